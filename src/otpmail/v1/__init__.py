@@ -1,0 +1,1 @@
+"""Generated from protos/ by scripts/generate; nothing here is edited by hand."""
