@@ -1,0 +1,91 @@
+"""Mailbox addresses: parsed strictly, written for the wire, and reduced to the key under which a person is known.
+
+`email.utils.parseaddr` is not used anywhere: on odd input it quietly yields another address than the one given.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import email_validator
+from email_validator import EmailNotValidError, validate_email
+
+from otpmail.errors import InvalidArgument
+
+MAX_OCTETS = 254  # RFC 5321, 4.5.3.1.3 less the angle brackets
+_MAX_NAME = 256
+_NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<plain>[^"<>]*?))\s*<(?P<spec>[^<>]*)>')
+# Which domains exist is the relay's to know: a mesh also mails to ops@localhost and ops@mail.local. The library's own
+# documentation names this list as the place to say so.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One mailbox: `spec` in wire form (local part as given, domain in A-labels), and a display name for headers."""
+
+    spec: str
+    name: str = ""
+
+    @property
+    def domain(self) -> str:
+        """What stands behind the `@`."""
+        return self.spec.rpartition("@")[2]
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Only a relay that announces SMTPUTF8 (RFC 6531) can take this address."""
+        return not self.spec.isascii()
+
+    @property
+    def key(self) -> str:
+        """The form under which codes and budgets are kept.
+
+        ASCII letters lowered and NFC, but no Unicode case folding: that would merge mailboxes of different people.
+        """
+        local, _, domain = self.spec.rpartition("@")
+        lowered = "".join(c.lower() if c.isascii() else c for c in unicodedata.normalize("NFC", local))
+        return f"{lowered}@{domain.lower()}"
+
+
+def refuse_control_characters(text: str, field: str, *, allowed: str = "") -> None:
+    """Raise InvalidArgument where `text` holds a character that could end a line, a header or a command."""
+    for match in _FORBIDDEN.finditer(text):
+        if match[0] not in allowed:
+            raise InvalidArgument(field, f"holds the control character U+{ord(match[0]):04X}")
+
+
+def parse_address(text: str, field: str) -> Address:
+    """Read one bare mailbox, `ada@example.org`.
+
+    Raises InvalidArgument naming `field` (RFC 5321, 4.1.2; quoted local parts and address literals are refused).
+    """
+    refuse_control_characters(text, field)
+    if not text:
+        raise InvalidArgument(field, "is empty")
+    if len(text.encode()) > MAX_OCTETS:
+        raise InvalidArgument(field, f"is longer than {MAX_OCTETS} octets")
+    try:
+        checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
+    except EmailNotValidError as error:
+        raise InvalidArgument(field, f"is not a mailbox address: {error}") from None
+    local, _, domain = text.rpartition("@")
+    return Address(f"{local}@{domain if domain.isascii() else checked.ascii_domain}")
+
+
+def parse_mailbox(text: str, field: str) -> Address:
+    """Read a mailbox with or without a display name, `Ada Lovelace <ada@example.org>`.
+
+    Raises InvalidArgument naming `field` (RFC 5322, 3.4, without comments, groups and obsolete forms).
+    """
+    if "<" not in text:
+        return parse_address(text, field)
+    refuse_control_characters(text, field)
+    match = _NAMED.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(field, "is neither a mailbox address nor a name with one in angle brackets")
+    name = match["plain"] if match["quoted"] is None else re.sub(r"\\(.)", r"\1", match["quoted"])
+    if len(name) > _MAX_NAME:
+        raise InvalidArgument(field, f"has a display name longer than {_MAX_NAME} characters")
+    return Address(parse_address(match["spec"], field).spec, name)

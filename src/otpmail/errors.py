@@ -1,0 +1,119 @@
+"""Every error the service raises on purpose. What a caller sees of them is decided in one place, `rpc.status`.
+
+    OtpmailError
+    ├── InvalidArgument (ValueError)         a request's field is not what it may be
+    ├── NotFound (LookupError)               no such mail, or not this caller's
+    ├── PermissionDenied (PermissionError)   this caller may not do that
+    ├── FailedPrecondition                   too late, or too early, for what was asked
+    ├── LimitExceeded                        a budget is spent; says when to come back
+    │   └── QueueFull                        as many mails as QUEUE_SIZE are waiting
+    ├── Unavailable                          nothing to send through; says when to try again
+    ├── SettingsError (ValueError)           a setting is not what it may be; names it
+    └── RelayError
+        ├── ConnectFailed (ConnectionError)  no usable connection came about
+        │   └── SignInRefused                the relay does not take our credentials
+        └── ConnectionLost (ConnectionError) it ended under a mail; says whether the relay may have taken it
+"""
+
+
+class OtpmailError(Exception):
+    """The root; `reason` is the stable word a program may look at (google.rpc.ErrorInfo.reason)."""
+
+    reason = "OTPMAIL"
+
+
+class InvalidArgument(OtpmailError, ValueError):
+    """A field of a request is not what it may be."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class NotFound(OtpmailError, LookupError):
+    """No such thing, or it is another caller's: one answer for both."""
+
+    reason = "NOT_FOUND"
+
+
+class PermissionDenied(OtpmailError, PermissionError):
+    """The caller may not do what it asked for."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class FailedPrecondition(OtpmailError):
+    """The thing is there, but in a state in which this can't be done."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class LimitExceeded(OtpmailError):
+    """A budget is spent. `retry_after` is in seconds; `subject` says whose budget."""
+
+    reason = "LIMIT_EXCEEDED"
+
+    def __init__(self, subject: str, description: str, *, retry_after: float) -> None:
+        super().__init__(description)
+        self.subject = subject
+        self.retry_after = retry_after
+
+
+class QueueFull(LimitExceeded):
+    """As many mails as QUEUE_SIZE are waiting; nothing was accepted."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, size: int) -> None:
+        super().__init__("queue", f"{size} mails are waiting, which is all the queue holds", retry_after=1.0)
+
+
+class Unavailable(OtpmailError):
+    """There is nothing to send through at the moment. `retry_after` is in seconds."""
+
+    reason = "UNAVAILABLE"
+
+    def __init__(self, description: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(description)
+        self.retry_after = retry_after
+
+
+class SettingsError(OtpmailError, ValueError):
+    """Settings are not what they may be: `problems` holds one line each, which opens with the setting's name."""
+
+    reason = "SETTINGS"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class RelayError(OtpmailError):
+    """The relay, or the way to it, did not do what was asked."""
+
+    reason = "RELAY"
+
+
+class ConnectFailed(RelayError, ConnectionError):
+    """No usable connection came about: refused, silent, TLS not as required, a greeting that was no welcome."""
+
+    reason = "CONNECT_FAILED"
+
+
+class SignInRefused(ConnectFailed):
+    """The relay does not take our credentials, or offers no way to give them. Trying often makes it worse."""
+
+    reason = "SIGN_IN_REFUSED"
+
+
+class ConnectionLost(RelayError, ConnectionError):
+    """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost."""
+
+    reason = "CONNECTION_LOST"
+
+    def __init__(self, description: str, *, uncertain: bool = False) -> None:
+        super().__init__(description)
+        self.uncertain = uncertain

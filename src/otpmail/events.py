@@ -1,0 +1,100 @@
+"""What happened, told to whoever observes: logs now, metrics and traces beside them. The core only speaks here."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from otpmail.model import Mail
+
+
+@dataclass(frozen=True, slots=True)
+class RelayUp:
+    """A connection to the relay is open and signed in, and none was before."""
+
+    relay: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayDown:
+    """Dialling failed and no connection is left. `retry_after` is in seconds. Told once, until it is up again."""
+
+    relay: str
+    error: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened:
+    """A connection is ready; `mode` says how mails travel on it."""
+
+    relay: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """A connection ended after `sent` mails; `cause` says why."""
+
+    relay: str
+    cause: str
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class MailAccepted:
+    """A mail has an id and a place in the queue."""
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True)
+class MailDeferred:
+    """An attempt did not settle the mail; the next one is in `retry_after` seconds."""
+
+    mail: Mail
+    retry_after: float
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailSettled:
+    """A mail reached its final state."""
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChecked:
+    """A code was checked; `result` is the answer's name. Neither the code nor the address is told."""
+
+    result: str
+
+
+Event = (
+    RelayUp
+    | RelayDown
+    | ConnectionOpened
+    | ConnectionClosed
+    | MailAccepted
+    | MailDeferred
+    | MailSettled
+    | CodeChecked
+)
+
+
+class Observer(Protocol):
+    """Is told what happened. It must not block and must not raise: it runs in the middle of the work."""
+
+    def notify(self, event: Event) -> None:
+        """Take note of `event`."""
+
+
+class Observers:
+    """Tells several observers in turn."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def notify(self, event: Event) -> None:
+        """Tell each observer of `event`."""
+        for observer in self._observers:
+            observer.notify(event)

@@ -1,0 +1,115 @@
+"""What the rest speaks of: mails, their recipients and states, challenges. Values only; nothing here acts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+ANONYMOUS = "anonymous"
+"""The caller's name where neither token nor certificate is asked for."""
+
+
+class Priority(IntEnum):
+    """The order in which waiting mails leave: lower first."""
+
+    URGENT = 0
+    NORMAL = 1
+    BULK = 2
+
+
+class WaitFor(Enum):
+    """What a caller's answer waits for: the relay's word, or only our promise to keep trying."""
+
+    RELAY = "relay"
+    QUEUE = "queue"
+
+
+class MailState(Enum):
+    """The states of a mail; all but the first two are final."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    RELAYED = "relayed"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNCERTAIN = "uncertain"
+
+    @property
+    def final(self) -> bool:
+        """Whether a mail in this state has settled."""
+        return self not in _OPEN
+
+
+_OPEN = frozenset({MailState.QUEUED, MailState.SENDING})
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientResult:
+    """What the relay last said about one recipient.
+
+    `code` is the SMTP reply code (RFC 5321, 4.2), 0 when no reply came; `enhanced_code` is RFC 3463's, as "5.1.1".
+    """
+
+    address: str
+    code: int = 0
+    enhanced_code: str = ""
+    reply: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """The relay took the mail for this recipient."""
+        return 200 <= self.code < 300
+
+    @property
+    def refused(self) -> bool:
+        """The relay refused this recipient for good."""
+        return self.code >= 500
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What goes to the relay: who from, who to, and the bytes (canonical CRLF lines).
+
+    Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    smtputf8: bool = False
+
+    def only(self, recipients: Sequence[str]) -> "Envelope":
+        """The same mail for fewer recipients: those that a further attempt is for."""
+        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One accepted mail as its caller sees it: identity, state and what the relay said so far.
+
+    Times are seconds since the epoch. The content is not here: it is in the envelope, and gone once the mail settles.
+    """
+
+    id: str
+    caller: str
+    message_id: str
+    create_time: float
+    request_id: str = ""
+    state: MailState = MailState.QUEUED
+    recipients: tuple[RecipientResult, ...] = ()
+    attempts: int = 0
+    settle_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
+
+    `expires` is on the store's clock, in seconds.
+    """
+
+    id: bytes
+    key_id: str
+    expires: float
+    attempts: int = 0

@@ -1,0 +1,315 @@
+"""The settings, and the only reader of the environment.
+
+From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR. A section is
+frozen and holds what one part needs; constructors take their section, never the whole.
+"""
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from otpmail.address import parse_mailbox
+from otpmail.errors import InvalidArgument, SettingsError
+
+_SECRETS_DIR = Path("/run/secrets")
+_HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
+
+Security = Literal["tls", "starttls", "plain"]
+AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine: a loopback address, localhost, or a Unix socket."""
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Section(BaseSettings):
+    """One part's settings. A field's name in the environment is the section's prefix and its own name, upper-case."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
+    )
+
+
+class ServerSettings(Section):
+    """Where and how the service listens, and how it stops and logs."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 40700
+    allow_anonymous: bool = False
+    grpc_reflection: bool = False
+    drain_seconds: Annotated[float, Field(ge=0)] = 25
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def address(self) -> str:
+        """What gRPC binds to: `host:port`, or `unix:PATH`."""
+        if self.host.startswith("unix:"):
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+        return f"{host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _strangers(self) -> Self:
+        if not is_loopback(self.host) and not self.allow_anonymous:
+            raise _wrong(
+                f"HOST: {self.host} can be reached by strangers and callers are not asked who they are; "
+                "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true"
+            )
+        return self
+
+
+class RelaySettings(Section):
+    """The relay: where it is, how to sign in, how long a connection lives."""
+
+    model_config = SettingsConfigDict(env_prefix="EMAIL_")
+
+    host: Annotated[str, Field(min_length=1)] = "smtp.gmail.com"
+    port: Annotated[int, Field(ge=1, le=65535)] = 465
+    security: Security = "tls"
+    user: Annotated[str, Field(validation_alias="EMAIL")] = ""
+    password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD")] = SecretStr("")
+    auth: AuthMechanism | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    helo: str = Field(default_factory=lambda: _host_name())
+    timeout: Positive = 30
+    max_messages: Count = 100
+    max_age: Positive = 1800
+    idle_seconds: Positive = 240
+    retry_seconds: Positive = 1
+    retry_max_seconds: Positive = 60
+
+    @model_validator(mode="before")
+    @classmethod
+    def _security_by_port(cls, values: dict[str, object]) -> dict[str, object]:
+        # Port 465 speaks TLS from the first byte (RFC 8314, 3.3); anywhere else STARTTLS is asked for. Never plain
+        # text unless somebody says so.
+        if "security" not in values and str(values.get("port", 465)) != "465":
+            values["security"] = "starttls"
+        return values
+
+    @field_validator("auth", "security", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("helo")
+    @classmethod
+    def _helo_is_a_name(cls, value: str) -> str:
+        if not _HELO.fullmatch(value):
+            raise _wrong("is neither a host name nor an address literal")
+        return value
+
+    @field_validator("user", "host")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable() or value != value.strip():
+            raise _wrong("holds control characters or stands in spaces")
+        return value
+
+    @field_validator("ca_file", "token_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value, os.R_OK):
+            raise _wrong("is not a file that can be read")
+        return value
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if self.auth == "xoauth2":
+            if self.token_file is None:
+                raise _wrong("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2")
+        elif self.user and not self.password.get_secret_value():
+            raise _wrong("APP_PASSWORD: is needed with EMAIL, the name to sign in with")
+        if self.auth and not self.user:
+            raise _wrong(f"EMAIL: is needed with EMAIL_AUTH={self.auth}, as the name to sign in with")
+        if self.user and self.security == "plain" and not is_loopback(self.host):
+            raise _wrong("EMAIL_SECURITY: plain would send the password unencrypted to another machine")
+        return self
+
+
+def _host_name() -> str:
+    name = socket.gethostname()
+    return name if _HELO.fullmatch(name) else "localhost"
+
+
+class MailSettings(Section):
+    """What mails may be, how many may wait, and for how long."""
+
+    email_from: str = ""
+    email_from_allowed: Names = ()
+    workers: Annotated[int, Field(ge=1, le=1000)] = 5
+    queue_size: Count = 10_000
+    mail_ttl: Positive = 86_400
+    mail_wait_seconds: Positive = 60
+    mail_max_bytes: Annotated[int, Field(ge=1024, le=150 << 20)] = 10 << 20
+    mail_max_recipients: Count = 100
+    mail_remember_seconds: Positive = 3600
+    mail_remember_count: Count = 20_000
+    email_on_uncertain: Literal["retry", "fail"] = "retry"
+
+    @field_validator("email_from_allowed", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("email_from")
+    @classmethod
+    def _mailbox(cls, value: str) -> str:
+        try:
+            if value:  # unset: EMAIL stands in, see Settings.load
+                parse_mailbox(value, "EMAIL_FROM")
+        except InvalidArgument as error:
+            raise _wrong(error.description) from None
+        return value
+
+
+class OtpSettings(Section):
+    """What codes are like, how long they live, how often they may be tried and sent."""
+
+    model_config = SettingsConfigDict(env_prefix="OTP_")
+
+    lifespan_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120
+    cleanup_seconds: Positive = 180
+    digits: Annotated[int, Field(ge=4, le=10)] = 6
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
+    resend_seconds: Annotated[float, Field(ge=0)] = 30
+    keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
+    return_code: bool = False
+    locale: str = "en"
+    templates_dir: Path | None = None
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_can_be_read(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_keys(value.get_secret_value())
+        except ValueError as error:
+            raise _wrong(str(error)) from None
+        return value
+
+    @field_validator("templates_dir")
+    @classmethod
+    def _is_a_directory(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise _wrong("is not a directory")
+        return value
+
+    @property
+    def derivation_keys(self) -> dict[str, bytes]:
+        """The keys by their ids, the issuing one first; empty when OTP_KEYS is not set."""
+        return parse_keys(self.keys.get_secret_value())
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Read `id:base64,id:base64`. Raises ValueError, in words that do not repeat a key."""
+    keys: dict[str, bytes] = {}
+    for place, part in enumerate(filter(None, (p.strip() for p in text.split(","))), 1):
+        key_id, colon, encoded = part.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", key_id):
+            raise ValueError(f"entry {place} is not id:base64")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise ValueError(f"the key {key_id!r} is not base64") from None
+        if len(key) < 32:
+            raise ValueError(f"the key {key_id!r} has fewer than 32 bytes")
+        if key_id in keys:
+            raise ValueError(f"the key id {key_id!r} stands twice")
+        keys[key_id] = key
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections. `load` is how they come about."""
+
+    server: ServerSettings
+    relay: RelaySettings
+    mail: MailSettings
+    otp: OtpSettings
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read and check every setting. Raises SettingsError with a line for each wrong one."""
+        secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
+        if "SECRETS_DIR" in os.environ and not secrets.is_dir():
+            raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
+        secrets_dir = secrets if secrets.is_dir() else None
+        problems: list[str] = []
+        server = _read(ServerSettings, secrets_dir, problems)
+        relay = _read(RelaySettings, secrets_dir, problems)
+        mail = _read(MailSettings, secrets_dir, problems)
+        otp = _read(OtpSettings, secrets_dir, problems)
+        if server is None or relay is None or mail is None or otp is None:
+            raise SettingsError(*problems)
+        return cls(server, relay, _with_sender(mail, relay), otp)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def _read(section: type[SectionT], secrets_dir: Path | None, problems: list[str]) -> SectionT | None:
+    # pydantic-settings takes the directory as a keyword that its signature leaves to **values.
+    make: Callable[..., SectionT] = section
+    try:
+        return make(_secrets_dir=secrets_dir)
+    except ValidationError as error:
+        problems.extend(_problem(section, details) for details in error.errors(include_url=False))
+        return None
+
+
+def _problem(section: type[Section], details: ErrorDetails) -> str:
+    """One line: the setting, what it may be, and what it was unless that is a secret."""
+    message = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not details["loc"]:
+        return message  # a rule about several settings; its text opens with the name of the one to change
+    location = str(details["loc"][0])
+    for name, field in section.model_fields.items():
+        if location in (name, field.validation_alias):
+            variable = field.validation_alias or f"{section.model_config.get('env_prefix', '')}{name}".upper()
+            if field.annotation is SecretStr:
+                return f"{variable}: {message}"
+            return f"{variable}: {details['input']!r} is wrong: {_must_be(details['type'], message)}"
+    return f"{location}: {message}"
+
+
+def _must_be(kind: str, message: str) -> str:
+    return message if kind == "setting" else f"must be {message}"
+
+
+def _with_sender(mail: MailSettings, relay: RelaySettings) -> MailSettings:
+    """EMAIL_FROM is EMAIL where it is not set: with Gmail and its like, the name to sign in with is the mailbox."""
+    if mail.email_from:
+        return mail
+    try:
+        parse_mailbox(relay.user, "EMAIL")
+    except InvalidArgument:
+        raise SettingsError("EMAIL_FROM: is needed, since EMAIL is not a mailbox address to send from") from None
+    return mail.model_copy(update={"email_from": relay.user})
