@@ -7,6 +7,9 @@ from enum import Enum, IntEnum
 ANONYMOUS = "anonymous"
 """The caller's name where neither token nor certificate is asked for."""
 
+FAILURE_WINDOW = 3600.0
+"""How long a failed attempt counts against its address, in seconds."""
+
 
 class Priority(IntEnum):
     """The order in which waiting mails leave: lower first."""
@@ -100,6 +103,16 @@ class Mail:
     recipients: tuple[RecipientResult, ...] = ()
     attempts: int = 0
     settle_time: float | None = None
+    issued: "Issued | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
+
+    challenge_id: bytes
+    expire_time: float
+    next_send_time: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +126,22 @@ class Challenge:
     key_id: str
     expires: float
     attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
+
+    Times are on the store's clock, in seconds. The rules that change it are in `otp.policy`.
+    """
+
+    challenge: Challenge | None = None
+    failures: tuple[float, ...] = ()
+    next_send: float = 0.0
+
+    @property
+    def expires(self) -> float:
+        """From when on this record says nothing any more."""
+        challenge_ends = self.challenge.expires if self.challenge is not None else 0.0
+        failures_end = self.failures[-1] + FAILURE_WINDOW if self.failures else 0.0
+        return max(self.next_send, challenge_ends, failures_end)

@@ -1,0 +1,171 @@
+"""What becomes of each accepted mail: every step from the queue to its final state, and when it is tried again.
+
+The workers report here (`worker.Desk`); nothing here waits, so a step is taken whole or not at all.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from time import time
+from typing import Literal
+
+from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
+from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
+from otpmail.mail import retry
+from otpmail.mail.queue import Job, MailQueue
+from otpmail.model import MailState, RecipientResult
+from otpmail.store.base import MailStore
+
+_STOPPED = "the service stopped before the mail could be sent"
+
+
+class Delivery:
+    """The mails that have not settled, by id, and the rules by which they do."""
+
+    def __init__(
+        self,
+        queue: MailQueue,
+        store: MailStore,
+        observer: Observer,
+        *,
+        random: Callable[[], float],
+        on_uncertain: Literal["retry", "fail"] = "retry",
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._observer = observer
+        self._random = random
+        self._on_uncertain = on_uncertain
+        self._jobs: dict[str, Job] = {}
+        self._loop = asyncio.get_running_loop()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __repr__(self) -> str:
+        return f"<Delivery {len(self._jobs)} open, {self._queue!r}>"
+
+    def __len__(self) -> int:
+        """How many accepted mails have not settled."""
+        return len(self._jobs)
+
+    def find(self, mail_id: str) -> Job | None:
+        """The job of a mail that has not settled."""
+        return self._jobs.get(mail_id)
+
+    def submit(self, job: Job) -> None:
+        """Take a job on: from now on it settles, whatever happens."""
+        self._jobs[job.mail.id] = job
+        self._empty.clear()
+        job.timer = self._loop.call_at(job.deadline, self._expire, job)
+        self._queue.put_nowait(job)
+        self._observer.notify(MailAccepted(job.mail))
+
+    def begin(self, job: Job) -> bool:
+        """A worker has the job in hand: False when it is not to be sent any more."""
+        if job.mail.state is not MailState.QUEUED:
+            return False
+        if job.deadline <= self._loop.time():
+            self._settle(job, MailState.EXPIRED)
+            return False
+        job.change(replace(job.mail, state=MailState.SENDING))
+        return True
+
+    def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
+        """The relay spoke about each pending recipient. Who it deferred is tried again, nobody else."""
+        job.results.update((result.address, result) for result in results)
+        job.pending = tuple(r.address for r in results if not r.accepted and not r.refused)
+        self._attempted(job)
+        if not job.pending or job.given_up:
+            self._settle(job, MailState.FAILED)
+            return
+        reply = next(f"{r.code} {r.enhanced_code} {r.reply}" for r in results if r.address in job.pending)
+        self._retry_later(job, reply)
+
+    def lost(self, job: Job, error: ConnectionLost) -> None:
+        """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""
+        job.losses += 1
+        if error.uncertain:
+            self._attempted(job)
+            if self._on_uncertain == "fail":
+                self._settle(job, MailState.UNCERTAIN)
+                return
+        if job.given_up:
+            self._settle(job, MailState.UNCERTAIN if error.uncertain else MailState.FAILED)
+        elif job.losses == 1:
+            job.change(replace(job.mail, state=MailState.QUEUED))
+            self._queue.put_back(job)
+        else:  # perhaps it is this very mail that the relay ends connections over: let others go first
+            self._retry_later(job, str(error))
+
+    def give_up(self, job: Job) -> None:
+        """Nobody waits for the job any more: if it has not left and nobody was promised it, it never does."""
+        if job.given_up and job.mail.state is MailState.QUEUED:
+            self._settle(job, MailState.CANCELLED)
+
+    def cancel(self, job: Job) -> None:
+        """Take a waiting job back. Raises FailedPrecondition when it is with the relay."""
+        if job.mail.state is not MailState.QUEUED:
+            raise FailedPrecondition("the mail is being handed to the relay")
+        self._settle(job, MailState.CANCELLED)
+
+    async def drained(self) -> None:
+        """Wait until every accepted mail has settled."""
+        await self._empty.wait()
+
+    def abandon(self) -> int:
+        """Settle what is left as failed, and tell whoever waits that the service is going; returns how many."""
+        left = list(self._jobs.values())
+        for job in left:
+            for address in job.pending:
+                job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
+            if not job.settled.done():
+                job.settled.set_exception(Unavailable(_STOPPED))
+                job.settled.exception()  # there may be nobody who asks
+            self._settle(job, MailState.FAILED)
+        return len(left)
+
+    def _attempted(self, job: Job) -> None:
+        job.mail = replace(job.mail, attempts=job.mail.attempts + 1)
+
+    def _retry_later(self, job: Job, reply: str) -> None:
+        delay = retry.delay(max(1, job.mail.attempts), self._random)
+        if self._loop.time() + delay >= job.deadline:
+            self._settle(job, MailState.FAILED)  # no further try fits into its time
+            return
+        job.change(replace(job.mail, state=MailState.QUEUED, recipients=_recipients(job)))
+        self._loop.call_later(delay, self._retry, job)
+        self._observer.notify(MailDeferred(job.mail, delay, reply))
+
+    def _retry(self, job: Job) -> None:
+        if not job.mail.state.final:
+            self._queue.put_nowait(job)
+
+    def _expire(self, job: Job) -> None:
+        # One that is with the relay at this moment is left to what the relay says.
+        if job.mail.state is MailState.QUEUED:
+            self._settle(job, MailState.EXPIRED)
+
+    def _settle(self, job: Job, otherwise: MailState) -> None:
+        """Give the job its final state: by what the relay accepted, else `otherwise`."""
+        recipients = _recipients(job)
+        accepted = sum(result.accepted for result in recipients)
+        if accepted == len(recipients):
+            state = MailState.RELAYED
+        elif accepted and otherwise is not MailState.UNCERTAIN:
+            state = MailState.PARTIAL
+        else:
+            state = otherwise
+        if job.timer is not None:
+            job.timer.cancel()
+        job.change(replace(job.mail, state=state, recipients=recipients, settle_time=time()))
+        self._jobs.pop(job.mail.id, None)
+        self._store.settle(job.mail)
+        if not job.settled.done():
+            job.settled.set_result(job.mail)
+        if not self._jobs:
+            self._empty.set()
+        self._observer.notify(MailSettled(job.mail))
+
+
+def _recipients(job: Job) -> tuple[RecipientResult, ...]:
+    return tuple(job.results.get(address) or RecipientResult(address) for address in job.envelope.recipients)

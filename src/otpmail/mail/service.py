@@ -1,0 +1,180 @@
+"""The use cases of mail: send, look up, watch, cancel."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import time
+from typing import Protocol
+
+from otpmail.address import Address, parse_mailbox
+from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
+from otpmail.mail.delivery import Delivery
+from otpmail.mail.draft import Draft, Limits, check
+from otpmail.mail.message import compose
+from otpmail.mail.queue import Job
+from otpmail.model import ANONYMOUS, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.settings import MailSettings
+from otpmail.store.base import MailStore
+
+MAX_REQUEST_ID = 128
+
+
+class RelayState(Protocol):
+    """What the use cases need to know of the relay."""
+
+    @property
+    def down(self) -> bool:
+        """Dialling has failed and nothing is open."""
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next dial, while it is down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A mail that somebody wants sent, and on what terms.
+
+    `ttl` is in seconds, None for the default. `fingerprint` tells whether a repeated `request_id` means the same mail.
+    """
+
+    draft: Draft
+    caller: str = ANONYMOUS
+    priority: Priority = Priority.NORMAL
+    wait_for: WaitFor = WaitFor.RELAY
+    ttl: float | None = None
+    request_id: str = ""
+    fingerprint: bytes = b""
+    issued: Issued | None = None
+
+
+class MailService:
+    """Accepts mails and answers for them until an hour after they settled."""
+
+    def __init__(self, settings: MailSettings, delivery: Delivery, store: MailStore, relay: RelayState) -> None:
+        self._settings = settings
+        self._delivery = delivery
+        self._store = store
+        self._relay = relay
+        self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
+        self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
+
+    def __repr__(self) -> str:
+        return f"<MailService {self._delivery!r}>"
+
+    async def send(self, order: Order) -> Mail:
+        """Send a mail: returns it settled, or with WaitFor.QUEUE as soon as it is accepted.
+
+        Raises as `accept` does. A cancelled call takes the mail back if it is still waiting and nobody was promised it.
+        """
+        job = await self.accept(order)
+        return job.mail if order.wait_for is WaitFor.QUEUE else await self.outcome(job)
+
+    async def accept(self, order: Order) -> Job:
+        """Check a mail and take it on; from then on it settles.
+
+        Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable when the caller would wait for a relay that
+        is known to be away; nothing was accepted then. A repeated request id returns the job it was first given.
+        """
+        earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
+        if earlier is not None:
+            return earlier
+        self.refuse_if_hopeless(order.wait_for)
+        sender = self._permitted_sender(order.draft.from_)
+        checked = check(order.draft, sender=sender, limits=self._limits)
+        lifetime = self._lifetime(order)
+        now = time()
+        mail_id = secrets.token_hex(16)
+        message_id = f"<{mail_id}@{sender.domain}>"
+        envelope = compose(checked, message_id=message_id, now=now, limits=self._limits)
+        mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
+        raced = await self._store.add(mail, order.fingerprint)
+        if raced is not None:
+            return self._delivery.find(raced.id) or Job.finished(raced)
+        deadline = asyncio.get_running_loop().time() + lifetime
+        job = Job(mail, envelope, order.priority, deadline, promised=order.wait_for is WaitFor.QUEUE)
+        self._delivery.submit(job)
+        return job
+
+    async def earlier(self, caller: str, request_id: str, fingerprint: bytes) -> Job | None:
+        """The job that was given this request id before. Raises InvalidArgument when it was for another mail."""
+        if not request_id:
+            return None
+        if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+            raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
+        mail = await self._store.find(caller, request_id, fingerprint)
+        if mail is None:
+            return None
+        return self._delivery.find(mail.id) or Job.finished(mail)
+
+    def refuse_if_hopeless(self, wait_for: WaitFor) -> None:
+        """Raise QueueFull, or Unavailable where the caller would wait for a relay that is away."""
+        if len(self._delivery) >= self._settings.queue_size:
+            raise QueueFull(self._settings.queue_size)
+        if wait_for is WaitFor.RELAY and self._relay.down:
+            raise Unavailable("the relay can't be reached at the moment", retry_after=max(1.0, self._relay.retry_after))
+
+    async def outcome(self, job: Job) -> Mail:
+        """Wait until the job settles. Raises Unavailable when the service stops first."""
+        job.callers += 1
+        try:
+            return await asyncio.shield(job.settled)
+        finally:
+            job.callers -= 1
+            self._delivery.give_up(job)
+
+    async def get(self, caller: str, mail_id: str) -> Mail:
+        """What has become of a mail. Raises NotFound."""
+        job = self._delivery.find(mail_id)
+        mail = job.mail if job is not None else await self._store.get(caller, mail_id)
+        if mail is None or mail.caller != caller:
+            raise NotFound("there is no such mail, or it settled too long ago")
+        return mail
+
+    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Every state of a mail, from the present one until it settles. Raises NotFound."""
+        mail = await self.get(caller, mail_id)
+        job = self._delivery.find(mail_id)
+        if job is None:
+            yield mail
+            return
+        states: asyncio.Queue[Mail] = asyncio.Queue()
+        job.watchers.append(states)
+        try:
+            yield (mail := job.mail)
+            while not mail.state.final:
+                yield (mail := await states.get())
+        finally:
+            job.watchers.remove(states)
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail:
+        """Take back a mail that has not been handed to the relay. Cancelling it twice is no error.
+
+        Raises NotFound, and FailedPrecondition when it is with the relay or has settled otherwise.
+        """
+        mail = await self.get(caller, mail_id)
+        job = self._delivery.find(mail_id)
+        if job is not None:
+            self._delivery.cancel(job)
+            return job.mail
+        if mail.state is not MailState.CANCELLED:
+            raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
+        return mail
+
+    def _lifetime(self, order: Order) -> float:
+        if order.ttl is None:
+            waits = order.wait_for is WaitFor.RELAY
+            return self._settings.mail_wait_seconds if waits else self._settings.mail_ttl
+        if order.ttl <= 0:
+            raise InvalidArgument("ttl", "must be more than 0 seconds")
+        return min(order.ttl, self._settings.mail_ttl)
+
+    def _permitted_sender(self, text: str) -> Address:
+        if not text:
+            return self._sender
+        sender = parse_mailbox(text, "from")
+        allowed = self._settings.email_from_allowed
+        if sender.key == self._sender.key or sender.key in allowed or f"@{sender.domain.lower()}" in allowed:
+            return sender
+        raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")

@@ -1,0 +1,128 @@
+"""A worker: a coroutine that owns one long-lived connection and feeds it from the queue.
+
+It decides nothing about a mail's fate: what the relay said, or that the connection was lost, goes to the desk.
+"""
+
+import asyncio
+from typing import Protocol
+
+from otpmail.errors import ConnectionLost
+from otpmail.events import ConnectionClosed, Observer
+from otpmail.mail.queue import Job, MailQueue
+from otpmail.smtp.connection import Connection, Results
+from otpmail.smtp.relay import Relay
+
+
+class Desk(Protocol):
+    """Where a worker shows a job before it is sent, and reports what became of it."""
+
+    def begin(self, job: Job) -> bool:
+        """Mark the job as being sent. False when it is no longer to be sent: cancelled or expired meanwhile."""
+
+    def answered(self, job: Job, results: Results) -> None:
+        """The relay has said something about each pending recipient."""
+
+    def lost(self, job: Job, error: ConnectionLost) -> None:
+        """The connection ended before the relay said all."""
+
+
+class Worker:
+    """Takes a mail whenever its connection has room, and replaces the connection before it wears out."""
+
+    def __init__(self, relay: Relay, queue: MailQueue, desk: Desk, observer: Observer) -> None:
+        self._relay = relay
+        self._queue = queue
+        self._desk = desk
+        self._observer = observer
+        self._connection: Connection | None = None
+        self._successor: asyncio.Task[Connection] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._waiting: asyncio.Timeout | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker {self._connection!r}>"
+
+    async def run(self) -> None:
+        """Work until cancelled, then take leave of the relay."""
+        try:
+            while True:
+                self._connection = await (self._successor or self._relay.connect())
+                self._successor = None
+                await self._feed(self._connection)
+                leaving = asyncio.create_task(self._leave(self._connection))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+                self._connection = None
+        finally:
+            await self._stop()
+
+    async def _feed(self, connection: Connection) -> None:
+        """Hand mails to the connection until it is lost, or it is due and its successor is ready."""
+        connection.on_lost = self._wake
+        while connection.open_for_mail and not (self._successor and self._successor.done()):
+            if connection.due and self._successor is None:
+                self._successor = asyncio.create_task(self._relay.connect())
+                self._successor.add_done_callback(lambda _: self._wake())
+            if not connection.room:
+                self._woken.clear()
+                await self._woken.wait()
+            elif (job := await self._next(connection)) is not None and self._desk.begin(job):
+                self._send(connection, job)
+        await connection.drained()
+
+    async def _next(self, connection: Connection) -> Job | None:
+        """The next job, or None when something about the connection has changed first."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        try:
+            async with asyncio.timeout_at(None if self._successor else connection.retire_at) as self._waiting:
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting = None
+
+    def _wake(self) -> None:
+        """The connection was lost, has room again, or its successor is ready: look at it again."""
+        self._woken.set()
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(0)
+
+    def _send(self, connection: Connection, job: Job) -> None:
+        if not connection.open_for_mail:  # it went while the job was awaited
+            self._desk.lost(job, ConnectionLost(connection.lost_cause))
+            return
+        sending = connection.send(job.envelope.only(job.pending))
+        sending.add_done_callback(lambda done: self._done(job, done))
+
+    def _done(self, job: Job, sending: asyncio.Future[Results]) -> None:
+        self._woken.set()
+        if sending.cancelled():
+            self._desk.lost(job, ConnectionLost("stopped", uncertain=True))
+            return
+        error = sending.exception()
+        if error is None:
+            self._desk.answered(job, sending.result())
+        elif isinstance(error, ConnectionLost):
+            self._desk.lost(job, error)
+        else:
+            self._desk.lost(job, ConnectionLost(f"unforeseen: {error!r}", uncertain=True))
+            raise error
+
+    async def _leave(self, connection: Connection) -> None:
+        self._relay.released()
+        cause = connection.lost_cause or "worn, old or idle"
+        await connection.close()
+        self._observer.notify(ConnectionClosed(self._relay.name, cause, connection.sent))
+
+    async def _stop(self) -> None:
+        """Close what is open; a successor that is still being dialled is given up."""
+        if self._successor is not None:
+            self._successor.cancel()
+            outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
+            if isinstance(outcome, Connection):
+                await self._leave(outcome)
+        if self._connection is not None:
+            await self._leave(self._connection)
+        await asyncio.gather(*self._leaving)

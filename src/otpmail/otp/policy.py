@@ -1,0 +1,108 @@
+"""The rules about sending and trying codes, as pure functions on one record. The time is always passed in.
+
+A store applies a rule to a record in one step (`ChallengeStore.update`), so a rule sees every attempt before it.
+Times are seconds on the store's clock.
+"""
+
+from dataclasses import dataclass, replace
+
+from otpmail.errors import LimitExceeded
+from otpmail.model import FAILURE_WINDOW, Challenge, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that has been counted. `challenge` is there when there is something to compare with."""
+
+    challenge: Challenge | None
+    attempts_left: int = 0
+    exhausted: bool = False
+    retry: float = 0.0  # with `exhausted`: when a new code may be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long codes live, how often they may be tried, how soon they may be mailed again."""
+
+    lifespan: float
+    attempts: int
+    failures_per_hour: int
+    resend: float
+
+    def send(
+        self, standing: Standing | None, now: float, fresh: Challenge, *, spaced: bool
+    ) -> tuple[Standing, Challenge]:
+        """The challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
+
+        Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend.
+        """
+        standing = self._recent(standing, now)
+        blocked_until = self._blocked_until(standing, now)
+        if blocked_until > now:
+            raise LimitExceeded(
+                "address", "too many wrong codes for this address", retry_after=blocked_until - now
+            )
+        if spaced and standing.next_send > now:
+            raise LimitExceeded(
+                "address", "a code was mailed to this address just now", retry_after=standing.next_send - now
+            )
+        live = standing.challenge
+        if live is None or live.attempts >= self.attempts:
+            live = fresh
+        return replace(standing, challenge=live, next_send=now + self.resend), live
+
+    def attempt(
+        self, standing: Standing | None, now: float, only: bytes | None = None
+    ) -> tuple[Standing | None, Attempt]:
+        """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
+
+        A success takes the count back (`succeed`); a crash or a cancelled call in between does not.
+        """
+        if standing is None:
+            return None, Attempt(None)
+        standing = self._recent(standing, now)
+        blocked_until = self._blocked_until(standing, now)
+        challenge = standing.challenge
+        if blocked_until > now:
+            return standing, Attempt(None, exhausted=True, retry=blocked_until)
+        if challenge is None or only not in (None, challenge.id):
+            return standing, Attempt(None)
+        if challenge.attempts >= self.attempts:
+            return standing, Attempt(None, exhausted=True, retry=max(now, standing.next_send))
+        counted = replace(challenge, attempts=challenge.attempts + 1)
+        failures = (*standing.failures, now)[-self.failures_per_hour :]
+        return replace(standing, challenge=counted, failures=failures), Attempt(
+            counted, attempts_left=self.attempts - counted.attempts
+        )
+
+    def succeed(self, standing: Standing | None, challenge_id: bytes) -> tuple[Standing | None, bool]:
+        """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
+        if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
+            return standing, False
+        return None, True
+
+    def void(self, standing: Standing | None, challenge_id: bytes | None) -> tuple[Standing | None, None]:
+        """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
+        if standing is None or standing.challenge is None or challenge_id not in (None, standing.challenge.id):
+            return standing, None
+        return replace(standing, challenge=None, next_send=0.0), None
+
+    def unsend(self, standing: Standing | None, challenge_id: bytes) -> tuple[Standing | None, None]:
+        """The mail of that challenge did not leave after all: another one may be asked for at once."""
+        if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
+            return standing, None
+        return replace(standing, next_send=0.0), None
+
+    def _recent(self, standing: Standing | None, now: float) -> Standing:
+        """The record without what time has taken away: an expired challenge, failures over an hour old."""
+        if standing is None:
+            return Standing()
+        challenge = standing.challenge
+        if challenge is not None and challenge.expires <= now:
+            challenge = None
+        return Standing(challenge, tuple(f for f in standing.failures if f > now - FAILURE_WINDOW), standing.next_send)
+
+    def _blocked_until(self, standing: Standing, now: float) -> float:
+        if len(standing.failures) < self.failures_per_hour:
+            return now
+        return standing.failures[-self.failures_per_hour] + FAILURE_WINDOW

@@ -1,0 +1,286 @@
+"""One long-lived connection to a relay: aiosmtplib connects, does TLS and signs in; mails are sent here.
+
+A connection takes as many mails at once as its `window`; each answers with a future. A connection that is in doubt
+(a reply owed, a timeout, a cancelled send) is closed, never used again: a reply must not reach another mail.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Self
+
+import aiosmtplib
+from aiosmtplib.protocol import SMTPProtocol
+
+from otpmail.errors import ConnectFailed, ConnectionLost, SignInRefused
+from otpmail.model import Envelope, RecipientResult
+from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.replies import CLOSING, result
+
+Results = tuple[RecipientResult, ...]
+
+_QUIT_SECONDS = 2.0
+# Under TLS a plain password is as safe as a digest of it, and needs no shared secret in the clear on the other side.
+_PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5", "xoauth2")
+
+
+class Connection:
+    """An open, signed-in connection that sends mails one command at a time.
+
+    `window` mails may be in flight; `room` says whether another one may be handed in now. `on_lost` is called once,
+    when the connection can take no more.
+    """
+
+    mode = "plain"
+    window = 1
+
+    def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, lifetime: float) -> None:
+        self._client = client
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._sending: set[asyncio.Task[Results]] = set()
+        self._retire_at = self._loop.time() + lifetime
+        self.sent = 0
+        self.last_used = self._loop.time()
+        self.lost_cause = ""
+        self.on_lost: Callable[[], None] = lambda: None
+        self.announcement = Announcement.read(client)
+        assert client.transport is not None and client.protocol is not None
+        _Watch(client.transport, client.protocol, self._lost)
+
+    def __repr__(self) -> str:
+        state = f"lost: {self.lost_cause}" if self.lost_cause else f"{len(self._sending)}/{self.window} in flight"
+        return f"<Connection {self._settings.host} {state}, {self.sent} sent>"
+
+    @classmethod
+    async def open(cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float) -> Self:
+        """Connect, secure and sign in. `lifetime` is in seconds.
+
+        Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
+        """
+        client = aiosmtplib.SMTP(
+            hostname=settings.host,
+            port=settings.port,
+            use_tls=settings.security == "tls",
+            start_tls=False,  # done below, where its absence is an error of ours
+            tls_context=tls,
+            timeout=settings.timeout,
+            local_hostname=settings.helo,
+        )
+        try:
+            await client.connect()
+            await client.ehlo()
+            if settings.security == "starttls":
+                await _start_tls(client, tls, settings.host)
+            if settings.user:
+                await _sign_in(client, settings)
+            return cls(client, settings, lifetime=lifetime)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            client.close()
+            raise _connect_error(error) from error
+        except BaseException:
+            client.close()
+            raise
+
+    @property
+    def open_for_mail(self) -> bool:
+        """Whether the connection still takes mails."""
+        return not self.lost_cause
+
+    @property
+    def room(self) -> bool:
+        """Whether another mail may be handed in now."""
+        return self.open_for_mail and len(self._sending) < self.window
+
+    @property
+    def retire_at(self) -> float:
+        """When the connection is to be replaced for its age or idleness, on the loop's clock."""
+        return min(self._retire_at, self.last_used + self._settings.idle_seconds)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be replaced: too many mails sent, too old, or idle too long."""
+        return self.sent >= self._settings.max_messages or self._loop.time() >= self.retire_at
+
+    def send(self, envelope: Envelope) -> asyncio.Future[Results]:
+        """Start sending; the future gets a result for each recipient, or ConnectionLost."""
+        task = self._loop.create_task(self._transact(envelope))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return task
+
+    async def drained(self) -> None:
+        """Wait until no mail is in flight."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+
+    async def close(self) -> None:
+        """Take leave of the relay: QUIT, briefly waited for. Mails in flight are lost (uncertain)."""
+        for task in list(self._sending):
+            task.cancel()
+        if self.open_for_mail:
+            self.lost_cause = "closed"
+            try:
+                await self._client.quit(timeout=_QUIT_SECONDS)
+            except (aiosmtplib.SMTPException, OSError):
+                self._client.close()  # a relay that does not answer QUIT is left all the same
+        self._client.close()
+
+    async def _transact(self, envelope: Envelope) -> Results:
+        refusal = self.announcement.cannot_take(envelope)
+        if refusal is not None:
+            return tuple(result(address, *refusal) for address in envelope.recipients)
+        self.last_used = self._loop.time()
+        try:
+            return await self._transaction(envelope)
+        except asyncio.CancelledError:
+            self._lost("a send was cancelled")
+            raise
+        finally:
+            self.last_used = self._loop.time()
+            if self.lost_cause:
+                self._client.close()
+
+    async def _transaction(self, envelope: Envelope) -> Results:
+        """One mail transaction (RFC 5321, 3.3): MAIL, each RCPT, DATA, the content, its final reply."""
+        code, text = await self._command(b"MAIL FROM:<%s>%s" % self._sender(envelope))
+        if code != 250:
+            return tuple(result(address, code, text) for address in envelope.recipients)
+        results = {}
+        for address in envelope.recipients:
+            code, text = await self._command(b"RCPT TO:<%s>" % address.encode())
+            results[address] = result(address, code, text)
+        accepted = [address for address in envelope.recipients if results[address].accepted]
+        if not accepted:
+            await self._command(b"RSET")
+            return tuple(results.values())
+        code, text = await self._command(b"DATA")
+        if code == 354:
+            code, text = await self._content(envelope.content)
+        else:
+            await self._command(b"RSET")
+        for address in accepted:
+            results[address] = result(address, code, text)
+        return tuple(results.values())
+
+    def _sender(self, envelope: Envelope) -> tuple[bytes, bytes]:
+        parameters = b""
+        if self.announcement.size is not None:
+            parameters += b" SIZE=%d" % len(envelope.content)
+        if envelope.smtputf8:
+            parameters += b" SMTPUTF8 BODY=8BITMIME"
+        return envelope.sender.encode(), parameters
+
+    async def _command(self, line: bytes) -> tuple[int, str]:
+        """Send a command and read its reply. Raises ConnectionLost, certain: the mail was not taken."""
+        try:
+            reply = await self._client.execute_command(line)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise self._fail(error, uncertain=False) from error
+        if reply.code == CLOSING:
+            raise self._fail(ConnectionError(f"421 {reply.message}"), uncertain=False)
+        return reply.code, reply.message
+
+    async def _content(self, content: bytes) -> tuple[int, str]:
+        """Send the content, dot-stuffed (RFC 5321, 4.5.2), and read its final reply."""
+        protocol = self._client.protocol
+        if protocol is None:
+            raise self._fail(ConnectionError("connection lost"), uncertain=False)
+        try:
+            protocol.write(stuff(content))
+            reply = await protocol.read_response(timeout=self._settings.timeout)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise self._fail(error, uncertain=True) from error
+        if reply.code == CLOSING:
+            raise self._fail(ConnectionError(f"421 {reply.message}"), uncertain=False)
+        if 200 <= reply.code < 300:
+            self.sent += 1
+        return reply.code, reply.message
+
+    def _fail(self, error: Exception, *, uncertain: bool) -> ConnectionLost:
+        cause = _words(error)
+        self._lost(cause)
+        return ConnectionLost(cause, uncertain=uncertain)
+
+    def _lost(self, cause: str) -> None:
+        if not self.lost_cause:
+            self.lost_cause = cause
+            self.on_lost()
+
+
+class _Watch(asyncio.Protocol):
+    """Stands between the transport and aiosmtplib's protocol, to hear at once what the relay says unasked."""
+
+    def __init__(self, transport: asyncio.BaseTransport, inner: SMTPProtocol, lost: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._lost = lost
+        transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def eof_received(self) -> bool:
+        self._lost("the relay closed the connection")
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(f"connection lost: {exc}" if exc else "connection lost")
+        self._inner.connection_lost(exc)
+
+
+def stuff(content: bytes) -> bytes:
+    """Content as DATA carries it: a dot before each line that opens with one, and the final dot line."""
+    stuffed = content.replace(b"\r\n.", b"\r\n..")
+    if stuffed.startswith(b"."):
+        stuffed = b"." + stuffed
+    return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n.\r\n")
+
+
+async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) -> None:
+    if not client.supports_extension("starttls"):
+        raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
+    await client.starttls(server_hostname=host, tls_context=tls)
+    await client.ehlo()  # what was said before TLS counts for nothing (RFC 3207, 4.2)
+
+
+async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
+    announced = [name for name in _PREFERENCE if name in client.server_auth_methods]
+    mechanism = settings.auth or next(iter(announced), None)
+    if mechanism not in announced:
+        offered = ", ".join(client.server_auth_methods).upper() or "nothing"
+        raise SignInRefused(f"the relay offers {offered} to sign in with, and EMAIL_AUTH asks for {mechanism or 'any'}")
+    password = settings.password.get_secret_value()
+    try:
+        match mechanism:
+            case "xoauth2":
+                assert settings.token_file is not None
+                token = await asyncio.to_thread(settings.token_file.read_text)
+                await client.auth_xoauth2(settings.user, token.strip())
+            case "cram-md5":
+                await client.auth_crammd5(settings.user, password)
+            case "plain":
+                await client.auth_plain(settings.user, password)
+            case "login":
+                await client.auth_login(settings.user, password)
+    except aiosmtplib.SMTPAuthenticationError as error:
+        if error.code == CLOSING or 400 <= error.code < 500:
+            raise ConnectFailed(f"signing in failed for now: {_words(error)}") from error
+        raise SignInRefused(f"the relay refused to sign {settings.user} in: {_words(error)}") from error
+
+
+def _connect_error(error: Exception) -> ConnectFailed:
+    return error if isinstance(error, ConnectFailed) else ConnectFailed(_words(error))
+
+
+def _words(error: Exception) -> str:
+    """An error as a person reads it, in one line."""
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return f"{error.code} {error.message}".replace("\n", " ")
+    return str(error).replace("\n", " ") or type(error).__name__

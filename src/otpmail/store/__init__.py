@@ -1,0 +1,1 @@
+"""Where state is kept. Nothing outside this package knows how."""
