@@ -88,6 +88,28 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Challenge:
+    """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
+
+    `expires` is on the store's clock, in seconds.
+    """
+
+    id: bytes
+    key_id: str
+    expires: float
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
+
+    challenge: Challenge
+    expire_time: float
+    next_send_time: float
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
     """One accepted mail as its caller sees it: identity, state and what the relay said so far.
 
@@ -103,29 +125,7 @@ class Mail:
     recipients: tuple[RecipientResult, ...] = ()
     attempts: int = 0
     settle_time: float | None = None
-    issued: "Issued | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
-
-    challenge_id: bytes
-    expire_time: float
-    next_send_time: float
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
-
-    `expires` is on the store's clock, in seconds.
-    """
-
-    id: bytes
-    key_id: str
-    expires: float
-    attempts: int = 0
+    issued: Issued | None = None
 
 
 @dataclass(frozen=True, slots=True)

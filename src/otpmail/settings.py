@@ -25,6 +25,9 @@ from otpmail.errors import InvalidArgument, SettingsError
 _SECRETS_DIR = Path("/run/secrets")
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
 
+SECRETS = frozenset({"APP_PASSWORD", "OTP_KEYS"})
+"""The settings whose values are never shown."""
+
 Security = Literal["tls", "starttls", "plain"]
 AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
 Positive = Annotated[float, Field(gt=0)]
@@ -52,6 +55,15 @@ class Section(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
     )
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Each setting's name in the environment, and the key under which pydantic knows its field."""
+        prefix = cls.model_config.get("env_prefix", "")
+        return {
+            str(field.validation_alias or f"{prefix}{name}").upper(): str(field.validation_alias or name)
+            for name, field in cls.model_fields.items()
+        }
 
 
 class ServerSettings(Section):
@@ -256,17 +268,20 @@ class Settings:
     otp: OtpSettings
 
     @classmethod
-    def load(cls) -> Self:
-        """Read and check every setting. Raises SettingsError with a line for each wrong one."""
+    def load(cls, **fixed: str) -> Self:
+        """Read and check every setting; those in `fixed`, by name, are not asked for.
+
+        Raises SettingsError with a line for each wrong one.
+        """
         secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
         if "SECRETS_DIR" in os.environ and not secrets.is_dir():
             raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
         secrets_dir = secrets if secrets.is_dir() else None
         problems: list[str] = []
-        server = _read(ServerSettings, secrets_dir, problems)
-        relay = _read(RelaySettings, secrets_dir, problems)
-        mail = _read(MailSettings, secrets_dir, problems)
-        otp = _read(OtpSettings, secrets_dir, problems)
+        server = _read(ServerSettings, fixed, secrets_dir, problems)
+        relay = _read(RelaySettings, fixed, secrets_dir, problems)
+        mail = _read(MailSettings, fixed, secrets_dir, problems)
+        otp = _read(OtpSettings, fixed, secrets_dir, problems)
         if server is None or relay is None or mail is None or otp is None:
             raise SettingsError(*problems)
         return cls(server, relay, _with_sender(mail, relay), otp)
@@ -275,11 +290,15 @@ class Settings:
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def _read(section: type[SectionT], secrets_dir: Path | None, problems: list[str]) -> SectionT | None:
+def _read(
+    section: type[SectionT], fixed: dict[str, str], secrets_dir: Path | None, problems: list[str]
+) -> SectionT | None:
+    keys = section.variables()
+    given = {keys[variable]: value for variable, value in fixed.items() if variable in keys}
     # pydantic-settings takes the directory as a keyword that its signature leaves to **values.
     make: Callable[..., SectionT] = section
     try:
-        return make(_secrets_dir=secrets_dir)
+        return make(**given, _secrets_dir=secrets_dir)
     except ValidationError as error:
         problems.extend(_problem(section, details) for details in error.errors(include_url=False))
         return None
@@ -287,17 +306,14 @@ def _read(section: type[SectionT], secrets_dir: Path | None, problems: list[str]
 
 def _problem(section: type[Section], details: ErrorDetails) -> str:
     """One line: the setting, what it may be, and what it was unless that is a secret."""
-    message = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = details["msg"].removeprefix("Input should be ")
     if not details["loc"]:
         return message  # a rule about several settings; its text opens with the name of the one to change
-    location = str(details["loc"][0])
-    for name, field in section.model_fields.items():
-        if location in (name, field.validation_alias):
-            variable = field.validation_alias or f"{section.model_config.get('env_prefix', '')}{name}".upper()
-            if field.annotation is SecretStr:
-                return f"{variable}: {message}"
-            return f"{variable}: {details['input']!r} is wrong: {_must_be(details['type'], message)}"
-    return f"{location}: {message}"
+    key = details["loc"][0]
+    variable = next(variable for variable, known in section.variables().items() if key in (known, variable))
+    if variable in SECRETS:
+        return f"{variable}: {message}"
+    return f"{variable}: {details['input']!r} is wrong: {_must_be(details['type'], message)}"
 
 
 def _must_be(kind: str, message: str) -> str:

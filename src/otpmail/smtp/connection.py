@@ -34,6 +34,7 @@ class Connection:
 
     mode = "plain"
     window = 1
+    round_trips = 4  # MAIL, RCPT, DATA, and the content
 
     def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, lifetime: float) -> None:
         self._client = client

@@ -1,0 +1,127 @@
+"""Builds every part from the settings, starts them in order, and stops them in the reverse order."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+from random import random
+
+from otpmail.events import Observer, Observers
+from otpmail.mail.delivery import Delivery
+from otpmail.mail.queue import MailQueue
+from otpmail.mail.service import MailService
+from otpmail.mail.templates import SHIPPED, Templates
+from otpmail.mail.worker import Worker
+from otpmail.otp.service import OtpService
+from otpmail.rpc.health import Health
+from otpmail.rpc.server import Server
+from otpmail.settings import Settings
+from otpmail.smtp.relay import Relay
+from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
+from otpmail.telemetry.logs import LogObserver, say
+
+_LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
+
+
+class App:
+    """The whole service. Build it inside a running loop."""
+
+    def __init__(self, settings: Settings, *observers: Observer) -> None:
+        loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._counts = LogObserver()
+        self._health = Health()
+        observer = Observers(self._counts, self._health, *observers)
+        self._challenges = MemoryChallengeStore(loop.time)
+        mail_store = MemoryMailStore(
+            loop.time,
+            remember_seconds=settings.mail.mail_remember_seconds,
+            remember_count=settings.mail.mail_remember_count,
+        )
+        queue = MailQueue()
+        self._delivery = Delivery(
+            queue, mail_store, observer, random=random, on_uncertain=settings.mail.email_on_uncertain
+        )
+        relay = Relay(settings.relay, observer, random=random)
+        self._workers = [Worker(relay, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
+        mails = MailService(settings.mail, self._delivery, mail_store, relay)
+        folder = settings.otp.templates_dir or SHIPPED
+        templates = Templates(folder, default_locale=settings.otp.locale)
+        codes = OtpService(settings.otp, self._challenges, mails, templates, observer)
+        self._server = Server(
+            settings.server,
+            codes=codes,
+            mails=mails,
+            health=self._health,
+            max_mail_bytes=settings.mail.mail_max_bytes,
+        )
+
+    def __repr__(self) -> str:
+        return f"<App {self._delivery!r}, {self._challenges!r}>"
+
+    async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
+        """Serve until `stop` is set, then stop in order. `started` is told the address.
+
+        Raises SettingsError when the address can't be had. A part that fails ends the whole: it must not limp.
+        """
+        await self._health.start()
+        address = await self._server.start()
+        say(logging.INFO, "listening", f"listening on {address}", address=address)
+        started(address)
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._health.run()),
+                tasks.create_task(self._challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
+            ]
+            workers = [tasks.create_task(worker.run()) for worker in self._workers]
+            await stop.wait()
+            await self._stop(workers)
+            for task in background:
+                task.cancel()
+
+    async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
+        seconds = self._settings.server.drain_seconds
+        waiting = len(self._delivery)
+        say(logging.INFO, "stopping", f"stopping: {waiting} mails to settle in {seconds:g} s", waiting=waiting)
+        # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
+        await self._health.stop()
+        # 2. No new calls are taken; running ones go on.
+        closing = asyncio.create_task(self._server.stop(seconds))
+        # 3. Running calls and queued mails settle, while there is time.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._delivery.drained()
+                await self._server.idle()
+        # 4. What is left settles as failed, with UNAVAILABLE to whoever waits.
+        failed = self._delivery.abandon()
+        await self._server.stop(_LAST_WORDS_SECONDS)
+        await closing
+        # 5. The workers take leave of the relay.
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        # 6. The memory store ends with the process.
+        sent = self._counts.relayed
+        say(
+            logging.INFO,
+            "stopped",
+            f"stopped: {sent} mails sent, 0 kept, {self._counts.failed} failed ({failed} of them for lack of time)",
+            sent=sent,
+            kept=0,
+            failed=self._counts.failed,
+            out_of_time=failed,
+        )
+
+
+def stop_on_signals(stop: asyncio.Event, at_once: Callable[[int], None]) -> None:
+    """SIGTERM or SIGINT sets `stop`; the second signal calls `at_once` with the exit code it stands for."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            at_once(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)

@@ -1,0 +1,140 @@
+"""The commands that run a service, and the one that looks at its settings and its relay."""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from otpmail.errors import ConnectFailed, SettingsError
+
+if TYPE_CHECKING:
+    from otpmail.dev.relay import CaughtMail
+    from otpmail.settings import Settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def serve() -> None:
+    """Run the service, with settings from the environment, .env or SECRETS_DIR."""
+    _run(_serve(_settings()))
+
+
+def dev() -> None:
+    """Run the service with a relay of its own that catches every mail and prints it. No credentials needed."""
+    _run(_dev())
+
+
+def check(
+    *, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True
+) -> None:
+    """Check the settings, dial the relay, and say what it announces and how mails will travel."""
+    settings = _settings()
+    _out.print("settings: good")
+    if dial:
+        _run(_check(settings))
+
+
+def _settings(**fixed: str) -> "Settings":
+    from otpmail.settings import Settings
+
+    try:
+        return Settings.load(**fixed)
+    except SettingsError as error:
+        raise _wrong_settings(error) from None
+
+
+def _wrong_settings(error: SettingsError) -> typer.Exit:
+    for problem in error.problems:
+        _err.print(escape(problem), style="red")
+    return typer.Exit(EXIT_USAGE)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    try:
+        uvloop.run(work)
+    except SettingsError as error:
+        raise _wrong_settings(error) from None
+
+
+async def _serve(settings: "Settings") -> None:
+    from otpmail.app import App, stop_on_signals
+    from otpmail.telemetry.logs import set_up
+
+    set_up(settings.server.log_format, settings.server.log_level)
+    stop = asyncio.Event()
+    stop_on_signals(stop, os._exit)
+    await App(settings).run(stop)
+
+
+async def _dev() -> None:
+    from otpmail.app import App, stop_on_signals
+    from otpmail.dev.relay import CatchAllRelay
+    from otpmail.telemetry.logs import set_up
+
+    relay = CatchAllRelay(_show)
+    port = await relay.start()
+    settings = _settings(
+        EMAIL_HOST="127.0.0.1",
+        EMAIL_PORT=str(port),
+        EMAIL_SECURITY="plain",
+        EMAIL="",
+        APP_PASSWORD="",
+        EMAIL_FROM="otpmail dev <codes@otpmail.example>",
+        OTP_RETURN_CODE="true",
+        OTP_RESEND_SECONDS="0",
+        OTP_FAILURES_PER_HOUR="10000",
+        GRPC_REFLECTION="true",
+    )
+    set_up(settings.server.log_format, settings.server.log_level)
+    stop = asyncio.Event()
+    stop_on_signals(stop, os._exit)
+    await App(settings).run(stop, started=_welcome)
+    await relay.close()
+
+
+def _welcome(address: str) -> None:
+    server = "" if address.endswith(":40700") else f" --server {address}"
+    _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
+    _out.print(f"  otpmail code send ada@example.org{server}")
+    _out.print(f"  otpmail code validate ada@example.org CODE{server}")
+    _out.print(f"  otpmail mail send --to ada@example.org --subject Hello --text 'Good morning'{server}")
+
+
+def _show(mail: "CaughtMail") -> None:
+    message = mail.message
+    body = message.get_body(("plain", "html"))
+    text = body.get_content().rstrip() if body is not None else ""
+    _out.rule(f"mail to {escape(', '.join(mail.recipients))}", align="left")
+    _out.print(f"from {escape(mail.sender)}   subject {escape(str(message['Subject']))}", style="bold")
+    _out.print(escape(text))
+
+
+async def _check(settings: "Settings") -> None:
+    from otpmail.smtp.announcement import SHOWN
+    from otpmail.smtp.connection import Connection
+    from otpmail.smtp.relay import tls_context
+
+    relay = settings.relay
+    where = f"{relay.host}:{relay.port} ({relay.security})"
+    try:
+        connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
+    except ConnectFailed as error:
+        _err.print(f"relay {escape(where)}: {escape(str(error))}", style="red")
+        raise typer.Exit(EXIT_FAILED) from None
+    announced = connection.announcement.extensions
+    _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
+    for keyword in SHOWN:
+        _out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
+    _out.print(f"mode: {connection.mode}, {connection.window} mail in flight a connection, {settings.mail.workers} connections")
+    _out.print(f"round trips for a mail to one recipient: {connection.round_trips}")
+    await connection.close()

@@ -1,0 +1,92 @@
+"""A catch-all relay: takes every mail, delivers none, shows each. aiosmtpd with PIPELINING and CHUNKING added."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
+
+_MAX_BYTES = 160 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtMail:
+    """A mail that the relay was given."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+
+    @property
+    def message(self) -> EmailMessage:
+        """The content, parsed."""
+        return message_from_bytes(self.content, policy=policy.default)
+
+
+class _Handler:
+    """aiosmtpd's hooks: announce more, and hand each mail over."""
+
+    def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
+        self._caught = caught
+
+    async def handle_EHLO(  # noqa: N802  aiosmtpd's name for the hook
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        # aiosmtpd reads commands one after the other from a buffered stream, so pipelined ones are safe with it.
+        return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
+        content = envelope.original_content or b""
+        self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content))
+        return "250 2.6.0 caught"
+
+
+class _Session(SMTP):
+    """aiosmtpd's session with BDAT (RFC 3030)."""
+
+    @syntax("BDAT <octets> [LAST]")
+    async def smtp_BDAT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name for the command
+        octets, _, last = (arg or "").partition(" ")
+        if not octets.isdecimal() or last.upper() not in ("", "LAST") or int(octets) > _MAX_BYTES:
+            await self.push("501 5.5.4 Syntax: BDAT <octets> [LAST]")
+            return
+        # The chunk follows whatever is answered, and must not be read as commands (RFC 3030, 2).
+        chunk = await self._reader.readexactly(int(octets))
+        envelope = self.envelope
+        if envelope is None or not envelope.rcpt_tos:
+            await self.push("503 5.5.1 need RCPT first")
+            return
+        envelope.original_content = (envelope.original_content or b"") + chunk
+        if not last:
+            await self.push(f"250 2.0.0 {octets} octets")
+            return
+        reply = await self.event_handler.handle_DATA(self, self.session, envelope)
+        self.envelope = self._create_envelope()
+        await self.push(reply)
+
+
+class CatchAllRelay:
+    """Listens on a free port of loopback, and calls `caught` with each mail."""
+
+    def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
+        self._handler = _Handler(caught)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._session, "127.0.0.1", 0, family=socket.AF_INET)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    def _session(self) -> _Session:
+        return _Session(self._handler, data_size_limit=_MAX_BYTES, enable_SMTPUTF8=True, hostname="otpmail-dev", timeout=3600)

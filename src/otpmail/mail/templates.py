@@ -1,0 +1,87 @@
+"""The mails that carry codes: subject, text and HTML for each locale, compiled once, filled in by name.
+
+A directory holds a folder for each locale with `subject.txt`, `body.txt` and `body.html`; `$name` and `${name}` are
+replaced, `$$` is a dollar sign. Values are escaped in the HTML part.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from importlib.resources.abc import Traversable
+from string import Template
+from typing import Self
+
+from otpmail.errors import InvalidArgument, SettingsError
+
+SHIPPED = resources.files("otpmail").joinpath("templates", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A filled-in template."""
+
+    subject: str
+    text: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailTemplate:
+    """The three parts of one locale's mail."""
+
+    subject: Template
+    text: Template
+    html: Template | None
+
+    @classmethod
+    def read(cls, folder: Traversable) -> Self:
+        """Read a locale's folder. Raises OSError, and ValueError for a `$` that opens no name."""
+        subject = Template(folder.joinpath("subject.txt").read_text("utf-8").strip())
+        text = Template(folder.joinpath("body.txt").read_text("utf-8"))
+        page = folder.joinpath("body.html")
+        html = Template(page.read_text("utf-8")) if page.is_file() else None
+        for template in filter(None, (subject, text, html)):
+            if not template.is_valid():
+                raise ValueError("has a $ that opens no name; a dollar sign is written $$")
+        return cls(subject, text, html)
+
+    def render(self, values: Mapping[str, str]) -> Rendered:
+        """Fill the template in. Raises KeyError with a name that `values` does not have."""
+        html = "" if self.html is None else self.html.substitute({name: escape(value) for name, value in values.items()})
+        return Rendered(self.subject.substitute(values), self.text.substitute(values), html)
+
+
+class Templates:
+    """One mail in every locale that a directory has."""
+
+    def __init__(self, folder: Traversable, *, default_locale: str) -> None:
+        self._by_locale: dict[str, MailTemplate] = {}
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.name.startswith(("_", ".")):
+                try:
+                    self._by_locale[entry.name.lower()] = MailTemplate.read(entry)
+                except (OSError, ValueError) as error:
+                    raise SettingsError(f"OTP_TEMPLATES_DIR: {entry.name}: {error}") from None
+        if default_locale.lower() not in self._by_locale:
+            known = ", ".join(sorted(self._by_locale)) or "none"
+            raise SettingsError(f"OTP_LOCALE: there is no template for {default_locale!r}; there are: {known}")
+        self._default = self._by_locale[default_locale.lower()]
+
+    def __repr__(self) -> str:
+        return f"<Templates {', '.join(sorted(self._by_locale))}>"
+
+    def render(self, locale: str, values: Mapping[str, str]) -> Rendered:
+        """The mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
+
+        Raises InvalidArgument naming `variables` when the template asks for one that was not given.
+        """
+        tag = locale.lower().replace("_", "-")
+        template = self._by_locale.get(tag)
+        while template is None and tag:
+            tag = tag.rpartition("-")[0]
+            template = self._by_locale.get(tag)
+        try:
+            return (template or self._default).render(values)
+        except KeyError as error:
+            raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None

@@ -1,0 +1,238 @@
+"""The use cases of codes: send one, check one, revoke one."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from time import time
+
+from otpmail.address import Address, parse_address, refuse_control_characters
+from otpmail.errors import InvalidArgument, OtpmailError
+from otpmail.events import CodeChecked, Observer
+from otpmail.mail.draft import Draft
+from otpmail.mail.queue import Job
+from otpmail.mail.service import MailService, Order
+from otpmail.mail.templates import Templates
+from otpmail.model import ANONYMOUS, Challenge, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.otp import codes
+from otpmail.otp.policy import Policy
+from otpmail.settings import OtpSettings
+from otpmail.store.base import ChallengeStore
+
+DEFAULT_PURPOSE = "login"
+MAX_CODE = 64
+MAX_VARIABLES = 32
+MAX_VARIABLE = 1000
+
+_PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
+_VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
+_RESERVED = frozenset({"code", "reference", "minutes", "email"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRequest:
+    """A code that a caller wants mailed. `spaced` holds mails OTP_RESEND_SECONDS apart; see `Policy.send`."""
+
+    email: str
+    purpose: str = ""
+    caller: str = ANONYMOUS
+    locale: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    fingerprint: bytes = b""
+    wait_for: WaitFor = WaitFor.RELAY
+    spaced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SentCode:
+    """What became of a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
+
+    issued: Issued
+    reference: str
+    mail: Mail
+    code: str = field(default="", repr=False)
+
+
+class CheckResult(Enum):
+    """The answer to a check."""
+
+    VALID = "valid"
+    WRONG_CODE = "wrong_code"
+    NO_LIVE_CODE = "no_live_code"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
+
+    result: CheckResult
+    attempts_left: int = 0
+    retry_time: float | None = None
+
+
+class OtpService:
+    """Issues codes by mail and checks them."""
+
+    def __init__(
+        self, settings: OtpSettings, store: ChallengeStore, mails: MailService, templates: Templates, observer: Observer
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._mails = mails
+        self._templates = templates
+        self._observer = observer
+        self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
+        self._policy = Policy(
+            settings.lifespan_seconds, settings.attempts, settings.failures_per_hour, settings.resend_seconds
+        )
+        self._follow_ups: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<OtpService {self._store!r}, {self._codes!r}>"
+
+    async def send_code(self, request: CodeRequest) -> SentCode:
+        """Mail a code: the live one if there is one, else a new one.
+
+        Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; nothing was mailed or spent then. How the mail
+        ended, a refusal by the relay included, is in the answer.
+        """
+        address = parse_address(request.email, "email")
+        key = self._key(request.caller, request.purpose, address)
+        _check_words(request)
+        earlier = await self._mails.earlier(request.caller, request.request_id, request.fingerprint)
+        if earlier is None:
+            earlier = await self._issue(request, address, key)
+        mail = earlier.mail if request.wait_for is WaitFor.QUEUE else await self._mails.outcome(earlier)
+        return self._sent(mail)
+
+    async def validate_code(
+        self, *, email: str, code: str, purpose: str = "", challenge_id: str = "", caller: str = ANONYMOUS
+    ) -> Check:
+        """Check a code. The attempt is counted before anything is compared; a right code is used up.
+
+        Raises InvalidArgument; nothing was counted then.
+        """
+        key = self._key(caller, purpose, parse_address(email, "email"))
+        if len(code) > MAX_CODE:
+            raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
+        bound_to = _read_challenge_id(challenge_id)
+        now = self._store.now()
+        attempt = await self._store.update(key, lambda standing: self._policy.attempt(standing, now, bound_to))
+        matches = self._codes.matches(attempt.challenge, codes.normalize(code))
+        check = Check(CheckResult.NO_LIVE_CODE)
+        if attempt.exhausted:
+            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=time() + attempt.retry - now)
+        elif attempt.challenge is not None and not matches:
+            check = Check(CheckResult.WRONG_CODE, attempt.attempts_left)
+        elif attempt.challenge is not None:
+            used_id = attempt.challenge.id
+            if await self._store.update(key, lambda standing: self._policy.succeed(standing, used_id)):
+                check = Check(CheckResult.VALID)
+        self._observer.notify(CodeChecked(check.result.name))
+        return check
+
+    async def revoke_code(
+        self, *, email: str, purpose: str = "", challenge_id: str = "", caller: str = ANONYMOUS
+    ) -> None:
+        """End a live code without using it; ending what is not live succeeds. Raises InvalidArgument."""
+        key = self._key(caller, purpose, parse_address(email, "email"))
+        bound_to = _read_challenge_id(challenge_id)
+        await self._store.update(key, lambda standing: self._policy.void(standing, bound_to))
+
+    async def _issue(self, request: CodeRequest, address: Address, key: bytes) -> Job:
+        self._mails.refuse_if_hopeless(request.wait_for)
+        now = self._store.now()
+        fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, now + self._settings.lifespan_seconds)
+        challenge = await self._store.update(
+            key, lambda standing: self._policy.send(standing, now, fresh, spaced=request.spaced)
+        )
+        try:
+            job = await self._mails.accept(self._order(request, address, challenge, now))
+        except OtpmailError:
+            await self._store.update(key, lambda standing: self._policy.unsend(standing, challenge.id))
+            raise
+        job.settled.add_done_callback(partial(self._mail_settled, key, challenge.id))
+        return job
+
+    def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
+        """The mail of a code: urgent, and given up when the code expires."""
+        left = challenge.expires - now
+        values = {
+            **request.variables,
+            "code": self._codes.code(challenge),
+            "reference": codes.reference(challenge.id),
+            "minutes": str(max(1, round(left / 60))),
+            "email": address.spec,
+        }
+        mail = self._templates.render(request.locale, values)
+        at = time()
+        return Order(
+            draft=Draft(
+                to=(address.spec,),
+                subject=mail.subject,
+                text=mail.text,
+                html=mail.html,
+                headers={"Auto-Submitted": "auto-generated"},  # RFC 3834: no holiday replies to codes
+            ),
+            caller=request.caller,
+            priority=Priority.URGENT,
+            wait_for=request.wait_for,
+            ttl=left,
+            request_id=request.request_id,
+            fingerprint=request.fingerprint,
+            issued=Issued(challenge, at + left, at + self._settings.resend_seconds),
+        )
+
+    def _sent(self, mail: Mail) -> SentCode:
+        issued = mail.issued
+        if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
+            raise InvalidArgument("request_id", "was used before for another request")
+        code = self._codes.code(issued.challenge) if self._settings.return_code else ""
+        return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
+
+    def _mail_settled(self, key: bytes, challenge_id: bytes, settled: asyncio.Future[Mail]) -> None:
+        """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once."""
+        stopped = settled.exception() is not None
+        if not stopped and settled.result().state in {MailState.RELAYED, MailState.UNCERTAIN}:
+            return
+        refused = not stopped and any(result.refused for result in settled.result().recipients)
+        rule = self._policy.void if refused else self._policy.unsend
+        task = asyncio.create_task(self._store.update(key, lambda standing: rule(standing, challenge_id)))
+        self._follow_ups.add(task)
+        task.add_done_callback(self._follow_ups.discard)
+
+    def _key(self, caller: str, purpose: str, address: Address) -> bytes:
+        """What the record is kept under: a digest, so that a dump of the store holds no addresses."""
+        purpose = purpose or DEFAULT_PURPOSE
+        if not _PURPOSE.fullmatch(purpose):
+            raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
+        return hashlib.blake2b(f"{caller}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
+
+
+def _check_words(request: CodeRequest) -> None:
+    if request.locale and not _LOCALE.fullmatch(request.locale):
+        raise InvalidArgument("locale", "is not a language tag such as en or pt-BR (BCP 47)")
+    if len(request.variables) > MAX_VARIABLES:
+        raise InvalidArgument("variables", f"there are more than {MAX_VARIABLES}")
+    for name, value in request.variables.items():
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidArgument("variables", f"{name[:40]!r} is not a name: a-z, then up to 31 of a-z, 0-9 and _")
+        if name in _RESERVED:
+            raise InvalidArgument("variables", f"{name!r} is filled in by the service")
+        if len(value) > MAX_VARIABLE:
+            raise InvalidArgument("variables", f"{name!r} is longer than {MAX_VARIABLE} characters")
+        refuse_control_characters(value, f"variables[{name!r}]")
+
+
+def _read_challenge_id(text: str) -> bytes | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9a-f]{32}", text):
+        raise InvalidArgument("challenge_id", "is not one that SendCode gave")
+    return bytes.fromhex(text)

@@ -1,0 +1,117 @@
+"""The one interceptor: every error a handler raises leaves as a status, and no exception's text reaches a client.
+
+It also knows how many calls are running, for a stop that waits for them.
+"""
+
+import asyncio
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from otpmail.errors import OtpmailError
+from otpmail.rpc.status import RpcStatus, status_of, unforeseen
+from otpmail.telemetry.logs import log
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:  # generic for the type checker alone
+    Handler = grpc.RpcMethodHandler
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each method's handler once, and keeps the wrapped one: a call costs a dict look-up here."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+        self._running = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def __repr__(self) -> str:
+        return f"<ErrorInterceptor {self._running} calls running>"
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the method's handler with errors mapped to statuses."""
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None:  # no such method; not kept, since anybody may ask for any name
+            return None
+        self._wrapped[method] = wrapped = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._guard_unary(method, handler.unary_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None and inspect.isasyncgenfunction(handler.unary_stream):
+            return grpc.unary_stream_rpc_method_handler(
+                self._guard_stream(method, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler  # health's Watch and reflection: library code that writes to the context and maps its own errors
+
+    def _guard_unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def guarded(request: Any, context: Any) -> Any:
+            self._begin()
+            try:
+                return await behaviour(request, context)
+            except grpc.aio.AbortError:  # an Exception too, and already on its way
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is must not reach the client in its own words
+                await _status(method, error).abort(context)
+            finally:
+                self._end()
+
+        return guarded
+
+    def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+            self._begin()
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  as above
+                await _status(method, error).abort(context)
+            finally:
+                self._end()
+
+        return guarded
+
+    def _begin(self) -> None:
+        self._running += 1
+        self.idle.clear()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.idle.set()
+
+
+def _status(method: str, error: Exception) -> RpcStatus:
+    if isinstance(error, OtpmailError):
+        return status_of(error)
+    error_id = secrets.token_hex(8)
+    log.error(
+        "%s failed unforeseen, error id %s",
+        method,
+        error_id,
+        exc_info=error,
+        extra={"event": "unforeseen", "fields": {"method": method, "error_id": error_id}},
+    )
+    return unforeseen(error_id)

@@ -1,0 +1,63 @@
+"""otpmail.v1.MailService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from otpmail.mail.draft import Attachment, Draft
+from otpmail.mail.service import MailService, Order
+from otpmail.model import ANONYMOUS
+from otpmail.rpc import convert
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
+
+Context = Any  # generated stubs name a context type that exists for the type checker alone
+
+
+class MailServicer(mail_pb2_grpc.MailServiceServicer):
+    """Decodes and encodes; the use cases are `mail.service.MailService`'s."""
+
+    def __init__(self, mails: MailService) -> None:
+        self._mails = mails
+
+    async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
+        """Send one mail."""
+        mail = await self._mails.send(order_of(request))
+        return mail_pb2.SendMailResponse(mail=convert.mail_message(mail))
+
+    async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
+        """Say what has become of a mail."""
+        return convert.mail_message(await self._mails.get(ANONYMOUS, request.id))
+
+    async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
+        """Say every state of a mail until it settles."""
+        async for mail in self._mails.watch(ANONYMOUS, request.id):
+            yield convert.mail_message(mail)
+
+    async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
+        """Take a waiting mail back."""
+        return convert.mail_message(await self._mails.cancel(ANONYMOUS, request.id))
+
+
+def order_of(request: mail_pb2.SendMailRequest) -> Order:
+    """The order that a request means. Raises InvalidArgument for enum numbers and durations that are none."""
+    return Order(
+        draft=Draft(
+            to=tuple(request.to),
+            cc=tuple(request.cc),
+            bcc=tuple(request.bcc),
+            subject=request.subject,
+            text=request.text,
+            html=request.html,
+            from_=getattr(request, "from"),
+            reply_to=request.reply_to,
+            headers=dict(request.headers),
+            attachments=tuple(
+                Attachment(item.filename, item.content_type, item.content, item.content_id)
+                for item in request.attachments
+            ),
+        ),
+        priority=convert.priority(request.priority),
+        wait_for=convert.wait_for(request.wait_for),
+        ttl=convert.seconds(request.ttl) if request.HasField("ttl") else None,
+        request_id=request.request_id,
+        fingerprint=convert.fingerprint(request) if request.request_id else b"",
+    )

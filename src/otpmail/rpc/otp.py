@@ -1,0 +1,77 @@
+"""otpmail.v1.OtpService."""
+
+import ipaddress
+from typing import Any
+
+from otpmail.errors import InvalidArgument
+from otpmail.otp.service import CheckResult, CodeRequest, OtpService
+from otpmail.rpc import convert
+from otpmail.v1 import otp_pb2, otp_pb2_grpc
+
+Context = Any  # generated stubs name a context type that exists for the type checker alone
+
+_MAX_CLIENT_IP = 64
+_RESULTS = {result: otp_pb2.ValidateCodeResponse.Result.Value(result.name) for result in CheckResult}
+
+
+class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
+    """Decodes and encodes; the use cases are `otp.service.OtpService`'s."""
+
+    def __init__(self, codes: OtpService) -> None:
+        self._codes = codes
+
+    async def SendCode(self, request: otp_pb2.SendCodeRequest, context: Context) -> otp_pb2.SendCodeResponse:
+        """Issue a code and mail it."""
+        _check_client_ip(request.client_ip)
+        sent = await self._codes.send_code(
+            CodeRequest(
+                email=request.email,
+                purpose=request.purpose,
+                locale=request.locale,
+                variables=dict(request.variables),
+                request_id=request.request_id,
+                fingerprint=convert.fingerprint(request) if request.request_id else b"",
+                wait_for=convert.wait_for(request.wait_for),
+            )
+        )
+        return otp_pb2.SendCodeResponse(
+            challenge_id=sent.issued.challenge.id.hex(),
+            reference=sent.reference,
+            expire_time=convert.timestamp(sent.issued.expire_time),
+            next_send_time=convert.timestamp(sent.issued.next_send_time),
+            mail=convert.mail_message(sent.mail),
+            otp_code=sent.code,
+        )
+
+    async def ValidateCode(
+        self, request: otp_pb2.ValidateCodeRequest, context: Context
+    ) -> otp_pb2.ValidateCodeResponse:
+        """Check a code."""
+        _check_client_ip(request.client_ip)
+        if not request.code:
+            raise InvalidArgument("code", "is empty")
+        check = await self._codes.validate_code(
+            email=request.email, code=request.code, purpose=request.purpose, challenge_id=request.challenge_id
+        )
+        return otp_pb2.ValidateCodeResponse(
+            result=_RESULTS[check.result],
+            attempts_left=check.attempts_left,
+            retry_time=None if check.retry_time is None else convert.timestamp(check.retry_time),
+        )
+
+    async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:
+        """End a live code."""
+        await self._codes.revoke_code(
+            email=request.email, purpose=request.purpose, challenge_id=request.challenge_id
+        )
+        return otp_pb2.RevokeCodeResponse()
+
+
+def _check_client_ip(text: str) -> None:
+    if len(text) > _MAX_CLIENT_IP:
+        raise InvalidArgument("client_ip", "is not an IP address")
+    if text:
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise InvalidArgument("client_ip", "is not an IP address") from None

@@ -1,0 +1,77 @@
+"""The grpc.aio server: both contracts, health and reflection on one port."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from otpmail.errors import SettingsError
+from otpmail.mail.service import MailService
+from otpmail.original import mail_pb2 as original_pb2
+from otpmail.original import mail_pb2_grpc as original_pb2_grpc
+from otpmail.otp.service import OtpService
+from otpmail.rpc.health import Health
+from otpmail.rpc.interceptors import ErrorInterceptor
+from otpmail.rpc.mail import MailServicer
+from otpmail.rpc.original import OriginalMailServicer, OriginalOtpServicer
+from otpmail.rpc.otp import OtpServicer
+from otpmail.settings import ServerSettings
+from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
+
+_ENVELOPE_OCTETS = 1 << 20  # of a request beside the mail itself: addresses, headers, field tags
+
+
+class Server:
+    """Listens, and serves until stopped."""
+
+    def __init__(
+        self, settings: ServerSettings, *, codes: OtpService, mails: MailService, health: Health, max_mail_bytes: int
+    ) -> None:
+        self._settings = settings
+        self._interceptor = ErrorInterceptor()
+        self._server = grpc.aio.server(
+            interceptors=(self._interceptor,),
+            options=(
+                # With the memory store a second server on the port would split callers from their codes unseen.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
+                # Meshes ping idle connections; be told of a peer that is gone, and let callers ping every 10 s.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
+        )
+        otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), self._server)
+        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails), self._server)  # type: ignore[abstract]  # SendMails is UNIMPLEMENTED
+        original_pb2_grpc.add_OtpServiceServicer_to_server(OriginalOtpServicer(codes), self._server)
+        original_pb2_grpc.add_MailServiceServicer_to_server(OriginalMailServicer(mails), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+        if settings.grpc_reflection:
+            reflection.enable_server_reflection(_service_names(), self._server)
+
+    async def start(self) -> str:
+        """Listen and serve; returns the address, with the port that was given where PORT is 0.
+
+        Raises SettingsError when the address can't be had.
+        """
+        address = self._settings.address
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise SettingsError(f"PORT: can't listen on {address}; is another server there? ({error})") from None
+        await self._server.start()
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    async def idle(self) -> None:
+        """Wait until no call to our own methods is running; health watchers and the like do not count."""
+        await self._interceptor.idle.wait()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give running ones `grace` seconds. A later call may give less."""
+        await self._server.stop(grace)
+
+
+def _service_names() -> tuple[str, ...]:
+    files = (otp_pb2, mail_pb2, original_pb2, health_pb2)
+    names = (service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values())
+    return (*names, reflection.SERVICE_NAME)

@@ -1,0 +1,80 @@
+"""From the errors of `otpmail.errors` to gRPC statuses, in one place (AIP-193, google/rpc/error_details.proto)."""
+
+from dataclasses import dataclass
+from typing import Never
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from otpmail.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    OtpmailError,
+    PermissionDenied,
+    Unavailable,
+)
+
+DOMAIN = "otpmail"
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: tuple[tuple[type[OtpmailError], grpc.StatusCode], ...] = (
+    (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
+    (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcStatus:
+    """A gRPC status: code, text, and the details that a program can read."""
+
+    code: grpc.StatusCode
+    message: str
+    details: tuple[Message, ...]
+
+    async def abort(self, context: "grpc.aio.ServicerContext[Never, Never]") -> Never:
+        """End the call with this status. Raises grpc.aio.AbortError, which nothing may catch."""
+        status = Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            packed = Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        await context.abort(self.code, self.message, ((_DETAILS_KEY, status.SerializeToString()),))
+
+
+def status_of(error: OtpmailError) -> RpcStatus:
+    """The status of an error that was raised on purpose."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    match error:
+        case InvalidArgument(field=field, description=description):
+            details.append(
+                BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=description)])
+            )
+        case LimitExceeded(subject=subject, retry_after=retry_after):
+            details.append(_retry(retry_after))
+            details.append(QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description=str(error))]))
+        case Unavailable(retry_after=retry_after):
+            details.append(_retry(retry_after))
+    return RpcStatus(code, str(error), tuple(details))
+
+
+def unforeseen(error_id: str) -> RpcStatus:
+    """The status of what the service did not foresee: a fixed text, and the id under which the log has the rest."""
+    info = ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id})
+    return RpcStatus(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the service's log has the details", (info,))
+
+
+def _retry(seconds: float) -> RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(max(1, round(seconds * 1000)))
+    return RetryInfo(retry_delay=delay)

@@ -1,0 +1,128 @@
+"""The log: one line an event, as text for people or as JSON for machines.
+
+No line holds a code, a password, a token, or what a mail says. Events of single mails that went well are at debug.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+from otpmail.events import (
+    CodeChecked,
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    MailAccepted,
+    MailDeferred,
+    MailSettled,
+    RelayDown,
+    RelayUp,
+)
+from otpmail.model import Mail, MailState
+
+log = logging.getLogger("otpmail")
+
+
+def set_up(log_format: Literal["text", "json"], level: str) -> None:
+    """Send the log of the whole process to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    log.setLevel(level.upper())
+
+
+def say(level: int, event: str, message: str, **fields: object) -> None:
+    """Log `message`; `event` is its stable name, `fields` are what a machine may look at."""
+    if log.isEnabledFor(level):
+        log.log(level, message, extra={"event": event, "fields": fields})
+
+
+class TextFormatter(logging.Formatter):
+    """`12:30:01 INFO message`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (RFC 3339), level, event, message, and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class LogObserver:
+    """Writes events to the log, and counts the mails for the last line."""
+
+    def __init__(self) -> None:
+        self.relayed = 0
+        self.failed = 0
+
+    def notify(self, event: Event) -> None:
+        """Write `event` down, if it is worth a line at the level that is set."""
+        match event:
+            case MailSettled(mail):
+                self._settled(mail)
+            case MailDeferred(mail, retry_after, reply):
+                say(
+                    logging.INFO,
+                    "mail-deferred",
+                    f"mail {mail.id}: {reply}; next try in {retry_after:.0f} s",
+                    mail=mail.id,
+                    retry_after=round(retry_after, 1),
+                )
+            case RelayUp(relay):
+                say(logging.INFO, "relay-up", f"relay {relay}: connected and signed in", relay=relay)
+            case RelayDown(relay, error, retry_after):
+                say(
+                    logging.ERROR,
+                    "relay-down",
+                    f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s, and so on until it works",
+                    relay=relay,
+                    error=error,
+                    retry_after=round(retry_after, 1),
+                )
+            case ConnectionOpened(relay, mode):
+                say(logging.DEBUG, "connection-opened", f"relay {relay}: connection in {mode} mode", relay=relay, mode=mode)
+            case ConnectionClosed(relay, cause, sent):
+                say(
+                    logging.DEBUG,
+                    "connection-closed",
+                    f"relay {relay}: connection ended after {sent} mails: {cause}",
+                    relay=relay,
+                    cause=cause,
+                    sent=sent,
+                )
+            case MailAccepted(mail):
+                say(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
+            case CodeChecked(result):
+                say(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
+
+    def _settled(self, mail: Mail) -> None:
+        if mail.state is MailState.RELAYED:
+            self.relayed += 1
+            say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
+            return
+        self.failed += mail.state is not MailState.CANCELLED
+        replies = "; ".join(
+            f"{result.code} {result.enhanced_code} {result.reply}".strip() for result in mail.recipients if not result.accepted
+        )
+        say(
+            logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
+            "mail-settled",
+            f"mail {mail.id}: {mail.state.name.lower()}: {replies}",
+            mail=mail.id,
+            state=mail.state.name,
+        )
