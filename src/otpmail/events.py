@@ -70,14 +70,7 @@ class CodeChecked:
 
 
 Event = (
-    RelayUp
-    | RelayDown
-    | ConnectionOpened
-    | ConnectionClosed
-    | MailAccepted
-    | MailDeferred
-    | MailSettled
-    | CodeChecked
+    RelayUp | RelayDown | ConnectionOpened | ConnectionClosed | MailAccepted | MailDeferred | MailSettled | CodeChecked
 )
 
 

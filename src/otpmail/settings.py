@@ -49,6 +49,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _host_name() -> str:
+    name = socket.gethostname()
+    return name if _HELO.fullmatch(name) else "localhost"
+
+
 class Section(BaseSettings):
     """One part's settings. A field's name in the environment is the section's prefix and its own name, upper-case."""
 
@@ -108,7 +113,7 @@ class RelaySettings(Section):
     auth: AuthMechanism | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
-    helo: str = Field(default_factory=lambda: _host_name())
+    helo: str = Field(default_factory=_host_name)
     timeout: Positive = 30
     max_messages: Count = 100
     max_age: Positive = 1800
@@ -165,11 +170,6 @@ class RelaySettings(Section):
         return self
 
 
-def _host_name() -> str:
-    name = socket.gethostname()
-    return name if _HELO.fullmatch(name) else "localhost"
-
-
 class MailSettings(Section):
     """What mails may be, how many may wait, and for how long."""
 
@@ -188,7 +188,11 @@ class MailSettings(Section):
     @field_validator("email_from_allowed", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip().lower() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip().lower() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("email_from")
     @classmethod

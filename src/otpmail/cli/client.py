@@ -174,5 +174,5 @@ def _print_mail(answer: mail_pb2.Mail) -> None:
         _out.print(f"  {escape(result.address)}: {escape(said) or 'no answer yet'}")
 
 
-def _exit_unless(good: bool) -> NoReturn:
+def _exit_unless(good: bool) -> NoReturn:  # noqa: FBT001  reads as a sentence
     raise typer.Exit(0 if good else EXIT_FAILED)

@@ -32,9 +32,7 @@ def dev() -> None:
     _run(_dev())
 
 
-def check(
-    *, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True
-) -> None:
+def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True) -> None:
     """Check the settings, dial the relay, and say what it announces and how mails will travel."""
     settings = _settings()
     _out.print("settings: good")
@@ -135,6 +133,7 @@ async def _check(settings: "Settings") -> None:
     _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
     for keyword in SHOWN:
         _out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
-    _out.print(f"mode: {connection.mode}, {connection.window} mail in flight a connection, {settings.mail.workers} connections")
+    many = f"{settings.mail.workers} connections, {connection.window} mail in flight on each"
+    _out.print(f"mode: {connection.mode}, {many}")
     _out.print(f"round trips for a mail to one recipient: {connection.round_trips}")
     await connection.close()

@@ -33,13 +33,13 @@ class _Handler:
         self._caught = caught
 
     async def handle_EHLO(  # noqa: N802  aiosmtpd's name for the hook
-        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
         # aiosmtpd reads commands one after the other from a buffered stream, so pipelined ones are safe with it.
         return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
         content = envelope.original_content or b""
         self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content))
         return "250 2.6.0 caught"
@@ -89,4 +89,6 @@ class CatchAllRelay:
             self._server.close()
 
     def _session(self) -> _Session:
-        return _Session(self._handler, data_size_limit=_MAX_BYTES, enable_SMTPUTF8=True, hostname="otpmail-dev", timeout=3600)
+        return _Session(
+            self._handler, data_size_limit=_MAX_BYTES, enable_SMTPUTF8=True, hostname="otpmail-dev", timeout=3600
+        )

@@ -42,7 +42,9 @@ def compose(checked: CheckedDraft, *, message_id: str, now: float, limits: Limit
     _fill(message, checked)
     content = message.as_bytes()
     if len(content) > limits.size:
-        raise InvalidArgument("mail", f"is {len(content)} octets, more than the {limits.size} that MAIL_MAX_BYTES allows")
+        raise InvalidArgument(
+            "mail", f"is {len(content)} octets, more than the {limits.size} that MAIL_MAX_BYTES allows"
+        )
     return Envelope(checked.sender.spec, checked.recipients, content, checked.needs_smtputf8)
 
 
@@ -75,7 +77,12 @@ def _attach(part: EmailMessage, attachment: Attachment) -> None:
     filename = attachment.filename or None
     if attachment.content_id:
         part.add_related(
-            attachment.content, maintype, subtype, filename=filename, cid=f"<{attachment.content_id}>", disposition="inline"
+            attachment.content,
+            maintype,
+            subtype,
+            filename=filename,
+            cid=f"<{attachment.content_id}>",
+            disposition="inline",
         )
     else:
         part.add_attachment(attachment.content, maintype, subtype, filename=filename or "attachment")

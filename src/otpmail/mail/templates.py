@@ -48,7 +48,9 @@ class MailTemplate:
 
     def render(self, values: Mapping[str, str]) -> Rendered:
         """Fill the template in. Raises KeyError with a name that `values` does not have."""
-        html = "" if self.html is None else self.html.substitute({name: escape(value) for name, value in values.items()})
+        html = (
+            "" if self.html is None else self.html.substitute({name: escape(value) for name, value in values.items()})
+        )
         return Rendered(self.subject.substitute(values), self.text.substitute(values), html)
 
 

@@ -39,9 +39,7 @@ class Policy:
         standing = self._recent(standing, now)
         blocked_until = self._blocked_until(standing, now)
         if blocked_until > now:
-            raise LimitExceeded(
-                "address", "too many wrong codes for this address", retry_after=blocked_until - now
-            )
+            raise LimitExceeded("address", "too many wrong codes for this address", retry_after=blocked_until - now)
         if spaced and standing.next_send > now:
             raise LimitExceeded(
                 "address", "a code was mailed to this address just now", retry_after=standing.next_send - now

@@ -18,15 +18,12 @@ class Health:
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()
-        self._changes: asyncio.Queue[bool] = asyncio.Queue()
+        self._changes: asyncio.Queue[RelayUp | RelayDown] = asyncio.Queue()
 
     def notify(self, event: Event) -> None:
         """Follow the relay."""
-        match event:
-            case RelayUp():
-                self._changes.put_nowait(True)
-            case RelayDown():
-                self._changes.put_nowait(False)
+        if isinstance(event, RelayUp | RelayDown):
+            self._changes.put_nowait(event)
 
     async def start(self) -> None:
         """Say NOT_SERVING, until the relay is there."""
@@ -35,7 +32,7 @@ class Health:
     async def run(self) -> None:
         """Carry changes out until cancelled."""
         while True:
-            await self._set(serving=await self._changes.get())
+            await self._set(serving=isinstance(await self._changes.get(), RelayUp))
 
     async def stop(self) -> None:
         """Say NOT_SERVING, for good."""

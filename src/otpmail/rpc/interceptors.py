@@ -5,6 +5,7 @@ It also knows how many calls are running, for a stop that waits for them.
 
 import asyncio
 import inspect
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ import grpc
 
 from otpmail.errors import OtpmailError
 from otpmail.rpc.status import RpcStatus, status_of, unforeseen
-from otpmail.telemetry.logs import log
+
+_log = logging.getLogger("otpmail")
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -107,7 +109,7 @@ def _status(method: str, error: Exception) -> RpcStatus:
     if isinstance(error, OtpmailError):
         return status_of(error)
     error_id = secrets.token_hex(8)
-    log.error(
+    _log.error(
         "%s failed unforeseen, error id %s",
         method,
         error_id,

@@ -61,9 +61,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
 
     async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:
         """End a live code."""
-        await self._codes.revoke_code(
-            email=request.email, purpose=request.purpose, challenge_id=request.challenge_id
-        )
+        await self._codes.revoke_code(email=request.email, purpose=request.purpose, challenge_id=request.challenge_id)
         return otp_pb2.RevokeCodeResponse()
 
 

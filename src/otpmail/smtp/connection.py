@@ -47,7 +47,8 @@ class Connection:
         self.lost_cause = ""
         self.on_lost: Callable[[], None] = lambda: None
         self.announcement = Announcement.read(client)
-        assert client.transport is not None and client.protocol is not None
+        assert client.transport is not None
+        assert client.protocol is not None
         _Watch(client.transport, client.protocol, self._lost)
 
     def __repr__(self) -> str:

@@ -89,13 +89,19 @@ class LogObserver:
                 say(
                     logging.ERROR,
                     "relay-down",
-                    f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s, and so on until it works",
+                    f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s",
                     relay=relay,
                     error=error,
                     retry_after=round(retry_after, 1),
                 )
             case ConnectionOpened(relay, mode):
-                say(logging.DEBUG, "connection-opened", f"relay {relay}: connection in {mode} mode", relay=relay, mode=mode)
+                say(
+                    logging.DEBUG,
+                    "connection-opened",
+                    f"relay {relay}: connection in {mode} mode",
+                    relay=relay,
+                    mode=mode,
+                )
             case ConnectionClosed(relay, cause, sent):
                 say(
                     logging.DEBUG,
@@ -117,7 +123,9 @@ class LogObserver:
             return
         self.failed += mail.state is not MailState.CANCELLED
         replies = "; ".join(
-            f"{result.code} {result.enhanced_code} {result.reply}".strip() for result in mail.recipients if not result.accepted
+            f"{result.code} {result.enhanced_code} {result.reply}".strip()
+            for result in mail.recipients
+            if not result.accepted
         )
         say(
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
