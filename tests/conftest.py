@@ -1,0 +1,71 @@
+"""Fixtures for the whole suite: a relay whose faults a test's marker chooses, and the service connected to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from relay import Certificates, Faults, Relay
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+_MARKERS = (
+    "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
+    "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register our markers."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001 -- the hook's signature
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run a test on both loops, unless it starts the service: that has its loop in a process of its own."""
+    if isinstance(item, pytest.Function) and "service" in item.fixturenames:
+        return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Make one certificate authority for the run."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+async def relay(request: pytest.FixtureRequest, certificates: Certificates) -> AsyncIterator[Relay]:
+    """Start a relay with the faults of `@pytest.mark.relay(...)`."""
+    async with Relay(Faults(**_keywords(request, "relay")), certificates=certificates) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def service(
+    request: pytest.FixtureRequest, relay: Relay, certificates: Certificates, tmp_path: Path
+) -> AsyncIterator[Service]:
+    """Start the service, connected to `relay`, with the settings of `@pytest.mark.service(...)`."""
+    settings = _keywords(request, "service")
+    wait = settings.pop("wait", True)
+    async with Service(**relay_settings(relay, certificates, tmp_path / "token") | settings) as service:
+        if wait:
+            await service.wait_until_serving()
+        yield service
+
+
+def _keywords(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
+    """Merge the markers of that name, the one nearest to the test last."""
+    keywords: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers(marker))):
+        keywords |= mark.kwargs
+    return keywords

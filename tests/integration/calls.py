@@ -1,0 +1,61 @@
+"""Small helpers for tests that call the service: reading an error's details, and mails back from bytes."""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+
+    from grpc.aio import AioRpcError
+
+DetailT = TypeVar("DetailT", bound=Message)
+
+
+def detail(error: AioRpcError, kind: type[DetailT]) -> DetailT:
+    """Return the detail of that kind, which the error must have."""
+    status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])  # type: ignore[arg-type]
+    for packed in status.details:
+        unpacked = kind()
+        if packed.Unpack(unpacked):
+            return unpacked
+    message = f"no {kind.__name__} in {status}"
+    raise AssertionError(message)
+
+
+def bad_field(error: AioRpcError) -> str:
+    """Return the field that a BadRequest names."""
+    return detail(error, BadRequest).field_violations[0].field
+
+
+def reason(error: AioRpcError) -> str:
+    """Return the stable word for what went wrong."""
+    return detail(error, ErrorInfo).reason
+
+
+def retry_seconds(error: AioRpcError) -> float:
+    """Return how long the error says to wait."""
+    delay = detail(error, RetryInfo).retry_delay
+    return delay.seconds + delay.nanos / 1e9
+
+
+def quota_subject(error: AioRpcError) -> str:
+    """Return whose quota was exceeded."""
+    return detail(error, QuotaFailure).violations[0].subject
+
+
+def parsed(content: bytes) -> EmailMessage:
+    """Parse a mail as a mail client would."""
+    return message_from_bytes(content, policy=policy.default)
+
+
+def text_of(content: bytes) -> str:
+    """Return the text part of a mail, with the line ends that Python uses."""
+    body = parsed(content).get_body(("plain",))
+    assert body is not None
+    return str(body.get_content()).replace("\r\n", "\n")

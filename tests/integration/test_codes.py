@@ -1,0 +1,218 @@
+"""otpmail.v1.OtpService through the whole service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from integration.calls import bad_field, parsed, quota_subject, reason, retry_seconds, text_of
+from otpmail.v1 import mail_pb2, otp_pb2
+
+if TYPE_CHECKING:
+    from relay import Relay
+    from service import Service
+
+pytestmark = pytest.mark.service(OTP_RETURN_CODE=True, OTP_RESEND_SECONDS=0)
+ADA = "ada@example.org"
+VALID, WRONG, NONE, SPENT = (
+    otp_pb2.ValidateCodeResponse.VALID,
+    otp_pb2.ValidateCodeResponse.WRONG_CODE,
+    otp_pb2.ValidateCodeResponse.NO_LIVE_CODE,
+    otp_pb2.ValidateCodeResponse.TOO_MANY_ATTEMPTS,
+)
+
+
+async def _send(service: Service, **fields: object) -> otp_pb2.SendCodeResponse:
+    return await service.otp.SendCode(otp_pb2.SendCodeRequest(**{"email": ADA, **fields}))  # type: ignore[arg-type]
+
+
+async def _validate(service: Service, code: str, **fields: str) -> otp_pb2.ValidateCodeResponse:
+    return await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(**{"email": ADA, "code": code, **fields}))
+
+
+def _wrong(code: str, by: int = 1) -> str:
+    return f"{(int(code) + by) % 10**6:06d}"
+
+
+async def test_a_code_travels_to_a_mailbox_and_back(service: Service, relay: Relay) -> None:
+    """The code from the mail is valid, typed with spaces and full-width digits; the mail carries what the answer says."""
+    sent = await _send(service)
+    assert sent.mail.state == mail_pb2.Mail.RELAYED
+    (mail,) = relay.mails
+    message = parsed(mail.content)
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["Message-ID"] == sent.mail.message_id
+    assert sent.reference in text_of(mail.content)
+    assert sent.otp_code in text_of(mail.content)
+    typed = f"{sent.otp_code[:3]} {sent.otp_code[3:]}".translate({ord("0") + d: 0xFF10 + d for d in range(10)})
+    assert (await _validate(service, typed)).result == VALID
+    assert (await _validate(service, typed)).result == NONE
+
+
+async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None:
+    """While a code lives it is mailed again as it is: same code, same challenge, same expiry."""
+    first, second = await _send(service), await _send(service)
+    assert second.otp_code == first.otp_code
+    assert second.challenge_id == first.challenge_id
+    assert abs(second.expire_time.ToMicroseconds() - first.expire_time.ToMicroseconds()) < 50_000  # two clocks' reading
+    assert len(relay.mails) == 2
+
+
+@pytest.mark.service(OTP_ATTEMPTS=3)
+async def test_exactly_n_attempts(service: Service) -> None:
+    """The right code on the last attempt passes; after N wrong ones even the right code does not."""
+    sent = await _send(service)
+    for left in (2, 1):
+        answer = await _validate(service, _wrong(sent.otp_code, left))
+        assert (answer.result, answer.attempts_left) == (WRONG, left)
+    assert (await _validate(service, sent.otp_code)).result == VALID
+    sent = await _send(service)
+    for place in range(3):
+        assert (await _validate(service, _wrong(sent.otp_code, place + 1))).result == WRONG
+    answer = await _validate(service, sent.otp_code)
+    assert answer.result == SPENT
+    assert answer.HasField("retry_time")
+
+
+@pytest.mark.service(OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=10000)
+async def test_two_hundred_calls_use_a_code_once(service: Service) -> None:
+    """Of 200 checks of the right code at the same moment exactly one is VALID."""
+    sent = await _send(service)
+    answers = await asyncio.gather(*(_validate(service, sent.otp_code) for _ in range(200)))
+    counts = Counter(answer.result for answer in answers)
+    assert counts[VALID] == 1
+    assert counts[NONE] == 199
+
+
+@pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=3)
+async def test_failures_outlive_a_code(service: Service) -> None:
+    """A new code does not forgive failures: once they are spent, no code is mailed and the caller hears when."""
+    for _ in range(2):
+        sent = await _send(service)
+        for place in range(2):
+            answer = await _validate(service, _wrong(sent.otp_code, place + 1))
+    assert answer.result == SPENT  # the fourth, of three
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert 3500 < retry_seconds(caught.value) <= 3600
+
+
+@pytest.mark.service(OTP_RESEND_SECONDS=30)
+async def test_two_mails_are_spaced(service: Service, relay: Relay) -> None:
+    """A second code within OTP_RESEND_SECONDS is RESOURCE_EXHAUSTED with RetryInfo; a success clears the wait."""
+    sent = await _send(service)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason(caught.value) == "LIMIT_EXCEEDED"
+    assert quota_subject(caught.value) == "address"
+    assert 25 < retry_seconds(caught.value) <= 30
+    assert len(relay.mails) == 1
+    assert (await _validate(service, sent.otp_code)).result == VALID
+    await _send(service)
+
+
+@pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"}, times=1)
+@pytest.mark.service(OTP_RESEND_SECONDS=30)
+async def test_a_refused_address_voids_the_code(service: Service) -> None:
+    """Where the relay refuses the address for good the answer says so, no code is live, and no wait is spent."""
+    sent = await _send(service)
+    assert sent.mail.state == mail_pb2.Mail.FAILED
+    assert (sent.mail.recipients[0].code, sent.mail.recipients[0].enhanced_code) == (550, "5.1.1")
+    assert (await _validate(service, sent.otp_code)).result == NONE
+    assert (await _send(service)).mail.state == mail_pb2.Mail.RELAYED
+
+
+async def test_codes_of_one_purpose_fail_for_another(service: Service) -> None:
+    """Purposes are apart: each has its own code."""
+    sent = await _send(service, purpose="payment")
+    assert (await _validate(service, sent.otp_code)).result == NONE
+    assert (await _validate(service, sent.otp_code, purpose="payment")).result == VALID
+
+
+async def test_a_check_can_be_bound_to_a_challenge(service: Service) -> None:
+    """With another challenge's id the right code is not valid, and no attempt is spent."""
+    sent = await _send(service)
+    assert (await _validate(service, sent.otp_code, challenge_id="0" * 32)).result == NONE
+    assert (await _validate(service, sent.otp_code, challenge_id=sent.challenge_id)).result == VALID
+
+
+async def test_revoke(service: Service) -> None:
+    """A revoked code is gone; revoking what is not live succeeds."""
+    sent = await _send(service)
+    await service.otp.RevokeCode(otp_pb2.RevokeCodeRequest(email=ADA))
+    await service.otp.RevokeCode(otp_pb2.RevokeCodeRequest(email=ADA))
+    assert (await _validate(service, sent.otp_code)).result == NONE
+
+
+@pytest.mark.service(OTP_RESEND_SECONDS=30)
+async def test_a_repeated_request_id_sends_nothing_new(service: Service, relay: Relay) -> None:
+    """A retry with the same id gets the first answer; the same id for something else is INVALID_ARGUMENT."""
+    first = await _send(service, request_id="r-1")
+    second = await _send(service, request_id="r-1")
+    assert second == first
+    assert len(relay.mails) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service, request_id="r-1", purpose="other")
+    assert bad_field(caught.value) == "request_id"
+
+
+async def test_the_mail_is_in_the_persons_language(service: Service, relay: Relay) -> None:
+    """A locale picks the mail: de-AT has German, an unknown one the default."""
+    await _send(service, locale="de-AT", purpose="a")
+    await _send(service, locale="tlh", purpose="b")
+    assert [parsed(mail.content)["Subject"].split(":")[0] for mail in relay.mails] == ["Ihr Code", "Your code"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("email", "", "email"),
+        ("email", "a" * 250 + "@example.org", "email"),
+        ("email", "ada@example.org\r\nRCPT TO:<eve@example.org>", "email"),
+        ("email", "ada@example.org, eve@example.org", "email"),
+        ("purpose", "Log In", "purpose"),
+        ("locale", "de\nBcc: x", "locale"),
+        ("variables", {"code": "123456"}, "variables"),
+        ("variables", {f"v{n}": "x" for n in range(33)}, "variables"),
+        ("variables", {"name": "x" * 1001}, "variables"),
+        ("variables", {"name": "a\nb"}, "variables['name']"),
+        ("request_id", "x" * 129, "request_id"),
+        ("client_ip", "not-an-ip", "client_ip"),
+        ("wait_for", 9, "wait_for"),
+    ],
+)
+async def test_bad_fields_are_named(service: Service, relay: Relay, field: str, value: object, named: str) -> None:
+    """What is out of bounds is INVALID_ARGUMENT naming the field, and nothing is mailed."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service, **{field: value})
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_field(caught.value) == named
+    assert relay.mails == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("code", ""), ("code", "1" * 65), ("challenge_id", "zz")])
+async def test_bad_checks_are_named(service: Service, field: str, value: str) -> None:
+    """A check that can't be one is INVALID_ARGUMENT, and costs no attempt."""
+    sent = await _send(service)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _validate(service, **{"code": sent.otp_code, field: value})
+    assert bad_field(caught.value) == field
+    assert (await _validate(service, _wrong(sent.otp_code))).attempts_left == 4
+
+
+@pytest.mark.service(LOG_LEVEL="debug")
+async def test_no_code_and_no_address_in_the_log(service: Service) -> None:
+    """At the most talkative level the log holds neither the code, nor the password, nor the address."""
+    sent = await _send(service)
+    await _validate(service, _wrong(sent.otp_code))
+    await _validate(service, sent.otp_code)
+    await service.wait_for_log("code-checked", count=2)
+    written = "\n".join(service.output)
+    for secret in (sent.otp_code, "secret", ADA):
+        assert secret not in written

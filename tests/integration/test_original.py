@@ -1,0 +1,121 @@
+"""The original's contract, wire for wire, as its clients use it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from integration.calls import bad_field, text_of
+from otpmail.original import mail_pb2
+
+if TYPE_CHECKING:
+    from relay import Relay
+    from service import Service
+
+pytestmark = pytest.mark.service(OTP_RETURN_CODE=True)
+ADA = "ada@example.org"
+
+
+async def _send(service: Service) -> mail_pb2.SendCodeResponse:
+    return await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=ADA))
+
+
+async def _validate(service: Service, code: str) -> tuple[mail_pb2.Status.ValueType, bool]:
+    answer = await service.original_otp.ValidateCode(mail_pb2.ValidateCodeRequest(email=ADA, otpCode=code))
+    return answer.status, answer.isValid
+
+
+async def test_a_code_is_mailed_and_valid_once(service: Service, relay: Relay) -> None:
+    """SendCode answers once the relay took the mail; the code in that mail is valid, and the second time there is none."""
+    sent = await _send(service)
+    assert sent.status == mail_pb2.SUCCESS
+    (mail,) = relay.mails
+    code = re.search(r"\b\d{6}\b", text_of(mail.content))
+    assert code is not None
+    assert code[0] == sent.otpCode
+    assert await _validate(service, code[0]) == (mail_pb2.SUCCESS, True)
+    assert await _validate(service, code[0]) == (mail_pb2.FAILED, False)
+
+
+async def test_a_wrong_code_leaves_the_right_one_valid(service: Service) -> None:
+    """A wrong code is SUCCESS and not valid, since there was one to compare with; the right one still works."""
+    code = (await _send(service)).otpCode
+    wrong = f"{(int(code) + 1) % 10**6:06d}"
+    assert await _validate(service, wrong) == (mail_pb2.SUCCESS, False)
+    assert await _validate(service, "") == (mail_pb2.SUCCESS, False)
+    assert await _validate(service, code) == (mail_pb2.SUCCESS, True)
+
+
+async def test_ten_calls_at_once_all_succeed(service: Service, relay: Relay) -> None:
+    """Ten SendCode calls for one address at once are ten mails with one and the same code."""
+    answers = await asyncio.gather(*(_send(service) for _ in range(10)))
+    assert [answer.status for answer in answers] == [mail_pb2.SUCCESS] * 10
+    assert len({answer.otpCode for answer in answers}) == 1
+    assert len(relay.mails) == 10
+
+
+@pytest.mark.service(OTP_LIFESPAN_SECONDS=0.3)
+async def test_an_expired_code_is_not_compared(service: Service) -> None:
+    """After its life a code is FAILED, as one that never was."""
+    code = (await _send(service)).otpCode
+    await asyncio.sleep(0.3)  # the life itself; nothing announces its end
+    assert await _validate(service, code) == (mail_pb2.FAILED, False)
+
+
+async def test_an_address_without_a_code(service: Service) -> None:
+    """Where no code was sent there is none to compare with: FAILED."""
+    assert await _validate(service, "123456") == (mail_pb2.FAILED, False)
+
+
+@pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"})
+async def test_a_refused_address_is_failed_with_ok(service: Service) -> None:
+    """Where the relay refuses the address, SendCode is FAILED with gRPC OK, and the code is void."""
+    assert (await _send(service)).status == mail_pb2.FAILED
+    assert await _validate(service, "123456") == (mail_pb2.FAILED, False)
+
+
+@pytest.mark.service(OTP_RETURN_CODE=False)
+async def test_the_code_is_not_in_the_answer_by_default(service: Service) -> None:
+    """Only OTP_RETURN_CODE puts the code into the answer."""
+    assert (await _send(service)).otpCode == ""
+
+
+async def test_send_mail(service: Service, relay: Relay) -> None:
+    """SendMail sends a text mail and answers when the relay took it."""
+    request = mail_pb2.SendEmailRequest(to=ADA, subject="Grüße", body="Guten Tag.\nHeute nichts.")
+    assert (await service.original_mail.SendMail(request)).status == mail_pb2.SUCCESS
+    (mail,) = relay.mails
+    assert mail.recipients == (ADA,)
+    assert text_of(mail.content) == "Guten Tag.\nHeute nichts.\n"
+
+
+async def test_send_mail_without_recipient(service: Service, relay: Relay) -> None:
+    """An empty `to` is INVALID_ARGUMENT with the words that clients look for."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(subject="x", body="y"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "recipient email is required" in (caught.value.details() or "")
+    assert bad_field(caught.value) == "to"
+    assert relay.mails == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")])
+async def test_bad_input_names_the_contracts_own_field(service: Service, field: str, value: str) -> None:
+    """What can't be sent is INVALID_ARGUMENT, with the field as this contract calls it."""
+    request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})  # type: ignore[arg-type]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.original_mail.SendMail(request)
+    assert bad_field(caught.value) == field
+
+
+@pytest.mark.relay(final_reply="554 5.7.1 not wanted")
+async def test_a_refused_mail_is_an_error(service: Service) -> None:
+    """Any failure of SendMail is a gRPC error, with what the relay said."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=ADA, subject="s", body="b"))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "554 5.7.1 not wanted" in (caught.value.details() or "")
