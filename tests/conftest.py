@@ -32,7 +32,7 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run a test on both loops, unless it starts the service: that has its loop in a process of its own."""
-    if isinstance(item, pytest.Function) and "service" in item.fixturenames:
+    if "integration" in item.path.parts:
         return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

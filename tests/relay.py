@@ -207,6 +207,7 @@ class Relay:
         listener = socket.create_server((HOST, self.port), backlog=1024)
         listener.settimeout(0)
         self.port = listener.getsockname()[1]
+        self._listener = listener
         self._accepting = asyncio.create_task(self._accept(listener))
 
     async def close(self) -> None:
@@ -216,6 +217,7 @@ class Relay:
         self._accepting.cancel()
         await asyncio.wait([self._accepting])
         self._accepting = None
+        self._listener.close()
         for task in self._tasks:
             task.cancel()
         await self._wait(lambda: not self._tasks, "its sessions to end", HANDSHAKE_SECONDS)
@@ -312,10 +314,9 @@ class Relay:
         # Not a server of asyncio's: this way `faults` decides on TLS for each connection, and one whose handshake fails
         # counts as a connection too.
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                connection, _ = await loop.sock_accept(listener)
-                self._begin(_Wire(connection, self._lost))
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            self._begin(_Wire(connection, self._lost))
 
     def _begin(self, wire: _Wire) -> None:
         self.connections += 1

@@ -81,7 +81,7 @@ class LogObserver:
                     "mail-deferred",
                     f"mail {mail.id}: {reply}; next try in {retry_after:.0f} s",
                     mail=mail.id,
-                    retry_after=round(retry_after, 1),
+                    retry_after=round(retry_after, 3),
                 )
             case RelayUp(relay):
                 say(logging.INFO, "relay-up", f"relay {relay}: connected and signed in", relay=relay)
@@ -92,7 +92,7 @@ class LogObserver:
                     f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s",
                     relay=relay,
                     error=error,
-                    retry_after=round(retry_after, 1),
+                    retry_after=round(retry_after, 3),
                 )
             case ConnectionOpened(relay, mode):
                 say(

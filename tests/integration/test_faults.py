@@ -1,0 +1,257 @@
+"""What the service does when the relay, or the way to it, fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from integration.calls import parsed, reason, retry_seconds
+from otpmail.v1 import mail_pb2
+from relay import Certificates, Faults, Relay
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADA = "ada@example.org"
+NOT_SERVING, SERVING = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
+
+
+async def _send(service: Service, to: str = ADA, **fields: Any) -> mail_pb2.Mail:
+    request = mail_pb2.SendMailRequest(to=[to], subject="s", text="t", **fields)
+    return (await service.mail.SendMail(request)).mail
+
+
+@pytest.mark.relay(security="tls")
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"])
+async def test_every_way_to_sign_in(mechanism: str, certificates: Certificates, tmp_path: Path) -> None:
+    """PLAIN, LOGIN, CRAM-MD5 and XOAUTH2 each sign in, over TLS and over STARTTLS."""
+    for security in ("tls", "starttls"):
+        async with Relay(Faults(security=security, auth=(mechanism,)), certificates=certificates) as relay:
+            settings = relay_settings(relay, certificates, tmp_path / "token")
+            async with Service(WORKERS=1, **settings) as service:
+                await service.wait_until_serving()
+                assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+            assert relay.mails[0].username == "user"
+
+
+@pytest.mark.parametrize("faults", [{"security": "plain"}, {"security": "starttls"}, {"security": "tls"}])
+async def test_every_kind_of_security(faults: dict[str, Any], certificates: Certificates, tmp_path: Path) -> None:
+    """Plain (to loopback), STARTTLS and TLS from the first byte each carry mail."""
+    async with Relay(Faults(**faults), certificates=certificates) as relay:
+        async with Service(**relay_settings(relay, certificates, tmp_path / "token")) as service:
+            await service.wait_until_serving()
+            assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ({"security": "tls", "wrong_certificate": True}, "certificate"),
+        ({"security": "starttls", "wrong_certificate": True}, "certificate"),
+        ({"security": "tls", "tls_1_1": True}, ""),
+        ({"security": "starttls", "starttls_stripped": True}, "STARTTLS"),
+        ({"security": "starttls", "refuse_starttls": "454 4.7.0 not now"}, "454"),
+        ({"security": "tls", "refuse_auth": "535 5.7.8 bad credentials"}, "535"),
+        ({"greeting": "554 5.3.2 not for you"}, "554"),
+        ({"greeting": "421 4.7.0 too many connections"}, "421"),
+        ({"cut_before_reply": "EHLO"}, ""),
+        ({"silent_at": "CONNECT"}, "imed out"),
+    ],
+)
+async def test_a_relay_that_cannot_be_used(
+    faults: dict[str, Any], words: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Such a relay gets no mail and no password; the log says why, once; health says NOT_SERVING, calls UNAVAILABLE."""
+    async with Relay(Faults(**faults), certificates=certificates) as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token")
+        async with Service(**settings, EMAIL_TIMEOUT=0.5, EMAIL_RETRY_SECONDS=0.05) as service:
+            down = await service.wait_for_log("relay-down")
+            assert words in str(down["error"])
+            assert float(str(down["retry_after"])) > 0
+            refused = "refuse_auth" in faults  # such a relay is not tried again so soon
+            await relay.wait_for_connections(5 if refused else 6)  # five workers' first dials, and another try
+            await service.wait_for_health(NOT_SERVING)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _send(service)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert reason(caught.value) == "UNAVAILABLE"
+            assert retry_seconds(caught.value) >= 1
+            assert len(service.logged("relay-down")) == 1
+        assert relay.mails == []
+        if faults.get("starttls_stripped"):
+            assert not any(command.line.startswith("AUTH") for command in relay.commands)
+
+
+@pytest.mark.relay(security="tls", auth=())
+@pytest.mark.service(EMAIL="user", APP_PASSWORD="secret", wait=False)
+async def test_a_relay_that_offers_no_sign_in(service: Service) -> None:
+    """With credentials set and no AUTH announced the relay is not used: it would be another one than meant."""
+    down = await service.wait_for_log("relay-down")
+    assert "offers nothing to sign in with" in str(down["error"])
+
+
+async def test_a_refused_sign_in_is_not_hammered(certificates: Certificates, tmp_path: Path) -> None:
+    """After a refused sign-in the next try is at least 45 seconds away, whatever EMAIL_RETRY_SECONDS says."""
+    async with Relay(Faults(refuse_auth="535 5.7.8 no")) as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token")
+        async with Service(**settings, EMAIL_RETRY_SECONDS=0.01, WORKERS=2) as service:
+            down = await service.wait_for_log("relay-down")
+            assert float(str(down["retry_after"])) >= 45
+            await relay.wait_for_connections(2)
+            assert relay.connections == 2
+
+
+async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp_path: Path) -> None:
+    """The service starts without its relay, says so once, takes promised mails, and recovers by itself."""
+    relay = Relay()
+    await relay.start()
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    await relay.close()
+    async with Service(**settings, EMAIL_RETRY_SECONDS=0.05, EMAIL_RETRY_MAX_SECONDS=0.2) as service:
+        await service.wait_for_log("relay-down")
+        await service.wait_for_health(NOT_SERVING)
+        promised = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+        await relay.start()  # on the port it had
+        await service.wait_until_serving()
+        await relay.wait_for_mails(1)
+        states = [m.state async for m in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=promised.id))]
+        assert states[-1] == mail_pb2.Mail.RELAYED
+        assert len(service.logged("relay-down")) == 1
+        await relay.close()
+        await service.wait_for_log("relay-down", count=2)
+        await service.wait_for_health(NOT_SERVING)
+        await relay.start()
+        await service.wait_until_serving()
+        await relay.close()
+
+
+@pytest.mark.relay(refuse_sender="451 4.7.1 greylisted", times=2)
+async def test_451_is_tried_again(service: Service, relay: Relay) -> None:
+    """A deferred mail is tried again by itself and settles relayed; the caller hears only of the end."""
+    mail = await _send(service)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.RELAYED, 3)
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(refuse_sender="550 5.7.1 sender not allowed")
+async def test_5xx_settles_at_once(service: Service, relay: Relay) -> None:
+    """A refusal for good is not tried again, and the connection goes on being used."""
+    mail = await _send(service)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.FAILED, 1)
+    assert (mail.recipients[0].code, mail.recipients[0].reply) == (550, "sender not allowed")
+    relay.faults = Faults()
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert relay.connections == 5
+
+
+@pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply"])
+async def test_a_connection_lost_before_the_content(
+    kind: str, point: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Lost before the content was sent, the mail was certainly not taken: it goes again at once and arrives once."""
+    async with Relay(Faults(**{kind: point, "times": 1})) as relay:
+        async with Service(**relay_settings(relay, certificates, tmp_path / "token"), WORKERS=2) as service:
+            await service.wait_until_serving()
+            mail = await _send(service)
+            assert mail.state == mail_pb2.Mail.RELAYED
+        assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(cut_before_reply=".", times=1)
+async def test_a_lost_final_reply(service: Service, relay: Relay) -> None:
+    """Where the final reply is lost the mail goes again with the same Message-ID: two copies, one mail."""
+    mail = await _send(service)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.RELAYED, 2)
+    assert len(relay.mails) == 2
+    assert {parsed(caught.content)["Message-ID"] for caught in relay.mails} == {mail.message_id}
+
+
+@pytest.mark.relay(cut_before_reply=".", times=1)
+@pytest.mark.service(EMAIL_ON_UNCERTAIN="fail")
+async def test_a_lost_final_reply_and_no_second_copy(service: Service, relay: Relay) -> None:
+    """With EMAIL_ON_UNCERTAIN=fail such a mail settles UNCERTAIN, and no second copy is sent."""
+    assert (await _send(service)).state == mail_pb2.Mail.UNCERTAIN
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(cut_after_reply=".", times=1)
+async def test_a_cut_after_the_final_reply(service: Service, relay: Relay) -> None:
+    """A connection that goes after the final reply takes nothing back: relayed, once, and the next mail as well."""
+    for _ in range(2):
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert len(relay.mails) == 2
+
+
+@pytest.mark.relay(silent_at=".", times=1)
+@pytest.mark.service(EMAIL_TIMEOUT=0.3)
+async def test_a_silent_relay(service: Service, relay: Relay) -> None:
+    """A relay that does not answer within EMAIL_TIMEOUT is left, and the mail goes through another connection."""
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert relay.connections >= 6
+
+
+@pytest.mark.relay(delay=0.05)
+async def test_a_slow_relay(service: Service, relay: Relay) -> None:
+    """A slow relay is only slow: ten mails at once over five connections all arrive."""
+    mails = await asyncio.gather(*(_send(service) for _ in range(10)))
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert len(relay.mails) == 10
+
+
+@pytest.mark.relay(refuse_sender="421 4.3.2 shutting down", times=1)
+async def test_421_is_not_taken_and_goes_again(service: Service, relay: Relay) -> None:
+    """A mail answered 421 was not taken: it goes again over another connection and arrives once."""
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(close_after=3)
+@pytest.mark.service(WORKERS=2)
+async def test_a_relay_that_closes_after_a_few_mails(service: Service, relay: Relay) -> None:
+    """A relay that says 421 after each third mail gets every mail, once each."""
+    mails = await asyncio.gather(*(_send(service, to=f"p{n}@example.org") for n in range(40)))
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert sorted(caught.recipients[0] for caught in relay.mails) == sorted(f"p{n}@example.org" for n in range(40))
+
+
+@pytest.mark.service(WORKERS=3)
+async def test_connections_dropped_while_idle(service: Service, relay: Relay) -> None:
+    """421 or a plain cut while idle is noticed at once: new connections are there before the next mail."""
+    await relay.wait_for_open(3)
+    assert relay.drop_connections("421 4.4.2 idle too long") == 3
+    await relay.wait_for_connections(6)
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.service(WORKERS=1, EMAIL_MAX_MESSAGES=2)
+async def test_recycling_by_count(service: Service, relay: Relay) -> None:
+    """After EMAIL_MAX_MESSAGES mails a connection is replaced, with a QUIT, and no mail notices."""
+    for _ in range(5):
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    await relay.wait_for_connections(3)
+    await relay.wait_for_command("QUIT", 2)
+    assert max(sum(m.connection == c for m in relay.mails) for c in range(1, 4)) <= 3
+
+
+@pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.1)
+async def test_recycling_by_idleness(service: Service, relay: Relay) -> None:
+    """A connection idle for EMAIL_IDLE_SECONDS is replaced; the new one is there before the old one goes."""
+    await relay.wait_for_connections(3)
+    await relay.wait_for_command("QUIT")
+    assert relay.max_open == 2
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+
+
+@pytest.mark.service(WORKERS=1, EMAIL_MAX_AGE=0.1, LOG_LEVEL="debug")
+async def test_recycling_by_age(service: Service, relay: Relay) -> None:
+    """A connection of EMAIL_MAX_AGE is replaced while mails go on."""
+    await relay.wait_for_connections(3)
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    await service.wait_for_log("connection-closed")
