@@ -86,8 +86,8 @@ class App:
         say(logging.INFO, "stopping", f"stopping: {waiting} mails to settle in {seconds:g} s", waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
         await self._health.stop()
-        # 2. No new calls are taken; running ones go on.
-        closing = asyncio.create_task(self._server.stop(seconds))
+        # 2. New calls are answered UNAVAILABLE; running ones go on.
+        self._server.refuse_calls()
         # 3. Running calls and queued mails settle, while there is time.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -96,7 +96,6 @@ class App:
         # 4. What is left settles as failed, with UNAVAILABLE to whoever waits.
         failed = self._delivery.abandon()
         await self._server.stop(_LAST_WORDS_SECONDS)
-        await closing
         # 5. The workers take leave of the relay.
         for worker in workers:
             worker.cancel()

@@ -1,18 +1,18 @@
 """The one interceptor: every error a handler raises leaves as a status, and no exception's text reaches a client.
 
-It also knows how many calls are running, for a stop that waits for them.
+It also knows which calls are running, for a stop that waits for them and takes no new ones.
 """
 
 import asyncio
-import inspect
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from otpmail.errors import OtpmailError
+from otpmail.errors import OtpmailError, Unavailable
 from otpmail.rpc.status import RpcStatus, status_of, unforeseen
 
 _log = logging.getLogger("otpmail")
@@ -23,17 +23,26 @@ else:  # generic for the type checker alone
     Handler = grpc.RpcMethodHandler
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each method's handler once, and keeps the wrapped one: a call costs a dict look-up here."""
+class EdgeInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each of our methods once, and keeps the wrapped one: a call costs a dict look-up here.
 
-    def __init__(self) -> None:
+    Health and reflection are left alone: they map errors of their own and must answer while the service stops.
+    """
+
+    def __init__(self, services: Collection[str]) -> None:
+        self._services = services
         self._wrapped: dict[str, Handler] = {}
         self._running = 0
+        self._stopping = False
         self.idle = asyncio.Event()
         self.idle.set()
 
     def __repr__(self) -> str:
-        return f"<ErrorInterceptor {self._running} calls running>"
+        return f"<EdgeInterceptor {self._running} calls running{', stopping' if self._stopping else ''}>"
+
+    def refuse_calls(self) -> None:
+        """From now on answer each new call with UNAVAILABLE, which clients take as a word to go elsewhere."""
+        self._stopping = True
 
     async def intercept_service(
         self,
@@ -46,30 +55,25 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None:  # no such method; not kept, since anybody may ask for any name
-            return None
+        # What is not ours is not kept either: anybody may ask for any name.
+        if handler is None or method.rpartition("/")[0].lstrip("/") not in self._services:
+            return handler
         self._wrapped[method] = wrapped = self._wrap(method, handler)
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
+        codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._guard_unary(method, handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.unary_stream is not None and inspect.isasyncgenfunction(handler.unary_stream):
-            return grpc.unary_stream_rpc_method_handler(
-                self._guard_stream(method, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler  # health's Watch and reflection: library code that writes to the context and maps its own errors
+            return grpc.unary_unary_rpc_method_handler(self._guard_unary(method, handler.unary_unary), *codecs)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._guard_stream(method, handler.unary_stream), *codecs)
+        return handler
 
     def _guard_unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
             self._begin()
             try:
+                self._refuse_if_stopping()
                 return await behaviour(request, context)
             except grpc.aio.AbortError:  # an Exception too, and already on its way
                 raise
@@ -84,8 +88,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             self._begin()
             try:
-                async for response in behaviour(request, context):
-                    yield response
+                self._refuse_if_stopping()
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  as above
@@ -94,6 +100,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 self._end()
 
         return guarded
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise Unavailable("the service is stopping")
 
     def _begin(self) -> None:
         self._running += 1

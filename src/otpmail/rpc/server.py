@@ -10,13 +10,19 @@ from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
 from otpmail.rpc.health import Health
-from otpmail.rpc.interceptors import ErrorInterceptor
+from otpmail.rpc.interceptors import EdgeInterceptor
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.original import OriginalMailServicer, OriginalOtpServicer
 from otpmail.rpc.otp import OtpServicer
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
+_OWN_SERVICES = tuple(
+    service.full_name
+    for contract in (otp_pb2, mail_pb2, original_pb2)
+    for service in contract.DESCRIPTOR.services_by_name.values()
+)
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _ENVELOPE_OCTETS = 1 << 20  # of a request beside the mail itself: addresses, headers, field tags
 
 
@@ -27,9 +33,9 @@ class Server:
         self, settings: ServerSettings, *, codes: OtpService, mails: MailService, health: Health, max_mail_bytes: int
     ) -> None:
         self._settings = settings
-        self._interceptor = ErrorInterceptor()
+        self._edge = EdgeInterceptor(_OWN_SERVICES)
         self._server = grpc.aio.server(
-            interceptors=(self._interceptor,),
+            interceptors=(self._edge,),
             options=(
                 # With the memory store a second server on the port would split callers from their codes unseen.
                 ("grpc.so_reuseport", 0),
@@ -47,7 +53,7 @@ class Server:
         original_pb2_grpc.add_MailServiceServicer_to_server(OriginalMailServicer(mails), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
         if settings.grpc_reflection:
-            reflection.enable_server_reflection(_service_names(), self._server)
+            reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> str:
         """Listen and serve; returns the address, with the port that was given where PORT is 0.
@@ -62,16 +68,14 @@ class Server:
         await self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
+    def refuse_calls(self) -> None:
+        """Take no new calls; running ones, and health, go on."""
+        self._edge.refuse_calls()
+
     async def idle(self) -> None:
         """Wait until no call to our own methods is running; health watchers and the like do not count."""
-        await self._interceptor.idle.wait()
+        await self._edge.idle.wait()
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give running ones `grace` seconds. A later call may give less."""
+        """Stop listening; what still runs has `grace` seconds."""
         await self._server.stop(grace)
-
-
-def _service_names() -> tuple[str, ...]:
-    files = (otp_pb2, mail_pb2, original_pb2, health_pb2)
-    names = (service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values())
-    return (*names, reflection.SERVICE_NAME)

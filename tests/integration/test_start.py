@@ -1,0 +1,146 @@
+"""Starting: settings from all their places, and what a person reads when one is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otpmail.v1 import mail_pb2
+from relay import Certificates, Faults, Relay
+from service import Service, ServiceExitedError, relay_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def _lines_of_failed_start(**settings: Any) -> list[str]:
+    service = Service(**settings)
+    with pytest.raises(ServiceExitedError) as caught:
+        async with service:
+            pass
+    assert caught.value.exit_code == 2
+    return caught.value.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "shown"),
+    [
+        ({"PORT": "abc"}, "PORT", "'abc'"),
+        ({"PORT": 70000}, "PORT", "'70000'"),
+        ({"WORKERS": 0}, "WORKERS", "'0'"),
+        ({"OTP_DIGITS": 3}, "OTP_DIGITS", "'3'"),
+        ({"EMAIL_SECURITY": "ssl"}, "EMAIL_SECURITY", "'ssl'"),
+        ({"EMAIL_AUTH": "gssapi"}, "EMAIL_AUTH", "'gssapi'"),
+        ({"EMAIL_AUTH": "xoauth2"}, "EMAIL_TOKEN_FILE", "EMAIL_AUTH=xoauth2"),
+        ({"EMAIL_CA_FILE": "missing.pem"}, "EMAIL_CA_FILE", "'missing.pem'"),
+        ({"EMAIL_FROM": "nobody"}, "EMAIL_FROM", "'nobody'"),
+        ({"EMAIL_FROM": None, "EMAIL": "user"}, "EMAIL_FROM", "is needed"),
+        ({"APP_PASSWORD": None}, "APP_PASSWORD", "is needed"),
+        ({"EMAIL_HOST": "mail.example.org", "EMAIL_SECURITY": "plain"}, "EMAIL_SECURITY", "unencrypted"),
+        ({"HOST": "0.0.0.0"}, "HOST", "ALLOW_ANONYMOUS"),
+        ({"OTP_KEYS": "k1:c2VjcmV0LXRoYXQtaXMtc2hvcnQ="}, "OTP_KEYS", "fewer than 32 bytes"),
+        ({"OTP_LOCALE": "xx"}, "OTP_LOCALE", "'xx'"),
+        ({"SECRETS_DIR": "missing"}, "SECRETS_DIR", "missing"),
+    ],
+)
+async def test_a_wrong_setting(settings: dict[str, Any], name: str, shown: str) -> None:
+    """A wrong setting ends the start with exit code 2 and one line that names it and what was wrong, and no secret."""
+    (line,) = await _lines_of_failed_start(**settings)
+    assert line.startswith(f"{name}: ")
+    assert shown in line
+    assert "c2VjcmV0" not in line
+
+
+async def test_several_wrong_settings() -> None:
+    """Several wrong settings are named in one go, a line each."""
+    lines = await _lines_of_failed_start(WORKERS="many", OTP_ATTEMPTS=0)
+    assert [line.partition(":")[0] for line in lines] == ["WORKERS", "OTP_ATTEMPTS"]
+
+
+async def test_a_taken_port() -> None:
+    """A port on which another server listens is an error, not shared silently."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (line,) = await _lines_of_failed_start(PORT=taken.getsockname()[1])
+    assert line.startswith("PORT: ")
+    assert "another server" in line
+
+
+async def test_two_services_do_not_share_a_port(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """A second service on the port of the first does not start: callers would miss their codes in one of them."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings) as first:
+        port = first.address.rpartition(":")[2]
+        (line,) = await _lines_of_failed_start(**settings | {"PORT": port})
+        assert line.startswith("PORT: ")
+
+
+async def test_settings_from_a_file_and_from_secrets(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """Settings come from the environment, then .env, then files in SECRETS_DIR."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "app_password").write_text("secret\n")
+    (secrets / "email_from").write_text("not used, .env is asked first")
+    service = Service(**settings | {"APP_PASSWORD": None, "EMAIL_FROM": None, "SECRETS_DIR": secrets, "OTP_DIGITS": 8})
+    try:
+        await service.spawn()  # makes the directory
+        await service.wait_exited()
+    finally:
+        pass
+    (service.directory / ".env").write_text("EMAIL_FROM=file@example.org\nOTP_DIGITS=4\n")
+    async with service:
+        await service.wait_until_serving()
+        await service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"]))
+        assert relay.mails[0].sender == "file@example.org"
+        assert relay.mails[0].username == "user"
+
+
+async def test_a_unix_socket(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """HOST=unix:PATH listens there and nowhere else."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings, HOST=f"unix:{tmp_path}/s") as service:
+        assert service.address == f"unix:{tmp_path}/s"
+        await service.wait_until_serving()
+
+
+async def _check(service: Service) -> tuple[int, str]:
+    await service.spawn()
+    code = await service.wait_exited()
+    return code, "\n".join(service.output)
+
+
+@pytest.mark.relay(security="tls", size=10_000_000)
+async def test_check(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """`otpmail check` signs in, says what the relay announces and how many round trips a mail takes, and sends none."""
+    service = Service(command="check", **relay_settings(relay, certificates, tmp_path / "token"))
+    try:
+        code, output = await _check(service)
+    finally:
+        await service.close()
+    assert code == 0
+    assert "signed in as user" in output
+    for words in (
+        "PIPELINING           yes",
+        "CHUNKING             yes",
+        "SIZE                 10000000",
+        "AUTH                 PLAIN LOGIN",
+    ):
+        assert words in output
+    assert "round trips for a mail to one recipient: 4" in output
+    assert relay.mails == []
+
+
+async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:
+    """Where the relay can't be used `otpmail check` says why and ends with 1; without dialling the settings are good."""
+    async with Relay(Faults(security="starttls", starttls_stripped=True), certificates=certificates) as relay:
+        settings = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": relay.port, "EMAIL_CA_FILE": certificates.ca_file}
+        service = Service(command="check", **settings)
+        try:
+            code, output = await asyncio.wait_for(_check(service), 20)
+        finally:
+            await service.close()
+    assert code == 1
+    assert "does not announce STARTTLS" in output

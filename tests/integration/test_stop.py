@@ -1,0 +1,102 @@
+"""Stopping: nothing that could be sent is lost, whoever waits is told, and a second signal does not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from integration.calls import reason
+from otpmail.v1 import mail_pb2
+from relay import Faults
+
+if TYPE_CHECKING:
+    from relay import Relay
+    from service import Service
+
+
+def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.SendMailRequest:
+    return mail_pb2.SendMailRequest(to=[f"p{number}@example.org"], subject="s", text="t", wait_for=wait_for)
+
+
+@pytest.mark.relay(delay=0.005)
+@pytest.mark.service(LOG_LEVEL="debug")
+async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
+    """With 200 mails queued, in flight and waited for, SIGTERM loses none: each caller hears RELAYED, each mail is there."""
+    waited = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(100)]
+    promised = [await service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_QUEUE)) for n in range(100, 200)]
+    await service.wait_for_log("mail-accepted", count=200)
+    service.send(signal.SIGTERM)
+    answers = await asyncio.gather(*waited)
+    assert await service.wait_exited() == 0
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    assert len(promised) == 100
+    arrived = [mail.recipients[0] for mail in relay.mails]
+    assert sorted(arrived) == sorted(f"p{n}@example.org" for n in range(200))
+    last = service.log[-1]
+    assert (last["event"], last["sent"], last["failed"]) == ("stopped", 200, 0)
+    assert sum(command.line == "QUIT" for command in relay.commands) == 5
+
+
+@pytest.mark.relay(silent_at="DATA")
+@pytest.mark.service(DRAIN_SECONDS=0.5, WORKERS=1, LOG_LEVEL="debug")
+async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Relay) -> None:
+    """After DRAIN_SECONDS what is left is failed: UNAVAILABLE to whoever waits, and counted in the last line."""
+    calls = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(3)]
+    await service.wait_for_log("mail-accepted", count=3)
+    await relay.wait_for_command("DATA")
+    assert await service.stop() == 0
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(outcome, grpc.aio.AioRpcError)
+        assert outcome.code() is grpc.StatusCode.UNAVAILABLE
+    last = service.log[-1]
+    assert (last["event"], last["sent"], last["out_of_time"]) == ("stopped", 0, 3)
+
+
+@pytest.mark.relay(silent_at="DATA", times=1)
+@pytest.mark.service(WORKERS=1)
+async def test_while_stopping(service: Service, relay: Relay) -> None:
+    """While it drains the service says NOT_SERVING and takes no new calls, and health watchers do not hold it up."""
+    running = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
+    await relay.wait_for_command("DATA")
+    health = aiter(health_pb2_grpc.HealthStub(service.channel).Watch(health_pb2.HealthCheckRequest()))
+    assert (await anext(health)).status == health_pb2.HealthCheckResponse.SERVING
+    service.send(signal.SIGTERM)
+    assert (await anext(health)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    await service.wait_for_log("stopping")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.mail.SendMail(_request(2, mail_pb2.WAIT_FOR_QUEUE))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    relay.faults = Faults()
+    relay.cut_connections()
+    assert (await running).mail.state == mail_pb2.Mail.RELAYED
+    assert await service.wait_exited() == 0
+
+
+@pytest.mark.relay(silent_at="DATA")
+async def test_a_second_signal(service: Service, relay: Relay) -> None:
+    """Ctrl-C twice stops at once, whatever is in flight, with the exit code of the signal."""
+    call = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGINT)
+    await service.wait_for_log("stopping")
+    assert await service.stop(signal.SIGINT, timeout=3) == 130
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", DRAIN_SECONDS=0.2, wait=False)
+async def test_a_stop_without_a_relay(service: Service) -> None:
+    """Without its relay the service stops as well, and says how many promised mails it could not send."""
+    await service.wait_for_log("relay-down")
+    for number in range(4):
+        await service.mail.SendMail(_request(number, mail_pb2.WAIT_FOR_QUEUE))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.mail.SendMail(_request(9, mail_pb2.WAIT_FOR_RELAY))
+    assert reason(caught.value) == "UNAVAILABLE"
+    assert await service.stop() == 0
+    assert service.log[-1]["out_of_time"] == 4
