@@ -92,7 +92,7 @@ class Service:
 
     # The process.
 
-    async def start(self, timeout: float = 20) -> None:  # noqa: ASYNC109
+    async def start(self, timeout: float = 20) -> None:
         """Start the process and return once it listens. Raises ServiceExitedError if it ends instead."""
         await self.spawn()
         await self.wait_for_log("listening", timeout=timeout)
@@ -118,7 +118,7 @@ class Service:
         streams = cast("asyncio.StreamReader", self._process.stdout), cast("asyncio.StreamReader", self._process.stderr)
         self._readers = [asyncio.create_task(self._read(stream)) for stream in streams]
 
-    async def wait_exited(self, timeout: float = 30) -> int:  # noqa: ASYNC109
+    async def wait_exited(self, timeout: float = 30) -> int:
         """Return the exit code once the process has ended and all it wrote is read."""
         process = self._running()
         async with asyncio.timeout(timeout):
@@ -128,7 +128,7 @@ class Service:
             reader.result()  # raises what kept it from reading
         return code
 
-    async def stop(self, signal: signals.Signals = signals.SIGTERM, timeout: float = 30) -> int:  # noqa: ASYNC109
+    async def stop(self, signal: signals.Signals = signals.SIGTERM, timeout: float = 30) -> int:
         """Send the signal and return the exit code; a process that does not obey in time is killed, and that raises."""
         self.send(signal)
         try:
@@ -190,7 +190,7 @@ class Service:
         event: str,
         *,
         count: int = 1,
-        timeout: float = 10,  # noqa: ASYNC109
+        timeout: float = 10,
         **fields: object,
     ) -> LogLine:
         """Return the first, or `count`th, line with that event and those fields, past lines included."""
@@ -272,18 +272,19 @@ class Service:
         """mail.MailService, the original contract."""
         return original_mail_grpc.MailServiceStub(self.channel)
 
-    async def wait_until_serving(self, service: str = "", timeout: float = 10) -> None:  # noqa: ASYNC109
+    async def wait_until_serving(self, service: str = "", timeout: float = 10) -> None:
         """Return once its health is SERVING, which for the service as a whole means that a relay is up."""
         await self.wait_for_health(health_pb2.HealthCheckResponse.SERVING, service, timeout)
 
     async def wait_for_health(
         self,
-        status: health_pb2.HealthCheckResponse.ServingStatus,
+        status: int,
         service: str = "",
-        timeout: float = 10,  # noqa: ASYNC109
+        timeout: float = 10,
     ) -> None:
         """Return once its health is `status`."""
-        call = health_pb2_grpc.HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(service=service))
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)  # whose types know no methods
+        call = stub.Watch(health_pb2.HealthCheckRequest(service=service))
         seen = None
         try:
             async with asyncio.timeout(timeout):

@@ -19,7 +19,7 @@ DetailT = TypeVar("DetailT", bound=Message)
 
 def detail(error: AioRpcError, kind: type[DetailT]) -> DetailT:
     """Return the detail of that kind, which the error must have."""
-    status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])  # type: ignore[arg-type]
+    status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])
     for packed in status.details:
         unpacked = kind()
         if packed.Unpack(unpacked):
@@ -30,23 +30,23 @@ def detail(error: AioRpcError, kind: type[DetailT]) -> DetailT:
 
 def bad_field(error: AioRpcError) -> str:
     """Return the field that a BadRequest names."""
-    return detail(error, BadRequest).field_violations[0].field
+    return str(detail(error, BadRequest).field_violations[0].field)
 
 
 def reason(error: AioRpcError) -> str:
     """Return the stable word for what went wrong."""
-    return detail(error, ErrorInfo).reason
+    return str(detail(error, ErrorInfo).reason)
 
 
 def retry_seconds(error: AioRpcError) -> float:
     """Return how long the error says to wait."""
     delay = detail(error, RetryInfo).retry_delay
-    return delay.seconds + delay.nanos / 1e9
+    return float(delay.seconds + delay.nanos / 1e9)
 
 
 def quota_subject(error: AioRpcError) -> str:
     """Return whose quota was exceeded."""
-    return detail(error, QuotaFailure).violations[0].subject
+    return str(detail(error, QuotaFailure).violations[0].subject)
 
 
 def parsed(content: bytes) -> EmailMessage:

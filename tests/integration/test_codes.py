@@ -39,7 +39,7 @@ def _wrong(code: str, by: int = 1) -> str:
 
 
 async def test_a_code_travels_to_a_mailbox_and_back(service: Service, relay: Relay) -> None:
-    """The code from the mail is valid, typed with spaces and full-width digits; the mail carries what the answer says."""
+    """The code from the mail is valid, also as a person may type it; the mail carries what the answer says."""
     sent = await _send(service)
     assert sent.mail.state == mail_pb2.Mail.RELAYED
     (mail,) = relay.mails

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import grpc
 import pytest
@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from integration.calls import parsed, reason, retry_seconds
 from otpmail.v1 import mail_pb2
-from relay import Certificates, Faults, Relay
+from relay import Certificates, Faults, Relay, Security
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
@@ -39,13 +39,11 @@ async def test_every_way_to_sign_in(mechanism: str, certificates: Certificates, 
             assert relay.mails[0].username == "user"
 
 
-@pytest.mark.parametrize("faults", [{"security": "plain"}, {"security": "starttls"}, {"security": "tls"}])
-async def test_every_kind_of_security(faults: dict[str, Any], certificates: Certificates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", [pytest.param(s, marks=pytest.mark.relay(security=s)) for s in get_args(Security)])
+async def test_every_kind_of_security(wanted: str, service: Service, relay: Relay) -> None:
     """Plain (to loopback), STARTTLS and TLS from the first byte each carry mail."""
-    async with Relay(Faults(**faults), certificates=certificates) as relay:
-        async with Service(**relay_settings(relay, certificates, tmp_path / "token")) as service:
-            await service.wait_until_serving()
-            assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert any(command.line == "STARTTLS" for command in relay.commands) is (wanted == "starttls")
 
 
 @pytest.mark.parametrize(
@@ -152,10 +150,11 @@ async def test_5xx_settles_at_once(service: Service, relay: Relay) -> None:
 @pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply"])
 async def test_a_connection_lost_before_the_content(
-    kind: str, point: str, certificates: Certificates, tmp_path: Path
+    kind: Literal["cut_before_reply", "cut_after_reply"], point: str, certificates: Certificates, tmp_path: Path
 ) -> None:
     """Lost before the content was sent, the mail was certainly not taken: it goes again at once and arrives once."""
-    async with Relay(Faults(**{kind: point, "times": 1})) as relay:
+    faults: dict[str, Any] = {kind: point, "times": 1}
+    async with Relay(Faults(**faults)) as relay:
         async with Service(**relay_settings(relay, certificates, tmp_path / "token"), WORKERS=2) as service:
             await service.wait_until_serving()
             mail = await _send(service)

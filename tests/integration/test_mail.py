@@ -125,7 +125,7 @@ async def test_time_runs_out(service: Service, relay: Relay) -> None:
 
 @pytest.mark.relay(silent_at="MAIL")
 async def test_get_watch_and_cancel(service: Service, relay: Relay) -> None:
-    """A promised mail can be looked up, watched to its end, and cancelled while it waits, but not from the relay's hands."""
+    """A promised mail can be looked up, watched, and cancelled while it waits, but not out of the relay's hands."""
     first = [await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE) for _ in range(5)]  # one for each connection
     for mail in first:
         await _until(service, mail.id, SENDING)
@@ -177,7 +177,10 @@ async def test_an_unknown_mail(service: Service) -> None:
 async def test_request_id(service: Service, relay: Relay) -> None:
     """Ten calls with one request id, at once and later, are one mail."""
     calls = [_send(service, request_id="order-7", wait_for=mail_pb2.WAIT_FOR_RELAY) for _ in range(9)]
-    mails = [*await asyncio.gather(*calls), await _send(service, request_id="order-7", wait_for=mail_pb2.WAIT_FOR_RELAY)]
+    mails = [
+        *await asyncio.gather(*calls),
+        await _send(service, request_id="order-7", wait_for=mail_pb2.WAIT_FOR_RELAY),
+    ]
     assert len({mail.id for mail in mails}) == 1
     assert len(relay.mails) == 1
     assert bad_field(await _error(service, request_id="order-7", text="another")) == "request_id"

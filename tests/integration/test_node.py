@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from relay import Faults, Relay
 from service import Service, relay_settings
 

@@ -30,7 +30,7 @@ async def _validate(service: Service, code: str) -> tuple[mail_pb2.Status.ValueT
 
 
 async def test_a_code_is_mailed_and_valid_once(service: Service, relay: Relay) -> None:
-    """SendCode answers once the relay took the mail; the code in that mail is valid, and the second time there is none."""
+    """SendCode answers once the relay took the mail; the code in it is valid, and the second time there is none."""
     sent = await _send(service)
     assert sent.status == mail_pb2.SUCCESS
     (mail,) = relay.mails
@@ -103,10 +103,12 @@ async def test_send_mail_without_recipient(service: Service, relay: Relay) -> No
     assert relay.mails == []
 
 
-@pytest.mark.parametrize(("field", "value"), [("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")]
+)
 async def test_bad_input_names_the_contracts_own_field(service: Service, field: str, value: str) -> None:
     """What can't be sent is INVALID_ARGUMENT, with the field as this contract calls it."""
-    request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})  # type: ignore[arg-type]
+    request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.original_mail.SendMail(request)
     assert bad_field(caught.value) == field

@@ -134,7 +134,7 @@ async def test_check(certificates: Certificates, relay: Relay, tmp_path: Path) -
 
 
 async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:
-    """Where the relay can't be used `otpmail check` says why and ends with 1; without dialling the settings are good."""
+    """Where the relay can't be used `otpmail check` says why and ends with 1."""
     async with Relay(Faults(security="starttls", starttls_stripped=True), certificates=certificates) as relay:
         settings = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": relay.port, "EMAIL_CA_FILE": certificates.ca_file}
         service = Service(command="check", **settings)

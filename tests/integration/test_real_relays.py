@@ -1,0 +1,111 @@
+"""Codes and mails through a real Postfix and a real Exim, read back from where they deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from integration.calls import parsed, text_of
+from integration.servers import DOMAIN, LATER, PASSWORD, UNKNOWN, USER, MailServer
+from otpmail.v1 import mail_pb2, otp_pb2
+from service import Service
+
+if TYPE_CHECKING:
+    from relay import Certificates
+
+
+@pytest.fixture(params=["postfix", "exim"])
+def server(request: pytest.FixtureRequest) -> MailServer:
+    """Give the test each of the servers."""
+    return cast("MailServer", request.getfixturevalue(request.param))
+
+
+def _settings(server: MailServer, certificates: Certificates, security: str) -> dict[str, Any]:
+    return {
+        "EMAIL_HOST": "localhost",
+        "EMAIL_PORT": server.tls_port if security == "tls" else server.port,
+        "EMAIL_SECURITY": security,
+        "EMAIL_CA_FILE": certificates.ca_file,
+        "EMAIL": USER,
+        "APP_PASSWORD": PASSWORD,
+        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
+    }
+
+
+@pytest.mark.parametrize("security", ["tls", "starttls"])
+async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates, security: str) -> None:
+    """A code goes to a mailbox and is valid when read from there; a mail with all its parts arrives as it was sent."""
+    ada = f"ada-{security}@{DOMAIN}"
+    async with Service(**_settings(server, certificates, security)) as service:
+        await service.wait_until_serving()
+        await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ada))
+        (delivered,) = await server.mails(ada, 1)
+        code = re.search(r"\b\d{6}\b", text_of(delivered))
+        assert code is not None
+        checked = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=ada, code=code[0]))
+        assert checked.result == otp_pb2.ValidateCodeResponse.VALID
+
+        text = "Grüße\n.\n..\nFrom here\n \ntrailing  \n" + "lang " * 500 + "\n"
+        grace, bcc = f"grace-{security}@{DOMAIN}", f"bcc-{security}@{DOMAIN}"
+        attachment = mail_pb2.Attachment(filename="ä.bin", content=bytes(range(256)) * 4000)
+        answer = await service.mail.SendMail(
+            mail_pb2.SendMailRequest(
+                to=[f"Grace <{grace}>"],
+                bcc=[bcc],
+                subject="Prüfung",
+                text=text,
+                html="<p>ü</p>",
+                attachments=[attachment],
+            )
+        )
+        assert answer.mail.state == mail_pb2.Mail.RELAYED
+        for address in (grace, bcc):
+            (delivered,) = await server.mails(address, 1)
+            message = parsed(delivered)
+            assert text_of(delivered) == text
+            assert message["Subject"] == "Prüfung"
+            assert message["Message-ID"] == answer.mail.message_id
+            assert message["Bcc"] is None
+            (part,) = message.iter_attachments()
+            assert (part.get_filename(), part.get_content()) == ("ä.bin", attachment.content)
+
+
+async def test_recipients_one_by_one(server: MailServer, certificates: Certificates) -> None:
+    """An unknown recipient is refused for good, a deferred one until time is over, and the third has the mail, once."""
+    good = f"good@{DOMAIN}"
+    async with Service(**_settings(server, certificates, "tls")) as service:
+        await service.wait_until_serving()
+        request = mail_pb2.SendMailRequest(to=[UNKNOWN, LATER, good], text="t", ttl={"seconds": 4})  # type: ignore[arg-type]
+        mail = (await service.mail.SendMail(request)).mail
+        assert mail.state == mail_pb2.Mail.PARTIAL
+        assert [result.code // 10 for result in mail.recipients] == [55, 45, 25]
+        assert len(await server.mails(good, 1)) == 1
+
+
+async def test_an_internationalised_local_part(server: MailServer, certificates: Certificates) -> None:
+    """Both announce SMTPUTF8, so an address that is not ASCII is taken."""
+    address = f"jürgen@{DOMAIN}"
+    async with Service(**_settings(server, certificates, "tls")) as service:
+        await service.wait_until_serving()
+        mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(to=[address], subject="ü", text="ü"))).mail
+        assert mail.state == mail_pb2.Mail.RELAYED
+        (delivered,) = await server.mails(address, 1)
+        assert text_of(delivered) == "ü\n"
+
+
+async def test_many_mails_at_once(server: MailServer, certificates: Certificates) -> None:
+    """Three hundred mails at once, over five connections that are recycled: each arrives once, as its own."""
+    addresses = [f"many{n}@{DOMAIN}" for n in range(300)]
+    async with Service(**_settings(server, certificates, "tls"), EMAIL_MAX_MESSAGES=20) as service:
+        await service.wait_until_serving()
+        answers = await asyncio.gather(
+            *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[a], subject=a, text=a)) for a in addresses)
+        )
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    for address in addresses:
+        (delivered,) = await server.mails(address, 1)
+        assert parsed(delivered)["Subject"] == address
+        assert text_of(delivered) == f"{address}\n"
