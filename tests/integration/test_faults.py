@@ -254,3 +254,17 @@ async def test_recycling_by_age(service: Service, relay: Relay) -> None:
     await relay.wait_for_connections(3)
     assert (await _send(service)).state == mail_pb2.Mail.RELAYED
     await service.wait_for_log("connection-closed")
+
+
+@pytest.mark.relay(cut_after_reply="AUTH")
+@pytest.mark.service(EMAIL_RETRY_SECONDS=0.3, wait=False)
+async def test_a_relay_that_hangs_up_after_signing_in(service: Service, relay: Relay) -> None:
+    """A relay that signs everybody in and hangs up counts as down and is dialled less and less often."""
+    await service.wait_for_log("relay-down")
+    await relay.wait_for_connections(6)
+    sixth = asyncio.get_running_loop().time()
+    await relay.wait_for_connections(8)
+    assert asyncio.get_running_loop().time() - sixth > 0.4  # two waits of about 0.6 and 1.2 s, jitter taken off
+    relay.faults = Faults()
+    assert (await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)).state == mail_pb2.Mail.QUEUED
+    await relay.wait_for_mails(1)

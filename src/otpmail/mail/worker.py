@@ -111,7 +111,7 @@ class Worker:
             raise error
 
     async def _leave(self, connection: Connection) -> None:
-        self._relay.released()
+        self._relay.released(connection)
         cause = connection.lost_cause or "worn, old or idle"
         await connection.close()
         self._observer.notify(ConnectionClosed(self._relay.name, cause, connection.sent))

@@ -41,7 +41,8 @@ class Connection:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[Results]] = set()
-        self._retire_at = self._loop.time() + lifetime
+        self._opened = self._loop.time()
+        self._retire_at = self._opened + lifetime
         self.sent = 0
         self.last_used = self._loop.time()
         self.lost_cause = ""
@@ -89,6 +90,11 @@ class Connection:
     def open_for_mail(self) -> bool:
         """Whether the connection still takes mails."""
         return not self.lost_cause
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return self._loop.time() - self._opened
 
     @property
     def room(self) -> bool:

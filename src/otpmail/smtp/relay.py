@@ -14,6 +14,7 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.connection import Connection
 
 SIGN_IN_RETRY_SECONDS = 60.0  # Gmail and its like lock an account that is signed in to again and again
+SHORT_LIFE_SECONDS = 10.0
 AGE_JITTER = 0.2
 
 
@@ -65,9 +66,15 @@ class Relay:
             if connection is not None:
                 return connection
 
-    def released(self) -> None:
-        """A connection that `connect` gave takes no more mails."""
+    def released(self, connection: Connection) -> None:
+        """A connection that `connect` gave takes no more mails.
+
+        One that the relay ended soon and without a mail counts as a failed dial: a relay that signs everybody in and
+        hangs up is not dialled in a tight loop.
+        """
         self._open -= 1
+        if connection.lost_cause and connection.sent == 0 and connection.age < SHORT_LIFE_SECONDS:
+            self._failed(ConnectFailed(f"it ended a connection before any mail: {connection.lost_cause}"))
 
     async def _dial(self) -> Connection | None:
         jitter = 1 - AGE_JITTER * self._random()  # so that connections dialled together do not retire together
