@@ -45,7 +45,11 @@ class Address:
         ASCII letters lowered and NFC, but no Unicode case folding: that would merge mailboxes of different people.
         """
         local, _, domain = self.spec.rpartition("@")
-        lowered = "".join(c.lower() if c.isascii() else c for c in unicodedata.normalize("NFC", local))
+        # Letter by letter, since NFC of some signs is an ASCII letter (the Kelvin sign's is K): still another mailbox.
+        composed = local if local.isascii() else unicodedata.normalize("NFC", local)
+        if sum(map(str.isascii, composed)) > sum(map(str.isascii, local)):
+            composed = local
+        lowered = "".join(c.lower() if c.isascii() else c for c in composed)
         return f"{lowered}@{domain.lower()}"
 
 
@@ -61,9 +65,11 @@ def parse_address(text: str, field: str) -> Address:
 
     Raises InvalidArgument naming `field` (RFC 5321, 4.1.2; quoted local parts and address literals are refused).
     """
-    refuse_control_characters(text, field)
     if not text:
         raise InvalidArgument(field, "is empty")
+    if len(text) > MAX_OCTETS:  # before anything reads it
+        raise InvalidArgument(field, f"is longer than {MAX_OCTETS} octets")
+    refuse_control_characters(text, field)
     if len(text.encode()) > MAX_OCTETS:
         raise InvalidArgument(field, f"is longer than {MAX_OCTETS} octets")
     try:
@@ -81,6 +87,8 @@ def parse_mailbox(text: str, field: str) -> Address:
     """
     if "<" not in text:
         return parse_address(text, field)
+    if len(text) > 2 * _MAX_NAME + MAX_OCTETS:  # every character of the name may be quoted
+        raise InvalidArgument(field, "is longer than a name and an address can be")
     refuse_control_characters(text, field)
     match = _NAMED.fullmatch(text.strip())
     if match is None:

@@ -17,12 +17,16 @@ OtpmailError
 
 
 class OtpmailError(Exception):
-    """The root; `reason` is the stable word a program may look at (google.rpc.ErrorInfo.reason)."""
+    """The root of all errors that are raised on purpose."""
+
+
+class CallerError(OtpmailError):
+    """What a caller is told. `reason` is the stable word a program may look at (google.rpc.ErrorInfo.reason)."""
 
     reason = "OTPMAIL"
 
 
-class InvalidArgument(OtpmailError, ValueError):
+class InvalidArgument(CallerError, ValueError):
     """A field of a request is not what it may be."""
 
     reason = "INVALID_ARGUMENT"
@@ -33,25 +37,25 @@ class InvalidArgument(OtpmailError, ValueError):
         self.description = description
 
 
-class NotFound(OtpmailError, LookupError):
+class NotFound(CallerError, LookupError):
     """No such thing, or it is another caller's: one answer for both."""
 
     reason = "NOT_FOUND"
 
 
-class PermissionDenied(OtpmailError, PermissionError):
+class PermissionDenied(CallerError, PermissionError):
     """The caller may not do what it asked for."""
 
     reason = "PERMISSION_DENIED"
 
 
-class FailedPrecondition(OtpmailError):
+class FailedPrecondition(CallerError):
     """The thing is there, but in a state in which this can't be done."""
 
     reason = "FAILED_PRECONDITION"
 
 
-class LimitExceeded(OtpmailError):
+class LimitExceeded(CallerError):
     """A budget is spent. `retry_after` is in seconds; `subject` says whose budget."""
 
     reason = "LIMIT_EXCEEDED"
@@ -71,7 +75,7 @@ class QueueFull(LimitExceeded):
         super().__init__("queue", f"{size} mails are waiting, which is all the queue holds", retry_after=1.0)
 
 
-class Unavailable(OtpmailError):
+class Unavailable(CallerError):
     """There is nothing to send through at the moment. `retry_after` is in seconds."""
 
     reason = "UNAVAILABLE"
@@ -84,8 +88,6 @@ class Unavailable(OtpmailError):
 class SettingsError(OtpmailError, ValueError):
     """Settings are not what they may be: `problems` holds one line each, which opens with the setting's name."""
 
-    reason = "SETTINGS"
-
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
@@ -94,25 +96,17 @@ class SettingsError(OtpmailError, ValueError):
 class RelayError(OtpmailError):
     """The relay, or the way to it, did not do what was asked."""
 
-    reason = "RELAY"
-
 
 class ConnectFailed(RelayError, ConnectionError):
     """No usable connection came about: refused, silent, TLS not as required, a greeting that was no welcome."""
-
-    reason = "CONNECT_FAILED"
 
 
 class SignInRefused(ConnectFailed):
     """The relay does not take our credentials, or offers no way to give them. Trying often makes it worse."""
 
-    reason = "SIGN_IN_REFUSED"
-
 
 class ConnectionLost(RelayError, ConnectionError):
     """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost."""
-
-    reason = "CONNECTION_LOST"
 
     def __init__(self, description: str, *, uncertain: bool = False) -> None:
         super().__init__(description)

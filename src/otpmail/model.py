@@ -1,7 +1,7 @@
 """What the rest speaks of: mails, their recipients and states, challenges. Values only; nothing here acts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 ANONYMOUS = "anonymous"
@@ -79,7 +79,7 @@ class Envelope:
 
     sender: str
     recipients: tuple[str, ...]
-    content: bytes
+    content: bytes = field(repr=False)  # it may hold a code
     smtputf8: bool = False
 
     def only(self, recipients: Sequence[str]) -> "Envelope":

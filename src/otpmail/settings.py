@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from otpmail.address import parse_mailbox
+from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
 
 _SECRETS_DIR = Path("/run/secrets")
@@ -30,7 +30,7 @@ SECRETS = frozenset({"APP_PASSWORD", "OTP_KEYS"})
 
 Security = Literal["tls", "starttls", "plain"]
 AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -57,9 +57,7 @@ def _host_name() -> str:
 class Section(BaseSettings):
     """One part's settings. A field's name in the environment is the section's prefix and its own name, upper-case."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True)
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -78,7 +76,7 @@ class ServerSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 40700
     allow_anonymous: bool = False
     grpc_reflection: bool = False
-    drain_seconds: Annotated[float, Field(ge=0)] = 25
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -152,7 +150,7 @@ class RelaySettings(Section):
     @field_validator("ca_file", "token_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not os.access(value, os.R_OK):
+        if value is not None and not (value.is_file() and os.access(value, os.R_OK)):
             raise _wrong("is not a file that can be read")
         return value
 
@@ -188,11 +186,15 @@ class MailSettings(Section):
     @field_validator("email_from_allowed", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return (
-            tuple(part.strip().lower() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("email_from_allowed")
+    @classmethod
+    def _in_the_form_compared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(_sender_key(entry) for entry in value)
+        except InvalidArgument as error:
+            raise _wrong(f"{error.field!r} is neither an address nor an @ with a domain") from None
 
     @field_validator("email_from")
     @classmethod
@@ -215,7 +217,7 @@ class OtpSettings(Section):
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
-    resend_seconds: Annotated[float, Field(ge=0)] = 30
+    resend_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
     keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
     return_code: bool = False
     locale: str = "en"
@@ -241,6 +243,13 @@ class OtpSettings(Section):
     def derivation_keys(self) -> dict[str, bytes]:
         """The keys by their ids, the issuing one first; empty when OTP_KEYS is not set."""
         return parse_keys(self.keys.get_secret_value())
+
+
+def _sender_key(entry: str) -> str:
+    """The key of an address, or `@` and a domain as it ends the keys of its addresses."""
+    if entry.startswith("@"):
+        return parse_address(f"x{entry}", entry).key.removeprefix("x")
+    return parse_address(entry, entry).key
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

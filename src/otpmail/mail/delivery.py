@@ -56,7 +56,7 @@ class Delivery:
         """Take a job on: from now on it settles, whatever happens."""
         self._jobs[job.mail.id] = job
         self._empty.clear()
-        job.timer = self._loop.call_at(job.deadline, self._expire, job)
+        job.expiry = self._loop.call_at(job.deadline, self._expire, job)
         self._queue.put_nowait(job)
         self._observer.notify(MailAccepted(job.mail))
 
@@ -72,6 +72,8 @@ class Delivery:
 
     def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
         """The relay spoke about each pending recipient. Who it deferred is tried again, nobody else."""
+        if job.mail.state.final:  # abandoned meanwhile: what was told stays told
+            return
         job.results.update((result.address, result) for result in results)
         job.pending = tuple(r.address for r in results if not r.accepted and not r.refused)
         self._attempted(job)
@@ -83,13 +85,15 @@ class Delivery:
 
     def lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""
+        if job.mail.state.final:
+            return
         job.losses += 1
         if error.uncertain:
             self._attempted(job)
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
                 return
-        if job.given_up:
+        if job.given_up or self._loop.time() >= job.deadline:
             self._settle(job, MailState.UNCERTAIN if error.uncertain else MailState.FAILED)
         elif job.losses == 1:
             job.change(replace(job.mail, state=MailState.QUEUED))
@@ -128,17 +132,17 @@ class Delivery:
         job.mail = replace(job.mail, attempts=job.mail.attempts + 1)
 
     def _retry_later(self, job: Job, reply: str) -> None:
-        delay = retry.delay(max(1, job.mail.attempts), self._random)
+        delay = retry.delay(max(1, job.mail.attempts, job.losses - 1), self._random)
         if self._loop.time() + delay >= job.deadline:
             self._settle(job, MailState.FAILED)  # no further try fits into its time
             return
         job.change(replace(job.mail, state=MailState.QUEUED, recipients=_recipients(job)))
-        self._loop.call_later(delay, self._retry, job)
+        job.retry = self._loop.call_later(delay, self._retry, job)
         self._observer.notify(MailDeferred(job.mail, delay, reply))
 
     def _retry(self, job: Job) -> None:
-        if not job.mail.state.final:
-            self._queue.put_nowait(job)
+        job.retry = None
+        self._queue.put_nowait(job)
 
     def _expire(self, job: Job) -> None:
         # One that is with the relay at this moment is left to what the relay says.
@@ -155,8 +159,9 @@ class Delivery:
             state = MailState.PARTIAL
         else:
             state = otherwise
-        if job.timer is not None:
-            job.timer.cancel()
+        for timer in (job.expiry, job.retry):
+            if timer is not None:
+                timer.cancel()
         job.change(replace(job.mail, state=state, recipients=recipients, settle_time=time()))
         self._jobs.pop(job.mail.id, None)
         self._store.settle(job.mail)

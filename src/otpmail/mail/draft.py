@@ -16,7 +16,7 @@ MAX_FILENAME = 255
 
 _HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")  # RFC 6838, 4.2
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]{1,128}")
+_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,128}")
 
 # Written by the service, or by the relays on the way, or able to say who else a mail goes to. "Auto-Submitted" is not
 # among them: a caller may say that its mail is automatic.
@@ -46,9 +46,9 @@ class Draft:
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
-    subject: str = ""
-    text: str = ""
-    html: str = ""
+    subject: str = field(default="", repr=False)  # these may hold a code
+    text: str = field(default="", repr=False)
+    html: str = field(default="", repr=False)
     from_: str = ""
     reply_to: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -145,4 +145,6 @@ def _check_attachments(attachments: tuple[Attachment, ...], limits: Limits) -> N
         if attachment.content_type.lower().startswith(("multipart/", "message/")):
             raise InvalidArgument(f"{where}.content_type", "is a composite type, which a file can't have")
         if attachment.content_id and not _CONTENT_ID.fullmatch(attachment.content_id):
-            raise InvalidArgument(f"{where}.content_id", "is not a content id (RFC 2045, 7, without angle brackets)")
+            raise InvalidArgument(
+                f"{where}.content_id", "is not a content id: letters, digits, @ and the like (RFC 2045, 7)"
+            )

@@ -5,56 +5,49 @@ Only what `mail.draft` has checked comes here; what stands in a field is text, n
 
 from datetime import UTC, datetime
 from email import policy
-from email.headerregistry import Address as HeaderAddress
 from email.message import EmailMessage
 from email.utils import format_datetime
 
-from otpmail.address import Address
 from otpmail.errors import InvalidArgument
 from otpmail.mail.draft import Attachment, CheckedDraft, Limits
+from otpmail.mail.headers import mailboxes, unstructured
 from otpmail.model import Envelope
 
 _DEFAULT_TYPE = "application/octet-stream"
-# 7bit: bodies that are not ASCII are encoded, so a mail never depends on the relay's 8BITMIME.
-_ASCII_HEADERS = policy.SMTP.clone(cte_type="7bit")
-_UTF8_HEADERS = policy.SMTPUTF8.clone(cte_type="7bit")
+# 7bit: bodies that are not ASCII are encoded, so a mail never depends on the relay's 8BITMIME. The line length is that
+# of the parts' own headers, where a folded Content-ID would be an encoded one.
+_POLICY = policy.SMTP.clone(cte_type="7bit", max_line_length=900)
 
 
 def compose(checked: CheckedDraft, *, message_id: str, now: float, limits: Limits) -> Envelope:
     """The envelope and bytes of a mail. `now` is seconds since the epoch, for its Date.
 
-    Raises InvalidArgument when the mail as a whole is larger than the limit (RFC 5322 for the form, RFC 6531 for
+    Raises InvalidArgument when the mail as a whole is larger than the limit (RFC 5322 for the form, RFC 6532 for
     addresses that are not ASCII, RFC 2045 to 2047 for content).
     """
-    draft = checked.draft
-    message = EmailMessage(policy=_UTF8_HEADERS if checked.needs_smtputf8 else _ASCII_HEADERS)
-    message["From"] = _shown(checked.sender)
-    for name, addresses in (("To", checked.to), ("Cc", checked.cc)):
-        if addresses:
-            message[name] = [_shown(address) for address in addresses]
-    if checked.reply_to is not None:
-        message["Reply-To"] = _shown(checked.reply_to)
-    message["Subject"] = draft.subject
-    message["Date"] = format_datetime(datetime.fromtimestamp(now, UTC))
-    message["Message-ID"] = message_id
-    for name, value in draft.headers.items():
-        message[name] = value
-    _fill(message, checked)
-    content = message.as_bytes()
+    content = _headers(checked, message_id, now).encode() + _body(checked)
     if len(content) > limits.size:
-        raise InvalidArgument(
-            "mail", f"is {len(content)} octets, more than the {limits.size} that MAIL_MAX_BYTES allows"
-        )
+        raise InvalidArgument("mail", f"is {len(content)} octets, which is more than the {limits.size} allowed")
     return Envelope(checked.sender.spec, checked.recipients, content, checked.needs_smtputf8)
 
 
-def _shown(address: Address) -> HeaderAddress:
-    local, _, domain = address.spec.rpartition("@")
-    return HeaderAddress(address.name, local, domain)
+def _headers(checked: CheckedDraft, message_id: str, now: float) -> str:
+    """Every header but those that say how the content is written. Bcc is none of them."""
+    fields = [mailboxes("From", (checked.sender,))]
+    fields += [mailboxes(name, given) for name, given in (("To", checked.to), ("Cc", checked.cc)) if given]
+    if checked.reply_to is not None:
+        fields.append(mailboxes("Reply-To", (checked.reply_to,)))
+    fields.append(unstructured("Subject", checked.draft.subject))
+    fields.append(f"Date: {format_datetime(datetime.fromtimestamp(now, UTC))}\r\nMessage-ID: {message_id}\r\n")
+    fields += [unstructured(name, value) for name, value in checked.draft.headers.items()]
+    return "".join(fields)
 
 
-def _fill(message: EmailMessage, checked: CheckedDraft) -> None:
+def _body(checked: CheckedDraft) -> bytes:
+    """MIME-Version, the content's own headers, the empty line, and the content."""
     draft = checked.draft
+    message = EmailMessage(policy=_POLICY)
+    message["MIME-Version"] = "1.0"
     if draft.text or not draft.html:
         message.set_content(draft.text)
         if draft.html:
@@ -63,26 +56,22 @@ def _fill(message: EmailMessage, checked: CheckedDraft) -> None:
         message.set_content(draft.html, subtype="html")
     inline = [attachment for attachment in draft.attachments if attachment.content_id]
     if inline:
-        body = message.get_body(("html",)) or message
-        assert isinstance(body, EmailMessage)
+        html = message.get_body(("html",)) or message
+        assert isinstance(html, EmailMessage)
         for attachment in inline:
-            _attach(body, attachment)
+            _attach(html, attachment)
     for attachment in draft.attachments:
         if not attachment.content_id:
             _attach(message, attachment)
+    return message.as_bytes()
 
 
 def _attach(part: EmailMessage, attachment: Attachment) -> None:
     maintype, _, subtype = (attachment.content_type or _DEFAULT_TYPE).lower().partition("/")
-    filename = attachment.filename or None
+    # As a triple it is written as it is (RFC 2231); as a string, what looks like an encoded word would be decoded.
+    filename = ("utf-8", "", attachment.filename or "attachment")
     if attachment.content_id:
-        part.add_related(
-            attachment.content,
-            maintype,
-            subtype,
-            filename=filename,
-            cid=f"<{attachment.content_id}>",
-            disposition="inline",
-        )
+        cid = f"<{attachment.content_id}>"
+        part.add_related(attachment.content, maintype, subtype, filename=filename, cid=cid, disposition="inline")
     else:
-        part.add_attachment(attachment.content, maintype, subtype, filename=filename or "attachment")
+        part.add_attachment(attachment.content, maintype, subtype, filename=filename)

@@ -15,8 +15,8 @@ class Job:
     """
 
     __slots__ = (
-        *("callers", "deadline", "envelope", "losses", "mail", "pending", "priority"),
-        *("promised", "results", "settled", "taken_before", "timer", "watchers"),
+        *("callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
+        *("promised", "results", "retry", "settled", "taken_before", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
@@ -31,7 +31,8 @@ class Job:
         self.pending = envelope.recipients
         self.results: dict[str, RecipientResult] = {}
         self.settled: asyncio.Future[Mail] = asyncio.get_running_loop().create_future()
-        self.timer: asyncio.TimerHandle | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        self.retry: asyncio.TimerHandle | None = None
         self.watchers: list[asyncio.Queue[Mail]] = []
 
     def __repr__(self) -> str:

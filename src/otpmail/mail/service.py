@@ -175,6 +175,7 @@ class MailService:
             return self._sender
         sender = parse_mailbox(text, "from")
         allowed = self._settings.email_from_allowed
-        if sender.key == self._sender.key or sender.key in allowed or f"@{sender.domain.lower()}" in allowed:
+        domain = sender.key[sender.key.rindex("@") :]
+        if sender.key == self._sender.key or sender.key in allowed or domain in allowed:
             return sender
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")

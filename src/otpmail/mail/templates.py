@@ -5,7 +5,7 @@ replaced, `$$` is a dollar sign. Values are escaped in the HTML part.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -21,9 +21,9 @@ SHIPPED = resources.files("otpmail").joinpath("templates", "code")
 class Rendered:
     """A filled-in template."""
 
-    subject: str
-    text: str
-    html: str
+    subject: str = field(repr=False)  # these hold a code
+    text: str = field(repr=False)
+    html: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class Templates:
         for entry in folder.iterdir():
             if entry.is_dir() and not entry.name.startswith(("_", ".")):
                 try:
-                    self._by_locale[entry.name.lower()] = MailTemplate.read(entry)
+                    self._by_locale[_tag(entry.name)] = MailTemplate.read(entry)
                 except (OSError, ValueError) as error:
                     raise SettingsError(f"OTP_TEMPLATES_DIR: {entry.name}: {error}") from None
-        if default_locale.lower() not in self._by_locale:
+        if _tag(default_locale) not in self._by_locale:
             known = ", ".join(sorted(self._by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {default_locale!r}; there are: {known}")
-        self._default = self._by_locale[default_locale.lower()]
+        self._default = self._by_locale[_tag(default_locale)]
 
     def __repr__(self) -> str:
         return f"<Templates {', '.join(sorted(self._by_locale))}>"
@@ -78,7 +78,7 @@ class Templates:
 
         Raises InvalidArgument naming `variables` when the template asks for one that was not given.
         """
-        tag = locale.lower().replace("_", "-")
+        tag = _tag(locale)
         template = self._by_locale.get(tag)
         while template is None and tag:
             tag = tag.rpartition("-")[0]
@@ -87,3 +87,8 @@ class Templates:
             return (template or self._default).render(values)
         except KeyError as error:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
+
+
+def _tag(locale: str) -> str:
+    """A language tag in one spelling, so that pt_BR and pt-br are the same."""
+    return locale.lower().replace("_", "-")

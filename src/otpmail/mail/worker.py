@@ -50,6 +50,7 @@ class Worker:
                 self._connection = await (self._successor or self._relay.connect())
                 self._successor = None
                 await self._feed(self._connection)
+                self._relay.released(self._connection)
                 leaving = asyncio.create_task(self._leave(self._connection))
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
@@ -111,7 +112,6 @@ class Worker:
             raise error
 
     async def _leave(self, connection: Connection) -> None:
-        self._relay.released(connection)
         cause = connection.lost_cause or "worn, old or idle"
         await connection.close()
         self._observer.notify(ConnectionClosed(self._relay.name, cause, connection.sent))

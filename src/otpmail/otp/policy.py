@@ -83,13 +83,18 @@ class Policy:
         """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
         if standing is None or standing.challenge is None or challenge_id not in (None, standing.challenge.id):
             return standing, None
-        return replace(standing, challenge=None, next_send=0.0), None
+        return replace(standing, challenge=None), None
 
-    def unsend(self, standing: Standing | None, challenge_id: bytes) -> tuple[Standing | None, None]:
-        """The mail of that challenge did not leave after all: another one may be asked for at once."""
+    def unsend(self, standing: Standing | None, challenge_id: bytes, next_send: float) -> tuple[Standing | None, None]:
+        """The mail that `send` gave `next_send` for did not leave: unless another did since, one may go at once."""
         if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
             return standing, None
-        return replace(standing, next_send=0.0), None
+        return (replace(standing, next_send=0.0) if standing.next_send == next_send else standing), None
+
+    def refuse(self, standing: Standing | None, challenge_id: bytes, next_send: float) -> tuple[Standing | None, None]:
+        """The relay refused the address for good: the challenge is void, and its mail counts as not sent."""
+        after, _ = self.unsend(standing, challenge_id, next_send)
+        return self.void(after, challenge_id)
 
     def _recent(self, standing: Standing | None, now: float) -> Standing:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""

@@ -152,12 +152,13 @@ class OtpService:
         challenge = await self._store.update(
             key, lambda standing: self._policy.send(standing, now, fresh, spaced=request.spaced)
         )
+        next_send = now + self._settings.resend_seconds
         try:
             job = await self._mails.accept(self._order(request, address, challenge, now))
         except OtpmailError:
-            await self._store.update(key, lambda standing: self._policy.unsend(standing, challenge.id))
+            await self._store.update(key, lambda standing: self._policy.unsend(standing, challenge.id, next_send))
             raise
-        job.settled.add_done_callback(partial(self._mail_settled, key, challenge.id))
+        job.settled.add_done_callback(partial(self._mail_settled, key, challenge.id, next_send))
         return job
 
     def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
@@ -196,14 +197,14 @@ class OtpService:
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
         return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
 
-    def _mail_settled(self, key: bytes, challenge_id: bytes, settled: asyncio.Future[Mail]) -> None:
+    def _mail_settled(self, key: bytes, challenge_id: bytes, next_send: float, settled: asyncio.Future[Mail]) -> None:
         """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once."""
         stopped = settled.exception() is not None
         if not stopped and settled.result().state in {MailState.RELAYED, MailState.UNCERTAIN}:
             return
         refused = not stopped and any(result.refused for result in settled.result().recipients)
-        rule = self._policy.void if refused else self._policy.unsend
-        task = asyncio.create_task(self._store.update(key, lambda standing: rule(standing, challenge_id)))
+        rule = self._policy.refuse if refused else self._policy.unsend
+        task = asyncio.create_task(self._store.update(key, lambda standing: rule(standing, challenge_id, next_send)))
         self._follow_ups.add(task)
         task.add_done_callback(self._follow_ups.discard)
 

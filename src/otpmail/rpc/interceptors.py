@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from otpmail.errors import OtpmailError, Unavailable
+from otpmail.errors import CallerError, Unavailable
 from otpmail.rpc.status import RpcStatus, status_of, unforeseen
 
 _log = logging.getLogger("otpmail")
@@ -116,7 +116,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _status(method: str, error: Exception) -> RpcStatus:
-    if isinstance(error, OtpmailError):
+    if isinstance(error, CallerError):
         return status_of(error)
     error_id = secrets.token_hex(8)
     _log.error(

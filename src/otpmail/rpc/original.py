@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from otpmail.errors import FailedPrecondition, InvalidArgument, OtpmailError, Unavailable
+from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.draft import Draft
 from otpmail.mail.service import MailService, Order
 from otpmail.model import Mail, MailState
@@ -70,7 +70,7 @@ def _in_their_words(error: InvalidArgument) -> InvalidArgument:
     return InvalidArgument(_FIELDS.get(error.field, error.field), error.description)
 
 
-def _failure(mail: Mail) -> OtpmailError:
+def _failure(mail: Mail) -> CallerError:
     """Why the mail did not leave. Only a refusal for good is worth no second try by the caller."""
     result = mail.recipients[0]
     said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))

@@ -11,11 +11,11 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from google.rpc.status_pb2 import Status
 
 from otpmail.errors import (
+    CallerError,
     FailedPrecondition,
     InvalidArgument,
     LimitExceeded,
     NotFound,
-    OtpmailError,
     PermissionDenied,
     Unavailable,
 )
@@ -23,7 +23,7 @@ from otpmail.errors import (
 DOMAIN = "otpmail"
 _DETAILS_KEY = "grpc-status-details-bin"
 
-_CODES: tuple[tuple[type[OtpmailError], grpc.StatusCode], ...] = (
+_CODES: tuple[tuple[type[CallerError], grpc.StatusCode], ...] = (
     (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
@@ -51,9 +51,9 @@ class RpcStatus:
         await context.abort(self.code, self.message, ((_DETAILS_KEY, status.SerializeToString()),))
 
 
-def status_of(error: OtpmailError) -> RpcStatus:
-    """The status of an error that was raised on purpose."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+def status_of(error: CallerError) -> RpcStatus:
+    """The status of an error that callers are told."""
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
     match error:
         case InvalidArgument(field=field, description=description):

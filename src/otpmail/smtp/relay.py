@@ -28,7 +28,7 @@ class Relay:
         self._random = random
         self._tls = tls_context(settings)
         self._open = 0
-        self._failures = 0
+        self._failures = 0  # in a row; a connection ends the row not by being opened but by having been of use
         self._next_try = 0.0
         self._error = ""
         self._told: bool | None = None
@@ -60,8 +60,7 @@ class Relay:
                 connection = await self._dial()
             else:
                 async with self._probing:
-                    # Another worker may have got through while this one waited for its turn.
-                    await asyncio.sleep(self.retry_after if self._failures else 0)
+                    await asyncio.sleep(self.retry_after)
                     connection = await self._dial()
             if connection is not None:
                 return connection
@@ -73,7 +72,9 @@ class Relay:
         hangs up is not dialled in a tight loop.
         """
         self._open -= 1
-        if connection.lost_cause and connection.sent == 0 and connection.age < SHORT_LIFE_SECONDS:
+        if connection.sent or connection.age >= SHORT_LIFE_SECONDS:
+            self._failures = 0
+        elif connection.lost_cause:
             self._failed(ConnectFailed(f"it ended a connection before any mail: {connection.lost_cause}"))
 
     async def _dial(self) -> Connection | None:
@@ -84,7 +85,6 @@ class Relay:
             self._failed(error)
             return None
         self._open += 1
-        self._failures = 0
         if not self._told:
             self._told = True
             self._observer.notify(RelayUp(self.name))
@@ -94,7 +94,7 @@ class Relay:
     def _failed(self, error: ConnectFailed) -> None:
         now = asyncio.get_running_loop().time()
         self._error = str(error)
-        if self._failures == 0 or now >= self._next_try:  # dials that fail together are one failure
+        if now >= self._next_try:  # dials that fail together are one failure
             self._failures += 1
             first = SIGN_IN_RETRY_SECONDS if isinstance(error, SignInRefused) else self._settings.retry_seconds
             most = max(first, self._settings.retry_max_seconds)

@@ -14,6 +14,6 @@ def result(address: str, code: int, text: str) -> RecipientResult:
     lines = text.splitlines()
     match = _ENHANCED.match(text)
     enhanced = match[1] if match else ""
-    said = " ".join(_ENHANCED.sub("", line, count=1).strip() for line in lines)
+    said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in lines)))
     shown = "".join(c if c.isprintable() else "?" for c in said)
     return RecipientResult(address, code, enhanced, shown[:_MAX_TEXT])

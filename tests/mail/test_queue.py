@@ -1,0 +1,113 @@
+"""The queue: urgent ahead of normal ahead of bulk, first in first out, and what comes back goes first."""
+
+import asyncio
+
+import pytest
+
+from otpmail.mail.queue import Job, MailQueue
+from otpmail.model import Envelope, Mail, MailState, Priority
+
+
+def _job(name: str, priority: Priority = Priority.NORMAL) -> Job:
+    mail = Mail(name, "anonymous", f"<{name}@example.org>", 1.0)
+    envelope = Envelope("service@example.org", ("ada@example.org",), b"secret 271828\r\n")
+    return Job(mail, envelope, priority, 10.0, promised=False)
+
+
+def _names(queue: MailQueue) -> str:
+    return "".join(queue.get_nowait().mail.id for _ in range(queue.qsize()))
+
+
+async def test_order() -> None:
+    """By priority, and within one by age, whatever order they came in."""
+    queue = MailQueue()
+    for name, priority in zip("abcdef", [*reversed(Priority), *reversed(Priority)], strict=True):
+        queue.put_nowait(_job(name, priority))
+    assert queue.qsize() == 6
+    assert not queue.empty()
+    assert _names(queue) == "cfbead"
+    assert queue.empty()
+    with pytest.raises(asyncio.QueueEmpty):
+        queue.get_nowait()
+
+
+async def test_what_comes_back_goes_first() -> None:
+    """A job that was taken and not sent is at the front of its own lane, and only there."""
+    queue = MailQueue()
+    for name in "ab":
+        queue.put_nowait(_job(name))
+    taken = queue.get_nowait()
+    queue.put_nowait(_job("u", Priority.URGENT))
+    queue.put_back(taken)
+    assert _names(queue) == "uab"
+
+
+async def test_coming_back_is_for_once() -> None:
+    """A job that was put back and is later queued again by the retry schedule stands at the end."""
+    queue = MailQueue()
+    queue.put_nowait(_job("a"))
+    queue.put_back(taken := _job("b"))
+    assert queue.get_nowait() is taken
+    queue.put_nowait(taken)
+    assert _names(queue) == "ab"
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_whoever_waits_is_woken(back: bool) -> None:  # noqa: FBT001
+    """A worker that waits gets the job at once, new or put back."""
+    queue = MailQueue()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    job = _job("a")
+    (queue.put_back if back else queue.put_nowait)(job)
+    assert await waiting is job
+
+
+async def test_a_cancelled_wait_loses_nothing() -> None:
+    """A worker that stops waiting at the very moment a job comes leaves it for the next."""
+    queue = MailQueue()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.put_nowait(_job("a"))
+    waiting.cancel()
+    outcome = (await asyncio.gather(waiting, return_exceptions=True))[0]
+    assert queue.qsize() + isinstance(outcome, Job) == 1
+
+
+async def test_reprs_are_counts_and_states() -> None:
+    """Neither repr shows what a mail says or whom it goes to."""
+    queue = MailQueue()
+    queue.put_nowait(_job("a", Priority.URGENT))
+    assert repr(queue) == "<MailQueue 1 urgent, 0 normal, 0 bulk>"
+    assert repr(_job("a")) == "<Job a QUEUED NORMAL 1 pending>"
+
+
+async def test_a_finished_job_has_its_mail() -> None:
+    """What a repeated request finds once the mail has settled: the end, at once."""
+    mail = _job("a").mail
+    job = Job.finished(mail)
+    assert job.settled.done()
+    assert await job.settled is mail
+
+
+async def test_a_job_is_given_up_when_nobody_waits_and_nobody_was_promised() -> None:
+    """A promise or a caller each keep it alive."""
+    job = _job("a")
+    assert job.given_up
+    job.callers = 1
+    assert not job.given_up
+    job.callers = 0
+    job.promised = True
+    assert not job.given_up
+
+
+async def test_watchers_see_each_change() -> None:
+    """Every watcher gets every state, in order."""
+    job = _job("a")
+    job.watchers = [asyncio.Queue(), asyncio.Queue()]
+    states = [MailState.SENDING, MailState.QUEUED, MailState.RELAYED]
+    for state in states:
+        job.change(Mail("a", "anonymous", "", 1.0, state=state))
+    for watcher in job.watchers:
+        assert [watcher.get_nowait().state for _ in states] == states
+    assert job.mail.state is MailState.RELAYED

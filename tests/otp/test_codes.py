@@ -1,0 +1,133 @@
+"""Codes: derived, never stored, and read as people type them."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otpmail.model import Challenge
+from otpmail.otp import codes
+
+_KEYS = st.binary(min_size=32, max_size=64)
+_IDS = st.binary(min_size=16, max_size=16)
+_SPACES = [*" \u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"]
+_DASHES = [*"-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"]
+
+
+def _challenge(key_id: str = "k1", challenge_id: bytes = bytes(range(16))) -> Challenge:
+    return Challenge(challenge_id, key_id, expires=100.0)
+
+
+@settings(deadline=None)
+@given(_KEYS, _IDS, st.integers(4, 10))
+def test_every_code_has_the_same_width(key: bytes, challenge_id: bytes, digits: int) -> None:
+    """A code is exactly so many ASCII digits, leading zeros included, and always the same for a key and an id."""
+    code = codes.derive(key, challenge_id, digits)
+    assert re.fullmatch(rf"[0-9]{{{digits}}}", code)
+    assert codes.derive(key, challenge_id, digits) == code
+
+
+def test_the_derivation_does_not_change() -> None:
+    """What a version issued, the next one checks: HMAC-SHA256 over the context and the id, modulo 10^digits."""
+    key = bytes(range(32))
+    found = {digits: codes.derive(key, bytes(16), digits) for digits in (4, 6, 10)}
+    assert found[10].endswith(found[6])
+    assert found[6].endswith(found[4])
+    assert found[10] == "4682020215"
+
+
+def test_codes_are_spread_evenly() -> None:
+    """No digit is rarer than the others at any place, the first included."""
+    derived = [codes.derive(b"k" * 32, number.to_bytes(16), 6) for number in range(4000)]
+    for place in range(6):
+        counts = [sum(code[place] == digit for code in derived) for digit in "0123456789"]
+        assert min(counts) > 300, f"place {place}: {counts}"
+        assert max(counts) < 500, f"place {place}: {counts}"
+
+
+def test_another_key_or_id_gives_another_code() -> None:
+    """A code says nothing about another key's or challenge's."""
+    derived = {codes.derive(bytes([key]) * 32, bytes([place]) * 16, 10) for key in range(20) for place in range(20)}
+    assert len(derived) == 400
+
+
+@settings(deadline=None)
+@given(st.text(max_size=64))
+def test_normalizing_twice_changes_nothing(typed: str) -> None:
+    """What has been normalized is normal."""
+    once = codes.normalize(typed)
+    assert codes.normalize(once) == once
+
+
+@settings(deadline=None)
+@given(st.text("0123456789", min_size=4, max_size=10), st.data())
+def test_normalizing_forgives_how_people_type(code: str, data: st.DataObject) -> None:
+    """Spaces and dashes of any kind, a tab and full-width digits make no difference."""
+    filler = st.text(st.sampled_from([*_SPACES, *_DASHES, "\t"]), max_size=3)
+    typed = "".join(data.draw(filler) + data.draw(st.sampled_from([digit, chr(ord(digit) + 0xFEE0)])) for digit in code)
+    assert codes.normalize(typed + data.draw(filler)) == code
+
+
+@pytest.mark.parametrize("typed", ["12345", "1234567", "12345a", "", "123.456", "123456\n1"])
+def test_normalizing_forgives_nothing_else(typed: str) -> None:
+    """No digit is added, dropped or guessed."""
+    assert codes.normalize(typed) != "123456"
+
+
+def test_a_book_knows_its_codes() -> None:
+    """The right code matches, any other does not, and neither does one of another length."""
+    book = codes.CodeBook({"k1": b"1" * 32}, digits=6)
+    code = book.code(_challenge())
+    assert book.matches(_challenge(), code)
+    assert not book.matches(_challenge(), f"{(int(code) + 1) % 10**6:06d}")
+    assert not book.matches(_challenge(), "0" + code)
+    assert not book.matches(_challenge(), code[1:])
+    assert not book.matches(_challenge(challenge_id=bytes(16)), code)
+    assert not book.matches(_challenge(), "é" * 6)
+
+
+def test_nothing_matches_without_a_live_challenge() -> None:
+    """Without a challenge, or where its key is gone, no code is right: not even that of the stand-in."""
+    book = codes.CodeBook({"k1": b"1" * 32}, digits=6)
+    stand_in = codes.derive(b"1" * 32, bytes(16), 6)
+    assert not book.matches(None, stand_in)
+    assert not book.matches(_challenge("gone", bytes(16)), stand_in)
+    with pytest.raises(KeyError):
+        book.code(_challenge("gone"))
+
+
+def test_keys_change_without_losing_codes() -> None:
+    """The first key issues; codes of the others still check."""
+    before = codes.CodeBook({"old": b"1" * 32}, digits=6)
+    after = codes.CodeBook({"new": b"2" * 32, "old": b"1" * 32}, digits=6)
+    assert before.issuing_key == "old"
+    assert after.issuing_key == "new"
+    assert after.matches(_challenge("old"), before.code(_challenge("old")))
+    assert not after.matches(_challenge("new"), before.code(_challenge("old")))
+
+
+def test_without_keys_each_book_makes_its_own() -> None:
+    """No key set: a random one, so that two processes don't share codes by a built-in secret."""
+    books = [codes.CodeBook({}, digits=10) for _ in range(2)]
+    assert books[0].issuing_key == books[1].issuing_key
+    first, second = (book.code(_challenge(book.issuing_key)) for book in books)
+    assert first != second
+
+
+def test_a_book_shows_no_key() -> None:
+    """The repr says which keys there are, not what they are."""
+    key = b"very secret key, very secret key"
+    shown = repr(codes.CodeBook({"k1": key}, digits=6))
+    assert "k1" in shown
+    assert "secret" not in shown
+    assert key.hex() not in shown
+
+
+def test_references_tell_mails_apart_and_give_nothing_away() -> None:
+    """Four characters that come from the id alone, whatever the key."""
+    ids = [codes.new_challenge_id() for _ in range(50)]
+    assert all(len(challenge_id) == 16 for challenge_id in ids)
+    assert len(set(ids)) == 50
+    assert all(re.fullmatch(r"[A-Z2-7]{4}", codes.reference(challenge_id)) for challenge_id in ids)
+    assert len({codes.reference(challenge_id) for challenge_id in ids}) > 45

@@ -1,0 +1,88 @@
+"""From errors to gRPC statuses."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from otpmail.errors import (
+    CallerError,
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    QueueFull,
+    Unavailable,
+)
+from otpmail.rpc.status import DOMAIN, status_of, unforeseen
+
+_ERRORS: list[tuple[CallerError, grpc.StatusCode, str]] = [
+    (InvalidArgument("to[0]", "is empty"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+    (NotFound("no such mail"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+    (PermissionDenied("not from there"), grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    (FailedPrecondition("too late"), grpc.StatusCode.FAILED_PRECONDITION, "FAILED_PRECONDITION"),
+    (LimitExceeded("address", "too soon", retry_after=1.5), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
+    (QueueFull(3), grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    (Unavailable("no relay", retry_after=1.5), grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "reason"), _ERRORS)
+def test_each_error_has_its_status(error: CallerError, code: grpc.StatusCode, reason: str) -> None:
+    """The code, the error's own words, and an ErrorInfo with a reason that a program can rely on."""
+    status = status_of(error)
+    assert status.code is code
+    assert status.message == str(error)
+    assert status.details[0] == ErrorInfo(reason=reason, domain=DOMAIN)
+
+
+def test_a_bad_field_is_named() -> None:
+    """BadRequest holds the field and what is wrong with it."""
+    violation = BadRequest.FieldViolation(field="to[0]", description="is empty")
+    assert BadRequest(field_violations=[violation]) in status_of(InvalidArgument("to[0]", "is empty")).details
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, 1500), (0.0, 1), (0.0001, 1), (3600.0, 3_600_000)])
+def test_when_to_come_back(seconds: float, milliseconds: int) -> None:
+    """RetryInfo is at least a millisecond: a client must not take it for `at once`."""
+    for error in (Unavailable("x", retry_after=seconds), LimitExceeded("address", "x", retry_after=seconds)):
+        (info,) = [detail for detail in status_of(error).details if isinstance(detail, RetryInfo)]
+        assert info.retry_delay.ToMilliseconds() == milliseconds
+
+
+def test_a_limit_says_whose() -> None:
+    """QuotaFailure holds the budget's subject."""
+    (failure,) = [d for d in status_of(QueueFull(3)).details if isinstance(d, QuotaFailure)]
+    assert failure.violations[0].subject == "queue"
+
+
+def test_the_unforeseen_has_a_fixed_text_and_an_id() -> None:
+    """INTERNAL, with nothing but the id under which the log has the rest."""
+    status = unforeseen("0123abcd")
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert "0123abcd" in status.message
+    assert status.message.replace("0123abcd", "") == unforeseen("x").message.replace(" x;", " ;")
+    assert status.details == (ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": "0123abcd"}),)
+
+
+async def test_aborting_sends_the_details() -> None:
+    """A client finds code, text and details in `grpc-status-details-bin`, as google.rpc.Status."""
+    given: list[Any] = []
+
+    class Context:
+        async def abort(self, *arguments: Any) -> None:
+            given.extend(arguments)
+
+    await status_of(InvalidArgument("to", "is empty")).abort(Context())  # type: ignore[arg-type]
+    code, message, ((key, packed),) = given
+    assert (code, message, key) == (grpc.StatusCode.INVALID_ARGUMENT, "to: is empty", "grpc-status-details-bin")
+    status = Status.FromString(packed)
+    assert (status.code, status.message) == (3, "to: is empty")
+    info, request = ErrorInfo(), BadRequest()
+    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(request)
+    assert info.domain == "otpmail"
+    assert request.field_violations[0].field == "to"

@@ -1,0 +1,57 @@
+"""What a relay announces, and what that means for a mail."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import aiosmtplib
+import pytest
+
+from otpmail.model import Envelope
+from otpmail.smtp.announcement import Announcement
+
+
+@dataclass
+class _Client:
+    """As much of aiosmtplib.SMTP as is read."""
+
+    esmtp_extensions: dict[str, str] = field(default_factory=dict)
+    server_auth_methods: list[str] = field(default_factory=list)
+
+
+def test_reading() -> None:
+    """Keywords in upper case, whatever the relay wrote; AUTH with its mechanisms."""
+    client = _Client({"pipelining": "", "size": "1000", "auth": "ignored"}, ["plain", "login"])
+    announcement = Announcement.read(cast("aiosmtplib.SMTP", client))
+    assert announcement.extensions == {"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}
+    assert "PIPELINING" in announcement
+    assert "CHUNKING" not in announcement
+
+
+@pytest.mark.parametrize(
+    ("extensions", "size"),
+    [({}, None), ({"SIZE": ""}, 0), ({"SIZE": "0"}, 0), ({"SIZE": " 1000 "}, 1000), ({"SIZE": "many"}, 0)],
+)
+def test_size(extensions: dict[str, str], size: int | None) -> None:
+    """The largest mail, 0 for no fixed bound (RFC 1870), None when it says nothing; nonsense is no bound."""
+    assert Announcement(extensions).size == size
+
+
+@pytest.mark.parametrize(
+    ("extensions", "octets", "smtputf8", "code"),
+    [
+        ({}, 5000, False, None),
+        ({"SIZE": "1000"}, 1000, False, None),
+        ({"SIZE": "1000"}, 1001, False, 552),
+        ({"SIZE": "0"}, 5000, False, None),
+        ({}, 10, True, 550),
+        ({"SMTPUTF8": ""}, 10, True, None),
+        ({"SMTPUTF8": "", "SIZE": "5"}, 10, True, 552),
+    ],
+)
+def test_what_is_not_worth_offering(extensions: dict[str, str], octets: int, smtputf8: bool, code: int | None) -> None:  # noqa: FBT001
+    """A mail too large, or one that needs SMTPUTF8 where it is not announced, is refused for good, with a reason."""
+    envelope = Envelope("service@example.org", ("ada@example.org",), b"x" * octets, smtputf8)
+    refusal = Announcement(extensions).cannot_take(envelope)
+    assert (refusal and refusal[0]) == code
+    if refusal:
+        assert refusal[1].startswith("5.")

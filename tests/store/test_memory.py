@@ -1,0 +1,272 @@
+"""What every store must do, as one suite: a further store joins by a parameter of the two fixtures."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from otpmail.errors import InvalidArgument
+from otpmail.model import Challenge, Mail, MailState, RecipientResult, Standing
+from otpmail.store.base import ChallengeStore, MailStore
+from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
+
+REMEMBER_SECONDS = 3600.0
+REMEMBER_COUNT = 5
+DAY = 24 * 3600.0
+
+
+class Clock:
+    """A clock that stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the store under test."""
+    return Clock()
+
+
+@pytest.fixture(params=[pytest.param(MemoryChallengeStore, id="memory")])
+def challenges(request: pytest.FixtureRequest, clock: Clock) -> ChallengeStore:
+    """A store of challenges; each must pass everything below."""
+    make: Callable[[Clock], ChallengeStore] = request.param
+    return make(clock)
+
+
+@pytest.fixture(params=[pytest.param(MemoryMailStore, id="memory")])
+def mails(request: pytest.FixtureRequest, clock: Clock) -> MailStore:
+    """A store of mails; each must pass everything below."""
+    make: Callable[..., MailStore] = request.param
+    return make(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
+
+
+def _standing(expires: float = 1120.0, attempts: int = 0) -> Standing:
+    return Standing(Challenge(b"id", "k1", expires, attempts), (999.5,), 1030.0)
+
+
+async def _read(store: ChallengeStore, key: bytes) -> Standing | None:
+    return await store.update(key, lambda standing: (standing, standing))
+
+
+async def _write(store: ChallengeStore, key: bytes, standing: Standing | None) -> None:
+    await store.update(key, lambda _: (standing, None))
+
+
+async def test_a_record_is_what_the_rule_made_of_it(challenges: ChallengeStore) -> None:
+    """An unknown key is None; what the rule returns is kept whole; None removes it."""
+    assert await _read(challenges, b"a") is None
+    await _write(challenges, b"a", _standing())
+    assert await _read(challenges, b"a") == _standing()
+    await _write(challenges, b"a", None)
+    assert await _read(challenges, b"a") is None
+    await _write(challenges, b"a", None)
+
+
+async def test_keys_are_apart(challenges: ChallengeStore) -> None:
+    """A rule sees and changes the record of its own key alone."""
+    for number in range(50):
+        await _write(challenges, number.to_bytes(16), _standing(attempts=number))
+    await _write(challenges, (7).to_bytes(16), None)
+    found = [await _read(challenges, number.to_bytes(16)) for number in range(50)]
+    assert found == [None if number == 7 else _standing(attempts=number) for number in range(50)]
+
+
+async def test_the_answer_is_what_the_rule_said(challenges: ChallengeStore) -> None:
+    """`update` hands the rule's second value through."""
+    said = object()
+    assert await challenges.update(b"a", lambda standing: (standing, said)) is said
+
+
+@pytest.mark.parametrize("before", [None, _standing()])
+async def test_a_rule_that_raises_changes_nothing(challenges: ChallengeStore, before: Standing | None) -> None:
+    """The record stays as it was, and the store goes on working."""
+    await _write(challenges, b"a", before)
+
+    def refuse(_: Standing | None) -> tuple[Standing | None, None]:
+        raise InvalidArgument("email", "no")
+
+    with pytest.raises(InvalidArgument):
+        await challenges.update(b"a", refuse)
+    assert await _read(challenges, b"a") == before
+
+
+async def test_every_update_sees_those_before_it(challenges: ChallengeStore) -> None:
+    """A hundred updates at the same moment are applied one after another: none is lost."""
+    await _write(challenges, b"a", _standing())
+
+    def count(standing: Standing | None) -> tuple[Standing | None, int]:
+        assert standing is not None
+        assert standing.challenge is not None
+        counted = replace(standing.challenge, attempts=standing.challenge.attempts + 1)
+        return replace(standing, challenge=counted), counted.attempts
+
+    said = await asyncio.gather(*(challenges.update(b"a", count) for _ in range(100)))
+    assert sorted(said) == list(range(1, 101))
+
+
+async def test_the_clock_is_the_stores(challenges: ChallengeStore, clock: Clock) -> None:
+    """`now` is read on the clock on which records expire."""
+    before = challenges.now()
+    clock.time += 5
+    assert challenges.now() - before == pytest.approx(5)
+
+
+async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> None:
+    """Records that still say something stay, to the last moment; the sweep says how many it dropped."""
+    store = MemoryChallengeStore(clock)
+    for number in range(100):
+        await _write(store, number.to_bytes(16), Standing(Challenge(b"id", "k1", 1000.0 + number)))
+    clock.time = 1050.0
+    assert await store.sweep() == 51
+    assert len(store) == 49
+    left = [number for number in range(100) if await _read(store, number.to_bytes(16)) is not None]
+    assert left == list(range(51, 100))
+    assert await store.sweep() == 0
+
+
+async def test_a_sweep_keeps_failures_of_the_last_hour(clock: Clock) -> None:
+    """A record whose code is gone still counts its failures, and still spaces mails."""
+    store = MemoryChallengeStore(clock)
+    await _write(store, b"failed", Standing(None, (1000.0,)))
+    await _write(store, b"spaced", Standing(None, (), 1030.0))
+    clock.time = 1031.0
+    assert await store.sweep() == 1
+    clock.time = 1000.0 + 3600.0 - 0.1
+    assert await store.sweep() == 0
+    clock.time += 0.1
+    assert await store.sweep() == 1
+
+
+async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
+    """The store is swept in slices: whoever waits for the loop has it many times before the end."""
+    store = MemoryChallengeStore(clock)
+    for number in range(2000):
+        await _write(store, number.to_bytes(16), _standing())
+    turns = 0
+    sizes = []
+    clock.time = 10_000.0
+    sweeping = asyncio.create_task(store.sweep())
+    while not sweeping.done():
+        turns += 1
+        sizes.append(len(store))
+        assert await store.update(b"new", lambda _: (None, True))
+        await asyncio.sleep(0)
+    assert sweeping.result() == 2000
+    assert turns > 50
+    assert max(before - after for before, after in pairwise(sizes)) < 100
+
+
+async def test_sweeping_forever_ends_when_cancelled(clock: Clock) -> None:
+    """The sweeper's task is ended by cancelling it, nothing else."""
+    store = MemoryChallengeStore(clock)
+    swept = asyncio.Event()
+    original = store.sweep
+
+    async def sweep() -> int:
+        swept.set()
+        return await original()
+
+    store.sweep = sweep  # type: ignore[method-assign]
+    task = asyncio.create_task(store.sweep_forever(0.0))
+    await swept.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_reprs_are_counts(clock: Clock) -> None:
+    """A store's repr counts its records and shows none of them."""
+    challenges = MemoryChallengeStore(clock)
+    await _write(challenges, b"a", _standing())
+    assert repr(challenges) == "<MemoryChallengeStore 1 records>"
+    mails = MemoryMailStore(clock, remember_seconds=1, remember_count=1)
+    mails.settle(_mail())
+    await mails.add(_mail(request_id="r"), b"f")
+    assert repr(mails) == "<MemoryMailStore 1 settled, 1 request ids>"
+
+
+def _mail(mail_id: str = "m1", *, caller: str = "shop", request_id: str = "") -> Mail:
+    return Mail(mail_id, caller, f"<{mail_id}@example.org>", 1.0, request_id)
+
+
+def _settled(mail: Mail) -> Mail:
+    results = (RecipientResult("ada@example.org", 250, "2.0.0", "ok"),)
+    return replace(mail, state=MailState.RELAYED, recipients=results, attempts=1, settle_time=2.0)
+
+
+async def test_a_request_id_is_kept_with_its_mail(mails: MailStore) -> None:
+    """The first mail of a request id is kept; the next one gets it back, as accepted and then as it ended."""
+    first = _mail("m1", request_id="r1")
+    assert await mails.find("shop", "r1", b"f") is None
+    assert await mails.add(first, b"f") is None
+    assert await mails.add(_mail("m2", request_id="r1"), b"f") == first
+    assert await mails.find("shop", "r1", b"f") == first
+    mails.settle(_settled(first))
+    assert await mails.find("shop", "r1", b"f") == _settled(first)
+
+
+async def test_a_request_id_with_other_content_is_refused(mails: MailStore) -> None:
+    """The same id for something else is InvalidArgument, naming request_id."""
+    await mails.add(_mail(request_id="r1"), b"f")
+    for again in (mails.find("shop", "r1", b"g"), mails.add(_mail("m2", request_id="r1"), b"g")):
+        with pytest.raises(InvalidArgument) as caught:
+            await again
+        assert caught.value.field == "request_id"
+    assert await mails.find("shop", "r1", b"f") == _mail(request_id="r1")
+
+
+async def test_request_ids_are_each_callers_own(mails: MailStore) -> None:
+    """Another caller's id is another id."""
+    await mails.add(_mail(request_id="r1"), b"f")
+    assert await mails.find("bank", "r1", b"other") is None
+    assert await mails.add(_mail("m2", caller="bank", request_id="r1"), b"other") is None
+    assert await mails.find("shop", "r1", b"f") == _mail(request_id="r1")
+
+
+async def test_mails_without_a_request_id_are_never_the_same(mails: MailStore) -> None:
+    """An empty request id is none."""
+    assert await mails.add(_mail("m1"), b"f") is None
+    assert await mails.add(_mail("m2"), b"f") is None
+    mails.settle(_settled(_mail("m1")))
+
+
+async def test_request_ids_live_a_day(mails: MailStore, clock: Clock) -> None:
+    """A retry within a day is known; after it, the id is free."""
+    await mails.add(_mail(request_id="r1"), b"f")
+    clock.time += DAY - 1
+    assert await mails.find("shop", "r1", b"f") is not None
+    clock.time += 1
+    assert await mails.find("shop", "r1", b"other") is None
+
+
+async def test_a_settled_mail_is_its_callers(mails: MailStore) -> None:
+    """It is found by its caller and id, and by nobody else."""
+    mails.settle(_settled(_mail()))
+    assert await mails.get("shop", "m1") == _settled(_mail())
+    assert await mails.get("bank", "m1") is None
+    assert await mails.get("shop", "m2") is None
+
+
+async def test_settled_mails_are_forgotten_after_their_time(mails: MailStore, clock: Clock) -> None:
+    """Not before, and not later: expiry is checked at the read."""
+    mails.settle(_settled(_mail()))
+    clock.time += REMEMBER_SECONDS - 1
+    assert await mails.get("shop", "m1") is not None
+    clock.time += 1
+    assert await mails.get("shop", "m1") is None
+
+
+async def test_settled_mails_are_bounded_in_number(mails: MailStore) -> None:
+    """The oldest goes first."""
+    for number in range(REMEMBER_COUNT + 2):
+        mails.settle(_settled(_mail(f"m{number}")))
+    found = [await mails.get("shop", f"m{number}") is not None for number in range(REMEMBER_COUNT + 2)]
+    assert found == [False, False, *[True] * REMEMBER_COUNT]

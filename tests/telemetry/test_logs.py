@@ -1,0 +1,134 @@
+"""The log: one line an event, and what stands in it."""
+
+import json
+import logging
+import sys
+from datetime import datetime
+
+import pytest
+
+from otpmail.events import (
+    CodeChecked,
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    MailAccepted,
+    MailDeferred,
+    MailSettled,
+    RelayDown,
+    RelayUp,
+)
+from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.telemetry.logs import JsonFormatter, LogObserver, TextFormatter, say, set_up
+
+
+def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
+    results = (RecipientResult("ada@example.org", code, "5.1.1" if code >= 500 else "", "said" if code else ""),)
+    return Mail("m1", "shop", "<m1@example.org>", 1.0, state=state, recipients=results)
+
+
+_EVENTS: list[tuple[Event, str, int, str]] = [
+    (RelayUp("r:465"), "relay-up", logging.INFO, "r:465"),
+    (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
+    (ConnectionOpened("r:465", "plain"), "connection-opened", logging.DEBUG, "plain mode"),
+    (ConnectionClosed("r:465", "idle", 3), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
+    (MailAccepted(_mail()), "mail-accepted", logging.DEBUG, "m1"),
+    (MailDeferred(_mail(), 2.0, "451 4.7.1 greylisted"), "mail-deferred", logging.INFO, "greylisted; next try in 2 s"),
+    (MailSettled(_mail(MailState.RELAYED, 250)), "mail-settled", logging.DEBUG, "relayed"),
+    (MailSettled(_mail(MailState.FAILED, 550)), "mail-settled", logging.WARNING, "failed: 550 5.1.1 said"),
+    (MailSettled(_mail(MailState.EXPIRED)), "mail-settled", logging.WARNING, "expired"),
+    (MailSettled(_mail(MailState.CANCELLED)), "mail-settled", logging.INFO, "cancelled"),
+    (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
+]
+
+
+@pytest.mark.parametrize(("event", "name", "level", "said"), _EVENTS)
+def test_each_event_is_one_line(
+    caplog: pytest.LogCaptureFixture, event: Event, name: str, level: int, said: str
+) -> None:
+    """A stable name, a level (a single mail that went well is at debug), a sentence, and no address."""
+    with caplog.at_level(logging.DEBUG, "otpmail"):
+        LogObserver().notify(event)
+    (record,) = caplog.records
+    assert record.__dict__["event"] == name
+    assert record.levelno == level
+    assert said in record.getMessage()
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert "example.org" not in line
+
+
+def test_the_observer_counts_for_the_last_line() -> None:
+    """Relayed, and failed in whatever way; a mail that was taken back is neither."""
+    observer = LogObserver()
+    for state in MailState:
+        if state.final:
+            observer.notify(MailSettled(_mail(state)))
+    assert observer.relayed == 1
+    assert observer.failed == 4
+
+
+def _record(**extra: object) -> logging.LogRecord:
+    record = logging.LogRecord("otpmail", logging.INFO, "file", 1, "a %s\nb", ("word",), None)
+    record.__dict__.update(extra)
+    return record
+
+
+def test_json_is_an_object_a_line() -> None:
+    """It holds time (RFC 3339), level, event, message and the fields; nothing breaks the line."""
+    line = JsonFormatter().format(_record(event="e", fields={"sent": 3, "odd": object}))
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["level"], found["event"], found["message"], found["sent"]) == ("info", "e", "a word\nb", 3)
+    assert datetime.fromisoformat(found["time"]).tzinfo is not None
+
+
+def test_json_of_what_others_log() -> None:
+    """A library's record has its logger's name as the event; an exception is told in the same line."""
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        record = _record(exc_info=sys.exc_info())
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert found["event"] == "otpmail"
+    assert "ValueError: broken" in found["exception"]
+
+
+def test_text_is_for_people() -> None:
+    """Time, level, sentence."""
+    assert TextFormatter().format(_record()).endswith(" INFO a word\nb")
+
+
+def test_say_builds_nothing_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    """What is not logged costs no record."""
+    with caplog.at_level(logging.INFO, "otpmail"):
+        say(logging.DEBUG, "quiet", "quiet")
+        say(logging.INFO, "loud", "loud", number=1)
+    (record,) = caplog.records
+    assert (record.__dict__["event"], record.__dict__["fields"]) == ("loud", {"number": 1})
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_set_up_writes_to_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    """The whole process's log, libraries from warning on, ours from the level that is set."""
+    root, ours = logging.getLogger(), logging.getLogger("otpmail")
+    before = root.handlers[:], root.level, ours.level
+    monkeypatch.setattr(root, "handlers", [])
+    try:
+        set_up(log_format, "info")  # type: ignore[arg-type]
+        say(logging.INFO, "started", "up")
+        say(logging.DEBUG, "detail", "hidden")
+        logging.getLogger("library").info("hidden")
+        logging.getLogger("library").warning("shown")
+    finally:
+        root.setLevel(before[1])
+        ours.setLevel(before[2])
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 2
+    assert "hidden" not in shown.err
+    assert ('"event": "started"' in shown.err) is (log_format == "json")

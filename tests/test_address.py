@@ -1,0 +1,202 @@
+"""Addresses: what is accepted, how it is written for the wire, and under which key a person is known."""
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from otpmail.address import MAX_OCTETS, Address, parse_address, parse_mailbox, refuse_control_characters
+from otpmail.errors import InvalidArgument
+
+_NEVER = re.compile(r"[\x00-\x20\x7f-\x9f<>\u2028\u2029\ud800-\udfff]")
+_ODD = "aZ9.-_+@<>\"' \t\r\n\0\\[](),;:éßＡ。＠\u212a\u200b\u202e\u2028"
+_PARTS = st.text(st.one_of(st.sampled_from(_ODD), st.characters()), max_size=70)
+_LIKELY = st.builds("{}@{}".format, _PARTS, _PARTS | st.sampled_from(["example.org", "bücher.example", "localhost"]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.one_of(_PARTS, _LIKELY))
+@example("a@" + ".".join(["ü" * 17] * 7))
+@example("a@" + ".".join(["ü" * 30] * 4) + ".org")
+@example("\ud800@example.org")
+def test_any_text_is_an_address_or_an_invalid_argument(text: str) -> None:
+    """Whatever is typed gives InvalidArgument, or an address that can't end a line, a path or a command."""
+    try:
+        address = parse_address(text, "email")
+    except InvalidArgument as error:
+        assert error.field == "email"  # noqa: PT017  no error is right too
+        return
+    assert not _NEVER.search(address.spec)
+    assert len(address.spec.encode()) <= MAX_OCTETS
+    assert address.domain.isascii()
+    assert address.spec.rpartition("@")[0] == text.rpartition("@")[0]
+
+
+@settings(deadline=None, max_examples=200)
+@given(_PARTS, _LIKELY | _PARTS)
+def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> None:
+    """A display name can hold anything but control characters, and never changes which mailbox is meant."""
+    try:
+        address = parse_mailbox(f"{name} <{spec}>", "to[0]")
+    except InvalidArgument as error:
+        assert error.field == "to[0]"  # noqa: PT017  no error is right too
+        return
+    assert address.spec == parse_address(spec, "to[0]").spec
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", address.name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ada",
+        "@example.org",
+        "ada@",
+        "ada@@example.org",
+        "ada@example..org",
+        ".ada@example.org",
+        "ada @example.org",
+        "ada@example.org ",
+        "ada@exam ple.org",
+        "ada@example.org\r\nRCPT TO:<eve@example.org>",
+        "ada@example.org\0",
+        "<ada@example.org>",
+        "ada@example.org>",
+        "ada@example.org,eve@example.org",
+        "ada@example.org;eve@example.org",
+        '"ada lovelace"@example.org',
+        "ada@[127.0.0.1]",
+        "ada(comment)@example.org",
+        "ada\u00a0b@example.org",
+        "a" * 65 + "@example.org",
+        "a@" + ".".join(["b" * 60] * 5),
+        "ada@" + "b" * 64 + ".org",
+        "ada＠example.org",
+        "ada@example＠evil.org",
+    ],
+)
+def test_what_is_no_mailbox_is_refused(text: str) -> None:
+    """Anything but one bare mailbox is InvalidArgument that names the field."""
+    with pytest.raises(InvalidArgument) as caught:
+        parse_address(text, "email")
+    assert caught.value.field == "email"
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("ada@example.org", "ada@example.org"),
+        ("Ada+Tag@Example.ORG", "Ada+Tag@Example.ORG"),
+        ("o'hara!#$%@example.org", "o'hara!#$%@example.org"),
+        ("ops@localhost", "ops@localhost"),
+        ("ops@mail.local", "ops@mail.local"),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
+        ("jürgen@bücher.example", "jürgen@xn--bcher-kva.example"),
+        ("ada@straße.example", "ada@xn--strae-oqa.example"),
+    ],
+)
+def test_wire_form(text: str, spec: str) -> None:
+    """Mail goes to the address as it was given, but for a domain that is not ASCII: that goes in A-labels."""
+    address = parse_address(text, "email")
+    assert address == Address(spec)
+    assert address.needs_smtputf8 == ("jürgen" in text)
+
+
+def test_longest_address() -> None:
+    """254 octets are accepted, 255 are not (RFC 5321, 4.5.3.1.3)."""
+    domain = ".".join(["b" * 62] * 4)
+    longest = "a@" + domain
+    assert len(longest) == 253
+    assert parse_address("a" + longest, "email").spec == "a" + longest
+    with pytest.raises(InvalidArgument, match="254"):
+        parse_address("aa" + longest, "email")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("ADA@EXAMPLE.ORG", "ada@example.org", True),
+        ("ada@bücher.example", "ADA@XN--BCHER-KVA.EXAMPLE", True),
+        ("ada@BÜCHER.example", "ada@bücher.example", True),
+        ("A\u0308da@example.org", "\u00c4da@example.org", True),
+        ("\u00c4da@example.org", "\u00e4da@example.org", False),
+        ("stra\u00dfe@example.org", "strasse@example.org", False),
+        ("\u0130da@example.org", "ida@example.org", False),
+        ("\u017fam@example.org", "sam@example.org", False),
+        ("\uff41da@example.org", "ada@example.org", False),
+        ("ada@stra\u00dfe.example", "ada@strasse.example", False),
+        ("ada+x@example.org", "ada@example.org", False),
+        ("a.da@example.org", "ada@example.org", False),
+    ],
+)
+def test_key_merges_spellings_and_not_people(one: str, other: str, same: bool) -> None:  # noqa: FBT001
+    """ASCII case, composition and the domain's form don't matter; no Unicode case folding merges two mailboxes."""
+    assert (parse_address(one, "email").key == parse_address(other, "email").key) is same
+
+
+def test_key_does_not_turn_another_letter_into_an_ascii_one() -> None:
+    """The Kelvin sign is a letter of its own to a relay: its owner gets no say over the mailbox spelt with a k."""
+    assert parse_address("\u212aim@example.org", "email").key != parse_address("kim@example.org", "email").key
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ada@example.org", ""),
+        ("<ada@example.org>", ""),
+        ("Ada Lovelace <ada@example.org>", "Ada Lovelace"),
+        ("Ada Lovelace<ada@example.org>", "Ada Lovelace"),
+        ("  Ada   <ada@example.org>  ", "Ada"),
+        ('"Lovelace, Ada" <ada@example.org>', "Lovelace, Ada"),
+        (r'"a \"quoted\" \\ name" <ada@example.org>', r'a "quoted" \ name'),
+        ('"<eve@example.org>" <ada@example.org>', "<eve@example.org>"),
+        ("Zoë 你好 <ada@example.org>", "Zoë 你好"),
+        ("eve@example.org <ada@example.org>", "eve@example.org"),
+    ],
+)
+def test_mailboxes_with_names(text: str, name: str) -> None:
+    """A display name is text; the mailbox is what stands in the last angle brackets and nothing else."""
+    assert parse_mailbox(text, "to[0]") == Address("ada@example.org", name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ada <ada@example.org> <eve@example.org>",
+        "Ada <ada@example.org>, Eve <eve@example.org>",
+        "Ada <ada@example.org> eve@example.org",
+        "friends: ada@example.org <ada@example.org>;",
+        'Ada "quoted <ada@example.org>',
+        '"Ada\\" <ada@example.org>',
+        "Ada <ada@example.org",
+        "Ada <>",
+        "Ada <ada@example.org\r\n>",
+        "Ada\r\nBcc: eve@example.org <ada@example.org>",
+        "Ada\u2028 <ada@example.org>",
+        "x" * 257 + " <ada@example.org>",
+    ],
+)
+def test_what_is_no_named_mailbox_is_refused(text: str) -> None:
+    """Two mailboxes, a group, an open quote, a line end, a name too long: InvalidArgument that names the field."""
+    with pytest.raises(InvalidArgument) as caught:
+        parse_mailbox(text, "to[0]")
+    assert caught.value.field == "to[0]"
+
+
+def test_a_text_far_too_long_is_refused_before_it_is_parsed() -> None:
+    """Length is looked at first: what a name and an address can't fill never reaches a pattern that backtracks."""
+    with pytest.raises(InvalidArgument, match="longer than"):
+        parse_mailbox("a" + " " * 5000 + '"<ada@example.org>', "to[0]")
+
+
+@pytest.mark.parametrize("character", ["\0", "\t", "\r", "\n", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"])
+def test_control_characters_are_named(character: str) -> None:
+    """A control character is refused by its code point, unless it is one of those allowed."""
+    with pytest.raises(InvalidArgument, match=f"U\\+{ord(character):04X}") as caught:
+        refuse_control_characters(f"a{character}b", "subject")
+    assert caught.value.field == "subject"
+    refuse_control_characters(f"a{character}b", "subject", allowed=character)
+    with pytest.raises(InvalidArgument, match=r"U\+0001"):
+        refuse_control_characters(f"{character}\x01", "subject", allowed=character)

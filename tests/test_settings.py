@@ -1,0 +1,260 @@
+"""Settings: where they come from, what they may be, and how a wrong one is told without showing a secret."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from otpmail.errors import SettingsError
+from otpmail.settings import Settings, is_loopback, parse_keys
+
+KEY = base64.b64encode(b"hunter2-hunter2-hunter2-hunter2-").decode()
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only what a test sets is in the environment, and there is no .env."""
+    for name in list(os.environ):
+        if not name.startswith("PYTEST"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMAIL_FROM", "shop@example.org")
+
+
+def _load(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return Settings.load()
+
+
+def test_the_originals_defaults() -> None:
+    """The names and defaults of the server that this one replaces stay."""
+    settings = Settings.load()
+    assert settings.server.address == "127.0.0.1:40700"
+    assert (settings.relay.host, settings.relay.port, settings.relay.security) == ("smtp.gmail.com", 465, "tls")
+    assert settings.mail.workers == 5
+    assert (settings.otp.lifespan_seconds, settings.otp.cleanup_seconds) == (120, 180)
+    assert (settings.otp.digits, settings.otp.attempts, settings.otp.failures_per_hour) == (6, 5, 10)
+    assert (settings.otp.resend_seconds, settings.otp.return_code) == (30, False)
+    assert (settings.mail.queue_size, settings.mail.mail_ttl, settings.server.drain_seconds) == (10_000, 86_400, 25)
+    assert settings.mail.mail_max_bytes == 10 << 20
+
+
+def test_the_originals_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the original's variables is read into its section."""
+    monkeypatch.delenv("EMAIL_FROM")
+    settings = _load(
+        monkeypatch,
+        PORT="1234",
+        WORKERS="7",
+        OTP_CLEANUP_SECONDS="8",
+        OTP_LIFESPAN_SECONDS="9",
+        EMAIL_HOST="mail.example.org",
+        EMAIL_PORT="2525",
+        EMAIL="me@example.org",
+        APP_PASSWORD="hunter2",
+    )
+    assert settings.server.port == 1234
+    assert settings.mail.workers == 7
+    assert (settings.otp.cleanup_seconds, settings.otp.lifespan_seconds) == (8, 9)
+    assert (settings.relay.host, settings.relay.port) == ("mail.example.org", 2525)
+    assert settings.relay.user == "me@example.org"
+    assert settings.relay.password.get_secret_value() == "hunter2"
+    assert settings.mail.email_from == "me@example.org"
+
+
+_WRONG = [
+    ({"PORT": "x"}, "PORT"),
+    ({"PORT": "70000"}, "PORT"),
+    ({"PORT": "1\n2"}, "PORT"),
+    ({"HOST": "0.0.0.0"}, "HOST"),
+    ({"HOST": "example.org"}, "HOST"),
+    ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS"),
+    ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS"),
+    ({"LOG_FORMAT": "xml"}, "LOG_FORMAT"),
+    ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+    ({"GRPC_REFLECTION": "perhaps"}, "GRPC_REFLECTION"),
+    ({"EMAIL_HOST": "a\nb"}, "EMAIL_HOST"),
+    ({"EMAIL_PORT": "0"}, "EMAIL_PORT"),
+    ({"EMAIL_SECURITY": "ssl"}, "EMAIL_SECURITY"),
+    ({"EMAIL_AUTH": "basic"}, "EMAIL_AUTH"),
+    ({"EMAIL_AUTH": "plain"}, "EMAIL"),
+    ({"EMAIL_AUTH": "xoauth2"}, "EMAIL_TOKEN_FILE"),
+    ({"EMAIL": "me@example.org"}, "APP_PASSWORD"),
+    ({"EMAIL": "me@example.org", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain"}, "EMAIL_SECURITY"),
+    ({"EMAIL": "me\r\nRSET", "APP_PASSWORD": "hunter2"}, "EMAIL"),
+    ({"EMAIL_CA_FILE": "nowhere.pem"}, "EMAIL_CA_FILE"),
+    ({"EMAIL_TOKEN_FILE": "nowhere"}, "EMAIL_TOKEN_FILE"),
+    ({"EMAIL_HELO": "a b"}, "EMAIL_HELO"),
+    ({"EMAIL_HELO": "a\r\nb"}, "EMAIL_HELO"),
+    ({"EMAIL_TIMEOUT": "0"}, "EMAIL_TIMEOUT"),
+    ({"EMAIL_MAX_MESSAGES": "0"}, "EMAIL_MAX_MESSAGES"),
+    ({"EMAIL_FROM": "nobody"}, "EMAIL_FROM"),
+    ({"EMAIL_FROM": "a@example.org, b@example.org"}, "EMAIL_FROM"),
+    ({"EMAIL_FROM": ""}, "EMAIL_FROM"),
+    ({"WORKERS": "0"}, "WORKERS"),
+    ({"QUEUE_SIZE": "0"}, "QUEUE_SIZE"),
+    ({"MAIL_TTL": "0"}, "MAIL_TTL"),
+    ({"MAIL_MAX_BYTES": "10"}, "MAIL_MAX_BYTES"),
+    ({"EMAIL_ON_UNCERTAIN": "hope"}, "EMAIL_ON_UNCERTAIN"),
+    ({"OTP_DIGITS": "3"}, "OTP_DIGITS"),
+    ({"OTP_DIGITS": "11"}, "OTP_DIGITS"),
+    ({"OTP_ATTEMPTS": "0"}, "OTP_ATTEMPTS"),
+    ({"OTP_LIFESPAN_SECONDS": "inf"}, "OTP_LIFESPAN_SECONDS"),
+    ({"OTP_RESEND_SECONDS": "-1"}, "OTP_RESEND_SECONDS"),
+    ({"OTP_RESEND_SECONDS": "inf"}, "OTP_RESEND_SECONDS"),
+    ({"OTP_RESEND_SECONDS": "1e300"}, "OTP_RESEND_SECONDS"),
+    ({"OTP_KEYS": "hunter2"}, "OTP_KEYS"),
+    ({"OTP_KEYS": f"{KEY}:k1"}, "OTP_KEYS"),
+    ({"OTP_KEYS": "k1:hunter2!"}, "OTP_KEYS"),
+    ({"OTP_KEYS": "k1:hünter2"}, "OTP_KEYS"),
+    ({"OTP_KEYS": "k1:" + base64.b64encode(b"hunter2").decode()}, "OTP_KEYS"),
+    ({"OTP_KEYS": f"k1:{KEY},k1:{KEY}"}, "OTP_KEYS"),
+    ({"OTP_TEMPLATES_DIR": "nowhere"}, "OTP_TEMPLATES_DIR"),
+    ({"SECRETS_DIR": "nowhere"}, "SECRETS_DIR"),
+]
+
+
+@pytest.mark.parametrize(("values", "name"), _WRONG)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], name: str
+) -> None:
+    """One line, which opens with the setting to change, and shows no secret."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **values)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{name}: ")
+    assert line.isprintable()
+    for secret in ("hunter2", "hünter2", KEY, base64.b64encode(b"hunter2").decode().rstrip("=")):
+        assert secret not in str(caught.value)
+        assert secret not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each, whichever section it is in."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, PORT="x", EMAIL_PORT="0", WORKERS="none", OTP_DIGITS="99")
+    named = [line.partition(":")[0] for line in caught.value.problems]
+    assert named == ["PORT", "EMAIL_PORT", "WORKERS", "OTP_DIGITS"]
+
+
+def test_a_wrong_value_is_shown_with_what_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is a secret."""
+    with pytest.raises(SettingsError, match="LOG_FORMAT: 'xml' is wrong: must be 'text' or 'json'"):
+        _load(monkeypatch, LOG_FORMAT="xml")
+
+
+@pytest.mark.parametrize(
+    ("values", "security"),
+    [
+        ({}, "tls"),
+        ({"EMAIL_PORT": "465"}, "tls"),
+        ({"EMAIL_PORT": "587"}, "starttls"),
+        ({"EMAIL_PORT": "25"}, "starttls"),
+        ({"EMAIL_PORT": "587", "EMAIL_SECURITY": "TLS"}, "tls"),
+        ({"EMAIL_PORT": "465", "EMAIL_SECURITY": "starttls"}, "starttls"),
+        ({"EMAIL_PORT": "25", "EMAIL_SECURITY": "plain"}, "plain"),
+        ({"EMAIL_PORT": "587", "EMAIL_SECURITY": ""}, "starttls"),
+    ],
+)
+def test_security_follows_the_port_unless_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], security: str
+) -> None:
+    """465 speaks TLS at once, any other asks for STARTTLS; plain is never guessed."""
+    assert _load(monkeypatch, **values).relay.security == security
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_a_password_may_go_in_the_clear_to_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Loopback is the one place where plain with credentials is allowed."""
+    values = {"EMAIL": "me", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain", "EMAIL_HOST": host}
+    assert _load(monkeypatch, **values).relay.security == "plain"
+
+
+def test_a_token_stands_in_for_the_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """XOAUTH2 signs in with a name and a token file."""
+    (tmp_path / "token").write_text("hunter2")
+    values = {"EMAIL": "me@example.org", "EMAIL_AUTH": "XOAUTH2", "EMAIL_TOKEN_FILE": "token"}
+    settings = _load(monkeypatch, **values)
+    assert settings.relay.auth == "xoauth2"
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_directory_is_no_file_to_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is found wrong at the start is not found wrong at each dial instead."""
+    for name in ("EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"):
+        with monkeypatch.context() as patch, pytest.raises(SettingsError, match=f"^{name}: "):
+            _load(patch, **{name: str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("", "127.0.0.1:40700"), ("::1", "[::1]:40700"), ("[::1]", "[::1]:40700"), ("unix:/run/x", "unix:/run/x")],
+)
+def test_where_it_listens(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
+    """Loopback or a Unix socket without more ado."""
+    assert _load(monkeypatch, HOST=host).server.address == address
+
+
+def test_strangers_only_if_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other address only with ALLOW_ANONYMOUS."""
+    assert _load(monkeypatch, HOST="0.0.0.0", ALLOW_ANONYMOUS="true").server.address == "0.0.0.0:40700"
+
+
+def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The environment, then .env, then the secrets directory; what the command fixes goes before all."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name, value in {"WORKERS": "1", "QUEUE_SIZE": "1", "MAIL_TTL": "1", "APP_PASSWORD": "hunter2"}.items():
+        (secrets / name).write_text(value)
+    (tmp_path / ".env").write_text("WORKERS=2\nQUEUE_SIZE=2\nOTP_DIGITS=8\n")
+    monkeypatch.setenv("WORKERS", "3")
+    monkeypatch.setenv("SECRETS_DIR", str(secrets))
+    settings = Settings.load(PORT="0")
+    assert (settings.mail.workers, settings.mail.queue_size, settings.mail.mail_ttl) == (3, 2, 1)
+    assert settings.otp.digits == 8
+    assert settings.relay.password.get_secret_value() == "hunter2"
+    assert settings.server.port == 0
+
+
+def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the whole nor a section."""
+    settings = _load(monkeypatch, EMAIL="me@example.org", APP_PASSWORD="hunter2", OTP_KEYS=f"k1:{KEY}")
+    sections = (settings.relay, settings.otp)
+    for shown in (repr(settings), *map(repr, sections), *map(str, sections), settings.otp.model_dump_json()):
+        assert "hunter2" not in shown
+        assert KEY not in shown
+    assert settings.otp.derivation_keys == {"k1": b"hunter2-hunter2-hunter2-hunter2-"}
+
+
+def test_sections_are_frozen() -> None:
+    """Nothing changes a setting after the start."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.load().server.port = 1
+
+
+def test_keys_keep_their_order() -> None:
+    """The first one issues."""
+    other = base64.b64encode(bytes(32)).decode()
+    assert list(parse_keys(f" new:{other} , old:{KEY}, ")) == ["new", "old"]
+    assert parse_keys("") == {}
+
+
+def test_allowed_senders_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses and domains, in any case, apart by commas."""
+    allowed = _load(monkeypatch, EMAIL_FROM_ALLOWED="A@Example.org, @Shop.example,,").mail.email_from_allowed
+    assert allowed == ("a@example.org", "@shop.example")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *((host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "unix:/run/x")),
+        *((host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "127.0.0.1.nip.io", "")),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:  # noqa: FBT001
+    """Only what can't be reached from another machine."""
+    assert is_loopback(host) is loopback
