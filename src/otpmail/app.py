@@ -11,7 +11,7 @@ from otpmail.events import Observer, Observers
 from otpmail.mail.delivery import Delivery
 from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MailService
-from otpmail.mail.templates import SHIPPED, Templates
+from otpmail.mail.templates import Templates
 from otpmail.mail.worker import Worker
 from otpmail.otp.service import OtpService
 from otpmail.rpc.health import Health
@@ -46,9 +46,7 @@ class App:
         relay = Relay(settings.relay, observer, random=random)
         self._workers = [Worker(relay, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
         mails = MailService(settings.mail, self._delivery, mail_store, relay)
-        folder = settings.otp.templates_dir or SHIPPED
-        templates = Templates(folder, default_locale=settings.otp.locale)
-        codes = OtpService(settings.otp, self._challenges, mails, templates, observer)
+        codes = OtpService(settings.otp, self._challenges, mails, Templates.load(settings.otp), observer)
         self._server = Server(
             settings.server,
             codes=codes,
@@ -75,7 +73,11 @@ class App:
                 tasks.create_task(self._challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
-            await stop.wait()
+            try:
+                await stop.wait()
+            except asyncio.CancelledError:  # a part has failed: who waits is told all the same
+                self._delivery.abandon()
+                raise
             await self._stop(workers)
             for task in background:
                 task.cancel()
@@ -91,8 +93,8 @@ class App:
         # 3. Running calls and queued mails settle, while there is time.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._delivery.drained()
                 await self._server.idle()
+                await self._delivery.drained()
         # 4. What is left settles as failed, with UNAVAILABLE to whoever waits.
         failed = self._delivery.abandon()
         await self._server.stop(_LAST_WORDS_SECONDS)

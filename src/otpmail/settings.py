@@ -113,6 +113,7 @@ class RelaySettings(Section):
     ca_file: Path | None = None
     helo: str = Field(default_factory=_host_name)
     timeout: Positive = 30
+    final_timeout: Positive = 300
     max_messages: Count = 100
     max_age: Positive = 1800
     idle_seconds: Positive = 240
@@ -281,15 +282,12 @@ class Settings:
     otp: OtpSettings
 
     @classmethod
-    def load(cls, **fixed: str) -> Self:
+    def load(cls, **fixed: str | None) -> Self:
         """Read and check every setting; those in `fixed`, by name, are not asked for.
 
         Raises SettingsError with a line for each wrong one.
         """
-        secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
-        if "SECRETS_DIR" in os.environ and not secrets.is_dir():
-            raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
-        secrets_dir = secrets if secrets.is_dir() else None
+        secrets_dir = _secrets_dir()
         problems: list[str] = []
         server = _read(ServerSettings, fixed, secrets_dir, problems)
         relay = _read(RelaySettings, fixed, secrets_dir, problems)
@@ -303,8 +301,26 @@ class Settings:
 SectionT = TypeVar("SectionT", bound=Section)
 
 
+def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
+    """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
+    problems: list[str] = []
+    loaded = _read(section, fixed, _secrets_dir(), problems)
+    if loaded is None:
+        raise SettingsError(*problems)
+    return loaded
+
+
+def _secrets_dir() -> Path | None:
+    secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
+    if secrets.is_dir():
+        return secrets
+    if "SECRETS_DIR" in os.environ:
+        raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
+    return None
+
+
 def _read(
-    section: type[SectionT], fixed: dict[str, str], secrets_dir: Path | None, problems: list[str]
+    section: type[SectionT], fixed: dict[str, str | None], secrets_dir: Path | None, problems: list[str]
 ) -> SectionT | None:
     keys = section.variables()
     given = {keys[variable]: value for variable, value in fixed.items() if variable in keys}

@@ -72,7 +72,7 @@ async def test_a_relay_that_cannot_be_used(
             assert words in str(down["error"])
             assert float(str(down["retry_after"])) > 0
             refused = "refuse_auth" in faults  # such a relay is not tried again so soon
-            await relay.wait_for_connections(5 if refused else 6)  # five workers' first dials, and another try
+            await relay.wait_for_connections(1 if refused else 2)
             await service.wait_for_health(NOT_SERVING)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await _send(service)
@@ -100,8 +100,7 @@ async def test_a_refused_sign_in_is_not_hammered(certificates: Certificates, tmp
         async with Service(**settings, EMAIL_RETRY_SECONDS=0.01, WORKERS=2) as service:
             down = await service.wait_for_log("relay-down")
             assert float(str(down["retry_after"])) >= 45
-            await relay.wait_for_connections(2)
-            assert relay.connections == 2
+            assert relay.connections == 1
 
 
 async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp_path: Path) -> None:
@@ -188,9 +187,9 @@ async def test_a_cut_after_the_final_reply(service: Service, relay: Relay) -> No
 
 
 @pytest.mark.relay(silent_at=".", times=1)
-@pytest.mark.service(EMAIL_TIMEOUT=0.3)
+@pytest.mark.service(EMAIL_FINAL_TIMEOUT=0.3)
 async def test_a_silent_relay(service: Service, relay: Relay) -> None:
-    """A relay that does not answer within EMAIL_TIMEOUT is left, and the mail goes through another connection."""
+    """A relay that does not answer within its time is left, and the mail goes through another connection."""
     assert (await _send(service)).state == mail_pb2.Mail.RELAYED
     await relay.wait_for_connections(6)
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from otpmail.mail.queue import Job, MailQueue
+from otpmail.mail.job import Job
+from otpmail.mail.queue import MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority
 
 

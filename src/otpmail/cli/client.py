@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
+from otpmail.errors import SettingsError
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
 EXIT_FAILED = 1
@@ -142,9 +143,14 @@ def health(
 
 
 def _own_address() -> str:
-    from otpmail.settings import ServerSettings
+    from otpmail.settings import ServerSettings, load_section
 
-    address = ServerSettings(allow_anonymous=True).address
+    try:
+        # How the service is protected is its own affair; here only its address is asked for.
+        address = load_section(ServerSettings, ALLOW_ANONYMOUS="true").address
+    except SettingsError as error:
+        _err.print(escape(str(error)), style="red")
+        raise typer.Exit(EXIT_USAGE) from None
     return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 
 

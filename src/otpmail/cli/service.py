@@ -12,6 +12,8 @@ from rich.markup import escape
 from otpmail.errors import ConnectFailed, SettingsError
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from otpmail.dev.relay import CaughtMail
     from otpmail.settings import Settings
 
@@ -34,13 +36,21 @@ def dev() -> None:
 
 def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True) -> None:
     """Check the settings, dial the relay, and say what it announces and how mails will travel."""
+    from otpmail.mail.templates import Templates
+    from otpmail.smtp.relay import tls_context
+
     settings = _settings()
+    try:
+        Templates.load(settings.otp)
+        tls = tls_context(settings.relay)
+    except SettingsError as error:
+        raise _wrong_settings(error) from None
     _out.print("settings: good")
     if dial:
-        _run(_check(settings))
+        _run(_check(settings, tls))
 
 
-def _settings(**fixed: str) -> "Settings":
+def _settings(**fixed: str | None) -> "Settings":
     from otpmail.settings import Settings
 
     try:
@@ -87,6 +97,9 @@ async def _dev() -> None:
         EMAIL_SECURITY="plain",
         EMAIL="",
         APP_PASSWORD="",
+        EMAIL_AUTH=None,
+        EMAIL_CA_FILE=None,
+        EMAIL_TOKEN_FILE=None,
         EMAIL_FROM="otpmail dev <codes@otpmail.example>",
         OTP_RETURN_CODE="true",
         OTP_RESEND_SECONDS="0",
@@ -117,15 +130,14 @@ def _show(mail: "CaughtMail") -> None:
     _out.print(escape(text))
 
 
-async def _check(settings: "Settings") -> None:
+async def _check(settings: "Settings", tls: "SSLContext") -> None:
     from otpmail.smtp.announcement import SHOWN
     from otpmail.smtp.connection import Connection
-    from otpmail.smtp.relay import tls_context
 
     relay = settings.relay
     where = f"{relay.host}:{relay.port} ({relay.security})"
     try:
-        connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
+        connection = await Connection.open(relay, tls, lifetime=relay.max_age)
     except ConnectFailed as error:
         _err.print(f"relay {escape(where)}: {escape(str(error))}", style="red")
         raise typer.Exit(EXIT_FAILED) from None

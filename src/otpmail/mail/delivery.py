@@ -12,7 +12,8 @@ from typing import Literal
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.mail import retry
-from otpmail.mail.queue import Job, MailQueue
+from otpmail.mail.job import Job
+from otpmail.mail.queue import MailQueue
 from otpmail.model import MailState, RecipientResult
 from otpmail.store.base import MailStore
 
@@ -77,6 +78,8 @@ class Delivery:
         job.results.update((result.address, result) for result in results)
         job.pending = tuple(r.address for r in results if not r.accepted and not r.refused)
         self._attempted(job)
+        if not job.pending:
+            job.uncertain = False  # the relay's last word is known for everybody
         if not job.pending or job.given_up:
             self._settle(job, MailState.FAILED)
             return
@@ -89,12 +92,13 @@ class Delivery:
             return
         job.losses += 1
         if error.uncertain:
+            job.uncertain = True
             self._attempted(job)
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
                 return
         if job.given_up or self._loop.time() >= job.deadline:
-            self._settle(job, MailState.UNCERTAIN if error.uncertain else MailState.FAILED)
+            self._settle(job, MailState.FAILED)
         elif job.losses == 1:
             job.change(replace(job.mail, state=MailState.QUEUED))
             self._queue.put_back(job)
@@ -107,10 +111,10 @@ class Delivery:
             self._settle(job, MailState.CANCELLED)
 
     def cancel(self, job: Job) -> None:
-        """Take a waiting job back. Raises FailedPrecondition when it is with the relay."""
-        if job.mail.state is not MailState.QUEUED:
+        """Take a waiting job back. Raises FailedPrecondition when the relay has it, or may have it."""
+        if job.mail.state is not MailState.QUEUED or job.uncertain:
             raise FailedPrecondition("the mail is being handed to the relay")
-        self._settle(job, MailState.CANCELLED)
+        self._settle(job, MailState.CANCELLED, taken_back=True)
 
     async def drained(self) -> None:
         """Wait until every accepted mail has settled."""
@@ -125,6 +129,8 @@ class Delivery:
             if not job.settled.done():
                 job.settled.set_exception(Unavailable(_STOPPED))
                 job.settled.exception()  # there may be nobody who asks
+            if job.mail.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
+                job.uncertain = True
             self._settle(job, MailState.FAILED)
         return len(left)
 
@@ -149,22 +155,30 @@ class Delivery:
         if job.mail.state is MailState.QUEUED:
             self._settle(job, MailState.EXPIRED)
 
-    def _settle(self, job: Job, otherwise: MailState) -> None:
-        """Give the job its final state: by what the relay accepted, else `otherwise`."""
+    def _settle(self, job: Job, otherwise: MailState, *, taken_back: bool = False) -> None:
+        """Give the job its final state: by what the relay accepted, else `otherwise`.
+
+        A job that the relay may have taken unheard is UNCERTAIN instead. `taken_back`: by its caller's own word.
+        """
         recipients = _recipients(job)
         accepted = sum(result.accepted for result in recipients)
         if accepted == len(recipients):
             state = MailState.RELAYED
-        elif accepted and otherwise is not MailState.UNCERTAIN:
-            state = MailState.PARTIAL
+        elif job.uncertain:
+            state = MailState.UNCERTAIN
         else:
-            state = otherwise
+            state = MailState.PARTIAL if accepted else otherwise
         for timer in (job.expiry, job.retry):
             if timer is not None:
                 timer.cancel()
+        self._queue.discard(job)
+        job.envelope = job.envelope.without_content()
         job.change(replace(job.mail, state=state, recipients=recipients, settle_time=time()))
         self._jobs.pop(job.mail.id, None)
         self._store.settle(job.mail)
+        if not (accepted or job.uncertain or taken_back or any(result.refused for result in recipients)):
+            # Nothing was decided but that time ran out: the caller's next try, with the same id, is to count.
+            self._store.forget_request(job.mail)
         if not job.settled.done():
             job.settled.set_result(job.mail)
         if not self._jobs:

@@ -54,6 +54,11 @@ class Draft:
     headers: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """About how much there is to write, in characters and octets."""
+        return len(self.text) + len(self.html) + sum(len(attachment.content) for attachment in self.attachments)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -9,26 +9,36 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from otpmail.errors import InvalidArgument
-from otpmail.mail.draft import Attachment, CheckedDraft, Limits
+from otpmail.mail.draft import Attachment, CheckedDraft, Draft, Limits
 from otpmail.mail.headers import mailboxes, unstructured
 from otpmail.model import Envelope
 
 _DEFAULT_TYPE = "application/octet-stream"
-# 7bit: bodies that are not ASCII are encoded, so a mail never depends on the relay's 8BITMIME. The line length is that
-# of the parts' own headers, where a folded Content-ID would be an encoded one.
-_POLICY = policy.SMTP.clone(cte_type="7bit", max_line_length=900)
+# 7bit: bodies that are not ASCII are encoded, so a mail never depends on the relay's 8BITMIME.
+_POLICY = policy.SMTP.clone(cte_type="7bit")
+_WRITING = _POLICY.clone(max_line_length=900)  # for headers of parts: a folded Content-ID would be an encoded one
 
 
 def compose(checked: CheckedDraft, *, message_id: str, now: float, limits: Limits) -> Envelope:
     """The envelope and bytes of a mail. `now` is seconds since the epoch, for its Date.
 
-    Raises InvalidArgument when the mail as a whole is larger than the limit (RFC 5322 for the form, RFC 6532 for
-    addresses that are not ASCII, RFC 2045 to 2047 for content).
+    RFC 5322 for the form, RFC 6532 for addresses that are not ASCII, RFC 2045 to 2047 for content. Raises
+    InvalidArgument, naming the largest part, when the mail as a whole is larger than the limit.
     """
     content = _headers(checked, message_id, now).encode() + _body(checked)
     if len(content) > limits.size:
-        raise InvalidArgument("mail", f"is {len(content)} octets, which is more than the {limits.size} allowed")
+        field = _largest_part(checked.draft)
+        raise InvalidArgument(field, f"makes the mail {len(content)} octets, more than the {limits.size} allowed")
     return Envelope(checked.sender.spec, checked.recipients, content, checked.needs_smtputf8)
+
+
+def _largest_part(draft: Draft) -> str:
+    sizes = {
+        "text": len(draft.text),
+        "html": len(draft.html),
+        "attachments": sum(len(attachment.content) for attachment in draft.attachments),
+    }
+    return max(sizes, key=sizes.__getitem__)
 
 
 def _headers(checked: CheckedDraft, message_id: str, now: float) -> str:
@@ -63,7 +73,7 @@ def _body(checked: CheckedDraft) -> bytes:
     for attachment in draft.attachments:
         if not attachment.content_id:
             _attach(message, attachment)
-    return message.as_bytes()
+    return message.as_bytes(policy=_WRITING)
 
 
 def _attach(part: EmailMessage, attachment: Attachment) -> None:

@@ -2,22 +2,24 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from time import time
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
 from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft, Limits, check
+from otpmail.mail.draft import CheckedDraft, Draft, Limits, check
+from otpmail.mail.job import Job
 from otpmail.mail.message import compose
-from otpmail.mail.queue import Job
-from otpmail.model import ANONYMOUS, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
 
 MAX_REQUEST_ID = 128
+_LARGE = 64 << 10
 
 
 class RelayState(Protocol):
@@ -87,7 +89,7 @@ class MailService:
         now = time()
         mail_id = secrets.token_hex(16)
         message_id = f"<{mail_id}@{sender.domain}>"
-        envelope = compose(checked, message_id=message_id, now=now, limits=self._limits)
+        envelope = await self._compose(checked, message_id, now)
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
         raced = await self._store.add(mail, order.fingerprint)
         if raced is not None:
@@ -132,7 +134,7 @@ class MailService:
             raise NotFound("there is no such mail, or it settled too long ago")
         return mail
 
-    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Every state of a mail, from the present one until it settles. Raises NotFound."""
         mail = await self.get(caller, mail_id)
         job = self._delivery.find(mail_id)
@@ -161,6 +163,11 @@ class MailService:
         if mail.state is not MailState.CANCELLED:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
+
+    async def _compose(self, checked: CheckedDraft, message_id: str, now: float) -> Envelope:
+        write = partial(compose, checked, message_id=message_id, now=now, limits=self._limits)
+        # A large mail takes tenths of a second, for which nobody's code is to wait.
+        return await asyncio.to_thread(write) if checked.draft.size > _LARGE else write()
 
     def _lifetime(self, order: Order) -> float:
         if order.ttl is None:

@@ -13,6 +13,7 @@ from string import Template
 from typing import Self
 
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings import OtpSettings
 
 SHIPPED = resources.files("otpmail").joinpath("templates", "code")
 
@@ -37,7 +38,10 @@ class MailTemplate:
     @classmethod
     def read(cls, folder: Traversable) -> Self:
         """Read a locale's folder. Raises OSError, and ValueError for a `$` that opens no name."""
-        subject = Template(folder.joinpath("subject.txt").read_text("utf-8").strip())
+        line = folder.joinpath("subject.txt").read_text("utf-8").strip()
+        if "\n" in line:
+            raise ValueError("subject.txt has more than one line")
+        subject = Template(line)
         text = Template(folder.joinpath("body.txt").read_text("utf-8"))
         page = folder.joinpath("body.html")
         html = Template(page.read_text("utf-8")) if page.is_file() else None
@@ -69,6 +73,11 @@ class Templates:
             known = ", ".join(sorted(self._by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {default_locale!r}; there are: {known}")
         self._default = self._by_locale[_tag(default_locale)]
+
+    @classmethod
+    def load(cls, settings: OtpSettings) -> Self:
+        """Those of OTP_TEMPLATES_DIR, else the shipped ones. Raises SettingsError naming what can't be used."""
+        return cls(settings.templates_dir or SHIPPED, default_locale=settings.locale)
 
     def __repr__(self) -> str:
         return f"<Templates {', '.join(sorted(self._by_locale))}>"

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from otpmail.errors import ConnectionLost
 from otpmail.events import ConnectionClosed, Observer
-from otpmail.mail.queue import Job, MailQueue
+from otpmail.mail.job import Job
+from otpmail.mail.queue import MailQueue
 from otpmail.smtp.connection import Connection, Results
 from otpmail.smtp.relay import Relay
 
@@ -68,7 +69,7 @@ class Worker:
             if not connection.room:
                 self._woken.clear()
                 await self._woken.wait()
-            elif (job := await self._next(connection)) is not None and self._desk.begin(job):
+            elif (job := await self._next(connection)) is not None:
                 self._send(connection, job)
         await connection.drained()
 
@@ -92,10 +93,10 @@ class Worker:
 
     def _send(self, connection: Connection, job: Job) -> None:
         if not connection.open_for_mail:  # it went while the job was awaited
-            self._desk.lost(job, ConnectionLost(connection.lost_cause))
-            return
-        sending = connection.send(job.envelope.only(job.pending))
-        sending.add_done_callback(lambda done: self._done(job, done))
+            self._queue.put_back(job)
+        elif self._desk.begin(job):
+            sending = connection.send(job.envelope.only(job.pending))
+            sending.add_done_callback(lambda done: self._done(job, done))
 
     def _done(self, job: Job, sending: asyncio.Future[Results]) -> None:
         self._woken.set()

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from time import time
@@ -13,7 +13,7 @@ from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.errors import InvalidArgument, OtpmailError
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.draft import Draft
-from otpmail.mail.queue import Job
+from otpmail.mail.job import Job
 from otpmail.mail.service import MailService, Order
 from otpmail.mail.templates import Templates
 from otpmail.model import ANONYMOUS, Challenge, Issued, Mail, MailState, Priority, WaitFor
@@ -30,6 +30,7 @@ MAX_VARIABLE = 1000
 _PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
+_NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _RESERVED = frozenset({"code", "reference", "minutes", "email"})
 
 
@@ -155,8 +156,12 @@ class OtpService:
         next_send = now + self._settings.resend_seconds
         try:
             job = await self._mails.accept(self._order(request, address, challenge, now))
-        except OtpmailError:
+        except OtpmailError as error:
             await self._store.update(key, lambda standing: self._policy.unsend(standing, challenge.id, next_send))
+            if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
+                raise InvalidArgument(
+                    "variables", f"make the mail's {error.field} one that {error.description}"
+                ) from None
             raise
         job.settled.add_done_callback(partial(self._mail_settled, key, challenge.id, next_send))
         return job
@@ -195,12 +200,14 @@ class OtpService:
         if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
             raise InvalidArgument("request_id", "was used before for another request")
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
+        if mail.settle_time is not None and mail.state in _NOT_SENT:
+            issued = replace(issued, next_send_time=mail.settle_time)
         return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
 
     def _mail_settled(self, key: bytes, challenge_id: bytes, next_send: float, settled: asyncio.Future[Mail]) -> None:
         """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once."""
         stopped = settled.exception() is not None
-        if not stopped and settled.result().state in {MailState.RELAYED, MailState.UNCERTAIN}:
+        if not stopped and settled.result().state not in _NOT_SENT:
             return
         refused = not stopped and any(result.refused for result in settled.result().recipients)
         rule = self._policy.refuse if refused else self._policy.unsend

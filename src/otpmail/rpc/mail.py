@@ -1,7 +1,10 @@
 """otpmail.v1.MailService."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
+
+import grpc
 
 from otpmail.mail.draft import Attachment, Draft
 from otpmail.mail.service import MailService, Order
@@ -23,14 +26,22 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         mail = await self._mails.send(order_of(request))
         return mail_pb2.SendMailResponse(mail=convert.mail_message(mail))
 
+    async def SendMails(
+        self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
+    ) -> AsyncIterator[mail_pb2.SendMailsResponse]:
+        """Not offered by this version: UNIMPLEMENTED, as from a server that does not know the method."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this version of otpmail does not offer SendMails")
+        yield mail_pb2.SendMailsResponse()  # never reached; it makes this the stream that the contract declares
+
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Say what has become of a mail."""
         return convert.mail_message(await self._mails.get(ANONYMOUS, request.id))
 
     async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
         """Say every state of a mail until it settles."""
-        async for mail in self._mails.watch(ANONYMOUS, request.id):
-            yield convert.mail_message(mail)
+        async with aclosing(self._mails.watch(ANONYMOUS, request.id)) as mails:
+            async for mail in mails:
+                yield convert.mail_message(mail)
 
     async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
         """Take a waiting mail back."""

@@ -1,5 +1,7 @@
 """The grpc.aio server: both contracts, health and reflection on one port."""
 
+import socket
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -45,10 +47,13 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Clients find new replicas when their connections end now and then; running calls have time to finish.
+                ("grpc.max_connection_age_ms", 1_800_000),
+                ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), self._server)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails), self._server)  # type: ignore[abstract]  # SendMails is UNIMPLEMENTED
+        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails), self._server)
         original_pb2_grpc.add_OtpServiceServicer_to_server(OriginalOtpServicer(codes), self._server)
         original_pb2_grpc.add_MailServiceServicer_to_server(OriginalMailServicer(mails), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
@@ -61,10 +66,13 @@ class Server:
         Raises SettingsError when the address can't be had.
         """
         address = self._settings.address
+        setting = "HOST" if address.startswith("unix:") else "PORT"
+        if setting == "HOST" and _is_served(address.removeprefix("unix:")):
+            raise SettingsError(f"HOST: can't listen on {address}; another server is there")
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise SettingsError(f"PORT: can't listen on {address}; is another server there? ({error})") from None
+            raise SettingsError(f"{setting}: can't listen on {address}; is another server there? ({error})") from None
         await self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
@@ -79,3 +87,13 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Stop listening; what still runs has `grace` seconds."""
         await self._server.stop(grace)
+
+
+def _is_served(path: str) -> bool:
+    """Whether a server answers on the Unix socket: gRPC itself would take the path over, unseen by that server."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True

@@ -7,6 +7,7 @@ A connection takes as many mails at once as its `window`; each answers with a fu
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 import aiosmtplib
@@ -22,7 +23,7 @@ Results = tuple[RecipientResult, ...]
 
 _QUIT_SECONDS = 2.0
 # Under TLS a plain password is as safe as a digest of it, and needs no shared secret in the clear on the other side.
-_PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5", "xoauth2")
+_PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
 
 
 class Connection:
@@ -46,11 +47,12 @@ class Connection:
         self.sent = 0
         self.last_used = self._loop.time()
         self.lost_cause = ""
+        self.turned_away = False  # the relay ended it before any mail, and not over a mail
         self.on_lost: Callable[[], None] = lambda: None
         self.announcement = Announcement.read(client)
-        assert client.transport is not None
-        assert client.protocol is not None
-        _Watch(client.transport, client.protocol, self._lost)
+        if client.transport is None or client.protocol is None:
+            raise ConnectFailed("the relay closed the connection right after signing in")
+        self._watch = _Watch(client.transport, client.protocol, self._lost)
 
     def __repr__(self) -> str:
         state = f"lost: {self.lost_cause}" if self.lost_cause else f"{len(self._sending)}/{self.window} in flight"
@@ -79,7 +81,8 @@ class Connection:
             if settings.user:
                 await _sign_in(client, settings)
             return cls(client, settings, lifetime=lifetime)
-        except (aiosmtplib.SMTPException, OSError) as error:
+        # ValueError: a host name that is none, a token file that is no text.
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             client.close()
             raise _connect_error(error) from error
         except BaseException:
@@ -142,8 +145,9 @@ class Connection:
         self.last_used = self._loop.time()
         try:
             return await self._transaction(envelope)
-        except asyncio.CancelledError:
-            self._lost("a send was cancelled")
+        except BaseException as error:
+            # Whatever it is, cancelled or unforeseen, a reply may be owed and a transaction open.
+            self._lost(f"a send ended early: {error!r}")
             raise
         finally:
             self.last_used = self._loop.time()
@@ -152,24 +156,22 @@ class Connection:
 
     async def _transaction(self, envelope: Envelope) -> Results:
         """One mail transaction (RFC 5321, 3.3): MAIL, each RCPT, DATA, the content, its final reply."""
-        code, text = await self._command(b"MAIL FROM:<%s>%s" % self._sender(envelope))
+        code, text = await self._command(b"MAIL FROM:<%s>%s" % self._sender(envelope), good=(250,))
         if code != 250:
             return tuple(result(address, code, text) for address in envelope.recipients)
         results = {}
         for address in envelope.recipients:
-            code, text = await self._command(b"RCPT TO:<%s>" % address.encode())
+            code, text = await self._command(b"RCPT TO:<%s>" % address.encode(), good=(250, 251, 252))
             results[address] = result(address, code, text)
         accepted = [address for address in envelope.recipients if results[address].accepted]
-        if not accepted:
-            await self._command(b"RSET")
-            return tuple(results.values())
-        code, text = await self._command(b"DATA")
-        if code == 354:
-            code, text = await self._content(envelope.content)
-        else:
-            await self._command(b"RSET")
-        for address in accepted:
-            results[address] = result(address, code, text)
+        if accepted:
+            code, text = await self._command(b"DATA", good=(354,))
+            if code == 354:
+                code, text = await self._content(envelope.content)
+            results |= {address: result(address, code, text) for address in accepted}
+        if not accepted or code != 250:
+            with suppress(ConnectionLost):  # what the relay has said about the mail stands all the same
+                await self._command(b"RSET", good=(250,))
         return tuple(results.values())
 
     def _sender(self, envelope: Envelope) -> tuple[bytes, bytes]:
@@ -180,30 +182,39 @@ class Connection:
             parameters += b" SMTPUTF8 BODY=8BITMIME"
         return envelope.sender.encode(), parameters
 
-    async def _command(self, line: bytes) -> tuple[int, str]:
-        """Send a command and read its reply. Raises ConnectionLost, certain: the mail was not taken."""
+    async def _command(self, line: bytes, *, good: tuple[int, ...]) -> tuple[int, str]:
+        """Send a command and read its reply: one of `good`, or a refusal.
+
+        Raises ConnectionLost, certain: whatever else is answered, the mail was not taken.
+        """
+        self._watch.expect_reply()
         try:
             reply = await self._client.execute_command(line)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise self._fail(error, uncertain=False) from error
-        if reply.code == CLOSING:
-            raise self._fail(ConnectionError(f"421 {reply.message}"), uncertain=False)
-        return reply.code, reply.message
+        return self._checked(reply, good, uncertain=False)
 
     async def _content(self, content: bytes) -> tuple[int, str]:
         """Send the content, dot-stuffed (RFC 5321, 4.5.2), and read its final reply."""
         protocol = self._client.protocol
         if protocol is None:
             raise self._fail(ConnectionError("connection lost"), uncertain=False)
+        self._watch.expect_reply()
         try:
             protocol.write(stuff(content))
-            reply = await protocol.read_response(timeout=self._settings.timeout)
+            reply = await protocol.read_response(timeout=self._settings.final_timeout)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise self._fail(error, uncertain=True) from error
+        code, text = self._checked(reply, (250,), uncertain=True)
+        self.sent += code == 250
+        return code, text
+
+    def _checked(self, reply: aiosmtplib.SMTPResponse, good: tuple[int, ...], *, uncertain: bool) -> tuple[int, str]:
         if reply.code == CLOSING:
             raise self._fail(ConnectionError(f"421 {reply.message}"), uncertain=False)
-        if 200 <= reply.code < 300:
-            self.sent += 1
+        if reply.code not in good and not 400 <= reply.code < 600:
+            # Neither what was asked for nor a refusal: nobody knows where this relay stands.
+            raise self._fail(ConnectionError(f"unexpected reply: {reply.code} {reply.message}"), uncertain=uncertain)
         return reply.code, reply.message
 
     def _fail(self, error: Exception, *, uncertain: bool) -> ConnectionLost:
@@ -214,18 +225,36 @@ class Connection:
     def _lost(self, cause: str) -> None:
         if not self.lost_cause:
             self.lost_cause = cause
+            self.turned_away = self.sent == 0 and (not self._sending or "421" in cause)
             self.on_lost()
 
 
 class _Watch(asyncio.Protocol):
-    """Stands between the transport and aiosmtplib's protocol, to hear at once what the relay says unasked."""
+    """Stands between the transport and aiosmtplib's protocol, and counts replies against commands.
+
+    A reply that nobody asked for would be taken for the next command's, and every one after it for another's: it ends
+    the connection (aiosmtplib alone keeps it in its buffer). So does what a relay says while idle, a 421 as a rule.
+    """
 
     def __init__(self, transport: asyncio.BaseTransport, inner: SMTPProtocol, lost: Callable[[str], None]) -> None:
         self._inner = inner
         self._lost = lost
+        self._owed = 0
+        self._line = b""
         transport.set_protocol(self)
 
+    def expect_reply(self) -> None:
+        """A command is about to be written."""
+        self._owed += 1
+
     def data_received(self, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            if line[3:4] != b"-":  # the last, or only, line of a reply (RFC 5321, 4.2.1)
+                self._owed -= 1
+            if self._owed < 0:
+                self._lost(f"the relay said unasked: {line.decode('utf-8', 'replace').strip()[:200]}")
+                break
         self._inner.data_received(data)
 
     def pause_writing(self) -> None:
@@ -259,11 +288,12 @@ async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) ->
 
 
 async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
-    announced = [name for name in _PREFERENCE if name in client.server_auth_methods]
-    mechanism = settings.auth or next(iter(announced), None)
+    announced = client.server_auth_methods
+    mechanism = settings.auth or next((name for name in _PREFERENCE if name in announced), None)
     if mechanism not in announced:
-        offered = ", ".join(client.server_auth_methods).upper() or "nothing"
-        raise SignInRefused(f"the relay offers {offered} to sign in with, and EMAIL_AUTH asks for {mechanism or 'any'}")
+        offered = ", ".join(announced).upper() or "nothing"
+        wanted = f"EMAIL_AUTH asks for {mechanism.upper()}" if mechanism else "none of these takes a password"
+        raise SignInRefused(f"the relay offers {offered} to sign in with, and {wanted}")
     password = settings.password.get_secret_value()
     try:
         match mechanism:

@@ -15,6 +15,7 @@ V = TypeVar("V")
 
 _SHARDS = 1024  # of one dict that would be too large to grow, or to sweep, without holding the loop
 _REQUEST_SECONDS = 24 * 3600.0
+_MOST_REQUESTS = 200_000
 
 
 class MemoryChallengeStore:
@@ -69,7 +70,7 @@ class MemoryMailStore:
     def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
         self._clock = clock
         self._settled = _Remembered[str, Mail](clock, seconds=remember_seconds, most=remember_count)
-        self._requests = _Remembered[tuple[str, str], _Request](clock, seconds=_REQUEST_SECONDS, most=remember_count)
+        self._requests = _Remembered[tuple[str, str], _Request](clock, seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
 
     def __repr__(self) -> str:
         return f"<MemoryMailStore {len(self._settled)} settled, {len(self._requests)} request ids>"
@@ -98,6 +99,10 @@ class MemoryMailStore:
         request = self._requests.get((mail.caller, mail.request_id)) if mail.request_id else None
         if request is not None:
             request.mail = mail
+
+    def forget_request(self, mail: Mail) -> None:
+        """The mail's request id may come again; see MailStore."""
+        self._requests.drop((mail.caller, mail.request_id))
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """The settled mail, if it is that caller's and still remembered."""
@@ -129,6 +134,9 @@ class _Remembered(Generic[K, V]):
         self._kept.move_to_end(key)
         while len(self._kept) > self._most or next(iter(self._kept.values()))[0] <= now:
             self._kept.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        self._kept.pop(key, None)
 
     def get(self, key: K) -> V | None:
         expires, value = self._kept.get(key, (0.0, None))

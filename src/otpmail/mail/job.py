@@ -1,0 +1,61 @@
+"""One accepted mail on its way, as the queue, the workers and the delivery pass it on."""
+
+import asyncio
+from typing import Self
+
+from otpmail.model import Envelope, Mail, Priority, RecipientResult
+
+
+class Job:
+    """One accepted mail on its way: what is to be sent, what the relay said so far, and who waits for the end.
+
+    `mail` is replaced as its state changes; `settled` gets the final one. `deadline` is on the loop's clock.
+    `promised` jobs are kept trying whether or not anybody waits. `losses` counts connections that ended under it;
+    `uncertain`: over one of them the relay may have taken it unheard.
+    """
+
+    __slots__ = (
+        *("callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
+        *("promised", "results", "retry", "settled", "taken_before", "uncertain", "watchers"),
+    )
+
+    def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
+        self.mail = mail
+        self.envelope = envelope
+        self.priority = priority
+        self.deadline = deadline
+        self.promised = promised
+        self.callers = 0
+        self.losses = 0
+        self.taken_before = False
+        self.uncertain = False
+        self.pending = envelope.recipients
+        self.results: dict[str, RecipientResult] = {}
+        self.settled: asyncio.Future[Mail] = asyncio.get_running_loop().create_future()
+        self.expiry: asyncio.TimerHandle | None = None
+        self.retry: asyncio.TimerHandle | None = None
+        self.watchers: list[asyncio.Queue[Mail]] = []
+
+    def __repr__(self) -> str:
+        return f"<Job {self.mail.id} {self.mail.state.name} {self.priority.name} {len(self.pending)} pending>"
+
+    @classmethod
+    def finished(cls, mail: Mail) -> Self:
+        """A job that has nothing left to do: what a repeated request finds."""
+        job = cls(mail, _NOTHING, Priority.NORMAL, 0.0, promised=False)
+        job.settled.set_result(mail)
+        return job
+
+    @property
+    def given_up(self) -> bool:
+        """Nobody waits for it and nobody was promised it."""
+        return not self.promised and self.callers == 0
+
+    def change(self, mail: Mail) -> None:
+        """Take the next state, and show it to whoever watches."""
+        self.mail = mail
+        for watcher in self.watchers:
+            watcher.put_nowait(mail)
+
+
+_NOTHING = Envelope("", (), b"")
