@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
@@ -110,6 +111,26 @@ async def test_health_by_the_command_line(dev: Service) -> None:
     address = dev.address
     await dev.stop()
     assert (await _otpmail("health", server=address)).code == 3
+
+
+async def test_health_with_a_wrong_port() -> None:
+    """`health` without --server reads HOST and PORT, and a wrong one is exit code 2 and a line that names it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "otpmail", "health"), env={**os.environ, "PORT": "abc"}, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert err.startswith(b"PORT: ")
+
+
+async def test_send_mails_is_not_there_yet(service: Service) -> None:
+    """SendMails is UNIMPLEMENTED in plain words, not in an exception's."""
+    call = service.mail.SendMails(iter([mail_pb2.SendMailsRequest()]))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(call))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "does not offer SendMails" in (caught.value.details() or "")
+    assert not service.logged("unforeseen")
 
 
 async def _list_services(service: Service) -> reflection_pb2.ServerReflectionResponse:

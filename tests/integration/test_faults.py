@@ -267,3 +267,69 @@ async def test_a_relay_that_hangs_up_after_signing_in(service: Service, relay: R
     relay.faults = Faults()
     assert (await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)).state == mail_pb2.Mail.QUEUED
     await relay.wait_for_mails(1)
+
+
+@pytest.mark.relay(final_reply="250 2.0.0 taken\r\n250 2.0.0 one too many", times=1)
+@pytest.mark.service(WORKERS=1)
+async def test_one_reply_too_many(service: Service, relay: Relay) -> None:
+    """A reply that nobody asked for ends the connection; it is never taken for the next mail's."""
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    relay.faults = Faults(refuse_data="554 5.7.1 not this one")
+    mail = await _send(service)
+    assert (mail.state, mail.recipients[0].code) == (mail_pb2.Mail.FAILED, 554)
+    assert relay.connections == 2
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(refuse_data="250 2.0.0 as you like", times=1)
+async def test_a_wrong_positive_reply(service: Service, relay: Relay) -> None:
+    """A positive reply that does not belong to its command settles nothing: the mail goes over another connection."""
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"}, cut_before_reply="RSET")
+async def test_a_relay_that_hangs_up_after_refusing(service: Service, relay: Relay) -> None:
+    """What the relay said about a mail stands, whatever becomes of the connection after that."""
+    mail = await _send(service)
+    assert (mail.state, mail.attempts, mail.recipients[0].code) == (mail_pb2.Mail.FAILED, 1, 550)
+    assert sum(command.line.startswith("MAIL") for command in relay.commands) == 1
+
+
+@pytest.mark.relay(security="tls", auth=("XOAUTH2",))
+@pytest.mark.service(EMAIL_AUTH=None, EMAIL_TOKEN_FILE=None, APP_PASSWORD="secret", wait=False)
+async def test_a_relay_that_takes_no_password(service: Service) -> None:
+    """A relay that offers nothing we have the means for is a relay that is away, not the end of the service."""
+    down = await service.wait_for_log("relay-down")
+    assert "XOAUTH2" in str(down["error"])
+    await service.wait_for_health(NOT_SERVING)
+
+
+@pytest.mark.service(WORKERS=2, EMAIL_RETRY_SECONDS=0.01)
+async def test_a_password_that_is_changed_meanwhile(service: Service, relay: Relay) -> None:
+    """Where a sign-in is refused after connections had been of use, one is tried and not one after the other."""
+    await relay.wait_for_open(2)
+    for _ in range(2):
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    relay.faults = Faults(refuse_auth="535 5.7.8 changed")
+    relay.cut_connections()
+    down = await service.wait_for_log("relay-down")
+    assert float(str(down["retry_after"])) >= 45 or "no connection is left" in str(down["error"])
+    assert relay.connections <= 4  # each worker may have dialled before the first answer came
+
+
+@pytest.mark.relay(silent_at="MAIL")
+@pytest.mark.service(WORKERS=1)
+async def test_a_retry_after_a_deadline(service: Service, relay: Relay) -> None:
+    """A call whose deadline passed before its mail left may be made again with the same request id: then it is sent."""
+    blocking = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+    await relay.wait_for_command("MAIL")
+    request = mail_pb2.SendMailRequest(to=[ADA], text="t", request_id="r-1")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await service.mail.SendMail(request, timeout=0.1)
+    relay.faults = Faults()
+    relay.cut_connections()
+    mail = (await service.mail.SendMail(request)).mail
+    assert mail.state == mail_pb2.Mail.RELAYED
+    assert mail.id != blocking.id
+    assert len(relay.mails) == 2

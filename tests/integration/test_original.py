@@ -121,3 +121,13 @@ async def test_a_refused_mail_is_an_error(service: Service) -> None:
         await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=ADA, subject="s", body="b"))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "554 5.7.1 not wanted" in (caught.value.details() or "")
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
+async def test_without_a_relay(service: Service) -> None:
+    """While the relay is away SendCode is FAILED with gRPC OK, and SendMail an error."""
+    await service.wait_for_log("relay-down")
+    assert (await _send(service)).status == mail_pb2.FAILED
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=ADA, subject="s", body="b"))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -44,6 +44,10 @@ async def _lines_of_failed_start(**settings: Any) -> list[str]:
         ({"OTP_KEYS": "k1:c2VjcmV0LXRoYXQtaXMtc2hvcnQ="}, "OTP_KEYS", "fewer than 32 bytes"),
         ({"OTP_LOCALE": "xx"}, "OTP_LOCALE", "'xx'"),
         ({"SECRETS_DIR": "missing"}, "SECRETS_DIR", "missing"),
+        ({"EMAIL_CA_FILE": __file__}, "EMAIL_CA_FILE", "PEM"),
+        ({"EMAIL_FROM_ALLOWED": "@shop.example, nobody"}, "EMAIL_FROM_ALLOWED", "'nobody'"),
+        ({"OTP_RESEND_SECONDS": "inf"}, "OTP_RESEND_SECONDS", "'inf'"),
+        ({"HOST": "unix:missing/s"}, "HOST", "unix:missing/s"),
     ],
 )
 async def test_a_wrong_setting(settings: dict[str, Any], name: str, shown: str) -> None:
@@ -75,6 +79,19 @@ async def test_two_services_do_not_share_a_port(certificates: Certificates, rela
         port = first.address.rpartition(":")[2]
         (line,) = await _lines_of_failed_start(**settings | {"PORT": port})
         assert line.startswith("PORT: ")
+
+
+async def test_two_services_do_not_share_a_unix_socket(
+    certificates: Certificates, relay: Relay, tmp_path: Path
+) -> None:
+    """Nor on one Unix socket, which the second would take over unseen; a socket left behind is no hindrance."""
+    settings = relay_settings(relay, certificates, tmp_path / "token") | {"HOST": f"unix:{tmp_path}/s"}
+    async with Service(**settings) as first:
+        (line,) = await _lines_of_failed_start(**settings)
+        assert line.startswith("HOST: ")
+        await first.kill()
+        async with Service(**settings) as second:
+            await second.wait_until_serving()
 
 
 async def test_settings_from_a_file_and_from_secrets(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
@@ -131,6 +148,18 @@ async def test_check(certificates: Certificates, relay: Relay, tmp_path: Path) -
         assert words in output
     assert "round trips for a mail to one recipient: 4" in output
     assert relay.mails == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("OTP_LOCALE", "xx"), ("EMAIL_CA_FILE", __file__), ("WORKERS", "0")])
+async def test_check_of_wrong_settings(name: str, value: str) -> None:
+    """`otpmail check` finds what `otpmail serve` would end over: exit code 2 and a line that names it."""
+    service = Service(command="check", **{name: value})
+    try:
+        code, output = await _check(service)
+    finally:
+        await service.close()
+    assert code == 2
+    assert output.startswith(f"{name}: ")
 
 
 async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:

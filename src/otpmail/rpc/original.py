@@ -21,11 +21,14 @@ class OriginalOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         self._codes = codes
 
     async def SendCode(self, request: mail_pb2.SendCodeRequest, context: Context) -> mail_pb2.SendCodeResponse:
-        """Issue a code and mail it; answers FAILED, with gRPC OK, when the relay did not take the mail.
+        """Issue a code and mail it; answers FAILED, with gRPC OK, when the relay did not take the mail or is away.
 
         The wait between two mails is not asked of these clients: theirs may call ten times at once, and always could.
         """
-        sent = await self._codes.send_code(CodeRequest(email=request.email, spaced=False))
+        try:
+            sent = await self._codes.send_code(CodeRequest(email=request.email, spaced=False))
+        except Unavailable:
+            return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         if sent.mail.state is not MailState.RELAYED:
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         return mail_pb2.SendCodeResponse(status=mail_pb2.SUCCESS, otpCode=sent.code)
