@@ -2,12 +2,21 @@
 
 import base64
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import Settings, is_loopback, parse_keys
+from otpmail.settings import (
+    MailSettings,
+    OtpSettings,
+    RelaySettings,
+    ServerSettings,
+    Settings,
+    is_loopback,
+    parse_keys,
+)
 
 KEY = base64.b64encode(b"hunter2-hunter2-hunter2-hunter2-").decode()
 
@@ -258,3 +267,13 @@ def test_allowed_senders_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loopback(host: str, loopback: bool) -> None:  # noqa: FBT001
     """Only what can't be reached from another machine."""
     assert is_loopback(host) is loopback
+
+
+def test_the_example_shows_every_setting() -> None:
+    """`.env.example` names each setting, once, as an assignment; those with a default are commented out with it."""
+    example = (Path(__file__).parents[1] / ".env.example").read_text("utf-8")
+    shown = re.findall(r"(?m)^#?([A-Z_]+)=(.*)$", example)
+    sections = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
+    variables = {variable for section in sections for variable in section.variables()}
+    assert {name for name, _ in shown} == variables | {"SECRETS_DIR", "OTPMAIL_SERVER", "TARGET"}
+    assert len(shown) == len({name for name, _ in shown})

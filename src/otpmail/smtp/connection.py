@@ -1,4 +1,4 @@
-"""One long-lived connection to a relay: aiosmtplib connects, does TLS and signs in; mails are sent here.
+"""One long-lived connection to a relay, open and signed in (`smtp.dial`): mails are sent here.
 
 A connection takes as many mails at once as its `window`; each answers with a future. A connection that is in doubt
 (a reply owed, a timeout, a cancelled send) is closed, never used again: a reply must not reach another mail.
@@ -13,17 +13,16 @@ from typing import Self
 import aiosmtplib
 from aiosmtplib.protocol import SMTPProtocol
 
-from otpmail.errors import ConnectFailed, ConnectionLost, SignInRefused
+from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.model import Envelope, RecipientResult
-from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.settings import RelaySettings
 from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.dial import dial, words
 from otpmail.smtp.replies import CLOSING, result
 
 Results = tuple[RecipientResult, ...]
 
 _QUIT_SECONDS = 2.0
-# Under TLS a plain password is as safe as a digest of it, and needs no shared secret in the clear on the other side.
-_PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
 
 
 class Connection:
@@ -64,27 +63,9 @@ class Connection:
 
         Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
         """
-        client = aiosmtplib.SMTP(
-            hostname=settings.host,
-            port=settings.port,
-            use_tls=settings.security == "tls",
-            start_tls=False,  # done below, where its absence is an error of ours
-            tls_context=tls,
-            timeout=settings.timeout,
-            local_hostname=settings.helo,
-        )
+        client = await dial(settings, tls)
         try:
-            await client.connect()
-            await client.ehlo()
-            if settings.security == "starttls":
-                await _start_tls(client, tls, settings.host)
-            if settings.user:
-                await _sign_in(client, settings)
             return cls(client, settings, lifetime=lifetime)
-        # ValueError: a host name that is none, a token file that is no text.
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            client.close()
-            raise _connect_error(error) from error
         except BaseException:
             client.close()
             raise
@@ -218,7 +199,7 @@ class Connection:
         return reply.code, reply.message
 
     def _fail(self, error: Exception, *, uncertain: bool) -> ConnectionLost:
-        cause = _words(error)
+        cause = words(error)
         self._lost(cause)
         return ConnectionLost(cause, uncertain=uncertain)
 
@@ -248,13 +229,13 @@ class _Watch(asyncio.Protocol):
         self._owed += 1
 
     def data_received(self, data: bytes) -> None:
+        """Count the replies in `data`, and pass it on."""
         *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            if line[3:4] != b"-":  # the last, or only, line of a reply (RFC 5321, 4.2.1)
-                self._owed -= 1
-            if self._owed < 0:
-                self._lost(f"the relay said unasked: {line.decode('utf-8', 'replace').strip()[:200]}")
-                break
+        # The last, or only, line of a reply has no dash behind its code (RFC 5321, 4.2.1).
+        self._owed -= sum(line[3:4] != b"-" for line in lines)
+        if self._owed < 0 or (self._owed == 0 and self._line):
+            said = (lines[-1:] or [self._line])[0].decode("utf-8", "replace").strip()
+            self._lost(f"the relay said unasked: {said[:200]}")
         self._inner.data_received(data)
 
     def pause_writing(self) -> None:
@@ -278,47 +259,3 @@ def stuff(content: bytes) -> bytes:
     if stuffed.startswith(b"."):
         stuffed = b"." + stuffed
     return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n.\r\n")
-
-
-async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) -> None:
-    if not client.supports_extension("starttls"):
-        raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
-    await client.starttls(server_hostname=host, tls_context=tls)
-    await client.ehlo()  # what was said before TLS counts for nothing (RFC 3207, 4.2)
-
-
-async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
-    announced = client.server_auth_methods
-    mechanism = settings.auth or next((name for name in _PREFERENCE if name in announced), None)
-    if mechanism not in announced:
-        offered = ", ".join(announced).upper() or "nothing"
-        wanted = f"EMAIL_AUTH asks for {mechanism.upper()}" if mechanism else "none of these takes a password"
-        raise SignInRefused(f"the relay offers {offered} to sign in with, and {wanted}")
-    password = settings.password.get_secret_value()
-    try:
-        match mechanism:
-            case "xoauth2":
-                assert settings.token_file is not None
-                token = await asyncio.to_thread(settings.token_file.read_text)
-                await client.auth_xoauth2(settings.user, token.strip())
-            case "cram-md5":
-                await client.auth_crammd5(settings.user, password)
-            case "plain":
-                await client.auth_plain(settings.user, password)
-            case "login":
-                await client.auth_login(settings.user, password)
-    except aiosmtplib.SMTPAuthenticationError as error:
-        if error.code == CLOSING or 400 <= error.code < 500:
-            raise ConnectFailed(f"signing in failed for now: {_words(error)}") from error
-        raise SignInRefused(f"the relay refused to sign {settings.user} in: {_words(error)}") from error
-
-
-def _connect_error(error: Exception) -> ConnectFailed:
-    return error if isinstance(error, ConnectFailed) else ConnectFailed(_words(error))
-
-
-def _words(error: Exception) -> str:
-    """An error as a person reads it, in one line."""
-    if isinstance(error, aiosmtplib.SMTPResponseException):
-        return f"{error.code} {error.message}".replace("\n", " ")
-    return str(error).replace("\n", " ") or type(error).__name__

@@ -31,6 +31,7 @@ class _Backoff:
         self._random = random
 
     def failed(self, now: float, *, first: float, most: float) -> None:
+        """Note a failure: the wait is `first`, twice as long each time, at most `most`, in seconds."""
         if self.failures and now < self.next_try:
             return
         delay = min(most, first * 2 ** min(self.failures, 16))

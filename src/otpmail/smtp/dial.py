@@ -1,0 +1,85 @@
+"""From a host name to a connection that is open, secured and signed in: all of it aiosmtplib's work, on our terms."""
+
+import asyncio
+import ssl
+
+import aiosmtplib
+
+from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.smtp.replies import CLOSING
+
+# Under TLS a plain password is as safe as a digest of it, and needs no shared secret in the clear on the other side.
+_PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
+
+# ValueError: a host name that is none, a token file that is no text.
+_FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
+
+
+async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> aiosmtplib.SMTP:
+    """Connect, secure and sign in.
+
+    Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
+    """
+    client = aiosmtplib.SMTP(
+        hostname=settings.host,
+        port=settings.port,
+        use_tls=settings.security == "tls",
+        start_tls=False,  # done below, where its absence is an error of ours
+        tls_context=tls,
+        timeout=settings.timeout,
+        local_hostname=settings.helo,
+    )
+    try:
+        await client.connect()
+        await client.ehlo()
+        if settings.security == "starttls":
+            await _start_tls(client, tls, settings.host)
+        if settings.user:
+            await _sign_in(client, settings)
+    except BaseException as error:
+        client.close()
+        if isinstance(error, ConnectFailed) or not isinstance(error, _FAILURES):
+            raise
+        raise ConnectFailed(words(error)) from error
+    return client
+
+
+async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) -> None:
+    if not client.supports_extension("starttls"):
+        raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
+    await client.starttls(server_hostname=host, tls_context=tls)
+    await client.ehlo()  # what was said before TLS counts for nothing (RFC 3207, 4.2)
+
+
+async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
+    announced = client.server_auth_methods
+    mechanism = settings.auth or next((name for name in _PREFERENCE if name in announced), None)
+    if mechanism not in announced:
+        offered = ", ".join(announced).upper() or "nothing"
+        wanted = f"EMAIL_AUTH asks for {mechanism.upper()}" if mechanism else "none of these takes a password"
+        raise SignInRefused(f"the relay offers {offered} to sign in with, and {wanted}")
+    password = settings.password.get_secret_value()
+    try:
+        match mechanism:
+            case "xoauth2":
+                assert settings.token_file is not None
+                token = await asyncio.to_thread(settings.token_file.read_text)
+                await client.auth_xoauth2(settings.user, token.strip())
+            case "cram-md5":
+                await client.auth_crammd5(settings.user, password)
+            case "plain":
+                await client.auth_plain(settings.user, password)
+            case "login":
+                await client.auth_login(settings.user, password)
+    except aiosmtplib.SMTPAuthenticationError as error:
+        if error.code == CLOSING or 400 <= error.code < 500:
+            raise ConnectFailed(f"signing in failed for now: {words(error)}") from error
+        raise SignInRefused(f"the relay refused to sign {settings.user} in: {words(error)}") from error
+
+
+def words(error: Exception) -> str:
+    """An error as a person reads it, in one line."""
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return f"{error.code} {error.message}".replace("\n", " ")
+    return str(error).replace("\n", " ") or type(error).__name__
