@@ -356,5 +356,6 @@ def _with_sender(mail: MailSettings, relay: RelaySettings) -> MailSettings:
     try:
         parse_mailbox(relay.user, "EMAIL")
     except InvalidArgument:
-        raise SettingsError("EMAIL_FROM: is needed, since EMAIL is not a mailbox address to send from") from None
+        why = "is not a mailbox address to send from" if relay.user else "is not set either"
+        raise SettingsError(f"EMAIL_FROM: is needed, since EMAIL {why}") from None
     return mail.model_copy(update={"email_from": relay.user})
