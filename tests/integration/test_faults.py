@@ -333,3 +333,10 @@ async def test_a_retry_after_a_deadline(service: Service, relay: Relay) -> None:
     assert mail.state == mail_pb2.Mail.RELAYED
     assert mail.id != blocking.id
     assert len(relay.mails) == 2
+
+
+@pytest.mark.relay(refuse_data="354 go ahead\r\n250 2.0.0 one too many", times=1)
+async def test_one_reply_too_many_in_a_transaction(service: Service, relay: Relay) -> None:
+    """A stray reply behind DATA's is not taken for the content's: the mail goes whole over another connection."""
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert len(relay.mails) == 1

@@ -91,6 +91,7 @@ class MailService:
         message_id = f"<{mail_id}@{sender.domain}>"
         envelope = await self._compose(checked, message_id, now)
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
+        self.refuse_if_hopeless(order.wait_for)  # others may have come while this one was being written
         raced = await self._store.add(mail, order.fingerprint)
         if raced is not None:
             return self._delivery.find(raced.id) or Job.finished(raced)

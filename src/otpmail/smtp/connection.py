@@ -168,6 +168,8 @@ class Connection:
 
         Raises ConnectionLost, certain: whatever else is answered, the mail was not taken.
         """
+        if self.lost_cause:  # a stray reply has been seen: the next one read could be that
+            raise ConnectionLost(self.lost_cause)
         self._watch.expect_reply()
         try:
             reply = await self._client.execute_command(line)
@@ -178,8 +180,8 @@ class Connection:
     async def _content(self, content: bytes) -> tuple[int, str]:
         """Send the content, dot-stuffed (RFC 5321, 4.5.2), and read its final reply."""
         protocol = self._client.protocol
-        if protocol is None:
-            raise self._fail(ConnectionError("connection lost"), uncertain=False)
+        if protocol is None or self.lost_cause:
+            raise self._fail(ConnectionError(self.lost_cause or "connection lost"), uncertain=False)
         self._watch.expect_reply()
         try:
             protocol.write(stuff(content))
