@@ -37,7 +37,7 @@ class MailStore(Protocol):
         """Note the final state of a mail. A durable store may write it a little later, together with others."""
 
     def forget_request(self, mail: Mail) -> None:
-        """The mail was taken back before it left: its request id may come again, and mean a new mail."""
+        """Nothing was decided of the mail but that time ran out: its request id may come again, and mean a new mail."""
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """The settled mail of that caller and id, if it is still remembered."""
