@@ -1,18 +1,19 @@
 """Every error the service raises on purpose. What a caller sees of them is decided in one place, `rpc.status`.
 
 OtpmailError
-├── InvalidArgument (ValueError)         a request's field is not what it may be
-├── NotFound (LookupError)               no such mail, or not this caller's
-├── PermissionDenied (PermissionError)   this caller may not do that
-├── FailedPrecondition                   too late, or too early, for what was asked
-├── LimitExceeded                        a budget is spent; says when to come back
-│   └── QueueFull                        as many mails as QUEUE_SIZE are waiting
-├── Unavailable                          nothing to send through; says when to try again
-├── SettingsError (ValueError)           a setting is not what it may be; names it
-└── RelayError
-├── ConnectFailed (ConnectionError)  no usable connection came about
-│   └── SignInRefused                the relay does not take our credentials
-└── ConnectionLost (ConnectionError) it ended under a mail; says whether the relay may have taken it
+├── CallerError                              what a caller is told
+│   ├── InvalidArgument (ValueError)         a request's field is not what it may be
+│   ├── NotFound (LookupError)               no such mail, or not this caller's
+│   ├── PermissionDenied (PermissionError)   this caller may not do that
+│   ├── FailedPrecondition                   too late, or too early, for what was asked
+│   ├── LimitExceeded                        a budget is spent; says when to come back
+│   │   └── QueueFull                        as many mails as QUEUE_SIZE are waiting
+│   └── Unavailable                          nothing to send through; says when to try again
+├── SettingsError (ValueError)               a setting is not what it may be; names it
+└── RelayError                               the relay, or the way to it, did not do what was asked
+    ├── ConnectFailed (ConnectionError)      no usable connection came about
+    │   └── SignInRefused                    the relay does not take our credentials
+    └── ConnectionLost (ConnectionError)     it ended under a mail; says whether the relay may have taken it
 """
 
 
