@@ -43,6 +43,66 @@ async def test_what_comes_back_goes_first() -> None:
     assert _names(queue) == "uab"
 
 
+async def test_several_come_back_in_their_order() -> None:
+    """What was written on a connection that went away goes again as it was, each at the front of its own lane."""
+    queue = MailQueue()
+    queue.put_nowait(_job("z"))
+    queue.put_nowait(_job("v", Priority.URGENT))
+    queue.put_back(_job("a"), _job("u", Priority.URGENT), _job("b"))
+    assert _names(queue) == "uvabz"
+
+
+async def test_several_that_come_back_wake_several() -> None:
+    """No worker sleeps on while a job is there for it."""
+    queue = MailQueue()
+    waiting = [asyncio.create_task(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    queue.put_back(*(jobs := [_job("a"), _job("b")]))
+    assert await asyncio.gather(*waiting) == jobs
+
+
+async def test_a_job_that_settles_leaves_its_lane() -> None:
+    """Wherever it stands; the counts are right at once, and taking out what is not in changes nothing."""
+    queue = MailQueue()
+    jobs = [_job(name) for name in "abc"]
+    for job in jobs:
+        queue.put_nowait(job)
+    for _ in range(2):
+        queue.discard(jobs[1])
+        assert queue.qsize() == 2
+    queue.discard(_job("d"))
+    assert _names(queue) == "ac"
+    queue.put_nowait(jobs[1])
+    queue.discard(jobs[1])
+    assert queue.empty()
+
+
+class Compared(Job):
+    """A job that counts how often it is compared with another one."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return self is other
+
+    __hash__ = Job.__hash__
+
+
+async def test_settling_looks_at_no_other_job() -> None:
+    """With thousands of mails waiting, one that settles costs what it costs with none, in its lane or not."""
+    queue = MailQueue()
+    waiting = [Compared(_job("a").mail, _job("a").envelope, Priority.NORMAL, 1.0, promised=False) for _ in range(1000)]
+    for job in waiting:
+        queue.put_nowait(job)
+    taken = queue.get_nowait()
+    Compared.times = 0
+    queue.discard(taken)
+    queue.discard(waiting[-1])
+    assert queue.qsize() == 998
+    assert Compared.times < 10
+
+
 async def test_coming_back_is_for_once() -> None:
     """A job that was put back and is later queued again by the retry schedule stands at the end."""
     queue = MailQueue()

@@ -16,7 +16,7 @@ class Job:
 
     __slots__ = (
         *("callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
-        *("promised", "results", "retry", "settled", "taken_before", "uncertain", "watchers"),
+        *("promised", "results", "retry", "settled", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
@@ -27,7 +27,6 @@ class Job:
         self.promised = promised
         self.callers = 0
         self.losses = 0
-        self.taken_before = False
         self.uncertain = False
         self.pending = envelope.recipients
         self.results: dict[str, RecipientResult] = {}
