@@ -338,6 +338,50 @@ async def test_an_uncertain_loss_is_sent_again_as_the_same_mail() -> None:
     assert desk.settled(job).attempts == 2
 
 
+@pytest.mark.parametrize(
+    ("second", "state"),
+    [(250, MailState.RELAYED), (550, MailState.UNCERTAIN), (451, MailState.UNCERTAIN), (421, MailState.UNCERTAIN)],
+)
+async def test_only_a_yes_ends_uncertainty(second: int, state: MailState) -> None:
+    """What the relay says against the second copy says nothing of the first: it may have arrived."""
+    desk = Desk()
+    job = desk.submit(ttl=100)
+    desk.take(job)
+    desk.delivery.lost(job, UNCERTAIN)
+    desk.take(job)
+    desk.answer(job, ada=second)
+    desk.clock.advance(100)
+    mail = desk.settled(job)
+    assert mail.state is state
+    assert mail.recipients[0].code == second
+    assert desk.store.forgotten == []
+
+
+async def test_uncertainty_is_each_recipients_own() -> None:
+    """Who was refused before the loss was not in doubt, and who is taken after it no longer is: PARTIAL."""
+    desk = Desk()
+    job = desk.submit("ada@x.org", "bob@x.org")
+    desk.take(job)
+    desk.answer(job, ada=550, bob=451)
+    desk.clock.advance(retry.SCHEDULE[0])
+    desk.take(job)
+    desk.delivery.lost(job, UNCERTAIN)
+    desk.take(job)
+    desk.answer(job, bob=250)
+    assert desk.settled(job).state is MailState.PARTIAL
+
+
+async def test_one_recipient_in_doubt_makes_the_mail_uncertain() -> None:
+    """Of two that may have got the mail, one is taken again and one refused: the latter may have it all the same."""
+    desk = Desk()
+    job = desk.submit("ada@x.org", "bob@x.org")
+    desk.take(job)
+    desk.delivery.lost(job, UNCERTAIN)
+    desk.take(job)
+    desk.answer(job, ada=250, bob=550)
+    assert desk.settled(job).state is MailState.UNCERTAIN
+
+
 @pytest.mark.parametrize(("error", "final"), [(CERTAIN, False), (UNCERTAIN, True)])
 async def test_uncertain_settles_where_a_second_copy_is_not_wanted(error: ConnectionLost, final: bool) -> None:  # noqa: FBT001
     """With EMAIL_ON_UNCERTAIN=fail a mail that may have left is not sent again; one that has not, is."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from otpmail.address import parse_address
-from otpmail.errors import InvalidArgument, LimitExceeded, QueueFull, Unavailable
+from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.delivery import Delivery
 from otpmail.mail.draft import Draft
@@ -275,6 +275,37 @@ async def test_the_relays_refusal_voids_the_code(desk: Desk) -> None:
     assert sent.mail.state is MailState.FAILED
     assert await desk.check(sent.code) is CheckResult.NO_LIVE_CODE
     assert (await desk.send()).code != sent.code
+
+
+async def test_a_code_that_may_have_arrived_is_not_voided(desk: Desk) -> None:
+    """The first copy's answer was lost, the second is refused: the code stays good, and so does the wait."""
+    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
+    job = await desk.queue.get()
+    assert desk.delivery.begin(job)
+    desk.delivery.lost(job, ConnectionLost("gone", uncertain=True))
+    desk.settle(550)
+    sent = await call
+    assert sent.mail.state is MailState.UNCERTAIN
+    await asyncio.gather(*desk.codes._follow_ups)
+    with pytest.raises(LimitExceeded):
+        await desk.send()
+    assert await desk.check(sent.code) is CheckResult.VALID
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_stop_keeps_what_may_have_arrived(desk: Desk, begun: bool) -> None:  # noqa: FBT001
+    """Given up at the end of a stop, a mail that is with the relay keeps its wait; one that is not gives it back."""
+    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
+    job = await desk.queue.get()
+    if begun:
+        assert desk.delivery.begin(job)
+    desk.delivery.abandon()
+    with pytest.raises(Unavailable):
+        await call
+    await asyncio.gather(*desk.codes._follow_ups)
+    (standing,) = [standing for shard in desk.challenges._shards for standing in shard.values()]
+    assert standing.challenge is not None
+    assert (standing.next_send > desk.now) is begun
 
 
 async def test_a_mail_that_never_left_is_not_waited_for(desk: Desk) -> None:

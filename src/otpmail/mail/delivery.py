@@ -78,8 +78,8 @@ class Delivery:
         job.results.update((result.address, result) for result in results)
         job.pending = tuple(r.address for r in results if not r.accepted and not r.refused)
         self._attempted(job)
-        if not job.pending:
-            job.uncertain = False  # the relay's last word is known for everybody
+        # A refusal now says nothing of the copy that may have been taken before: only a yes does.
+        job.uncertain.difference_update(result.address for result in results if result.accepted)
         if not job.pending or job.given_up:
             self._settle(job, MailState.FAILED)
             return
@@ -92,7 +92,7 @@ class Delivery:
             return
         job.losses += 1
         if error.uncertain:
-            job.uncertain = True
+            job.uncertain.update(job.pending)
             self._attempted(job)
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
@@ -130,7 +130,7 @@ class Delivery:
                 job.settled.set_exception(Unavailable(_STOPPED))
                 job.settled.exception()  # there may be nobody who asks
             if job.mail.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
-                job.uncertain = True
+                job.uncertain.update(job.pending)
             self._settle(job, MailState.FAILED)
         return len(left)
 

@@ -11,7 +11,7 @@ class Job:
 
     `mail` is replaced as its state changes; `settled` gets the final one. `deadline` is on the loop's clock.
     `promised` jobs are kept trying whether or not anybody waits. `losses` counts connections that ended under it;
-    `uncertain`: over one of them the relay may have taken it unheard.
+    `uncertain` are the recipients for whom the relay may have taken it then, unheard.
     """
 
     __slots__ = (
@@ -27,7 +27,7 @@ class Job:
         self.promised = promised
         self.callers = 0
         self.losses = 0
-        self.uncertain = False
+        self.uncertain: set[str] = set()
         self.pending = envelope.recipients
         self.results: dict[str, RecipientResult] = {}
         self.settled: asyncio.Future[Mail] = asyncio.get_running_loop().create_future()

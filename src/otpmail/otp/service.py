@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import partial
 from time import time
 
 from otpmail.address import Address, parse_address, refuse_control_characters
@@ -163,7 +162,7 @@ class OtpService:
                     "variables", f"make the mail's {error.field} one that {error.description}"
                 ) from None
             raise
-        job.settled.add_done_callback(partial(self._mail_settled, key, challenge.id, next_send))
+        job.settled.add_done_callback(lambda _: self._mail_settled(key, challenge.id, next_send, job))
         return job
 
     def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
@@ -204,12 +203,14 @@ class OtpService:
             issued = replace(issued, next_send_time=mail.settle_time)
         return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
 
-    def _mail_settled(self, key: bytes, challenge_id: bytes, next_send: float, settled: asyncio.Future[Mail]) -> None:
-        """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once."""
-        stopped = settled.exception() is not None
-        if not stopped and settled.result().state not in _NOT_SENT:
+    def _mail_settled(self, key: bytes, challenge_id: bytes, next_send: float, job: Job) -> None:
+        """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once.
+
+        Neither holds where the relay may have taken the mail: the code may be in somebody's hands, and stays good.
+        """
+        if job.mail.state not in _NOT_SENT:
             return
-        refused = not stopped and any(result.refused for result in settled.result().recipients)
+        refused = any(result.refused for result in job.mail.recipients)
         rule = self._policy.refuse if refused else self._policy.unsend
         task = asyncio.create_task(self._store.update(key, lambda standing: rule(standing, challenge_id, next_send)))
         self._follow_ups.add(task)

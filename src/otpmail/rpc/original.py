@@ -77,6 +77,6 @@ def _failure(mail: Mail) -> CallerError:
     """Why the mail did not leave. Only a refusal for good is worth no second try by the caller."""
     result = mail.recipients[0]
     said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
-    if result.refused:
+    if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
         return FailedPrecondition(f"the relay refused the mail: {said}")
     return Unavailable(f"the mail could not be sent ({mail.state.name.lower()}): {said or 'the relay gave no answer'}")
