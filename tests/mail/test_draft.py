@@ -1,6 +1,10 @@
 """Drafts: every field has its limits, and no value can add a header or a recipient."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,6 +112,32 @@ def test_own_headers_are_those_that_matter() -> None:
 def test_what_is_good_is_taken_as_it_is(draft: Draft) -> None:
     """Limits are inclusive, text is any text, and checking changes nothing."""
     assert _check(draft).draft is draft
+
+
+def _lines_run(act: Callable[[], object]) -> int:
+    """How many lines of Python `act` runs through: what it costs, whatever the machine."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("character", ["\n", "\t", "a", "\u2028", "你"])
+def test_what_a_body_may_hold_is_not_walked_through(character: str) -> None:
+    """A body of nothing but line ends is checked as fast as any other: in one search, not a step for each."""
+    limits = Limits(size=100_000, recipients=5)
+    draft = replace(GOOD, text=character * 100_000)
+    assert _lines_run(lambda: check(draft, sender=SENDER, limits=limits)) < 1000
 
 
 def test_each_recipient_is_mailed_once() -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from otpmail.address import Address, parse_mailbox, refuse_control_characters
+from otpmail.address import Address, control_characters, parse_mailbox, refuse_control_characters
 from otpmail.errors import InvalidArgument
 
 MAX_SUBJECT = 998  # RFC 5322, 2.1.1
@@ -17,6 +17,8 @@ MAX_FILENAME = 255
 _HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")  # RFC 6838, 4.2
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,128}")
+_NOT_IN_A_VALUE = control_characters(but="\t")
+_NOT_IN_A_BODY = control_characters(but="\t\r\n\f\x85\u2028\u2029")
 
 # Written by the service, or by the relays on the way, or able to say who else a mail goes to. "Auto-Submitted" is not
 # among them: a caller may say that its mail is automatic.
@@ -101,7 +103,7 @@ def check(draft: Draft, *, sender: Address, limits: Limits) -> CheckedDraft:
     reply_to = parse_mailbox(draft.reply_to, "reply_to") if draft.reply_to else None
     if len(draft.subject) > MAX_SUBJECT:
         raise InvalidArgument("subject", f"is longer than {MAX_SUBJECT} characters")
-    refuse_control_characters(draft.subject, "subject", allowed="\t")
+    refuse_control_characters(draft.subject, "subject", _NOT_IN_A_VALUE)
     _check_body(draft.text, "text", limits)
     _check_body(draft.html, "html", limits)
     _check_headers(draft.headers)
@@ -118,7 +120,7 @@ def _mailboxes(texts: tuple[str, ...], name: str, limits: Limits) -> tuple[Addre
 def _check_body(body: str, name: str, limits: Limits) -> None:
     if len(body) > limits.size:
         raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
-    refuse_control_characters(body, name, allowed="\t\r\n\f\x85\u2028\u2029")
+    refuse_control_characters(body, name, _NOT_IN_A_BODY)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -132,7 +134,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise InvalidArgument(where, "is written by the service itself")
         if len(value) > MAX_HEADER_VALUE:
             raise InvalidArgument(where, f"is longer than {MAX_HEADER_VALUE} characters")
-        refuse_control_characters(value, where, allowed="\t")
+        refuse_control_characters(value, where, _NOT_IN_A_VALUE)
 
 
 def _check_attachments(attachments: tuple[Attachment, ...], limits: Limits) -> None:
