@@ -18,6 +18,7 @@ from otpmail.mail.queue import MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
 
 DAY = 86_400.0
+NOW = 1_700_000_000.0
 EventT = TypeVar("EventT", bound=Event)
 
 
@@ -102,7 +103,7 @@ class Desk:
         self.queue = MailQueue()
         self.store = Store()
         self.events: list[Event] = []
-        self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5, **options)
+        self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5, now=lambda: NOW, **options)
         self.delivery._loop = self.clock  # type: ignore[assignment]
         self._numbers = itertools.count(1)
 
@@ -137,7 +138,7 @@ class Desk:
         """The mail, once it has settled; in one way, everywhere."""
         mail = job.settled.result()
         assert mail.state.final
-        assert mail.settle_time is not None
+        assert mail.settle_time == NOW
         assert self.store.settled.count(mail) == 1
         assert [event.mail for event in self.told(MailSettled) if event.mail.id == mail.id] == [mail]
         assert self.delivery.find(mail.id) is None

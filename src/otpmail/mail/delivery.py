@@ -21,7 +21,7 @@ _STOPPED = "the service stopped before the mail could be sent"
 
 
 class Delivery:
-    """The mails that have not settled, by id, and the rules by which they do."""
+    """The mails that have not settled, by id, and the rules by which they do. `now` is seconds since the epoch."""
 
     def __init__(
         self,
@@ -31,12 +31,14 @@ class Delivery:
         *,
         random: Callable[[], float],
         on_uncertain: Literal["retry", "fail"] = "retry",
+        now: Callable[[], float] = time,
     ) -> None:
         self._queue = queue
         self._store = store
         self._observer = observer
         self._random = random
         self._on_uncertain = on_uncertain
+        self._now = now
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
         self._empty = asyncio.Event()
@@ -173,7 +175,7 @@ class Delivery:
                 timer.cancel()
         self._queue.discard(job)
         job.envelope = job.envelope.without_content()
-        job.change(replace(job.mail, state=state, recipients=recipients, settle_time=time()))
+        job.change(replace(job.mail, state=state, recipients=recipients, settle_time=self._now()))
         self._jobs.pop(job.mail.id, None)
         self._store.settle(job.mail)
         if not (accepted or job.uncertain or taken_back or any(result.refused for result in recipients)):

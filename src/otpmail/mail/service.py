@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from time import time
@@ -52,13 +52,22 @@ class Order:
 
 
 class MailService:
-    """Accepts mails and answers for them until an hour after they settled."""
+    """Accepts mails and answers for them until an hour after they settled. `now` is seconds since the epoch."""
 
-    def __init__(self, settings: MailSettings, delivery: Delivery, store: MailStore, relay: RelayState) -> None:
+    def __init__(
+        self,
+        settings: MailSettings,
+        delivery: Delivery,
+        store: MailStore,
+        relay: RelayState,
+        *,
+        now: Callable[[], float] = time,
+    ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._store = store
         self._relay = relay
+        self._now = now
         self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
 
@@ -86,7 +95,7 @@ class MailService:
         sender = self._permitted_sender(order.draft.from_)
         checked = check(order.draft, sender=sender, limits=self._limits)
         lifetime = self._lifetime(order)
-        now = time()
+        now = self._now()
         mail_id = secrets.token_hex(16)
         message_id = f"<{mail_id}@{sender.domain}>"
         envelope = await self._compose(checked, message_id, now)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import time
@@ -77,16 +77,24 @@ class Check:
 
 
 class OtpService:
-    """Issues codes by mail and checks them."""
+    """Issues codes by mail and checks them. `now` is seconds since the epoch; the store has a clock of its own."""
 
     def __init__(
-        self, settings: OtpSettings, store: ChallengeStore, mails: MailService, templates: Templates, observer: Observer
+        self,
+        settings: OtpSettings,
+        store: ChallengeStore,
+        mails: MailService,
+        templates: Templates,
+        observer: Observer,
+        *,
+        now: Callable[[], float] = time,
     ) -> None:
         self._settings = settings
         self._store = store
         self._mails = mails
         self._templates = templates
         self._observer = observer
+        self._now = now
         self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
         self._policy = Policy(
             settings.lifespan_seconds, settings.attempts, settings.failures_per_hour, settings.resend_seconds
@@ -127,7 +135,7 @@ class OtpService:
         matches = self._codes.matches(attempt.challenge, codes.normalize(code))
         check = Check(CheckResult.NO_LIVE_CODE)
         if attempt.exhausted:
-            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=time() + attempt.retry - now)
+            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=self._now() + attempt.retry - now)
         elif attempt.challenge is not None and not matches:
             check = Check(CheckResult.WRONG_CODE, attempt.attempts_left)
         elif attempt.challenge is not None:
@@ -176,7 +184,7 @@ class OtpService:
             "email": address.spec,
         }
         mail = self._templates.render(request.locale, values)
-        at = time()
+        at = self._now()
         return Order(
             draft=Draft(
                 to=(address.spec,),
