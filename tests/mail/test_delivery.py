@@ -489,6 +489,18 @@ async def test_abandoning_tells_whoever_waits() -> None:
     await desk.delivery.drained()
 
 
+async def test_nothing_is_taken_on_after_the_rest_was_abandoned() -> None:
+    """A mail that comes when all others have been given up is refused: nobody would send it, or say how it ended."""
+    desk = Desk()
+    desk.delivery.abandon()
+    with pytest.raises(Unavailable):
+        desk.submit()
+    assert len(desk.delivery) == 0
+    assert desk.queue.empty()
+    assert desk.events == []
+    await desk.delivery.drained()
+
+
 _LATE: list[Callable[[Desk, Job], None]] = [
     lambda desk, job: desk.answer(job),
     lambda desk, job: desk.answer(job, ada=451),

@@ -39,6 +39,7 @@ class Delivery:
         self._random = random
         self._on_uncertain = on_uncertain
         self._now = now
+        self._closed = False
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
         self._empty = asyncio.Event()
@@ -56,7 +57,9 @@ class Delivery:
         return self._jobs.get(mail_id)
 
     def submit(self, job: Job) -> None:
-        """Take a job on: from now on it settles, whatever happens."""
+        """Take a job on: from now on it settles, whatever happens. Raises Unavailable once the rest was abandoned."""
+        if self._closed:  # a large one may still have been in the writing
+            raise Unavailable(_STOPPED)
         self._jobs[job.mail.id] = job
         self._empty.clear()
         job.expiry = self._loop.call_at(job.deadline, self._expire, job)
@@ -123,7 +126,11 @@ class Delivery:
         await self._empty.wait()
 
     def abandon(self) -> int:
-        """Settle what is left as failed, and tell whoever waits that the service is going; returns how many."""
+        """Settle what is left as failed, tell whoever waits that the service is going, and take nothing on any more.
+
+        Returns how many were left.
+        """
+        self._closed = True
         left = list(self._jobs.values())
         for job in left:
             for address in job.pending:

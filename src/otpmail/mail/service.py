@@ -11,7 +11,7 @@ from typing import Protocol
 from otpmail.address import Address, parse_mailbox
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
 from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import CheckedDraft, Draft, Limits, check
+from otpmail.mail.draft import Draft, Limits, check
 from otpmail.mail.job import Job
 from otpmail.mail.message import compose
 from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
@@ -86,19 +86,21 @@ class MailService:
         """Check a mail and take it on; from then on it settles.
 
         Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable when the caller would wait for a relay that
-        is known to be away; nothing was accepted then. A repeated request id returns the job it was first given.
+        is known to be away, or the service stops; nothing was accepted then. A repeated request id returns the job it
+        was first given.
         """
         earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
         if earlier is not None:
             return earlier
         self.refuse_if_hopeless(order.wait_for)
         sender = self._permitted_sender(order.draft.from_)
-        checked = check(order.draft, sender=sender, limits=self._limits)
         lifetime = self._lifetime(order)
         now = self._now()
         mail_id = secrets.token_hex(16)
         message_id = f"<{mail_id}@{sender.domain}>"
-        envelope = await self._compose(checked, message_id, now)
+        write = partial(self._write, order.draft, sender, message_id, now)
+        # A large mail takes tenths of a second, for which nobody's code is to wait.
+        envelope = await asyncio.to_thread(write) if order.draft.size > _LARGE else write()
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
         self.refuse_if_hopeless(order.wait_for)  # others may have come while this one was being written
         raced = await self._store.add(mail, order.fingerprint)
@@ -106,7 +108,11 @@ class MailService:
             return self._delivery.find(raced.id) or Job.finished(raced)
         deadline = asyncio.get_running_loop().time() + lifetime
         job = Job(mail, envelope, order.priority, deadline, promised=order.wait_for is WaitFor.QUEUE)
-        self._delivery.submit(job)
+        try:
+            self._delivery.submit(job)
+        except Unavailable:
+            self._store.forget_request(mail)
+            raise
         return job
 
     async def earlier(self, caller: str, request_id: str, fingerprint: bytes) -> Job | None:
@@ -174,10 +180,10 @@ class MailService:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
 
-    async def _compose(self, checked: CheckedDraft, message_id: str, now: float) -> Envelope:
-        write = partial(compose, checked, message_id=message_id, now=now, limits=self._limits)
-        # A large mail takes tenths of a second, for which nobody's code is to wait.
-        return await asyncio.to_thread(write) if checked.draft.size > _LARGE else write()
+    def _write(self, draft: Draft, sender: Address, message_id: str, now: float) -> Envelope:
+        """Check and compose: pure, so that a thread can do it."""
+        checked = check(draft, sender=sender, limits=self._limits)
+        return compose(checked, message_id=message_id, now=now, limits=self._limits)
 
     def _lifetime(self, order: Order) -> float:
         if order.ttl is None:
