@@ -1,7 +1,6 @@
-"""The settings, and the only reader of the environment.
+"""Every setting by sections: its name, its default, what it may be. Where the values come from is `load`'s to know.
 
-From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR. A section is
-frozen and holds what one part needs; constructors take their section, never the whole.
+A section is frozen and holds what one part needs; constructors take their section, never the whole.
 """
 
 import base64
@@ -10,19 +9,16 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from otpmail.address import parse_address, parse_mailbox
-from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.errors import InvalidArgument
 
-_SECRETS_DIR = Path("/run/secrets")
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
 
 SECRETS = frozenset({"APP_PASSWORD", "OTP_KEYS"})
@@ -270,92 +266,3 @@ def parse_keys(text: str) -> dict[str, bytes]:
             raise ValueError(f"the key id {key_id!r} stands twice")
         keys[key_id] = key
     return keys
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All sections. `load` is how they come about."""
-
-    server: ServerSettings
-    relay: RelaySettings
-    mail: MailSettings
-    otp: OtpSettings
-
-    @classmethod
-    def load(cls, **fixed: str | None) -> Self:
-        """Read and check every setting; those in `fixed`, by name, are not asked for.
-
-        Raises SettingsError with a line for each wrong one.
-        """
-        secrets_dir = _secrets_dir()
-        problems: list[str] = []
-        server = _read(ServerSettings, fixed, secrets_dir, problems)
-        relay = _read(RelaySettings, fixed, secrets_dir, problems)
-        mail = _read(MailSettings, fixed, secrets_dir, problems)
-        otp = _read(OtpSettings, fixed, secrets_dir, problems)
-        if server is None or relay is None or mail is None or otp is None:
-            raise SettingsError(*problems)
-        return cls(server, relay, _with_sender(mail, relay), otp)
-
-
-SectionT = TypeVar("SectionT", bound=Section)
-
-
-def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
-    """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
-    problems: list[str] = []
-    loaded = _read(section, fixed, _secrets_dir(), problems)
-    if loaded is None:
-        raise SettingsError(*problems)
-    return loaded
-
-
-def _secrets_dir() -> Path | None:
-    secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
-    if secrets.is_dir():
-        return secrets
-    if "SECRETS_DIR" in os.environ:
-        raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
-    return None
-
-
-def _read(
-    section: type[SectionT], fixed: dict[str, str | None], secrets_dir: Path | None, problems: list[str]
-) -> SectionT | None:
-    keys = section.variables()
-    given = {keys[variable]: value for variable, value in fixed.items() if variable in keys}
-    # pydantic-settings takes the directory as a keyword that its signature leaves to **values.
-    make: Callable[..., SectionT] = section
-    try:
-        return make(**given, _secrets_dir=secrets_dir)
-    except ValidationError as error:
-        problems.extend(_problem(section, details) for details in error.errors(include_url=False))
-        return None
-
-
-def _problem(section: type[Section], details: ErrorDetails) -> str:
-    """One line: the setting, what it may be, and what it was unless that is a secret."""
-    message = details["msg"].removeprefix("Input should be ")
-    if not details["loc"]:
-        return message  # a rule about several settings; its text opens with the name of the one to change
-    key = details["loc"][0]
-    variable = next(variable for variable, known in section.variables().items() if key in (known, variable))
-    if variable in SECRETS:
-        return f"{variable}: {message}"
-    return f"{variable}: {details['input']!r} is wrong: {_must_be(details['type'], message)}"
-
-
-def _must_be(kind: str, message: str) -> str:
-    return message if kind == "setting" else f"must be {message}"
-
-
-def _with_sender(mail: MailSettings, relay: RelaySettings) -> MailSettings:
-    """EMAIL_FROM is EMAIL where it is not set: with Gmail and its like, the name to sign in with is the mailbox."""
-    if mail.email_from:
-        return mail
-    try:
-        parse_mailbox(relay.user, "EMAIL")
-    except InvalidArgument:
-        why = "is not a mailbox address to send from" if relay.user else "is not set either"
-        raise SettingsError(f"EMAIL_FROM: is needed, since EMAIL {why}") from None
-    return mail.model_copy(update={"email_from": relay.user})

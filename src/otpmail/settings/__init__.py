@@ -1,0 +1,26 @@
+"""The settings: `sections` says what there is, `load` reads and checks it."""
+
+from otpmail.settings.load import Settings, load_section
+from otpmail.settings.sections import (
+    AuthMechanism,
+    MailSettings,
+    OtpSettings,
+    RelaySettings,
+    Security,
+    ServerSettings,
+    is_loopback,
+    parse_keys,
+)
+
+__all__ = [
+    "AuthMechanism",
+    "MailSettings",
+    "OtpSettings",
+    "RelaySettings",
+    "Security",
+    "ServerSettings",
+    "Settings",
+    "is_loopback",
+    "load_section",
+    "parse_keys",
+]

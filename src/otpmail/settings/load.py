@@ -1,0 +1,108 @@
+"""Reads the settings, and says in words what is wrong with them. The only reader of the environment.
+
+From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from otpmail.address import parse_mailbox
+from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.sections import SECRETS, MailSettings, OtpSettings, RelaySettings, Section, ServerSettings
+
+_SECRETS_DIR = Path("/run/secrets")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections. `load` is how they come about."""
+
+    server: ServerSettings
+    relay: RelaySettings
+    mail: MailSettings
+    otp: OtpSettings
+
+    @classmethod
+    def load(cls, **fixed: str | None) -> Self:
+        """Read and check every setting; those in `fixed`, by name, are not asked for.
+
+        Raises SettingsError with a line for each wrong one.
+        """
+        secrets_dir = _secrets_dir()
+        problems: list[str] = []
+        server = _read(ServerSettings, fixed, secrets_dir, problems)
+        relay = _read(RelaySettings, fixed, secrets_dir, problems)
+        mail = _read(MailSettings, fixed, secrets_dir, problems)
+        otp = _read(OtpSettings, fixed, secrets_dir, problems)
+        if server is None or relay is None or mail is None or otp is None:
+            raise SettingsError(*problems)
+        return cls(server, relay, _with_sender(mail, relay), otp)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
+    """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
+    problems: list[str] = []
+    loaded = _read(section, fixed, _secrets_dir(), problems)
+    if loaded is None:
+        raise SettingsError(*problems)
+    return loaded
+
+
+def _secrets_dir() -> Path | None:
+    secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
+    if secrets.is_dir():
+        return secrets
+    if "SECRETS_DIR" in os.environ:
+        raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
+    return None
+
+
+def _read(
+    section: type[SectionT], fixed: dict[str, str | None], secrets_dir: Path | None, problems: list[str]
+) -> SectionT | None:
+    keys = section.variables()
+    given = {keys[variable]: value for variable, value in fixed.items() if variable in keys}
+    # pydantic-settings takes the directory as a keyword that its signature leaves to **values.
+    make: Callable[..., SectionT] = section
+    try:
+        return make(**given, _secrets_dir=secrets_dir)
+    except ValidationError as error:
+        problems.extend(_problem(section, details) for details in error.errors(include_url=False))
+        return None
+
+
+def _problem(section: type[Section], details: ErrorDetails) -> str:
+    """One line: the setting, what it may be, and what it was unless that is a secret."""
+    message = details["msg"].removeprefix("Input should be ")
+    if not details["loc"]:
+        return message  # a rule about several settings; its text opens with the name of the one to change
+    key = details["loc"][0]
+    variable = next(variable for variable, known in section.variables().items() if key in (known, variable))
+    if variable in SECRETS:
+        return f"{variable}: {message}"
+    return f"{variable}: {details['input']!r} is wrong: {_must_be(details['type'], message)}"
+
+
+def _must_be(kind: str, message: str) -> str:
+    return message if kind == "setting" else f"must be {message}"
+
+
+def _with_sender(mail: MailSettings, relay: RelaySettings) -> MailSettings:
+    """EMAIL_FROM is EMAIL where it is not set: with Gmail and its like, the name to sign in with is the mailbox."""
+    if mail.email_from:
+        return mail
+    try:
+        parse_mailbox(relay.user, "EMAIL")
+    except InvalidArgument:
+        why = "is not a mailbox address to send from" if relay.user else "is not set either"
+        raise SettingsError(f"EMAIL_FROM: is needed, since EMAIL {why}") from None
+    return mail.model_copy(update={"email_from": relay.user})
