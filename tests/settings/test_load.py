@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import MailSettings, OtpSettings, RelaySettings, ServerSettings, Settings
+from otpmail.settings import MailSettings, OtpSettings, RelaySettings, ServerSettings, Settings, load_section
 
 
 def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,3 +47,40 @@ def test_the_example_shows_every_setting() -> None:
     variables = {variable for section in sections for variable in section.variables()}
     assert {name for name, _ in shown} == variables | {"SECRETS_DIR", "OTPMAIL_SERVER", "TARGET"}
     assert len(shown) == len({name for name, _ in shown})
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("EMIAL_HOST=", "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"),
+        ("otp_digts=8", "OTP_DIGTS: there is no such setting, yet .env has it; is OTP_DIGITS meant?"),
+        ("COLOUR_OF_THE_SKY=blue", "COLOUR_OF_THE_SKY: there is no such setting, yet .env has it"),
+    ],
+)
+def test_a_misspelt_setting_in_the_file(tmp_path: Path, line: str, problem: str) -> None:
+    """A name in `.env` that is no setting is refused, with the nearest one that is, and its value is not shown."""
+    (tmp_path / ".env").write_text(f"EMAIL_PORT=465\n{line}\n")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert caught.value.problems == (problem,)
+
+
+def test_what_is_no_setting_and_may_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Names that others read pass in `.env`; in the environment and in SECRETS_DIR any do: those are not ours alone."""
+    others = ("TARGET", "SECRETS_DIR", "OTPMAIL_SERVER", "CI", "PYTHON", "COMPOSE_PROJECT_NAME", "TZ", "tz")
+    (tmp_path / ".env").write_text("".join(f"{name}=value\n" for name in others))
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "DATABASE_PASSWORD").write_text("hunter2")
+    monkeypatch.setenv("SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("EMIAL_HOST", "mail.example.org")
+    assert Settings.load().relay.host == "smtp.gmail.com"
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    """A `.env` that can't be read is one line too, for whoever reads all settings or one section."""
+    (tmp_path / ".env").write_bytes(b"EMAIL_FROM=\xff@example.org\n")
+    with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
+        Settings.load()
+    with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
+        load_section(ServerSettings)

@@ -141,6 +141,14 @@ def test_security_follows_the_port_unless_it_is_said(
     assert _load(monkeypatch, **values).relay.security == security
 
 
+def test_words_count_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that is one of a few words minds no case."""
+    words = {"LOG_LEVEL": "DEBUG", "LOG_FORMAT": "Json", "EMAIL_SECURITY": "STARTTLS", "EMAIL_ON_UNCERTAIN": "Fail"}
+    settings = _load(monkeypatch, **words)
+    assert (settings.server.log_level, settings.server.log_format) == ("debug", "json")
+    assert (settings.relay.security, settings.mail.email_on_uncertain) == ("starttls", "fail")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_a_password_may_go_in_the_clear_to_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """Loopback is the one place where plain with credentials is allowed."""

@@ -6,17 +6,41 @@ From, in this order, the environment, a `.env` file, and files named like the se
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import DotEnvSettingsSource
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings.sections import SECRETS, MailSettings, OtpSettings, RelaySettings, Section, ServerSettings
 
 _SECRETS_DIR = Path("/run/secrets")
+_SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
+
+# What else a .env may hold: names that our commands and scripts read from the environment, the one of the original's
+# client, and, since Docker and Compose read the same file, what they and the libraries in the image look for.
+_NO_SETTINGS = frozenset(
+    {
+        *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI", "PYTHON"),
+        *(
+            "GRPC_TRACE",
+            "GRPC_VERBOSITY",
+            "HOME",
+            "HOSTNAME",
+            "HTTPS_PROXY",
+            "HTTP_PROXY",
+            "LANG",
+            "LC_ALL",
+            "NO_PROXY",
+        ),
+        *("PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ"),
+    }
+)
+_OTHERS_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +59,12 @@ class Settings:
         Raises SettingsError with a line for each wrong one.
         """
         secrets_dir = _secrets_dir()
-        problems: list[str] = []
+        problems = _unknown(_names_in_file())
         server = _read(ServerSettings, fixed, secrets_dir, problems)
         relay = _read(RelaySettings, fixed, secrets_dir, problems)
         mail = _read(MailSettings, fixed, secrets_dir, problems)
         otp = _read(OtpSettings, fixed, secrets_dir, problems)
-        if server is None or relay is None or mail is None or otp is None:
+        if problems or server is None or relay is None or mail is None or otp is None:
             raise SettingsError(*problems)
         return cls(server, relay, _with_sender(mail, relay), otp)
 
@@ -51,6 +75,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
     """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
     problems: list[str] = []
+    _names_in_file()  # what else it holds does not matter here, but it must be readable
     loaded = _read(section, fixed, _secrets_dir(), problems)
     if loaded is None:
         raise SettingsError(*problems)
@@ -64,6 +89,32 @@ def _secrets_dir() -> Path | None:
     if "SECRETS_DIR" in os.environ:
         raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
     return None
+
+
+def _names_in_file() -> list[str]:
+    """The names in `.env`, upper-case. Raises SettingsError when it can't be read."""
+    try:
+        return [name.upper() for name in DotEnvSettingsSource(ServerSettings, env_ignore_empty=False).env_vars]
+    except UnicodeDecodeError:
+        raise SettingsError(".env: is not text in UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f".env: can't be read: {error.strerror}") from None
+
+
+def _unknown(names: list[str]) -> list[str]:
+    """A line for each name that is no setting.
+
+    Only for those in `.env`: the environment holds the variables of strangers, and SECRETS_DIR their files.
+    """
+    known = sorted(variable for section in _SECTIONS for variable in section.variables())
+    problems = []
+    for name in names:
+        if name in known or name in _NO_SETTINGS or name.startswith(_OTHERS_PREFIXES):
+            continue
+        nearest = get_close_matches(name, known, n=1)
+        meant = f"; is {nearest[0]} meant?" if nearest else ""
+        problems.append(f"{name}: there is no such setting, yet .env has it{meant}")
+    return problems
 
 
 def _read(

@@ -50,6 +50,10 @@ def _host_name() -> str:
     return name if _HELO.fullmatch(name) else "localhost"
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 class Section(BaseSettings):
     """One part's settings. A field's name in the environment is the section's prefix and its own name, upper-case."""
 
@@ -75,6 +79,8 @@ class ServerSettings(Section):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    _any_case = field_validator("log_format", "log_level", mode="before")(_lower)
 
     @property
     def address(self) -> str:
@@ -125,10 +131,7 @@ class RelaySettings(Section):
             values["security"] = "starttls"
         return values
 
-    @field_validator("auth", "security", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
+    _any_case = field_validator("auth", "security", mode="before")(_lower)
 
     @field_validator("helo")
     @classmethod
@@ -179,6 +182,8 @@ class MailSettings(Section):
     mail_remember_seconds: Positive = 3600
     mail_remember_count: Count = 20_000
     email_on_uncertain: Literal["retry", "fail"] = "retry"
+
+    _any_case = field_validator("email_on_uncertain", mode="before")(_lower)
 
     @field_validator("email_from_allowed", mode="before")
     @classmethod
