@@ -4,7 +4,7 @@ import json
 import mimetypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import grpc
 import typer
@@ -13,7 +13,9 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
+from otpmail.cli import target
 from otpmail.errors import SettingsError
+from otpmail.otp.codes import normalize
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
 EXIT_FAILED = 1
@@ -30,11 +32,12 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 mail = typer.Typer(help="Send mails.", no_args_is_help=True)
 
-Server = Annotated[str, typer.Option(envvar="OTPMAIL_SERVER", help="The service, host:port or unix:PATH.")]
+Server = Annotated[
+    str, typer.Option(envvar="OTPMAIL_SERVER", help="host:port or unix:PATH; else what HOST and PORT name here.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Purpose = Annotated[str, typer.Option(help="What the code is for; codes of one purpose fail for another.")]
 Email = Annotated[str, typer.Argument(help="The mailbox, as ada@example.org.")]
-_SERVER = "127.0.0.1:40700"
 
 
 @code.command("send")
@@ -43,13 +46,12 @@ def send_code(
     *,
     purpose: Purpose = "",
     locale: Annotated[str, typer.Option(help="The mail's language, as de or pt-BR.")] = "",
-    server: Server = _SERVER,
+    server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Mail a one-time code."""
     request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale)
-    with grpc.insecure_channel(server) as channel:
-        answer = _call(otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
+    answer = _call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
     if as_json:
         _print_json(answer)
     else:
@@ -65,20 +67,20 @@ def validate_code(
     typed: Annotated[str, typer.Argument(metavar="CODE", help="The code as the person typed it.")],
     *,
     purpose: Purpose = "",
-    server: Server = _SERVER,
+    server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Check a code; a right one is used up."""
+    meant = normalize(typed)
+    if not (meant.isascii() and meant.isdecimal()):  # a slip here costs nothing; at the service it costs an attempt
+        raise _wrong_usage("CODE: is not a code, which has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
-    with grpc.insecure_channel(server) as channel:
-        answer = _call(otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
+    answer = _call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.VALID
     if as_json:
         _print_json(answer)
     else:
-        name = otp_pb2.ValidateCodeResponse.Result.Name(answer.result).lower().replace("_", " ")
-        left = "" if valid else f", {answer.attempts_left} attempts left"
-        _out.print(f"{name}{left}", style="green" if valid else "red")
+        _out.print(_checked(answer), style="green" if valid else "red")
     _exit_unless(valid)
 
 
@@ -95,7 +97,7 @@ def send_mail(
     reply_to: Annotated[str, typer.Option()] = "",
     attach: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A file to attach.")] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Do not wait for the relay, only for the promise.")] = False,
-    server: Server = _SERVER,
+    server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Send a mail."""
@@ -111,8 +113,7 @@ def send_mail(
         wait_for=mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY,
     )
     setattr(request, "from", sender)  # a keyword in Python
-    with grpc.insecure_channel(server) as channel:
-        answer = _call(mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
+    answer = _call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
     if as_json:
         _print_json(answer)
     else:
@@ -126,13 +127,15 @@ def health(
     server: Server = "",
     as_json: Json = False,
 ) -> None:
-    """Ask a running service whether it serves; by default the one that HOST and PORT name here."""
+    """Ask a running service whether it serves."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(server or _own_address()) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        request = health_pb2.HealthCheckRequest(service=service)
-        answer = _call(stub.Check, request, _HEALTH_TIMEOUT_SECONDS)  # type: ignore[attr-defined]  # the stubs miss it
+    def check(channel: grpc.Channel) -> Callable[..., health_pb2.HealthCheckResponse]:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # whose types know no methods
+        method: Callable[..., health_pb2.HealthCheckResponse] = stub.Check
+        return method
+
+    answer = _call(server, check, health_pb2.HealthCheckRequest(service=service), _HEALTH_TIMEOUT_SECONDS)
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     if as_json:
         _print_json(answer)
@@ -142,25 +145,48 @@ def health(
     _exit_unless(serving)
 
 
-def _own_address() -> str:
-    from otpmail.settings import ServerSettings, load_section
-
+def _call(
+    server: str,
+    method: Callable[[grpc.Channel], Callable[..., AnswerT]],
+    request: Message,
+    timeout: float = _TIMEOUT_SECONDS,
+) -> AnswerT:
     try:
-        # How the service is protected is its own affair; here only its address is asked for.
-        address = load_section(ServerSettings, ALLOW_ANONYMOUS="true").address
+        address = server or target.own_address()
     except SettingsError as error:
-        _err.print(escape(str(error)), style="red")
-        raise typer.Exit(EXIT_USAGE) from None
-    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+        raise _wrong_usage(str(error)) from None
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return method(channel)(request, timeout=timeout)
+        except grpc.RpcError as error:
+            code, said = error.code(), _in_words(error, address, timeout)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        raise _wrong_usage(said)
+    _err.print(escape(said), style="red")
+    raise typer.Exit(EXIT_UNREACHABLE)
 
 
-def _call(method: Callable[..., AnswerT], request: Message, timeout: float = _TIMEOUT_SECONDS) -> AnswerT:
-    try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        _err.print(f"{error.code().name}: {escape(error.details() or '')}", style="red")
-        usage = error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        raise typer.Exit(EXIT_USAGE if usage else EXIT_UNREACHABLE) from None
+def _in_words(error: grpc.RpcError, address: str, timeout: float) -> str:
+    """What the service said; in our own words where it was gRPC on this side that spoke, not the service."""
+    details: Any = error.trailing_metadata()  # pairs, which the stubs do not know
+    from_service = any(key == "grpc-status-details-bin" for key, _ in details or ())
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
+        return target.unreachable(address)
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not from_service:
+        return f"no answer from {address} within {timeout:g} s"
+    return f"{error.code().name}: {error.details() or ''}"
+
+
+def _wrong_usage(problem: str) -> typer.Exit:
+    _err.print(escape(problem), style="red")
+    return typer.Exit(EXIT_USAGE)
+
+
+def _checked(answer: otp_pb2.ValidateCodeResponse) -> str:
+    result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result).lower().replace("_", " ")
+    if answer.result != otp_pb2.ValidateCodeResponse.WRONG_CODE:
+        return result
+    return f"{result}, {answer.attempts_left} {'attempt' if answer.attempts_left == 1 else 'attempts'} left"
 
 
 def _attachment(path: Path) -> mail_pb2.Attachment:

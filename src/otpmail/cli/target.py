@@ -1,0 +1,45 @@
+"""Which service the client's commands call: --server, else OTPMAIL_SERVER, else what HOST and PORT name here.
+
+Also how that service is named to a person who is to call it.
+"""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+_ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
+
+
+def own_address() -> str:
+    """Where a service with the settings that are found here is called. Raises SettingsError."""
+    from otpmail.settings import ServerSettings, load_section
+
+    # How the service is protected is its own affair; here only its address is asked for.
+    return callable_address(load_section(ServerSettings, ALLOW_ANONYMOUS="true").address)
+
+
+def callable_address(address: str) -> str:
+    """Where a service that listens on `address` is called from this machine: "any address" is none to call."""
+    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+
+
+def unreachable(server: str) -> str:
+    """The line for a service from which nothing came."""
+    return f"no service answers on {server}; {_ELSEWHERE}"
+
+
+def own_command() -> str:
+    """What to type to run this program again from here: `otpmail` where that finds it, else the way it was started."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{shlex.quote(_from_here(Path(sys.executable)))} -m otpmail"
+    found = shutil.which(started.name)
+    if found is not None and Path(found).resolve() == started.resolve():
+        return started.name
+    return shlex.quote(_from_here(started))
+
+
+def _from_here(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
