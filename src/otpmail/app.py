@@ -19,7 +19,7 @@ from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.smtp.relay import Relay
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
-from otpmail.telemetry.logs import LogObserver, say
+from otpmail.telemetry.logs import LogObserver, mails, say
 
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
@@ -82,10 +82,27 @@ class App:
             for task in background:
                 task.cancel()
 
+    def give_up(self) -> None:
+        """Say what is lost. For a process that ends in the next moment, whatever is in flight."""
+        left = len(self._delivery)
+        say(
+            logging.WARNING,
+            "stopped-at-once",
+            f"stopped at once by a second signal: {mails(left)} had not settled; what the relay has not taken is lost",
+            sent=self._counts.relayed,
+            failed=self._counts.failed,
+            unsettled=left,
+        )
+
     async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
         seconds = self._settings.server.drain_seconds
         waiting = len(self._delivery)
-        say(logging.INFO, "stopping", f"stopping: {waiting} mails to settle in {seconds:g} s", waiting=waiting)
+        say(
+            logging.INFO,
+            "stopping",
+            f"stopping: {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses them",
+            waiting=waiting,
+        )
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
         await self._health.stop()
         # 2. New calls are answered UNAVAILABLE; running ones go on.
@@ -107,7 +124,8 @@ class App:
         say(
             logging.INFO,
             "stopped",
-            f"stopped: {sent} mails sent, 0 kept, {self._counts.failed} failed ({failed} of them for lack of time)",
+            f"stopped: {mails(sent)} sent, 0 kept for the next start, {self._counts.failed} failed "
+            f"({failed} of them for lack of time)",
             sent=sent,
             kept=0,
             failed=self._counts.failed,

@@ -6,18 +6,23 @@ import asyncio
 import json
 import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+import otpmail
 from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
+
+
+_SOURCES = str(Path(otpmail.__file__).parents[1])
 
 
 class Ran(NamedTuple):
@@ -28,10 +33,12 @@ class Ran(NamedTuple):
     err: str
 
 
-async def _otpmail(*arguments: str, server: str) -> Ran:
+async def _otpmail(*arguments: str, server: str = "", here: Path | None = None, **environment: str) -> Ran:
+    """Run a command: in the directory `here`, with OTPMAIL_SERVER if it is given, and no settings but those named."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "otpmail", *arguments),
-        env={**os.environ, "OTPMAIL_SERVER": server, "COLUMNS": "200"},
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": _SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -94,14 +101,30 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     assert json.loads(queued.out)["mail"]["state"] == "QUEUED"
 
 
-async def test_errors_by_the_command_line(dev: Service) -> None:
-    """A wrong address is exit code 2 with the field, a service that is not there 3."""
+async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
+    """A wrong address is exit code 2 with the field."""
     bad = await _otpmail("mail", "send", "--to", "nobody", server=dev.address)
     assert bad.code == 2
     assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
-    away = await _otpmail("code", "send", "ada@example.org", server="127.0.0.1:1")
+
+
+@pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
+async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
+    """Exit code 3, and one plain line that says where nothing answers and what names another."""
+    away = await _otpmail(*command, server="127.0.0.1:1")
     assert away.code == 3
-    assert away.err.startswith("UNAVAILABLE: ")
+    (line,) = away.err.splitlines()
+    assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
+async def test_a_service_without_a_relay(service: Service) -> None:
+    """What the service itself says is passed on in its own words: it is there, only its relay is not."""
+    await service.wait_for_log("relay-down")
+    ran = await _otpmail("code", "send", "ada@example.org", server=service.address)
+    assert ran.code == 3
+    assert ran.err.startswith("UNAVAILABLE: ")
+    assert "no service answers" not in ran.err
 
 
 async def test_health_by_the_command_line(dev: Service) -> None:
@@ -113,14 +136,67 @@ async def test_health_by_the_command_line(dev: Service) -> None:
     assert (await _otpmail("health", server=address)).code == 3
 
 
-async def test_health_with_a_wrong_port() -> None:
-    """`health` without --server reads HOST and PORT, and a wrong one is exit code 2 and a line that names it."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "otpmail", "health"), env={**os.environ, "PORT": "abc"}, stderr=asyncio.subprocess.PIPE
-    )
-    _, err = await process.communicate()
-    assert process.returncode == 2
-    assert err.startswith(b"PORT: ")
+@pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
+async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, from .env too; other settings do not matter."""
+    port = dev.address.rpartition(":")[2]
+    nowhere = "127.0.0.1:1"
+    assert (await _otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
+    (tmp_path / ".env").write_text(f"PORT={port}\nHOST=0.0.0.0\nWORKERS=none\n")
+    assert (await _otpmail(*command, server=nowhere, here=tmp_path)).code == 3
+    assert (await _otpmail(*command, here=tmp_path)).code == 0
+
+
+async def test_a_wrong_port_by_the_command_line(tmp_path: Path) -> None:
+    """A client without --server reads HOST and PORT, and a wrong one is exit code 2 and a line that names it."""
+    for command in (("health",), ("code", "send", "ada@example.org")):
+        ran = await _otpmail(*command, here=tmp_path, PORT="abc")
+        assert ran.code == 2
+        assert ran.err.startswith("PORT: ")
+
+
+async def test_a_code_that_is_none_costs_no_attempt(dev: Service) -> None:
+    """`code validate` refuses what is not digits before the service counts it; spaces and dashes are forgiven."""
+    sent = await _otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
+    code = json.loads(sent.out)["otp_code"]
+    for typed in ("ABCDEF", "12345O", "", "1.5"):
+        ran = await _otpmail("code", "validate", "ada@example.org", typed, server=dev.address)
+        assert (ran.code, ran.err.strip()) == (2, "CODE: is not a code, which has digits only")
+    wrong = await _otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
+    assert wrong.out.strip() == "wrong code, 4 attempts left"
+    right = await _otpmail("code", "validate", "ada@example.org", f"{code[:3]}-{code[3:]}", server=dev.address)
+    assert right.code == 0
+
+
+async def test_the_words_for_a_check(dev: Service) -> None:
+    """One attempt is not "1 attempts", and where no code is live there is nothing left to count."""
+    sent = await _otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
+    wrong = f"{(int(json.loads(sent.out)['otp_code']) + 1) % 10**6:06d}"
+    said = [(await _otpmail("code", "validate", "ada@example.org", wrong, server=dev.address)).out for _ in range(4)]
+    assert said[3].strip() == "wrong code, 1 attempt left"
+    none = await _otpmail("code", "validate", "grace@example.org", "123456", server=dev.address)
+    assert (none.code, none.out.strip()) == (1, "no live code")
+
+
+async def test_the_version() -> None:
+    """`otpmail --version` is the version that is installed."""
+    ran = await _otpmail("--version")
+    assert (ran.code, ran.out.strip()) == (0, f"otpmail {version('otpmail')}")
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "dev"])
+async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
+    """A name in .env that is no setting ends the start with exit code 2 and one line with the one that was meant."""
+    (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMIAL_HOST=mail.example.org\n")
+    ran = await _otpmail(command, here=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
+
+
+async def test_dev_says_what_to_type(dev: Service) -> None:
+    """The commands that `otpmail dev` prints work as they stand: the way it was started, and where it listens."""
+    (line,) = (line for line in dev.output if " code send " in line)
+    assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
 
 
 async def test_send_mails_is_not_there_yet(service: Service) -> None:

@@ -80,12 +80,17 @@ async def test_while_stopping(service: Service, relay: Relay) -> None:
 
 @pytest.mark.relay(silent_at="DATA")
 async def test_a_second_signal(service: Service, relay: Relay) -> None:
-    """Ctrl-C twice stops at once, whatever is in flight, with the exit code of the signal."""
+    """Ctrl-C twice stops at once, whatever is in flight, with the exit code of the signal, and says what is lost."""
     call = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
     await relay.wait_for_command("DATA")
     service.send(signal.SIGINT)
-    await service.wait_for_log("stopping")
+    stopping = await service.wait_for_log("stopping")
+    assert "1 mail to settle" in str(stopping["message"])
+    assert "a second signal stops at once" in str(stopping["message"])
     assert await service.stop(signal.SIGINT, timeout=3) == 130
+    last = service.log[-1]
+    assert (last["event"], last["level"], last["unsettled"]) == ("stopped-at-once", "warning", 1)
+    assert "1 mail had not settled" in str(last["message"])
     with pytest.raises(grpc.aio.AioRpcError):
         await call
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -28,10 +29,11 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
 
 
 _EVENTS: list[tuple[Event, str, int, str]] = [
-    (RelayUp("r:465"), "relay-up", logging.INFO, "r:465"),
+    (RelayUp("r:465"), "relay-up", logging.INFO, "r:465: connected; mail can be sent"),
     (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
     (ConnectionOpened("r:465", "plain"), "connection-opened", logging.DEBUG, "plain mode"),
     (ConnectionClosed("r:465", "idle", 3), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
+    (ConnectionClosed("r:465", "lost", 1), "connection-closed", logging.DEBUG, "after 1 mail: lost"),
     (MailAccepted(_mail()), "mail-accepted", logging.DEBUG, "m1"),
     (MailDeferred(_mail(), 2.0, "451 4.7.1 greylisted"), "mail-deferred", logging.INFO, "greylisted; next try in 2 s"),
     (MailSettled(_mail(MailState.RELAYED, 250)), "mail-settled", logging.DEBUG, "relayed"),
@@ -56,6 +58,23 @@ def test_each_event_is_one_line(
     line = JsonFormatter().format(record)
     assert "\n" not in line
     assert "example.org" not in line
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ([RecipientResult("a", 550, "5.1.1", "no such user")], "mail m1: failed: 550 5.1.1 no such user"),
+        ([RecipientResult("a", reply="the service stopped")], "mail m1: failed: the service stopped"),
+        ([RecipientResult("a")], "mail m1: failed"),
+        ([RecipientResult("a", 550, reply="no"), RecipientResult("b")], "mail m1: failed: 550 no"),
+    ],
+)
+def test_a_failed_mail_is_told_in_what_was_said(
+    caplog: pytest.LogCaptureFixture, results: list[RecipientResult], said: str
+) -> None:
+    """The relay's replies as they were; where there was none, no code and no mark stands for it."""
+    LogObserver().notify(MailSettled(replace(_mail(MailState.FAILED), recipients=tuple(results))))
+    assert caplog.messages == [said]
 
 
 def test_the_observer_counts_for_the_last_line() -> None:

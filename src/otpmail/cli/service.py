@@ -2,24 +2,29 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine
+import shlex
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from otpmail.cli import target
 from otpmail.errors import ConnectFailed, SettingsError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from otpmail.app import App
     from otpmail.dev.relay import CaughtMail
     from otpmail.settings import Settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_DEFAULT_ADDRESS = "127.0.0.1:40700"
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -29,9 +34,16 @@ def serve() -> None:
     _run(_serve(_settings()))
 
 
-def dev() -> None:
+def dev(
+    *,
+    address_file: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write here where it listens, once it does; for scripts.")
+    ] = None,
+) -> None:
     """Run the service with a relay of its own that catches every mail and prints it. No credentials needed."""
-    _run(_dev())
+    if address_file is not None and not address_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {address_file.parent}", param_hint="--address-file")
+    _run(_dev(address_file))
 
 
 def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True) -> None:
@@ -79,12 +91,20 @@ async def _serve(settings: "Settings") -> None:
     from otpmail.telemetry.logs import set_up
 
     set_up(settings.server.log_format, settings.server.log_level)
-    stop = asyncio.Event()
-    stop_on_signals(stop, os._exit)
-    await App(settings).run(stop)
+    app, stop = App(settings), asyncio.Event()
+    stop_on_signals(stop, _at_once(app))
+    await app.run(stop)
 
 
-async def _dev() -> None:
+def _at_once(app: "App") -> Callable[[int], None]:
+    def end(exit_code: int) -> None:
+        app.give_up()
+        os._exit(exit_code)
+
+    return end
+
+
+async def _dev(address_file: Path | None) -> None:
     from otpmail.app import App, stop_on_signals
     from otpmail.dev.relay import CatchAllRelay
     from otpmail.telemetry.logs import set_up
@@ -107,18 +127,23 @@ async def _dev() -> None:
         GRPC_REFLECTION="true",
     )
     set_up(settings.server.log_format, settings.server.log_level)
-    stop = asyncio.Event()
-    stop_on_signals(stop, os._exit)
-    await App(settings).run(stop, started=_welcome)
+    app, stop = App(settings), asyncio.Event()
+    stop_on_signals(stop, _at_once(app))
+    await app.run(stop, started=lambda address: _started(target.callable_address(address), address_file))
     await relay.close()
 
 
-def _welcome(address: str) -> None:
-    server = "" if address.endswith(":40700") else f" --server {address}"
+def _started(address: str, address_file: Path | None) -> None:
+    otpmail = target.own_command()
+    server = "" if address == _DEFAULT_ADDRESS else f" --server {shlex.quote(address)}"
     _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
-    _out.print(f"  otpmail code send ada@example.org{server}")
-    _out.print(f"  otpmail code validate ada@example.org CODE{server}")
-    _out.print(f"  otpmail mail send --to ada@example.org --subject Hello --text 'Good morning'{server}")
+    _out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
+    _out.print(escape(f"  {otpmail} code validate ada@example.org CODE{server}"))
+    _out.print(escape(f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"))
+    if address_file is not None:
+        new = address_file.with_name(f"{address_file.name}.new")
+        new.write_text(f"{address}\n")
+        new.replace(address_file)  # whole or not at all, for whoever waits for it
 
 
 def _show(mail: "CaughtMail") -> None:
@@ -133,6 +158,7 @@ def _show(mail: "CaughtMail") -> None:
 async def _check(settings: "Settings", tls: "SSLContext") -> None:
     from otpmail.smtp.announcement import SHOWN
     from otpmail.smtp.connection import Connection
+    from otpmail.telemetry.logs import mails
 
     relay = settings.relay
     where = f"{relay.host}:{relay.port} ({relay.security})"
@@ -145,7 +171,8 @@ async def _check(settings: "Settings", tls: "SSLContext") -> None:
     _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
     for keyword in SHOWN:
         _out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
-    many = f"{settings.mail.workers} connections, {connection.window} mail in flight on each"
-    _out.print(f"mode: {connection.mode}, {many}")
+    workers = settings.mail.workers
+    connections = f"{workers} {'connection' if workers == 1 else 'connections'}"
+    _out.print(f"mode: {connection.mode}, {connections}, {mails(connection.window)} in flight on each")
     _out.print(f"round trips for a mail to one recipient: {connection.round_trips}")
     await connection.close()

@@ -42,4 +42,5 @@ def own_command() -> str:
 
 def _from_here(path: Path) -> str:
     here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+    shown = str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else str(path)
+    return shown if "/" in shown else f"./{shown}"

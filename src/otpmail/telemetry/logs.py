@@ -20,7 +20,7 @@ from otpmail.events import (
     RelayDown,
     RelayUp,
 )
-from otpmail.model import Mail, MailState
+from otpmail.model import Mail, MailState, RecipientResult
 
 log = logging.getLogger("otpmail")
 
@@ -37,6 +37,11 @@ def say(level: int, event: str, message: str, **fields: object) -> None:
     """Log `message`; `event` is its stable name, `fields` are what a machine may look at."""
     if log.isEnabledFor(level):
         log.log(level, message, extra={"event": event, "fields": fields})
+
+
+def mails(count: int) -> str:
+    """`1 mail`, `2 mails`."""
+    return f"{count} mail" if count == 1 else f"{count} mails"
 
 
 class TextFormatter(logging.Formatter):
@@ -84,7 +89,7 @@ class LogObserver:
                     retry_after=round(retry_after, 3),
                 )
             case RelayUp(relay):
-                say(logging.INFO, "relay-up", f"relay {relay}: connected and signed in", relay=relay)
+                say(logging.INFO, "relay-up", f"relay {relay}: connected; mail can be sent", relay=relay)
             case RelayDown(relay, error, retry_after):
                 say(
                     logging.ERROR,
@@ -106,7 +111,7 @@ class LogObserver:
                 say(
                     logging.DEBUG,
                     "connection-closed",
-                    f"relay {relay}: connection ended after {sent} mails: {cause}",
+                    f"relay {relay}: connection ended after {mails(sent)}: {cause}",
                     relay=relay,
                     cause=cause,
                     sent=sent,
@@ -122,15 +127,17 @@ class LogObserver:
             say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
-        replies = "; ".join(
-            f"{result.code} {result.enhanced_code} {result.reply}".strip()
-            for result in mail.recipients
-            if not result.accepted
-        )
+        refusals = (_words(result) for result in mail.recipients if not result.accepted)
+        replies = "; ".join(filter(None, refusals))
         say(
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
             "mail-settled",
-            f"mail {mail.id}: {mail.state.name.lower()}: {replies}",
+            f"mail {mail.id}: {mail.state.name.lower()}{replies and f': {replies}'}",
             mail=mail.id,
             state=mail.state.name,
         )
+
+
+def _words(result: RecipientResult) -> str:
+    """What the relay said of a recipient; our own words alone, where it said nothing."""
+    return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
