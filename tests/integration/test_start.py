@@ -102,11 +102,8 @@ async def test_settings_from_a_file_and_from_secrets(certificates: Certificates,
     (secrets / "app_password").write_text("secret\n")
     (secrets / "email_from").write_text("not used, .env is asked first")
     service = Service(**settings | {"APP_PASSWORD": None, "EMAIL_FROM": None, "SECRETS_DIR": secrets, "OTP_DIGITS": 8})
-    try:
-        await service.spawn()  # makes the directory
-        await service.wait_exited()
-    finally:
-        pass
+    await service.spawn()  # makes the directory
+    await service.wait_exited()
     (service.directory / ".env").write_text("EMAIL_FROM=file@example.org\nOTP_DIGITS=4\n")
     async with service:
         await service.wait_until_serving()
