@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  looked for, not bound
 _ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
 
 
@@ -21,7 +22,8 @@ def own_address() -> str:
 
 def callable_address(address: str) -> str:
     """Where a service that listens on `address` is called from this machine: "any address" is none to call."""
-    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    host, colon, port = address.rpartition(":")
+    return f"{_LOOPBACK.get(host, host)}{colon}{port}"
 
 
 def unreachable(server: str) -> str:

@@ -1,0 +1,65 @@
+"""Which service is called, and how the program names itself to a person."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from otpmail.cli import target
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The console script in a virtual environment of the working directory."""
+    script = tmp_path / ".venv" / "bin" / "otpmail"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    return script
+
+
+def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """It is named from here, as it was started; from elsewhere by its whole path."""
+    for started in (".venv/bin/otpmail", str(script)):
+        monkeypatch.setattr(sys, "argv", [started])
+        assert target.own_command() == ".venv/bin/otpmail"
+    monkeypatch.chdir(script.parent)
+    assert target.own_command() == "./otpmail"
+    monkeypatch.chdir("/")
+    assert target.own_command().endswith("/.venv/bin/otpmail")
+
+
+def test_a_script_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """Its name is enough where that finds this one, and not another."""
+    monkeypatch.setenv("PATH", str(script.parent))
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    assert target.own_command() == "otpmail"
+    other = script.parents[2] / "other" / "otpmail"
+    other.parent.mkdir()
+    other.touch(0o755)
+    monkeypatch.setenv("PATH", str(other.parent))
+    assert target.own_command() == ".venv/bin/otpmail"
+
+
+def test_the_module(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """`python -m otpmail` is named with its interpreter, quoted where a shell wants that."""
+    monkeypatch.setattr(sys, "argv", ["/site-packages/otpmail/__main__.py"])
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    assert target.own_command() == ".venv/bin/python -m otpmail"
+    monkeypatch.setattr(sys, "executable", "/my python")
+    assert target.own_command() == "'/my python' -m otpmail"
+
+
+@pytest.mark.parametrize(
+    ("listens", "called"),
+    [
+        ("0.0.0.0:40700", "127.0.0.1:40700"),
+        ("[::]:40700", "[::1]:40700"),
+        ("10.0.0.0:1", "10.0.0.0:1"),
+        ("unix:/run/s", "unix:/run/s"),
+    ],
+)
+def test_any_address_is_none_to_call(listens: str, called: str) -> None:
+    """A service that listens everywhere is called on loopback; any other where it listens."""
+    assert target.callable_address(listens) == called

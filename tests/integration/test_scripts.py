@@ -1,0 +1,98 @@
+"""The scripts that a newcomer runs first, in a tree of their own so that no other `.env` or `.venv` is touched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+import otpmail
+
+_ROOT = Path(__file__).parents[2]
+_SOURCES = Path(otpmail.__file__).parents[1]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """The scripts, with a `.venv` that stands for one with this otpmail in it."""
+    for name in ("scripts/run", "scripts/venv", ".ci/run"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(_ROOT / name, tmp_path / name)
+    _write_script(tmp_path / ".venv/bin/python", f'exec {sys.executable} "$@"')
+    _write_script(tmp_path / ".venv/bin/otpmail", f'exec {sys.executable} -m otpmail "$@"')
+    return tmp_path
+
+
+def _write_script(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{line}\n")
+    path.chmod(0o755)
+
+
+async def _start(script: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return await asyncio.create_subprocess_exec(
+        str(script),
+        *arguments,
+        env=inherited | {"PYTHONPATH": str(_SOURCES)} | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def _run(script: Path, *arguments: str, **environment: str) -> tuple[int | None, str]:
+    process = await _start(script, *arguments, **environment)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode()
+
+
+async def test_run_once(tree: Path) -> None:
+    """`scripts/run --once` shows a code and a mail, and ends with 0."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    code, out = await _run(tree / "scripts/run", "--once")
+    assert code == 0
+    assert out.splitlines()[-1] == "--- all of it worked"
+
+
+async def test_run_follows_the_settings(tree: Path) -> None:
+    """`scripts/run` calls the service where .env says that it listens, a free port included, until it is stopped."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    (tree / ".env").write_text("HOST=127.0.0.2\nPORT=0\nLOG_LEVEL=error\n")
+    process = await _start(tree / "scripts/run")
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        async for line in process.stdout:
+            if b"stays up on 127.0.0.2:" in line:
+                process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 130
+
+
+async def test_run_where_the_service_ends(tree: Path) -> None:
+    """Where `otpmail dev` ends, `scripts/run` says so at once, below the service's own words."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tree / ".env").write_text(f"PORT={taken.getsockname()[1]}\n")
+        code, out = await _run(tree / "scripts/run")
+    assert code == 1
+    own, ours = out.splitlines()
+    assert own.startswith("PORT: ")
+    assert ours == "scripts/run: otpmail dev ended; its message stands above"
+
+
+async def test_venv_without_the_interpreter(tree: Path) -> None:
+    """A PYTHON that is not there is named in one line."""
+    code, out = await _run(tree / "scripts/venv", PYTHON="python3.99")
+    assert code == 1
+    assert out == "otpmail needs Python 3.11 or later; there is no python3.99 here. Set PYTHON to another.\n"
+
+
+async def test_ci_says_that_it_is_ci(tree: Path) -> None:
+    """`.ci/run` is `scripts/test` with CI=true, whoever calls it."""
+    _write_script(tree / "scripts/test", 'echo "CI=$CI"')
+    assert await _run(tree / ".ci/run") == (0, "CI=true\n")
