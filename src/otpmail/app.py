@@ -100,7 +100,7 @@ class App:
         say(
             logging.INFO,
             "stopping",
-            f"stopping: {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses them",
+            f"stopping: {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest",
             waiting=waiting,
         )
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
