@@ -252,6 +252,14 @@ class Relay:
         """Return as soon as exactly `count` connections are open."""
         await self._wait(lambda: self.open_connections == count, f"{count} open connections", timeout)
 
+    async def wait_for_idle(self, count: int, timeout: float = 10) -> None:
+        """Return as soon as exactly `count` clients are signed in and owed nothing."""
+
+        def idle() -> int:
+            return sum(session.is_idle and session.is_signed_in for session in self._sessions)
+
+        await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
+
     async def wait_for_command(self, start: str, count: int = 1, timeout: float = 10) -> None:
         """Return as soon as `count` commands that begin with `start` were read."""
 
@@ -269,7 +277,8 @@ class Relay:
             message = f"waited {seconds} s for {what}: {self!r}"
             raise TimeoutError(message) from error
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Let whoever waits look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -287,12 +296,12 @@ class Relay:
     def catch(self, mail: CaughtMail) -> None:
         """Keep a mail that was taken."""
         self.mails.append(mail)
-        self._tell()
+        self.tell()
 
     def record(self, command: Command) -> None:
         """Keep a command that was read."""
         self.commands.append(command)
-        self._tell()
+        self.tell()
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context that the faults ask for."""
@@ -304,7 +313,7 @@ class Relay:
     def handshake_failed(self) -> None:
         """Count a client that would not have our TLS."""
         self.failed_handshakes += 1
-        self._tell()
+        self.tell()
 
     # Its connections, from accept to loss.
 
@@ -324,17 +333,17 @@ class Relay:
         task = asyncio.create_task(session.run())
         self._tasks.add(task)
         task.add_done_callback(self._session_ended)
-        self._tell()
+        self.tell()
 
     def _lost(self, wire: _Wire) -> None:
         self._sessions = {session for session in self._sessions if session.wire is not wire}
-        self._tell()
+        self.tell()
 
     def _session_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._errors.append(error)
-        self._tell()
+        self.tell()
 
 
 class _Gone(Exception):
@@ -538,6 +547,11 @@ class _Session:
         at_work = self._transaction is not None or self.wire.has_input or self.wire.owes_replies
         return self._waits_for_command and not at_work
 
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether it has nothing more to say before a mail: signed in, or not asked to."""
+        return self._username is not None or (self._greeted and not self._faults.auth)
+
     async def run(self) -> None:
         try:
             with contextlib.suppress(_Gone):
@@ -575,6 +589,7 @@ class _Session:
 
     async def _next_command(self) -> None:
         self._waits_for_command = True
+        self._relay.tell()
         line = (await self.wire.read_line()).decode("utf-8", "backslashreplace")
         self._waits_for_command = False
         verb, _, argument = line.partition(" ")

@@ -106,9 +106,17 @@ class SignInRefused(ConnectFailed):
     """The relay does not take our credentials, or offers no way to give them. Trying often makes it worse."""
 
 
-class ConnectionLost(RelayError, ConnectionError):
-    """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost."""
+class ProbeFailed(ConnectFailed):
+    """The connection ended over the question how the relay reads a refused chunk: it is not to be asked again."""
 
-    def __init__(self, description: str, *, uncertain: bool = False) -> None:
+
+class ConnectionLost(RelayError, ConnectionError):
+    """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost.
+
+    `untouched`: it certainly has not, and it ended over another mail.
+    """
+
+    def __init__(self, description: str, *, uncertain: bool = False, untouched: bool = False) -> None:
         super().__init__(description)
         self.uncertain = uncertain
+        self.untouched = untouched

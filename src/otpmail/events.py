@@ -8,14 +8,22 @@ from otpmail.model import Mail
 
 @dataclass(frozen=True, slots=True)
 class RelayUp:
-    """A connection to the relay is open and signed in, and none was before."""
+    """A connection to the relay is open and signed in, and none was before; `mode` says how mails travel on it.
+
+    `window` is how many may be in flight at once.
+    """
 
     relay: str
+    mode: str
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
 class RelayDown:
-    """Dialling failed and no connection is left. `retry_after` is in seconds. Told once, until it is up again."""
+    """Dialling failed, or no connection has been left for a second. `retry_after` is in seconds.
+
+    Told once, until it is up again.
+    """
 
     relay: str
     error: str
@@ -23,11 +31,28 @@ class RelayDown:
 
 
 @dataclass(frozen=True, slots=True)
+class DialFailed:
+    """One more dial failed, while the relay was already away or other connections are open."""
+
+    relay: str
+    error: str
+    retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksUnsafe:
+    """The relay runs a chunk that it refused as commands, or ends the connection over it. Told once."""
+
+    relay: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionOpened:
-    """A connection is ready; `mode` says how mails travel on it."""
+    """A connection is ready; `mode` says how mails travel on it, up to `window` at once."""
 
     relay: str
     mode: str
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +95,16 @@ class CodeChecked:
 
 
 Event = (
-    RelayUp | RelayDown | ConnectionOpened | ConnectionClosed | MailAccepted | MailDeferred | MailSettled | CodeChecked
+    RelayUp
+    | RelayDown
+    | DialFailed
+    | ChunksUnsafe
+    | ConnectionOpened
+    | ConnectionClosed
+    | MailAccepted
+    | MailDeferred
+    | MailSettled
+    | CodeChecked
 )
 
 

@@ -88,6 +88,8 @@ class Envelope:
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
+        if recipients == self.recipients:
+            return self
         return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8)
 
 

@@ -124,6 +124,7 @@ async def test_time_runs_out(service: Service, relay: Relay) -> None:
 
 
 @pytest.mark.relay(silent_at="MAIL")
+@pytest.mark.service(EMAIL_WINDOW=1)
 async def test_get_watch_and_cancel(service: Service, relay: Relay) -> None:
     """A promised mail can be looked up, watched, and cancelled while it waits, but not out of the relay's hands."""
     first = [await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE) for _ in range(5)]  # one for each connection
@@ -190,20 +191,20 @@ async def test_request_id(service: Service, relay: Relay) -> None:
 @pytest.mark.service(QUEUE_SIZE=7, WORKERS=2)
 async def test_a_full_queue(service: Service, relay: Relay) -> None:
     """Past QUEUE_SIZE a mail is RESOURCE_EXHAUSTED with RetryInfo, nothing of it is accepted, and room comes back."""
-    for _ in range(7):
-        await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+    waiting = [await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE) for _ in range(7)]
     error = await _error(service, wait_for=mail_pb2.WAIT_FOR_QUEUE, request_id="again")
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert reason(error) == "QUEUE_FULL"
     assert retry_seconds(error) > 0
     relay.faults = Faults(security="plain")
     relay.cut_connections()
-    await relay.wait_for_mails(7)
+    for mail in waiting:
+        await _until(service, mail.id, RELAYED)
     assert (await _send(service, request_id="again")).state == RELAYED
 
 
 @pytest.mark.relay(silent_at="MAIL")
-@pytest.mark.service(WORKERS=1)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_a_call_that_ends_takes_its_waiting_mail_along(service: Service, relay: Relay) -> None:
     """A cancelled or expired call gives its mail up if it is still queued and nobody was promised it."""
     blocking = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
@@ -219,7 +220,7 @@ async def test_a_call_that_ends_takes_its_waiting_mail_along(service: Service, r
 
 
 @pytest.mark.relay(silent_at="MAIL")
-@pytest.mark.service(WORKERS=1)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_urgent_before_normal_before_bulk(service: Service, relay: Relay) -> None:
     """Waiting mails leave by priority, and in their order within one."""
     blocking = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE, subject="first")

@@ -42,7 +42,7 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     assert sum(command.line == "QUIT" for command in relay.commands) == 5
 
 
-@pytest.mark.relay(silent_at="DATA")
+@pytest.mark.relay(chunking=False, silent_at="DATA")
 @pytest.mark.service(DRAIN_SECONDS=0.5, WORKERS=1, LOG_LEVEL="debug")
 async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Relay) -> None:
     """After DRAIN_SECONDS what is left is failed: UNAVAILABLE to whoever waits, and counted in the last line."""
@@ -57,7 +57,7 @@ async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Re
     assert (last["event"], last["sent"], last["out_of_time"]) == ("stopped", 0, 3)
 
 
-@pytest.mark.relay(silent_at="DATA", times=1)
+@pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
 @pytest.mark.service(WORKERS=1)
 async def test_while_stopping(service: Service, relay: Relay) -> None:
     """While it drains the service says NOT_SERVING and takes no new calls, and health watchers do not hold it up."""
@@ -78,7 +78,7 @@ async def test_while_stopping(service: Service, relay: Relay) -> None:
     assert await service.wait_exited() == 0
 
 
-@pytest.mark.relay(silent_at="DATA")
+@pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_a_second_signal(service: Service, relay: Relay) -> None:
     """Ctrl-C twice stops at once, whatever is in flight, with the exit code of the signal, and says what is lost."""
     call = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))

@@ -54,4 +54,4 @@ def test_what_is_not_worth_offering(extensions: dict[str, str], octets: int, smt
     refusal = Announcement(extensions).cannot_take(envelope)
     assert (refusal and refusal[0]) == code
     if refusal:
-        assert refusal[1].startswith("5.")
+        assert refusal[1].startswith(b"5.")

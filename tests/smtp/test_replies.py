@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.model import RecipientResult
-from otpmail.smtp.replies import CLOSING, result
+from otpmail.smtp.replies import CLOSING, Reply, result
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,15 @@ from otpmail.smtp.replies import CLOSING, result
 )
 def test_code_and_text_come_apart(code: int, text: str, enhanced: str, reply: str) -> None:
     """The enhanced code (RFC 2034) leads each line and is told once; the text is one printable line."""
-    assert result("ada@example.org", code, text) == RecipientResult("ada@example.org", code, enhanced, reply)
+    assert result("ada@example.org", Reply(code, text.encode())) == RecipientResult(
+        "ada@example.org", code, enhanced, reply
+    )
 
 
 @given(st.text(max_size=3000))
 def test_any_text_is_one_short_line(text: str) -> None:
     """Whatever a relay says, it can't fill a log or forge a line of it."""
-    reply = result("ada@example.org", 550, text).reply
+    reply = result("ada@example.org", Reply(550, text.encode())).reply
     assert len(reply) <= 500
     assert reply.isprintable()
 
@@ -39,7 +41,7 @@ def test_any_text_is_one_short_line(text: str) -> None:
 @pytest.mark.parametrize(("code", "accepted", "refused"), [(250, True, False), (451, False, False), (550, False, True)])
 def test_what_a_code_means(code: int, accepted: bool, refused: bool) -> None:  # noqa: FBT001
     """2xx is taken, 5xx is refused for good, 4xx and no reply are neither."""
-    found = result("ada@example.org", code, "said")
+    found = result("ada@example.org", Reply(code, b"said"))
     assert (found.accepted, found.refused) == (accepted, refused)
     assert not RecipientResult("ada@example.org").accepted
     assert not RecipientResult("ada@example.org").refused

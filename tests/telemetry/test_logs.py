@@ -9,9 +9,11 @@ from datetime import datetime
 import pytest
 
 from otpmail.events import (
+    ChunksUnsafe,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
+    DialFailed,
     Event,
     MailAccepted,
     MailDeferred,
@@ -29,9 +31,11 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
 
 
 _EVENTS: list[tuple[Event, str, int, str]] = [
-    (RelayUp("r:465"), "relay-up", logging.INFO, "r:465: connected; mail can be sent"),
+    (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465: connected; mail can be sent: bdat mode, 16 in"),
+    (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "r: refused; next try in 1.5 s"),
+    (ChunksUnsafe("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
     (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
-    (ConnectionOpened("r:465", "plain"), "connection-opened", logging.DEBUG, "plain mode"),
+    (ConnectionOpened("r:465", "plain", 1), "connection-opened", logging.DEBUG, "plain mode"),
     (ConnectionClosed("r:465", "idle", 3), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
     (ConnectionClosed("r:465", "lost", 1), "connection-closed", logging.DEBUG, "after 1 mail: lost"),
     (MailAccepted(_mail()), "mail-accepted", logging.DEBUG, "m1"),

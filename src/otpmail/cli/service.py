@@ -174,5 +174,5 @@ async def _check(settings: "Settings", tls: "SSLContext") -> None:
     workers = settings.mail.workers
     connections = f"{workers} {'connection' if workers == 1 else 'connections'}"
     _out.print(f"mode: {connection.mode}, {connections}, {mails(connection.window)} in flight on each")
-    _out.print(f"round trips for a mail to one recipient: {connection.round_trips}")
+    _out.print(f"round trips for a mail to one recipient: {connection.mode.round_trips}")
     await connection.close()

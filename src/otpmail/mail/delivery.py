@@ -77,36 +77,42 @@ class Delivery:
         return True
 
     def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
-        """The relay spoke about each pending recipient. Who it deferred is tried again, nobody else."""
+        """The relay spoke about each recipient it was offered. Who it deferred is tried again, nobody else."""
         if job.mail.state.final:  # abandoned meanwhile: what was told stays told
             return
         job.results.update((result.address, result) for result in results)
-        job.pending = tuple(r.address for r in results if not r.accepted and not r.refused)
-        self._attempted(job)
+        job.deferred += tuple(r.address for r in results if not r.accepted and not r.refused)
         # A refusal now says nothing of the copy that may have been taken before: only a yes does.
         job.uncertain.difference_update(result.address for result in results if result.accepted)
+        rest = job.pending[len(results) :]
+        if rest:  # the next group of a mail for many
+            job.pending = rest
+            self._go_again(job)
+            return
+        job.pending, job.deferred = job.deferred, ()
+        self._attempted(job)
         if not job.pending or job.given_up:
             self._settle(job, MailState.FAILED)
             return
-        reply = next(f"{r.code} {r.enhanced_code} {r.reply}" for r in results if r.address in job.pending)
-        self._retry_later(job, reply)
+        last = job.results[job.pending[0]]
+        self._retry_later(job, f"{last.code} {last.enhanced_code} {last.reply}")
 
     def lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""
         if job.mail.state.final:
             return
-        job.losses += 1
+        if not error.untouched:
+            job.losses += 1
         if error.uncertain:
-            job.uncertain.update(job.pending)
+            job.uncertain.update(job.offered)
             self._attempted(job)
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
                 return
         if job.given_up or self._loop.time() >= job.deadline:
             self._settle(job, MailState.FAILED)
-        elif job.losses == 1:
-            job.change(replace(job.mail, state=MailState.QUEUED))
-            self._queue.put_back(job)
+        elif error.untouched or job.losses == 1:
+            self._go_again(job)
         else:  # perhaps it is this very mail that the relay ends connections over: let others go first
             self._retry_later(job, str(error))
 
@@ -139,9 +145,13 @@ class Delivery:
                 job.settled.set_exception(Unavailable(_STOPPED))
                 job.settled.exception()  # there may be nobody who asks
             if job.mail.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
-                job.uncertain.update(job.pending)
+                job.uncertain.update(job.offered)
             self._settle(job, MailState.FAILED)
         return len(left)
+
+    def _go_again(self, job: Job) -> None:
+        job.change(replace(job.mail, state=MailState.QUEUED))
+        self._queue.put_back(job)
 
     def _attempted(self, job: Job) -> None:
         job.mail = replace(job.mail, attempts=job.mail.attempts + 1)

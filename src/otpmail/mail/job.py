@@ -4,6 +4,7 @@ import asyncio
 from typing import Self
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult
+from otpmail.smtp.transaction import GROUP
 
 
 class Job:
@@ -16,7 +17,7 @@ class Job:
 
     __slots__ = (
         *("callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
-        *("promised", "results", "retry", "settled", "uncertain", "watchers"),
+        *("deferred", "promised", "results", "retry", "settled", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
@@ -29,6 +30,7 @@ class Job:
         self.losses = 0
         self.uncertain: set[str] = set()
         self.pending = envelope.recipients
+        self.deferred: tuple[str, ...] = ()
         self.results: dict[str, RecipientResult] = {}
         self.settled: asyncio.Future[Mail] = asyncio.get_running_loop().create_future()
         self.expiry: asyncio.TimerHandle | None = None
@@ -44,6 +46,11 @@ class Job:
         job = cls(mail, _NOTHING, Priority.NORMAL, 0.0, promised=False)
         job.settled.set_result(mail)
         return job
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The recipients for whom the relay is offered the mail next: a group of those that are pending."""
+        return self.pending[:GROUP]
 
     @property
     def given_up(self) -> bool:

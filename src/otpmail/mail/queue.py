@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from otpmail.mail.job import Job
 from otpmail.model import Priority
@@ -13,6 +14,7 @@ class MailQueue(asyncio.Queue[Job]):
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue's own hook, as PriorityQueue uses it
         # By job, since any of tens of thousands may settle while it waits; and a job stands in its lane once.
         self._lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
+        self._takers: dict[asyncio.Future[None], Callable[[], int]] = {}
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
@@ -31,6 +33,51 @@ class MailQueue(asyncio.Queue[Job]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(lane)} {name.name.lower()}" for name, lane in zip(Priority, self._lanes, strict=True))
         return f"<MailQueue {counts}>"
+
+    def put_nowait(self, item: Job) -> None:
+        """Put a job into its lane, and wake the taker that has least in hand."""
+        super().put_nowait(item)
+        self._wake()
+
+    async def take(self, load: Callable[[], int]) -> Job:
+        """The next job, for a taker with `load` mails in hand: one that has none goes before those that have some.
+
+        So a few mails spread over all connections, and many still leave together.
+        """
+        while self.empty() or (load() and self._idler_waits()):
+            turn = asyncio.get_running_loop().create_future()
+            self._takers[turn] = load
+            if not self.empty():
+                self._wake(only_idle=True)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # it was this one's turn: let another have it
+                    self._wake()
+                raise
+            finally:
+                del self._takers[turn]
+        job = self.get_nowait()
+        if not self.empty():
+            self._wake()
+        return job
+
+    def _idler_waits(self) -> bool:
+        return any(not load() for load in self._takers.values())
+
+    def _wake(self, *, only_idle: bool = False) -> None:
+        least: asyncio.Future[None] | None = None
+        load_of_least = 0
+        for turn, load in self._takers.items():
+            if turn.done():
+                continue
+            if not (in_hand := load()):
+                turn.set_result(None)
+                return
+            if least is None or in_hand < load_of_least:
+                least, load_of_least = turn, in_hand
+        if least is not None and not only_idle:
+            least.set_result(None)
 
     def put_back(self, *jobs: Job) -> None:
         """Put jobs that were taken but not sent at the front of their lanes, in the order given, and wake workers."""

@@ -116,6 +116,8 @@ class RelaySettings(Section):
     helo: str = Field(default_factory=_host_name)
     timeout: Positive = 30
     final_timeout: Positive = 300
+    mode: Literal["auto", "data", "plain"] = "auto"
+    window: Annotated[int, Field(ge=1, le=1000)] = 16
     max_messages: Count = 100
     max_age: Positive = 1800
     idle_seconds: Positive = 240
@@ -131,7 +133,7 @@ class RelaySettings(Section):
             values["security"] = "starttls"
         return values
 
-    _any_case = field_validator("auth", "security", mode="before")(_lower)
+    _any_case = field_validator("auth", "mode", "security", mode="before")(_lower)
 
     @field_validator("helo")
     @classmethod

@@ -1,13 +1,19 @@
 """What a relay announces in its answer to EHLO (RFC 5321, 4.1.1.1), and what that means for a mail."""
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 import aiosmtplib
 
 from otpmail.model import Envelope
+from otpmail.smtp.replies import Reply
 
 SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
+
+# Addresses were checked when the mail was accepted. Here it is the last line of defence: nothing that could end a path
+# or a command is ever written.
+_UNSAFE = re.compile(r"[\x00- <>\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +41,17 @@ class Announcement:
             return None
         return int(parameters) if parameters.strip().isdecimal() else 0
 
-    def cannot_take(self, envelope: Envelope) -> tuple[int, str] | None:
-        """A reply code and text, as the relay itself would give them, for a mail that there is no use in offering."""
+    def cannot_take(self, envelope: Envelope) -> Reply | None:
+        """The reply that a relay would give itself, for a mail that there is no use in offering."""
+        addresses = "".join((envelope.sender, *envelope.recipients))
+        if _UNSAFE.search(addresses):
+            return Reply(553, b"5.1.3 an address holds what can't be said in a command")
         if envelope.smtputf8 and "SMTPUTF8" not in self:
-            return 550, "5.6.7 the relay does not take internationalised addresses (it does not announce SMTPUTF8)"
+            return Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
+        if not (envelope.smtputf8 or addresses.isascii()):
+            return Reply(553, b"5.6.7 an address is not ASCII, and the mail was not written for SMTPUTF8")
+        if "8BITMIME" not in self and not envelope.content.isascii():
+            return Reply(554, b"5.6.3 the content is not ASCII, and the relay announces no 8BITMIME")
         if self.size and len(envelope.content) > self.size:
-            return 552, f"5.3.4 the mail has {len(envelope.content)} octets, the relay takes {self.size}"
+            return Reply(552, b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size))
         return None

@@ -1,263 +1,155 @@
 """One long-lived connection to a relay, open and signed in (`smtp.dial`): mails are sent here.
 
 A connection takes as many mails at once as its `window`; each answers with a future. A connection that is in doubt
-(a reply owed, a timeout, a cancelled send) is closed, never used again: a reply must not reach another mail.
+(a reply too many, a timeout, a send that was cut short) is closed, never used again: a reply must not reach another
+mail.
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Self
+from typing import Self, cast
 
 import aiosmtplib
-from aiosmtplib.protocol import SMTPProtocol
 
-from otpmail.errors import ConnectFailed, ConnectionLost
-from otpmail.model import Envelope, RecipientResult
+from otpmail.errors import ConnectFailed
+from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp.announcement import Announcement
-from otpmail.smtp.dial import dial, words
-from otpmail.smtp.replies import CLOSING, result
-
-Results = tuple[RecipientResult, ...]
+from otpmail.smtp.dial import dial
+from otpmail.smtp.pipeline import Pipeline
+from otpmail.smtp.transaction import Mode, Results, Session
 
 _QUIT_SECONDS = 2.0
 
 
 class Connection:
-    """An open, signed-in connection that sends mails one command at a time.
+    """An open, signed-in connection, with up to `window` mails in flight; `room` says whether another may be handed in.
 
-    `window` mails may be in flight; `room` says whether another one may be handed in now. `on_lost` is called once,
-    when the connection can take no more.
+    `on_lost` is called once, when it can take no more; `on_room` whenever it can again.
     """
 
-    mode = "plain"
-    window = 1
-    round_trips = 4  # MAIL, RCPT, DATA, and the content
-
-    def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, lifetime: float) -> None:
+    def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
         self._client = client
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._sending: set[asyncio.Task[Results]] = set()
-        self._opened = self._loop.time()
-        self._retire_at = self._opened + lifetime
-        self.sent = 0
-        self.last_used = self._loop.time()
-        self.lost_cause = ""
-        self.turned_away = False  # the relay ended it before any mail, and not over a mail
-        self.on_lost: Callable[[], None] = lambda: None
+        self.opened = self._loop.time()
+        self._retire_at = self.opened + lifetime
         self.announcement = Announcement.read(client)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
-        self._watch = _Watch(client.transport, client.protocol, self._lost)
+        self._session = Session(self.announcement, Mode.of(self.announcement).slower(mode), window=settings.window)
+        self._pipeline = Pipeline(
+            cast("asyncio.Transport", client.transport),
+            client.protocol,
+            self._session,
+            timeout=settings.timeout,
+            final_timeout=settings.final_timeout,
+        )
 
     def __repr__(self) -> str:
-        state = f"lost: {self.lost_cause}" if self.lost_cause else f"{len(self._sending)}/{self.window} in flight"
-        return f"<Connection {self._settings.host} {state}, {self.sent} sent>"
+        return f"<Connection {self._settings.host} {self._pipeline!r}>"
 
     @classmethod
-    async def open(cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float) -> Self:
-        """Connect, secure and sign in. `lifetime` is in seconds.
+    async def open(
+        cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float, mode: Mode = Mode.BDAT
+    ) -> Self:
+        """Connect, secure, sign in, and find out how mails may travel: by `mode` at the fastest.
 
-        Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
+        `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
         """
         client = await dial(settings, tls)
         try:
-            return cls(client, settings, lifetime=lifetime)
+            most = mode.slower(Mode.allowed_by(settings.mode))
+            connection = cls(client, settings, mode=most, lifetime=lifetime)
+            await connection._pipeline.probe()
         except BaseException:
             client.close()
             raise
+        return connection
 
     @property
-    def open_for_mail(self) -> bool:
-        """Whether the connection still takes mails."""
-        return not self.lost_cause
+    def mode(self) -> Mode:
+        """How mails travel on it."""
+        return self._session.mode
+
+    @property
+    def runs_refused_chunks(self) -> bool:
+        """Whether the relay turned out to run a chunk that it refuses as commands (`Session.probe`)."""
+        return self._session.runs_refused_chunks
+
+    @property
+    def window(self) -> int:
+        """How many mails may be in flight."""
+        return self._session.window
+
+    @property
+    def in_flight(self) -> int:
+        """How many mails are."""
+        return self._session.in_flight
+
+    @property
+    def sent(self) -> int:
+        """How many mails the relay has taken."""
+        return self._session.sent
+
+    @property
+    def answered(self) -> int:
+        """How many mails the relay has taken or refused."""
+        return self._session.answered
+
+    @property
+    def lost_cause(self) -> str:
+        """Why it takes no more mails; empty while it does."""
+        return self._pipeline.lost_cause
 
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return self._loop.time() - self._opened
+        return self._loop.time() - self.opened
 
     @property
     def room(self) -> bool:
         """Whether another mail may be handed in now."""
-        return self.open_for_mail and len(self._sending) < self.window
+        return (
+            self._session.room and not self._pipeline.lost_cause and self._session.begun < self._settings.max_messages
+        )
 
     @property
     def retire_at(self) -> float:
         """When the connection is to be replaced for its age or idleness, on the loop's clock."""
-        return min(self._retire_at, self.last_used + self._settings.idle_seconds)
+        if self.in_flight:
+            return self._retire_at
+        return min(self._retire_at, self._pipeline.last_progress + self._settings.idle_seconds)
 
     @property
     def due(self) -> bool:
-        """Whether it is to be replaced: too many mails sent, too old, or idle too long."""
-        return self.sent >= self._settings.max_messages or self._loop.time() >= self.retire_at
+        """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle too long.
+
+        Nearly, so that the next one is open by the time that this one may carry no more.
+        """
+        most = self._settings.max_messages
+        return self._session.begun >= most - min(self.window, most // 2) or self._loop.time() >= self.retire_at
+
+    def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
+        """Be told when it can take no more mails, once, and whenever it can take another."""
+        self._pipeline.on_lost = on_lost
+        self._pipeline.on_room = on_room
 
     def send(self, envelope: Envelope) -> asyncio.Future[Results]:
         """Start sending; the future gets a result for each recipient, or ConnectionLost."""
-        task = self._loop.create_task(self._transact(envelope))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-        return task
+        return self._pipeline.send(envelope)
 
     async def drained(self) -> None:
         """Wait until no mail is in flight."""
-        if self._sending:
-            await asyncio.wait(self._sending)
+        await self._pipeline.drained()
 
     async def close(self) -> None:
-        """Take leave of the relay: QUIT, briefly waited for. Mails in flight are lost (uncertain)."""
-        for task in list(self._sending):
-            task.cancel()
-        if self.open_for_mail:
-            self.lost_cause = "closed"
-            try:
+        """Take leave of the relay: QUIT, briefly waited for. Mails in flight are lost."""
+        try:
+            if self._pipeline.hand_back():
                 await self._client.quit(timeout=_QUIT_SECONDS)
-            except (aiosmtplib.SMTPException, OSError):
-                self._client.close()  # a relay that does not answer QUIT is left all the same
-        self._client.close()
-
-    async def _transact(self, envelope: Envelope) -> Results:
-        refusal = self.announcement.cannot_take(envelope)
-        if refusal is not None:
-            return tuple(result(address, *refusal) for address in envelope.recipients)
-        self.last_used = self._loop.time()
-        try:
-            return await self._transaction(envelope)
-        except BaseException as error:
-            # Whatever it is, cancelled or unforeseen, a reply may be owed and a transaction open.
-            self._lost(f"a send ended early: {error!r}")
-            raise
+        except (aiosmtplib.SMTPException, OSError):
+            pass  # a relay that does not answer QUIT is left all the same
         finally:
-            self.last_used = self._loop.time()
-            if self.lost_cause:
-                self._client.close()
-
-    async def _transaction(self, envelope: Envelope) -> Results:
-        """One mail transaction (RFC 5321, 3.3): MAIL, each RCPT, DATA, the content, its final reply."""
-        code, text = await self._command(b"MAIL FROM:<%s>%s" % self._sender(envelope), good=(250,))
-        if code != 250:
-            return tuple(result(address, code, text) for address in envelope.recipients)
-        results = {}
-        for address in envelope.recipients:
-            code, text = await self._command(b"RCPT TO:<%s>" % address.encode(), good=(250, 251, 252))
-            results[address] = result(address, code, text)
-        accepted = [address for address in envelope.recipients if results[address].accepted]
-        if accepted:
-            code, text = await self._command(b"DATA", good=(354,))
-            if code == 354:
-                code, text = await self._content(envelope.content)
-            results |= {address: result(address, code, text) for address in accepted}
-        if not accepted or code != 250:
-            with suppress(ConnectionLost):  # what the relay has said about the mail stands all the same
-                await self._command(b"RSET", good=(250,))
-        return tuple(results.values())
-
-    def _sender(self, envelope: Envelope) -> tuple[bytes, bytes]:
-        parameters = b""
-        if self.announcement.size is not None:
-            parameters += b" SIZE=%d" % len(envelope.content)
-        if envelope.smtputf8:
-            parameters += b" SMTPUTF8 BODY=8BITMIME"
-        return envelope.sender.encode(), parameters
-
-    async def _command(self, line: bytes, *, good: tuple[int, ...]) -> tuple[int, str]:
-        """Send a command and read its reply: one of `good`, or a refusal.
-
-        Raises ConnectionLost, certain: whatever else is answered, the mail was not taken.
-        """
-        if self.lost_cause:  # a stray reply has been seen: the next one read could be that
-            raise ConnectionLost(self.lost_cause)
-        self._watch.expect_reply()
-        try:
-            reply = await self._client.execute_command(line)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            raise self._fail(error, uncertain=False) from error
-        return self._checked(reply, good, uncertain=False)
-
-    async def _content(self, content: bytes) -> tuple[int, str]:
-        """Send the content, dot-stuffed (RFC 5321, 4.5.2), and read its final reply."""
-        protocol = self._client.protocol
-        if protocol is None or self.lost_cause:
-            raise self._fail(ConnectionError(self.lost_cause or "connection lost"), uncertain=False)
-        self._watch.expect_reply()
-        try:
-            protocol.write(stuff(content))
-            reply = await protocol.read_response(timeout=self._settings.final_timeout)
-        except (aiosmtplib.SMTPException, OSError) as error:
-            raise self._fail(error, uncertain=True) from error
-        code, text = self._checked(reply, (250,), uncertain=True)
-        self.sent += code == 250
-        return code, text
-
-    def _checked(self, reply: aiosmtplib.SMTPResponse, good: tuple[int, ...], *, uncertain: bool) -> tuple[int, str]:
-        if reply.code == CLOSING:
-            raise self._fail(ConnectionError(f"421 {reply.message}"), uncertain=False)
-        if reply.code not in good and not 400 <= reply.code < 600:
-            # Neither what was asked for nor a refusal: nobody knows where this relay stands.
-            raise self._fail(ConnectionError(f"unexpected reply: {reply.code} {reply.message}"), uncertain=uncertain)
-        return reply.code, reply.message
-
-    def _fail(self, error: Exception, *, uncertain: bool) -> ConnectionLost:
-        cause = words(error)
-        self._lost(cause)
-        return ConnectionLost(cause, uncertain=uncertain)
-
-    def _lost(self, cause: str) -> None:
-        if not self.lost_cause:
-            self.lost_cause = cause
-            self.turned_away = self.sent == 0 and (not self._sending or "421" in cause)
-            self.on_lost()
-
-
-class _Watch(asyncio.Protocol):
-    """Stands between the transport and aiosmtplib's protocol, and counts replies against commands.
-
-    A reply that nobody asked for would be taken for the next command's, and every one after it for another's: it ends
-    the connection (aiosmtplib alone keeps it in its buffer). So does what a relay says while idle, a 421 as a rule.
-    """
-
-    def __init__(self, transport: asyncio.BaseTransport, inner: SMTPProtocol, lost: Callable[[str], None]) -> None:
-        self._inner = inner
-        self._lost = lost
-        self._owed = 0
-        self._line = b""
-        transport.set_protocol(self)
-
-    def expect_reply(self) -> None:
-        """A command is about to be written."""
-        self._owed += 1
-
-    def data_received(self, data: bytes) -> None:
-        """Count the replies in `data`, and pass it on."""
-        *lines, self._line = (self._line + data).split(b"\n")
-        # The last, or only, line of a reply has no dash behind its code (RFC 5321, 4.2.1).
-        self._owed -= sum(line[3:4] != b"-" for line in lines)
-        if self._owed < 0 or (self._owed == 0 and self._line):
-            said = (lines[-1:] or [self._line])[0].decode("utf-8", "replace").strip()
-            self._lost(f"the relay said unasked: {said[:200]}")
-        self._inner.data_received(data)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-    def eof_received(self) -> bool:
-        self._lost("the relay closed the connection")
-        return self._inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost(f"connection lost: {exc}" if exc else "connection lost")
-        self._inner.connection_lost(exc)
-
-
-def stuff(content: bytes) -> bytes:
-    """Content as DATA carries it: a dot before each line that opens with one, and the final dot line."""
-    stuffed = content.replace(b"\r\n.", b"\r\n..")
-    if stuffed.startswith(b"."):
-        stuffed = b"." + stuffed
-    return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n.\r\n")
+            self._client.close()

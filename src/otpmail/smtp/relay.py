@@ -1,4 +1,4 @@
-"""The relay as all workers share it: who may dial it when, and whether it is there.
+"""One relay as all workers share it: who may dial it when, and whether it is there.
 
 While a connection is open and dialling works, every worker dials for itself. Otherwise one worker at a time tries,
 later each time, and the others wait for what it finds: a relay in trouble is not stormed, and a refused sign-in is not
@@ -8,11 +8,14 @@ repeated into a lock-out.
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
-from otpmail.errors import ConnectFailed, SettingsError, SignInRefused
-from otpmail.events import ConnectionOpened, Observer, RelayDown, RelayUp
+from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
+from otpmail.events import ChunksUnsafe, ConnectionOpened, DialFailed, Observer, RelayDown, RelayUp
 from otpmail.settings import RelaySettings
+from otpmail.smtp.breaker import Breaker
 from otpmail.smtp.connection import Connection
+from otpmail.smtp.transaction import Mode
 
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
 SIGN_IN_RETRY_SECONDS = 60.0
@@ -20,27 +23,6 @@ SIGN_IN_RETRY_MAX_SECONDS = 900.0
 SHORT_LIFE_SECONDS = 10.0
 NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
 AGE_JITTER = 0.2
-
-
-class _Backoff:
-    """How long to wait after failures in a row. Those before the next try is due are one failure."""
-
-    def __init__(self, random: Callable[[], float]) -> None:
-        self.failures = 0
-        self.next_try = 0.0
-        self._random = random
-
-    def failed(self, now: float, *, first: float, most: float) -> None:
-        """Note a failure: the wait is `first`, twice as long each time, at most `most`, in seconds."""
-        if self.failures and now < self.next_try:
-            return
-        delay = min(most, first * 2 ** min(self.failures, 16))
-        self.failures += 1
-        self.next_try = now + delay * (0.75 + 0.5 * self._random())
-
-    def clear(self) -> None:
-        self.failures = 0
-        self.next_try = 0.0
 
 
 class Relay:
@@ -52,16 +34,20 @@ class Relay:
         self._observer = observer
         self._random = random
         self._tls = tls_context(settings)
+        self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._open = 0
-        self._backoff = _Backoff(random)
+        self._breaker = Breaker(random)
+        self._short_lives = 0  # connections in a row that ended early, without a word on any mail
+        self._last_short_life = 0.0
         self._probing = asyncio.Lock()
+        self._proved_well = asyncio.Event()
         self._down: bool | None = None  # None until the first dial has had its answer
         self._notice: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         state = "away" if self._down else "here"
-        return f"<Relay {self.name} {state}, {self._open} open, {self._backoff.failures} failures>"
+        return f"<Relay {self.name} {state}, {self._open} open, {self._breaker!r}>"
 
     @property
     def down(self) -> bool:
@@ -71,7 +57,7 @@ class Relay:
     @property
     def retry_after(self) -> float:
         """Seconds until the relay may be dialled again, 0 for now."""
-        return max(0.0, self._backoff.next_try - self._loop.time())
+        return max(0.0, self._breaker.next_try - self._loop.time())
 
     async def connect(self) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one."""
@@ -81,63 +67,107 @@ class Relay:
                 connection = await self._dial()
                 continue
             async with self._probing:
-                if not self._every_worker_may_dial:  # nobody got through while this one waited for its turn
-                    await asyncio.sleep(self.retry_after)
+                await self._next_try()
+                if not self._every_worker_may_dial:  # nobody got through while this one waited
                     connection = await self._dial()
         return connection
+
+    def took_mail(self) -> None:
+        """A mail was taken on one of its connections: the relay is well."""
+        self._short_lives = 0
+        if not self._breaker.closed:
+            self._breaker.took_mail()
+            self._look_again()
 
     def released(self, connection: Connection) -> None:
         """A connection that `connect` gave takes no more mails.
 
-        One that the relay turned away counts as a failed dial: a relay that signs everybody in and hangs up is not
-        dialled in a tight loop. One that had been of use shows that the relay is well.
+        Those that end early, and without a word on any mail, count as failed dials from the second on: so a relay that
+        signs everybody in and hangs up, or does so over every mail, is not dialled in a tight loop.
         """
         self._open -= 1
-        if connection.sent or connection.age >= SHORT_LIFE_SECONDS:
-            self._backoff.clear()
-        elif connection.turned_away:
-            self._failed(ConnectFailed(f"it ended a connection before any mail: {connection.lost_cause}"))
+        if connection.answered or connection.age >= SHORT_LIFE_SECONDS:
+            self._short_lives = 0
+        elif connection.lost_cause and connection.opened >= self._last_short_life:  # else: one of several at once
+            self._last_short_life = self._loop.time()
+            self._short_lives += 1
+            if self._short_lives > 1:
+                self._failed(ConnectFailed(f"it ended a connection before any mail was taken: {connection.lost_cause}"))
         if self._open == 0 and self._notice is None:
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away, "no connection is left")
+            why = f"the last connection ended: {connection.lost_cause or 'it was worn, old or idle'}"
+            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away, why)
 
     @property
     def _every_worker_may_dial(self) -> bool:
-        return self._open > 0 and self._backoff.failures == 0
+        return self._open > 0 and self._breaker.closed
+
+    async def _next_try(self) -> None:
+        """Wait until the relay may be dialled, or has proved to be well on another connection."""
+        while (seconds := self.retry_after) > 0:
+            self._proved_well.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._proved_well.wait()
+
+    def _look_again(self) -> None:
+        self._proved_well.set()
 
     async def _dial(self) -> Connection | None:
         jitter = 1 - AGE_JITTER * self._random()  # so that connections dialled together do not retire together
+        lifetime = self._settings.max_age * jitter
         try:
-            connection = await Connection.open(self._settings, self._tls, lifetime=self._settings.max_age * jitter)
+            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=self._mode)
         except ConnectFailed as error:
+            if isinstance(error, ProbeFailed):
+                self._distrust_chunks()
             self._failed(error)
             return None
         self._open += 1
-        if self._notice is not None:
-            self._notice.cancel()
-            self._notice = None
-        self._here()
-        self._observer.notify(ConnectionOpened(self.name, connection.mode))
+        if connection.runs_refused_chunks:
+            self._distrust_chunks()
+        self._breaker.signed_in()
+        self._look_again()
+        self._cancel_notice()
+        if self._short_lives:  # it may hang up again: wait and see before anybody is told that it is back
+            self._notice = self._loop.call_later(NOTICE_SECONDS, self._here, connection)
+        else:
+            self._here(connection)
+        self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window))
         return connection
 
     def _failed(self, error: ConnectFailed) -> None:
-        if isinstance(error, SignInRefused):
+        refused = isinstance(error, SignInRefused)
+        if refused:
             first, most = SIGN_IN_RETRY_SECONDS, SIGN_IN_RETRY_MAX_SECONDS
         else:
             first, most = self._settings.retry_seconds, self._settings.retry_max_seconds
-        self._backoff.failed(self._loop.time(), first=first, most=max(first, most))
-        if self._open == 0:
+        self._breaker.failed(self._loop.time(), first=first, most=max(first, most), over_sign_in=refused)
+        if self._open == 0 and not self.down:
             self._away(str(error))
+        else:
+            self._observer.notify(DialFailed(self.name, str(error), self.retry_after))
 
-    def _here(self) -> None:
-        if self._down is not False:
+    def _distrust_chunks(self) -> None:
+        if self._mode is Mode.BDAT:
+            self._mode = Mode.DATA
+            self._observer.notify(ChunksUnsafe(self.name))
+
+    def _here(self, connection: Connection) -> None:
+        self._cancel_notice()
+        if self._down is not False and self._open:
             self._down = False
-            self._observer.notify(RelayUp(self.name))
+            self._observer.notify(RelayUp(self.name, connection.mode, connection.window))
 
     def _away(self, error: str) -> None:
-        self._notice = None
+        self._cancel_notice()
         if self._down is not True:
             self._down = True
             self._observer.notify(RelayDown(self.name, error, self.retry_after))
+
+    def _cancel_notice(self) -> None:
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from otpmail.events import (
+    ChunksUnsafe,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
+    DialFailed,
     Event,
     MailAccepted,
     MailDeferred,
@@ -88,38 +90,12 @@ class LogObserver:
                     mail=mail.id,
                     retry_after=round(retry_after, 3),
                 )
-            case RelayUp(relay):
-                say(logging.INFO, "relay-up", f"relay {relay}: connected; mail can be sent", relay=relay)
-            case RelayDown(relay, error, retry_after):
-                say(
-                    logging.ERROR,
-                    "relay-down",
-                    f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s",
-                    relay=relay,
-                    error=error,
-                    retry_after=round(retry_after, 3),
-                )
-            case ConnectionOpened(relay, mode):
-                say(
-                    logging.DEBUG,
-                    "connection-opened",
-                    f"relay {relay}: connection in {mode} mode",
-                    relay=relay,
-                    mode=mode,
-                )
-            case ConnectionClosed(relay, cause, sent):
-                say(
-                    logging.DEBUG,
-                    "connection-closed",
-                    f"relay {relay}: connection ended after {mails(sent)}: {cause}",
-                    relay=relay,
-                    cause=cause,
-                    sent=sent,
-                )
             case MailAccepted(mail):
                 say(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
             case CodeChecked(result):
                 say(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
+            case _:
+                _say_of_relay(event)
 
     def _settled(self, mail: Mail) -> None:
         if mail.state is MailState.RELAYED:
@@ -141,3 +117,63 @@ class LogObserver:
 def _words(result: RecipientResult) -> str:
     """What the relay said of a recipient; our own words alone, where it said nothing."""
     return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
+
+
+def _travel(mode: str, window: int) -> str:
+    return f"{mode} mode, {window} in flight at most"
+
+
+def _say_of_relay(event: Event) -> None:
+    match event:
+        case RelayUp(relay, mode, window):
+            say(
+                logging.INFO,
+                "relay-up",
+                f"relay {relay}: connected; mail can be sent: {_travel(mode, window)}",
+                relay=relay,
+                mode=mode,
+                window=window,
+            )
+        case DialFailed(relay, error, retry_after):
+            say(
+                logging.INFO,
+                "dial-failed",
+                f"relay {relay}: {error}; next try in {retry_after:.1f} s",
+                relay=relay,
+                error=error,
+                retry_after=round(retry_after, 3),
+            )
+        case ChunksUnsafe(relay):
+            say(
+                logging.WARNING,
+                "chunks-unsafe",
+                f"relay {relay}: it does not read past a chunk that it refuses; mails go by DATA, not BDAT",
+                relay=relay,
+            )
+        case RelayDown(relay, error, retry_after):
+            say(
+                logging.ERROR,
+                "relay-down",
+                f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s",
+                relay=relay,
+                error=error,
+                retry_after=round(retry_after, 3),
+            )
+        case ConnectionOpened(relay, mode, window):
+            say(
+                logging.DEBUG,
+                "connection-opened",
+                f"relay {relay}: connection opened: {_travel(mode, window)}",
+                relay=relay,
+                mode=mode,
+                window=window,
+            )
+        case ConnectionClosed(relay, cause, sent):
+            say(
+                logging.DEBUG,
+                "connection-closed",
+                f"relay {relay}: connection ended after {mails(sent)}: {cause}",
+                relay=relay,
+                cause=cause,
+                sent=sent,
+            )

@@ -1,0 +1,251 @@
+"""The asyncio shell of a session: writes what may go out, reads what came in, and minds the clock. It decides nothing.
+
+It takes the transport over from aiosmtplib after sign-in, whose reader drops the replies to pipelined commands, and can
+give it back for QUIT.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from aiosmtplib.protocol import SMTPProtocol
+
+from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
+from otpmail.model import Envelope
+from otpmail.smtp.transaction import Results, Session, Transaction
+
+SLICE = 64 << 10
+"""Octets handed to the transport at once."""
+
+_HIGH_WATER = 2 * SLICE  # a large mail stays with us, not in the transport's buffer, until the relay has room
+_GOODBYE_SECONDS = 2.0  # how long a relay that said 421 may take to close: till then it may answer what it had read
+
+
+class Pipeline(asyncio.Protocol):
+    """Mails in flight on one connection, each with a future for its outcome.
+
+    `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long its word on a content
+    that it has all of (RFC 5321, 4.5.3.2). `on_lost` is called once, when no further mail can be sent; `on_room`
+    whenever another one can.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        inner: SMTPProtocol,
+        session: Session,
+        *,
+        timeout: float,
+        final_timeout: float,
+    ) -> None:
+        self._transport = transport
+        self._inner = inner
+        self._session = session
+        self._timeout = timeout
+        self._final_timeout = final_timeout
+        self._loop = asyncio.get_running_loop()
+        self._paused = False
+        self._flushing: asyncio.Handle | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self.last_progress = self._loop.time()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._probed: asyncio.Future[None] | None = None
+        self.lost_cause = ""
+        self.on_lost: Callable[[], None] = _nothing
+        self.on_room: Callable[[], None] = _nothing
+        self._take_over()
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.lost_cause or 'open'}, {self._session!r}>"
+
+    def _take_over(self) -> None:
+        # aiosmtplib keeps what came in one piece behind the reply it waited for. A reply to a command that nobody has
+        # sent yet would be taken for the first one's, and every later one for another's.
+        surplus = bytes(self._inner._buffer)  # noqa: SLF001
+        if surplus:
+            raise ConnectFailed(f"the relay said more than it was asked for: {surplus[:80]!r}")
+        if self._transport.is_closing():
+            raise ConnectFailed("the relay closed the connection right after signing in")
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport.set_protocol(self)
+
+    # Mails.
+
+    async def probe(self) -> None:
+        """Find out how mails may travel on this connection (`Session.probe`). Raises ProbeFailed."""
+        self._session.probe()
+        if not self._session.probing:
+            return
+        self._probed = self._loop.create_future()
+        self._flush_soon()
+        try:
+            await self._probed
+        except ConnectionLost as error:
+            kind = ConnectFailed if self._session.farewell else ProbeFailed
+            raise kind(f"asked how it reads a refused chunk: {error}") from error
+
+    def send(self, envelope: Envelope) -> asyncio.Future[Results]:
+        """Start sending a mail, which there must be room for.
+
+        The future gets a result for each recipient, or ConnectionLost. Cancelling it takes nothing back.
+        """
+        future: asyncio.Future[Results] = self._loop.create_future()
+        if self.lost_cause:
+            future.set_exception(ConnectionLost(self.lost_cause))
+            return future
+        transaction = self._session.begin(envelope, future)
+        if transaction.outcome is not None:
+            _tell(transaction)
+        else:
+            if self._idle.is_set():
+                self._idle.clear()
+                self.last_progress = self._loop.time()
+            self._flush_soon()
+        return future
+
+    async def drained(self) -> None:
+        """Wait until no mail is in flight."""
+        await self._idle.wait()
+
+    def hand_back(self) -> bool:
+        """Give the transport back to aiosmtplib, for QUIT; False when it is lost, or in doubt.
+
+        No mail may be in flight.
+        """
+        usable = not self.lost_cause and not self._session.owed and not self._transport.is_closing()
+        self._stop("closed")
+        if usable:
+            self._transport.set_protocol(self._inner)
+        return usable
+
+    def abort(self, cause: str) -> None:
+        """Close at once. Mails in flight get ConnectionLost."""
+        self._stop(cause)
+        self._transport.abort()
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        """Read replies, tell what they settle, and write what may go now."""
+        session = self._session
+        replies = session.replies
+        settled = session.receive(data)
+        if session.replies != replies:  # a relay that sends a digit now and then makes no progress
+            self.last_progress = self._loop.time()
+        for transaction in settled:
+            _tell(transaction)
+        if session.ended:
+            self._lose(session.ended)
+            return
+        if self._probed is not None and not session.probing:
+            self._probed.set_result(None)
+            self._probed = None
+        if session.farewell:
+            self._goodbye()
+            return
+        self._flush()
+        if not session.in_flight:
+            self._idle.set()
+        if settled:
+            self.on_room()
+
+    def eof_received(self) -> bool:
+        """The relay has said all it will: leave."""
+        self._lose("the relay closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell what became of the mails in flight, and aiosmtplib that it is over."""
+        self._lose(f"connection lost: {exc}" if exc else "connection lost")
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The transport holds enough: keep the rest here."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The relay has read on: write on."""
+        self._paused = False
+        self.last_progress = self._loop.time()
+        self._flush()
+        if self._session.room:
+            self.on_room()
+
+    # Its own.
+
+    def _flush_soon(self) -> None:
+        """Write once this turn of the loop is over: mails that were handed in together leave together."""
+        if self._flushing is None:
+            self._flushing = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if self.lost_cause:
+            return
+        while not self._paused and (data := self._session.take(SLICE)):
+            self._transport.write(data)
+        if self._clock is None and self._session.owed:
+            self._clock = self._loop.call_later(min(self._timeout, self._final_timeout), self._tick)
+
+    def _tick(self) -> None:
+        """Look whether the relay is overdue. One timer for a connection: it is not moved with every reply."""
+        self._clock = None
+        if self.lost_cause or not self._session.owed:
+            return
+        limit = self._final_timeout if self._session.awaits_final else self._timeout
+        left = self.last_progress + limit - self._loop.time()
+        if left <= 0:
+            self._lose(f"the relay owed a reply for {limit:g} s")
+        else:
+            self._clock = self._loop.call_later(left, self._tick)
+
+    def _goodbye(self) -> None:
+        """The relay said 421: what it had already read may still be answered, until it closes."""
+        if not self.lost_cause:
+            self.lost_cause = self._session.farewell
+            self.on_lost()
+        if self._session.in_flight:
+            if self._clock is not None:
+                self._clock.cancel()
+            self._clock = self._loop.call_later(_GOODBYE_SECONDS, self._lose, self._session.farewell)
+        else:
+            self._lose(self._session.farewell)
+
+    def _lose(self, cause: str) -> None:
+        if not self._transport.is_closing():
+            self._transport.abort()  # whatever is buffered has been counted as lost
+        self._stop(cause)
+
+    def _stop(self, cause: str) -> None:
+        """Send nothing more, and tell each mail in flight what became of it."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        first = not self.lost_cause
+        self.lost_cause = self.lost_cause or cause
+        # The last one first: each goes to the front of the queue, ahead of those that came after it.
+        for transaction in reversed(self._session.end(cause)):
+            _tell(transaction)
+        if self._probed is not None:
+            self._probed.set_exception(ConnectionLost(cause))
+            self._probed = None
+        self._idle.set()
+        if first:
+            self.on_lost()
+
+
+def _tell(transaction: Transaction) -> None:
+    future = cast("asyncio.Future[Results]", transaction.tag)
+    if future.done():  # cancelled: nobody waits for it any more
+        return
+    if isinstance(transaction.outcome, ConnectionLost):
+        future.set_exception(transaction.outcome)
+    else:
+        future.set_result(transaction.outcome or ())
+
+
+def _nothing() -> None:
+    pass
