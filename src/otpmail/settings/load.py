@@ -24,8 +24,11 @@ _SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
 # What else a .env may hold: names that our commands and scripts read from the environment, the one of the original's
 # client, and, since Docker and Compose read the same file, what they and the libraries in the image look for.
 _NO_SETTINGS = frozenset(
-    "BASE CI GRPC_TRACE GRPC_VERBOSITY HOME HOSTNAME HTTPS_PROXY HTTP_PROXY LANG LC_ALL NO_PROXY OTPMAIL_SERVER "
-    "OTPMAIL_SERVERS PATH PYTHON SECRETS_DIR SSL_CERT_DIR SSL_CERT_FILE TARGET TZ".split()
+    {
+        *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),
+        *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+        *("GRPC_TRACE", "GRPC_VERBOSITY", "HOME", "HOSTNAME", "LANG", "LC_ALL", "PATH", "TZ"),
+    }
 )
 _OTHERS_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
