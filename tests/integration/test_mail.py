@@ -175,6 +175,19 @@ async def test_an_unknown_mail(service: Service) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_an_id_that_is_too_long(service: Service) -> None:
+    """Over 64 characters an id is INVALID_ARGUMENT naming the field, by every method."""
+    for call in (
+        service.mail.GetMail(mail_pb2.GetMailRequest(id="x" * 65)),
+        service.mail.CancelMail(mail_pb2.CancelMailRequest(id="x" * 65)),
+        anext(aiter(service.mail.WatchMail(mail_pb2.WatchMailRequest(id="x" * 65)))),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert bad_field(caught.value) == "id"
+
+
 async def test_request_id(service: Service, relay: Relay) -> None:
     """Ten calls with one request id, at once and later, are one mail."""
     calls = [_send(service, request_id="order-7", wait_for=mail_pb2.WAIT_FOR_RELAY) for _ in range(9)]

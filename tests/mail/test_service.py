@@ -389,6 +389,26 @@ async def _watch(desk: Desk, mail_id: str) -> list[Mail]:
     return [mail async for mail in desk.mails.watch("anonymous", mail_id)]
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda desk, mail_id: desk.mails.get("anonymous", mail_id),
+        lambda desk, mail_id: desk.mails.cancel("anonymous", mail_id),
+        _watch,
+    ],
+    ids=["get", "cancel", "watch"],
+)
+@pytest.mark.parametrize(("mail_id", "error"), [("x" * 64, NotFound), ("x" * 65, InvalidArgument)])
+async def test_an_id_that_can_not_be_one(
+    desk: Desk, use: Callable[[Desk, str], Any], mail_id: str, error: type[Exception]
+) -> None:
+    """Over 64 characters it is InvalidArgument that names the field, whatever is asked of it; else NotFound."""
+    with pytest.raises(error) as caught:
+        await use(desk, mail_id)
+    if isinstance(caught.value, InvalidArgument):
+        assert caught.value.field == "id"
+
+
 async def test_watching(desk: Desk) -> None:
     """Every watcher sees the present state and each that follows; one that goes early is not kept."""
     job = await desk.accept()

@@ -19,6 +19,7 @@ from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
 
 MAX_REQUEST_ID = 128
+MAX_MAIL_ID = 64
 _LARGE = 64 << 10
 
 
@@ -143,7 +144,9 @@ class MailService:
             self._delivery.give_up(job)
 
     async def get(self, caller: str, mail_id: str) -> Mail:
-        """What has become of a mail. Raises NotFound."""
+        """What has become of a mail. Raises NotFound, and InvalidArgument for what is too long to be an id."""
+        if len(mail_id) > MAX_MAIL_ID:
+            raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
         job = self._delivery.find(mail_id)
         mail = job.mail if job is not None else await self._store.get(caller, mail_id)
         if mail is None or mail.caller != caller:
@@ -151,7 +154,7 @@ class MailService:
         return mail
 
     async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
-        """Every state of a mail, from the present one until it settles. Raises NotFound."""
+        """Every state of a mail, from the present one until it settles. Raises as `get` does."""
         mail = await self.get(caller, mail_id)
         job = self._delivery.find(mail_id)
         if job is None:
@@ -169,7 +172,7 @@ class MailService:
     async def cancel(self, caller: str, mail_id: str) -> Mail:
         """Take back a mail that has not been handed to the relay. Cancelling it twice is no error.
 
-        Raises NotFound, and FailedPrecondition when it is with the relay or has settled otherwise.
+        Raises as `get` does, and FailedPrecondition when it is with the relay or has settled otherwise.
         """
         mail = await self.get(caller, mail_id)
         job = self._delivery.find(mail_id)
