@@ -26,6 +26,7 @@ from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 from otpmail.telemetry.logs import LogObserver
 
 EMAIL = "ada@example.org"
+NOW = 1_700_000_000.0
 KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 
 
@@ -46,13 +47,13 @@ class Desk:
         self.events: list[Event] = []
         self.log = LogObserver()
         store = MemoryMailStore(lambda: self.now, remember_seconds=3600, remember_count=100)
-        self.delivery = Delivery(self.queue, store, self, random=lambda: 0.5)
+        self.delivery = Delivery(self.queue, store, self, random=lambda: 0.5, now=lambda: NOW)
         mail_settings = MailSettings(email_from="Shop <shop@example.org>", queue_size=3)
         self.mails = MailService(mail_settings, self.delivery, store, self.relay)
         self.challenges = MemoryChallengeStore(lambda: self.now)
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
-        self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
+        self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self, now=lambda: NOW)
         self.jobs: list[Job] = []
 
     def notify(self, event: Event) -> None:
@@ -324,6 +325,55 @@ async def test_a_mail_that_never_left_is_not_waited_for(desk: Desk) -> None:
     sent = await desk.send()
     assert job.mail.issued is not None
     assert sent.issued.challenge == job.mail.issued.challenge
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Whatever moment it ends at, a code that is not mailed is not waited for; cancelling it twice changes nothing."""
+    holding = asyncio.Event()
+
+    async def accept(_order: Order) -> None:
+        holding.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.mails, "accept", accept)
+        call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
+        await holding.wait()
+    async with desk.challenges._lock:  # so that giving it back takes a while
+        for _ in range(times):
+            call.cancel()
+            await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.gather(*desk.codes._follow_ups)
+    assert desk.mailed == 0
+    assert (await desk.send()).mail.state is MailState.RELAYED
+
+
+async def test_an_unforeseen_failure_gives_the_wait_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised as it is, and the next call is not too soon."""
+
+    async def fail(_order: Order) -> Job:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.mails, "accept", fail)
+        with pytest.raises(ZeroDivisionError):
+            await desk.codes.send_code(CodeRequest(email=EMAIL))
+    assert (await desk.send()).mail.state is MailState.RELAYED
+
+
+async def test_what_a_caller_is_told_is_on_the_wall_clock(desk: Desk) -> None:
+    """Expiry, the next mail and the next try, in seconds since the epoch, whatever the store's clock shows."""
+    sent = await desk.send()
+    assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
+    for _ in range(5):
+        await desk.check(_other(sent.code))
+    check = await desk.codes.validate_code(email=EMAIL, code=sent.code)
+    assert check.retry_time == NOW + 30
 
 
 async def test_mails_are_spaced(desk: Desk) -> None:

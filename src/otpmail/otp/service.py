@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from time import time
 
 from otpmail.address import Address, parse_address, refuse_control_characters
-from otpmail.errors import InvalidArgument, OtpmailError
+from otpmail.errors import InvalidArgument
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.draft import Draft
 from otpmail.mail.job import Job
 from otpmail.mail.service import MailService, Order
 from otpmail.mail.templates import Templates
-from otpmail.model import ANONYMOUS, Challenge, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.model import ANONYMOUS, Challenge, Issued, Mail, MailState, Priority, Standing, WaitFor
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
 from otpmail.settings import OtpSettings
@@ -163,8 +164,9 @@ class OtpService:
         next_send = now + self._settings.resend_seconds
         try:
             job = await self._mails.accept(self._order(request, address, challenge, now))
-        except OtpmailError as error:
-            await self._store.update(key, lambda standing: self._policy.unsend(standing, challenge.id, next_send))
+        except BaseException as error:  # a cancelled call's too: no mail goes, so there is nothing to wait for
+            undo = partial(self._policy.unsend, challenge_id=challenge.id, next_send=next_send)
+            await asyncio.shield(self._follow_up(key, undo))
             if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
                 raise InvalidArgument(
                     "variables", f"make the mail's {error.field} one that {error.description}"
@@ -220,9 +222,16 @@ class OtpService:
             return
         refused = any(result.refused for result in job.mail.recipients)
         rule = self._policy.refuse if refused else self._policy.unsend
-        task = asyncio.create_task(self._store.update(key, lambda standing: rule(standing, challenge_id, next_send)))
+        self._follow_up(key, lambda standing: rule(standing, challenge_id, next_send))
+
+    def _follow_up(
+        self, key: bytes, rule: Callable[[Standing | None], tuple[Standing | None, None]]
+    ) -> "asyncio.Task[None]":
+        """Apply a rule that is to hold whatever becomes of the call it came with."""
+        task = asyncio.create_task(self._store.update(key, rule))
         self._follow_ups.add(task)
         task.add_done_callback(self._follow_ups.discard)
+        return task
 
     def _key(self, caller: str, purpose: str, address: Address) -> bytes:
         """What the record is kept under: a digest, so that a dump of the store holds no addresses."""
