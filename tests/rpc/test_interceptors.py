@@ -1,0 +1,284 @@
+"""The interceptor, around handlers that are the test's own: in a real server, and called as grpc.aio calls them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+
+from integration.calls import detail
+from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
+from otpmail.rpc.interceptors import EdgeInterceptor
+
+SERVICE = "test.Service"
+SECRET = "the code is 271828"
+Behaviour = Callable[[bytes, Any], Awaitable[bytes]]
+Stream = Callable[[bytes, Any], AsyncIterator[bytes]]
+
+
+def _as_stream(behaviour: Behaviour) -> Stream:
+    """The same as a streaming handler: one response, then what the behaviour does."""
+
+    async def responses(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        yield await behaviour(request, context)
+
+    return responses
+
+
+class Edge:
+    """An interceptor and the handlers behind it."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.interceptor = EdgeInterceptor((SERVICE,))
+        self.asked = 0
+        self.handlers: dict[str, Any] = {
+            f"/{SERVICE}/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
+            f"/{SERVICE}/Stream": grpc.unary_stream_rpc_method_handler(_as_stream(behaviour)),
+            "/other.Service/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
+        }
+
+    async def handler(self, method: str) -> Any:
+        """What a call of that method gets."""
+
+        async def continuation(details: Any) -> Any:
+            self.asked += 1
+            return self.handlers.get(details.method)
+
+        return await self.interceptor.intercept_service(continuation, _Details(method))
+
+
+class _Details(grpc.HandlerCallDetails):
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.invocation_metadata = ()
+
+
+class Context:
+    """As much of a call's context as is used."""
+
+    def __init__(self) -> None:
+        self.aborted: list[Any] = []
+
+    async def abort(self, *arguments: Any) -> None:
+        """Note the status, and raise as grpc.aio's does."""
+        self.aborted.append(arguments)
+        raise grpc.aio.AbortError
+
+
+async def _unary(edge: Edge, context: Context) -> Any:
+    return await (await edge.handler(f"/{SERVICE}/Unary")).unary_unary(b"", context)
+
+
+async def _stream(edge: Edge, context: Context) -> Any:
+    return [response async for response in (await edge.handler(f"/{SERVICE}/Stream")).unary_stream(b"", context)]
+
+
+both = pytest.mark.parametrize("call", [_unary, _stream], ids=["unary", "stream"])
+
+
+def _raises(error: BaseException) -> Behaviour:
+    async def behaviour(_request: bytes, _context: Any) -> bytes:
+        raise error
+
+    return behaviour
+
+
+@both
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidArgument("to", "is empty"), grpc.StatusCode.INVALID_ARGUMENT),
+        (NotFound("no such mail"), grpc.StatusCode.NOT_FOUND),
+        (FailedPrecondition("too late"), grpc.StatusCode.FAILED_PRECONDITION),
+        (QueueFull(3), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (Unavailable("no relay"), grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+async def test_our_errors_leave_as_their_statuses(
+    call: Any, error: CallerError, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With their own words, and nothing in the log: they are answers."""
+    edge, context = Edge(_raises(error)), Context()
+    with pytest.raises(grpc.aio.AbortError):
+        await call(edge, context)
+    ((status, message, _details),) = context.aborted
+    assert (status, message) == (code, str(error))
+    assert caplog.records == []
+    assert edge.interceptor.idle.is_set()
+
+
+@both
+async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A fixed text and an id; the log has method, id and traceback, the client not a word of the exception."""
+    edge, context = Edge(_raises(RuntimeError(SECRET))), Context()
+    with caplog.at_level(logging.ERROR, "otpmail"), pytest.raises(grpc.aio.AbortError):
+        await call(edge, context)
+    ((status, message, ((_key, details),)),) = context.aborted
+    assert status is grpc.StatusCode.INTERNAL
+    assert SECRET not in message
+    assert SECRET.encode() not in details
+    (record,) = caplog.records
+    error_id = record.fields["error_id"]  # type: ignore[attr-defined]
+    assert error_id in message
+    assert error_id in record.getMessage()
+    assert record.fields["method"].startswith(f"/{SERVICE}/")  # type: ignore[attr-defined]
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == SECRET
+    assert edge.interceptor.idle.is_set()
+
+
+async def test_each_unforeseen_error_has_its_own_id(caplog: pytest.LogCaptureFixture) -> None:
+    """So that an answer leads to one entry of the log."""
+    edge = Edge(_raises(RuntimeError(SECRET)))
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AbortError):
+            await _unary(edge, Context())
+    first, second = (record.fields["error_id"] for record in caplog.records)  # type: ignore[attr-defined]
+    assert first != second
+
+
+@both
+async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """AbortError is an Exception, and already on its way: it is neither unforeseen nor aborted once more."""
+
+    async def aborts(_request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        return b""
+
+    edge, context = Edge(aborts), Context()
+    with pytest.raises(grpc.aio.AbortError):
+        await call(edge, context)
+    assert context.aborted == [(grpc.StatusCode.UNIMPLEMENTED, "not here")]
+    assert caplog.records == []
+    assert edge.interceptor.idle.is_set()
+
+
+@both
+async def test_a_cancelled_call_is_cancelled(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """CancelledError reaches the handler and passes through: no status, no log, and the call no longer counts."""
+    running = asyncio.Event()
+
+    async def waits(_request: bytes, _context: Any) -> bytes:
+        running.set()
+        await asyncio.Event().wait()
+        return b""
+
+    edge, context = Edge(waits), Context()
+    task = asyncio.create_task(call(edge, context))
+    await running.wait()
+    assert not edge.interceptor.idle.is_set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert context.aborted == []
+    assert caplog.records == []
+    assert edge.interceptor.idle.is_set()
+
+
+async def test_a_stream_that_nobody_reads_on_is_closed() -> None:
+    """When the caller goes between two responses, the handler's clean-up runs at once, not at some collection."""
+    closed = asyncio.Event()
+
+    async def endless(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"again"
+        finally:
+            closed.set()
+
+    edge = Edge(_raises(RuntimeError()))
+    edge.handlers[f"/{SERVICE}/Stream"] = grpc.unary_stream_rpc_method_handler(endless)
+    responses = (await edge.handler(f"/{SERVICE}/Stream")).unary_stream(b"", Context())
+    assert await anext(responses) == b"again"
+    assert not edge.interceptor.idle.is_set()
+    await responses.aclose()
+    assert closed.is_set()
+    assert edge.interceptor.idle.is_set()
+
+
+async def _echo(request: bytes, _context: Any) -> bytes:
+    return request + b"!"
+
+
+@both
+async def test_no_new_call_is_taken_in_a_stop(call: Any) -> None:
+    """Unavailable with a time to come back, and the handler does not run; what runs already goes on."""
+    edge, context = Edge(_echo), Context()
+    assert await call(edge, context) in (b"!", [b"first", b"!"])
+    edge.interceptor.refuse_calls()
+    with pytest.raises(grpc.aio.AbortError):
+        await call(edge, context)
+    ((status, message, _),) = context.aborted
+    assert (status, message) == (grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+    assert edge.interceptor.idle.is_set()
+
+
+async def test_idle_when_the_last_call_has_ended() -> None:
+    """Calls are counted one by one."""
+    going = [asyncio.Event() for _ in range(2)]
+
+    async def waits(request: bytes, _context: Any) -> bytes:
+        await going[request[0]].wait()
+        return b""
+
+    edge = Edge(waits)
+    handler = await edge.handler(f"/{SERVICE}/Unary")
+    tasks = [asyncio.create_task(handler.unary_unary(bytes([place]), Context())) for place in range(2)]
+    await asyncio.sleep(0)
+    assert repr(edge.interceptor) == "<EdgeInterceptor 2 calls running>"
+    going[0].set()
+    await tasks[0]
+    assert not edge.interceptor.idle.is_set()
+    edge.interceptor.refuse_calls()
+    assert repr(edge.interceptor) == "<EdgeInterceptor 1 calls running, stopping>"
+    going[1].set()
+    await tasks[1]
+    assert edge.interceptor.idle.is_set()
+
+
+async def test_a_method_is_wrapped_once() -> None:
+    """Ours is kept as it was wrapped; another's is neither wrapped nor kept, and neither is one that is not there."""
+    edge = Edge(_echo)
+    ours = await edge.handler(f"/{SERVICE}/Unary")
+    assert await edge.handler(f"/{SERVICE}/Unary") is ours
+    assert edge.asked == 1
+    for method in ("/other.Service/Unary", f"/{SERVICE}/Unknown", f"/{SERVICE}.Longer/Unary", "", "/"):
+        assert await edge.handler(method) is edge.handlers.get(method)
+        assert await edge.handler(method) is edge.handlers.get(method)
+    assert edge.asked == 11
+
+
+async def test_through_a_real_server() -> None:
+    """grpc.aio itself: our status with its details, INTERNAL for the unforeseen, and an answer where all is well."""
+    errors: list[Exception] = [InvalidArgument("to", "is empty"), RuntimeError(SECRET)]
+
+    async def behaviour(request: bytes, _context: Any) -> bytes:
+        if errors:
+            raise errors.pop(0)
+        return request
+
+    edge = Edge(behaviour)
+    server = grpc.aio.server(interceptors=(edge.interceptor,))
+    own = {name.rpartition("/")[2]: handler for name, handler in edge.handlers.items() if SERVICE in name}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, own),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary(f"/{SERVICE}/Unary")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"x")
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert detail(caught.value, BadRequest).field_violations[0].field == "to"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"x")
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert SECRET not in str(caught.value)
+            assert detail(caught.value, ErrorInfo).metadata["error_id"] in str(caught.value.details())
+            assert await call(b"x") == b"x"
+    finally:
+        await server.stop(None)
