@@ -140,6 +140,22 @@ def test_what_a_body_may_hold_is_not_walked_through(character: str) -> None:
     assert _lines_run(lambda: check(draft, sender=SENDER, limits=limits)) < 1000
 
 
+@pytest.mark.parametrize(
+    "draft",
+    [
+        replace(GOOD, to=("\0" * 1000,)),
+        replace(GOOD, reply_to="<" + "\0" * 1000),
+        replace(GOOD, subject="\0" * 1000),
+        replace(GOOD, headers={"X-A": "\0" * 5000}),
+        _with_file(filename="\0" * 1000),
+    ],
+)
+def test_length_is_looked_at_first(draft: Draft) -> None:
+    """What is too long is refused for that, before it is read: a request may hold ten million characters of it."""
+    with pytest.raises(InvalidArgument, match="longer than"):
+        _check(draft)
+
+
 def test_each_recipient_is_mailed_once() -> None:
     """Whoever stands in several fields gets one copy; the order is to, cc, bcc; domains are in wire form."""
     draft = replace(

@@ -144,9 +144,9 @@ def _check_attachments(attachments: tuple[Attachment, ...], limits: Limits) -> N
         raise InvalidArgument("attachments", f"make the mail larger than {limits.size} octets")
     for place, attachment in enumerate(attachments):
         where = f"attachments[{place}]"
-        refuse_control_characters(attachment.filename, f"{where}.filename")
         if len(attachment.filename) > MAX_FILENAME:
             raise InvalidArgument(f"{where}.filename", f"is longer than {MAX_FILENAME} characters")
+        refuse_control_characters(attachment.filename, f"{where}.filename")
         if attachment.content_type and not _CONTENT_TYPE.fullmatch(attachment.content_type):
             raise InvalidArgument(f"{where}.content_type", "is not a media type such as application/pdf")
         if attachment.content_type.lower().startswith(("multipart/", "message/")):
