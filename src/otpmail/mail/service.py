@@ -53,7 +53,7 @@ class Order:
 
 
 class MailService:
-    """Accepts mails and answers for them until an hour after they settled. `now` is seconds since the epoch."""
+    """Accepts mails, and answers for them while they are remembered. `now` is seconds since the epoch."""
 
     def __init__(
         self,
