@@ -5,8 +5,8 @@ subject could add a header. Here a value is text, and what looks like an encoded
 """
 
 import re
-from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from binascii import b2a_base64
+from collections.abc import Sequence
 
 from otpmail.address import Address
 
@@ -23,6 +23,8 @@ def unstructured(name: str, value: str) -> str:
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
     """A field that lists mailboxes (RFC 5322, 3.6.3), with its CRLF."""
+    if len(addresses) == 1 and not addresses[0].name:  # what most mails have
+        return f"{name}: {addresses[0].spec}\r\n"
     words: list[str] = []
     for place, address in enumerate(addresses, 1):
         *before, last = _mailbox(address)
@@ -52,23 +54,28 @@ def _stands_as_it_is(value: str) -> bool:
         and "=?" not in value
         and "  " not in value
         and value == value.strip(" ")
-        and max(map(len, value.split(" "))) <= _LONGEST_WORD
+        and (len(value) <= _LONGEST_WORD or max(map(len, value.split(" "))) <= _LONGEST_WORD)
     )
 
 
 def _encoded_words(value: str) -> list[str]:
     """`value` as encoded words (RFC 2047), cut between characters: a reader joins them without the spaces between."""
-    pieces: list[bytes] = [b""]
-    for character in value:
-        octets = character.encode()
-        if len(pieces[-1]) + len(octets) > _ENCODED_OCTETS:
-            pieces.append(b"")
-        pieces[-1] += octets
-    return [f"=?utf-8?b?{b64encode(piece).decode()}?=" for piece in pieces]
+    octets = value.encode()
+    words, start = [], 0
+    while start < len(octets):
+        end = start + _ENCODED_OCTETS
+        while end < len(octets) and octets[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        words.append(f"=?utf-8?b?{b2a_base64(octets[start:end], newline=False).decode()}?=")
+        start = end
+    return words
 
 
-def _fold(name: str, words: Iterable[str]) -> str:
+def _fold(name: str, words: Sequence[str]) -> str:
     """Words behind the field's name, on lines of 78 where the words allow it."""
+    whole = f"{name}: {' '.join(words)}"
+    if len(whole) <= _LINE:
+        return f"{whole}\r\n"
     line, folded = f"{name}:", ""
     for place, word in enumerate(words):
         # Never right behind the name: a line of nothing but a name is legal, and more than some readers bear.
