@@ -4,11 +4,14 @@ A body is lines. It reaches the reader as it was given, but for its line ends: e
 CRLF, and a last line without an end gets one, whatever the encoding. Files beside it are `mail.message`'s.
 """
 
+import re
 from binascii import b2a_base64, b2a_qp
 from hashlib import blake2b
 
 _LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
-_BASE64_LINE = 76  # RFC 2045, 6.8
+_BASE64_LINE = 76  # RFC 2045, 6.8, as for quoted-printable in 6.7
+# `binascii` escapes a blank at the end of a line in place: of one that was full, it makes one of 77 octets.
+_TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
 _AS_THEY_ARE = bytes(octet for octet in b"\t\r\n" + bytes(range(32, 127)) if octet != ord("="))  # RFC 2045, 6.7
 
 
@@ -46,7 +49,7 @@ def _encoded(text: str) -> tuple[bytes, bytes]:
         return b"7bit", octets
     # Quoted-printable takes two octets more for each that it escapes, base64 one for every three.
     if len(octets.translate(None, _AS_THEY_ARE)) * 6 <= len(octets):
-        return b"quoted-printable", b2a_qp(octets)
+        return b"quoted-printable", _TOO_LONG.sub(rb"=\r\n\g<0>", b2a_qp(octets))
     return b"base64", _base64(octets)
 
 
