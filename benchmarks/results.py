@@ -1,0 +1,103 @@
+"""What a benchmark measured: a table for people, and a JSON file with the machine beside it."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+DIRECTORY = Path(__file__).parent / "results"
+
+_LIBRARIES = ("otpmail", "aiosmtplib", "grpcio", "protobuf", "uvloop")
+_QUICK_MARGIN = 2.0  # a short run on a busy machine; what it must notice is a lost round trip, or a lost window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """A bound on one figure: at most, or at least."""
+
+    what: str
+    figure: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def kept(self, margin: float = 1.0) -> bool:
+        """Whether the figure is within the bound, widened `margin` times."""
+        below = self.at_most is None or self.figure <= self.at_most * margin
+        return below and (self.at_least is None or self.figure >= self.at_least / margin)
+
+    def __str__(self) -> str:
+        bound = f"at most {self.at_most:g}" if self.at_most is not None else f"at least {self.at_least:g}"
+        return f"{self.what}: {self.figure:.2f} ({bound}{'' if self.kept() else '; MISSED'})"
+
+
+class Results:
+    """Takes a benchmark's rows and promises, prints them, writes them down, and fails when a promise is not kept."""
+
+    def __init__(self, name: str, uncaptured: Callable[[], AbstractContextManager[None]], *, quick: bool) -> None:
+        self._name = name
+        self._uncaptured = uncaptured
+        self._quick = quick
+
+    def report(self, rows: list[dict[str, object]], *promises: Promise) -> None:
+        """Print and write, then assert: each promise in a full run, within a wide margin in a quick one."""
+        with self._uncaptured():
+            print(f"\n{self._name}{' (quick)' if self._quick else ''}\n{table(rows)}")
+            for promise in promises:
+                print(f"  {promise}")
+        self._write(rows, promises)
+        margin = _QUICK_MARGIN if self._quick else 1.0
+        broken = [str(promise) for promise in promises if not promise.kept(margin)]
+        assert not broken, "; ".join(broken)
+
+    def _write(self, rows: list[dict[str, object]], promises: tuple[Promise, ...]) -> None:
+        DIRECTORY.mkdir(exist_ok=True)
+        result = {
+            "benchmark": self._name,
+            "quick": self._quick,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "rows": rows,
+            "promises": [asdict(promise) | {"kept": promise.kept()} for promise in promises],
+        }
+        file = DIRECTORY / f"{'quick-' if self._quick else ''}{self._name}.json"
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows in aligned columns, under the keys of the first."""
+    columns = list(rows[0])
+    cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def machine() -> dict[str, object]:
+    """The machine and the versions, without names that would say whose it is."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
