@@ -41,7 +41,7 @@ class DelayLine:
             return
         self._waiting.append((due, data))
         if len(self._waiting) == 1:
-            self._loop.call_later(due - now, self._deliver)
+            self._loop.call_later(due - now - _EARLY, self._deliver)
 
     def _deliver(self) -> None:
         now = time.monotonic()
@@ -51,4 +51,4 @@ class DelayLine:
         if ready and not self._transport.is_closing():
             self._transport.write(b"".join(ready))
         if self._waiting:
-            self._loop.call_later(max(self._waiting[0][0] - now, 0.001), self._deliver)
+            self._loop.call_later(max(self._waiting[0][0] - now - _EARLY, 0.001), self._deliver)

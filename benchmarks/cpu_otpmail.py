@@ -1,0 +1,97 @@
+"""The processor time of `otpmail.mail.message` and `otpmail.smtp` alone, from checked draft to the relay's last reply.
+
+One connection with its window full. Drafts are checked and addresses read beforehand: that is the caller's side.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections import deque
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.letters import SUBJECT, recipient, text
+from benchmarks.wire import PASSWORD, USER
+from otpmail.address import parse_mailbox
+from otpmail.mail.draft import CheckedDraft, Draft, Limits, check
+from otpmail.mail.message import compose
+from otpmail.settings import RelaySettings, load_section
+from otpmail.smtp.connection import Connection, Results
+from otpmail.smtp.relay import tls_context
+
+_LIMITS = Limits(size=10 << 20, recipients=100)
+_SENDER = parse_mailbox("codes@example.org", "from")
+_DRAFTS = 1000  # different ones; they come round again with other Message-IDs
+_WARM_UP = 500
+
+
+def draft(number: int) -> CheckedDraft:
+    """The mail with this number, checked."""
+    asked = Draft(to=(recipient(number),), subject=SUBJECT, text=text(number))
+    return check(asked, sender=_SENDER, limits=_LIMITS)
+
+
+async def connect(port: int, ca_file: Path, window: int) -> Connection:
+    """A connection as a worker has one, but with this window."""
+    settings = load_section(
+        RelaySettings,
+        EMAIL_HOST="127.0.0.1",
+        EMAIL_PORT=str(port),
+        EMAIL_SECURITY="tls",
+        EMAIL_CA_FILE=str(ca_file),
+        EMAIL=USER,
+        APP_PASSWORD=PASSWORD,
+        EMAIL_WINDOW=str(window),
+    )
+    return await Connection.open(settings, tls_context(settings), lifetime=3600)
+
+
+async def send(connection: Connection, drafts: list[CheckedDraft], first: int, mails: int) -> None:
+    """Send so many mails with the window always full. Raises RuntimeError when the relay did not take one."""
+    flying: deque[asyncio.Future[Results]] = deque()
+    for number in range(first, first + mails):
+        while not connection.room:
+            _hold(await flying.popleft())
+        message_id = f"<{number}@example.org>"
+        flying.append(
+            connection.send(
+                compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS),
+            )
+        )
+    for settled in flying:
+        _hold(await settled)
+
+
+def _hold(results: Results) -> None:
+    if not all(result.accepted for result in results):
+        raise RuntimeError(f"the relay did not take a mail: {results}")
+
+
+async def measure(port: int, ca_file: Path, window: int, mails: int) -> dict[str, object]:
+    """Send so many mails, and return the microseconds of processor time, and of time, that each took."""
+    drafts = [draft(number) for number in range(_DRAFTS)]
+    connection = await connect(port, ca_file, window)
+    await send(connection, drafts, 0, _WARM_UP)
+    cpu, began = time.process_time(), time.monotonic()
+    await send(connection, drafts, _WARM_UP, mails)
+    cpu, took = time.process_time() - cpu, time.monotonic() - began
+    result = {"mode": connection.mode, "window": connection.window, "mails": _WARM_UP + mails}
+    await connection.close()
+    return result | {"cpu_us": cpu / mails * 1e6, "rate": mails / took}
+
+
+def main() -> None:
+    """Measure as the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ca-file", type=Path, required=True)
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--mails", type=int, default=20_000)
+    given = parser.parse_args()
+    print(json.dumps(uvloop.run(measure(given.port, given.ca_file, given.window, given.mails))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
