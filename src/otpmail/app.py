@@ -18,6 +18,7 @@ from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.smtp.relay import Relay
+from otpmail.smtp.route import Route
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 from otpmail.telemetry.logs import LogObserver, mails, say
 
@@ -43,9 +44,9 @@ class App:
         self._delivery = Delivery(
             queue, mail_store, observer, random=random, on_uncertain=settings.mail.email_on_uncertain
         )
-        relay = Relay(settings.relay, observer, random=random)
-        self._workers = [Worker(relay, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
-        mails = MailService(settings.mail, self._delivery, mail_store, relay)
+        route = Route([Relay(relay, observer, random=random) for relay in settings.relays])
+        self._workers = [Worker(route, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
+        mails = MailService(settings.mail, self._delivery, mail_store, route)
         codes = OtpService(settings.otp, self._challenges, mails, Templates.load(settings.otp), observer)
         self._server = Server(
             settings.server,

@@ -15,11 +15,9 @@ from otpmail.cli import target
 from otpmail.errors import ConnectFailed, SettingsError
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from otpmail.app import App
     from otpmail.dev.relay import CaughtMail
-    from otpmail.settings import Settings
+    from otpmail.settings import RelaySettings, Settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -54,12 +52,13 @@ def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and sa
     settings = _settings()
     try:
         Templates.load(settings.otp)
-        tls = tls_context(settings.relay)
+        for relay in settings.relays:
+            tls_context(relay)
     except SettingsError as error:
         raise _wrong_settings(error) from None
     _out.print("settings: good")
     if dial:
-        _run(_check(settings, tls))
+        _run(_check(settings))
 
 
 def _settings(**fixed: str | None) -> "Settings":
@@ -112,6 +111,7 @@ async def _dev(address_file: Path | None) -> None:
     relay = CatchAllRelay(_show)
     port = await relay.start()
     settings = _settings(
+        EMAIL_RELAYS="",
         EMAIL_HOST="127.0.0.1",
         EMAIL_PORT=str(port),
         EMAIL_SECURITY="plain",
@@ -155,24 +155,32 @@ def _show(mail: "CaughtMail") -> None:
     _out.print(escape(text))
 
 
-async def _check(settings: "Settings", tls: "SSLContext") -> None:
+async def _check(settings: "Settings") -> None:
+    good = [await _check_relay(relay, settings.mail.workers) for relay in settings.relays]
+    if not all(good):
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
     from otpmail.smtp.announcement import SHOWN
     from otpmail.smtp.connection import Connection
+    from otpmail.smtp.relay import tls_context
     from otpmail.telemetry.logs import mails
 
-    relay = settings.relay
     where = f"{relay.host}:{relay.port} ({relay.security})"
     try:
-        connection = await Connection.open(relay, tls, lifetime=relay.max_age)
+        connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:
         _err.print(f"relay {escape(where)}: {escape(str(error))}", style="red")
-        raise typer.Exit(EXIT_FAILED) from None
+        return False
     announced = connection.announcement.extensions
     _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
     for keyword in SHOWN:
         _out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
-    workers = settings.mail.workers
     connections = f"{workers} {'connection' if workers == 1 else 'connections'}"
     _out.print(f"mode: {connection.mode}, {connections}, {mails(connection.window)} in flight on each")
     _out.print(f"round trips for a mail to one recipient: {connection.mode.round_trips}")
+    if connection.runs_refused_chunks:
+        _out.print("  it runs a chunk that it refuses as commands: no BDAT")
     await connection.close()
+    return True

@@ -4,15 +4,16 @@ It decides nothing about a mail's fate: what the relay said, or that the connect
 """
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from otpmail.errors import ConnectionLost
+from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ConnectionClosed, Observer
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.smtp.connection import Connection
-from otpmail.smtp.relay import Relay
+from otpmail.smtp.route import Route
 from otpmail.smtp.transaction import Results
 
 
@@ -32,11 +33,12 @@ class Desk(Protocol):
 class Worker:
     """Takes a mail whenever its connection has room, and replaces the connection before it wears out."""
 
-    def __init__(self, relay: Relay, queue: MailQueue, desk: Desk, observer: Observer) -> None:
-        self._relay = relay
+    def __init__(self, route: Route, queue: MailQueue, desk: Desk, observer: Observer) -> None:
+        self._route = route
         self._queue = queue
         self._desk = desk
         self._observer = observer
+        self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._successor: asyncio.Task[Connection] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -50,14 +52,12 @@ class Worker:
         """Work until cancelled, then take leave of the relay."""
         try:
             while True:
-                self._connection = await (self._successor or self._relay.connect())
+                self._connection = await (self._successor or self._route.connect())
                 self._successor = None
                 await self._feed(self._connection)
-                self._relay.released(self._connection)
+                self._connection.keeper.released(self._connection)
                 # What is in flight on it is answered while the next connection is at work.
-                leaving = asyncio.create_task(self._leave(self._connection))
-                self._leaving.add(leaving)
-                leaving.add_done_callback(self._leaving.discard)
+                self._see_off(self._connection)
                 self._connection = None
         finally:
             await self._stop()
@@ -65,28 +65,51 @@ class Worker:
     async def _feed(self, connection: Connection) -> None:
         """Hand mails to the connection until it is lost, or it is due and its successor is ready."""
         connection.watch(on_lost=self._look_up, on_room=self._woken.set)
-        while not connection.lost_cause and not (self._successor and self._successor.done()):
-            if connection.due and self._successor is None:
-                self._successor = asyncio.create_task(self._relay.connect())
-                self._successor.add_done_callback(lambda _: self._look_up())
-            if not connection.room:
-                await self._room(connection)
+        while not connection.lost_cause and not self._succeeded():
+            if self._successor is None:
+                self._provide_for(connection)
+            pause = connection.keeper.pause()
+            if pause or not connection.room:
+                await self._change(self._loop.time() + pause if pause else self._review_at(connection))
             elif (job := await self._next(connection)) is not None:
                 self._send(connection, job)
 
-    async def _room(self, connection: Connection) -> None:
+    def _provide_for(self, connection: Connection) -> None:
+        """Dial a successor if the connection is due, or if a relay that comes before its own may be well again."""
+        if connection.due:
+            self._successor = asyncio.create_task(self._route.connect())
+        elif self._route.return_at(connection) <= self._loop.time():
+            self._successor = asyncio.create_task(self._route.connect_before(connection))
+        if self._successor is not None:
+            self._successor.add_done_callback(lambda _: self._look_up())
+
+    def _succeeded(self) -> bool:
+        """Whether the successor is ready. One that could not be had is forgotten: the connection serves on."""
+        if self._successor is None or not self._successor.done():
+            return False
+        if isinstance(self._successor.exception(), ConnectFailed):
+            self._successor = None
+            return False
+        return True
+
+    def _review_at(self, connection: Connection) -> float | None:
+        """When to look at the connection again though nothing happens, on the loop's clock."""
+        if self._successor is not None:
+            return None
+        when = min(connection.retire_at, self._route.return_at(connection))
+        return when if when < float("inf") else None
+
+    async def _change(self, until: float | None) -> None:
         """Wait until the connection has room, or something else about it has changed."""
         self._woken.clear()
-        try:
-            async with asyncio.timeout_at(None if self._successor else connection.retire_at):
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
                 await self._woken.wait()
-        except TimeoutError:
-            pass
 
     async def _next(self, connection: Connection) -> Job | None:
         """The next job, or None when something about the connection has changed first."""
         try:
-            async with asyncio.timeout_at(None if self._successor else connection.retire_at) as self._waiting:
+            async with asyncio.timeout_at(self._review_at(connection)) as self._waiting:
                 return await self._queue.take(lambda: connection.in_flight)
         except TimeoutError:
             return None
@@ -100,23 +123,29 @@ class Worker:
             self._waiting.reschedule(0)
 
     def _send(self, connection: Connection, job: Job) -> None:
-        if not connection.room:  # it went, or filled up, while the job was awaited
+        if not connection.room or connection.keeper.pause():  # it changed while the job was awaited
             self._queue.put_back(job)
         elif self._desk.begin(job):
+            connection.keeper.takes_slot()
             sending = connection.send(job.envelope.only(job.offered))
-            sending.add_done_callback(partial(self._done, job))
+            sending.add_done_callback(partial(self._done, connection, job))
 
-    def _done(self, job: Job, sending: asyncio.Future[Results]) -> None:
+    def _done(self, connection: Connection, job: Job, sending: asyncio.Future[Results]) -> None:
         error = sending.exception()
         if error is None:
             results = sending.result()
             if any(result.accepted for result in results):
-                self._relay.took_mail()
+                connection.keeper.took_mail()
             self._desk.answered(job, results)
         elif isinstance(error, ConnectionLost):
             self._desk.lost(job, error)
         else:
             self._desk.lost(job, ConnectionLost(f"unforeseen: {error!r}", uncertain=True))
+
+    def _see_off(self, connection: Connection) -> None:
+        leaving = asyncio.create_task(self._leave(connection))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
 
     async def _leave(self, connection: Connection) -> None:
         cause = connection.lost_cause or "worn, old or idle"
@@ -124,7 +153,7 @@ class Worker:
             await connection.drained()
         finally:
             await connection.close()
-            self._observer.notify(ConnectionClosed(self._relay.name, cause, connection.sent))
+            self._observer.notify(ConnectionClosed(connection.keeper.name, cause, connection.sent))
 
     async def _stop(self) -> None:
         """Close what is open; a successor that is still being dialled is given up."""
@@ -132,10 +161,11 @@ class Worker:
             self._successor.cancel()
             outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
             if isinstance(outcome, Connection):
-                await outcome.close()
+                self._see_off(outcome)
         if self._connection is not None:
-            self._leaving.add(asyncio.create_task(self._leave(self._connection)))
-        await asyncio.sleep(0)  # let the newest begin, so that cancelling it closes its connection
-        for leaving in self._leaving:
-            leaving.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+            self._see_off(self._connection)
+        await asyncio.sleep(0)  # let those just begun begin, so that cancelling them closes their connections
+        leaving = list(self._leaving)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)

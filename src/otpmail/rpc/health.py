@@ -1,4 +1,4 @@
-"""grpc.health.v1, kept in step with the relay: every service here needs it to keep its word."""
+"""grpc.health.v1, kept in step with the relays: every service here needs one to keep its word."""
 
 import asyncio
 
@@ -11,28 +11,35 @@ SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", 
 
 
 class Health:
-    """An Observer that sets the health of all services: SERVING once a connection to the relay is open.
+    """An Observer that sets the health of all services: SERVING once a connection to a relay is open.
 
     Setting a status waits for watchers, an observer must not; so a task of the app's carries the changes out in order.
     """
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()
-        self._changes: asyncio.Queue[RelayUp | RelayDown] = asyncio.Queue()
+        self._here: set[str] = set()
+        self._changes: asyncio.Queue[bool] = asyncio.Queue()
 
     def notify(self, event: Event) -> None:
-        """Follow the relay."""
-        if isinstance(event, RelayUp | RelayDown):
-            self._changes.put_nowait(event)
+        """Follow the relays."""
+        match event:
+            case RelayUp(relay):
+                self._here.add(relay)
+            case RelayDown(relay):
+                self._here.discard(relay)
+            case _:
+                return
+        self._changes.put_nowait(bool(self._here))
 
     async def start(self) -> None:
-        """Say NOT_SERVING, until the relay is there."""
+        """Say NOT_SERVING, until a relay is there."""
         await self._set(serving=False)
 
     async def run(self) -> None:
         """Carry changes out until cancelled."""
         while True:
-            await self._set(serving=isinstance(await self._changes.get(), RelayUp))
+            await self._set(serving=await self._changes.get())
 
     async def stop(self) -> None:
         """Say NOT_SERVING, for good."""

@@ -71,8 +71,8 @@ class Server:
             raise SettingsError(f"HOST: can't listen on {address}; another server is there")
         try:
             port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise SettingsError(f"{setting}: can't listen on {address}; is another server there? ({error})") from None
+        except RuntimeError:
+            raise SettingsError(f"{setting}: can't listen on {address}; is another server there?") from None
         await self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 

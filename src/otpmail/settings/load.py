@@ -16,6 +16,7 @@ from pydantic_settings import DotEnvSettingsSource
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.relays import parse_relays
 from otpmail.settings.sections import SECRETS, MailSettings, OtpSettings, RelaySettings, Section, ServerSettings
 
 _SECRETS_DIR = Path("/run/secrets")
@@ -35,10 +36,10 @@ _OTHERS_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All sections. `load` is how they come about."""
+    """All sections; `relays` holds one for each relay, in their order. `load` is how they come about."""
 
     server: ServerSettings
-    relay: RelaySettings
+    relays: tuple[RelaySettings, ...]
     mail: MailSettings
     otp: OtpSettings
 
@@ -54,9 +55,17 @@ class Settings:
         relay = _read(RelaySettings, fixed, secrets_dir, problems)
         mail = _read(MailSettings, fixed, secrets_dir, problems)
         otp = _read(OtpSettings, fixed, secrets_dir, problems)
-        if problems or server is None or relay is None or mail is None or otp is None:
+        if server is None or relay is None or mail is None or otp is None:
             raise SettingsError(*problems)
-        return cls(server, relay, _with_sender(mail, relay), otp)
+        relays = _relays(mail, relay, secrets_dir, problems)
+        if problems:
+            raise SettingsError(*problems)
+        return cls(server, relays, _with_sender(mail, relays[0]), otp)
+
+    @property
+    def relay(self) -> RelaySettings:
+        """The relay that is used while it is there."""
+        return self.relays[0]
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -119,6 +128,31 @@ def _read(
     except ValidationError as error:
         problems.extend(_problem(section, details) for details in error.errors(include_url=False))
         return None
+
+
+def _relays(
+    mail: MailSettings, relay: RelaySettings, secrets_dir: Path | None, problems: list[str]
+) -> tuple[RelaySettings, ...]:
+    """The relays of EMAIL_RELAYS, or the one of the EMAIL_ settings.
+
+    What a URL does not say, a timeout or a limit, they have from those settings alike.
+    """
+    entries = parse_relays(mail.email_relays.get_secret_value())
+    if not entries:
+        return (relay,)
+    if "host" in relay.model_fields_set:
+        problems.append("EMAIL_HOST: EMAIL_RELAYS names all relays, and takes its place; set one of the two")
+    relays = []
+    for place, entry in enumerate(entries, 1):
+        wrong: list[str] = []
+        read = _read(RelaySettings, entry, secrets_dir, wrong)
+        problems.extend(f"EMAIL_RELAYS: entry {place}: {problem}" for problem in wrong)
+        if read is not None:
+            relays.append(read)
+    names = [(read.host, read.port) for read in relays]
+    if len(set(names)) < len(names):
+        problems.append("EMAIL_RELAYS: a host with its port stands in it twice")
+    return tuple(relays)
 
 
 def _problem(section: type[Section], details: ErrorDetails) -> str:

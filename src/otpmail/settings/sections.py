@@ -18,10 +18,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
+from otpmail.settings.relays import parse_relays
 
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
 
-SECRETS = frozenset({"APP_PASSWORD", "OTP_KEYS"})
+SECRETS = frozenset({"APP_PASSWORD", "EMAIL_RELAYS", "OTP_KEYS"})
 """The settings whose values are never shown."""
 
 Security = Literal["tls", "starttls", "plain"]
@@ -118,6 +119,7 @@ class RelaySettings(Section):
     final_timeout: Positive = 300
     mode: Literal["auto", "data", "plain"] = "auto"
     window: Annotated[int, Field(ge=1, le=1000)] = 16
+    rate: Positive | None = None
     max_messages: Count = 100
     max_age: Positive = 1800
     idle_seconds: Positive = 240
@@ -184,6 +186,7 @@ class MailSettings(Section):
     mail_remember_seconds: Positive = 3600
     mail_remember_count: Count = 20_000
     email_on_uncertain: Literal["retry", "fail"] = "retry"
+    email_relays: SecretStr = SecretStr("")  # their passwords are in it
 
     _any_case = field_validator("email_on_uncertain", mode="before")(_lower)
 
@@ -199,6 +202,15 @@ class MailSettings(Section):
             return tuple(_sender_key(entry) for entry in value)
         except InvalidArgument as error:
             raise _wrong(f"{error.field!r} is neither an address nor an @ with a domain") from None
+
+    @field_validator("email_relays")
+    @classmethod
+    def _relays_can_be_read(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_relays(value.get_secret_value())
+        except ValueError as error:
+            raise _wrong(str(error)) from None
+        return value
 
     @field_validator("email_from")
     @classmethod

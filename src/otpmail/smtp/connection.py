@@ -8,7 +8,7 @@ mail.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
 import aiosmtplib
 
@@ -23,11 +23,31 @@ from otpmail.smtp.transaction import Mode, Results, Session
 _QUIT_SECONDS = 2.0
 
 
+class Keeper(Protocol):
+    """Who gave a connection out and wants to know how it fares: the relay that it leads to, as all workers share it."""
+
+    name: str
+
+    def pause(self) -> float:
+        """Seconds until the relay may be sent another mail, 0 for at once."""
+
+    def takes_slot(self) -> None:
+        """A mail is being sent to it now."""
+
+    def took_mail(self) -> None:
+        """The relay took a mail."""
+
+    def released(self, connection: "Connection") -> None:
+        """The connection takes no more mails."""
+
+
 class Connection:
     """An open, signed-in connection, with up to `window` mails in flight; `room` says whether another may be handed in.
 
     `on_lost` is called once, when it can take no more; `on_room` whenever it can again.
     """
+
+    keeper: Keeper
 
     def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
         self._client = client

@@ -15,6 +15,7 @@ from otpmail.events import ChunksUnsafe, ConnectionOpened, DialFailed, Observer,
 from otpmail.settings import RelaySettings
 from otpmail.smtp.breaker import Breaker
 from otpmail.smtp.connection import Connection
+from otpmail.smtp.pace import Pace
 from otpmail.smtp.transaction import Mode
 
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
@@ -36,6 +37,7 @@ class Relay:
         self._tls = tls_context(settings)
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
+        self._pace = Pace(settings.rate)
         self._open = 0
         self._breaker = Breaker(random)
         self._short_lives = 0  # connections in a row that ended early, without a word on any mail
@@ -59,18 +61,31 @@ class Relay:
         """Seconds until the relay may be dialled again, 0 for now."""
         return max(0.0, self._breaker.next_try - self._loop.time())
 
-    async def connect(self) -> Connection:
-        """A new connection, open and signed in; waits as long as it takes to get one."""
+    async def connect(self, *, patient: bool = True) -> Connection:
+        """A new connection, open and signed in; waits as long as it takes to get one.
+
+        Unless `patient`: then it raises ConnectFailed where there is nothing to do but to wait for the next try.
+        """
         connection = None
         while connection is None:
             if self._every_worker_may_dial:
                 connection = await self._dial()
                 continue
             async with self._probing:
+                if not patient and self._open == 0 and self.retry_after:
+                    raise ConnectFailed(f"{self.name} is away")
                 await self._next_try()
                 if not self._every_worker_may_dial:  # nobody got through while this one waited
                     connection = await self._dial()
         return connection
+
+    def pause(self) -> float:
+        """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
+        return self._pace.wait(self._loop.time())
+
+    def takes_slot(self) -> None:
+        """A mail is being sent to it now."""
+        self._pace.take(self._loop.time())
 
     def took_mail(self) -> None:
         """A mail was taken on one of its connections: the relay is well."""
@@ -122,6 +137,7 @@ class Relay:
                 self._distrust_chunks()
             self._failed(error)
             return None
+        connection.keeper = self
         self._open += 1
         if connection.runs_refused_chunks:
             self._distrust_chunks()

@@ -1,0 +1,71 @@
+"""The relays in their order: mails go through the first that can be had, and back to an earlier one once it is well."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import takewhile
+
+from otpmail.errors import ConnectFailed
+from otpmail.smtp.connection import Connection
+from otpmail.smtp.relay import Relay
+
+
+class Route:
+    """Gives out connections. With several relays, a later one stands in while those before it are away.
+
+    A relay is away when dialling it has failed and none of its connections is open.
+    """
+
+    def __init__(self, relays: Sequence[Relay]) -> None:
+        self._relays = tuple(relays)
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Route {' '.join(map(repr, self._relays))}>"
+
+    @property
+    def down(self) -> bool:
+        """No relay has a connection open, and not just for the moment that a new one takes."""
+        return all(relay.down for relay in self._relays)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a relay may be dialled again, 0 for now."""
+        return min(relay.retry_after for relay in self._relays)
+
+    async def connect(self) -> Connection:
+        """A new connection to the first relay that can be had; waits as long as it takes to get one."""
+        if len(self._relays) == 1:
+            return await self._relays[0].connect()
+        while True:
+            try:
+                return await self._first_of(self._relays)
+            except ConnectFailed:
+                await asyncio.sleep(self.retry_after)
+
+    async def connect_before(self, connection: Connection) -> Connection:
+        """A new connection to a relay that comes before that of `connection`.
+
+        Raises ConnectFailed when there is none to be had.
+        """
+        return await self._first_of(self._before(connection))
+
+    def return_at(self, connection: Connection) -> float:
+        """When a relay that comes before that of `connection` may be tried again, on the loop's clock.
+
+        Infinity when none does.
+        """
+        now = self._loop.time()
+        return min((now + relay.retry_after for relay in self._before(connection)), default=float("inf"))
+
+    def _before(self, connection: Connection) -> tuple[Relay, ...]:
+        return tuple(takewhile(lambda relay: relay is not connection.keeper, self._relays))
+
+    @staticmethod
+    async def _first_of(relays: Sequence[Relay]) -> Connection:
+        failure = ConnectFailed("no relay comes before it")
+        for relay in relays:
+            try:
+                return await relay.connect(patient=False)
+            except ConnectFailed as error:
+                failure = error
+        raise failure

@@ -1,0 +1,100 @@
+"""Several relays, and a rate: EMAIL_RELAYS and EMAIL_RATE on the service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otpmail.v1 import mail_pb2
+from relay import Faults, Relay
+from service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ADA = "ada@example.org"
+
+
+async def _send(service: Service, to: str = ADA, **fields: Any) -> mail_pb2.Mail:
+    return (await service.mail.SendMail(mail_pb2.SendMailRequest(to=[to], text=f"for {to}", **fields))).mail
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Relay, Relay]]:
+    """Start two relays: the one that is wanted, and the one that stands in."""
+    faults = Faults(auth=())
+    async with Relay(faults) as first, Relay(faults) as second:
+        yield first, second
+
+
+def _settings(first: Relay, second: Relay, **more: Any) -> dict[str, Any]:
+    relays = " ".join(f"smtp+plain://127.0.0.1:{relay.port}" for relay in (first, second))
+    return {"EMAIL_RELAYS": relays, "EMAIL_FROM": "codes@example.org", "EMAIL_RETRY_SECONDS": 0.05, **more}
+
+
+async def test_the_first_relay_is_used_while_it_is_there(pair: tuple[Relay, Relay]) -> None:
+    """Nothing goes to a later relay that need not."""
+    first, second = pair
+    async with Service(**_settings(first, second)) as service:
+        await service.wait_until_serving()
+        for _ in range(10):
+            assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (len(first.mails), second.connections) == (10, 0)
+
+
+async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
+    """While the first relay is away mails go through the second; once it is back they go through it again."""
+    first, second = pair
+    async with Service(**_settings(first, second, WORKERS=3)) as service:
+        await service.wait_until_serving()
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        await first.close()
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (len(first.mails), len(second.mails)) == (1, 1)
+        await first.start()
+        await first.wait_for_open(3)
+        await second.wait_for_open(0)
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (len(first.mails), len(second.mails)) == (2, 1)
+
+
+async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Relay]) -> None:
+    """The service is ready through the second relay, and says of the first why it is not used."""
+    first, second = pair
+    await first.close()
+    async with Service(**_settings(first, second)) as service:
+        await service.wait_until_serving()
+        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert str(first.port) in str((await service.wait_for_log("relay-down"))["message"])
+    assert len(second.mails) == 1
+
+
+async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay]) -> None:
+    """Mails in flight and waiting when the first relay goes all arrive; twice only those whose reply was lost."""
+    first, second = pair
+    people = [f"p{n}@example.org" for n in range(1000)]
+    async with Service(**_settings(first, second)) as service:
+        await service.wait_until_serving()
+        sending = [asyncio.ensure_future(_send(service, person)) for person in people]
+        await first.wait_for_mails(300)
+        await first.close()
+        mails = await asyncio.gather(*sending)
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    arrived = [mail.recipients[0] for relay in pair for mail in relay.mails]
+    assert set(arrived) == set(people)
+    assert all(f"for {mail.recipients[0]}".encode() in mail.content for relay in pair for mail in relay.mails)
+    assert len(arrived) - len(people) <= 5 * 16  # what five windows of 16 hold
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(EMAIL_RATE=50, WORKERS=3)
+async def test_rate(service: Service, relay: Relay) -> None:
+    """With EMAIL_RATE the relay is sent no more mails a second than that, and none is lost over it."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    mails = await asyncio.gather(*(_send(service, f"p{n}@example.org") for n in range(30)))
+    assert loop.time() - began > 0.9 * (30 - 1 - 50 * 0.05) / 50
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert len(relay.mails) == 30
