@@ -1,12 +1,16 @@
 """Addresses: what is accepted, how it is written for the wire, and under which key a person is known."""
 
+import os
 import re
 
 import pytest
+from email_validator import validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otpmail.address import (
+    _USUAL,
+    _USUAL_LENGTH,
     MAX_OCTETS,
     Address,
     control_characters,
@@ -217,3 +221,31 @@ def test_the_last_character_of_a_long_text_is_looked_at(length: int) -> None:
     refuse_control_characters("a" * length, "text")
     with pytest.raises(InvalidArgument, match=r"U\+0000"):
         refuse_control_characters("a" * length + "\0", "text")
+
+
+_LOCAL = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~.-é\"@ ", min_size=0, max_size=70)
+_DOMAIN = st.text("abXZ09.-éß", min_size=0, max_size=70)
+
+
+@settings(max_examples=3000 if "CI" in os.environ else 500, deadline=None)
+@given(st.builds("{}@{}{}".format, _LOCAL, _DOMAIN, st.sampled_from(["", ".org", ".c", ".xn--p1ai", ".a-b", ".123"])))
+@example("a..b@example.org")
+@example(".a@example.org")
+@example("a.@example.org")
+@example("a@-b.org")
+@example("a@b-.org")
+@example("a@xn--b.org")
+@example(f"{'a' * 65}@example.org")
+@example(f"a@{'b' * 64}.org")
+def test_the_usual_ones_are_what_the_library_takes_too(text: str) -> None:
+    """An address that is read without asking the library is one that the library takes, and leaves as it is."""
+    if _USUAL.fullmatch(text) and len(text) <= _USUAL_LENGTH:
+        checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
+        assert checked.ascii_local_part == text.rpartition("@")[0]
+        assert parse_address(text, "to") == Address(text)
+
+
+def test_usual_ones_are_usual() -> None:
+    """The short way is taken for what nearly every address looks like."""
+    for text in ("ada@example.org", "a.b+c_d@mail.example.co.uk", "O'Neil@x-y.de", "1@2.com"):
+        assert _USUAL.fullmatch(text)

@@ -228,7 +228,9 @@ async def test_reflection_is_on_in_dev(dev: Service) -> None:
 async def test_reflection_is_off_in_serve(service: Service) -> None:
     """`otpmail serve` does not answer reflection unless GRPC_REFLECTION is on."""
     # As a unary call: a stream fails otherwise where the answer comes before its request is written.
-    ask = service.channel.unary_unary(f"/{reflection.SERVICE_NAME}/ServerReflectionInfo")
+    ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = service.channel.unary_unary(
+        f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await ask(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -168,7 +168,7 @@ async def test_watchers_see_each_change() -> None:
     job.watchers = [asyncio.Queue(), asyncio.Queue()]
     states = [MailState.SENDING, MailState.QUEUED, MailState.RELAYED]
     for state in states:
-        job.change(Mail("a", "anonymous", "", 1.0, state=state))
+        job.change(state=state)
     for watcher in job.watchers:
         assert [watcher.get_nowait().state for _ in states] == states
     assert job.mail.state is MailState.RELAYED

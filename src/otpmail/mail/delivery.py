@@ -5,7 +5,6 @@ The workers report here (`worker.Desk`); nothing here waits, so a step is taken 
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from time import time
 from typing import Literal
 
@@ -73,7 +72,7 @@ class Delivery:
         if job.deadline <= self._loop.time():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.change(replace(job.mail, state=MailState.SENDING))
+        job.change(state=MailState.SENDING)
         return True
 
     def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
@@ -90,7 +89,7 @@ class Delivery:
             self._go_again(job)
             return
         job.pending, job.deferred = job.deferred, ()
-        self._attempted(job)
+        job.attempts += 1
         if not job.pending or job.given_up:
             self._settle(job, MailState.FAILED)
             return
@@ -105,7 +104,7 @@ class Delivery:
             job.losses += 1
         if error.uncertain:
             job.uncertain.update(job.offered)
-            self._attempted(job)
+            job.attempts += 1
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
                 return
@@ -150,18 +149,15 @@ class Delivery:
         return len(left)
 
     def _go_again(self, job: Job) -> None:
-        job.change(replace(job.mail, state=MailState.QUEUED))
+        job.change(state=MailState.QUEUED)
         self._queue.put_back(job)
 
-    def _attempted(self, job: Job) -> None:
-        job.mail = replace(job.mail, attempts=job.mail.attempts + 1)
-
     def _retry_later(self, job: Job, reply: str) -> None:
-        delay = retry.delay(max(1, job.mail.attempts, job.losses - 1), self._random)
+        delay = retry.delay(max(1, job.attempts, job.losses - 1), self._random)
         if self._loop.time() + delay >= job.deadline:
             self._settle(job, MailState.FAILED)  # no further try fits into its time
             return
-        job.change(replace(job.mail, state=MailState.QUEUED, recipients=_recipients(job)))
+        job.change(state=MailState.QUEUED, recipients=_recipients(job))
         job.retry = self._loop.call_later(delay, self._retry, job)
         self._observer.notify(MailDeferred(job.mail, delay, reply))
 
@@ -192,7 +188,7 @@ class Delivery:
                 timer.cancel()
         self._queue.discard(job)
         job.envelope = job.envelope.without_content()
-        job.change(replace(job.mail, state=state, recipients=recipients, settle_time=self._now()))
+        job.change(state=state, recipients=recipients, settle_time=self._now())
         self._jobs.pop(job.mail.id, None)
         self._store.settle(job.mail)
         if not (accepted or job.uncertain or taken_back or any(result.refused for result in recipients)):

@@ -1,7 +1,8 @@
 """One accepted mail on its way, as the queue, the workers and the delivery pass it on."""
 
 import asyncio
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
@@ -16,7 +17,7 @@ class Job:
     """
 
     __slots__ = (
-        *("callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
+        *("attempts", "callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
         *("deferred", "promised", "results", "retry", "settled", "uncertain", "watchers"),
     )
 
@@ -26,6 +27,7 @@ class Job:
         self.priority = priority
         self.deadline = deadline
         self.promised = promised
+        self.attempts = 0
         self.callers = 0
         self.losses = 0
         self.uncertain: set[str] = set()
@@ -57,11 +59,11 @@ class Job:
         """Nobody waits for it and nobody was promised it."""
         return not self.promised and self.callers == 0
 
-    def change(self, mail: Mail) -> None:
-        """Take the next state, and show it to whoever watches."""
-        self.mail = mail
+    def change(self, **fields: Any) -> None:
+        """Change these fields of the mail, and show it to whoever watches."""
+        self.mail = replace(self.mail, attempts=self.attempts, **fields)
         for watcher in self.watchers:
-            watcher.put_nowait(mail)
+            watcher.put_nowait(self.mail)
 
 
 _NOTHING = Envelope("", (), b"")

@@ -39,12 +39,21 @@ class MailQueue(asyncio.Queue[Job]):
         super().put_nowait(item)
         self._wake()
 
+    def take_nowait(self, load: int) -> Job | None:
+        """The next job for a taker with `load` mails in hand, if there is one and nobody with none waits for it."""
+        if self.empty() or (load and self._idler_waits()):
+            return None
+        job = self.get_nowait()
+        if self._takers and not self.empty():
+            self._wake()
+        return job
+
     async def take(self, load: Callable[[], int]) -> Job:
         """The next job, for a taker with `load` mails in hand: one that has none goes before those that have some.
 
         So a few mails spread over all connections, and many still leave together.
         """
-        while self.empty() or (load() and self._idler_waits()):
+        while (job := self.take_nowait(load())) is None:
             turn = asyncio.get_running_loop().create_future()
             self._takers[turn] = load
             if not self.empty():
@@ -57,9 +66,6 @@ class MailQueue(asyncio.Queue[Job]):
                 raise
             finally:
                 del self._takers[turn]
-        job = self.get_nowait()
-        if not self.empty():
-            self._wake()
         return job
 
     def _idler_waits(self) -> bool:

@@ -79,6 +79,8 @@ class LogObserver:
 
     def notify(self, event: Event) -> None:
         """Write `event` down, if it is worth a line at the level that is set."""
+        if isinstance(event, MailAccepted) and not log.isEnabledFor(logging.DEBUG):
+            return  # one for every mail: no line is made that nobody reads
         match event:
             case MailSettled(mail):
                 self._settled(mail)
@@ -100,6 +102,8 @@ class LogObserver:
     def _settled(self, mail: Mail) -> None:
         if mail.state is MailState.RELAYED:
             self.relayed += 1
+            if not log.isEnabledFor(logging.DEBUG):
+                return
             say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
