@@ -16,8 +16,8 @@ MAX_OCTETS = 254  # RFC 5321, 4.5.3.1.3 less the angle brackets
 _USUAL_LENGTH = 200  # well below what a domain may have (253) with the shortest local part
 _MAX_NAME = 256
 _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<plain>[^"<>]*?))\s*<(?P<spec>[^<>]*)>')
-# What nearly every address looks like: nothing in it is for the library to decide, and so it is not asked. It is about a
-# label with two hyphens, which may be an encoded one, and about a domain without a dot.
+# What nearly every address looks like: in it is nothing for the library to decide, and so it is not asked. It is asked
+# about a label with two hyphens, which may be an encoded one, and about a domain without a dot.
 _USUAL = re.compile(
     r"(?=[^@]{1,64}@)[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*"
     r"@(?!.*--)(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}",
