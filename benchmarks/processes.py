@@ -25,6 +25,7 @@ CONNECTIONS = 5
 
 _PATH = os.pathsep.join(str(path) for path in (Path(otpmail.__file__).parents[1], Path(__file__).parents[1]))
 _LONGEST_LINE = 1 << 20
+_PATIENCE_SECONDS = 240  # the longest measurement takes a quarter of that
 
 
 class Process:
@@ -70,13 +71,18 @@ class Process:
     async def said(self, **wanted: object) -> dict[str, Any]:
         """The next line with these fields; a field wanted as `...` may hold anything.
 
-        Raises RuntimeError, with all it wrote, when the process ends without.
+        Raises RuntimeError, with all it wrote, when the process ends without, or has not said it after some minutes.
         """
-        while (line := await self._said.get()) is not None:
-            if all(name in line and value in (..., line[name]) for name, value in wanted.items()):
-                return line
-            self._output.append(json.dumps(line))
-        raise RuntimeError(f"{self!r} ended:\n" + "\n".join(self._output))
+        how = "ended"
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while (line := await self._said.get()) is not None:
+                    if all(name in line and value in (..., line[name]) for name, value in wanted.items()):
+                        return line
+                    self._output.append(json.dumps(line))
+        except TimeoutError:
+            how = f"has not said {wanted or 'anything'} in {_PATIENCE_SECONDS} s"
+        raise RuntimeError(f"{self!r} {how}:\n" + "\n".join(self._output))
 
     def terminate(self) -> None:
         """Ask it to end."""
