@@ -44,7 +44,7 @@ async def connect(port: int, ca_file: Path, window: int) -> Connection:
         EMAIL=USER,
         APP_PASSWORD=PASSWORD,
         EMAIL_WINDOW=str(window),
-        EMAIL_MAX_MESSAGES="1000000",
+        EMAIL_MAX_MESSAGES="1000000000",
     )
     return await Connection.open(settings, tls_context(settings), lifetime=3600)
 
@@ -54,13 +54,12 @@ async def send(connection: Connection, drafts: list[CheckedDraft], first: int, m
     flying: deque[asyncio.Future[Results]] = deque()
     for number in range(first, first + mails):
         while not connection.room:
+            if not flying:
+                raise RuntimeError(f"takes no more mails: {connection!r}")
             _hold(await flying.popleft())
         message_id = f"<{number}@example.org>"
-        flying.append(
-            connection.send(
-                compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS),
-            )
-        )
+        envelope = compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS)
+        flying.append(connection.send(envelope))
     for settled in flying:
         _hold(await settled)
 
@@ -78,7 +77,7 @@ async def measure(port: int, ca_file: Path, window: int, mails: int) -> dict[str
     cpu, began = time.process_time(), time.monotonic()
     await send(connection, drafts, _WARM_UP, mails)
     cpu, took = time.process_time() - cpu, time.monotonic() - began
-    result = {"mode": connection.mode, "window": connection.window, "mails": _WARM_UP + mails}
+    result = {"mode": str(connection.mode), "window": connection.window, "mails": _WARM_UP + mails}
     await connection.close()
     return result | {"cpu_us": cpu / mails * 1e6, "rate": mails / took}
 

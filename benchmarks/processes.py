@@ -62,8 +62,9 @@ class Process:
     ) -> None:
         assert self._process is not None
         assert self._reader is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if not self._reader.done():  # else it has ended, and is to be waited for alone
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
         await self._process.wait()
         await self._reader
         self._directory.cleanup()
