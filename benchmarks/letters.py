@@ -1,4 +1,4 @@
-"""The mail that every benchmark sends: a text mail of about 700 octets on the wire, to a recipient of its own."""
+"""The mail that every benchmark sends: a text mail of about 650 octets on the wire, to a recipient of its own."""
 
 SUBJECT = "Your code for the staging console"
 
