@@ -214,3 +214,10 @@ async def aiosmtplib_pool(relay: Relay) -> AsyncIterator[Server]:
     arguments = (*relay.reach, "--connections", CONNECTIONS)
     async with Process("benchmarks.peers.aiosmtplib_pool", *arguments) as process:
         yield Server(process, (await process.said(address=...))["address"])
+
+
+@asynccontextmanager
+async def echo(round_trip_ms: float) -> AsyncIterator[Server]:
+    """Start the gRPC server that sends nothing, and answers after a round trip."""
+    async with Process("benchmarks.peers.echo", "--rtt", round_trip_ms) as process:
+        yield Server(process, (await process.said(address=...))["address"])
