@@ -40,7 +40,7 @@ class MailQueue(asyncio.Queue[Job]):
         self._wake()
 
     def take_nowait(self, load: int) -> Job | None:
-        """The next job for a taker with `load` mails in hand, if there is one and nobody with none waits for it."""
+        """The next job for a taker with this load, if there is one and nobody without any waits for it."""
         if self.empty() or (load and self._idler_waits()):
             return None
         job = self.get_nowait()
@@ -49,7 +49,7 @@ class MailQueue(asyncio.Queue[Job]):
         return job
 
     async def take(self, load: Callable[[], int]) -> Job:
-        """The next job, for a taker with `load` mails in hand: one that has none goes before those that have some.
+        """The next job, for the taker whose `load` is least: 0 for one that has nothing to do.
 
         So a few mails spread over all connections, and many still leave together.
         """

@@ -108,12 +108,12 @@ class Worker:
 
     async def _next(self, connection: Connection) -> Job | None:
         """The next job, or None when something about the connection has changed first."""
-        job = self._queue.take_nowait(connection.in_flight)
+        job = self._queue.take_nowait(connection.load)
         if job is not None:
             return job
         try:
             async with asyncio.timeout_at(self._review_at(connection)) as self._waiting:
-                return await self._queue.take(lambda: connection.in_flight)
+                return await self._queue.take(lambda: connection.load)
         except TimeoutError:
             return None
         finally:

@@ -109,6 +109,13 @@ class Connection:
         return self._session.in_flight
 
     @property
+    def load(self) -> int:
+        """How little it wants another mail: 0 when idle, then least where one would leave together with others."""
+        if not self.in_flight:
+            return 0
+        return 1 if self._pipeline.gathering else 1 + self.in_flight
+
+    @property
     def sent(self) -> int:
         """How many mails the relay has taken."""
         return self._session.sent
