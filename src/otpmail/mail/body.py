@@ -49,7 +49,7 @@ def _encoded(text: str) -> tuple[bytes, bytes]:
         return b"7bit", octets
     # Quoted-printable takes two octets more for each that it escapes, base64 one for every three.
     if len(octets.translate(None, _AS_THEY_ARE)) * 6 <= len(octets):
-        return b"quoted-printable", _TOO_LONG.sub(rb"=\r\n\g<0>", b2a_qp(octets))
+        return b"quoted-printable", _TOO_LONG.sub(lambda blank: b"=\r\n" + blank[0], b2a_qp(octets))
     return b"base64", _base64(octets)
 
 
