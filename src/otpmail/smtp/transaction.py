@@ -368,10 +368,9 @@ class Session:
                 self._push(_rcpt(transaction.envelope.recipients[0]))
 
     def _heard_of_recipient(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
+        transaction.accepted += _positive(reply, _RCPT_OK)
         replies = transaction.replies
         replies.append(reply)
-        if _positive(reply, _RCPT_OK):
-            transaction.accepted += 1
         recipients = transaction.envelope.recipients
         if len(replies) == len(recipients):
             transaction.awaits = _Awaits.FINAL if self.mode is Mode.BDAT else _Awaits.GO_AHEAD

@@ -1,0 +1,401 @@
+"""The session without I/O: what is written when, to the octet, and what replies make of a mail."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.errors import ConnectionLost
+from otpmail.model import Envelope
+from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.transaction import BACKLOG, Mode, Session, Transaction, stuff
+
+ALL = {"PIPELINING": "", "CHUNKING": "", "SMTPUTF8": "", "8BITMIME": ""}
+BODY = b"Subject: s\r\n\r\n.dot\r\n"
+OK, NO, LATER = b"250 2.0.0 ok\r\n", b"550 5.1.1 no\r\n", b"451 4.7.1 later\r\n"
+
+
+def _session(mode: Mode = Mode.BDAT, window: int = 16) -> Session:
+    return Session(Announcement(ALL), mode, window=window)
+
+
+def _mail(*to: str, content: bytes = BODY, smtputf8: bool = False) -> Envelope:
+    return Envelope("a@x.org", to or ("b@y.org",), content, smtputf8)
+
+
+def _written(session: Session) -> bytes:
+    return session.take(1 << 30)
+
+
+def _codes(transaction: Transaction) -> list[int]:
+    assert isinstance(transaction.outcome, tuple)
+    return [result.code for result in transaction.outcome]
+
+
+def _lost(transaction: Transaction) -> tuple[bool, bool]:
+    assert isinstance(transaction.outcome, ConnectionLost)
+    return transaction.outcome.uncertain, transaction.outcome.untouched
+
+
+# What is written.
+
+
+def test_bdat_is_one_write() -> None:
+    """MAIL, RCPT, BDAT and the content leave together, and the next mail behind them, after RSET."""
+    session = _session()
+    session.begin(_mail())
+    session.begin(_mail("c@z.org", "d@z.org"))
+    assert _written(session) == (
+        b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nBDAT 20 LAST\r\n" + BODY + b"RSET\r\n"
+        b"MAIL FROM:<a@x.org>\r\nRCPT TO:<c@z.org>\r\nRCPT TO:<d@z.org>\r\nBDAT 20 LAST\r\n" + BODY
+    )
+
+
+def test_data_waits_for_354_and_then_opens_the_next_group() -> None:
+    """Nothing is written behind DATA; the content, stuffed, takes the next mail's group along."""
+    session = _session(Mode.DATA)
+    session.begin(_mail())
+    session.begin(_mail("c@z.org"))
+    assert _written(session) == b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nDATA\r\n"
+    assert session.receive(OK + OK) == []
+    assert _written(session) == b""
+    session.receive(b"354 go\r\n")
+    assert _written(session) == (
+        b"Subject: s\r\n\r\n..dot\r\n.\r\nRSET\r\nMAIL FROM:<a@x.org>\r\nRCPT TO:<c@z.org>\r\nDATA\r\n"
+    )
+
+
+def test_plain_is_a_command_at_a_time() -> None:
+    """Each command waits for the reply to the one before."""
+    session = _session(Mode.PLAIN)
+    session.begin(_mail())
+    steps = []
+    for reply in (OK, OK, b"354 go\r\n", OK):
+        steps.append(_written(session))
+        settled = session.receive(reply)
+    assert steps == [b"MAIL FROM:<a@x.org>\r\n", b"RCPT TO:<b@y.org>\r\n", b"DATA\r\n", stuff(BODY)]
+    assert _codes(settled[0]) == [250]
+
+
+@pytest.mark.parametrize(("mode", "asked", "window"), [(Mode.BDAT, 16, 16), (Mode.DATA, 16, 2), (Mode.PLAIN, 16, 1)])
+def test_windows(mode: Mode, asked: int, window: int) -> None:
+    """BDAT has the window that was asked for, DATA one mail being read and one announced, PLAIN one."""
+    session = _session(mode, asked)
+    begun = 0
+    while session.room:
+        session.begin(_mail())
+        begun += 1
+    assert (session.window, begun) == (window, window)
+    assert _session(mode, 1).window == 1
+
+
+def test_no_mail_sits_behind_a_large_one() -> None:
+    """While more than 64 KiB wait to be written there is no room; once they are written there is."""
+    session = _session()
+    session.begin(_mail(content=b"x" * (BACKLOG + 1)))
+    assert not session.room
+    while session.take(BACKLOG):
+        pass
+    assert session.room
+
+
+def test_take_gives_slices_and_marks_what_is_written() -> None:
+    """No more than asked for at once; a mail is written when its last octet has been taken."""
+    session = _session()
+    transaction = session.begin(_mail(content=b"y" * 200_000))
+    written = b""
+    while not transaction.written:
+        piece = session.take(1000)
+        assert 0 < len(piece) <= 1000
+        written += piece
+    assert session.take(1000) == b""
+    assert written.endswith(b"BDAT 200000 LAST\r\n" + b"y" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("mail", "extensions", "line"),
+    [
+        (_mail(), {"SIZE": "1000"}, b"MAIL FROM:<a@x.org> SIZE=20\r\n"),
+        (_mail(content=b"\xc3\xa9\r\n"), {}, b"MAIL FROM:<a@x.org> BODY=8BITMIME\r\n"),
+        (_mail("é@y.org", smtputf8=True), {}, b"MAIL FROM:<a@x.org> SMTPUTF8 BODY=8BITMIME\r\n"),
+    ],
+)
+def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str], line: bytes) -> None:
+    """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them."""
+    session = Session(Announcement({**ALL, **extensions}), Mode.BDAT, window=16)
+    session.begin(mail)
+    assert _written(session).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "address", ["b@y.org>\r\nRCPT TO:<eve@z.org", "b y@z.org", "<b@y.org>", "b\0@y.org", "b@y.org\x7f"]
+)
+def test_what_is_unsafe_to_say_is_never_written(address: str) -> None:
+    """An address with what could end a path or a command is refused here, and not an octet of its mail is written."""
+    session = _session()
+    transaction = session.begin(_mail(address))
+    assert _codes(transaction) == [553]
+    assert (_written(session), session.in_flight) == (b"", 0)
+
+
+@given(st.binary(max_size=200).map(lambda raw: raw.replace(b"a", b"\r\n").replace(b"b", b".")))
+def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
+    """A reader that removes a dot from each line gets the content back, and the end is seen only at the end."""
+    stuffed = stuff(content)
+    assert (b"\r\n" + stuffed).index(b"\r\n.\r\n") == len(stuffed) - 3
+    lines = (b"\r\n" + stuffed[:-3]).split(b"\r\n.")
+    assert b"\r\n".join(lines)[2:] in (content, content + b"\r\n")
+
+
+# RSET.
+
+
+@pytest.mark.parametrize("replies", [OK + NO + NO, NO + NO + NO, OK + OK + NO, OK + OK + LATER])
+def test_a_transaction_that_did_not_end_well_is_reset(replies: bytes) -> None:
+    """After any refusal the next mail opens with RSET; after a mail that was taken it does not."""
+    session = _session()
+    session.begin(_mail())
+    _written(session)
+    session.receive(replies)
+    session.begin(_mail())
+    assert _written(session).startswith(b"RSET\r\nMAIL")
+    session.receive(OK * 4)
+    session.begin(_mail())
+    assert _written(session).startswith(b"MAIL")
+
+
+def test_a_refused_rset_ends_the_session() -> None:
+    """Without RSET it is not known whose transaction is open: nothing more is sent."""
+    session = _session()
+    first, second = session.begin(_mail()), session.begin(_mail())
+    _written(session)
+    assert session.receive(OK * 3 + b"500 what\r\n") == [first]
+    assert "RSET" in session.ended
+    assert _codes(first) == [250]
+    assert session.end("") == [second]
+    assert _lost(second) == (True, False)
+
+
+# What replies mean.
+
+
+@pytest.mark.parametrize("mode", [Mode.BDAT, Mode.DATA])
+def test_recipients_are_told_one_by_one(mode: Mode) -> None:
+    """A refused recipient does not fail the others, and the final reply is for those that were accepted."""
+    session = _session(mode)
+    transaction = session.begin(_mail("a@y.org", "b@y.org", "c@y.org"))
+    _written(session)
+    session.receive(OK + OK + NO + LATER)
+    if mode is Mode.DATA:
+        session.receive(b"354 go\r\n")
+        _written(session)
+    assert session.receive(b"250 2.6.0 queued\r\n") == [transaction]
+    assert _codes(transaction) == [250, 550, 451]
+
+
+@pytest.mark.parametrize(
+    ("mode", "replies", "codes"),
+    [
+        (Mode.BDAT, NO + b"503 no\r\n" * 2, [550]),
+        (Mode.BDAT, OK + NO + b"503 no\r\n", [550]),
+        (Mode.BDAT, OK + OK + LATER, [451]),
+        (Mode.DATA, NO + b"503 no\r\n" * 2, [550]),
+        (Mode.DATA, OK + LATER + b"503 no\r\n", [451]),
+        (Mode.DATA, OK + OK + b"452 4.3.1 full\r\n", [452]),
+        (Mode.PLAIN, NO, [550]),
+    ],
+)
+def test_who_refuses_is_who_is_quoted(mode: Mode, replies: bytes, codes: list[int]) -> None:
+    """The result is the reply that decided, not the 503 that follows from it."""
+    session = _session(mode)
+    transaction = session.begin(_mail())
+    _written(session)
+    assert session.receive(replies) == [transaction]
+    assert _codes(transaction) == codes
+    assert not session.ended
+
+
+def test_354_for_nobody_gets_a_single_dot() -> None:
+    """Where every recipient was refused and the relay asks for the content all the same, it gets none."""
+    session = _session(Mode.DATA)
+    transaction = session.begin(_mail())
+    _written(session)
+    session.receive(OK + NO + b"354 go\r\n")
+    assert _written(session) == b".\r\n"
+    assert session.receive(b"554 nobody\r\n") == [transaction]
+    assert _codes(transaction) == [550]
+    assert not session.ended
+
+
+@pytest.mark.parametrize("replies", [NO + b"503 no\r\n" + OK, OK + NO + OK])
+def test_a_content_taken_for_nobody_ends_the_session(replies: bytes) -> None:
+    """A positive final reply does not make a mail relayed that its own MAIL or RCPT was refused for."""
+    session = _session()
+    transaction = session.begin(_mail())
+    _written(session)
+    session.receive(replies)
+    assert session.ended
+    session.end("")
+    assert _codes(transaction) == [550]
+
+
+def test_a_final_reply_before_the_last_octet() -> None:
+    """Taken before it was sent: out of step, nothing is believed. Refused before it was sent: refused, and the end."""
+    for reply, relayed in ((OK, None), (b"552 5.3.4 too big\r\n", [552])):
+        session = _session()
+        transaction = session.begin(_mail(content=b"z" * 100_000))
+        session.take(1000)
+        session.receive(OK + OK + reply)
+        assert session.ended
+        session.end("")
+        if relayed is None:
+            assert _lost(transaction) == (False, False)
+        else:
+            assert _codes(transaction) == relayed
+
+
+@pytest.mark.parametrize("reply", [b"220 hello\r\n", b"354 go\r\n", b"334 \r\n", b"999 x\r\n", b"what\r\n"])
+def test_a_reply_that_cannot_be_makes_its_read_doubtful(reply: bytes) -> None:
+    """What was settled in the same read as an impossible reply is uncertain: it may have had another's reply."""
+    session = _session()
+    first, second = session.begin(_mail()), session.begin(_mail())
+    _written(session)
+    assert session.receive(OK * 3 + reply) == [first]
+    assert session.ended
+    assert _lost(first) == (True, False)
+    session.end("")
+    assert _lost(second) == (True, False)
+
+
+def test_a_reply_too_many_makes_its_read_doubtful() -> None:
+    """One reply more than commands: nobody knows which one it was."""
+    session = _session()
+    transaction = session.begin(_mail())
+    _written(session)
+    session.receive(OK * 4)
+    assert "unasked" in session.ended
+    assert _lost(transaction) == (True, False)
+
+
+def test_replies_are_counted_however_they_are_cut() -> None:
+    """Replies of several lines are one each, and may come an octet at a time."""
+    session = _session()
+    transaction = session.begin(_mail())
+    _written(session)
+    settled: list[Transaction] = []
+    for octet in b"250-2.1.0 one\r\n250 2.1.0 two\r\n250 ok\r\n250-2.0.0 a\r\n250-2.0.0 b\r\n250 2.0.0 c\r\n":
+        settled += session.receive(bytes([octet]))
+    assert settled == [transaction]
+    assert isinstance(transaction.outcome, tuple)
+    assert transaction.outcome[0].reply == "a b c"
+
+
+# 421 and the end.
+
+
+def _behind(replies: Iterable[bytes]) -> tuple[Session, list[Transaction]]:
+    session = _session()
+    mails = [session.begin(_mail()) for _ in range(3)]
+    _written(session)
+    session.receive(b"".join(replies))
+    return session, mails
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_421_at_every_position(place: int) -> None:
+    """Who was answered before it is settled, who was answered with it or stands behind it was not taken."""
+    session, mails = _behind([OK] * place + [b"421 4.3.2 bye\r\n"])
+    assert session.farewell
+    assert not session.room
+    session.end("connection lost")
+    taken = 1 if place >= 3 else 0
+    taken += place >= 7
+    assert [isinstance(mail.outcome, tuple) for mail in mails] == [n < taken for n in range(3)]
+    for mail in mails[taken:]:
+        assert _lost(mail)[0] is False
+
+
+def test_421_while_idle() -> None:
+    """A goodbye that nobody asked for ends the session, and takes nothing back."""
+    session = _session()
+    transaction = session.begin(_mail())
+    _written(session)
+    session.receive(OK * 3 + b"421 4.4.2 idle\r\n")
+    assert "421" in session.ended
+    assert _codes(transaction) == [250]
+
+
+def test_nothing_is_written_after_421() -> None:
+    """What has not left by then is certain not to have arrived."""
+    session = _session()
+    session.begin(_mail(content=b"z" * 100_000))
+    session.take(10)
+    session.receive(b"421 bye\r\n")
+    assert session.take(1000) == b""
+
+
+def test_the_end_says_who_is_certain() -> None:
+    """Refused: refused. Written and unanswered: uncertain. Not written: certain, and untouched behind others."""
+    session = _session()
+    refused, written, unwritten = (session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000))
+    session.take(400)
+    session.receive(OK + NO)
+    assert session.end("cut") == [refused, written, unwritten]
+    assert _codes(refused) == [550]
+    assert _lost(written) == (True, False)
+    assert _lost(unwritten) == (False, True)
+
+
+def test_data_is_certain_until_the_content_is_written() -> None:
+    """Before 354 the relay has nothing of a mail but its envelope."""
+    session = _session(Mode.DATA)
+    first, second = session.begin(_mail()), session.begin(_mail())
+    _written(session)
+    session.receive(OK + OK)
+    session.end("cut")
+    assert (_lost(first), _lost(second)) == ((False, False), (False, True))
+
+
+# The probe.
+
+
+@pytest.mark.parametrize(
+    ("replies", "mode", "runs"),
+    [
+        (b"503 no\r\n250 ok\r\n", Mode.BDAT, False),
+        (b"502 no\r\n214 commands\r\n250 ok\r\n", Mode.DATA, True),
+        (b"502 no\r\n500 what\r\n250 ok\r\n", Mode.DATA, True),
+        (b"250 fine\r\n250 ok\r\n", Mode.DATA, True),
+    ],
+)
+def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
+    """Two replies, a refusal and 250: the chunk is read past. Anything else: it is not, and mails go by DATA."""
+    session = _session()
+    session.probe()
+    assert not session.room
+    assert _written(session) == b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
+    for octet in replies:
+        session.receive(bytes([octet]))
+    assert (session.probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)
+    assert session.room
+    assert not session.ended
+
+
+def test_only_bdat_is_probed() -> None:
+    """Without BDAT there is nothing to ask."""
+    for mode in (Mode.DATA, Mode.PLAIN):
+        session = _session(mode)
+        session.probe()
+        assert (session.probing, _written(session)) == (False, b"")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "mode"),
+    [(ALL, Mode.BDAT), ({"PIPELINING": ""}, Mode.DATA), ({"CHUNKING": ""}, Mode.PLAIN), ({}, Mode.PLAIN)],
+)
+def test_mode_of_an_announcement(extensions: dict[str, str], mode: Mode) -> None:
+    """PIPELINING and CHUNKING: bdat; PIPELINING: data; else plain. EMAIL_MODE can only make it slower."""
+    assert Mode.of(Announcement(extensions)) is mode
+    assert mode.slower(Mode.allowed_by("auto")) is mode
+    assert mode.slower(Mode.allowed_by("plain")) is Mode.PLAIN
