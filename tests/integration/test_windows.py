@@ -1,0 +1,97 @@
+"""Many mails in flight to a real Postfix and a real Exim, by BDAT and by DATA, and bodies that try to end early."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from integration.calls import parsed, text_of
+from integration.servers import DOMAIN, PASSWORD, USER, MailServer
+from otpmail.v1 import mail_pb2
+from service import Service
+
+if TYPE_CHECKING:
+    from relay import Certificates
+
+MAILS = int(os.environ.get("OTPMAIL_MAILS") or "300")
+RELAYED = mail_pb2.Mail.RELAYED
+# What the servers write when a client does not keep to the protocol.
+_COMPLAINTS = re.compile(
+    r"synchroni[sz]ation|protocol error|protocol synchron|too many (?:syntax|nonmail|unrecognized)|improper command"
+    r"|warning: non-SMTP|lost connection after|unexpected disconnection|syntax error",
+    re.IGNORECASE,
+)
+_FORGED = "MAIL FROM:<eve@evil.example>{e}RCPT TO:<{victim}>{e}DATA{e}Subject: forged{e}{e}forged{e}.{e}"
+
+
+@pytest.fixture(params=["postfix", "exim"])
+def server(request: pytest.FixtureRequest) -> MailServer:
+    """Give the test each of the servers."""
+    return cast("MailServer", request.getfixturevalue(request.param))
+
+
+def _settings(server: MailServer, certificates: Certificates, **more: Any) -> dict[str, Any]:
+    return {
+        "EMAIL_HOST": "localhost",
+        "EMAIL_PORT": server.tls_port,
+        "EMAIL_SECURITY": "tls",
+        "EMAIL_CA_FILE": certificates.ca_file,
+        "EMAIL": USER,
+        "APP_PASSWORD": PASSWORD,
+        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
+        **more,
+    }
+
+
+@pytest.mark.parametrize("window", [1, 16])
+@pytest.mark.parametrize(("mode", "shown"), [("auto", "bdat"), ("data", "data")])
+async def test_many_in_flight(
+    server: MailServer, certificates: Certificates, mode: str, shown: str, window: int
+) -> None:
+    """None is lost, none doubled, each reaches its own person as it was, and the server has nothing to complain of."""
+    people = [f"w{shown}{window}n{n}@{DOMAIN}" for n in range(MAILS)]
+    logged = len(server.log())
+    async with Service(**_settings(server, certificates, EMAIL_MODE=mode, EMAIL_WINDOW=window)) as service:
+        await service.wait_until_serving()
+        assert service.logged("relay-up")[0]["mode"] == shown
+        answers = await asyncio.gather(
+            *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[to], subject=to, text=f"for {to}")) for to in people)
+        )
+    assert {answer.mail.state for answer in answers} == {RELAYED}
+    for person, answer in zip(people, answers, strict=True):
+        (delivered,) = await server.mails(person, 1)
+        assert text_of(delivered) == f"for {person}\n"
+        assert parsed(delivered)["Message-ID"] == answer.mail.message_id
+    complaints = [line for line in server.log()[logged:].splitlines() if _COMPLAINTS.search(line)]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("mode", ["auto", "data"])
+async def test_bodies_that_try_to_end_early(server: MailServer, certificates: Certificates, mode: str) -> None:
+    """Whatever stands around a dot in a body, one mail arrives, with its text whole, and no second one behind it."""
+    victim = f"victim-{mode}@{DOMAIN}"
+    ends = [a + "." + b for a in ("\n", "\r", "\r\n", "\n\r") for b in ("\n", "\r", "\r\n", "\r\r\n")]
+    bodies = [f"before{end}{_FORGED.format(e=e, victim=victim)}after" for end in ends for e in ("\r\n", "\n")]
+    bodies += [".", "..", ".\n.\n.", "\n.\n", "a\n.", ".\r\n", "\r\n.\r\n\r\n.\r\n"]
+    people = [f"dots-{mode}-{n}@{DOMAIN}" for n in range(len(bodies))]
+    async with Service(**_settings(server, certificates, EMAIL_MODE=mode)) as service:
+        await service.wait_until_serving()
+        answers = await asyncio.gather(
+            *(
+                service.mail.SendMail(mail_pb2.SendMailRequest(to=[person], text=body))
+                for person, body in zip(people, bodies, strict=True)
+            )
+        )
+        last = (await service.mail.SendMail(mail_pb2.SendMailRequest(to=[victim], text="the only one"))).mail
+    assert {answer.mail.state for answer in answers} == {RELAYED}
+    assert last.state == RELAYED
+    for person, body in zip(people, bodies, strict=True):
+        (delivered,) = await server.mails(person, 1)
+        lines = re.split(r"\r\n|\r|\n", body)
+        assert text_of(delivered) == "\n".join(lines[:-1] if lines[-1] == "" else lines) + "\n"
+    (delivered,) = await server.mails(victim, 1)
+    assert text_of(delivered) == "the only one\n"
