@@ -13,6 +13,7 @@ import binascii
 import contextlib
 import hmac
 import json
+import random
 import re
 import socket
 import ssl
@@ -67,6 +68,7 @@ class Faults:
     refuse_recipients: Mapping[str, str] = field(default_factory=dict)
     refuse_data: str | None = None  # in place of 354
     final_reply: str | None = None  # to the content, by DATA or BDAT; a positive one is only another wording
+    chance: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # by MAIL, RCPT or ".": how likely, and what
     times: int | None = None  # how often the faults strike, over all connections, before the relay is well again
 
     # Where it falls silent or goes away.
@@ -167,6 +169,7 @@ class Relay:
         self._errors: list[BaseException] = []
         self._listener: socket.socket | None = None
         self._changed = asyncio.Event()
+        self._random = random.Random(20)  # so that a failed run can be run again
         self.faults = faults or Faults()
 
     def __repr__(self) -> str:
@@ -293,6 +296,10 @@ class Relay:
         self._strikes_left -= 1
         return True
 
+    def happens(self, likely: float) -> bool:
+        """Say whether a fault by chance strikes."""
+        return self._random.random() < likely
+
     def catch(self, mail: CaughtMail) -> None:
         """Keep a mail that was taken."""
         self.mails.append(mail)
@@ -323,6 +330,8 @@ class Relay:
         with contextlib.suppress(BlockingIOError):
             connection, _ = listener.accept()
             connection.settimeout(0)
+            # asyncio does so only for sockets that know their protocol. Without, a second reply waits 40 ms for an ACK.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._begin(_Wire(connection, self._lost))
 
     def _begin(self, wire: _Wire) -> None:
@@ -577,6 +586,10 @@ class _Session:
         """Return the reply of a fault, if it is set and strikes now."""
         return reply if reply is not None and self._relay.strikes() else None
 
+    def _by_chance(self, point: str) -> str | None:
+        likely, reply = self._faults.chance.get(point, (0.0, ""))
+        return reply if likely and self._relay.happens(likely) else None
+
     # The conversation.
 
     async def _connect(self) -> None:
@@ -763,6 +776,7 @@ class _Session:
             return "501 5.5.4 say MAIL FROM:<address>"
         sender, parameters = path
         refusal = self._refusal_of(sender, parameters) or self._fault(self._faults.refuse_sender)
+        refusal = refusal or self._by_chance("MAIL")
         if refusal is not None:
             return refusal
         self._transaction = _Transaction(sender, parameters)
@@ -803,7 +817,7 @@ class _Session:
             return "555 5.5.4 no parameters offered"
         if not recipient.isascii() and "SMTPUTF8" not in self._transaction.parameters:
             return "553 5.6.7 that address needs SMTPUTF8"
-        refusal = self._fault(self._faults.refuse_recipients.get(recipient))
+        refusal = self._fault(self._faults.refuse_recipients.get(recipient)) or self._by_chance("RCPT")
         if refusal is not None:
             return refusal
         self._transaction.recipients.append(recipient)
@@ -867,7 +881,8 @@ class _Session:
             self._transaction.chunks.clear()
 
     async def _finish(self, point: str, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
-        reply = self._refusal_of_content(content) or self._fault(self._faults.final_reply) or "250 2.0.0 taken"
+        refusal = self._refusal_of_content(content) or self._fault(self._faults.final_reply)
+        reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
         if reply.startswith("2"):
             self._take(mode, content)
         elif mode == "BDAT":
