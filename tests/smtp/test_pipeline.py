@@ -180,12 +180,17 @@ async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> Non
         with contextlib.suppress(ConnectionError):
             await reader.read()
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        gone.set()
 
+    gone = asyncio.Event()
     server = await asyncio.start_server(serve, HOST, 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(ConnectFailed, match="more than it was asked for"):
         await Connection.open(_settings(port), ssl.create_default_context(), lifetime=60)
     server.close()
+    await gone.wait()
 
 
 async def test_no_more_than_max_messages() -> None:
