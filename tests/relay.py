@@ -75,6 +75,7 @@ class Faults:
     cut_before_reply: str | None = None  # after the command took effect: at "." the mail is in `mails`, unanswered
     cut_after_reply: str | None = None
     silent_at: str | None = None
+    most_open: int | None = None  # 421 to whoever connects beyond so many connections
     close_after: int | None = None  # 421 and goodbye, unasked, after this many mails on a connection
     delay: float = 0.0  # seconds from command to reply, as a long line has it: pipelined commands wait together
 
@@ -595,7 +596,11 @@ class _Session:
     async def _connect(self) -> None:
         with self._handshake():
             await self.wire.open(self._relay.server_context() if self._faults.security == "tls" else None)
+        most = self._faults.most_open
+        crowded = most is not None and self._relay.open_connections > most
         greeting = self._fault(self._faults.greeting) or "220 relay.test ESMTP"
+        if crowded:
+            greeting = "421 4.7.0 too many connections"
         await self._answer("CONNECT", greeting)
         if not greeting.startswith("220"):
             await self._hang_up()

@@ -52,8 +52,7 @@ class Worker:
         """Work until cancelled, then take leave of the relay."""
         try:
             while True:
-                self._connection = await (self._successor or self._route.connect())
-                self._successor = None
+                self._connection = await self._next_connection()
                 await self._feed(self._connection)
                 self._connection.keeper.released(self._connection)
                 # What is in flight on it is answered while the next connection is at work.
@@ -62,10 +61,21 @@ class Worker:
         finally:
             await self._stop()
 
+    async def _next_connection(self) -> Connection:
+        """The successor, if there is one to be had; else a new connection."""
+        if self._successor is not None:
+            with suppress(ConnectFailed):  # it was to lead to an earlier relay, which is still away
+                connection = await self._successor
+                self._successor = None
+                return connection
+            self._successor = None
+        return await self._route.connect()
+
     async def _feed(self, connection: Connection) -> None:
-        """Hand mails to the connection until it is lost, or it is due and its successor is ready."""
+        """Hand mails to the connection until it is lost, may carry no more, or is due and its successor is ready."""
         connection.watch(on_lost=self._look_up, on_room=self._woken.set)
-        while not connection.lost_cause and not self._succeeded():
+        # One that may carry no more is not held until its successor is there: the relay may allow no more of them.
+        while not (connection.lost_cause or connection.spent or self._succeeded()):
             if self._successor is None:
                 self._provide_for(connection)
             pause = connection.keeper.pause()

@@ -138,9 +138,12 @@ class Connection:
     @property
     def room(self) -> bool:
         """Whether another mail may be handed in now."""
-        return (
-            self._session.room and not self._pipeline.lost_cause and self._session.begun < self._settings.max_messages
-        )
+        return self._session.room and not self._pipeline.lost_cause and not self.spent
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has been handed as many mails as it may carry."""
+        return self._session.begun >= self._settings.max_messages
 
     @property
     def retire_at(self) -> float:

@@ -45,6 +45,7 @@ class Relay:
         self._probing = asyncio.Lock()
         self._proved_well = asyncio.Event()
         self._down: bool | None = None  # None until the first dial has had its answer
+        self._why = ""  # the last that is known of it being away
         self._notice: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -109,8 +110,8 @@ class Relay:
             if self._short_lives > 1:
                 self._failed(ConnectFailed(f"it ended a connection before any mail was taken: {connection.lost_cause}"))
         if self._open == 0 and self._notice is None:
-            why = f"the last connection ended: {connection.lost_cause or 'it was worn, old or idle'}"
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away, why)
+            self._why = f"the last connection ended: {connection.lost_cause or 'it was worn, old or idle'}"
+            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away)
 
     @property
     def _every_worker_may_dial(self) -> bool:
@@ -158,8 +159,9 @@ class Relay:
         else:
             first, most = self._settings.retry_seconds, self._settings.retry_max_seconds
         self._breaker.failed(self._loop.time(), first=first, most=max(first, most), over_sign_in=refused)
-        if self._open == 0 and not self.down:
-            self._away(str(error))
+        self._why = str(error)
+        if self._open == 0 and not self.down and self._notice is None:
+            self._away()
         else:
             self._observer.notify(DialFailed(self.name, str(error), self.retry_after))
 
@@ -174,11 +176,11 @@ class Relay:
             self._down = False
             self._observer.notify(RelayUp(self.name, connection.mode, connection.window))
 
-    def _away(self, error: str) -> None:
+    def _away(self) -> None:
         self._cancel_notice()
         if self._down is not True:
             self._down = True
-            self._observer.notify(RelayDown(self.name, error, self.retry_after))
+            self._observer.notify(RelayDown(self.name, self._why, self.retry_after))
 
     def _cancel_notice(self) -> None:
         if self._notice is not None:
