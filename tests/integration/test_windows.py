@@ -57,7 +57,7 @@ async def test_many_in_flight(
     logged = len(server.log())
     async with Service(**_settings(server, certificates, EMAIL_MODE=mode, EMAIL_WINDOW=window)) as service:
         await service.wait_until_serving()
-        assert service.logged("relay-up")[0]["mode"] == shown
+        assert (await service.wait_for_log("relay-up"))["mode"] == shown
         answers = await asyncio.gather(
             *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[to], subject=to, text=f"for {to}")) for to in people)
         )
