@@ -238,7 +238,7 @@ async def test_reflection_is_off_in_serve(service: Service) -> None:
 
 async def test_the_dev_relay_takes_bdat(dev: Service) -> None:
     """The embedded relay announces PIPELINING and CHUNKING and takes a whole pipelined BDAT transaction."""
-    port = int(str(dev.logged("relay-up")[0]["relay"]).rpartition(":")[2])
+    port = int(str((await dev.wait_for_log("relay-up"))["relay"]).rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await reader.readline()
     writer.write(b"EHLO test\r\n")
