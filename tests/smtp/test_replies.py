@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.model import RecipientResult
-from otpmail.smtp.replies import CLOSING, Reply, result
+from otpmail.smtp.replies import CLOSING, MAX_REPLY, MalformedReply, Reply, ReplyReader, result
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,103 @@ def test_what_a_code_means(code: int, accepted: bool, refused: bool) -> None:  #
 def test_closing() -> None:
     """421 is the relay's goodbye (RFC 5321, 4.2.3)."""
     assert CLOSING == 421
+
+
+# Cutting replies out of a stream.
+
+
+def _read(*pieces: bytes) -> tuple[list[Reply], str, ReplyReader]:
+    """Feed the pieces; return the replies, what was wrong, and the reader."""
+    reader, replies = ReplyReader(), list[Reply]()
+    try:
+        for piece in pieces:
+            reader.feed(piece, replies)
+    except MalformedReply as error:
+        return replies, str(error), reader
+    return replies, "", reader
+
+
+@pytest.mark.parametrize(
+    ("stream", "replies"),
+    [
+        (b"250 ok\r\n", [(250, b"ok")]),
+        (b"250 ok\n354 go\n", [(250, b"ok"), (354, b"go")]),
+        (b"250\r\n250 \r\n", [(250, b""), (250, b"")]),
+        (b"250-a\r\n250-\r\n250 c\r\n550 no\r\n", [(250, b"a\n\nc"), (550, b"no")]),
+        (b"250-a\r\n250\r\n", [(250, b"a\n")]),
+        (b"250 250 550-x\r\n", [(250, b"250 550-x")]),
+    ],
+)
+def test_replies_are_cut_out_wherever_the_stream_is_cut(stream: bytes, replies: list[tuple[int, bytes]]) -> None:
+    """A reply of several lines is one, a bare LF ends a line too, and the pieces that arrive say nothing."""
+    for place in range(len(stream) + 1):
+        assert _read(stream[:place], stream[place:])[:2] == (replies, "")
+    found, wrong, reader = _read(*(bytes([octet]) for octet in stream))
+    assert (found, wrong, reader.halfway) == (replies, "", False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\r",
+        b"25",
+        b"hello",
+        b"150 x",
+        b"199 x",
+        b"600 x",
+        b"2x0 x",
+        b"-50 x",
+        b"250_x",
+        b"2500",
+        b" 250 x",
+        b"\0",
+    ],
+)
+def test_what_is_no_reply(line: bytes) -> None:
+    """A line without a code from 200 to 599 and a space or hyphen is none; the replies before it count."""
+    replies, wrong, _ = _read(b"250 ok\r\n" + line + b"\r\n250 never read\r\n")
+    assert replies == [(250, b"ok")]
+    assert "no reply" in wrong
+    assert wrong.isprintable()
+
+
+def test_lines_of_one_reply_have_one_code() -> None:
+    """RFC 5321, 4.2.1."""
+    assert "250 and 550" in _read(b"250-ok\r\n550 no\r\n")[1]
+
+
+@pytest.mark.parametrize("cut", [1, 1000, MAX_REPLY, 3 * MAX_REPLY])
+@pytest.mark.parametrize("octets", [MAX_REPLY, MAX_REPLY + 1])
+@pytest.mark.parametrize("line", [b"250 ", b"250-"])
+def test_the_bound_of_a_reply_is_the_same_however_it_is_cut(line: bytes, octets: int, cut: int) -> None:
+    """64 KiB for a reply with all its lines and line ends, in one long line or many, in one piece or many."""
+    lines = [line + b"x" * 95 + b"\n"] * (octets // 100) if line == b"250-" else []
+    last = octets - sum(map(len, lines))
+    stream = b"".join(lines) + (b"250 " + b"x" * last)[: last - 1] + b"\n"
+    assert len(stream) == octets
+    pieces = [stream[start : start + cut] for start in range(0, octets, cut)] if cut > 1 else [stream[:-1], b"\n"]
+    replies, wrong, _ = _read(*pieces)
+    assert (len(replies), bool(wrong)) == ((1, False) if octets <= MAX_REPLY else (0, True))
+
+
+@given(
+    st.lists(st.sampled_from([b"250 ok\r\n", b"250-", b"a\n", b"421", b"\n", b"5", b"50 x\r\n"]) | st.binary()),
+    st.data(),
+)
+def test_no_cut_changes_what_is_read(parts: list[bytes], data: st.DataObject) -> None:
+    """Whole or in pieces: the same replies, and the same thing wrong with the first line that is none."""
+    stream = b"".join(parts)
+    places = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert _read(*pieces)[:2] == _read(stream)[:2]
+
+
+@pytest.mark.parametrize(
+    ("begun", "may_be"),
+    [(b"4", True), (b"42", True), (b"421-by", True), (b"421-bye\r\n4", True), (b"45", False), (b"250-a\r\n", False)],
+)
+def test_what_a_begun_reply_may_turn_out_to_be(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
+    """From its first digit on, or from the lines that it has."""
+    reader = _read(b"250 ok\r\n" + begun)[2]
+    assert (reader.halfway, reader.may_be(CLOSING)) == (True, may_be)

@@ -55,7 +55,8 @@ class ReplyReader:
         self._rest = b""
         for line in lines:
             # The usual line is read without the pattern: three digits, a space, text.
-            if line[3:4] == b" " and not self._lines and line[:3].isdigit() and b"200" <= line[:3] < b"600":
+            usual = line[3:4] == b" " and not self._lines and len(line) < MAX_REPLY
+            if usual and line[:3].isdigit() and b"200" <= line[:3] < b"600":
                 replies.append(Reply(int(line[:3]), line[4:].rstrip(b"\r")))
             else:
                 self._read(line, replies)
