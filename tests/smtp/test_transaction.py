@@ -139,6 +139,13 @@ def test_what_is_unsafe_to_say_is_never_written(address: str) -> None:
     assert (_written(session), session.in_flight) == (b"", 0)
 
 
+def test_a_mail_for_nobody_is_settled_without_a_word() -> None:
+    """There would be no reply to count it by."""
+    session = _session()
+    assert session.begin(Envelope("a@x.org", (), BODY)).outcome == ()
+    assert (_written(session), session.in_flight) == (b"", 0)
+
+
 @given(st.binary(max_size=200).map(lambda raw: raw.replace(b"a", b"\r\n").replace(b"b", b".")))
 def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
     """A reader that removes a dot from each line gets the content back, and the end is seen only at the end."""

@@ -206,6 +206,9 @@ class Session:
         """
         transaction = Transaction(envelope, tag)
         refusal = self.announcement.cannot_take(envelope)
+        if not envelope.recipients:
+            transaction.outcome = ()
+            return transaction
         if refusal is not None:
             transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
             return transaction
