@@ -237,14 +237,14 @@ def test_354_for_nobody_gets_a_single_dot() -> None:
 
 @pytest.mark.parametrize("replies", [NO + b"503 no\r\n" + OK, OK + NO + OK])
 def test_a_content_taken_for_nobody_ends_the_session(replies: bytes) -> None:
-    """A positive final reply does not make a mail relayed that its own MAIL or RCPT was refused for."""
+    """Refused and then taken: neither is believed, of this mail or of those behind it."""
     session = _session()
-    transaction = session.begin(_mail())
+    mails = [session.begin(_mail()) for _ in range(2)]
     _written(session)
     session.receive(replies)
     assert session.ended
     session.end("")
-    assert _codes(transaction) == [550]
+    assert [_lost(mail) for mail in mails] == [(True, False)] * 2
 
 
 def test_a_final_reply_before_the_last_octet() -> None:
@@ -283,6 +283,27 @@ def test_a_reply_too_many_makes_its_read_doubtful() -> None:
     session.receive(OK * 4)
     assert "unasked" in session.ended
     assert _lost(transaction) == (True, False)
+
+
+def test_a_refusal_is_not_believed_once_replies_are_out_of_step() -> None:
+    """A mail in flight whose recipient was refused is as doubtful as one that was not: the 550 may be another's."""
+    session = _session()
+    refused, written, unwritten = (session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000))
+    session.take(400)
+    session.receive(OK + NO)
+    session.receive(b"220 hello\r\n")
+    session.end("")
+    assert [_lost(mail) for mail in (refused, written, unwritten)] == [(True, False), (True, False), (False, True)]
+
+
+def test_a_doubtful_read_leaves_certain_what_never_left() -> None:
+    """A mail that DATA was refused for is lost to an odd reply in the same read, but the relay can't have it."""
+    session = _session(Mode.DATA)
+    transaction = session.begin(_mail())
+    _written(session)
+    assert session.receive(OK + OK + LATER + b"250 one too many\r\n") == [transaction]
+    assert session.ended
+    assert _lost(transaction) == (False, False)
 
 
 def test_replies_are_counted_however_they_are_cut() -> None:

@@ -150,6 +150,7 @@ class Session:
         self._clean = True  # whether the last transaction is known to have ended well
         self.runs_refused_chunks = False
         self.farewell = ""  # what the relay said with 421
+        self._doubted = False  # whether it ended with replies and commands out of step
         self._probe: list[Reply] | None = None
         self._reader = ReplyReader()
 
@@ -440,11 +441,12 @@ class Session:
         if doubtful:
             # The reply that gave it away may not have been the first that went to the wrong mail.
             self.farewell = ""
+            self._doubted = True
             for transaction in settled:
-                transaction.outcome = ConnectionLost(cause, uncertain=True)
+                transaction.outcome = ConnectionLost(cause, uncertain=transaction.written)
 
     def _unfinished(self, transaction: Transaction, *, first: bool) -> Results | ConnectionLost:
-        if transaction.hopeless:
+        if transaction.hopeless and not self._doubted:
             return transaction.results(None)
         # The relay can't have a mail whose last octet never left; nor one that came after its goodbye.
         certain = bool(self.farewell) or not transaction.written
