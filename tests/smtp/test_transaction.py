@@ -344,6 +344,27 @@ def test_421_at_every_position(place: int) -> None:
         assert _lost(mail)[0] is False
 
 
+def test_a_relay_that_goes_on_after_421_is_not_taken_at_its_word() -> None:
+    """A reply behind the 421 says that it reads on: a mail whose own word is then lost may have been taken."""
+    session = _session()
+    mails = [session.begin(_mail("b@y.org", "c@y.org")) for _ in range(2)]
+    _written(session)
+    session.receive(OK + b"421 4.7.0 not that one\r\n" + OK)
+    session.end("cut")
+    assert [_lost(mail)[0] for mail in mails] == [True, True]
+
+
+def test_a_relay_that_stays_after_421_is_not_taken_at_its_word() -> None:
+    """Without the close that 421 announces, what was written may be read yet; what was not written can't be."""
+    session = _session()
+    mails = [session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000)]
+    session.take(400)
+    session.receive(b"421 4.7.0 later\r\n")
+    session.overstayed()
+    session.end("it stayed")
+    assert [_lost(mail) for mail in mails] == [(False, False), (True, False), (False, True)]
+
+
 def test_421_while_idle() -> None:
     """A goodbye that nobody asked for ends the session, and takes nothing back."""
     session = _session()

@@ -227,9 +227,13 @@ class Pipeline(asyncio.Protocol):
         if self._session.in_flight:
             if self._clock is not None:
                 self._clock.cancel()
-            self._clock = self._loop.call_later(_GOODBYE_SECONDS, self._lose, self._session.farewell)
+            self._clock = self._loop.call_later(_GOODBYE_SECONDS, self._overstayed)
         else:
             self._lose(self._session.farewell)
+
+    def _overstayed(self) -> None:
+        self._session.overstayed()
+        self._lose(self._session.farewell)
 
     def _lose(self, cause: str) -> None:
         if not self._transport.is_closing():

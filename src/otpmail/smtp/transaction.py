@@ -150,6 +150,7 @@ class Session:
         self._clean = True  # whether the last transaction is known to have ended well
         self.runs_refused_chunks = False
         self.farewell = ""  # what the relay said with 421
+        self._stays = False  # whether the relay went on after that, or did not close
         self._doubted = False  # whether it ended with replies and commands out of step
         self._probe: list[Reply] | None = None
         self._reader = ReplyReader()
@@ -266,6 +267,10 @@ class Session:
             self._end(str(error), settled, doubtful=error.doubtful)
         return settled
 
+    def overstayed(self) -> None:
+        """The relay has not closed in good time after its 421: what it has of a mail behind that, it may take yet."""
+        self._stays = True
+
     def end(self, cause: str) -> list[Transaction]:
         """The connection is over. Returns the transactions in flight, in their order, each with its outcome."""
         self.ended = self.ended or cause
@@ -332,6 +337,8 @@ class Session:
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
             self.farewell = self.farewell or f"the relay said: {reply}"
+        elif self.farewell:
+            self._stays = True
         if self._probe is not None:
             self._probed(self._probe, reply)
             return
@@ -448,8 +455,8 @@ class Session:
     def _unfinished(self, transaction: Transaction, *, first: bool) -> Results | ConnectionLost:
         if transaction.hopeless and not self._doubted:
             return transaction.results(None)
-        # The relay can't have a mail whose last octet never left; nor one that came after its goodbye.
-        certain = bool(self.farewell) or not transaction.written
+        # The relay can't have a mail whose last octet never left; nor one that came after its goodbye, if it meant it.
+        certain = bool(self.farewell and not self._stays) or not transaction.written
         return ConnectionLost(self.ended, uncertain=not certain, untouched=certain and not first)
 
 
