@@ -149,7 +149,8 @@ class Pipeline(asyncio.Protocol):
             self._lose(session.ended)
             return
         if self._probed is not None and not session.probing:
-            self._probed.set_result(None)
+            if not self._probed.done():
+                self._probed.set_result(None)
             self._probed = None
         if session.farewell:
             self._goodbye()
@@ -251,7 +252,8 @@ class Pipeline(asyncio.Protocol):
         for transaction in reversed(self._session.end(cause)):
             _tell(transaction)
         if self._probed is not None:
-            self._probed.set_exception(ConnectionLost(cause))
+            if not self._probed.done():  # whoever dialled may have given up
+                self._probed.set_exception(ConnectionLost(cause))
             self._probed = None
         self._idle.set()
         if first:

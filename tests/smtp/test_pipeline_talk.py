@@ -1,0 +1,152 @@
+"""A connection whose relay says what the test wants: how it ends, what wakes whoever waits, when the clock strikes."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from otpmail.errors import ConnectionLost
+from otpmail.model import Envelope
+from otpmail.settings import RelaySettings
+from otpmail.smtp.connection import Connection
+from otpmail.smtp.transaction import Mode, Results
+from relay import HOST
+
+OK = b"250 ok\r\n"
+SOON = 10.0  # seconds after which a test gives up; none of what it waits for takes long
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EMAIL", "APP_PASSWORD", "EMAIL_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@dataclass
+class Talk:
+    """The relay's side of a connection, and ours, with what was told of which mail in `told`."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    connection: Connection
+    told: list[int] = field(default_factory=list)
+
+    async def hear(self, end: bytes) -> None:
+        """Read up to `end`."""
+        async with asyncio.timeout(SOON):
+            await self.reader.readuntil(end)
+
+    def send(self, *sizes: int) -> list[asyncio.Future[Results]]:
+        """Send mails of these sizes, each to its own recipient."""
+        sending = []
+        for number, size in enumerate(sizes):
+            envelope = Envelope("a@x.org", (f"p{number}@y.org",), b"x" * (size - 2) + b"\r\n")
+            future = self.connection.send(envelope)
+            future.add_done_callback(partial(self._note, number))
+            sending.append(future)
+        return sending
+
+    def _note(self, number: int, _: object) -> None:
+        self.told.append(number)
+
+
+def _open(port: int, mode: Mode, **more: object) -> "asyncio.Task[Connection]":
+    make: Callable[..., RelaySettings] = RelaySettings
+    settings = make(host=HOST, port=port, security="plain", helo="test", **more)
+    return asyncio.create_task(Connection.open(settings, ssl.create_default_context(), lifetime=60, mode=mode))
+
+
+Peers = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+@contextlib.asynccontextmanager
+async def _listening() -> AsyncIterator[tuple[int, Peers]]:
+    """A relay that greets, announces all, and then leaves the talking to the test."""
+    peers = Peers()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        await reader.readline()
+        writer.write(b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+        peers.put_nowait((reader, writer))
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    try:
+        yield server.sockets[0].getsockname()[1], peers
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def _talk(mode: Mode, **more: object) -> AsyncIterator[Talk]:
+    async with _listening() as (port, peers):
+        opening = _open(port, mode, **more)
+        reader, writer = await peers.get()
+        if mode is Mode.BDAT:
+            await reader.readuntil(b"RSET\r\n")
+            writer.write(b"503 no\r\n" + OK)
+        connection = await opening
+        try:
+            yield Talk(reader, writer, connection)
+        finally:
+            await connection.close()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def _outcomes(sending: list[asyncio.Future[Results]]) -> list[Results | BaseException]:
+    async with asyncio.timeout(SOON):
+        return await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def test_a_dial_given_up_over_the_probe_ends_without_a_fault() -> None:
+    """Cancelled while the relay thinks about the probe: the connection is closed, and nothing is raised in the loop."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with _listening() as (port, peers):
+        opening = _open(port, Mode.BDAT)
+        reader, writer = await peers.get()
+        await reader.readuntil(b"RSET\r\n")
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+    assert faults == []
+
+
+async def test_a_mail_given_up_by_its_sender_goes_on() -> None:
+    """A cancelled future takes nothing back: its replies are read as its own, and the next mail has its own."""
+    async with _talk(Mode.BDAT) as talk:
+        first, second = talk.send(10, 10)
+        await talk.hear(b"BDAT 10 LAST\r\n")
+        first.cancel()
+        talk.writer.write(OK * 3 + OK * 2 + b"550 no\r\n" + b"503 no\r\n")
+        (outcome,) = await _outcomes([second])
+        assert isinstance(outcome, tuple)
+        assert outcome[0].code == 550
+        assert talk.connection.sent == 1
+
+
+async def test_a_relay_that_trickles_makes_no_progress() -> None:
+    """An octet now and then is no reply: EMAIL_TIMEOUT holds from the last whole one."""
+    async with _talk(Mode.BDAT, timeout=0.3, final_timeout=0.3) as talk:
+        sending = talk.send(10)
+        await talk.hear(b"BDAT 10 LAST\r\n")
+        talk.writer.write(OK + b"250-")
+        all_told = asyncio.ensure_future(_outcomes(list(sending)))
+        while not all_told.done():
+            talk.writer.write(b"x")
+            await asyncio.wait([all_told], timeout=0.03)
+        (outcome,) = await all_told
+        assert isinstance(outcome, ConnectionLost)
+        assert "owed a reply" in str(outcome)
+        assert outcome.uncertain
