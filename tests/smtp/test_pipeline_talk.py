@@ -13,6 +13,7 @@ import pytest
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
+from otpmail.smtp import pipeline
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.transaction import Mode, Results
 from relay import HOST
@@ -121,6 +122,24 @@ async def test_a_dial_given_up_over_the_probe_ends_without_a_fault() -> None:
         writer.close()
         await writer.wait_closed()
     assert faults == []
+
+
+async def test_a_relay_that_trickles_after_421_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Octets that make no reply do not put off the end of a connection that the relay has said goodbye on."""
+    monkeypatch.setattr(pipeline, "_GOODBYE_SECONDS", 0.3)
+    async with _talk(Mode.BDAT) as talk:
+        sending = talk.send(10, 10)
+        await talk.hear(b"BDAT 10 LAST\r\n")
+        talk.writer.write(b"421 4.3.2 bye\r\n250-")
+        all_told = asyncio.ensure_future(_outcomes(sending))
+        while not all_told.done():  # as long as it takes: a tenth of the time that the relay has
+            talk.writer.write(b"x")
+            await asyncio.wait([all_told], timeout=0.03)
+        first, second = await all_told
+        assert isinstance(first, ConnectionLost)
+        assert not first.uncertain
+        assert isinstance(second, ConnectionLost)
+        assert second.uncertain  # it was written, and the relay did not close
 
 
 async def test_a_mail_given_up_by_its_sender_goes_on() -> None:

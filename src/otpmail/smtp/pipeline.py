@@ -141,7 +141,8 @@ class Pipeline(asyncio.Protocol):
         session = self._session
         replies = session.replies
         settled = session.receive(data)
-        if session.replies != replies:  # a relay that sends a digit now and then makes no progress
+        progress = session.replies != replies  # a relay that sends a digit now and then makes none
+        if progress:
             self.last_progress = self._loop.time()
         for transaction in settled:
             _tell(transaction)
@@ -153,7 +154,8 @@ class Pipeline(asyncio.Protocol):
                 self._probed.set_result(None)
             self._probed = None
         if session.farewell:
-            self._goodbye()
+            if progress:
+                self._goodbye()
             return
         self._flush()
         if not session.in_flight:
