@@ -142,6 +142,22 @@ async def test_a_relay_that_trickles_after_421_is_left(monkeypatch: pytest.Monke
         assert second.uncertain  # it was written, and the relay did not close
 
 
+async def test_the_short_time_holds_again_after_a_long_one() -> None:
+    """A final reply that took long does not give the commands behind it EMAIL_FINAL_TIMEOUT as well."""
+    async with _talk(Mode.DATA, timeout=0.2, final_timeout=600) as talk:
+        first, second = talk.send(10, 10)
+        await talk.hear(b"DATA\r\n")
+        talk.writer.write(OK + OK + b"354 go\r\n")
+        await talk.hear(b"DATA\r\n")
+        done, _ = await asyncio.wait([first], timeout=0.5)  # past EMAIL_TIMEOUT, so the clock has been looked at
+        assert not done
+        talk.writer.write(OK)
+        assert (await first)[0].accepted
+        (outcome,) = await _outcomes([second])
+        assert isinstance(outcome, ConnectionLost)
+        assert not outcome.uncertain
+
+
 async def test_a_mail_given_up_by_its_sender_goes_on() -> None:
     """A cancelled future takes nothing back: its replies are read as its own, and the next mail has its own."""
     async with _talk(Mode.BDAT) as talk:

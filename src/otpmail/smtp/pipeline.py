@@ -220,7 +220,8 @@ class Pipeline(asyncio.Protocol):
         if left <= 0:
             self._lose(f"the relay owed a reply for {limit:g} s")
         else:
-            self._clock = self._loop.call_later(left, self._tick)
+            # What is owed by then may be due sooner than what is owed now.
+            self._clock = self._loop.call_later(min(left, self._timeout, self._final_timeout), self._tick)
 
     def _goodbye(self) -> None:
         """The relay said 421: what it had already read may still be answered, until it closes."""
