@@ -15,7 +15,7 @@ from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp import pipeline
 from otpmail.smtp.connection import Connection
-from otpmail.smtp.transaction import Mode, Results
+from otpmail.smtp.transaction import BACKLOG, Mode, Results
 from relay import HOST
 
 OK = b"250 ok\r\n"
@@ -156,6 +156,21 @@ async def test_the_short_time_holds_again_after_a_long_one() -> None:
         (outcome,) = await _outcomes([second])
         assert isinstance(outcome, ConnectionLost)
         assert not outcome.uncertain
+
+
+async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
+    """Whoever waits for room behind a large mail is woken when it has left, not only when it has been answered."""
+    async with _talk(Mode.BDAT) as talk:
+        room = asyncio.Event()
+        talk.connection.watch(on_lost=lambda: None, on_room=room.set)
+        (sending,) = talk.send(BACKLOG)
+        assert not talk.connection.room
+        async with asyncio.timeout(SOON):
+            await room.wait()
+        assert talk.connection.room
+        assert not sending.done()
+        talk.writer.write(OK * 3)
+        assert (await sending)[0].accepted
 
 
 async def test_a_mail_given_up_by_its_sender_goes_on() -> None:

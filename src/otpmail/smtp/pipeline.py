@@ -182,8 +182,6 @@ class Pipeline(asyncio.Protocol):
         self._paused = False
         self.last_progress = self._loop.time()
         self._flush()
-        if self._session.room:
-            self.on_room()
 
     # Its own.
 
@@ -205,8 +203,11 @@ class Pipeline(asyncio.Protocol):
             self._flushing = None
         if self.lost_cause:
             return
+        full = not self._session.room
         while not self._paused and (data := self._session.take(SLICE)):
             self._transport.write(data)
+        if full and self._session.room:
+            self.on_room()
         if self._clock is None and self._session.owed:
             self._clock = self._loop.call_later(min(self._timeout, self._final_timeout), self._tick)
 
