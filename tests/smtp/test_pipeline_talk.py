@@ -173,6 +173,21 @@ async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
         assert (await sending)[0].accepted
 
 
+@pytest.mark.parametrize(
+    "said", [OK * 3 + OK * 2 + b"220 hello\r\n", OK * 2 + b"421 4.3.2 bye\r\n" + OK + b"250 ok\r\nwhat\r\n"]
+)
+async def test_what_one_read_loses_is_told_last_first(said: bytes) -> None:
+    """Mails that had a word in the read that ended it all go back ahead of those behind them, in their order."""
+    async with _talk(Mode.BDAT) as talk:
+        sending = talk.send(10, 10, 10)
+        for _ in sending:
+            await talk.hear(b"BDAT 10 LAST\r\n")
+        talk.writer.write(said)
+        outcomes = await _outcomes(sending)
+        assert all(isinstance(outcome, ConnectionLost) for outcome in outcomes)
+        assert talk.told == [2, 1, 0]
+
+
 async def test_a_mail_given_up_by_its_sender_goes_on() -> None:
     """A cancelled future takes nothing back: its replies are read as its own, and the next mail has its own."""
     async with _talk(Mode.BDAT) as talk:

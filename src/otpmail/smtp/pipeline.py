@@ -144,11 +144,12 @@ class Pipeline(asyncio.Protocol):
         progress = session.replies != replies  # a relay that sends a digit now and then makes none
         if progress:
             self.last_progress = self._loop.time()
-        for transaction in settled:
-            _tell(transaction)
         if session.ended:
             self._lose(session.ended)
+            _tell_last_first(settled)  # among them may be lost ones, which go ahead of those behind them
             return
+        for transaction in settled:
+            _tell(transaction)
         if self._probed is not None and not session.probing:
             if not self._probed.done():
                 self._probed.set_result(None)
@@ -252,9 +253,7 @@ class Pipeline(asyncio.Protocol):
             self._clock = None
         first = not self.lost_cause
         self.lost_cause = self.lost_cause or cause
-        # The last one first: each goes to the front of the queue, ahead of those that came after it.
-        for transaction in reversed(self._session.end(cause)):
-            _tell(transaction)
+        _tell_last_first(self._session.end(cause))
         if self._probed is not None:
             if not self._probed.done():  # whoever dialled may have given up
                 self._probed.set_exception(ConnectionLost(cause))
@@ -262,6 +261,12 @@ class Pipeline(asyncio.Protocol):
         self._idle.set()
         if first:
             self.on_lost()
+
+
+def _tell_last_first(transactions: list[Transaction]) -> None:
+    """Each lost one goes to the front of the queue: so they come to stand there in their order."""
+    for transaction in reversed(transactions):
+        _tell(transaction)
 
 
 def _tell(transaction: Transaction) -> None:
