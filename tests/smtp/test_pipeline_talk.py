@@ -188,6 +188,24 @@ async def test_what_one_read_loses_is_told_last_first(said: bytes) -> None:
         assert talk.told == [2, 1, 0]
 
 
+async def test_a_connection_closed_with_a_mail_half_written_is_gone_at_once() -> None:
+    """What a relay that has stopped reading was to be sent does not keep the socket."""
+    async with _talk(Mode.DATA) as talk:
+        gone = asyncio.Event()
+        talk.connection._pipeline._inner._connection_lost_callback = lambda _: gone.set()
+        (sending,) = talk.send(32 << 20)
+        await talk.hear(b"DATA\r\n")
+        talk.writer.write(OK + OK + b"354 go\r\n")
+        await talk.hear(b"x")
+        talk.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await talk.connection.close()
+        async with asyncio.timeout(SOON):
+            await gone.wait()
+        (outcome,) = await _outcomes([sending])
+        assert isinstance(outcome, ConnectionLost)
+        assert not outcome.uncertain
+
+
 async def test_a_mail_given_up_by_its_sender_goes_on() -> None:
     """A cancelled future takes nothing back: its replies are read as its own, and the next mail has its own."""
     async with _talk(Mode.BDAT) as talk:

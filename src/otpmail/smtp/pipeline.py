@@ -121,12 +121,14 @@ class Pipeline(asyncio.Protocol):
     def hand_back(self) -> bool:
         """Give the transport back to aiosmtplib, for QUIT; False when it is lost, or in doubt.
 
-        No mail may be in flight.
+        It is cut then, and mails in flight get ConnectionLost.
         """
         usable = not self.lost_cause and not self._session.owed and not self._transport.is_closing()
         self._stop("closed")
         if usable:
             self._transport.set_protocol(self._inner)
+        else:
+            self._transport.abort()  # a close would wait for a relay that does not read
         return usable
 
     def abort(self, cause: str) -> None:
