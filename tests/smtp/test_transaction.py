@@ -285,6 +285,38 @@ def test_a_reply_too_many_makes_its_read_doubtful() -> None:
     assert _lost(transaction) == (True, False)
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_reply_before_its_command_is_one_too_many(mode: Mode) -> None:
+    """What comes before a mail's commands have left is no word on it, though it has begun: not even a refusal."""
+    session = _session(mode)
+    first = session.begin(_mail())
+    assert session.receive(NO) == []
+    assert "unasked" in session.ended
+    session.end("")
+    assert _lost(first) == (False, False)
+
+
+def test_plain_hears_one_reply_at_a_time() -> None:
+    """Two replies to MAIL are one too many: the second is not RCPT's, which has not been sent."""
+    session = _session(Mode.PLAIN)
+    transaction = session.begin(_mail())
+    _written(session)
+    assert session.receive(OK + NO) == []
+    assert "unasked" in session.ended
+    session.end("")
+    assert _lost(transaction) == (False, False)
+
+
+def test_a_goodbye_before_its_command_is_one() -> None:
+    """421 is the one thing that a relay may say unasked."""
+    session = _session()
+    transaction = session.begin(_mail())
+    session.receive(b"421 4.4.2 idle\r\n")
+    assert session.farewell
+    session.end("")
+    assert _lost(transaction) == (False, False)
+
+
 def test_a_refusal_is_not_believed_once_replies_are_out_of_step() -> None:
     """A mail in flight whose recipient was refused is as doubtful as one that was not: the 550 may be another's."""
     session = _session()

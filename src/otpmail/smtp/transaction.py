@@ -144,9 +144,10 @@ class Session:
         self.replies = 0
         self._wanted_window = window
         self._flights: deque[Transaction] = deque()
-        self._output: deque[tuple[bytes, Transaction | None]] = deque()
+        self._output: deque[tuple[bytes, Transaction | None, int]] = deque()
         self._pending = 0  # octets in the output
         self._offset = 0  # how much of its first piece is taken
+        self._asked = 0  # commands that have begun to leave and are not answered
         self._clean = True  # whether the last transaction is known to have ended well
         self.runs_refused_chunks = False
         self.farewell = ""  # what the relay said with 421
@@ -199,7 +200,7 @@ class Session:
         """
         if self.mode is Mode.BDAT:
             self._probe = []
-            self._push(_PROBE)
+            self._push(_PROBE, asks=0)  # how many replies it gets is the question
 
     def begin(self, envelope: Envelope, tag: object = None) -> Transaction:
         """Begin a mail, which there must be `room` for. Nothing of it is written before `take`.
@@ -226,7 +227,9 @@ class Session:
         pieces: list[bytes] = []
         left = most
         while self._output and left:
-            piece, last_of = self._output[0]
+            piece, last_of, asks = self._output[0]
+            if not self._offset:
+                self._asked += asks
             if self._offset or len(piece) > left:
                 piece = piece[self._offset : self._offset + left]
             pieces.append(piece)
@@ -285,8 +288,9 @@ class Session:
 
     # The rules.
 
-    def _push(self, piece: bytes, last_of: Transaction | None = None) -> None:
-        self._output.append((piece, last_of))
+    def _push(self, piece: bytes, last_of: Transaction | None = None, *, asks: int = 1) -> None:
+        """Have it written. `last_of`: whose content it ends; `asks`: how many replies it is to get."""
+        self._output.append((piece, last_of, asks))
         self._pending += len(piece)
 
     def _advance(self) -> None:
@@ -313,16 +317,17 @@ class Session:
             return
         reset = b"RSET\r\n" if resets else b""
         head = b"%s%s%s" % (reset, self._mail(envelope), b"".join(map(_rcpt, envelope.recipients)))
+        asks = resets + 1 + len(envelope.recipients) + 1
         if self.mode is Mode.DATA:
-            self._push(head + b"DATA\r\n")
+            self._push(head + b"DATA\r\n", asks=asks)
             return
         content = envelope.content
         head += b"BDAT %d LAST\r\n" % len(content)
         if len(content) < BACKLOG:
-            self._push(head + content, transaction)
+            self._push(head + content, transaction, asks=asks)
         else:
-            self._push(head)
-            self._push(content, transaction)
+            self._push(head, asks=asks)
+            self._push(content, transaction, asks=0)
 
     def _mail(self, envelope: Envelope) -> bytes:
         parameters = b""
@@ -342,8 +347,9 @@ class Session:
         if self._probe is not None:
             self._probed(self._probe, reply)
             return
-        if not self._flights:
+        if not self._asked:  # even if a mail has begun: the answer to what has not left is none
             raise _Ended(f"the relay said unasked: {reply}", doubtful=reply.code != CLOSING)
+        self._asked -= 1
         transaction = self._flights[0]
         match transaction.awaits:
             case _Awaits.RECIPIENT:
