@@ -29,7 +29,14 @@ def test_reading() -> None:
 
 @pytest.mark.parametrize(
     ("extensions", "size"),
-    [({}, None), ({"SIZE": ""}, 0), ({"SIZE": "0"}, 0), ({"SIZE": " 1000 "}, 1000), ({"SIZE": "many"}, 0)],
+    [
+        ({}, None),
+        ({"SIZE": ""}, 0),
+        ({"SIZE": "0"}, 0),
+        ({"SIZE": " 1000 "}, 1000),
+        ({"SIZE": "many"}, 0),
+        ({"SIZE": "9" * 5000}, 0),
+    ],
 )
 def test_size(extensions: dict[str, str], size: int | None) -> None:
     """The largest mail, 0 for no fixed bound (RFC 1870), None when it says nothing; nonsense is no bound."""

@@ -129,12 +129,12 @@ def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str], line: by
 
 
 @pytest.mark.parametrize(
-    "address", ["b@y.org>\r\nRCPT TO:<eve@z.org", "b y@z.org", "<b@y.org>", "b\0@y.org", "b@y.org\x7f"]
+    "address", ["b@y.org>\r\nRCPT TO:<eve@z.org", "b y@z.org", "<b@y.org>", "b\0@y.org", "b@y.org\x7f", "\ud800@y.org"]
 )
 def test_what_is_unsafe_to_say_is_never_written(address: str) -> None:
     """An address with what could end a path or a command is refused here, and not an octet of its mail is written."""
     session = _session()
-    transaction = session.begin(_mail(address))
+    transaction = session.begin(_mail(address, smtputf8=True))
     assert _codes(transaction) == [553]
     assert (_written(session), session.in_flight) == (b"", 0)
 

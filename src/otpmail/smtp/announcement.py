@@ -11,9 +11,11 @@ from otpmail.smtp.replies import Reply
 
 SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
 
+_SIZE_DIGITS = 20  # RFC 1870, 3
+
 # Addresses were checked when the mail was accepted. Here it is the last line of defence: nothing that could end a path
-# or a command is ever written.
-_UNSAFE = re.compile(r"[\x00- <>\x7f]")
+# or a command is ever written, and nothing that UTF-8 has no octets for.
+_UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Announcement:
         parameters = self.extensions.get("SIZE")
         if parameters is None:
             return None
-        return int(parameters) if parameters.strip().isdecimal() else 0
+        digits = parameters.strip()
+        return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0
 
     def cannot_take(self, envelope: Envelope) -> Reply | None:
         """The reply that a relay would give itself, for a mail that there is no use in offering."""
