@@ -21,8 +21,7 @@ MAILS = int(os.environ.get("OTPMAIL_MAILS") or "300")
 RELAYED = mail_pb2.Mail.RELAYED
 # What the servers write when a client does not keep to the protocol.
 _COMPLAINTS = re.compile(
-    r"synchroni[sz]ation|protocol error|protocol synchron|too many (?:syntax|nonmail|unrecognized)|improper command"
-    r"|warning: non-SMTP|lost connection after|unexpected disconnection|syntax error",
+    r"synchroni[sz]ation|protocol|too many|improper command|warning:|lost connection|unexpected disconnection|syntax",
     re.IGNORECASE,
 )
 _FORGED = "MAIL FROM:<eve@evil.example>{e}RCPT TO:<{victim}>{e}DATA{e}Subject: forged{e}{e}forged{e}.{e}"
@@ -55,12 +54,15 @@ async def test_many_in_flight(
     """None is lost, none doubled, each reaches its own person as it was, and the server has nothing to complain of."""
     people = [f"w{shown}{window}n{n}@{DOMAIN}" for n in range(MAILS)]
     logged = len(server.log())
-    async with Service(**_settings(server, certificates, EMAIL_MODE=mode, EMAIL_WINDOW=window)) as service:
+    # No connection is replaced: one that is being dialled when the service stops is cut, of which Postfix complains.
+    more = {"EMAIL_MODE": mode, "EMAIL_WINDOW": window, "EMAIL_MAX_MESSAGES": 2 * MAILS}
+    async with Service(**_settings(server, certificates, **more)) as service:
         await service.wait_until_serving()
         assert (await service.wait_for_log("relay-up"))["mode"] == shown
         answers = await asyncio.gather(
             *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[to], subject=to, text=f"for {to}")) for to in people)
         )
+        assert await service.stop() == 0  # killed, it would not say QUIT
     assert {answer.mail.state for answer in answers} == {RELAYED}
     for person, answer in zip(people, answers, strict=True):
         (delivered,) = await server.mails(person, 1)
