@@ -75,6 +75,8 @@ class Faults:
     cut_before_reply: str | None = None  # after the command took effect: at "." the mail is in `mails`, unanswered
     cut_after_reply: str | None = None
     silent_at: str | None = None
+    closing_at: str | None = None  # 421 in place of the reply; for the content it is `final_reply` that can be one
+    extra_at: str | None = None  # a 250 too many behind the reply
     most_open: int | None = None  # 421 to whoever connects beyond so many connections
     close_after: int | None = None  # 421 and goodbye, unasked, after this many mails on a connection
     delay: float = 0.0  # seconds from command to reply, as a long line has it: pipelined commands wait together
@@ -165,6 +167,7 @@ class Relay:
         self.connections = 0
         self.max_open = 0
         self.failed_handshakes = 0
+        self.struck: set[int] = set()  # the connections that a fault struck
         self._sessions: set[_Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
@@ -585,7 +588,13 @@ class _Session:
 
     def _fault(self, reply: str | None) -> str | None:
         """Return the reply of a fault, if it is set and strikes now."""
-        return reply if reply is not None and self._relay.strikes() else None
+        return reply if reply is not None and self._strikes() else None
+
+    def _strikes(self) -> bool:
+        if not self._relay.strikes():
+            return False
+        self._relay.struck.add(self._number)
+        return True
 
     def _by_chance(self, point: str) -> str | None:
         likely, reply = self._faults.chance.get(point, (0.0, ""))
@@ -638,15 +647,19 @@ class _Session:
     async def _answer(self, point: str, reply: str) -> None:
         """Send the reply, unless a fault at this point keeps it from being sent or ends the connection after it."""
         faults = self._faults
-        if faults.silent_at == point and self._relay.strikes():
+        if faults.silent_at == point and self._strikes():
             await self.wire.wait_ended()
             raise _Gone
-        if faults.cut_before_reply == point and self._relay.strikes():
+        if faults.cut_before_reply == point and self._strikes():
             await self.wire.flush()
             self.wire.abort()
             raise _Gone
+        if faults.closing_at == point and self._strikes():
+            reply = "421 4.3.2 shutting down"
+        elif faults.extra_at == point and self._strikes():
+            reply += "\r\n250 2.0.0 one too many"
         self.wire.send(_on_the_wire(reply), faults.delay)
-        if reply.startswith("421") or (faults.cut_after_reply == point and self._relay.strikes()):
+        if reply.startswith("421") or (faults.cut_after_reply == point and self._strikes()):
             await self._hang_up()
 
     async def _hang_up(self) -> None:
