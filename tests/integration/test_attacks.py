@@ -30,11 +30,13 @@ MODES: dict[str, dict[str, Any]] = {
     "data": {"auth": (), "chunking": False},
     "plain": {"auth": (), "chunking": False, "pipelining": False},
 }
-POINTS = [
-    *[("bdat", point) for point in ("RSET", "MAIL", "RCPT", "BDAT")],
-    *[("data", point) for point in ("RSET", "MAIL", "RCPT", "DATA", ".")],
-    *[("plain", point) for point in ("MAIL", "RCPT", "DATA", ".")],
-]
+POINTS = {
+    "bdat": ("RSET", "MAIL", "RCPT", "BDAT"),
+    "data": ("RSET", "MAIL", "RCPT", "DATA", "."),
+    "plain": ("MAIL", "RCPT", "DATA", "."),
+}
+MAILS = 1500
+WINDOW = 16  # what EMAIL_WINDOW is by default
 REFUSALS = {"MAIL": (0.1, "550 5.7.1 not from you"), "RCPT": (0.1, "550 5.1.1 unknown"), ".": (0.1, "554 5.6.0 no")}
 
 
@@ -53,6 +55,8 @@ async def attacked(
             if mode == "bdat":
                 await relay.wait_for_command("RSET", 3)  # the last thing that a new connection says
             await relay.wait_for_idle(3)
+            if mode != "plain":  # without, it would answer each mail before the next one is there
+                faults = replace(faults, delay=0.005)
             yield service, relay, faults
 
 
@@ -60,40 +64,44 @@ def _in(*modes: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("attacked", [(mode, {}) for mode in modes], indirect=True, ids=modes)
 
 
-async def _send_many(service: Service, count: int) -> dict[str, mail_pb2.Mail]:
+async def _send_many(service: Service, count: int, prefix: str = "p") -> dict[str, mail_pb2.Mail]:
     """Send so many mails at once, each naming its recipient; returns what each caller was told."""
+
+    turns = asyncio.Semaphore(500)  # past a thousand calls that it has not begun, gRPC's server cancels some
 
     async def send(person: str) -> mail_pb2.Mail:
         request = mail_pb2.SendMailRequest(to=[person], text=f"for {person}.", request_id=person)
         while True:
             try:
-                return (await service.mail.SendMail(request)).mail
+                async with turns:
+                    return (await service.mail.SendMail(request)).mail
             except grpc.aio.AioRpcError as error:
                 # All connections are gone for a moment: not accepted, and to be sent again when the service says.
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 await asyncio.sleep(min(0.2, retry_seconds(error)))
 
-    people = [f"p{n}@example.org" for n in range(count)]
+    people = [f"{prefix}{n}@example.org" for n in range(count)]
     return dict(zip(people, await asyncio.gather(*map(send, people)), strict=True))
 
 
-def _check(told: dict[str, mail_pb2.Mail], relay: Relay, *, may_double: bool) -> None:
-    copies: Counter[str] = Counter()
+def _check(told: dict[str, mail_pb2.Mail], relay: Relay) -> None:
+    """Hold what callers were told to what the relay took; a second copy needs a connection that a fault had struck."""
+    taken: dict[str, list[int]] = {person: [] for person in told}
     for caught in relay.mails:
         (person,) = caught.recipients
-        assert f"for {person}.".encode() in caught.content
+        assert f"\r\n\r\nfor {person}.\r\n".encode() in caught.content
         assert parsed(caught.content)["Message-ID"] == told[person].message_id
-        copies[person] += 1
+        taken[person].append(caught.connection)
+    doubles: Counter[int] = Counter()
     for person, mail in told.items():
-        if mail.state == RELAYED:
-            assert copies[person] >= 1
-        elif mail.state == FAILED:
-            assert copies[person] == 0
-        else:
-            assert mail.state == UNCERTAIN
-            assert may_double
-    assert may_double or max(copies.values()) == 1
+        copies = taken[person]
+        assert {RELAYED: len(copies) >= 1, FAILED: not copies, UNCERTAIN: True}[mail.state], (mail, copies)
+        assert mail.state != UNCERTAIN or relay.struck
+        assert len(copies) <= mail.attempts, (mail, copies)
+        doubles.update(copies[:-1])
+    assert set(doubles) <= relay.struck
+    assert all(count <= WINDOW for count in doubles.values())
 
 
 @_in("bdat", "data", "plain")
@@ -101,8 +109,8 @@ async def test_refusals_by_chance(attacked: tuple[Service, Relay, Faults]) -> No
     """Refused at MAIL, RCPT or the content at random among many in flight, each caller is told of its own mail."""
     service, relay, faults = attacked
     relay.faults = replace(faults, chance=REFUSALS)
-    told = await _send_many(service, 1000)
-    _check(told, relay, may_double=False)
+    told = await _send_many(service, MAILS)
+    _check(told, relay)
     assert Counter(mail.state for mail in told.values())[FAILED] > 150
     assert {mail.recipients[0].code for mail in told.values()} == {250, 550, 554}
 
@@ -113,45 +121,53 @@ async def test_a_sticky_relay(attacked: tuple[Service, Relay, Faults]) -> None:
     service, relay, faults = attacked
     relay.faults = replace(faults, chance=REFUSALS, sticky_bdat=True)
     told = await _send_many(service, 1000)
-    _check(told, relay, may_double=False)
+    _check(told, relay)
     assert any(mail.state == FAILED for mail in told.values())
 
 
-@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at"])
-@pytest.mark.parametrize(
-    ("attacked", "point"), [((mode, {}), point) for mode, point in POINTS], indirect=["attacked"], ids=map(str, POINTS)
-)
-async def test_cut_or_silent_at_every_point(attacked: tuple[Service, Relay, Faults], point: str, kind: str) -> None:
-    """Wherever connections end, every mail arrives, twice at most where its reply was lost, and only at its own."""
+@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at", "extra_at"])
+@_in("bdat", "data", "plain")
+async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
+    """Cut, silent, 421 or a reply too many: all arrive, only at their own, twice at most where a reply was lost."""
     service, relay, faults = attacked
-    changes: dict[str, Any] = {kind: point}
-    relay.faults = replace(faults, times=2, **changes)
-    told = await _send_many(service, 60)
-    _check(told, relay, may_double=True)
-    assert {mail.state for mail in told.values()} == {RELAYED}
-    assert len(relay.mails) <= 60 + 2 * 16
+    mode = next(mode for mode, offered in MODES.items() if replace(faults, delay=0.0) == Faults(**offered))
+    told: dict[str, mail_pb2.Mail] = {}
+    for point in POINTS[mode]:
+        if (mode, kind, point) == ("plain", "extra_at", "MAIL"):
+            continue  # see test_a_reply_to_a_command_that_has_not_left
+        if kind == "closing_at" and point in {"BDAT", "."}:  # a relay that says 421 there has not taken the mail
+            change: dict[str, Any] = {"final_reply": "421 4.3.2 shutting down"}
+        else:
+            change = {kind: point}
+        struck = len(relay.struck)
+        relay.faults = replace(faults, times=3, **change)
+        told |= await _send_many(service, 200, f"{kind}-{point.strip('.') or 'dot'}-")
+        assert len(relay.struck) > struck, point
+    _check(told, relay)
+    assert [mail for mail in told.values() if mail.state != RELAYED] == []
+    if kind == "closing_at":
+        assert len(relay.mails) == len(told)
 
 
-@pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "250 2.0.0 ok\r\n250 2.0.0 one too many", "354 go on"])
+@pytest.mark.xfail(reason="RCPT and DATA leave together, for which a relay without PIPELINING refuses", strict=True)
+@_in("plain")
+async def test_a_reply_to_a_command_that_has_not_left(attacked: tuple[Service, Relay, Faults]) -> None:
+    """In plain mode a reply too many behind that to MAIL is not taken for the one to RCPT, which is not sent yet."""
+    service, relay, faults = attacked
+    relay.faults = replace(faults, times=1, extra_at="MAIL")
+    told = await _send_many(service, 20)
+    _check(told, relay)
+    assert [mail for mail in told.values() if mail.state != RELAYED] == []
+
+
+@pytest.mark.parametrize("reply", ["250 2.0.0 ok\r\n354 go on", "354 go on"])
 @_in("bdat", "data", "plain")
 async def test_odd_replies_at_the_content(attacked: tuple[Service, Relay, Faults], reply: str) -> None:
-    """A goodbye, a reply too many, or one that can't be, in the middle of full windows: each mail is still its own."""
+    """A reply that can't be, in place of the right one or behind it, in full windows: each mail is still its own."""
     service, relay, faults = attacked
     relay.faults = replace(faults, final_reply=reply, times=2)
     told = await _send_many(service, 100)
-    _check(told, relay, may_double=True)
-    assert {mail.state for mail in told.values()} == {RELAYED}
-
-
-@pytest.mark.parametrize("point", ["refuse_sender", "refuse_data"])
-@_in("data", "plain")
-async def test_421_before_the_content(attacked: tuple[Service, Relay, Faults], point: str) -> None:
-    """A goodbye before the content was sent takes no mail along, and doubles none."""
-    service, relay, faults = attacked
-    changes: dict[str, Any] = {point: "421 4.3.2 shutting down"}
-    relay.faults = replace(faults, times=2, **changes)
-    told = await _send_many(service, 100)
-    _check(told, relay, may_double=False)
+    _check(told, relay)
     assert {mail.state for mail in told.values()} == {RELAYED}
 
 
@@ -161,7 +177,7 @@ async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay) 
     """It is found out before the first mail; mails go by DATA, and no content was ever run as commands."""
     relay.faults = replace(relay.faults, chance=REFUSALS)
     told = await _send_many(service, 300)
-    _check(told, relay, may_double=False)
+    _check(told, relay)
     assert {caught.mode for caught in relay.mails} == {"DATA"}
     verbs = {command.line.partition(" ")[0].partition(":")[0] for command in relay.commands}
     assert verbs <= {"EHLO", "BDAT", "HELP", "RSET", "MAIL", "RCPT", "DATA", ".", "QUIT"}
