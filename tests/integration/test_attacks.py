@@ -66,7 +66,6 @@ def _in(*modes: str) -> pytest.MarkDecorator:
 
 async def _send_many(service: Service, count: int, prefix: str = "p") -> dict[str, mail_pb2.Mail]:
     """Send so many mails at once, each naming its recipient; returns what each caller was told."""
-
     turns = asyncio.Semaphore(500)  # past a thousand calls that it has not begun, gRPC's server cancels some
 
     async def send(person: str) -> mail_pb2.Mail:
