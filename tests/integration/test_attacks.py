@@ -148,7 +148,6 @@ async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], ki
         assert len(relay.mails) == len(told)
 
 
-@pytest.mark.xfail(reason="RCPT and DATA leave together, for which a relay without PIPELINING refuses", strict=True)
 @_in("plain")
 async def test_a_reply_to_a_command_that_has_not_left(attacked: tuple[Service, Relay, Faults]) -> None:
     """In plain mode a reply too many behind that to MAIL is not taken for the one to RCPT, which is not sent yet."""

@@ -212,7 +212,7 @@ async def test_a_mail_given_up_by_its_sender_goes_on() -> None:
         first, second = talk.send(10, 10)
         await talk.hear(b"BDAT 10 LAST\r\n")
         first.cancel()
-        talk.writer.write(OK * 3 + OK * 2 + b"550 no\r\n" + b"503 no\r\n")
+        talk.writer.write(OK * 4 + OK + b"550 no\r\n" + b"503 no\r\n" + OK)
         (outcome,) = await _outcomes([second])
         assert isinstance(outcome, tuple)
         assert outcome[0].code == 550

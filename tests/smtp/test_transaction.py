@@ -42,13 +42,13 @@ def _lost(transaction: Transaction) -> tuple[bool, bool]:
 
 
 def test_bdat_is_one_write() -> None:
-    """MAIL, RCPT, BDAT and the content leave together, and the next mail behind them, after RSET."""
+    """MAIL, RCPT, BDAT, the content and RSET leave together, and the next mail behind them."""
     session = _session()
     session.begin(_mail())
     session.begin(_mail("c@z.org", "d@z.org"))
     assert _written(session) == (
         b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nBDAT 20 LAST\r\n" + BODY + b"RSET\r\n"
-        b"MAIL FROM:<a@x.org>\r\nRCPT TO:<c@z.org>\r\nRCPT TO:<d@z.org>\r\nBDAT 20 LAST\r\n" + BODY
+        b"MAIL FROM:<a@x.org>\r\nRCPT TO:<c@z.org>\r\nRCPT TO:<d@z.org>\r\nBDAT 20 LAST\r\n" + BODY + b"RSET\r\n"
     )
 
 
@@ -109,8 +109,21 @@ def test_take_gives_slices_and_marks_what_is_written() -> None:
         piece = session.take(1000)
         assert 0 < len(piece) <= 1000
         written += piece
+    written += session.take(1000)
     assert session.take(1000) == b""
-    assert written.endswith(b"BDAT 200000 LAST\r\n" + b"y" * 200_000)
+    assert written.endswith(b"BDAT 200000 LAST\r\n" + b"y" * 200_000 + b"RSET\r\n")
+
+
+def test_a_mail_is_written_with_its_content_not_with_what_follows() -> None:
+    """From its last octet on the relay may have it: RSET need not have left."""
+    session = _session()
+    transaction = session.begin(_mail())
+    session.take(len(b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nBDAT 20 LAST\r\n" + BODY) - 1)
+    assert not transaction.written
+    session.take(1)
+    assert transaction.written
+    session.end("cut")
+    assert _lost(transaction) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -158,30 +171,54 @@ def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
 # RSET.
 
 
-@pytest.mark.parametrize("replies", [OK + NO + NO, NO + NO + NO, OK + OK + NO, OK + OK + LATER])
-def test_a_transaction_that_did_not_end_well_is_reset(replies: bytes) -> None:
-    """After any refusal the next mail opens with RSET; after a mail that was taken it does not."""
+@pytest.mark.parametrize("replies", [OK * 3, OK + NO + NO, NO + NO + NO, OK + OK + NO, OK + OK + LATER])
+def test_a_mail_is_settled_by_the_reset_behind_it(replies: bytes) -> None:
+    """However it went, RSET has left behind it before the next mail, and its outcome is told when that is answered."""
     session = _session()
-    session.begin(_mail())
-    _written(session)
-    session.receive(replies)
-    session.begin(_mail())
-    assert _written(session).startswith(b"RSET\r\nMAIL")
-    session.receive(OK * 4)
+    transaction = session.begin(_mail())
+    assert _written(session).endswith(BODY + b"RSET\r\n")
+    assert session.receive(replies) == []
+    assert session.receive(OK) == [transaction]
     session.begin(_mail())
     assert _written(session).startswith(b"MAIL")
 
 
-def test_a_refused_rset_ends_the_session() -> None:
-    """Without RSET it is not known whose transaction is open: nothing more is sent."""
-    session = _session()
-    first, second = session.begin(_mail()), session.begin(_mail())
+def test_data_that_is_refused_is_reset_before_the_next_mail() -> None:
+    """Without content there is nothing for RSET to follow: it leaves at once, and the next mail behind it."""
+    session = _session(Mode.DATA)
+    first, _ = session.begin(_mail()), session.begin(_mail("c@z.org"))
     _written(session)
-    assert session.receive(OK * 3 + b"500 what\r\n") == [first]
+    assert session.receive(OK + OK + LATER) == []
+    assert _written(session) == b"RSET\r\nMAIL FROM:<a@x.org>\r\nRCPT TO:<c@z.org>\r\nDATA\r\n"
+    assert session.receive(OK) == [first]
+    assert _codes(first) == [451]
+
+
+def test_plain_resets_what_did_not_end_well() -> None:
+    """In plain mode RSET costs a round trip: it is sent only before a mail that follows one which was not taken."""
+    session = _session(Mode.PLAIN)
+    session.begin(_mail())
+    _written(session)
+    session.receive(NO)
+    session.begin(_mail())
+    for command, reply in ((b"RSET\r\n", OK), (b"MAIL", OK), (b"RCPT", OK), (b"DATA", b"354 go\r\n"), (b"Subj", OK)):
+        assert _written(session).startswith(command)
+        session.receive(reply)
+    session.begin(_mail())
+    assert _written(session).startswith(b"MAIL")
+
+
+@pytest.mark.parametrize("reply", [b"500 what\r\n", b"554 5.6.0 no\r\n", b"451 later\r\n", b"220 hi\r\n"])
+def test_a_refused_rset_ends_the_session_and_settles_nothing(reply: bytes) -> None:
+    """No RSET is refused: what is read there is the word on a mail that a reply too many has moved on."""
+    session = _session()
+    mails = [session.begin(_mail()) for _ in range(2)]
+    _written(session)
+    assert session.receive(OK * 3) == []
+    assert session.receive(reply) == []
     assert "RSET" in session.ended
-    assert _codes(first) == [250]
-    assert session.end("") == [second]
-    assert _lost(second) == (True, False)
+    assert session.end("") == mails
+    assert [_lost(mail) for mail in mails] == [(True, False)] * 2
 
 
 # What replies mean.
@@ -197,7 +234,7 @@ def test_recipients_are_told_one_by_one(mode: Mode) -> None:
     if mode is Mode.DATA:
         session.receive(b"354 go\r\n")
         _written(session)
-    assert session.receive(b"250 2.6.0 queued\r\n") == [transaction]
+    assert session.receive(b"250 2.6.0 queued\r\n" + OK) == [transaction]
     assert _codes(transaction) == [250, 550, 451]
 
 
@@ -218,7 +255,11 @@ def test_who_refuses_is_who_is_quoted(mode: Mode, replies: bytes, codes: list[in
     session = _session(mode)
     transaction = session.begin(_mail())
     _written(session)
-    assert session.receive(replies) == [transaction]
+    settled = session.receive(replies)
+    if mode is not Mode.PLAIN:
+        _written(session)
+        settled = session.receive(OK)
+    assert settled == [transaction]
     assert _codes(transaction) == codes
     assert not session.ended
 
@@ -229,8 +270,8 @@ def test_354_for_nobody_gets_a_single_dot() -> None:
     transaction = session.begin(_mail())
     _written(session)
     session.receive(OK + NO + b"354 go\r\n")
-    assert _written(session) == b".\r\n"
-    assert session.receive(b"554 nobody\r\n") == [transaction]
+    assert _written(session) == b".\r\nRSET\r\n"
+    assert session.receive(b"554 nobody\r\n" + OK) == [transaction]
     assert _codes(transaction) == [550]
     assert not session.ended
 
@@ -268,7 +309,7 @@ def test_a_reply_that_cannot_be_makes_its_read_doubtful(reply: bytes) -> None:
     session = _session()
     first, second = session.begin(_mail()), session.begin(_mail())
     _written(session)
-    assert session.receive(OK * 3 + reply) == [first]
+    assert session.receive(OK * 4 + reply) == [first]
     assert session.ended
     assert _lost(first) == (True, False)
     session.end("")
@@ -280,7 +321,7 @@ def test_a_reply_too_many_makes_its_read_doubtful() -> None:
     session = _session()
     transaction = session.begin(_mail())
     _written(session)
-    session.receive(OK * 4)
+    session.receive(OK * 5)
     assert "unasked" in session.ended
     assert _lost(transaction) == (True, False)
 
@@ -333,8 +374,9 @@ def test_a_doubtful_read_leaves_certain_what_never_left() -> None:
     session = _session(Mode.DATA)
     transaction = session.begin(_mail())
     _written(session)
-    assert session.receive(OK + OK + LATER + b"250 one too many\r\n") == [transaction]
+    assert session.receive(OK + OK + LATER + b"250 one too many\r\n") == []
     assert session.ended
+    session.end("")
     assert _lost(transaction) == (False, False)
 
 
@@ -344,7 +386,7 @@ def test_replies_are_counted_however_they_are_cut() -> None:
     transaction = session.begin(_mail())
     _written(session)
     settled: list[Transaction] = []
-    for octet in b"250-2.1.0 one\r\n250 2.1.0 two\r\n250 ok\r\n250-2.0.0 a\r\n250-2.0.0 b\r\n250 2.0.0 c\r\n":
+    for octet in b"250-2.1.0 one\r\n250 2.1.0 two\r\n250 ok\r\n250-2.0.0 a\r\n250-2.0.0 b\r\n250 2.0.0 c\r\n" + OK:
         settled += session.receive(bytes([octet]))
     assert settled == [transaction]
     assert isinstance(transaction.outcome, tuple)
@@ -362,7 +404,7 @@ def _behind(replies: Iterable[bytes]) -> tuple[Session, list[Transaction]]:
     return session, mails
 
 
-@pytest.mark.parametrize("place", range(8))
+@pytest.mark.parametrize("place", range(11))
 def test_421_at_every_position(place: int) -> None:
     """Who was answered before it is settled, who was answered with it or stands behind it was not taken."""
     session, mails = _behind([OK] * place + [b"421 4.3.2 bye\r\n"])
@@ -402,7 +444,7 @@ def test_421_while_idle() -> None:
     session = _session()
     transaction = session.begin(_mail())
     _written(session)
-    session.receive(OK * 3 + b"421 4.4.2 idle\r\n")
+    session.receive(OK * 4 + b"421 4.4.2 idle\r\n")
     assert "421" in session.ended
     assert _codes(transaction) == [250]
 

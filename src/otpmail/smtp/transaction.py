@@ -3,9 +3,13 @@
 Replies are matched to commands by counting, never by their text (RFC 2920, 3.1). What can't be matched ends the
 session: a reply must not reach another mail. How mails travel is the session's `mode`:
 
-BDAT    `[RSET] MAIL RCPT.. BDAT n LAST <content>` in one flight, the next mail behind it without waiting (RFC 3030)
-DATA    `[RSET] MAIL RCPT.. DATA` in one flight, the next mail's behind the content (RFC 2920, 3.1)
-PLAIN   a command at a time (RFC 5321)
+BDAT    `MAIL RCPT.. BDAT n LAST <content> RSET` in one flight, the next mail behind it without waiting (RFC 3030)
+DATA    `MAIL RCPT.. DATA` in one flight; then `<content> . RSET` and the next mail's in another (RFC 2920, 3.1)
+PLAIN   a command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
+
+The RSET does two things. It ends the transaction over there however it went, so that no mail's commands run in
+another's. And a mail is settled only when it is answered: where a positive reply too many has put replies out of step,
+the relay's true word on the mail is what is read there, and anything but 250 tells.
 """
 
 from collections import deque
@@ -26,6 +30,7 @@ GROUP = 100
 
 # A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers HELP as
 # well, and with what is never a 250 (RFC 5321, 4.1.1.8): so the second reply says which it is.
+_RSET = b"RSET\r\n"
 _PROBE = b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
 _MAIL_OK = frozenset({250})
 _RCPT_OK = frozenset({250, 251, 252})
@@ -67,11 +72,12 @@ class Mode(StrEnum):
 class _Awaits(Enum):
     """Which reply a transaction awaits next."""
 
-    RESET = auto()
+    RESET_BEFORE = auto()  # in PLAIN
     MAIL = auto()
     RECIPIENT = auto()
     GO_AHEAD = auto()  # the 354 to DATA
     FINAL = auto()
+    RESET = auto()  # behind it; not in PLAIN
 
 
 class Transaction:
@@ -80,7 +86,7 @@ class Transaction:
     `tag` is for whoever began it. `written`: the last octet of the content has been taken to be sent.
     """
 
-    __slots__ = ("accepted", "awaits", "begun", "envelope", "outcome", "refusal", "replies", "tag", "written")
+    __slots__ = ("accepted", "awaits", "begun", "envelope", "final", "outcome", "refusal", "replies", "tag", "written")
 
     def __init__(self, envelope: Envelope, tag: object = None) -> None:
         self.envelope = envelope
@@ -91,6 +97,7 @@ class Transaction:
         self.refusal: Reply | None = None  # of MAIL
         self.replies: list[Reply] = []  # to RCPT, in the order of the recipients
         self.accepted = 0
+        self.final: Reply | None = None  # to the content, or to DATA where that was refused
         self.outcome: Results | ConnectionLost | None = None
 
     def __repr__(self) -> str:
@@ -102,14 +109,20 @@ class Transaction:
         heard_all = len(self.replies) == len(self.envelope.recipients)
         return self.refusal is not None or (heard_all and not self.accepted)
 
-    def results(self, final: Reply | None) -> Results | ConnectionLost:
-        """What came of it, with the relay's word on the content; None where it has not got that far.
+    @property
+    def decided(self) -> bool:
+        """Whether the relay has said what becomes of it."""
+        return self.hopeless or self.final is not None
+
+    def results(self) -> Results | ConnectionLost:
+        """What the relay has decided.
 
         A mail that nobody got because the relay was closing (421) goes again: that is no refusal.
         """
         if self.refusal is not None:
             heard = [self.refusal] * len(self.envelope.recipients)
         else:
+            final = self.final
             heard = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
         if not any(reply.code < 400 for reply in heard):
             for reply in heard:
@@ -300,24 +313,24 @@ class Session:
             if not transaction.begun and (
                 self.mode is Mode.BDAT
                 or ahead is None
-                or (self.mode is Mode.DATA and ahead.awaits is _Awaits.FINAL)  # its content may open a group
+                # Content may open a group.
+                or (self.mode is Mode.DATA and ahead.awaits in (_Awaits.FINAL, _Awaits.RESET))
             ):
                 self._start(transaction)
             ahead = transaction
 
     def _start(self, transaction: Transaction) -> None:
         transaction.begun = True
-        # A transaction that has not ended well may still be open over there, and take this mail's commands for its own.
-        resets = not self._clean or self._flights[0] is not transaction
-        if resets:
-            transaction.awaits = _Awaits.RESET
         envelope = transaction.envelope
         if self.mode is Mode.PLAIN:
-            self._push(b"RSET\r\n" if resets else self._mail(envelope))
+            if self._clean:
+                self._push(self._mail(envelope))
+            else:
+                transaction.awaits = _Awaits.RESET_BEFORE
+                self._push(_RSET)
             return
-        reset = b"RSET\r\n" if resets else b""
-        head = b"%s%s%s" % (reset, self._mail(envelope), b"".join(map(_rcpt, envelope.recipients)))
-        asks = resets + 1 + len(envelope.recipients) + 1
+        head = self._mail(envelope) + b"".join(map(_rcpt, envelope.recipients))
+        asks = 1 + len(envelope.recipients) + 1
         if self.mode is Mode.DATA:
             self._push(head + b"DATA\r\n", asks=asks)
             return
@@ -328,6 +341,7 @@ class Session:
         else:
             self._push(head, asks=asks)
             self._push(content, transaction, asks=0)
+        self._push(_RSET)
 
     def _mail(self, envelope: Envelope) -> bytes:
         parameters = b""
@@ -350,7 +364,9 @@ class Session:
         if not self._asked:  # even if a mail has begun: the answer to what has not left is none
             raise _Ended(f"the relay said unasked: {reply}", doubtful=reply.code != CLOSING)
         self._asked -= 1
-        transaction = self._flights[0]
+        self._heard(self._flights[0], reply, settled)
+
+    def _heard(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         match transaction.awaits:
             case _Awaits.RECIPIENT:
                 self._heard_of_recipient(transaction, reply, settled)
@@ -361,18 +377,12 @@ class Session:
             case _Awaits.GO_AHEAD:
                 self._heard_of_data(transaction, reply, settled)
             case _Awaits.RESET:
-                self._heard_of_reset(transaction, reply)
-
-    def _heard_of_reset(self, transaction: Transaction, reply: Reply) -> None:
-        if reply.code == 250:
-            transaction.awaits = _Awaits.MAIL
-            if self.mode is Mode.PLAIN:
+                _reset(reply)
+                self._finish(transaction, settled)
+            case _Awaits.RESET_BEFORE:
+                _reset(reply)
+                transaction.awaits = _Awaits.MAIL
                 self._push(self._mail(transaction.envelope))
-        elif reply.code != CLOSING:
-            # No RSET, no mail: what the relay keeps open is not known.
-            raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=reply.code < 400)
-        else:
-            transaction.awaits = _Awaits.MAIL
 
     def _heard_of_sender(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         if not _positive(reply, _MAIL_OK):
@@ -380,7 +390,7 @@ class Session:
         transaction.awaits = _Awaits.RECIPIENT
         if self.mode is Mode.PLAIN:
             if transaction.refusal is not None:
-                self._finish(transaction, None, settled)
+                self._finish(transaction, settled)
             else:
                 self._push(_rcpt(transaction.envelope.recipients[0]))
 
@@ -395,14 +405,20 @@ class Session:
                 if transaction.accepted:
                     self._push(b"DATA\r\n")
                 else:
-                    self._finish(transaction, None, settled)
+                    self._finish(transaction, settled)
         elif self.mode is Mode.PLAIN:
             self._push(_rcpt(recipients[len(replies)]))
 
     def _heard_of_data(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code != 354:
             _positive(reply, frozenset())
-            self._finish(transaction, reply, settled)
+            transaction.final = reply
+            if self.mode is Mode.PLAIN:
+                self._finish(transaction, settled)
+            else:
+                transaction.awaits = _Awaits.RESET
+                self._push(_RSET)
+                self._advance()
             return
         transaction.awaits = _Awaits.FINAL
         if not transaction.hopeless:
@@ -411,6 +427,8 @@ class Session:
             raise _Ended("the relay refused the sender, and then took recipients and content", doubtful=True)
         else:
             self._push(b".\r\n", transaction)  # it asks for the content of a mail that it takes for nobody
+        if self.mode is Mode.DATA:
+            self._push(_RSET)
         self._advance()
 
     def _heard_of_content(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
@@ -418,21 +436,29 @@ class Session:
         if not transaction.written:
             if positive:
                 raise _Ended(f"the relay took a mail before it had been sent: {reply}", doubtful=True)
-            self._finish(transaction, reply, settled)
+            transaction.final = reply
+            self._finish(transaction, settled)
             raise _Ended(f"the relay refused a mail before it had been sent: {reply}", doubtful=False)
         if positive and transaction.hopeless and self.mode is Mode.BDAT:
-            raise _Ended(f"the relay took a mail that it had refused every recipient of: {reply}", doubtful=True)
-        self._finish(transaction, reply, settled)
+            raise _Ended(f"the relay took a mail that it had refused for everybody: {reply}", doubtful=True)
+        transaction.final = reply
+        if self.mode is Mode.PLAIN:
+            self._finish(transaction, settled)
+        else:
+            transaction.awaits = _Awaits.RESET
 
-    def _finish(self, transaction: Transaction, reply: Reply | None, settled: list[Transaction]) -> None:
+    def _finish(self, transaction: Transaction, settled: list[Transaction]) -> None:
         self._flights.popleft()
-        self._clean = reply is not None and reply.code == 250 and not transaction.hopeless
-        self.sent += self._clean
-        self.answered += 1
-        transaction.outcome = transaction.results(reply)
+        self._settle(transaction)
         settled.append(transaction)
         if self._flights and self.mode is not Mode.BDAT:
             self._advance()
+
+    def _settle(self, transaction: Transaction) -> None:
+        self._clean = transaction.final is not None and transaction.final.code == 250 and not transaction.hopeless
+        self.sent += self._clean
+        self.answered += 1
+        transaction.outcome = transaction.results()
 
     def _probed(self, replies: list[Reply], reply: Reply) -> None:
         if self.farewell:
@@ -459,8 +485,10 @@ class Session:
                 transaction.outcome = ConnectionLost(cause, uncertain=transaction.written)
 
     def _unfinished(self, transaction: Transaction, *, first: bool) -> Results | ConnectionLost:
-        if transaction.hopeless and not self._doubted:
-            return transaction.results(None)
+        if transaction.decided and not self._doubted:
+            self._settle(transaction)
+            assert transaction.outcome is not None
+            return transaction.outcome
         # The relay can't have a mail whose last octet never left; nor one that came after its goodbye, if it meant it.
         certain = bool(self.farewell and not self._stays) or not transaction.written
         return ConnectionLost(self.ended, uncertain=not certain, untouched=certain and not first)
@@ -473,6 +501,12 @@ def _positive(reply: Reply, good: frozenset[int]) -> bool:
     if reply.code < 400:
         raise _Ended(f"unexpected reply: {reply}", doubtful=True)
     return False
+
+
+def _reset(reply: Reply) -> None:
+    """Raise _Ended unless the reply is one that RSET may get: 250, or a goodbye (RFC 5321, 4.1.1.5)."""
+    if reply.code not in (250, CLOSING):
+        raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=True)
 
 
 def _rcpt(address: str) -> bytes:
