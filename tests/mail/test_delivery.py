@@ -212,7 +212,7 @@ async def test_tries_follow_the_schedule() -> None:
     for wait in retry.SCHEDULE:
         desk.take(job)
         desk.answer(job, ada=451)
-        assert desk.told(MailDeferred)[-1] == MailDeferred(job.mail, wait, "451  said")
+        assert desk.told(MailDeferred)[-1] == MailDeferred(job.mail, wait, "451 said")
         desk.clock.advance(wait - 0.01)
         assert desk.queue.empty()
         desk.clock.advance(0.01)

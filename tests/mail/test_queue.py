@@ -172,3 +172,29 @@ async def test_watchers_see_each_change() -> None:
     for watcher in job.watchers:
         assert [watcher.get_nowait().state for _ in states] == states
     assert job.mail.state is MailState.RELAYED
+
+
+async def test_a_taker_that_is_cancelled_leaves_the_job_to_the_next() -> None:
+    """Where the idle one goes away in the very turn in which a job comes, one that has mails in hand takes it."""
+    queue = MailQueue()
+    idle = asyncio.create_task(queue.take(lambda: 0))
+    await asyncio.sleep(0)
+    busy = asyncio.create_task(queue.take(lambda: 3))
+    idle.cancel()  # its step comes behind that of the other, which still sees it wait
+    queue.put_nowait(_job("a"))
+    async with asyncio.timeout(5):
+        assert (await busy).mail.id == "a"
+    assert idle.cancelled()
+
+
+async def test_idle_takers_go_first() -> None:
+    """A few jobs spread: one that has mails in hand takes none while another has none."""
+    queue = MailQueue()
+    busy = asyncio.create_task(queue.take(lambda: 2))
+    idle = [asyncio.create_task(queue.take(lambda: 0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for name in "abc":
+        queue.put_nowait(_job(name))
+    assert queue.take_nowait(1) is None
+    assert [(await taker).mail.id for taker in idle] == ["a", "b"]
+    assert (await busy).mail.id == "c"

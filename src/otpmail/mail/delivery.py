@@ -94,7 +94,7 @@ class Delivery:
             self._settle(job, MailState.FAILED)
             return
         last = job.results[job.pending[0]]
-        self._retry_later(job, f"{last.code} {last.enhanced_code} {last.reply}")
+        self._retry_later(job, " ".join(filter(None, (str(last.code), last.enhanced_code, last.reply))))
 
     def lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""

@@ -61,7 +61,7 @@ class MailQueue(asyncio.Queue[Job]):
             try:
                 await turn
             except asyncio.CancelledError:
-                if not turn.cancelled():  # it was this one's turn: let another have it
+                if not self.empty():  # it may have been this one's turn, or others may have left it to this one
                     self._wake()
                 raise
             finally:

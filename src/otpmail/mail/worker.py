@@ -41,6 +41,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._successor: asyncio.Task[Connection] | None = None
+        self._returning = False  # whether the successor is to lead back to an earlier relay
         self._leaving: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._waiting: asyncio.Timeout | None = None
@@ -63,13 +64,17 @@ class Worker:
 
     async def _next_connection(self) -> Connection:
         """The successor, if there is one to be had; else a new connection."""
-        if self._successor is not None:
-            with suppress(ConnectFailed):  # it was to lead to an earlier relay, which is still away
-                connection = await self._successor
-                self._successor = None
-                return connection
-            self._successor = None
-        return await self._route.connect()
+        if self._successor is None:
+            return await self._route.connect()
+        if self._returning and not self._successor.done():  # an earlier relay is being tried: the next one is there
+            self._successor.cancel()
+        outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
+        self._successor = None
+        if isinstance(outcome, Connection):
+            return outcome
+        if isinstance(outcome, ConnectFailed | asyncio.CancelledError):
+            return await self._route.connect()
+        raise outcome
 
     async def _feed(self, connection: Connection) -> None:
         """Hand mails to the connection until it is lost, may carry no more, or is due and its successor is ready."""
@@ -86,6 +91,7 @@ class Worker:
 
     def _provide_for(self, connection: Connection) -> None:
         """Dial a successor if the connection is due, or if a relay that comes before its own may be well again."""
+        self._returning = not connection.due
         if connection.due:
             self._successor = asyncio.create_task(self._route.connect())
         elif self._route.return_at(connection) <= self._loop.time():

@@ -17,7 +17,7 @@ class Breaker:
         self.failures = 0
         self.next_try = 0.0
         self._random = random
-        self._over_sign_in = False
+        self.over_sign_in = False  # whether it was a refused sign-in that opened it
 
     def __repr__(self) -> str:
         return f"<Breaker {'closed' if self.closed else f'open, {self.failures} failures'}>"
@@ -33,26 +33,26 @@ class Breaker:
         Failures before the next try is due are one failure: those of dials that were under way together. A refused
         sign-in counts all the same, since its wait is the longer one.
         """
-        if self.failures and now < self.next_try and (self._over_sign_in or not over_sign_in):
+        if self.failures and now < self.next_try and (self.over_sign_in or not over_sign_in):
             return
-        if over_sign_in and not self._over_sign_in:
+        if over_sign_in and not self.over_sign_in:
             self.failures = 0
         delay = min(most, first * 2 ** min(self.failures, _MOST_DOUBLINGS))
         self.failures += 1
-        self._over_sign_in = over_sign_in
+        self.over_sign_in = over_sign_in
         self.next_try = now + delay * (1 - _JITTER + 2 * _JITTER * self._random())
 
     def signed_in(self) -> None:
         """A sign-in was taken, which says that the next one will be, and no more than that."""
-        if self._over_sign_in:
+        if self.over_sign_in:
             self._close()
 
     def took_mail(self) -> None:
         """The relay took a mail: it is well. But what it says on an old connection says nothing of the next sign-in."""
-        if not self._over_sign_in:
+        if not self.over_sign_in:
             self._close()
 
     def _close(self) -> None:
         self.failures = 0
         self.next_try = 0.0
-        self._over_sign_in = False
+        self.over_sign_in = False

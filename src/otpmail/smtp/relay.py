@@ -42,6 +42,7 @@ class Relay:
         self._breaker = Breaker(random)
         self._short_lives = 0  # connections in a row that ended early, without a word on any mail
         self._last_short_life = 0.0
+        self._failed_probes = 0  # in a row: connections that ended over the question how it reads a refused chunk
         self._probing = asyncio.Lock()
         self._proved_well = asyncio.Event()
         self._down: bool | None = None  # None until the first dial has had its answer
@@ -65,17 +66,18 @@ class Relay:
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
 
-        Unless `patient`: then it raises ConnectFailed where there is nothing to do but to wait for the next try.
+        Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away or
+        that refuses to sign us in.
         """
+        if not patient and self.down and self._probing.locked():
+            raise ConnectFailed(f"{self.name} is away, and being tried")
         connection = None
         while connection is None:
             if self._every_worker_may_dial:
                 connection = await self._dial()
                 continue
             async with self._probing:
-                if not patient and self._open == 0 and self.retry_after:
-                    raise ConnectFailed(f"{self.name} is away")
-                await self._next_try()
+                await self._next_try(patient=patient)
                 if not self._every_worker_may_dial:  # nobody got through while this one waited
                     connection = await self._dial()
         return connection
@@ -102,6 +104,8 @@ class Relay:
         signs everybody in and hangs up, or does so over every mail, is not dialled in a tight loop.
         """
         self._open -= 1
+        if self._open == 0:
+            self._look_again()
         if connection.answered or connection.age >= SHORT_LIFE_SECONDS:
             self._short_lives = 0
         elif connection.lost_cause and connection.opened >= self._last_short_life:  # else: one of several at once
@@ -117,9 +121,11 @@ class Relay:
     def _every_worker_may_dial(self) -> bool:
         return self._open > 0 and self._breaker.closed
 
-    async def _next_try(self) -> None:
+    async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
+            if not patient and (self._open == 0 or self._breaker.over_sign_in):
+                raise ConnectFailed(f"{self.name} is away")
             self._proved_well.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -135,9 +141,12 @@ class Relay:
             connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=self._mode)
         except ConnectFailed as error:
             if isinstance(error, ProbeFailed):
-                self._distrust_chunks()
+                self._failed_probes += 1
+                if self._failed_probes > 1:  # once may be the network's doing
+                    self._distrust_chunks()
             self._failed(error)
             return None
+        self._failed_probes = 0
         connection.keeper = self
         self._open += 1
         if connection.runs_refused_chunks:
@@ -172,7 +181,9 @@ class Relay:
 
     def _here(self, connection: Connection) -> None:
         self._cancel_notice()
-        if self._down is not False and self._open:
+        if not self._open:  # it was to be waited whether it hangs up again, and it has
+            self._away()
+        elif self._down is not False:
             self._down = False
             self._observer.notify(RelayUp(self.name, connection.mode, connection.window))
 

@@ -8,6 +8,8 @@ from otpmail.errors import ConnectFailed
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.relay import Relay
 
+_LOOK_SECONDS = 0.1  # while others are trying relays that are all away
+
 
 class Route:
     """Gives out connections. With several relays, a later one stands in while those before it are away.
@@ -40,7 +42,7 @@ class Route:
             try:
                 return await self._first_of(self._relays)
             except ConnectFailed:
-                await asyncio.sleep(self.retry_after)
+                await asyncio.sleep(max(self.retry_after, _LOOK_SECONDS))
 
     async def connect_before(self, connection: Connection) -> Connection:
         """A new connection to a relay that comes before that of `connection`.
