@@ -12,7 +12,7 @@ from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp.connection import Connection
-from otpmail.smtp.transaction import Mode
+from otpmail.smtp.mode import Mode
 from relay import HOST, Certificates, Faults, Relay
 
 

@@ -15,7 +15,9 @@ from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp import pipeline
 from otpmail.smtp.connection import Connection
-from otpmail.smtp.transaction import BACKLOG, Mode, Results
+from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import BACKLOG
+from otpmail.smtp.transaction import Results
 from relay import HOST
 
 OK = b"250 ok\r\n"

@@ -11,9 +11,9 @@ from otpmail.events import ChunksUnsafe, Event, RelayDown, RelayUp
 from otpmail.settings import RelaySettings
 from otpmail.smtp import relay as module
 from otpmail.smtp.connection import Connection
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.relay import Relay
 from otpmail.smtp.route import Route
-from otpmail.smtp.transaction import Mode
 from relay import HOST, Faults
 from relay import Relay as Server
 

@@ -17,8 +17,10 @@ from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp.announcement import Announcement
 from otpmail.smtp.dial import dial
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.pipeline import Pipeline
-from otpmail.smtp.transaction import Mode, Results, Session
+from otpmail.smtp.session import Session
+from otpmail.smtp.transaction import Results
 
 _QUIT_SECONDS = 2.0
 

@@ -12,7 +12,8 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
-from otpmail.smtp.transaction import Results, Session, Transaction
+from otpmail.smtp.session import Session
+from otpmail.smtp.transaction import Results, Transaction
 
 # Behind mails in flight, one waits for others to leave together with: a write for each is what costs most, on either
 # side. It waits a fifth of a round trip, so that it does not show, and never long.

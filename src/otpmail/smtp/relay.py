@@ -15,8 +15,8 @@ from otpmail.events import ChunksUnsafe, ConnectionOpened, DialFailed, Observer,
 from otpmail.settings import RelaySettings
 from otpmail.smtp.breaker import Breaker
 from otpmail.smtp.connection import Connection
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.pace import Pace
-from otpmail.smtp.transaction import Mode
 
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
 SIGN_IN_RETRY_SECONDS = 60.0

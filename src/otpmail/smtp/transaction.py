@@ -1,75 +1,22 @@
-"""The client's side of an SMTP session after sign-in, as rules without I/O: which bytes may go out, what replies mean.
+"""One mail on its way: what is said of it, what the relay has answered so far, and what that makes of it. No I/O.
 
-Replies are matched to commands by counting, never by their text (RFC 2920, 3.1). What can't be matched ends the
-session: a reply must not reach another mail. How mails travel is the session's `mode`:
-
-BDAT    `MAIL RCPT.. BDAT n LAST <content> RSET` in one flight, the next mail behind it without waiting (RFC 3030)
-DATA    `MAIL RCPT.. DATA` in one flight; then `<content> . RSET` and the next mail's in another (RFC 2920, 3.1)
-PLAIN   a command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
-
-The RSET does two things. It ends the transaction over there however it went, so that no mail's commands run in
-another's. And a mail is settled only when it is answered: where a positive reply too many has put replies out of step,
-the relay's true word on the mail is what is read there, and anything but 250 tells.
+Which of its commands may go when, and whose reply is whose, is the session's to know.
 """
 
-from collections import deque
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
 from otpmail.smtp.announcement import Announcement
-from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
+from otpmail.smtp.replies import CLOSING, Reply, result
 
 Results = tuple[RecipientResult, ...]
-
-BACKLOG = 64 << 10
-"""Octets that may wait to be written before the session takes no further mail: none is to sit behind a large one."""
 
 GROUP = 100
 """Recipients that a mail is offered for at once: every relay takes as many (RFC 5321, 4.5.3.1.8), not all take more."""
 
-# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers HELP as
-# well, and with what is never a 250 (RFC 5321, 4.1.1.8): so the second reply says which it is.
-_RSET = b"RSET\r\n"
-_PROBE = b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
-_MAIL_OK = frozenset({250})
-_RCPT_OK = frozenset({250, 251, 252})
 
-
-class Mode(StrEnum):
-    """How mails travel on a connection, and what that costs."""
-
-    BDAT = "bdat"
-    DATA = "data"
-    PLAIN = "plain"
-
-    @classmethod
-    def of(cls, announcement: Announcement) -> "Mode":
-        """The fastest mode that a relay's extensions allow."""
-        if "PIPELINING" not in announcement:
-            return cls.PLAIN
-        return cls.BDAT if "CHUNKING" in announcement else cls.DATA
-
-    @classmethod
-    def allowed_by(cls, setting: str) -> "Mode":
-        """The fastest mode that EMAIL_MODE allows."""
-        return cls.BDAT if setting == "auto" else cls(setting)
-
-    def slower(self, other: "Mode") -> "Mode":
-        """The slower one of two."""
-        return max(self, other, key=list(Mode).index)
-
-    def window(self, wanted: int) -> int:
-        """How many mails may be in flight at most: DATA has one that is read, and one that is announced behind it."""
-        return min(wanted, {Mode.BDAT: wanted, Mode.DATA: 2, Mode.PLAIN: 1}[self])
-
-    @property
-    def round_trips(self) -> int:
-        """Round trips from handing a mail for one recipient to an idle connection until its result."""
-        return {Mode.BDAT: 1, Mode.DATA: 2, Mode.PLAIN: 4}[self]
-
-
-class _Awaits(Enum):
+class Awaits(Enum):
     """Which reply a transaction awaits next."""
 
     RESET_BEFORE = auto()  # in PLAIN
@@ -93,7 +40,7 @@ class Transaction:
         self.tag = tag
         self.begun = False
         self.written = False
-        self.awaits = _Awaits.MAIL
+        self.awaits = Awaits.MAIL
         self.refusal: Reply | None = None  # of MAIL
         self.replies: list[Reply] = []  # to RCPT, in the order of the recipients
         self.accepted = 0
@@ -131,385 +78,20 @@ class Transaction:
         return tuple(map(result, self.envelope.recipients, heard))
 
 
-class _Ended(Exception):
-    """The session can't go on. `doubtful`: replies and commands may have been out of step before it was seen."""
-
-    def __init__(self, cause: str, *, doubtful: bool) -> None:
-        super().__init__(cause)
-        self.doubtful = doubtful
-
-
-class Session:
-    """Mails in, bytes out; bytes in, outcomes out. The order of the calls is the order of the wire.
-
-    `ended` holds the cause once the session can't go on; then nothing may be sent or read any more, and `end` says what
-    that means for the mails in flight.
-    """
-
-    def __init__(self, announcement: Announcement, mode: Mode, *, window: int) -> None:
-        self.announcement = announcement
-        self.mode = mode
-        self.window = mode.window(window)
-        self.ended = ""
-        self.begun = 0
-        self.sent = 0
-        self.answered = 0  # transactions that the relay has brought to an end, well or not
-        self.replies = 0
-        self._wanted_window = window
-        self._flights: deque[Transaction] = deque()
-        self._output: deque[tuple[bytes, Transaction | None, int]] = deque()
-        self._pending = 0  # octets in the output
-        self._offset = 0  # how much of its first piece is taken
-        self._asked = 0  # commands that have begun to leave and are not answered
-        self._clean = True  # whether the last transaction is known to have ended well
-        self.runs_refused_chunks = False
-        self.farewell = ""  # what the relay said with 421
-        self._stays = False  # whether the relay went on after that, or did not close
-        self._doubted = False  # whether it ended with replies and commands out of step
-        self._probe: list[Reply] | None = None
-        self._reader = ReplyReader()
-
-    def __repr__(self) -> str:
-        state = self.ended or self.farewell or "open"
-        return f"<Session {self.mode} {state}, {len(self._flights)}/{self.window} in flight, {self.sent} sent>"
-
-    # What a caller may ask.
-
-    @property
-    def in_flight(self) -> int:
-        """How many mails have begun and not ended."""
-        return len(self._flights)
-
-    @property
-    def room(self) -> bool:
-        """Whether another mail may begin."""
-        return (
-            len(self._flights) < self.window
-            and self._pending < BACKLOG
-            and not (self.ended or self.farewell or self.probing)
-        )
-
-    @property
-    def probing(self) -> bool:
-        """Whether the relay is being tried and no mail may begin yet."""
-        return self._probe is not None
-
-    @property
-    def owed(self) -> bool:
-        """Whether the relay owes a reply."""
-        return bool(self._flights) or self._probe is not None
-
-    @property
-    def awaits_final(self) -> bool:
-        """Whether what the relay owes next is its word on a content that it has all of: that may take it long."""
-        return bool(self._flights) and self._flights[0].awaits is _Awaits.FINAL and self._flights[0].written
-
-    # Bytes out.
-
-    def probe(self) -> None:
-        """Before the first mail, find out whether it is safe to send a chunk together with RCPT; if not, use DATA.
-
-        A relay that does not read past the chunk of a BDAT it refuses would run a mail's content as commands.
-        """
-        if self.mode is Mode.BDAT:
-            self._probe = []
-            self._push(_PROBE, asks=0)  # how many replies it gets is the question
-
-    def begin(self, envelope: Envelope, tag: object = None) -> Transaction:
-        """Begin a mail, which there must be `room` for. Nothing of it is written before `take`.
-
-        What the relay can't take, or would be unsafe to say, is settled at once: its `outcome` is set then.
-        """
-        transaction = Transaction(envelope, tag)
-        refusal = self.announcement.cannot_take(envelope)
-        if not envelope.recipients:
-            transaction.outcome = ()
-            return transaction
-        if refusal is not None:
-            transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
-            return transaction
-        self.begun += 1
-        self._flights.append(transaction)
-        self._advance()
-        return transaction
-
-    def take(self, most: int) -> bytes:
-        """The next octets to write, at most `most`; they count as written. Empty when there are none."""
-        if self.farewell:  # it would not be read, and what has not left is certain not to have arrived
-            return b""
-        pieces: list[bytes] = []
-        left = most
-        while self._output and left:
-            piece, last_of, asks = self._output[0]
-            if not self._offset:
-                self._asked += asks
-            if self._offset or len(piece) > left:
-                piece = piece[self._offset : self._offset + left]
-            pieces.append(piece)
-            left -= len(piece)
-            self._offset += len(piece)
-            if self._offset == len(self._output[0][0]):
-                self._output.popleft()
-                self._offset = 0
-                if last_of is not None:
-                    last_of.written = True
-        self._pending -= most - left
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    # Bytes in.
-
-    def receive(self, data: bytes) -> list[Transaction]:
-        """Read what the relay sent, in pieces of any size. Returns the transactions whose `outcome` is now known.
-
-        Once `ended` is set nothing is read any more. Raises nothing.
-        """
-        settled: list[Transaction] = []
-        if self.ended:
-            return settled
-        replies: list[Reply] = []
-        try:
-            try:
-                self._reader.feed(data, replies)
-            finally:
-                self.replies += len(replies)
-                for reply in replies:
-                    self._read(reply, settled)
-            if self._reader.halfway and not self.owed:
-                goodbye = self._reader.may_be(CLOSING)
-                raise _Ended("the relay began to say something unasked", doubtful=not goodbye)
-        except MalformedReply as error:
-            self._end(str(error), settled, doubtful=True)
-        except _Ended as error:
-            self._end(str(error), settled, doubtful=error.doubtful)
-        return settled
-
-    def overstayed(self) -> None:
-        """The relay has not closed in good time after its 421: what it has of a mail behind that, it may take yet."""
-        self._stays = True
-
-    def end(self, cause: str) -> list[Transaction]:
-        """The connection is over. Returns the transactions in flight, in their order, each with its outcome."""
-        self.ended = self.ended or cause
-        left = list(self._flights)
-        for place, transaction in enumerate(left):
-            transaction.outcome = self._unfinished(transaction, first=place == 0)
-        self._flights.clear()
-        self._output.clear()
-        self._pending = 0
-        self._probe = None
-        return left
-
-    # The rules.
-
-    def _push(self, piece: bytes, last_of: Transaction | None = None, *, asks: int = 1) -> None:
-        """Have it written. `last_of`: whose content it ends; `asks`: how many replies it is to get."""
-        self._output.append((piece, last_of, asks))
-        self._pending += len(piece)
-
-    def _advance(self) -> None:
-        """Write the commands that may go now."""
-        ahead: Transaction | None = None
-        for transaction in self._flights if self.mode is not Mode.BDAT else (self._flights[-1],):
-            if not transaction.begun and (
-                self.mode is Mode.BDAT
-                or ahead is None
-                # Content may open a group.
-                or (self.mode is Mode.DATA and ahead.awaits in (_Awaits.FINAL, _Awaits.RESET))
-            ):
-                self._start(transaction)
-            ahead = transaction
-
-    def _start(self, transaction: Transaction) -> None:
-        transaction.begun = True
-        envelope = transaction.envelope
-        if self.mode is Mode.PLAIN:
-            if self._clean:
-                self._push(self._mail(envelope))
-            else:
-                transaction.awaits = _Awaits.RESET_BEFORE
-                self._push(_RSET)
-            return
-        head = self._mail(envelope) + b"".join(map(_rcpt, envelope.recipients))
-        asks = 1 + len(envelope.recipients) + 1
-        if self.mode is Mode.DATA:
-            self._push(head + b"DATA\r\n", asks=asks)
-            return
-        content = envelope.content
-        head += b"BDAT %d LAST\r\n" % len(content)
-        if len(content) < BACKLOG:
-            self._push(head + content, transaction, asks=asks)
-        else:
-            self._push(head, asks=asks)
-            self._push(content, transaction, asks=0)
-        self._push(_RSET)
-
-    def _mail(self, envelope: Envelope) -> bytes:
-        parameters = b""
-        if self.announcement.size is not None:
-            parameters = b" SIZE=%d" % len(envelope.content)
-        if envelope.smtputf8:
-            parameters += b" SMTPUTF8"
-        if envelope.smtputf8 or not envelope.content.isascii():
-            parameters += b" BODY=8BITMIME"
-        return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), parameters)
-
-    def _read(self, reply: Reply, settled: list[Transaction]) -> None:
-        if reply.code == CLOSING:
-            self.farewell = self.farewell or f"the relay said: {reply}"
-        elif self.farewell:
-            self._stays = True
-        if self._probe is not None:
-            self._probed(self._probe, reply)
-            return
-        if not self._asked:  # even if a mail has begun: the answer to what has not left is none
-            raise _Ended(f"the relay said unasked: {reply}", doubtful=reply.code != CLOSING)
-        self._asked -= 1
-        self._heard(self._flights[0], reply, settled)
-
-    def _heard(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
-        match transaction.awaits:
-            case _Awaits.RECIPIENT:
-                self._heard_of_recipient(transaction, reply, settled)
-            case _Awaits.MAIL:
-                self._heard_of_sender(transaction, reply, settled)
-            case _Awaits.FINAL:
-                self._heard_of_content(transaction, reply, settled)
-            case _Awaits.GO_AHEAD:
-                self._heard_of_data(transaction, reply, settled)
-            case _Awaits.RESET:
-                _reset(reply)
-                self._finish(transaction, settled)
-            case _Awaits.RESET_BEFORE:
-                _reset(reply)
-                transaction.awaits = _Awaits.MAIL
-                self._push(self._mail(transaction.envelope))
-
-    def _heard_of_sender(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
-        if not _positive(reply, _MAIL_OK):
-            transaction.refusal = reply
-        transaction.awaits = _Awaits.RECIPIENT
-        if self.mode is Mode.PLAIN:
-            if transaction.refusal is not None:
-                self._finish(transaction, settled)
-            else:
-                self._push(_rcpt(transaction.envelope.recipients[0]))
-
-    def _heard_of_recipient(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
-        transaction.accepted += _positive(reply, _RCPT_OK)
-        replies = transaction.replies
-        replies.append(reply)
-        recipients = transaction.envelope.recipients
-        if len(replies) == len(recipients):
-            transaction.awaits = _Awaits.FINAL if self.mode is Mode.BDAT else _Awaits.GO_AHEAD
-            if self.mode is Mode.PLAIN:
-                if transaction.accepted:
-                    self._push(b"DATA\r\n")
-                else:
-                    self._finish(transaction, settled)
-        elif self.mode is Mode.PLAIN:
-            self._push(_rcpt(recipients[len(replies)]))
-
-    def _heard_of_data(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
-        if reply.code != 354:
-            _positive(reply, frozenset())
-            transaction.final = reply
-            if self.mode is Mode.PLAIN:
-                self._finish(transaction, settled)
-            else:
-                transaction.awaits = _Awaits.RESET
-                self._push(_RSET)
-                self._advance()
-            return
-        transaction.awaits = _Awaits.FINAL
-        if not transaction.hopeless:
-            self._push(stuff(transaction.envelope.content), transaction)
-        elif transaction.accepted:
-            raise _Ended("the relay refused the sender, and then took recipients and content", doubtful=True)
-        else:
-            self._push(b".\r\n", transaction)  # it asks for the content of a mail that it takes for nobody
-        if self.mode is Mode.DATA:
-            self._push(_RSET)
-        self._advance()
-
-    def _heard_of_content(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
-        positive = _positive(reply, _MAIL_OK)
-        if not transaction.written:
-            if positive:
-                raise _Ended(f"the relay took a mail before it had been sent: {reply}", doubtful=True)
-            transaction.final = reply
-            self._finish(transaction, settled)
-            raise _Ended(f"the relay refused a mail before it had been sent: {reply}", doubtful=False)
-        if positive and transaction.hopeless and self.mode is Mode.BDAT:
-            raise _Ended(f"the relay took a mail that it had refused for everybody: {reply}", doubtful=True)
-        transaction.final = reply
-        if self.mode is Mode.PLAIN:
-            self._finish(transaction, settled)
-        else:
-            transaction.awaits = _Awaits.RESET
-
-    def _finish(self, transaction: Transaction, settled: list[Transaction]) -> None:
-        self._flights.popleft()
-        self._settle(transaction)
-        settled.append(transaction)
-        if self._flights and self.mode is not Mode.BDAT:
-            self._advance()
-
-    def _settle(self, transaction: Transaction) -> None:
-        self._clean = transaction.final is not None and transaction.final.code == 250 and not transaction.hopeless
-        self.sent += self._clean
-        self.answered += 1
-        transaction.outcome = transaction.results()
-
-    def _probed(self, replies: list[Reply], reply: Reply) -> None:
-        if self.farewell:
-            raise _Ended(self.farewell, doubtful=False)
-        replies.append(reply)
-        refused = replies[0].code >= 400
-        if len(replies) == 2 and refused and reply.code == 250:
-            self._probe = None
-        elif (len(replies) == 2 and not refused) or len(replies) == 3:
-            self._probe = None
-            self.runs_refused_chunks = True
-            self.mode = Mode.DATA
-            self.window = self.mode.window(self._wanted_window)
-            if reply.code != 250:
-                raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=False)
-
-    def _end(self, cause: str, settled: list[Transaction], *, doubtful: bool) -> None:
-        self.ended = cause
-        if doubtful:
-            # The reply that gave it away may not have been the first that went to the wrong mail.
-            self.farewell = ""
-            self._doubted = True
-            for transaction in settled:
-                transaction.outcome = ConnectionLost(cause, uncertain=transaction.written)
-
-    def _unfinished(self, transaction: Transaction, *, first: bool) -> Results | ConnectionLost:
-        if transaction.decided and not self._doubted:
-            self._settle(transaction)
-            assert transaction.outcome is not None
-            return transaction.outcome
-        # The relay can't have a mail whose last octet never left; nor one that came after its goodbye, if it meant it.
-        certain = bool(self.farewell and not self._stays) or not transaction.written
-        return ConnectionLost(self.ended, uncertain=not certain, untouched=certain and not first)
+def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
+    """MAIL with the parameters that the mail needs and the relay has announced."""
+    parameters = b""
+    if announcement.size is not None:
+        parameters = b" SIZE=%d" % len(envelope.content)
+    if envelope.smtputf8:
+        parameters += b" SMTPUTF8"
+    if envelope.smtputf8 or not envelope.content.isascii():
+        parameters += b" BODY=8BITMIME"
+    return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), parameters)
 
 
-def _positive(reply: Reply, good: frozenset[int]) -> bool:
-    """Whether the reply is one of `good`, or else a refusal. Raises _Ended when it is neither."""
-    if reply.code in good:
-        return True
-    if reply.code < 400:
-        raise _Ended(f"unexpected reply: {reply}", doubtful=True)
-    return False
-
-
-def _reset(reply: Reply) -> None:
-    """Raise _Ended unless the reply is one that RSET may get: 250, or a goodbye (RFC 5321, 4.1.1.5)."""
-    if reply.code not in (250, CLOSING):
-        raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=True)
-
-
-def _rcpt(address: str) -> bytes:
+def rcpt_command(address: str) -> bytes:
+    """RCPT for one recipient."""
     return b"RCPT TO:<%s>\r\n" % address.encode()
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.announcement import Announcement
-from otpmail.smtp.transaction import BACKLOG, Mode, Session, Transaction, stuff
+from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import BACKLOG, Session
+from otpmail.smtp.transaction import Transaction, stuff
 
 ALL = {"PIPELINING": "", "CHUNKING": "", "SMTPUTF8": "", "8BITMIME": ""}
 BODY = b"Subject: s\r\n\r\n.dot\r\n"

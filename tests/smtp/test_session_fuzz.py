@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.replies import MAX_REPLY
-from otpmail.smtp.transaction import Mode, Session, Transaction
+from otpmail.smtp.session import Session
+from otpmail.smtp.transaction import Transaction
 
 _EXAMPLES = os.environ.get("OTPMAIL_FUZZ") or ("1500" if "CI" in os.environ else "200")
 MANY = settings(deadline=None, max_examples=int(_EXAMPLES))
