@@ -200,6 +200,13 @@ async def test_request_id(service: Service, relay: Relay) -> None:
     assert bad_field(await _error(service, request_id="order-7", text="another")) == "request_id"
 
 
+async def test_a_burst_of_calls(service: Service, relay: Relay) -> None:
+    """Two thousand calls at once on one channel are all answered: past some number gRPC would drop some by chance."""
+    mails = await asyncio.gather(*(_send(service) for _ in range(2000)))
+    assert {mail.state for mail in mails} == {RELAYED}
+    assert len(relay.mails) == 2000
+
+
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(QUEUE_SIZE=7, WORKERS=2)
 async def test_a_full_queue(service: Service, relay: Relay) -> None:

@@ -25,6 +25,7 @@ _OWN_SERVICES = tuple(
     for service in contract.DESCRIPTOR.services_by_name.values()
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_PENDING_CALLS = 100_000
 _ENVELOPE_OCTETS = 1 << 20  # of a request beside the mail itself: addresses, headers, field tags
 
 
@@ -42,6 +43,9 @@ class Server:
                 # With the memory store a second server on the port would split callers from their codes unseen.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
+                # Past these gRPC drops calls by chance and says nothing of it; QUEUE_SIZE refuses with a word.
+                ("grpc.server.max_pending_requests", _PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
                 # Meshes ping idle connections; be told of a peer that is gone, and let callers ping every 10 s.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
