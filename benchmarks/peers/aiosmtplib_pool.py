@@ -6,7 +6,6 @@ the standard library's EmailMessage, the same loop, and no work beside that: no 
 
 import argparse
 import asyncio
-import json
 import ssl
 from email import policy
 from email.message import EmailMessage
@@ -14,9 +13,9 @@ from email.utils import formatdate, make_msgid
 from typing import Any
 
 import aiosmtplib
-import grpc.aio
 import uvloop
 
+from benchmarks.peers.serving import serve
 from benchmarks.wire import PASSWORD, USER
 from otpmail.original import mail_pb2, mail_pb2_grpc
 
@@ -72,15 +71,9 @@ class Pool(mail_pb2_grpc.MailServiceServicer):
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
 
 
-async def serve(port: int, ca_file: str, connections: int) -> None:
-    """Serve on a port of the loopback, which is printed, until killed."""
-    clients = await asyncio.gather(*(connect(port, ca_file) for _ in range(connections)))
-    server = grpc.aio.server()
-    mail_pb2_grpc.add_MailServiceServicer_to_server(Pool(clients), server)
-    own = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(json.dumps({"address": f"127.0.0.1:{own}"}), flush=True)
-    await server.wait_for_termination()
+async def serve_pool(port: int, ca_file: str, connections: int) -> None:
+    """Open the connections, and serve."""
+    await serve(Pool(await asyncio.gather(*(connect(port, ca_file) for _ in range(connections)))))
 
 
 def main() -> None:
@@ -90,7 +83,7 @@ def main() -> None:
     parser.add_argument("--ca-file", required=True)
     parser.add_argument("--connections", type=int, default=5)
     given = parser.parse_args()
-    uvloop.run(serve(given.port, given.ca_file, given.connections))
+    uvloop.run(serve_pool(given.port, given.ca_file, given.connections))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ It shows what gRPC, the callers and the machine leave to a sender, so that none 
 
 import argparse
 import asyncio
-import json
 from typing import Any
 
-import grpc.aio
 import uvloop
 
+from benchmarks.peers.serving import serve
 from otpmail.original import mail_pb2, mail_pb2_grpc
 
 
@@ -30,21 +29,11 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
 
 
-async def serve(round_trip: float) -> None:
-    """Serve on a port of the loopback, which is printed, until killed."""
-    server = grpc.aio.server()
-    mail_pb2_grpc.add_MailServiceServicer_to_server(Echo(round_trip), server)
-    own = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(json.dumps({"address": f"127.0.0.1:{own}"}), flush=True)
-    await server.wait_for_termination()
-
-
 def main() -> None:
     """Serve as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
-    uvloop.run(serve(parser.parse_args().rtt / 1000))
+    uvloop.run(serve(Echo(parser.parse_args().rtt / 1000)))
 
 
 if __name__ == "__main__":

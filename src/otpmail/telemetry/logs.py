@@ -6,6 +6,7 @@ No line holds a code, a password, a token, or what a mail says. Events of single
 import json
 import logging
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,6 +26,7 @@ from otpmail.events import (
 from otpmail.model import Mail, MailState, RecipientResult
 
 log = logging.getLogger("otpmail")
+_CHUNKS_UNSAFE = "it does not read past a chunk that it refuses; mails go by DATA, not BDAT"
 
 
 def set_up(log_format: Literal["text", "json"], level: str) -> None:
@@ -130,54 +132,19 @@ def _travel(mode: str, window: int) -> str:
 def _say_of_relay(event: Event) -> None:
     match event:
         case RelayUp(relay, mode, window):
-            say(
-                logging.INFO,
-                "relay-up",
-                f"relay {relay}: connected; mail can be sent: {_travel(mode, window)}",
-                relay=relay,
-                mode=mode,
-                window=window,
-            )
-        case DialFailed(relay, error, retry_after):
-            say(
-                logging.INFO,
-                "dial-failed",
-                f"relay {relay}: {error}; next try in {retry_after:.1f} s",
-                relay=relay,
-                error=error,
-                retry_after=round(retry_after, 3),
-            )
+            line = logging.INFO, "relay-up", f"{relay}: connected; mail can be sent: {_travel(mode, window)}"
+        case RelayDown(relay, error, wait):
+            line = logging.ERROR, "relay-down", f"{relay}: {error}; no mail can be sent; next try in {wait:.1f} s"
+        case DialFailed(relay, error, wait):
+            line = logging.INFO, "dial-failed", f"{relay}: {error}; next try in {wait:.1f} s"
         case ChunksUnsafe(relay):
-            say(
-                logging.WARNING,
-                "chunks-unsafe",
-                f"relay {relay}: it does not read past a chunk that it refuses; mails go by DATA, not BDAT",
-                relay=relay,
-            )
-        case RelayDown(relay, error, retry_after):
-            say(
-                logging.ERROR,
-                "relay-down",
-                f"relay {relay}: {error}; no mail can be sent; next try in {retry_after:.1f} s",
-                relay=relay,
-                error=error,
-                retry_after=round(retry_after, 3),
-            )
+            line = logging.WARNING, "chunks-unsafe", f"{relay}: {_CHUNKS_UNSAFE}"
         case ConnectionOpened(relay, mode, window):
-            say(
-                logging.DEBUG,
-                "connection-opened",
-                f"relay {relay}: connection opened: {_travel(mode, window)}",
-                relay=relay,
-                mode=mode,
-                window=window,
-            )
+            line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_travel(mode, window)}"
         case ConnectionClosed(relay, cause, sent):
-            say(
-                logging.DEBUG,
-                "connection-closed",
-                f"relay {relay}: connection ended after {mails(sent)}: {cause}",
-                relay=relay,
-                cause=cause,
-                sent=sent,
-            )
+            line = logging.DEBUG, "connection-closed", f"{relay}: connection ended after {mails(sent)}: {cause}"
+        case _:
+            return
+    level, name, text = line
+    fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
+    say(level, name, f"relay {text}", **fields)

@@ -1,0 +1,19 @@
+"""How the peers serve: bare grpc.aio, nothing of ours."""
+
+from __future__ import annotations  # generated stubs name types that exist for the type checker alone
+
+import json
+
+import grpc.aio
+
+from otpmail.original import mail_pb2_grpc
+
+
+async def serve(mails: mail_pb2_grpc.MailServiceServicer) -> None:
+    """Serve on a port of the loopback, which is printed, until killed."""
+    server = grpc.aio.server()
+    mail_pb2_grpc.add_MailServiceServicer_to_server(mails, server)
+    own = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(json.dumps({"address": f"127.0.0.1:{own}"}), flush=True)
+    await server.wait_for_termination()
