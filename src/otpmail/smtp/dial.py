@@ -82,4 +82,7 @@ def words(error: Exception) -> str:
     """An error as a person reads it, in one line."""
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return f"{error.code} {error.message}".replace("\n", " ")
+    if isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(error.__cause__, OSError):
+        # The library's own words repeat the host and the port, which stand in front of these everywhere.
+        return f"can't connect: {error.__cause__.strerror or words(error.__cause__)}"
     return str(error).replace("\n", " ") or type(error).__name__
