@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.calls import parsed
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
@@ -70,3 +72,56 @@ async def test_connections_that_age(service: Service, relay: Relay) -> None:
     await _send(service, 0, MAILS)
     _each_once(relay, MAILS)
     assert relay.connections > 5
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(MAIL_MAX_RECIPIENTS=250)
+async def test_a_mail_for_more_than_a_hundred(service: Service, relay: Relay) -> None:
+    """It goes as transactions of a hundred at most, with one Message-ID, and everybody has it once and is told."""
+    people = [f"p{n}@example.org" for n in range(230)]
+    relay.faults = replace(relay.faults, refuse_recipients={people[3]: "550 5.1.1 no", people[150]: "550 5.1.1 no"})
+    mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(bcc=people, text="for many"))).mail
+    assert mail.state == mail_pb2.Mail.PARTIAL
+    assert mail.attempts == 1
+    assert [result.code for result in mail.recipients].count(250) == 228
+    assert [mail.recipients[n].code for n in (3, 150)] == [550, 550]
+    assert [len(caught.recipients) for caught in relay.mails] == [99, 99, 30]
+    assert sorted(r for caught in relay.mails for r in caught.recipients) == sorted(
+        set(people) - {people[3], people[150]}
+    )
+    assert {parsed(caught.content)["Message-ID"] for caught in relay.mails} == {mail.message_id}
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(WORKERS=3)
+async def test_a_few_mails_spread(service: Service, relay: Relay) -> None:
+    """Three mails at once over three idle connections take one each: none waits behind another."""
+    await relay.wait_for_command("RSET", 3)
+    await relay.wait_for_idle(3)
+    relay.faults = replace(relay.faults, delay=0.3)
+    await asyncio.gather(
+        *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[f"p{n}@example.org"], text="t")) for n in range(3))
+    )
+    assert sorted(caught.connection for caught in relay.mails) == [1, 2, 3]
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(WORKERS=2)
+@pytest.mark.parametrize("size", [10, 5 << 20])
+async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: Relay, size: int) -> None:
+    """While the relay looks at one mail, or does not read a large one, urgent ones go over the other connection."""
+    await relay.wait_for_command("RSET", 2)
+    await relay.wait_for_idle(2)
+    relay.faults = replace(relay.faults, silent_at="MAIL" if size > 10 else "BDAT", times=1)
+    slow = mail_pb2.SendMailRequest(to=["slow@example.org"], text="x" * size, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+    await service.mail.SendMail(slow)
+    await relay.wait_for_command("MAIL")
+    urgent = [
+        mail_pb2.SendMailRequest(to=[f"p{n}@example.org"], text="t", priority=mail_pb2.PRIORITY_URGENT)
+        for n in range(10)
+    ]
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*map(service.mail.SendMail, urgent))
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    assert len({caught.connection for caught in relay.mails if caught.recipients != ("slow@example.org",)}) == 1
+    relay.cut_connections()
