@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from otpmail.mail.job import Job
-from otpmail.mail.queue import MailQueue
+from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority
 
 
@@ -198,3 +198,16 @@ async def test_idle_takers_go_first() -> None:
     assert queue.take_nowait(1) is None
     assert [(await taker).mail.id for taker in idle] == ["a", "b"]
     assert (await busy).mail.id == "c"
+
+
+async def test_whoever_stands_goes_last() -> None:
+    """One whose mails make no progress takes a job only when nobody else waits for it."""
+    queue = MailQueue()
+    standing = asyncio.create_task(queue.take(lambda: STALLED + 1))
+    busy = asyncio.create_task(queue.take(lambda: 9))
+    await asyncio.sleep(0)
+    queue.put_nowait(_job("a"))
+    assert queue.take_nowait(STALLED + 1) is None
+    assert (await busy).mail.id == "a"
+    queue.put_nowait(_job("b"))
+    assert (await standing).mail.id == "b"

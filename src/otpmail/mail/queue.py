@@ -3,9 +3,13 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 
 from otpmail.mail.job import Job
 from otpmail.model import Priority
+
+STALLED = 1 << 20
+"""Added to the load of a taker whose mails make no progress."""
 
 
 class MailQueue(asyncio.Queue[Job]):
@@ -40,8 +44,8 @@ class MailQueue(asyncio.Queue[Job]):
         self._wake()
 
     def take_nowait(self, load: int) -> Job | None:
-        """The next job for a taker with this load, if there is one and nobody without any waits for it."""
-        if self.empty() or (load and self._idler_waits()):
+        """The next job for a taker with this load, if there is one and nobody waits for it who goes before."""
+        if self.empty() or self._others_go_before(load):
             return None
         job = self.get_nowait()
         if self._takers and not self.empty():
@@ -49,15 +53,16 @@ class MailQueue(asyncio.Queue[Job]):
         return job
 
     async def take(self, load: Callable[[], int]) -> Job:
-        """The next job, for the taker whose `load` is least: 0 for one that has nothing to do.
+        """The next job, for the taker with the least `load`: 0 if it has nothing to do, STALLED if its mails stand.
 
-        So a few mails spread over all connections, and many still leave together.
+        An idle one goes before all, and any before one that has stalled: so a few mails spread over all connections,
+        many still leave together, and nothing goes behind a mail that takes its time while another way is open.
         """
         while (job := self.take_nowait(load())) is None:
             turn = asyncio.get_running_loop().create_future()
             self._takers[turn] = load
             if not self.empty():
-                self._wake(only_idle=True)
+                self._wake(below=_goes_before(load()))
             try:
                 await turn
             except asyncio.CancelledError:
@@ -68,21 +73,19 @@ class MailQueue(asyncio.Queue[Job]):
                 del self._takers[turn]
         return job
 
-    def _idler_waits(self) -> bool:
-        return any(not load() for load in self._takers.values())
+    def _others_go_before(self, load: int) -> bool:
+        below = _goes_before(load)
+        return below > 0 and any(other() < below for other in self._takers.values())
 
-    def _wake(self, *, only_idle: bool = False) -> None:
+    def _wake(self, *, below: float = inf) -> None:
+        """Give the turn to the taker with the least load, if that is below a bound."""
         least: asyncio.Future[None] | None = None
-        load_of_least = 0
         for turn, load in self._takers.items():
-            if turn.done():
-                continue
-            if not (in_hand := load()):
-                turn.set_result(None)
-                return
-            if least is None or in_hand < load_of_least:
-                least, load_of_least = turn, in_hand
-        if least is not None and not only_idle:
+            if not turn.done() and (in_hand := load()) < below:
+                least, below = turn, in_hand
+                if not in_hand:
+                    break
+        if least is not None:
             least.set_result(None)
 
     def put_back(self, *jobs: Job) -> None:
@@ -94,3 +97,8 @@ class MailQueue(asyncio.Queue[Job]):
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect on one that is not in."""
         self._lanes[job.priority].pop(job, None)
+
+
+def _goes_before(load: int) -> int:
+    """Below which load others go before one with this load."""
+    return STALLED if load >= STALLED else min(load, 1)

@@ -11,7 +11,7 @@ from typing import Protocol
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ConnectionClosed, Observer
 from otpmail.mail.job import Job
-from otpmail.mail.queue import MailQueue
+from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.route import Route
 from otpmail.smtp.transaction import Results
@@ -124,12 +124,12 @@ class Worker:
 
     async def _next(self, connection: Connection) -> Job | None:
         """The next job, or None when something about the connection has changed first."""
-        job = self._queue.take_nowait(connection.load)
+        job = self._queue.take_nowait(_load(connection))
         if job is not None:
             return job
         try:
             async with asyncio.timeout_at(self._review_at(connection)) as self._waiting:
-                return await self._queue.take(lambda: connection.load)
+                return await self._queue.take(partial(_load, connection))
         except TimeoutError:
             return None
         finally:
@@ -188,3 +188,7 @@ class Worker:
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
+
+
+def _load(connection: Connection) -> int:
+    return connection.load + STALLED if connection.stalled else connection.load

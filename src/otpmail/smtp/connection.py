@@ -112,10 +112,13 @@ class Connection:
 
     @property
     def load(self) -> int:
-        """How little it wants another mail: 0 when idle, then least where one would leave together with others."""
-        if not self.in_flight:
-            return 0
-        return 1 if self._pipeline.gathering else 1 + self.in_flight
+        """How many mails are in flight, as far as it matters to the next one: 1 where that would leave with others."""
+        return 1 if self._pipeline.gathering else self.in_flight
+
+    @property
+    def stalled(self) -> bool:
+        """Whether its mails make no progress, so that another connection is the better one."""
+        return self._pipeline.stalled
 
     @property
     def sent(self) -> int:

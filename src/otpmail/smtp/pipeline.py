@@ -19,6 +19,10 @@ from otpmail.smtp.transaction import Results, Transaction
 # side. It waits a fifth of a round trip, so that it does not show, and never long.
 _GATHER_SHARE = 0.2
 _GATHER_MOST_SECONDS = 0.005
+
+# How long nothing may be heard before a connection counts as stalled: some round trips, or this where none is known.
+_STALL_ROUND_TRIPS = 3
+_STALL_SECONDS = 0.1
 SLICE = 64 << 10
 """Octets handed to the transport at once."""
 
@@ -52,6 +56,7 @@ class Pipeline(asyncio.Protocol):
         self._paused = False
         self._flushing: asyncio.Handle | None = None
         self._gather_seconds = 0.0
+        self._stall_seconds = _STALL_SECONDS
         self.gathering = False  # whether mails wait to leave together with those that come next
         self._clock: asyncio.TimerHandle | None = None
         self.last_progress = self._loop.time()
@@ -77,6 +82,11 @@ class Pipeline(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._transport.set_protocol(self)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the relay has neither answered nor read on for so long that another connection is the better one."""
+        return self._session.owed and self._loop.time() - self.last_progress > self._stall_seconds
+
     # Mails.
 
     async def probe(self) -> None:
@@ -93,7 +103,9 @@ class Pipeline(asyncio.Protocol):
             kind = ConnectFailed if self._session.farewell else ProbeFailed
             raise kind(f"asked how it reads a refused chunk: {error}") from error
 
-        self._gather_seconds = min(_GATHER_SHARE * (self._loop.time() - asked), _GATHER_MOST_SECONDS)
+        round_trip = self._loop.time() - asked
+        self._gather_seconds = min(_GATHER_SHARE * round_trip, _GATHER_MOST_SECONDS)
+        self._stall_seconds = max(_STALL_ROUND_TRIPS * round_trip, _STALL_SECONDS)
 
     def send(self, envelope: Envelope) -> asyncio.Future[Results]:
         """Start sending a mail, which there must be room for.
