@@ -37,12 +37,23 @@ async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> aiosmtplib.SMTP:
             await _start_tls(client, tls, settings.host)
         if settings.user:
             await _sign_in(client, settings)
+        _heed_cancellation()
     except BaseException as error:
         client.close()
         if isinstance(error, ConnectFailed) or not isinstance(error, _FAILURES):
             raise
         raise ConnectFailed(words(error)) from error
     return client
+
+
+def _heed_cancellation() -> None:
+    """Raise the CancelledError that asyncio.wait_for, by which aiosmtplib waits, may have swallowed.
+
+    Python 3.11 does so where a reply comes in the turn of the loop in which the task is cancelled.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) -> None:
