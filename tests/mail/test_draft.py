@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from otpmail.address import Address
 from otpmail.errors import InvalidArgument
-from otpmail.mail.draft import OWN_HEADERS, Attachment, CheckedDraft, Draft, Limits, check
+from otpmail.mail.draft import (
+    _NOT_IN_A_BODY,
+    _NOT_IN_A_VALUE,
+    OWN_HEADERS,
+    Attachment,
+    CheckedDraft,
+    Draft,
+    Limits,
+    check,
+)
 
 LIMITS = Limits(size=2000, recipients=5)
 SENDER = Address("service@example.org")
@@ -196,3 +205,24 @@ def test_what_a_mail_says_is_in_no_repr() -> None:
     draft = replace(GOOD, subject="Your code: 271828", text="271828", html="<p>271828</p>")
     assert "271828" not in repr(draft)
     assert "271828" not in repr(_check(draft))
+
+
+_ODD = st.text(
+    st.sampled_from("ab \t\r\n\0\x07\x0b\x0c\x1b\x7f\x80\x85\x9f\xa0\xadÄ\u2028\u2029\ud800\u200b\ue000\U0001f600")
+)
+
+
+@given(text=st.text() | _ODD)
+@settings(max_examples=1000)
+def test_the_short_ways_refuse_what_the_patterns_do(text: str) -> None:
+    """Most texts are told to be good without the patterns; they agree, whatever the text."""
+    for field, draft, forbidden in (
+        ("text", replace(GOOD, text=text), _NOT_IN_A_BODY),
+        ("subject", replace(GOOD, subject=text), _NOT_IN_A_VALUE),
+    ):
+        if forbidden.search(text):
+            with pytest.raises(InvalidArgument) as refused:
+                _check(draft)
+            assert refused.value.field == field
+        else:
+            _check(draft)

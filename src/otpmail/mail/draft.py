@@ -19,6 +19,7 @@ _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,6
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=^_`{|}~.@-]{1,128}")
 _NOT_IN_A_VALUE = control_characters(but="\t")
 _NOT_IN_A_BODY = control_characters(but="\t\r\n\f\x85\u2028\u2029")
+_PLAIN = bytes(range(32, 127)) + b"\t\r\n"  # what most bodies are made of, told without the pattern
 
 # Written by the service, or by the relays on the way, or able to say who else a mail goes to. "Auto-Submitted" is not
 # among them: a caller may say that its mail is automatic.
@@ -84,18 +85,20 @@ class CheckedDraft:
     @property
     def recipients(self) -> tuple[str, ...]:
         """Everybody the mail goes to, each once, in wire form."""
-        return tuple(dict.fromkeys(address.spec for address in (*self.to, *self.cc, *self.bcc)))
+        return tuple(dict.fromkeys([address.spec for address in (*self.to, *self.cc, *self.bcc)]))
 
     @property
     def needs_smtputf8(self) -> bool:
         """Whether an address has a local part that only SMTPUTF8 can carry."""
         shown = (self.sender, *self.to, *self.cc, *self.bcc, *((self.reply_to,) if self.reply_to else ()))
-        return any(address.needs_smtputf8 for address in shown)
+        return not "".join([address.spec for address in shown]).isascii()
 
 
 def check(draft: Draft, *, sender: Address, limits: Limits) -> CheckedDraft:
     """Check every field of `draft`. Raises InvalidArgument, which names the first field that is not good."""
-    to, cc, bcc = (_mailboxes(getattr(draft, name), name, limits) for name in ("to", "cc", "bcc"))
+    to = _mailboxes(draft.to, "to", limits)
+    cc = _mailboxes(draft.cc, "cc", limits)
+    bcc = _mailboxes(draft.bcc, "bcc", limits)
     if not (to or cc or bcc):
         raise InvalidArgument("to", "recipient email is required")
     if len(to) + len(cc) + len(bcc) > limits.recipients:
@@ -112,15 +115,18 @@ def check(draft: Draft, *, sender: Address, limits: Limits) -> CheckedDraft:
 
 
 def _mailboxes(texts: tuple[str, ...], name: str, limits: Limits) -> tuple[Address, ...]:
+    if not texts:
+        return ()
     if len(texts) > limits.recipients:  # before each of them is read
         raise InvalidArgument(name, f"holds more than {limits.recipients} recipients")
-    return tuple(parse_mailbox(text, f"{name}[{place}]") for place, text in enumerate(texts))
+    return tuple([parse_mailbox(text, f"{name}[{place}]") for place, text in enumerate(texts)])
 
 
 def _check_body(body: str, name: str, limits: Limits) -> None:
     if len(body) > limits.size:
         raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
-    refuse_control_characters(body, name, _NOT_IN_A_BODY)
+    if not body.isascii() or body.encode().translate(None, _PLAIN):
+        refuse_control_characters(body, name, _NOT_IN_A_BODY)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
