@@ -136,7 +136,8 @@ class Desk:
 
     def settled(self, job: Job) -> Mail:
         """The mail, once it has settled; in one way, everywhere."""
-        mail = job.settled.result()
+        mail = job.mail
+        assert job.end(asyncio.get_running_loop()).result() is mail
         assert mail.state.final
         assert mail.settle_time == NOW
         assert self.store.settled.count(mail) == 1
@@ -236,7 +237,7 @@ async def test_a_mail_that_waits_expires_at_its_deadline() -> None:
     desk = Desk()
     job = desk.submit(ttl=10)
     desk.clock.advance(9.9)
-    assert not job.settled.done()
+    assert not job.settled
     desk.clock.advance(0.1)
     assert desk.settled(job).state is MailState.EXPIRED
     assert desk.queue.empty()
@@ -269,7 +270,7 @@ async def test_a_mail_that_is_with_the_relay_at_its_deadline_is_left_to_the_rela
     job = desk.submit(ttl=10)
     desk.take(job)
     desk.clock.advance(20)
-    assert not job.settled.done()
+    assert not job.settled
     desk.answer(job)
     assert desk.settled(job).state is MailState.RELAYED
 
@@ -390,7 +391,7 @@ async def test_uncertain_settles_where_a_second_copy_is_not_wanted(error: Connec
     job = desk.submit()
     desk.take(job)
     desk.delivery.lost(job, error)
-    assert job.settled.done() is final
+    assert job.settled is final
     if final:
         assert desk.settled(job).state is MailState.UNCERTAIN
 
@@ -425,8 +426,8 @@ async def test_giving_up(taken: bool, promised: bool, callers: int) -> None:  # 
     if taken:
         desk.take(job)
     desk.delivery.give_up(job)
-    assert job.settled.done() is (not taken and not promised and not callers)
-    if job.settled.done():
+    assert job.settled is (not taken and not promised and not callers)
+    if job.settled:
         assert desk.settled(job).state is MailState.CANCELLED
         assert desk.queue.empty()
 
@@ -442,7 +443,7 @@ async def test_cancelling() -> None:
     desk.take(other)
     with pytest.raises(FailedPrecondition):
         desk.delivery.cancel(other)
-    assert not other.settled.done()
+    assert not other.settled
 
 
 async def test_a_cancelled_mail_is_not_brought_back_by_its_retry() -> None:
@@ -479,10 +480,11 @@ async def test_abandoning_tells_whoever_waits() -> None:
     waiting, sending = desk.submit(), desk.submit()
     assert desk.queue.get_nowait() is waiting
     desk.take(sending)
+    ends = {job: job.end(asyncio.get_running_loop()) for job in (waiting, sending)}
     assert desk.delivery.abandon() == 2
-    for job in (waiting, sending):
+    for job, end in ends.items():
         with pytest.raises(Unavailable):
-            job.settled.result()
+            end.result()
         assert job.mail.state is (MailState.UNCERTAIN if job is sending else MailState.FAILED)
         assert "stopped" in job.mail.recipients[0].reply
     assert desk.delivery.abandon() == 0

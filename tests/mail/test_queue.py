@@ -1,9 +1,11 @@
 """The queue: urgent ahead of normal ahead of bulk, first in first out, and what comes back goes first."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from otpmail.errors import Unavailable
 from otpmail.mail.job import Job
 from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority
@@ -145,10 +147,31 @@ async def test_reprs_are_counts_and_states() -> None:
 
 async def test_a_finished_job_has_its_mail() -> None:
     """What a repeated request finds once the mail has settled: the end, at once."""
-    mail = _job("a").mail
+    mail = replace(_job("a").mail, state=MailState.RELAYED)
     job = Job.finished(mail)
-    assert job.settled.done()
-    assert await job.settled is mail
+    assert job.settled
+    assert await job.end(asyncio.get_running_loop()) is mail
+
+
+async def test_each_who_waits_has_an_end_of_his_own() -> None:
+    """One who stops waiting takes nothing from the others, and an end is told once."""
+    job, loop = _job("a"), asyncio.get_running_loop()
+    stays, leaves = job.end(loop), job.end(loop)
+    leaves.cancel()
+    mail = job.report(MailState.RELAYED, settle_time=2.0)
+    job.tell(mail)
+    job.tell(Unavailable("too late"))
+    assert await stays is mail
+    assert leaves.cancelled()
+
+
+async def test_whoever_waits_hears_that_the_service_stops() -> None:
+    """As Unavailable; one who does not look has left no error behind."""
+    job, loop = _job("a"), asyncio.get_running_loop()
+    looks, _looks_away = job.end(loop), job.end(loop)
+    job.tell(Unavailable("stopping"))
+    with pytest.raises(Unavailable):
+        await looks
 
 
 async def test_a_job_is_given_up_when_nobody_waits_and_nobody_was_promised() -> None:
@@ -168,46 +191,113 @@ async def test_watchers_see_each_change() -> None:
     job.watchers = [asyncio.Queue(), asyncio.Queue()]
     states = [MailState.SENDING, MailState.QUEUED, MailState.RELAYED]
     for state in states:
-        job.change(state=state)
+        job.change(state)
     for watcher in job.watchers:
         assert [watcher.get_nowait().state for _ in states] == states
     assert job.mail.state is MailState.RELAYED
 
 
-async def test_a_taker_that_is_cancelled_leaves_the_job_to_the_next() -> None:
+class Taking:
+    """A taker with a load that is set; what it takes goes into `taken`, a dash for a job that it did not get."""
+
+    def __init__(self, queue: MailQueue, load: int = 0) -> None:
+        self.queue = queue
+        self.load = load
+        self.woken = 0
+        self.taken = ""
+
+    def wake(self) -> None:
+        """Count it; taking is for `turn`, as a worker takes in a later step of its own."""
+        self.woken += 1
+
+    def wait(self) -> None:
+        """Wait for a turn, as whoever was refused does."""
+        assert self.queue.take_nowait(self) is None
+        self.queue.enlist(self)
+
+    def turn(self) -> None:
+        """Do what a worker does once it is woken."""
+        assert self.woken
+        self.queue.dismiss(self)
+        job = self.queue.take_nowait(self)
+        self.taken += job.mail.id if job is not None else "-"
+
+
+async def test_a_turn_that_is_passed_on() -> None:
     """Where the idle one goes away in the very turn in which a job comes, one that has mails in hand takes it."""
     queue = MailQueue()
-    idle = asyncio.create_task(queue.take(lambda: 0))
-    await asyncio.sleep(0)
-    busy = asyncio.create_task(queue.take(lambda: 3))
-    idle.cancel()  # its step comes behind that of the other, which still sees it wait
+    idle, busy = Taking(queue), Taking(queue, 3)
+    idle.wait()
     queue.put_nowait(_job("a"))
-    async with asyncio.timeout(5):
-        assert (await busy).mail.id == "a"
-    assert idle.cancelled()
+    assert idle.woken
+    assert queue.take_nowait(busy) is None
+    queue.enlist(busy)
+    assert not busy.woken, "one job wakes one"
+    queue.dismiss(idle)
+    queue.pass_on()
+    busy.turn()
+    assert busy.taken == "a"
+    queue.pass_on()  # with no job there is no turn to pass on
+    assert (idle.woken, busy.woken) == (1, 1)
 
 
 async def test_idle_takers_go_first() -> None:
-    """A few jobs spread: one that has mails in hand takes none while another has none."""
+    """A few jobs spread: one that has mails in hand takes none while another has none, woken already or not."""
     queue = MailQueue()
-    busy = asyncio.create_task(queue.take(lambda: 2))
-    idle = [asyncio.create_task(queue.take(lambda: 0)) for _ in range(2)]
-    await asyncio.sleep(0)
+    busy, idle = Taking(queue, 2), [Taking(queue) for _ in range(2)]
+    for taker in (busy, *idle):
+        taker.wait()
     for name in "abc":
         queue.put_nowait(_job(name))
-    assert queue.take_nowait(1) is None
-    assert [(await taker).mail.id for taker in idle] == ["a", "b"]
-    assert (await busy).mail.id == "c"
+    assert [taker.woken for taker in (busy, *idle)] == [1, 1, 1]
+    busy.turn()
+    assert busy.taken == "-"
+    busy.wait()
+    for taker in idle:
+        taker.turn()
+    assert [taker.taken for taker in idle] == ["a", "b"]
+    busy.turn()
+    assert busy.taken == "-c"
+
+
+async def test_whoever_is_refused_leaves_it_to_one_who_knows() -> None:
+    """A taker with mails in hand is refused for an idle one, which is woken if it was not: no job is left lying."""
+    queue = MailQueue()
+    first, second, busy = Taking(queue), Taking(queue), Taking(queue, 1)
+    first.wait()
+    second.wait()
+    queue.put_nowait(_job("a"))
+    assert (first.woken, second.woken) == (1, 0)
+    queue.dismiss(first)  # it has something else to do, and does not pass its turn on
+    assert queue.take_nowait(busy) is None
+    second.turn()
+    assert second.taken == "a"
 
 
 async def test_whoever_stands_goes_last() -> None:
     """One whose mails make no progress takes a job only when nobody else waits for it."""
     queue = MailQueue()
-    standing = asyncio.create_task(queue.take(lambda: STALLED + 1))
-    busy = asyncio.create_task(queue.take(lambda: 9))
-    await asyncio.sleep(0)
+    standing, busy = Taking(queue, STALLED + 1), Taking(queue, 9)
+    standing.wait()
+    busy.wait()
     queue.put_nowait(_job("a"))
-    assert queue.take_nowait(STALLED + 1) is None
-    assert (await busy).mail.id == "a"
+    assert (standing.woken, busy.woken) == (0, 1)
+    assert queue.take_nowait(standing) is None
+    busy.turn()
     queue.put_nowait(_job("b"))
-    assert (await standing).mail.id == "b"
+    standing.turn()
+    assert (busy.taken, standing.taken) == ("a", "b")
+
+
+async def test_one_that_takes_wakes_the_next() -> None:
+    """Where more jobs are there than the woken one takes, another is woken for the rest."""
+    queue = MailQueue()
+    waiting = [Taking(queue, load) for load in (1, 2)]
+    jobs = [_job(name) for name in "ab"]
+    for taker in waiting:
+        taker.wait()
+    queue.put_nowait(jobs[0])
+    queue._put(jobs[1])  # one that nobody was woken for
+    waiting[0].turn()
+    waiting[1].turn()
+    assert [taker.taken for taker in waiting] == ["a", "b"]

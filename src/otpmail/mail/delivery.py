@@ -59,7 +59,7 @@ class Delivery:
         """Take a job on: from now on it settles, whatever happens. Raises Unavailable once the rest was abandoned."""
         if self._closed:  # a large one may still have been in the writing
             raise Unavailable(_STOPPED)
-        self._jobs[job.mail.id] = job
+        self._jobs[job.id] = job
         self._empty.clear()
         job.expiry = self._loop.call_at(job.deadline, self._expire, job)
         self._queue.put_nowait(job)
@@ -67,22 +67,25 @@ class Delivery:
 
     def begin(self, job: Job) -> bool:
         """A worker has the job in hand: False when it is not to be sent any more."""
-        if job.mail.state is not MailState.QUEUED:
+        if job.state is not MailState.QUEUED:
             return False
         if job.deadline <= self._loop.time():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.change(state=MailState.SENDING)
+        job.change(MailState.SENDING)
         return True
 
     def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
         """The relay spoke about each recipient it was offered. Who it deferred is tried again, nobody else."""
-        if job.mail.state.final:  # abandoned meanwhile: what was told stays told
+        if job.settled:  # abandoned meanwhile: what was told stays told
             return
-        job.results.update((result.address, result) for result in results)
-        job.deferred += tuple(r.address for r in results if not r.accepted and not r.refused)
-        # A refusal now says nothing of the copy that may have been taken before: only a yes does.
-        job.uncertain.difference_update(result.address for result in results if result.accepted)
+        for result in results:
+            job.results[result.address] = result
+            if result.accepted:
+                # A refusal now says nothing of the copy that may have been taken before: only a yes does.
+                job.uncertain.discard(result.address)
+            elif not result.refused:
+                job.deferred += (result.address,)
         rest = job.pending[len(results) :]
         if rest:  # the next group of a mail for many
             job.pending = rest
@@ -98,7 +101,7 @@ class Delivery:
 
     def lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""
-        if job.mail.state.final:
+        if job.settled:
             return
         if not error.untouched:
             job.losses += 1
@@ -117,12 +120,12 @@ class Delivery:
 
     def give_up(self, job: Job) -> None:
         """Nobody waits for the job any more: if it has not left and nobody was promised it, it never does."""
-        if job.given_up and job.mail.state is MailState.QUEUED:
+        if job.given_up and job.state is MailState.QUEUED:
             self._settle(job, MailState.CANCELLED)
 
     def cancel(self, job: Job) -> None:
         """Take a waiting job back. Raises FailedPrecondition when the relay has it, or may have it."""
-        if job.mail.state is not MailState.QUEUED or job.uncertain:
+        if job.state is not MailState.QUEUED or job.uncertain:
             raise FailedPrecondition("the mail is being handed to the relay")
         self._settle(job, MailState.CANCELLED, taken_back=True)
 
@@ -140,16 +143,14 @@ class Delivery:
         for job in left:
             for address in job.pending:
                 job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
-            if not job.settled.done():
-                job.settled.set_exception(Unavailable(_STOPPED))
-                job.settled.exception()  # there may be nobody who asks
-            if job.mail.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
+            job.tell(Unavailable(_STOPPED))
+            if job.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
                 job.uncertain.update(job.offered)
             self._settle(job, MailState.FAILED)
         return len(left)
 
     def _go_again(self, job: Job) -> None:
-        job.change(state=MailState.QUEUED)
+        job.change(MailState.QUEUED)
         self._queue.put_back(job)
 
     def _retry_later(self, job: Job, reply: str) -> None:
@@ -157,9 +158,9 @@ class Delivery:
         if self._loop.time() + delay >= job.deadline:
             self._settle(job, MailState.FAILED)  # no further try fits into its time
             return
-        job.change(state=MailState.QUEUED, recipients=_recipients(job))
+        mail = job.report(MailState.QUEUED)
         job.retry = self._loop.call_later(delay, self._retry, job)
-        self._observer.notify(MailDeferred(job.mail, delay, reply))
+        self._observer.notify(MailDeferred(mail, delay, reply))
 
     def _retry(self, job: Job) -> None:
         job.retry = None
@@ -167,7 +168,7 @@ class Delivery:
 
     def _expire(self, job: Job) -> None:
         # One that is with the relay at this moment is left to what the relay says.
-        if job.mail.state is MailState.QUEUED:
+        if job.state is MailState.QUEUED:
             self._settle(job, MailState.EXPIRED)
 
     def _settle(self, job: Job, otherwise: MailState, *, taken_back: bool = False) -> None:
@@ -175,9 +176,9 @@ class Delivery:
 
         A job that the relay may have taken unheard is UNCERTAIN instead. `taken_back`: by its caller's own word.
         """
-        recipients = _recipients(job)
-        accepted = sum(result.accepted for result in recipients)
-        if accepted == len(recipients):
+        results = job.results.values()
+        accepted = sum(result.accepted for result in results)
+        if accepted == len(job.envelope.recipients):
             state = MailState.RELAYED
         elif job.uncertain:
             state = MailState.UNCERTAIN
@@ -188,18 +189,13 @@ class Delivery:
                 timer.cancel()
         self._queue.discard(job)
         job.envelope = job.envelope.without_content()
-        job.change(state=state, recipients=recipients, settle_time=self._now())
-        self._jobs.pop(job.mail.id, None)
-        self._store.settle(job.mail)
-        if not (accepted or job.uncertain or taken_back or any(result.refused for result in recipients)):
+        mail = job.report(state, settle_time=self._now())
+        self._jobs.pop(job.id, None)
+        self._store.settle(mail)
+        if not (accepted or job.uncertain or taken_back or any(result.refused for result in results)):
             # Nothing was decided but that time ran out: the caller's next try, with the same id, is to count.
-            self._store.forget_request(job.mail)
-        if not job.settled.done():
-            job.settled.set_result(job.mail)
+            self._store.forget_request(mail)
+        job.tell(mail)
         if not self._jobs:
             self._empty.set()
-        self._observer.notify(MailSettled(job.mail))
-
-
-def _recipients(job: Job) -> tuple[RecipientResult, ...]:
-    return tuple(job.results.get(address) or RecipientResult(address) for address in job.envelope.recipients)
+        self._observer.notify(MailSettled(mail))

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Self
 
+from otpmail.errors import Unavailable
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
 
@@ -10,43 +11,42 @@ from otpmail.smtp.transaction import GROUP
 class Job:
     """One accepted mail on its way: what is to be sent, what the relay said so far, and who waits for the end.
 
-    `mail` is replaced as its state changes; `settled` gets the final one. `deadline` is on the loop's clock.
-    `promised` jobs are kept trying whether or not anybody waits. `losses` counts connections that ended under it;
-    `uncertain` are the recipients for whom the relay may have taken it then, unheard.
+    `deadline` is on the loop's clock. `promised` jobs are kept trying whether or not anybody waits. `losses` counts
+    connections that ended under it; `uncertain` are the recipients for whom the relay may have taken it then, unheard.
     """
 
     __slots__ = (
-        *("attempts", "callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
-        *("deferred", "promised", "results", "retry", "settled", "uncertain", "watchers"),
+        *("_ends", "_mail", "attempts", "callers", "deadline", "deferred", "envelope", "expiry", "id", "losses"),
+        *("pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
-        self.mail = mail
+        self._mail = mail
+        self.id = mail.id
+        self.state = mail.state
         self.envelope = envelope
         self.priority = priority
         self.deadline = deadline
         self.promised = promised
-        self.attempts = 0
+        self.attempts = mail.attempts
         self.callers = 0
         self.losses = 0
         self.uncertain: set[str] = set()
         self.pending = envelope.recipients
         self.deferred: tuple[str, ...] = ()
         self.results: dict[str, RecipientResult] = {}
-        self.settled: asyncio.Future[Mail] = asyncio.get_running_loop().create_future()
         self.expiry: asyncio.TimerHandle | None = None
         self.retry: asyncio.TimerHandle | None = None
         self.watchers: list[asyncio.Queue[Mail]] = []
+        self._ends: list[asyncio.Future[Mail]] = []
 
     def __repr__(self) -> str:
-        return f"<Job {self.mail.id} {self.mail.state.name} {self.priority.name} {len(self.pending)} pending>"
+        return f"<Job {self.id} {self.state.name} {self.priority.name} {len(self.pending)} pending>"
 
     @classmethod
     def finished(cls, mail: Mail) -> Self:
         """A job that has nothing left to do: what a repeated request finds."""
-        job = cls(mail, _NOTHING, Priority.NORMAL, 0.0, promised=False)
-        job.settled.set_result(mail)
-        return job
+        return cls(mail, _NOTHING, Priority.NORMAL, 0.0, promised=False)
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -58,27 +58,75 @@ class Job:
         """Nobody waits for it and nobody was promised it."""
         return not self.promised and self.callers == 0
 
-    def change(
-        self,
-        *,
-        state: MailState,
-        recipients: tuple[RecipientResult, ...] | None = None,
-        settle_time: float | None = None,
-    ) -> None:
-        """Give the mail this state, and show it to whoever watches. Without `recipients`, their results stay."""
-        last = self.mail
-        self.mail = Mail(  # not dataclasses.replace, which takes five times as long, twice for every mail
+    @property
+    def settled(self) -> bool:
+        """Whether it has reached its final state."""
+        return self.state.final
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Mail]:
+        """A future for the mail as it ends, one for each who asks: cancelling it takes nothing from the others.
+
+        It raises Unavailable where the service stops first.
+        """
+        end: asyncio.Future[Mail] = loop.create_future()
+        if self.settled:
+            end.set_result(self.mail)
+        else:
+            self._ends.append(end)
+        return end
+
+    def tell(self, outcome: Mail | Unavailable) -> None:
+        """Let whoever waits for the end have this; nobody is told twice."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            if end.done():  # cancelled
+                continue
+            if isinstance(outcome, Mail):
+                end.set_result(outcome)
+            else:
+                end.set_exception(outcome)
+                end.exception()  # not everybody who waits looks
+
+    @property
+    def mail(self) -> Mail:
+        """The mail as its caller sees it now. It is made when somebody looks: most states are over before that."""
+        last = self._mail
+        if last.state is not self.state or last.attempts != self.attempts:
+            self._mail = self._as_mail(self.state, last.recipients)
+        return self._mail
+
+    def change(self, state: MailState) -> None:
+        """Give the mail this state, and show it to whoever watches; the recipients' results stay as they are."""
+        self.state = state
+        self._show()
+
+    def report(self, state: MailState, *, settle_time: float | None = None) -> Mail:
+        """Give the mail this state with what is known of each recipient, and show it; returns it."""
+        self.state = state
+        known = tuple(self.results.get(address) or RecipientResult(address) for address in self.envelope.recipients)
+        self._mail = self._as_mail(state, known, settle_time)
+        self._show()
+        return self._mail
+
+    def _as_mail(
+        self, state: MailState, recipients: tuple[RecipientResult, ...], settle_time: float | None = None
+    ) -> Mail:
+        # Not dataclasses.replace, which takes five times as long.
+        last = self._mail
+        return Mail(
             last.id,
             last.caller,
             last.message_id,
             last.create_time,
             last.request_id,
             state,
-            last.recipients if recipients is None else recipients,
+            recipients,
             self.attempts,
             settle_time,
             last.issued,
         )
+
+    def _show(self) -> None:
         for watcher in self.watchers:
             watcher.put_nowait(self.mail)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 from math import inf
+from typing import Protocol
 
 from otpmail.mail.job import Job
 from otpmail.model import Priority
@@ -12,13 +12,24 @@ STALLED = 1 << 20
 """Added to the load of a taker whose mails make no progress."""
 
 
+class Taker(Protocol):
+    """Who takes jobs: a worker."""
+
+    @property
+    def load(self) -> int:
+        """How much it has in hand: 0 if it has nothing to do, from STALLED on if its mails stand."""
+
+    def wake(self) -> None:
+        """There is a job for it. It must call `take_nowait` then: nobody else is told of that job."""
+
+
 class MailQueue(asyncio.Queue[Job]):
     """An asyncio.Queue of jobs with three lanes. It is not bounded: how many mails may wait is decided at the door."""
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue's own hook, as PriorityQueue uses it
         # By job, since any of tens of thousands may settle while it waits; and a job stands in its lane once.
         self._lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
-        self._takers: dict[asyncio.Future[None], Callable[[], int]] = {}
+        self._takers: dict[Taker, bool] = {}  # those that wait, each with whether it has been woken
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
@@ -43,50 +54,52 @@ class MailQueue(asyncio.Queue[Job]):
         super().put_nowait(item)
         self._wake()
 
-    def take_nowait(self, load: int) -> Job | None:
-        """The next job for a taker with this load, if there is one and nobody waits for it who goes before."""
-        if self.empty() or self._others_go_before(load):
+    def take_nowait(self, taker: Taker) -> Job | None:
+        """The next job, if there is one and nobody waits for it who goes before.
+
+        An idle one goes before all, and any before one that has stalled: so a few mails spread over all connections,
+        many still leave together, and nothing goes behind a mail that takes its time while another way is open.
+        """
+        if self.empty():
+            return None
+        if self._takers and (load := taker.load) and self._left_to_others(load):
             return None
         job = self.get_nowait()
         if self._takers and not self.empty():
             self._wake()
         return job
 
-    async def take(self, load: Callable[[], int]) -> Job:
-        """The next job, for the taker with the least `load`: 0 if it has nothing to do, STALLED if its mails stand.
+    def enlist(self, taker: Taker) -> None:
+        """Wake this taker when it is its turn. It waits, so it has just been refused a job."""
+        self._takers[taker] = False
 
-        An idle one goes before all, and any before one that has stalled: so a few mails spread over all connections,
-        many still leave together, and nothing goes behind a mail that takes its time while another way is open.
-        """
-        while (job := self.take_nowait(load())) is None:
-            turn = asyncio.get_running_loop().create_future()
-            self._takers[turn] = load
-            if not self.empty():
-                self._wake(below=_goes_before(load()))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not self.empty():  # it may have been this one's turn, or others may have left it to this one
-                    self._wake()
-                raise
-            finally:
-                del self._takers[turn]
-        return job
+    def dismiss(self, taker: Taker) -> None:
+        """It waits no more. Whoever is dismissed and then takes nothing calls `pass_on`."""
+        self._takers.pop(taker, None)
 
-    def _others_go_before(self, load: int) -> bool:
-        below = _goes_before(load)
-        return below > 0 and any(other() < below for other in self._takers.values())
+    def pass_on(self) -> None:
+        """Give another the turn of one that can't use it."""
+        if not self.empty():
+            self._wake()
 
-    def _wake(self, *, below: float = inf) -> None:
-        """Give the turn to the taker with the least load, if that is below a bound."""
-        least: asyncio.Future[None] | None = None
-        for turn, load in self._takers.items():
-            if not turn.done() and (in_hand := load()) < below:
-                least, below = turn, in_hand
-                if not in_hand:
+    def _left_to_others(self, load: int) -> bool:
+        """Whether the next job is for another than a taker with this load; who that is has been woken then."""
+        below = STALLED if load >= STALLED else 1
+        return any(woken and taker.load < below for taker, woken in self._takers.items()) or self._wake(below=below)
+
+    def _wake(self, *, below: float = inf) -> bool:
+        """Give the turn to the taker with the least load, of those that wait for it and have a load below a bound."""
+        least: Taker | None = None
+        for taker, woken in self._takers.items():
+            if not woken and (load := taker.load) < below:
+                least, below = taker, load
+                if not load:
                     break
-        if least is not None:
-            least.set_result(None)
+        if least is None:
+            return False
+        self._takers[least] = True
+        least.wake()
+        return True
 
     def put_back(self, *jobs: Job) -> None:
         """Put jobs that were taken but not sent at the front of their lanes, in the order given, and wake workers."""
@@ -97,8 +110,3 @@ class MailQueue(asyncio.Queue[Job]):
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect on one that is not in."""
         self._lanes[job.priority].pop(job, None)
-
-
-def _goes_before(load: int) -> int:
-    """Below which load others go before one with this load."""
-    return STALLED if load >= STALLED else min(load, 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from time import time
@@ -71,6 +71,8 @@ class MailService:
         self._now = now
         self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
+        self._ids = _ids()
+        self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
         return f"<MailService {self._delivery!r}>"
@@ -97,17 +99,19 @@ class MailService:
         sender = self._permitted_sender(order.draft.from_)
         lifetime = self._lifetime(order)
         now = self._now()
-        mail_id = secrets.token_hex(16)
+        mail_id = next(self._ids)
         message_id = f"<{mail_id}@{sender.domain}>"
         write = partial(self._write, order.draft, sender, message_id, now)
-        # A large mail takes tenths of a second, for which nobody's code is to wait.
-        envelope = await asyncio.to_thread(write) if order.draft.size > _LARGE else write()
+        if order.draft.size > _LARGE:  # it takes tenths of a second, for which nobody's code is to wait
+            envelope = await asyncio.to_thread(write)
+            self.refuse_if_hopeless(order.wait_for)  # others may have come meanwhile
+        else:
+            envelope = write()
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
-        self.refuse_if_hopeless(order.wait_for)  # others may have come while this one was being written
         raced = await self._store.add(mail, order.fingerprint)
         if raced is not None:
             return self._delivery.find(raced.id) or Job.finished(raced)
-        deadline = asyncio.get_running_loop().time() + lifetime
+        deadline = self._loop.time() + lifetime
         job = Job(mail, envelope, order.priority, deadline, promised=order.wait_for is WaitFor.QUEUE)
         try:
             self._delivery.submit(job)
@@ -138,7 +142,7 @@ class MailService:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
         job.callers += 1
         try:
-            return await asyncio.shield(job.settled)
+            return await job.end(self._loop)
         finally:
             job.callers -= 1
             self._delivery.give_up(job)
@@ -205,3 +209,11 @@ class MailService:
         if sender.key == self._sender.key or sender.key in allowed or domain in allowed:
             return sender
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")
+
+
+def _ids() -> Iterator[str]:
+    """Ids of 128 random bits. The system is asked for many at a time: each asking costs as much as forty of them."""
+    while True:
+        digits = secrets.token_hex(16 * 64)
+        for start in range(0, len(digits), 32):
+            yield digits[start : start + 32]

@@ -4,8 +4,8 @@ It decides nothing about a mail's fate: what the relay said, or that the connect
 """
 
 import asyncio
-from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from otpmail.errors import ConnectFailed, ConnectionLost
@@ -43,8 +43,8 @@ class Worker:
         self._successor: asyncio.Task[Connection] | None = None
         self._returning = False  # whether the successor is to lead back to an earlier relay
         self._leaving: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
-        self._waiting: asyncio.Timeout | None = None
+        self._turn: asyncio.Future[None] | None = None  # what it waits for, while it waits
+        self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self._connection!r}, {len(self._leaving)} leaving>"
@@ -76,18 +76,68 @@ class Worker:
             return await self._route.connect()
         raise outcome
 
+    @property
+    def load(self) -> int:
+        """How much it has in hand, as the queue wants to know it (`queue.Taker`)."""
+        connection = self._connection
+        if connection is None:
+            return 0
+        load = connection.load
+        return load + STALLED if load and connection.stalled else load
+
+    def wake(self) -> None:
+        """Look again: there may be a mail, or room for one, or the connection is lost, or its successor is ready."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
     async def _feed(self, connection: Connection) -> None:
         """Hand mails to the connection until it is lost, may carry no more, or is due and its successor is ready."""
-        connection.watch(on_lost=self._look_up, on_room=self._woken.set)
+        connection.watch(on_lost=self.wake, on_room=self.wake)
         # One that may carry no more is not held until its successor is there: the relay may allow no more of them.
         while not (connection.lost_cause or connection.spent or self._succeeded()):
             if self._successor is None:
                 self._provide_for(connection)
             pause = connection.keeper.pause()
             if pause or not connection.room:
-                await self._change(self._loop.time() + pause if pause else self._review_at(connection))
-            elif (job := await self._next(connection)) is not None:
-                self._send(connection, job)
+                await self._wait(self._loop.time() + pause if pause else self._review_at(connection))
+            else:
+                job = self._queue.take_nowait(self) or await self._next(connection)
+                if job is not None and not self._send(connection, job):
+                    await asyncio.sleep(0)  # there may be thousands of which none can be sent
+
+    async def _next(self, connection: Connection) -> Job | None:
+        """Wait until it is this worker's turn, or something about the connection has changed; then the job, if any."""
+        self._queue.enlist(self)
+        try:
+            await self._wait(self._review_at(connection))
+        except BaseException:
+            self._queue.dismiss(self)
+            self._queue.pass_on()
+            raise
+        self._queue.dismiss(self)
+        return self._queue.take_nowait(self)
+
+    async def _wait(self, until: float) -> None:
+        """Wait to be woken, at most until then on the loop's clock; it may be sooner for no reason."""
+        # The last alarm serves on where it is early enough: the loop's timers cost more than waking up once in vain.
+        if self._alarm is None or self._alarm.when() > until:
+            self._cancel_alarm()
+            if until < inf:
+                self._alarm = self._loop.call_at(until, self._ring)
+        self._turn = self._loop.create_future()
+        try:
+            await self._turn
+        finally:
+            self._turn = None
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def _provide_for(self, connection: Connection) -> None:
         """Dial a successor if the connection is due, or if a relay that comes before its own may be well again."""
@@ -97,7 +147,7 @@ class Worker:
         elif self._route.return_at(connection) <= self._loop.time():
             self._successor = asyncio.create_task(self._route.connect_before(connection))
         if self._successor is not None:
-            self._successor.add_done_callback(lambda _: self._look_up())
+            self._successor.add_done_callback(lambda _: self.wake())
 
     def _succeeded(self) -> bool:
         """Whether the successor is ready. One that could not be had is forgotten: the connection serves on."""
@@ -108,46 +158,23 @@ class Worker:
             return False
         return True
 
-    def _review_at(self, connection: Connection) -> float | None:
+    def _review_at(self, connection: Connection) -> float:
         """When to look at the connection again though nothing happens, on the loop's clock."""
-        if self._successor is not None:
-            return None
-        when = min(connection.retire_at, self._route.return_at(connection))
-        return when if when < float("inf") else None
+        return inf if self._successor is not None else min(connection.review_at, self._route.return_at(connection))
 
-    async def _change(self, until: float | None) -> None:
-        """Wait until the connection has room, or something else about it has changed."""
-        self._woken.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                await self._woken.wait()
-
-    async def _next(self, connection: Connection) -> Job | None:
-        """The next job, or None when something about the connection has changed first."""
-        job = self._queue.take_nowait(_load(connection))
-        if job is not None:
-            return job
-        try:
-            async with asyncio.timeout_at(self._review_at(connection)) as self._waiting:
-                return await self._queue.take(partial(_load, connection))
-        except TimeoutError:
-            return None
-        finally:
-            self._waiting = None
-
-    def _look_up(self) -> None:
-        """The connection was lost or its successor is ready: whatever is awaited, look at it again."""
-        self._woken.set()
-        if self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(0)
-
-    def _send(self, connection: Connection, job: Job) -> None:
+    def _send(self, connection: Connection, job: Job) -> bool:
+        """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
         if not connection.room or connection.keeper.pause():  # it changed while the job was awaited
             self._queue.put_back(job)
-        elif self._desk.begin(job):
-            connection.keeper.takes_slot()
-            sending = connection.send(job.envelope.only(job.offered))
-            sending.add_done_callback(partial(self._done, connection, job))
+            return False
+        if not self._desk.begin(job):
+            return False
+        sending = connection.send(job.envelope.only(job.offered))
+        sending.add_done_callback(partial(self._done, connection, job))
+        if sending.done():  # the relay can't take such a mail, and was not asked
+            return False
+        connection.keeper.takes_slot()
+        return True
 
     def _done(self, connection: Connection, job: Job, sending: asyncio.Future[Results]) -> None:
         error = sending.exception()
@@ -176,6 +203,7 @@ class Worker:
 
     async def _stop(self) -> None:
         """Close what is open; a successor that is still being dialled is given up."""
+        self._cancel_alarm()
         if self._successor is not None:
             self._successor.cancel()
             outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
@@ -188,7 +216,3 @@ class Worker:
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-
-
-def _load(connection: Connection) -> int:
-    return connection.load + STALLED if connection.stalled else connection.load

@@ -172,7 +172,8 @@ class OtpService:
                     "variables", f"make the mail's {error.field} one that {error.description}"
                 ) from None
             raise
-        job.settled.add_done_callback(lambda _: self._mail_settled(key, challenge.id, next_send, job))
+        end = job.end(asyncio.get_running_loop())
+        end.add_done_callback(lambda _: self._mail_settled(key, challenge.id, next_send, job))
         return job
 
     def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
@@ -218,7 +219,7 @@ class OtpService:
 
         Neither holds where the relay may have taken the mail: the code may be in somebody's hands, and stays good.
         """
-        if job.mail.state not in _NOT_SENT:
+        if job.state not in _NOT_SENT:
             return
         refused = any(result.refused for result in job.mail.recipients)
         rule = self._policy.refuse if refused else self._policy.unsend

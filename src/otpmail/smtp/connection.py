@@ -151,11 +151,10 @@ class Connection:
         return self._session.begun >= self._settings.max_messages
 
     @property
-    def retire_at(self) -> float:
-        """When the connection is to be replaced for its age or idleness, on the loop's clock."""
-        if self.in_flight:
-            return self._retire_at
-        return min(self._retire_at, self._pipeline.last_progress + self._settings.idle_seconds)
+    def review_at(self) -> float:
+        """Until when, on the loop's clock, it can't be due for its age or for idleness."""
+        idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
+        return min(self._retire_at, idle_since + self._settings.idle_seconds)
 
     @property
     def due(self) -> bool:
@@ -164,7 +163,7 @@ class Connection:
         Nearly, so that the next one is open by the time that this one may carry no more.
         """
         most = self._settings.max_messages
-        return self._session.begun >= most - min(self.window, most // 2) or self._loop.time() >= self.retire_at
+        return self._session.begun >= most - min(self.window, most // 2) or self._loop.time() >= self.review_at
 
     def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
         """Be told when it can take no more mails, once, and whenever it can take another."""

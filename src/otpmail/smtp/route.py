@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import takewhile
+from math import inf
 
 from otpmail.errors import ConnectFailed
 from otpmail.smtp.connection import Connection
@@ -56,8 +57,10 @@ class Route:
 
         Infinity when none does.
         """
+        if connection.keeper is self._relays[0]:
+            return inf
         now = self._loop.time()
-        return min((now + relay.retry_after for relay in self._before(connection)), default=float("inf"))
+        return min((now + relay.retry_after for relay in self._before(connection)), default=inf)
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
         return tuple(takewhile(lambda relay: relay is not connection.keeper, self._relays))
