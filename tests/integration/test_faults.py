@@ -275,6 +275,14 @@ async def test_recycling_by_idleness(service: Service, relay: Relay) -> None:
     assert (await _send(service)).state == mail_pb2.Mail.RELAYED
 
 
+@pytest.mark.relay(delay=0.05)
+@pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.5)
+async def test_idleness_counts_from_the_last_answer(service: Service, relay: Relay) -> None:
+    """A connection that has carried mail, and waits for the next one since before its last answer, is replaced too."""
+    await _send(service)
+    await relay.wait_for_connections(relay.connections + 1)
+
+
 @pytest.mark.service(WORKERS=1, EMAIL_MAX_AGE=0.1, LOG_LEVEL="debug")
 async def test_recycling_by_age(service: Service, relay: Relay) -> None:
     """A connection of EMAIL_MAX_AGE is replaced while mails go on."""

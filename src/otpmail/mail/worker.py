@@ -70,7 +70,7 @@ class Worker:
             self._successor.cancel()
         outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
         self._successor = None
-        if isinstance(outcome, Connection):
+        if not isinstance(outcome, BaseException):
             return outcome
         if isinstance(outcome, ConnectFailed | asyncio.CancelledError):
             return await self._route.connect()
@@ -207,7 +207,7 @@ class Worker:
         if self._successor is not None:
             self._successor.cancel()
             outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
-            if isinstance(outcome, Connection):
+            if not isinstance(outcome, BaseException):
                 self._see_off(outcome)
         if self._connection is not None:
             self._see_off(self._connection)
