@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from random import random
 
+from otpmail.errors import SettingsError
 from otpmail.events import Observer, Observers
 from otpmail.mail.delivery import Delivery
 from otpmail.mail.queue import MailQueue
@@ -22,6 +23,7 @@ from otpmail.smtp.relay import Relay
 from otpmail.smtp.route import Route
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 from otpmail.telemetry.logs import LogObserver, mails, say
+from otpmail.telemetry.metrics import Metrics, MetricsServer
 
 _COLLECT_AFTER = (20_000, 20, 100)  # more objects than freed; then collections of the generation before
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
@@ -35,14 +37,22 @@ class App:
         self._settings = settings
         self._counts = LogObserver()
         self._health = Health()
-        observer = Observers(self._counts, self._health, *observers)
+        queue = MailQueue()
+        # Asked of parts that come later, when somebody reads them.
+        metrics = Metrics(
+            connections=lambda: [connection for worker in self._workers for connection in worker.connections],
+            waiting=queue.waiting,
+            unsettled=lambda: len(self._delivery),
+        )
+        self._metrics = MetricsServer(metrics)
+        watching = () if settings.server.http_port is None else (metrics,)
+        observer = Observers(self._counts, self._health, *watching, *observers)
         self._challenges = MemoryChallengeStore(loop.time)
         mail_store = MemoryMailStore(
             loop.time,
             remember_seconds=settings.mail.mail_remember_seconds,
             remember_count=settings.mail.mail_remember_count,
         )
-        queue = MailQueue()
         self._delivery = Delivery(
             queue, mail_store, observer, random=random, on_uncertain=settings.mail.email_on_uncertain
         )
@@ -68,6 +78,7 @@ class App:
         """
         await self._health.start()
         address = await self._server.start()
+        await self._start_metrics()
         _spare_the_collector()
         say(logging.INFO, "listening", f"listening on {address}", address=address)
         started(address)
@@ -98,6 +109,17 @@ class App:
             unsettled=left,
         )
 
+    async def _start_metrics(self) -> None:
+        server = self._settings.server
+        if server.http_port is None:
+            return
+        try:
+            url = self._metrics.start(server.http_host, server.http_port)
+        except SettingsError:
+            await self._server.stop(0)
+            raise
+        say(logging.INFO, "metrics", f"metrics at {url}", url=url)
+
     async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
         seconds = self._settings.server.drain_seconds
         waiting = len(self._delivery)
@@ -123,7 +145,8 @@ class App:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        # 6. The memory store ends with the process.
+        # 6. Metrics end; the memory store does with the process.
+        await self._metrics.stop()
         sent = self._counts.relayed
         say(
             logging.INFO,

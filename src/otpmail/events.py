@@ -57,11 +57,12 @@ class ConnectionOpened:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionClosed:
-    """A connection ended after `sent` mails; `cause` says why."""
+    """A connection ended after `sent` mails; `cause` says why. `recycled`: it was replaced, and not lost."""
 
     relay: str
     cause: str
     sent: int
+    recycled: bool
 
 
 @dataclass(frozen=True, slots=True)

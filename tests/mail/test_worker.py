@@ -294,7 +294,7 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
         following.answer()
         await _turns()
         assert following.carried[2:] == ["c"]
-        assert ConnectionClosed("relay:25", "lost", 0) in rig.events
+        assert ConnectionClosed("relay:25", "lost", 0, recycled=False) in rig.events
 
 
 async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:

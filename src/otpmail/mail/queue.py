@@ -45,9 +45,12 @@ class MailQueue(asyncio.Queue[Job]):
         """Whether no job is in any lane."""
         return not any(self._lanes)
 
+    def waiting(self) -> dict[str, int]:
+        """How many jobs wait, by priority."""
+        return {priority.name.lower(): len(lane) for priority, lane in zip(Priority, self._lanes, strict=True)}
+
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(lane)} {name.name.lower()}" for name, lane in zip(Priority, self._lanes, strict=True))
-        return f"<MailQueue {counts}>"
+        return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
 
     def put_nowait(self, item: Job) -> None:
         """Put a job into its lane, and wake the taker that has least in hand."""

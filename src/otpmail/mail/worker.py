@@ -42,12 +42,18 @@ class Worker:
         self._connection: Connection | None = None
         self._successor: asyncio.Task[Connection] | None = None
         self._returning = False  # whether the successor is to lead back to an earlier relay
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Connection] = {}
+        self._recycled = 0  # connections that it replaced before they were lost
         self._turn: asyncio.Future[None] | None = None  # what it waits for, while it waits
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Worker {self._connection!r}, {len(self._leaving)} leaving>"
+        return f"<Worker {self._connection!r}, {len(self._leaving)} leaving, {self._recycled} recycled>"
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The one that it feeds, and those that wait for their last answers."""
+        return (*((self._connection,) if self._connection is not None else ()), *self._leaving.values())
 
     async def run(self) -> None:
         """Work until cancelled, then take leave of the relay."""
@@ -189,17 +195,21 @@ class Worker:
             self._desk.lost(job, ConnectionLost(f"unforeseen: {error!r}", uncertain=True))
 
     def _see_off(self, connection: Connection) -> None:
+        self._recycled += not connection.lost_cause
         leaving = asyncio.create_task(self._leave(connection))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        self._leaving[leaving] = connection
+        leaving.add_done_callback(lambda task: self._leaving.pop(task, None))
 
     async def _leave(self, connection: Connection) -> None:
-        cause = connection.lost_cause or "worn, old or idle"
+        cause, recycled = connection.lost_cause or "worn, old or idle", not connection.lost_cause
         try:
             await connection.drained()
         finally:
             await connection.close()
-            self._observer.notify(ConnectionClosed(connection.keeper.name, cause, connection.sent))
+            task = asyncio.current_task()
+            assert task is not None
+            self._leaving.pop(task, None)  # before others are told what it sent: nobody is to count that twice
+            self._observer.notify(ConnectionClosed(connection.keeper.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
         """Close what is open; a successor that is still being dialled is given up."""

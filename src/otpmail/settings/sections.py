@@ -80,6 +80,8 @@ class ServerSettings(Section):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
     _any_case = field_validator("log_format", "log_level", mode="before")(_lower)
 
