@@ -27,7 +27,7 @@ async def _scrape(service: Service) -> dict[str, float]:
     return {name: float(value) for name, _, value in parted}
 
 
-def _mail(number: int, wait_for: mail_pb2.WaitFor = mail_pb2.WAIT_FOR_RELAY) -> mail_pb2.SendMailRequest:
+def _mail(number: int, wait_for: mail_pb2.WaitFor.ValueType = mail_pb2.WAIT_FOR_RELAY) -> mail_pb2.SendMailRequest:
     return mail_pb2.SendMailRequest(to=[f"p{number}@example.org"], text="Hello", wait_for=wait_for)
 
 
