@@ -88,20 +88,30 @@ class MailQueue(asyncio.Queue[Job]):
     def _left_to_others(self, load: int) -> bool:
         """Whether the next job is for another than a taker with this load; who that is has been woken then."""
         below = STALLED if load >= STALLED else 1
-        return any(woken and taker.load < below for taker, woken in self._takers.items()) or self._wake(below=below)
-
-    def _wake(self, *, below: float = inf) -> bool:
-        """Give the turn to the taker with the least load, of those that wait for it and have a load below a bound."""
         least: Taker | None = None
+        for taker, woken in self._takers.items():
+            if (other := taker.load) < below:
+                if woken:
+                    return True
+                least, below = taker, other
+        return self._give_turn(least)
+
+    def _wake(self) -> None:
+        """Give the turn to the taker with the least load, of those that wait for it."""
+        least: Taker | None = None
+        below: float = inf
         for taker, woken in self._takers.items():
             if not woken and (load := taker.load) < below:
                 least, below = taker, load
                 if not load:
                     break
-        if least is None:
+        self._give_turn(least)
+
+    def _give_turn(self, taker: Taker | None) -> bool:
+        if taker is None:
             return False
-        self._takers[least] = True
-        least.wake()
+        self._takers[taker] = True
+        taker.wake()
         return True
 
     def put_back(self, *jobs: Job) -> None:

@@ -57,6 +57,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._retire_at = self.opened + lifetime
+        self._due_from = settings.max_messages
         self.announcement = Announcement.read(client)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
@@ -85,6 +86,7 @@ class Connection:
             most = mode.slower(Mode.allowed_by(settings.mode))
             connection = cls(client, settings, mode=most, lifetime=lifetime)
             await connection._pipeline.probe()
+            connection._due_from = settings.max_messages - min(connection.window, settings.max_messages // 2)
         except BaseException:
             client.close()
             raise
@@ -162,8 +164,11 @@ class Connection:
 
         Nearly, so that the next one is open by the time that this one may carry no more.
         """
-        most = self._settings.max_messages
-        return self._session.begun >= most - min(self.window, most // 2) or self._loop.time() >= self.review_at
+        if self._session.begun >= self._due_from:
+            return True
+        now = self._loop.time()
+        idle = not self._session.in_flight and now >= self._pipeline.last_progress + self._settings.idle_seconds
+        return idle or now >= self._retire_at
 
     def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
         """Be told when it can take no more mails, once, and whenever it can take another."""
