@@ -9,7 +9,7 @@ import pytest
 from otpmail.errors import ConnectFailed
 from otpmail.events import ChunksUnsafe, Event, RelayDown, RelayUp
 from otpmail.settings import RelaySettings
-from otpmail.smtp import relay as module
+from otpmail.smtp import presence
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.relay import Relay
@@ -130,7 +130,7 @@ async def test_an_earlier_relay_that_is_away_cannot_be_returned_to() -> None:
 
 async def test_a_relay_that_comes_to_hang_up_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was up, and then signs everybody in and hangs up, is told to be down though a dial never fails."""
-    monkeypatch.setattr(module, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(presence, "NOTICE_SECONDS", 0.2)
     noted = Noted()
     async with Server(Faults()) as server:
         relay = _relay(server, noted)

@@ -2,7 +2,7 @@
 
 While a connection is open and dialling works, every worker dials for itself. Otherwise one worker at a time tries,
 later each time, and the others wait for what it finds: a relay in trouble is not stormed, and a refused sign-in is not
-repeated into a lock-out.
+repeated into a lock-out. When it counts as away is the presence's to say.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
-from otpmail.events import ChunksUnsafe, ConnectionOpened, DialFailed, Observer, RelayDown, RelayUp
+from otpmail.events import ChunksUnsafe, ConnectionOpened, Observer
 from otpmail.settings import RelaySettings
 from otpmail.smtp.breaker import Breaker
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.pace import Pace
+from otpmail.smtp.presence import Presence
 
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
 SIGN_IN_RETRY_SECONDS = 60.0
 SIGN_IN_RETRY_MAX_SECONDS = 900.0
 SHORT_LIFE_SECONDS = 10.0
-NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
 AGE_JITTER = 0.2
 
 
@@ -38,25 +38,23 @@ class Relay:
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(settings.rate)
-        self._open = 0
         self._breaker = Breaker(random)
+        self._presence = Presence(
+            self.name, observer, retry_after=lambda: self.retry_after, call_later=self._loop.call_later
+        )
         self._short_lives = 0  # connections in a row that ended early, without a word on any mail
         self._last_short_life = 0.0
         self._failed_probes = 0  # in a row: connections that ended over the question how it reads a refused chunk
         self._probing = asyncio.Lock()
         self._proved_well = asyncio.Event()
-        self._down: bool | None = None  # None until the first dial has had its answer
-        self._why = ""  # the last that is known of it being away
-        self._notice: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        state = "away" if self._down else "here"
-        return f"<Relay {self.name} {state}, {self._open} open, {self._breaker!r}>"
+        return f"<Relay {self.name} {self._presence!r} {self._breaker!r}>"
 
     @property
     def down(self) -> bool:
         """No connection is open, and not just for the moment that a new one takes."""
-        return self._down is True
+        return self._presence.away
 
     @property
     def retry_after(self) -> float:
@@ -103,8 +101,8 @@ class Relay:
         Those that end early, and without a word on any mail, count as failed dials from the second on: so a relay that
         signs everybody in and hangs up, or does so over every mail, is not dialled in a tight loop.
         """
-        self._open -= 1
-        if self._open == 0:
+        self._presence.open -= 1
+        if self._presence.open == 0:
             self._look_again()
         if connection.answered or connection.age >= SHORT_LIFE_SECONDS:
             self._short_lives = 0
@@ -113,18 +111,17 @@ class Relay:
             self._short_lives += 1
             if self._short_lives > 1:
                 self._failed(ConnectFailed(f"it ended a connection before any mail was taken: {connection.lost_cause}"))
-        if self._open == 0 and self._notice is None:
-            self._why = f"the last connection ended: {connection.lost_cause or 'it was worn, old or idle'}"
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away)
+        if self._presence.open == 0:
+            self._presence.emptied(connection.lost_cause)
 
     @property
     def _every_worker_may_dial(self) -> bool:
-        return self._open > 0 and self._breaker.closed
+        return self._presence.open > 0 and self._breaker.closed
 
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
-            if not patient and (self._open == 0 or self._breaker.over_sign_in):
+            if not patient and (self._presence.open == 0 or self._breaker.over_sign_in):
                 raise ConnectFailed(f"{self.name} is away")
             self._proved_well.clear()
             with suppress(TimeoutError):
@@ -148,16 +145,11 @@ class Relay:
             return None
         self._failed_probes = 0
         connection.keeper = self
-        self._open += 1
         if connection.runs_refused_chunks:
             self._distrust_chunks()
         self._breaker.signed_in()
         self._look_again()
-        self._cancel_notice()
-        if self._short_lives:  # it may hang up again: wait and see before anybody is told that it is back
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._here, connection)
-        else:
-            self._here(connection)
+        self._presence.opened(connection.mode, connection.window, doubtful=self._short_lives > 0)
         self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window))
         return connection
 
@@ -168,35 +160,12 @@ class Relay:
         else:
             first, most = self._settings.retry_seconds, self._settings.retry_max_seconds
         self._breaker.failed(self._loop.time(), first=first, most=max(first, most), over_sign_in=refused)
-        self._why = str(error)
-        if self._open == 0 and not self.down and self._notice is None:
-            self._away()
-        else:
-            self._observer.notify(DialFailed(self.name, str(error), self.retry_after))
+        self._presence.failed(str(error))
 
     def _distrust_chunks(self) -> None:
         if self._mode is Mode.BDAT:
             self._mode = Mode.DATA
             self._observer.notify(ChunksUnsafe(self.name))
-
-    def _here(self, connection: Connection) -> None:
-        self._cancel_notice()
-        if not self._open:  # it was to be waited whether it hangs up again, and it has
-            self._away()
-        elif self._down is not False:
-            self._down = False
-            self._observer.notify(RelayUp(self.name, connection.mode, connection.window))
-
-    def _away(self) -> None:
-        self._cancel_notice()
-        if self._down is not True:
-            self._down = True
-            self._observer.notify(RelayDown(self.name, self._why, self.retry_after))
-
-    def _cancel_notice(self) -> None:
-        if self._notice is not None:
-            self._notice.cancel()
-            self._notice = None
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:

@@ -1,0 +1,90 @@
+"""Whether a relay is here or away; whoever observes is told of each change once, and not of a moment's gap."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from otpmail.events import DialFailed, Observer, RelayDown, RelayUp
+
+NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
+
+
+class Timer(Protocol):
+    """What may still be called off."""
+
+    def cancel(self) -> None:
+        """Call it off."""
+
+
+class Presence:
+    """Follows one relay's connections. `open` is how many there are.
+
+    `retry_after` says in how many seconds the next dial may go; `call_later` is the loop's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        observer: Observer,
+        *,
+        retry_after: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+    ) -> None:
+        self.open = 0
+        self._name = name
+        self._observer = observer
+        self._retry_after = retry_after
+        self._call_later = call_later
+        self._here: bool | None = None  # None until the first dial has had its answer
+        self._why = ""  # the last that is known of it being away
+        self._notice: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Presence {'away' if self.away else 'here'}, {self.open} open>"
+
+    @property
+    def away(self) -> bool:
+        """No connection is open, and not just for the moment that a new one takes."""
+        return self._here is False
+
+    def opened(self, mode: str, window: int, *, doubtful: bool) -> None:
+        """A connection is open. A doubtful one has to last before anybody is told that the relay is back."""
+        self.open += 1
+        self._cancel_notice()
+        if doubtful:
+            self._notice = self._call_later(NOTICE_SECONDS, partial(self._lasted, mode, window))
+        else:
+            self._lasted(mode, window)
+
+    def failed(self, why: str) -> None:
+        """A dial has failed, or what counts as one."""
+        self._why = why
+        if self.open == 0 and not self.away and self._notice is None:
+            self._missed()
+        else:
+            self._observer.notify(DialFailed(self._name, why, self._retry_after()))
+
+    def emptied(self, lost_cause: str) -> None:
+        """The last connection is gone; `lost_cause` is empty where we left."""
+        if self._notice is None:
+            self._why = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
+            self._notice = self._call_later(NOTICE_SECONDS, self._missed)
+
+    def _lasted(self, mode: str, window: int) -> None:
+        self._cancel_notice()
+        if not self.open:  # it was to be waited whether it hangs up again, and it has
+            self._missed()
+        elif self._here is not True:
+            self._here = True
+            self._observer.notify(RelayUp(self._name, mode, window))
+
+    def _missed(self) -> None:
+        self._cancel_notice()
+        if self._here is not False:
+            self._here = False
+            self._observer.notify(RelayDown(self._name, self._why, self._retry_after()))
+
+    def _cancel_notice(self) -> None:
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None

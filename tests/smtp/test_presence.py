@@ -1,0 +1,114 @@
+"""Held here: when a relay counts as here and as away, and what is told of it. No loop, no clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from otpmail.events import DialFailed, Event, RelayDown, RelayUp
+from otpmail.smtp.presence import NOTICE_SECONDS, Presence
+
+
+@dataclass
+class Alarm:
+    """A timer that rings when the test says so."""
+
+    seconds: float
+    ring: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Call it off."""
+        self.cancelled = True
+
+
+@dataclass
+class Desk:
+    """What a presence talks to: it keeps the events, and the alarms."""
+
+    told: list[Event] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+
+    def notify(self, event: Event) -> None:
+        """Keep it."""
+        self.told.append(event)
+
+    def call_later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+        """Set an alarm."""
+        self.alarms.append(Alarm(seconds, ring))
+        return self.alarms[-1]
+
+    def ring(self) -> None:
+        """Let time pass until the one alarm that is set rings."""
+        (alarm,) = (alarm for alarm in self.alarms if not alarm.cancelled)
+        self.alarms.clear()
+        alarm.ring()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Return a desk."""
+    return Desk()
+
+
+@pytest.fixture
+def presence(desk: Desk) -> Presence:
+    """Return a presence that has told nothing yet."""
+    return Presence("r:25", desk, retry_after=lambda: 3.0, call_later=desk.call_later)
+
+
+UP = RelayUp("r:25", "bdat", 16)
+
+
+def _open(presence: Presence, *, doubtful: bool = False) -> None:
+    presence.opened("bdat", 16, doubtful=doubtful)
+
+
+def _empty(presence: Presence, lost_cause: str) -> None:
+    presence.open -= 1
+    presence.emptied(lost_cause)
+
+
+def test_up_and_down_are_told_once(presence: Presence, desk: Desk) -> None:
+    """Whatever else is opened, or fails, meanwhile; each failure after the first is told as such."""
+    presence.failed("refused")
+    presence.failed("refused")
+    assert presence.away
+    _open(presence)
+    _open(presence)
+    presence.failed("too many")
+    assert not presence.away
+    failed = DialFailed("r:25", "refused", 3.0), DialFailed("r:25", "too many", 3.0)
+    assert desk.told == [RelayDown("r:25", "refused", 3.0), failed[0], UP, failed[1]]
+
+
+def test_a_moment_without_a_connection_is_not_told(presence: Presence, desk: Desk) -> None:
+    """The last one is lost, a dial fails, the next one comes about within the second."""
+    _open(presence)
+    _empty(presence, "lost")
+    presence.failed("refused")
+    _open(presence)
+    assert all(alarm.cancelled for alarm in desk.alarms)
+    assert desk.told == [UP, DialFailed("r:25", "refused", 3.0)]
+
+
+def test_a_second_without_a_connection_is_told(presence: Presence, desk: Desk) -> None:
+    """With the reason why the last one ended."""
+    _open(presence)
+    _empty(presence, "421 bye")
+    assert desk.alarms[0].seconds == NOTICE_SECONDS
+    desk.ring()
+    assert presence.away
+    assert desk.told == [UP, RelayDown("r:25", "the last connection ended: 421 bye", 3.0)]
+
+
+def test_a_doubtful_connection_has_to_last(presence: Presence, desk: Desk) -> None:
+    """A relay that hung up before is back when a connection has lasted a second, and away when it has not."""
+    _open(presence, doubtful=True)
+    assert desk.told == []
+    desk.ring()
+    assert desk.told == [UP]
+    _open(presence, doubtful=True)
+    presence.open = 0
+    desk.ring()
+    assert presence.away
