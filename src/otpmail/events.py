@@ -41,7 +41,10 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChunksUnsafe:
-    """The relay runs a chunk that it refused as commands, or ends the connection over it. Told once."""
+    """Mails go by DATA: the relay runs a chunk that it refused as commands, or ends connections over it.
+
+    The former is told once, the latter each time that mails had gone by BDAT again.
+    """
 
     relay: str
 

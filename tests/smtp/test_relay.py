@@ -128,6 +128,23 @@ async def test_an_earlier_relay_that_is_away_cannot_be_returned_to() -> None:
         await stand_in.close()
 
 
+async def test_a_slot_that_is_freed_is_had_at_once() -> None:
+    """Whoever waits at a relay that has enough of us gets through when one of ours is closed, not when it is let go."""
+    noted = Noted()
+    async with Server(Faults(most_open=1)) as server:
+        relay = _relay(server, noted, retry_seconds=60)
+        only = await relay.connect()
+        waiting = asyncio.create_task(relay.connect())
+        await server.wait_for_connections(2)
+        await server.wait_for_open(1)
+        only.keeper.released(only)
+        await only.close()
+        async with asyncio.timeout(5):
+            connection = await waiting
+        assert server.connections == 3
+        await connection.close()
+
+
 async def test_a_relay_that_comes_to_hang_up_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was up, and then signs everybody in and hangs up, is told to be down though a dial never fails."""
     monkeypatch.setattr(presence, "NOTICE_SECONDS", 0.2)
@@ -168,3 +185,31 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
         assert connection.mode is Mode.DATA
         assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1
         await connection.close()
+
+
+async def test_doubts_of_chunks_lapse() -> None:
+    """It may have been the network, twice: after EMAIL_MAX_AGE the relay is asked again, and mails go by BDAT again."""
+    async with Server(Faults(cut_before_reply="BDAT", times=2)) as server:
+        relay = _relay(server, Noted(), max_age=0.2)
+        connection = await relay.connect()
+        assert connection.mode is Mode.DATA
+        await asyncio.sleep(0.21)
+        again = await relay.connect()
+        assert again.mode is Mode.BDAT
+        for opened in (connection, again):
+            await opened.close()
+
+
+async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
+    """That says something of the relay, and no time makes it good."""
+    noted = Noted()
+    async with Server(Faults(runs_refused_chunks=True)) as server:
+        relay = _relay(server, noted, max_age=0.01)
+        for _ in range(2):
+            connection = await relay.connect()
+            assert connection.mode is Mode.DATA
+            await connection.close()
+            connection.keeper.released(connection)
+        probes = sum(command.line.startswith("BDAT") for command in server.commands)
+        assert probes == 1
+        assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1

@@ -2,7 +2,7 @@
 
 While a connection is open and dialling works, every worker dials for itself. Otherwise one worker at a time tries,
 later each time, and the others wait for what it finds: a relay in trouble is not stormed, and a refused sign-in is not
-repeated into a lock-out. When it counts as away is the presence's to say.
+repeated into a lock-out. When it is in trouble is the breaker's to say, when it counts as away the presence's.
 """
 
 import asyncio
@@ -13,16 +13,12 @@ from contextlib import suppress
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
 from otpmail.events import ChunksUnsafe, ConnectionOpened, Observer
 from otpmail.settings import RelaySettings
-from otpmail.smtp.breaker import Breaker
+from otpmail.smtp.breaker import Breaker, Failure
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.pace import Pace
 from otpmail.smtp.presence import Presence
 
-# Gmail and its like lock an account that is signed in to again and again with the wrong password.
-SIGN_IN_RETRY_SECONDS = 60.0
-SIGN_IN_RETRY_MAX_SECONDS = 900.0
-SHORT_LIFE_SECONDS = 10.0
 AGE_JITTER = 0.2
 
 
@@ -38,15 +34,14 @@ class Relay:
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(settings.rate)
-        self._breaker = Breaker(random)
+        self._breaker = Breaker(
+            random, first=settings.retry_seconds, most=settings.retry_max_seconds, doubt=settings.max_age
+        )
         self._presence = Presence(
             self.name, observer, retry_after=lambda: self.retry_after, call_later=self._loop.call_later
         )
-        self._short_lives = 0  # connections in a row that ended early, without a word on any mail
-        self._last_short_life = 0.0
-        self._failed_probes = 0  # in a row: connections that ended over the question how it reads a refused chunk
-        self._probing = asyncio.Lock()
-        self._proved_well = asyncio.Event()
+        self._trying = asyncio.Lock()
+        self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Relay {self.name} {self._presence!r} {self._breaker!r}>"
@@ -67,14 +62,14 @@ class Relay:
         Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away or
         that refuses to sign us in.
         """
-        if not patient and self.down and self._probing.locked():
+        if not patient and self.down and self._trying.locked():
             raise ConnectFailed(f"{self.name} is away, and being tried")
         connection = None
         while connection is None:
             if self._every_worker_may_dial:
                 connection = await self._dial()
                 continue
-            async with self._probing:
+            async with self._trying:
                 await self._next_try(patient=patient)
                 if not self._every_worker_may_dial:  # nobody got through while this one waited
                     connection = await self._dial()
@@ -88,31 +83,25 @@ class Relay:
         """A mail is being sent to it now."""
         self._pace.take(self._loop.time())
 
-    def took_mail(self) -> None:
-        """A mail was taken on one of its connections: the relay is well."""
-        self._short_lives = 0
-        if not self._breaker.closed:
-            self._breaker.took_mail()
-            self._look_again()
+    def took_mail(self, connection: Connection) -> None:
+        """A mail was taken on one of its connections: the relay is well, if that was opened after the last failure."""
+        if self._breaker.took_mail(connection.begun):
+            self._changed.set()
 
     def released(self, connection: Connection) -> None:
-        """A connection that `connect` gave takes no more mails.
-
-        Those that end early, and without a word on any mail, count as failed dials from the second on: so a relay that
-        signs everybody in and hangs up, or does so over every mail, is not dialled in a tight loop.
-        """
+        """A connection that `connect` gave takes no more mails. The breaker judges how it ended."""
         self._presence.open -= 1
-        if self._presence.open == 0:
-            self._look_again()
-        if connection.answered or connection.age >= SHORT_LIFE_SECONDS:
-            self._short_lives = 0
-        elif connection.lost_cause and connection.opened >= self._last_short_life:  # else: one of several at once
-            self._last_short_life = self._loop.time()
-            self._short_lives += 1
-            if self._short_lives > 1:
-                self._failed(ConnectFailed(f"it ended a connection before any mail was taken: {connection.lost_cause}"))
+        if connection.answered or not connection.lost_cause:  # else a relay that hangs up would be dialled on and on
+            connection.on_closed = self._slot_freed
+        if self._breaker.ended(connection, self._loop.time()):
+            self._presence.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
         if self._presence.open == 0:
             self._presence.emptied(connection.lost_cause)
+        self._changed.set()
+
+    def _slot_freed(self) -> None:
+        self._breaker.slot_freed(self._loop.time())
+        self._changed.set()
 
     @property
     def _every_worker_may_dial(self) -> bool:
@@ -123,49 +112,49 @@ class Relay:
         while (seconds := self.retry_after) > 0:
             if not patient and (self._presence.open == 0 or self._breaker.over_sign_in):
                 raise ConnectFailed(f"{self.name} is away")
-            self._proved_well.clear()
+            self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._proved_well.wait()
-
-    def _look_again(self) -> None:
-        self._proved_well.set()
+                    await self._changed.wait()
 
     async def _dial(self) -> Connection | None:
+        begun = self._loop.time()
         jitter = 1 - AGE_JITTER * self._random()  # so that connections dialled together do not retire together
         lifetime = self._settings.max_age * jitter
+        mode = self._mode.slower(Mode.DATA) if self._breaker.doubts_chunks(begun) else self._mode
         try:
-            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=self._mode)
+            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=mode)
         except ConnectFailed as error:
-            if isinstance(error, ProbeFailed):
-                self._failed_probes += 1
-                if self._failed_probes > 1:  # once may be the network's doing
-                    self._distrust_chunks()
-            self._failed(error)
+            self._failed(error, begun)
             return None
-        self._failed_probes = 0
         connection.keeper = self
-        if connection.runs_refused_chunks:
-            self._distrust_chunks()
-        self._breaker.signed_in()
-        self._look_again()
-        self._presence.opened(connection.mode, connection.window, doubtful=self._short_lives > 0)
+        connection.begun = begun
+        if connection.runs_refused_chunks and self._mode is Mode.BDAT:
+            self._mode = Mode.DATA  # for good: it was seen
+            self._observer.notify(ChunksUnsafe(self.name))
+        self._presence.opened(connection.mode, connection.window, doubtful=self._breaker.hangs_up)
+        self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
+        self._changed.set()
         self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window))
         return connection
 
-    def _failed(self, error: ConnectFailed) -> None:
-        refused = isinstance(error, SignInRefused)
-        if refused:
-            first, most = SIGN_IN_RETRY_SECONDS, SIGN_IN_RETRY_MAX_SECONDS
-        else:
-            first, most = self._settings.retry_seconds, self._settings.retry_max_seconds
-        self._breaker.failed(self._loop.time(), first=first, most=max(first, most), over_sign_in=refused)
+    def _failed(self, error: ConnectFailed, begun: float) -> None:
+        now = self._loop.time()
+        doubted = self._breaker.doubts_chunks(now)
+        self._breaker.failed(_kind(error), begun=begun, now=now)
+        if self._breaker.doubts_chunks(now) and not doubted:
+            self._observer.notify(ChunksUnsafe(self.name))
         self._presence.failed(str(error))
 
-    def _distrust_chunks(self) -> None:
-        if self._mode is Mode.BDAT:
-            self._mode = Mode.DATA
-            self._observer.notify(ChunksUnsafe(self.name))
+
+def _kind(error: ConnectFailed) -> Failure:
+    match error:
+        case SignInRefused():
+            return Failure.SIGN_IN
+        case ProbeFailed():
+            return Failure.PROBE
+        case _:
+            return Failure.DIAL
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
