@@ -71,6 +71,22 @@ async def test_a_relay_that_closes_when_idle(service: Service, relay: Relay) -> 
 
 
 @pytest.mark.relay(auth=())
+@pytest.mark.service(WORKERS=2, LOG_LEVEL="debug")
+async def test_a_relay_that_closes_what_is_idle_soon(service: Service, relay: Relay) -> None:
+    """One that does so after a second and more is well: nobody is told that it is away, or dials it on and on."""
+    closed = 0
+    for _ in range(3):
+        await relay.wait_for_idle(2)
+        await asyncio.sleep(1.1)  # what a short life is
+        relay.drop_connections("421 4.4.2 idle too long")
+        closed += 2
+        await service.wait_for_log("connection-closed", count=closed)
+    await _send(service, 0, 1)
+    assert relay.connections <= closed + 2
+    assert not service.logged("relay-down")
+
+
+@pytest.mark.relay(auth=())
 @pytest.mark.service(EMAIL_MAX_AGE=0.3)
 async def test_connections_that_age(service: Service, relay: Relay) -> None:
     """Connections replaced for their age, full of mail, hand over without a gap."""

@@ -15,11 +15,12 @@ def breaker() -> Breaker:
 
 @dataclass
 class Ended:
-    """How a connection ended: by default by the relay, after five seconds without a word on a mail."""
+    """How a connection ended: by default idle, by the relay, after five seconds without a mail."""
 
     begun: float = 0.0
     age: float = 5.0
     answered: int = 0
+    unheard: bool = False
     lost_cause: str = "the relay closed the connection"
 
 
@@ -143,18 +144,22 @@ def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breake
     ("life", "failure"),
     [
         (Ended(age=0.5), True),
-        (Ended(age=5.0), True),
-        (Ended(age=15.0), False),
+        (Ended(age=5.0, unheard=True), True),
+        (Ended(age=2.0), False),
         (Ended(age=0.5, answered=1), False),
         (Ended(age=0.5, lost_cause=""), False),
+        (Ended(age=5.0, unheard=True, lost_cause=""), False),
     ],
-    ids=["right after opening", "early", "late", "after a mail", "by us"],
+    ids=["right after opening", "over a mail", "idle", "after a mail", "by us, young", "by us, over a mail"],
 )
 def test_which_end_is_a_failure(breaker: Breaker, life: Ended, failure: bool) -> None:  # noqa: FBT001
-    """One by the relay, early, without a word on any mail; from the second in a row on."""
+    """One right after opening, or with mails in flight and no word on any; from the second in a row on.
+
+    Whoever closes what is idle, even after two seconds, is well.
+    """
     ends = []
     for now in (100.0, 110.0, 120.0):
-        life.begun = now - 1
+        life.begun = now - 6
         ends.append(breaker.ended(life, now))
     assert ends == [False, failure, failure]
     assert breaker.closed is not failure
@@ -176,6 +181,33 @@ def test_a_mail_that_is_taken_ends_a_row_of_hang_ups(breaker: Breaker) -> None:
     breaker.took_mail(begun=101.0)
     assert not breaker.hangs_up
     assert not _hang_up(breaker, 102.0)
+
+
+def test_after_an_idle_connection_the_next_dial_rests(breaker: Breaker) -> None:
+    """A relay that closes what is idle is not dialled at once, nor ever later; several that end together rest once."""
+    breaker.ended(Ended(begun=10.0), 100.0)
+    breaker.ended(Ended(begun=10.0), 100.5)
+    assert breaker.closed
+    assert breaker.next_try == 101.0
+    breaker.ended(Ended(begun=101.0), 106.0)
+    assert breaker.next_try == 107.0
+
+
+def test_a_mail_that_is_taken_ends_the_rest(breaker: Breaker) -> None:
+    """There is something to send, so whoever waits may dial; and one that had carried mails asks for no rest."""
+    breaker.ended(Ended(begun=10.0), 100.0)
+    assert breaker.took_mail(begun=10.0)
+    assert breaker.next_try == 0.0
+    breaker.ended(Ended(begun=10.0, answered=3), 100.0)
+    assert breaker.next_try == 0.0
+
+
+def test_an_idle_connection_that_ends_frees_a_slot(breaker: Breaker) -> None:
+    """Where the relay had enough of us there is room again, and the wait is no longer than a rest."""
+    for now in (100.0, 102.0, 105.0):
+        _fail(breaker, now)
+    breaker.ended(Ended(begun=10.0), 106.0)
+    assert breaker.next_try == 107.0
 
 
 # Probes.

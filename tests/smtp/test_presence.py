@@ -64,9 +64,9 @@ def _open(presence: Presence, *, doubtful: bool = False) -> None:
     presence.opened("bdat", 16, doubtful=doubtful)
 
 
-def _empty(presence: Presence, lost_cause: str) -> None:
+def _empty(presence: Presence, lost_cause: str, rest: float = 0.0) -> None:
     presence.open -= 1
-    presence.emptied(lost_cause)
+    presence.emptied(lost_cause, rest=rest)
 
 
 def test_up_and_down_are_told_once(presence: Presence, desk: Desk) -> None:
@@ -93,10 +93,10 @@ def test_a_moment_without_a_connection_is_not_told(presence: Presence, desk: Des
 
 
 def test_a_second_without_a_connection_is_told(presence: Presence, desk: Desk) -> None:
-    """With the reason why the last one ended."""
+    """With the reason why the last one ended; counted from when the next dial may go."""
     _open(presence)
-    _empty(presence, "421 bye")
-    assert desk.alarms[0].seconds == NOTICE_SECONDS
+    _empty(presence, "421 bye", rest=0.7)
+    assert desk.alarms[0].seconds == NOTICE_SECONDS + 0.7
     desk.ring()
     assert presence.away
     assert desk.told == [UP, RelayDown("r:25", "the last connection ended: 421 bye", 3.0)]

@@ -100,7 +100,7 @@ async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
         assert stand_in.keeper.name == f"{HOST}:{second.port}"
         first.faults = Faults(silent_at="CONNECT")
         await first.start()
-        await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time())
+        await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time() + 0.01)  # loops wake early
         trying = asyncio.create_task(route.connect_before(stand_in))
         await first.wait_for_connections(1)
         async with asyncio.timeout(5):

@@ -14,7 +14,7 @@ _MOST_DOUBLINGS = 16
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
 _SIGN_IN_RETRY_SECONDS = 60.0
 _SIGN_IN_RETRY_MAX_SECONDS = 900.0
-_SHORT_LIFE_SECONDS = 10.0
+_SHORT_LIFE_SECONDS = 1.0  # who greets, signs in and hangs up does it within that; some close what is idle for 2 s
 
 
 class Failure(Enum):
@@ -23,7 +23,7 @@ class Failure(Enum):
     DIAL = auto()  # no connection came about
     SIGN_IN = auto()  # it did not take our credentials
     PROBE = auto()  # it ended the connection over the question how it reads a refused chunk
-    HANG_UP = auto()  # it ended one early, without a word on any mail
+    HANG_UP = auto()  # it ended one right after it was opened, or with mails in flight and no word on any
 
 
 class Life(Protocol):
@@ -40,6 +40,10 @@ class Life(Protocol):
     @property
     def answered(self) -> int:
         """How many mails the relay has taken or refused."""
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it was handed mails, and the relay said nothing about any."""
 
     @property
     def lost_cause(self) -> str:
@@ -127,25 +131,48 @@ class Breaker:
         """The relay took a mail on a connection dialled then; returns whether others may dial now that could not."""
         if self._hang_ups.tells(begun):
             self._hang_ups.count = 0
+        if self.closed:
+            rested, self.next_try = self.next_try, 0.0
+            return rested > 0
         # What it says on a connection from before a refused sign-in says nothing of the next one.
-        if self.closed or self.over_sign_in or not self._failures.tells(begun):
+        if self.over_sign_in or not self._failures.tells(begun):
             return False
         self._close()
         return True
 
     def ended(self, life: Life, now: float) -> bool:
         """Judge a connection that takes no more mails; returns whether it is a failure (`failed`)."""
-        if life.answered or life.age >= _SHORT_LIFE_SECONDS:
+        if life.answered:
             if self._hang_ups.tells(life.begun):
                 self._hang_ups.count = 0
             return False
-        return bool(life.lost_cause) and self.failed(Failure.HANG_UP, begun=life.begun, now=now)
+        if not life.lost_cause:
+            return False
+        if life.unheard or life.age < _SHORT_LIFE_SECONDS:
+            return self.failed(Failure.HANG_UP, begun=life.begun, now=now)
+        self._rest(now)
+        return False
 
     def slot_freed(self, now: float) -> None:
         """One of ours is closed: where the relay allows only so many, one more may be had now. The row begins anew."""
+        self._one_try(now)
+
+    def _rest(self, now: float) -> None:
+        """The relay closed a connection that nothing was sent on, as is its right.
+
+        The next one might fare the same, so it is not dialled at once: else a service with nothing to send would sign
+        in all day. That is no failure, and the wait does not grow, since a mail may come at any moment.
+        """
+        when = now + self._spread(self._first)
+        if not self.closed:
+            self._one_try(when)
+        elif now >= self.next_try:  # else it is one of several that end together
+            self.next_try = when
+
+    def _one_try(self, when: float) -> None:
         if not self.closed and not self.over_sign_in:
             self._failures.count = 0
-            self.next_try = now
+            self.next_try = min(self.next_try, when)
 
     def _open(self, begun: float, now: float, *, over_sign_in: bool) -> None:
         lockout = over_sign_in and not self.over_sign_in  # its wait is the longer one, so it counts all the same

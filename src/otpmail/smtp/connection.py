@@ -133,6 +133,11 @@ class Connection:
         return self._session.answered
 
     @property
+    def unheard(self) -> bool:
+        """Whether it was handed mails, and the relay said nothing about any."""
+        return self._session.begun > 0 and not self.answered
+
+    @property
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
         return self._pipeline.lost_cause

@@ -64,11 +64,11 @@ class Presence:
         else:
             self._observer.notify(DialFailed(self._name, why, self._retry_after()))
 
-    def emptied(self, lost_cause: str) -> None:
-        """The last connection is gone; `lost_cause` is empty where we left."""
+    def emptied(self, lost_cause: str, *, rest: float) -> None:
+        """The last connection is gone; `lost_cause` is empty where we left. The next dial goes in `rest` seconds."""
         if self._notice is None:
             self._why = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
-            self._notice = self._call_later(NOTICE_SECONDS, self._missed)
+            self._notice = self._call_later(rest + NOTICE_SECONDS, self._missed)
 
     def _lasted(self, mode: str, window: int) -> None:
         self._cancel_notice()

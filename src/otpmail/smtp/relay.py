@@ -96,7 +96,7 @@ class Relay:
         if self._breaker.ended(connection, self._loop.time()):
             self._presence.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
         if self._presence.open == 0:
-            self._presence.emptied(connection.lost_cause)
+            self._presence.emptied(connection.lost_cause, rest=self.retry_after if self._breaker.closed else 0.0)
         self._changed.set()
 
     def _slot_freed(self) -> None:
@@ -105,12 +105,13 @@ class Relay:
 
     @property
     def _every_worker_may_dial(self) -> bool:
-        return self._presence.open > 0 and self._breaker.closed
+        return self._presence.open > 0 and self._breaker.closed and not self.retry_after
 
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
-            if not patient and (self._presence.open == 0 or self._breaker.over_sign_in):
+            unwell = not self._breaker.closed and (self._presence.open == 0 or self._breaker.over_sign_in)
+            if unwell and not patient:
                 raise ConnectFailed(f"{self.name} is away")
             self._changed.clear()
             with suppress(TimeoutError):
