@@ -31,7 +31,7 @@ class App:
     def __init__(self, settings: Settings, *observers: Observer) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
-        self._counts = LogObserver()
+        self._counts = LogObserver(len(settings.relays))
         self._health = Health()
         observer = Observers(self._counts, self._health, *observers)
         self._challenges = MemoryChallengeStore(loop.time)

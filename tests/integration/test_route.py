@@ -58,6 +58,10 @@ async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
         await second.wait_for_open(0)
         assert (await _send(service)).state == mail_pb2.Mail.RELAYED
         assert (len(first.mails), len(second.mails)) == (2, 1)
+        # Nobody is told that the second one is away, which was left on purpose, or that no mail can be sent.
+        assert str((await service.wait_for_log("relay-left"))["relay"]).endswith(f":{second.port}")
+        assert not any(str(down["relay"]).endswith(f":{second.port}") for down in service.logged("relay-down"))
+        await service.wait_until_serving()
 
 
 async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Relay]) -> None:

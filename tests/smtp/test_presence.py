@@ -1,11 +1,11 @@
-"""Held here: when a relay counts as here and as away, and what is told of it. No loop, no clock."""
+"""Held here: when a relay counts as here, as away, and as not in use, and what is told of it. No loop, no clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from otpmail.events import DialFailed, Event, RelayDown, RelayUp
+from otpmail.events import DialFailed, Event, RelayDown, RelayLeft, RelayUp
 from otpmail.smtp.presence import NOTICE_SECONDS, Presence
 
 
@@ -100,6 +100,36 @@ def test_a_second_without_a_connection_is_told(presence: Presence, desk: Desk) -
     desk.ring()
     assert presence.away
     assert desk.told == [UP, RelayDown("r:25", "the last connection ended: 421 bye", 3.0)]
+
+
+def test_a_relay_that_was_left_on_purpose_is_not_away(presence: Presence, desk: Desk) -> None:
+    """A stand-in whose connections we closed, when the first relay was back, is neither up nor down till it is used."""
+    _open(presence)
+    _empty(presence, "")
+    desk.ring()
+    assert not presence.away
+    _open(presence)
+    assert desk.told == [UP, RelayLeft("r:25"), UP]
+
+
+def test_a_relay_that_was_left_and_is_wanted_is_away(presence: Presence, desk: Desk) -> None:
+    """Its last connection was worn, and whoever dials the next one has been at it for a second."""
+    _open(presence)
+    presence.wanted += 1
+    _empty(presence, "")
+    desk.ring()
+    assert presence.away
+    assert isinstance(desk.told[-1], RelayDown)
+
+
+def test_a_relay_that_was_left_and_then_fails_is_away(presence: Presence, desk: Desk) -> None:
+    """A dial that failed since then is news, though nobody dials any more."""
+    _open(presence)
+    _empty(presence, "")
+    presence.failed("refused")
+    assert not presence.away
+    desk.ring()
+    assert desk.told[-1] == RelayDown("r:25", "refused", 3.0)
 
 
 def test_a_doubtful_connection_has_to_last(presence: Presence, desk: Desk) -> None:

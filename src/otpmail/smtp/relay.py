@@ -48,7 +48,7 @@ class Relay:
 
     @property
     def down(self) -> bool:
-        """No connection is open, and not just for the moment that a new one takes."""
+        """No connection is open, and not just for the moment that a new one takes, nor since it is not in use."""
         return self._presence.away
 
     @property
@@ -64,16 +64,20 @@ class Relay:
         """
         if not patient and self.down and self._trying.locked():
             raise ConnectFailed(f"{self.name} is away, and being tried")
-        connection = None
-        while connection is None:
-            if self._every_worker_may_dial:
-                connection = await self._dial()
-                continue
-            async with self._trying:
-                await self._next_try(patient=patient)
-                if not self._every_worker_may_dial:  # nobody got through while this one waited
+        self._presence.wanted += 1
+        try:
+            connection = None
+            while connection is None:
+                if self._every_worker_may_dial:
                     connection = await self._dial()
-        return connection
+                    continue
+                async with self._trying:
+                    await self._next_try(patient=patient)
+                    if not self._every_worker_may_dial:  # nobody got through while this one waited
+                        connection = await self._dial()
+            return connection
+        finally:
+            self._presence.wanted -= 1
 
     def pause(self) -> float:
         """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
