@@ -128,6 +128,33 @@ async def test_an_earlier_relay_that_is_away_cannot_be_returned_to() -> None:
         await stand_in.close()
 
 
+async def test_while_one_tries_a_relay_that_is_away_others_look_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused at once, so they must not be told to try at once: they would do nothing else."""
+    noted = Noted()
+    dials = 0
+    silence = asyncio.Event()
+
+    async def say_nothing(*_: object, **__: object) -> Connection:
+        nonlocal dials
+        dials += 1
+        if dials > 1:
+            silence.set()
+            await asyncio.Event().wait()
+        raise ConnectFailed("refused")
+
+    monkeypatch.setattr(Connection, "open", say_nothing)
+    relay = _relay(Server(port=25), noted)
+    trying = asyncio.create_task(relay.connect())
+    await silence.wait()
+    assert relay.retry_after == 0
+    assert relay.return_at >= asyncio.get_running_loop().time() + 0.9
+    with pytest.raises(ConnectFailed):
+        await relay.connect(patient=False)
+    trying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trying
+
+
 async def test_a_slot_that_is_freed_is_had_at_once() -> None:
     """Whoever waits at a relay that has enough of us gets through when one of ours is closed, not when it is let go."""
     noted = Noted()

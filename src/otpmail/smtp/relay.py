@@ -20,6 +20,7 @@ from otpmail.smtp.pace import Pace
 from otpmail.smtp.presence import Presence
 
 AGE_JITTER = 0.2
+_LOOK_SECONDS = 1.0  # between two looks at what another worker finds
 
 
 class Relay:
@@ -56,13 +57,21 @@ class Relay:
         """Seconds until the relay may be dialled again, 0 for now."""
         return max(0.0, self._breaker.next_try - self._loop.time())
 
+    @property
+    def return_at(self) -> float:
+        """When somebody who has a connection to another relay may try this one, on the loop's clock.
+
+        Not while another is at it, which `connect` would not wait for: then, when to look what has come of that.
+        """
+        return self._loop.time() + (_LOOK_SECONDS if self._tried_while_away else self.retry_after)
+
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
 
         Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away or
         that refuses to sign us in.
         """
-        if not patient and self.down and self._trying.locked():
+        if not patient and self._tried_while_away:
             raise ConnectFailed(f"{self.name} is away, and being tried")
         self._presence.wanted += 1
         try:
@@ -106,6 +115,10 @@ class Relay:
     def _slot_freed(self) -> None:
         self._breaker.slot_freed(self._loop.time())
         self._changed.set()
+
+    @property
+    def _tried_while_away(self) -> bool:
+        return self.down and self._trying.locked()
 
     @property
     def _every_worker_may_dial(self) -> bool:

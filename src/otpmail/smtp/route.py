@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import takewhile
+from math import inf
 
 from otpmail.errors import ConnectFailed
 from otpmail.smtp.connection import Connection
@@ -19,7 +20,6 @@ class Route:
 
     def __init__(self, relays: Sequence[Relay]) -> None:
         self._relays = tuple(relays)
-        self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
         return f"<Route {' '.join(map(repr, self._relays))}>"
@@ -56,8 +56,9 @@ class Route:
 
         Infinity when none does.
         """
-        now = self._loop.time()
-        return min((now + relay.retry_after for relay in self._before(connection)), default=float("inf"))
+        if connection.keeper is self._relays[0]:
+            return inf
+        return min((relay.return_at for relay in self._before(connection)), default=inf)
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
         return tuple(takewhile(lambda relay: relay is not connection.keeper, self._relays))
