@@ -64,6 +64,22 @@ async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
         await service.wait_until_serving()
 
 
+async def test_a_first_relay_that_says_nothing_holds_up_no_mail(pair: tuple[Relay, Relay]) -> None:
+    """While it is tried, connections to the second one wear out and are replaced: not by way of the first."""
+    first, second = pair
+    await first.close()
+    async with Service(**_settings(first, second, WORKERS=1, EMAIL_MAX_MESSAGES=5)) as service:
+        await service.wait_until_serving()
+        first.faults = Faults(auth=(), silent_at="CONNECT")
+        await first.start()
+        await first.wait_for_connections(1)
+        async with asyncio.timeout(10):  # less than EMAIL_TIMEOUT
+            for _ in range(20):
+                assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        first.cut_connections()
+    assert len(second.mails) == 20
+
+
 async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Relay]) -> None:
     """The service is ready through the second relay, and says of the first why it is not used."""
     first, second = pair

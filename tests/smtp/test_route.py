@@ -57,6 +57,13 @@ async def test_the_first_that_is_there_is_taken() -> None:
     assert relays[1].asked == 0
 
 
+async def test_a_relay_that_is_away_is_not_waited_for_while_a_later_one_is_there() -> None:
+    """It may say nothing for EMAIL_TIMEOUT, and mails would stand still; the way back is `connect_before`'s."""
+    relays = Fake(down=True, silent=True), Fake(down=True, silent=True), Fake(), Fake(down=True)
+    assert await _keeper(_route(relays)) is relays[2]
+    assert [relay.asked for relay in relays] == [0, 0, 1, 0]
+
+
 async def test_where_all_are_away_each_is_asked_in_order() -> None:
     """The first to be back is taken."""
     relays = Fake(down=True), Fake(down=True), Fake(down=True)
@@ -64,6 +71,23 @@ async def test_where_all_are_away_each_is_asked_in_order() -> None:
     await relays[2].was_asked.wait()
     relays[1].down = False
     assert await connecting is relays[1]
+    assert (relays[0].asked, relays[2].asked) == (1, 1)  # then, one was known not to be away
+
+
+async def test_where_those_that_are_not_away_refuse_the_others_are_asked() -> None:
+    """A stand-in may have refused us before it was left: it is not down then, and must not be dialled for long."""
+
+    class Back(Fake):
+        async def connect(self, *, patient: bool = True) -> Connection:
+            self.down = False
+            return await super().connect(patient=patient)
+
+    class Refusing(Fake):
+        async def connect(self, *, patient: bool = True) -> Connection:
+            raise ConnectFailed(str(patient))
+
+    relays = Back(down=True), Refusing()
+    assert await _keeper(_route(relays)) is relays[0]
 
 
 async def test_one_that_turns_out_to_be_away_is_passed_over() -> None:
