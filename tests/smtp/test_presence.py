@@ -132,13 +132,40 @@ def test_a_relay_that_was_left_and_then_fails_is_away(presence: Presence, desk: 
     assert desk.told[-1] == RelayDown("r:25", "refused", 3.0)
 
 
+def test_a_relay_that_was_left_and_may_not_be_dialled_is_away(presence: Presence, desk: Desk) -> None:
+    """It refused more of our connections before it was left; then it is wanted, and its next try is not due."""
+    _open(presence)
+    presence.failed("535 no")
+    presence.refused()  # one is still open
+    _empty(presence, "")
+    presence.refused()  # what becomes of it is told within the second
+    assert not presence.away
+    desk.ring()
+    assert desk.told[-1] == RelayLeft("r:25")
+    presence.refused()
+    presence.refused()
+    assert presence.away
+    assert desk.told[-2:] == [RelayLeft("r:25"), RelayDown("r:25", "535 no", 3.0)]
+
+
+def test_a_doubtful_connection_that_we_close_leaves_it_unused(presence: Presence, desk: Desk) -> None:
+    """It has not hung up again, and nobody wants another one."""
+    presence.failed("it hung up")
+    _open(presence, doubtful=True)
+    _empty(presence, "")
+    desk.ring()
+    assert not presence.away
+    assert desk.told[-1] == RelayLeft("r:25")
+
+
 def test_a_doubtful_connection_has_to_last(presence: Presence, desk: Desk) -> None:
     """A relay that hung up before is back when a connection has lasted a second, and away when it has not."""
     _open(presence, doubtful=True)
     assert desk.told == []
     desk.ring()
     assert desk.told == [UP]
-    _open(presence, doubtful=True)
     presence.open = 0
+    _open(presence, doubtful=True)
+    _empty(presence, "421 bye")
     desk.ring()
     assert presence.away

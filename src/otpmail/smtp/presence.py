@@ -38,6 +38,7 @@ class Presence:
         self._call_later = call_later
         self._here: bool | None = None  # None while nothing is known: before the first dial, and when it is not in use
         self._leaving = False  # whether we closed the last connection, and nothing has failed since
+        self._failure = ""  # the last one
         self._why = ""  # the last that is known of it being away
         self._notice: Timer | None = None
 
@@ -60,24 +61,30 @@ class Presence:
 
     def failed(self, why: str) -> None:
         """A dial has failed, or what counts as one."""
-        self._why = why
+        self._failure = self._why = why
         self._leaving = False
         if self.open == 0 and not self.away and self._notice is None:
             self._missed()
         else:
             self._observer.notify(DialFailed(self._name, why, self._retry_after()))
 
+    def refused(self) -> None:
+        """Somebody wants a connection, and after what failed before it must not be dialled yet: that is not unused."""
+        if self.open == 0 and self._notice is None:
+            self._why = self._failure
+            self._missed()
+
     def emptied(self, lost_cause: str, *, rest: float) -> None:
         """The last connection is gone; `lost_cause` is empty where we left. The next dial goes in `rest` seconds."""
+        self._why = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
+        self._leaving = not lost_cause
         if self._notice is None:
-            self._why = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
-            self._leaving = not lost_cause
             self._notice = self._call_later(rest + NOTICE_SECONDS, self._unseen)
 
     def _lasted(self, mode: str, window: int) -> None:
         self._cancel_notice()
-        if not self.open:  # it was to be waited whether it hangs up again, and it has
-            self._missed()
+        if not self.open:  # it was to be waited whether it hangs up again
+            self._unseen()
         elif self._here is not True:
             self._here = True
             self._observer.notify(RelayUp(self._name, mode, window))
@@ -93,7 +100,7 @@ class Presence:
         self._cancel_notice()
         if self.wanted or not self._leaving:
             self._missed()
-        elif self._here:
+        elif self._here is not None:
             self._here = None
             self._observer.notify(RelayLeft(self._name))
 

@@ -129,6 +129,7 @@ class Relay:
         while (seconds := self.retry_after) > 0:
             unwell = not self._breaker.closed and (self._presence.open == 0 or self._breaker.over_sign_in)
             if unwell and not patient:
+                self._presence.refused()
                 raise ConnectFailed(f"{self.name} is away")
             self._changed.clear()
             with suppress(TimeoutError):
