@@ -35,7 +35,7 @@ class App:
     def __init__(self, settings: Settings, *observers: Observer) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
-        self._counts = LogObserver()
+        self._counts = LogObserver(len(settings.relays))
         self._health = Health()
         queue = MailQueue()
         # Asked of parts that come later, when somebody reads them.

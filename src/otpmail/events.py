@@ -20,7 +20,7 @@ class RelayUp:
 
 @dataclass(frozen=True, slots=True)
 class RelayDown:
-    """Dialling failed, or no connection has been left for a second. `retry_after` is in seconds.
+    """Dialling failed, or no connection has been open for a second to a relay in use. `retry_after` is in seconds.
 
     Told once, until it is up again.
     """
@@ -28,6 +28,13 @@ class RelayDown:
     relay: str
     error: str
     retry_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLeft:
+    """We closed the last connection to the relay, and want none for now: mails go through another one."""
+
+    relay: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,10 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChunksUnsafe:
-    """The relay runs a chunk that it refused as commands, or ends the connection over it. Told once."""
+    """Mails go by DATA: the relay runs a chunk that it refused as commands, or ends connections over it.
+
+    The former is told once, the latter each time that mails had gone by BDAT again.
+    """
 
     relay: str
 
@@ -98,6 +108,7 @@ class CodeChecked:
 Event = (
     RelayUp
     | RelayDown
+    | RelayLeft
     | DialFailed
     | ChunksUnsafe
     | ConnectionOpened

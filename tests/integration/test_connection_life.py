@@ -49,9 +49,14 @@ async def test_a_relay_that_closes_after_a_hundred(service: Service, relay: Rela
 @pytest.mark.relay(auth=(), most_open=3)
 @pytest.mark.service(EMAIL_MAX_MESSAGES=100, EMAIL_RETRY_SECONDS=0.05)
 async def test_a_relay_that_has_enough_of_us(service: Service, relay: Relay) -> None:
-    """Where the relay allows fewer connections than WORKERS, and says so to each successor too, mails go on."""
+    """Where the relay allows fewer connections than WORKERS, and says so to each successor too, mails go on.
+
+    And it is not stormed, though the connections that it took keep taking mails: there is one try when one of them is
+    closed, each of the other workers tries when that has come to something, and beyond that the waits grow.
+    """
     await _send(service, 0, MAILS)
     _each_once(relay, MAILS)
+    assert relay.connections <= 20 + 4 * MAILS // 100
 
 
 @pytest.mark.relay(auth=())
@@ -63,6 +68,22 @@ async def test_a_relay_that_closes_when_idle(service: Service, relay: Relay) -> 
         await relay.wait_for_idle(5)
         relay.drop_connections("421 4.4.2 idle too long")
     _each_once(relay, MAILS)
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(WORKERS=2, LOG_LEVEL="debug")
+async def test_a_relay_that_closes_what_is_idle_soon(service: Service, relay: Relay) -> None:
+    """One that does so after a second and more is well: nobody is told that it is away, or dials it on and on."""
+    closed = 0
+    for _ in range(3):
+        await relay.wait_for_idle(2)
+        await asyncio.sleep(1.1)  # what a short life is
+        relay.drop_connections("421 4.4.2 idle too long")
+        closed += 2
+        await service.wait_for_log("connection-closed", count=closed)
+    await _send(service, 0, 1)
+    assert relay.connections <= closed + 2
+    assert not service.logged("relay-down")
 
 
 @pytest.mark.relay(auth=())

@@ -58,6 +58,26 @@ async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
         await second.wait_for_open(0)
         assert (await _send(service)).state == mail_pb2.Mail.RELAYED
         assert (len(first.mails), len(second.mails)) == (2, 1)
+        # Nobody is told that the second one is away, which was left on purpose, or that no mail can be sent.
+        assert str((await service.wait_for_log("relay-left"))["relay"]).endswith(f":{second.port}")
+        assert not any(str(down["relay"]).endswith(f":{second.port}") for down in service.logged("relay-down"))
+        await service.wait_until_serving()
+
+
+async def test_a_first_relay_that_says_nothing_holds_up_no_mail(pair: tuple[Relay, Relay]) -> None:
+    """While it is tried, connections to the second one wear out and are replaced: not by way of the first."""
+    first, second = pair
+    await first.close()
+    async with Service(**_settings(first, second, WORKERS=1, EMAIL_MAX_MESSAGES=5)) as service:
+        await service.wait_until_serving()
+        first.faults = Faults(auth=(), silent_at="CONNECT")
+        await first.start()
+        await first.wait_for_connections(1)
+        async with asyncio.timeout(10):  # less than EMAIL_TIMEOUT
+            for _ in range(20):
+                assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        first.cut_connections()
+    assert len(second.mails) == 20
 
 
 async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Relay]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from otpmail.errors import ConnectFailed
 from otpmail.events import ChunksUnsafe, Event, RelayDown, RelayUp
 from otpmail.settings import RelaySettings
-from otpmail.smtp import relay as module
+from otpmail.smtp import presence
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.relay import Relay
@@ -100,7 +100,7 @@ async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
         assert stand_in.keeper.name == f"{HOST}:{second.port}"
         first.faults = Faults(silent_at="CONNECT")
         await first.start()
-        await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time())
+        await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time() + 0.01)  # loops wake early
         trying = asyncio.create_task(route.connect_before(stand_in))
         await first.wait_for_connections(1)
         async with asyncio.timeout(5):
@@ -128,9 +128,53 @@ async def test_an_earlier_relay_that_is_away_cannot_be_returned_to() -> None:
         await stand_in.close()
 
 
+async def test_while_one_tries_a_relay_that_is_away_others_look_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused at once, so they must not be told to try at once: they would do nothing else."""
+    noted = Noted()
+    dials = 0
+    silence = asyncio.Event()
+
+    async def say_nothing(*_: object, **__: object) -> Connection:
+        nonlocal dials
+        dials += 1
+        if dials > 1:
+            silence.set()
+            await asyncio.Event().wait()
+        raise ConnectFailed("refused")
+
+    monkeypatch.setattr(Connection, "open", say_nothing)
+    relay = _relay(Server(port=25), noted)
+    trying = asyncio.create_task(relay.connect())
+    await silence.wait()
+    assert relay.retry_after == 0
+    assert relay.return_at >= asyncio.get_running_loop().time() + 0.9
+    with pytest.raises(ConnectFailed):
+        await relay.connect(patient=False)
+    trying.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await trying
+
+
+async def test_a_slot_that_is_freed_is_had_at_once() -> None:
+    """Whoever waits at a relay that has enough of us gets through when one of ours is closed, not when it is let go."""
+    noted = Noted()
+    async with Server(Faults(most_open=1)) as server:
+        relay = _relay(server, noted, retry_seconds=60)
+        only = await relay.connect()
+        waiting = asyncio.create_task(relay.connect())
+        await server.wait_for_connections(2)
+        await server.wait_for_open(1)
+        only.keeper.released(only)
+        await only.close()
+        async with asyncio.timeout(5):
+            connection = await waiting
+        assert server.connections == 3
+        await connection.close()
+
+
 async def test_a_relay_that_comes_to_hang_up_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was up, and then signs everybody in and hangs up, is told to be down though a dial never fails."""
-    monkeypatch.setattr(module, "NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(presence, "NOTICE_SECONDS", 0.2)
     noted = Noted()
     async with Server(Faults()) as server:
         relay = _relay(server, noted)
@@ -168,3 +212,31 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
         assert connection.mode is Mode.DATA
         assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1
         await connection.close()
+
+
+async def test_doubts_of_chunks_lapse() -> None:
+    """It may have been the network, twice: after EMAIL_MAX_AGE the relay is asked again, and mails go by BDAT again."""
+    async with Server(Faults(cut_before_reply="BDAT", times=2)) as server:
+        relay = _relay(server, Noted(), max_age=0.2)
+        connection = await relay.connect()
+        assert connection.mode is Mode.DATA
+        await asyncio.sleep(0.21)
+        again = await relay.connect()
+        assert again.mode is Mode.BDAT
+        for opened in (connection, again):
+            await opened.close()
+
+
+async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
+    """That says something of the relay, and no time makes it good."""
+    noted = Noted()
+    async with Server(Faults(runs_refused_chunks=True)) as server:
+        relay = _relay(server, noted, max_age=0.01)
+        for _ in range(2):
+            connection = await relay.connect()
+            assert connection.mode is Mode.DATA
+            await connection.close()
+            connection.keeper.released(connection)
+        probes = sum(command.line.startswith("BDAT") for command in server.commands)
+        assert probes == 1
+        assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1

@@ -19,6 +19,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
+    RelayLeft,
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
@@ -35,6 +36,7 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "r: refused; next try in 1.5 s"),
     (ChunksUnsafe("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
     (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
+    (RelayLeft("r:465"), "relay-left", logging.INFO, "r:465: no longer needed"),
     (ConnectionOpened("r:465", "plain", 1), "connection-opened", logging.DEBUG, "plain mode"),
     (ConnectionClosed("r:465", "idle", 3, recycled=True), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
     (ConnectionClosed("r:465", "lost", 1, recycled=False), "connection-closed", logging.DEBUG, "after 1 mail: lost"),
@@ -89,6 +91,18 @@ def test_the_observer_counts_for_the_last_line() -> None:
             observer.notify(MailSettled(_mail(state)))
     assert observer.relayed == 1
     assert observer.failed == 4
+
+
+def test_that_no_mail_can_be_sent_is_said_when_no_relay_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Of one relay among several only what is true of it; one that is not in use is not down."""
+    observer = LogObserver(relays=2)
+    first, second = (RelayDown(name, "refused", 1.5) for name in ("a", "b"))
+    ups = RelayUp("a", "bdat", 16), RelayLeft("b")
+    for event in (first, second, *ups, first, second):
+        observer.notify(event)
+    told = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
+    assert ["no mail can be sent" in line for line in told] == [False, True, False, True]
+    assert told[0] == "relay a: refused; next try in 1.5 s"
 
 
 def _record(**extra: object) -> logging.LogRecord:

@@ -19,6 +19,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
+    RelayLeft,
     RelayUp,
 )
 from otpmail.model import Mail, MailState
@@ -84,6 +85,8 @@ async def test_what_happened_is_counted() -> None:
     assert said[f'otpmail_relay_up{{relay="{RELAY}"}}'] == 1
     metrics.notify(RelayDown(RELAY, "refused", 1.0))
     assert (await _said(metrics))[f'otpmail_relay_up{{relay="{RELAY}"}}'] == 0
+    metrics.notify(RelayLeft(RELAY))
+    assert f'otpmail_relay_up{{relay="{RELAY}"}}' not in await _said(metrics)
 
 
 async def test_what_there_is_is_read_when_one_asks() -> None:

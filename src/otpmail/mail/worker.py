@@ -187,7 +187,7 @@ class Worker:
         if error is None:
             results = sending.result()
             if any(result.accepted for result in results):
-                connection.keeper.took_mail()
+                connection.keeper.took_mail(connection)
             self._desk.answered(job, results)
         elif isinstance(error, ConnectionLost):
             self._desk.lost(job, error)

@@ -5,7 +5,7 @@ import asyncio
 from grpc_health.v1.health import aio as health_aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from otpmail.events import Event, RelayDown, RelayUp
+from otpmail.events import Event, RelayDown, RelayLeft, RelayUp
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
 
@@ -26,7 +26,7 @@ class Health:
         match event:
             case RelayUp(relay):
                 self._here.add(relay)
-            case RelayDown(relay):
+            case RelayDown(relay) | RelayLeft(relay):
                 self._here.discard(relay)
             case _:
                 return

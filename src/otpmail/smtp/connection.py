@@ -36,8 +36,8 @@ class Keeper(Protocol):
     def takes_slot(self) -> None:
         """A mail is being sent to it now."""
 
-    def took_mail(self) -> None:
-        """The relay took a mail."""
+    def took_mail(self, connection: "Connection") -> None:
+        """The relay took a mail on this connection."""
 
     def released(self, connection: "Connection") -> None:
         """The connection takes no more mails."""
@@ -46,10 +46,12 @@ class Keeper(Protocol):
 class Connection:
     """An open, signed-in connection, with up to `window` mails in flight; `room` says whether another may be handed in.
 
-    `on_lost` is called once, when it can take no more; `on_room` whenever it can again.
+    `on_lost` is called once, when it can take no more; `on_room` whenever it can again; `on_closed` once it is closed.
     """
 
     keeper: Keeper
+    begun: float  # when its keeper began to dial it, on the loop's clock
+    on_closed: Callable[[], None] | None = None
 
     def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
         self._client = client
@@ -133,6 +135,11 @@ class Connection:
         return self._session.answered
 
     @property
+    def unheard(self) -> bool:
+        """Whether it was handed mails, and the relay said nothing about any."""
+        return self._session.begun > 0 and not self.answered
+
+    @property
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
         return self._pipeline.lost_cause
@@ -192,3 +199,5 @@ class Connection:
             pass  # a relay that does not answer QUIT is left all the same
         finally:
             self._client.close()
+            if self.on_closed is not None:
+                self.on_closed()

@@ -2,7 +2,7 @@
 
 While a connection is open and dialling works, every worker dials for itself. Otherwise one worker at a time tries,
 later each time, and the others wait for what it finds: a relay in trouble is not stormed, and a refused sign-in is not
-repeated into a lock-out.
+repeated into a lock-out. When it is in trouble is the breaker's to say, when it counts as away the presence's.
 """
 
 import asyncio
@@ -11,19 +11,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
-from otpmail.events import ChunksUnsafe, ConnectionOpened, DialFailed, Observer, RelayDown, RelayUp
+from otpmail.events import ChunksUnsafe, ConnectionOpened, Observer
 from otpmail.settings import RelaySettings
-from otpmail.smtp.breaker import Breaker
+from otpmail.smtp.breaker import Breaker, Failure
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.pace import Pace
+from otpmail.smtp.presence import Presence
 
-# Gmail and its like lock an account that is signed in to again and again with the wrong password.
-SIGN_IN_RETRY_SECONDS = 60.0
-SIGN_IN_RETRY_MAX_SECONDS = 900.0
-SHORT_LIFE_SECONDS = 10.0
-NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
 AGE_JITTER = 0.2
+_LOOK_SECONDS = 1.0  # between two looks at what another worker finds
 
 
 class Relay:
@@ -38,30 +35,35 @@ class Relay:
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._pace = Pace(settings.rate)
-        self._open = 0
-        self._breaker = Breaker(random)
-        self._short_lives = 0  # connections in a row that ended early, without a word on any mail
-        self._last_short_life = 0.0
-        self._failed_probes = 0  # in a row: connections that ended over the question how it reads a refused chunk
-        self._probing = asyncio.Lock()
-        self._proved_well = asyncio.Event()
-        self._down: bool | None = None  # None until the first dial has had its answer
-        self._why = ""  # the last that is known of it being away
-        self._notice: asyncio.TimerHandle | None = None
+        self._breaker = Breaker(
+            random, first=settings.retry_seconds, most=settings.retry_max_seconds, doubt=settings.max_age
+        )
+        self._presence = Presence(
+            self.name, observer, retry_after=lambda: self.retry_after, call_later=self._loop.call_later
+        )
+        self._trying = asyncio.Lock()
+        self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
-        state = "away" if self._down else "here"
-        return f"<Relay {self.name} {state}, {self._open} open, {self._breaker!r}>"
+        return f"<Relay {self.name} {self._presence!r} {self._breaker!r}>"
 
     @property
     def down(self) -> bool:
-        """No connection is open, and not just for the moment that a new one takes."""
-        return self._down is True
+        """No connection is open, and not just for the moment that a new one takes, nor since it is not in use."""
+        return self._presence.away
 
     @property
     def retry_after(self) -> float:
         """Seconds until the relay may be dialled again, 0 for now."""
         return max(0.0, self._breaker.next_try - self._loop.time())
+
+    @property
+    def return_at(self) -> float:
+        """When somebody who has a connection to another relay may try this one, on the loop's clock.
+
+        Not while another is at it, which `connect` would not wait for: then, when to look what has come of that.
+        """
+        return self._loop.time() + (_LOOK_SECONDS if self._tried_while_away else self.retry_after)
 
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
@@ -69,18 +71,22 @@ class Relay:
         Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away or
         that refuses to sign us in.
         """
-        if not patient and self.down and self._probing.locked():
+        if not patient and self._tried_while_away:
             raise ConnectFailed(f"{self.name} is away, and being tried")
-        connection = None
-        while connection is None:
-            if self._every_worker_may_dial:
-                connection = await self._dial()
-                continue
-            async with self._probing:
-                await self._next_try(patient=patient)
-                if not self._every_worker_may_dial:  # nobody got through while this one waited
+        self._presence.wanted += 1
+        try:
+            connection = None
+            while connection is None:
+                if self._every_worker_may_dial:
                     connection = await self._dial()
-        return connection
+                    continue
+                async with self._trying:
+                    await self._next_try(patient=patient)
+                    if not self._every_worker_may_dial:  # nobody got through while this one waited
+                        connection = await self._dial()
+            return connection
+        finally:
+            self._presence.wanted -= 1
 
     def pause(self) -> float:
         """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
@@ -90,113 +96,84 @@ class Relay:
         """A mail is being sent to it now."""
         self._pace.take(self._loop.time())
 
-    def took_mail(self) -> None:
-        """A mail was taken on one of its connections: the relay is well."""
-        self._short_lives = 0
-        if not self._breaker.closed:
-            self._breaker.took_mail()
-            self._look_again()
+    def took_mail(self, connection: Connection) -> None:
+        """A mail was taken on one of its connections: the relay is well, if that was opened after the last failure."""
+        if self._breaker.took_mail(connection.begun):
+            self._changed.set()
 
     def released(self, connection: Connection) -> None:
-        """A connection that `connect` gave takes no more mails.
+        """A connection that `connect` gave takes no more mails. The breaker judges how it ended."""
+        self._presence.open -= 1
+        if connection.answered or not connection.lost_cause:  # else a relay that hangs up would be dialled on and on
+            connection.on_closed = self._slot_freed
+        if self._breaker.ended(connection, self._loop.time()):
+            self._presence.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
+        if self._presence.open == 0:
+            self._presence.emptied(connection.lost_cause, rest=self.retry_after if self._breaker.closed else 0.0)
+        self._changed.set()
 
-        Those that end early, and without a word on any mail, count as failed dials from the second on: so a relay that
-        signs everybody in and hangs up, or does so over every mail, is not dialled in a tight loop.
-        """
-        self._open -= 1
-        if self._open == 0:
-            self._look_again()
-        if connection.answered or connection.age >= SHORT_LIFE_SECONDS:
-            self._short_lives = 0
-        elif connection.lost_cause and connection.opened >= self._last_short_life:  # else: one of several at once
-            self._last_short_life = self._loop.time()
-            self._short_lives += 1
-            if self._short_lives > 1:
-                self._failed(ConnectFailed(f"it ended a connection before any mail was taken: {connection.lost_cause}"))
-        if self._open == 0 and self._notice is None:
-            self._why = f"the last connection ended: {connection.lost_cause or 'it was worn, old or idle'}"
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._away)
+    def _slot_freed(self) -> None:
+        self._breaker.slot_freed(self._loop.time())
+        self._changed.set()
+
+    @property
+    def _tried_while_away(self) -> bool:
+        return self.down and self._trying.locked()
 
     @property
     def _every_worker_may_dial(self) -> bool:
-        return self._open > 0 and self._breaker.closed
+        return self._presence.open > 0 and self._breaker.closed and not self.retry_after
 
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
-            if not patient and (self._open == 0 or self._breaker.over_sign_in):
+            unwell = not self._breaker.closed and (self._presence.open == 0 or self._breaker.over_sign_in)
+            if unwell and not patient:
+                self._presence.refused()
                 raise ConnectFailed(f"{self.name} is away")
-            self._proved_well.clear()
+            self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._proved_well.wait()
-
-    def _look_again(self) -> None:
-        self._proved_well.set()
+                    await self._changed.wait()
 
     async def _dial(self) -> Connection | None:
+        begun = self._loop.time()
         jitter = 1 - AGE_JITTER * self._random()  # so that connections dialled together do not retire together
         lifetime = self._settings.max_age * jitter
+        mode = self._mode.slower(Mode.DATA) if self._breaker.doubts_chunks(begun) else self._mode
         try:
-            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=self._mode)
+            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=mode)
         except ConnectFailed as error:
-            if isinstance(error, ProbeFailed):
-                self._failed_probes += 1
-                if self._failed_probes > 1:  # once may be the network's doing
-                    self._distrust_chunks()
-            self._failed(error)
+            self._failed(error, begun)
             return None
-        self._failed_probes = 0
         connection.keeper = self
-        self._open += 1
-        if connection.runs_refused_chunks:
-            self._distrust_chunks()
-        self._breaker.signed_in()
-        self._look_again()
-        self._cancel_notice()
-        if self._short_lives:  # it may hang up again: wait and see before anybody is told that it is back
-            self._notice = self._loop.call_later(NOTICE_SECONDS, self._here, connection)
-        else:
-            self._here(connection)
+        connection.begun = begun
+        if connection.runs_refused_chunks and self._mode is Mode.BDAT:
+            self._mode = Mode.DATA  # for good: it was seen
+            self._observer.notify(ChunksUnsafe(self.name))
+        self._presence.opened(connection.mode, connection.window, doubtful=self._breaker.hangs_up)
+        self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
+        self._changed.set()
         self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window))
         return connection
 
-    def _failed(self, error: ConnectFailed) -> None:
-        refused = isinstance(error, SignInRefused)
-        if refused:
-            first, most = SIGN_IN_RETRY_SECONDS, SIGN_IN_RETRY_MAX_SECONDS
-        else:
-            first, most = self._settings.retry_seconds, self._settings.retry_max_seconds
-        self._breaker.failed(self._loop.time(), first=first, most=max(first, most), over_sign_in=refused)
-        self._why = str(error)
-        if self._open == 0 and not self.down and self._notice is None:
-            self._away()
-        else:
-            self._observer.notify(DialFailed(self.name, str(error), self.retry_after))
-
-    def _distrust_chunks(self) -> None:
-        if self._mode is Mode.BDAT:
-            self._mode = Mode.DATA
+    def _failed(self, error: ConnectFailed, begun: float) -> None:
+        now = self._loop.time()
+        doubted = self._breaker.doubts_chunks(now)
+        self._breaker.failed(_kind(error), begun=begun, now=now)
+        if self._breaker.doubts_chunks(now) and not doubted:
             self._observer.notify(ChunksUnsafe(self.name))
+        self._presence.failed(str(error))
 
-    def _here(self, connection: Connection) -> None:
-        self._cancel_notice()
-        if not self._open:  # it was to be waited whether it hangs up again, and it has
-            self._away()
-        elif self._down is not False:
-            self._down = False
-            self._observer.notify(RelayUp(self.name, connection.mode, connection.window))
 
-    def _away(self) -> None:
-        self._cancel_notice()
-        if self._down is not True:
-            self._down = True
-            self._observer.notify(RelayDown(self.name, self._why, self.retry_after))
-
-    def _cancel_notice(self) -> None:
-        if self._notice is not None:
-            self._notice.cancel()
-            self._notice = None
+def _kind(error: ConnectFailed) -> Failure:
+    match error:
+        case SignInRefused():
+            return Failure.SIGN_IN
+        case ProbeFailed():
+            return Failure.PROBE
+        case _:
+            return Failure.DIAL
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:

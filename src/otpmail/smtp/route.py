@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import takewhile
 from math import inf
 
@@ -20,7 +21,6 @@ class Route:
 
     def __init__(self, relays: Sequence[Relay]) -> None:
         self._relays = tuple(relays)
-        self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
         return f"<Route {' '.join(map(repr, self._relays))}>"
@@ -36,14 +36,18 @@ class Route:
         return min(relay.retry_after for relay in self._relays)
 
     async def connect(self) -> Connection:
-        """A new connection to the first relay that can be had; waits as long as it takes to get one."""
+        """A new connection to the first relay that can be had; waits as long as it takes to get one.
+
+        One that is away is not asked before a later one that is not: it may take long to say nothing. Going back to it
+        is `connect_before`'s, while the later one is at work.
+        """
         if len(self._relays) == 1:
             return await self._relays[0].connect()
         while True:
-            try:
-                return await self._first_of(self._relays)
-            except ConnectFailed:
-                await asyncio.sleep(max(self.retry_after, _LOOK_SECONDS))
+            for relays in (self._not_away, self._relays):
+                with suppress(ConnectFailed):
+                    return await self._first_of(relays)
+            await asyncio.sleep(max(self.retry_after, _LOOK_SECONDS))
 
     async def connect_before(self, connection: Connection) -> Connection:
         """A new connection to a relay that comes before that of `connection`.
@@ -59,8 +63,11 @@ class Route:
         """
         if connection.keeper is self._relays[0]:
             return inf
-        now = self._loop.time()
-        return min((now + relay.retry_after for relay in self._before(connection)), default=inf)
+        return min((relay.return_at for relay in self._before(connection)), default=inf)
+
+    @property
+    def _not_away(self) -> Sequence[Relay]:
+        return [relay for relay in self._relays if not relay.down]
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
         return tuple(takewhile(lambda relay: relay is not connection.keeper, self._relays))

@@ -21,6 +21,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
+    RelayLeft,
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
@@ -73,11 +74,13 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogObserver:
-    """Writes events to the log, and counts the mails for the last line."""
+    """Writes events to the log, and counts the mails for the last line; `relays` is how many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, relays: int = 1) -> None:
         self.relayed = 0
         self.failed = 0
+        self._relays = relays
+        self._down: set[str] = set()
 
     def notify(self, event: Event) -> None:
         """Write `event` down, if it is worth a line at the level that is set."""
@@ -98,6 +101,12 @@ class LogObserver:
                 say(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
             case CodeChecked(result):
                 say(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
+            case RelayDown(relay):
+                self._down.add(relay)
+                _say_of_relay(event, all_down=len(self._down) == self._relays)
+            case RelayUp(relay) | RelayLeft(relay):
+                self._down.discard(relay)
+                _say_of_relay(event)
             case _:
                 _say_of_relay(event)
 
@@ -129,12 +138,15 @@ def _travel(mode: str, window: int) -> str:
     return f"{mode} mode, {window} in flight at most"
 
 
-def _say_of_relay(event: Event) -> None:
+def _say_of_relay(event: Event, *, all_down: bool = False) -> None:
     match event:
         case RelayUp(relay, mode, window):
             line = logging.INFO, "relay-up", f"{relay}: connected; mail can be sent: {_travel(mode, window)}"
         case RelayDown(relay, error, wait):
-            line = logging.ERROR, "relay-down", f"{relay}: {error}; no mail can be sent; next try in {wait:.1f} s"
+            plight = "no mail can be sent; " if all_down else ""
+            line = logging.ERROR, "relay-down", f"{relay}: {error}; {plight}next try in {wait:.1f} s"
+        case RelayLeft(relay):
+            line = logging.INFO, "relay-left", f"{relay}: no longer needed, its connections are closed"
         case DialFailed(relay, error, wait):
             line = logging.INFO, "dial-failed", f"{relay}: {error}; next try in {wait:.1f} s"
         case ChunksUnsafe(relay):

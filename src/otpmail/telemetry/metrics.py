@@ -25,6 +25,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
+    RelayLeft,
     RelayUp,
 )
 from otpmail.smtp.connection import Connection
@@ -43,7 +44,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "codes_checked": ("Codes checked", ("result",)),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "relay_up": ("Whether the relay is there", ("relay",)),
+    "relay_up": ("Whether the relay is there; nothing is said of one that is not in use", ("relay",)),
     "connections_open": ("Open connections, those included that wait for their last answers", ("relay",)),
     "mails_in_flight": ("Mails that a relay has and has not answered", ("relay",)),
     "mails_waiting": ("Mails that wait for a connection", ("priority",)),
@@ -97,10 +98,10 @@ class Metrics(Collector):
                 counts["mails_sent"][relay,] += sent
             case DialFailed(relay):
                 counts["dials_failed"][relay,] += 1
-            case RelayUp(relay):
-                self._up[relay] = True
-            case RelayDown(relay):
-                self._up[relay] = False
+            case RelayUp(relay) | RelayDown(relay):
+                self._up[relay] = isinstance(event, RelayUp)
+            case RelayLeft(relay):
+                self._up.pop(relay, None)  # nobody asks it at present
 
     def collect(self) -> Iterable[Metric]:
         """What there is now. For other threads than the loop's, in which all this changes."""
