@@ -1,7 +1,8 @@
-"""Small helpers for tests that call the service: reading an error's details, and mails back from bytes."""
+"""Small helpers for tests that call the service: many mails, an error's details, and mails back from bytes."""
 
 from __future__ import annotations
 
+import asyncio
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,12 +10,33 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from otpmail.v1 import mail_pb2
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from email.message import EmailMessage
 
     from grpc.aio import AioRpcError
 
+    from service import Service
+
 DetailT = TypeVar("DetailT", bound=Message)
+
+
+async def send_to(service: Service, people: Sequence[str], *, at_once: int = 100) -> dict[str, mail_pb2.Mail]:
+    """Send each a mail that says whom it is for, with so many calls at once; returns what each caller was told."""
+    told: dict[str, mail_pb2.Mail] = {}
+    remaining = iter(people)
+
+    async def caller() -> None:
+        for person in remaining:
+            request = mail_pb2.SendMailRequest(to=[person], subject=person, text=f"for {person}.")
+            told[person] = (await service.mail.SendMail(request)).mail
+
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(at_once):
+            callers.create_task(caller())
+    return told
 
 
 def detail(error: AioRpcError, kind: type[DetailT]) -> DetailT:
