@@ -10,6 +10,7 @@ from otpmail.errors import ConnectFailed
 from otpmail.events import ChunksUnsafe, Event, RelayDown, RelayUp
 from otpmail.settings import RelaySettings
 from otpmail.smtp import presence
+from otpmail.smtp import relay as module
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.relay import Relay
@@ -111,6 +112,30 @@ async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
             await trying
         for connection in (stand_in, another):
             await connection.close()
+        first.cut_connections()
+
+
+async def test_who_waits_for_a_dial_moves_on_once_the_relay_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that was well and then says nothing holds up the worker that dials it, and nobody behind that."""
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(presence, "NOTICE_SECONDS", 0.05)
+    noted = Noted()
+    async with Server(Faults()) as first, Server(Faults()) as second:
+        route = Route([_relay(first, noted, timeout=30), _relay(second, noted)])
+        only = await route.connect()
+        first.faults = Faults(silent_at="CONNECT")
+        first.cut_connections()
+        await _gone(only)
+        dialling = asyncio.create_task(route.connect())
+        await first.wait_for_connections(2)
+        async with asyncio.timeout(5):
+            stand_in = await route.connect()
+        assert stand_in.keeper.name == f"{HOST}:{second.port}"
+        assert not dialling.done()
+        dialling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await dialling
+        await stand_in.close()
         first.cut_connections()
 
 

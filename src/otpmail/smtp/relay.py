@@ -80,10 +80,13 @@ class Relay:
                 if self._every_worker_may_dial:
                     connection = await self._dial()
                     continue
-                async with self._trying:
+                await self._turn(patient=patient)
+                try:
                     await self._next_try(patient=patient)
                     if not self._every_worker_may_dial:  # nobody got through while this one waited
                         connection = await self._dial()
+                finally:
+                    self._trying.release()
             return connection
         finally:
             self._presence.wanted -= 1
@@ -123,6 +126,19 @@ class Relay:
     @property
     def _every_worker_may_dial(self) -> bool:
         return self._presence.open > 0 and self._breaker.closed and not self.retry_after
+
+    async def _turn(self, *, patient: bool) -> None:
+        """Wait for the turn to try it, and have it then. The impatient do so while it does not count as away."""
+        while not patient:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._trying.acquire()
+            except TimeoutError:
+                if self.down:
+                    raise ConnectFailed(f"{self.name} is away, and being tried") from None
+            else:
+                return
+        await self._trying.acquire()
 
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
