@@ -218,8 +218,17 @@ async def test_says_503_out_of_sequence(relay: Relay) -> None:
         assert await raw.ask(f"RCPT TO:<{ANNA}>") == 250
         assert await raw.ask("BDAT 0") == 250
         assert await raw.ask("DATA") == 503
-        assert await raw.ask("FROB") == 502
+        assert await raw.ask("FROB") == 500
     assert relay.mails == []
+
+
+@pytest.mark.parametrize(("faults", "code"), [({}, 214), ({"helps_with_250": True}, 250)])
+async def test_helps(relay: Relay, faults: dict[str, bool], code: int) -> None:
+    """HELP is answered 214, or 250 as some do; what is no command is 500 (RFC 5321, 4.2.4)."""
+    relay.faults = Faults(auth=(), **faults)  # type: ignore[arg-type]
+    async with greeted(relay) as raw:
+        assert await raw.ask("HELP") == code
+        assert await raw.ask("XNIL") == 500
 
 
 @open_relay
@@ -420,7 +429,7 @@ async def test_delay_is_that_of_a_line(relay: Relay) -> None:
     async with greeted(relay) as raw:
         start = time.monotonic()
         raw.send("NOOP\r\n" * 20 + "FROB\r\nQUIT\r\n")
-        assert await raw.codes(22) == [250] * 20 + [502, 221]
+        assert await raw.codes(22) == [250] * 20 + [500, 221]
         assert 0.04 < time.monotonic() - start < 1.0  # one after the other they would take 1.1 s
 
 
@@ -569,7 +578,7 @@ async def test_pipelining_must_be_offered(relay: Relay) -> None:
     [
         (Faults(auth=()), [503, 250]),
         (Faults(auth=(), runs_refused_chunks=True), [502, 250, 250]),
-        (Faults(auth=(), chunking=False), [502, 250, 250]),
+        (Faults(auth=(), chunking=False), [500, 250, 250]),
     ],
 )
 async def test_refused_chunk_is_discarded_or_run(relay: Relay, faults: Faults, codes: list[int]) -> None:

@@ -169,14 +169,18 @@ async def test_odd_replies_at_the_content(attacked: tuple[Service, Relay, Faults
     assert {mail.state for mail in told.values()} == {RELAYED}
 
 
+@pytest.mark.parametrize(
+    "helps_with_250", [pytest.param(helps, marks=pytest.mark.relay(helps_with_250=helps)) for helps in (False, True)]
+)
 @pytest.mark.relay(auth=(), runs_refused_chunks=True)
 @pytest.mark.service(WORKERS=3, LOG_LEVEL="debug")
-async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay) -> None:
-    """It is found out before the first mail; mails go by DATA, and no content was ever run as commands."""
+async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay, helps_with_250: bool) -> None:  # noqa: FBT001
+    """It is found out before the first mail, whatever it answers HELP with; no content is ever run as commands."""
+    assert relay.faults.helps_with_250 is helps_with_250
     relay.faults = replace(relay.faults, chance=REFUSALS)
     told = await _send_many(service, 300)
     _check(told, relay)
     assert {caught.mode for caught in relay.mails} == {"DATA"}
     verbs = {command.line.partition(" ")[0].partition(":")[0] for command in relay.commands}
-    assert verbs <= {"EHLO", "BDAT", "HELP", "RSET", "MAIL", "RCPT", "DATA", ".", "QUIT"}
+    assert verbs <= {"EHLO", "BDAT", "XNIL", "RSET", "MAIL", "RCPT", "DATA", ".", "QUIT"}
     assert len(service.logged("chunks-unsafe")) == 1

@@ -62,6 +62,7 @@ class Faults:
     strict: bool = True  # 554 and goodbye to input that came before the reply it should have waited for, as Exim does
     sticky_bdat: bool = False  # a refused BDAT leaves the transaction open until RSET, as Exim does
     runs_refused_chunks: bool = False  # a BDAT out of sequence is not read past: its chunk runs as commands, as go-smtp
+    helps_with_250: bool = False  # HELP is answered 250 and not 214, as Stalwart and Python's smtpd do
     data_without_recipients: bool = False  # 354 although every RCPT was refused
 
 

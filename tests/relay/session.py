@@ -445,12 +445,16 @@ class Session:
     async def _vrfy(self, argument: str) -> None:  # noqa: ARG002
         await self._answer("VRFY", "252 2.5.0 send it and see")
 
+    async def _help(self, argument: str) -> None:  # noqa: ARG002
+        code = 250 if self._faults.helps_with_250 else 214
+        await self._answer("HELP", f"{code} 2.0.0 see RFC 5321")
+
     async def _quit(self, argument: str) -> None:  # noqa: ARG002
         await self._answer("QUIT", "221 2.0.0 goodbye")
         await self._hang_up()
 
     async def _unknown(self, argument: str, verb: str = "") -> None:  # noqa: ARG002
-        await self._answer(verb, "502 5.5.1 no such command")
+        await self._answer(verb, "500 5.5.1 no such command")
 
     _COMMANDS: ClassVar[dict[str, Callable[[Session, str], Awaitable[None]]]] = {
         "EHLO": _ehlo,
@@ -464,6 +468,7 @@ class Session:
         "RSET": _rset,
         "NOOP": _noop,
         "VRFY": _vrfy,
+        "HELP": _help,
         "QUIT": _quit,
     }
     _MECHANISMS: ClassVar[dict[str, Callable[[Session, str], Awaitable[str | None]]]] = {

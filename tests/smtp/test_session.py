@@ -499,7 +499,7 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
     session = _session()
     session.probe()
     assert not session.room
-    assert _written(session) == b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
+    assert _written(session) == b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
     for octet in replies:
         session.receive(bytes([octet]))
     assert (session.probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)

@@ -25,9 +25,10 @@ BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail: none is to sit behind a large one."""
 
 _RSET = b"RSET\r\n"
-# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers HELP as
-# well, and with what is never a 250 (RFC 5321, 4.1.1.8): so the second reply says which it is.
-_PROBE = b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
+# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers that as
+# well, and never with 250, since no relay knows the verb (RFC 5321, 4.1.5 and 4.2.4): so the second reply says which it
+# is. One that is known would not do: some answer HELP with 250, and their third reply would reach the first mail.
+_PROBE = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
 _MAIL_OK = frozenset({250})
 _RCPT_OK = frozenset({250, 251, 252})
 
