@@ -546,6 +546,21 @@ async def test_many_handshakes(relay: Relay, certificates: Certificates) -> None
 # Odd protocols.
 
 
+@pytest.mark.relay(auth=(), holds_replies=True, judging=0.1)
+async def test_replies_may_be_held_back_until_a_content_is_judged(relay: Relay) -> None:
+    """Of a flight with a content nothing is answered before that is; what comes alone is answered at once."""
+    async with greeted(relay) as raw:
+        assert await raw.ask("NOOP") == 250
+        raw.send(ENVELOPE + "BDAT 2 LAST\r\nhi")
+        await relay.wait_for_command("BDAT")
+        waiting = asyncio.create_task(raw.codes(3))
+        await relay.wait_for_mails(1)
+        assert not waiting.done()
+        assert await waiting == [250] * 3
+        raw.send("RSET\r\nQUIT\r\n")
+        assert await raw.codes(2) == [250, 221]
+
+
 @pytest.mark.parametrize("early", ["DATA\r\ncontent\r\n", "EHLO again\r\nNOOP\r\n", "AUTH PLAIN\r\nAA==\r\n"])
 @open_relay
 async def test_input_that_should_have_waited_is_found_out(relay: Relay, early: str) -> None:

@@ -59,6 +59,8 @@ class Faults:
     starttls_stripped: bool = False  # with security "starttls": not announced, and AUTH offered in the clear
 
     # How its protocol is odd, as seen in the wild.
+    holds_replies: bool = False  # until it has no input left, a content to judge included (RFC 2920, 3.2)
+    judging: float = 0.0  # seconds that it looks at a content, and at nothing else, before its reply
     strict: bool = True  # 554 and goodbye to input that came before the reply it should have waited for, as Exim does
     sticky_bdat: bool = False  # a refused BDAT leaves the transaction open until RSET, as Exim does
     runs_refused_chunks: bool = False  # a BDAT out of sequence is not read past: its chunk runs as commands, as go-smtp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -48,6 +49,7 @@ class Session:
         self._transaction: _Transaction | None = None
         self._waits_for_command = False
         self._taken = 0
+        self._held = b""  # replies that have not been let go
 
     @property
     def is_idle(self) -> bool:
@@ -155,11 +157,19 @@ class Session:
             reply = "421 4.3.2 shutting down"
         elif faults.extra_at == point and self._strikes():
             reply += "\r\n250 2.0.0 one too many"
-        self.wire.send(_on_the_wire(reply), faults.delay)
+        self._held += _on_the_wire(reply)
+        if not (faults.holds_replies and self.wire.has_input):
+            self._let_go()
         if reply.startswith("421") or (faults.cut_after_reply == point and self._strikes()):
             await self._hang_up()
 
+    def _let_go(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self.wire.send(held, self._faults.delay)
+
     async def _hang_up(self) -> None:
+        self._let_go()
         await self.wire.flush()
         self.wire.close()
         raise Gone
@@ -396,6 +406,8 @@ class Session:
             self._transaction.chunks.clear()
 
     async def _finish(self, point: str, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
+        if self._faults.judging:
+            await asyncio.sleep(self._faults.judging)
         refusal = self._refusal_of_content(content) or self._fault(self._faults.final_reply)
         reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
         if reply.startswith("2"):

@@ -170,6 +170,37 @@ def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
     assert b"\r\n".join(lines)[2:] in (content, content + b"\r\n")
 
 
+# How long a reply may take.
+
+
+def test_by_bdat_all_of_a_written_mails_replies_may_take_long() -> None:
+    """A relay may hold back what it says to MAIL and RCPT until it has judged the content (RFC 2920, 3.2)."""
+    session = _session()
+    session.begin(_mail())
+    session.begin(_mail(content=b"z" * 100_000))
+    assert not session.may_take_long
+    session.take(100)
+    for reply in (OK, OK, OK, OK):
+        assert session.may_take_long
+        session.receive(reply)
+    assert not session.may_take_long  # the second is not written, so the relay reads: it may be waited for
+    _written(session)
+    assert session.may_take_long
+
+
+def test_by_data_only_the_word_on_the_content_may_take_long() -> None:
+    """A relay that asks for the content has let go what it held back before."""
+    session = _session(Mode.DATA)
+    session.begin(_mail())
+    seen = []
+    for reply in (OK, OK, b"354 go\r\n", OK, OK):
+        _written(session)
+        seen.append(session.may_take_long)
+        session.receive(reply)
+    assert seen == [False, False, False, True, False]
+    assert not session.may_take_long
+
+
 # RSET.
 
 

@@ -102,9 +102,16 @@ class Session:
         return bool(self._flights) or self._probe is not None
 
     @property
-    def awaits_final(self) -> bool:
-        """Whether what the relay owes next is its word on a content that it has all of: that may take it long."""
-        return bool(self._flights) and self._flights[0].awaits is Awaits.FINAL and self._flights[0].written
+    def may_take_long(self) -> bool:
+        """Whether what the relay owes next may wait for its word on a content that it has all of.
+
+        By BDAT that is so for all of a mail's replies: those to MAIL and RCPT, and to the RSET of the mail before, may
+        be held back until there is no more input to be read (RFC 2920, 3.2), the content included.
+        """
+        if not self._flights:
+            return False
+        first = self._flights[0]
+        return first.written and (first.awaits is Awaits.FINAL or self.mode is Mode.BDAT)
 
     # Bytes out.
 
