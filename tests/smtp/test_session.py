@@ -134,11 +134,13 @@ def test_a_mail_is_written_with_its_content_not_with_what_follows() -> None:
         (_mail(), {"SIZE": "1000"}, b"MAIL FROM:<a@x.org> SIZE=20\r\n"),
         (_mail(content=b"\xc3\xa9\r\n"), {}, b"MAIL FROM:<a@x.org> BODY=8BITMIME\r\n"),
         (_mail("é@y.org", smtputf8=True), {}, b"MAIL FROM:<a@x.org> SMTPUTF8 BODY=8BITMIME\r\n"),
+        (_mail("é@y.org", smtputf8=True), {"8BITMIME": None}, b"MAIL FROM:<a@x.org> SMTPUTF8\r\n"),
     ],
 )
-def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str], line: bytes) -> None:
-    """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them."""
-    session = Session(Announcement({**ALL, **extensions}), Mode.BDAT, window=16)
+def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str | None], line: bytes) -> None:
+    """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them and they are announced."""
+    offered = {name: value for name, value in {**ALL, **extensions}.items() if value is not None}
+    session = Session(Announcement(offered), Mode.BDAT, window=16)
     session.begin(mail)
     assert _written(session).startswith(line)
 
