@@ -145,11 +145,6 @@ class Pipeline(asyncio.Protocol):
             self._transport.abort()  # a close would wait for a relay that does not read
         return usable
 
-    def abort(self, cause: str) -> None:
-        """Close at once. Mails in flight get ConnectionLost."""
-        self._stop(cause)
-        self._transport.abort()
-
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
