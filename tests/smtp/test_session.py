@@ -453,6 +453,29 @@ def test_421_at_every_position(place: int) -> None:
         assert _lost(mail)[0] is False
 
 
+@pytest.mark.parametrize(
+    ("replies", "codes"),
+    [
+        (NO + b"421 4.7.0 bye\r\n", [550, 421]),
+        (LATER + b"421 4.7.0 bye\r\n", [451, 421]),
+        (NO + OK + b"421 4.7.0 bye\r\n", [550, 421]),
+        (OK + OK + b"421 4.7.0 bye\r\n", None),
+        (b"421 4.7.0 one\r\n421 4.7.0 two\r\n", None),
+    ],
+)
+def test_a_refusal_stands_beside_a_421(replies: bytes, codes: list[int] | None) -> None:
+    """Who was refused stays so, and 421 puts off the other; only where it is all that was said the mail is lost."""
+    session = _session()
+    transaction = session.begin(_mail("b@y.org", "c@y.org"))
+    _written(session)
+    session.receive(OK + replies)
+    session.end("connection lost")
+    if codes is None:
+        assert _lost(transaction) == (False, False)
+    else:
+        assert _codes(transaction) == codes
+
+
 def test_a_relay_that_goes_on_after_421_is_not_taken_at_its_word() -> None:
     """A reply behind the 421 says that it reads on: a mail whose own word is then lost may have been taken."""
     session = _session()
