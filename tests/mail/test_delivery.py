@@ -16,6 +16,7 @@ from otpmail.mail.delivery import Delivery
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
+from otpmail.smtp.transaction import GROUP
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -272,6 +273,34 @@ async def test_a_mail_that_is_with_the_relay_at_its_deadline_is_left_to_the_rela
     assert not job.settled.done()
     desk.answer(job)
     assert desk.settled(job).state is MailState.RELAYED
+
+
+@pytest.mark.parametrize(("code", "state"), [(250, MailState.PARTIAL), (451, MailState.FAILED)])
+@pytest.mark.parametrize("late", [True, False])
+async def test_no_further_group_is_offered_when_the_time_is_over(late: bool, code: int, state: MailState) -> None:  # noqa: FBT001
+    """Past its deadline, or with nobody waiting any more, a mail for many settles with what its first people got."""
+    desk = Desk()
+    job = desk.submit(*(f"p{n}@x.org" for n in range(GROUP + 50)), ttl=10, promised=late)
+    desk.take(job)
+    desk.clock.advance(20 if late else 1)
+    desk.delivery.answered(job, tuple(RecipientResult(address, code, "", "said") for address in job.offered))
+    mail = desk.settled(job)
+    assert (mail.state, mail.attempts) == (state, 1)
+    assert [result.code for result in mail.recipients] == [code] * GROUP + [0] * 50
+    assert desk.queue.empty()
+
+
+async def test_groups_follow_each_other_in_time() -> None:
+    """Each has its turn at once, whoever a group deferred waits for all of them, and all of it is one attempt."""
+    desk = Desk()
+    people = [f"p{n}@x.org" for n in range(GROUP + 1)]
+    job = desk.submit(*people)
+    desk.take(job)
+    desk.delivery.answered(job, tuple(RecipientResult(address, 451) for address in job.offered))
+    assert (job.pending, job.attempts) == ((people[-1],), 0)
+    desk.take(job)
+    desk.answer(job)
+    assert (job.pending, job.attempts) == (tuple(people[:-1]), 1)
 
 
 @pytest.mark.parametrize("error", [CERTAIN, UNCERTAIN])

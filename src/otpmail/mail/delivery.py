@@ -84,13 +84,13 @@ class Delivery:
         # A refusal now says nothing of the copy that may have been taken before: only a yes does.
         job.uncertain.difference_update(result.address for result in results if result.accepted)
         rest = job.pending[len(results) :]
-        if rest:  # the next group of a mail for many
+        if rest and not self._is_over(job):  # the next group of a mail for many
             job.pending = rest
             self._go_again(job)
             return
-        job.pending, job.deferred = job.deferred, ()
+        job.pending, job.deferred = job.deferred + rest, ()
         job.attempts += 1
-        if not job.pending or job.given_up:
+        if not job.pending or self._is_over(job):
             self._settle(job, MailState.FAILED)
             return
         last = job.results[job.pending[0]]
@@ -108,7 +108,7 @@ class Delivery:
             if self._on_uncertain == "fail":
                 self._settle(job, MailState.UNCERTAIN)
                 return
-        if job.given_up or self._loop.time() >= job.deadline:
+        if self._is_over(job):
             self._settle(job, MailState.FAILED)
         elif error.untouched or job.losses == 1:
             self._go_again(job)
@@ -147,6 +147,10 @@ class Delivery:
                 job.uncertain.update(job.offered)
             self._settle(job, MailState.FAILED)
         return len(left)
+
+    def _is_over(self, job: Job) -> bool:
+        """Whether there is to be no further try, nor a further group: nobody waits, or the time is over."""
+        return job.given_up or self._loop.time() >= job.deadline
 
     def _go_again(self, job: Job) -> None:
         job.change(state=MailState.QUEUED)
