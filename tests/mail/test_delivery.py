@@ -12,7 +12,7 @@ import pytest
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import Event, MailAccepted, MailDeferred, MailSettled
 from otpmail.mail import retry
-from otpmail.mail.delivery import Delivery
+from otpmail.mail.delivery import MOST_COPIES, Delivery
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
@@ -366,6 +366,22 @@ async def test_an_uncertain_loss_is_sent_again_as_the_same_mail() -> None:
     assert (job.envelope, job.mail.message_id) == before
     desk.answer(job)
     assert desk.settled(job).attempts == 2
+
+
+async def test_no_more_copies_than_a_few() -> None:
+    """A relay that takes each copy and never says so gets MOST_COPIES; certain losses between them do not count."""
+    desk = Desk()
+    job = desk.submit()
+    for number in range(1, MOST_COPIES + 1):
+        for error in (CERTAIN, UNCERTAIN):
+            desk.clock.advance(0 if not desk.queue.empty() else retry.SCHEDULE[-1])
+            desk.take(job)
+            desk.delivery.lost(job, error)
+        assert job.attempts == number
+    mail = desk.settled(job)
+    assert (mail.state, mail.attempts) == (MailState.UNCERTAIN, MOST_COPIES)
+    assert desk.queue.empty()
+    assert desk.store.forgotten == []
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,12 @@ from otpmail.mail.queue import MailQueue
 from otpmail.model import MailState, RecipientResult
 from otpmail.store.base import MailStore
 
+MOST_COPIES = 3
+"""How often the relay may have taken one mail unheard, before no further copy is sent.
+
+A relay that takes each one and cuts the connection before its answer would fill a mailbox until the time is over.
+"""
+
 _STOPPED = "the service stopped before the mail could be sent"
 
 
@@ -105,7 +111,8 @@ class Delivery:
         if error.uncertain:
             job.uncertain.update(job.offered)
             job.attempts += 1
-            if self._on_uncertain == "fail":
+            job.copies += 1
+            if self._on_uncertain == "fail" or job.copies == MOST_COPIES:
                 self._settle(job, MailState.UNCERTAIN)
                 return
         if self._is_over(job):

@@ -11,12 +11,12 @@ class Job:
     """One accepted mail on its way: what is to be sent, what the relay said so far, and who waits for the end.
 
     `mail` is replaced as its state changes; `settled` gets the final one. `deadline` is on the loop's clock.
-    `promised` jobs are kept trying whether or not anybody waits. `losses` counts connections that ended under it;
-    `uncertain` are the recipients for whom the relay may have taken it then, unheard.
+    `promised` jobs are kept trying whether or not anybody waits. `losses` counts connections that ended under it,
+    `copies` those by which the relay may have taken it unheard, and `uncertain` are the recipients it may have then.
     """
 
     __slots__ = (
-        *("attempts", "callers", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
+        *("attempts", "callers", "copies", "deadline", "envelope", "expiry", "losses", "mail", "pending", "priority"),
         *("deferred", "promised", "results", "retry", "settled", "uncertain", "watchers"),
     )
 
@@ -29,6 +29,7 @@ class Job:
         self.attempts = 0
         self.callers = 0
         self.losses = 0
+        self.copies = 0
         self.uncertain: set[str] = set()
         self.pending = envelope.recipients
         self.deferred: tuple[str, ...] = ()
