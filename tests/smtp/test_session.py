@@ -383,6 +383,20 @@ def test_plain_hears_one_reply_at_a_time() -> None:
     assert _lost(transaction) == (False, False)
 
 
+def test_plain_believes_a_250_too_many_behind_the_content() -> None:
+    """What counting can't see there, since no RSET follows: it is told as taken. The true word ends the session."""
+    session = _session(Mode.PLAIN)
+    transaction = session.begin(_mail())
+    for reply in (OK, OK, b"354 go\r\n"):
+        _written(session)
+        session.receive(reply)
+    _written(session)
+    assert session.receive(OK) == [transaction]
+    assert _codes(transaction) == [250]
+    assert session.receive(NO) == []
+    assert "unasked" in session.ended
+
+
 def test_a_goodbye_before_its_command_is_one() -> None:
     """421 is the one thing that a relay may say unasked."""
     session = _session()
