@@ -277,7 +277,7 @@ async def test_recycling_by_count(service: Service, relay: Relay) -> None:
         assert (await _send(service)).state == mail_pb2.Mail.RELAYED
     await relay.wait_for_connections(3)
     await relay.wait_for_command("QUIT", 2)
-    assert max(sum(m.connection == c for m in relay.mails) for c in range(1, 4)) <= 3
+    assert max(sum(m.connection == c for m in relay.mails) for c in range(1, 4)) <= 2
 
 
 @pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.1)
