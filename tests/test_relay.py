@@ -387,6 +387,47 @@ async def test_connection_is_cut_at_a_point(relay: Relay, point: str, late: bool
     await relay.wait_for_open(0)
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at"])
+async def test_a_point_may_be_the_number_of_a_reply(relay: Relay, kind: str, number: int) -> None:
+    """Counted from the reply to the first MAIL of a connection; a mail whose word was 421 is not taken."""
+    relay.faults = Faults(auth=(), **{kind: number}, times=1)  # type: ignore[arg-type]
+    flight = ENVELOPE + "BDAT 2 LAST\r\nhiRSET\r\n"
+    async with greeted(relay) as raw:
+        assert await raw.ask("NOOP") == 250  # before a mail nothing is counted
+        raw.send(flight * 3)
+        whole = number if kind == "cut_after_reply" else number - 1
+        assert await raw.codes(whole) == [250] * whole
+        if kind == "closing_at":
+            assert await raw.code() == 421
+        if kind == "silent_at":
+            await relay.wait_for_command(["RSET", "MAIL", "RCPT", "BDAT"][number % 4], (number + 3) // 4)
+        else:
+            assert await raw.is_over()
+    await relay.wait_for_open(0)
+    unread = number - (kind == "closing_at")  # the last one whose command took effect
+    assert len(relay.mails) == (unread + 1) // 4
+    assert relay.struck == {1}
+    async with greeted(relay) as raw:
+        raw.send(flight * 3)
+        assert await raw.codes(12) == [250] * 12
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+async def test_421_in_place_of_the_word_on_a_content(relay: Relay, chunking: bool) -> None:  # noqa: FBT001
+    """It says that the mail was not taken, so it is not."""
+    relay.faults = Faults(auth=(), chunking=chunking, closing_at="BDAT" if chunking else ".", times=1)
+    async with greeted(relay) as raw:
+        raw.send(ENVELOPE + ("BDAT 2 LAST\r\nhi" if chunking else "DATA\r\n"))
+        assert await raw.codes(2) == [250, 250]
+        if not chunking:
+            assert await raw.code() == 354
+            raw.send(".\r\n")
+        assert await raw.code() == 421
+        assert await raw.is_over()
+    assert relay.mails == []
+
+
 @pytest.mark.relay(auth=(), silent_at="RCPT")
 async def test_silence_lasts_until_the_client_leaves(relay: Relay) -> None:
     """A command may never be answered, and what follows it is not done; the relay notices the client's going."""
@@ -421,6 +462,16 @@ async def test_drops_idle_connections_only(relay: Relay) -> None:
         assert await busy.is_over()
     await relay.wait_for_open(0)
     assert (relay.connections, relay.max_open) == (2, 2)
+
+
+@pytest.mark.relay(auth=(), delay=0.05)
+async def test_a_late_reply_is_owed_until_it_has_left(relay: Relay) -> None:
+    """A connection is idle when its last reply has left, and whoever waits for that is told."""
+    async with connected(relay) as raw:
+        raw.send("EHLO x\r\n")
+        await relay.wait_for_command("EHLO")
+        await relay.wait_for_idle(1, timeout=5)
+        assert await raw.codes(2) == [220, 250]
 
 
 @pytest.mark.relay(auth=(), delay=0.05)

@@ -46,15 +46,16 @@ async def attacked(
 ) -> AsyncIterator[tuple[Service, Relay, Faults]]:
     """Start a relay in a mode, well-behaved at first, and a service with all its connections open."""
     mode, settings = request.param
+    workers = settings.get("WORKERS", 3)
     faults = Faults(**MODES[mode])
     async with Relay(faults) as relay:
         known = relay_settings(relay, certificates, tmp_path / "token")
-        short = {"EMAIL_TIMEOUT": 0.4, "EMAIL_FINAL_TIMEOUT": 0.4, "EMAIL_RETRY_SECONDS": 0.05, "WORKERS": 3}
+        short = {"EMAIL_TIMEOUT": 0.4, "EMAIL_FINAL_TIMEOUT": 0.4, "EMAIL_RETRY_SECONDS": 0.05, "WORKERS": workers}
         async with Service(**known | short | {"MAIL_WAIT_SECONDS": 30} | settings) as service:
             await service.wait_until_serving()
             if mode == "bdat":
-                await relay.wait_for_command("RSET", 3)  # the last thing that a new connection says
-            await relay.wait_for_idle(3)
+                await relay.wait_for_command("RSET", workers)  # the last thing that a new connection says
+            await relay.wait_for_idle(workers)
             if mode != "plain":  # without, it would answer each mail before the next one is there
                 faults = replace(faults, delay=0.005)
             yield service, relay, faults
@@ -134,18 +135,50 @@ async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], ki
     for point in POINTS[mode]:
         if (mode, kind, point) == ("plain", "extra_at", "MAIL"):
             continue  # see test_a_reply_to_a_command_that_has_not_left
-        if kind == "closing_at" and point in {"BDAT", "."}:  # a relay that says 421 there has not taken the mail
-            change: dict[str, Any] = {"final_reply": "421 4.3.2 shutting down"}
-        else:
-            change = {kind: point}
         struck = len(relay.struck)
-        relay.faults = replace(faults, times=3, **change)
+        fault: dict[str, Any] = {kind: point}
+        relay.faults = replace(faults, times=3, **fault)
         told |= await _send_many(service, 200, f"{kind}-{point.strip('.') or 'dot'}-")
         assert len(relay.struck) > struck, point
     _check(told, relay)
     assert [mail for mail in told.values() if mail.state != RELAYED] == []
     if kind == "closing_at":
         assert len(relay.mails) == len(told)
+
+
+ONE_CONNECTION = [(mode, {"WORKERS": 1, "EMAIL_TIMEOUT": 0.25, "EMAIL_FINAL_TIMEOUT": 0.25}) for mode in MODES]
+
+
+@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at"])
+@pytest.mark.parametrize("attacked", ONE_CONNECTION, indirect=True, ids=list(MODES))
+async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
+    """Cut right before or after the Nth reply from the first mail on, 421 or silence there: nobody gets another's mail.
+
+    With a full window, for N up to 20: in each mode that is every reply that a connection has, and more.
+    """
+    service, relay, faults = attacked
+    told: dict[str, mail_pb2.Mail] = {}
+    mails = WINDOW + 4 if faults.chunking else 8
+    for number in range(1, 21):
+        await _renew_connection(relay)
+        fault: dict[str, Any] = {kind: number}
+        relay.faults = replace(faults, times=1, **fault)
+        told |= await _send_many(service, mails, f"{kind}-{number}-")
+        assert len(relay.struck) == number
+        relay.faults = faults
+    _check(told, relay)
+    assert [mail for mail in told.values() if mail.state != RELAYED] == []
+    if kind == "closing_at":
+        assert len(relay.mails) == len(told)
+
+
+async def _renew_connection(relay: Relay) -> None:
+    """Have the service dial anew, so that the relay counts from the first mail again."""
+    await relay.wait_for_idle(1)
+    connections = relay.connections
+    assert relay.drop_connections("421 4.3.2 shutting down") == 1
+    await relay.wait_for_connections(connections + 1)
+    await relay.wait_for_idle(1)
 
 
 @_in("plain")

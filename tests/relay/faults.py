@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Security = Literal["plain", "starttls", "tls"]
+Point = str | int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,8 @@ class Faults:
 
     A reply is written as "451 4.3.0 later". With a line feed in it, it is one reply of several lines; with CRLF, it is
     sent as it is, so that there may be one reply too many.
-    A point (`cut_before_reply` and its like) is a command, or "CONNECT" for the greeting, or "." for the end of DATA.
+    A point (`cut_before_reply` and its like) is a command, or "CONNECT" for the greeting, or "." for the end of DATA;
+    or the number of a reply on a connection, counted from the one to its first MAIL.
     """
 
     # What it offers.
@@ -44,11 +46,11 @@ class Faults:
     times: int | None = None  # how often the faults strike, over all connections, before the relay is well again
 
     # Where it falls silent or goes away.
-    cut_before_reply: str | None = None  # after the command took effect: at "." the mail is in `mails`, unanswered
-    cut_after_reply: str | None = None
-    silent_at: str | None = None
-    closing_at: str | None = None  # 421 in place of the reply; for the content it is `final_reply` that can be one
-    extra_at: str | None = None  # a 250 too many behind the reply
+    cut_before_reply: Point | None = None  # after the command took effect: at "." the mail is in `mails`, unanswered
+    cut_after_reply: Point | None = None
+    silent_at: Point | None = None
+    closing_at: Point | None = None  # 421 in place of the reply; at a content, that is not taken
+    extra_at: Point | None = None  # a 250 too many behind the reply
     most_open: int | None = None  # 421 to whoever connects beyond so many connections
     close_after: int | None = None  # 421 and goodbye, unasked, after this many mails on a connection
     delay: float = 0.0  # seconds from command to reply, as a long line has it: pipelined commands wait together

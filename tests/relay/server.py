@@ -208,7 +208,7 @@ class Relay:
             connection.settimeout(0)
             # asyncio does so only for sockets that know their protocol. Without, a second reply waits 40 ms for an ACK.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._begin(Wire(connection, self._lost))
+            self._begin(Wire(connection, sent=self.tell, lost=self._lost))
 
     def _begin(self, wire: Wire) -> None:
         self.connections += 1

@@ -18,12 +18,13 @@ from relay.wire import Gone
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from relay.faults import Faults
+    from relay.faults import Faults, Point
     from relay.server import Relay
     from relay.wire import Wire
 
 _PATH = re.compile(r"<([^<>\s]*)>(?: (.*))?", re.ASCII)
 _OPEN_BEFORE_TLS = frozenset({"EHLO", "HELO", "STARTTLS", "NOOP", "RSET", "QUIT"})
+_CLOSING = "421 4.3.2 shutting down"
 _LAST_OF_A_GROUP = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "DATA"})  # RFC 2920, 3.1; RFC 3207; RFC 4954
 
 
@@ -49,6 +50,7 @@ class Session:
         self._transaction: _Transaction | None = None
         self._waits_for_command = False
         self._taken = 0
+        self._said = 0  # replies, from that to the first MAIL on
         self._held = b""  # replies that have not been let go
 
     @property
@@ -146,22 +148,29 @@ class Session:
     async def _answer(self, point: str, reply: str) -> None:
         """Send the reply, unless a fault at this point keeps it from being sent or ends the connection after it."""
         faults = self._faults
-        if faults.silent_at == point and self._strikes():
+        if self._is_at(faults.silent_at, point) and self._strikes():
             await self.wire.wait_ended()
             raise Gone
-        if faults.cut_before_reply == point and self._strikes():
+        if self._is_at(faults.cut_before_reply, point) and self._strikes():
             await self.wire.flush()
             self.wire.abort()
             raise Gone
-        if faults.closing_at == point and self._strikes():
-            reply = "421 4.3.2 shutting down"
-        elif faults.extra_at == point and self._strikes():
+        if not reply.startswith("421") and self._is_at(faults.closing_at, point) and self._strikes():
+            reply = _CLOSING
+        elif self._is_at(faults.extra_at, point) and self._strikes():
             reply += "\r\n250 2.0.0 one too many"
+        is_last = self._is_at(faults.cut_after_reply, point)
+        self._said += point == "MAIL" or self._said > 0
         self._held += _on_the_wire(reply)
         if not (faults.holds_replies and self.wire.has_input):
             self._let_go()
-        if reply.startswith("421") or (faults.cut_after_reply == point and self._strikes()):
+        if reply.startswith("421") or (is_last and self._strikes()):
             await self._hang_up()
+
+    def _is_at(self, where: Point | None, point: str) -> bool:
+        """Whether the reply that is due is the one meant: by its command, or by its number."""
+        counted = point == "MAIL" or self._said > 0
+        return where == point or (counted and where == self._said + 1)
 
     def _let_go(self) -> None:
         held, self._held = self._held, b""
@@ -409,6 +418,8 @@ class Session:
         if self._faults.judging:
             await asyncio.sleep(self._faults.judging)
         refusal = self._refusal_of_content(content) or self._fault(self._faults.final_reply)
+        if refusal is None and self._is_at(self._faults.closing_at, point):
+            refusal = self._fault(_CLOSING)
         reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
         if reply.startswith("2"):
             self._take(mode, content)

@@ -26,8 +26,9 @@ class Wire(asyncio.Protocol):
     Not asyncio's streams, because those cannot hold back the ClientHello that may arrive before `start_tls`.
     """
 
-    def __init__(self, connection: socket.socket, lost: Callable[[Wire], None]) -> None:
+    def __init__(self, connection: socket.socket, *, sent: Callable[[], None], lost: Callable[[Wire], None]) -> None:
         self._connection = connection
+        self._sent = sent
         self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -192,6 +193,7 @@ class Wire(asyncio.Protocol):
             self._write(self._late.popleft())
         if not self._late:
             self._all_sent.set()
+            self._sent()
 
     def _write(self, data: bytes) -> None:
         if not self.transport.is_closing():
