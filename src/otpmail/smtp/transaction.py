@@ -84,7 +84,7 @@ def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
         parameters = b" SIZE=%d" % len(envelope.content)
     if envelope.smtputf8:
         parameters += b" SMTPUTF8"
-    if "8BITMIME" in announcement and (envelope.smtputf8 or not envelope.content.isascii()):
+    if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in announcement:
         parameters += b" BODY=8BITMIME"
     return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), parameters)
 
