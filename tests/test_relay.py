@@ -218,8 +218,17 @@ async def test_says_503_out_of_sequence(relay: Relay) -> None:
         assert await raw.ask(f"RCPT TO:<{ANNA}>") == 250
         assert await raw.ask("BDAT 0") == 250
         assert await raw.ask("DATA") == 503
-        assert await raw.ask("FROB") == 502
+        assert await raw.ask("FROB") == 500
     assert relay.mails == []
+
+
+@pytest.mark.parametrize(("faults", "code"), [({}, 214), ({"helps_with_250": True}, 250)])
+async def test_helps(relay: Relay, faults: dict[str, bool], code: int) -> None:
+    """HELP is answered 214, or 250 as some do; what is no command is 500 (RFC 5321, 4.2.4)."""
+    relay.faults = Faults(auth=(), **faults)  # type: ignore[arg-type]
+    async with greeted(relay) as raw:
+        assert await raw.ask("HELP") == code
+        assert await raw.ask("XNIL") == 500
 
 
 @open_relay
@@ -378,6 +387,47 @@ async def test_connection_is_cut_at_a_point(relay: Relay, point: str, late: bool
     await relay.wait_for_open(0)
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at"])
+async def test_a_point_may_be_the_number_of_a_reply(relay: Relay, kind: str, number: int) -> None:
+    """Counted from the reply to the first MAIL of a connection; a mail whose word was 421 is not taken."""
+    relay.faults = Faults(auth=(), **{kind: number}, times=1)  # type: ignore[arg-type]
+    flight = ENVELOPE + "BDAT 2 LAST\r\nhiRSET\r\n"
+    async with greeted(relay) as raw:
+        assert await raw.ask("NOOP") == 250  # before a mail nothing is counted
+        raw.send(flight * 3)
+        whole = number if kind == "cut_after_reply" else number - 1
+        assert await raw.codes(whole) == [250] * whole
+        if kind == "closing_at":
+            assert await raw.code() == 421
+        if kind == "silent_at":
+            await relay.wait_for_command(["RSET", "MAIL", "RCPT", "BDAT"][number % 4], (number + 3) // 4)
+        else:
+            assert await raw.is_over()
+    await relay.wait_for_open(0)
+    unread = number - (kind == "closing_at")  # the last one whose command took effect
+    assert len(relay.mails) == (unread + 1) // 4
+    assert relay.struck == {1}
+    async with greeted(relay) as raw:
+        raw.send(flight * 3)
+        assert await raw.codes(12) == [250] * 12
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+async def test_421_in_place_of_the_word_on_a_content(relay: Relay, chunking: bool) -> None:  # noqa: FBT001
+    """It says that the mail was not taken, so it is not."""
+    relay.faults = Faults(auth=(), chunking=chunking, closing_at="BDAT" if chunking else ".", times=1)
+    async with greeted(relay) as raw:
+        raw.send(ENVELOPE + ("BDAT 2 LAST\r\nhi" if chunking else "DATA\r\n"))
+        assert await raw.codes(2) == [250, 250]
+        if not chunking:
+            assert await raw.code() == 354
+            raw.send(".\r\n")
+        assert await raw.code() == 421
+        assert await raw.is_over()
+    assert relay.mails == []
+
+
 @pytest.mark.relay(auth=(), silent_at="RCPT")
 async def test_silence_lasts_until_the_client_leaves(relay: Relay) -> None:
     """A command may never be answered, and what follows it is not done; the relay notices the client's going."""
@@ -415,12 +465,22 @@ async def test_drops_idle_connections_only(relay: Relay) -> None:
 
 
 @pytest.mark.relay(auth=(), delay=0.05)
+async def test_a_late_reply_is_owed_until_it_has_left(relay: Relay) -> None:
+    """A connection is idle when its last reply has left, and whoever waits for that is told."""
+    async with connected(relay) as raw:
+        raw.send("EHLO x\r\n")
+        await relay.wait_for_command("EHLO")
+        await relay.wait_for_idle(1, timeout=5)
+        assert await raw.codes(2) == [220, 250]
+
+
+@pytest.mark.relay(auth=(), delay=0.05)
 async def test_delay_is_that_of_a_line(relay: Relay) -> None:
     """Pipelined commands wait for their replies together, in order, and the last one is not lost in a goodbye."""
     async with greeted(relay) as raw:
         start = time.monotonic()
         raw.send("NOOP\r\n" * 20 + "FROB\r\nQUIT\r\n")
-        assert await raw.codes(22) == [250] * 20 + [502, 221]
+        assert await raw.codes(22) == [250] * 20 + [500, 221]
         assert 0.04 < time.monotonic() - start < 1.0  # one after the other they would take 1.1 s
 
 
@@ -537,6 +597,21 @@ async def test_many_handshakes(relay: Relay, certificates: Certificates) -> None
 # Odd protocols.
 
 
+@pytest.mark.relay(auth=(), holds_replies=True, judging=0.1)
+async def test_replies_may_be_held_back_until_a_content_is_judged(relay: Relay) -> None:
+    """Of a flight with a content nothing is answered before that is; what comes alone is answered at once."""
+    async with greeted(relay) as raw:
+        assert await raw.ask("NOOP") == 250
+        raw.send(ENVELOPE + "BDAT 2 LAST\r\nhi")
+        await relay.wait_for_command("BDAT")
+        waiting = asyncio.create_task(raw.codes(3))
+        await relay.wait_for_mails(1)
+        assert not waiting.done()
+        assert await waiting == [250] * 3
+        raw.send("RSET\r\nQUIT\r\n")
+        assert await raw.codes(2) == [250, 221]
+
+
 @pytest.mark.parametrize("early", ["DATA\r\ncontent\r\n", "EHLO again\r\nNOOP\r\n", "AUTH PLAIN\r\nAA==\r\n"])
 @open_relay
 async def test_input_that_should_have_waited_is_found_out(relay: Relay, early: str) -> None:
@@ -569,7 +644,7 @@ async def test_pipelining_must_be_offered(relay: Relay) -> None:
     [
         (Faults(auth=()), [503, 250]),
         (Faults(auth=(), runs_refused_chunks=True), [502, 250, 250]),
-        (Faults(auth=(), chunking=False), [502, 250, 250]),
+        (Faults(auth=(), chunking=False), [500, 250, 250]),
     ],
 )
 async def test_refused_chunk_is_discarded_or_run(relay: Relay, faults: Faults, codes: list[int]) -> None:

@@ -12,7 +12,8 @@ OtpmailError
 ├── SettingsError (ValueError)               a setting is not what it may be; names it
 └── RelayError                               the relay, or the way to it, did not do what was asked
     ├── ConnectFailed (ConnectionError)      no usable connection came about
-    │   └── SignInRefused                    the relay does not take our credentials
+    │   ├── SignInRefused                    the relay does not take our credentials
+    │   └── ProbeFailed                      it ended over the question how the relay reads a refused chunk
     └── ConnectionLost (ConnectionError)     it ended under a mail; says whether the relay may have taken it
 """
 

@@ -46,15 +46,16 @@ async def attacked(
 ) -> AsyncIterator[tuple[Service, Relay, Faults]]:
     """Start a relay in a mode, well-behaved at first, and a service with all its connections open."""
     mode, settings = request.param
+    workers = settings.get("WORKERS", 3)
     faults = Faults(**MODES[mode])
     async with Relay(faults) as relay:
         known = relay_settings(relay, certificates, tmp_path / "token")
-        short = {"EMAIL_TIMEOUT": 0.4, "EMAIL_FINAL_TIMEOUT": 0.4, "EMAIL_RETRY_SECONDS": 0.05, "WORKERS": 3}
+        short = {"EMAIL_TIMEOUT": 0.4, "EMAIL_FINAL_TIMEOUT": 0.4, "EMAIL_RETRY_SECONDS": 0.05, "WORKERS": workers}
         async with Service(**known | short | {"MAIL_WAIT_SECONDS": 30} | settings) as service:
             await service.wait_until_serving()
             if mode == "bdat":
-                await relay.wait_for_command("RSET", 3)  # the last thing that a new connection says
-            await relay.wait_for_idle(3)
+                await relay.wait_for_command("RSET", workers)  # the last thing that a new connection says
+            await relay.wait_for_idle(workers)
             if mode != "plain":  # without, it would answer each mail before the next one is there
                 faults = replace(faults, delay=0.005)
             yield service, relay, faults
@@ -134,18 +135,59 @@ async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], ki
     for point in POINTS[mode]:
         if (mode, kind, point) == ("plain", "extra_at", "MAIL"):
             continue  # see test_a_reply_to_a_command_that_has_not_left
-        if kind == "closing_at" and point in {"BDAT", "."}:  # a relay that says 421 there has not taken the mail
-            change: dict[str, Any] = {"final_reply": "421 4.3.2 shutting down"}
-        else:
-            change = {kind: point}
         struck = len(relay.struck)
-        relay.faults = replace(faults, times=3, **change)
+        fault: dict[str, Any] = {kind: point}
+        relay.faults = replace(faults, times=3, **fault)
         told |= await _send_many(service, 200, f"{kind}-{point.strip('.') or 'dot'}-")
         assert len(relay.struck) > struck, point
     _check(told, relay)
     assert [mail for mail in told.values() if mail.state != RELAYED] == []
     if kind == "closing_at":
         assert len(relay.mails) == len(told)
+
+
+def _one_connection(mode: str, kind: str) -> tuple[str, dict[str, Any]]:
+    seconds = 0.25 if kind == "silent_at" else 30  # twenty silences in a row; else no loss but by the fault
+    return mode, {"WORKERS": 1, "EMAIL_TIMEOUT": seconds, "EMAIL_FINAL_TIMEOUT": seconds}
+
+
+@pytest.mark.parametrize(
+    ("attacked", "kind"),
+    [
+        pytest.param(_one_connection(mode, kind), kind, id=f"{mode}-{kind}")
+        for mode in MODES
+        for kind in ("cut_before_reply", "cut_after_reply", "silent_at", "closing_at")
+    ],
+    indirect=["attacked"],
+)
+async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
+    """Cut right before or after the Nth reply from the first mail on, 421 or silence there: nobody gets another's mail.
+
+    With a full window, for N up to 20: in each mode that is every reply that a connection has, and more.
+    """
+    service, relay, faults = attacked
+    told: dict[str, mail_pb2.Mail] = {}
+    mails = WINDOW + 4 if faults.chunking else 8
+    for number in range(1, 21):
+        await _renew_connection(relay)
+        fault: dict[str, Any] = {kind: number}
+        relay.faults = replace(faults, times=1, **fault)
+        told |= await _send_many(service, mails, f"{kind}-{number}-")
+        assert len(relay.struck) == number
+        relay.faults = faults
+    _check(told, relay)
+    assert [mail for mail in told.values() if mail.state != RELAYED] == []
+    if kind == "closing_at":
+        assert len(relay.mails) == len(told)
+
+
+async def _renew_connection(relay: Relay) -> None:
+    """Have the service dial anew, so that the relay counts from the first mail again."""
+    await relay.wait_for_idle(1)
+    connections = relay.connections
+    assert relay.drop_connections("421 4.3.2 shutting down") == 1
+    await relay.wait_for_connections(connections + 1)
+    await relay.wait_for_idle(1)
 
 
 @_in("plain")
@@ -169,14 +211,18 @@ async def test_odd_replies_at_the_content(attacked: tuple[Service, Relay, Faults
     assert {mail.state for mail in told.values()} == {RELAYED}
 
 
+@pytest.mark.parametrize(
+    "helps_with_250", [pytest.param(helps, marks=pytest.mark.relay(helps_with_250=helps)) for helps in (False, True)]
+)
 @pytest.mark.relay(auth=(), runs_refused_chunks=True)
 @pytest.mark.service(WORKERS=3, LOG_LEVEL="debug")
-async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay) -> None:
-    """It is found out before the first mail; mails go by DATA, and no content was ever run as commands."""
+async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay, helps_with_250: bool) -> None:  # noqa: FBT001
+    """It is found out before the first mail, whatever it answers HELP with; no content is ever run as commands."""
+    assert relay.faults.helps_with_250 is helps_with_250
     relay.faults = replace(relay.faults, chance=REFUSALS)
     told = await _send_many(service, 300)
     _check(told, relay)
     assert {caught.mode for caught in relay.mails} == {"DATA"}
     verbs = {command.line.partition(" ")[0].partition(":")[0] for command in relay.commands}
-    assert verbs <= {"EHLO", "BDAT", "HELP", "RSET", "MAIL", "RCPT", "DATA", ".", "QUIT"}
+    assert verbs <= {"EHLO", "BDAT", "XNIL", "RSET", "MAIL", "RCPT", "DATA", ".", "QUIT"}
     assert len(service.logged("chunks-unsafe")) == 1

@@ -12,10 +12,11 @@ import pytest
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import Event, MailAccepted, MailDeferred, MailSettled
 from otpmail.mail import retry
-from otpmail.mail.delivery import Delivery
+from otpmail.mail.delivery import MOST_COPIES, Delivery
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
+from otpmail.smtp.transaction import GROUP
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -275,6 +276,34 @@ async def test_a_mail_that_is_with_the_relay_at_its_deadline_is_left_to_the_rela
     assert desk.settled(job).state is MailState.RELAYED
 
 
+@pytest.mark.parametrize(("code", "state"), [(250, MailState.PARTIAL), (451, MailState.FAILED)])
+@pytest.mark.parametrize("late", [True, False])
+async def test_no_further_group_is_offered_when_the_time_is_over(late: bool, code: int, state: MailState) -> None:  # noqa: FBT001
+    """Past its deadline, or with nobody waiting any more, a mail for many settles with what its first people got."""
+    desk = Desk()
+    job = desk.submit(*(f"p{n}@x.org" for n in range(GROUP + 50)), ttl=10, promised=late)
+    desk.take(job)
+    desk.clock.advance(20 if late else 1)
+    desk.delivery.answered(job, tuple(RecipientResult(address, code, "", "said") for address in job.offered))
+    mail = desk.settled(job)
+    assert (mail.state, mail.attempts) == (state, 1)
+    assert [result.code for result in mail.recipients] == [code] * GROUP + [0] * 50
+    assert desk.queue.empty()
+
+
+async def test_groups_follow_each_other_in_time() -> None:
+    """Each has its turn at once, whoever a group deferred waits for all of them, and all of it is one attempt."""
+    desk = Desk()
+    people = [f"p{n}@x.org" for n in range(GROUP + 1)]
+    job = desk.submit(*people)
+    desk.take(job)
+    desk.delivery.answered(job, tuple(RecipientResult(address, 451) for address in job.offered))
+    assert (job.pending, job.attempts) == ((people[-1],), 0)
+    desk.take(job)
+    desk.answer(job)
+    assert (job.pending, job.attempts) == (tuple(people[:-1]), 1)
+
+
 @pytest.mark.parametrize("error", [CERTAIN, UNCERTAIN])
 async def test_a_mail_that_is_lost_after_its_deadline_settles(error: ConnectionLost) -> None:
     """With its timer gone, nothing else would end it while the relay is away: every accepted mail settles."""
@@ -338,6 +367,22 @@ async def test_an_uncertain_loss_is_sent_again_as_the_same_mail() -> None:
     assert (job.envelope, job.mail.message_id) == before
     desk.answer(job)
     assert desk.settled(job).attempts == 2
+
+
+async def test_no_more_copies_than_a_few() -> None:
+    """A relay that takes each copy and never says so gets MOST_COPIES; certain losses between them do not count."""
+    desk = Desk()
+    job = desk.submit()
+    for number in range(1, MOST_COPIES + 1):
+        for error in (CERTAIN, UNCERTAIN):
+            desk.clock.advance(0 if not desk.queue.empty() else retry.SCHEDULE[-1])
+            desk.take(job)
+            desk.delivery.lost(job, error)
+        assert job.attempts == number
+    mail = desk.settled(job)
+    assert (mail.state, mail.attempts) == (MailState.UNCERTAIN, MOST_COPIES)
+    assert desk.queue.empty()
+    assert desk.store.forgotten == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,12 @@
 
 import asyncio
 import contextlib
+import ctypes
+import os
+import socket
 import ssl
+import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -160,6 +165,38 @@ async def test_the_short_time_holds_again_after_a_long_one() -> None:
         assert not outcome.uncertain
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
+    """Where a reply may take long, silence of the relay is patience, but that of its machine is not."""
+    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+        _unplug(talk.writer)
+        (outcome,) = await _outcomes(list(talk.send(10)))
+        assert isinstance(outcome, ConnectionLost)
+        assert "acknowledged nothing" in str(outcome)
+        assert outcome.uncertain
+
+
+def _unplug(writer: asyncio.StreamWriter) -> None:
+    """Have the kernel drop whatever comes for this end, as if the machine were gone: a filter that takes 0 octets."""
+    return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(return_nothing))
+    attach_filter = 26  # SO_ATTACH_FILTER, which Python does not name
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, attach_filter, program)
+
+
+async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
+    """Its machine is there, though a large mail fills all buffers for longer than EMAIL_TIMEOUT."""
+    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+        small, large = talk.send(10, 32 << 20)
+        await talk.hear(b"BDAT 10 LAST\r\n")
+        talk.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        done, _ = await asyncio.wait([small, large], timeout=2)
+        assert not done
+        talk.writer.write(OK * 4)
+        assert (await small)[0].accepted
+
+
 async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
     """Whoever waits for room behind a large mail is woken when it has left, not only when it has been answered."""
     async with _talk(Mode.BDAT) as talk:
@@ -171,7 +208,7 @@ async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
             await room.wait()
         assert talk.connection.room
         assert not sending.done()
-        talk.writer.write(OK * 3)
+        talk.writer.write(OK * 4)
         assert (await sending)[0].accepted
 
 

@@ -134,11 +134,13 @@ def test_a_mail_is_written_with_its_content_not_with_what_follows() -> None:
         (_mail(), {"SIZE": "1000"}, b"MAIL FROM:<a@x.org> SIZE=20\r\n"),
         (_mail(content=b"\xc3\xa9\r\n"), {}, b"MAIL FROM:<a@x.org> BODY=8BITMIME\r\n"),
         (_mail("é@y.org", smtputf8=True), {}, b"MAIL FROM:<a@x.org> SMTPUTF8 BODY=8BITMIME\r\n"),
+        (_mail("é@y.org", smtputf8=True), {"8BITMIME": None}, b"MAIL FROM:<a@x.org> SMTPUTF8\r\n"),
     ],
 )
-def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str], line: bytes) -> None:
-    """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them."""
-    session = Session(Announcement({**ALL, **extensions}), Mode.BDAT, window=16)
+def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str | None], line: bytes) -> None:
+    """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them and they are announced."""
+    offered = {name: value for name, value in {**ALL, **extensions}.items() if value is not None}
+    session = Session(Announcement(offered), Mode.BDAT, window=16)
     session.begin(mail)
     assert _written(session).startswith(line)
 
@@ -168,6 +170,37 @@ def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
     assert (b"\r\n" + stuffed).index(b"\r\n.\r\n") == len(stuffed) - 3
     lines = (b"\r\n" + stuffed[:-3]).split(b"\r\n.")
     assert b"\r\n".join(lines)[2:] in (content, content + b"\r\n")
+
+
+# How long a reply may take.
+
+
+def test_by_bdat_all_of_a_written_mails_replies_may_take_long() -> None:
+    """A relay may hold back what it says to MAIL and RCPT until it has judged the content (RFC 2920, 3.2)."""
+    session = _session()
+    session.begin(_mail())
+    session.begin(_mail(content=b"z" * 100_000))
+    assert not session.may_take_long
+    session.take(100)
+    for reply in (OK, OK, OK, OK):
+        assert session.may_take_long
+        session.receive(reply)
+    assert not session.may_take_long  # the second is not written, so the relay reads: it may be waited for
+    _written(session)
+    assert session.may_take_long
+
+
+def test_by_data_only_the_word_on_the_content_may_take_long() -> None:
+    """A relay that asks for the content has let go what it held back before."""
+    session = _session(Mode.DATA)
+    session.begin(_mail())
+    seen = []
+    for reply in (OK, OK, b"354 go\r\n", OK, OK):
+        _written(session)
+        seen.append(session.may_take_long)
+        session.receive(reply)
+    assert seen == [False, False, False, True, False]
+    assert not session.may_take_long
 
 
 # RSET.
@@ -350,6 +383,20 @@ def test_plain_hears_one_reply_at_a_time() -> None:
     assert _lost(transaction) == (False, False)
 
 
+def test_plain_believes_a_250_too_many_behind_the_content() -> None:
+    """What counting can't see there, since no RSET follows: it is told as taken. The true word ends the session."""
+    session = _session(Mode.PLAIN)
+    transaction = session.begin(_mail())
+    for reply in (OK, OK, b"354 go\r\n"):
+        _written(session)
+        session.receive(reply)
+    _written(session)
+    assert session.receive(OK) == [transaction]
+    assert _codes(transaction) == [250]
+    assert session.receive(NO) == []
+    assert "unasked" in session.ended
+
+
 def test_a_goodbye_before_its_command_is_one() -> None:
     """421 is the one thing that a relay may say unasked."""
     session = _session()
@@ -418,6 +465,29 @@ def test_421_at_every_position(place: int) -> None:
     assert [isinstance(mail.outcome, tuple) for mail in mails] == [n < taken for n in range(3)]
     for mail in mails[taken:]:
         assert _lost(mail)[0] is False
+
+
+@pytest.mark.parametrize(
+    ("replies", "codes"),
+    [
+        (NO + b"421 4.7.0 bye\r\n", [550, 421]),
+        (LATER + b"421 4.7.0 bye\r\n", [451, 421]),
+        (NO + OK + b"421 4.7.0 bye\r\n", [550, 421]),
+        (OK + OK + b"421 4.7.0 bye\r\n", None),
+        (b"421 4.7.0 one\r\n421 4.7.0 two\r\n", None),
+    ],
+)
+def test_a_refusal_stands_beside_a_421(replies: bytes, codes: list[int] | None) -> None:
+    """Who was refused stays so, and 421 puts off the other; only where it is all that was said the mail is lost."""
+    session = _session()
+    transaction = session.begin(_mail("b@y.org", "c@y.org"))
+    _written(session)
+    session.receive(OK + replies)
+    session.end("connection lost")
+    if codes is None:
+        assert _lost(transaction) == (False, False)
+    else:
+        assert _codes(transaction) == codes
 
 
 def test_a_relay_that_goes_on_after_421_is_not_taken_at_its_word() -> None:
@@ -499,7 +569,7 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
     session = _session()
     session.probe()
     assert not session.room
-    assert _written(session) == b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
+    assert _written(session) == b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
     for octet in replies:
         session.receive(bytes([octet]))
     assert (session.probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)

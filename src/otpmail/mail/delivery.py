@@ -16,6 +16,12 @@ from otpmail.mail.queue import MailQueue
 from otpmail.model import MailState, RecipientResult
 from otpmail.store.base import MailStore
 
+MOST_COPIES = 3
+"""How often the relay may have taken one mail unheard, before no further copy is sent.
+
+A relay that takes each one and cuts the connection before its answer would fill a mailbox until the time is over.
+"""
+
 _STOPPED = "the service stopped before the mail could be sent"
 
 
@@ -87,13 +93,13 @@ class Delivery:
             elif not result.refused:
                 job.deferred += (result.address,)
         rest = job.pending[len(results) :]
-        if rest:  # the next group of a mail for many
+        if rest and not self._is_over(job):  # the next group of a mail for many
             job.pending = rest
             self._go_again(job)
             return
-        job.pending, job.deferred = job.deferred, ()
+        job.pending, job.deferred = job.deferred + rest, ()
         job.attempts += 1
-        if not job.pending or job.given_up:
+        if not job.pending or self._is_over(job):
             self._settle(job, MailState.FAILED)
             return
         last = job.results[job.pending[0]]
@@ -108,10 +114,11 @@ class Delivery:
         if error.uncertain:
             job.uncertain.update(job.offered)
             job.attempts += 1
-            if self._on_uncertain == "fail":
+            job.copies += 1
+            if self._on_uncertain == "fail" or job.copies == MOST_COPIES:
                 self._settle(job, MailState.UNCERTAIN)
                 return
-        if job.given_up or self._loop.time() >= job.deadline:
+        if self._is_over(job):
             self._settle(job, MailState.FAILED)
         elif error.untouched or job.losses == 1:
             self._go_again(job)
@@ -148,6 +155,10 @@ class Delivery:
                 job.uncertain.update(job.offered)
             self._settle(job, MailState.FAILED)
         return len(left)
+
+    def _is_over(self, job: Job) -> bool:
+        """Whether there is to be no further try, nor a further group: nobody waits, or the time is over."""
+        return job.given_up or self._loop.time() >= job.deadline
 
     def _go_again(self, job: Job) -> None:
         job.change(MailState.QUEUED)

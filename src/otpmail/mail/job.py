@@ -12,12 +12,13 @@ class Job:
     """One accepted mail on its way: what is to be sent, what the relay said so far, and who waits for the end.
 
     `deadline` is on the loop's clock. `promised` jobs are kept trying whether or not anybody waits. `losses` counts
-    connections that ended under it; `uncertain` are the recipients for whom the relay may have taken it then, unheard.
+    connections that ended under it, `copies` those by which the relay may have taken it unheard, and `uncertain` are
+    the recipients it may have then.
     """
 
     __slots__ = (
-        *("_ends", "_mail", "attempts", "callers", "deadline", "deferred", "envelope", "expiry", "id", "losses"),
-        *("pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
+        *("_ends", "_mail", "attempts", "callers", "copies", "deadline", "deferred", "envelope", "expiry", "id"),
+        *("losses", "pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
@@ -31,6 +32,7 @@ class Job:
         self.attempts = mail.attempts
         self.callers = 0
         self.losses = 0
+        self.copies = 0
         self.uncertain: set[str] = set()
         self.pending = envelope.recipients
         self.deferred: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
+from otpmail.smtp.network import unheard
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Results, Transaction
 
@@ -33,8 +34,8 @@ _GOODBYE_SECONDS = 2.0  # how long a relay that said 421 may take to close: till
 class Pipeline(asyncio.Protocol):
     """Mails in flight on one connection, each with a future for its outcome.
 
-    `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long its word on a content
-    that it has all of (RFC 5321, 4.5.3.2). `on_lost` is called once, when no further mail can be sent; `on_room`
+    `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long one that may wait for
+    its word on a content (RFC 5321, 4.5.3.2). `on_lost` is called once, when no further mail can be sent; `on_room`
     whenever another one can.
     """
 
@@ -144,11 +145,6 @@ class Pipeline(asyncio.Protocol):
             self._transport.abort()  # a close would wait for a relay that does not read
         return usable
 
-    def abort(self, cause: str) -> None:
-        """Close at once. Mails in flight get ConnectionLost."""
-        self._stop(cause)
-        self._transport.abort()
-
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
@@ -232,10 +228,12 @@ class Pipeline(asyncio.Protocol):
         self._clock = None
         if self.lost_cause or not self._session.owed:
             return
-        limit = self._final_timeout if self._session.awaits_final else self._timeout
+        limit = self._final_timeout if self._session.may_take_long else self._timeout
         left = self.last_progress + limit - self._loop.time()
         if left <= 0:
             self._lose(f"the relay owed a reply for {limit:g} s")
+        elif (seconds := unheard(self._transport)) >= self._timeout:
+            self._lose(f"the relay's machine has acknowledged nothing for {seconds:.0f} s")
         else:
             # What is owed by then may be due sooner than what is owed now.
             self._clock = self._loop.call_later(min(left, self._timeout, self._final_timeout), self._tick)

@@ -25,9 +25,10 @@ BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail: none is to sit behind a large one."""
 
 _RSET = b"RSET\r\n"
-# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers HELP as
-# well, and with what is never a 250 (RFC 5321, 4.1.1.8): so the second reply says which it is.
-_PROBE = b"BDAT 6 LAST\r\nHELP\r\nRSET\r\n"
+# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers that as
+# well, and never with 250, since no relay knows the verb (RFC 5321, 4.1.5 and 4.2.4): so the second reply says which it
+# is. One that is known would not do: some answer HELP with 250, and their third reply would reach the first mail.
+_PROBE = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
 _MAIL_OK = frozenset({250})
 _RCPT_OK = frozenset({250, 251, 252})
 
@@ -101,9 +102,16 @@ class Session:
         return bool(self._flights) or self._probe is not None
 
     @property
-    def awaits_final(self) -> bool:
-        """Whether what the relay owes next is its word on a content that it has all of: that may take it long."""
-        return bool(self._flights) and self._flights[0].awaits is Awaits.FINAL and self._flights[0].written
+    def may_take_long(self) -> bool:
+        """Whether what the relay owes next may wait for its word on a content that it has all of.
+
+        By BDAT that is so for all of a mail's replies: those to MAIL and RCPT, and to the RSET of the mail before, may
+        be held back until there is no more input to be read (RFC 2920, 3.2), the content included.
+        """
+        if not self._flights:
+            return False
+        first = self._flights[0]
+        return first.written and (first.awaits is Awaits.FINAL or self.mode is Mode.BDAT)
 
     # Bytes out.
 

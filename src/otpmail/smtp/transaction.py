@@ -64,17 +64,16 @@ class Transaction:
     def results(self) -> Results | ConnectionLost:
         """What the relay has decided.
 
-        A mail that nobody got because the relay was closing (421) goes again: that is no refusal.
+        Where all it said is that it is closing (421), it has decided nothing, and the mail goes again at once. Where it
+        also refused somebody, that stands, and 421 puts the others off.
         """
         if self.refusal is not None:
             heard = [self.refusal] * len(self.envelope.recipients)
         else:
             final = self.final
             heard = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
-        if not any(reply.code < 400 for reply in heard):
-            for reply in heard:
-                if reply.code == CLOSING:
-                    return ConnectionLost(f"the relay said: {reply}")
+        if all(reply.code == CLOSING for reply in heard):
+            return ConnectionLost(f"the relay said: {heard[0]}")
         return tuple(map(result, self.envelope.recipients, heard))
 
 
@@ -85,7 +84,7 @@ def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
         parameters = b" SIZE=%d" % len(envelope.content)
     if envelope.smtputf8:
         parameters += b" SMTPUTF8"
-    if envelope.smtputf8 or not envelope.content.isascii():
+    if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in announcement:
         parameters += b" BODY=8BITMIME"
     return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), parameters)
 

@@ -1,0 +1,231 @@
+"""The relay itself: listens, keeps what it was sent, and lets a test wait for what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from typing import TYPE_CHECKING, Self
+
+from relay.certificates import HOST
+from relay.faults import Faults
+from relay.session import Session
+from relay.wire import HANDSHAKE_SECONDS, Wire
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from relay.certificates import Certificates
+    from relay.faults import CaughtMail, Command
+
+
+class Relay:
+    """The relay: listens on 127.0.0.1, keeps what it was sent, and obeys `faults`, which may be replaced at any time.
+
+    `faults` is read whenever a decision is due, so a replacement also holds for connections that are open already.
+    """
+
+    def __init__(
+        self, faults: Faults | None = None, *, certificates: Certificates | None = None, port: int = 0
+    ) -> None:
+        """Make a relay that `start` will bind to `port`; certificates are needed unless security is "plain"."""
+        self.certificates = certificates
+        self.port = port
+        self.mails: list[CaughtMail] = []
+        self.commands: list[Command] = []
+        self.connections = 0
+        self.max_open = 0
+        self.failed_handshakes = 0
+        self.struck: set[int] = set()  # the connections that a fault struck
+        self._sessions: set[Session] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
+        self._listener: socket.socket | None = None
+        self._changed = asyncio.Event()
+        self._random = random.Random(20)  # so that a failed run can be run again
+        self.faults = faults or Faults()
+
+    def __repr__(self) -> str:
+        """Say what happened so far, which is what a failed wait needs to explain."""
+        return (
+            f"<Relay port={self.port} mails={len(self.mails)} connections={self.connections} "
+            f"open={self.open_connections} last={[command.line for command in self.commands[-5:]]}>"
+        )
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    @property
+    def faults(self) -> Faults:
+        """The faults now in force; setting them starts the count of `times` afresh."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._strikes_left = faults.times
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
+    async def start(self) -> None:
+        """Listen; a relay that was closed comes back on the port it had."""
+        self._listener = socket.create_server((HOST, self.port), backlog=1024)
+        self._listener.settimeout(0)
+        self.port = self._listener.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    async def close(self) -> None:
+        """Stop listening, cut all connections, and raise whatever went wrong in the relay itself."""
+        if self._listener is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._listener = None
+        for task in self._tasks:
+            task.cancel()
+        await self._wait(lambda: not self._tasks, "its sessions to end", HANDSHAKE_SECONDS)
+        for session in list(self._sessions):
+            session.wire.abort()
+        await self._wait(lambda: not self._sessions, "its connections to end", HANDSHAKE_SECONDS)
+        if self._errors:
+            errors, self._errors = self._errors, []
+            message = "the relay failed"
+            raise BaseExceptionGroup(message, errors)
+
+    def drop_connections(self, reply: str | None = None) -> int:
+        """Cut the idle connections, after an unasked reply if one is given, and return how many there were."""
+        idle = [session for session in self._sessions if session.is_idle]
+        for session in idle:
+            session.drop(reply)
+        return len(idle)
+
+    def cut_connections(self) -> None:
+        """Cut every connection, also those in the middle of something or fallen silent."""
+        for session in list(self._sessions):
+            session.wire.abort()
+
+    async def wait_for_mails(self, count: int, timeout: float = 10) -> list[CaughtMail]:
+        """Return all mails as soon as there are `count` of them."""
+        await self._wait(lambda: len(self.mails) >= count, f"{count} mails", timeout)
+        return self.mails
+
+    async def wait_for_connections(self, count: int, timeout: float = 10) -> None:
+        """Return as soon as `count` connections were made, whether or not they are still open."""
+        await self._wait(lambda: self.connections >= count, f"{count} connections", timeout)
+
+    async def wait_for_open(self, count: int, timeout: float = 10) -> None:
+        """Return as soon as exactly `count` connections are open."""
+        await self._wait(lambda: self.open_connections == count, f"{count} open connections", timeout)
+
+    async def wait_for_idle(self, count: int, timeout: float = 10) -> None:
+        """Return as soon as exactly `count` clients are signed in and owed nothing."""
+
+        def idle() -> int:
+            return sum(session.is_idle and session.is_signed_in for session in self._sessions)
+
+        await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
+
+    async def wait_for_command(self, start: str, count: int = 1, timeout: float = 10) -> None:
+        """Return as soon as `count` commands that begin with `start` were read."""
+
+        def seen() -> bool:
+            return sum(command.line.startswith(start) for command in self.commands) >= count
+
+        await self._wait(seen, f"{count} x {start}", timeout)
+
+    async def _wait(self, happened: Callable[[], bool], what: str, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not happened():
+                    await self._changed.wait()
+        except TimeoutError as error:
+            message = f"waited {seconds} s for {what}: {self!r}"
+            raise TimeoutError(message) from error
+
+    def tell(self) -> None:
+        """Let whoever waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # What its sessions call.
+
+    def strikes(self) -> bool:
+        """Use up one of `times` and say whether there was one left."""
+        if self._strikes_left is None:
+            return True
+        if self._strikes_left == 0:
+            return False
+        self._strikes_left -= 1
+        return True
+
+    def happens(self, likely: float) -> bool:
+        """Say whether a fault by chance strikes."""
+        return self._random.random() < likely
+
+    def catch(self, mail: CaughtMail) -> None:
+        """Keep a mail that was taken."""
+        self.mails.append(mail)
+        self.tell()
+
+    def record(self, command: Command) -> None:
+        """Keep a command that was read."""
+        self.commands.append(command)
+        self.tell()
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the context that the faults ask for."""
+        if self.certificates is None:
+            message = f"security {self.faults.security!r} needs certificates"
+            raise RuntimeError(message)
+        return self.certificates.server_context(wrong_name=self.faults.wrong_certificate, tls_1_1=self.faults.tls_1_1)
+
+    def handshake_failed(self) -> None:
+        """Count a client that would not have our TLS."""
+        self.failed_handshakes += 1
+        self.tell()
+
+    # Its connections, from accept to loss.
+
+    def _accept(self, listener: socket.socket) -> None:
+        # Not a server of asyncio's: this way `faults` decides on TLS for each connection, and one whose handshake fails
+        # counts as a connection too. Nor `sock_accept`: cancelled at the wrong moment, it drops a socket unclosed.
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            connection.settimeout(0)
+            # asyncio does so only for sockets that know their protocol. Without, a second reply waits 40 ms for an ACK.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._begin(Wire(connection, sent=self.tell, lost=self._lost))
+
+    def _begin(self, wire: Wire) -> None:
+        self.connections += 1
+        session = Session(self, wire, self.connections)
+        self._sessions.add(session)
+        self.max_open = max(self.max_open, self.open_connections)
+        task = asyncio.create_task(session.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._session_ended)
+        self.tell()
+
+    def _lost(self, wire: Wire) -> None:
+        self._sessions = {session for session in self._sessions if session.wire is not wire}
+        self.tell()
+
+    def _session_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._errors.append(error)
+        self.tell()

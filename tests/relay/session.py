@@ -1,0 +1,534 @@
+"""One client's conversation with the relay, command by command, faults included."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+from relay.faults import CaughtMail, Command
+from relay.wire import Gone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from relay.faults import Faults, Point
+    from relay.server import Relay
+    from relay.wire import Wire
+
+_PATH = re.compile(r"<([^<>\s]*)>(?: (.*))?", re.ASCII)
+_OPEN_BEFORE_TLS = frozenset({"EHLO", "HELO", "STARTTLS", "NOOP", "RSET", "QUIT"})
+_CLOSING = "421 4.3.2 shutting down"
+_LAST_OF_A_GROUP = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "DATA"})  # RFC 2920, 3.1; RFC 3207; RFC 4954
+
+
+@dataclass
+class _Transaction:
+    sender: str
+    parameters: Mapping[str, str]
+    recipients: list[str] = field(default_factory=list)
+    chunks: bytearray = field(default_factory=bytearray)
+    has_chunks: bool = False
+
+
+class Session:
+    """One client's conversation: reads a command, does it, answers it, until one side has had enough."""
+
+    def __init__(self, relay: Relay, wire: Wire, number: int) -> None:
+        self.wire = wire
+        self._relay = relay
+        self._number = number
+        self._greeted = False
+        self._over_tls = False
+        self._username: str | None = None
+        self._transaction: _Transaction | None = None
+        self._waits_for_command = False
+        self._taken = 0
+        self._said = 0  # replies, from that to the first MAIL on
+        self._held = b""  # replies that have not been let go
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is owed: no transaction, no unread input, no command at work, no reply on its way."""
+        at_work = self._transaction is not None or self.wire.has_input or self.wire.owes_replies
+        return self._waits_for_command and not at_work
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether it has nothing more to say before a mail: signed in, or not asked to."""
+        return self._username is not None or (self._greeted and not self._faults.auth)
+
+    async def run(self) -> None:
+        """Talk until it is over; a fault of the relay's own is raised."""
+        try:
+            with contextlib.suppress(Gone):
+                await self._connect()
+                while True:
+                    await self._next_command()
+            await self.wire.flush()
+        finally:
+            self.wire.close()
+
+    def drop(self, reply: str | None) -> None:
+        """Cut it, after an unasked reply if one is given."""
+        if reply is None:
+            self.wire.abort()
+        else:
+            self.wire.send(_on_the_wire(reply))
+            self.wire.close()
+
+    @property
+    def _faults(self) -> Faults:
+        return self._relay.faults
+
+    def _fault(self, reply: str | None) -> str | None:
+        """Return the reply of a fault, if it is set and strikes now."""
+        return reply if reply is not None and self._strikes() else None
+
+    def _strikes(self) -> bool:
+        if not self._relay.strikes():
+            return False
+        self._relay.struck.add(self._number)
+        return True
+
+    def _by_chance(self, point: str) -> str | None:
+        likely, reply = self._faults.chance.get(point, (0.0, ""))
+        return reply if likely and self._relay.happens(likely) else None
+
+    # The conversation.
+
+    async def _connect(self) -> None:
+        with self._handshake():
+            await self.wire.open(self._relay.server_context() if self._faults.security == "tls" else None)
+        most = self._faults.most_open
+        crowded = most is not None and self._relay.open_connections > most
+        greeting = self._fault(self._faults.greeting) or "220 relay.test ESMTP"
+        if crowded:
+            greeting = "421 4.7.0 too many connections"
+        await self._answer("CONNECT", greeting)
+        if not greeting.startswith("220"):
+            await self._hang_up()
+
+    async def _next_command(self) -> None:
+        self._waits_for_command = True
+        self._relay.tell()
+        line = (await self.wire.read_line()).decode("utf-8", "backslashreplace")
+        self._waits_for_command = False
+        verb, _, argument = line.partition(" ")
+        verb = verb.upper()
+        self._record(_masked(line) if verb == "AUTH" else line)
+        if self._is_too_early(verb):
+            await self._answer(verb, f"554 5.5.0 synchronization error: input came before the reply to {verb}")
+            await self._hang_up()
+        elif self._wants_tls_first(verb):
+            await self._answer(verb, "530 5.7.0 must issue a STARTTLS command first")
+        else:
+            await self._COMMANDS.get(verb, Session._unknown)(self, argument)
+
+    def _record(self, line: str) -> None:
+        self._relay.record(Command(self._number, line))
+
+    def _is_too_early(self, verb: str) -> bool:
+        waits = verb in _LAST_OF_A_GROUP or (not self._faults.pipelining and verb != "BDAT")
+        return self._faults.strict and waits and self.wire.has_input
+
+    def _wants_tls_first(self, verb: str) -> bool:
+        return self._offers_tls and verb not in _OPEN_BEFORE_TLS
+
+    @property
+    def _offers_tls(self) -> bool:
+        return self._faults.security == "starttls" and not self._over_tls and not self._faults.starttls_stripped
+
+    async def _answer(self, point: str, reply: str) -> None:
+        """Send the reply, unless a fault at this point keeps it from being sent or ends the connection after it."""
+        faults = self._faults
+        if self._is_at(faults.silent_at, point) and self._strikes():
+            await self.wire.wait_ended()
+            raise Gone
+        if self._is_at(faults.cut_before_reply, point) and self._strikes():
+            await self.wire.flush()
+            self.wire.abort()
+            raise Gone
+        if not reply.startswith("421") and self._is_at(faults.closing_at, point) and self._strikes():
+            reply = _CLOSING
+        elif self._is_at(faults.extra_at, point) and self._strikes():
+            reply += "\r\n250 2.0.0 one too many"
+        is_last = self._is_at(faults.cut_after_reply, point)
+        self._said += point == "MAIL" or self._said > 0
+        self._held += _on_the_wire(reply)
+        if not (faults.holds_replies and self.wire.has_input):
+            self._let_go()
+        if reply.startswith("421") or (is_last and self._strikes()):
+            await self._hang_up()
+
+    def _is_at(self, where: Point | None, point: str) -> bool:
+        """Whether the reply that is due is the one meant: by its command, or by its number."""
+        counted = point == "MAIL" or self._said > 0
+        return where == point or (counted and where == self._said + 1)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self.wire.send(held, self._faults.delay)
+
+    async def _hang_up(self) -> None:
+        self._let_go()
+        await self.wire.flush()
+        self.wire.close()
+        raise Gone
+
+    # Greeting and TLS.
+
+    async def _ehlo(self, argument: str) -> None:
+        self._greet()
+        offers = "\n".join(["250 relay.test", *self._offers(), "ENHANCEDSTATUSCODES"])
+        await self._answer("EHLO", offers if argument else "501 5.5.4 EHLO needs a name")
+
+    async def _helo(self, argument: str) -> None:
+        self._greet()
+        await self._answer("HELO", "250 relay.test" if argument else "501 5.5.4 HELO needs a name")
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self._transaction = None
+
+    def _offers(self) -> list[str]:
+        faults = self._faults
+        offers = {
+            "PIPELINING": faults.pipelining,
+            "CHUNKING": faults.chunking,
+            "SMTPUTF8": faults.smtputf8,
+            "8BITMIME": faults.eightbitmime,
+            f"SIZE {faults.size}": faults.size is not None,
+            "STARTTLS": self._offers_tls,
+            f"AUTH {' '.join(faults.auth)}": bool(faults.auth) and not self._offers_tls,
+        }
+        return [name for name, offered in offers.items() if offered]
+
+    async def _starttls(self, argument: str) -> None:
+        if not self._offers_tls:
+            await self._answer("STARTTLS", "502 5.5.1 STARTTLS is not offered")
+        elif argument:
+            await self._answer("STARTTLS", "501 5.5.4 STARTTLS takes no argument")
+        elif (refusal := self._fault(self._faults.refuse_starttls)) is not None:
+            await self._answer("STARTTLS", refusal)
+        else:
+            self.wire.hold_input()
+            await self._answer("STARTTLS", "220 2.0.0 go ahead")
+            await self._start_tls()
+
+    @contextlib.contextmanager
+    def _handshake(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # ssl.SSLError, a lost connection or a handshake that took too long
+            self._relay.handshake_failed()
+            raise Gone from error
+
+    async def _start_tls(self) -> None:
+        with self._handshake():
+            await self.wire.start_tls(self._relay.server_context())
+        self._over_tls = True
+        self._greeted = False  # RFC 3207, 4.2: as if it had just connected
+        self._username = None
+        self._transaction = None
+
+    # AUTH (RFC 4954).
+
+    async def _auth(self, argument: str) -> None:
+        await self._answer("AUTH", await self._sign_in(argument))
+
+    async def _sign_in(self, argument: str) -> str:
+        mechanism, _, initial = argument.partition(" ")
+        if self._username is not None or self._transaction is not None or not self._greeted:
+            return "503 5.5.1 AUTH not now"
+        if mechanism.upper() not in self._faults.auth:
+            return "504 5.5.4 mechanism not offered"
+        try:
+            username = await self._MECHANISMS[mechanism.upper()](self, initial)
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return "501 5.5.2 cannot decode that"
+        if username is None:
+            return "535 5.7.8 wrong credentials"
+        if (refusal := self._fault(self._faults.refuse_auth)) is not None:
+            return refusal
+        self._username = username
+        return "235 2.7.0 welcome"
+
+    async def _plain(self, initial: str) -> str | None:
+        _, username, password = (_decoded(initial) or await self._ask("")).split("\0")
+        return self._known(username, password)
+
+    async def _login(self, initial: str) -> str | None:
+        username = _decoded(initial) or await self._ask("Username:")
+        return self._known(username, await self._ask("Password:"))
+
+    async def _cram_md5(self, initial: str) -> str | None:
+        if initial:
+            raise ValueError(initial)
+        challenge = f"<{self._number}.{len(self._relay.commands)}@relay.test>"
+        username, _, digest = (await self._ask(challenge)).rpartition(" ")
+        right = hmac.new(self._faults.password.encode(), challenge.encode(), "md5").hexdigest()
+        return username if (username, digest) == (self._faults.username, right) else None
+
+    async def _xoauth2(self, initial: str) -> str | None:
+        given = _decoded(initial) or await self._ask("")
+        username = self._faults.username
+        if given == f"user={username}\x01auth=Bearer {self._faults.token}\x01\x01":
+            return username
+        await self._ask(json.dumps({"status": "401", "schemes": "bearer"}))  # as Google does: the client says ""
+        return None
+
+    async def _ask(self, challenge: str) -> str:
+        await self._answer("AUTH", f"334 {base64.b64encode(challenge.encode()).decode()}")
+        line = (await self.wire.read_line()).decode()
+        return _decoded(line)
+
+    def _known(self, username: str, password: str) -> str | None:
+        return username if (username, password) == (self._faults.username, self._faults.password) else None
+
+    # The transaction.
+
+    async def _mail(self, argument: str) -> None:
+        await self._answer("MAIL", self._begin(argument))
+
+    def _begin(self, argument: str) -> str:
+        if not self._greeted:
+            return "503 5.5.1 EHLO first"
+        if self._transaction is not None:
+            return "503 5.5.1 nested MAIL"
+        if self._faults.auth and self._username is None:
+            return "530 5.7.0 authentication required"
+        path = _path("FROM:", argument)
+        if path is None:
+            return "501 5.5.4 say MAIL FROM:<address>"
+        sender, parameters = path
+        refusal = self._refusal_of(sender, parameters) or self._fault(self._faults.refuse_sender)
+        refusal = refusal or self._by_chance("MAIL")
+        if refusal is not None:
+            return refusal
+        self._transaction = _Transaction(sender, parameters)
+        return "250 2.1.0 sender ok"
+
+    def _refusal_of(self, sender: str, parameters: Mapping[str, str]) -> str | None:
+        faults = self._faults
+        allowed = {
+            "SIZE": faults.size is not None,
+            "BODY": faults.eightbitmime,
+            "SMTPUTF8": faults.smtputf8,
+            "AUTH": bool(faults.auth),
+        }
+        for name in parameters:
+            if not allowed.get(name, False):
+                return f"555 5.5.4 {name} is not offered"
+        if parameters.get("BODY", "7BIT").upper() not in {"7BIT", "8BITMIME"}:
+            return "501 5.5.4 unknown BODY"
+        if not (size := parameters.get("SIZE", "0")).isdecimal():
+            return "501 5.5.4 SIZE is a number"
+        if faults.size is not None and int(size) > faults.size:
+            return "552 5.3.4 too big"
+        if not sender.isascii() and "SMTPUTF8" not in parameters:
+            return "553 5.6.7 that address needs SMTPUTF8"
+        return None
+
+    async def _rcpt(self, argument: str) -> None:
+        await self._answer("RCPT", self._add_recipient(argument))
+
+    def _add_recipient(self, argument: str) -> str:
+        if self._transaction is None:
+            return "503 5.5.1 MAIL first"
+        path = _path("TO:", argument)
+        if path is None or not path[0]:
+            return "501 5.5.4 say RCPT TO:<address>"
+        recipient, parameters = path
+        if parameters:
+            return "555 5.5.4 no parameters offered"
+        if not recipient.isascii() and "SMTPUTF8" not in self._transaction.parameters:
+            return "553 5.6.7 that address needs SMTPUTF8"
+        refusal = self._fault(self._faults.refuse_recipients.get(recipient)) or self._by_chance("RCPT")
+        if refusal is not None:
+            return refusal
+        self._transaction.recipients.append(recipient)
+        return "250 2.1.5 recipient ok"
+
+    async def _data(self, argument: str) -> None:
+        refusal = "501 5.5.4 DATA takes no argument" if argument else self._refusal_of_data()
+        if refusal is not None:
+            await self._answer("DATA", refusal)
+            return
+        await self._answer("DATA", "354 go ahead")
+        content = await self._read_content()
+        self._record(".")
+        await self._finish(".", "DATA", content)
+
+    def _refusal_of_data(self) -> str | None:
+        if self._transaction is None:
+            return "503 5.5.1 MAIL first"
+        if self._transaction.has_chunks:
+            return "503 5.5.1 DATA after BDAT"
+        if not self._transaction.recipients and not self._faults.data_without_recipients:
+            return "554 5.5.1 no valid recipients"
+        return self._fault(self._faults.refuse_data)
+
+    async def _read_content(self) -> bytes:
+        lines = []
+        while (line := await self.wire.read_line()) != b".":
+            lines.append(line.removeprefix(b"."))
+        return b"".join(line + b"\r\n" for line in lines)
+
+    async def _bdat(self, argument: str) -> None:
+        if not self._faults.chunking:
+            await self._unknown(argument, "BDAT")
+            return
+        parsed = re.fullmatch(r"(\d+)( LAST)?", argument, re.IGNORECASE | re.ASCII)
+        if parsed is None:
+            await self._answer("BDAT", "501 5.5.4 say BDAT size [LAST]")
+            await self._hang_up()  # how long the chunk is nobody knows
+            return
+        transaction = self._transaction
+        in_sequence = transaction is not None and bool(transaction.recipients)
+        if not in_sequence and self._faults.runs_refused_chunks:
+            await self._answer("BDAT", "502 5.5.1 BDAT without recipients")
+            return
+        chunk = await self.wire.read_exactly(int(parsed[1]))
+        if transaction is None or not in_sequence:
+            self._forget_refused_chunks()
+            await self._answer("BDAT", "503 5.5.1 BDAT without recipients")
+            return
+        transaction.has_chunks = True
+        transaction.chunks += chunk
+        if parsed[2]:
+            await self._finish("BDAT", "BDAT", bytes(transaction.chunks))
+        else:
+            await self._answer("BDAT", f"250 2.0.0 {len(chunk)} octets")
+
+    def _forget_refused_chunks(self) -> None:
+        if not self._faults.sticky_bdat:
+            self._transaction = None
+        elif self._transaction is not None:
+            self._transaction.chunks.clear()
+
+    async def _finish(self, point: str, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
+        if self._faults.judging:
+            await asyncio.sleep(self._faults.judging)
+        refusal = self._refusal_of_content(content) or self._fault(self._faults.final_reply)
+        if refusal is None and self._is_at(self._faults.closing_at, point):
+            refusal = self._fault(_CLOSING)
+        reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
+        if reply.startswith("2"):
+            self._take(mode, content)
+        elif mode == "BDAT":
+            self._forget_refused_chunks()
+        else:
+            self._transaction = None
+        await self._answer(point, reply)
+        if reply.startswith("2") and self._taken == self._faults.close_after:
+            await self._answer("", "421 4.7.0 enough mails on this connection")
+
+    def _refusal_of_content(self, content: bytes) -> str | None:
+        if self._transaction is None or not self._transaction.recipients:
+            return "554 5.5.1 no valid recipients"
+        if self._faults.size is not None and len(content) > self._faults.size:
+            return "552 5.3.4 too big"
+        if not self._faults.eightbitmime and not content.isascii():
+            return "554 5.6.1 8-bit content without 8BITMIME"
+        return None
+
+    def _take(self, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
+        transaction = cast("_Transaction", self._transaction)
+        self._transaction = None
+        self._taken += 1
+        self._relay.catch(
+            CaughtMail(
+                connection=self._number,
+                sender=transaction.sender,
+                recipients=tuple(transaction.recipients),
+                content=content,
+                parameters=transaction.parameters,
+                username=self._username,
+                mode=mode,
+            )
+        )
+
+    # The rest.
+
+    async def _rset(self, argument: str) -> None:
+        self._transaction = None
+        await self._answer("RSET", "501 5.5.4 RSET takes no argument" if argument else "250 2.0.0 forgotten")
+
+    async def _noop(self, argument: str) -> None:  # noqa: ARG002 -- NOOP may have one (RFC 5321, 4.1.1.9)
+        await self._answer("NOOP", "250 2.0.0 nothing done")
+
+    async def _vrfy(self, argument: str) -> None:  # noqa: ARG002
+        await self._answer("VRFY", "252 2.5.0 send it and see")
+
+    async def _help(self, argument: str) -> None:  # noqa: ARG002
+        code = 250 if self._faults.helps_with_250 else 214
+        await self._answer("HELP", f"{code} 2.0.0 see RFC 5321")
+
+    async def _quit(self, argument: str) -> None:  # noqa: ARG002
+        await self._answer("QUIT", "221 2.0.0 goodbye")
+        await self._hang_up()
+
+    async def _unknown(self, argument: str, verb: str = "") -> None:  # noqa: ARG002
+        await self._answer(verb, "500 5.5.1 no such command")
+
+    _COMMANDS: ClassVar[dict[str, Callable[[Session, str], Awaitable[None]]]] = {
+        "EHLO": _ehlo,
+        "HELO": _helo,
+        "STARTTLS": _starttls,
+        "AUTH": _auth,
+        "MAIL": _mail,
+        "RCPT": _rcpt,
+        "DATA": _data,
+        "BDAT": _bdat,
+        "RSET": _rset,
+        "NOOP": _noop,
+        "VRFY": _vrfy,
+        "HELP": _help,
+        "QUIT": _quit,
+    }
+    _MECHANISMS: ClassVar[dict[str, Callable[[Session, str], Awaitable[str | None]]]] = {
+        "PLAIN": _plain,
+        "LOGIN": _login,
+        "CRAM-MD5": _cram_md5,
+        "XOAUTH2": _xoauth2,
+    }
+
+
+def _path(keyword: str, argument: str) -> tuple[str, dict[str, str]] | None:
+    """Read `FROM:<address> NAME=VALUE ...`, strictly: no space after the colon, no address without brackets."""
+    if argument[: len(keyword)].upper() != keyword:
+        return None
+    parsed = _PATH.fullmatch(argument[len(keyword) :])
+    if parsed is None:
+        return None
+    parameters = {}
+    for parameter in (parsed[2] or "").split():
+        name, _, value = parameter.partition("=")
+        parameters[name.upper()] = value
+    return parsed[1], parameters
+
+
+def _masked(line: str) -> str:
+    verb_and_mechanism = line.split(" ")[:2]
+    return " ".join(verb_and_mechanism if line.count(" ") < len(verb_and_mechanism) else [*verb_and_mechanism, "***"])
+
+
+def _decoded(text: str) -> str:
+    if text == "*":
+        raise ValueError(text)  # RFC 4954: the client gives up
+    return base64.b64decode("" if text == "=" else text, validate=True).decode()
+
+
+def _on_the_wire(reply: str) -> bytes:
+    if "\r\n" in reply:
+        return f"{reply}\r\n".encode()
+    code, lines = reply[:3], reply[4:].split("\n")
+    return "".join([*(f"{code}-{line}\r\n" for line in lines[:-1]), f"{code} {lines[-1]}\r\n"]).encode()
