@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import json
 import time
-from collections import deque
 from pathlib import Path
 
 import uvloop
@@ -15,11 +14,13 @@ import uvloop
 from benchmarks.letters import SUBJECT, recipient, text
 from benchmarks.wire import PASSWORD, USER
 from otpmail.address import parse_mailbox
+from otpmail.errors import ConnectionLost
 from otpmail.mail.draft import CheckedDraft, Draft, Limits, check
 from otpmail.mail.message import compose
 from otpmail.settings import RelaySettings, load_section
-from otpmail.smtp.connection import Connection, Results
+from otpmail.smtp.connection import Connection
 from otpmail.smtp.relay import tls_context
+from otpmail.smtp.transaction import Results
 
 _LIMITS = Limits(size=10 << 20, recipients=100)
 _SENDER = parse_mailbox("codes@example.org", "from")
@@ -51,22 +52,31 @@ async def connect(port: int, ca_file: Path, window: int) -> Connection:
 
 async def send(connection: Connection, drafts: list[CheckedDraft], first: int, mails: int) -> None:
     """Send so many mails with the window always full. Raises RuntimeError when the relay did not take one."""
-    flying: deque[asyncio.Future[Results]] = deque()
+    room, done = asyncio.Event(), asyncio.Event()
+    left = mails
+    failures: list[object] = []
+
+    def told(outcome: Results | ConnectionLost) -> None:
+        nonlocal left
+        left -= 1
+        if isinstance(outcome, ConnectionLost) or not all(result.accepted for result in outcome):
+            failures.append(outcome)
+            left = 0
+        if left <= 0:
+            done.set()
+
+    connection.watch(on_lost=room.set, on_room=room.set)
     for number in range(first, first + mails):
-        while not connection.room:
-            if not flying:
+        while not (connection.room or failures):
+            if connection.lost_cause:
                 raise RuntimeError(f"takes no more mails: {connection!r}")
-            _hold(await flying.popleft())
+            room.clear()
+            await room.wait()
         message_id = f"<{number}@example.org>"
-        envelope = compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS)
-        flying.append(connection.send(envelope))
-    for settled in flying:
-        _hold(await settled)
-
-
-def _hold(results: Results) -> None:
-    if not all(result.accepted for result in results):
-        raise RuntimeError(f"the relay did not take a mail: {results}")
+        connection.send(compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS), told)
+    await done.wait()
+    if failures:
+        raise RuntimeError(f"the relay did not take a mail: {failures[0]}")
 
 
 async def measure(port: int, ca_file: Path, window: int, mails: int) -> dict[str, object]:

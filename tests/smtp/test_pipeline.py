@@ -13,6 +13,7 @@ from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
+from outcomes import outcome_of
 from relay import HOST, Certificates, Faults, Relay
 
 
@@ -54,7 +55,7 @@ async def test_a_window_of_mails(certificates: Certificates, security: str) -> N
         tls = certificates.client_context() if security == "tls" else None
         async with _connected(relay, tls) as connection:
             assert (connection.mode, connection.window) == (Mode.BDAT, 16)
-            sending = [connection.send(_mail(n)) for n in range(16)]
+            sending = [outcome_of(connection, _mail(n)) for n in range(16)]
             assert not connection.room
             results = await asyncio.gather(*sending)
             assert [result[0].address for result in results] == [f"p{n}@y.org" for n in range(16)]
@@ -84,7 +85,7 @@ async def test_a_large_mail_stays_out_of_the_transports_buffer(chunking: bool) -
 
             connection._pipeline._transport = Watched()  # type: ignore[assignment]
             relay.faults = Faults(auth=(), chunking=chunking, delay=0.05)
-            (result,) = await connection.send(_mail(size=10 << 20))
+            (result,) = await outcome_of(connection, _mail(size=10 << 20))
             assert result.accepted
         assert len(relay.mails[0].content) == (10 << 20) + 2
         assert most <= 1 << 20
@@ -93,7 +94,7 @@ async def test_a_large_mail_stays_out_of_the_transports_buffer(chunking: bool) -
 async def test_replies_are_read_while_a_large_mail_is_written() -> None:
     """A mail that was in flight before a large one has its result while that is still on its way."""
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        small, large = connection.send(_mail(1)), connection.send(_mail(2, size=10 << 20))
+        small, large = outcome_of(connection, _mail(1)), outcome_of(connection, _mail(2, size=10 << 20))
         assert not connection.room
         done, _ = await asyncio.wait([small, large], return_when=asyncio.FIRST_COMPLETED)
         assert done == {small}
@@ -116,10 +117,10 @@ async def test_mails_handed_over_together_leave_in_one_write() -> None:
                 transport.write(data)
 
         connection._pipeline._transport = Watched()  # type: ignore[assignment]
-        sending = [connection.send(_mail(n)) for n in range(5)]
+        sending = [outcome_of(connection, _mail(n)) for n in range(5)]
         await asyncio.sleep(0)  # the turn is over
         assert [data.count(b"BDAT") for data in writes] == [5]
-        sending += [connection.send(_mail(n)) for n in range(5, 10)]
+        sending += [outcome_of(connection, _mail(n)) for n in range(5, 10)]
         await asyncio.gather(*sending)
         assert [data.count(b"BDAT") for data in writes] == [5, 5]
         assert len(relay.mails) == 10
@@ -134,7 +135,7 @@ async def test_a_silent_relay_is_left(point: str) -> None:
             connection.watch(on_lost=lost.set, on_room=lambda: None)
             relay.faults = Faults(auth=(), silent_at=point)
             told: list[int] = []
-            sending = [connection.send(_mail(n)) for n in range(3)]
+            sending = [outcome_of(connection, _mail(n)) for n in range(3)]
             for number, future in enumerate(sending):
                 future.add_done_callback(partial(_note, told, number))
             outcomes = await asyncio.gather(*sending, return_exceptions=True)
@@ -144,7 +145,7 @@ async def test_a_silent_relay_is_left(point: str) -> None:
             assert [outcome.uncertain for outcome in outcomes if isinstance(outcome, ConnectionLost)] == [True] * 3
             assert not connection.room
             with pytest.raises(ConnectionLost):
-                await connection.send(_mail())
+                await outcome_of(connection, _mail())
         relay.cut_connections()
 
 
@@ -152,7 +153,7 @@ async def test_the_final_reply_has_a_longer_time() -> None:
     """EMAIL_TIMEOUT does not end a mail whose content the relay is looking at."""
     async with Relay(Faults(auth=())) as relay, _connected(relay, timeout=0.1, final_timeout=30) as connection:
         relay.faults = Faults(auth=(), silent_at="BDAT", times=1)
-        sending = connection.send(_mail())
+        sending = outcome_of(connection, _mail())
         await relay.wait_for_command("BDAT", 2)
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done
@@ -171,7 +172,7 @@ async def test_a_relay_that_hangs_up_over_the_probe() -> None:
             _settings(relay.port), ssl.create_default_context(), lifetime=60, mode=Mode.DATA
         )
         assert connection.mode is Mode.DATA
-        assert (await connection.send(_mail()))[0].accepted
+        assert (await outcome_of(connection, _mail()))[0].accepted
         await connection.close()
 
 
@@ -204,6 +205,6 @@ async def test_no_more_than_max_messages() -> None:
         assert not connection.due
         for _ in range(4):
             assert connection.room
-            await connection.send(_mail())
+            await outcome_of(connection, _mail())
         assert connection.due
         assert not connection.room

@@ -23,6 +23,7 @@ from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import BACKLOG
 from otpmail.smtp.transaction import Results
+from outcomes import outcome_of
 from relay import HOST
 
 OK = b"250 ok\r\n"
@@ -54,7 +55,7 @@ class Talk:
         sending = []
         for number, size in enumerate(sizes):
             envelope = Envelope("a@x.org", (f"p{number}@y.org",), b"x" * (size - 2) + b"\r\n")
-            future = self.connection.send(envelope)
+            future = outcome_of(self.connection, envelope)
             future.add_done_callback(partial(self._note, number))
             sending.append(future)
         return sending

@@ -12,7 +12,7 @@ from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.announcement import Announcement
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.replies import MAX_REPLY
+from otpmail.smtp.replies import MAX_REPLY, Reply
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Transaction
 
@@ -128,6 +128,54 @@ def test_whatever_the_relay_says(  # noqa: PLR0917 -- Hypothesis gives them by n
     for number, mail in enumerate(begun):
         if isinstance(mail.outcome, tuple):
             assert [result.code for result in mail.outcome] == ledger.codes_of(number, recipients)
+
+
+class OneByOne(Session):
+    """A session that reads each reply by itself."""
+
+    def _take_all_well(self, replies: list[Reply], place: int, settled: list[Transaction]) -> int:  # noqa: ARG002
+        return 0
+
+
+def _talked(session: Session, stream: bytes, *, mails: int, recipients: int, cut: int, most: int) -> tuple[object, ...]:
+    """All that comes of a talk, to the last octet written."""
+    begun: list[Transaction] = []
+    settled: list[list[Transaction]] = []
+    written = b""
+    for start in range(0, len(stream), cut):
+        while session.room and len(begun) < mails:
+            begun.append(session.begin(_to(len(begun), recipients)))
+        written += session.take(most)
+        settled.append(session.receive(stream[start : start + cut]))
+    settled.append(session.end("over"))
+    order = [[begun.index(transaction) for transaction in together] for together in settled]
+    outcomes = [
+        (str(outcome), outcome.uncertain, outcome.untouched) if isinstance(outcome, ConnectionLost) else outcome
+        for outcome in (transaction.outcome for transaction in begun)
+    ]
+    return written, order, outcomes, repr(session), session.replies, session.answered
+
+
+@MANY
+@given(
+    mode=MODES,
+    sayings=st.lists(
+        st.sampled_from([b"250 ok\r\n"] * 20 + [b"251 ok\r\n", b"550 no\r\n", b"421 bye\r\n", b"220 hi\r\n"])
+    ),
+    mails=st.integers(1, 6),
+    recipients=st.integers(1, 3),
+    window=st.sampled_from([1, 2, 16]),
+    cut=st.integers(1, 200),
+    most=st.sampled_from([10, 100, 1 << 20]),
+)
+def test_the_short_way_is_the_long_way(  # noqa: PLR0917 -- Hypothesis gives them by name
+    mode: Mode, sayings: list[bytes], mails: int, recipients: int, window: int, cut: int, most: int
+) -> None:
+    """Replies that are read in one step, all of a mail's, settle, count, end and are followed up as one by one."""
+    stream = b"".join(sayings)
+    short, long = (kind(ALL, mode, window=window) for kind in (Session, OneByOne))
+    talk = {"mails": mails, "recipients": recipients, "cut": cut, "most": most}
+    assert _talked(short, stream, **talk) == _talked(long, stream, **talk)
 
 
 def _in_step(mode: Mode, recipients: int, chance: random.Random) -> bytes:

@@ -175,24 +175,20 @@ class Worker:
             return False
         if not self._desk.begin(job):
             return False
-        sending = connection.send(job.envelope.only(job.offered))
-        sending.add_done_callback(partial(self._done, connection, job))
-        if sending.done():  # the relay can't take such a mail, and was not asked
-            return False
+        if not connection.send(job.envelope.only(job.offered), partial(self._told, connection, job)):
+            return False  # the relay can't take such a mail, and was not asked
         connection.keeper.takes_slot()
         return True
 
-    def _done(self, connection: Connection, job: Job, sending: asyncio.Future[Results]) -> None:
-        error = sending.exception()
-        if error is None:
-            results = sending.result()
-            if any(result.accepted for result in results):
+    def _told(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
+        if isinstance(outcome, ConnectionLost):
+            self._desk.lost(job, outcome)
+            return
+        for result in outcome:
+            if result.accepted:
                 connection.keeper.took_mail(connection)
-            self._desk.answered(job, results)
-        elif isinstance(error, ConnectionLost):
-            self._desk.lost(job, error)
-        else:
-            self._desk.lost(job, ConnectionLost(f"unforeseen: {error!r}", uncertain=True))
+                break
+        self._desk.answered(job, outcome)
 
     def _see_off(self, connection: Connection) -> None:
         self._recycled += not connection.lost_cause

@@ -1,7 +1,7 @@
 """What a relay announces in its answer to EHLO (RFC 5321, 4.1.1.1), and what that means for a mail."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import aiosmtplib
@@ -20,9 +20,18 @@ _UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """The extensions by upper-case keyword, each with its parameter text."""
+    """The extensions by upper-case keyword, each with its parameter text.
+
+    `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
+    """
 
     extensions: dict[str, str]
+    size: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what is asked for with every mail."""
+        parameters = self.extensions.get("SIZE")
+        object.__setattr__(self, "size", None if parameters is None else _read_size(parameters.strip()))
 
     @classmethod
     def read(cls, client: aiosmtplib.SMTP) -> Self:
@@ -35,15 +44,6 @@ class Announcement:
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.extensions
 
-    @property
-    def size(self) -> int | None:
-        """The largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced."""
-        parameters = self.extensions.get("SIZE")
-        if parameters is None:
-            return None
-        digits = parameters.strip()
-        return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0
-
     def cannot_take(self, envelope: Envelope) -> Reply | None:
         """The reply that a relay would give itself, for a mail that there is no use in offering."""
         addresses = "".join((envelope.sender, *envelope.recipients))
@@ -53,8 +53,12 @@ class Announcement:
             return Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
         if not (envelope.smtputf8 or addresses.isascii()):
             return Reply(553, b"5.6.7 an address is not ASCII, and the mail was not written for SMTPUTF8")
-        if "8BITMIME" not in self and not envelope.content.isascii():
+        if not envelope.content.isascii() and "8BITMIME" not in self:
             return Reply(554, b"5.6.3 the content is not ASCII, and the relay announces no 8BITMIME")
         if self.size and len(envelope.content) > self.size:
             return Reply(552, b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size))
         return None
+
+
+def _read_size(digits: str) -> int:
+    return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0

@@ -1,8 +1,7 @@
 """One long-lived connection to a relay, open and signed in (`smtp.dial`): mails are sent here.
 
-A connection takes as many mails at once as its `window`; each answers with a future. A connection that is in doubt
-(a reply too many, a timeout, a send that was cut short) is closed, never used again: a reply must not reach another
-mail.
+A connection takes as many mails at once as its `window`. One that is in doubt (a reply too many, a timeout) is closed,
+never used again: a reply must not reach another mail.
 """
 
 import asyncio
@@ -18,9 +17,8 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.announcement import Announcement
 from otpmail.smtp.dial import dial
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.pipeline import Pipeline
+from otpmail.smtp.pipeline import Pipeline, Tell
 from otpmail.smtp.session import Session
-from otpmail.smtp.transaction import Results
 
 _QUIT_SECONDS = 2.0
 
@@ -182,9 +180,12 @@ class Connection:
         self._pipeline.on_lost = on_lost
         self._pipeline.on_room = on_room
 
-    def send(self, envelope: Envelope) -> asyncio.Future[Results]:
-        """Start sending; the future gets a result for each recipient, or ConnectionLost."""
-        return self._pipeline.send(envelope)
+    def send(self, envelope: Envelope, tell: Tell) -> bool:
+        """Start sending, which there must be room for; returns whether the relay is asked at all.
+
+        `tell` is called once, with a result for each recipient, or ConnectionLost: at once, where it is not asked.
+        """
+        return self._pipeline.send(envelope, tell)
 
     async def drained(self) -> None:
         """Wait until no mail is in flight."""

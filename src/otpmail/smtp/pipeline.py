@@ -31,8 +31,12 @@ _HIGH_WATER = 2 * SLICE  # a large mail stays with us, not in the transport's bu
 _GOODBYE_SECONDS = 2.0  # how long a relay that said 421 may take to close: till then it may answer what it had read
 
 
+Tell = Callable[[Results | ConnectionLost], None]
+"""Who is told what became of a mail."""
+
+
 class Pipeline(asyncio.Protocol):
-    """Mails in flight on one connection, each with a future for its outcome.
+    """Mails in flight on one connection, and who is told what becomes of each.
 
     `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long one that may wait for
     its word on a content (RFC 5321, 4.5.3.2). `on_lost` is called once, when no further mail can be sent; `on_room`
@@ -108,25 +112,26 @@ class Pipeline(asyncio.Protocol):
         self._gather_seconds = min(_GATHER_SHARE * round_trip, _GATHER_MOST_SECONDS)
         self._stall_seconds = max(_STALL_ROUND_TRIPS * round_trip, _STALL_SECONDS)
 
-    def send(self, envelope: Envelope) -> asyncio.Future[Results]:
-        """Start sending a mail, which there must be room for.
+    def send(self, envelope: Envelope, tell: Tell) -> bool:
+        """Start sending a mail, which there must be room for; returns whether the relay is asked at all.
 
-        The future gets a result for each recipient, or ConnectionLost. Cancelling it takes nothing back.
+        `tell` is called once, with a result for each recipient, or with ConnectionLost; before this returns where the
+        relay is not asked. It must not raise.
         """
-        future: asyncio.Future[Results] = self._loop.create_future()
         if self.lost_cause:
-            future.set_exception(ConnectionLost(self.lost_cause))
-            return future
-        transaction = self._session.begin(envelope, future)
+            tell(ConnectionLost(self.lost_cause))
+            return False
+        transaction = self._session.begin(envelope, tell)
         if transaction.outcome is not None:
-            _tell(transaction)
-        elif self._idle.is_set():
+            self._tell(transaction)
+            return False
+        if self._idle.is_set():
             self._idle.clear()
             self.last_progress = self._loop.time()
             self._flush_soon()
         else:
             self._gather()
-        return future
+        return True
 
     async def drained(self) -> None:
         """Wait until no mail is in flight."""
@@ -157,10 +162,10 @@ class Pipeline(asyncio.Protocol):
             self.last_progress = self._loop.time()
         if session.ended:
             self._lose(session.ended)
-            _tell_last_first(settled)  # among them may be lost ones, which go ahead of those behind them
+            self._tell_last_first(settled)  # among them may be lost ones, which go ahead of those behind them
             return
         for transaction in settled:
-            _tell(transaction)
+            self._tell(transaction)
         if self._probed is not None and not session.probing:
             if not self._probed.done():
                 self._probed.set_result(None)
@@ -266,7 +271,7 @@ class Pipeline(asyncio.Protocol):
             self._clock = None
         first = not self.lost_cause
         self.lost_cause = self.lost_cause or cause
-        _tell_last_first(self._session.end(cause))
+        self._tell_last_first(self._session.end(cause))
         if self._probed is not None:
             if not self._probed.done():  # whoever dialled may have given up
                 self._probed.set_exception(ConnectionLost(cause))
@@ -275,21 +280,18 @@ class Pipeline(asyncio.Protocol):
         if first:
             self.on_lost()
 
+    def _tell_last_first(self, transactions: list[Transaction]) -> None:
+        """Each lost one goes to the front of the queue: so they come to stand there in their order."""
+        for transaction in reversed(transactions):
+            self._tell(transaction)
 
-def _tell_last_first(transactions: list[Transaction]) -> None:
-    """Each lost one goes to the front of the queue: so they come to stand there in their order."""
-    for transaction in reversed(transactions):
-        _tell(transaction)
-
-
-def _tell(transaction: Transaction) -> None:
-    future = cast("asyncio.Future[Results]", transaction.tag)
-    if future.done():  # cancelled: nobody waits for it any more
-        return
-    if isinstance(transaction.outcome, ConnectionLost):
-        future.set_exception(transaction.outcome)
-    else:
-        future.set_result(transaction.outcome or ())
+    def _tell(self, transaction: Transaction) -> None:
+        tell, outcome = cast("Tell", transaction.tag), transaction.outcome
+        assert outcome is not None
+        try:
+            tell(outcome)
+        except Exception as error:  # noqa: BLE001  a fault of ours over one mail is not to end the others' connection
+            self._loop.call_exception_handler({"message": "a mail's outcome was not taken", "exception": error})
 
 
 def _nothing() -> None:

@@ -72,9 +72,14 @@ class Transaction:
         else:
             final = self.final
             heard = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
-        if all(reply.code == CLOSING for reply in heard):
+        if heard[0].code == CLOSING and all(reply.code == CLOSING for reply in heard):
             return ConnectionLost(f"the relay said: {heard[0]}")
         return tuple(map(result, self.envelope.recipients, heard))
+
+    def take_all(self, replies: list[Reply]) -> None:
+        """Note that each of these is positive: to RCPT in the order of the recipients, and then to the content."""
+        *self.replies, self.final = replies
+        self.accepted = len(self.replies)
 
 
 def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
