@@ -61,9 +61,11 @@ class Address:
 
         ASCII letters lowered and NFC, but no Unicode case folding: that would merge mailboxes of different people.
         """
+        if self.spec.isascii():
+            return self.spec.lower()
         local, _, domain = self.spec.rpartition("@")
         # Letter by letter, since NFC of some signs is an ASCII letter (the Kelvin sign's is K): still another mailbox.
-        composed = local if local.isascii() else unicodedata.normalize("NFC", local)
+        composed = unicodedata.normalize("NFC", local)
         if sum(map(str.isascii, composed)) > sum(map(str.isascii, local)):
             composed = local
         lowered = "".join(c.lower() if c.isascii() else c for c in composed)

@@ -47,7 +47,7 @@ class Policy:
         live = standing.challenge
         if live is None or live.attempts >= self.attempts:
             live = fresh
-        return replace(standing, challenge=live, next_send=now + self.resend), live
+        return Standing(live, standing.failures, now + self.resend), live
 
     def attempt(
         self, standing: Standing | None, now: float, only: bytes | None = None
@@ -67,11 +67,10 @@ class Policy:
             return standing, Attempt(None)
         if challenge.attempts >= self.attempts:
             return standing, Attempt(None, exhausted=True, retry=max(now, standing.next_send))
-        counted = replace(challenge, attempts=challenge.attempts + 1)
+        counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
         failures = (*standing.failures, now)[-self.failures_per_hour :]
-        return replace(standing, challenge=counted, failures=failures), Attempt(
-            counted, attempts_left=self.attempts - counted.attempts
-        )
+        after = Standing(counted, failures, standing.next_send)
+        return after, Attempt(counted, attempts_left=self.attempts - counted.attempts)
 
     def succeed(self, standing: Standing | None, challenge_id: bytes) -> tuple[Standing | None, bool]:
         """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
@@ -100,10 +99,13 @@ class Policy:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""
         if standing is None:
             return Standing()
-        challenge = standing.challenge
-        if challenge is not None and challenge.expires <= now:
-            challenge = None
-        return Standing(challenge, tuple(f for f in standing.failures if f > now - FAILURE_WINDOW), standing.next_send)
+        challenge, failures = standing.challenge, standing.failures
+        ended = challenge is not None and challenge.expires <= now
+        aged = bool(failures) and failures[0] <= now - FAILURE_WINDOW
+        if not (ended or aged):
+            return standing
+        recent = tuple(failure for failure in failures if failure > now - FAILURE_WINDOW)
+        return Standing(None if ended else challenge, recent, standing.next_send)
 
     def _blocked_until(self, standing: Standing, now: float) -> float:
         if len(standing.failures) < self.failures_per_hour:
