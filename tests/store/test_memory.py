@@ -1,11 +1,14 @@
 """What every store must do, as one suite: a further store joins by a parameter of the two fixtures."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otpmail.errors import InvalidArgument
 from otpmail.model import Challenge, Mail, MailState, RecipientResult, Standing
@@ -49,7 +52,7 @@ def mails(request: pytest.FixtureRequest, clock: Clock) -> MailStore:
 
 
 def _standing(expires: float = 1120.0, attempts: int = 0) -> Standing:
-    return Standing(Challenge(b"id", "k1", expires, attempts), (999.5,), 1030.0)
+    return Standing(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
 
 
 async def _read(store: ChallengeStore, key: bytes) -> Standing | None:
@@ -123,7 +126,7 @@ async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> 
     """Records that still say something stay, to the last moment; the sweep says how many it dropped."""
     store = MemoryChallengeStore(clock)
     for number in range(100):
-        await _write(store, number.to_bytes(16), Standing(Challenge(b"id", "k1", 1000.0 + number)))
+        await _write(store, number.to_bytes(16), Standing(Challenge(bytes(range(16)), "k1", 1000.0 + number)))
     clock.time = 1050.0
     assert await store.sweep() == 51
     assert len(store) == 49
@@ -270,3 +273,33 @@ async def test_settled_mails_are_bounded_in_number(mails: MailStore) -> None:
         mails.settle(_settled(_mail(f"m{number}")))
     found = [await mails.get("shop", f"m{number}") is not None for number in range(REMEMBER_COUNT + 2)]
     assert found == [False, False, *[True] * REMEMBER_COUNT]
+
+
+_TIMES = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    challenge=st.none()
+    | st.builds(Challenge, st.binary(min_size=16, max_size=16), st.text(max_size=40), _TIMES, st.integers(0, 100)),
+    failures=st.lists(_TIMES, max_size=300).map(tuple),
+    next_send=_TIMES,
+)
+async def test_any_record_is_kept_whole(
+    challenge: Challenge | None, failures: tuple[float, ...], next_send: float
+) -> None:
+    """Whatever is in it, to the last bit of a time, with as many failures as OTP_FAILURES_PER_HOUR lets there be."""
+    store, standing = MemoryChallengeStore(lambda: 0.0), Standing(challenge, failures, next_send)
+    await _write(store, b"a", standing)
+    assert await _read(store, b"a") == standing
+
+
+async def test_the_garbage_collector_does_not_look_at_records() -> None:
+    """Neither they nor the dicts that hold them are among what it walks through: a million would hold the loop."""
+    store = MemoryChallengeStore(lambda: 0.0)
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(5000):
+        await _write(store, number.to_bytes(16), _standing())
+    gc.collect()
+    assert len(gc.get_objects()) < before + 1000
+    assert not any(gc.is_tracked(shard) for shard in store._shards)

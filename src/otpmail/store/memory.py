@@ -1,13 +1,14 @@
 """State in this process: a dict guarded by an asyncio.Lock, gone with the process."""
 
 import asyncio
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from otpmail.errors import InvalidArgument
-from otpmail.model import Mail, Standing
+from otpmail.model import Challenge, Mail, Standing
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -18,13 +19,20 @@ _REQUEST_SECONDS = 24 * 3600.0
 _MOST_REQUESTS = 200_000
 
 
+# A record as it is kept: octets, of which the garbage collector knows nothing, nor of a dict that holds nothing else. A
+# million Standings, which it looks through, would hold the loop for tenths of a second; and they take twice the memory.
+_RECORD = struct.Struct("=ddd16shH")  # when it ends; expires, next send, id, attempts; how many failures follow
+_ENDS = struct.Struct("=d")
+_NO_CHALLENGE = -1  # attempts of none
+
+
 class MemoryChallengeStore:
     """Standing by key. The dict is kept in shards, so that neither its growth nor a sweep holds the loop for long."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.now = clock
         self._lock = asyncio.Lock()
-        self._shards: tuple[dict[bytes, Standing], ...] = tuple({} for _ in range(_SHARDS))
+        self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
 
     def __repr__(self) -> str:
         return f"<MemoryChallengeStore {len(self)} records>"
@@ -36,12 +44,14 @@ class MemoryChallengeStore:
         """Replace the record by what `rule` makes of it; see ChallengeStore."""
         shard = self._shards[hash(key) % _SHARDS]
         async with self._lock:
-            before = shard.get(key)
+            kept = shard.get(key)
+            before = None if kept is None else _read(kept)
             after, said = rule(before)
-            if after is not None:
-                shard[key] = after
-            elif before is not None:
-                del shard[key]
+            if after is None:
+                if kept is not None:
+                    del shard[key]
+            elif after is not before:
+                shard[key] = _written(after)
             return said
 
     async def sweep(self) -> int:
@@ -50,7 +60,7 @@ class MemoryChallengeStore:
         for shard in self._shards:
             async with self._lock:
                 now = self.now()
-                ended = [key for key, standing in shard.items() if standing.expires <= now]
+                ended = [key for key, kept in shard.items() if _ENDS.unpack_from(kept)[0] <= now]
                 for key in ended:
                     del shard[key]
             dropped += len(ended)
@@ -62,6 +72,25 @@ class MemoryChallengeStore:
         while True:
             await asyncio.sleep(every)
             await self.sweep()
+
+
+def _written(standing: Standing) -> bytes:
+    challenge, failures = standing.challenge, standing.failures
+    expires, challenge_id, attempts, key = 0.0, b"", _NO_CHALLENGE, b""
+    if challenge is not None:
+        challenge_id, attempts, expires = challenge.id, challenge.attempts, challenge.expires
+        key = challenge.key_id.encode()
+    record = _RECORD.pack(standing.expires, expires, standing.next_send, challenge_id, attempts, len(failures))
+    return record + (struct.pack(f"={len(failures)}d", *failures) if failures else b"") + key
+
+
+def _read(kept: bytes) -> Standing:
+    _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(kept)
+    failures = struct.unpack_from(f"={count}d", kept, _RECORD.size) if count else ()
+    if attempts == _NO_CHALLENGE:
+        return Standing(None, failures, next_send)
+    key = kept[_RECORD.size + count * _ENDS.size :].decode()
+    return Standing(Challenge(challenge_id, key, expires, attempts), failures, next_send)
 
 
 class MemoryMailStore:
