@@ -18,6 +18,8 @@ from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.announcement import Announcement
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.output import Output
+from otpmail.smtp.probe import QUESTION, Probe, Verdict
 from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
 from otpmail.smtp.transaction import Awaits, Results, Transaction, mail_command, rcpt_command, stuff
 
@@ -25,10 +27,6 @@ BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail: none is to sit behind a large one."""
 
 _RSET = b"RSET\r\n"
-# A relay that reads past the chunk it refuses answers this twice. One that runs the chunk as commands answers that as
-# well, and never with 250, since no relay knows the verb (RFC 5321, 4.1.5 and 4.2.4): so the second reply says which it
-# is. One that is known would not do: some answer HELP with 250, and their third reply would reach the first mail.
-_PROBE = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
 _MAIL_OK = frozenset({250})
 _RCPT_OK = frozenset({250, 251, 252})
 
@@ -59,16 +57,13 @@ class Session:
         self.replies = 0
         self._wanted_window = window
         self._flights: deque[Transaction] = deque()
-        self._output: deque[tuple[bytes, Transaction | None, int]] = deque()
-        self._pending = 0  # octets in the output
-        self._offset = 0  # how much of its first piece is taken
-        self._asked = 0  # commands that have begun to leave and are not answered
+        self._output = Output()
         self._clean = True  # whether the last transaction is known to have ended well
         self.runs_refused_chunks = False
         self.farewell = ""  # what the relay said with 421
         self._stays = False  # whether the relay went on after that, or did not close
         self._doubted = False  # whether it ended with replies and commands out of step
-        self._probe: list[Reply] | None = None
+        self._probe: Probe | None = None
         self._reader = ReplyReader()
 
     def __repr__(self) -> str:
@@ -87,7 +82,7 @@ class Session:
         """Whether another mail may begin."""
         return (
             len(self._flights) < self.window
-            and self._pending < BACKLOG
+            and self._output.pending < BACKLOG
             and not (self.ended or self.farewell or self.probing)
         )
 
@@ -121,8 +116,8 @@ class Session:
         A relay that does not read past the chunk of a BDAT it refuses would run a mail's content as commands.
         """
         if self.mode is Mode.BDAT:
-            self._probe = []
-            self._push(_PROBE, asks=0)  # how many replies it gets is the question
+            self._probe = Probe()
+            self._output.push(QUESTION, asks=0)  # how many replies it gets is the question
 
     def begin(self, envelope: Envelope, tag: object = None) -> Transaction:
         """Begin a mail, which there must be `room` for. Nothing of it is written before `take`.
@@ -149,24 +144,7 @@ class Session:
         """The next octets to write, at most `most`; they count as written. Empty when there are none."""
         if self.farewell:  # it would not be read, and what has not left is certain not to have arrived
             return b""
-        pieces: list[bytes] = []
-        left = most
-        while self._output and left:
-            piece, last_of, asks = self._output[0]
-            if not self._offset:
-                self._asked += asks
-            if self._offset or len(piece) > left:
-                piece = piece[self._offset : self._offset + left]
-            pieces.append(piece)
-            left -= len(piece)
-            self._offset += len(piece)
-            if self._offset == len(self._output[0][0]):
-                self._output.popleft()
-                self._offset = 0
-                if last_of is not None:
-                    last_of.written = True
-        self._pending -= most - left
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._output.take(most)
 
     # Bytes in.
 
@@ -206,16 +184,10 @@ class Session:
             transaction.outcome = self._unfinished(transaction, first=place == 0)
         self._flights.clear()
         self._output.clear()
-        self._pending = 0
         self._probe = None
         return left
 
     # The rules.
-
-    def _push(self, piece: bytes, last_of: Transaction | None = None, *, asks: int = 1) -> None:
-        """Have it written. `last_of`: whose content it ends; `asks`: how many replies it is to get."""
-        self._output.append((piece, last_of, asks))
-        self._pending += len(piece)
 
     def _advance(self) -> None:
         """Write the commands that may go now; by BDAT all may, at once."""
@@ -234,24 +206,24 @@ class Session:
         envelope = transaction.envelope
         if self.mode is Mode.PLAIN:
             if self._clean:
-                self._push(mail_command(envelope, self.announcement))
+                self._output.push(mail_command(envelope, self.announcement))
             else:
                 transaction.awaits = Awaits.RESET_BEFORE
-                self._push(_RSET)
+                self._output.push(_RSET)
             return
         head = mail_command(envelope, self.announcement) + b"".join(map(rcpt_command, envelope.recipients))
         asks = 1 + len(envelope.recipients) + 1
         if self.mode is Mode.DATA:
-            self._push(head + b"DATA\r\n", asks=asks)
+            self._output.push(head + b"DATA\r\n", asks=asks)
             return
         content = envelope.content
         head += b"BDAT %d LAST\r\n" % len(content)
         if len(content) < BACKLOG:
-            self._push(head + content, transaction, asks=asks)
+            self._output.push(head + content, transaction, asks=asks)
         else:
-            self._push(head, asks=asks)
-            self._push(content, transaction, asks=0)
-        self._push(_RSET)
+            self._output.push(head, asks=asks)
+            self._output.push(content, transaction, asks=0)
+        self._output.push(_RSET)
 
     def _read_all(self, replies: list[Reply], settled: list[Transaction]) -> None:
         place = 0
@@ -271,12 +243,12 @@ class Session:
             return 0
         transaction = self._flights[0]
         count = len(transaction.envelope.recipients) + 3  # MAIL, each RCPT, BDAT, RSET
-        if transaction.awaits is not Awaits.MAIL or not transaction.written or self._asked < count:
+        if transaction.awaits is not Awaits.MAIL or not transaction.written or self._output.asked < count:
             return 0
         answers = replies[place : place + count]
         if len(answers) < count or any(reply.code != 250 for reply in answers):
             return 0
-        self._asked -= count
+        self._output.asked -= count
         transaction.take_all(answers[1:-1])
         transaction.awaits = Awaits.RESET
         self._finish(transaction, settled)
@@ -288,11 +260,11 @@ class Session:
         elif self.farewell:
             self._stays = True
         if self._probe is not None:
-            self._probed(self._probe, reply)
+            self._probed(self._probe.hear(reply), reply)
             return
-        if not self._asked:  # even if a mail has begun: the answer to what has not left is none
+        if not self._output.asked:  # even if a mail has begun: the answer to what has not left is none
             raise _Ended(f"the relay said unasked: {reply}", doubtful=reply.code != CLOSING)
-        self._asked -= 1
+        self._output.asked -= 1
         self._heard(self._flights[0], reply, settled)
 
     def _heard(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
@@ -311,7 +283,7 @@ class Session:
             case Awaits.RESET_BEFORE:
                 _reset(reply)
                 transaction.awaits = Awaits.MAIL
-                self._push(mail_command(transaction.envelope, self.announcement))
+                self._output.push(mail_command(transaction.envelope, self.announcement))
 
     def _heard_of_sender(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         if not _positive(reply, _MAIL_OK):
@@ -321,7 +293,7 @@ class Session:
             if transaction.refusal is not None:
                 self._finish(transaction, settled)
             else:
-                self._push(rcpt_command(transaction.envelope.recipients[0]))
+                self._output.push(rcpt_command(transaction.envelope.recipients[0]))
 
     def _heard_of_recipient(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         transaction.accepted += _positive(reply, _RCPT_OK)
@@ -332,11 +304,11 @@ class Session:
             transaction.awaits = Awaits.FINAL if self.mode is Mode.BDAT else Awaits.GO_AHEAD
             if self.mode is Mode.PLAIN:
                 if transaction.accepted:
-                    self._push(b"DATA\r\n")
+                    self._output.push(b"DATA\r\n")
                 else:
                     self._finish(transaction, settled)
         elif self.mode is Mode.PLAIN:
-            self._push(rcpt_command(recipients[len(replies)]))
+            self._output.push(rcpt_command(recipients[len(replies)]))
 
     def _heard_of_data(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code != 354:
@@ -346,18 +318,18 @@ class Session:
                 self._finish(transaction, settled)
             else:
                 transaction.awaits = Awaits.RESET
-                self._push(_RSET)
+                self._output.push(_RSET)
                 self._advance()
             return
         transaction.awaits = Awaits.FINAL
         if not transaction.hopeless:
-            self._push(stuff(transaction.envelope.content), transaction)
+            self._output.push(stuff(transaction.envelope.content), transaction)
         elif transaction.accepted:
             raise _Ended("the relay refused the sender, and then took recipients and content", doubtful=True)
         else:
-            self._push(b".\r\n", transaction)  # it asks for the content of a mail that it takes for nobody
+            self._output.push(b".\r\n", transaction)  # it asks for the content of a mail that it takes for nobody
         if self.mode is Mode.DATA:
-            self._push(_RSET)
+            self._output.push(_RSET)
         self._advance()
 
     def _heard_of_content(self, transaction: Transaction, reply: Reply, settled: list[Transaction]) -> None:
@@ -389,20 +361,18 @@ class Session:
         self.answered += 1
         transaction.outcome = transaction.results()
 
-    def _probed(self, replies: list[Reply], reply: Reply) -> None:
+    def _probed(self, verdict: Verdict, reply: Reply) -> None:
         if self.farewell:
             raise _Ended(self.farewell, doubtful=False)
-        replies.append(reply)
-        refused = replies[0].code >= 400
-        if len(replies) == 2 and refused and reply.code == 250:
-            self._probe = None
-        elif (len(replies) == 2 and not refused) or len(replies) == 3:
-            self._probe = None
+        if verdict is Verdict.OPEN:
+            return
+        self._probe = None
+        if verdict is not Verdict.DISCARDS:
             self.runs_refused_chunks = True
             self.mode = Mode.DATA
             self.window = self.mode.window(self._wanted_window)
-            if reply.code != 250:
-                raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=False)
+        if verdict is Verdict.UNUSABLE:
+            raise _Ended(f"unexpected reply to RSET: {reply}", doubtful=False)
 
     def _end(self, cause: str, settled: list[Transaction], *, doubtful: bool) -> None:
         self.ended = cause
