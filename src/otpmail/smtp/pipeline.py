@@ -17,8 +17,8 @@ from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Results, Transaction
 
 # Behind mails in flight, one waits for others to leave together with: a write for each is what costs most, on either
-# side. It waits a fifth of a round trip, so that it does not show, and never long.
-_GATHER_SHARE = 0.2
+# side. It waits a tenth of a round trip, so that it does not show, and never long.
+_GATHER_SHARE = 0.1
 _GATHER_MOST_SECONDS = 0.005
 
 # How long nothing may be heard before a connection counts as stalled: some round trips, or this where none is known.
