@@ -198,16 +198,6 @@ async def test_dev_says_what_to_type(dev: Service) -> None:
     assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
 
 
-async def test_send_mails_is_not_there_yet(service: Service) -> None:
-    """SendMails is UNIMPLEMENTED in plain words, not in an exception's."""
-    call = (
-        service.mail.SendMails()
-    )  # and writes nothing: where the answer is faster, grpc.aio would fail over the write
-    assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "does not offer SendMails" in await call.details()
-    assert not service.logged("unforeseen")
-
-
 async def _list_services(service: Service) -> reflection_pb2.ServerReflectionResponse:
     list_services = service.channel.stream_stream(
         f"/{reflection.SERVICE_NAME}/ServerReflectionInfo",
