@@ -1,6 +1,8 @@
 """From a request of otpmail.v1 for a mail to the order that it means."""
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from otpmail.mail.draft import Attachment, Draft
 from otpmail.mail.service import Order
@@ -8,6 +10,7 @@ from otpmail.rpc import convert
 from otpmail.v1 import mail_pb2
 
 _LARGE = 1 << 20
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 async def order_of(request: mail_pb2.SendMailRequest) -> Order:
@@ -21,10 +24,8 @@ async def order_of(request: mail_pb2.SendMailRequest) -> Order:
         html=request.html,
         from_=getattr(request, "from"),
         reply_to=request.reply_to,
-        headers=dict(request.headers),
-        attachments=tuple(
-            Attachment(item.filename, item.content_type, item.content, item.content_id) for item in request.attachments
-        ),
+        headers=dict(request.headers) if request.headers else _NONE,
+        attachments=_attachments(request) if request.attachments else (),
     )
     return Order(
         draft=draft,
@@ -33,6 +34,12 @@ async def order_of(request: mail_pb2.SendMailRequest) -> Order:
         ttl=convert.seconds(request.ttl) if request.HasField("ttl") else None,
         request_id=request.request_id,
         fingerprint=await _fingerprint(request, draft.size) if request.request_id else b"",
+    )
+
+
+def _attachments(request: mail_pb2.SendMailRequest) -> tuple[Attachment, ...]:
+    return tuple(
+        Attachment(item.filename, item.content_type, item.content, item.content_id) for item in request.attachments
     )
 
 
