@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections import Counter
 from pathlib import Path
@@ -378,6 +379,25 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     assert set(arrived.values()) == {1}
     assert {name for name, state in told.items() if state == "RELAYED"} == set(arrived)
     assert not service.logged("unforeseen")
+
+
+@pytest.mark.relay(final_reply="250 2.0.0 " + "x" * 480)
+@pytest.mark.service(STREAM_UNSETTLED=100, DRAIN_SECONDS=0.5)
+async def test_a_stop_does_not_wait_for_a_slow_reader(service: Service, relay: Relay) -> None:
+    """Whoever does not read its results is cut off at the end of the drain, and nothing about it is an error."""
+    talk = Talk(service)
+
+    async def write() -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            for batch in range(1000):
+                await talk.write(*(_mail(f"p{batch}-{number}", text="x" * 2000) for number in range(100)))
+
+    writing = asyncio.create_task(write())
+    await relay.wait_for_mails(1000)
+    assert await service.stop(timeout=10) == 0
+    await writing
+    assert not service.logged("unforeseen")
+    assert service.log[-1]["sent"] == len(relay.mails)
 
 
 async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.StatusCode, str]:
