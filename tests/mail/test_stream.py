@@ -282,11 +282,19 @@ async def test_a_stop_of_a_stream_without_mails() -> None:
     desk.stream.refuse_mails()
     assert await waiting == []
     assert desk.stream.fault is not None
-    closed = MailStream(desk.mails, most=1)
-    closed.close()
-    closed.refuse_mails()
-    assert await closed.outcomes() == []
-    assert closed.fault is None
+
+
+@pytest.mark.parametrize("first", ["close", "refuse_mails"])
+async def test_a_stop_of_a_stream_that_is_closed(first: str) -> None:
+    """It is over once it is answered, and well, whichever came first."""
+    desk = Desk()
+    await desk.take(Asked("a"))
+    for step in sorted(("close", "refuse_mails"), key=lambda step: step != first):
+        getattr(desk.stream, step)()
+    desk.settle()
+    assert _states(await desk.stream.outcomes()) == {"a": MailState.RELAYED}
+    assert await desk.stream.outcomes() == []
+    assert desk.stream.fault is None
 
 
 async def test_a_stop_in_the_middle_of_a_batch() -> None:

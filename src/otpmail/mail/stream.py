@@ -13,6 +13,7 @@ from otpmail.mail.job import Job
 from otpmail.mail.service import MailService, Order
 from otpmail.model import Mail, WaitFor
 
+_STOPPING = "the service is stopping"
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
 
 Outcome = tuple[str, Mail | Exception]
@@ -50,7 +51,7 @@ class MailStream:
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
         self._answerer: asyncio.Future[None] | None = None
-        self.fault: CallerError | None = None
+        self._fault: CallerError | None = None
 
     def __repr__(self) -> str:
         return f"<MailStream {self._unsettled} unsettled, {self._unanswered} unanswered>"
@@ -75,7 +76,7 @@ class MailStream:
     def close(self, fault: CallerError | None = None) -> None:
         """No more mails come. A `fault` is why, where that is more than the caller's wish."""
         self._closed = True
-        self.fault = self.fault or fault
+        self._fault = fault
         self._wake_answerer()
 
     # For who answers.
@@ -98,8 +99,6 @@ class MailStream:
     def refuse_mails(self) -> None:
         """The service stops: what comes now is refused, and the stream is over once what it has is answered."""
         self._stopping = True
-        if not self._closed:
-            self.fault = Unavailable("the service is stopping")
         self._wake_taker()
         self._wake_answerer()
 
@@ -112,6 +111,11 @@ class MailStream:
             self._mails.leave(job)
         self._promised.clear()
         self._awaited.clear()
+
+    @property
+    def fault(self) -> CallerError | None:
+        """Why it is over, where its caller did not close it, or not well."""
+        return self._fault if self._closed or not self._stopping else Unavailable(_STOPPING)
 
     @property
     def _unsettled(self) -> int:
@@ -143,7 +147,7 @@ class MailStream:
         """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""
         while True:
             if self._stopping:
-                raise Unavailable("the service is stopping")
+                raise Unavailable(_STOPPING)
             if self._mails.crowded:
                 self._mails.refuse_if_away(order.wait_for)
                 await self._wait_as_taker(self._mails.next_end())
