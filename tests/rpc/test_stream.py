@@ -1,5 +1,6 @@
 """SendMails between gRPC and the stream of mails: how outcomes become responses, and how a call ends."""
 
+import asyncio
 import logging
 from collections import deque
 from typing import Any
@@ -61,6 +62,7 @@ class Context:
         self.reads = deque(reads)
         self.write_fails = write_fails
         self.written: list[Any] = []
+        self.wrote = asyncio.Event()
         self.aborted: list[Any] = []
 
     async def read(self) -> Any:
@@ -75,6 +77,7 @@ class Context:
         if self.write_fails:
             raise grpc.aio.InternalError
         self.written.append(response)
+        self.wrote.set()
 
     async def abort(self, *arguments: Any) -> None:
         """Note the status, and raise as grpc.aio's does."""
@@ -97,6 +100,16 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
         "mails: the request is no SendMailsRequest",
     )
     assert repr(streams) == "<Streams 0 running>"
+
+
+async def test_a_read_that_outlives_the_server() -> None:
+    """It is no error, and the call ends as it would."""
+    context = Context(_BATCH, grpc.aio.BaseError())
+    serving = asyncio.create_task(Streams(None, most=10).serve(context))  # type: ignore[arg-type]
+    await context.wrote.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 async def test_a_caller_that_is_gone() -> None:

@@ -19,12 +19,6 @@ else:  # generic for the type checker alone
     Handler = grpc.RpcMethodHandler
 
 
-_GRPC_ENDED = (
-    grpc.aio.AbortError,  # an Exception too, and already on its way
-    grpc.aio.InternalError,  # a read or a write of a call whose caller is gone
-)
-
-
 class EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each of our methods once, and keeps the wrapped one: a call costs a dict look-up here.
 
@@ -79,7 +73,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._refuse_if_stopping()
                 return await behaviour(request, context)
-            except _GRPC_ENDED:
+            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
                 raise
             except Exception as error:  # noqa: BLE001  whatever it is must not reach the client in its own words
                 await status_for(method, error).abort(context)
@@ -96,7 +90,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         yield response
-            except _GRPC_ENDED:
+            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
                 raise
             except Exception as error:  # noqa: BLE001  as above
                 await status_for(method, error).abort(context)

@@ -65,7 +65,7 @@ async def _read(context: Context, stream: MailStream) -> None:
         except DecodeError:
             stream.close(InvalidArgument("mails", "the request is no SendMailsRequest"))
             return
-        except grpc.aio.AbortError:  # by `_answer`, which raises it too
+        except grpc.aio.BaseError:  # the call is over, by `_answer` or by the end of the server
             return
         if batch is grpc.aio.EOF:
             stream.close()
@@ -84,7 +84,7 @@ async def _answer(context: Context, stream: MailStream) -> Exception | None:
             # Not by raising here: that would cancel the read, into whose memory gRPC's core may be writing. It ends by
             # the status.
             await status_for(METHOD, stream.fault).abort(context)
-    except (grpc.aio.AbortError, grpc.aio.InternalError) as error:  # the latter: the caller is gone
+    except grpc.aio.BaseError as error:  # AbortError, or the caller is gone
         return error
     return None
 
