@@ -18,6 +18,7 @@ from otpmail.mail.worker import Worker
 from otpmail.otp.service import OtpService
 from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
+from otpmail.rpc.stream import Streams
 from otpmail.settings import Settings
 from otpmail.smtp.relay import Relay
 from otpmail.smtp.route import Route
@@ -64,6 +65,7 @@ class App:
             settings.server,
             codes=codes,
             mails=mails,
+            streams=Streams(mails, most=settings.mail.stream_unsettled),
             health=self._health,
             max_mail_bytes=settings.mail.mail_max_bytes,
         )

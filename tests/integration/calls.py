@@ -1,8 +1,9 @@
-"""Small helpers for tests that call the service: many mails, an error's details, and mails back from bytes."""
+"""Small helpers for tests that call the service: many mails, an error's details, mails back from bytes, metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING, TypeVar
 
@@ -81,3 +82,15 @@ def text_of(content: bytes) -> str:
     body = parsed(content).get_body(("plain",))
     assert body is not None
     return str(body.get_content()).replace("\r\n", "\n")
+
+
+async def scrape(service: Service) -> dict[str, float]:
+    """Return the metrics by name, labels included, of a service with HTTP_PORT."""
+    (line,) = service.logged("metrics")
+
+    def get() -> str:
+        with urllib.request.urlopen(str(line["url"]), timeout=10) as response:
+            return str(response.read().decode())
+
+    parted = (row.rpartition(" ") for row in (await asyncio.to_thread(get)).splitlines() if not row.startswith("#"))
+    return {name: float(value) for name, _, value in parted}

@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-import otpmail
+from integration.commands import otpmail
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-_SOURCES = str(Path(otpmail.__file__).parents[1])
-
-
-class Ran(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def _otpmail(*arguments: str, server: str = "", here: Path | None = None, **environment: str) -> Ran:
-    """Run a command: in the directory `here`, with OTPMAIL_SERVER if it is given, and no settings but those named."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "otpmail", *arguments),
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": _SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ran(process.returncode, out.decode(), err.decode())
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -56,17 +30,17 @@ async def dev() -> AsyncIterator[Service]:
 
 async def test_a_code_by_the_command_line(dev: Service) -> None:
     """`code send` mails a code and `otpmail dev` prints the mail; `code validate` takes the code once."""
-    sent = await _otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
+    sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     assert sent.code == 0
     code = json.loads(sent.out)["otp_code"]
     shown = "\n".join(dev.output)
     assert "mail to ada@example.org" in shown
     assert f"Your code is {code}" in shown
-    wrong = await _otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
+    wrong = await otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
     assert (wrong.code, wrong.out.strip()) == (1, "wrong code, 4 attempts left")
-    right = await _otpmail("code", "validate", "ada@example.org", code, server=dev.address)
+    right = await otpmail("code", "validate", "ada@example.org", code, server=dev.address)
     assert (right.code, right.out.strip()) == (0, "valid")
-    again = await _otpmail("code", "validate", "ada@example.org", code, "--json", server=dev.address)
+    again = await otpmail("code", "validate", "ada@example.org", code, "--json", server=dev.address)
     assert again.code == 1
     assert json.loads(again.out)["result"] == "NO_LIVE_CODE"
 
@@ -74,7 +48,7 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
 async def test_short_limits_are_off(dev: Service) -> None:
     """With `otpmail dev` codes follow each other without a wait."""
     for _ in range(3):
-        assert (await _otpmail("code", "send", "ada@example.org", server=dev.address)).code == 0
+        assert (await otpmail("code", "send", "ada@example.org", server=dev.address)).code == 0
 
 
 async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
@@ -91,18 +65,18 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
         "--text",
         "Hi",
     )
-    ran = await _otpmail("mail", "send", *arguments, "--attach", str(file), server=dev.address)
+    ran = await otpmail("mail", "send", *arguments, "--attach", str(file), server=dev.address)
     assert ran.code == 0
     assert "relayed" in ran.out
     assert "grace@example.org: 250" in ran.out
     assert any("subject [x] Grüße" in line for line in dev.output)
-    queued = await _otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
+    queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
     assert json.loads(queued.out)["mail"]["state"] == "QUEUED"
 
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
     """A wrong address is exit code 2 with the field."""
-    bad = await _otpmail("mail", "send", "--to", "nobody", server=dev.address)
+    bad = await otpmail("mail", "send", "--to", "nobody", server=dev.address)
     assert bad.code == 2
     assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
 
@@ -110,7 +84,7 @@ async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
 async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
     """Exit code 3, and one plain line that says where nothing answers and what names another."""
-    away = await _otpmail(*command, server="127.0.0.1:1")
+    away = await otpmail(*command, server="127.0.0.1:1")
     assert away.code == 3
     (line,) = away.err.splitlines()
     assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
@@ -120,7 +94,7 @@ async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
 async def test_a_service_without_a_relay(service: Service) -> None:
     """What the service itself says is passed on in its own words: it is there, only its relay is not."""
     await service.wait_for_log("relay-down")
-    ran = await _otpmail("code", "send", "ada@example.org", server=service.address)
+    ran = await otpmail("code", "send", "ada@example.org", server=service.address)
     assert ran.code == 3
     assert ran.err.startswith("UNAVAILABLE: ")
     assert "no service answers" not in ran.err
@@ -128,11 +102,11 @@ async def test_a_service_without_a_relay(service: Service) -> None:
 
 async def test_health_by_the_command_line(dev: Service) -> None:
     """`health` is 0 while the service serves, and 3 once it is gone."""
-    assert (await _otpmail("health", server=dev.address)).out.strip() == "SERVING"
-    assert (await _otpmail("health", "otpmail.v1.OtpService", server=dev.address)).code == 0
+    assert (await otpmail("health", server=dev.address)).out.strip() == "SERVING"
+    assert (await otpmail("health", "otpmail.v1.OtpService", server=dev.address)).code == 0
     address = dev.address
     await dev.stop()
-    assert (await _otpmail("health", server=address)).code == 3
+    assert (await otpmail("health", server=address)).code == 3
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
@@ -140,46 +114,46 @@ async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tu
     """--server goes before OTPMAIL_SERVER, that before HOST and PORT, from .env too; other settings do not matter."""
     port = dev.address.rpartition(":")[2]
     nowhere = "127.0.0.1:1"
-    assert (await _otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
+    assert (await otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
     (tmp_path / ".env").write_text(f"PORT={port}\nHOST=0.0.0.0\nWORKERS=none\n")
-    assert (await _otpmail(*command, server=nowhere, here=tmp_path)).code == 3
-    assert (await _otpmail(*command, here=tmp_path)).code == 0
+    assert (await otpmail(*command, server=nowhere, here=tmp_path)).code == 3
+    assert (await otpmail(*command, here=tmp_path)).code == 0
 
 
 async def test_a_wrong_port_by_the_command_line(tmp_path: Path) -> None:
     """A client without --server reads HOST and PORT, and a wrong one is exit code 2 and a line that names it."""
     for command in (("health",), ("code", "send", "ada@example.org")):
-        ran = await _otpmail(*command, here=tmp_path, PORT="abc")
+        ran = await otpmail(*command, here=tmp_path, PORT="abc")
         assert ran.code == 2
         assert ran.err.startswith("PORT: ")
 
 
 async def test_a_code_that_is_none_costs_no_attempt(dev: Service) -> None:
     """`code validate` refuses what is not digits before the service counts it; spaces and dashes are forgiven."""
-    sent = await _otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
+    sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     code = json.loads(sent.out)["otp_code"]
     for typed in ("ABCDEF", "12345O", "", "1.5"):
-        ran = await _otpmail("code", "validate", "ada@example.org", typed, server=dev.address)
+        ran = await otpmail("code", "validate", "ada@example.org", typed, server=dev.address)
         assert (ran.code, ran.err.strip()) == (2, "CODE: is not a code, which has digits only")
-    wrong = await _otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
+    wrong = await otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
     assert wrong.out.strip() == "wrong code, 4 attempts left"
-    right = await _otpmail("code", "validate", "ada@example.org", f"{code[:3]}-{code[3:]}", server=dev.address)
+    right = await otpmail("code", "validate", "ada@example.org", f"{code[:3]}-{code[3:]}", server=dev.address)
     assert right.code == 0
 
 
 async def test_the_words_for_a_check(dev: Service) -> None:
     """One attempt is not "1 attempts", and where no code is live there is nothing left to count."""
-    sent = await _otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
+    sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     wrong = f"{(int(json.loads(sent.out)['otp_code']) + 1) % 10**6:06d}"
-    said = [(await _otpmail("code", "validate", "ada@example.org", wrong, server=dev.address)).out for _ in range(4)]
+    said = [(await otpmail("code", "validate", "ada@example.org", wrong, server=dev.address)).out for _ in range(4)]
     assert said[3].strip() == "wrong code, 1 attempt left"
-    none = await _otpmail("code", "validate", "grace@example.org", "123456", server=dev.address)
+    none = await otpmail("code", "validate", "grace@example.org", "123456", server=dev.address)
     assert (none.code, none.out.strip()) == (1, "no live code")
 
 
 async def test_the_version() -> None:
     """`otpmail --version` is the version that is installed."""
-    ran = await _otpmail("--version")
+    ran = await otpmail("--version")
     assert (ran.code, ran.out.strip()) == (0, f"otpmail {version('otpmail')}")
 
 
@@ -187,7 +161,7 @@ async def test_the_version() -> None:
 async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
     """A name in .env that is no setting ends the start with exit code 2 and one line with the one that was meant."""
     (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMIAL_HOST=mail.example.org\n")
-    ran = await _otpmail(command, here=tmp_path)
+    ran = await otpmail(command, here=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
 
@@ -196,16 +170,6 @@ async def test_dev_says_what_to_type(dev: Service) -> None:
     """The commands that `otpmail dev` prints work as they stand: the way it was started, and where it listens."""
     (line,) = (line for line in dev.output if " code send " in line)
     assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
-
-
-async def test_send_mails_is_not_there_yet(service: Service) -> None:
-    """SendMails is UNIMPLEMENTED in plain words, not in an exception's."""
-    call = (
-        service.mail.SendMails()
-    )  # and writes nothing: where the answer is faster, grpc.aio would fail over the write
-    assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "does not offer SendMails" in await call.details()
-    assert not service.logged("unforeseen")
 
 
 async def _list_services(service: Service) -> reflection_pb2.ServerReflectionResponse:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.calls import scrape
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
     from relay import Relay
     from service import Service
-
-
-async def _scrape(service: Service) -> dict[str, float]:
-    (line,) = service.logged("metrics")
-
-    def get() -> str:
-        with urllib.request.urlopen(str(line["url"]), timeout=10) as response:
-            return str(response.read().decode())
-
-    parted = (row.rpartition(" ") for row in (await asyncio.to_thread(get)).splitlines() if not row.startswith("#"))
-    return {name: float(value) for name, _, value in parted}
 
 
 def _mail(number: int, wait_for: mail_pb2.WaitFor.ValueType = mail_pb2.WAIT_FOR_RELAY) -> mail_pb2.SendMailRequest:
@@ -39,7 +27,7 @@ async def test_what_goes_where_is_counted(service: Service, relay: Relay) -> Non
         await service.mail.SendMail(_mail(number))
     await service.wait_for_log("connection-closed", count=2)
     await relay.wait_for_idle(2)
-    said = await _scrape(service)
+    said = await scrape(service)
     name = f"127.0.0.1:{relay.port}"
     assert said["otpmail_mails_accepted_total"] == 12
     assert said['otpmail_mails_settled_total{state="relayed"}'] == 12
@@ -53,10 +41,10 @@ async def test_what_goes_where_is_counted(service: Service, relay: Relay) -> Non
     relay.faults = replace(relay.faults, silent_at="MAIL")
     for number in range(6):
         await service.mail.SendMail(_mail(number, mail_pb2.WAIT_FOR_QUEUE))
-    said = await _scrape(service)
+    said = await scrape(service)
     flying = said[f'otpmail_mails_in_flight{{relay="{name}"}}']
     assert flying + said['otpmail_mails_waiting{priority="normal"}'] == said["otpmail_mails_unsettled"] == 6
     assert flying > 0
     relay.cut_connections()
     await service.wait_for_log("connection-closed", count=int(recycled) + 1)
-    assert (await _scrape(service))[f'otpmail_connections_closed_total{{how="lost",relay="{name}"}}'] > 0
+    assert (await scrape(service))[f'otpmail_connections_closed_total{{how="lost",relay="{name}"}}'] > 0

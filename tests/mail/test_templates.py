@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.errors import InvalidArgument, SettingsError
-from otpmail.mail.templates import SHIPPED, Templates
+from otpmail.mail.templates import SHIPPED, MailTemplate, Templates
 
 VALUES = {"code": "271828", "reference": "K7QD", "minutes": "2", "email": "ada@example.org"}
 
@@ -102,6 +102,16 @@ def test_a_locale_without_its_files_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "en" / "body.txt").unlink()
     with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: .*body\.txt"):
         Templates(tmp_path, default_locale="en")
+
+
+def test_text_or_html_is_enough(tmp_path: Path) -> None:
+    """A folder may have either body alone, and knows what is to be filled in."""
+    _write(tmp_path, "en", subject="$a", html="${b} $a $$c")
+    (tmp_path / "en" / "body.txt").unlink()
+    template = MailTemplate.read(tmp_path / "en")
+    assert template.names == {"a", "b"}
+    rendered = template.render({"a": "<", "b": "2"})
+    assert (rendered.subject, rendered.text, rendered.html) == ("<", "", "2 &lt; $c")
 
 
 def test_a_file_that_is_not_utf8_stops_the_start(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Edge:
         self.handlers: dict[str, Any] = {
             f"/{SERVICE}/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
             f"/{SERVICE}/Stream": grpc.unary_stream_rpc_method_handler(_as_stream(behaviour)),
+            f"/{SERVICE}/Both": grpc.stream_stream_rpc_method_handler(behaviour),
             "/other.Service/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
         }
 
@@ -77,7 +78,11 @@ async def _stream(edge: Edge, context: Context) -> Any:
     return [response async for response in (await edge.handler(f"/{SERVICE}/Stream")).unary_stream(b"", context)]
 
 
-both = pytest.mark.parametrize("call", [_unary, _stream], ids=["unary", "stream"])
+async def _both(edge: Edge, context: Context) -> Any:
+    return await (await edge.handler(f"/{SERVICE}/Both")).stream_stream(b"", context)
+
+
+each_kind = pytest.mark.parametrize("call", [_unary, _stream, _both], ids=["unary", "stream", "both"])
 
 
 def _raises(error: BaseException) -> Behaviour:
@@ -87,7 +92,7 @@ def _raises(error: BaseException) -> Behaviour:
     return behaviour
 
 
-@both
+@each_kind
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -111,7 +116,7 @@ async def test_our_errors_leave_as_their_statuses(
     assert edge.interceptor.idle.is_set()
 
 
-@both
+@each_kind
 async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A fixed text and an id; the log has method, id and traceback, the client not a word of the exception."""
     edge, context = Edge(_raises(RuntimeError(SECRET))), Context()
@@ -141,7 +146,7 @@ async def test_each_unforeseen_error_has_its_own_id(caplog: pytest.LogCaptureFix
     assert first != second
 
 
-@both
+@each_kind
 async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """AbortError is an Exception, and already on its way: it is neither unforeseen nor aborted once more."""
 
@@ -157,7 +162,18 @@ async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pyt
     assert edge.interceptor.idle.is_set()
 
 
-@both
+@each_kind
+async def test_a_call_whose_caller_is_gone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A read or a write that fails by it is gRPC's to deal with: there is nobody to tell, and nothing to log."""
+    edge, context = Edge(_raises(grpc.aio.InternalError())), Context()
+    with pytest.raises(grpc.aio.InternalError):
+        await call(edge, context)
+    assert context.aborted == []
+    assert caplog.records == []
+    assert edge.interceptor.idle.is_set()
+
+
+@each_kind
 async def test_a_cancelled_call_is_cancelled(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """CancelledError reaches the handler and passes through: no status, no log, and the call no longer counts."""
     running = asyncio.Event()
@@ -204,7 +220,7 @@ async def _echo(request: bytes, _context: Any) -> bytes:
     return request + b"!"
 
 
-@both
+@each_kind
 async def test_no_new_call_is_taken_in_a_stop(call: Any) -> None:
     """Unavailable with a time to come back, and the handler does not run; what runs already goes on."""
     edge, context = Edge(_echo), Context()

@@ -1,7 +1,7 @@
 """The command line: `serve`, `dev`, `check`, `health` run or look at a service; `code` and `mail` are its client.
 
-Exit codes: 0, it worked; 1, it did not (a mail not relayed, a code not valid, a service not serving); 2, a setting or
-an argument is wrong; 3, the service could not be reached or refused the call.
+Exit codes: 0, it worked; 1, it did not (a mail not relayed, a code not valid, a service not serving, a mail merge
+interrupted); 2, a setting or an argument is wrong; 3, the service could not be reached or refused the call.
 """
 
 from importlib.metadata import version

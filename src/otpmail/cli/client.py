@@ -1,33 +1,43 @@
 """The client: send and check codes, send mails, ask for health. Answers for people, or with --json for programs."""
 
-import json
 import mimetypes
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import grpc
 import typer
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from rich.console import Console
 from rich.markup import escape
 
-from otpmail.cli import target
-from otpmail.errors import SettingsError
+from otpmail.cli.answers import (
+    EXIT_UNREACHABLE,
+    address_of,
+    err,
+    exit_unless,
+    in_words,
+    out,
+    print_json,
+    print_mail,
+    wrong_usage,
+)
 from otpmail.otp.codes import normalize
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 3
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
 _TIMEOUT_SECONDS = 60.0
 _HEALTH_TIMEOUT_SECONDS = 5.0
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_FROM_FILE = (
+    "A CSV file in UTF-8 whose first row names its columns: email, and variables for --template. One mail for each "
+    "further row. Mails that are the same are sent once, also when the file is sent again within a day."
+)
+_TEMPLATE = (
+    "With --from-file: a folder with subject.txt, and body.txt, body.html or both. $name stands for a column, "
+    "$$ for a dollar sign; values are escaped in the HTML."
+)
+_ERRORS = "With --from-file: where mails that were not relayed are listed; FILE.errors.csv beside it when left out."
 
 code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 mail = typer.Typer(help="Send mails.", no_args_is_help=True)
@@ -53,12 +63,12 @@ def send_code(
     request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale)
     answer = _call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
-        _print_mail(answer.mail)
+        print_mail(answer.mail)
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
-        _out.print(f"reference {answer.reference}, valid until {answer.expire_time.ToJsonString()}{shown}")
-    _exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
+        out.print(f"reference {answer.reference}, valid until {answer.expire_time.ToJsonString()}{shown}")
+    exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
 
 
 @code.command("validate")
@@ -73,21 +83,21 @@ def validate_code(
     """Check a code; a right one is used up."""
     meant = normalize(typed)
     if not (meant.isascii() and meant.isdecimal()):  # a slip here costs nothing; at the service it costs an attempt
-        raise _wrong_usage("CODE: is not a code, which has digits only")
+        raise wrong_usage("CODE: is not a code, which has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
     answer = _call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.VALID
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
-        _out.print(_checked(answer), style="green" if valid else "red")
-    _exit_unless(valid)
+        out.print(_checked(answer), style="green" if valid else "red")
+    exit_unless(valid)
 
 
 @mail.command("send")
 def send_mail(
     *,
-    to: Annotated[list[str], typer.Option(help="A recipient; may stand several times.")],
+    to: Annotated[list[str] | None, typer.Option(help="A recipient; may stand several times.")] = None,
     subject: Annotated[str, typer.Option()] = "",
     text: Annotated[str, typer.Option(help="The text.")] = "",
     html: Annotated[str, typer.Option(help="The HTML.")] = "",
@@ -97,10 +107,26 @@ def send_mail(
     reply_to: Annotated[str, typer.Option()] = "",
     attach: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help="A file to attach.")] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Do not wait for the relay, only for the promise.")] = False,
+    from_file: Annotated[Path | None, typer.Option(dir_okay=False, help=_FROM_FILE)] = None,
+    template: Annotated[Path | None, typer.Option(file_okay=False, help=_TEMPLATE)] = None,
+    errors: Annotated[Path | None, typer.Option(dir_okay=False, help=_ERRORS)] = None,
     server: Server = "",
     as_json: Json = False,
 ) -> None:
-    """Send a mail."""
+    """Send a mail; with --from-file, one to each recipient in a file, from a template."""
+    if from_file is not None:
+        own = {"--to": to, "--subject": subject, "--text": text, "--html": html, "--cc": cc, "--bcc": bcc}
+        _refuse_beside("--from-file", own | {"--attach": attach, "--queue": queue})
+        if template is None:
+            raise wrong_usage("--template: is needed with --from-file")
+        from otpmail.cli.merge import merge
+
+        merge(from_file, template, errors, sender=sender, reply_to=reply_to, server=server, as_json=as_json)
+    for option, value in (("--template", template), ("--errors", errors)):
+        if value is not None:
+            raise wrong_usage(f"{option}: goes with --from-file only")
+    if not to:
+        raise wrong_usage("--to: is needed, or --from-file")
     request = mail_pb2.SendMailRequest(
         to=to,
         cc=cc or [],
@@ -115,10 +141,16 @@ def send_mail(
     setattr(request, "from", sender)  # a keyword in Python
     answer = _call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
-        _print_mail(answer.mail)
-    _exit_unless(answer.mail.state == (mail_pb2.Mail.QUEUED if queue else mail_pb2.Mail.RELAYED))
+        print_mail(answer.mail)
+    exit_unless(answer.mail.state == (mail_pb2.Mail.QUEUED if queue else mail_pb2.Mail.RELAYED))
+
+
+def _refuse_beside(option: str, others: dict[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise wrong_usage(*(f"{name}: can't stand beside {option}" for name in given))
 
 
 def health(
@@ -138,11 +170,11 @@ def health(
     answer = _call(server, check, health_pb2.HealthCheckRequest(service=service), _HEALTH_TIMEOUT_SECONDS)
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-        _out.print(name, style="green" if serving else "red")
-    _exit_unless(serving)
+        out.print(name, style="green" if serving else "red")
+    exit_unless(serving)
 
 
 def _call(
@@ -151,35 +183,16 @@ def _call(
     request: Message,
     timeout: float = _TIMEOUT_SECONDS,
 ) -> AnswerT:
-    try:
-        address = server or target.own_address()
-    except SettingsError as error:
-        raise _wrong_usage(str(error)) from None
+    address = address_of(server)
     with grpc.insecure_channel(address) as channel:
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
-            code, said = error.code(), _in_words(error, address, timeout)
+            code, said = error.code(), in_words(error, address, timeout)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        raise _wrong_usage(said)
-    _err.print(escape(said), style="red")
+        raise wrong_usage(said)
+    err.print(escape(said), style="red")
     raise typer.Exit(EXIT_UNREACHABLE)
-
-
-def _in_words(error: grpc.RpcError, address: str, timeout: float) -> str:
-    """What the service said; in our own words where it was gRPC on this side that spoke, not the service."""
-    details: Any = error.trailing_metadata()  # pairs, which the stubs do not know
-    from_service = any(key == "grpc-status-details-bin" for key, _ in details or ())
-    if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
-        return target.unreachable(address)
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not from_service:
-        return f"no answer from {address} within {timeout:g} s"
-    return f"{error.code().name}: {error.details() or ''}"
-
-
-def _wrong_usage(problem: str) -> typer.Exit:
-    _err.print(escape(problem), style="red")
-    return typer.Exit(EXIT_USAGE)
 
 
 def _checked(answer: otp_pb2.ValidateCodeResponse) -> str:
@@ -192,19 +205,3 @@ def _checked(answer: otp_pb2.ValidateCodeResponse) -> str:
 def _attachment(path: Path) -> mail_pb2.Attachment:
     content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return mail_pb2.Attachment(filename=path.name, content_type=content_type, content=path.read_bytes())
-
-
-def _print_json(answer: Message) -> None:
-    print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True)))  # noqa: T201  for programs: no markup
-
-
-def _print_mail(answer: mail_pb2.Mail) -> None:
-    good = answer.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED}
-    _out.print(f"mail {answer.id}: {mail_pb2.Mail.State.Name(answer.state).lower()}", style="green" if good else "red")
-    for result in answer.recipients:
-        said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
-        _out.print(f"  {escape(result.address)}: {escape(said) or 'no answer yet'}")
-
-
-def _exit_unless(good: bool) -> NoReturn:  # noqa: FBT001  reads as a sentence
-    raise typer.Exit(0 if good else EXIT_FAILED)

@@ -47,6 +47,7 @@ class Delivery:
         self._closed = False
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
+        self._next_end: list[asyncio.Future[None]] = []
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -136,6 +137,12 @@ class Delivery:
             raise FailedPrecondition("the mail is being handed to the relay")
         self._settle(job, MailState.CANCELLED, taken_back=True)
 
+    def next_end(self) -> asyncio.Future[None]:
+        """A future for the moment in which the next mail settles: one for each who asks."""
+        end: asyncio.Future[None] = self._loop.create_future()
+        self._next_end.append(end)
+        return end
+
     async def drained(self) -> None:
         """Wait until every accepted mail has settled."""
         await self._empty.wait()
@@ -207,6 +214,14 @@ class Delivery:
             # Nothing was decided but that time ran out: the caller's next try, with the same id, is to count.
             self._store.forget_request(mail)
         job.tell(mail)
+        if self._next_end:
+            self._tell_of_an_end()
         if not self._jobs:
             self._empty.set()
         self._observer.notify(MailSettled(mail))
+
+    def _tell_of_an_end(self) -> None:
+        waiting, self._next_end = self._next_end, []
+        for end in waiting:
+            if not end.done():
+                end.set_result(None)

@@ -69,6 +69,7 @@ class MailService:
         self._store = store
         self._relay = relay
         self._now = now
+        self._crowd = settings.queue_size - settings.queue_size // 10
         self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
         self._ids = _ids()
@@ -135,17 +136,39 @@ class MailService:
         """Raise QueueFull, or Unavailable where the caller would wait for a relay that is away."""
         if len(self._delivery) >= self._settings.queue_size:
             raise QueueFull(self._settings.queue_size)
+        self.refuse_if_away(wait_for)
+
+    def refuse_if_away(self, wait_for: WaitFor) -> None:
+        """Raise Unavailable where the caller would wait for a relay that is away."""
         if wait_for is WaitFor.RELAY and self._relay.down:
             raise Unavailable("the relay can't be reached at the moment", retry_after=max(1.0, self._relay.retry_after))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether only the last tenth of the queue is left: that is for single calls, which can't wait for a place."""
+        return len(self._delivery) >= self._crowd
+
+    def next_end(self) -> asyncio.Future[None]:
+        """A future for the moment in which the next mail settles."""
+        return self._delivery.next_end()
+
     async def outcome(self, job: Job) -> Mail:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
-        job.callers += 1
+        end = self.attend(job)
         try:
-            return await job.end(self._loop)
+            return await end
         finally:
-            job.callers -= 1
-            self._delivery.give_up(job)
+            self.leave(job)
+
+    def attend(self, job: Job) -> asyncio.Future[Mail]:
+        """A future for the mail as it ends, for one who waits until then or calls `leave`."""
+        job.callers += 1
+        return job.end(self._loop)
+
+    def leave(self, job: Job) -> None:
+        """One who waited does so no more: a mail that nobody waits for, and nobody was promised, is given up."""
+        job.callers -= 1
+        self._delivery.give_up(job)
 
     async def get(self, caller: str, mail_id: str) -> Mail:
         """What has become of a mail. Raises NotFound, and InvalidArgument for what is too long to be an id."""

@@ -1,7 +1,7 @@
-"""The mails that carry codes: subject, text and HTML for each locale, compiled once, filled in by name.
+"""Mails from templates: subject, text and HTML, compiled once, filled in by name; those with codes in each locale.
 
-A directory holds a folder for each locale with `subject.txt`, `body.txt` and `body.html`; `$name` and `${name}` are
-replaced, `$$` is a dollar sign. Values are escaped in the HTML part.
+A template is a folder with `subject.txt`, and `body.txt`, `body.html` or both; `$name` and `${name}` are replaced, `$$`
+is a dollar sign. Values are escaped in the HTML part. A directory for codes holds such a folder for each locale.
 """
 
 from collections.abc import Mapping
@@ -29,22 +29,23 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class MailTemplate:
-    """The three parts of one locale's mail."""
+    """The parts of a mail; of text and HTML, one may be missing."""
 
     subject: Template
-    text: Template
+    text: Template | None
     html: Template | None
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
-        """Read a locale's folder. Raises OSError, and ValueError for a `$` that opens no name."""
+        """Read a folder. Raises OSError, and ValueError for a `$` that opens no name."""
         line = folder.joinpath("subject.txt").read_text("utf-8").strip()
         if "\n" in line:
             raise ValueError("subject.txt has more than one line")
         subject = Template(line)
-        text = Template(folder.joinpath("body.txt").read_text("utf-8"))
         page = folder.joinpath("body.html")
         html = Template(page.read_text("utf-8")) if page.is_file() else None
+        plain = folder.joinpath("body.txt")
+        text = Template(plain.read_text("utf-8")) if plain.is_file() or html is None else None
         for template in filter(None, (subject, text, html)):
             if not template.is_valid():
                 raise ValueError("has a $ that opens no name; a dollar sign is written $$")
@@ -55,7 +56,14 @@ class MailTemplate:
         html = (
             "" if self.html is None else self.html.substitute({name: escape(value) for name, value in values.items()})
         )
-        return Rendered(self.subject.substitute(values), self.text.substitute(values), html)
+        text = "" if self.text is None else self.text.substitute(values)
+        return Rendered(self.subject.substitute(values), text, html)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that are to be filled in."""
+        parts = filter(None, (self.subject, self.text, self.html))
+        return frozenset(name for part in parts for name in part.get_identifiers())
 
 
 class Templates:

@@ -27,27 +27,36 @@ _WAIT_FOR = {
 def timestamp(seconds: float) -> Timestamp:
     """Seconds since the epoch as a Timestamp, to the microsecond."""
     stamp = Timestamp()
-    stamp.FromMicroseconds(round(seconds * 1_000_000))
+    _fill_timestamp(stamp, seconds)
     return stamp
 
 
 def mail_message(mail: Mail) -> mail_pb2.Mail:
     """A mail as otpmail.v1.Mail."""
-    return mail_pb2.Mail(
-        id=mail.id,
-        state=_STATES[mail.state],
-        recipients=[
-            mail_pb2.RecipientResult(
-                address=result.address, code=result.code, enhanced_code=result.enhanced_code, reply=result.reply
-            )
-            for result in mail.recipients
-        ],
-        attempts=mail.attempts,
-        create_time=timestamp(mail.create_time),
-        settle_time=None if mail.settle_time is None else timestamp(mail.settle_time),
-        message_id=mail.message_id,
-        request_id=mail.request_id,
-    )
+    message = mail_pb2.Mail()
+    fill_mail(message, mail)
+    return message
+
+
+def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
+    """Write a mail into an empty message, which may be part of another: putting it there later would copy it."""
+    message.id = mail.id
+    message.state = _STATES[mail.state]
+    for result in mail.recipients:
+        message.recipients.add(
+            address=result.address, code=result.code, enhanced_code=result.enhanced_code, reply=result.reply
+        )
+    message.attempts = mail.attempts
+    _fill_timestamp(message.create_time, mail.create_time)
+    if mail.settle_time is not None:
+        _fill_timestamp(message.settle_time, mail.settle_time)
+    message.message_id = mail.message_id
+    message.request_id = mail.request_id
+
+
+def _fill_timestamp(stamp: Timestamp, seconds: float) -> None:
+    stamp.seconds, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    stamp.nanos = microseconds * 1000
 
 
 def priority(value: int) -> Priority:

@@ -4,18 +4,14 @@ It also knows which calls are running, for a stop that waits for them and takes 
 """
 
 import asyncio
-import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from otpmail.errors import CallerError, Unavailable
-from otpmail.rpc.status import RpcStatus, status_of, unforeseen
-
-_log = logging.getLogger("otpmail")
+from otpmail.errors import Unavailable
+from otpmail.rpc.status import status_for
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -64,21 +60,23 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Handler) -> Handler:
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._guard_unary(method, handler.unary_unary), *codecs)
+            return grpc.unary_unary_rpc_method_handler(self._guard_call(method, handler.unary_unary), *codecs)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._guard_stream(method, handler.unary_stream), *codecs)
+        if handler.stream_stream is not None:  # ours read and write by their context, and return nothing
+            return grpc.stream_stream_rpc_method_handler(self._guard_call(method, handler.stream_stream), *codecs)
         return handler
 
-    def _guard_unary(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_call(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
             self._begin()
             try:
                 self._refuse_if_stopping()
                 return await behaviour(request, context)
-            except grpc.aio.AbortError:  # an Exception too, and already on its way
+            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
                 raise
             except Exception as error:  # noqa: BLE001  whatever it is must not reach the client in its own words
-                await _status(method, error).abort(context)
+                await status_for(method, error).abort(context)
             finally:
                 self._end()
 
@@ -92,10 +90,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         yield response
-            except grpc.aio.AbortError:
+            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
                 raise
             except Exception as error:  # noqa: BLE001  as above
-                await _status(method, error).abort(context)
+                await status_for(method, error).abort(context)
             finally:
                 self._end()
 
@@ -113,17 +111,3 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         self._running -= 1
         if self._running == 0:
             self.idle.set()
-
-
-def _status(method: str, error: Exception) -> RpcStatus:
-    if isinstance(error, CallerError):
-        return status_of(error)
-    error_id = secrets.token_hex(8)
-    _log.error(
-        "%s failed unforeseen, error id %s",
-        method,
-        error_id,
-        exc_info=error,
-        extra={"event": "unforeseen", "fields": {"method": method, "error_id": error_id}},
-    )
-    return unforeseen(error_id)

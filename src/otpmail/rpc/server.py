@@ -16,6 +16,7 @@ from otpmail.rpc.interceptors import EdgeInterceptor
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.original import OriginalMailServicer, OriginalOtpServicer
 from otpmail.rpc.otp import OtpServicer
+from otpmail.rpc.stream import Streams
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -33,10 +34,18 @@ class Server:
     """Listens, and serves until stopped."""
 
     def __init__(
-        self, settings: ServerSettings, *, codes: OtpService, mails: MailService, health: Health, max_mail_bytes: int
+        self,
+        settings: ServerSettings,
+        *,
+        codes: OtpService,
+        mails: MailService,
+        streams: Streams,
+        health: Health,
+        max_mail_bytes: int,
     ) -> None:
         self._settings = settings
         self._edge = EdgeInterceptor(_OWN_SERVICES)
+        self._streams = streams
         self._server = grpc.aio.server(
             interceptors=(self._edge,),
             options=(
@@ -57,7 +66,7 @@ class Server:
             ),
         )
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), self._server)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails), self._server)
+        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, streams), self._server)
         original_pb2_grpc.add_OtpServiceServicer_to_server(OriginalOtpServicer(codes), self._server)
         original_pb2_grpc.add_MailServiceServicer_to_server(OriginalMailServicer(mails), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
@@ -81,8 +90,9 @@ class Server:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def refuse_calls(self) -> None:
-        """Take no new calls; running ones, and health, go on."""
+        """Take no new calls, and no new mails on running streams; running calls, and health, go on."""
         self._edge.refuse_calls()
+        self._streams.refuse_mails()
 
     async def idle(self) -> None:
         """Wait until no call to our own methods is running; health watchers and the like do not count."""

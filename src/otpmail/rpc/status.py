@@ -1,5 +1,7 @@
 """From the errors of `otpmail.errors` to gRPC statuses, in one place (AIP-193, google/rpc/error_details.proto)."""
 
+import logging
+import secrets
 from dataclasses import dataclass
 from typing import Never
 
@@ -19,6 +21,8 @@ from otpmail.errors import (
     PermissionDenied,
     Unavailable,
 )
+
+_log = logging.getLogger("otpmail")
 
 DOMAIN = "otpmail"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -49,6 +53,21 @@ class RpcStatus:
             packed.Pack(detail)
             status.details.append(packed)
         await context.abort(self.code, self.message, ((_DETAILS_KEY, status.SerializeToString()),))
+
+
+def status_for(method: str, error: Exception) -> RpcStatus:
+    """The status of whatever `method` raised. What it did not foresee is logged here, under the id that is told."""
+    if isinstance(error, CallerError):
+        return status_of(error)
+    error_id = secrets.token_hex(8)
+    _log.error(
+        "%s failed unforeseen, error id %s",
+        method,
+        error_id,
+        exc_info=error,
+        extra={"event": "unforeseen", "fields": {"method": method, "error_id": error_id}},
+    )
+    return unforeseen(error_id)
 
 
 def status_of(error: CallerError) -> RpcStatus:

@@ -181,6 +181,7 @@ class MailSettings(Section):
     email_from_allowed: Names = ()
     workers: Annotated[int, Field(ge=1, le=1000)] = 5
     queue_size: Count = 10_000
+    stream_unsettled: Count = 1000
     mail_ttl: Positive = 86_400
     mail_wait_seconds: Positive = 60
     mail_max_bytes: Annotated[int, Field(ge=1024, le=150 << 20)] = 10 << 20

@@ -12,8 +12,8 @@ from otpmail.mail.draft import Attachment, Draft
 from otpmail.mail.service import Order
 from otpmail.model import Priority, WaitFor
 from otpmail.rpc import convert
-from otpmail.rpc import mail as rpc_mail
-from otpmail.rpc.mail import order_of
+from otpmail.rpc import order as rpc_order
+from otpmail.rpc.order import order_of
 from otpmail.v1 import mail_pb2
 
 
@@ -72,7 +72,7 @@ async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
 
 @pytest.mark.parametrize(
     ("length", "request_id", "where"),
-    [(10, "r1", "loop"), (rpc_mail._LARGE + 1, "r1", "thread"), (rpc_mail._LARGE + 1, "", "nowhere")],
+    [(10, "r1", "loop"), (rpc_order._LARGE + 1, "r1", "thread"), (rpc_order._LARGE + 1, "", "nowhere")],
 )
 async def test_the_loop_does_not_wait_for_a_large_fingerprint(
     monkeypatch: pytest.MonkeyPatch, length: int, request_id: str, where: str

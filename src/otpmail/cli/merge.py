@@ -1,0 +1,229 @@
+"""`otpmail mail send --from-file`: a mail merge over SendMails, with progress, and the failures in a file.
+
+Each mail is waited for (WAIT_FOR_RELAY): so what the relay refuses is listed, and what has not left when it is
+interrupted never does. Its request_id says what is in it, so it is mailed once however often the file is sent.
+"""
+
+import csv
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import grpc
+import typer
+from google.rpc import code_pb2
+from rich.markup import escape
+
+from otpmail.cli.answers import EXIT_FAILED, EXIT_UNREACHABLE, address_of, err, in_words, out, wrong_usage
+from otpmail.cli.display import display
+from otpmail.cli.recipients import MergeError, Recipients, Row
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
+
+_BATCH = 100  # mails
+_BATCH_OCTETS = 512 << 10  # below what any service takes in one message, whatever its MAIL_MAX_BYTES
+# The service ends a connection after a while, and gives what runs on it five minutes more: a stream is to be over then.
+_STREAM_SECONDS = 180.0
+_MOST_TOLD = 10  # of rows that stand twice
+
+
+@dataclass(slots=True)
+class Counts:
+    """How far it has come. `unavailable` are mails that could not be sent for now, and are none of theirs to blame."""
+
+    total: int
+    relayed: int = 0
+    failed: int = 0
+    unavailable: int = 0
+    handed: int = 0
+
+    @property
+    def settled(self) -> int:
+        """How many are through, one way or the other."""
+        return self.relayed + self.failed
+
+    @property
+    def unanswered(self) -> int:
+        """How many are, or may be, with the service, and their results are not known."""
+        return self.handed - self.settled - self.unavailable
+
+
+def merge(
+    file: Path, template: Path, errors: Path | None, *, sender: str, reply_to: str, server: str, as_json: bool
+) -> NoReturn:
+    """Check everything, send, and exit."""
+    errors = errors or file.with_name(f"{file.stem}.errors.csv")
+    try:
+        if errors.resolve() in (file.resolve(), template.resolve()):
+            raise wrong_usage(f"--errors: {errors} is what is to be sent")
+        recipients = Recipients.load(file, template, sender=sender, reply_to=reply_to)
+        address = address_of(server)
+        _tell_of_copies(recipients)
+        run = Run(recipients, address, errors)
+        run.go()
+    except MergeError as error:
+        raise wrong_usage(*error.problems) from None
+    except KeyboardInterrupt:
+        err.print("interrupted before the first mail: nothing was sent", style="red")
+        raise typer.Exit(EXIT_FAILED) from None
+    run.report(as_json=as_json)
+    raise typer.Exit(run.exit_code)
+
+
+class Run:
+    """One sending of a file. gRPC takes rows from it in a thread of its own; results are read here."""
+
+    def __init__(self, recipients: Recipients, address: str, errors: Path) -> None:
+        self.counts = Counts(recipients.total)
+        self._address = address
+        self._errors = ErrorsFile(errors)
+        self._rows = recipients.rows()
+        self._more = True
+        self._waiting: dict[str, Row] = {}
+        self._stopped = ""  # why, where it did not come to its end
+        self._interrupted = False
+        self._seconds = 0.0
+
+    def go(self) -> None:
+        """Send until all is sent, or the service can't be had, or Ctrl-C."""
+        began = time.monotonic()
+        with ExitStack() as stack:
+            stack.enter_context(self._errors)
+            channel = stack.enter_context(grpc.insecure_channel(self._address))
+            show = stack.enter_context(display(self.counts.total))
+            try:
+                while self._more and not self._stopped:
+                    self._send(channel, show)
+            except grpc.RpcError as error:
+                self._stopped = self._stopped or in_words(error, self._address, 0)
+            except KeyboardInterrupt:
+                self._interrupted = True
+                self._stopped = "interrupted"
+        self._seconds = time.monotonic() - began
+
+    @property
+    def exit_code(self) -> int:
+        """By the README's table."""
+        if self._stopped and not self._interrupted:
+            return EXIT_UNREACHABLE
+        return EXIT_FAILED if self._stopped or self.counts.failed else 0
+
+    def report(self, *, as_json: bool) -> None:
+        """Say what was sent, what was not, and how to go on."""
+        counts, stopped = self.counts, self._stopped
+        listed = str(self._errors.path) if counts.failed else ""
+        if as_json:
+            result = {"mails": counts.total, "relayed": counts.relayed, "failed": counts.failed}
+            print(json.dumps(result | {"unanswered": counts.unanswered, "errors": listed, "stopped": stopped}))  # noqa: T201  for programs: no markup
+            return
+        if stopped:
+            err.print(escape(stopped), style="red")
+        rate = counts.settled / self._seconds if self._seconds else 0.0
+        said = f"{counts.relayed} of {counts.total} relayed, {counts.failed} failed"
+        said += f" (listed in {escape(listed)})" if listed else ""
+        out.print(f"{said}, in {self._seconds:.1f} s, {rate:.0f} a second", style="green" if not self.exit_code else "")
+        if stopped:
+            out.print(
+                f"{counts.total - counts.settled} have no result; {max(0, counts.unanswered)} of them may have been "
+                "with the relay. Send the file again to go on: what was relayed is not mailed twice."
+            )
+
+    def _send(self, channel: grpc.Channel, show: Any) -> None:
+        call: Any = mail_pb2_grpc.MailServiceStub(channel).SendMails(self._batches(time.monotonic() + _STREAM_SECONDS))
+        try:
+            for response in call:
+                for result in response.results:
+                    self._take(result)
+                self._errors.flush()
+                show(self.counts)
+        finally:
+            call.cancel()  # without effect where it has ended
+
+    def _batches(self, until: float) -> Iterator[mail_pb2.SendMailsRequest]:
+        while not self._stopped and time.monotonic() < until:
+            batch = _batch(self._rows)
+            if not batch:
+                self._more = False
+                return
+            self._waiting.update((row.request.request_id, row) for row in batch)
+            self.counts.handed += len(batch)
+            yield mail_pb2.SendMailsRequest(mails=[row.request for row in batch])
+
+    def _take(self, result: mail_pb2.SendMailsResponse.Result) -> None:
+        row = self._waiting.pop(result.request_id)
+        if result.code == code_pb2.UNAVAILABLE:  # and so would be all that follow
+            self.counts.unavailable += 1
+            self._stopped = f"UNAVAILABLE: {result.message}"
+        elif result.mail.state == mail_pb2.Mail.RELAYED:
+            self.counts.relayed += 1
+        else:
+            self.counts.failed += 1
+            self._errors.add(row, *_why(result))
+
+
+def _batch(rows: Iterator[Row]) -> list[Row]:
+    batch: list[Row] = []
+    octets = 0
+    for row in rows:
+        batch.append(row)
+        octets += row.request.ByteSize()
+        if len(batch) >= _BATCH or octets >= _BATCH_OCTETS:
+            break
+    return batch
+
+
+def _why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
+    """A code and words for a mail that was not relayed: the service's own, or else the relay's."""
+    if result.code:
+        known = result.code in code_pb2.Code.values()
+        return code_pb2.Code.Name(result.code) if known else str(result.code), result.message
+    state = mail_pb2.Mail.State.Name(result.mail.state)
+    (said, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
+    words = " ".join(filter(None, (said.enhanced_code, said.reply)))
+    if said.code and result.mail.state == mail_pb2.Mail.FAILED:
+        return str(said.code), words
+    return state, words or "the relay gave no answer"
+
+
+class ErrorsFile:
+    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+        self._empty = True
+
+    def __enter__(self) -> None:
+        try:
+            self._file = self.path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None
+        csv.writer(self._file).writerow(("row", "email", "code", "message"))
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._empty:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, row: Row, code: str, message: str) -> None:
+        """List a row."""
+        assert self._file is not None
+        self._empty = False
+        csv.writer(self._file).writerow((row.number, row.email, code, message))
+
+    def flush(self) -> None:
+        """Have what was listed in the file, whatever happens next."""
+        if self._file is not None and not self._empty:
+            self._file.flush()
+
+
+def _tell_of_copies(recipients: Recipients) -> None:
+    copies: Iterable[tuple[int, int]] = recipients.repeated[:_MOST_TOLD]
+    for number, first in copies:
+        err.print(f"row {number}: is the same mail as that of row {first}, and is sent once")
+    if len(recipients.repeated) > _MOST_TOLD:
+        err.print(f"... and {len(recipients.repeated) - _MOST_TOLD} more rows that are sent once")

@@ -1,0 +1,190 @@
+"""Many mails of one caller as a stream: which have not settled, and which outcomes nobody has taken yet.
+
+It knows nothing of gRPC. There is no task and no wait for a single mail: a mail that settles puts itself on the list of
+outcomes and wakes whoever takes them from there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
+from otpmail.mail.job import Job
+from otpmail.mail.service import MailService, Order
+from otpmail.model import Mail, WaitFor
+
+_STOPPING = "the service is stopping"
+_TURN = 32  # mails; then others have the loop, since a batch may be of any size
+
+Outcome = tuple[str, Mail | Exception]
+"""A request's id, and its mail as it is answered, or why there is none."""
+
+
+class Request(Protocol):
+    """What asks for a mail, in whatever form it came."""
+
+    @property
+    def request_id(self) -> str:
+        """By which the caller tells its outcome from others."""
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+class MailStream:
+    """Takes mails in, at most `most` that are unsettled or unanswered, and has their outcomes in the order they come.
+
+    One task calls `take` and then `close`; another calls `outcomes`, and `answered` once they have gone, until there
+    are none. `leave` is called in the end, however that came.
+    """
+
+    def __init__(self, mails: MailService, *, most: int) -> None:
+        self._mails = mails
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._awaited: dict[asyncio.Future[Mail], tuple[str, Job]] = {}
+        self._promised: set[asyncio.Future[Mail]] = set()
+        self._ready: list[Outcome] = []
+        self._unanswered = 0  # those that are ready, and those that are being answered
+        self._taking = False
+        self._closed = False
+        self._stopping = False
+        self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
+        self._answerer: asyncio.Future[None] | None = None
+        self._fault: CallerError | None = None
+
+    def __repr__(self) -> str:
+        return f"<MailStream {self._unsettled} unsettled, {self._unanswered} unanswered>"
+
+    # For who brings requests.
+
+    async def take(self, requests: Iterable[RequestT], order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
+        """Take each mail on as soon as there is room for it. What is wrong with one is its own outcome."""
+        self._taking = True
+        for place, request in enumerate(requests, 1):
+            while self._full:
+                await self._wait_as_taker(self._loop.create_future())
+            try:
+                await self._take(request, order_of)
+            except Exception as error:  # noqa: BLE001  the others are not to suffer for it
+                self._add((request.request_id, error))
+            if not place % _TURN:
+                await asyncio.sleep(0)
+        self._taking = False
+        self._wake_answerer()
+
+    def close(self, fault: CallerError | None = None) -> None:
+        """No more mails come. A `fault` is why, where that is more than the caller's wish."""
+        self._closed = True
+        self._fault = fault
+        self._wake_answerer()
+
+    # For who answers.
+
+    async def outcomes(self) -> list[Outcome]:
+        """Those that are ready, as soon as there are any; none once every mail has had its own and no more come."""
+        while not self._ready and not self._over:
+            self._answerer = self._loop.create_future()
+            await self._answerer
+        ready, self._ready = self._ready, []
+        return ready
+
+    def answered(self, count: int) -> None:
+        """So many outcomes have reached the caller, or are on their way at its pace."""
+        self._unanswered -= count
+        self._wake_taker()
+
+    # For who ends it.
+
+    def refuse_mails(self) -> None:
+        """The service stops: what comes now is refused, and the stream is over once what it has is answered."""
+        self._stopping = True
+        self._wake_taker()
+        self._wake_answerer()
+
+    def leave(self) -> None:
+        """Nobody waits here any more: mails that were not promised are given up where they still wait."""
+        for end in self._promised:
+            end.remove_done_callback(self._forget)
+        for end, (_, job) in self._awaited.items():
+            end.remove_done_callback(self._settled)
+            self._mails.leave(job)
+        self._promised.clear()
+        self._awaited.clear()
+
+    @property
+    def fault(self) -> CallerError | None:
+        """Why it is over, where its caller did not close it, or not well."""
+        return self._fault if self._closed or not self._stopping else Unavailable(_STOPPING)
+
+    @property
+    def _unsettled(self) -> int:
+        return len(self._awaited) + len(self._promised)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._awaited) + len(self._promised) + self._unanswered >= self._most
+
+    @property
+    def _over(self) -> bool:
+        return (self._closed or (self._stopping and not self._taking)) and not self._awaited
+
+    async def _take(self, request: RequestT, order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
+        if not request.request_id:
+            raise InvalidArgument("request_id", "is needed: by it the result is told from others")
+        order = await order_of(request)
+        job = await self._accepted(order)
+        end = self._mails.attend(job)
+        if order.wait_for is WaitFor.QUEUE:
+            self._promised.add(end)
+            end.add_done_callback(self._forget)
+            self._add((order.request_id, job.mail))
+        else:
+            self._awaited[end] = order.request_id, job
+            end.add_done_callback(self._settled)
+
+    async def _accepted(self, order: Order) -> Job:
+        """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""
+        while True:
+            if self._stopping:
+                raise Unavailable(_STOPPING)
+            if self._mails.crowded:
+                self._mails.refuse_if_away(order.wait_for)
+                await self._wait_as_taker(self._mails.next_end())
+                continue
+            try:
+                return await self._mails.accept(order)
+            except QueueFull:  # others came while a large one was being written
+                await asyncio.sleep(0)
+
+    def _settled(self, end: asyncio.Future[Mail]) -> None:
+        request_id, job = self._awaited.pop(end)
+        self._mails.leave(job)
+        error = end.exception()
+        self._add((request_id, end.result() if error is None else _expected(error)))
+
+    def _forget(self, end: asyncio.Future[Mail]) -> None:
+        self._promised.discard(end)
+        self._wake_taker()
+
+    def _add(self, outcome: Outcome) -> None:
+        self._ready.append(outcome)
+        self._unanswered += 1
+        self._wake_answerer()
+
+    async def _wait_as_taker(self, turn: asyncio.Future[None]) -> None:
+        self._taker = turn
+        await turn
+
+    def _wake_taker(self) -> None:
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)
+
+    def _wake_answerer(self) -> None:
+        if self._answerer is not None and not self._answerer.done():
+            self._answerer.set_result(None)
+
+
+def _expected(error: BaseException) -> Exception:
+    assert isinstance(error, Unavailable)
+    return error

@@ -1,0 +1,116 @@
+"""otpmail.v1.MailService/SendMails: batches from gRPC into a `mail.stream.MailStream`, and its outcomes back.
+
+Two tasks a stream, whatever it carries: the call's own writes, one more reads. Neither gets ahead of the other by more
+than STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has let it through.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from otpmail.errors import InvalidArgument
+from otpmail.mail.service import MailService
+from otpmail.mail.stream import MailStream, Outcome
+from otpmail.model import Mail
+from otpmail.rpc import convert
+from otpmail.rpc.order import order_of
+from otpmail.rpc.status import status_for
+from otpmail.v1 import mail_pb2
+
+METHOD = "/otpmail.v1.MailService/SendMails"
+_MOST_RESULTS = 100  # in one response: the loop is others' between two
+_MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
+
+Context = Any  # generated stubs name a context type that exists for the type checker alone
+
+
+class Streams:
+    """All streams that run, for a stop that concerns every one."""
+
+    def __init__(self, mails: MailService, *, most: int) -> None:
+        self._mails = mails
+        self._most = most
+        self._running: set[MailStream] = set()
+
+    def __repr__(self) -> str:
+        return f"<Streams {len(self._running)} running>"
+
+    def refuse_mails(self) -> None:
+        """Take no new mails on; each stream ends once it has answered those that it has."""
+        for stream in self._running:
+            stream.refuse_mails()
+
+    async def serve(self, context: Context) -> None:
+        """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
+        stream = MailStream(self._mails, most=self._most)
+        self._running.add(stream)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_read(context, stream))
+                ended = await _answer(context, stream)
+        finally:
+            self._running.discard(stream)
+            stream.leave()
+        if ended is not None:
+            raise ended
+
+
+async def _read(context: Context, stream: MailStream) -> None:
+    while True:
+        try:
+            batch = await context.read()
+        except DecodeError:
+            stream.close(InvalidArgument("mails", "the request is no SendMailsRequest"))
+            return
+        except grpc.aio.BaseError:  # the call is over, by `_answer` or by the end of the server
+            return
+        if batch is grpc.aio.EOF:
+            stream.close()
+            return
+        await stream.take(batch.mails, order_of)
+
+
+async def _answer(context: Context, stream: MailStream) -> Exception | None:
+    """Write outcomes until there are none. Returns what ends the call, if that is not its caller's wish."""
+    try:
+        while outcomes := await stream.outcomes():
+            for part in _parts(outcomes):
+                await context.write(_response(part))
+                stream.answered(len(part))
+        if stream.fault is not None:
+            # Not by raising here: that would cancel the read, into whose memory gRPC's core may be writing. It ends by
+            # the status.
+            await status_for(METHOD, stream.fault).abort(context)
+    except grpc.aio.BaseError as error:  # AbortError, or the caller is gone
+        return error
+    return None
+
+
+def _parts(outcomes: list[Outcome]) -> "Sequence[list[Outcome]]":
+    """The outcomes in parts that are fit for a response each."""
+    parts: list[list[Outcome]] = []
+    recipients = _MOST_RECIPIENTS
+    for outcome in outcomes:
+        if recipients >= _MOST_RECIPIENTS or len(parts[-1]) >= _MOST_RESULTS:
+            parts.append([])
+            recipients = 0
+        parts[-1].append(outcome)
+        recipients += len(outcome[1].recipients) if isinstance(outcome[1], Mail) else 1
+    return parts
+
+
+def _response(outcomes: list[Outcome]) -> mail_pb2.SendMailsResponse:
+    response = mail_pb2.SendMailsResponse()
+    for request_id, told in outcomes:
+        result = response.results.add()
+        result.request_id = request_id
+        if isinstance(told, Mail):
+            convert.fill_mail(result.mail, told)
+        else:
+            status = status_for(METHOD, told)
+            result.code = status.code.value[0]
+            result.message = status.message
+    return response

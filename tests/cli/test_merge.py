@@ -1,0 +1,116 @@
+"""A mail merge's batches, its errors file, its exit codes and what it shows, without a service."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from google.rpc import code_pb2
+
+from otpmail.cli import display, merge
+from otpmail.cli.merge import Counts, ErrorsFile, Run
+from otpmail.cli.recipients import MergeError, Row
+from otpmail.v1 import mail_pb2
+
+Result = mail_pb2.SendMailsResponse.Result
+
+
+def _row(number: int, size: int = 10) -> Row:
+    return Row(number, "ada@example.org", mail_pb2.SendMailRequest(request_id=str(number), text="x" * size))
+
+
+@pytest.mark.parametrize(("size", "batches"), [(10, [100, 100, 50]), (100_000, [6] * 41 + [4]), (1 << 20, [1] * 250)])
+def test_batches_are_bounded(size: int, batches: list[int]) -> None:
+    """By number and by size, one mail at least; every row is in one, in order."""
+    rows = iter([_row(number, size) for number in range(250)])
+    made = []
+    while batch := merge._batch(rows):
+        made.append(batch)
+    assert [len(batch) for batch in made] == batches
+    assert [row.number for batch in made for row in batch] == list(range(250))
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (Result(code=code_pb2.INVALID_ARGUMENT, message="to[0]: no"), ("INVALID_ARGUMENT", "to[0]: no")),
+        (Result(code=99, message="new"), ("99", "new")),
+        (
+            Result(
+                mail=mail_pb2.Mail(
+                    state=mail_pb2.Mail.FAILED,
+                    recipients=[mail_pb2.RecipientResult(code=550, enhanced_code="5.1.1", reply="no such user")],
+                )
+            ),
+            ("550", "5.1.1 no such user"),
+        ),
+        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay gave no answer")),
+        (
+            Result(
+                mail=mail_pb2.Mail(
+                    state=mail_pb2.Mail.UNCERTAIN, recipients=[mail_pb2.RecipientResult(code=451, reply="later")]
+                )
+            ),
+            ("UNCERTAIN", "later"),
+        ),
+    ],
+)
+def test_why_a_mail_was_not_relayed(result: Result, said: tuple[str, str]) -> None:
+    """The service's code for what it refused, the relay's for what that refused, else the state."""
+    assert merge._why(result) == said
+
+
+def test_the_errors_file(tmp_path: Path) -> None:
+    """It opens before anything is sent, is on disk after each flush, and is gone where there were no errors."""
+    path = tmp_path / "errors.csv"
+    path.write_text("of an earlier run")
+    errors = ErrorsFile(path)
+    with errors:
+        errors.add(_row(7), "550", 'no, "really"')
+        errors.flush()
+        assert path.read_text().splitlines() == ["row,email,code,message", '7,ada@example.org,550,"no, ""really"""']
+    assert path.exists()
+    with ErrorsFile(path):
+        pass
+    assert not path.exists()
+    with pytest.raises(MergeError, match=r"^--errors: .*: can't be written: "), ErrorsFile(tmp_path / "no" / "x.csv"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stopped", "interrupted", "failed", "code"),
+    [("", False, 0, 0), ("", False, 1, 1), ("away", False, 0, 3), ("interrupted", True, 0, 1)],
+)
+def test_exit_codes(tmp_path: Path, stopped: str, interrupted: bool, failed: int, code: int) -> None:  # noqa: FBT001
+    """0: all relayed. 1: some were not, or Ctrl-C. 3: the service, or its relay, could not be had."""
+    recipients = SimpleNamespace(total=3, rows=lambda: iter(()))
+    run = Run(recipients, "127.0.0.1:1", tmp_path / "e.csv")  # type: ignore[arg-type]
+    run._stopped, run._interrupted, run.counts.failed = stopped, interrupted, failed
+    assert run.exit_code == code
+
+
+def test_counts() -> None:
+    """What was handed over and has no result may be with the service."""
+    counts = Counts(total=10, relayed=3, failed=1, unavailable=2, handed=8)
+    assert (counts.settled, counts.unanswered) == (4, 2)
+
+
+def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line at most every five seconds, with the rate since the last."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with display.display(1000) as show:
+        for now, settled in ((101.0, 10), (106.0, 60), (107.0, 70), (112.0, 360)):  # noqa: B007  read by the clock
+            show(Counts(total=1000, relayed=settled - 1, failed=1))
+    assert capsys.readouterr().err.splitlines() == [
+        "60 of 1000 mails, 10 a second, 1 failed",
+        "360 of 1000 mails, 50 a second, 1 failed",
+    ]
+
+
+def test_only_a_few_copies_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest are counted."""
+    recipients = SimpleNamespace(repeated=tuple((number, 2) for number in range(3, 18)))
+    merge._tell_of_copies(recipients)  # type: ignore[arg-type]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "row 3: is the same mail as that of row 2, and is sent once"
+    assert lines[10:] == ["... and 5 more rows that are sent once"]

@@ -1,0 +1,53 @@
+"""Runs the command line as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import otpmail as package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SOURCES = str(Path(package.__file__).parents[1])
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def start(
+    *arguments: str,
+    server: str = "",
+    here: Path | None = None,
+    stderr: int = asyncio.subprocess.PIPE,
+    environment: Mapping[str, str] | None = None,
+) -> asyncio.subprocess.Process:
+    """Start a command: in the directory `here`, with OTPMAIL_SERVER if given, and no settings but those named."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "otpmail", *arguments),
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": _SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **(environment or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> Ran:
+    """What it did, once it has ended."""
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), (err or b"").decode())
+
+
+async def otpmail(*arguments: str, server: str = "", here: Path | None = None, **environment: str) -> Ran:
+    """Run a command to its end; see `start`."""
+    return await ended(await start(*arguments, server=server, here=here, environment=environment))

@@ -1,0 +1,227 @@
+"""`otpmail mail send --from-file` as a process, to a service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.calls import parsed, text_of
+from integration.commands import Ran, ended, otpmail, start
+from relay import Faults
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from relay import Relay
+    from service import Service
+
+COMMAND = ("mail", "send", "--from-file", "people.csv", "--template", "spring")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with a template, for the commands to run in."""
+    (tmp_path / "spring").mkdir()
+    (tmp_path / "spring" / "subject.txt").write_text("Hello $name\n")
+    (tmp_path / "spring" / "body.txt").write_text("Dear $name\n")
+    (tmp_path / "spring" / "body.html").write_text("<p>Dear $name</p>\n")
+    return tmp_path
+
+
+def _people(here: Path, count: int, *more: str) -> list[str]:
+    people = [f"p{number}@example.org" for number in range(count)]
+    rows = [f"{person},P & {person[:-12]}" for person in people]
+    (here / "people.csv").write_text("\n".join(["email,name", *rows, *more, ""]))
+    return people
+
+
+def _arrived(relay: Relay) -> Counter[str]:
+    return Counter(mail.recipients[0] for mail in relay.mails)
+
+
+def _listed(errors: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(errors.read_text().splitlines()))
+
+
+async def _send(service: Service, here: Path, *more: str) -> Ran:
+    return await otpmail(*COMMAND, *more, server=service.address, here=here)
+
+
+async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
+    """Each row is a mail, filled in and escaped; the summary says so, with no errors file. Again, nothing goes."""
+    people = _people(here, 1000)
+    (here / "people.errors.csv").write_text("of an earlier run")
+    ran = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("1000 of 1000 relayed, 0 failed, in ")
+    assert not (here / "people.errors.csv").exists()
+    assert _arrived(relay) == Counter(people)
+    (mail,) = (mail for mail in relay.mails if mail.recipients == ("p7@example.org",))
+    message = parsed(mail.content)
+    assert str(message["From"]) == "Shop <codes@example.org>"
+    assert (message["Subject"], message["Reply-To"]) == ("Hello P & p7", "help@example.org")
+    assert text_of(mail.content) == "Dear P & p7\n"
+    html = message.get_body(("html",))
+    assert html is not None
+    assert html.get_content().rstrip() == "<p>Dear P &amp; p7</p>"
+    again = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
+    assert (again.code, again.out.split(",")[0]) == (0, "1000 of 1000 relayed")
+    assert len(relay.mails) == 1000
+
+
+@pytest.mark.relay(refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
+async def test_failures_are_listed_and_corrected(service: Service, relay: Relay, here: Path) -> None:
+    """Exit code 1, and each failure in a file; with the row corrected, the file sends that one mail."""
+    people = _people(here, 10)
+    ran = await _send(service, here)
+    assert ran.code == 1
+    assert ran.out.startswith("9 of 10 relayed, 1 failed (listed in people.errors.csv), in ")
+    (failed,) = _listed(here / "people.errors.csv")
+    assert failed == {"row": "5", "email": "p3@example.org", "code": "550", "message": "5.1.1 no such user"}
+    content = (here / "people.csv").read_text()
+    (here / "people.csv").write_text(content.replace("p3@example.org", "ada@example.org"))
+    ran = await _send(service, here, "--json", "--errors", "other.csv")
+    assert ran.code == 0
+    assert json.loads(ran.out) == {
+        "mails": 10,
+        "relayed": 10,
+        "failed": 0,
+        "unanswered": 0,
+        "errors": "",
+        "stopped": "",
+    }
+    assert _arrived(relay) == Counter({*people, "ada@example.org"} - {"p3@example.org"})
+
+
+async def test_the_service_refuses(service: Service, here: Path) -> None:
+    """What only the service can know is wrong is a failure with its code."""
+    _people(here, 2)
+    ran = await _send(service, here, "--from", "eve@example.org", "--errors", "refused.csv")
+    assert ran.code == 1
+    codes = [(failed["row"], failed["code"]) for failed in _listed(here / "refused.csv")]
+    assert sorted(codes) == [("2", "PERMISSION_DENIED"), ("3", "PERMISSION_DENIED")]
+
+
+@pytest.mark.relay(delay=0.02)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
+async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: Path) -> None:
+    """Ctrl-C says what was sent and how to go on, and what had not left never does; again, the rest goes, once."""
+    people = _people(here, 300)
+    process = await start(*COMMAND, server=service.address, here=here)
+    await relay.wait_for_mails(10)
+    process.send_signal(signal.SIGINT)
+    ran = await ended(process)
+    assert (ran.code, ran.err.splitlines()) == (1, ["interrupted"])
+    summary, how = ran.out.splitlines()
+    relayed = int(summary.split()[0])
+    assert 0 < relayed < 300
+    assert how.startswith(f"{300 - relayed} have no result; ")
+    assert how.endswith("Send the file again to go on: what was relayed is not mailed twice.")
+    single = await otpmail("mail", "send", "--to", "last@example.org", server=service.address)
+    assert single.code == 0  # so what was with the relay has settled
+    assert relayed <= len(relay.mails) - 1 < 300
+    relay.faults = replace(relay.faults, delay=0)
+    again = await _send(service, here)
+    assert (again.code, again.out.split(",")[0]) == (0, "300 of 300 relayed")
+    assert _arrived(relay) == Counter([*people, "last@example.org"])
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1, STREAM_UNSETTLED=20)
+async def test_a_service_that_stops(service: Service, relay: Relay, here: Path) -> None:
+    """Exit code 3 with what the service says; what it still settles is counted; it is no failure of any row."""
+    _people(here, 50)
+    process = await start(*COMMAND, server=service.address, here=here)
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGTERM)
+    await service.wait_for_log("stopping")
+    relay.faults = Faults()
+    relay.cut_connections()
+    ran = await ended(process)
+    assert ran.code == 3
+    assert ran.err.splitlines() == ["UNAVAILABLE: the service is stopping"]
+    assert not (here / "people.errors.csv").exists()
+    assert int(ran.out.split()[0]) == len(relay.mails) == 20
+    assert await service.wait_exited() == 0
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
+async def test_a_relay_that_is_away(service: Service, here: Path) -> None:
+    """Exit code 3 at the first mail, not a failure for each row."""
+    await service.wait_for_log("relay-down")
+    _people(here, 3000)
+    ran = await _send(service, here)
+    assert ran.code == 3
+    assert ran.err.splitlines() == ["UNAVAILABLE: the relay can't be reached at the moment"]
+    assert ran.out.splitlines()[1].startswith("3000 have no result; ")
+    assert not (here / "people.errors.csv").exists()
+
+
+async def test_a_service_that_is_not_there(here: Path) -> None:
+    """Exit code 3 and the line that other commands have too."""
+    _people(here, 3)
+    ran = await otpmail(*COMMAND, server="127.0.0.1:1", here=here)
+    assert ran.code == 3
+    assert ran.err.splitlines()[0].startswith("no service answers on 127.0.0.1:1; ")
+
+
+async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay: Relay, here: Path) -> None:
+    """One line each and exit code 2: rows, variables, options that can't stand beside, the input as errors file."""
+    people = _people(here, 3, "nobody,X", "also nobody,Y")
+    ran = await _send(service, here)
+    assert (ran.code, ran.out) == (2, "")
+    assert [line.split(": is not")[0] for line in ran.err.splitlines()] == [
+        "people.csv: row 5: email",
+        "people.csv: row 6: email",
+    ]
+    _people(here, 3)
+    (here / "spring" / "body.txt").write_text("$city")
+    ran = await _send(service, here)
+    assert (ran.code, ran.err) == (2, "spring: $city: people.csv has no such column; it has email, name\n")
+    ran = await _send(service, here, "--to", "ada@example.org", "--html", "x", "--queue", "--cc", "a@b.org")
+    beside = [f"{option}: can't stand beside --from-file" for option in ("--to", "--html", "--cc", "--queue")]
+    assert (ran.code, ran.err.splitlines()) == (2, beside)
+    for arguments, said in (
+        (COMMAND[:4], "--template: is needed with --from-file"),
+        (("mail", "send", "--to", "a@b.org", "--template", "spring"), "--template: goes with --from-file only"),
+        (("mail", "send", "--to", "a@b.org", "--errors", "e.csv"), "--errors: goes with --from-file only"),
+        (("mail", "send"), "--to: is needed, or --from-file"),
+        ((*COMMAND, "--errors", "people.csv"), "--errors: people.csv is what is to be sent"),
+    ):
+        ran = await otpmail(*arguments, server=service.address, here=here)
+        assert (ran.code, ran.err) == (2, f"{said}\n")
+    assert (here / "people.csv").read_text().startswith("email,name\n" + people[0])
+    assert relay.mails == []
+
+
+async def test_rows_that_are_the_same(service: Service, relay: Relay, here: Path) -> None:
+    """They are told, and sent once."""
+    _people(here, 2, "p0@example.org,P & p0")
+    ran = await _send(service, here)
+    assert (ran.code, ran.err) == (0, "row 4: is the same mail as that of row 2, and is sent once\n")
+    assert ran.out.startswith("2 of 2 relayed")
+    assert len(relay.mails) == 2
+
+
+async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
+    """With how many of how many and the rate; elsewhere there is none."""
+    _people(here, 200)
+    master, slave = os.openpty()
+    process = await start(
+        *COMMAND, server=service.address, here=here, stderr=slave, environment={"TERM": "xterm", "NO_COLOR": "1"}
+    )
+    os.close(slave)
+    ran = await ended(process)
+    shown = (await asyncio.to_thread(os.read, master, 1 << 16)).decode()
+    os.close(master)
+    assert ran.code == 0
+    assert "200/200" in shown
+    assert "/s" in shown

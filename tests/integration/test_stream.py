@@ -1,0 +1,461 @@
+"""otpmail.v1.MailService/SendMails through the whole service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc import code_pb2
+
+from integration.calls import parsed, scrape, text_of
+from otpmail.v1 import mail_pb2
+from relay import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from relay import Relay
+    from service import Service
+
+ADA = "ada@example.org"
+RELAYED, QUEUED, FAILED = mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED, mail_pb2.Mail.FAILED
+RELAY, QUEUE = mail_pb2.WAIT_FOR_RELAY, mail_pb2.WAIT_FOR_QUEUE
+Result = mail_pb2.SendMailsResponse.Result
+
+
+def _mail(request_id: str, **fields: object) -> mail_pb2.SendMailRequest:
+    given = {"to": [f"{request_id or 'nobody'}@example.org"], "subject": "s", "text": "t", **fields}
+    return mail_pb2.SendMailRequest(request_id=request_id, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_unforeseen(service: Service) -> Iterator[None]:
+    """Whatever a caller does: no traceback, of ours or of gRPC's."""
+    yield
+    assert not service.logged("unforeseen")
+    assert not [line for line in service.output if not line.startswith("{")]
+
+
+class Talk:
+    """One call of SendMails."""
+
+    def __init__(self, service: Service) -> None:
+        """Begin it."""
+        self.call: Any = service.mail.SendMails()
+        self.responses = 0
+        self._results = self._read()
+
+    async def write(self, *mails: mail_pb2.SendMailRequest) -> None:
+        """Write one batch."""
+        await self.call.write(mail_pb2.SendMailsRequest(mails=mails))
+
+    async def read(self, count: int) -> list[Result]:
+        """The next so many results."""
+        return [await anext(self._results) for _ in range(count)]
+
+    async def rest(self) -> list[Result]:
+        """Half-close, and return every further result until the stream ends."""
+        await self.call.done_writing()
+        return [result async for result in self._results]
+
+    async def all(self, mails: Iterable[mail_pb2.SendMailRequest], *, batch: int) -> list[Result]:
+        """Write all mails in batches while reading; the results until the stream ends."""
+        mails = list(mails)
+
+        async def write() -> None:
+            for start in range(0, len(mails), batch):
+                await self.write(*mails[start : start + batch])
+            await self.call.done_writing()
+
+        writing = asyncio.create_task(write())
+        results = [result async for result in self._results]
+        await writing
+        return results
+
+    async def code(self) -> grpc.StatusCode:
+        """How the call ended."""
+        code: grpc.StatusCode = await self.call.code()
+        return code
+
+    async def _read(self) -> AsyncIterator[Result]:
+        while (response := await self.call.read()) is not grpc.aio.EOF:
+            self.responses += 1
+            assert response.results, "an empty response says nothing"
+            for result in response.results:
+                yield result
+
+
+def _states(results: Iterable[Result]) -> dict[str, str]:
+    """What each request's result says: a state, or a code."""
+    return {
+        result.request_id: code_pb2.Code.Name(result.code)
+        if result.code
+        else mail_pb2.Mail.State.Name(result.mail.state)
+        for result in results
+    }
+
+
+async def test_thousands_over_one_stream(service: Service, relay: Relay) -> None:
+    """Each mail has one result, matched by its request_id, and arrives once; results come many in a response."""
+    talk = Talk(service)
+    names = [f"p{number}" for number in range(3000)]
+    results = await talk.all([_mail(name, text=f"for {name}") for name in names], batch=100)
+    assert await talk.code() is grpc.StatusCode.OK
+    assert Counter(result.request_id for result in results) == Counter(names)
+    assert {result.mail.state for result in results} == {RELAYED}
+    for result in results:
+        assert result.mail.request_id == result.request_id
+        assert [recipient.address for recipient in result.mail.recipients] == [f"{result.request_id}@example.org"]
+    assert Counter(mail.recipients[0] for mail in relay.mails) == Counter(f"{name}@example.org" for name in names)
+    assert all(text_of(mail.content) == f"for {mail.recipients[0].partition('@')[0]}\n" for mail in relay.mails[:100])
+    message_ids = {str(parsed(mail.content)["Message-ID"]) for mail in relay.mails[:500]}
+    assert message_ids <= {result.mail.message_id for result in results}
+    assert talk.responses < len(results) / 2
+
+
+async def test_nothing_to_send(service: Service) -> None:
+    """A stream that is closed at once ends well, and so does one with an empty batch."""
+    assert await Talk(service).rest() == []
+    talk = Talk(service)
+    await talk.write()
+    assert await talk.rest() == []
+    assert await talk.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.relay(chance={"RCPT": (0.3, "550 5.1.1 no such user")}, refuse_recipients={"p1@example.org": "551 no"})
+async def test_a_relay_that_refuses_by_chance(service: Service, relay: Relay) -> None:
+    """Each refusal is told to the mail that it was for, with the relay's words: never a code, never the stream's."""
+    results = await Talk(service).all([_mail(f"p{number}") for number in range(1000)], batch=100)
+    assert Counter(result.code for result in results) == {0: 1000}
+    arrived = {mail.recipients[0] for mail in relay.mails}
+    for result in results:
+        (recipient,) = result.mail.recipients
+        assert (recipient.address in arrived) == (result.mail.state == RELAYED) == (recipient.code == 250)
+        assert result.mail.state in (RELAYED, FAILED)
+    refused = {r.request_id: r.mail.recipients[0] for r in results if r.mail.state == FAILED}
+    assert {(r.code, r.enhanced_code, r.reply) for r in refused.values()} <= {
+        (550, "5.1.1", "no such user"),
+        (551, "", "no"),
+    }
+    assert 100 < len(refused) < 600
+
+
+@pytest.mark.service(MAIL_MAX_BYTES=20_000)
+async def test_bad_mails_of_each_kind(service: Service, relay: Relay) -> None:
+    """What is wrong with a mail is its own result, a code and a message that names the field; the rest is relayed."""
+    bad: dict[str, dict[str, Any]] = {
+        "to": {"to": []},
+        "to[0]": {"to": ["nobody"]},
+        "subject": {"subject": "a\nBcc: eve@example.org"},
+        "text": {"text": "x" * 20_001},
+        "html": {"html": "a\x1bb"},
+        "headers['Bcc']": {"headers": {"Bcc": ADA}},
+        "attachments[0].filename": {"attachments": [{"filename": "a\r\nb"}]},
+        "priority": {"priority": 17},
+        "wait_for": {"wait_for": 17},
+        "ttl": {"ttl": {"seconds": -1}},
+        "from": {"from": "nobody"},
+    }
+    mails = [_mail(f"bad{place}", **fields) for place, fields in enumerate(bad.values())]
+    mails += [_mail(f"good{place}") for place in range(len(bad))]
+    mails[::2], mails[1::2] = mails[: len(bad)], mails[len(bad) :]
+    talk = Talk(service)
+    await talk.write(*mails, _mail("eve", **{"from": "eve@example.org"}), _mail(""), _mail("a\nb"))
+    told = {result.request_id: result for result in await talk.rest()}
+    assert await talk.code() is grpc.StatusCode.OK
+    assert all(told[f"good{place}"].mail.state == RELAYED for place in range(len(bad)))
+    for place, field in enumerate(bad):
+        result = told[f"bad{place}"]
+        assert (result.code, result.HasField("mail")) == (code_pb2.INVALID_ARGUMENT, False)
+        assert result.message.startswith(f"{field}: ")
+    assert told["eve"].code == code_pb2.PERMISSION_DENIED
+    assert told[""].message.startswith("request_id: is needed")
+    assert told["a\nb"].message.startswith("request_id: must be printable")
+    assert len(relay.mails) == len(bad)
+
+
+async def test_request_ids_within_and_across_streams(service: Service, relay: Relay) -> None:
+    """One id is one mail: in a batch, in another stream, beside SendMail. For another mail it is INVALID_ARGUMENT."""
+    talk = Talk(service)
+    await talk.write(_mail("a"), _mail("a"), _mail("a", text="another"), _mail("b"))
+    results = await talk.rest()
+    assert Counter(result.request_id for result in results) == {"a": 3, "b": 1}
+    (refused,) = (result for result in results if result.code)
+    assert refused.message == "request_id: was used before for another request"
+    again = await Talk(service).all([_mail("a"), _mail("b"), _mail("b", subject="new")], batch=3)
+    assert _states(again) == {"a": "RELAYED", "b": "RELAYED"} | {"b": _states(again)["b"]}
+    single = (await service.mail.SendMail(_mail("a"))).mail
+    first = {result.mail.id for result in (*results, *again) if result.request_id == "a" and not result.code}
+    assert first == {single.id}
+    assert len(relay.mails) == 2
+
+
+@pytest.mark.relay(silent_at="MAIL")
+@pytest.mark.service(STREAM_UNSETTLED=20, WORKERS=1, EMAIL_WINDOW=100, HTTP_PORT=0)
+async def test_what_is_unsettled_is_bounded(service: Service, relay: Relay) -> None:
+    """Of a batch that is larger, no more than STREAM_UNSETTLED mails are taken at a time; all are in the end."""
+    talk = Talk(service)
+    await talk.write(*(_mail(f"p{number}") for number in range(200)))
+    await relay.wait_for_command("MAIL")
+    behind = (await service.mail.SendMail(_mail("behind", wait_for=QUEUE))).mail
+    async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=behind.id)):
+        if mail.state == mail_pb2.Mail.SENDING:  # and so is all that was taken before it
+            break
+    assert (await scrape(service))["otpmail_mails_unsettled"] == 21
+    relay.faults = Faults(security="plain")
+    relay.cut_connections()
+    results = await talk.rest()
+    assert len(results) == 200
+    assert {result.mail.state for result in results} == {RELAYED}
+
+
+@pytest.mark.service(STREAM_UNSETTLED=100)
+@pytest.mark.relay(final_reply="250 2.0.0 " + "x" * 480)
+async def test_a_slow_reader(service: Service, relay: Relay) -> None:
+    """Who does not read is not read from: neither memory nor what the relay got grows on; all come in the end."""
+    talk = Talk(service)
+    await talk.write(_mail("first"))
+    await talk.read(1)
+    before = _resident(service)
+    written = 0
+
+    async def write() -> None:
+        nonlocal written
+        for batch in range(400):
+            await talk.write(*(_mail(f"p{batch}-{number}", text="x" * 2000) for number in range(100)))
+            written += 100
+        await talk.call.done_writing()
+
+    writing = asyncio.create_task(write())
+    seen = -1
+    while seen < written or seen < len(relay.mails):  # until neither gets on
+        seen = max(written, len(relay.mails))
+        await asyncio.sleep(1)
+    assert not writing.done()
+    assert len(relay.mails) < 30_000
+    assert _resident(service) - before < 40 << 20
+    results = [result async for result in talk._results]
+    await writing
+    assert len(results) == 40_000
+    assert {result.mail.state for result in results} == {RELAYED}
+    assert len(relay.mails) == 40_001
+    assert _resident(service) - before < 80 << 20  # what the day's request ids and the hour's mails take
+
+
+def _resident(service: Service) -> int:
+    status = Path(f"/proc/{service._running().pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) << 10
+
+
+@pytest.mark.relay(silent_at="MAIL")
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
+async def test_a_broken_stream(service: Service, relay: Relay) -> None:
+    """Promised mails are sent all the same, and so is the one with the relay; those that only waited are given up."""
+    talk = Talk(service)
+    await talk.write(_mail("sending"))
+    await relay.wait_for_command("MAIL")
+    await talk.write(_mail("waiting"), _mail("promised", wait_for=QUEUE), _mail("waiting-too"))
+    (promise,) = await talk.read(1)
+    assert (promise.request_id, promise.mail.state) == ("promised", QUEUED)
+    talk.call.cancel()
+    watch = service.mail.WatchMail(mail_pb2.WatchMailRequest(id=promise.mail.id))
+    await anext(aiter(watch))
+    again = Talk(service)  # what was given up may come again, and is another mail: here, one that is refused
+    await again.write(_mail("behind", wait_for=QUEUE))
+    await again.read(1)
+    relay.faults = Faults(security="plain")
+    relay.cut_connections()
+    await relay.wait_for_mails(2)
+    assert {result.request_id for result in await again.rest()} == set()
+    async for _ in watch:
+        pass
+    behind = await service.mail.SendMail(_mail("last"))
+    assert behind.mail.state == RELAYED
+    arrived = {mail.recipients[0].partition("@")[0] for mail in relay.mails}
+    assert arrived - {"sending"} == {"promised", "behind", "last"}
+
+
+@pytest.mark.relay(silent_at="MAIL")
+@pytest.mark.service(QUEUE_SIZE=20)
+async def test_a_full_queue_is_waited_for(service: Service, relay: Relay) -> None:
+    """Two streams of fifty fill nine tenths of the queue and wait; a single call still has a place; all are relayed."""
+    talks = [Talk(service), Talk(service)]
+    for which, talk in enumerate(talks):
+        await talk.write(*(_mail(f"s{which}-{number}") for number in range(50)))
+    await relay.wait_for_command("MAIL")
+    single = await service.mail.SendMail(_mail("single", wait_for=QUEUE))
+    assert single.mail.state == QUEUED
+    relay.faults = Faults(security="plain")
+    relay.cut_connections()
+    for talk in talks:
+        results = await talk.rest()
+        assert len(results) == 50
+        assert {result.mail.state for result in results} == {RELAYED}
+    await relay.wait_for_mails(101)
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
+async def test_a_relay_that_is_away(service: Service) -> None:
+    """Who would wait for it is told UNAVAILABLE, mail by mail; who is promised is accepted."""
+    await service.wait_for_log("relay-down")
+    talk = Talk(service)
+    await talk.write(_mail("a"), _mail("b", wait_for=QUEUE), _mail("c", wait_for=mail_pb2.WAIT_FOR_UNSPECIFIED))
+    assert _states(await talk.rest()) == {"a": "UNAVAILABLE", "b": "QUEUED", "c": "UNAVAILABLE"}
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
+@pytest.mark.service(WORKERS=1)
+async def test_a_stop(service: Service, relay: Relay) -> None:
+    """No new mails are taken, those that run settle, and then the stream ends; one with nothing to do ends at once."""
+    idle, talk = Talk(service), Talk(service)
+    await idle.write(_mail(""))
+    assert (await idle.read(1))[0].code == code_pb2.INVALID_ARGUMENT
+    await talk.write(_mail("running"))
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGTERM)
+    assert await idle.code() is grpc.StatusCode.UNAVAILABLE
+    await talk.write(_mail("late"))
+    (late,) = await talk.read(1)
+    assert (late.request_id, late.code, late.message) == ("late", code_pb2.UNAVAILABLE, "the service is stopping")
+    relay.faults = Faults()
+    relay.cut_connections()
+    assert _states(await talk.read(1)) == {"running": "RELAYED"}
+    assert await talk.code() is grpc.StatusCode.UNAVAILABLE
+    assert await talk.call.details() == "the service is stopping"
+    assert await service.wait_exited() == 0
+    assert (service.log[-1]["sent"], service.log[-1]["failed"]) == (1, 0)
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA")
+@pytest.mark.service(WORKERS=1, DRAIN_SECONDS=0.3)
+async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Relay) -> None:
+    """Each mail that is left has UNAVAILABLE as its result, and the stream ends; half-closed it ends well."""
+    talk = Talk(service)
+    await talk.write(_mail("a"), _mail("b"))
+    await talk.call.done_writing()
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGTERM)
+    assert _states(await talk.read(2)) == {"a": "UNAVAILABLE", "b": "UNAVAILABLE"}
+    assert await talk.code() is grpc.StatusCode.OK
+    assert await service.wait_exited() == 0
+    assert service.log[-1]["out_of_time"] == 2
+
+
+@pytest.mark.relay(delay=0.005)
+async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
+    """Streams at full speed: each mail has its result, and those that are RELAYED are exactly those that arrived."""
+    talks = [Talk(service) for _ in range(4)]
+    told: dict[str, str] = {}
+
+    async def write(which: int) -> None:
+        try:
+            for batch in range(1000):
+                if "UNAVAILABLE" in told.values():
+                    break
+                names = [f"s{which}-{batch}-{number}" for number in range(50)]
+                await talks[which].write(*map(_mail, names))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the stream has ended, as it should
+
+    async def read(which: int) -> None:
+        async for result in talks[which]._results:
+            told.update(_states([result]))
+
+    async def run(which: int) -> None:
+        writing = asyncio.create_task(write(which))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read(which)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await writing
+
+    async with asyncio.TaskGroup() as tasks:
+        for which in range(4):
+            tasks.create_task(run(which))
+        await relay.wait_for_mails(500)
+        service.send(signal.SIGTERM)
+    assert await service.wait_exited() == 0
+    assert set(told.values()) <= {"RELAYED", "UNAVAILABLE"}
+    arrived = Counter(mail.recipients[0].partition("@")[0] for mail in relay.mails)
+    assert set(arrived.values()) == {1}
+    assert {name for name, state in told.items() if state == "RELAYED"} == set(arrived)
+
+
+@pytest.mark.relay(final_reply="250 2.0.0 " + "x" * 480)
+@pytest.mark.service(STREAM_UNSETTLED=100, DRAIN_SECONDS=0.5)
+async def test_a_stop_does_not_wait_for_a_slow_reader(service: Service, relay: Relay) -> None:
+    """Whoever does not read its results is cut off at the end of the drain, and nothing about it is an error."""
+    talk = Talk(service)
+
+    async def write() -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+            for batch in range(1000):
+                await talk.write(*(_mail(f"p{batch}-{number}", text="x" * 2000) for number in range(100)))
+
+    writing = asyncio.create_task(write())
+    await relay.wait_for_mails(1000)
+    assert await service.stop(timeout=10) == 0
+    await writing
+    assert service.log[-1]["sent"] == len(relay.mails)
+
+
+async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.StatusCode, str]:
+    """What batches of any bytes give."""
+    method: Any = service.channel.stream_stream(
+        "/otpmail.v1.MailService/SendMails", response_deserializer=mail_pb2.SendMailsResponse.FromString
+    )
+    call = method(iter(batches))
+    results: list[Result] = []
+    try:
+        async for response in call:
+            results.extend(response.results)
+    except grpc.aio.AioRpcError:
+        pass
+    return results, await call.code(), await call.details()
+
+
+async def test_a_batch_that_cannot_be_read(service: Service, relay: Relay) -> None:
+    """Bad UTF-8, or no message at all, ends the stream as INVALID_ARGUMENT, once all before it have their results."""
+    good = mail_pb2.SendMailsRequest(mails=[_mail("good")]).SerializeToString()
+    for bad in (good.replace(b"good@example.org", b"\xff\xfe\xfd\xfc@example.org"), b"\xff\xff"):
+        results, code, said = await _raw(service, good, bad)
+        assert _states(results) == {"good": "RELAYED"}
+        assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "mails: the request is no SendMailsRequest")
+    assert len(relay.mails) == 1
+
+
+@pytest.mark.service(MAIL_MAX_BYTES=20_000)
+async def test_a_batch_that_is_too_large(service: Service, relay: Relay) -> None:
+    """Over gRPC's own limit it is gRPC that ends the stream, with RESOURCE_EXHAUSTED; others do not notice."""
+    other = Talk(service)
+    huge = mail_pb2.SendMailsRequest(mails=[_mail("huge", text="x" * (2 << 20))]).SerializeToString()
+    results, code, _ = await _raw(service, huge)
+    assert (results, code) == ([], grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert _states(await other.all([_mail("small")], batch=1)) == {"small": "RELAYED"}
+    assert len(relay.mails) == 1
+
+
+async def test_many_streams_at_once(service: Service, relay: Relay) -> None:
+    """A hundred streams of fifty mails, a tenth of which break off: each of the others has its results, no other's."""
+
+    async def run(which: int) -> None:
+        talk = Talk(service)
+        names = {f"s{which}-{number}" for number in range(50)}
+        if which % 10 == 0:
+            await talk.write(*map(_mail, names))
+            talk.call.cancel()
+            return
+        results = await talk.all(map(_mail, names), batch=7)
+        assert _states(results) == dict.fromkeys(names, "RELAYED")
+        assert len(results) == 50
+
+    await asyncio.gather(*map(run, range(100)))
+    arrived = Counter(mail.recipients[0] for mail in relay.mails)
+    assert set(arrived.values()) == {1}
+    assert len(arrived) >= 90 * 50

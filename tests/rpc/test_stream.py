@@ -1,0 +1,120 @@
+"""SendMails between gRPC and the stream of mails: how outcomes become responses, and how a call ends."""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+
+from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.mail.stream import Outcome
+from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.rpc import convert, stream
+from otpmail.rpc.stream import Streams
+from otpmail.v1 import mail_pb2
+
+
+def _mail(name: str, recipients: int = 1) -> Outcome:
+    results = tuple(RecipientResult(f"p{number}@example.org", 250, "2.0.0", "OK") for number in range(recipients))
+    return name, Mail(name, "anonymous", f"<{name}@x>", 1.5, name, MailState.RELAYED, results, 1, 2.25)
+
+
+def test_outcomes_become_results() -> None:
+    """A mail as other methods answer it; an error as its google.rpc.Code and the words of the status."""
+    mail = _mail("a")
+    response = stream._response([mail, ("b", InvalidArgument("to[0]", "is empty")), ("c", Unavailable("away"))])
+    assert isinstance(mail[1], Mail)
+    assert list(response.results) == [
+        mail_pb2.SendMailsResponse.Result(request_id="a", mail=convert.mail_message(mail[1])),
+        mail_pb2.SendMailsResponse.Result(request_id="b", code=code_pb2.INVALID_ARGUMENT, message="to[0]: is empty"),
+        mail_pb2.SendMailsResponse.Result(request_id="c", code=code_pb2.UNAVAILABLE, message="away"),
+    ]
+
+
+def test_the_unforeseen_is_one_mails_result(caplog: pytest.LogCaptureFixture) -> None:
+    """INTERNAL with an id that the log has too, and not a word of the exception."""
+    with caplog.at_level(logging.ERROR, "otpmail"):
+        (result,) = stream._response([("a", RuntimeError("the code is 271828"))]).results
+    assert result.code == code_pb2.INTERNAL
+    assert "271828" not in result.message
+    (record,) = caplog.records
+    assert record.fields["error_id"] in result.message  # type: ignore[attr-defined]
+
+
+def test_a_response_is_of_bounded_size() -> None:
+    """By results and by recipients, each of which has words of the relay; the order stays, and nothing is left out."""
+    outcomes = [_mail(str(number)) for number in range(250)]
+    parts = list(stream._parts(outcomes))
+    assert [len(part) for part in parts] == [100, 100, 50]
+    assert [outcome for part in parts for outcome in part] == outcomes
+    many = [_mail(str(number), recipients=600) for number in range(5)]
+    assert [len(part) for part in stream._parts(many)] == [2, 2, 1]
+
+
+class Context:
+    """A call's context whose reads and writes are the test's."""
+
+    def __init__(self, *reads: Any, write_fails: bool = False) -> None:
+        self.reads = deque(reads)
+        self.write_fails = write_fails
+        self.written: list[Any] = []
+        self.wrote = asyncio.Event()
+        self.aborted: list[Any] = []
+
+    async def read(self) -> Any:
+        """The next of the reads, or the end."""
+        read = self.reads.popleft() if self.reads else grpc.aio.EOF
+        if isinstance(read, Exception):
+            raise read
+        return read
+
+    async def write(self, response: Any) -> None:
+        """Keep it, or fail as where the caller is gone."""
+        if self.write_fails:
+            raise grpc.aio.InternalError
+        self.written.append(response)
+        self.wrote.set()
+
+    async def abort(self, *arguments: Any) -> None:
+        """Note the status, and raise as grpc.aio's does."""
+        self.aborted.append(arguments)
+        raise grpc.aio.AbortError
+
+
+_BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()])
+
+
+async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
+    """Once what came before it is answered."""
+    streams: Any = Streams(None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    context = Context(_BATCH, DecodeError())
+    with pytest.raises(grpc.aio.AbortError):
+        await streams.serve(context)
+    assert [len(response.results) for response in context.written] == [1]
+    assert context.aborted[0][:2] == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "mails: the request is no SendMailsRequest",
+    )
+    assert repr(streams) == "<Streams 0 running>"
+
+
+async def test_a_read_that_outlives_the_server() -> None:
+    """It is no error, and the call ends as it would."""
+    context = Context(_BATCH, grpc.aio.BaseError())
+    serving = asyncio.create_task(Streams(None, most=10).serve(context))  # type: ignore[arg-type]
+    await context.wrote.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+async def test_a_caller_that_is_gone() -> None:
+    """The write that fails is passed on as it is: gRPC knows what it means."""
+    streams = Streams(None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    with pytest.raises(grpc.aio.InternalError):
+        await streams.serve(Context(_BATCH, write_fails=True))
+    assert repr(streams) == "<Streams 0 running>"
