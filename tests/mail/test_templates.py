@@ -1,11 +1,14 @@
 """The mails that carry codes: which locale is taken, and how values are filled in."""
 
 from pathlib import Path
+from string import Template
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otpmail.errors import InvalidArgument, SettingsError
-from otpmail.mail.templates import SHIPPED, MailTemplate, Templates
+from otpmail.mail.templates import SHIPPED, MailTemplate, Templates, _compiled
 
 VALUES = {"code": "271828", "reference": "K7QD", "minutes": "2", "email": "ada@example.org"}
 
@@ -102,6 +105,15 @@ def test_a_locale_without_its_files_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "en" / "body.txt").unlink()
     with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: .*body\.txt"):
         Templates(tmp_path, default_locale="en")
+
+
+@given(
+    st.lists(st.sampled_from(["$a", "${b}", "$$", "%", "%s", "%(a)s", "%%", "{", "}", "a", "\n", "ü"])).map(" ".join)
+)
+def test_filled_in_as_by_the_standard_library(text: str) -> None:
+    """A template is compiled into another form; what comes of it is what string.Template makes of it."""
+    values = {"a": "1 %s $b", "b": "%"}
+    assert _compiled(text) % values == Template(text).substitute(values)
 
 
 def test_text_or_html_is_enough(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A template is a folder with `subject.txt`, and `body.txt`, `body.html` or both; 
 is a dollar sign. Values are escaped in the HTML part. A directory for codes holds such a folder for each locale.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -29,41 +30,42 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class MailTemplate:
-    """The parts of a mail; of text and HTML, one may be missing."""
+    """The parts of a mail, ready for `%`, with the `names` to be filled in; of text and HTML, one may be missing."""
 
-    subject: Template
-    text: Template | None
-    html: Template | None
+    subject: str
+    text: str | None
+    html: str | None
+    names: frozenset[str]
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
         """Read a folder. Raises OSError, and ValueError for a `$` that opens no name."""
-        line = folder.joinpath("subject.txt").read_text("utf-8").strip()
-        if "\n" in line:
+        subject = folder.joinpath("subject.txt").read_text("utf-8").strip()
+        if "\n" in subject:
             raise ValueError("subject.txt has more than one line")
-        subject = Template(line)
-        page = folder.joinpath("body.html")
-        html = Template(page.read_text("utf-8")) if page.is_file() else None
-        plain = folder.joinpath("body.txt")
-        text = Template(plain.read_text("utf-8")) if plain.is_file() or html is None else None
-        for template in filter(None, (subject, text, html)):
-            if not template.is_valid():
-                raise ValueError("has a $ that opens no name; a dollar sign is written $$")
-        return cls(subject, text, html)
+        page, plain = folder.joinpath("body.html"), folder.joinpath("body.txt")
+        html = page.read_text("utf-8") if page.is_file() else None
+        text = plain.read_text("utf-8") if plain.is_file() or html is None else None
+        given = [Template(part) for part in (subject, text, html) if part is not None]
+        if not all(template.is_valid() for template in given):
+            raise ValueError("has a $ that opens no name; a dollar sign is written $$")
+        names = frozenset(name for template in given for name in template.get_identifiers())
+        return cls(_compiled(subject), None if text is None else _compiled(text), html and _compiled(html), names)
 
     def render(self, values: Mapping[str, str]) -> Rendered:
         """Fill the template in. Raises KeyError with a name that `values` does not have."""
-        html = (
-            "" if self.html is None else self.html.substitute({name: escape(value) for name, value in values.items()})
-        )
-        text = "" if self.text is None else self.text.substitute(values)
-        return Rendered(self.subject.substitute(values), text, html)
+        html = "" if self.html is None else self.html % {name: escape(value) for name, value in values.items()}
+        return Rendered(self.subject % values, "" if self.text is None else self.text % values, html)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The names that are to be filled in."""
-        parts = filter(None, (self.subject, self.text, self.html))
-        return frozenset(name for part in parts for name in part.get_identifiers())
+
+def _compiled(text: str) -> str:
+    """A valid template in the form that `%` fills in, many times faster than `string.Template` does."""
+
+    def form(match: re.Match[str]) -> str:
+        name = match["named"] or match["braced"]
+        return f"%({name})s" if name else "$"
+
+    return Template.pattern.sub(form, text.replace("%", "%%"))
 
 
 class Templates:

@@ -15,10 +15,11 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 async def order_of(request: mail_pb2.SendMailRequest) -> Order:
     """The order that a request means. Raises InvalidArgument for enum numbers and durations that are none."""
+    cc, bcc = request.cc, request.bcc
     draft = Draft(
         to=tuple(request.to),
-        cc=tuple(request.cc),
-        bcc=tuple(request.bcc),
+        cc=tuple(cc) if cc else (),
+        bcc=tuple(bcc) if bcc else (),
         subject=request.subject,
         text=request.text,
         html=request.html,
