@@ -33,7 +33,7 @@ async def test_cost_by_connections(certificates: Certificates, results: Results,
     rows = [await _measure(certificates, count, warm, seconds) for count in counts]
     few = next(row for row in rows if row["connections"] in {2, 5})
     results.report(
-        [dict(row) for row in rows],
+        rows,
         Promise(
             what="mails/s with the most, of those with few", figure=rows[-1]["mails/s"] / few["mails/s"], at_least=0.8
         ),
