@@ -31,7 +31,7 @@ class Stream:
     def __init__(self, name: str, batch: int, unsettled: int) -> None:
         self._name = name
         self._batch = batch
-        self._most = max(batch, unsettled)
+        self._most = max(2 * batch, unsettled)
         self._open: dict[str, float] = {}  # request_id: when it was asked for
         self._room = asyncio.Event()
         self.settled: list[tuple[float, int]] = []  # when results came, and how many
@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="what request ids begin with")
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--batch", type=int, default=100, help="mails in one message")
-    parser.add_argument("--unsettled", type=int, default=2000, help="mails of one stream that wait for their results")
+    parser.add_argument(
+        "--unsettled", type=int, default=1000, help="mails of a stream that wait for results; at least two batches"
+    )
     parser.add_argument("--warm", type=float, default=1, help="seconds")
     parser.add_argument("--seconds", type=float, default=5)
     print(json.dumps(uvloop.run(measure(parser.parse_args()))), flush=True)
