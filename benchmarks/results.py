@@ -58,6 +58,7 @@ class Results:
             for promise in promises:
                 print(f"  {promise}")
         self._write(rows, promises, note)
+        self._draw()
         broken = [str(promise) for promise in promises if not promise.kept(quick=self._quick)]
         assert not broken, "; ".join(broken)
 
@@ -72,8 +73,18 @@ class Results:
             **({"note": note} if note else {}),
             "promises": [asdict(promise) | {"kept": promise.kept()} for promise in promises],
         }
-        file = DIRECTORY / f"{'quick-' if self._quick else ''}{self._name}.json"
+        file = file_of(self._name, DIRECTORY, quick=self._quick)
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    def _draw(self) -> None:
+        from benchmarks import pictures  # it takes a second to load
+
+        pictures.draw_from(self._name, quick=self._quick)
+
+
+def file_of(name: str, directory: Path, *, quick: bool, suffix: str = ".json") -> Path:
+    """Where results are, and pictures; those of quick runs are not kept in git."""
+    return directory / f"{'quick-' if quick else ''}{name}{suffix}"
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
