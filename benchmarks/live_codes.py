@@ -110,8 +110,9 @@ async def measure(count: int, checks: int) -> dict[str, float]:
     with StallProbe() as sweeping:
         dropped = await codes.store.sweep()
     assert dropped == 0
+    picked = {number: challenges[number] for number in chosen}
     with collections, StallProbe() as checking:
-        took = await validate_many(codes, {number: challenges[number] for number in chosen})
+        took = await validate_many(codes, picked)
     codes.ahead = _LIFESPAN
     with collections, StallProbe() as expiring:  # all the old ones go while new ones come
         new = asyncio.create_task(issue_many(codes, count, count // 10, set()))
