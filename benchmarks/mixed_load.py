@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
+from itertools import count, cycle, islice
 
 import grpc.aio
 import uvloop
@@ -26,6 +26,7 @@ _MAILS_CALLERS = 8
 _CODE_CALLERS = 8
 _PAUSE_SECONDS = 0.02  # of each caller between two calls
 _BATCH = 20
+_REPEATED = 1000
 _REFUSED = grpc.StatusCode.FAILED_PRECONDITION
 _TIMEOUT_SECONDS = 60.0
 
@@ -74,7 +75,7 @@ class Mixed:
         email = holder(number % _HOLDERS)
         sent = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=email), timeout=_TIMEOUT_SECONDS)
         if sent.mail.state != mail_pb2.Mail.RELAYED:
-            self._hold_refused(sent.mail)
+            self._hold_refused(sent)
             self.counts["codes refused"] += 1
             return
         check = await self._codes.ValidateCode(
@@ -87,34 +88,35 @@ class Mixed:
     async def _stream(self) -> None:
         """One call of SendMails for the whole time, a batch after the other; nothing where it is not offered.
 
-        Its mails have no request_id: one is remembered for a day, so that with them memory would grow as it should.
+        But for one in each batch its mails come again and again, as a careful caller's retries do: a request_id is
+        remembered for a day, and with nothing but new ones memory would grow as it should.
         """
-        settled = asyncio.Semaphore()
+        settled = asyncio.Semaphore(_BATCH)
+        repeated = cycle(range(_REPEATED))
 
         async def batches() -> AsyncIterator[mail_pb2.SendMailsRequest]:
             while time.monotonic() < self._ends:
                 for _ in range(_BATCH):
                     await settled.acquire()
-                numbers = [next(self._numbers) for _ in range(_BATCH)]
-                yield mail_pb2.SendMailsRequest(mails=[letter(number, "") for number in numbers])
+                again = [letter(number, f"again-{number}") for number in islice(repeated, _BATCH - 1)]
+                new = next(self._numbers)
+                yield mail_pb2.SendMailsRequest(mails=[letter(new, f"new-{new}"), *again])
                 await asyncio.sleep(_BATCH * _PAUSE_SECONDS)
 
-        for _ in range(_BATCH - 1):
-            settled.release()
         try:
             async for answer in self._streams.SendMails(batches()):
                 for result in answer.results:
-                    if result.mail.state != mail_pb2.Mail.RELAYED:
-                        self._hold_refused(result.mail)
+                    if result.code or result.mail.state != mail_pb2.Mail.RELAYED:
+                        self._hold_refused(result)
                     settled.release()
                 self.counts["mails by stream"] += len(answer.results)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
 
-    def _hold_refused(self, mail: mail_pb2.Mail) -> None:
-        if mail.state != mail_pb2.Mail.FAILED or mail.recipients[0].code != 550:
-            raise RuntimeError(f"a mail ended otherwise: {mail}")
+    def _hold_refused(self, answer: otp_pb2.SendCodeResponse | mail_pb2.SendMailsResponse.Result) -> None:
+        if answer.mail.state != mail_pb2.Mail.FAILED or answer.mail.recipients[0].code != 550:
+            raise RuntimeError(f"a mail ended otherwise: {answer}")
 
 
 async def run(address: str, seconds: float) -> dict[str, object]:
