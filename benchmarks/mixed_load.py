@@ -16,7 +16,7 @@ from itertools import count, cycle, islice
 import grpc.aio
 import uvloop
 
-from benchmarks.batches import letter
+from benchmarks.batches import letter, offered
 from benchmarks.calls import holder, request
 from otpmail.original import mail_pb2_grpc as original_grpc
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
@@ -103,16 +103,14 @@ class Mixed:
                 yield mail_pb2.SendMailsRequest(mails=[letter(new, f"new-{new}"), *again])
                 await asyncio.sleep(_BATCH * _PAUSE_SECONDS)
 
-        try:
-            async for answer in self._streams.SendMails(batches()):
-                for result in answer.results:
-                    if result.code or result.mail.state != mail_pb2.Mail.RELAYED:
-                        self._hold_refused(result)
-                    settled.release()
-                self.counts["mails by stream"] += len(answer.results)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
+        if not await offered(self._streams):
+            return
+        async for answer in self._streams.SendMails(batches()):
+            for result in answer.results:
+                if result.code or result.mail.state != mail_pb2.Mail.RELAYED:
+                    self._hold_refused(result)
+                settled.release()
+            self.counts["mails by stream"] += len(answer.results)
 
     def _hold_refused(self, answer: otp_pb2.SendCodeResponse | mail_pb2.SendMailsResponse.Result) -> None:
         if answer.mail.state != mail_pb2.Mail.FAILED or answer.mail.recipients[0].code != 550:

@@ -63,8 +63,9 @@ def table(figure: Figure, sources: Sources) -> None:
             own = [row for row in rows if row["relay"] == relay and row["sender"] == sender]
             _line(panel, own, "workers", "mean_ms", sender, _COLOURS[sender])
         panel.set(title=f"relay {relay}", xlabel="workers", ylabel="" if place else "mean time of a request, ms")
-        _log(panel.yaxis, panel.set_yscale)
         panel.set_xticks(_distinct(rows, "workers"))
+        _log(panel.yaxis, panel.set_yscale)
+        panel.set_ylim(min(row["mean_ms"] for row in rows) / 1.5, max(row["mean_ms"] for row in rows) * 1.5)
     _legend(figure)
 
 
@@ -104,7 +105,7 @@ def batches(figure: Figure, sources: Sources) -> None:
     panel.set_xscale("log")
     panel.set_xticks([row["batch"] for row in streams], [f"{row['batch']:,}" for row in streams])
     panel.xaxis.set_minor_formatter(NullFormatter())
-    _log(panel.yaxis, panel.set_yscale)
+    _from_nothing(panel)
     _legend(figure)
 
 
