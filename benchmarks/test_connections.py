@@ -60,6 +60,9 @@ async def test_cost_by_connections(certificates: Certificates, results: Results,
     results.report(
         rows,
         Promise(
-            what="mails/s with the most, of those with few", figure=rows[-1]["mails/s"] / few["mails/s"], at_least=0.8
+            what="mails/s with the most, of those with few",
+            figure=rows[-1]["mails/s"] / few["mails/s"],
+            at_least=0.8,
+            margin=4,
         ),
     )
