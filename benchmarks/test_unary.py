@@ -15,7 +15,7 @@ _OURS, _ECHO, _POOL = "otpmail", "gRPC alone", "aiosmtplib, a pool"
 _PROMISED = {"SendMail": 0.7, "SendCode": 0.6, "ValidateCode": 0.8}
 _CODES = 5000  # a second, more than are validated: when they run out a round ends early
 _NEXT = 1_000_000  # between the first numbers of two rounds
-_MARGIN = 4.0  # in a quick run: rounds of half a second, on a machine that may be busy
+_MARGIN = 6.0  # in a quick run: rounds of half a second, on a machine that may be busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,6 @@ async def test_calls_a_second(certificates: Certificates, results: Results, tmp_
             what="SendMail, times the pool",
             figure=ours.part(pool, "SendMail"),
             at_least=4,
-            margin=_MARGIN,
+            margin=4,
         ),
     )
