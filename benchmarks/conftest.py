@@ -1,26 +1,41 @@
-"""The option and the fixtures that all benchmarks share."""
+"""The options and the fixtures that all benchmarks share."""
 
 import pytest
 
 from benchmarks.processes import Certificates
 from benchmarks.results import Results
 
+_SOAK_SECONDS = 600
+_QUICK_SOAK_SECONDS = 6
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --quick."""
+    """Add --quick and --soak."""
     parser.addoption("--quick", action="store_true", help="a few seconds each, and promises held with a wide margin")
+    parser.addoption("--soak", type=float, nargs="?", const=_SOAK_SECONDS, help="the soak alone, for so many seconds")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give benchmarks more time than tests have."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give benchmarks more time than tests have; leave the soak to --soak, unless it is to be a quick one."""
+    soak = config.getoption("--soak")
     for item in items:
-        item.add_marker(pytest.mark.timeout(900))
+        item.add_marker(pytest.mark.timeout(900 + (soak or 0)))
+    if soak or not config.getoption("--quick"):
+        left_out = [item for item in items if (item.path.stem == "test_soak") != bool(soak)]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
 def quick(request: pytest.FixtureRequest) -> bool:
     """Whether the run is to be short."""
     return bool(request.config.getoption("--quick"))
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> float:
+    """How many seconds a soak takes."""
+    return float(request.config.getoption("--soak") or _QUICK_SOAK_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from statistics import median, quantiles
 import grpc.aio
 import uvloop
 
-from benchmarks.load import request
+from benchmarks.calls import request
 from benchmarks.wire import command, leave, sign_in
 from otpmail.original import mail_pb2_grpc
 

@@ -1,67 +1,78 @@
-"""Callers of `mail.MailService/SendMail`, each with one call in flight: the load of a benchmark, the same for all.
+"""Callers of one method, each with one call in flight: the load of a benchmark, the same for all.
 
 Prints what they saw within the measured time, and how many calls went well in all, warming up included.
 """
-
-from __future__ import annotations  # generated stubs name types that exist for the type checker alone
 
 import argparse
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from itertools import count
+from pathlib import Path
 from statistics import quantiles
 
 import grpc.aio
 import uvloop
 
-from benchmarks.letters import SUBJECT, recipient, text
-from otpmail.original import mail_pb2, mail_pb2_grpc
+from benchmarks.calls import METHODS, Call, make_call
 
 
-def request(number: int) -> mail_pb2.SendEmailRequest:
-    """The request for the mail with this number."""
-    return mail_pb2.SendEmailRequest(to=recipient(number), subject=SUBJECT, body=text(number))
-
-
-async def load(address: str, callers: int, warm: float, seconds: float) -> dict[str, float]:
-    """Warm up, measure for that long, and let the calls that are in flight end."""
-    cpu = time.process_time()
-    numbers = count()
+async def load(call: Call, numbers: Iterable[int], callers: int, warm: float, seconds: float) -> dict[str, float]:
+    """Warm up, measure for that long or until the numbers run out, and let the calls that are in flight end."""
+    cpu, began_all = time.process_time(), time.monotonic()
+    left = iter(numbers)
     calls: list[tuple[float, float]] = []  # when each ended, and how long it took
-    starts = time.monotonic() + warm
+    starts = began_all + warm
     ends = starts + seconds
 
-    async def call(mails: mail_pb2_grpc.MailServiceAsyncStub) -> None:
+    async def keep_calling() -> None:
+        nonlocal ends
         while (began := time.monotonic()) < ends:
-            await mails.SendMail(request(next(numbers)))
+            number = next(left, None)
+            if number is None:
+                ends = began
+                return
+            await call(number)
             ended = time.monotonic()
             calls.append((ended, ended - began))
 
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as tasks:
-        mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
+    async with asyncio.TaskGroup() as tasks:
         for _ in range(callers):
-            tasks.create_task(call(mails))
+            tasks.create_task(keep_calling())
     counted = [took * 1000 for ended, took in calls if starts <= ended < ends]
     percentiles = quantiles(counted, n=100)
+    cpu = time.process_time() - cpu
     return {
         "calls": len(calls),
-        "rate": len(counted) / seconds,
+        "rate": len(counted) / (ends - starts),
         "p50_ms": percentiles[49],
         "p99_ms": percentiles[98],
-        "cpu": time.process_time() - cpu,
+        "cpu": cpu,
+        "cores": cpu / (time.monotonic() - began_all),
     }
 
 
-def main() -> None:
+async def run(given: argparse.Namespace) -> dict[str, float]:
     """Call as the arguments say."""
+    numbers = range(given.first, given.first + given.calls) if given.calls else count(given.first)
+    async with grpc.aio.insecure_channel(given.address) as channel:
+        call = make_call(given.method, channel, given.codes)
+        return await load(call, numbers, given.callers, given.warm, given.seconds)
+
+
+def main() -> None:
+    """Call, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
+    parser.add_argument("--method", choices=METHODS, default="SendMail")
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--warm", type=float, default=1, help="seconds")
     parser.add_argument("--seconds", type=float, default=5)
-    given = parser.parse_args()
-    print(json.dumps(uvloop.run(load(given.address, given.callers, given.warm, given.seconds))), flush=True)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first call")
+    parser.add_argument("--calls", type=int, default=0, help="how many there are to make at most; 0 is no limit")
+    parser.add_argument("--codes", type=Path, help="JSON file with the codes to validate")
+    print(json.dumps(uvloop.run(run(parser.parse_args()))), flush=True)
 
 
 if __name__ == "__main__":

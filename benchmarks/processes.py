@@ -18,6 +18,7 @@ from typing import Any, Self
 import trustme
 
 import otpmail
+from benchmarks.memory import resident
 from benchmarks.wire import PASSWORD, USER
 
 SENDER = "codes@example.org"
@@ -97,6 +98,12 @@ class Process:
         if sys.platform != "linux":
             return 0.0
         return time.clock_gettime(~self._process.pid << 3 | 2)  # clock_getcpuclockid(3), which Python does not offer
+
+    @property
+    def resident(self) -> int:
+        """The memory it has resident, in bytes; 0 where the system does not tell."""
+        assert self._process is not None
+        return resident(self._process.pid)
 
     async def _read(self) -> None:
         assert self._process is not None
@@ -209,10 +216,17 @@ async def service(relay: Relay, **settings: object) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def aiosmtplib_pool(relay: Relay) -> AsyncIterator[Server]:
+async def aiosmtplib_pool(relay: Relay, connections: int = CONNECTIONS) -> AsyncIterator[Server]:
     """Start the peer: a gRPC server with a pool of aiosmtplib's connections, all of them open and signed in."""
-    arguments = (*relay.reach, "--connections", CONNECTIONS)
+    arguments = (*relay.reach, "--connections", connections)
     async with Process("benchmarks.peers.aiosmtplib_pool", *arguments) as process:
+        yield Server(process, (await process.said(address=...))["address"])
+
+
+@asynccontextmanager
+async def aiosmtplib_connect(relay: Relay, at_once: int) -> AsyncIterator[Server]:
+    """Start the other peer: a gRPC server with an aiosmtplib connection for each mail, so many at a time."""
+    async with Process("benchmarks.peers.aiosmtplib_connect", *relay.reach, "--at-once", at_once) as process:
         yield Server(process, (await process.said(address=...))["address"])
 
 

@@ -35,13 +35,22 @@ class Conduct:
     """How far away the relay is, what it announces, how long it takes over a mail, and whether it looks at its id.
 
     `round_trip` and `accept` are in seconds. `accept` passes before each final reply and holds up all that follows on
-    the connection, as with a relay that works through its input.
+    the connection, as with a relay that works through its input. Of all mails each `refuse_every`th is refused for good
+    at its end, and with each `close_every`th the connection is closed, after 421 and with what was not yet read.
     """
 
     round_trip: float = 0.0
     accept: float = 0.0
     hidden: frozenset[str] = frozenset()
     distinct: bool = False
+    refuse_every: int = 0
+    close_every: int = 0
+
+    @property
+    def by_the_whole(self) -> bool:
+        """Whether mails may be taken as they come, several at a time, and answered in one piece."""
+        plain = not (self.accept or self.refuse_every or self.close_every)
+        return plain and not self.hidden  # without PIPELINING no mail comes in one piece
 
     @property
     def announcement(self) -> bytes:
@@ -57,6 +66,8 @@ class Counts:
 
     connections: int = 0
     mails: int = 0
+    refused: int = 0
+    closed: int = 0
     recipients: int = 0
     octets: int = 0
     refused_chunks: int = 0
@@ -100,8 +111,7 @@ class RelayProtocol(asyncio.Protocol):
         self._counts = counts
         self._pipelining = "PIPELINING" not in conduct.hidden
         self._chunking = "CHUNKING" not in conduct.hidden
-        # Where each mail takes time its replies leave one by one, and without PIPELINING no mail comes in one piece.
-        self._by_the_whole = self._pipelining and self._chunking and not conduct.accept
+        self._by_the_whole = conduct.by_the_whole
         self._state = State.STRANGER
         self._rest = b""
         self._replies: list[bytes] = []
@@ -125,6 +135,8 @@ class RelayProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer all that is whole."""
+        if self._transport.is_closing():  # it has been told that we leave
+            return
         buffer = self._rest + data if self._rest else data
         at, end = 0, len(buffer)
         while at < end:
@@ -137,6 +149,8 @@ class RelayProtocol(asyncio.Protocol):
                 self._end(b"554 5.5.0 wait for the reply\r\n")
                 return
             place = self._take(buffer, at)
+            if self._transport.is_closing():
+                return
             if place == at:
                 break
             at = place
@@ -238,17 +252,27 @@ class RelayProtocol(asyncio.Protocol):
             self._head += buffer[start:stop]
 
     def _taken(self) -> None:
-        """Count a mail, and say so once it has taken its time."""
-        self._counts.mails += 1
-        self._counts.recipients += self._recipients
-        self._counts.octets += self._size
-        if self._conduct.distinct:
-            self._counts.note(self._head)
-        if self._conduct.accept:
+        """Count a mail, and say so once it has taken its time; or refuse it, or say so and leave."""
+        conduct, counts = self._conduct, self._counts
+        ended = counts.mails + counts.refused + 1
+        if conduct.refuse_every and ended % conduct.refuse_every == 0:
+            counts.refused += 1
+            self._replies.append(b"550 5.7.1 not this one\r\n")
+            self._reset()
+            return
+        counts.mails += 1
+        counts.recipients += self._recipients
+        counts.octets += self._size
+        if conduct.distinct:
+            counts.note(self._head)
+        if conduct.accept:
             self._flush()
-            self._line.hold(self._conduct.accept)
+            self._line.hold(conduct.accept)
         self._replies.append(_OK)
         self._reset()
+        if conduct.close_every and ended % conduct.close_every == 0:
+            counts.closed += 1
+            self._end(b"421 4.3.2 see you later\r\n")
 
     def _reset(self) -> None:
         self._state = State.READY

@@ -37,12 +37,16 @@ def main() -> None:
     parser.add_argument("--accept", type=float, default=0, help="how long a mail takes to be accepted, in milliseconds")
     parser.add_argument("--hide", action="append", default=[], choices=HIDEABLE)
     parser.add_argument("--distinct", action="store_true", help="count distinct Message-IDs")
+    parser.add_argument("--refuse-every", type=int, default=0, help="refuse each mail with such a number; 0 is none")
+    parser.add_argument("--close-every", type=int, default=0, help="close the connection after each such mail")
     given = parser.parse_args()
     conduct = Conduct(
         round_trip=given.rtt / 1000,
         accept=given.accept / 1000,
         hidden=frozenset(given.hide),
         distinct=given.distinct,
+        refuse_every=given.refuse_every,
+        close_every=given.close_every,
     )
     counts = uvloop.run(serve(conduct, given.certificate))
     print(json.dumps(counts.summary()), flush=True)

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -49,17 +49,20 @@ class Results:
         self._uncaptured = uncaptured
         self._quick = quick
 
-    def report(self, rows: list[dict[str, object]], *promises: Promise) -> None:
-        """Print and write, then assert: each promise in a full run, within a wide margin in a quick one."""
+    def report(self, rows: Sequence[Mapping[str, object]], *promises: Promise, note: str = "") -> None:
+        """Print, write and draw, then assert: each promise in a full run, within a wide margin in a quick one."""
         with self._uncaptured():
             print(f"\n{self._name}{' (quick)' if self._quick else ''}\n{table(rows)}")
+            if note:
+                print(f"  {note}")
             for promise in promises:
                 print(f"  {promise}")
-        self._write(rows, promises)
+        self._write(rows, promises, note)
+        self._draw()
         broken = [str(promise) for promise in promises if not promise.kept(quick=self._quick)]
         assert not broken, "; ".join(broken)
 
-    def _write(self, rows: list[dict[str, object]], promises: tuple[Promise, ...]) -> None:
+    def _write(self, rows: Sequence[Mapping[str, object]], promises: tuple[Promise, ...], note: str) -> None:
         DIRECTORY.mkdir(exist_ok=True)
         result = {
             "benchmark": self._name,
@@ -67,13 +70,24 @@ class Results:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "rows": rows,
+            **({"note": note} if note else {}),
             "promises": [asdict(promise) | {"kept": promise.kept()} for promise in promises],
         }
-        file = DIRECTORY / f"{'quick-' if self._quick else ''}{self._name}.json"
+        file = file_of(self._name, DIRECTORY, quick=self._quick)
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
+    def _draw(self) -> None:
+        from benchmarks import pictures  # it takes a second to load
 
-def table(rows: list[dict[str, object]]) -> str:
+        pictures.draw_from(self._name, quick=self._quick)
+
+
+def file_of(name: str, directory: Path, *, quick: bool, suffix: str = ".json") -> Path:
+    """Where results are, and pictures; those of quick runs are not kept in git."""
+    return directory / f"{'quick-' if quick else ''}{name}{suffix}"
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
     """The rows in aligned columns, under the keys of the first."""
     columns = list(rows[0])
     cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]

@@ -24,7 +24,7 @@ async def _measure(
 
 async def test_round_trips_of_one_mail(certificates: Certificates, results: Results, *, quick: bool) -> None:
     """A mail takes one round trip with CHUNKING and two with PIPELINING alone, and little besides."""
-    mails = 30 if quick else 300
+    mails = 20 if quick else 300
     rows: list[dict[str, object]] = []
     round_trips = {}
     for relay_has, hidden in (("CHUNKING", ()), ("PIPELINING", ("CHUNKING",)), ("neither", ("CHUNKING", "PIPELINING"))):

@@ -139,3 +139,15 @@ async def test_takes_its_time_over_a_mail(certificates: Certificates) -> None:
         assert await _say(streams, mail(200) * 3, 9) == [b"250"] * 9
         assert 0.165 < time.monotonic() - began < 0.2
         await leave(streams)
+
+
+async def test_refuses_some_and_leaves_now_and_then(certificates: Certificates) -> None:
+    """Each third mail is refused at its end; after the fourth the connection is closed, and the rest is not read."""
+    async with relay(certificates, "--refuse-every", 3, "--close-every", 4) as at:
+        streams = await _sign_in(at)
+        said = await _say(streams, mail(200) * 5, 13)
+        assert await streams[0].read() == b""
+        streams[1].close()
+    assert [said[place] for place in (2, 5, 8, 11, 12)] == [b"250", b"250", b"550", b"250", b"421"]
+    counts = at.counts
+    assert (counts["mails"], counts["refused"], counts["closed"], counts["errors"]) == (3, 1, 1, 0)

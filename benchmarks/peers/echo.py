@@ -11,6 +11,8 @@ import uvloop
 
 from benchmarks.peers.serving import serve
 from otpmail.original import mail_pb2, mail_pb2_grpc
+from otpmail.v1 import mail_pb2 as v1_mail_pb2
+from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 
 class Echo(mail_pb2_grpc.MailServiceServicer):
@@ -25,15 +27,36 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
         """Wait, and say that it went well."""
-        await asyncio.sleep(self._round_trip)
+        if self._round_trip:
+            await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
+
+
+class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
+    """otpmail.v1.OtpService that mails nothing, and to which every code is right."""
+
+    async def SendCode(  # noqa: N802  the contract's name
+        self,
+        request: otp_pb2.SendCodeRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> otp_pb2.SendCodeResponse:
+        """Say that it was mailed."""
+        return otp_pb2.SendCodeResponse(mail=v1_mail_pb2.Mail(state=v1_mail_pb2.Mail.RELAYED))
+
+    async def ValidateCode(  # noqa: N802  the contract's name
+        self,
+        request: otp_pb2.ValidateCodeRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> otp_pb2.ValidateCodeResponse:
+        """Say that it is valid."""
+        return otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.VALID)
 
 
 def main() -> None:
     """Serve as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
-    uvloop.run(serve(Echo(parser.parse_args().rtt / 1000)))
+    uvloop.run(serve(Echo(parser.parse_args().rtt / 1000), EchoCodes()))
 
 
 if __name__ == "__main__":
