@@ -5,12 +5,12 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
 
 from otpmail.errors import InvalidArgument
+from otpmail.values import frozen
 
 MAX_OCTETS = 254  # RFC 5321, 4.5.3.1.3 less the angle brackets
 _USUAL_LENGTH = 200  # well below what a domain may have (253) with the shortest local part
@@ -38,7 +38,7 @@ def control_characters(*, but: str = "") -> re.Pattern[str]:
 _ANY_CONTROL = control_characters()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Address:
     """One mailbox: `spec` in wire form (local part as given, domain in A-labels), and a display name for headers."""
 

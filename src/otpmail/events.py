@@ -1,12 +1,12 @@
 """What happened, told to whoever observes: logs now, metrics and traces beside them. The core only speaks here."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from otpmail.model import Mail
+from otpmail.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class RelayUp:
     """A connection to the relay is open and signed in, and none was before; `mode` says how mails travel on it.
 
@@ -18,7 +18,7 @@ class RelayUp:
     window: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class RelayDown:
     """Dialling failed, or no connection has been open for a second to a relay in use. `retry_after` is in seconds.
 
@@ -30,14 +30,14 @@ class RelayDown:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class RelayLeft:
     """We closed the last connection to the relay, and want none for now: mails go through another one."""
 
     relay: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class DialFailed:
     """One more dial failed, while the relay was already away or other connections are open."""
 
@@ -46,7 +46,7 @@ class DialFailed:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ChunksUnsafe:
     """Mails go by DATA: the relay runs a chunk that it refused as commands, or ends connections over it.
 
@@ -56,7 +56,7 @@ class ChunksUnsafe:
     relay: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ConnectionOpened:
     """A connection is ready; `mode` says how mails travel on it, up to `window` at once."""
 
@@ -65,7 +65,7 @@ class ConnectionOpened:
     window: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class ConnectionClosed:
     """A connection ended after `sent` mails; `cause` says why. `recycled`: it was replaced, and not lost."""
 
@@ -75,14 +75,14 @@ class ConnectionClosed:
     recycled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class MailAccepted:
     """A mail has an id and a place in the queue."""
 
     mail: Mail
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class MailDeferred:
     """An attempt did not settle the mail; the next one is in `retry_after` seconds."""
 
@@ -91,14 +91,14 @@ class MailDeferred:
     reply: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class MailSettled:
     """A mail reached its final state."""
 
     mail: Mail
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class CodeChecked:
     """A code was checked; `result` is the answer's name. Neither the code nor the address is told."""
 

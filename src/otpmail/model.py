@@ -1,8 +1,10 @@
 """What the rest speaks of: mails, their recipients and states, challenges. Values only; nothing here acts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, IntEnum
+
+from otpmail.values import frozen
 
 ANONYMOUS = "anonymous"
 """The caller's name where neither token nor certificate is asked for."""
@@ -47,7 +49,7 @@ class MailState(Enum):
 _OPEN = frozenset({MailState.QUEUED, MailState.SENDING})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class RecipientResult:
     """What the relay last said about one recipient.
 
@@ -70,7 +72,7 @@ class RecipientResult:
         return self.code >= 500
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Envelope:
     """What goes to the relay: who from, who to, and the bytes (canonical CRLF lines).
 
@@ -93,7 +95,7 @@ class Envelope:
         return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Challenge:
     """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
 
@@ -106,7 +108,7 @@ class Challenge:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Issued:
     """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
 
@@ -115,7 +117,7 @@ class Issued:
     next_send_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Mail:
     """One accepted mail as its caller sees it: identity, state and what the relay said so far.
 
@@ -134,7 +136,7 @@ class Mail:
     issued: Issued | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Standing:
     """What is known of one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
 

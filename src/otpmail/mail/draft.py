@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from otpmail.address import Address, control_characters, parse_mailbox, refuse_control_characters
 from otpmail.errors import InvalidArgument
+from otpmail.values import frozen
 
 MAX_SUBJECT = 998  # RFC 5322, 2.1.1
 MAX_HEADERS = 50
@@ -32,7 +33,7 @@ OWN_HEADERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Attachment:
     """A file in a mail. With `content_id` it is inline, for the HTML part to show as `cid:...`."""
 
@@ -42,7 +43,7 @@ class Attachment:
     content_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Draft:
     """A mail as it was asked for: addresses as text, bodies as text, nothing checked yet."""
 
@@ -63,7 +64,7 @@ class Draft:
         return len(self.text) + len(self.html) + sum(len(attachment.content) for attachment in self.attachments)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Limits:
     """What a mail may be at most: `size` in octets as it goes to the relay, `recipients` in number."""
 
@@ -71,7 +72,7 @@ class Limits:
     recipients: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class CheckedDraft:
     """A draft whose every field is known to be good, with its addresses read."""
 

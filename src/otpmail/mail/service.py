@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from time import time
 from typing import Protocol
@@ -17,6 +16,7 @@ from otpmail.mail.message import compose
 from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
+from otpmail.values import frozen
 
 MAX_REQUEST_ID = 128
 MAX_MAIL_ID = 64
@@ -35,7 +35,7 @@ class RelayState(Protocol):
         """Seconds until the next dial, while it is down."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Order:
     """A mail that somebody wants sent, and on what terms.
 

@@ -6,7 +6,7 @@ is a dollar sign. Values are escaped in the HTML part. A directory for codes hol
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from html import escape
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -15,11 +15,12 @@ from typing import Self
 
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings import OtpSettings
+from otpmail.values import frozen
 
 SHIPPED = resources.files("otpmail").joinpath("templates", "code")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Rendered:
     """A filled-in template."""
 
@@ -28,7 +29,7 @@ class Rendered:
     html: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class MailTemplate:
     """The parts of a mail, ready for `%`, with the `names` to be filled in; of text and HTML, one may be missing."""
 

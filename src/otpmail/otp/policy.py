@@ -4,13 +4,14 @@ A store applies a rule to a record in one step (`ChallengeStore.update`), so a r
 Times are seconds on the store's clock.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from otpmail.errors import LimitExceeded
 from otpmail.model import FAILURE_WINDOW, Challenge, Standing
+from otpmail.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Attempt:
     """An attempt that has been counted. `challenge` is there when there is something to compare with."""
 
@@ -20,7 +21,7 @@ class Attempt:
     retry: float = 0.0  # with `exhausted`: when a new code may be asked for
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Policy:
     """How long codes live, how often they may be tried, how soon they may be mailed again."""
 

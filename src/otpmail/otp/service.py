@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from functools import partial
 from time import time
@@ -21,6 +21,7 @@ from otpmail.otp import codes
 from otpmail.otp.policy import Policy
 from otpmail.settings import OtpSettings
 from otpmail.store.base import ChallengeStore
+from otpmail.values import frozen
 
 DEFAULT_PURPOSE = "login"
 MAX_CODE = 64
@@ -34,7 +35,7 @@ _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED}
 _RESERVED = frozenset({"code", "reference", "minutes", "email"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class CodeRequest:
     """A code that a caller wants mailed. `spaced` holds mails OTP_RESEND_SECONDS apart; see `Policy.send`."""
 
@@ -49,7 +50,7 @@ class CodeRequest:
     spaced: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class SentCode:
     """What became of a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
 
@@ -68,7 +69,7 @@ class CheckResult(Enum):
     TOO_MANY_ATTEMPTS = "too_many_attempts"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Check:
     """`retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
 

@@ -1,0 +1,46 @@
+"""Values: compared by their fields, without a dict, and frozen as far as the type checker is asked."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from otpmail.model import RecipientResult
+from otpmail.values import frozen
+
+
+@frozen(kw_only=True)
+class Sample:
+    """A value."""
+
+    name: str
+    size: int = 0
+
+
+def test_values_are_compared_and_hashed_by_their_fields() -> None:
+    """Two that say the same are the same, in a set too; a changed copy is another."""
+    assert Sample(name="a", size=1) == Sample(name="a", size=1)
+    assert len({Sample(name="a"), Sample(name="a"), replace(Sample(name="a"), size=2)}) == 2
+    assert not hasattr(Sample(name="a"), "__dict__")
+    assert RecipientResult("a@x.org", 250) == RecipientResult("a@x.org", 250)
+
+
+def test_the_type_checker_refuses_a_change(tmp_path: Path) -> None:
+    """What is frozen nowhere else is frozen by `scripts/test`, which runs it over everything."""
+    (tmp_path / "change.py").write_text(
+        "from otpmail.model import RecipientResult\n"
+        'result = RecipientResult("a@x.org", code=250)\n'
+        "result.code = 550\n"
+        'RecipientResult(address="a@x.org", colour=1)\n'
+    )
+    source = Path(__file__).parents[1] / "src"
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "change.py"],
+        cwd=tmp_path,
+        env={"MYPYPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'Property "code" defined in "RecipientResult" is read-only' in checked.stdout
+    assert 'Unexpected keyword argument "colour"' in checked.stdout
