@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from random import random
 
-from otpmail.errors import SettingsError
 from otpmail.events import Observer, Observers
 from otpmail.mail.delivery import Delivery
 from otpmail.mail.queue import MailQueue
@@ -94,6 +93,7 @@ class App:
                 await stop.wait()
             except asyncio.CancelledError:  # a part has failed: who waits is told all the same
                 self._delivery.abandon()
+                await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 raise
             await self._stop(workers)
             for task in background:
@@ -117,7 +117,7 @@ class App:
             return
         try:
             url = self._metrics.start(server.http_host, server.http_port)
-        except SettingsError:
+        except BaseException:
             await self._server.stop(0)
             raise
         say(logging.INFO, "metrics", f"metrics at {url}", url=url)
@@ -143,12 +143,11 @@ class App:
         # 4. What is left settles as failed, with UNAVAILABLE to whoever waits.
         failed = self._delivery.abandon()
         await self._server.stop(_LAST_WORDS_SECONDS)
-        # 5. The workers take leave of the relay.
+        # 5. The workers take leave of the relay, and metrics are answered no more.
         for worker in workers:
             worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        # 6. Metrics end; the memory store does with the process.
-        await self._metrics.stop()
+        await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)
+        # 6. The memory store ends with the process.
         sent = self._counts.relayed
         say(
             logging.INFO,

@@ -67,7 +67,10 @@ class ConnectionOpened:
 
 @frozen()
 class ConnectionClosed:
-    """A connection ended after `sent` mails; `cause` says why. `recycled`: it was replaced, and not lost."""
+    """A connection ended after `sent` mails; `cause` says why.
+
+    `recycled`: it was replaced, neither lost nor ended by a stop.
+    """
 
     relay: str
     cause: str

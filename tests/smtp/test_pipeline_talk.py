@@ -173,7 +173,7 @@ async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
         _unplug(talk.writer)
         (outcome,) = await _outcomes(list(talk.send(10)))
         assert isinstance(outcome, ConnectionLost)
-        assert "acknowledged nothing" in str(outcome)
+        assert "acknowledges nothing" in str(outcome)
         assert outcome.uncertain
 
 

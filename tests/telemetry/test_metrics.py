@@ -119,6 +119,8 @@ async def test_answers_over_http_until_it_is_stopped() -> None:
     assert "otpmail_mails_unsettled 9.0" in await asyncio.to_thread(get)
     with pytest.raises(SettingsError, match="HTTP_PORT: can't listen"):
         second.start("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
+    with pytest.raises(SettingsError, match="HTTP_HOST"):
+        second.start("a..b", 0)
     await second.stop()
     await server.stop()
     with pytest.raises(OSError, match="refused"):

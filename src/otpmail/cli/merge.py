@@ -128,7 +128,8 @@ class Run:
         if stopped:
             out.print(
                 f"{counts.total - counts.settled} have no result; {max(0, counts.unanswered)} of them may have been "
-                "with the relay. Send the file again to go on: what was relayed is not mailed twice."
+                "with the relay. Send the file again to go on: what was relayed is not mailed twice, unless the "
+                "service has been restarted meanwhile."
             )
 
     def _send(self, channel: grpc.Channel, show: Any) -> None:
@@ -153,7 +154,9 @@ class Run:
             yield mail_pb2.SendMailsRequest(mails=[row.request for row in batch])
 
     def _take(self, result: mail_pb2.SendMailsResponse.Result) -> None:
-        row = self._waiting.pop(result.request_id)
+        row = self._waiting.pop(result.request_id, None)
+        if row is None:  # of no mail of ours
+            return
         if result.code == code_pb2.UNAVAILABLE:  # and so would be all that follow
             self.counts.unavailable += 1
             self._stopped = f"UNAVAILABLE: {result.message}"

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
 from otpmail.mail.job import Job
-from otpmail.mail.service import MailService, Order
+from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
 from otpmail.model import Mail, WaitFor
 
 _STOPPING = "the service is stopping"
@@ -67,7 +67,8 @@ class MailStream:
             try:
                 await self._take(request, order_of)
             except Exception as error:  # noqa: BLE001  the others are not to suffer for it
-                self._add((request.request_id, error))
+                # One that is too long comes back cut: whole ones could make an answer that its caller does not take.
+                self._add((request.request_id[:MAX_REQUEST_ID], error))
             if not place % _TURN:
                 await asyncio.sleep(0)
         self._taking = False

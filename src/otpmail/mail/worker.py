@@ -190,14 +190,15 @@ class Worker:
                 break
         self._desk.answered(job, outcome)
 
-    def _see_off(self, connection: Connection) -> None:
-        self._recycled += not connection.lost_cause
-        leaving = asyncio.create_task(self._leave(connection))
+    def _see_off(self, connection: Connection, *, replaced: bool = True) -> None:
+        recycled = replaced and not connection.lost_cause
+        self._recycled += recycled
+        leaving = asyncio.create_task(self._leave(connection, recycled=recycled))
         self._leaving[leaving] = connection
         leaving.add_done_callback(lambda task: self._leaving.pop(task, None))
 
-    async def _leave(self, connection: Connection) -> None:
-        cause, recycled = connection.lost_cause or "worn, old or idle", not connection.lost_cause
+    async def _leave(self, connection: Connection, *, recycled: bool) -> None:
+        cause = connection.lost_cause or ("worn, old or idle" if recycled else "the service stops")
         try:
             await connection.drained()
         finally:
@@ -214,9 +215,9 @@ class Worker:
             self._successor.cancel()
             outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
             if not isinstance(outcome, BaseException):
-                self._see_off(outcome)
+                self._see_off(outcome, replaced=False)
         if self._connection is not None:
-            self._see_off(self._connection)
+            self._see_off(self._connection, replaced=False)
         await asyncio.sleep(0)  # let those just begun begin, so that cancelling them closes their connections
         leaving = list(self._leaving)
         for task in leaving:

@@ -6,6 +6,7 @@ give it back for QUIT.
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import cast
 
 from aiosmtplib.protocol import SMTPProtocol
@@ -62,6 +63,7 @@ class Pipeline(asyncio.Protocol):
         self._flushing: asyncio.Handle | None = None
         self._gather_seconds = 0.0
         self._stall_seconds = _STALL_SECONDS
+        self._unheard_since = inf
         self.gathering = False  # whether mails wait to leave together with those that come next
         self._clock: asyncio.TimerHandle | None = None
         self.last_progress = self._loop.time()
@@ -237,11 +239,24 @@ class Pipeline(asyncio.Protocol):
         left = self.last_progress + limit - self._loop.time()
         if left <= 0:
             self._lose(f"the relay owed a reply for {limit:g} s")
-        elif (seconds := unheard(self._transport)) >= self._timeout:
-            self._lose(f"the relay's machine has acknowledged nothing for {seconds:.0f} s")
+        elif self._is_gone():
+            self._lose("the relay's machine acknowledges nothing any more")
         else:
             # What is owed by then may be due sooner than what is owed now.
             self._clock = self._loop.call_later(min(left, self._timeout, self._final_timeout), self._tick)
+
+    def _is_gone(self) -> bool:
+        """Whether nothing has been acknowledged at two looks in a row, EMAIL_TIMEOUT apart.
+
+        One look is not enough: a relay that judges one mail for long has nothing to acknowledge till the next is sent,
+        and a few of whose packets may be lost.
+        """
+        now = self._loop.time()
+        if unheard(self._transport) < self._timeout:
+            self._unheard_since = inf
+        elif self._unheard_since == inf:
+            self._unheard_since = now
+        return now - self._unheard_since >= self._timeout
 
     def _goodbye(self) -> None:
         """The relay said 421: what it had already read may still be answered, until it closes."""

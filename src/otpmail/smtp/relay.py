@@ -68,8 +68,8 @@ class Relay:
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
 
-        Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away or
-        that refuses to sign us in.
+        Unless `patient`: then it raises ConnectFailed where all there is to do is to wait, for a relay that is away,
+        that refuses to sign us in, or that takes no further connection.
         """
         if not patient and self._tried_while_away:
             raise ConnectFailed(f"{self.name} is away, and being tried")
@@ -143,10 +143,9 @@ class Relay:
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
-            unwell = not self._breaker.closed and (self._presence.open == 0 or self._breaker.over_sign_in)
-            if unwell and not patient:
+            if not self._breaker.closed and not patient:
                 self._presence.refused()
-                raise ConnectFailed(f"{self.name} is away")
+                raise ConnectFailed(f"{self.name} is not to be dialled yet")
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -105,9 +105,16 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """What there is now. For other threads than the loop's, in which all this changes."""
+        snapshot = self._snapshot()
         try:
-            return asyncio.run_coroutine_threadsafe(self._snapshot(), self._loop).result(_PATIENCE_SECONDS)
+            asked = asyncio.run_coroutine_threadsafe(snapshot, self._loop)
+        except RuntimeError:  # the loop is closed: the process ends
+            snapshot.close()
+            return []
+        try:
+            return asked.result(_PATIENCE_SECONDS)
         except NoAnswer:
+            asked.cancel()
             return []
 
     async def _snapshot(self) -> list[Metric]:
@@ -160,9 +167,11 @@ class MetricsServer:
         """Listen; returns the address. Raises SettingsError when it can't be had."""
         try:
             self._server, self._thread = start_http_server(port, host, self._registry)
-        except OSError as error:
-            raise SettingsError(f"HTTP_PORT: can't listen on {host}:{port}: {error.strerror or error}") from None
-        return f"http://{host}:{self._server.server_port}/metrics"
+        except (OSError, UnicodeError) as error:  # a name that can't be encoded is none
+            why = getattr(error, "strerror", None) or error
+            raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {why}") from None
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._server.server_port}/metrics"
 
     async def stop(self) -> None:
         """Listen no more."""
