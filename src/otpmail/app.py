@@ -25,7 +25,7 @@ from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 from otpmail.telemetry.logs import LogObserver, mails, say
 from otpmail.telemetry.metrics import Metrics, MetricsServer
 
-_COLLECT_AFTER = (20_000, 20, 100)  # more objects than freed; then collections of the generation before
+_COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
 
@@ -162,9 +162,10 @@ class App:
 
 
 def _spare_the_collector() -> None:
-    """Keep the garbage collector off what was made at the start, which stays, and let it look less often.
+    """Keep the garbage collector off what was made at the start, which stays, and let it look at all the rest seldom.
 
     A mail leaves little garbage that only the collector finds, but makes enough objects for it to look every few mails.
+    The young are looked at few at a time: each look holds the loop, and what is kept of settled mails survives them.
     """
     gc.collect()
     gc.freeze()

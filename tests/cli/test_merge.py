@@ -60,20 +60,36 @@ def test_why_a_mail_was_not_relayed(result: Result, said: tuple[str, str]) -> No
 
 
 def test_the_errors_file(tmp_path: Path) -> None:
-    """It opens before anything is sent, is on disk after each flush, and is gone where there were no errors."""
-    path = tmp_path / "errors.csv"
-    path.write_text("of an earlier run")
+    """It opens before anything is sent, is on disk after each flush, and is gone where a whole run had no errors."""
+    path, new = tmp_path / "errors.csv", tmp_path / "errors.csv.new"
+    earlier = "row,email,code,message\n2,ada@example.org,550,no\n"
+    path.write_text(earlier)
     errors = ErrorsFile(path)
     with errors:
         errors.add(_row(7), "550", 'no, "really"')
         errors.flush()
-        assert path.read_text().splitlines() == ["row,email,code,message", '7,ada@example.org,550,"no, ""really"""']
-    assert path.exists()
-    with ErrorsFile(path):
+        listed = ["row,email,code,message", '7,ada@example.org,550,"no, ""really"""']
+        assert new.read_text().splitlines() == listed
+        assert path.read_text() == earlier
+    assert path.read_text().splitlines() == listed
+    with ErrorsFile(path):  # it was interrupted
         pass
-    assert not path.exists()
+    assert path.read_text().splitlines() == listed
+    errors = ErrorsFile(path)
+    with errors:
+        errors.complete = True
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(MergeError, match=r"^--errors: .*: can't be written: "), ErrorsFile(tmp_path / "no" / "x.csv"):
         pass
+
+
+def test_no_other_file_is_replaced(tmp_path: Path) -> None:
+    """A file that is no list of failures is somebody's: it stays as it is, and is named."""
+    path = tmp_path / "notes.txt"
+    path.write_text("precious")
+    with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt: is there"), ErrorsFile(path):
+        pass
+    assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
@@ -89,9 +105,9 @@ def test_exit_codes(tmp_path: Path, stopped: str, interrupted: bool, failed: int
 
 
 def test_counts() -> None:
-    """What was handed over and has no result may be with the service."""
-    counts = Counts(total=10, relayed=3, failed=1, unavailable=2, handed=8)
-    assert (counts.settled, counts.unanswered) == (4, 2)
+    """What is not through has no result."""
+    counts = Counts(total=10, relayed=3, failed=1)
+    assert (counts.settled, counts.unanswered) == (4, 6)
 
 
 def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

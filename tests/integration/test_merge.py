@@ -58,7 +58,7 @@ async def _send(service: Service, here: Path, *more: str) -> Ran:
 async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
     """Each row is a mail, filled in and escaped; the summary says so, with no errors file. Again, nothing goes."""
     people = _people(here, 1000)
-    (here / "people.errors.csv").write_text("of an earlier run")
+    (here / "people.errors.csv").write_text("row,email,code,message\n")
     ran = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("1000 of 1000 relayed, 0 failed, in ")

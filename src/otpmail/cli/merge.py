@@ -32,13 +32,11 @@ _MOST_TOLD = 10  # of rows that stand twice
 
 @dataclass(slots=True)
 class Counts:
-    """How far it has come. `unavailable` are mails that could not be sent for now, and are none of theirs to blame."""
+    """How far it has come."""
 
     total: int
     relayed: int = 0
     failed: int = 0
-    unavailable: int = 0
-    handed: int = 0
 
     @property
     def settled(self) -> int:
@@ -47,8 +45,8 @@ class Counts:
 
     @property
     def unanswered(self) -> int:
-        """How many are, or may be, with the service, and their results are not known."""
-        return self.handed - self.settled - self.unavailable
+        """How many have no result: they were not sent, or their results are not known."""
+        return self.total - self.settled
 
 
 def merge(
@@ -102,6 +100,7 @@ class Run:
             except KeyboardInterrupt:
                 self._interrupted = True
                 self._stopped = "interrupted"
+            self._errors.complete = not self._stopped
         self._seconds = time.monotonic() - began
 
     @property
@@ -127,9 +126,8 @@ class Run:
         out.print(f"{said}, in {self._seconds:.1f} s, {rate:.0f} a second", style="green" if not self.exit_code else "")
         if stopped:
             out.print(
-                f"{counts.total - counts.settled} have no result; {max(0, counts.unanswered)} of them may have been "
-                "with the relay. Send the file again to go on: what was relayed is not mailed twice, unless the "
-                "service has been restarted meanwhile."
+                f"{counts.unanswered} have no result; the first of them may have been with the relay. Send the file "
+                "again to go on: what was relayed is not mailed twice, unless the service has been restarted meanwhile."
             )
 
     def _send(self, channel: grpc.Channel, show: Any) -> None:
@@ -150,7 +148,6 @@ class Run:
                 self._more = False
                 return
             self._waiting.update((row.request.request_id, row) for row in batch)
-            self.counts.handed += len(batch)
             yield mail_pb2.SendMailsRequest(mails=[row.request for row in batch])
 
     def _take(self, result: mail_pb2.SendMailsResponse.Result) -> None:
@@ -158,7 +155,6 @@ class Run:
         if row is None:  # of no mail of ours
             return
         if result.code == code_pb2.UNAVAILABLE:  # and so would be all that follow
-            self.counts.unavailable += 1
             self._stopped = f"UNAVAILABLE: {result.message}"
         elif result.mail.state == mail_pb2.Mail.RELAYED:
             self.counts.relayed += 1
@@ -191,25 +187,40 @@ def _why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
     return state, words or "the relay gave no answer"
 
 
+_HEADER = "row,email,code,message"
+
+
 class ErrorsFile:
-    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open."""
+    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open.
+
+    An earlier list is replaced once this run has one, or has come to its end without; nothing else is.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.complete = False  # whether the run has come to its end
+        self._new = path.with_name(f"{path.name}.new")
         self._file: TextIO | None = None
         self._empty = True
 
     def __enter__(self) -> None:
         try:
-            self._file = self.path.open("w", encoding="utf-8", newline="")
+            if self.path.exists() and not self.path.read_bytes().startswith(_HEADER.encode()):
+                raise MergeError(f"--errors: {self.path}: is there, and is no list of failures; name another file")
+            self._file = self._new.open("w", encoding="utf-8", newline="")
         except OSError as error:
             raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None
-        csv.writer(self._file).writerow(("row", "email", "code", "message"))
+        csv.writer(self._file).writerow(_HEADER.split(","))
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._empty:
+        if self._file is None:
+            return
+        self._file.close()
+        if not self._empty:
+            self._new.replace(self.path)
+            return
+        self._new.unlink(missing_ok=True)
+        if self.complete:
             self.path.unlink(missing_ok=True)
 
     def add(self, row: Row, code: str, message: str) -> None:
@@ -219,7 +230,7 @@ class ErrorsFile:
         csv.writer(self._file).writerow((row.number, row.email, code, message))
 
     def flush(self) -> None:
-        """Have what was listed in the file, whatever happens next."""
+        """Have what was listed on disk, in FILE.new, whatever happens next."""
         if self._file is not None and not self._empty:
             self._file.flush()
 
