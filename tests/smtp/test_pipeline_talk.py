@@ -177,6 +177,23 @@ async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
         assert outcome.uncertain
 
 
+async def test_one_look_at_a_machine_that_does_not_answer_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few packets may be lost just then: it is gone when the next look, EMAIL_TIMEOUT later, finds the same."""
+    seen = iter([9.0, 0.0, 9.0])
+    looks = 0
+
+    def unheard(_: object) -> float:
+        nonlocal looks
+        looks += 1
+        return next(seen, 9.0)
+
+    monkeypatch.setattr(pipeline, "unheard", unheard)
+    async with _talk(Mode.BDAT, timeout=0.1, final_timeout=600) as talk:
+        (outcome,) = await _outcomes(list(talk.send(10)))
+        assert isinstance(outcome, ConnectionLost)
+    assert looks >= 4
+
+
 def _unplug(writer: asyncio.StreamWriter) -> None:
     """Have the kernel drop whatever comes for this end, as if the machine were gone: a filter that takes 0 octets."""
     return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
