@@ -20,7 +20,7 @@ _MOST_REQUESTS = 200_000
 
 
 # A record as it is kept: octets, of which the garbage collector knows nothing, nor of a dict that holds nothing else. A
-# million Standings, which it looks through, would hold the loop for tenths of a second; and they take twice the memory.
+# million Standings, which it looks through, would hold the loop for long; and they take more memory.
 _RECORD = struct.Struct("=ddd16shH")  # when it ends; expires, next send, id, attempts; how many failures follow
 _ENDS = struct.Struct("=d")
 _NO_CHALLENGE = -1  # attempts of none
