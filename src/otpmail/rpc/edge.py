@@ -1,10 +1,11 @@
-"""The one interceptor: every error a handler raises leaves as a status, and no exception's text reaches a client.
+"""The edge: every error a handler raises leaves as a status, and no exception's text reaches a client.
 
-It also knows which calls are running, for a stop that waits for them and takes no new ones.
+It also knows which calls are running, for a stop that waits for them and takes no new ones. Methods are wrapped when
+they are added: an interceptor of gRPC's is asked anew at each call, which costs a tenth of what grpc.aio does there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -19,43 +20,34 @@ else:  # generic for the type checker alone
     Handler = grpc.RpcMethodHandler
 
 
-class EdgeInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each of our methods once, and keeps the wrapped one: a call costs a dict look-up here.
+class Edge:
+    """Stands where a server is expected when methods are added, and adds each to that server wrapped.
 
-    Health and reflection are left alone: they map errors of their own and must answer while the service stops.
+    Health and reflection are added to the server itself: they map errors of their own and must answer while the service
+    stops.
     """
 
-    def __init__(self, services: Collection[str]) -> None:
-        self._services = services
-        self._wrapped: dict[str, Handler] = {}
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
         self._running = 0
         self._stopping = False
         self.idle = asyncio.Event()
         self.idle.set()
 
     def __repr__(self) -> str:
-        return f"<EdgeInterceptor {self._running} calls running{', stopping' if self._stopping else ''}>"
+        return f"<Edge {self._running} calls running{', stopping' if self._stopping else ''}>"
 
     def refuse_calls(self) -> None:
         """From now on answer each new call with UNAVAILABLE, which clients take as a word to go elsewhere."""
         self._stopping = True
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Return the method's handler with errors mapped to statuses."""
-        method = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is not None:
-            return known
-        handler = await continuation(handler_call_details)
-        # What is not ours is not kept either: anybody may ask for any name.
-        if handler is None or method.rpartition("/")[0].lstrip("/") not in self._services:
-            return handler
-        self._wrapped[method] = wrapped = self._wrap(method, handler)
-        return wrapped
+    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
+        """For generated code, which adds the same methods by `add_registered_method_handlers` too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add the service's methods, with errors mapped to statuses. Before the server is started."""
+        wrapped = {name: self._wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         codecs = (handler.request_deserializer, handler.response_serializer)

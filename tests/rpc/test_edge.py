@@ -1,4 +1,4 @@
-"""The interceptor, around handlers that are the test's own: in a real server, and called as grpc.aio calls them."""
+"""The edge, around handlers that are the test's own: in a real server, and called as grpc.aio calls them."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from integration.calls import detail
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
-from otpmail.rpc.interceptors import EdgeInterceptor
+from otpmail.rpc.edge import Edge
 
 SERVICE = "test.Service"
 SECRET = "the code is 271828"
@@ -29,33 +29,25 @@ def _as_stream(behaviour: Behaviour) -> Stream:
     return responses
 
 
-class Edge:
-    """An interceptor and the handlers behind it."""
+class Guarded:
+    """An edge and the handlers behind it, as they come to the server."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.interceptor = EdgeInterceptor((SERVICE,))
-        self.asked = 0
-        self.handlers: dict[str, Any] = {
-            f"/{SERVICE}/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
-            f"/{SERVICE}/Stream": grpc.unary_stream_rpc_method_handler(_as_stream(behaviour)),
-            f"/{SERVICE}/Both": grpc.stream_stream_rpc_method_handler(behaviour),
-            "/other.Service/Unary": grpc.unary_unary_rpc_method_handler(behaviour),
-        }
+    def __init__(self, behaviour: Behaviour, stream: Stream | None = None) -> None:
+        self.edge = Edge(self)  # type: ignore[arg-type]  # what it asks of a server is below
+        self.handlers: dict[str, Any] = {}
+        self.edge.add_registered_method_handlers(
+            SERVICE,
+            {
+                "Unary": grpc.unary_unary_rpc_method_handler(behaviour),
+                "Stream": grpc.unary_stream_rpc_method_handler(stream or _as_stream(behaviour)),
+                "Both": grpc.stream_stream_rpc_method_handler(behaviour),
+            },
+        )
 
-    async def handler(self, method: str) -> Any:
-        """What a call of that method gets."""
-
-        async def continuation(details: Any) -> Any:
-            self.asked += 1
-            return self.handlers.get(details.method)
-
-        return await self.interceptor.intercept_service(continuation, _Details(method))
-
-
-class _Details(grpc.HandlerCallDetails):
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.invocation_metadata = ()
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """As a server's."""
+        assert service == SERVICE
+        self.handlers |= handlers
 
 
 class Context:
@@ -70,16 +62,16 @@ class Context:
         raise grpc.aio.AbortError
 
 
-async def _unary(edge: Edge, context: Context) -> Any:
-    return await (await edge.handler(f"/{SERVICE}/Unary")).unary_unary(b"", context)
+async def _unary(edge: Guarded, context: Context) -> Any:
+    return await edge.handlers["Unary"].unary_unary(b"", context)
 
 
-async def _stream(edge: Edge, context: Context) -> Any:
-    return [response async for response in (await edge.handler(f"/{SERVICE}/Stream")).unary_stream(b"", context)]
+async def _stream(edge: Guarded, context: Context) -> Any:
+    return [response async for response in edge.handlers["Stream"].unary_stream(b"", context)]
 
 
-async def _both(edge: Edge, context: Context) -> Any:
-    return await (await edge.handler(f"/{SERVICE}/Both")).stream_stream(b"", context)
+async def _both(edge: Guarded, context: Context) -> Any:
+    return await edge.handlers["Both"].stream_stream(b"", context)
 
 
 each_kind = pytest.mark.parametrize("call", [_unary, _stream, _both], ids=["unary", "stream", "both"])
@@ -107,19 +99,19 @@ async def test_our_errors_leave_as_their_statuses(
     call: Any, error: CallerError, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With their own words, and nothing in the log: they are answers."""
-    edge, context = Edge(_raises(error)), Context()
+    edge, context = Guarded(_raises(error)), Context()
     with pytest.raises(grpc.aio.AbortError):
         await call(edge, context)
     ((status, message, _details),) = context.aborted
     assert (status, message) == (code, str(error))
     assert caplog.records == []
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 @each_kind
 async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A fixed text and an id; the log has method, id and traceback, the client not a word of the exception."""
-    edge, context = Edge(_raises(RuntimeError(SECRET))), Context()
+    edge, context = Guarded(_raises(RuntimeError(SECRET))), Context()
     with caplog.at_level(logging.ERROR, "otpmail"), pytest.raises(grpc.aio.AbortError):
         await call(edge, context)
     ((status, message, ((_key, details),)),) = context.aborted
@@ -133,12 +125,12 @@ async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.L
     assert record.fields["method"].startswith(f"/{SERVICE}/")  # type: ignore[attr-defined]
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == SECRET
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 async def test_each_unforeseen_error_has_its_own_id(caplog: pytest.LogCaptureFixture) -> None:
     """So that an answer leads to one entry of the log."""
-    edge = Edge(_raises(RuntimeError(SECRET)))
+    edge = Guarded(_raises(RuntimeError(SECRET)))
     for _ in range(2):
         with pytest.raises(grpc.aio.AbortError):
             await _unary(edge, Context())
@@ -154,23 +146,23 @@ async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pyt
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
         return b""
 
-    edge, context = Edge(aborts), Context()
+    edge, context = Guarded(aborts), Context()
     with pytest.raises(grpc.aio.AbortError):
         await call(edge, context)
     assert context.aborted == [(grpc.StatusCode.UNIMPLEMENTED, "not here")]
     assert caplog.records == []
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 @each_kind
 async def test_a_call_whose_caller_is_gone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A read or a write that fails by it is gRPC's to deal with: there is nobody to tell, and nothing to log."""
-    edge, context = Edge(_raises(grpc.aio.InternalError())), Context()
+    edge, context = Guarded(_raises(grpc.aio.InternalError())), Context()
     with pytest.raises(grpc.aio.InternalError):
         await call(edge, context)
     assert context.aborted == []
     assert caplog.records == []
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 @each_kind
@@ -183,16 +175,16 @@ async def test_a_cancelled_call_is_cancelled(call: Any, caplog: pytest.LogCaptur
         await asyncio.Event().wait()
         return b""
 
-    edge, context = Edge(waits), Context()
+    edge, context = Guarded(waits), Context()
     task = asyncio.create_task(call(edge, context))
     await running.wait()
-    assert not edge.interceptor.idle.is_set()
+    assert not edge.edge.idle.is_set()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert context.aborted == []
     assert caplog.records == []
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 async def test_a_stream_that_nobody_reads_on_is_closed() -> None:
@@ -206,14 +198,13 @@ async def test_a_stream_that_nobody_reads_on_is_closed() -> None:
         finally:
             closed.set()
 
-    edge = Edge(_raises(RuntimeError()))
-    edge.handlers[f"/{SERVICE}/Stream"] = grpc.unary_stream_rpc_method_handler(endless)
-    responses = (await edge.handler(f"/{SERVICE}/Stream")).unary_stream(b"", Context())
+    edge = Guarded(_raises(RuntimeError()), endless)
+    responses = edge.handlers["Stream"].unary_stream(b"", Context())
     assert await anext(responses) == b"again"
-    assert not edge.interceptor.idle.is_set()
+    assert not edge.edge.idle.is_set()
     await responses.aclose()
     assert closed.is_set()
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 async def _echo(request: bytes, _context: Any) -> bytes:
@@ -223,14 +214,14 @@ async def _echo(request: bytes, _context: Any) -> bytes:
 @each_kind
 async def test_no_new_call_is_taken_in_a_stop(call: Any) -> None:
     """Unavailable with a time to come back, and the handler does not run; what runs already goes on."""
-    edge, context = Edge(_echo), Context()
+    edge, context = Guarded(_echo), Context()
     assert await call(edge, context) in (b"!", [b"first", b"!"])
-    edge.interceptor.refuse_calls()
+    edge.edge.refuse_calls()
     with pytest.raises(grpc.aio.AbortError):
         await call(edge, context)
     ((status, message, _),) = context.aborted
     assert (status, message) == (grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-    assert edge.interceptor.idle.is_set()
+    assert edge.edge.idle.is_set()
 
 
 async def test_idle_when_the_last_call_has_ended() -> None:
@@ -241,31 +232,19 @@ async def test_idle_when_the_last_call_has_ended() -> None:
         await going[request[0]].wait()
         return b""
 
-    edge = Edge(waits)
-    handler = await edge.handler(f"/{SERVICE}/Unary")
+    edge = Guarded(waits)
+    handler = edge.handlers["Unary"]
     tasks = [asyncio.create_task(handler.unary_unary(bytes([place]), Context())) for place in range(2)]
     await asyncio.sleep(0)
-    assert repr(edge.interceptor) == "<EdgeInterceptor 2 calls running>"
+    assert repr(edge.edge) == "<Edge 2 calls running>"
     going[0].set()
     await tasks[0]
-    assert not edge.interceptor.idle.is_set()
-    edge.interceptor.refuse_calls()
-    assert repr(edge.interceptor) == "<EdgeInterceptor 1 calls running, stopping>"
+    assert not edge.edge.idle.is_set()
+    edge.edge.refuse_calls()
+    assert repr(edge.edge) == "<Edge 1 calls running, stopping>"
     going[1].set()
     await tasks[1]
-    assert edge.interceptor.idle.is_set()
-
-
-async def test_a_method_is_wrapped_once() -> None:
-    """Ours is kept as it was wrapped; another's is neither wrapped nor kept, and neither is one that is not there."""
-    edge = Edge(_echo)
-    ours = await edge.handler(f"/{SERVICE}/Unary")
-    assert await edge.handler(f"/{SERVICE}/Unary") is ours
-    assert edge.asked == 1
-    for method in ("/other.Service/Unary", f"/{SERVICE}/Unknown", f"/{SERVICE}.Longer/Unary", "", "/"):
-        assert await edge.handler(method) is edge.handlers.get(method)
-        assert await edge.handler(method) is edge.handlers.get(method)
-    assert edge.asked == 11
+    assert edge.edge.idle.is_set()
 
 
 async def test_through_a_real_server() -> None:
@@ -277,10 +256,9 @@ async def test_through_a_real_server() -> None:
             raise errors.pop(0)
         return request
 
-    edge = Edge(behaviour)
-    server = grpc.aio.server(interceptors=(edge.interceptor,))
-    own = {name.rpartition("/")[2]: handler for name, handler in edge.handlers.items() if SERVICE in name}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, own),))
+    server = grpc.aio.server()
+    edge = Edge(server)
+    edge.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
