@@ -84,10 +84,6 @@ class Envelope:
     content: bytes = field(repr=False)  # it may hold a code
     smtputf8: bool = False
 
-    def without_content(self) -> "Envelope":
-        """What is left of it when the mail has settled."""
-        return Envelope(self.sender, self.recipients, b"", self.smtputf8)
-
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:

@@ -577,7 +577,7 @@ async def test_watchers_see_the_way_of_a_mail() -> None:
     desk = Desk()
     job = desk.submit()
     states: asyncio.Queue[Mail] = asyncio.Queue()
-    job.watchers.append(states)
+    job.watchers = (states,)
     desk.take(job)
     desk.answer(job, ada=451)
     desk.clock.advance(retry.SCHEDULE[0])

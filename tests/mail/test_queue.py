@@ -188,7 +188,7 @@ async def test_a_job_is_given_up_when_nobody_waits_and_nobody_was_promised() -> 
 async def test_watchers_see_each_change() -> None:
     """Every watcher gets every state, in order."""
     job = _job("a")
-    job.watchers = [asyncio.Queue(), asyncio.Queue()]
+    job.watchers = (asyncio.Queue(), asyncio.Queue())
     states = [MailState.SENDING, MailState.QUEUED, MailState.RELAYED]
     for state in states:
         job.change(state)

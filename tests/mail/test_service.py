@@ -422,7 +422,7 @@ async def test_watching(desk: Desk) -> None:
     assert len(job.watchers) == 1
     desk.settle(desk.queue.get_nowait())
     assert [mail.state.name for mail in await watching] == ["QUEUED", "SENDING", "RELAYED"]
-    assert job.watchers == []
+    assert job.watchers == ()
     assert await _watch(desk, job.mail.id) == [job.mail]
 
 

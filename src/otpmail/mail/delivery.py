@@ -11,6 +11,7 @@ from typing import Literal
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.mail import retry
+from otpmail.mail.deadlines import Deadlines
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.model import MailState, RecipientResult
@@ -47,6 +48,7 @@ class Delivery:
         self._closed = False
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._expire)
         self._next_end: list[asyncio.Future[None]] = []
         self._empty = asyncio.Event()
         self._empty.set()
@@ -68,7 +70,7 @@ class Delivery:
             raise Unavailable(_STOPPED)
         self._jobs[job.id] = job
         self._empty.clear()
-        job.expiry = self._loop.call_at(job.deadline, self._expire, job)
+        self._deadlines.add(job)
         self._queue.put_nowait(job)
         self._observer.notify(MailAccepted(job.mail))
 
@@ -90,7 +92,8 @@ class Delivery:
             job.results[result.address] = result
             if result.accepted:
                 # A refusal now says nothing of the copy that may have been taken before: only a yes does.
-                job.uncertain.discard(result.address)
+                if job.uncertain:
+                    job.uncertain -= {result.address}
             elif not result.refused:
                 job.deferred += (result.address,)
         rest = job.pending[len(results) :]
@@ -113,7 +116,7 @@ class Delivery:
         if not error.untouched:
             job.losses += 1
         if error.uncertain:
-            job.uncertain.update(job.offered)
+            job.uncertain = job.uncertain.union(job.offered)
             job.attempts += 1
             job.copies += 1
             if self._on_uncertain == "fail" or job.copies == MOST_COPIES:
@@ -157,10 +160,9 @@ class Delivery:
         for job in left:
             for address in job.pending:
                 job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
-            job.tell(Unavailable(_STOPPED))
             if job.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
-                job.uncertain.update(job.offered)
-            self._settle(job, MailState.FAILED)
+                job.uncertain = job.uncertain.union(job.offered)
+            self._settle(job, MailState.FAILED, answer=Unavailable(_STOPPED))
         return len(left)
 
     def _is_over(self, job: Job) -> bool:
@@ -189,31 +191,35 @@ class Delivery:
         if job.state is MailState.QUEUED:
             self._settle(job, MailState.EXPIRED)
 
-    def _settle(self, job: Job, otherwise: MailState, *, taken_back: bool = False) -> None:
+    def _settle(
+        self, job: Job, otherwise: MailState, *, taken_back: bool = False, answer: Unavailable | None = None
+    ) -> None:
         """Give the job its final state: by what the relay accepted, else `otherwise`.
 
         A job that the relay may have taken unheard is UNCERTAIN instead. `taken_back`: by its caller's own word.
+        `answer`: what those who wait are told instead of the mail.
         """
-        results = job.results.values()
-        accepted = sum(result.accepted for result in results)
+        accepted = refused = 0
+        for result in job.results.values():
+            accepted += result.accepted
+            refused += result.refused
         if accepted == len(job.envelope.recipients):
             state = MailState.RELAYED
         elif job.uncertain:
             state = MailState.UNCERTAIN
         else:
             state = MailState.PARTIAL if accepted else otherwise
-        for timer in (job.expiry, job.retry):
-            if timer is not None:
-                timer.cancel()
+        self._deadlines.discard(job)
+        if job.retry is not None:
+            job.retry.cancel()
         self._queue.discard(job)
-        job.envelope = job.envelope.without_content()
         mail = job.report(state, settle_time=self._now())
         self._jobs.pop(job.id, None)
         self._store.settle(mail)
-        if not (accepted or job.uncertain or taken_back or any(result.refused for result in results)):
+        if not (accepted or refused or job.uncertain or taken_back):
             # Nothing was decided but that time ran out: the caller's next try, with the same id, is to count.
             self._store.forget_request(mail)
-        job.tell(mail)
+        job.tell(answer or mail)
         if self._next_end:
             self._tell_of_an_end()
         if not self._jobs:

@@ -1,11 +1,16 @@
 """One accepted mail on its way, as the queue, the workers and the delivery pass it on."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 from otpmail.errors import Unavailable
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
+
+Tell = Callable[[Mail | Unavailable], None]
+"""Is told of the end: the mail as it settled, or that the service stops first. It must not raise."""
 
 
 class Job:
@@ -17,8 +22,8 @@ class Job:
     """
 
     __slots__ = (
-        *("_ends", "_mail", "attempts", "callers", "copies", "deadline", "deferred", "envelope", "expiry", "id"),
-        *("losses", "pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
+        *("_mail", "_waiting", "attempts", "callers", "copies", "deadline", "deferred", "envelope", "id", "losses"),
+        *("pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
@@ -33,14 +38,14 @@ class Job:
         self.callers = 0
         self.losses = 0
         self.copies = 0
-        self.uncertain: set[str] = set()
         self.pending = envelope.recipients
+        # Empty ones that all share, since most mails need none.
+        self.uncertain: frozenset[str] = frozenset()
         self.deferred: tuple[str, ...] = ()
+        self.watchers: tuple[asyncio.Queue[Mail], ...] = ()
+        self._waiting: tuple[Tell, ...] = ()
         self.results: dict[str, RecipientResult] = {}
-        self.expiry: asyncio.TimerHandle | None = None
         self.retry: asyncio.TimerHandle | None = None
-        self.watchers: list[asyncio.Queue[Mail]] = []
-        self._ends: list[asyncio.Future[Mail]] = []
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.state.name} {self.priority.name} {len(self.pending)} pending>"
@@ -65,29 +70,27 @@ class Job:
         """Whether it has reached its final state."""
         return self.state.final
 
+    def when_ended(self, tell: Tell) -> None:
+        """Have this called once when the job ends: now, where it has."""
+        if self.settled:
+            tell(self.mail)
+        else:
+            self._waiting = (*self._waiting, tell)
+
     def end(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Mail]:
         """A future for the mail as it ends, one for each who asks: cancelling it takes nothing from the others.
 
         It raises Unavailable where the service stops first.
         """
         end: asyncio.Future[Mail] = loop.create_future()
-        if self.settled:
-            end.set_result(self.mail)
-        else:
-            self._ends.append(end)
+        self.when_ended(partial(_resolve, end))
         return end
 
     def tell(self, outcome: Mail | Unavailable) -> None:
         """Let whoever waits for the end have this; nobody is told twice."""
-        ends, self._ends = self._ends, []
-        for end in ends:
-            if end.done():  # cancelled
-                continue
-            if isinstance(outcome, Mail):
-                end.set_result(outcome)
-            else:
-                end.set_exception(outcome)
-                end.exception()  # not everybody who waits looks
+        waiting, self._waiting = self._waiting, ()
+        for tell in waiting:
+            tell(outcome)
 
     @property
     def mail(self) -> Mail:
@@ -100,14 +103,17 @@ class Job:
     def change(self, state: MailState) -> None:
         """Give the mail this state, and show it to whoever watches; the recipients' results stay as they are."""
         self.state = state
-        self._show()
+        if self.watchers:
+            self._show()
 
     def report(self, state: MailState, *, settle_time: float | None = None) -> Mail:
         """Give the mail this state with what is known of each recipient, and show it; returns it."""
         self.state = state
-        known = tuple(self.results.get(address) or RecipientResult(address) for address in self.envelope.recipients)
+        results = self.results
+        known = tuple([results.get(address) or RecipientResult(address) for address in self.envelope.recipients])
         self._mail = self._as_mail(state, known, settle_time)
-        self._show()
+        if self.watchers:
+            self._show()
         return self._mail
 
     def _as_mail(
@@ -131,6 +137,16 @@ class Job:
     def _show(self) -> None:
         for watcher in self.watchers:
             watcher.put_nowait(self.mail)
+
+
+def _resolve(end: asyncio.Future[Mail], outcome: Mail | Unavailable) -> None:
+    if end.done():  # cancelled
+        return
+    if isinstance(outcome, Mail):
+        end.set_result(outcome)
+    else:
+        end.set_exception(outcome)
+        end.exception()  # not everybody who waits looks
 
 
 _NOTHING = Envelope("", (), b"")

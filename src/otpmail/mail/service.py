@@ -154,20 +154,19 @@ class MailService:
 
     async def outcome(self, job: Job) -> Mail:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
-        end = self.attend(job)
+        self.attend(job)
         try:
-            return await end
+            return await job.end(self._loop)
         finally:
             self.leave(job)
 
-    def attend(self, job: Job) -> asyncio.Future[Mail]:
-        """A future for the mail as it ends, for one who waits until then or calls `leave`."""
+    def attend(self, job: Job) -> None:
+        """One more waits for the end of the job, who calls `leave` if that has not come."""
         job.callers += 1
-        return job.end(self._loop)
 
-    def leave(self, job: Job) -> None:
-        """One who waited does so no more: a mail that nobody waits for, and nobody was promised, is given up."""
-        job.callers -= 1
+    def leave(self, job: Job, times: int = 1) -> None:
+        """So many do not wait any more: a mail that nobody waits for, and nobody was promised, is given up."""
+        job.callers -= times
         self._delivery.give_up(job)
 
     async def get(self, caller: str, mail_id: str) -> Mail:
@@ -188,13 +187,13 @@ class MailService:
             yield mail
             return
         states: asyncio.Queue[Mail] = asyncio.Queue()
-        job.watchers.append(states)
+        job.watchers = (*job.watchers, states)
         try:
             yield (mail := job.mail)
             while not mail.state.final:
                 yield (mail := await states.get())
         finally:
-            job.watchers.remove(states)
+            job.watchers = tuple(watcher for watcher in job.watchers if watcher is not states)
 
     async def cancel(self, caller: str, mail_id: str) -> Mail:
         """Take back a mail that has not been handed to the relay. Cancelling it twice is no error.

@@ -6,6 +6,7 @@ outcomes and wakes whoever takes them from there.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
@@ -42,8 +43,9 @@ class MailStream:
         self._mails = mails
         self._most = most
         self._loop = asyncio.get_running_loop()
-        self._awaited: dict[asyncio.Future[Mail], tuple[str, Job]] = {}
-        self._promised: set[asyncio.Future[Mail]] = set()
+        self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
+        self._waiting = 0  # so many outcomes those are
+        self._promised: set[Job] = set()
         self._ready: list[Outcome] = []
         self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
@@ -105,13 +107,10 @@ class MailStream:
 
     def leave(self) -> None:
         """Nobody waits here any more: mails that were not promised are given up where they still wait."""
-        for end in self._promised:
-            end.remove_done_callback(self._forget)
-        for end, (_, job) in self._awaited.items():
-            end.remove_done_callback(self._settled)
-            self._mails.leave(job)
+        awaited, self._awaited, self._waiting = self._awaited, {}, 0
         self._promised.clear()
-        self._awaited.clear()
+        for job, times in awaited.items():
+            self._mails.leave(job, times)
 
     @property
     def fault(self) -> CallerError | None:
@@ -120,11 +119,11 @@ class MailStream:
 
     @property
     def _unsettled(self) -> int:
-        return len(self._awaited) + len(self._promised)
+        return self._waiting + len(self._promised)
 
     @property
     def _full(self) -> bool:
-        return len(self._awaited) + len(self._promised) + self._unanswered >= self._most
+        return self._waiting + len(self._promised) + self._unanswered >= self._most
 
     @property
     def _over(self) -> bool:
@@ -135,14 +134,18 @@ class MailStream:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
         order = await order_of(request)
         job = await self._accepted(order)
-        end = self._mails.attend(job)
-        if order.wait_for is WaitFor.QUEUE:
-            self._promised.add(end)
-            end.add_done_callback(self._forget)
+        if job.settled or order.wait_for is WaitFor.QUEUE:
             self._add((order.request_id, job.mail))
-        else:
-            self._awaited[end] = order.request_id, job
-            end.add_done_callback(self._settled)
+            if not job.settled and job not in self._promised:
+                self._promised.add(job)
+                job.when_ended(partial(self._ended, job))
+            return
+        self._mails.attend(job)
+        times = self._awaited.get(job, 0)
+        self._awaited[job] = times + 1
+        self._waiting += 1
+        if not times:
+            job.when_ended(partial(self._ended, job))
 
     async def _accepted(self, order: Order) -> Job:
         """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""
@@ -158,15 +161,16 @@ class MailStream:
             except QueueFull:  # others came while a large one was being written
                 await asyncio.sleep(0)
 
-    def _settled(self, end: asyncio.Future[Mail]) -> None:
-        request_id, job = self._awaited.pop(end)
-        self._mails.leave(job)
-        error = end.exception()
-        self._add((request_id, end.result() if error is None else _expected(error)))
-
-    def _forget(self, end: asyncio.Future[Mail]) -> None:
-        self._promised.discard(end)
-        self._wake_taker()
+    def _ended(self, job: Job, told: Mail | Unavailable) -> None:
+        if job in self._promised:
+            self._promised.discard(job)
+            self._wake_taker()
+        times = self._awaited.pop(job, 0)
+        if not times:  # it was promised, or has been left
+            return
+        self._waiting -= times
+        for _ in range(times):
+            self._add((job.mail.request_id, told))
 
     def _add(self, outcome: Outcome) -> None:
         self._ready.append(outcome)
@@ -184,8 +188,3 @@ class MailStream:
     def _wake_answerer(self) -> None:
         if self._answerer is not None and not self._answerer.done():
             self._answerer.set_result(None)
-
-
-def _expected(error: BaseException) -> Exception:
-    assert isinstance(error, Unavailable)
-    return error
