@@ -82,12 +82,17 @@ def refuse_control_characters(text: str, field: str, forbidden: re.Pattern[str] 
             raise InvalidArgument(field, f"holds the control character U+{ord(match[0]):04X}")
 
 
+def is_usual(text: str) -> bool:
+    """Whether this is a mailbox address that nobody needs to look at twice: most are, and it is told by one pattern."""
+    return len(text) <= _USUAL_LENGTH and _USUAL.fullmatch(text) is not None
+
+
 def parse_address(text: str, field: str) -> Address:
     """Read one bare mailbox, `ada@example.org`.
 
     Raises InvalidArgument naming `field` (RFC 5321, 4.1.2; quoted local parts and address literals are refused).
     """
-    if len(text) <= _USUAL_LENGTH and _USUAL.fullmatch(text):
+    if is_usual(text):
         return Address(text)
     if not text:
         raise InvalidArgument(field, "is empty")

@@ -106,6 +106,7 @@ class Desk:
         self.events: list[Event] = []
         self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5, now=lambda: NOW, **options)
         self.delivery._loop = self.clock  # type: ignore[assignment]
+        self.delivery._deadlines._loop = self.clock  # type: ignore[assignment]
         self._numbers = itertools.count(1)
 
     def notify(self, event: Event) -> None:

@@ -1,6 +1,7 @@
 """The bytes of a mail: held to what a standard parser reads from them, for any input that a draft may have."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_string, policy
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from otpmail.address import Address, parse_mailbox
 from otpmail.errors import InvalidArgument
 from otpmail.mail.draft import Attachment, CheckedDraft, Draft, Limits, check
-from otpmail.mail.message import compose
+from otpmail.mail.message import compose, write
 from otpmail.model import Envelope
 
 LIMITS = Limits(size=1 << 20, recipients=100)
@@ -325,3 +326,48 @@ def test_an_envelope_shows_no_content() -> None:
     envelope = _compose(replace(GOOD, subject="271828", text="271828"))
     assert b"271828" in envelope.content
     assert "271828" not in repr(envelope)
+
+
+_ODD_TEXTS = st.text(st.one_of(st.sampled_from("a. =?\t\r\n\f\x00\x85\u2028\ud800é"), _VISIBLE), max_size=90)
+_BODIES_OF_ALL_KINDS = st.one_of(
+    _ODD_TEXTS,
+    st.text(st.sampled_from("ab .\r\n"), max_size=1500),
+    st.integers(990, 1005).map("x".__mul__),
+    st.integers(500, 505).map("y\n".__mul__),
+)
+_DRAFTS = st.builds(
+    Draft,
+    to=st.lists(
+        st.one_of(st.just("ada@example.org"), st.emails(), st.just("ü@example.org"), st.just("Ada <a@b.example>")),
+        max_size=3,
+    ).map(tuple),
+    cc=st.sampled_from([(), ("cy@example.org",)]),
+    bcc=st.sampled_from([(), ("bo@example.org",)]),
+    reply_to=st.sampled_from(["", "re@example.org"]),
+    subject=st.one_of(_PHRASES, _ODD_TEXTS, st.integers(65, 75).map("s".__mul__)),
+    text=_BODIES_OF_ALL_KINDS,
+    html=st.one_of(st.just(""), _BODIES_OF_ALL_KINDS),
+    headers=st.sampled_from([{}, {"Auto-Submitted": "auto-generated"}, {"X-A": "é"}, {"To": "eve@example.org"}]),
+)
+
+
+@given(
+    _DRAFTS,
+    st.sampled_from([SENDER, Address("s@example.org"), Address("ü@example.org")]),
+    st.sampled_from([400, 1 << 20]),
+)
+@settings(deadline=None, max_examples=400)
+def test_the_short_way_writes_what_the_long_way_does(draft: Draft, sender: Address, size: int) -> None:
+    """Octet by octet, or it refuses the same field with the same words."""
+
+    def outcome(way: Callable[[], Envelope]) -> Envelope | str:
+        try:
+            return way()
+        except InvalidArgument as error:
+            return str(error)
+
+    limits = Limits(size, recipients=2)
+    long = outcome(
+        lambda: compose(check(draft, sender=sender, limits=limits), message_id=MESSAGE_ID, now=NOW, limits=limits)
+    )
+    assert outcome(lambda: write(draft, sender, MESSAGE_ID, NOW, limits)) == long

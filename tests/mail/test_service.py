@@ -13,7 +13,7 @@ from otpmail.mail import service
 from otpmail.mail.delivery import Delivery
 from otpmail.mail.draft import Draft
 from otpmail.mail.job import Job
-from otpmail.mail.message import compose
+from otpmail.mail.message import write
 from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MailService, Order
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult, WaitFor
@@ -82,21 +82,21 @@ async def desk() -> Desk:
 
 
 class Pen:
-    """Stands in for `compose`: says when a mail is being written, and goes on when it is told to."""
+    """Stands in for `write`: says when a mail is being written, and goes on when it is told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._loop = asyncio.get_running_loop()
         self.writing = asyncio.Event()
         self.go_on = threading.Event()
         self.thread: threading.Thread | None = None
-        monkeypatch.setattr(service, "compose", self)
+        monkeypatch.setattr(service, "write", self)
 
     def __call__(self, *arguments: Any, **more: Any) -> Envelope:
         """Write the mail, not before it is time."""
         self.thread = threading.current_thread()
         self._loop.call_soon_threadsafe(self.writing.set)
         assert self.go_on.wait(30)
-        return compose(*arguments, **more)
+        return write(*arguments, **more)
 
 
 # Accepting.

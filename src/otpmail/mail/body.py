@@ -8,7 +8,7 @@ import re
 from binascii import b2a_base64, b2a_qp
 from hashlib import blake2b
 
-_LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
+LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
 _BASE64_LINE = 76  # RFC 2045, 6.8, as for quoted-printable in 6.7
 # `binascii` escapes a blank at the end of a line in place: of one that was full, it makes one of 77 octets.
 _TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
@@ -44,7 +44,7 @@ def _entity(subtype: bytes, text: str) -> bytes:
 
 def _encoded(text: str) -> tuple[bytes, bytes]:
     """The name of a transfer encoding, and `text` in it. Never 8bit: no mail depends on the relay's 8BITMIME."""
-    octets = _canonical(text.encode())
+    octets = canonical(text.encode())
     if text.isascii() and _fits(octets):
         return b"7bit", octets
     # Quoted-printable takes two octets more for each that it escapes, base64 one for every three.
@@ -53,7 +53,8 @@ def _encoded(text: str) -> tuple[bytes, bytes]:
     return b"base64", _base64(octets)
 
 
-def _canonical(octets: bytes) -> bytes:
+def canonical(octets: bytes) -> bytes:
+    """Lines that end with CRLF, the last one included."""
     if b"\r" in octets:
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not octets.endswith(b"\n"):
@@ -64,8 +65,8 @@ def _canonical(octets: bytes) -> bytes:
 def _fits(octets: bytes) -> bool:
     """Whether every line is short enough to go as it is. Steps over many lines at a time."""
     start = 0
-    while len(octets) - start > _LINE:
-        end = octets.rfind(b"\n", start, start + _LINE)
+    while len(octets) - start > LINE:
+        end = octets.rfind(b"\n", start, start + LINE)
         if end < 0:
             return False
         start = end + 1

@@ -108,9 +108,9 @@ def check(draft: Draft, *, sender: Address, limits: Limits) -> CheckedDraft:
     if len(draft.subject) > MAX_SUBJECT:
         raise InvalidArgument("subject", f"is longer than {MAX_SUBJECT} characters")
     refuse_control_characters(draft.subject, "subject", _NOT_IN_A_VALUE)
-    _check_body(draft.text, "text", limits)
-    _check_body(draft.html, "html", limits)
-    _check_headers(draft.headers)
+    check_body(draft.text, "text", limits)
+    check_body(draft.html, "html", limits)
+    check_headers(draft.headers)
     _check_attachments(draft.attachments, limits)
     return CheckedDraft(sender, to, cc, bcc, reply_to, draft)
 
@@ -123,14 +123,21 @@ def _mailboxes(texts: tuple[str, ...], name: str, limits: Limits) -> tuple[Addre
     return tuple([parse_mailbox(text, f"{name}[{place}]") for place, text in enumerate(texts)])
 
 
-def _check_body(body: str, name: str, limits: Limits) -> None:
+def is_plain(octets: bytes) -> bool:
+    """Whether a body is made of what no line or reader could take amiss: visible ASCII, blanks and line ends."""
+    return not octets.translate(None, _PLAIN)
+
+
+def check_body(body: str, name: str, limits: Limits) -> None:
+    """Raise InvalidArgument, naming the field, where a body is too long or holds a control character."""
     if len(body) > limits.size:
         raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
-    if not body.isascii() or body.encode().translate(None, _PLAIN):
+    if not (body.isascii() and is_plain(body.encode())):
         refuse_control_characters(body, name, _NOT_IN_A_BODY)
 
 
-def _check_headers(headers: Mapping[str, str]) -> None:
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise InvalidArgument where a header is not a caller's to add, or could add another."""
     if len(headers) > MAX_HEADERS:
         raise InvalidArgument("headers", f"there are more than {MAX_HEADERS}")
     for name, value in headers.items():

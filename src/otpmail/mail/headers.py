@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from otpmail.address import Address
 
-_LINE = 78  # RFC 5322, 2.1.1: what a line should have at most, its CRLF left out
+LINE = 78  # RFC 5322, 2.1.1: what a line should have at most, its CRLF left out
 _LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line must not pass
 _ENCODED_OCTETS = 45  # 60 characters of base64, so that an encoded word stays under its 75 (RFC 2047, 2)
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")  # RFC 5322, 3.2.3: atoms
@@ -18,7 +18,7 @@ _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|
 
 def unstructured(name: str, value: str) -> str:
     """A field whose value is any text (RFC 5322, 3.2.5), with its CRLF."""
-    return _fold(name, value.split(" ") if _stands_as_it_is(value) else _encoded_words(value))
+    return _fold(name, value.split(" ") if stands_as_it_is(value) else _encoded_words(value))
 
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
@@ -36,7 +36,7 @@ def _mailbox(address: Address) -> list[str]:
     name = address.name
     if not name:
         return [address.spec]
-    if not _stands_as_it_is(name):
+    if not stands_as_it_is(name):
         shown = _encoded_words(name)
     elif _PHRASE.fullmatch(name):
         shown = name.split(" ")
@@ -46,7 +46,7 @@ def _mailbox(address: Address) -> list[str]:
     return [*shown, f"<{address.spec}>"]
 
 
-def _stands_as_it_is(value: str) -> bool:
+def stands_as_it_is(value: str) -> bool:
     """Whether a reader gets `value` back from its characters as they are, wherever it is folded at a space."""
     return (
         value.isascii()
@@ -74,12 +74,12 @@ def _encoded_words(value: str) -> list[str]:
 def _fold(name: str, words: Sequence[str]) -> str:
     """Words behind the field's name, on lines of 78 where the words allow it."""
     whole = f"{name}: {' '.join(words)}"
-    if len(whole) <= _LINE:
+    if len(whole) <= LINE:
         return f"{whole}\r\n"
     line, folded = f"{name}:", ""
     for place, word in enumerate(words):
         # Never right behind the name: a line of nothing but a name is legal, and more than some readers bear.
-        if place and len(line) + 1 + len(word) > _LINE:
+        if place and len(line) + 1 + len(word) > LINE:
             folded += f"{line}\r\n"
             line = ""
         line += f" {word}"

@@ -9,17 +9,72 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import lru_cache
 
-from otpmail.address import Address
+from otpmail.address import Address, is_usual
 from otpmail.errors import InvalidArgument
 from otpmail.mail import body
-from otpmail.mail.draft import Attachment, CheckedDraft, Draft, Limits
-from otpmail.mail.headers import mailboxes, unstructured
+from otpmail.mail.draft import (
+    Attachment,
+    CheckedDraft,
+    Draft,
+    Limits,
+    check,
+    check_body,
+    check_headers,
+    is_plain,
+)
+from otpmail.mail.headers import LINE, mailboxes, stands_as_it_is, unstructured
 from otpmail.model import Envelope
 
+_SHORT_SUBJECT = LINE - len("Subject: ")
+_PLAIN_TEXT = (
+    b'MIME-Version: 1.0\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
+)
 _DEFAULT_TYPE = "application/octet-stream"
 # 7bit: bodies that are not ASCII are encoded, as `mail.body` does.
 _POLICY = policy.SMTP.clone(cte_type="7bit")
 _WRITING = _POLICY.clone(max_line_length=900)  # for headers of parts: a folded Content-ID would be an encoded one
+
+
+def write(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Envelope:
+    """Check a draft and compose it; raises InvalidArgument as `check` and `compose` do."""
+    if _is_usual(draft) and sender.spec.isascii():
+        envelope = _write_usual(draft, sender, message_id, now, limits)
+        if len(envelope.content) <= limits.size:
+            return envelope
+    return compose(check(draft, sender=sender, limits=limits), message_id=message_id, now=now, limits=limits)
+
+
+def _is_usual(draft: Draft) -> bool:
+    """Whether it is for one recipient without a name, has a subject that fits its line, and no files: most mails are.
+
+    Nothing of that has to be checked once more then, and it is written in a third of the time.
+    """
+    return (
+        len(draft.to) == 1
+        and not (draft.cc or draft.bcc or draft.reply_to or draft.attachments)
+        and len(draft.subject) <= _SHORT_SUBJECT
+        and stands_as_it_is(draft.subject)
+        and is_usual(draft.to[0])
+    )
+
+
+def _write_usual(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Envelope:
+    """What `check` and `compose` would make of it."""
+    to, text, headers = draft.to, draft.text, draft.headers
+    if not draft.html and len(text) <= body.LINE - 2 and text.isascii() and is_plain(octets := text.encode()):
+        mime = _PLAIN_TEXT + body.canonical(octets)
+    else:
+        check_body(text, "text", limits)
+        check_body(draft.html, "html", limits)
+        mime = _without_files(draft, message_id)
+    head = (
+        f"{_from(sender)}To: {to[0]}\r\nSubject: {draft.subject}\r\n"
+        f"Date: {_date(int(now))}\r\nMessage-ID: {message_id}\r\n"
+    )
+    if headers:
+        check_headers(headers)
+        head += "".join([unstructured(name, value) for name, value in headers.items()])
+    return Envelope(sender.spec, to, head.encode() + mime)
 
 
 def compose(checked: CheckedDraft, *, message_id: str, now: float, limits: Limits) -> Envelope:

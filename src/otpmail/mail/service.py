@@ -3,17 +3,16 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
-from functools import partial
 from time import time
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
 from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft, Limits, check
+from otpmail.mail.draft import Draft, Limits
 from otpmail.mail.job import Job
-from otpmail.mail.message import compose
-from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.mail.message import write
+from otpmail.model import ANONYMOUS, Issued, Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
 from otpmail.values import frozen
@@ -102,12 +101,12 @@ class MailService:
         now = self._now()
         mail_id = next(self._ids)
         message_id = f"<{mail_id}@{sender.domain}>"
-        write = partial(self._write, order.draft, sender, message_id, now)
+        asked = order.draft, sender, message_id, now, self._limits
         if order.draft.size > _LARGE:  # it takes tenths of a second, for which nobody's code is to wait
-            envelope = await asyncio.to_thread(write)
+            envelope = await asyncio.to_thread(write, *asked)
             self.refuse_if_hopeless(order.wait_for)  # others may have come meanwhile
         else:
-            envelope = write()
+            envelope = write(*asked)
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
         raced = await self._store.add(mail, order.fingerprint)
         if raced is not None:
@@ -208,11 +207,6 @@ class MailService:
         if mail.state is not MailState.CANCELLED:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
-
-    def _write(self, draft: Draft, sender: Address, message_id: str, now: float) -> Envelope:
-        """Check and compose: pure, so that a thread can do it."""
-        checked = check(draft, sender=sender, limits=self._limits)
-        return compose(checked, message_id=message_id, now=now, limits=self._limits)
 
     def _lifetime(self, order: Order) -> float:
         if order.ttl is None:
