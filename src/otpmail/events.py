@@ -1,6 +1,6 @@
 """What happened, told to whoever observes: logs now, metrics and traces beside them. The core only speaks here."""
 
-from typing import Protocol
+from typing import Protocol, get_args
 
 from otpmail.model import Mail
 from otpmail.values import frozen
@@ -131,12 +131,18 @@ class Observer(Protocol):
 
 
 class Observers:
-    """Tells several observers in turn."""
+    """Tells several observers in turn. One with `hears`, a set of kinds of events, is told of no others."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._hearers = {
+            kind: tuple(observer.notify for observer in observers if kind in getattr(observer, "hears", _KINDS))
+            for kind in _KINDS
+        }
 
     def notify(self, event: Event) -> None:
         """Tell each observer of `event`."""
-        for observer in self._observers:
-            observer.notify(event)
+        for notify in self._hearers[type(event)]:
+            notify(event)
+
+
+_KINDS: frozenset[type[Event]] = frozenset(get_args(Event))

@@ -27,6 +27,8 @@ class WaitFor(Enum):
     RELAY = "relay"
     QUEUE = "queue"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and asked several times for each mail
+
 
 class MailState(Enum):
     """The states of a mail; all but the first two are final."""
@@ -40,13 +42,12 @@ class MailState(Enum):
     CANCELLED = "cancelled"
     UNCERTAIN = "uncertain"
 
+    __hash__ = object.__hash__  # as above
+
     @property
     def final(self) -> bool:
         """Whether a mail in this state has settled."""
-        return self not in _OPEN
-
-
-_OPEN = frozenset({MailState.QUEUED, MailState.SENDING})
+        return self is not MailState.QUEUED and self is not MailState.SENDING
 
 
 @frozen()

@@ -11,13 +11,13 @@ from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.v1 import mail_pb2
 
 _STATES = {state: mail_pb2.Mail.State.Value(state.name) for state in MailState}
-_PRIORITIES = {
+_PRIORITIES: dict[int, Priority] = {
     mail_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
     mail_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     mail_pb2.PRIORITY_BULK: Priority.BULK,
     mail_pb2.PRIORITY_URGENT: Priority.URGENT,
 }
-_WAIT_FOR = {
+_WAIT_FOR: dict[int, WaitFor] = {
     mail_pb2.WAIT_FOR_UNSPECIFIED: WaitFor.RELAY,
     mail_pb2.WAIT_FOR_RELAY: WaitFor.RELAY,
     mail_pb2.WAIT_FOR_QUEUE: WaitFor.QUEUE,
@@ -42,10 +42,10 @@ def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
     """Write a mail into an empty message, which may be part of another: putting it there later would copy it."""
     message.id = mail.id
     message.state = _STATES[mail.state]
-    for result in mail.recipients:
-        message.recipients.add(
-            address=result.address, code=result.code, enhanced_code=result.enhanced_code, reply=result.reply
-        )
+    for known in mail.recipients:
+        result = message.recipients.add()
+        result.address, result.code = known.address, known.code
+        result.enhanced_code, result.reply = known.enhanced_code, known.reply
     message.attempts = mail.attempts
     _fill_timestamp(message.create_time, mail.create_time)
     if mail.settle_time is not None:
@@ -62,7 +62,7 @@ def _fill_timestamp(stamp: Timestamp, seconds: float) -> None:
 def priority(value: int) -> Priority:
     """A request's priority. Raises InvalidArgument for a number the contract does not have."""
     try:
-        return _PRIORITIES[mail_pb2.Priority.ValueType(value)]
+        return _PRIORITIES[value]
     except KeyError:
         raise InvalidArgument("priority", f"{value} is not a Priority") from None
 
@@ -70,7 +70,7 @@ def priority(value: int) -> Priority:
 def wait_for(value: int) -> WaitFor:
     """What a request's answer waits for. Raises InvalidArgument for a number the contract does not have."""
     try:
-        return _WAIT_FOR[mail_pb2.WaitFor.ValueType(value)]
+        return _WAIT_FOR[value]
     except KeyError:
         raise InvalidArgument("wait_for", f"{value} is not a WaitFor") from None
 

@@ -1,6 +1,7 @@
 """grpc.health.v1, kept in step with the relays: every service here needs one to keep its word."""
 
 import asyncio
+from collections.abc import Collection
 
 from grpc_health.v1.health import aio as health_aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -15,6 +16,8 @@ class Health:
 
     Setting a status waits for watchers, an observer must not; so a task of the app's carries the changes out in order.
     """
+
+    hears: Collection[type[Event]] = frozenset({RelayUp, RelayDown, RelayLeft})
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()

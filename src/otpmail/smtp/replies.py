@@ -1,6 +1,7 @@
 """A relay's replies: cut out of the bytes that arrive, and what they mean for a recipient. No I/O."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from otpmail.model import RecipientResult
@@ -10,6 +11,7 @@ MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _MAX_TEXT = 500
+_USUAL_LINE = 128  # octets
 
 
 class Reply(NamedTuple):
@@ -21,6 +23,14 @@ class Reply(NamedTuple):
     def __str__(self) -> str:
         said = self.text[:_MAX_TEXT].decode("utf-8", "replace")
         return f"{self.code} {_printable(said)}".rstrip()
+
+
+@lru_cache(maxsize=256)  # to MAIL, RCPT and RSET a relay says the same each time
+def _usual(line: bytes) -> Reply | None:
+    """The reply on a line that is one by itself, if it is: three digits, a space, text."""
+    if line[3:4] == b" " and line[:3].isdigit() and b"200" <= line[:3] < b"600":
+        return Reply(int(line[:3]), line[4:].rstrip(b"\r"))
+    return None
 
 
 class MalformedReply(ValueError):
@@ -54,12 +64,11 @@ class ReplyReader:
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = b""
         for line in lines:
-            # The usual line is read without the pattern: three digits, a space, text.
-            usual = line[3:4] == b" " and not self._lines and len(line) < MAX_REPLY
-            if usual and line[:3].isdigit() and b"200" <= line[:3] < b"600":
-                replies.append(Reply(int(line[:3]), line[4:].rstrip(b"\r")))
-            else:
+            usual = _usual(line) if len(line) < _USUAL_LINE and not self._lines else None
+            if usual is None:
                 self._read(line, replies)
+            else:
+                replies.append(usual)
         if len(rest) + self._size > MAX_REPLY:
             raise MalformedReply(f"a reply is longer than {MAX_REPLY} octets")
         self._rest = rest
