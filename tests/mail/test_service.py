@@ -331,7 +331,7 @@ async def test_a_repeated_request_is_the_same_mail(desk: Desk) -> None:
     assert await desk.accept(request_id="r1", fingerprint=b"f", wait_for=WaitFor.RELAY) is job
     desk.settle(desk.queue.get_nowait())
     again = await desk.accept(request_id="r1", fingerprint=b"f")
-    assert again.mail is job.mail
+    assert again.mail == job.mail
     assert job.mail.state is MailState.RELAYED
 
 
@@ -366,7 +366,7 @@ async def test_one_that_comes_when_the_other_has_settled_gets_its_end(
     pen.go_on.set()
     job = await desk.accept(request_id="r1", fingerprint=b"f")
     desk.settle(desk.queue.get_nowait())
-    assert (await late).mail is job.mail
+    assert (await late).mail == job.mail
     assert desk.queue.empty()
 
 
@@ -376,11 +376,11 @@ async def test_one_that_comes_when_the_other_has_settled_gets_its_end(
 async def test_looking_up(desk: Desk) -> None:
     """A mail is there for its caller alone, on its way and settled; what is not there is NotFound."""
     job = await desk.accept(caller="shop")
-    assert await desk.mails.get("shop", job.mail.id) is job.mail
+    assert await desk.mails.get("shop", job.mail.id) == job.mail
     for settled in (False, True):
         if settled:
             desk.settle(desk.queue.get_nowait())
-        assert await desk.mails.get("shop", job.mail.id) is job.mail
+        assert await desk.mails.get("shop", job.mail.id) == job.mail
         for caller, mail_id in (("bank", job.mail.id), ("shop", "nope"), ("shop", ""), ("shop", "x" * 64)):
             with pytest.raises(NotFound):
                 await desk.mails.get(caller, mail_id)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, Mail, MailState, RecipientResult, Standing
+from otpmail.model import Challenge, Issued, Mail, MailState, RecipientResult, Standing
 from otpmail.store.base import ChallengeStore, MailStore
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 
@@ -303,3 +303,58 @@ async def test_the_garbage_collector_does_not_look_at_records() -> None:
     gc.collect()
     assert len(gc.get_objects()) < before + 1000
     assert not any(gc.is_tracked(shard) for shard in store._shards)
+
+
+@given(
+    st.builds(
+        Mail,
+        id=st.text(),
+        caller=st.just("shop"),
+        message_id=st.text(),
+        create_time=_TIMES,
+        request_id=st.text(),
+        state=st.sampled_from([state for state in MailState if state.final]),
+        recipients=st.lists(
+            st.builds(RecipientResult, st.text(), st.integers(0, 599), st.text(), st.text()), max_size=5
+        ).map(tuple),
+        attempts=st.integers(0, 1000),
+        settle_time=_TIMES,
+        issued=st.none()
+        | st.builds(
+            Issued, st.builds(Challenge, st.binary(max_size=16), st.text(), _TIMES, st.integers(0, 100)), _TIMES, _TIMES
+        ),
+    )
+)
+async def test_any_settled_mail_is_kept_whole(mail: Mail) -> None:
+    """It is found as it settled, by its id and by its request's."""
+    store = MemoryMailStore(lambda: 0.0, remember_seconds=1, remember_count=10)
+    await store.add(mail, b"f")
+    store.settle(mail)
+    assert await store.get("shop", mail.id) == mail
+    assert not mail.request_id or await store.find("shop", mail.request_id, b"f") == mail
+
+
+async def test_the_garbage_collector_does_not_look_at_settled_mails() -> None:
+    """Two hundred thousand request ids are not among what it walks through."""
+    store = MemoryMailStore(lambda: 0.0, remember_seconds=3600, remember_count=10_000)
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(5000):
+        mail = _mail(f"m{number}", request_id=f"r{number}")
+        await store.add(mail, b"f")
+        store.settle(_settled(mail))
+    gc.collect()
+    assert len(gc.get_objects()) < before + 1000
+
+
+async def test_what_is_remembered_is_bounded(clock: Clock) -> None:
+    """By number, with little less than that kept; and by time, however much or little comes."""
+    store = MemoryMailStore(clock, remember_seconds=100, remember_count=1000)
+    for number in range(5000):
+        store.settle(_settled(_mail(f"m{number}")))
+        clock.time += 0.01
+        assert number < 1000 or 870 <= len(store._settled) <= 1000
+    for number in range(100):
+        store.settle(_settled(_mail(f"n{number}")))
+        clock.time += 30
+    assert len(store._settled) <= 6

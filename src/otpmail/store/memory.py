@@ -1,22 +1,23 @@
 """State in this process: a dict guarded by an asyncio.Lock, gone with the process."""
 
 import asyncio
+import marshal
 import struct
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from math import inf
+from typing import TypeVar
 
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, Mail, Standing
+from otpmail.model import Challenge, Issued, Mail, MailState, RecipientResult, Standing
 
 T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
 
 _SHARDS = 1024  # of one dict that would be too large to grow, or to sweep, without holding the loop
 _REQUEST_SECONDS = 24 * 3600.0
 _MOST_REQUESTS = 200_000
+_SLICES = 8
+_MARSHAL_VERSION = 2  # the later ones look for objects that are the same, which takes its time
 
 
 # A record as it is kept: octets, of which the garbage collector knows nothing, nor of a dict that holds nothing else. A
@@ -98,75 +99,152 @@ class MemoryMailStore:
 
     def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
         self._clock = clock
-        self._settled = _Remembered[str, Mail](clock, seconds=remember_seconds, most=remember_count)
-        self._requests = _Remembered[tuple[str, str], _Request](clock, seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
+        self._remember_seconds = remember_seconds
+        self._settled = _Remembered(clock, seconds=remember_seconds, most=remember_count)
+        self._requests = _Remembered(clock, seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
+        self._open: dict[str, _Request] = {}  # of mails that have not settled
 
     def __repr__(self) -> str:
-        return f"<MemoryMailStore {len(self._settled)} settled, {len(self._requests)} request ids>"
+        return f"<MemoryMailStore {len(self._settled)} settled, {len(self._open) + len(self._requests)} request ids>"
 
     async def find(self, caller: str, request_id: str, fingerprint: bytes) -> Mail | None:
         """The mail that came before with this request id; see MailStore."""
-        request = self._requests.get((caller, request_id))
-        if request is None:
-            return None
-        if request.fingerprint != fingerprint:
-            raise InvalidArgument("request_id", "was used before for another request")
-        return request.mail
+        return self._find(_request_key(caller, request_id), fingerprint)
 
     async def add(self, mail: Mail, fingerprint: bytes) -> Mail | None:
         """Keep the request id of a mail that is being accepted; see MailStore."""
         if not mail.request_id:
             return None
-        earlier = await self.find(mail.caller, mail.request_id, fingerprint)
+        key = _request_key(mail.caller, mail.request_id)
+        earlier = self._find(key, fingerprint)
         if earlier is None:
-            self._requests.add((mail.caller, mail.request_id), _Request(fingerprint, mail))
+            self._open[key] = self._clock() + _REQUEST_SECONDS, fingerprint, mail
         return earlier
 
     def settle(self, mail: Mail) -> None:
         """Remember how the mail ended; see MailStore."""
-        self._settled.add(mail.id, mail)
-        request = self._requests.get((mail.caller, mail.request_id)) if mail.request_id else None
-        if request is not None:
-            request.mail = mail
+        record = _written_mail(mail)
+        self._settled.add(mail.id, self._clock() + self._remember_seconds, record)
+        if mail.request_id:
+            key = _request_key(mail.caller, mail.request_id)
+            request = self._open.pop(key, None)
+            if request is not None:
+                expires, fingerprint, _ = request
+                self._requests.add(key, expires, fingerprint + record)
 
     def forget_request(self, mail: Mail) -> None:
         """The mail's request id may come again; see MailStore."""
-        self._requests.drop((mail.caller, mail.request_id))
+        key = _request_key(mail.caller, mail.request_id)
+        self._open.pop(key, None)
+        self._requests.drop(key)
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """The settled mail, if it is that caller's and still remembered."""
-        mail = self._settled.get(mail_id)
+        record = self._settled.get(mail_id)
+        mail = _read_mail(record) if record is not None else None
         return mail if mail is not None and mail.caller == caller else None
 
+    def _find(self, key: str, fingerprint: bytes) -> Mail | None:
+        request = self._open.get(key)
+        if request is not None:
+            expires, known, mail = request
+            if expires <= self._clock():
+                return None
+        else:
+            kept = self._requests.get(key)
+            if kept is None:
+                return None
+            # Each kind of request has fingerprints of one length.
+            known, record = kept[: len(fingerprint)], kept[len(fingerprint) :]
+        if known != fingerprint:
+            raise InvalidArgument("request_id", "was used before for another request")
+        return mail if request is not None else _read_mail(record)
 
-@dataclass(slots=True)
-class _Request:
-    fingerprint: bytes
-    mail: Mail
+
+_Request = tuple[float, bytes, Mail]
+"""Until when a request id is kept, on the store's clock; the request's fingerprint; its mail."""
 
 
-class _Remembered(Generic[K, V]):
-    """A dict whose entries live equally long, so that the oldest is always the first to go; bounded in number."""
+def _request_key(caller: str, request_id: str) -> str:
+    return f"{caller}\0{request_id}"
+
+
+def _written_mail(mail: Mail) -> bytes:
+    """A settled mail as octets, which only this process reads: as with `_RECORD`, for the collector's sake."""
+    results = [(result.address, result.code, result.enhanced_code, result.reply) for result in mail.recipients]
+    issued = None
+    if mail.issued is not None:
+        told, code = mail.issued, mail.issued.challenge
+        issued = (code.id, code.key_id, code.expires, code.attempts, told.expire_time, told.next_send_time)
+    identity = (mail.id, mail.caller, mail.message_id, mail.create_time, mail.request_id)
+    record = (identity, mail.state.value, results, mail.attempts, mail.settle_time, issued)
+    return marshal.dumps(record, _MARSHAL_VERSION)
+
+
+def _read_mail(record: bytes) -> Mail:
+    identity, state, results, attempts, settle_time, issued = marshal.loads(record)  # noqa: S302  we wrote it
+    mail_id, caller, message_id, create_time, request_id = identity
+    recipients = tuple(RecipientResult(*result) for result in results)
+    told = Issued(Challenge(*issued[:4]), *issued[4:]) if issued is not None else None
+    return Mail(
+        mail_id,
+        caller,
+        message_id,
+        create_time,
+        request_id,
+        MailState(state),
+        recipients,
+        attempts,
+        settle_time,
+        told,
+    )
+
+
+class _Remembered:
+    """Octets by key, each until its time, at most `most` of them: those that came first go first.
+
+    They are kept in slices by the time they came, and a slice goes whole: a dict from which the first are taken out one
+    by one would be searched from its beginning each time. What is past its time is not found, gone or not.
+    """
 
     def __init__(self, clock: Callable[[], float], *, seconds: float, most: int) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._most = most
-        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._most_in_slice = max(1, most // _SLICES)
+        self._most_slices = max(1, most // self._most_in_slice)
+        self._slices: deque[dict[str, bytes]] = deque()
+        self._begun: deque[float] = deque()  # when each slice was
+        self._newest: dict[str, bytes] = {}
+        self._closes = -inf  # when the newest slice takes no more
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(map(len, self._slices))
 
-    def add(self, key: K, value: V) -> None:
+    def add(self, key: str, expires: float, value: bytes) -> None:
         now = self._clock()
-        self._kept[key] = (now + self._seconds, value)
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._most or next(iter(self._kept.values()))[0] <= now:
-            self._kept.popitem(last=False)
+        if now >= self._closes or len(self._newest) >= self._most_in_slice:
+            self._open_slice(now)
+        self._newest[key] = _ENDS.pack(expires) + value
 
-    def drop(self, key: K) -> None:
-        self._kept.pop(key, None)
+    def drop(self, key: str) -> None:
+        for kept in self._slices:
+            kept.pop(key, None)
 
-    def get(self, key: K) -> V | None:
-        expires, value = self._kept.get(key, (0.0, None))
-        return value if expires > self._clock() else None
+    def get(self, key: str) -> bytes | None:
+        for kept in reversed(self._slices):
+            value = kept.get(key)
+            if value is not None:
+                return value[_ENDS.size :] if _ENDS.unpack_from(value)[0] > self._clock() else None
+        return None
+
+    def _open_slice(self, now: float) -> None:
+        length = self._seconds / _SLICES
+        while self._slices and (
+            len(self._slices) >= self._most_slices or self._begun[0] + length + self._seconds <= now
+        ):
+            self._slices.popleft()
+            self._begun.popleft()
+        self._newest = {}
+        self._slices.append(self._newest)
+        self._begun.append(now)
+        self._closes = now + length
