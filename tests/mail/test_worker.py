@@ -370,7 +370,7 @@ async def test_a_turn_that_cannot_be_used_is_passed_on() -> None:
     first, second = rig.wire(), rig.wire()
     await _turns()
     rig.put("a")
-    woken = first if rig.queue._takers[rig.worker] else second
+    woken = first if rig.worker in rig.queue._woken else second
     woken.lose()
     await _turns()
     assert (first if woken is second else second).carried == ["a"]

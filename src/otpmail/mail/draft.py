@@ -61,7 +61,8 @@ class Draft:
     @property
     def size(self) -> int:
         """About how much there is to write, in characters and octets."""
-        return len(self.text) + len(self.html) + sum(len(attachment.content) for attachment in self.attachments)
+        files = sum([len(attachment.content) for attachment in self.attachments]) if self.attachments else 0
+        return len(self.text) + len(self.html) + files
 
 
 @frozen()

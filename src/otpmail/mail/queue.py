@@ -29,13 +29,20 @@ class MailQueue(asyncio.Queue[Job]):
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue's own hook, as PriorityQueue uses it
         # By job, since any of tens of thousands may settle while it waits; and a job stands in its lane once.
         self._lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
-        self._takers: dict[Taker, bool] = {}  # those that wait, each with whether it has been woken
+        # Those that wait: with nothing in hand, with something, and those whose turn it is. A thousand idle ones are
+        # not to be looked through for every mail.
+        self._idle: dict[Taker, None] = {}
+        self._busy: dict[Taker, None] = {}
+        self._woken: dict[Taker, None] = {}
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
 
     def _get(self) -> Job:
-        return next(lane for lane in self._lanes if lane).popitem(last=False)[0]
+        for lane in self._lanes:
+            if lane:
+                return lane.popitem(last=False)[0]
+        raise asyncio.QueueEmpty
 
     def qsize(self) -> int:
         """How many jobs are in the lanes."""
@@ -43,7 +50,8 @@ class MailQueue(asyncio.Queue[Job]):
 
     def empty(self) -> bool:
         """Whether no job is in any lane."""
-        return not any(self._lanes)
+        urgent, normal, bulk = self._lanes
+        return not (urgent or normal or bulk)
 
     def waiting(self) -> dict[str, int]:
         """How many jobs wait, by priority."""
@@ -65,20 +73,27 @@ class MailQueue(asyncio.Queue[Job]):
         """
         if self.empty():
             return None
-        if self._takers and (load := taker.load) and self._left_to_others(load):
+        others = self._idle or self._busy or self._woken
+        if others and (load := taker.load) and self._left_to_others(load):
             return None
         job = self.get_nowait()
-        if self._takers and not self.empty():
+        if others and not self.empty():
             self._wake()
         return job
 
     def enlist(self, taker: Taker) -> None:
-        """Wake this taker when it is its turn. It waits, so it has just been refused a job."""
-        self._takers[taker] = False
+        """Wake this taker when it is its turn. It waits, so it has just been refused a job.
+
+        What it has in hand may become less while it waits, not more: it wakes by itself then, and enlists anew.
+        """
+        (self._busy if taker.load else self._idle)[taker] = None
 
     def dismiss(self, taker: Taker) -> None:
         """It waits no more. Whoever is dismissed and then takes nothing calls `pass_on`."""
-        self._takers.pop(taker, None)
+        for takers in (self._woken, self._idle, self._busy):
+            if taker in takers:
+                del takers[taker]
+                return
 
     def pass_on(self) -> None:
         """Give another the turn of one that can't use it."""
@@ -88,31 +103,36 @@ class MailQueue(asyncio.Queue[Job]):
     def _left_to_others(self, load: int) -> bool:
         """Whether the next job is for another than a taker with this load; who that is has been woken then."""
         below = STALLED if load >= STALLED else 1
-        least: Taker | None = None
-        for taker, woken in self._takers.items():
-            if (other := taker.load) < below:
-                if woken:
-                    return True
-                least, below = taker, other
-        return self._give_turn(least)
+        for taker in self._woken:
+            if taker.load < below:
+                return True
+        least = self._least_loaded(below)
+        if least is not None:
+            self._give_turn(least)
+        return least is not None
 
     def _wake(self) -> None:
         """Give the turn to the taker with the least load, of those that wait for it."""
+        least = self._least_loaded(inf)
+        if least is not None:
+            self._give_turn(least)
+
+    def _least_loaded(self, below: float) -> Taker | None:
+        """Of those that wait and have not been woken, the one with the least load, if that is less than `below`."""
+        for taker in self._idle:
+            return taker
         least: Taker | None = None
-        below: float = inf
-        for taker, woken in self._takers.items():
-            if not woken and (load := taker.load) < below:
+        for taker in self._busy:
+            if (load := taker.load) < below:
                 least, below = taker, load
                 if not load:
                     break
-        self._give_turn(least)
+        return least
 
-    def _give_turn(self, taker: Taker | None) -> bool:
-        if taker is None:
-            return False
-        self._takers[taker] = True
+    def _give_turn(self, taker: Taker) -> None:
+        self.dismiss(taker)
+        self._woken[taker] = None
         taker.wake()
-        return True
 
     def put_back(self, *jobs: Job) -> None:
         """Put jobs that were taken but not sent at the front of their lanes, in the order given, and wake workers."""

@@ -108,7 +108,9 @@ class Worker:
                 await self._wait(self._loop.time() + pause if pause else self._review_at(connection))
             else:
                 job = self._queue.take_nowait(self) or await self._next(connection)
-                if job is not None and not self._send(connection, job):
+                while job is not None and self._send(connection, job):
+                    job = self._queue.take_nowait(self) if self._may_send(connection) else None
+                if job is not None:
                     await asyncio.sleep(0)  # there may be thousands of which none can be sent
 
     async def _next(self, connection: Connection) -> Job | None:
@@ -121,7 +123,14 @@ class Worker:
             self._queue.pass_on()
             raise
         self._queue.dismiss(self)
-        return self._queue.take_nowait(self)
+        if self._may_send(connection):
+            return self._queue.take_nowait(self)
+        self._queue.pass_on()
+        return None
+
+    @staticmethod
+    def _may_send(connection: Connection) -> bool:
+        return connection.room and not connection.keeper.pause()
 
     async def _wait(self, until: float) -> None:
         """Wait to be woken, at most until then on the loop's clock; it may be sooner for no reason."""
@@ -170,9 +179,6 @@ class Worker:
 
     def _send(self, connection: Connection, job: Job) -> bool:
         """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
-        if not connection.room or connection.keeper.pause():  # it changed while the job was awaited
-            self._queue.put_back(job)
-            return False
         if not self._desk.begin(job):
             return False
         if not connection.send(job.envelope.only(job.offered), partial(self._told, connection, job)):

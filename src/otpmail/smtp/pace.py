@@ -7,6 +7,7 @@ class Pace:
     """Slots for mails, `rate` a second, or as many as anybody wants when `rate` is None."""
 
     def __init__(self, rate: float | None) -> None:
+        self.limited = rate is not None
         self._gap = 1 / rate if rate else 0.0
         self._burst = max(self._gap, _BURST_SECONDS)
         self._next = 0.0  # when the next slot is, had all before it been used in time

@@ -93,11 +93,12 @@ class Relay:
 
     def pause(self) -> float:
         """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
-        return self._pace.wait(self._loop.time())
+        return self._pace.wait(self._loop.time()) if self._pace.limited else 0.0
 
     def takes_slot(self) -> None:
         """A mail is being sent to it now."""
-        self._pace.take(self._loop.time())
+        if self._pace.limited:
+            self._pace.take(self._loop.time())
 
     def took_mail(self, connection: Connection) -> None:
         """A mail was taken on one of its connections: the relay is well, if that was opened after the last failure."""

@@ -8,7 +8,7 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from otpmail.events import (
     ChunksUnsafe,
@@ -73,10 +73,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+_HEARD: frozenset[type[Event]] = frozenset(get_args(Event)) - {MailAccepted, CodeChecked}
+
+
 class LogObserver:
     """Writes events to the log, and counts the mails for the last line; `relays` is how many there are."""
 
     def __init__(self, relays: int = 1) -> None:
+        # Two of these come with every mail: nobody is told of one that makes no line.
+        self.hears = frozenset(get_args(Event)) if log.isEnabledFor(logging.DEBUG) else _HEARD
         self.relayed = 0
         self.failed = 0
         self._relays = relays
@@ -84,8 +89,6 @@ class LogObserver:
 
     def notify(self, event: Event) -> None:
         """Write `event` down, if it is worth a line at the level that is set."""
-        if isinstance(event, MailAccepted) and not log.isEnabledFor(logging.DEBUG):
-            return  # one for every mail: no line is made that nobody reads
         match event:
             case MailSettled(mail):
                 self._settled(mail)
