@@ -166,6 +166,15 @@ async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
     assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
 
 
+@pytest.mark.parametrize("command", [("serve",), ("check",), ("dev",), ("health",)])
+async def test_a_line_that_can_not_be_read(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A line of .env that is no assignment ends every command that reads it with exit code 2 and one line."""
+    (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMAIL_HOST mail.example.org\n")
+    ran = await otpmail(*command, here=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.strip() == ".env: line 2: is neither NAME=value nor a comment, which begins with #"
+
+
 async def test_dev_says_what_to_type(dev: Service) -> None:
     """The commands that `otpmail dev` prints work as they stand: the way it was started, and where it listens."""
     (line,) = (line for line in dev.output if " code send " in line)

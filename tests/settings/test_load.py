@@ -84,3 +84,26 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         Settings.load()
     with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
         load_section(ServerSettings)
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("PORT 8080\n", [".env: line 1: is neither NAME=value nor a comment, which begins with #"]),
+        ("PORT=1\n\n \r\nhunter2 hunter2", [".env: line 4: is neither NAME=value nor a comment, which begins with #"]),
+        ("A='x\ny'\nB='hunter2\n", [".env: line 3: its quote is not closed, or has more behind it"]),
+        ('PORT="1" 2\n# good\n=\n', [".env: line 1: its quote", ".env: line 3: is neither"]),
+    ],
+)
+def test_a_line_that_is_no_assignment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, problems: list[str]
+) -> None:
+    """A line of `.env` that can't be read is told by its number, and by nothing else: what it says may be secret."""
+    (tmp_path / ".env").write_text(text)
+    for load in (Settings.load, lambda: load_section(ServerSettings)):
+        with pytest.raises(SettingsError) as caught:
+            load()
+        for line, words in zip(caught.value.problems, problems, strict=True):
+            assert line.startswith(words)
+            assert "hunter2" not in line
+    assert not caplog.records

@@ -4,7 +4,7 @@ From, in this order, the environment, a `.env` file, and files named like the se
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Self, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import DotEnvSettingsSource
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings import env_file
 from otpmail.settings.relays import parse_relays
 from otpmail.settings.sections import SECRETS, MailSettings, OtpSettings, RelaySettings, Section, ServerSettings
 
@@ -50,7 +50,7 @@ class Settings:
         Raises SettingsError with a line for each wrong one.
         """
         secrets_dir = _secrets_dir()
-        problems = _unknown(_names_in_file())
+        problems = _unknown(env_file.read())
         server = _read(ServerSettings, fixed, secrets_dir, problems)
         relay = _read(RelaySettings, fixed, secrets_dir, problems)
         mail = _read(MailSettings, fixed, secrets_dir, problems)
@@ -74,7 +74,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
     """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
     problems: list[str] = []
-    _names_in_file()  # what else it holds does not matter here, but it must be readable
+    env_file.read()  # what else it holds does not matter here, but it must be readable
     loaded = _read(section, fixed, _secrets_dir(), problems)
     if loaded is None:
         raise SettingsError(*problems)
@@ -90,17 +90,7 @@ def _secrets_dir() -> Path | None:
     return None
 
 
-def _names_in_file() -> list[str]:
-    """The names in `.env`, upper-case. Raises SettingsError when it can't be read."""
-    try:
-        return [name.upper() for name in DotEnvSettingsSource(ServerSettings, env_ignore_empty=False).env_vars]
-    except UnicodeDecodeError:
-        raise SettingsError(".env: is not text in UTF-8") from None
-    except OSError as error:
-        raise SettingsError(f".env: can't be read: {error.strerror}") from None
-
-
-def _unknown(names: list[str]) -> list[str]:
+def _unknown(names: Iterable[str]) -> list[str]:
     """A line for each name that is no setting.
 
     Only for those in `.env`: the environment holds the variables of strangers, and SECRETS_DIR their files.
