@@ -19,6 +19,20 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return script
 
 
+def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER's service is called, else the one of HOST and PORT; nothing is where a setting is wrong."""
+    for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert target.leads_to("127.0.0.1:40700")
+    for line, address in {"HOST=::": "[::1]:40700", "OTPMAIL_SERVER=there:1": "there:1"}.items():
+        (tmp_path / ".env").write_text(line)
+        assert target.own_address() == address
+        assert not target.leads_to("127.0.0.1:40700")
+    (tmp_path / ".env").write_text("PORT=x")
+    assert not target.leads_to("127.0.0.1:40700")
+
+
 def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
     """It is named from here, as it was started; from elsewhere by its whole path."""
     for started in (".venv/bin/otpmail", str(script)):

@@ -111,11 +111,14 @@ async def test_health_by_the_command_line(dev: Service) -> None:
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
 async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, from .env too; other settings do not matter."""
+    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, .env included; other settings do not matter."""
     port = dev.address.rpartition(":")[2]
     nowhere = "127.0.0.1:1"
     assert (await otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
     (tmp_path / ".env").write_text(f"PORT={port}\nHOST=0.0.0.0\nWORKERS=none\n")
+    assert (await otpmail(*command, server=nowhere, here=tmp_path)).code == 3
+    assert (await otpmail(*command, here=tmp_path)).code == 0
+    (tmp_path / ".env").write_text(f"OTPMAIL_SERVER={dev.address}\nPORT=1\n")
     assert (await otpmail(*command, server=nowhere, here=tmp_path)).code == 3
     assert (await otpmail(*command, here=tmp_path)).code == 0
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import MailSettings, OtpSettings, RelaySettings, ServerSettings, Settings, load_section
+from otpmail.settings import (
+    MailSettings,
+    OtpSettings,
+    RelaySettings,
+    ServerSettings,
+    Settings,
+    load_section,
+    named_server,
+)
 
 
 def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,6 +31,31 @@ def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert settings.otp.digits == 8
     assert settings.relay.password.get_secret_value() == "hunter2"
     assert settings.server.port == 0
+
+
+def test_the_secrets_directory_may_be_named_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SECRETS_DIR counts in `.env` too, after the environment; a wrong one is told wherever it stands."""
+    for name, workers in {"one": "1", "two": "2"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "WORKERS").write_text(workers)
+    (tmp_path / ".env").write_text("SECRETS_DIR=one\n")
+    assert Settings.load().mail.workers == 1
+    monkeypatch.setenv("SECRETS_DIR", "two")
+    assert Settings.load().mail.workers == 2
+    monkeypatch.setenv("SECRETS_DIR", "")
+    (tmp_path / ".env").write_text("SECRETS_DIR=three\n")
+    with pytest.raises(SettingsError, match=r"^SECRETS_DIR: 'three' is wrong: is not a directory$"):
+        Settings.load()
+
+
+def test_the_service_to_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER stands in the environment or in `.env`; an empty one is none."""
+    assert not named_server()
+    (tmp_path / ".env").write_text("OTPMAIL_SERVER=file:1\n")
+    monkeypatch.setenv("OTPMAIL_SERVER", "")
+    assert named_server() == "file:1"
+    monkeypatch.setenv("OTPMAIL_SERVER", "environment:1")
+    assert named_server() == "environment:1"
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:

@@ -43,7 +43,7 @@ code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 mail = typer.Typer(help="Send mails.", no_args_is_help=True)
 
 Server = Annotated[
-    str, typer.Option(envvar="OTPMAIL_SERVER", help="host:port or unix:PATH; else what HOST and PORT name here.")
+    str, typer.Option(help="host:port or unix:PATH; else what OTPMAIL_SERVER names, or HOST and PORT do here.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Purpose = Annotated[str, typer.Option(help="What the code is for; codes of one purpose fail for another.")]

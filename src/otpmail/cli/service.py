@@ -135,7 +135,9 @@ async def _dev(address_file: Path | None) -> None:
 
 def _started(address: str, address_file: Path | None) -> None:
     otpmail = target.own_command()
-    server = "" if address == _DEFAULT_ADDRESS else f" --server {shlex.quote(address)}"
+    # In another terminal the environment may say nothing: so only for the default, and unless .env names another.
+    found = address == _DEFAULT_ADDRESS and target.leads_to(address)
+    server = "" if found else f" --server {shlex.quote(address)}"
     _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
     _out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
     _out.print(escape(f"  {otpmail} code validate ada@example.org CODE{server}"))

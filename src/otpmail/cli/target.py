@@ -1,4 +1,4 @@
-"""Which service the client's commands call: --server, else OTPMAIL_SERVER, else what HOST and PORT name here.
+"""Which service the client's commands call: --server, else OTPMAIL_SERVER's, else the one of HOST and PORT here.
 
 Also how that service is named to a person who is to call it.
 """
@@ -8,16 +8,32 @@ import shutil
 import sys
 from pathlib import Path
 
+from otpmail.errors import SettingsError
+
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  looked for, not bound
 _ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
 
 
 def own_address() -> str:
-    """Where a service with the settings that are found here is called. Raises SettingsError."""
-    from otpmail.settings import ServerSettings, load_section
+    """Where the service is called that OTPMAIL_SERVER names, else the one with the settings that are found here.
 
+    Raises SettingsError.
+    """
+    from otpmail.settings import ServerSettings, load_section, named_server
+
+    named = named_server()
+    if named:
+        return named
     # How the service is protected is its own affair; here only its address is asked for.
     return callable_address(load_section(ServerSettings, ALLOW_ANONYMOUS="true").address)
+
+
+def leads_to(address: str) -> bool:
+    """Whether that is the service on `address`."""
+    try:
+        return own_address() == address
+    except SettingsError:
+        return False
 
 
 def callable_address(address: str) -> str:

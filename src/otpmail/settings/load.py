@@ -1,10 +1,11 @@
 """Reads the settings, and says in words what is wrong with them. The only reader of the environment.
 
-From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR.
+From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR, which itself
+stands in one of the first two.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,8 +23,8 @@ from otpmail.settings.sections import SECRETS, MailSettings, OtpSettings, RelayS
 _SECRETS_DIR = Path("/run/secrets")
 _SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
 
-# What else a .env may hold: names that our commands and scripts read from the environment, the one of the original's
-# client, and, since Docker and Compose read the same file, what they and the libraries in the image look for.
+# What else a .env may hold: names that our commands and scripts read, the one of the original's client, and, since
+# Docker and Compose read the same file, what they and the libraries in the image look for.
 _NO_SETTINGS = frozenset(
     {
         *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),
@@ -49,8 +50,9 @@ class Settings:
 
         Raises SettingsError with a line for each wrong one.
         """
-        secrets_dir = _secrets_dir()
-        problems = _unknown(env_file.read())
+        in_file = env_file.read()
+        secrets_dir = _secrets_dir(in_file)
+        problems = _unknown(in_file)
         server = _read(ServerSettings, fixed, secrets_dir, problems)
         relay = _read(RelaySettings, fixed, secrets_dir, problems)
         mail = _read(MailSettings, fixed, secrets_dir, problems)
@@ -74,19 +76,31 @@ SectionT = TypeVar("SectionT", bound=Section)
 def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
     """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
     problems: list[str] = []
-    env_file.read()  # what else it holds does not matter here, but it must be readable
-    loaded = _read(section, fixed, _secrets_dir(), problems)
+    loaded = _read(section, fixed, _secrets_dir(env_file.read()), problems)
     if loaded is None:
         raise SettingsError(*problems)
     return loaded
 
 
-def _secrets_dir() -> Path | None:
-    secrets = Path(os.environ.get("SECRETS_DIR") or _SECRETS_DIR)
+def named_server() -> str:
+    """OTPMAIL_SERVER, the service that the client's commands are to call; empty when it is not set.
+
+    It is no setting of the service, and so in no section. Raises SettingsError when `.env` can't be read.
+    """
+    return os.environ.get("OTPMAIL_SERVER") or env_file.read().get("OTPMAIL_SERVER", "")
+
+
+def _secrets_dir(in_file: Mapping[str, str]) -> Path | None:
+    """Where the files with settings are; None for nowhere.
+
+    Raises SettingsError, alone: what is missing because it stands in one of these files is not to be told as missing.
+    """
+    named = os.environ.get("SECRETS_DIR") or in_file.get("SECRETS_DIR")
+    secrets = Path(named or _SECRETS_DIR)
     if secrets.is_dir():
         return secrets
-    if "SECRETS_DIR" in os.environ:
-        raise SettingsError(f"SECRETS_DIR: {secrets} is not a directory")
+    if named:
+        raise SettingsError(f"SECRETS_DIR: {named!r} is wrong: is not a directory")
     return None
 
 
