@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.cli import target
+from otpmail.errors import SettingsError
 
 
 @pytest.fixture
@@ -31,6 +32,24 @@ def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert not target.leads_to("127.0.0.1:40700")
     (tmp_path / ".env").write_text("PORT=x")
     assert not target.leads_to("127.0.0.1:40700")
+
+
+@pytest.mark.parametrize(
+    ("server", "good"),
+    [
+        *((server, True) for server in ("127.0.0.1:1", "localhost:65535", "a-b_c.example:40700", "[::1]:1", "unix:s")),
+        *((server, False) for server in ("nonsense", ":1", "host:", "host:0", "host:65536", "host:http", "unix:")),
+        *((server, False) for server in ("::1:40700", "http://host:1", "host:1/x", "me@host:1", "a b:1", "host:1\n")),
+    ],
+)
+def test_what_an_address_looks_like(server: str, good: bool) -> None:  # noqa: FBT001
+    """An address is host:port or unix:PATH; another is told with the name under which it was given."""
+    if good:
+        assert target.well_formed(server, "--server") == server
+        return
+    with pytest.raises(SettingsError) as caught:
+        target.well_formed(server, "--server")
+    assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or ")
 
 
 def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+_MAIL = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
+
 
 @pytest.fixture
 async def dev() -> AsyncIterator[Service]:
@@ -88,6 +90,18 @@ async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
     assert away.code == 3
     (line,) = away.err.splitlines()
     assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
+
+
+@pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org"), _MAIL])
+async def test_an_address_that_is_none(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It is a wrong argument, or setting, and no service that is away: exit code 2."""
+    for name, ran in {
+        "--server": await otpmail(*command, "--server", "nonsense", here=tmp_path),
+        "OTPMAIL_SERVER": await otpmail(*command, server="nonsense", here=tmp_path),
+    }.items():
+        assert ran.code == 2
+        (line,) = ran.err.splitlines()
+        assert line.startswith(f"{name}: 'nonsense' is wrong: must be host:port, ")
 
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
