@@ -13,6 +13,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from integration.commands import otpmail
+from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
@@ -78,9 +79,24 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
     """A wrong address is exit code 2 with the field."""
-    bad = await otpmail("mail", "send", "--to", "nobody", server=dev.address)
+    bad = await otpmail("mail", "send", "--to", "nobody", "--text", "Hi", server=dev.address)
     assert bad.code == 2
     assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
+
+
+async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
+    """`mail send` sends without a text only what has HTML or a file; a caller of the service may send an empty mail."""
+    to = ("mail", "send", "--to", "ada@example.org", "--subject", "Hello")
+    empty = await otpmail(*to, server=dev.address)
+    assert (empty.code, empty.out) == (2, "")
+    (line,) = empty.err.splitlines()
+    assert line.startswith("--text: is needed, as in --text 'Good morning', or --html or --attach")
+    file = tmp_path / "list.txt"
+    file.write_text("eggs")
+    for content in (("--html", "<p>Hi</p>"), ("--attach", str(file))):
+        assert (await otpmail(*to, *content, server=dev.address)).code == 0
+    answer = await dev.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"]))
+    assert answer.mail.state == mail_pb2.Mail.RELAYED
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])

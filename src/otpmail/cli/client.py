@@ -141,6 +141,10 @@ def send_mail(
             raise wrong_usage(f"{option}: goes with --from-file only")
     if not to:
         raise wrong_usage("--to: is needed, or --from-file")
+    if not (text or html or attach):  # the service would send it empty: some callers mean it, a person mostly forgot
+        raise wrong_usage(
+            "--text: is needed, as in --text 'Good morning', or --html or --attach: the mail has nothing in it"
+        )
     request = mail_pb2.SendMailRequest(
         to=to,
         cc=cc or [],
