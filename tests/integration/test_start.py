@@ -159,6 +159,18 @@ async def test_check_of_wrong_settings(name: str, value: str) -> None:
     assert output.startswith(f"{name}: ")
 
 
+async def test_check_tells_all_at_once() -> None:
+    """Also what is wrong with files that settings name: a line each, though several relays have one file."""
+    urls = "smtps://one.example smtps://two.example"
+    service = Service(command="check", OTP_LOCALE="xx", EMAIL_CA_FILE=__file__, EMAIL_HOST=None, EMAIL_RELAYS=urls)
+    try:
+        code, output = await _check(service)
+    finally:
+        await service.close()
+    assert code == 2
+    assert [line.partition(":")[0] for line in output.splitlines()] == ["OTP_LOCALE", "EMAIL_CA_FILE"]
+
+
 async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:
     """Where the relay can't be used `otpmail check` says why and ends with 1."""
     async with Relay(Faults(security="starttls", starttls_stripped=True), certificates=certificates) as relay:

@@ -66,6 +66,35 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert named == ["PORT", "EMAIL_PORT", "WORKERS", "OTP_DIGITS"]
 
 
+def test_what_does_not_go_together_is_told_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All conflicts of settings are told at once, and beside those that are wrong by themselves, in any section."""
+    monkeypatch.delenv("EMAIL_FROM")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(HOST="::", PORT="x", EMAIL="me", EMAIL_SECURITY="plain", EMAIL_WINDOW="0", OTP_DIGITS="99")
+    named = [line.partition(":")[0] for line in caught.value.problems]
+    assert named == ["PORT", "HOST", "EMAIL_WINDOW", "APP_PASSWORD", "EMAIL_SECURITY", "OTP_DIGITS", "EMAIL_FROM"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ALLOW_ANONYMOUS": "perhaps", "HOST": "0.0.0.0"},
+        {"EMAIL_HOST": "a\nb", "EMAIL": "me@example.org", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain"},
+        {"EMAIL_AUTH": "token", "EMAIL": "me@example.org"},
+        {"EMAIL": "a\nb", "EMAIL_AUTH": "plain", "EMAIL_FROM": ""},
+        {"EMAIL_RELAYS": "ftp://one.example", "EMAIL_FROM": ""},
+        {"EMAIL_RELAYS": "smtp://a%0Ab:c@one.example", "EMAIL_FROM": ""},
+    ],
+)
+def test_nothing_is_concluded_from_a_wrong_value(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]) -> None:
+    """A conflict with a setting that is wrong by itself is not told: once mended it may be none."""
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert [line.partition(":")[0] for line in caught.value.problems] == [next(iter(wrong))]
+
+
 def test_a_wrong_value_is_shown_with_what_it_may_be() -> None:
     """Unless it is a secret."""
     with pytest.raises(SettingsError, match="LOG_FORMAT: 'xml' is wrong: must be 'text' or 'json'"):

@@ -69,7 +69,7 @@ _WRONG = [
     ({"EMAIL_SECURITY": "ssl"}, "EMAIL_SECURITY"),
     ({"EMAIL_AUTH": "basic"}, "EMAIL_AUTH"),
     ({"EMAIL_AUTH": "plain"}, "EMAIL"),
-    ({"EMAIL_AUTH": "xoauth2"}, "EMAIL_TOKEN_FILE"),
+    ({"EMAIL_AUTH": "xoauth2", "EMAIL": "me@example.org"}, "EMAIL_TOKEN_FILE"),
     ({"EMAIL": "me@example.org"}, "APP_PASSWORD"),
     ({"EMAIL": "me@example.org", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain"}, "EMAIL_SECURITY"),
     ({"EMAIL": "me\r\nRSET", "APP_PASSWORD": "hunter2"}, "EMAIL"),

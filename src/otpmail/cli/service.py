@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,12 +51,16 @@ def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and sa
     from otpmail.smtp.relay import tls_context
 
     settings = _settings()
-    try:
-        Templates.load(settings.otp)
-        for relay in settings.relays:
-            tls_context(relay)
-    except SettingsError as error:
-        raise _wrong_settings(error) from None
+    problems: list[str] = []
+    contexts = (partial(tls_context, relay) for relay in settings.relays)
+    reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp), *contexts]
+    for read in reads:
+        try:
+            read()
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise _wrong_settings(SettingsError(*dict.fromkeys(problems)))  # relays have most settings in common
     _out.print("settings: good")
     if dial:
         _run(_check(settings))
