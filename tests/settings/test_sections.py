@@ -122,6 +122,34 @@ def test_a_wrong_setting_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "may_be"),
+    [
+        ("PORT", "abc", "a whole number from 0 to 65535"),
+        ("PORT", "1.5", "a whole number from 0 to 65535"),
+        ("PORT", "70000", "a whole number from 0 to 65535"),
+        ("HTTP_PORT", "none", "a whole number from 0 to 65535"),
+        ("QUEUE_SIZE", "0", "a whole number, 1 or more"),
+        ("DRAIN_SECONDS", "-1", "a number, 0 or more"),
+        ("EMAIL_RATE", "10/s", "a number above 0"),
+        ("EMAIL_TIMEOUT", "30s", "a number above 0"),
+        ("EMAIL_TIMEOUT", "nan", "a number above 0"),
+        ("OTP_LIFESPAN_SECONDS", "1e9", "a number above 0 and at most 86400"),
+        ("OTP_RESEND_SECONDS", "1e9", "a number from 0 to 86400"),
+        ("GRPC_REFLECTION", "perhaps", "true or false"),
+        ("EMAIL_SECURITY", "ssl", "'tls', 'starttls' or 'plain'"),
+        ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5' or 'xoauth2'"),
+    ],
+)
+def test_what_a_value_may_be_is_told_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, may_be: str
+) -> None:
+    """Whatever is wrong with a value: the setting, the value, and all that it may be, in words of our own."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **{name: value})
+    assert caught.value.problems == (f"{name}: {value!r} is wrong: must be {may_be}",)
+
+
+@pytest.mark.parametrize(
     ("values", "security"),
     [
         ({}, "tls"),

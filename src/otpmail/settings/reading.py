@@ -11,6 +11,7 @@ from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings.relays import parse_relays
 from otpmail.settings.sections import SECRETS, MailSettings, Problem, RelaySettings, Section
+from otpmail.settings.words import may_be
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -95,12 +96,9 @@ class Reading:
 
 def _problem(section: type[Section], details: ErrorDetails) -> Problem:
     """One line: the setting, what it may be, and what it was unless that is a secret."""
-    message = details["msg"].removeprefix("Input should be ")
     key = details["loc"][0]
-    variable = next(variable for variable, known in section.variables().items() if key in (known, variable))
+    variable, known = next(names for names in section.variables().items() if key in names)
     shown = "" if variable in SECRETS else f"{details['input']!r} is wrong: "
-    return Problem(f"{variable}: {shown}{_must_be(details['type'], message)}", (variable,))
-
-
-def _must_be(kind: str, message: str) -> str:
-    return message if kind == "setting" else f"must be {message}"
+    own_rule = details["type"] == "setting"
+    words = details["msg"] if own_rule else f"must be {may_be(section.model_json_schema()['properties'][known])}"
+    return Problem(f"{variable}: {shown}{words}", (variable,))
