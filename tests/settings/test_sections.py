@@ -1,6 +1,7 @@
 """Settings: what they may be, and how a wrong one is told without showing a secret."""
 
 import base64
+import socket
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ _WRONG = [
     ({"PORT": "70000"}, "PORT"),
     ({"PORT": "1\n2"}, "PORT"),
     ({"HOST": "0.0.0.0"}, "HOST"),
-    ({"HOST": "example.org"}, "HOST"),
+    ({"HOST": "unix:"}, "HOST"),
     ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS"),
     ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS"),
     ({"LOG_FORMAT": "xml"}, "LOG_FORMAT"),
@@ -207,6 +208,38 @@ def test_a_directory_is_no_file_to_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_where_it_listens(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
     """Loopback or a Unix socket without more ado."""
     assert _load(monkeypatch, HOST=host).server.address == address
+
+
+@pytest.fixture
+def _names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are resolved without a network: here.example is one, and nothing else is."""
+
+    def resolve(host: str, port: None) -> list[str]:
+        assert port is None
+        if host == "here.example":
+            return ["an address"]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+@pytest.mark.usefixtures("_names")
+@pytest.mark.parametrize("anonymous", ["false", "true"])
+@pytest.mark.parametrize("host", ["nonsense", "127.0.0.1:40700", "a\nb", "[::1]:40700", "http://here.example"])
+def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch, host: str, anonymous: str) -> None:
+    """What is no address, and no name that can be resolved, is told as that, also where strangers are welcome."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, HOST=host, ALLOW_ANONYMOUS=anonymous)
+    what = "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"
+    assert caught.value.problems == (f"HOST: {host!r} is wrong: {what}",)
+
+
+@pytest.mark.usefixtures("_names")
+def test_a_name_to_listen_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that can be resolved is an address like others: strangers may reach it."""
+    assert _load(monkeypatch, HOST="here.example", ALLOW_ANONYMOUS="true").server.address == "here.example:40700"
+    with pytest.raises(SettingsError, match=r"HOST: here\.example can be reached by strangers"):
+        _load(monkeypatch, HOST="here.example", ALLOW_ANONYMOUS="false")
 
 
 def test_strangers_only_if_said(monkeypatch: pytest.MonkeyPatch) -> None:

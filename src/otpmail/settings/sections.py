@@ -47,6 +47,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_place_to_listen(host: str) -> bool:
+    if host.startswith("unix:"):
+        return host != "unix:"
+    if is_loopback(host):
+        return True
+    try:
+        return bool(socket.getaddrinfo(host.strip("[]"), None))  # of an address it asks nobody
+    except (OSError, ValueError):  # ValueError: what can't be a name in the DNS
+        return False
+
+
 def _host_name() -> str:
     name = socket.gethostname()
     return name if _HELO.fullmatch(name) else "localhost"
@@ -104,6 +115,13 @@ class ServerSettings(Section):
     http_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
     _any_case = field_validator("log_format", "log_level", mode="before")(_lower)
+
+    @field_validator("host")
+    @classmethod
+    def _can_be_listened_on(cls, value: str) -> str:
+        if not _is_place_to_listen(value):
+            raise _wrong("is neither an IP address, nor unix:PATH, nor a name that can be resolved here")
+        return value
 
     @property
     def address(self) -> str:
