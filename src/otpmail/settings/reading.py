@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
-from otpmail.settings.relays import parse_relays
+from otpmail.settings.relays import in_parts, parse_relay, urls
 from otpmail.settings.sections import SECRETS, MailSettings, Problem, RelaySettings, Section
 from otpmail.settings.words import may_be
 
@@ -56,24 +56,37 @@ class Reading:
         """
         if not self._known("EMAIL_RELAYS"):
             return ()
-        entries = parse_relays(mail.email_relays.get_secret_value())
-        if not entries:
+        texts = urls(mail.email_relays.get_secret_value())
+        if not texts:
             return (relay,)
         if "host" in relay.model_fields_set and self._known("EMAIL_HOST"):
             self._add("EMAIL_HOST", "EMAIL_RELAYS names all relays, and takes its place; set one of the two")
+        places: dict[tuple[str, int], int] = {}
         relays = []
-        for place, entry in enumerate(entries, 1):
-            reading = Reading(self._secrets_dir)
-            relays.append(reading.section(RelaySettings, entry))
-            # What all relays share is told with the settings that say it.
-            own = [problem for problem in reading.problems if not entry.keys().isdisjoint(problem.names)]
-            for problem in own:
-                self._add("EMAIL_RELAYS", f"entry {place}: {problem.line}")
+        for place, text in enumerate(texts, 1):
+            read, wrong = self._relay(text)
+            if wrong:
                 self._wrong.add("EMAIL_RELAYS")
-        names = [(read.host, read.port) for read in relays]
-        if len(set(names)) < len(names):
-            self._add("EMAIL_RELAYS", "a host with its port stands in it twice")
+            if read is not None:
+                relays.append(read)
+                first = places.setdefault((read.host, read.port), place)
+                if first < place:
+                    wrong.append(f"{read.host}:{read.port} is relay {first} already, and may stand there once")
+            for words in wrong:
+                self._add("EMAIL_RELAYS", f"relay {place}: {words}")
         return tuple(relays)
+
+    def _relay(self, text: str) -> tuple[RelaySettings | None, list[str]]:
+        """One of EMAIL_RELAYS, if it is a URL, and what is wrong with it."""
+        try:
+            entry = parse_relay(text)
+        except ValueError as error:
+            return None, [str(error)]
+        reading = Reading(self._secrets_dir)
+        relay = reading.section(RelaySettings, entry)
+        # What all relays share is told with the settings that say it.
+        own = [problem for problem in reading.problems if not entry.keys().isdisjoint(problem.names)]
+        return relay, [in_parts(problem.line) for problem in own]
 
     def with_sender(self, mail: MailSettings, relays: tuple[RelaySettings, ...]) -> MailSettings:
         """EMAIL_FROM is EMAIL where it is not set: with Gmail and its like, the name to sign in with is the mailbox."""
@@ -83,8 +96,9 @@ class Reading:
         try:
             parse_mailbox(user, "EMAIL")
         except InvalidArgument:
+            whose = "the user of relay 1 in EMAIL_RELAYS" if mail.email_relays.get_secret_value() else "EMAIL"
             why = "is not a mailbox address to send from" if user else "is not set either"
-            self._add("EMAIL_FROM", f"is needed, since EMAIL {why}")
+            self._add("EMAIL_FROM", f"is needed, since {whose} {why}")
         return mail.model_copy(update={"email_from": user})
 
     def _known(self, *names: str) -> bool:
