@@ -65,10 +65,11 @@ class Reading:
         relays = []
         for place, text in enumerate(texts, 1):
             read, wrong = self._relay(text)
-            if wrong:
-                self._wrong.add("EMAIL_RELAYS")
             if read is not None:
                 relays.append(read)
+            if wrong:
+                self._wrong.add("EMAIL_RELAYS")
+            elif read is not None:
                 first = places.setdefault((read.host, read.port), place)
                 if first < place:
                     wrong.append(f"{read.host}:{read.port} is relay {first} already, and may stand there once")
