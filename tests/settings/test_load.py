@@ -127,6 +127,17 @@ def test_a_misspelt_setting_in_the_file(tmp_path: Path, line: str, problem: str)
     assert caught.value.problems == (problem,)
 
 
+@pytest.mark.parametrize("line", ["EMIAL_FROM=shop@example.org", "EMAIL=me@example.org\nAPP_PASSWRD=hunter2"])
+def test_a_misspelt_setting_is_not_missing_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
+    """What was probably meant by a wrong name is not told as a setting that is needed."""
+    monkeypatch.delenv("EMAIL_FROM")
+    (tmp_path / ".env").write_text(line)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    (problem,) = caught.value.problems
+    assert problem.endswith("meant?")
+
+
 def test_what_is_no_setting_and_may_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Names that others read pass in `.env`; in the environment and in SECRETS_DIR any do: those are not ours alone."""
     others = ("TARGET", "SECRETS_DIR", "OTPMAIL_SERVER", "CI", "PYTHON", "COMPOSE_PROJECT_NAME", "TZ", "tz")

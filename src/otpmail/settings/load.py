@@ -53,8 +53,7 @@ class Settings:
         Raises SettingsError with a line for each wrong one.
         """
         in_file = env_file.read()
-        reading = Reading(_secrets_dir(in_file))
-        reading.problems += _unknown(in_file)
+        reading = Reading(_secrets_dir(in_file), _unknown(in_file))
         server = reading.section(ServerSettings, fixed)
         relay = reading.section(RelaySettings, fixed)
         mail = reading.section(MailSettings, fixed)
@@ -101,7 +100,7 @@ def _secrets_dir(in_file: Mapping[str, str]) -> Path | None:
 
 
 def _unknown(names: Iterable[str]) -> Iterator[Problem]:
-    """A problem for each name that is no setting.
+    """A problem for each name that is no setting; it lies in the one that was probably meant, too.
 
     Only for those in `.env`: the environment holds the variables of strangers, and SECRETS_DIR their files.
     """
@@ -111,4 +110,4 @@ def _unknown(names: Iterable[str]) -> Iterator[Problem]:
             continue
         nearest = get_close_matches(name, known, n=1)
         meant = f"; is {nearest[0]} meant?" if nearest else ""
-        yield Problem(f"{name}: there is no such setting, yet .env has it{meant}", (name,))
+        yield Problem(f"{name}: there is no such setting, yet .env has it{meant}", (name, *nearest))

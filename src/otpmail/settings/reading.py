@@ -1,6 +1,6 @@
 """Reads the sections, and says in words all that is wrong with them as far as it can be known."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +22,11 @@ class Reading:
     A wrong setting is read as its default, so that the others can be looked at, and nothing is concluded from it.
     """
 
-    def __init__(self, secrets_dir: Path | None) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, secrets_dir: Path | None, problems: Iterable[Problem] = ()) -> None:
+        self.problems = list(problems)
         self._secrets_dir = secrets_dir
-        self._wrong: set[str] = set()  # the names of settings that are wrong by themselves
+        # The names of settings that are wrong by themselves.
+        self._wrong = {name for problem in self.problems for name in problem.names}
 
     def end(self) -> None:
         """Raise SettingsError with a line for each problem, if there is one."""
