@@ -1,7 +1,8 @@
-"""The figures as SVG, drawn from the benchmarks' JSON alone: `python -m benchmarks.pictures` draws them all again.
+"""The figures as SVG, drawn from the benchmarks' JSON alone.
 
-The same JSON gives the same bytes. Text and axes follow the reader's colour scheme, and the rest is of colours that can
-be told from a white and from a dark page.
+`.venv/bin/python -m benchmarks.pictures` draws those again whose JSON is there. The same JSON gives the same bytes.
+Text and axes follow the reader's colour scheme, and the rest is of colours that can be told from a white and from a
+dark page.
 """
 
 import argparse
@@ -283,10 +284,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="from the results of a quick run")
     parser.add_argument("--directory", type=Path, default=DIRECTORY)
     given = parser.parse_args()
-    for picture in PICTURES:
-        written = picture.write(given.directory, quick=given.quick)
-        needs = f"needs {', '.join(picture.sources)}"
-        print(f"{picture.name}: {written.name if written else needs}")
+    written = [picture.write(given.directory, quick=given.quick) for picture in PICTURES]
+    drawn = [file.name for file in written if file]
+    print(f"drawn: {', '.join(drawn)}" if drawn else "nothing is drawn: no figure has all of its results")
 
 
 if __name__ == "__main__":

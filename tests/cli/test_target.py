@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.cli import target
+from otpmail.errors import SettingsError
 
 
 @pytest.fixture
@@ -17,6 +18,38 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     return script
+
+
+def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER's service is called, else the one of HOST and PORT; nothing is where a setting is wrong."""
+    for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert target.leads_to("127.0.0.1:40700")
+    for line, address in {"HOST=::": "[::1]:40700", "OTPMAIL_SERVER=there:1": "there:1"}.items():
+        (tmp_path / ".env").write_text(line)
+        assert target.own_address() == address
+        assert not target.leads_to("127.0.0.1:40700")
+    (tmp_path / ".env").write_text("PORT=x")
+    assert not target.leads_to("127.0.0.1:40700")
+
+
+@pytest.mark.parametrize(
+    ("server", "good"),
+    [
+        *((server, True) for server in ("127.0.0.1:1", "localhost:65535", "a-b_c.example:40700", "[::1]:1", "unix:s")),
+        *((server, False) for server in ("nonsense", ":1", "host:", "host:0", "host:65536", "host:http", "unix:")),
+        *((server, False) for server in ("::1:40700", "http://host:1", "host:1/x", "me@host:1", "a b:1", "host:1\n")),
+    ],
+)
+def test_what_an_address_looks_like(server: str, good: bool) -> None:  # noqa: FBT001
+    """An address is host:port or unix:PATH; another is told with the name under which it was given."""
+    if good:
+        assert target.well_formed(server, "--server") == server
+        return
+    with pytest.raises(SettingsError) as caught:
+        target.well_formed(server, "--server")
+    assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or ")
 
 
 def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:

@@ -13,11 +13,14 @@ import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from integration.commands import otpmail
+from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+_MAIL = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
 
 
 @pytest.fixture
@@ -76,9 +79,24 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
     """A wrong address is exit code 2 with the field."""
-    bad = await otpmail("mail", "send", "--to", "nobody", server=dev.address)
+    bad = await otpmail("mail", "send", "--to", "nobody", "--text", "Hi", server=dev.address)
     assert bad.code == 2
     assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
+
+
+async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
+    """`mail send` sends without a text only what has HTML or a file; a caller of the service may send an empty mail."""
+    to = ("mail", "send", "--to", "ada@example.org", "--subject", "Hello")
+    empty = await otpmail(*to, server=dev.address)
+    assert (empty.code, empty.out) == (2, "")
+    (line,) = empty.err.splitlines()
+    assert line.startswith("--text: is needed, as in --text 'Good morning', or --html or --attach")
+    file = tmp_path / "list.txt"
+    file.write_text("eggs")
+    for content in (("--html", "<p>Hi</p>"), ("--attach", str(file))):
+        assert (await otpmail(*to, *content, server=dev.address)).code == 0
+    answer = await dev.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"]))
+    assert answer.mail.state == mail_pb2.Mail.RELAYED
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
@@ -88,6 +106,18 @@ async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
     assert away.code == 3
     (line,) = away.err.splitlines()
     assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
+
+
+@pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org"), _MAIL])
+async def test_an_address_that_is_none(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It is a wrong argument, or setting, and no service that is away: exit code 2."""
+    for name, ran in {
+        "--server": await otpmail(*command, "--server", "nonsense", here=tmp_path),
+        "OTPMAIL_SERVER": await otpmail(*command, server="nonsense", here=tmp_path),
+    }.items():
+        assert ran.code == 2
+        (line,) = ran.err.splitlines()
+        assert line.startswith(f"{name}: 'nonsense' is wrong: must be host:port, ")
 
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
@@ -111,11 +141,14 @@ async def test_health_by_the_command_line(dev: Service) -> None:
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
 async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, from .env too; other settings do not matter."""
+    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, .env included; other settings do not matter."""
     port = dev.address.rpartition(":")[2]
     nowhere = "127.0.0.1:1"
     assert (await otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
     (tmp_path / ".env").write_text(f"PORT={port}\nHOST=0.0.0.0\nWORKERS=none\n")
+    assert (await otpmail(*command, server=nowhere, here=tmp_path)).code == 3
+    assert (await otpmail(*command, here=tmp_path)).code == 0
+    (tmp_path / ".env").write_text(f"OTPMAIL_SERVER={dev.address}\nPORT=1\n")
     assert (await otpmail(*command, server=nowhere, here=tmp_path)).code == 3
     assert (await otpmail(*command, here=tmp_path)).code == 0
 
@@ -164,6 +197,15 @@ async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
     ran = await otpmail(command, here=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
+
+
+@pytest.mark.parametrize("command", [("serve",), ("check",), ("dev",), ("health",)])
+async def test_a_line_that_can_not_be_read(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A line of .env that is no assignment ends every command that reads it with exit code 2 and one line."""
+    (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMAIL_HOST mail.example.org\n")
+    ran = await otpmail(*command, here=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.strip() == ".env: line 2: is neither NAME=value nor a comment, which begins with #"
 
 
 async def test_dev_says_what_to_type(dev: Service) -> None:

@@ -125,7 +125,7 @@ async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: 
     assert 0 < relayed < 300
     assert how.startswith(f"{300 - relayed} have no result; ")
     assert how.endswith("not mailed twice, unless the service has been restarted meanwhile.")
-    single = await otpmail("mail", "send", "--to", "last@example.org", server=service.address)
+    single = await otpmail("mail", "send", "--to", "last@example.org", "--text", "Hi", server=service.address)
     assert single.code == 0  # so what was with the relay has settled
     assert relayed <= len(relay.mails) - 1 < 300
     relay.faults = replace(relay.faults, delay=0)

@@ -159,6 +159,18 @@ async def test_check_of_wrong_settings(name: str, value: str) -> None:
     assert output.startswith(f"{name}: ")
 
 
+async def test_check_tells_all_at_once() -> None:
+    """Also what is wrong with files that settings name: a line each, though several relays have one file."""
+    urls = "smtps://one.example smtps://two.example"
+    service = Service(command="check", OTP_LOCALE="xx", EMAIL_CA_FILE=__file__, EMAIL_HOST=None, EMAIL_RELAYS=urls)
+    try:
+        code, output = await _check(service)
+    finally:
+        await service.close()
+    assert code == 2
+    assert [line.partition(":")[0] for line in output.splitlines()] == ["OTP_LOCALE", "EMAIL_CA_FILE"]
+
+
 async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:
     """Where the relay can't be used `otpmail check` says why and ends with 1."""
     async with Relay(Faults(security="starttls", starttls_stripped=True), certificates=certificates) as relay:
@@ -170,3 +182,22 @@ async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None
             await service.close()
     assert code == 1
     assert "does not announce STARTTLS" in output
+
+
+@pytest.mark.relay(security="plain")
+@pytest.mark.parametrize("by_url", [False, True])
+async def test_check_of_tls_where_there_is_none(relay: Relay, by_url: bool) -> None:  # noqa: FBT001
+    """A relay that answers TLS with plain text is told as that, with what to set instead, as its settings are given."""
+    one = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": relay.port, "EMAIL_SECURITY": "tls"}
+    urls = {"EMAIL_HOST": None, "EMAIL_RELAYS": f"smtps://127.0.0.1:{relay.port}"}
+    service = Service(command="check", **(urls if by_url else one))
+    try:
+        code, output = await asyncio.wait_for(_check(service), 20)
+    finally:
+        await service.close()
+    assert code == 1
+    line = output.splitlines()[-1]
+    assert line.startswith(f"relay 127.0.0.1:{relay.port} (tls): does not speak TLS on this port, ")
+    instead = ("smtp:// in EMAIL_RELAYS", "smtp+plain://") if by_url else ("EMAIL_SECURITY=starttls", "plain")
+    assert f"; set {instead[0]}, or {instead[1]}, which encrypts nothing; or set " in line
+    assert "version" not in line

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import MailSettings, OtpSettings, RelaySettings, ServerSettings, Settings, load_section
+from otpmail.settings import (
+    MailSettings,
+    OtpSettings,
+    RelaySettings,
+    ServerSettings,
+    Settings,
+    load_section,
+    named_server,
+)
 
 
 def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -25,12 +33,66 @@ def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert settings.server.port == 0
 
 
+def test_the_secrets_directory_may_be_named_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SECRETS_DIR counts in `.env` too, after the environment; a wrong one is told wherever it stands."""
+    for name, workers in {"one": "1", "two": "2"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "WORKERS").write_text(workers)
+    (tmp_path / ".env").write_text("SECRETS_DIR=one\n")
+    assert Settings.load().mail.workers == 1
+    monkeypatch.setenv("SECRETS_DIR", "two")
+    assert Settings.load().mail.workers == 2
+    monkeypatch.setenv("SECRETS_DIR", "")
+    (tmp_path / ".env").write_text("SECRETS_DIR=three\n")
+    with pytest.raises(SettingsError, match=r"^SECRETS_DIR: 'three' is wrong: is not a directory$"):
+        Settings.load()
+
+
+def test_the_service_to_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER stands in the environment or in `.env`; an empty one is none."""
+    assert not named_server()
+    (tmp_path / ".env").write_text("OTPMAIL_SERVER=file:1\n")
+    monkeypatch.setenv("OTPMAIL_SERVER", "")
+    assert named_server() == "file:1"
+    monkeypatch.setenv("OTPMAIL_SERVER", "environment:1")
+    assert named_server() == "environment:1"
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     """A line for each, whichever section it is in."""
     with pytest.raises(SettingsError) as caught:
         Settings.load(PORT="x", EMAIL_PORT="0", WORKERS="none", OTP_DIGITS="99")
     named = [line.partition(":")[0] for line in caught.value.problems]
     assert named == ["PORT", "EMAIL_PORT", "WORKERS", "OTP_DIGITS"]
+
+
+def test_what_does_not_go_together_is_told_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All conflicts of settings are told at once, and beside those that are wrong by themselves, in any section."""
+    monkeypatch.delenv("EMAIL_FROM")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(HOST="::", PORT="x", EMAIL="me", EMAIL_SECURITY="plain", EMAIL_WINDOW="0", OTP_DIGITS="99")
+    named = [line.partition(":")[0] for line in caught.value.problems]
+    assert named == ["PORT", "HOST", "EMAIL_WINDOW", "APP_PASSWORD", "EMAIL_SECURITY", "OTP_DIGITS", "EMAIL_FROM"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ALLOW_ANONYMOUS": "perhaps", "HOST": "0.0.0.0"},
+        {"EMAIL_HOST": "a\nb", "EMAIL": "me@example.org", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain"},
+        {"EMAIL_AUTH": "token", "EMAIL": "me@example.org"},
+        {"EMAIL": "a\nb", "EMAIL_AUTH": "plain", "EMAIL_FROM": ""},
+        {"EMAIL_RELAYS": "ftp://one.example", "EMAIL_FROM": ""},
+        {"EMAIL_RELAYS": "smtp://a%0Ab:c@one.example", "EMAIL_FROM": ""},
+    ],
+)
+def test_nothing_is_concluded_from_a_wrong_value(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]) -> None:
+    """A conflict with a setting that is wrong by itself is not told: once mended it may be none."""
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert [line.partition(":")[0] for line in caught.value.problems] == [next(iter(wrong))]
 
 
 def test_a_wrong_value_is_shown_with_what_it_may_be() -> None:
@@ -65,6 +127,17 @@ def test_a_misspelt_setting_in_the_file(tmp_path: Path, line: str, problem: str)
     assert caught.value.problems == (problem,)
 
 
+@pytest.mark.parametrize("line", ["EMIAL_FROM=shop@example.org", "EMAIL=me@example.org\nAPP_PASSWRD=hunter2"])
+def test_a_misspelt_setting_is_not_missing_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
+    """What was probably meant by a wrong name is not told as a setting that is needed."""
+    monkeypatch.delenv("EMAIL_FROM")
+    (tmp_path / ".env").write_text(line)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    (problem,) = caught.value.problems
+    assert problem.endswith("meant?")
+
+
 def test_what_is_no_setting_and_may_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Names that others read pass in `.env`; in the environment and in SECRETS_DIR any do: those are not ours alone."""
     others = ("TARGET", "SECRETS_DIR", "OTPMAIL_SERVER", "CI", "PYTHON", "COMPOSE_PROJECT_NAME", "TZ", "tz")
@@ -84,3 +157,26 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         Settings.load()
     with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
         load_section(ServerSettings)
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("PORT 8080\n", [".env: line 1: is neither NAME=value nor a comment, which begins with #"]),
+        ("PORT=1\n\n \r\nhunter2 hunter2", [".env: line 4: is neither NAME=value nor a comment, which begins with #"]),
+        ("A='x\ny'\nB='hunter2\n", [".env: line 3: its quote is not closed, or has more behind it"]),
+        ('PORT="1" 2\n# good\n=\n', [".env: line 1: its quote", ".env: line 3: is neither"]),
+    ],
+)
+def test_a_line_that_is_no_assignment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, problems: list[str]
+) -> None:
+    """A line of `.env` that can't be read is told by its number, and by nothing else: what it says may be secret."""
+    (tmp_path / ".env").write_text(text)
+    for load in (Settings.load, lambda: load_section(ServerSettings)):
+        with pytest.raises(SettingsError) as caught:
+            load()
+        for line, words in zip(caught.value.problems, problems, strict=True):
+            assert line.startswith(words)
+            assert "hunter2" not in line
+    assert not caplog.records

@@ -1,6 +1,7 @@
 """Settings: what they may be, and how a wrong one is told without showing a secret."""
 
 import base64
+import socket
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ _WRONG = [
     ({"PORT": "70000"}, "PORT"),
     ({"PORT": "1\n2"}, "PORT"),
     ({"HOST": "0.0.0.0"}, "HOST"),
-    ({"HOST": "example.org"}, "HOST"),
+    ({"HOST": "unix:"}, "HOST"),
     ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS"),
     ({"DRAIN_SECONDS": "nan"}, "DRAIN_SECONDS"),
     ({"LOG_FORMAT": "xml"}, "LOG_FORMAT"),
@@ -69,7 +70,7 @@ _WRONG = [
     ({"EMAIL_SECURITY": "ssl"}, "EMAIL_SECURITY"),
     ({"EMAIL_AUTH": "basic"}, "EMAIL_AUTH"),
     ({"EMAIL_AUTH": "plain"}, "EMAIL"),
-    ({"EMAIL_AUTH": "xoauth2"}, "EMAIL_TOKEN_FILE"),
+    ({"EMAIL_AUTH": "xoauth2", "EMAIL": "me@example.org"}, "EMAIL_TOKEN_FILE"),
     ({"EMAIL": "me@example.org"}, "APP_PASSWORD"),
     ({"EMAIL": "me@example.org", "APP_PASSWORD": "hunter2", "EMAIL_SECURITY": "plain"}, "EMAIL_SECURITY"),
     ({"EMAIL": "me\r\nRSET", "APP_PASSWORD": "hunter2"}, "EMAIL"),
@@ -119,6 +120,34 @@ def test_a_wrong_setting_is_one_line_that_names_it(
         assert secret not in str(caught.value)
         assert secret not in repr(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "may_be"),
+    [
+        ("PORT", "abc", "a whole number from 0 to 65535"),
+        ("PORT", "1.5", "a whole number from 0 to 65535"),
+        ("PORT", "70000", "a whole number from 0 to 65535"),
+        ("HTTP_PORT", "none", "a whole number from 0 to 65535"),
+        ("QUEUE_SIZE", "0", "a whole number, 1 or more"),
+        ("DRAIN_SECONDS", "-1", "a number, 0 or more"),
+        ("EMAIL_RATE", "10/s", "a number above 0"),
+        ("EMAIL_TIMEOUT", "30s", "a number above 0"),
+        ("EMAIL_TIMEOUT", "nan", "a number above 0"),
+        ("OTP_LIFESPAN_SECONDS", "1e9", "a number above 0 and at most 86400"),
+        ("OTP_RESEND_SECONDS", "1e9", "a number from 0 to 86400"),
+        ("GRPC_REFLECTION", "perhaps", "true or false"),
+        ("EMAIL_SECURITY", "ssl", "'tls', 'starttls' or 'plain'"),
+        ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5' or 'xoauth2'"),
+    ],
+)
+def test_what_a_value_may_be_is_told_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, may_be: str
+) -> None:
+    """Whatever is wrong with a value: the setting, the value, and all that it may be, in words of our own."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, **{name: value})
+    assert caught.value.problems == (f"{name}: {value!r} is wrong: must be {may_be}",)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +208,38 @@ def test_a_directory_is_no_file_to_read(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_where_it_listens(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
     """Loopback or a Unix socket without more ado."""
     assert _load(monkeypatch, HOST=host).server.address == address
+
+
+@pytest.fixture
+def _names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are resolved without a network: here.example is one, and nothing else is."""
+
+    def resolve(host: str, port: None) -> list[str]:
+        assert port is None
+        if host == "here.example":
+            return ["an address"]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+@pytest.mark.usefixtures("_names")
+@pytest.mark.parametrize("anonymous", ["false", "true"])
+@pytest.mark.parametrize("host", ["nonsense", "127.0.0.1:40700", "a\nb", "[::1]:40700", "http://here.example"])
+def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch, host: str, anonymous: str) -> None:
+    """What is no address, and no name that can be resolved, is told as that, also where strangers are welcome."""
+    with pytest.raises(SettingsError) as caught:
+        _load(monkeypatch, HOST=host, ALLOW_ANONYMOUS=anonymous)
+    what = "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"
+    assert caught.value.problems == (f"HOST: {host!r} is wrong: {what}",)
+
+
+@pytest.mark.usefixtures("_names")
+def test_a_name_to_listen_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that can be resolved is an address like others: strangers may reach it."""
+    assert _load(monkeypatch, HOST="here.example", ALLOW_ANONYMOUS="true").server.address == "here.example:40700"
+    with pytest.raises(SettingsError, match=r"HOST: here\.example can be reached by strangers"):
+        _load(monkeypatch, HOST="here.example", ALLOW_ANONYMOUS="false")
 
 
 def test_strangers_only_if_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import typer
 from google.protobuf.message import Message
 from rich.markup import escape
 
+from otpmail.cli import target
 from otpmail.cli.answers import (
     EXIT_UNREACHABLE,
     address_of,
@@ -21,6 +22,7 @@ from otpmail.cli.answers import (
     print_mail,
     wrong_usage,
 )
+from otpmail.errors import SettingsError
 from otpmail.otp.codes import normalize
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -42,8 +44,20 @@ _ERRORS = "With --from-file: where mails that were not relayed are listed; FILE.
 code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 mail = typer.Typer(help="Send mails.", no_args_is_help=True)
 
+
+def _well_formed(server: str) -> str:
+    try:
+        return server and target.well_formed(server, "--server")
+    except SettingsError as error:
+        raise wrong_usage(str(error)) from None
+
+
 Server = Annotated[
-    str, typer.Option(envvar="OTPMAIL_SERVER", help="host:port or unix:PATH; else what HOST and PORT name here.")
+    str,
+    typer.Option(
+        callback=_well_formed,
+        help="host:port or unix:PATH; else what OTPMAIL_SERVER names, or HOST and PORT do here.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Purpose = Annotated[str, typer.Option(help="What the code is for; codes of one purpose fail for another.")]
@@ -127,6 +141,10 @@ def send_mail(
             raise wrong_usage(f"{option}: goes with --from-file only")
     if not to:
         raise wrong_usage("--to: is needed, or --from-file")
+    if not (text or html or attach):  # the service would send it empty: some callers mean it, a person mostly forgot
+        raise wrong_usage(
+            "--text: is needed, as in --text 'Good morning', or --html or --attach: the mail has nothing in it"
+        )
     request = mail_pb2.SendMailRequest(
         to=to,
         cc=cc or [],

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import shlex
+import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +25,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 _DEFAULT_ADDRESS = "127.0.0.1:40700"
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -50,12 +53,16 @@ def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and sa
     from otpmail.smtp.relay import tls_context
 
     settings = _settings()
-    try:
-        Templates.load(settings.otp)
-        for relay in settings.relays:
-            tls_context(relay)
-    except SettingsError as error:
-        raise _wrong_settings(error) from None
+    problems: list[str] = []
+    contexts = (partial(tls_context, relay) for relay in settings.relays)
+    reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp), *contexts]
+    for read in reads:
+        try:
+            read()
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise _wrong_settings(SettingsError(*dict.fromkeys(problems)))  # relays have most settings in common
     _out.print("settings: good")
     if dial:
         _run(_check(settings))
@@ -135,7 +142,9 @@ async def _dev(address_file: Path | None) -> None:
 
 def _started(address: str, address_file: Path | None) -> None:
     otpmail = target.own_command()
-    server = "" if address == _DEFAULT_ADDRESS else f" --server {shlex.quote(address)}"
+    # In another terminal the environment may say nothing: so only for the default, and unless .env names another.
+    found = address == _DEFAULT_ADDRESS and target.leads_to(address)
+    server = "" if found else f" --server {shlex.quote(address)}"
     _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
     _out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
     _out.print(escape(f"  {otpmail} code validate ada@example.org CODE{server}"))
@@ -156,12 +165,13 @@ def _show(mail: "CaughtMail") -> None:
 
 
 async def _check(settings: "Settings") -> None:
-    good = [await _check_relay(relay, settings.mail.workers) for relay in settings.relays]
+    named_by_url = bool(settings.mail.email_relays.get_secret_value())
+    good = [await _check_relay(relay, settings.mail.workers, named_by_url) for relay in settings.relays]
     if not all(good):
         raise typer.Exit(EXIT_FAILED)
 
 
-async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
+async def _check_relay(relay: "RelaySettings", workers: int, named_by_url: bool) -> bool:  # noqa: FBT001
     from otpmail.smtp.announcement import SHOWN
     from otpmail.smtp.connection import Connection
     from otpmail.smtp.relay import tls_context
@@ -171,7 +181,8 @@ async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
     try:
         connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:
-        _err.print(f"relay {escape(where)}: {escape(str(error))}", style="red")
+        said = _other_security(named_by_url) if _answers_without_tls(error) else str(error)
+        _err.print(f"relay {escape(where)}: {escape(said)}", style="red")
         return False
     announced = connection.announcement.extensions
     _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
@@ -184,3 +195,24 @@ async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
         _out.print("  it runs a chunk that it refuses as commands: no BDAT")
     await connection.close()
     return True
+
+
+def _answers_without_tls(error: BaseException | None) -> bool:
+    """Whether what came in place of TLS was plain text, as a greeting by SMTP is: OpenSSL takes it for a version."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _other_security(named_by_url: bool) -> str:  # noqa: FBT001
+    starttls, plain, port = (
+        ("smtp:// in EMAIL_RELAYS", "smtp+plain://", "its port to the one")
+        if named_by_url
+        else ("EMAIL_SECURITY=starttls", "plain", "EMAIL_PORT to the one")
+    )
+    return (
+        f"does not speak TLS on this port, or not from the first byte; set {starttls}, or {plain}, which encrypts "
+        f"nothing; or set {port} where it does, mostly 465"
+    )

@@ -1,23 +1,54 @@
-"""Which service the client's commands call: --server, else OTPMAIL_SERVER, else what HOST and PORT name here.
+"""Which service the client's commands call: --server, else OTPMAIL_SERVER's, else the one of HOST and PORT here.
 
 Also how that service is named to a person who is to call it.
 """
 
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from otpmail.errors import SettingsError
+
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  looked for, not bound
+_ADDRESS = re.compile(r"unix:.+|(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 _ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
 
 
 def own_address() -> str:
-    """Where a service with the settings that are found here is called. Raises SettingsError."""
-    from otpmail.settings import ServerSettings, load_section
+    """Where the service is called that OTPMAIL_SERVER names, else the one with the settings that are found here.
 
+    Raises SettingsError.
+    """
+    from otpmail.settings import ServerSettings, load_section, named_server
+
+    named = named_server()
+    if named:
+        return well_formed(named, "OTPMAIL_SERVER")
     # How the service is protected is its own affair; here only its address is asked for.
     return callable_address(load_section(ServerSettings, ALLOW_ANONYMOUS="true").address)
+
+
+def well_formed(server: str, name: str) -> str:
+    """The address of a service as a person gave it. Raises SettingsError, naming `name`, where it is none.
+
+    gRPC itself takes nearly anything for a host name, and then finds nobody there.
+    """
+    match = _ADDRESS.fullmatch(server)
+    if match is None or not 1 <= int(match["port"] or 1) <= 65535:
+        raise SettingsError(
+            f"{name}: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
+        )
+    return server
+
+
+def leads_to(address: str) -> bool:
+    """Whether that is the service on `address`."""
+    try:
+        return own_address() == address
+    except SettingsError:
+        return False
 
 
 def callable_address(address: str) -> str:

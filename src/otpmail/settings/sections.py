@@ -9,8 +9,9 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,7 +19,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
-from otpmail.settings.relays import parse_relays
 
 _HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
 
@@ -46,6 +46,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_place_to_listen(host: str) -> bool:
+    if host.startswith("unix:"):
+        return host != "unix:"
+    if is_loopback(host):
+        return True
+    try:
+        return bool(socket.getaddrinfo(host.strip("[]"), None))  # of an address it asks nobody
+    except (OSError, ValueError):  # ValueError: what can't be a name in the DNS
+        return False
+
+
 def _host_name() -> str:
     name = socket.gethostname()
     return name if _HELO.fullmatch(name) else "localhost"
@@ -53,6 +64,13 @@ def _host_name() -> str:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+class Problem(NamedTuple):
+    """What is wrong, in a line that opens with the setting to change, and the names of all settings that it lies in."""
+
+    line: str
+    names: tuple[str, ...]
 
 
 class Section(BaseSettings):
@@ -68,6 +86,18 @@ class Section(BaseSettings):
             str(field.validation_alias or f"{prefix}{name}").upper(): str(field.validation_alias or name)
             for name, field in cls.model_fields.items()
         }
+
+    @classmethod
+    def defaults(cls) -> dict[str, object]:
+        """What each setting is where it is not set, by its name in the environment."""
+        fields = cls.model_fields.values()
+        return dict(
+            zip(cls.variables(), (field.get_default(call_default_factory=True) for field in fields), strict=True)
+        )
+
+    def conflicts(self) -> Iterator[Problem]:
+        """What does not go together, though each may be so by itself. Not asked by pydantic: it stops at the first."""
+        yield from ()
 
 
 class ServerSettings(Section):
@@ -85,6 +115,13 @@ class ServerSettings(Section):
 
     _any_case = field_validator("log_format", "log_level", mode="before")(_lower)
 
+    @field_validator("host")
+    @classmethod
+    def _can_be_listened_on(cls, value: str) -> str:
+        if not _is_place_to_listen(value):
+            raise _wrong("is neither an IP address, nor unix:PATH, nor a name that can be resolved here")
+        return value
+
     @property
     def address(self) -> str:
         """What gRPC binds to: `host:port`, or `unix:PATH`."""
@@ -93,14 +130,14 @@ class ServerSettings(Section):
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
         return f"{host}:{self.port}"
 
-    @model_validator(mode="after")
-    def _strangers(self) -> Self:
+    def conflicts(self) -> Iterator[Problem]:
+        """An address that strangers reach, unless that is wanted."""
         if not is_loopback(self.host) and not self.allow_anonymous:
-            raise _wrong(
+            yield Problem(
                 f"HOST: {self.host} can be reached by strangers and callers are not asked who they are; "
-                "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true"
+                "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true",
+                ("HOST", "ALLOW_ANONYMOUS"),
             )
-        return self
 
 
 class RelaySettings(Section):
@@ -160,18 +197,24 @@ class RelaySettings(Section):
             raise _wrong("is not a file that can be read")
         return value
 
-    @model_validator(mode="after")
-    def _credentials(self) -> Self:
+    def conflicts(self) -> Iterator[Problem]:
+        """Credentials that are not whole, or that others could read."""
         if self.auth == "xoauth2":
             if self.token_file is None:
-                raise _wrong("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2")
+                yield Problem("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH"))
         elif self.user and not self.password.get_secret_value():
-            raise _wrong("APP_PASSWORD: is needed with EMAIL, the name to sign in with")
+            yield Problem(
+                "APP_PASSWORD: is needed with EMAIL, the name to sign in with", ("APP_PASSWORD", "EMAIL", "EMAIL_AUTH")
+            )
         if self.auth and not self.user:
-            raise _wrong(f"EMAIL: is needed with EMAIL_AUTH={self.auth}, as the name to sign in with")
+            yield Problem(
+                f"EMAIL: is needed with EMAIL_AUTH={self.auth}, as the name to sign in with", ("EMAIL", "EMAIL_AUTH")
+            )
         if self.user and self.security == "plain" and not is_loopback(self.host):
-            raise _wrong("EMAIL_SECURITY: plain would send the password unencrypted to another machine")
-        return self
+            yield Problem(
+                "EMAIL_SECURITY: plain would send the password unencrypted to another machine",
+                ("EMAIL_SECURITY", "EMAIL_HOST", "EMAIL"),
+            )
 
 
 class MailSettings(Section):
@@ -189,7 +232,7 @@ class MailSettings(Section):
     mail_remember_seconds: Positive = 3600
     mail_remember_count: Count = 20_000
     email_on_uncertain: Literal["retry", "fail"] = "retry"
-    email_relays: SecretStr = SecretStr("")  # their passwords are in it
+    email_relays: SecretStr = SecretStr("")  # their passwords are in it; each relay is read as one, see `reading`
 
     _any_case = field_validator("email_on_uncertain", mode="before")(_lower)
 
@@ -205,15 +248,6 @@ class MailSettings(Section):
             return tuple(_sender_key(entry) for entry in value)
         except InvalidArgument as error:
             raise _wrong(f"{error.field!r} is neither an address nor an @ with a domain") from None
-
-    @field_validator("email_relays")
-    @classmethod
-    def _relays_can_be_read(cls, value: SecretStr) -> SecretStr:
-        try:
-            parse_relays(value.get_secret_value())
-        except ValueError as error:
-            raise _wrong(str(error)) from None
-        return value
 
     @field_validator("email_from")
     @classmethod
