@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +16,7 @@ from otpmail.errors import InvalidArgument
 from otpmail.mail.draft import Draft, Limits, check
 from otpmail.mail.templates import MailTemplate
 from otpmail.v1 import mail_pb2
+from otpmail.values import frozen
 
 EMAIL = "email"
 _MOST_PROBLEMS = 100
@@ -33,7 +33,7 @@ class MergeError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Row:
     """One row, by its number as a spreadsheet has it (the header is 1), and its mail."""
 
@@ -42,7 +42,7 @@ class Row:
     request: mail_pb2.SendMailRequest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Recipients:
     """Rows that are known to be good, each mail once. `repeated`: rows that would be second copies, and of which."""
 
