@@ -195,7 +195,7 @@ def test_bad_files_are_told(files: Files) -> None:
 
 
 def test_bad_templates_are_told(files: Files) -> None:
-    """A line each, not one for each row: no such column, a character no mail may hold, not there, not UTF-8, a lone $."""
+    """A line each, not one each row: no such column, a character no mail may hold, none there, not UTF-8, lone $."""
     files.write("body.html", "$nmae ${city} $name")
     has = "people.csv has no such column; it has email, name"
     assert files.problems() == [f"spring: $city: {has}", f"spring: $nmae: {has}"]

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -90,14 +90,14 @@ class Recipients:
         for place in range(0, len(self.digests), _DIGEST_OCTETS):
             yield f"merge-{self.digests[place : place + _DIGEST_OCTETS].hex()}"
 
-    def rows(self) -> Iterator[Row]:
-        """Each row that makes a mail of its own."""
+    def rows(self, *, without: Container[str] = ()) -> Iterator[Row]:
+        """Each row that makes a mail of its own, but for those whose request ids are in `without`."""
         copies = {number for number, _ in self.repeated}
         ids = self.request_ids()
         for number, fields in _records(self.content):
-            if number not in copies:
+            if number not in copies and (request_id := next(ids)) not in without:
                 values = self._values(fields)
-                yield Row(number, _to(values), self._request(values, next(ids)))
+                yield Row(number, _to(values), self._request(values, request_id))
 
     def _checked(self) -> Self:
         """Itself, with what is known once every row was looked at."""
