@@ -5,14 +5,13 @@ interrupted never does. Its request_id says what is in it, so it is mailed once 
 service knows what is under way, the journal whatever was relayed.
 """
 
-import csv
 import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import grpc
 import typer
@@ -21,6 +20,7 @@ from rich.markup import escape
 
 from otpmail.cli.answers import EXIT_FAILED, EXIT_UNREACHABLE, address_of, err, in_words, out, wrong_usage
 from otpmail.cli.display import display
+from otpmail.cli.failures import ErrorsFile, code_of, why
 from otpmail.cli.journal import RELAYED, Journal
 from otpmail.cli.recipients import MergeError, Recipients, Row
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
@@ -210,8 +210,8 @@ class Run:
             self._journal.add(result.request_id, RELAYED)
         else:
             self.counts.failed += 1
-            self._journal.add(result.request_id, _code(result) or mail_pb2.Mail.State.Name(result.mail.state))
-            self._errors.add(row, *_why(result))
+            self._journal.add(result.request_id, code_of(result) or mail_pb2.Mail.State.Name(result.mail.state))
+            self._errors.add(row, *why(result))
 
 
 def _batch(rows: Iterator[Row]) -> list[Row]:
@@ -223,73 +223,6 @@ def _batch(rows: Iterator[Row]) -> list[Row]:
         if len(batch) >= _BATCH or octets >= _BATCH_OCTETS:
             break
     return batch
-
-
-def _code(result: mail_pb2.SendMailsResponse.Result) -> str:
-    """That of the service; nothing where it took the mail."""
-    if not result.code:
-        return ""
-    return code_pb2.Code.Name(result.code) if result.code in code_pb2.Code.values() else str(result.code)
-
-
-def _why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
-    """A code and words for a mail that was not relayed: the service's own, or else the relay's."""
-    if result.code:
-        return _code(result), result.message
-    state = mail_pb2.Mail.State.Name(result.mail.state)
-    (said, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
-    words = " ".join(filter(None, (said.enhanced_code, said.reply)))
-    if said.code and result.mail.state == mail_pb2.Mail.FAILED:
-        return str(said.code), words
-    return state, words or "the relay gave no answer"
-
-
-_HEADER = "row,email,code,message"
-
-
-class ErrorsFile:
-    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open.
-
-    An earlier list is replaced once this run has one, or has come to its end without; nothing else is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.complete = False  # whether the run has come to its end
-        self._new = path.with_name(f"{path.name}.new")
-        self._file: TextIO | None = None
-        self._empty = True
-
-    def __enter__(self) -> None:
-        try:
-            if self.path.exists() and not self.path.read_bytes().startswith(_HEADER.encode()):
-                raise MergeError(f"--errors: {self.path}: is there, and is no list of failures; name another file")
-            self._file = self._new.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None
-        csv.writer(self._file).writerow(_HEADER.split(","))
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        if not self._empty:
-            self._new.replace(self.path)
-            return
-        self._new.unlink(missing_ok=True)
-        if self.complete:
-            self.path.unlink(missing_ok=True)
-
-    def add(self, row: Row, code: str, message: str) -> None:
-        """List a row."""
-        assert self._file is not None
-        self._empty = False
-        csv.writer(self._file).writerow((row.number, row.email, code, message))
-
-    def flush(self) -> None:
-        """Have what was listed on disk, in FILE.new, whatever happens next."""
-        if self._file is not None and not self._empty:
-            self._file.flush()
 
 
 def _tell_of_copies(recipients: Recipients) -> None:
