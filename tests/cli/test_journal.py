@@ -95,8 +95,10 @@ def test_no_other_file_is_written_to(tmp_path: Path) -> None:
     with pytest.raises(MergeError, match=r"^--journal: .*notes\.txt: is there, and is no journal"), Journal(path):
         pass
     assert path.read_text() == "precious\n"
-    for wrong in (tmp_path, tmp_path / "no" / "x.journal"):
-        with pytest.raises(MergeError, match=r"^--journal: .*: can't be written: "), Journal(wrong):
+    with pytest.raises(MergeError, match=r"^--journal: .*: can't be written: "), Journal(tmp_path / "no" / "journal"):
+        pass
+    for wrong in (tmp_path, Path("/dev/null")):
+        with pytest.raises(MergeError, match=r"^--journal: .*: is there, and is no file"), Journal(wrong):
             pass
 
 

@@ -195,7 +195,7 @@ async def test_killed_and_sent_again_after_a_restart(service: Service, relay: Re
     process = await start(*COMMAND, server=service.address, here=here)
     while _in_journal(here) < 10:  # noqa: ASYNC110 -- it is another process that writes
         await asyncio.sleep(0.01)
-    assert len(relay.mails) < 150
+    assert len(relay.mails) < 60  # and not only when a buffer is full
     process.kill()
     await ended(process)
     known = _in_journal(here)

@@ -25,13 +25,16 @@ class Journal:
         self.path = path
         self.relayed: set[str] = set()  # request ids
         self._file: BinaryIO | None = None
-        self._empty = True
+        self._empty = False  # made by this run, and nothing noted
         self._on_disk = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Journal {self.path}, {len(self.relayed)} relayed before>"
 
     def __enter__(self) -> None:
+        self._empty = not self.path.exists()
+        if not (self._empty or self.path.is_file()):
+            raise MergeError(f"--journal: {self.path}: is there, and is no file")
         try:
             self._file = self.path.open("a+b")
             self._open(self._file)
@@ -82,7 +85,6 @@ class Journal:
         if header != _HEADER:
             raise MergeError(f"--journal: {self.path}: is there, and is no journal of a merge; name another file")
         last = self._read(file)
-        self._empty = False
         if not last.endswith(b"\n"):
             file.write(b"\n")
 
