@@ -164,13 +164,13 @@ def test_a_row_is_rendered_once_and_in_its_turn(files: Files, monkeypatch: pytes
     assert rendered == ["", "P0", "P1", "P2"]
 
 
-def test_rendered_mails_are_not_kept(files: Files) -> None:
-    """Neither a check nor a sending needs memory for more than the file, and a digest for each row."""
+def test_a_check_keeps_no_mails(files: Files) -> None:
+    """It needs memory for the file, and a digest for each row."""
     files.write("body.txt", "$name " + "x" * 20_000)
     files.people("email,name", *(f"p{number}@example.org,P{number}" for number in range(2_000)))
     tracemalloc.start()
     try:
-        assert sum(len(row.request.text) for row in files.load().rows()) > 40_000_000
+        assert files.load().total == 2_000
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
