@@ -148,7 +148,7 @@ async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: 
     relayed = int(summary.split()[0])
     assert 0 < relayed < 300
     assert how.startswith(f"{300 - relayed} have no result; ")
-    assert how.endswith("not mailed twice, unless the service is restarted meanwhile.")
+    assert how.endswith("within a day they are not mailed twice, unless the service is restarted meanwhile.")
     assert journal == KEPT
     single = await otpmail("mail", "send", "--to", "last@example.org", server=service.address)
     assert single.code == 0  # so what was with the relay has settled
@@ -283,6 +283,13 @@ async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay
     assert relay.mails == []
 
 
+async def test_the_help_says_how_to_start_over() -> None:
+    """Who means to send the same mails again must find out what keeps them from it."""
+    ran = await otpmail("mail", "send", "--help")
+    words = " ".join(ran.out.replace("\u2502", " ").split())
+    assert "FILE.journal beside it when left out. To start over, delete it;" in words
+
+
 async def test_rows_that_are_the_same(service: Service, relay: Relay, here: Path) -> None:
     """They are told, and sent once."""
     _people(here, 2, "p0@example.org,P & p0")
@@ -293,7 +300,9 @@ async def test_rows_that_are_the_same(service: Service, relay: Relay, here: Path
 
 
 async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
-    """With how many of how many and the rate; elsewhere there is none."""
+    """With how many of how many, the rate, and how many were through before; elsewhere there is none."""
+    _people(here, 100)
+    await _send(service, here)
     _people(here, 200)
     master, slave = os.openpty()
     process = await start(
@@ -305,4 +314,5 @@ async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
     os.close(master)
     assert ran.code == 0
     assert "200/200" in shown
+    assert "100 before this run" in shown
     assert "/s" in shown

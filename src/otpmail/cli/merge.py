@@ -160,7 +160,7 @@ class Run:
         if stopped:
             out.print(
                 f"{counts.unanswered} have no result; send the file again to go on. The first of them may have been "
-                "with the relay: they are not mailed twice, unless the service is restarted meanwhile."
+                "with the relay: within a day they are not mailed twice, unless the service is restarted meanwhile."
             )
         if journal:
             out.print(
