@@ -1,17 +1,14 @@
-"""A mail merge's batches, its errors file, its exit codes and what it shows, without a service."""
+"""A mail merge's batches, its exit codes and what it shows, without a service."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from google.rpc import code_pb2
 
 from otpmail.cli import display, merge
-from otpmail.cli.merge import Counts, ErrorsFile, Run
-from otpmail.cli.recipients import MergeError, Row
+from otpmail.cli.merge import Counts, Run
+from otpmail.cli.recipients import Row
 from otpmail.v1 import mail_pb2
-
-Result = mail_pb2.SendMailsResponse.Result
 
 
 def _row(number: int, size: int = 10) -> Row:
@@ -30,78 +27,29 @@ def test_batches_are_bounded(size: int, batches: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
-    [
-        (Result(code=code_pb2.INVALID_ARGUMENT, message="to[0]: no"), ("INVALID_ARGUMENT", "to[0]: no")),
-        (Result(code=99, message="new"), ("99", "new")),
-        (
-            Result(
-                mail=mail_pb2.Mail(
-                    state=mail_pb2.Mail.FAILED,
-                    recipients=[mail_pb2.RecipientResult(code=550, enhanced_code="5.1.1", reply="no such user")],
-                )
-            ),
-            ("550", "5.1.1 no such user"),
-        ),
-        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay gave no answer")),
-        (
-            Result(
-                mail=mail_pb2.Mail(
-                    state=mail_pb2.Mail.UNCERTAIN, recipients=[mail_pb2.RecipientResult(code=451, reply="later")]
-                )
-            ),
-            ("UNCERTAIN", "later"),
-        ),
-    ],
+    ("stopped", "service", "failed", "code"),
+    [("", False, 0, 0), ("", False, 1, 1), ("away", True, 0, 3), ("interrupted", False, 0, 1)],
 )
-def test_why_a_mail_was_not_relayed(result: Result, said: tuple[str, str]) -> None:
-    """The service's code for what it refused, the relay's for what that refused, else the state."""
-    assert merge._why(result) == said
-
-
-def test_the_errors_file(tmp_path: Path) -> None:
-    """It opens before anything is sent, is on disk after each flush, and is gone where a whole run had no errors."""
-    path, new = tmp_path / "errors.csv", tmp_path / "errors.csv.new"
-    earlier = "row,email,code,message\n2,ada@example.org,550,no\n"
-    path.write_text(earlier)
-    errors = ErrorsFile(path)
-    with errors:
-        errors.add(_row(7), "550", 'no, "really"')
-        errors.flush()
-        listed = ["row,email,code,message", '7,ada@example.org,550,"no, ""really"""']
-        assert new.read_text().splitlines() == listed
-        assert path.read_text() == earlier
-    assert path.read_text().splitlines() == listed
-    with ErrorsFile(path):  # it was interrupted
-        pass
-    assert path.read_text().splitlines() == listed
-    errors = ErrorsFile(path)
-    with errors:
-        errors.complete = True
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(MergeError, match=r"^--errors: .*: can't be written: "), ErrorsFile(tmp_path / "no" / "x.csv"):
-        pass
-
-
-def test_no_other_file_is_replaced(tmp_path: Path) -> None:
-    """A file that is no list of failures is somebody's: it stays as it is, and is named."""
-    path = tmp_path / "notes.txt"
-    path.write_text("precious")
-    with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt: is there"), ErrorsFile(path):
-        pass
-    assert path.read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("stopped", "interrupted", "failed", "code"),
-    [("", False, 0, 0), ("", False, 1, 1), ("away", False, 0, 3), ("interrupted", True, 0, 1)],
-)
-def test_exit_codes(tmp_path: Path, stopped: str, interrupted: bool, failed: int, code: int) -> None:  # noqa: FBT001
+def test_exit_codes(tmp_path: Path, stopped: str, service: bool, failed: int, code: int) -> None:  # noqa: FBT001
     """0: all relayed. 1: some were not, or Ctrl-C. 3: the service, or its relay, could not be had."""
-    recipients = SimpleNamespace(total=3, rows=lambda: iter(()))
-    run = Run(recipients, "127.0.0.1:1", tmp_path / "e.csv")  # type: ignore[arg-type]
-    run._stopped, run._interrupted, run.counts.failed = stopped, interrupted, failed
+    recipients = SimpleNamespace(total=3)
+    run = Run(recipients, "127.0.0.1:1", tmp_path / "e.csv", tmp_path / "journal")  # type: ignore[arg-type]
+    run._stopped, run._service_to_blame, run.counts.failed = stopped, service, failed
     assert run.exit_code == code
+
+
+def test_no_room_to_note_who_got_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends there, and says so: who got it then would get it twice."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Run, "_send", full)
+    recipients = SimpleNamespace(total=3, rows=lambda **_: iter(()), request_ids=lambda: iter(()))
+    run = Run(recipients, "127.0.0.1:1", tmp_path / "e.csv", tmp_path / "journal")  # type: ignore[arg-type]
+    run.go()
+    assert (run._stopped, run.exit_code) == ("can't go on: No space left on device", 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_counts() -> None:
@@ -123,10 +71,22 @@ def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ]
 
 
+def test_what_was_relayed_before_is_shown_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It counts as through, and not into the rate."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with display.display(1000, before=500) as show:
+        now = 110.0
+        show(Counts(total=1000, before=500, relayed=600))
+    assert capsys.readouterr().err == "600 of 1000 mails, 10 a second, 500 before this run\n"
+
+
 def test_only_a_few_copies_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """The rest are counted."""
-    recipients = SimpleNamespace(repeated=tuple((number, 2) for number in range(3, 18)))
+    """With the file's name, as other lines about rows; the rest are counted."""
+    recipients = SimpleNamespace(file="people.csv", repeated=tuple((number, 2) for number in range(3, 18)))
     merge._tell_of_copies(recipients)  # type: ignore[arg-type]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "row 3: is the same mail as that of row 2, and is sent once"
+    assert lines[0] == "people.csv: row 3: is the same mail as that of row 2, and is sent once"
     assert lines[10:] == ["... and 5 more rows that are sent once"]

@@ -1,11 +1,14 @@
 """A mail merge before it is sent: what is wrong with a file, a template or a row is found here, one line each."""
 
+import tracemalloc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otpmail.cli.recipients import MergeError, Recipients
+from otpmail.mail.templates import MailTemplate, Rendered
 from otpmail.v1 import mail_pb2
 
 
@@ -135,6 +138,44 @@ def test_bad_rows_are_all_told(files: Files) -> None:
     assert files.problems()[-1] == "... and 30 more rows"
 
 
+def test_a_value_that_no_mail_may_hold_is_told_by_its_column(files: Files) -> None:
+    """That is what can be mended; a column that the template does not show may hold what it likes."""
+    files.people("email,name,note", "a@b.org,A\0B,\0", "a@b.org,Ada,\0")
+    files.write("subject.txt", "Hello")
+    files.write("body.html", "<p>$name</p>")
+    assert files.problems() == ["people.csv: row 2: name: holds the control character U+0000"]
+
+
+def test_a_row_is_rendered_once_and_in_its_turn(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to be checked, nor to be told from others: there may be a million, most of them with who has the mail."""
+    rendered = []
+    render = MailTemplate.render
+
+    def counted(template: MailTemplate, values: Mapping[str, str]) -> Rendered:
+        rendered.append(values["name"])
+        return render(template, values)
+
+    monkeypatch.setattr(MailTemplate, "render", counted)
+    files.people("email,name", *(f"p{number}@example.org,P{number}" for number in range(5)))
+    recipients = files.load()
+    assert rendered == [""]  # the template, to be checked by itself
+    rows = recipients.rows()
+    assert [next(rows).number for _ in range(3)] == [2, 3, 4]
+    assert rendered == ["", "P0", "P1", "P2"]
+
+
+def test_a_check_keeps_no_mails(files: Files) -> None:
+    """It needs memory for the file, and a digest for each row."""
+    files.write("body.txt", "$name " + "x" * 20_000)
+    files.people("email,name", *(f"p{number}@example.org,P{number}" for number in range(2_000)))
+    tracemalloc.start()
+    try:
+        assert files.load().total == 2_000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_bad_files_are_told(files: Files) -> None:
     """The file: missing, not UTF-8, no column email, a column twice, no rows, broken quotes."""
     for rows, said in (
@@ -154,10 +195,12 @@ def test_bad_files_are_told(files: Files) -> None:
 
 
 def test_bad_templates_are_told(files: Files) -> None:
-    """A variable that is no column, one line for each; a part missing, not UTF-8, a lone dollar, two subject lines."""
+    """A line each, not one each row: no such column, a character no mail may hold, none there, not UTF-8, lone $."""
     files.write("body.html", "$nmae ${city} $name")
     has = "people.csv has no such column; it has email, name"
     assert files.problems() == [f"spring: $city: {has}", f"spring: $nmae: {has}"]
+    files.write("body.html", "$name \x07")
+    assert files.problems() == ["spring: html: holds the control character U+0007"]
     files.write("body.html", "only $5")
     assert files.problems() == ["spring: has a $ that opens no name; a dollar sign is written $$"]
     files.write("subject.txt", "one\ntwo")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from service import Service
 
 COMMAND = ("mail", "send", "--from-file", "people.csv", "--template", "spring")
+KEPT = (
+    "Who got it is in people.journal, and gets no second mail when the file is sent again. To start over, delete it; "
+    "for a day, the service itself remembers too."
+)
 
 
 @pytest.fixture
@@ -51,6 +55,21 @@ def _listed(errors: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(errors.read_text().splitlines()))
 
 
+def _files(here: Path) -> set[str]:
+    return {path.name for path in here.iterdir() if path.is_file()}
+
+
+def _in_journal(here: Path) -> int:
+    path = here / "people.journal"
+    return path.read_text().count(" RELAYED\n") if path.exists() else 0
+
+
+async def _restart(service: Service) -> None:
+    await service.stop()
+    await service.start()
+    await service.wait_for_log("relay-up")
+
+
 async def _send(service: Service, here: Path, *more: str) -> Ran:
     return await otpmail(*COMMAND, *more, server=service.address, here=here)
 
@@ -61,7 +80,9 @@ async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
     (here / "people.errors.csv").write_text("row,email,code,message\n")
     ran = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.startswith("1000 of 1000 relayed, 0 failed, in ")
+    summary, journal = ran.out.splitlines()
+    assert summary.startswith("1000 of 1000 relayed, 0 failed, in ")
+    assert journal == KEPT
     assert not (here / "people.errors.csv").exists()
     assert _arrived(relay) == Counter(people)
     (mail,) = (mail for mail in relay.mails if mail.recipients == ("p7@example.org",))
@@ -73,7 +94,8 @@ async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
     assert html is not None
     assert html.get_content().rstrip() == "<p>Dear P &amp; p7</p>"
     again = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
-    assert (again.code, again.out.split(",")[0]) == (0, "1000 of 1000 relayed")
+    assert (again.code, again.err) == (0, "1000 of 1000 got it before, as people.journal says\n")
+    assert again.out.startswith("1000 of 1000 relayed, 1000 of them before this run, 0 failed, in ")
     assert len(relay.mails) == 1000
 
 
@@ -93,9 +115,11 @@ async def test_failures_are_listed_and_corrected(service: Service, relay: Relay,
     assert json.loads(ran.out) == {
         "mails": 10,
         "relayed": 10,
+        "relayed_before": 9,
         "failed": 0,
         "unanswered": 0,
         "errors": "",
+        "journal": "people.journal",
         "stopped": "",
     }
     assert _arrived(relay) == Counter({*people, "ada@example.org"} - {"p3@example.org"})
@@ -120,11 +144,12 @@ async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: 
     process.send_signal(signal.SIGINT)
     ran = await ended(process)
     assert (ran.code, ran.err.splitlines()) == (1, ["interrupted"])
-    summary, how = ran.out.splitlines()
+    summary, how, journal = ran.out.splitlines()
     relayed = int(summary.split()[0])
     assert 0 < relayed < 300
     assert how.startswith(f"{300 - relayed} have no result; ")
-    assert how.endswith("not mailed twice, unless the service has been restarted meanwhile.")
+    assert how.endswith("within a day they are not mailed twice, unless the service is restarted meanwhile.")
+    assert journal == KEPT
     single = await otpmail("mail", "send", "--to", "last@example.org", "--text", "Hi", server=service.address)
     assert single.code == 0  # so what was with the relay has settled
     assert relayed <= len(relay.mails) - 1 < 300
@@ -132,6 +157,58 @@ async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: 
     again = await _send(service, here)
     assert (again.code, again.out.split(",")[0]) == (0, "300 of 300 relayed")
     assert _arrived(relay) == Counter([*people, "last@example.org"])
+
+
+@pytest.mark.relay(refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
+async def test_sent_again_after_a_restart_of_the_service(service: Service, relay: Relay, here: Path) -> None:
+    """Whose mail was relayed gets no second one, though nobody but the journal knows; changed and new rows go."""
+    people = _people(here, 10)
+    await _send(service, here)
+    await _restart(service)
+    content = (here / "people.csv").read_text().replace("P & p5\n", "P and p5\n").replace("p3@", "p33@")
+    (here / "people.csv").write_text(f"{content}ada@example.org,Ada\n")
+    ran = await _send(service, here)
+    assert (ran.code, ran.err) == (0, "8 of 11 got it before, as people.journal says\n")
+    assert ran.out.startswith("11 of 11 relayed, 8 of them before this run, 0 failed, in ")
+    once = Counter({*people, "p33@example.org", "ada@example.org"} - {"p3@example.org"})
+    assert _arrived(relay) == once + Counter(["p5@example.org"])
+    (here / "people.journal").unlink()
+    await _restart(service)
+    ran = await _send(service, here)
+    assert (ran.code, ran.err) == (0, "")
+    assert _arrived(relay) == once + once + Counter(["p5@example.org"])
+
+
+async def test_everybody_got_it_before(service: Service, here: Path) -> None:
+    """Then there is nothing to call a service for."""
+    _people(here, 3)
+    await _send(service, here)
+    again = await otpmail(*COMMAND, server="127.0.0.1:1", here=here)
+    assert (again.code, again.out.split(", 0 failed")[0]) == (0, "3 of 3 relayed, 3 of them before this run")
+
+
+@pytest.mark.relay(delay=0.02)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
+async def test_killed_and_sent_again_after_a_restart(service: Service, relay: Relay, here: Path) -> None:
+    """The journal is kept as results come: without a word of farewell it has lost no more than was in flight."""
+    people = _people(here, 300)
+    process = await start(*COMMAND, server=service.address, here=here)
+    while _in_journal(here) < 10:  # noqa: ASYNC110 -- it is another process that writes
+        await asyncio.sleep(0.01)
+    assert len(relay.mails) < 60  # and not only when a buffer is full
+    process.kill()
+    await ended(process)
+    known = _in_journal(here)
+    await service.stop()
+    first = len(relay.mails)
+    relay.faults = replace(relay.faults, delay=0)
+    await service.start()
+    await service.wait_for_log("relay-up")
+    again = await _send(service, here)
+    assert again.out.startswith(f"300 of 300 relayed, {known} of them before this run, 0 failed, in ")
+    assert set(_arrived(relay)) == set(people)
+    assert len(relay.mails) == first + 300 - known
+    assert max(_arrived(relay).values()) <= 2
 
 
 @pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
@@ -162,7 +239,8 @@ async def test_a_relay_that_is_away(service: Service, here: Path) -> None:
     assert ran.code == 3
     assert ran.err.splitlines() == ["UNAVAILABLE: the relay can't be reached at the moment"]
     assert ran.out.splitlines()[1].startswith("3000 have no result; ")
-    assert not (here / "people.errors.csv").exists()
+    assert len(ran.out.splitlines()) == 2
+    assert _files(here) == {"people.csv"}
 
 
 async def test_a_service_that_is_not_there(here: Path) -> None:
@@ -194,7 +272,10 @@ async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay
         (("mail", "send", "--to", "a@b.org", "--template", "spring"), "--template: goes with --from-file only"),
         (("mail", "send", "--to", "a@b.org", "--errors", "e.csv"), "--errors: goes with --from-file only"),
         (("mail", "send"), "--to: is needed, or --from-file"),
+        (("mail", "send", "--to", "a@b.org", "--journal", "j"), "--journal: goes with --from-file only"),
         ((*COMMAND, "--errors", "people.csv"), "--errors: people.csv is what is to be sent"),
+        ((*COMMAND, "--journal", "people.csv"), "--journal: people.csv is what is to be sent"),
+        ((*COMMAND, "--journal", "people.errors.csv"), "--journal: people.errors.csv is where failures are listed"),
     ):
         ran = await otpmail(*arguments, server=service.address, here=here)
         assert (ran.code, ran.err) == (2, f"{said}\n")
@@ -202,17 +283,26 @@ async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay
     assert relay.mails == []
 
 
+async def test_the_help_says_how_to_start_over() -> None:
+    """Who means to send the same mails again must find out what keeps them from it."""
+    ran = await otpmail("mail", "send", "--help")
+    words = " ".join(ran.out.replace("\u2502", " ").split())
+    assert "FILE.journal beside it when left out. To start over, delete it;" in words
+
+
 async def test_rows_that_are_the_same(service: Service, relay: Relay, here: Path) -> None:
     """They are told, and sent once."""
     _people(here, 2, "p0@example.org,P & p0")
     ran = await _send(service, here)
-    assert (ran.code, ran.err) == (0, "row 4: is the same mail as that of row 2, and is sent once\n")
+    assert (ran.code, ran.err) == (0, "people.csv: row 4: is the same mail as that of row 2, and is sent once\n")
     assert ran.out.startswith("2 of 2 relayed")
     assert len(relay.mails) == 2
 
 
 async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
-    """With how many of how many and the rate; elsewhere there is none."""
+    """With how many of how many, the rate, and how many were through before; elsewhere there is none."""
+    _people(here, 100)
+    await _send(service, here)
     _people(here, 200)
     master, slave = os.openpty()
     process = await start(
@@ -224,4 +314,5 @@ async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
     os.close(master)
     assert ran.code == 0
     assert "200/200" in shown
+    assert "100 before this run" in shown
     assert "/s" in shown

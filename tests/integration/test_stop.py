@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import otpmail
 from integration.calls import reason
 from otpmail.v1 import mail_pb2
 from relay import Faults
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from relay import Relay
-    from service import Service
+    from relay import Certificates, Relay
 
 
 def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.SendMailRequest:
@@ -106,3 +108,34 @@ async def test_a_stop_without_a_relay(service: Service) -> None:
     assert reason(caught.value) == "UNAVAILABLE"
     assert await service.stop() == 0
     assert service.log[-1]["out_of_time"] == 4
+
+
+_FAILS_WHEN_TOLD = """
+import asyncio, signal
+from otpmail.store.memory import MemoryChallengeStore
+
+async def sweep(*_):
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+    await told.wait()
+    raise RuntimeError("boom")
+
+MemoryChallengeStore.sweep_forever = sweep
+"""
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA")
+async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """The process ends and says why, so that it is started anew, and whoever waits is told; it does not limp."""
+    (tmp_path / "sitecustomize.py").write_text(_FAILS_WHEN_TOLD)
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    sources = str(Path(otpmail.__file__).parents[1])
+    async with Service(**settings, HTTP_PORT=0, PYTHONPATH=f"{tmp_path}:{sources}") as service:
+        call = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
+        await relay.wait_for_command("DATA")
+        service.send(signal.SIGUSR1)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert reason(caught.value) == "UNAVAILABLE"
+        assert await service.wait_exited(timeout=10) == 1
+        assert any("RuntimeError: boom" in line for line in service.output)

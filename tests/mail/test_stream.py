@@ -13,7 +13,7 @@ from otpmail.mail.delivery import Delivery
 from otpmail.mail.draft import Draft
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
-from otpmail.mail.service import MailService, Order
+from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult, WaitFor
 from otpmail.settings import MailSettings
@@ -143,6 +143,18 @@ async def test_what_is_wrong_with_one_is_its_own_outcome() -> None:
         ("a", "request_id"),
     ]
     assert [desk.settle(), desk.settle()] == ["a", "e"]
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("boom")])
+async def test_a_request_id_that_is_too_long_comes_back_cut(fault: Exception | None) -> None:
+    """Whatever else is wrong: a batch of them, returned whole, could be an answer too large for its caller to take."""
+    desk = Desk()
+    longest = "x" * MAX_REQUEST_ID
+    await desk.take(Asked(longest), Asked(f"{longest}y", fault=fault))
+    ((name, told),) = await desk.stream.outcomes()
+    assert name == longest
+    assert told is fault if fault else isinstance(told, InvalidArgument)
+    assert desk.settle() == longest
 
 
 async def test_the_same_request_twice_is_one_mail() -> None:

@@ -398,6 +398,33 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_what_a_stop_closes_is_not_recycled() -> None:
+    """It was not replaced: neither the connection at work, nor a successor that has just come, counts as such."""
+    async with _working() as rig:
+        wires = [rig.wire(), rig.wire()]
+        await _turns()
+        rig.worker._successor = asyncio.create_task(rig.worker._route.connect())  # unseen, since it wakes nobody
+        await _turns()
+        assert rig.way.offered.empty()
+    assert all(wire.closed.is_set() for wire in wires)
+    assert rig.events == [ConnectionClosed("relay:25", "the service stops", 0, recycled=False)] * 2
+    assert repr(rig.worker).endswith(", 0 leaving, 0 recycled>")
+
+
+async def test_what_a_successor_replaces_is_recycled() -> None:
+    """It may end as the service stops, while it waits for its last answers: it was replaced before."""
+    async with _working() as rig:
+        rig.put("a")
+        worn = rig.wire(due=True)
+        await _turns()
+        rig.wire()
+        await _turns()
+        assert worn.flying
+    assert ConnectionClosed("relay:25", "worn, old or idle", 0, recycled=True) in rig.events
+    assert ConnectionClosed("relay:25", "the service stops", 0, recycled=False) in rig.events
+    assert repr(rig.worker).endswith(", 0 leaving, 1 recycled>")
+
+
 def test_the_load_of_a_worker() -> None:
     """How many mails are in flight, and from STALLED on where they make no progress; 0 without a connection."""
 

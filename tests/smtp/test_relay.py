@@ -74,21 +74,40 @@ async def test_a_refused_sign_in_sends_the_others_to_the_next_relay() -> None:
             await connection.close()
 
 
-async def test_whoever_waits_moves_on_when_the_last_connection_goes() -> None:
-    """Waiting for a relay's next try is right while others are at work there, and wrong once nobody is."""
+async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_next() -> None:
+    """Its wait is a minute, and it is not away: what it has serves on, the next relay takes the rest at once."""
     noted = Noted()
     async with Server(Faults(most_open=1)) as first, Server(Faults()) as second:
-        route = Route([_relay(first, noted, retry_seconds=60), _relay(second, noted)])
+        relays = [_relay(first, noted, retry_seconds=60), _relay(second, noted)]
+        route = Route(relays)
         only = await route.connect()
-        waiting = asyncio.create_task(route.connect())
-        await first.wait_for_connections(2)
-        await first.wait_for_open(1)
-        first.cut_connections()
-        await _gone(only)
+        assert only.keeper is relays[0]
         async with asyncio.timeout(5):
-            connection = await waiting
-        assert connection.keeper.name == f"{HOST}:{second.port}"
-        await connection.close()
+            others = [await route.connect() for _ in range(3)]
+        assert {connection.keeper for connection in others} == {relays[1]}
+        assert first.connections == 2  # the one that it had, and one that was refused for all
+        assert not relays[0].down
+        assert not only.lost_cause
+        for connection in (only, *others):
+            await connection.close()
+
+
+async def test_only_the_patient_wait_at_a_relay_that_takes_no_more_connections() -> None:
+    """For a slot, or its next try; others are told that there is none."""
+    async with Server(Faults(most_open=1)) as server:
+        relay = _relay(server, Noted(), retry_seconds=60)
+        only = await relay.connect()
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectFailed, match="is not to be dialled yet"):
+                await relay.connect(patient=False)
+        waiting = asyncio.create_task(relay.connect())
+        await asyncio.wait({waiting}, timeout=0.05)
+        assert not waiting.done()
+        assert server.connections == 2
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        await only.close()
 
 
 async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:

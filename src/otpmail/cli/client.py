@@ -33,13 +33,18 @@ _HEALTH_TIMEOUT_SECONDS = 5.0
 
 _FROM_FILE = (
     "A CSV file in UTF-8 whose first row names its columns: email, and variables for --template. One mail for each "
-    "further row. Mails that are the same are sent once, also when the file is sent again within a day."
+    "further row. Mails that are the same are sent once, also when the file is sent again: --journal says who got it."
 )
 _TEMPLATE = (
     "With --from-file: a folder with subject.txt, and body.txt, body.html or both. $name stands for a column, "
     "$$ for a dollar sign; values are escaped in the HTML."
 )
 _ERRORS = "With --from-file: where mails that were not relayed are listed; FILE.errors.csv beside it when left out."
+
+_JOURNAL = (
+    "With --from-file: where it is noted who got the mail, and so gets it no second time; FILE.journal beside it when "
+    "left out. To start over, delete it; for a day, or until it is restarted, the service itself remembers, too."
+)
 
 code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 mail = typer.Typer(help="Send mails.", no_args_is_help=True)
@@ -124,6 +129,7 @@ def send_mail(
     from_file: Annotated[Path | None, typer.Option(dir_okay=False, help=_FROM_FILE)] = None,
     template: Annotated[Path | None, typer.Option(file_okay=False, help=_TEMPLATE)] = None,
     errors: Annotated[Path | None, typer.Option(dir_okay=False, help=_ERRORS)] = None,
+    journal: Annotated[Path | None, typer.Option(dir_okay=False, help=_JOURNAL)] = None,
     server: Server = "",
     as_json: Json = False,
 ) -> None:
@@ -135,8 +141,17 @@ def send_mail(
             raise wrong_usage("--template: is needed with --from-file")
         from otpmail.cli.merge import merge
 
-        merge(from_file, template, errors, sender=sender, reply_to=reply_to, server=server, as_json=as_json)
-    for option, value in (("--template", template), ("--errors", errors)):
+        merge(
+            from_file,
+            template,
+            errors=errors,
+            journal=journal,
+            sender=sender,
+            reply_to=reply_to,
+            server=server,
+            as_json=as_json,
+        )
+    for option, value in (("--template", template), ("--errors", errors), ("--journal", journal)):
         if value is not None:
             raise wrong_usage(f"{option}: goes with --from-file only")
     if not to:

@@ -17,6 +17,7 @@ class Shown(Protocol):
     """What is shown."""
 
     failed: int
+    before: int
 
     @property
     def settled(self) -> int:
@@ -29,32 +30,39 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def display(total: int) -> Iterator[Callable[[Shown], None]]:
-    """A function to be told how far it has come, as often as one likes."""
+def display(total: int, before: int = 0) -> Iterator[Callable[[Shown], None]]:
+    """A function to be told how far it has come, as often as one likes. `before`: how many are through at the start."""
     if not err.is_terminal:
-        yield _Lines(total)
+        yield _Lines(total, before)
         return
-    columns = (TextColumn("mails"), BarColumn(), MofNCompleteColumn(), _Rate(""), TextColumn("{task.fields[failed]}"))
+    columns = (TextColumn("mails"), BarColumn(), MofNCompleteColumn(), _Rate(""), TextColumn("{task.fields[more]}"))
     with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task("", total=total, failed="")
+        task = bar.add_task("", total=total, completed=before, more="")
 
         def show(now: Shown) -> None:
-            bar.update(task, completed=now.settled, failed=f"{now.failed} failed" if now.failed else "")
+            bar.update(task, completed=now.settled, more=", ".join(_more(now)))
 
         yield show
 
 
+def _more(now: Shown) -> list[str]:
+    return [
+        *([f"{now.failed} failed"] if now.failed else []),
+        *([f"{now.before} before this run"] if now.before else []),
+    ]
+
+
 class _Lines:
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, before: int) -> None:
         self._total = total
         self._last = time.monotonic()
-        self._settled = 0
+        self._settled = before
 
     def __call__(self, now: Shown) -> None:
         passed = time.monotonic() - self._last
         if passed < _EVERY_SECONDS:
             return
         rate = (now.settled - self._settled) / passed
-        err.print(f"{now.settled} of {self._total} mails, {rate:.0f} a second, {now.failed} failed")
+        err.print(", ".join([f"{now.settled} of {self._total} mails", f"{rate:.0f} a second", *_more(now)]))
         self._last += passed
         self._settled = now.settled

@@ -1,17 +1,17 @@
-"""`otpmail mail send --from-file`: a mail merge over SendMails, with progress, and the failures in a file.
+"""`otpmail mail send --from-file`: a mail merge over SendMails, with progress, a journal, and the failures in a file.
 
 Each mail is waited for (WAIT_FOR_RELAY): so what the relay refuses is listed, and what has not left when it is
-interrupted never does. Its request_id says what is in it, so it is mailed once however often the file is sent.
+interrupted never does. Its request_id says what is in it, so it is mailed once however often the file is sent: the
+service knows what is under way, the journal whatever was relayed.
 """
 
-import csv
 import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import grpc
 import typer
@@ -20,6 +20,8 @@ from rich.markup import escape
 
 from otpmail.cli.answers import EXIT_FAILED, EXIT_UNREACHABLE, address_of, err, in_words, out, wrong_usage
 from otpmail.cli.display import display
+from otpmail.cli.failures import ErrorsFile, code_of, why
+from otpmail.cli.journal import RELAYED, Journal
 from otpmail.cli.recipients import MergeError, Recipients, Row
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -32,9 +34,10 @@ _MOST_TOLD = 10  # of rows that stand twice
 
 @dataclass(slots=True)
 class Counts:
-    """How far it has come."""
+    """How far it has come. `before`: how many of those that are relayed were so before this run."""
 
     total: int
+    before: int = 0
     relayed: int = 0
     failed: int = 0
 
@@ -50,17 +53,29 @@ class Counts:
 
 
 def merge(
-    file: Path, template: Path, errors: Path | None, *, sender: str, reply_to: str, server: str, as_json: bool
+    file: Path,
+    template: Path,
+    *,
+    errors: Path | None,
+    journal: Path | None,
+    sender: str,
+    reply_to: str,
+    server: str,
+    as_json: bool,
 ) -> NoReturn:
     """Check everything, send, and exit."""
     errors = errors or file.with_name(f"{file.stem}.errors.csv")
+    journal = journal or file.with_name(f"{file.stem}.journal")
     try:
-        if errors.resolve() in (file.resolve(), template.resolve()):
-            raise wrong_usage(f"--errors: {errors} is what is to be sent")
+        for option, path in (("--errors", errors), ("--journal", journal)):
+            if path.resolve() in (file.resolve(), template.resolve()):
+                raise wrong_usage(f"{option}: {path} is what is to be sent")
+        if errors.resolve() == journal.resolve():
+            raise wrong_usage(f"--journal: {journal} is where failures are listed")
         recipients = Recipients.load(file, template, sender=sender, reply_to=reply_to)
         address = address_of(server)
         _tell_of_copies(recipients)
-        run = Run(recipients, address, errors)
+        run = Run(recipients, address, errors, journal)
         run.go()
     except MergeError as error:
         raise wrong_usage(*error.problems) from None
@@ -74,39 +89,45 @@ def merge(
 class Run:
     """One sending of a file. gRPC takes rows from it in a thread of its own; results are read here."""
 
-    def __init__(self, recipients: Recipients, address: str, errors: Path) -> None:
+    def __init__(self, recipients: Recipients, address: str, errors: Path, journal: Path) -> None:
         self.counts = Counts(recipients.total)
+        self._recipients = recipients
         self._address = address
         self._errors = ErrorsFile(errors)
-        self._rows = recipients.rows()
+        self._journal = Journal(journal)
+        self._rows: Iterator[Row] = iter(())
         self._more = True
         self._waiting: dict[str, Row] = {}
         self._stopped = ""  # why, where it did not come to its end
-        self._interrupted = False
+        self._service_to_blame = False
         self._seconds = 0.0
 
     def go(self) -> None:
-        """Send until all is sent, or the service can't be had, or Ctrl-C."""
+        """Send until all is sent, or the service can't be had, or Ctrl-C, or there is no room to note who got it."""
         began = time.monotonic()
-        with ExitStack() as stack:
-            stack.enter_context(self._errors)
-            channel = stack.enter_context(grpc.insecure_channel(self._address))
-            show = stack.enter_context(display(self.counts.total))
-            try:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._journal)
+                stack.enter_context(self._errors)
+                self._pass_over_who_got_it()
+                channel = stack.enter_context(grpc.insecure_channel(self._address))
+                show = stack.enter_context(display(self.counts.total, self.counts.before))
                 while self._more and not self._stopped:
                     self._send(channel, show)
-            except grpc.RpcError as error:
-                self._stopped = self._stopped or in_words(error, self._address, 0)
-            except KeyboardInterrupt:
-                self._interrupted = True
-                self._stopped = "interrupted"
-            self._errors.complete = not self._stopped
+                self._errors.complete = not self._stopped
+        except grpc.RpcError as error:
+            self._service_to_blame = True
+            self._stopped = self._stopped or in_words(error, self._address, 0)
+        except KeyboardInterrupt:
+            self._stopped, self._service_to_blame = "interrupted", False
+        except OSError as error:  # of the journal, or the list of failures
+            self._stopped, self._service_to_blame = f"can't go on: {error.strerror or error}", False
         self._seconds = time.monotonic() - began
 
     @property
     def exit_code(self) -> int:
         """By the README's table."""
-        if self._stopped and not self._interrupted:
+        if self._stopped and self._service_to_blame:
             return EXIT_UNREACHABLE
         return EXIT_FAILED if self._stopped or self.counts.failed else 0
 
@@ -114,21 +135,47 @@ class Run:
         """Say what was sent, what was not, and how to go on."""
         counts, stopped = self.counts, self._stopped
         listed = str(self._errors.path) if counts.failed else ""
+        journal = str(self._journal.path) if counts.relayed else ""
         if as_json:
-            result = {"mails": counts.total, "relayed": counts.relayed, "failed": counts.failed}
-            print(json.dumps(result | {"unanswered": counts.unanswered, "errors": listed, "stopped": stopped}))  # noqa: T201  for programs: no markup
+            result = {
+                "mails": counts.total,
+                "relayed": counts.relayed,
+                "relayed_before": counts.before,
+                "failed": counts.failed,
+                "unanswered": counts.unanswered,
+                "errors": listed,
+                "journal": journal,
+                "stopped": stopped,
+            }
+            print(json.dumps(result))  # noqa: T201  for programs: no markup
             return
         if stopped:
             err.print(escape(stopped), style="red")
-        rate = counts.settled / self._seconds if self._seconds else 0.0
-        said = f"{counts.relayed} of {counts.total} relayed, {counts.failed} failed"
+        rate = (counts.settled - counts.before) / self._seconds if self._seconds else 0.0
+        said = f"{counts.relayed} of {counts.total} relayed"
+        said += f", {counts.before} of them before this run" if counts.before else ""
+        said += f", {counts.failed} failed"
         said += f" (listed in {escape(listed)})" if listed else ""
         out.print(f"{said}, in {self._seconds:.1f} s, {rate:.0f} a second", style="green" if not self.exit_code else "")
         if stopped:
             out.print(
-                f"{counts.unanswered} have no result; the first of them may have been with the relay. Send the file "
-                "again to go on: what was relayed is not mailed twice, unless the service has been restarted meanwhile."
+                f"{counts.unanswered} have no result; send the file again to go on. The first of them may have been "
+                "with the relay: within a day they are not mailed twice, unless the service is restarted meanwhile."
             )
+        if journal:
+            out.print(
+                f"Who got it is in {escape(journal)}, and gets no second mail when the file is sent again. To start "
+                "over, delete it; for a day, the service itself remembers too."
+            )
+
+    def _pass_over_who_got_it(self) -> None:
+        relayed = self._journal.relayed
+        before = sum(request_id in relayed for request_id in self._recipients.request_ids()) if relayed else 0
+        self.counts.before = self.counts.relayed = before
+        self._rows = self._recipients.rows(without=relayed)
+        self._more = self.counts.unanswered > 0
+        if before:
+            err.print(f"{before} of {self.counts.total} got it before, as {escape(str(self._journal.path))} says")
 
     def _send(self, channel: grpc.Channel, show: Any) -> None:
         call: Any = mail_pb2_grpc.MailServiceStub(channel).SendMails(self._batches(time.monotonic() + _STREAM_SECONDS))
@@ -136,6 +183,7 @@ class Run:
             for response in call:
                 for result in response.results:
                     self._take(result)
+                self._journal.flush()
                 self._errors.flush()
                 show(self.counts)
         finally:
@@ -156,11 +204,14 @@ class Run:
             return
         if result.code == code_pb2.UNAVAILABLE:  # and so would be all that follow
             self._stopped = f"UNAVAILABLE: {result.message}"
+            self._service_to_blame = True
         elif result.mail.state == mail_pb2.Mail.RELAYED:
             self.counts.relayed += 1
+            self._journal.add(result.request_id, RELAYED)
         else:
             self.counts.failed += 1
-            self._errors.add(row, *_why(result))
+            self._journal.add(result.request_id, code_of(result) or mail_pb2.Mail.State.Name(result.mail.state))
+            self._errors.add(row, *why(result))
 
 
 def _batch(rows: Iterator[Row]) -> list[Row]:
@@ -174,70 +225,10 @@ def _batch(rows: Iterator[Row]) -> list[Row]:
     return batch
 
 
-def _why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
-    """A code and words for a mail that was not relayed: the service's own, or else the relay's."""
-    if result.code:
-        known = result.code in code_pb2.Code.values()
-        return code_pb2.Code.Name(result.code) if known else str(result.code), result.message
-    state = mail_pb2.Mail.State.Name(result.mail.state)
-    (said, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
-    words = " ".join(filter(None, (said.enhanced_code, said.reply)))
-    if said.code and result.mail.state == mail_pb2.Mail.FAILED:
-        return str(said.code), words
-    return state, words or "the relay gave no answer"
-
-
-_HEADER = "row,email,code,message"
-
-
-class ErrorsFile:
-    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open.
-
-    An earlier list is replaced once this run has one, or has come to its end without; nothing else is.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.complete = False  # whether the run has come to its end
-        self._new = path.with_name(f"{path.name}.new")
-        self._file: TextIO | None = None
-        self._empty = True
-
-    def __enter__(self) -> None:
-        try:
-            if self.path.exists() and not self.path.read_bytes().startswith(_HEADER.encode()):
-                raise MergeError(f"--errors: {self.path}: is there, and is no list of failures; name another file")
-            self._file = self._new.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None
-        csv.writer(self._file).writerow(_HEADER.split(","))
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            return
-        self._file.close()
-        if not self._empty:
-            self._new.replace(self.path)
-            return
-        self._new.unlink(missing_ok=True)
-        if self.complete:
-            self.path.unlink(missing_ok=True)
-
-    def add(self, row: Row, code: str, message: str) -> None:
-        """List a row."""
-        assert self._file is not None
-        self._empty = False
-        csv.writer(self._file).writerow((row.number, row.email, code, message))
-
-    def flush(self) -> None:
-        """Have what was listed on disk, in FILE.new, whatever happens next."""
-        if self._file is not None and not self._empty:
-            self._file.flush()
-
-
 def _tell_of_copies(recipients: Recipients) -> None:
+    file = escape(str(recipients.file))
     copies: Iterable[tuple[int, int]] = recipients.repeated[:_MOST_TOLD]
     for number, first in copies:
-        err.print(f"row {number}: is the same mail as that of row {first}, and is sent once")
+        err.print(f"{file}: row {number}: is the same mail as that of row {first}, and is sent once")
     if len(recipients.repeated) > _MOST_TOLD:
         err.print(f"... and {len(recipients.repeated) - _MOST_TOLD} more rows that are sent once")

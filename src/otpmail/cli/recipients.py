@@ -7,8 +7,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -17,10 +17,14 @@ from otpmail.errors import InvalidArgument
 from otpmail.mail.draft import Draft, Limits, check
 from otpmail.mail.templates import MailTemplate
 from otpmail.v1 import mail_pb2
+from otpmail.values import frozen
 
 EMAIL = "email"
+_ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOST_PROBLEMS = 100
+_DIGEST_OCTETS = 20
 _SENDER = Address("sender@example.org")  # who it is from is the service's to say; here only rows are checked
+_NOBODY = ("nobody@example.org",)
 _LIMITS = Limits(size=150 << 20, recipients=1)  # what MAIL_MAX_BYTES may be at most
 _FIELDS = {"to[0]": EMAIL}
 
@@ -33,7 +37,7 @@ class MergeError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Row:
     """One row, by its number as a spreadsheet has it (the header is 1), and its mail."""
 
@@ -42,76 +46,140 @@ class Row:
     request: mail_pb2.SendMailRequest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Recipients:
-    """Rows that are known to be good, each mail once. `repeated`: rows that would be second copies, and of which."""
+    """Rows that are known to be good, each mail once. `repeated`: rows that would be second copies, and of which.
 
-    source: str
+    Of a row only its digest is kept: it is rendered when its turn has come. A file may have a million rows.
+    """
+
+    file: Path
+    content: bytes  # of the file: what is checked is what is sent, whoever writes to it meanwhile
     columns: tuple[str, ...]
+    names: tuple[str, ...]  # of the columns that the template shows
     template: MailTemplate
     sender: str
     reply_to: str
-    total: int = 0
+    digests: bytes = b""  # of each mail, in the order of the rows
     repeated: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def load(cls, file: Path, template: Path, *, sender: str = "", reply_to: str = "") -> Self:
         """Read and check everything. Raises MergeError with a line for each thing that is wrong."""
         _check_options({"--from": sender, "--reply-to": reply_to})
-        source, compiled = _text(file), _template(template)
-        columns = _columns(file, source)
+        content, compiled = _content(file), _template(template)
+        columns = _columns(file, content)
         unknown = sorted(compiled.names - set(columns))
         if unknown:
             known = ", ".join(filter(None, columns))
             raise MergeError(*(f"{template}: ${name}: {file} has no such column; it has {known}" for name in unknown))
-        read = cls(source, columns, compiled, sender, reply_to)
-        total, repeated = read._checked(file)
-        return cls(source, columns, compiled, sender, reply_to, total, repeated)
+        read = cls(file, content, columns, tuple(sorted(compiled.names)), compiled, sender, reply_to)
+        return read._checked()
 
-    def rows(self) -> Iterator[Row]:
-        """Each row that makes a mail of its own."""
+    @property
+    def total(self) -> int:
+        """How many mails there are."""
+        return len(self.digests) // _DIGEST_OCTETS
+
+    def request_ids(self) -> Iterator[str]:
+        """That of each mail, in the order of the rows.
+
+        It is a digest of all that makes the mail: the template, the address, the values that it shows. Not of the file:
+        whoever corrects a row and sends the file again must not mail everybody else twice.
+        """
+        for place in range(0, len(self.digests), _DIGEST_OCTETS):
+            yield f"merge-{self.digests[place : place + _DIGEST_OCTETS].hex()}"
+
+    def rows(self, *, without: Container[str] = ()) -> Iterator[Row]:
+        """Each row that makes a mail of its own, but for those whose request ids are in `without`."""
         copies = {number for number, _ in self.repeated}
-        for number, fields in _records(self.source):
-            if number not in copies:
-                draft = self._draft(fields)
-                yield Row(number, draft.to[0], _request(draft, self.sender))
+        ids = self.request_ids()
+        for number, fields in _records(self.content):
+            if number not in copies and (request_id := next(ids)) not in without:
+                values = self._values(fields)
+                yield Row(number, _to(values), self._request(values, request_id))
 
-    def _checked(self, file: Path) -> tuple[int, tuple[tuple[int, int], ...]]:
+    def _checked(self) -> Self:
+        """Itself, with what is known once every row was looked at."""
         problems: list[str] = []
-        seen: dict[str, int] = {}
+        wrong = 0
+        same = self._same_in_all()
+        seen: dict[bytes, int] = {}
         repeated = []
         try:
-            for number, fields in _records(self.source):
-                problem = self._problem(fields)
-                if problem:
-                    problems.append(f"{file}: row {number}: {problem}")
+            for number, fields in _records(self.content):
+                if problem := self._problem(fields):
+                    wrong += 1
+                    if wrong <= _MOST_PROBLEMS:
+                        problems.append(f"{self.file}: row {number}: {problem}")
                     continue
-                first = seen.setdefault(_digest(self._draft(fields), self.sender), number)
+                first = seen.setdefault(self._digest(same, fields), number)
                 if first != number:
                     repeated.append((number, first))
         except csv.Error as error:
-            problems.append(f"{file}: can't be read as CSV: {error}")
+            problems.append(f"{self.file}: can't be read as CSV: {error}")
         if problems:
-            more = len(problems) - _MOST_PROBLEMS
-            raise MergeError(*problems[:_MOST_PROBLEMS], *([f"... and {more} more rows"] if more > 0 else []))
+            more = wrong - _MOST_PROBLEMS
+            raise MergeError(*problems, *([f"... and {more} more rows"] if more > 0 else []))
         if not seen:
-            raise MergeError(f"{file}: has no rows below its header")
-        return len(seen), tuple(repeated)
+            raise MergeError(f"{self.file}: has no rows below its header")
+        return replace(self, digests=b"".join(seen), repeated=tuple(repeated))
 
     def _problem(self, fields: list[str]) -> str:
+        """What is wrong with a row by the service's own rules: with its values, since the template's text is good."""
         if len(fields) != len(self.columns):
             return f"has {len(fields)} fields, where the header has {len(self.columns)}"
-        try:
-            check(self._draft(fields), sender=_SENDER, limits=_LIMITS)
-        except InvalidArgument as error:
-            return f"{_FIELDS.get(error.field, error.field)}: {error.description}"
-        return ""
+        values = self._values(fields)
+        used = [values[name] for name in self.names]
+        fault = _fault(Draft(to=(_to(values),), subject=self.template.subject % values, text="\n".join(used)))
+        if fault is None:
+            return ""
+        if fault.field == "text":
+            field = next((name for name in self.names if _fault(Draft(to=_NOBODY, text=values[name]))), fault.field)
+        else:
+            field = _FIELDS.get(fault.field, fault.field)
+        return f"{field}: {fault.description}"
 
-    def _draft(self, fields: list[str]) -> Draft:
-        values = dict(zip(self.columns, fields, strict=True))
+    def _values(self, fields: list[str]) -> dict[str, str]:
+        return dict(zip(self.columns, fields, strict=True))
+
+    def _same_in_all(self) -> "hashlib._Hash":
+        template = self.template
+        same = [template.subject, template.text, template.html, self.reply_to, self.sender]
+        return hashlib.sha256(json.dumps(same).encode())
+
+    def _digest(self, same: "hashlib._Hash", fields: list[str]) -> bytes:
+        values = self._values(fields)
+        digest = same.copy()
+        digest.update(json.dumps([_to(values), *(values[name] for name in self.names)]).encode())
+        return digest.digest()[:_DIGEST_OCTETS]
+
+    def _request(self, values: dict[str, str], request_id: str) -> mail_pb2.SendMailRequest:
         mail = self.template.render(values)
-        to = (values[EMAIL].strip(),)
-        return Draft(to=to, subject=mail.subject, text=mail.text, html=mail.html, reply_to=self.reply_to)
+        request = mail_pb2.SendMailRequest(
+            to=[_to(values)],
+            subject=mail.subject,
+            text=mail.text,
+            html=mail.html,
+            reply_to=self.reply_to,
+            priority=mail_pb2.PRIORITY_BULK,
+            wait_for=mail_pb2.WAIT_FOR_RELAY,
+            request_id=request_id,
+        )
+        setattr(request, "from", self.sender)  # a keyword in Python
+        return request
+
+
+def _to(values: dict[str, str]) -> str:
+    return values[EMAIL].strip()
+
+
+def _fault(draft: Draft) -> InvalidArgument | None:
+    try:
+        check(draft, sender=_SENDER, limits=_LIMITS)
+    except InvalidArgument as error:
+        return error
+    return None
 
 
 def _check_options(mailboxes: dict[str, str]) -> None:
@@ -123,29 +191,35 @@ def _check_options(mailboxes: dict[str, str]) -> None:
             raise MergeError(str(error)) from None
 
 
-def _text(file: Path) -> str:
+def _content(file: Path) -> bytes:
     try:
-        return file.read_text("utf-8-sig")  # spreadsheets write a byte order mark
+        content = file.read_bytes()
+        content.decode(_ENCODING)
     except UnicodeDecodeError as error:
         raise MergeError(f"{file}: is not text in UTF-8: {error.reason} at octet {error.start}") from None
     except OSError as error:
         raise MergeError(f"{file}: can't be read: {error.strerror}") from None
+    return content
 
 
 def _template(folder: Path) -> MailTemplate:
     try:
-        return MailTemplate.read(folder)
+        template = MailTemplate.read(folder)
     except OSError as error:
         raise MergeError(f"{error.filename or folder}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise MergeError(f"{folder}: is not text in UTF-8") from None
     except ValueError as error:
         raise MergeError(f"{folder}: {error}") from None
+    own = template.render(dict.fromkeys(template.names, ""))
+    if fault := _fault(Draft(to=_NOBODY, subject=own.subject, text=own.text, html=own.html)):
+        raise MergeError(f"{folder}: {fault}")
+    return template
 
 
-def _columns(file: Path, source: str) -> tuple[str, ...]:
+def _columns(file: Path, content: bytes) -> tuple[str, ...]:
     try:
-        columns = tuple(name.strip() for name in next(csv.reader(io.StringIO(source, newline=""), strict=True), ()))
+        columns = tuple(name.strip() for name in next(_table(content), ()))
     except csv.Error as error:
         raise MergeError(f"{file}: can't be read as CSV: {error}") from None
     named = [name for name in columns if name]
@@ -157,33 +231,12 @@ def _columns(file: Path, source: str) -> tuple[str, ...]:
     return columns
 
 
-def _records(source: str) -> Iterator[tuple[int, list[str]]]:
+def _table(content: bytes) -> Iterator[list[str]]:
+    return csv.reader(io.TextIOWrapper(io.BytesIO(content), _ENCODING, newline=""), strict=True)
+
+
+def _records(content: bytes) -> Iterator[tuple[int, list[str]]]:
     """The rows below the header by their numbers; empty ones are passed over."""
-    records = csv.reader(io.StringIO(source, newline=""), strict=True)
-    for number, fields in enumerate(records, 1):
+    for number, fields in enumerate(_table(content), 1):
         if number > 1 and fields:
             yield number, fields
-
-
-def _request(draft: Draft, sender: str) -> mail_pb2.SendMailRequest:
-    request = mail_pb2.SendMailRequest(
-        to=draft.to,
-        subject=draft.subject,
-        text=draft.text,
-        html=draft.html,
-        reply_to=draft.reply_to,
-        priority=mail_pb2.PRIORITY_BULK,
-        wait_for=mail_pb2.WAIT_FOR_RELAY,
-        request_id=f"merge-{_digest(draft, sender)}",
-    )
-    setattr(request, "from", sender)  # a keyword in Python
-    return request
-
-
-def _digest(draft: Draft, sender: str) -> str:
-    """What tells one mail from another: all that is in it, and so the row and the template as far as they show.
-
-    Not the file: whoever corrects a row and sends the file again must not mail everybody else twice.
-    """
-    content = json.dumps([draft.to, draft.subject, draft.text, draft.html, draft.reply_to, sender])
-    return hashlib.sha256(content.encode()).hexdigest()[:40]
