@@ -5,6 +5,7 @@ It shows what gRPC, the callers and the machine leave to a sender, so that none 
 
 import argparse
 import asyncio
+import time
 from typing import Any
 
 import uvloop
@@ -16,10 +17,11 @@ from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 
 class Echo(mail_pb2_grpc.MailServiceServicer):
-    """mail.MailService with a relay that is imagined, `round_trip` seconds away."""
+    """mail.MailService with a relay that is imagined, `round_trip` seconds away; a mail keeps the loop for `work`."""
 
-    def __init__(self, round_trip: float) -> None:
+    def __init__(self, round_trip: float, work: float) -> None:
         self._round_trip = round_trip
+        self._work = work
 
     async def SendMail(  # noqa: N802  the contract's name
         self,
@@ -27,6 +29,10 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
         """Wait, and say that it went well."""
+        if self._work:
+            ends = time.perf_counter() + self._work
+            while time.perf_counter() < ends:
+                pass
         if self._round_trip:
             await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
@@ -56,7 +62,9 @@ def main() -> None:
     """Serve as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
-    uvloop.run(serve(Echo(parser.parse_args().rtt / 1000), EchoCodes()))
+    parser.add_argument("--work", type=float, default=0, help="how long a mail keeps the loop, in microseconds")
+    given = parser.parse_args()
+    uvloop.run(serve(Echo(given.rtt / 1000, given.work / 1e6), EchoCodes()))
 
 
 if __name__ == "__main__":
