@@ -16,7 +16,7 @@ _WORKING, _WORK = "gRPC, 100 us of work", 100  # what the stack leaves to one th
 _PROMISED = {"SendMail": 0.7, "SendCode": 0.6, "ValidateCode": 0.8}
 _CODES = 5000  # a second, more than are validated: when they run out a round ends early
 _NEXT = 1_000_000  # between the first numbers of two rounds
-_MARGIN = 6.0  # in a quick run: rounds of half a second, on a machine that may be busy
+_MARGIN = 3.0  # in a quick run: rounds of half a second, on a machine that may be busy
 
 
 @dataclass(frozen=True, slots=True)
