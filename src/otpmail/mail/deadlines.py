@@ -12,7 +12,7 @@ _TICKS = 16  # a second: so much later a job may be told that its time is over
 class Deadlines:
     """Calls `over` with each job whose deadline has passed, a sixteenth of a second late at most.
 
-    Nearly every mail settles in time: setting a timer for each and taking it back would cost more than its queue does.
+    Nearly every mail settles in time: a timer set for each, and taken back, would be work for nothing.
     """
 
     def __init__(self, over: Callable[[Job], None]) -> None:

@@ -1,7 +1,7 @@
 """The edge: every error a handler raises leaves as a status, and no exception's text reaches a client.
 
 It also knows which calls are running, for a stop that waits for them and takes no new ones. Methods are wrapped when
-they are added: an interceptor of gRPC's is asked anew at each call, which costs a tenth of what grpc.aio does there.
+they are added: an interceptor of gRPC's would be asked anew at each call.
 """
 
 import asyncio

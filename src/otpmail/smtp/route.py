@@ -28,7 +28,7 @@ class Route:
     @property
     def down(self) -> bool:
         """No relay has a connection open, and not just for the moment that a new one takes."""
-        for relay in self._relays:  # noqa: SIM110  asked for every mail: `all` takes three times as long
+        for relay in self._relays:  # noqa: SIM110  asked for every mail, and `all` over a generator is slower
             if not relay.down:
                 return False
         return True
