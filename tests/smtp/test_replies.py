@@ -111,6 +111,16 @@ def test_what_is_no_reply(line: bytes) -> None:
     assert wrong.isprintable()
 
 
+@given(st.lists(st.sampled_from(["2.0.0", "5.1.1", "2.1.٥", "x", " ", "\t", "\n", "\r", "x" * 499]) | st.text()))
+def test_a_usual_reply_is_told_apart_as_any_is(parts: list[str]) -> None:
+    """The short way for replies on one line, with an enhanced code, says what the long way says."""
+    reply = Reply(250, "".join(parts).encode("utf-8", "surrogatepass"))
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr("otpmail.smtp.replies._is_enhanced", lambda _: False)
+        in_full = result("ada@example.org", reply)
+    assert result("ada@example.org", reply) == in_full
+
+
 def test_lines_of_one_reply_have_one_code() -> None:
     """RFC 5321, 4.2.1."""
     assert "250 and 550" in _read(b"250-ok\r\n550 no\r\n")[1]

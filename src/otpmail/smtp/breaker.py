@@ -95,6 +95,11 @@ class Breaker:
         """Whether the relay hung up the last time, so that a connection may not last either."""
         return self._hang_ups.count > 0
 
+    @property
+    def troubled(self) -> bool:
+        """Whether a mail that the relay takes tells anything: something has failed, and is not made up for."""
+        return self._hang_ups.count > 0 or self.next_try > 0 or not self.closed
+
     def doubts_chunks(self, now: float) -> bool:
         """Whether mails are to go by DATA, since two probes in a row ended their connections.
 

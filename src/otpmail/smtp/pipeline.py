@@ -7,7 +7,6 @@ give it back for QUIT.
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import cast
 
 from aiosmtplib.protocol import SMTPProtocol
 
@@ -301,10 +300,8 @@ class Pipeline(asyncio.Protocol):
             self._tell(transaction)
 
     def _tell(self, transaction: Transaction) -> None:
-        tell, outcome = cast("Tell", transaction.tag), transaction.outcome
-        assert outcome is not None
         try:
-            tell(outcome)
+            transaction.tag(transaction.outcome)
         except Exception as error:  # noqa: BLE001  a fault of ours over one mail is not to end the others' connection
             self._loop.call_exception_handler({"message": "a mail's outcome was not taken", "exception": error})
 

@@ -102,7 +102,7 @@ class Relay:
 
     def took_mail(self, connection: Connection) -> None:
         """A mail was taken on one of its connections: the relay is well, if that was opened after the last failure."""
-        if self._breaker.took_mail(connection.begun):
+        if self._breaker.troubled and self._breaker.took_mail(connection.begun):
             self._changed.set()
 
     def released(self, connection: Connection) -> None:

@@ -95,13 +95,27 @@ class ReplyReader:
 def result(address: str, reply: Reply) -> RecipientResult:
     """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text kept short."""
     text = reply.text[: 4 * _MAX_TEXT].decode("utf-8", "replace")
+    word, _, said = text.partition(" ")
+    if _is_enhanced(word) and len(said) <= _MAX_TEXT and said.isprintable():  # nearly every reply is so
+        return RecipientResult(address, reply.code, word, said.strip())
+    return RecipientResult(address, reply.code, *_split(text))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Any reply's enhanced code, empty where it has none, and what it says besides, on one line."""
     match = _ENHANCED.match(text)
     enhanced = match[1] if match else ""
     if "\n" in text:
         said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in text.split("\n"))))
     else:
         said = (text[match.end() :] if match else text).strip()
-    return RecipientResult(address, reply.code, enhanced, _printable(said)[:_MAX_TEXT])
+    return enhanced, _printable(said)[:_MAX_TEXT]
+
+
+@lru_cache(maxsize=256)
+def _is_enhanced(word: str) -> bool:
+    match = _ENHANCED.fullmatch(word)
+    return match is not None and match[1] == word
 
 
 def _printable(text: str) -> str:

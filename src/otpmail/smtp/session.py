@@ -13,6 +13,7 @@ the relay's true word on the mail is what is read there, and anything but 250 te
 """
 
 from collections import deque
+from typing import Any
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
@@ -83,7 +84,7 @@ class Session:
         return (
             len(self._flights) < self.window
             and self._output.pending < BACKLOG
-            and not (self.ended or self.farewell or self.probing)
+            and not (self.ended or self.farewell or self._probe)
         )
 
     @property
@@ -119,7 +120,7 @@ class Session:
             self._probe = Probe()
             self._output.push(QUESTION, asks=0)  # how many replies it gets is the question
 
-    def begin(self, envelope: Envelope, tag: object = None) -> Transaction:
+    def begin(self, envelope: Envelope, tag: Any = None) -> Transaction:
         """Begin a mail, which there must be `room` for. Nothing of it is written before `take`.
 
         What the relay can't take, or would be unsafe to say, is settled at once: its `outcome` is set then.
@@ -217,13 +218,14 @@ class Session:
             self._output.push(head + b"DATA\r\n", asks=asks)
             return
         content = envelope.content
-        head += b"BDAT %d LAST\r\n" % len(content)
-        if len(content) < BACKLOG:
-            self._output.push(head + content, transaction, asks=asks)
+        size = len(content)
+        if size < BACKLOG:
+            group = b"%bBDAT %d LAST\r\n%bRSET\r\n" % (head, size, content)
+            self._output.push(group, transaction, asks=asks + 1, behind=len(_RSET))
         else:
-            self._output.push(head, asks=asks)
+            self._output.push(b"%bBDAT %d LAST\r\n" % (head, size), asks=asks)
             self._output.push(content, transaction, asks=0)
-        self._output.push(_RSET)
+            self._output.push(_RSET)
 
     def _read_all(self, replies: list[Reply], settled: list[Transaction]) -> None:
         place = 0
@@ -246,12 +248,18 @@ class Session:
         if transaction.awaits is not Awaits.MAIL or not transaction.written or self._output.asked < count:
             return 0
         answers = replies[place : place + count]
-        if len(answers) < count or any(reply.code != 250 for reply in answers):
+        if len(answers) < count:
             return 0
+        for reply in answers:
+            if reply.code != 250:
+                return 0
         self._output.asked -= count
-        transaction.take_all(answers[1:-1])
-        transaction.awaits = Awaits.RESET
-        self._finish(transaction, settled)
+        self._flights.popleft()
+        self._clean = True
+        self.sent += 1
+        self.answered += 1
+        transaction.take(answers[-2])
+        settled.append(transaction)
         return count
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:

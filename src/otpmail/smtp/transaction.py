@@ -4,6 +4,7 @@ Which of its commands may go when, and whose reply is whose, is the session's to
 """
 
 from enum import Enum, auto
+from typing import Any
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
@@ -35,7 +36,7 @@ class Transaction:
 
     __slots__ = ("accepted", "awaits", "begun", "envelope", "final", "outcome", "refusal", "replies", "tag", "written")
 
-    def __init__(self, envelope: Envelope, tag: object = None) -> None:
+    def __init__(self, envelope: Envelope, tag: Any = None) -> None:
         self.envelope = envelope
         self.tag = tag
         self.begun = False
@@ -76,10 +77,13 @@ class Transaction:
             return ConnectionLost(f"the relay said: {heard[0]}")
         return tuple(map(result, self.envelope.recipients, heard))
 
-    def take_all(self, replies: list[Reply]) -> None:
-        """Note that each of these is positive: to RCPT in the order of the recipients, and then to the content."""
-        *self.replies, self.final = replies
-        self.accepted = len(self.replies)
+    def take(self, final: Reply) -> None:
+        """Settle it: all its replies were 250, this one to the content."""
+        self.awaits = Awaits.RESET
+        self.final = final
+        recipients = self.envelope.recipients
+        self.accepted = len(recipients)
+        self.outcome = tuple([result(address, final) for address in recipients])
 
 
 def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
