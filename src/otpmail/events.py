@@ -130,14 +130,19 @@ class Observer(Protocol):
         """Take note of `event`."""
 
 
+def hears(observer: Observer, kind: type[Event]) -> bool:
+    """Whether an observer wants to be told of such events. One with `hears`, a set of kinds, is told of no others."""
+    return kind in getattr(observer, "hears", _KINDS)
+
+
 class Observers:
-    """Tells several observers in turn. One with `hears`, a set of kinds of events, is told of no others."""
+    """Tells several observers in turn, each of what it hears."""
 
     def __init__(self, *observers: Observer) -> None:
         self._hearers = {
-            kind: tuple(observer.notify for observer in observers if kind in getattr(observer, "hears", _KINDS))
-            for kind in _KINDS
+            kind: tuple(observer.notify for observer in observers if hears(observer, kind)) for kind in _KINDS
         }
+        self.hears = frozenset(kind for kind, hearers in self._hearers.items() if hearers)
 
     def notify(self, event: Event) -> None:
         """Tell each observer of `event`."""

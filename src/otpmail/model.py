@@ -44,10 +44,9 @@ class MailState(Enum):
 
     __hash__ = object.__hash__  # as above
 
-    @property
-    def final(self) -> bool:
-        """Whether a mail in this state has settled."""
-        return self is not MailState.QUEUED and self is not MailState.SENDING
+    def __init__(self, value: str) -> None:
+        """Whether a mail in this state has settled is kept with it, since it is asked many times for each."""
+        self.final = value not in {"queued", "sending"}
 
 
 @frozen()

@@ -158,7 +158,7 @@ async def test_each_who_waits_has_an_end_of_his_own() -> None:
     job, loop = _job("a"), asyncio.get_running_loop()
     stays, leaves = job.end(loop), job.end(loop)
     leaves.cancel()
-    mail = job.report(MailState.RELAYED, settle_time=2.0)
+    mail = job.report(MailState.RELAYED, job.known, 2.0)
     job.tell(mail)
     job.tell(Unavailable("too late"))
     assert await stays is mail

@@ -9,12 +9,13 @@ from time import time
 from typing import Literal
 
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
-from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
+from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer, hears
 from otpmail.mail import retry
 from otpmail.mail.deadlines import Deadlines
 from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.model import MailState, RecipientResult
+from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
 
 MOST_COPIES = 3
@@ -45,6 +46,7 @@ class Delivery:
         self._random = random
         self._on_uncertain = on_uncertain
         self._now = now
+        self._says_accepted = hears(observer, MailAccepted)
         self._closed = False
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
@@ -68,11 +70,13 @@ class Delivery:
         """Take a job on: from now on it settles, whatever happens. Raises Unavailable once the rest was abandoned."""
         if self._closed:  # a large one may still have been in the writing
             raise Unavailable(_STOPPED)
+        if not self._jobs:
+            self._empty.clear()
         self._jobs[job.id] = job
-        self._empty.clear()
         self._deadlines.add(job)
         self._queue.put_nowait(job)
-        self._observer.notify(MailAccepted(job.mail))
+        if self._says_accepted:
+            self._observer.notify(MailAccepted(job.mail))
 
     def begin(self, job: Job) -> bool:
         """A worker has the job in hand: False when it is not to be sent any more."""
@@ -84,9 +88,13 @@ class Delivery:
         job.change(MailState.SENDING)
         return True
 
-    def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
+    def answered(self, job: Job, results: Results) -> None:
         """The relay spoke about each recipient it was offered. Who it deferred is tried again, nobody else."""
-        if job.settled:  # abandoned meanwhile: what was told stays told
+        if job.state.final:  # abandoned meanwhile: what was told stays told
+            return
+        if not job.results and len(results) == len(job.envelope.recipients) and _all_accepted(results):
+            job.attempts += 1  # as nearly every mail ends
+            self._end(job, MailState.RELAYED, results)
             return
         for result in results:
             job.results[result.address] = result
@@ -178,7 +186,7 @@ class Delivery:
         if self._loop.time() + delay >= job.deadline:
             self._settle(job, MailState.FAILED)  # no further try fits into its time
             return
-        mail = job.report(MailState.QUEUED)
+        mail = job.report(MailState.QUEUED, job.known)
         job.retry = self._loop.call_later(delay, self._retry, job)
         self._observer.notify(MailDeferred(mail, delay, reply))
 
@@ -209,15 +217,27 @@ class Delivery:
             state = MailState.UNCERTAIN
         else:
             state = MailState.PARTIAL if accepted else otherwise
+        # Where nothing was decided but that time ran out, the caller's next try, with the same id, is to count.
+        counts = bool(accepted or refused or job.uncertain or taken_back)
+        self._end(job, state, job.known, keep_request=counts, answer=answer)
+
+    def _end(
+        self,
+        job: Job,
+        state: MailState,
+        known: Results,
+        *,
+        keep_request: bool = True,
+        answer: Unavailable | None = None,
+    ) -> None:
         self._deadlines.discard(job)
         if job.retry is not None:
             job.retry.cancel()
         self._queue.discard(job)
-        mail = job.report(state, settle_time=self._now())
+        mail = job.report(state, known, self._now())
         self._jobs.pop(job.id, None)
         self._store.settle(mail)
-        if not (accepted or refused or job.uncertain or taken_back):
-            # Nothing was decided but that time ran out: the caller's next try, with the same id, is to count.
+        if not keep_request:
             self._store.forget_request(mail)
         job.tell(answer or mail)
         if self._next_end:
@@ -231,3 +251,10 @@ class Delivery:
         for end in waiting:
             if not end.done():
                 end.set_result(None)
+
+
+def _all_accepted(results: Results) -> bool:
+    for result in results:  # noqa: SIM110  asked for every mail, and `all` over a generator is slower
+        if not result.accepted:
+            return False
+    return True

@@ -9,8 +9,8 @@ from otpmail.errors import Unavailable
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
 
-Tell = Callable[[Mail | Unavailable], None]
-"""Is told of the end: the mail as it settled, or that the service stops first. It must not raise."""
+Tell = Callable[["Job", Mail | Unavailable], None]
+"""Is told of a job's end: the mail as it settled, or that the service stops first. It must not raise."""
 
 
 class Job:
@@ -73,7 +73,7 @@ class Job:
     def when_ended(self, tell: Tell) -> None:
         """Have this called once when the job ends: now, where it has."""
         if self.settled:
-            tell(self.mail)
+            tell(self, self.mail)
         else:
             self._waiting = (*self._waiting, tell)
 
@@ -90,7 +90,7 @@ class Job:
         """Let whoever waits for the end have this; nobody is told twice."""
         waiting, self._waiting = self._waiting, ()
         for tell in waiting:
-            tell(outcome)
+            tell(self, outcome)
 
     @property
     def mail(self) -> Mail:
@@ -106,11 +106,15 @@ class Job:
         if self.watchers:
             self._show()
 
-    def report(self, state: MailState, *, settle_time: float | None = None) -> Mail:
+    @property
+    def known(self) -> tuple[RecipientResult, ...]:
+        """What the relay last said of each recipient."""
+        results = self.results
+        return tuple([results.get(address) or RecipientResult(address) for address in self.envelope.recipients])
+
+    def report(self, state: MailState, known: tuple[RecipientResult, ...], settle_time: float | None = None) -> Mail:
         """Give the mail this state with what is known of each recipient, and show it; returns it."""
         self.state = state
-        results = self.results
-        known = tuple([results.get(address) or RecipientResult(address) for address in self.envelope.recipients])
         self._mail = self._as_mail(state, known, settle_time)
         if self.watchers:
             self._show()
@@ -139,7 +143,7 @@ class Job:
             watcher.put_nowait(self.mail)
 
 
-def _resolve(end: asyncio.Future[Mail], outcome: Mail | Unavailable) -> None:
+def _resolve(end: asyncio.Future[Mail], _: Job, outcome: Mail | Unavailable) -> None:
     if end.done():  # cancelled
         return
     if isinstance(outcome, Mail):

@@ -6,7 +6,6 @@ outcomes and wakes whoever takes them from there.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Protocol, TypeVar
 
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
@@ -138,14 +137,14 @@ class MailStream:
             self._add((order.request_id, job.mail))
             if not job.settled and job not in self._promised:
                 self._promised.add(job)
-                job.when_ended(partial(self._ended, job))
+                job.when_ended(self._ended)
             return
         self._mails.attend(job)
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
         self._waiting += 1
         if not times:
-            job.when_ended(partial(self._ended, job))
+            job.when_ended(self._ended)
 
     async def _accepted(self, order: Order) -> Job:
         """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""

@@ -173,7 +173,7 @@ class OtpService:
                     "variables", f"make the mail's {error.field} one that {error.description}"
                 ) from None
             raise
-        job.when_ended(lambda _: self._mail_settled(key, challenge.id, next_send, job))
+        job.when_ended(lambda job, _: self._mail_settled(key, challenge.id, next_send, job))
         return job
 
     def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
