@@ -63,7 +63,8 @@ class MailQueue(asyncio.Queue[Job]):
     def put_nowait(self, item: Job) -> None:
         """Put a job into its lane, and wake the taker that has least in hand."""
         super().put_nowait(item)
-        self._wake()
+        if self._idle or self._busy:
+            self._wake()
 
     def take_nowait(self, taker: Taker) -> Job | None:
         """The next job, if there is one and nobody waits for it who goes before.

@@ -12,7 +12,7 @@ from otpmail.mail.delivery import Delivery
 from otpmail.mail.draft import Draft, Limits
 from otpmail.mail.job import Job
 from otpmail.mail.message import write
-from otpmail.model import ANONYMOUS, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
 from otpmail.values import frozen
@@ -92,30 +92,31 @@ class MailService:
         is known to be away, or the service stops; nothing was accepted then. A repeated request id returns the job it
         was first given.
         """
-        earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
-        if earlier is not None:
-            return earlier
-        self.refuse_if_hopeless(order.wait_for)
-        sender = self._permitted_sender(order.draft.from_)
+        sender = self._permitted_sender(order.draft.from_) if order.draft.from_ else self._sender
         lifetime = self._lifetime(order)
         now = self._now()
         mail_id = next(self._ids)
         message_id = f"<{mail_id}@{sender.domain}>"
         asked = order.draft, sender, message_id, now, self._limits
+        envelope: Envelope | None = None
         if order.draft.size > _LARGE:  # it takes tenths of a second, for which nobody's code is to wait
+            earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
+            if earlier is not None:
+                return earlier
+            self.refuse_if_hopeless(order.wait_for)
             envelope = await asyncio.to_thread(write, *asked)
-            self.refuse_if_hopeless(order.wait_for)  # others may have come meanwhile
-        else:
-            envelope = write(*asked)
+        _check_request_id(order.request_id)
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
-        raced = await self._store.add(mail, order.fingerprint)
-        if raced is not None:
-            return self._delivery.find(raced.id) or Job.finished(raced)
-        deadline = self._loop.time() + lifetime
-        job = Job(mail, envelope, order.priority, deadline, promised=order.wait_for is WaitFor.QUEUE)
-        try:
+        known = await self._store.add(mail, order.fingerprint)
+        if known is not None:
+            return self._job_of(known)
+        try:  # nothing waits from here on: whoever repeats the request finds its job
+            self.refuse_if_hopeless(order.wait_for)
+            promised = order.wait_for is WaitFor.QUEUE
+            deadline = self._loop.time() + lifetime
+            job = Job(mail, envelope or write(*asked), order.priority, deadline, promised=promised)
             self._delivery.submit(job)
-        except Unavailable:
+        except BaseException:
             self._store.forget_request(mail)
             raise
         return job
@@ -124,12 +125,9 @@ class MailService:
         """The job that was given this request id before. Raises InvalidArgument when it was for another mail."""
         if not request_id:
             return None
-        if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
-            raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
+        _check_request_id(request_id)
         mail = await self._store.find(caller, request_id, fingerprint)
-        if mail is None:
-            return None
-        return self._delivery.find(mail.id) or Job.finished(mail)
+        return None if mail is None else self._job_of(mail)
 
     def refuse_if_hopeless(self, wait_for: WaitFor) -> None:
         """Raise QueueFull, or Unavailable where the caller would wait for a relay that is away."""
@@ -208,6 +206,10 @@ class MailService:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
 
+    def _job_of(self, mail: Mail) -> Job:
+        """The job of a mail that is remembered."""
+        return self._delivery.find(mail.id) or Job.finished(mail)
+
     def _lifetime(self, order: Order) -> float:
         if order.ttl is None:
             waits = order.wait_for is WaitFor.RELAY
@@ -217,14 +219,17 @@ class MailService:
         return min(order.ttl, self._settings.mail_ttl)
 
     def _permitted_sender(self, text: str) -> Address:
-        if not text:
-            return self._sender
         sender = parse_mailbox(text, "from")
         allowed = self._settings.email_from_allowed
         domain = sender.key[sender.key.rindex("@") :]
         if sender.key == self._sender.key or sender.key in allowed or domain in allowed:
             return sender
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")
+
+
+def _check_request_id(request_id: str) -> None:
+    if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+        raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
 
 
 def _ids() -> Iterator[str]:

@@ -1,6 +1,7 @@
 """From the model to the messages of otpmail.v1 and back."""
 
 import hashlib
+from functools import cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -84,5 +85,10 @@ def seconds(duration: Duration) -> float:
 
 def fingerprint(request: Message) -> bytes:
     """What tells whether a repeated request id means the same request, its kind included."""
-    content = request.SerializeToString(deterministic=True)
-    return hashlib.sha256(request.DESCRIPTOR.full_name.encode() + b"\0" + content).digest()
+    kind = _kind(type(request))  # type: ignore[arg-type]  # a class is hashable, whatever its objects are
+    return hashlib.sha256(kind + request.SerializeToString(deterministic=True)).digest()
+
+
+@cache
+def _kind(message: type[Message]) -> bytes:
+    return message.DESCRIPTOR.full_name.encode() + b"\0"
