@@ -24,6 +24,7 @@ _MARSHAL_VERSION = 2  # the later ones look for objects that are the same, which
 # million Standings, which it looks through, would hold the loop for long; and they take more memory.
 _RECORD = struct.Struct("=ddd16shH")  # when it ends; expires, next send, id, attempts; how many failures follow
 _ENDS = struct.Struct("=d")
+_KEPT = struct.Struct("=ddH")  # of a settled mail: when it and its request id are forgotten; octets of the fingerprint
 _NO_CHALLENGE = -1  # attempts of none
 
 
@@ -100,8 +101,8 @@ class MemoryMailStore:
     def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
         self._clock = clock
         self._remember_seconds = remember_seconds
-        self._settled = _Remembered(clock, seconds=remember_seconds, most=remember_count)
-        self._requests = _Remembered(clock, seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
+        self._settled = _Remembered(seconds=remember_seconds, most=remember_count)
+        self._requests = _Remembered(seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
         self._open: dict[str, _Request] = {}  # of mails that have not settled
 
     def __repr__(self) -> str:
@@ -123,14 +124,15 @@ class MemoryMailStore:
 
     def settle(self, mail: Mail) -> None:
         """Remember how the mail ended; see MailStore."""
-        record = _written_mail(mail)
-        self._settled.add(mail.id, self._clock() + self._remember_seconds, record)
-        if mail.request_id:
-            key = _request_key(mail.caller, mail.request_id)
-            request = self._open.pop(key, None)
-            if request is not None:
-                expires, fingerprint, _ = request
-                self._requests.add(key, expires, fingerprint + record)
+        now = self._clock()
+        key = _request_key(mail.caller, mail.request_id)
+        request = self._open.pop(key, None)
+        expires, fingerprint, _ = request or (now, b"", mail)
+        lives = _KEPT.pack(now + self._remember_seconds, expires, len(fingerprint))
+        kept = b"%b%b%b" % (lives, fingerprint, _written_mail(mail))
+        self._settled.add(mail.id, kept, now)
+        if request is not None:
+            self._requests.add(key, kept, now)
 
     def forget_request(self, mail: Mail) -> None:
         """The mail's request id may come again; see MailStore."""
@@ -140,25 +142,29 @@ class MemoryMailStore:
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """The settled mail, if it is that caller's and still remembered."""
-        record = self._settled.get(mail_id)
-        mail = _read_mail(record) if record is not None else None
-        return mail if mail is not None and mail.caller == caller else None
+        kept = self._settled.get(mail_id)
+        if kept is None:
+            return None
+        forgotten, _, fingerprint = _KEPT.unpack_from(kept)
+        mail = _read_mail(kept[_KEPT.size + fingerprint :])
+        return mail if mail.caller == caller and forgotten > self._clock() else None
 
     def _find(self, key: str, fingerprint: bytes) -> Mail | None:
+        mail: Mail | None = None
         request = self._open.get(key)
         if request is not None:
             expires, known, mail = request
-            if expires <= self._clock():
-                return None
         else:
             kept = self._requests.get(key)
             if kept is None:
                 return None
-            # Each kind of request has fingerprints of one length.
-            known, record = kept[: len(fingerprint)], kept[len(fingerprint) :]
+            _, expires, size = _KEPT.unpack_from(kept)
+            known, record = kept[_KEPT.size :][:size], kept[_KEPT.size + size :]
+        if expires <= self._clock():
+            return None
         if known != fingerprint:
             raise InvalidArgument("request_id", "was used before for another request")
-        return mail if request is not None else _read_mail(record)
+        return mail or _read_mail(record)
 
 
 _Request = tuple[float, bytes, Mail]
@@ -201,14 +207,13 @@ def _read_mail(record: bytes) -> Mail:
 
 
 class _Remembered:
-    """Octets by key, each until its time, at most `most` of them: those that came first go first.
+    """Octets by key, each for at least so many `seconds`, at most `most` of them: those that came first go first.
 
     They are kept in slices by the time they came, and a slice goes whole: a dict from which the first are taken out one
-    by one would be searched from its beginning each time. What is past its time is not found, gone or not.
+    by one would be searched from its beginning each time. So what is past its time may still be found.
     """
 
-    def __init__(self, clock: Callable[[], float], *, seconds: float, most: int) -> None:
-        self._clock = clock
+    def __init__(self, *, seconds: float, most: int) -> None:
         self._seconds = seconds
         self._most_in_slice = max(1, most // _SLICES)
         self._most_slices = max(1, most // self._most_in_slice)
@@ -220,11 +225,10 @@ class _Remembered:
     def __len__(self) -> int:
         return sum(map(len, self._slices))
 
-    def add(self, key: str, expires: float, value: bytes) -> None:
-        now = self._clock()
+    def add(self, key: str, value: bytes, now: float) -> None:
         if now >= self._closes or len(self._newest) >= self._most_in_slice:
             self._open_slice(now)
-        self._newest[key] = _ENDS.pack(expires) + value
+        self._newest[key] = value
 
     def drop(self, key: str) -> None:
         for kept in self._slices:
@@ -234,7 +238,7 @@ class _Remembered:
         for kept in reversed(self._slices):
             value = kept.get(key)
             if value is not None:
-                return value[_ENDS.size :] if _ENDS.unpack_from(value)[0] > self._clock() else None
+                return value
         return None
 
     def _open_slice(self, now: float) -> None:
