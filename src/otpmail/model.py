@@ -29,6 +29,10 @@ class WaitFor(Enum):
 
     __hash__ = object.__hash__  # Enum's own is written in Python, and asked several times for each mail
 
+    def __init__(self, value: str) -> None:
+        """Whether the answer is a promise is kept with it: to name a member takes longer than to ask it."""
+        self.promises = value == "queue"
+
 
 class MailState(Enum):
     """The states of a mail; all but the first two are final."""

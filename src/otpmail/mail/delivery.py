@@ -24,6 +24,7 @@ MOST_COPIES = 3
 A relay that takes each one and cuts the connection before its answer would fill a mailbox until the time is over.
 """
 
+_QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
 _STOPPED = "the service stopped before the mail could be sent"
 
 
@@ -80,12 +81,12 @@ class Delivery:
 
     def begin(self, job: Job) -> bool:
         """A worker has the job in hand: False when it is not to be sent any more."""
-        if job.state is not MailState.QUEUED:
+        if job.state is not _QUEUED:
             return False
         if job.deadline <= self._loop.time():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.change(MailState.SENDING)
+        job.change(_SENDING)
         return True
 
     def answered(self, job: Job, results: Results) -> None:
@@ -94,7 +95,7 @@ class Delivery:
             return
         if not job.results and len(results) == len(job.envelope.recipients) and _all_accepted(results):
             job.attempts += 1  # as nearly every mail ends
-            self._end(job, MailState.RELAYED, results)
+            self._end(job, _RELAYED, results)
             return
         for result in results:
             job.results[result.address] = result

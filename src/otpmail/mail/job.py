@@ -23,12 +23,13 @@ class Job:
 
     __slots__ = (
         *("_mail", "_waiting", "attempts", "callers", "copies", "deadline", "deferred", "envelope", "id", "losses"),
-        *("pending", "priority", "promised", "results", "retry", "state", "uncertain", "watchers"),
+        *("pending", "priority", "promised", "request_id", "results", "retry", "state", "uncertain", "watchers"),
     )
 
     def __init__(self, mail: Mail, envelope: Envelope, priority: Priority, deadline: float, *, promised: bool) -> None:
         self._mail = mail
         self.id = mail.id
+        self.request_id = mail.request_id
         self.state = mail.state
         self.envelope = envelope
         self.priority = priority
@@ -59,6 +60,14 @@ class Job:
     def offered(self) -> tuple[str, ...]:
         """The recipients for whom the relay is offered the mail next: a group of those that are pending."""
         return self.pending[:GROUP]
+
+    @property
+    def offer(self) -> Envelope:
+        """What the relay is offered next: the mail for that group."""
+        envelope = self.envelope
+        if self.pending is envelope.recipients and len(self.pending) <= GROUP:  # so it is with nearly every mail
+            return envelope
+        return envelope.only(self.offered)
 
     @property
     def given_up(self) -> bool:

@@ -63,7 +63,10 @@ class MailService:
         *,
         now: Callable[[], float] = time,
     ) -> None:
-        self._settings = settings
+        self._queue_size = settings.queue_size
+        self._wait_seconds = settings.mail_wait_seconds
+        self._most_seconds = settings.mail_ttl
+        self._allowed = settings.email_from_allowed
         self._delivery = delivery
         self._store = store
         self._relay = relay
@@ -83,7 +86,7 @@ class MailService:
         Raises as `accept` does. A cancelled call takes the mail back if it is still waiting and nobody was promised it.
         """
         job = await self.accept(order)
-        return job.mail if order.wait_for is WaitFor.QUEUE else await self.outcome(job)
+        return job.mail if order.wait_for.promises else await self.outcome(job)
 
     async def accept(self, order: Order) -> Job:
         """Check a mail and take it on; from then on it settles.
@@ -112,9 +115,8 @@ class MailService:
             return self._job_of(known)
         try:  # nothing waits from here on: whoever repeats the request finds its job
             self.refuse_if_hopeless(order.wait_for)
-            promised = order.wait_for is WaitFor.QUEUE
             deadline = self._loop.time() + lifetime
-            job = Job(mail, envelope or write(*asked), order.priority, deadline, promised=promised)
+            job = Job(mail, envelope or write(*asked), order.priority, deadline, promised=order.wait_for.promises)
             self._delivery.submit(job)
         except BaseException:
             self._store.forget_request(mail)
@@ -131,13 +133,13 @@ class MailService:
 
     def refuse_if_hopeless(self, wait_for: WaitFor) -> None:
         """Raise QueueFull, or Unavailable where the caller would wait for a relay that is away."""
-        if len(self._delivery) >= self._settings.queue_size:
-            raise QueueFull(self._settings.queue_size)
+        if len(self._delivery) >= self._queue_size:
+            raise QueueFull(self._queue_size)
         self.refuse_if_away(wait_for)
 
     def refuse_if_away(self, wait_for: WaitFor) -> None:
         """Raise Unavailable where the caller would wait for a relay that is away."""
-        if wait_for is WaitFor.RELAY and self._relay.down:
+        if not wait_for.promises and self._relay.down:
             raise Unavailable("the relay can't be reached at the moment", retry_after=max(1.0, self._relay.retry_after))
 
     @property
@@ -212,17 +214,15 @@ class MailService:
 
     def _lifetime(self, order: Order) -> float:
         if order.ttl is None:
-            waits = order.wait_for is WaitFor.RELAY
-            return self._settings.mail_wait_seconds if waits else self._settings.mail_ttl
+            return self._most_seconds if order.wait_for.promises else self._wait_seconds
         if order.ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
-        return min(order.ttl, self._settings.mail_ttl)
+        return min(order.ttl, self._most_seconds)
 
     def _permitted_sender(self, text: str) -> Address:
         sender = parse_mailbox(text, "from")
-        allowed = self._settings.email_from_allowed
         domain = sender.key[sender.key.rindex("@") :]
-        if sender.key == self._sender.key or sender.key in allowed or domain in allowed:
+        if sender.key == self._sender.key or sender.key in self._allowed or domain in self._allowed:
             return sender
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")
 

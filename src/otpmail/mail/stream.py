@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
 from otpmail.mail.job import Job
 from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
-from otpmail.model import Mail, WaitFor
+from otpmail.model import Mail
 
 _STOPPING = "the service is stopping"
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
@@ -88,6 +88,7 @@ class MailStream:
         while not self._ready and not self._over:
             self._answerer = self._loop.create_future()
             await self._answerer
+            self._answerer = None
         ready, self._ready = self._ready, []
         return ready
 
@@ -133,7 +134,7 @@ class MailStream:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
         order = await order_of(request)
         job = await self._accepted(order)
-        if job.settled or order.wait_for is WaitFor.QUEUE:
+        if order.wait_for.promises or job.settled:
             self._add((order.request_id, job.mail))
             if not job.settled and job not in self._promised:
                 self._promised.add(job)
@@ -168,13 +169,13 @@ class MailStream:
         if not times:  # it was promised, or has been left
             return
         self._waiting -= times
-        for _ in range(times):
-            self._add((job.mail.request_id, told))
+        self._add((job.request_id, told), times)
 
-    def _add(self, outcome: Outcome) -> None:
-        self._ready.append(outcome)
-        self._unanswered += 1
-        self._wake_answerer()
+    def _add(self, outcome: Outcome, times: int = 1) -> None:
+        self._ready += (outcome,) * times
+        self._unanswered += times
+        if self._answerer is not None:
+            self._wake_answerer()
 
     async def _wait_as_taker(self, turn: asyncio.Future[None]) -> None:
         self._taker = turn

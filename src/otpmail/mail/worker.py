@@ -181,7 +181,7 @@ class Worker:
         """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
         if not self._desk.begin(job):
             return False
-        if not connection.send(job.envelope.only(job.offered), partial(self._told, connection, job)):
+        if not connection.send(job.offer, partial(self._told, connection, job)):
             return False  # the relay can't take such a mail, and was not asked
         connection.keeper.takes_slot()
         return True

@@ -118,7 +118,7 @@ class OtpService:
         earlier = await self._mails.earlier(request.caller, request.request_id, request.fingerprint)
         if earlier is None:
             earlier = await self._issue(request, address, key)
-        mail = earlier.mail if request.wait_for is WaitFor.QUEUE else await self._mails.outcome(earlier)
+        mail = earlier.mail if request.wait_for.promises else await self._mails.outcome(earlier)
         return self._sent(mail)
 
     async def validate_code(

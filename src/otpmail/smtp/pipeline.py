@@ -5,7 +5,7 @@ give it back for QUIT.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from aiosmtplib.protocol import SMTPProtocol
@@ -124,7 +124,7 @@ class Pipeline(asyncio.Protocol):
             return False
         transaction = self._session.begin(envelope, tell)
         if transaction.outcome is not None:
-            self._tell(transaction)
+            self._tell((transaction,))
             return False
         if self._idle.is_set():
             self._idle.clear()
@@ -163,10 +163,9 @@ class Pipeline(asyncio.Protocol):
             self.last_progress = self._loop.time()
         if session.ended:
             self._lose(session.ended)
-            self._tell_last_first(settled)  # among them may be lost ones, which go ahead of those behind them
+            self._tell(reversed(settled))  # among them may be lost ones, which go ahead of those behind them
             return
-        for transaction in settled:
-            self._tell(transaction)
+        self._tell(settled)
         if self._probed is not None and not session.probing:
             if not self._probed.done():
                 self._probed.set_result(None)
@@ -285,7 +284,7 @@ class Pipeline(asyncio.Protocol):
             self._clock = None
         first = not self.lost_cause
         self.lost_cause = self.lost_cause or cause
-        self._tell_last_first(self._session.end(cause))
+        self._tell(reversed(self._session.end(cause)))  # as each goes to the front of the queue, they stand in order
         if self._probed is not None:
             if not self._probed.done():  # whoever dialled may have given up
                 self._probed.set_exception(ConnectionLost(cause))
@@ -294,16 +293,12 @@ class Pipeline(asyncio.Protocol):
         if first:
             self.on_lost()
 
-    def _tell_last_first(self, transactions: list[Transaction]) -> None:
-        """Each lost one goes to the front of the queue: so they come to stand there in their order."""
-        for transaction in reversed(transactions):
-            self._tell(transaction)
-
-    def _tell(self, transaction: Transaction) -> None:
-        try:
-            transaction.tag(transaction.outcome)
-        except Exception as error:  # noqa: BLE001  a fault of ours over one mail is not to end the others' connection
-            self._loop.call_exception_handler({"message": "a mail's outcome was not taken", "exception": error})
+    def _tell(self, transactions: Iterable[Transaction]) -> None:
+        for transaction in transactions:
+            try:
+                transaction.tag(transaction.outcome)
+            except Exception as error:  # noqa: BLE001  a fault over one mail must not end the others' connection
+                self._loop.call_exception_handler({"message": "a mail's outcome was not taken", "exception": error})
 
 
 def _nothing() -> None:

@@ -22,7 +22,7 @@ from otpmail.smtp.mode import Mode
 from otpmail.smtp.output import Output
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
 from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
-from otpmail.smtp.transaction import Awaits, Results, Transaction, mail_command, rcpt_command, stuff
+from otpmail.smtp.transaction import Awaits, Results, Transaction, commands, mail_command, rcpt_command, stuff
 
 BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail: none is to sit behind a large one."""
@@ -136,7 +136,7 @@ class Session:
         self.begun += 1
         self._flights.append(transaction)
         if self.mode is Mode.BDAT:
-            self._start(transaction)
+            self._start_chunk(transaction)
         else:
             self._advance()
         return transaction
@@ -191,7 +191,7 @@ class Session:
     # The rules.
 
     def _advance(self) -> None:
-        """Write the commands that may go now; by BDAT all may, at once."""
+        """Write the commands that may go now; not by BDAT, where all may, at once."""
         ahead: Transaction | None = None
         for transaction in self._flights:
             if not transaction.begun and (
@@ -205,20 +205,20 @@ class Session:
     def _start(self, transaction: Transaction) -> None:
         transaction.begun = True
         envelope = transaction.envelope
-        if self.mode is Mode.PLAIN:
-            if self._clean:
-                self._output.push(mail_command(envelope, self.announcement))
-            else:
-                transaction.awaits = Awaits.RESET_BEFORE
-                self._output.push(_RSET)
-            return
-        head = mail_command(envelope, self.announcement) + b"".join(map(rcpt_command, envelope.recipients))
-        asks = 1 + len(envelope.recipients) + 1
         if self.mode is Mode.DATA:
-            self._output.push(head + b"DATA\r\n", asks=asks)
-            return
-        content = envelope.content
-        size = len(content)
+            head = commands(envelope, self.announcement)
+            self._output.push(b"%bDATA\r\n" % head, asks=len(envelope.recipients) + 2)
+        elif self._clean:
+            self._output.push(mail_command(envelope, self.announcement))
+        else:
+            transaction.awaits = Awaits.RESET_BEFORE
+            self._output.push(_RSET)
+
+    def _start_chunk(self, transaction: Transaction) -> None:
+        transaction.begun = True
+        envelope = transaction.envelope
+        head, content = commands(envelope, self.announcement), envelope.content
+        asks, size = len(envelope.recipients) + 2, len(content)
         if size < BACKLOG:
             group = b"%bBDAT %d LAST\r\n%bRSET\r\n" % (head, size, content)
             self._output.push(group, transaction, asks=asks + 1, behind=len(_RSET))
@@ -241,11 +241,12 @@ class Session:
 
         It is what `_read` would do of each, in one step: nearly every mail by BDAT ends so.
         """
-        if not self._flights or self.mode is not Mode.BDAT or self.farewell or self._probe is not None:
+        if not self._flights or self.farewell or self._probe is not None:
             return 0
         transaction = self._flights[0]
         count = len(transaction.envelope.recipients) + 3  # MAIL, each RCPT, BDAT, RSET
-        if transaction.awaits is not Awaits.MAIL or not transaction.written or self._output.asked < count:
+        # By BDAT alone a mail may be written of which nothing has been heard.
+        if not (transaction.written and transaction.unheard) or self._output.asked < count:
             return 0
         answers = replies[place : place + count]
         if len(answers) < count:

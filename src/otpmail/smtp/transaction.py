@@ -28,6 +28,9 @@ class Awaits(Enum):
     RESET = auto()  # behind it; not in PLAIN
 
 
+_MAIL, _RESET = Awaits.MAIL, Awaits.RESET  # naming them takes its time
+
+
 class Transaction:
     """One mail on its way: what the relay has said of it so far, and in the end its `outcome`.
 
@@ -41,7 +44,7 @@ class Transaction:
         self.tag = tag
         self.begun = False
         self.written = False
-        self.awaits = Awaits.MAIL
+        self.awaits = _MAIL
         self.refusal: Reply | None = None  # of MAIL
         self.replies: list[Reply] = []  # to RCPT, in the order of the recipients
         self.accepted = 0
@@ -50,6 +53,11 @@ class Transaction:
 
     def __repr__(self) -> str:
         return f"<Transaction awaits {self.awaits.name}, {self.accepted} of {len(self.envelope.recipients)} accepted>"
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the relay has said nothing of it yet."""
+        return self.awaits is _MAIL
 
     @property
     def hopeless(self) -> bool:
@@ -79,11 +87,16 @@ class Transaction:
 
     def take(self, final: Reply) -> None:
         """Settle it: all its replies were 250, this one to the content."""
-        self.awaits = Awaits.RESET
+        self.awaits = _RESET
         self.final = final
         recipients = self.envelope.recipients
         self.accepted = len(recipients)
         self.outcome = tuple([result(address, final) for address in recipients])
+
+
+def commands(envelope: Envelope, announcement: Announcement) -> bytes:
+    """MAIL, and RCPT for each recipient."""
+    return mail_command(envelope, announcement) + b"".join([rcpt_command(address) for address in envelope.recipients])
 
 
 def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:

@@ -89,9 +89,10 @@ class LogObserver:
 
     def notify(self, event: Event) -> None:
         """Write `event` down, if it is worth a line at the level that is set."""
+        if isinstance(event, MailSettled):  # as nearly every one is: a pattern takes longer
+            self._settled(event.mail)
+            return
         match event:
-            case MailSettled(mail):
-                self._settled(mail)
             case MailDeferred(mail, retry_after, reply):
                 say(
                     logging.INFO,
