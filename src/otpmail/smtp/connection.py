@@ -57,7 +57,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._retire_at = self.opened + lifetime
-        self._due_from = settings.max_messages
+        self._most = self._due_from = settings.max_messages
         self.announcement = Announcement.read(client)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
@@ -150,12 +150,13 @@ class Connection:
     @property
     def room(self) -> bool:
         """Whether another mail may be handed in now."""
-        return self._session.room and not self._pipeline.lost_cause and not self.spent
+        session = self._session
+        return session.room and session.begun < self._most and not self._pipeline.lost_cause
 
     @property
     def spent(self) -> bool:
         """Whether it has been handed as many mails as it may carry."""
-        return self._session.begun >= self._settings.max_messages
+        return self._session.begun >= self._most
 
     @property
     def review_at(self) -> float:

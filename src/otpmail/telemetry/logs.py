@@ -81,7 +81,8 @@ class LogObserver:
 
     def __init__(self, relays: int = 1) -> None:
         # Two of these come with every mail: nobody is told of one that makes no line.
-        self.hears = frozenset(get_args(Event)) if log.isEnabledFor(logging.DEBUG) else _HEARD
+        self._debug = log.isEnabledFor(logging.DEBUG)
+        self.hears = frozenset(get_args(Event)) if self._debug else _HEARD
         self.relayed = 0
         self.failed = 0
         self._relays = relays
@@ -117,9 +118,8 @@ class LogObserver:
     def _settled(self, mail: Mail) -> None:
         if mail.state is MailState.RELAYED:
             self.relayed += 1
-            if not log.isEnabledFor(logging.DEBUG):
-                return
-            say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
+            if self._debug:
+                say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
         refusals = (_words(result) for result in mail.recipients if not result.accepted)
