@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--batch", type=int, default=100, help="mails in one message")
     parser.add_argument(
-        "--unsettled", type=int, default=1000, help="mails of a stream that wait for results; at least two batches"
+        "--unsettled", type=int, default=400, help="mails of a stream that wait for results; at least two batches"
     )
     parser.add_argument("--warm", type=float, default=1, help="seconds")
     parser.add_argument("--seconds", type=float, default=5)
