@@ -26,7 +26,7 @@ def _mail(name: str, recipients: int = 1) -> Outcome:
 def test_outcomes_become_results() -> None:
     """A mail as other methods answer it; an error as its google.rpc.Code and the words of the status."""
     mail = _mail("a")
-    response = stream._response([mail, ("b", InvalidArgument("to[0]", "is empty")), ("c", Unavailable("away"))])
+    (response,) = stream._responses([mail, ("b", InvalidArgument("to[0]", "is empty")), ("c", Unavailable("away"))])
     assert isinstance(mail[1], Mail)
     assert list(response.results) == [
         mail_pb2.SendMailsResponse.Result(request_id="a", mail=convert.mail_message(mail[1])),
@@ -38,7 +38,8 @@ def test_outcomes_become_results() -> None:
 def test_the_unforeseen_is_one_mails_result(caplog: pytest.LogCaptureFixture) -> None:
     """INTERNAL with an id that the log has too, and not a word of the exception."""
     with caplog.at_level(logging.ERROR, "otpmail"):
-        (result,) = stream._response([("a", RuntimeError("the code is 271828"))]).results
+        (response,) = stream._responses([("a", RuntimeError("the code is 271828"))])
+    (result,) = response.results
     assert result.code == code_pb2.INTERNAL
     assert "271828" not in result.message
     (record,) = caplog.records
@@ -48,11 +49,26 @@ def test_the_unforeseen_is_one_mails_result(caplog: pytest.LogCaptureFixture) ->
 def test_a_response_is_of_bounded_size() -> None:
     """By results and by recipients, each of which has words of the relay; the order stays, and nothing is left out."""
     outcomes = [_mail(str(number)) for number in range(250)]
-    parts = list(stream._parts(outcomes))
-    assert [len(part) for part in parts] == [100, 100, 50]
-    assert [outcome for part in parts for outcome in part] == outcomes
+    responses = list(stream._responses(outcomes))
+    assert [len(response.results) for response in responses] == [100, 100, 50]
+    assert [result.request_id for response in responses for result in response.results] == [
+        name for name, _ in outcomes
+    ]
     many = [_mail(str(number), recipients=600) for number in range(5)]
-    assert [len(part) for part in stream._parts(many)] == [2, 2, 1]
+    assert [len(response.results) for response in stream._responses(many)] == [2, 2, 1]
+
+
+def test_a_mail_that_can_not_be_told_is_one_results_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller hears INTERNAL in place of it, and the others hear of theirs."""
+    no_text = RecipientResult("p0@example.org", 250, "2.0.0", "\udcff")
+    broken = "b", Mail("b", "anonymous", "<b@x>", 1.5, "b", MailState.RELAYED, (no_text,), 1, 2.25)
+    with caplog.at_level(logging.ERROR, "otpmail"):
+        (response,) = stream._responses([_mail("a"), broken, _mail("c")])
+    assert [(result.request_id, result.code, result.HasField("mail")) for result in response.results] == [
+        ("a", 0, True),
+        ("b", code_pb2.INTERNAL, False),
+        ("c", 0, True),
+    ]
 
 
 class Context:

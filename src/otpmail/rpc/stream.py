@@ -5,7 +5,7 @@ than STREAM_UNSETTLED mails, and a write ends only when the caller's flow contro
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -77,9 +77,9 @@ async def _answer(context: Context, stream: MailStream) -> Exception | None:
     """Write outcomes until there are none. Returns what ends the call, if that is not its caller's wish."""
     try:
         while outcomes := await stream.outcomes():
-            for part in _parts(outcomes):
-                await context.write(_response(part))
-                stream.answered(len(part))
+            for response in _responses(outcomes):
+                await context.write(response)
+                stream.answered(len(response.results))
         if stream.fault is not None:
             # Not by raising here: that would cancel the read, into whose memory gRPC's core may be writing. It ends by
             # the status.
@@ -89,28 +89,32 @@ async def _answer(context: Context, stream: MailStream) -> Exception | None:
     return None
 
 
-def _parts(outcomes: list[Outcome]) -> "Sequence[list[Outcome]]":
-    """The outcomes in parts that are fit for a response each."""
-    parts: list[list[Outcome]] = []
-    recipients = _MOST_RECIPIENTS
-    for outcome in outcomes:
-        if recipients >= _MOST_RECIPIENTS or len(parts[-1]) >= _MOST_RESULTS:
-            parts.append([])
-            recipients = 0
-        parts[-1].append(outcome)
-        recipients += len(outcome[1].recipients) if isinstance(outcome[1], Mail) else 1
-    return parts
-
-
-def _response(outcomes: list[Outcome]) -> mail_pb2.SendMailsResponse:
+def _responses(outcomes: list[Outcome]) -> Iterator[mail_pb2.SendMailsResponse]:
+    """The outcomes in responses that each are fit to be sent."""
     response = mail_pb2.SendMailsResponse()
+    results = recipients = 0
     for request_id, told in outcomes:
+        if results == _MOST_RESULTS or recipients >= _MOST_RECIPIENTS:
+            yield response
+            response = mail_pb2.SendMailsResponse()
+            results = recipients = 0
+        results += 1
         result = response.results.add()
         result.request_id = request_id
         if isinstance(told, Mail):
-            convert.fill_mail(result.mail, told)
+            recipients += len(told.recipients)
+            try:
+                convert.fill_mail(result.mail, told)
+            except Exception as error:  # noqa: BLE001  a fault of ours over one mail is not to end the others' stream
+                result.ClearField("mail")
+                _fill_error(result, error)
         else:
-            status = status_for(METHOD, told)
-            result.code = status.code.value[0]
-            result.message = status.message
-    return response
+            recipients += 1
+            _fill_error(result, told)
+    yield response
+
+
+def _fill_error(result: mail_pb2.SendMailsResponse.Result, error: Exception) -> None:
+    status = status_for(METHOD, error)
+    result.code = status.code.value[0]
+    result.message = status.message
