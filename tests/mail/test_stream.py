@@ -254,6 +254,18 @@ async def test_a_relay_that_is_away() -> None:
     assert isinstance(third, Unavailable)
 
 
+async def test_a_relay_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits at a full queue for it is told soon, though no mail settles any more."""
+    monkeypatch.setattr("otpmail.mail.stream._LOOK_SECONDS", 0.001)
+    desk = Desk(queue_size=1)
+    taking = desk.take(Asked("a"), Asked("b"))
+    await _turns()
+    assert not taking.done()
+    desk.relay.down = True
+    await taking
+    assert _states(await desk.stream.outcomes()) == {"b": "the relay can't be reached at the moment"}
+
+
 async def test_who_leaves_gives_up_what_waits() -> None:
     """With the relay it settles, promised it settles, asked for by another too it settles; else it is cancelled."""
     desk = Desk()

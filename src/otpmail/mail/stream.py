@@ -14,6 +14,7 @@ from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
 from otpmail.model import Mail
 
 _STOPPING = "the service is stopping"
+_LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
 
 Outcome = tuple[str, Mail | Exception]
@@ -154,7 +155,7 @@ class MailStream:
                 raise Unavailable(_STOPPING)
             if self._mails.crowded:
                 self._mails.refuse_if_away(order.wait_for)
-                await self._wait_as_taker(self._mails.next_end())
+                await self._wait_for_an_end()
                 continue
             try:
                 return await self._mails.accept(order)
@@ -176,6 +177,13 @@ class MailStream:
         self._unanswered += times
         if self._answerer is not None:
             self._wake_answerer()
+
+    async def _wait_for_an_end(self) -> None:
+        look = self._loop.call_later(_LOOK_SECONDS, self._wake_taker)
+        try:
+            await self._wait_as_taker(self._mails.next_end())
+        finally:
+            look.cancel()
 
     async def _wait_as_taker(self, turn: asyncio.Future[None]) -> None:
         self._taker = turn
