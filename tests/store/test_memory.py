@@ -242,12 +242,33 @@ async def test_mails_without_a_request_id_are_never_the_same(mails: MailStore) -
 
 
 async def test_request_ids_live_a_day(mails: MailStore, clock: Clock) -> None:
-    """A retry within a day is known; after it, the id is free."""
-    await mails.add(_mail(request_id="r1"), b"f")
-    clock.time += DAY - 1
+    """A retry within a day is known; after it, the id is free, unless its mail is still open."""
+    mail = _mail(request_id="r1")
+    await mails.add(mail, b"f")
+    await mails.add(_mail("m2", request_id="open"), b"f")
+    clock.time += 3600
+    mails.settle(_settled(mail))
+    clock.time += DAY - 3601
     assert await mails.find("shop", "r1", b"f") is not None
     clock.time += 1
     assert await mails.find("shop", "r1", b"other") is None
+    assert await mails.find("shop", "open", b"f") is not None
+
+
+@pytest.mark.parametrize("every", [600.0, 7.0])
+async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: float) -> None:
+    """While there are fewer than the most, none goes before its time, however they come."""
+    begun = clock.time
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1_000_000)
+    for number in range(round(1.5 * DAY / every)):
+        mail = _mail(f"m{number}", request_id=f"r{number}")
+        await store.add(mail, b"f")
+        store.settle(_settled(mail))
+        clock.time += every
+        passed = clock.time - begun
+        oldest = {seconds: max(0, int((passed - seconds) // every) + 1) for seconds in (DAY, REMEMBER_SECONDS)}
+        assert await store.find("shop", f"r{oldest[DAY]}", b"f") is not None
+        assert await store.get("shop", f"m{oldest[REMEMBER_SECONDS]}") is not None
 
 
 async def test_a_settled_mail_is_its_callers(mails: MailStore) -> None:
@@ -335,7 +356,7 @@ async def test_any_settled_mail_is_kept_whole(mail: Mail) -> None:
 
 
 async def test_the_garbage_collector_does_not_look_at_settled_mails() -> None:
-    """Two hundred thousand request ids are not among what it walks through."""
+    """Neither they nor their request ids are among what it walks through."""
     store = MemoryMailStore(lambda: 0.0, remember_seconds=3600, remember_count=10_000)
     gc.collect()
     before = len(gc.get_objects())
@@ -353,7 +374,7 @@ async def test_what_is_remembered_is_bounded(clock: Clock) -> None:
     for number in range(5000):
         store.settle(_settled(_mail(f"m{number}")))
         clock.time += 0.01
-        assert number < 1000 or 870 <= len(store._settled) <= 1000
+        assert number < 1000 or 870 <= len(store._settled) <= 1000  # a slice of an eighth goes whole
     for number in range(100):
         store.settle(_settled(_mail(f"n{number}")))
         clock.time += 30

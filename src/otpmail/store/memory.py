@@ -96,7 +96,7 @@ def _read(kept: bytes) -> Standing:
 
 
 class MemoryMailStore:
-    """The settled mails of the last while, the oldest dropped first, and the request ids of a day."""
+    """The settled mails of the last while, the oldest dropped first, and the request ids of a day and of open mails."""
 
     def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
         self._clock = clock
@@ -152,23 +152,23 @@ class MemoryMailStore:
     def _find(self, key: str, fingerprint: bytes) -> Mail | None:
         mail: Mail | None = None
         request = self._open.get(key)
-        if request is not None:
-            expires, known, mail = request
+        if request is not None:  # it is kept while its mail is open, however long that is
+            _, known, mail = request
         else:
             kept = self._requests.get(key)
             if kept is None:
                 return None
             _, expires, size = _KEPT.unpack_from(kept)
+            if expires <= self._clock():
+                return None
             known, record = kept[_KEPT.size :][:size], kept[_KEPT.size + size :]
-        if expires <= self._clock():
-            return None
         if known != fingerprint:
             raise InvalidArgument("request_id", "was used before for another request")
         return mail or _read_mail(record)
 
 
 _Request = tuple[float, bytes, Mail]
-"""Until when a request id is kept, on the store's clock; the request's fingerprint; its mail."""
+"""Until when a request id is kept once its mail is settled, on the store's clock; the fingerprint; the mail."""
 
 
 def _request_key(caller: str, request_id: str) -> str:
@@ -215,8 +215,8 @@ class _Remembered:
 
     def __init__(self, *, seconds: float, most: int) -> None:
         self._seconds = seconds
+        self._most = most
         self._most_in_slice = max(1, most // _SLICES)
-        self._most_slices = max(1, most // self._most_in_slice)
         self._slices: deque[dict[str, bytes]] = deque()
         self._begun: deque[float] = deque()  # when each slice was
         self._newest: dict[str, bytes] = {}
@@ -244,7 +244,7 @@ class _Remembered:
     def _open_slice(self, now: float) -> None:
         length = self._seconds / _SLICES
         while self._slices and (
-            len(self._slices) >= self._most_slices or self._begun[0] + length + self._seconds <= now
+            len(self) + self._most_in_slice > self._most or self._begun[0] + length + self._seconds <= now
         ):
             self._slices.popleft()
             self._begun.popleft()
