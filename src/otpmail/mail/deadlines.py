@@ -46,4 +46,7 @@ class Deadlines:
     def _ring(self, tick: int) -> None:
         jobs, _ = self._due.pop(tick)
         for job in jobs:
-            self._over(job)
+            try:
+                self._over(job)
+            except Exception as error:  # noqa: BLE001  a fault of ours over one job is not to keep the others waiting
+                self._loop.call_exception_handler({"message": "a job's deadline was not heeded", "exception": error})

@@ -52,7 +52,7 @@ class Delivery:
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
-        self._next_end: list[asyncio.Future[None]] = []
+        self._next_end: dict[asyncio.Future[None], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -150,9 +150,13 @@ class Delivery:
         self._settle(job, MailState.CANCELLED, taken_back=True)
 
     def next_end(self) -> asyncio.Future[None]:
-        """A future for the moment in which the next mail settles: one for each who asks."""
+        """A future for the moment in which the next mail settles: one for each who asks.
+
+        Who waits no more cancels it, or sets its result.
+        """
         end: asyncio.Future[None] = self._loop.create_future()
-        self._next_end.append(end)
+        end.add_done_callback(lambda end: self._next_end.pop(end, None))
+        self._next_end[end] = None
         return end
 
     async def drained(self) -> None:
@@ -248,8 +252,7 @@ class Delivery:
         self._observer.notify(MailSettled(mail))
 
     def _tell_of_an_end(self) -> None:
-        waiting, self._next_end = self._next_end, []
-        for end in waiting:
+        for end in tuple(self._next_end):
             if not end.done():
                 end.set_result(None)
 

@@ -99,7 +99,11 @@ class Job:
         """Let whoever waits for the end have this; nobody is told twice."""
         waiting, self._waiting = self._waiting, ()
         for tell in waiting:
-            tell(self, outcome)
+            try:
+                tell(self, outcome)
+            except Exception as error:  # noqa: BLE001  a fault of ours over one who waits is not to harm the others
+                told = {"message": "the end of a mail was not taken", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     @property
     def mail(self) -> Mail:
