@@ -152,6 +152,16 @@ def test_no_cut_changes_what_is_read(parts: list[bytes], data: st.DataObject) ->
     assert _read(*pieces)[:2] == _read(stream)[:2]
 
 
+@given(st.lists(st.sampled_from([b"250 ok", b"250 ", b"250", b"\r", b"\n", b"199 x", b"600 x", b"25", b"-"])))
+def test_a_usual_line_is_read_as_any_is(parts: list[bytes]) -> None:
+    """The short way for lines that are a reply each reads what the long way reads."""
+    stream = b"".join(parts)
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr("otpmail.smtp.replies._usual", lambda _: None)
+        in_full = _read(stream)[:2]
+    assert _read(stream)[:2] == in_full
+
+
 @pytest.mark.parametrize(
     ("begun", "may_be"),
     [(b"4", True), (b"42", True), (b"421-by", True), (b"421-bye\r\n4", True), (b"45", False), (b"250-a\r\n", False)],

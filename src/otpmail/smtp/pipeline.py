@@ -232,6 +232,7 @@ class Pipeline(asyncio.Protocol):
         """Look whether the relay is overdue. One timer for a connection: it is not moved with every reply."""
         self._clock = None
         if self.lost_cause or not self._session.owed:
+            self._unheard_since = inf  # what is seen next time is no second look in a row
             return
         limit = self._final_timeout if self._session.may_take_long else self._timeout
         left = self.last_progress + limit - self._loop.time()

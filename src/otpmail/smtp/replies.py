@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 def _usual(line: bytes) -> Reply | None:
     """The reply on a line that is one by itself, if it is: three digits, a space, text."""
     if line[3:4] == b" " and line[:3].isdigit() and b"200" <= line[:3] < b"600":
-        return Reply(int(line[:3]), line[4:].rstrip(b"\r"))
+        return Reply(int(line[:3]), line[4:].removesuffix(b"\r"))
     return None
 
 
