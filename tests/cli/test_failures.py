@@ -26,6 +26,7 @@ Result = mail_pb2.SendMailsResponse.Result
             ),
             ("550", "5.1.1 no such user"),
         ),
+        (Result(mail=mail_pb2.Mail(state=99)), ("99", "the relay gave no answer")),  # type: ignore[arg-type]
         (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay gave no answer")),
         (
             Result(
@@ -67,9 +68,10 @@ def test_the_errors_file(tmp_path: Path) -> None:
 
 
 def test_no_other_file_is_replaced(tmp_path: Path) -> None:
-    """A file that is no list of failures is somebody's: it stays as it is, and is named."""
-    path = tmp_path / "notes.txt"
+    """A file that is no list of failures is somebody's, one in the place of FILE.new too: it stays, and is named."""
+    path = tmp_path / "notes.txt.new"
     path.write_text("precious")
-    with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt: is there"), ErrorsFile(path):
-        pass
+    for named in (path, tmp_path / "notes.txt"):
+        with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt\.new: is there"), ErrorsFile(named):
+            pass
     assert path.read_text() == "precious"

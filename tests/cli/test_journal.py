@@ -1,6 +1,8 @@
 """The journal of a merge: what it keeps whatever breaks off a run, and whose files it leaves alone."""
 
+import fcntl
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -111,3 +113,19 @@ def test_two_merges_at_once(tmp_path: Path) -> None:
             pass
         first.add("a", RELAYED)
     assert _relayed(path) == {"a"}
+
+
+def test_a_journal_that_is_deleted_while_it_is_opened_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another merge that had nothing to note may delete it between the opening and the lock: lines would be lost."""
+    path = tmp_path / "people.journal"
+    lock = fcntl.flock
+
+    def locked_late(file: BinaryIO, how: int) -> None:
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", locked_late)
+    with pytest.raises(MergeError, match="start again"), Journal(path):
+        pass

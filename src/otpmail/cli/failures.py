@@ -19,16 +19,21 @@ def code_of(result: mail_pb2.SendMailsResponse.Result) -> str:
     return code_pb2.Code.Name(result.code) if result.code in code_pb2.Code.values() else str(result.code)
 
 
+def state_of(mail: mail_pb2.Mail) -> str:
+    """Its state's name; the number of one that only a newer service knows."""
+    known = mail.state in mail_pb2.Mail.State.values()
+    return mail_pb2.Mail.State.Name(mail.state) if known else str(mail.state)
+
+
 def why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
     """A code and words for a mail that was not relayed: the service's own, or else the relay's."""
     if result.code:
         return code_of(result), result.message
-    state = mail_pb2.Mail.State.Name(result.mail.state)
     (said, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
     words = " ".join(filter(None, (said.enhanced_code, said.reply)))
     if said.code and result.mail.state == mail_pb2.Mail.FAILED:
         return str(said.code), words
-    return state, words or "the relay gave no answer"
+    return state_of(result.mail), words or "the relay gave no answer"
 
 
 class ErrorsFile:
@@ -46,8 +51,9 @@ class ErrorsFile:
 
     def __enter__(self) -> None:
         try:
-            if self.path.exists() and not self.path.read_bytes().startswith(_HEADER.encode()):
-                raise MergeError(f"--errors: {self.path}: is there, and is no list of failures; name another file")
+            for path in (self.path, self._new):
+                if path.exists() and not path.read_bytes().startswith(_HEADER.encode()):
+                    raise MergeError(f"--errors: {path}: is there, and is no list of failures; name another file")
             self._file = self._new.open("w", encoding="utf-8", newline="")
         except OSError as error:
             raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None

@@ -74,6 +74,8 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MergeError(f"--journal: {self.path}: another merge is at work with it") from None
+        if not self._is(file):
+            raise MergeError(f"--journal: {self.path}: another merge has just ended with it; start again")
         file.seek(0)
         header = file.readline(len(_HEADER))
         if header and _HEADER.startswith(header) and header != _HEADER:  # it was broken off when it had hardly begun
@@ -87,6 +89,13 @@ class Journal:
         last = self._read(file)
         if not last.endswith(b"\n"):
             file.write(b"\n")
+
+    def _is(self, file: BinaryIO) -> bool:
+        """Whether what is locked is still what the path names: a merge that had nothing to note deletes its own."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _read(self, lines: Iterable[bytes]) -> bytes:
         """Learn who has got it; returns the last line, which may be torn, as any that is not understood here."""

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from otpmail.cli.answers import EXIT_FAILED, EXIT_UNREACHABLE, address_of, err, in_words, out, wrong_usage
 from otpmail.cli.display import display
-from otpmail.cli.failures import ErrorsFile, code_of, why
+from otpmail.cli.failures import ErrorsFile, code_of, state_of, why
 from otpmail.cli.journal import RELAYED, Journal
 from otpmail.cli.recipients import MergeError, Recipients, Row
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
@@ -210,7 +210,7 @@ class Run:
             self._journal.add(result.request_id, RELAYED)
         else:
             self.counts.failed += 1
-            self._journal.add(result.request_id, code_of(result) or mail_pb2.Mail.State.Name(result.mail.state))
+            self._journal.add(result.request_id, code_of(result) or state_of(result.mail))
             self._errors.add(row, *why(result))
 
 
