@@ -6,6 +6,7 @@ It shows what gRPC, the callers and the machine leave to a sender, so that none 
 import argparse
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvloop
@@ -13,6 +14,7 @@ import uvloop
 from benchmarks.peers.serving import serve
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.v1 import mail_pb2 as v1_mail_pb2
+from otpmail.v1 import mail_pb2_grpc as v1_mail_pb2_grpc
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 
@@ -36,6 +38,23 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         if self._round_trip:
             await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
+
+
+class EchoMails(v1_mail_pb2_grpc.MailServiceServicer):
+    """otpmail.v1.MailService that sends nothing, and says of each mail of a batch that it was relayed."""
+
+    async def SendMails(  # type: ignore[override]  # noqa: N802  the contract's name; the stubs know no async ones
+        self,
+        request_iterator: AsyncIterator[v1_mail_pb2.SendMailsRequest],
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[v1_mail_pb2.SendMailsResponse]:
+        """Answer each batch with its results."""
+        async for batch in request_iterator:
+            response = v1_mail_pb2.SendMailsResponse()
+            for mail in batch.mails:
+                result = response.results.add(request_id=mail.request_id)
+                result.mail.state = v1_mail_pb2.Mail.RELAYED
+            yield response
 
 
 class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
@@ -64,7 +83,7 @@ def main() -> None:
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
     parser.add_argument("--work", type=float, default=0, help="how long a mail keeps the loop, in microseconds")
     given = parser.parse_args()
-    uvloop.run(serve(Echo(given.rtt / 1000, given.work / 1e6), EchoCodes()))
+    uvloop.run(serve(Echo(given.rtt / 1000, given.work / 1e6), EchoCodes(), EchoMails()))
 
 
 if __name__ == "__main__":
