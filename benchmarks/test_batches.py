@@ -53,7 +53,7 @@ async def test_mails_a_second_by_batch(certificates: Certificates, results: Resu
             what="thousand mails/s in batches of 100",
             figure=median(measured["rate"] for measured in batches) / 1000,
             at_least=20,
-            margin=5,
+            timed=True,
         ),
         Promise(
             what="times the pool, batches of 100",

@@ -19,7 +19,7 @@ async def test_cost_of_live_codes(results: Results, *, quick: bool) -> None:
             what="longest hold of the loop, ms of processor time",
             figure=max(row[f"stall_ms {phase}"] for row in rows for phase in _PHASES),
             at_most=5,
-            margin=5,
+            timed=True,
         ),
         Promise(
             what="a check among the most, times one among the fewest",
