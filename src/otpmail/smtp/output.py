@@ -8,7 +8,7 @@ from otpmail.smtp.transaction import Transaction
 class Output:
     """Pieces of octets; what is taken counts as written. `pending` is how many octets wait.
 
-    `asked` is how many replies are owed to commands that have begun to leave: whoever reads one takes it off.
+    `asked` is how many replies are owed to pieces that have begun to leave: whoever reads one takes it off.
     """
 
     def __init__(self) -> None:
