@@ -26,7 +26,7 @@ def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.Send
 
 
 @pytest.mark.relay(delay=0.005)
-@pytest.mark.service(LOG_LEVEL="debug")
+@pytest.mark.service(LOG_LEVEL="debug", EMAIL_MAX_MESSAGES=1000)  # else a successor may be in the dialling
 async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     """With 200 mails queued and in flight SIGTERM loses none: each caller hears RELAYED, each mail is there."""
     waited = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(100)]
