@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from aiosmtplib.protocol import SMTPProtocol
 
+from otpmail.errors import ConnectFailed
 from otpmail.settings import RelaySettings, load_section
-from otpmail.smtp.dial import dial
+from otpmail.smtp.dial import answers_without_tls, dial
 from otpmail.smtp.relay import tls_context
 from relay import HOST, Faults, Relay
 
@@ -39,3 +40,12 @@ async def test_a_stop_that_comes_with_a_reply_is_heeded(monkeypatch: pytest.Monk
             with pytest.raises(asyncio.CancelledError):
                 await dialling
             await server.wait_for_idle(0)
+
+
+async def test_plain_text_in_place_of_tls_is_told_as_that() -> None:
+    """Not in OpenSSL's words, which speak of a version."""
+    async with Relay(Faults(auth=())) as server:
+        settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(server.port), EMAIL_SECURITY="tls")
+        with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port") as caught:
+            await dial(settings, tls_context(settings))
+    assert answers_without_tls(caught.value)

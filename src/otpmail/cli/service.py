@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shlex
-import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 _DEFAULT_ADDRESS = "127.0.0.1:40700"
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -174,6 +172,7 @@ async def _check(settings: "Settings") -> None:
 async def _check_relay(relay: "RelaySettings", workers: int, named_by_url: bool) -> bool:  # noqa: FBT001
     from otpmail.smtp.announcement import SHOWN
     from otpmail.smtp.connection import Connection
+    from otpmail.smtp.dial import answers_without_tls
     from otpmail.smtp.relay import tls_context
     from otpmail.telemetry.logs import mails
 
@@ -181,8 +180,8 @@ async def _check_relay(relay: "RelaySettings", workers: int, named_by_url: bool)
     try:
         connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:
-        said = _other_security(named_by_url) if _answers_without_tls(error) else str(error)
-        _err.print(f"relay {escape(where)}: {escape(said)}", style="red")
+        advice = f"; {_other_security(named_by_url)}" if answers_without_tls(error) else ""
+        _err.print(f"relay {escape(where)}: {escape(f'{error}{advice}')}", style="red")
         return False
     announced = connection.announcement.extensions
     _out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
@@ -197,22 +196,10 @@ async def _check_relay(relay: "RelaySettings", workers: int, named_by_url: bool)
     return True
 
 
-def _answers_without_tls(error: BaseException | None) -> bool:
-    """Whether what came in place of TLS was plain text, as a greeting by SMTP is: OpenSSL takes it for a version."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
-            return True
-        error = error.__cause__
-    return False
-
-
 def _other_security(named_by_url: bool) -> str:  # noqa: FBT001
     starttls, plain, port = (
         ("smtp:// in EMAIL_RELAYS", "smtp+plain://", "its port to the one")
         if named_by_url
         else ("EMAIL_SECURITY=starttls", "plain", "EMAIL_PORT to the one")
     )
-    return (
-        f"does not speak TLS on this port, or not from the first byte; set {starttls}, or {plain}, which encrypts "
-        f"nothing; or set {port} where it does, mostly 465"
-    )
+    return f"set {starttls}, or {plain}, which encrypts nothing; or set {port} where it does, mostly 465"

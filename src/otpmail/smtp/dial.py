@@ -12,6 +12,9 @@ from otpmail.smtp.replies import CLOSING
 # Under TLS a plain password is as safe as a digest of it, and needs no shared secret in the clear on the other side.
 _PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
 
+_NO_TLS = "does not speak TLS on this port, or not from the first byte"
+_PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
+
 # ValueError: a host name that is none, a token file that is no text.
 _FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
 
@@ -42,7 +45,7 @@ async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> aiosmtplib.SMTP:
         client.close()
         if isinstance(error, ConnectFailed) or not isinstance(error, _FAILURES):
             raise
-        raise ConnectFailed(words(error)) from error
+        raise ConnectFailed(_NO_TLS if answers_without_tls(error) else words(error)) from error
     return client
 
 
@@ -87,6 +90,15 @@ async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
         if error.code == CLOSING or 400 <= error.code < 500:
             raise ConnectFailed(f"signing in failed for now: {words(error)}") from error
         raise SignInRefused(f"the relay refused to sign {settings.user} in: {words(error)}") from error
+
+
+def answers_without_tls(error: BaseException | None) -> bool:
+    """Whether what came in place of TLS was plain text, as a greeting by SMTP is: OpenSSL takes it for a version."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and error.reason in _PLAIN_TEXT:
+            return True
+        error = error.__cause__
+    return False
 
 
 def words(error: Exception) -> str:
