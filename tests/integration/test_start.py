@@ -48,6 +48,7 @@ async def _lines_of_failed_start(**settings: Any) -> list[str]:
         ({"EMAIL_FROM_ALLOWED": "@shop.example, nobody"}, "EMAIL_FROM_ALLOWED", "'nobody'"),
         ({"OTP_RESEND_SECONDS": "inf"}, "OTP_RESEND_SECONDS", "'inf'"),
         ({"HOST": "unix:missing/s"}, "HOST", "unix:missing/s"),
+        ({"HOST": "192.0.2.1", "ALLOW_ANONYMOUS": "true"}, "HOST", "this machine does not have it"),
     ],
 )
 async def test_a_wrong_setting(settings: dict[str, Any], name: str, shown: str) -> None:

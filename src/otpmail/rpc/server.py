@@ -86,6 +86,8 @@ class Server:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
+            if setting == "PORT" and not _is_ours(self._settings.host):
+                raise SettingsError(f"HOST: can't listen on {address}; this machine does not have it") from None
             raise SettingsError(f"{setting}: can't listen on {address}; is another server there?") from None
         await self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
@@ -102,6 +104,18 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Stop listening; what still runs has `grace` seconds."""
         await self._server.stop(grace)
+
+
+def _is_ours(host: str) -> bool:
+    """Whether this machine has the address, or one of the name's: gRPC says only that it could not listen."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            try:
+                probe.bind(address)
+            except OSError:
+                continue
+            return True
+    return False
 
 
 def _is_served(path: str) -> bool:
