@@ -55,6 +55,31 @@ async def test_jobs_that_fall_together_share_a_timer() -> None:
     desk.deadlines.discard(jobs[0])
 
 
+async def test_a_fault_over_one_job_keeps_no_other_waiting() -> None:
+    """It is told to the loop's handler, and each of the others is told of."""
+    loop = asyncio.get_running_loop()
+    told: list[Job] = []
+    faults: list[str] = []
+    done = asyncio.Event()
+
+    def over(job: Job) -> None:
+        if job is jobs[0]:
+            raise RuntimeError("boom")
+        told.append(job)
+        if job is jobs[-1]:
+            done.set()
+
+    loop.set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+    deadlines = Deadlines(over)
+    envelope = Envelope("service@example.org", ("ada@example.org",), b"")
+    mail = Mail("m", "anonymous", "<m@example.org>", 1.0)
+    jobs = [Job(mail, envelope, Priority.NORMAL, loop.time(), promised=True) for _ in range(3)]
+    for job in jobs:
+        deadlines.add(job)
+    await done.wait()
+    assert (told, faults) == (jobs[1:], ["boom"])
+
+
 async def test_what_is_over_may_be_discarded_by_who_is_told() -> None:
     """As the delivery does with each, while others of the same moment have not been told of."""
     loop = asyncio.get_running_loop()

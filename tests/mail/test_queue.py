@@ -301,3 +301,20 @@ async def test_one_that_takes_wakes_the_next() -> None:
     waiting[0].turn()
     waiting[1].turn()
     assert [taker.taken for taker in waiting] == ["a", "b"]
+
+
+async def test_a_fault_of_one_who_waits_harms_no_other() -> None:
+    """The others hear of the end; the fault goes to the loop's handler."""
+    job, loop = _job("a"), asyncio.get_running_loop()
+    faults: list[str] = []
+    loop.set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    job.when_ended(fail)
+    end = job.end(loop)
+    mail = job.report(MailState.RELAYED, job.known, 2.0)
+    job.tell(mail)
+    assert await end == mail
+    assert faults == ["boom"]

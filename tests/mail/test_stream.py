@@ -258,9 +258,20 @@ async def test_a_relay_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits at a full queue for it is told soon, though no mail settles any more."""
     monkeypatch.setattr("otpmail.mail.stream._LOOK_SECONDS", 0.001)
     desk = Desk(queue_size=1)
+    next_end, looks, many = desk.mails.next_end, 0, asyncio.Event()
+
+    def looked() -> "asyncio.Future[None]":
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            many.set()
+        return next_end()
+
+    monkeypatch.setattr(desk.mails, "next_end", looked)
     taking = desk.take(Asked("a"), Asked("b"))
-    await _turns()
+    await many.wait()
     assert not taking.done()
+    assert len(desk.delivery._next_end) <= 2  # a look leaves nothing behind
     desk.relay.down = True
     await taking
     assert _states(await desk.stream.outcomes()) == {"b": "the relay can't be reached at the moment"}

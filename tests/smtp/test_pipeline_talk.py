@@ -194,6 +194,37 @@ async def test_one_look_at_a_machine_that_does_not_answer_is_not_enough(monkeypa
     assert looks >= 4
 
 
+async def test_looks_with_nothing_owed_between_them_are_not_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen before a rest says nothing of the connection after it."""
+    looks = 0
+    ticked: asyncio.Queue[int] = asyncio.Queue()
+    tick = pipeline.Pipeline._tick
+
+    def unheard(_: object) -> float:
+        nonlocal looks
+        looks += 1
+        return 9.0
+
+    def tick_and_tell(self: pipeline.Pipeline) -> None:
+        tick(self)
+        ticked.put_nowait(looks)
+
+    monkeypatch.setattr(pipeline, "unheard", unheard)
+    monkeypatch.setattr(pipeline.Pipeline, "_tick", tick_and_tell)
+    async with _talk(Mode.BDAT, timeout=0.1, final_timeout=600) as talk:
+        (first,) = talk.send(10)
+        assert await ticked.get() == 1
+        talk.writer.write(OK * 4)
+        assert (await first)[0].accepted
+        assert await ticked.get() == 1  # nothing is owed, so it does not look
+        (second,) = talk.send(10)
+        assert await ticked.get() == 2
+        assert not second.done()
+        (outcome,) = await _outcomes([second])
+        assert isinstance(outcome, ConnectionLost)
+        assert looks >= 3
+
+
 def _unplug(writer: asyncio.StreamWriter) -> None:
     """Have the kernel drop whatever comes for this end, as if the machine were gone: a filter that takes 0 octets."""
     return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))

@@ -252,7 +252,8 @@ class Delivery:
         self._observer.notify(MailSettled(mail))
 
     def _tell_of_an_end(self) -> None:
-        for end in tuple(self._next_end):
+        waiting, self._next_end = self._next_end, {}
+        for end in waiting:
             if not end.done():
                 end.set_result(None)
 
