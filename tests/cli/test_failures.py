@@ -67,6 +67,16 @@ def test_the_errors_file(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("left", ["", "row,em", "row,email,code,message\n7,ada@example.org,550,no\n"])
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path, left: str) -> None:
+    """Whole, torn, or empty, FILE.new is the run's own."""
+    new = tmp_path / "errors.csv.new"
+    new.write_text(left)
+    with ErrorsFile(tmp_path / "errors.csv"):
+        pass
+    assert not new.exists()
+
+
 def test_no_other_file_is_replaced(tmp_path: Path) -> None:
     """A file that is no list of failures is somebody's, one in the place of FILE.new too: it stays, and is named."""
     path = tmp_path / "notes.txt.new"

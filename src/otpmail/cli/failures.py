@@ -51,8 +51,9 @@ class ErrorsFile:
 
     def __enter__(self) -> None:
         try:
-            for path in (self.path, self._new):
-                if path.exists() and not path.read_bytes().startswith(_HEADER.encode()):
+            # A run that was killed leaves FILE.new, perhaps before its header had got there whole.
+            for path, least in ((self.path, len(_HEADER)), (self._new, 0)):
+                if path.exists() and not _begins_a_list(path.read_bytes(), least):
                     raise MergeError(f"--errors: {path}: is there, and is no list of failures; name another file")
             self._file = self._new.open("w", encoding="utf-8", newline="")
         except OSError as error:
@@ -80,3 +81,10 @@ class ErrorsFile:
         """Have what was listed on disk, in FILE.new, whatever happens next."""
         if self._file is not None and not self._empty:
             self._file.flush()
+
+
+def _begins_a_list(content: bytes, least: int) -> bool:
+    """Whether these octets are a list's, of whose header `least` are there."""
+    header = _HEADER.encode()
+    begun = content[: len(header)]
+    return len(begun) >= least and header.startswith(begun)
