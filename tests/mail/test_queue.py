@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from otpmail.errors import Unavailable
+from otpmail.mail.beat import SECONDS
 from otpmail.mail.job import Job
 from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority
@@ -289,18 +290,95 @@ async def test_whoever_stands_goes_last() -> None:
     assert (busy.taken, standing.taken) == ("a", "b")
 
 
-async def test_one_that_takes_wakes_the_next() -> None:
-    """Where more jobs are there than the woken one takes, another is woken for the rest."""
+async def test_one_that_can_take_no_more_wakes_the_next() -> None:
+    """Where more jobs are there than the woken one takes, it passes its turn on for the rest."""
     queue = MailQueue()
     waiting = [Taking(queue, load) for load in (1, 2)]
-    jobs = [_job(name) for name in "ab"]
     for taker in waiting:
         taker.wait()
-    queue.put_nowait(jobs[0])
-    queue._put(jobs[1])  # one that nobody was woken for
+    queue.put_nowait(_job("a"))
+    queue._put(_job("b"))  # one that nobody was woken for
     waiting[0].turn()
+    assert waiting[1].woken == 0, "the first one may take it, too"
+    queue.pass_on()
     waiting[1].turn()
     assert [taker.taken for taker in waiting] == ["a", "b"]
+
+
+async def _gathering(under_way: int = 3) -> tuple[MailQueue, list[Taking]]:
+    """A queue that so many jobs have just left, all of them in hand, so that as many are waited for; and two takers."""
+    queue, takers = MailQueue(), [Taking(MailQueue()) for _ in range(2)]
+    for taker in takers:
+        taker.queue = queue
+    for name in "xyz"[:under_way]:
+        queue.put_nowait(_job(name))
+    for _ in range(under_way):
+        assert queue.take_nowait(takers[0]) is not None
+    for taker in takers:
+        taker.wait()
+    return queue, takers
+
+
+async def test_jobs_wait_for_those_that_are_expected() -> None:
+    """Nobody is woken for the first and nobody gets it, not even who asks; the last lets all leave to one taker."""
+    queue, (first, second) = await _gathering()
+    for _ in range(3):
+        queue.done()
+    for name in "ab":
+        queue.put_nowait(_job(name))
+        assert queue.take_nowait(Taking(queue)) is None
+    queue.pass_on()
+    assert (first.woken, second.woken) == (0, 0)
+    queue.put_nowait(_job("c"))
+    assert (first.woken, second.woken) == (1, 0)
+    for _ in range(3):
+        first.woken = 1
+        first.turn()
+    assert first.taken == "abc"
+    assert second.woken == 0, "a write for all of them is the point"
+
+
+async def test_jobs_wait_no_longer_than_to_the_next_beat() -> None:
+    """Where the others do not come."""
+    queue, (first, _) = await _gathering()
+    queue.put_nowait(_job("a"))
+    assert not first.woken
+    woken = asyncio.Event()
+    first.wake = woken.set  # type: ignore[method-assign]
+    await asyncio.wait_for(woken.wait(), 5)
+    assert queue.take_nowait(first) is not None
+
+
+async def test_what_is_under_way_is_what_was_taken_and_not_done() -> None:
+    """With two of three answered, the next jobs wait for one fewer than before."""
+    queue, (first, _) = await _gathering()
+    for _ in range(3):
+        queue.done()
+    for name in "abc":
+        queue.put_nowait(_job(name))
+    for _ in range(3):
+        assert queue.take_nowait(first) is not None
+    for _ in range(3):
+        queue.done()
+    await asyncio.sleep(SECONDS)  # a beat in which nothing comes
+    queue.put_nowait(_job("d"))
+    assert queue.take_nowait(first) is not None
+    queue.done()
+    queue.put_nowait(_job("e"))
+    assert queue.take_nowait(first) is not None, "one was under way, and one is there"
+
+
+async def test_what_comes_while_jobs_leave_leaves_with_them() -> None:
+    """The beat is over once none is left."""
+    queue, (first, _) = await _gathering(1)
+    queue.put_nowait(_job("a"))
+    queue.put_nowait(_job("b"))
+    first.turn()
+    queue.put_nowait(_job("c"))
+    for _ in range(2):
+        first.woken = 1
+        first.turn()
+    assert first.taken == "abc"
 
 
 async def test_a_fault_of_one_who_waits_harms_no_other() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ConnectionClosed, Event
+from otpmail.mail import beat
 from otpmail.mail.job import Job
 from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.mail.worker import Worker
@@ -211,6 +212,12 @@ async def _turns() -> None:
     """Let everything that can happen happen: nothing here waits on a clock or a socket."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def no_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every mail leave at once: what is tested here is whether the worker takes it."""
+    monkeypatch.setattr(beat, "SECONDS", 0.0)
 
 
 @asynccontextmanager

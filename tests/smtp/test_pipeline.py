@@ -126,6 +126,54 @@ async def test_mails_handed_over_together_leave_in_one_write() -> None:
         assert len(relay.mails) == 10
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the relay here count as quick, however busy the machine is."""
+    monkeypatch.setattr("otpmail.smtp.pipeline._QUICK_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_mails_leave_together_where_the_relay_is_quick() -> None:
+    """Till it has answered something nobody knows; then those about to be written are no load to the next one."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        first = outcome_of(connection, _mail())
+        assert connection.load == 1
+        await first
+        sending = [outcome_of(connection, _mail(n)) for n in range(3)]
+        assert (connection.load, connection.in_flight) == (0, 3)
+        await asyncio.sleep(0)  # the turn is over
+        assert connection.load == 3, "they have left"
+        await asyncio.gather(*sending)
+
+
+@pytest.mark.parametrize("faults", [Faults(auth=(), delay=0.02), Faults(auth=(), chunking=False)])
+async def test_mails_spread_where_one_would_wait_for_another(faults: Faults) -> None:
+    """Where the relay takes its time over an answer, or each content waits for its 354."""
+    async with Relay(faults) as relay, _connected(relay) as connection:
+        await outcome_of(connection, _mail())
+        sending = outcome_of(connection, _mail())
+        assert connection.load == 1
+        await sending
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_slow_answer_is_noticed_while_it_is_owed() -> None:
+    """A quick relay that takes its time over this one: the next mail goes elsewhere, until it is quick again."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        await outcome_of(connection, _mail())
+        slow = outcome_of(connection, _mail())
+        assert connection.load == 0
+        connection._pipeline._busy_since -= 60  # as if a minute had passed
+        assert connection.load == 1
+        await slow
+        quick = outcome_of(connection, _mail())
+        assert connection.load == 1
+        await quick
+        last = outcome_of(connection, _mail())
+        assert connection.load == 0
+        await last
+
+
 @pytest.mark.parametrize("point", ["MAIL", "BDAT"])
 async def test_a_silent_relay_is_left(point: str) -> None:
     """A reply that is owed for EMAIL_FINAL_TIMEOUT ends the connection and tells each mail."""

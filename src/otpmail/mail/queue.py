@@ -1,10 +1,14 @@
-"""The queue between the callers and the workers: urgent mails ahead of normal ahead of bulk, first in first out."""
+"""The queue between the callers and the workers: urgent mails ahead of normal ahead of bulk, first in first out.
+
+Under load they leave it a few at a time (`mail.beat`).
+"""
 
 import asyncio
 from collections import OrderedDict
 from math import inf
 from typing import Protocol
 
+from otpmail.mail.beat import Beat
 from otpmail.mail.job import Job
 from otpmail.model import Priority
 
@@ -17,10 +21,10 @@ class Taker(Protocol):
 
     @property
     def load(self) -> int:
-        """How much it has in hand: 0 if it has nothing to do, from STALLED on if its mails stand."""
+        """How much it has in hand: 0 if the next job is hardly kept waiting, from STALLED on if its mails stand."""
 
     def wake(self) -> None:
-        """There is a job for it. It must call `take_nowait` then: nobody else is told of that job."""
+        """There is a job for it. It must call `take_nowait` then, or `pass_on`: nobody else is told of that job."""
 
 
 class MailQueue(asyncio.Queue[Job]):
@@ -34,6 +38,10 @@ class MailQueue(asyncio.Queue[Job]):
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}
+        self._beat = Beat()
+        self._open = False  # whether jobs may leave: from a beat until none is left
+        self._opening: asyncio.TimerHandle | None = None
+        self._in_hand = 0
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
@@ -61,26 +69,35 @@ class MailQueue(asyncio.Queue[Job]):
         return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
 
     def put_nowait(self, item: Job) -> None:
-        """Put a job into its lane, and wake the taker that has least in hand."""
+        """Put a job into its lane, and wake the taker that has least in hand when it is to leave."""
         super().put_nowait(item)
-        if self._idle or self._busy:
+        if self._open:
             self._wake()
+        else:
+            self._open_when_due()
 
     def take_nowait(self, taker: Taker) -> Job | None:
-        """The next job, if there is one and nobody waits for it who goes before.
+        """The next job, if there is one that may leave, and nobody waits for it who goes before.
 
         An idle one goes before all, and any before one that has stalled: so a few mails spread over all connections,
         many still leave together, and nothing goes behind a mail that takes its time while another way is open.
+        Whoever takes one calls `done` in the end, and `pass_on` where it can take no further one.
         """
-        if self.empty():
+        if not self._open or self.empty():
             return None
         others = self._idle or self._busy or self._woken
         if others and (load := taker.load) and self._left_to_others(load):
             return None
         job = self.get_nowait()
-        if others and not self.empty():
-            self._wake()
+        self._in_hand += 1
+        if self.empty():
+            self._open = False
+            self._beat.left(asyncio.get_running_loop().time(), under_way=self._in_hand)
         return job
+
+    def done(self) -> None:
+        """A job that was taken is in hand no more: whatever was to become of it there is known."""
+        self._in_hand -= 1
 
     def enlist(self, taker: Taker) -> None:
         """Wake this taker when it is its turn. It waits, so it has just been refused a job.
@@ -98,8 +115,24 @@ class MailQueue(asyncio.Queue[Job]):
 
     def pass_on(self) -> None:
         """Give another the turn of one that can't use it."""
-        if not self.empty():
+        if self._open and not self.empty():
             self._wake()
+
+    def _open_when_due(self) -> None:
+        """Let jobs leave if it is time, or see to it that they do when it is."""
+        waiting = self.qsize()
+        loop = asyncio.get_running_loop()
+        if self._beat.is_due(loop.time(), waiting=waiting, under_way=waiting + self._in_hand):
+            self._let_go()
+        elif self._opening is None:
+            self._opening = loop.call_at(self._beat.next_at, self._let_go)
+
+    def _let_go(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        self._open = True
+        self._wake()
 
     def _left_to_others(self, load: int) -> bool:
         """Whether the next job is for another than a taker with this load; who that is has been woken then."""

@@ -109,9 +109,14 @@ class Worker:
             else:
                 job = self._queue.take_nowait(self) or await self._next(connection)
                 while job is not None and self._send(connection, job):
-                    job = self._queue.take_nowait(self) if self._may_send(connection) else None
-                if job is not None:
-                    await asyncio.sleep(0)  # there may be thousands of which none can be sent
+                    if not self._may_send(connection):
+                        self._queue.pass_on()
+                        break
+                    job = self._queue.take_nowait(self)
+                else:
+                    if job is not None:
+                        await asyncio.sleep(0)  # there may be thousands of which none can be sent
+        self._queue.pass_on()
 
     async def _next(self, connection: Connection) -> Job | None:
         """Wait until it is this worker's turn, or something about the connection has changed; then the job, if any."""
@@ -180,6 +185,7 @@ class Worker:
     def _send(self, connection: Connection, job: Job) -> bool:
         """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
         if not self._desk.begin(job):
+            self._queue.done()
             return False
         if not connection.send(job.offer, partial(self._told, connection, job)):
             return False  # the relay can't take such a mail, and was not asked
@@ -187,6 +193,7 @@ class Worker:
         return True
 
     def _told(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
+        self._queue.done()
         if isinstance(outcome, ConnectionLost):
             self._desk.lost(job, outcome)
             return

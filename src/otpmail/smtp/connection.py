@@ -114,8 +114,8 @@ class Connection:
 
     @property
     def load(self) -> int:
-        """How many mails are in flight, as far as it matters to the next one: 1 where that would leave with others."""
-        return 1 if self._pipeline.gathering else self.in_flight
+        """How many mails are in flight, as far as they matter to the next one: 0 where it leaves with them, at once."""
+        return 0 if self._pipeline.boarding else self.in_flight
 
     @property
     def stalled(self) -> bool:

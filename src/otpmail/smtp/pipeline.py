@@ -12,14 +12,14 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.network import unheard
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Results, Transaction
 
-# Behind mails in flight, one waits for others to leave together with: a write for each is what costs most, on either
-# side. It waits a tenth of a round trip, so that it does not show, and never long.
-_GATHER_SHARE = 0.1
-_GATHER_MOST_SECONDS = 0.005
+# A relay that answered all it had been sent within this may be sent some mails at once, though other connections are
+# idle: the last of them hardly waits for the first. One that takes its time over each is better sent one on each.
+_QUICK_SECONDS = 0.005
 
 # How long nothing may be heard before a connection counts as stalled: some round trips, or this where none is known.
 _STALL_ROUND_TRIPS = 3
@@ -60,10 +60,10 @@ class Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._paused = False
         self._flushing: asyncio.Handle | None = None
-        self._gather_seconds = 0.0
         self._stall_seconds = _STALL_SECONDS
         self._unheard_since = inf
-        self.gathering = False  # whether mails wait to leave together with those that come next
+        self._busy_since = 0.0
+        self._took = inf  # seconds, from the first mail that was sent while none was in flight until none was again
         self._clock: asyncio.TimerHandle | None = None
         self.last_progress = self._loop.time()
         self._idle = asyncio.Event()
@@ -93,6 +93,13 @@ class Pipeline(asyncio.Protocol):
         """Whether the relay has neither answered nor read on for so long that another connection is the better one."""
         return self._session.owed and self._loop.time() - self.last_progress > self._stall_seconds
 
+    @property
+    def boarding(self) -> bool:
+        """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
+        if self._flushing is None or self._took > _QUICK_SECONDS or self._session.mode is not Mode.BDAT:
+            return False
+        return self._loop.time() - self._busy_since <= _QUICK_SECONDS
+
     # Mails.
 
     async def probe(self) -> None:
@@ -110,7 +117,6 @@ class Pipeline(asyncio.Protocol):
             raise kind(f"asked how it reads a refused chunk: {error}") from error
 
         round_trip = self._loop.time() - asked
-        self._gather_seconds = min(_GATHER_SHARE * round_trip, _GATHER_MOST_SECONDS)
         self._stall_seconds = max(_STALL_ROUND_TRIPS * round_trip, _STALL_SECONDS)
 
     def send(self, envelope: Envelope, tell: Tell) -> bool:
@@ -128,10 +134,8 @@ class Pipeline(asyncio.Protocol):
             return False
         if self._idle.is_set():
             self._idle.clear()
-            self.last_progress = self._loop.time()
-            self._flush_soon()
-        else:
-            self._gather()
+            self.last_progress = self._busy_since = self._loop.time()
+        self._flush_soon()
         return True
 
     async def drained(self) -> None:
@@ -175,7 +179,8 @@ class Pipeline(asyncio.Protocol):
                 self._goodbye()
             return
         self._flush()
-        if not session.in_flight:
+        if not session.in_flight and not self._idle.is_set():
+            self._took = self._loop.time() - self._busy_since
             self._idle.set()
         if settled:
             self.on_room()
@@ -207,14 +212,7 @@ class Pipeline(asyncio.Protocol):
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
 
-    def _gather(self) -> None:
-        """Write in a moment, or as soon as the relay has said something."""
-        if self._flushing is None:
-            self.gathering = True
-            self._flushing = self._loop.call_later(self._gather_seconds, self._flush)
-
     def _flush(self) -> None:
-        self.gathering = False
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
