@@ -45,7 +45,10 @@ class Attachment:
 
 @frozen(kw_only=True)
 class Draft:
-    """A mail as it was asked for: addresses as text, bodies as text, nothing checked yet."""
+    """A mail as it was asked for: addresses as text, bodies as text, nothing checked yet.
+
+    `automatic`: it says that a program sent it, so that no holiday reply comes back (RFC 3834, 5).
+    """
 
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
@@ -57,6 +60,7 @@ class Draft:
     reply_to: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
+    automatic: bool = False
 
     @property
     def size(self) -> int:

@@ -29,6 +29,7 @@ _SHORT_SUBJECT = LINE - len("Subject: ")
 _PLAIN_TEXT = (
     b'MIME-Version: 1.0\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
 )
+_AUTOMATIC = "Auto-Submitted: auto-generated\r\n"
 _DEFAULT_TYPE = "application/octet-stream"
 # 7bit: bodies that are not ASCII are encoded, as `mail.body` does.
 _POLICY = policy.SMTP.clone(cte_type="7bit")
@@ -71,6 +72,8 @@ def _write_usual(draft: Draft, sender: Address, message_id: str, now: float, lim
         f"{_from(sender)}To: {to[0]}\r\nSubject: {draft.subject}\r\n"
         f"Date: {_date(int(now))}\r\nMessage-ID: {message_id}\r\n"
     )
+    if draft.automatic:
+        head += _AUTOMATIC
     if headers:
         check_headers(headers)
         head += "".join([unstructured(name, value) for name, value in headers.items()])
@@ -110,6 +113,8 @@ def _headers(checked: CheckedDraft, message_id: str, now: float) -> str:
         fields.append(mailboxes("Reply-To", (checked.reply_to,)))
     fields.append(unstructured("Subject", checked.draft.subject))
     fields.append(f"Date: {_date(int(now))}\r\nMessage-ID: {message_id}\r\n")
+    if checked.draft.automatic:
+        fields.append(_AUTOMATIC)
     fields += [unstructured(name, value) for name, value in checked.draft.headers.items()]
     return "".join(fields)
 

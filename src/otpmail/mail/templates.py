@@ -31,12 +31,16 @@ class Rendered:
 
 @frozen()
 class MailTemplate:
-    """The parts of a mail, ready for `%`, with the `names` to be filled in; of text and HTML, one may be missing."""
+    """The parts of a mail, ready for `%`, with the `names` to be filled in; of text and HTML, one may be missing.
+
+    `escaped` are those of them that the HTML part names.
+    """
 
     subject: str
     text: str | None
     html: str | None
     names: frozenset[str]
+    escaped: tuple[str, ...]
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
@@ -47,15 +51,21 @@ class MailTemplate:
         page, plain = folder.joinpath("body.html"), folder.joinpath("body.txt")
         html = page.read_text("utf-8") if page.is_file() else None
         text = plain.read_text("utf-8") if plain.is_file() or html is None else None
-        given = [Template(part) for part in (subject, text, html) if part is not None]
+        given = [Template(part) for part in (subject, text or "", html or "")]
         if not all(template.is_valid() for template in given):
             raise ValueError("has a $ that opens no name; a dollar sign is written $$")
-        names = frozenset(name for template in given for name in template.get_identifiers())
-        return cls(_compiled(subject), None if text is None else _compiled(text), html and _compiled(html), names)
+        names = [tuple(template.get_identifiers()) for template in given]
+        return cls(
+            _compiled(subject),
+            None if text is None else _compiled(text),
+            html and _compiled(html),
+            frozenset(name for part in names for name in part),
+            names[-1],
+        )
 
     def render(self, values: Mapping[str, str]) -> Rendered:
         """Fill the template in. Raises KeyError with a name that `values` does not have."""
-        html = "" if self.html is None else self.html % {name: escape(value) for name, value in values.items()}
+        html = "" if self.html is None else self.html % {name: escape(values[name]) for name in self.escaped}
         return Rendered(self.subject % values, "" if self.text is None else self.text % values, html)
 
 

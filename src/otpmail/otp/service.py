@@ -194,7 +194,7 @@ class OtpService:
                 subject=mail.subject,
                 text=mail.text,
                 html=mail.html,
-                headers={"Auto-Submitted": "auto-generated"},  # RFC 3834: no holiday replies to codes
+                automatic=True,
             ),
             caller=request.caller,
             priority=Priority.URGENT,

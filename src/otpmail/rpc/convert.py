@@ -28,8 +28,14 @@ _WAIT_FOR: dict[int, WaitFor] = {
 def timestamp(seconds: float) -> Timestamp:
     """Seconds since the epoch as a Timestamp, to the microsecond."""
     stamp = Timestamp()
-    _fill_timestamp(stamp, seconds)
+    fill_timestamp(stamp, seconds)
     return stamp
+
+
+def fill_timestamp(stamp: Timestamp, seconds: float) -> None:
+    """Write the same into an empty one, which may be part of a message: putting it there later would copy it."""
+    stamp.seconds, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    stamp.nanos = microseconds * 1000
 
 
 def mail_message(mail: Mail) -> mail_pb2.Mail:
@@ -40,7 +46,7 @@ def mail_message(mail: Mail) -> mail_pb2.Mail:
 
 
 def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
-    """Write a mail into an empty message, which may be part of another: putting it there later would copy it."""
+    """Write a mail into an empty message, which may be part of another, as with `fill_timestamp`."""
     message.id = mail.id
     message.state = _STATES[mail.state]
     for known in mail.recipients:
@@ -48,16 +54,11 @@ def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
         result.address, result.code = known.address, known.code
         result.enhanced_code, result.reply = known.enhanced_code, known.reply
     message.attempts = mail.attempts
-    _fill_timestamp(message.create_time, mail.create_time)
+    fill_timestamp(message.create_time, mail.create_time)
     if mail.settle_time is not None:
-        _fill_timestamp(message.settle_time, mail.settle_time)
+        fill_timestamp(message.settle_time, mail.settle_time)
     message.message_id = mail.message_id
     message.request_id = mail.request_id
-
-
-def _fill_timestamp(stamp: Timestamp, seconds: float) -> None:
-    stamp.seconds, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    stamp.nanos = microseconds * 1000
 
 
 def priority(value: int) -> Priority:

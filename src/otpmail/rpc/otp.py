@@ -34,14 +34,13 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 wait_for=convert.wait_for(request.wait_for),
             )
         )
-        return otp_pb2.SendCodeResponse(
-            challenge_id=sent.issued.challenge.id.hex(),
-            reference=sent.reference,
-            expire_time=convert.timestamp(sent.issued.expire_time),
-            next_send_time=convert.timestamp(sent.issued.next_send_time),
-            mail=convert.mail_message(sent.mail),
-            otp_code=sent.code,
+        response = otp_pb2.SendCodeResponse(
+            challenge_id=sent.issued.challenge.id.hex(), reference=sent.reference, otp_code=sent.code
         )
+        convert.fill_timestamp(response.expire_time, sent.issued.expire_time)
+        convert.fill_timestamp(response.next_send_time, sent.issued.next_send_time)
+        convert.fill_mail(response.mail, sent.mail)
+        return response
 
     async def ValidateCode(
         self, request: otp_pb2.ValidateCodeRequest, context: Context
