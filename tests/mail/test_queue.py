@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from otpmail.errors import Unavailable
-from otpmail.mail.beat import Beat
 from otpmail.mail.job import Job
 from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.model import Envelope, Mail, MailState, Priority
@@ -250,15 +249,30 @@ async def test_idle_takers_go_first() -> None:
         taker.wait()
     for name in "abc":
         queue.put_nowait(_job(name))
-    assert [taker.woken for taker in (busy, *idle)] == [1, 1, 1]
-    busy.turn()
-    assert busy.taken == "-"
-    busy.wait()
+    assert [taker.woken for taker in (busy, *idle)] == [0, 1, 0], "one is on its way"
     for taker in idle:
         taker.turn()
+        taker.load = 1
+        assert queue.take_nowait(taker) is None or taker is idle[1]
     assert [taker.taken for taker in idle] == ["a", "b"]
-    busy.turn()
-    assert busy.taken == "-c"
+
+
+async def test_one_that_is_no_further_loaded_takes_all() -> None:
+    """As a connection whose mails leave together: nobody else is woken for any of them."""
+    queue = MailQueue()
+    first, second = Taking(queue), Taking(queue)
+    first.wait()
+    second.wait()
+    for name in "abc":
+        queue.put_nowait(_job(name))
+    first.turn()
+    for _ in range(2):
+        job = queue.take_nowait(first)
+        assert job is not None
+        first.taken += job.mail.id
+    assert (first.taken, second.woken) == ("abc", 0)
+    queue.put_nowait(_job("d"))
+    assert second.woken == 1
 
 
 async def test_whoever_is_refused_leaves_it_to_one_who_knows() -> None:
@@ -303,93 +317,6 @@ async def test_one_that_can_take_no_more_wakes_the_next() -> None:
     queue.pass_on()
     waiting[1].turn()
     assert [taker.taken for taker in waiting] == ["a", "b"]
-
-
-class Busy(Beat):
-    """The beat of a process that keeps its core busy."""
-
-    @property
-    def next_at(self) -> float:
-        """It takes so long that only a test that means to sees the end of it."""
-        return self._left_at + self.seconds
-
-    seconds = 600.0
-
-
-async def _gathering(under_way: int = 3) -> tuple[MailQueue, list[Taking]]:
-    """A queue that so many jobs have just left, all of them in hand, so that as many are waited for; and two takers."""
-    queue = MailQueue()
-    queue._beat = Busy()
-    takers = [Taking(queue) for _ in range(2)]
-    for name in "xyz"[:under_way]:
-        queue.put_nowait(_job(name))
-    for _ in range(under_way):
-        assert queue.take_nowait(takers[0]) is not None
-    for taker in takers:
-        taker.wait()
-    return queue, takers
-
-
-async def test_jobs_wait_for_those_that_are_expected() -> None:
-    """Nobody is woken for the first and nobody gets it, not even who asks; the last lets all leave to one taker."""
-    queue, (first, second) = await _gathering()
-    for _ in range(3):
-        queue.done()
-    for name in "ab":
-        queue.put_nowait(_job(name))
-        assert queue.take_nowait(Taking(queue)) is None
-    queue.pass_on()
-    assert (first.woken, second.woken) == (0, 0)
-    queue.put_nowait(_job("c"))
-    assert (first.woken, second.woken) == (1, 0)
-    for _ in range(3):
-        first.woken = 1
-        first.turn()
-    assert first.taken == "abc"
-    assert second.woken == 0, "a write for all of them is the point"
-
-
-async def test_jobs_wait_no_longer_than_to_the_next_beat() -> None:
-    """Where the others do not come."""
-    queue, (first, _) = await _gathering()
-    queue._beat.seconds = 0.01  # type: ignore[attr-defined]
-    queue.put_nowait(_job("a"))
-    assert not first.woken
-    woken = asyncio.Event()
-    first.wake = woken.set  # type: ignore[method-assign]
-    await asyncio.wait_for(woken.wait(), 5)
-    assert queue.take_nowait(first) is not None
-
-
-async def test_what_is_under_way_is_what_was_taken_and_not_done() -> None:
-    """One that is done is not waited for again."""
-    queue, (first, _) = await _gathering()
-    for _ in range(2):
-        queue.done()
-    for name in "abc":  # with the one in hand that makes four
-        queue.put_nowait(_job(name))
-    for _ in range(3):
-        assert queue.take_nowait(first) is not None
-    for _ in range(4):
-        queue.done()
-    for name in "abc":
-        queue.put_nowait(_job(name))
-        assert queue.take_nowait(first) is None
-    queue.put_nowait(_job("d"))
-    assert queue.take_nowait(first) is not None
-
-
-async def test_what_comes_while_jobs_leave_leaves_with_them() -> None:
-    """The beat is over once none is left."""
-    queue, (first, _) = await _gathering(1)
-    queue.put_nowait(_job("a"))
-    queue.put_nowait(_job("b"))
-    first.turn()
-    queue.put_nowait(_job("c"))
-    for _ in range(2):
-        first.woken = 1
-        first.turn()
-    assert first.taken == "abc"
 
 
 async def test_a_fault_of_one_who_waits_harms_no_other() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ConnectionClosed, Event
-from otpmail.mail import beat
 from otpmail.mail.job import Job
 from otpmail.mail.queue import STALLED, MailQueue
 from otpmail.mail.worker import Worker
@@ -57,6 +56,7 @@ class Wire:
     spent = False
     due = False
     stalled = False
+    boarding = False
     review_at = inf
     on_lost: Callable[[], None]
     on_room: Callable[[], None]
@@ -78,8 +78,8 @@ class Wire:
 
     @property
     def load(self) -> int:
-        """How many mails are in flight."""
-        return len(self.flying)
+        """How many mails are in flight, unless they leave together with the next."""
+        return 0 if self.boarding else len(self.flying)
 
     def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
         """Keep whom to tell."""
@@ -214,12 +214,6 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.fixture(autouse=True)
-def no_beat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every mail leave at once: what is tested here is whether the worker takes it."""
-    monkeypatch.setattr(beat, "MOST_SECONDS", 0.0)
-
-
 @asynccontextmanager
 async def _working() -> AsyncIterator[Rig]:
     rig = Rig()
@@ -244,6 +238,19 @@ async def test_takes_a_mail_only_when_there_is_room() -> None:
         assert wire.carried == ["a", "b", "c"]
         assert sorted(rig.desk.done) == ["a250", "b250"]
         assert rig.keeper.slots == 3
+
+
+async def test_what_one_has_no_room_for_another_takes() -> None:
+    """Where a mail may leave with others it does; the rest goes over the next connection, in the same moment."""
+    async with _working() as rig:
+        first, second = rig.wire(boarding=True), rig.wire(boarding=True)
+        another = asyncio.create_task(Worker(cast("Route", rig.way), rig.queue, rig.desk, rig).run())
+        await _turns()
+        rig.put("abc")
+        await _turns()
+        assert sorted((first.carried, second.carried)) == [["a", "b"], ["c"]]
+        another.cancel()
+        await asyncio.gather(another, return_exceptions=True)
 
 
 async def test_waits_for_a_mail_and_for_a_slot() -> None:

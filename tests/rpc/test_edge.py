@@ -276,3 +276,30 @@ async def test_through_a_real_server() -> None:
             assert await call(b"x") == b"x"
     finally:
         await server.stop(None)
+
+
+async def test_calls_begin_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unary ones wait for each other where it is time to, streams do not; and they are running while they wait."""
+    begun: list[bytes] = []
+
+    async def behaviour(request: bytes, _: object) -> bytes:
+        begun.append(request)
+        return request
+
+    edge = Guarded(behaviour)
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked: list[int] = []
+
+    def take(under_way: int) -> asyncio.Future[None]:
+        asked.append(under_way)
+        return turn
+
+    monkeypatch.setattr(edge.edge._turns, "take", take)
+    call = asyncio.ensure_future(edge.handlers["Unary"].unary_unary(b"unary", Context()))
+    await edge.handlers["Both"].stream_stream(b"both", Context())
+    await asyncio.sleep(0)
+    assert (begun, asked) == ([b"both"], [1])
+    assert not edge.edge.idle.is_set()
+    turn.set_result(None)
+    assert await call == b"unary"
+    assert edge.edge.idle.is_set()

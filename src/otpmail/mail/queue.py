@@ -1,14 +1,10 @@
-"""The queue between the callers and the workers: urgent mails ahead of normal ahead of bulk, first in first out.
-
-Under load they leave it a few at a time (`mail.beat`).
-"""
+"""The queue between the callers and the workers: urgent mails ahead of normal ahead of bulk, first in first out."""
 
 import asyncio
 from collections import OrderedDict
 from math import inf
 from typing import Protocol
 
-from otpmail.mail.beat import Beat
 from otpmail.mail.job import Job
 from otpmail.model import Priority
 
@@ -38,10 +34,6 @@ class MailQueue(asyncio.Queue[Job]):
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}
-        self._beat = Beat()
-        self._open = False  # whether jobs may leave: from a beat until none is left
-        self._opening: asyncio.TimerHandle | None = None
-        self._in_hand = 0
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
@@ -69,40 +61,30 @@ class MailQueue(asyncio.Queue[Job]):
         return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
 
     def put_nowait(self, item: Job) -> None:
-        """Put a job into its lane, and wake the taker that has least in hand when it is to leave."""
+        """Put a job into its lane, and wake the taker that has least in hand, unless one is on its way already."""
         super().put_nowait(item)
-        if self._open:
+        if not self._woken:
             self._wake()
-        else:
-            self._open_when_due()
 
     def take_nowait(self, taker: Taker) -> Job | None:
-        """The next job, if there is one that may leave, and nobody waits for it who goes before.
+        """The next job, if there is one and nobody waits for it who goes before.
 
         An idle one goes before all, and any before one that has stalled: so a few mails spread over all connections,
         many still leave together, and nothing goes behind a mail that takes its time while another way is open.
-        Whoever takes one calls `done` in the end, and `pass_on` where it can take no further one.
+        Whoever takes one takes the next as well, or calls `pass_on`.
         """
-        if not self._open or self.empty():
+        if self.empty():
             return None
         others = self._idle or self._busy or self._woken
         if others and (load := taker.load) and self._left_to_others(load):
             return None
-        job = self.get_nowait()
-        self._in_hand += 1
-        if self.empty():
-            self._open = False
-            self._beat.left(asyncio.get_running_loop().time(), under_way=self._in_hand)
-        return job
-
-    def done(self) -> None:
-        """A job that was taken is in hand no more: whatever was to become of it there is known."""
-        self._in_hand -= 1
+        return self.get_nowait()
 
     def enlist(self, taker: Taker) -> None:
         """Wake this taker when it is its turn. It waits, so it has just been refused a job.
 
-        What it has in hand may become less while it waits, not more: it wakes by itself then, and enlists anew.
+        Where it gets less in hand while it waits it wakes by itself, and enlists anew. Where it gets more, since what
+        was about to be written has left, `take_nowait` finds out.
         """
         (self._busy if taker.load else self._idle)[taker] = None
 
@@ -115,24 +97,8 @@ class MailQueue(asyncio.Queue[Job]):
 
     def pass_on(self) -> None:
         """Give another the turn of one that can't use it."""
-        if self._open and not self.empty():
+        if not self.empty():
             self._wake()
-
-    def _open_when_due(self) -> None:
-        """Let jobs leave if it is time, or see to it that they do when it is."""
-        waiting = self.qsize()
-        loop = asyncio.get_running_loop()
-        if self._beat.is_due(loop.time(), waiting=waiting, under_way=waiting + self._in_hand):
-            self._let_go()
-        elif self._opening is None:
-            self._opening = loop.call_at(self._beat.next_at, self._let_go)
-
-    def _let_go(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-        self._open = True
-        self._wake()
 
     def _left_to_others(self, load: int) -> bool:
         """Whether the next job is for another than a taker with this load; who that is has been woken then."""

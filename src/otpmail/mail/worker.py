@@ -185,7 +185,6 @@ class Worker:
     def _send(self, connection: Connection, job: Job) -> bool:
         """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
         if not self._desk.begin(job):
-            self._queue.done()
             return False
         if not connection.send(job.offer, partial(self._told, connection, job)):
             return False  # the relay can't take such a mail, and was not asked
@@ -193,7 +192,6 @@ class Worker:
         return True
 
     def _told(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
-        self._queue.done()
         if isinstance(outcome, ConnectionLost):
             self._desk.lost(job, outcome)
             return

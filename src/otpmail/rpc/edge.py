@@ -1,7 +1,8 @@
 """The edge: every error a handler raises leaves as a status, and no exception's text reaches a client.
 
-It also knows which calls are running, for a stop that waits for them and takes no new ones. Methods are wrapped when
-they are added: an interceptor of gRPC's would be asked anew at each call.
+It also knows which calls are running, for a stop that waits for them and takes no new ones, and lets unary ones begin
+in turns under load (`rpc.turns`). Methods are wrapped when they are added: an interceptor of gRPC's would be asked anew
+at each call.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import grpc
 
 from otpmail.errors import Unavailable
 from otpmail.rpc.status import status_for
+from otpmail.rpc.turns import Turns
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -24,13 +26,14 @@ class Edge:
     """Stands where a server is expected when methods are added, and adds each to that server wrapped.
 
     Health and reflection are added to the server itself: they map errors of their own and must answer while the service
-    stops.
+    stops. Build it inside a running loop.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
         self._running = 0
         self._stopping = False
+        self._turns = Turns()
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -52,18 +55,22 @@ class Edge:
     def _wrap(self, method: str, handler: Handler) -> Handler:
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._guard_call(method, handler.unary_unary), *codecs)
+            guarded = self._guard_call(method, handler.unary_unary, in_turn=True)
+            return grpc.unary_unary_rpc_method_handler(guarded, *codecs)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._guard_stream(method, handler.unary_stream), *codecs)
         if handler.stream_stream is not None:  # ours read and write by their context, and return nothing
-            return grpc.stream_stream_rpc_method_handler(self._guard_call(method, handler.stream_stream), *codecs)
+            guarded = self._guard_call(method, handler.stream_stream, in_turn=False)
+            return grpc.stream_stream_rpc_method_handler(guarded, *codecs)
         return handler
 
-    def _guard_call(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_call(self, method: str, behaviour: Callable[..., Any], *, in_turn: bool) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
             self._begin()
             try:
                 self._refuse_if_stopping()
+                if in_turn and (turn := self._turns.take(self._running)) is not None:
+                    await turn
                 return await behaviour(request, context)
             except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
                 raise

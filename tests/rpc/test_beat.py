@@ -2,7 +2,7 @@
 
 import pytest
 
-from otpmail.mail.beat import MOST_SECONDS, Beat
+from otpmail.rpc.beat import MOST_SECONDS, Beat
 
 
 class Core:
@@ -16,41 +16,44 @@ class Core:
 
 
 def _busy(part: float = 1.0, *, under_way: int = 1) -> Beat:
-    """A beat of a process that has kept this part of a core busy; mails left at 1.0, with so many under way."""
+    """A beat of a process that keeps this part of a core busy; calls began at 1.0, with so many under way before."""
     core = Core()
     beat = Beat(core)
-    beat.left(0.0, under_way=1)
+    beat.began(0.0)
     core.used = part
-    beat.left(1.0, under_way=under_way)
+    beat.began(1.0)
+    beat.is_due(1.0, waiting=1, under_way=under_way)
+    beat.began(1.0)
     return beat
 
 
-def test_the_first_leaves_at_once() -> None:
+def test_the_first_begins_at_once() -> None:
     """There is nobody to wait for."""
     assert Beat().is_due(0.0, waiting=1, under_way=1)
 
 
-def test_one_after_another_each_leaves_at_once() -> None:
-    """A caller who sends the next mail when the last was answered is not slowed down, however fast that goes."""
+def test_one_after_another_each_begins_at_once() -> None:
+    """A caller who makes the next call when the last was answered is not slowed down, however fast that goes."""
     beat = _busy()
     for turn in range(10):
         now = 1.0 + turn * MOST_SECONDS / 100
         assert beat.is_due(now, waiting=1, under_way=1)
-        beat.left(now, under_way=1)
+        beat.began(now)
 
 
 def test_it_waits_for_as_many_as_were_under_way() -> None:
-    """The last of them lets all leave."""
+    """The last of them lets all begin."""
     beat = _busy(under_way=3)
     assert [beat.is_due(1.001, waiting=count, under_way=count) for count in (1, 2, 3)] == [False, False, True]
 
 
 def test_it_waits_no_longer_than_to_the_next_beat() -> None:
-    """Mails that do not come are waited for once, and the beat is counted from when mails left."""
+    """Calls that do not come are waited for once, and the beat is counted from when calls began."""
     beat = _busy(under_way=3)
     assert beat.next_at == pytest.approx(1.0 + MOST_SECONDS)
+    assert not beat.is_due(beat.next_at - 0.001, waiting=1, under_way=1)
     assert beat.is_due(beat.next_at, waiting=1, under_way=1)
-    beat.left(beat.next_at, under_way=1)
+    beat.began(beat.next_at)
     assert beat.is_due(beat.next_at - 0.001, waiting=1, under_way=1), "now one is expected, and it is there"
 
 
@@ -59,13 +62,13 @@ def test_more_are_expected_when_more_are_under_way() -> None:
     beat = _busy(under_way=2)
     assert not beat.is_due(1.001, waiting=1, under_way=3)
     assert beat.is_due(1.001, waiting=2, under_way=4)
-    beat.left(1.001, under_way=2)
+    beat.began(1.001)
     assert not beat.is_due(1.002, waiting=3, under_way=3)
     assert beat.is_due(1.002, waiting=4, under_way=4)
 
 
-def test_many_leave_whatever_is_under_way() -> None:
-    """A thousand mails of a stream do not wait for each other."""
+def test_many_begin_whatever_is_under_way() -> None:
+    """A thousand calls that wait for a slow relay are no reason to wait for as many."""
     beat = _busy(under_way=1000)
     assert not beat.is_due(1.001, waiting=31, under_way=1000)
     assert beat.is_due(1.001, waiting=32, under_way=1000)
@@ -78,16 +81,31 @@ def test_it_is_as_long_as_the_process_is_busy(part: float, beats: float) -> None
 
 
 def test_it_follows_the_process() -> None:
-    """A look each twentieth of a second is enough: between two nothing changes."""
+    """A look now and then is enough: between two nothing changes."""
     core = Core()
     beat = Beat(core)
-    beat.left(0.0, under_way=1)
+    beat.began(0.0)
     lengths = []
-    for at, used in ((0.1, 0.1), (0.14, 0.1), (0.2, 0.1)):
+    for at, used in ((0.3, 0.3), (0.5, 0.3), (0.6, 0.3)):
         core.used = used
-        beat.left(at, under_way=1)
+        beat.began(at)
         lengths.append(beat.next_at - at)
     assert lengths == [pytest.approx(MOST_SECONDS), pytest.approx(MOST_SECONDS), pytest.approx(0.0)]
+
+
+def test_short_calls_are_found_to_come_together() -> None:
+    """Each is answered before the next one comes: only a beat that is waited for whole, once a look, tells."""
+    core = Core()
+    beat = Beat(core)
+    beat.began(0.0)
+    core.used = 1.0
+    beat.began(1.0)
+    assert not beat.is_due(1.001, waiting=1, under_way=1)
+    assert not beat.is_due(1.002, waiting=2, under_way=2)
+    assert beat.is_due(beat.next_at, waiting=3, under_way=3)
+    beat.began(beat.next_at)
+    assert not beat.is_due(1.011, waiting=2, under_way=2)
+    assert beat.is_due(1.012, waiting=3, under_way=3)
 
 
 def test_its_repr_says_how_long_it_is_and_how_many_it_expects() -> None:

@@ -1,0 +1,59 @@
+"""When calls that have come begin: at once, or together with those that come in a moment. No clock of its own."""
+
+from collections.abc import Callable
+from math import inf
+from time import process_time
+
+MOST_SECONDS = 0.01
+"""How long calls gather at most, counted from when the last ones began."""
+
+_LOOK_SECONDS = 0.25  # between two looks at how busy the process is, and at how many calls come in a beat
+_ENOUGH = 32  # calls: more together cost each of them hardly less
+
+
+class Beat:
+    """Under load, calls begin a few at a time: waking up for each by itself costs more than most of them do.
+
+    The busier the process is, by its `cpu` seconds, the longer a beat: `MOST_SECONDS` where it keeps a core busy, a
+    quarter of that at half of it, since with time to spare there is little to gain. A call waits only for those that
+    are to be expected: as many as were under way at once since calls last began. So one after another, each made when
+    the last has been answered, none waits; and nobody waits beyond the next beat.
+    """
+
+    def __init__(self, cpu: Callable[[], float] = process_time) -> None:
+        self._cpu = cpu
+        self._seconds = 0.0
+        self._looked_at, self._used = -inf, 0.0
+        self._began_at = -inf
+        self._expected = 1
+        self._peak = 1
+
+    def __repr__(self) -> str:
+        return f"<Beat {self._seconds * 1000:.1f} ms, {self._expected} expected>"
+
+    @property
+    def next_at(self) -> float:
+        """When whoever waits is to begin."""
+        return self._began_at + self._seconds
+
+    def is_due(self, now: float, *, waiting: int, under_way: int) -> bool:
+        """Whether the `waiting` calls are to begin now; `under_way` are these and those not yet answered."""
+        self._peak = max(self._peak, under_way)
+        return waiting >= self._expected or now >= self._began_at + self._seconds
+
+    def began(self, now: float) -> None:
+        """All that waited have begun."""
+        self._began_at = now
+        self._expected = min(self._peak, _ENOUGH)
+        self._peak = 1
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        used = self._cpu()
+        busy = min(1.0, (used - self._used) / (now - self._looked_at))
+        self._seconds = MOST_SECONDS * busy * busy
+        self._looked_at, self._used = now, used
+        self._expected = (
+            _ENOUGH  # once a look, a whole beat is waited for: calls that are short are never seen together
+        )
