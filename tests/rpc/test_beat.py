@@ -43,13 +43,20 @@ def test_one_after_another_each_begins_at_once() -> None:
 
 def test_it_waits_for_as_many_as_were_under_way() -> None:
     """The last of them lets all begin."""
-    beat = _busy(under_way=3)
-    assert [beat.is_due(1.001, waiting=count, under_way=count) for count in (1, 2, 3)] == [False, False, True]
+    beat = _busy(under_way=5)
+    due = [beat.is_due(1.001, waiting=count, under_way=count) for count in range(1, 6)]
+    assert due == [False, False, False, False, True]
+
+
+def test_three_do_not_wait_for_each_other() -> None:
+    """Together they save nothing."""
+    assert _busy(under_way=3).is_due(1.001, waiting=1, under_way=1)
+    assert not _busy(under_way=4).is_due(1.001, waiting=1, under_way=1)
 
 
 def test_it_waits_no_longer_than_to_the_next_beat() -> None:
     """Calls that do not come are waited for once, and the beat is counted from when calls began."""
-    beat = _busy(under_way=3)
+    beat = _busy(under_way=5)
     assert beat.next_at == pytest.approx(1.0 + MOST_SECONDS)
     assert not beat.is_due(beat.next_at - 0.001, waiting=1, under_way=1)
     assert beat.is_due(beat.next_at, waiting=1, under_way=1)
@@ -59,12 +66,12 @@ def test_it_waits_no_longer_than_to_the_next_beat() -> None:
 
 def test_more_are_expected_when_more_are_under_way() -> None:
     """Also where they were noticed while others waited: so few become as many as there are callers."""
-    beat = _busy(under_way=2)
-    assert not beat.is_due(1.001, waiting=1, under_way=3)
-    assert beat.is_due(1.001, waiting=2, under_way=4)
+    beat = _busy(under_way=4)
+    assert not beat.is_due(1.001, waiting=3, under_way=5)
+    assert beat.is_due(1.001, waiting=4, under_way=6)
     beat.began(1.001)
-    assert not beat.is_due(1.002, waiting=3, under_way=3)
-    assert beat.is_due(1.002, waiting=4, under_way=4)
+    assert not beat.is_due(1.002, waiting=5, under_way=5)
+    assert beat.is_due(1.002, waiting=6, under_way=6)
 
 
 def test_many_begin_whatever_is_under_way() -> None:
@@ -102,12 +109,12 @@ def test_short_calls_are_found_to_come_together() -> None:
     beat.began(1.0)
     assert not beat.is_due(1.001, waiting=1, under_way=1)
     assert not beat.is_due(1.002, waiting=2, under_way=2)
-    assert beat.is_due(beat.next_at, waiting=3, under_way=3)
+    assert beat.is_due(beat.next_at, waiting=5, under_way=5)
     beat.began(beat.next_at)
-    assert not beat.is_due(1.011, waiting=2, under_way=2)
-    assert beat.is_due(1.012, waiting=3, under_way=3)
+    assert not beat.is_due(1.011, waiting=4, under_way=4)
+    assert beat.is_due(1.012, waiting=5, under_way=5)
 
 
 def test_its_repr_says_how_long_it_is_and_how_many_it_expects() -> None:
     """That is its state."""
-    assert repr(_busy(under_way=3)) == "<Beat 10.0 ms, 3 expected>"
+    assert repr(_busy(under_way=5)) == "<Beat 10.0 ms, 5 expected>"

@@ -8,6 +8,7 @@ MOST_SECONDS = 0.01
 """How long calls gather at most, counted from when the last ones began."""
 
 _LOOK_SECONDS = 0.25  # between two looks at how busy the process is, and at how many calls come in a beat
+_WORTH_IT = 4  # calls: fewer together save nothing, and keep each other waiting
 _ENOUGH = 32  # calls: more together cost each of them hardly less
 
 
@@ -44,7 +45,7 @@ class Beat:
     def began(self, now: float) -> None:
         """All that waited have begun."""
         self._began_at = now
-        self._expected = min(self._peak, _ENOUGH)
+        self._expected = min(self._peak, _ENOUGH) if self._peak >= _WORTH_IT else 1
         self._peak = 1
         if now - self._looked_at >= _LOOK_SECONDS:
             self._look(now)
