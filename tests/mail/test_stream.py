@@ -110,6 +110,51 @@ async def test_mails_are_answered_as_they_settle() -> None:
     assert await desk.stream.outcomes() == []
 
 
+async def _ready_of_many(count: int) -> tuple[Desk, list[Job], "asyncio.Task[list[Outcome]]"]:
+    """A stream with so many mails unsettled, and who waits for outcomes, of which the first is there."""
+    desk = Desk()
+    await desk.take(*(Asked(str(number)) for number in range(count)))
+    jobs = [desk.queue.get_nowait() for _ in range(count)]
+    answering = asyncio.create_task(desk.stream.outcomes())
+    await _turns()
+    desk.settle(jobs[0])
+    await _turns()
+    return desk, jobs, answering
+
+
+async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there are a hundred, or little more is to come, or a moment has passed."""
+    monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 600.0)
+    desk, jobs, answering = await _ready_of_many(200)
+    for job in jobs[1:99]:
+        desk.settle(job)
+    await _turns()
+    assert not answering.done()
+    desk.settle(jobs[99])
+    assert len(await answering) == 100
+
+    desk, jobs, answering = await _ready_of_many(40)
+    assert not answering.done()
+    for job in jobs[1:9]:
+        desk.settle(job)
+    assert len(await answering) == 9, "few are left now, and each is answered as it comes"
+    desk.settle(jobs[9])
+    assert len(await desk.stream.outcomes()) == 1
+
+    monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 0.001)
+    _, _, answering = await _ready_of_many(40)
+    async with asyncio.timeout(5):
+        assert len(await answering) == 1
+
+
+async def test_who_closes_a_stream_is_answered_what_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, however many are to come."""
+    monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 600.0)
+    desk, _, answering = await _ready_of_many(40)
+    desk.stream.close()
+    assert len(await answering) == 1
+
+
 async def test_a_promise_is_answered_at_once() -> None:
     """With WAIT_FOR_QUEUE the outcome is the accepted mail, and the stream does not wait for its end to be over."""
     desk = Desk()

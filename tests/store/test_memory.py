@@ -374,7 +374,7 @@ async def test_what_is_remembered_is_bounded(clock: Clock) -> None:
     for number in range(5000):
         store.settle(_settled(_mail(f"m{number}")))
         clock.time += 0.01
-        assert number < 1000 or 870 <= len(store._settled) <= 1000  # a slice of an eighth goes whole
+        assert number < 1000 or 750 <= len(store._settled) <= 1000  # a slice of a quarter goes whole
     for number in range(100):
         store.settle(_settled(_mail(f"n{number}")))
         clock.time += 30

@@ -78,7 +78,7 @@ class MailQueue(asyncio.Queue[Job]):
         others = self._idle or self._busy or self._woken
         if others and (load := taker.load) and self._left_to_others(load):
             return None
-        return self.get_nowait()
+        return self._get()
 
     def enlist(self, taker: Taker) -> None:
         """Wake this taker when it is its turn. It waits, so it has just been refused a job.

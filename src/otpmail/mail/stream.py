@@ -17,6 +17,11 @@ _STOPPING = "the service is stopping"
 _LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
 
+# While so many are unsettled, outcomes wait a moment for others to leave with: an answer costs as much as a few mails.
+_MANY = 32
+_TOGETHER = 100
+_TOGETHER_SECONDS = 0.008
+
 Outcome = tuple[str, Mail | Exception]
 """A request's id, and its mail as it is answered, or why there is none."""
 
@@ -53,6 +58,7 @@ class MailStream:
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
         self._answerer: asyncio.Future[None] | None = None
+        self._wanted = 1  # outcomes for which it is woken
         self._fault: CallerError | None = None
 
     def __repr__(self) -> str:
@@ -85,11 +91,18 @@ class MailStream:
     # For who answers.
 
     async def outcomes(self) -> list[Outcome]:
-        """Those that are ready, as soon as there are any; none once every mail has had its own and no more come."""
+        """Those that are ready, as soon as there are any; none once every mail has had its own and no more come.
+
+        While many mails are unsettled it waits a moment for more to be ready.
+        """
         while not self._ready and not self._over:
-            self._answerer = self._loop.create_future()
-            await self._answerer
-            self._answerer = None
+            await self._wait_as_answerer()
+        if len(self._ready) < _TOGETHER and self._waiting >= _MANY:
+            enough = self._loop.call_later(_TOGETHER_SECONDS, self._wake_answerer)
+            self._wanted = _TOGETHER
+            await self._wait_as_answerer()
+            self._wanted = 1
+            enough.cancel()
         ready, self._ready = self._ready, []
         return ready
 
@@ -175,7 +188,7 @@ class MailStream:
     def _add(self, outcome: Outcome, times: int = 1) -> None:
         self._ready += (outcome,) * times
         self._unanswered += times
-        if self._answerer is not None:
+        if self._answerer is not None and (len(self._ready) >= self._wanted or self._waiting < _MANY):
             self._wake_answerer()
 
     async def _wait_for_an_end(self) -> None:
@@ -184,6 +197,11 @@ class MailStream:
             await self._wait_as_taker(self._mails.next_end())
         finally:
             look.cancel()
+
+    async def _wait_as_answerer(self) -> None:
+        self._answerer = self._loop.create_future()
+        await self._answerer
+        self._answerer = None
 
     async def _wait_as_taker(self, turn: asyncio.Future[None]) -> None:
         self._taker = turn

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _SHARDS = 1024  # of one dict that would be too large to grow, or to sweep, without holding the loop
 _REQUEST_SECONDS = 24 * 3600.0
 _MOST_REQUESTS = 200_000
-_SLICES = 8
+_SLICES = 4  # each is one more place to look for a request id that has not come before
 _MARSHAL_VERSION = 2  # the later ones look for objects that are the same, which takes its time
 
 
