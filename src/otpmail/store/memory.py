@@ -24,7 +24,6 @@ _MARSHAL_VERSION = 2  # the later ones look for objects that are the same, which
 # million Standings, which it looks through, would hold the loop for long; and they take more memory.
 _RECORD = struct.Struct("=ddd16shH")  # when it ends; expires, next send, id, attempts; how many failures follow
 _ENDS = struct.Struct("=d")
-_KEPT = struct.Struct("=ddH")  # of a settled mail: when it and its request id are forgotten; octets of the fingerprint
 _NO_CHALLENGE = -1  # attempts of none
 
 
@@ -128,8 +127,7 @@ class MemoryMailStore:
         key = _request_key(mail.caller, mail.request_id)
         request = self._open.pop(key, None)
         expires, fingerprint, _ = request or (now, b"", mail)
-        lives = _KEPT.pack(now + self._remember_seconds, expires, len(fingerprint))
-        kept = b"%b%b%b" % (lives, fingerprint, _written_mail(mail))
+        kept = _written_mail(mail, now + self._remember_seconds, expires, fingerprint)
         self._settled.add(mail.id, kept, now)
         if request is not None:
             self._requests.add(key, kept, now)
@@ -145,12 +143,10 @@ class MemoryMailStore:
         kept = self._settled.get(mail_id)
         if kept is None:
             return None
-        forgotten, _, fingerprint = _KEPT.unpack_from(kept)
-        mail = _read_mail(kept[_KEPT.size + fingerprint :])
+        mail, forgotten, _, _ = _read_mail(kept)
         return mail if mail.caller == caller and forgotten > self._clock() else None
 
     def _find(self, key: str, fingerprint: bytes) -> Mail | None:
-        mail: Mail | None = None
         request = self._open.get(key)
         if request is not None:  # it is kept while its mail is open, however long that is
             _, known, mail = request
@@ -158,13 +154,12 @@ class MemoryMailStore:
             kept = self._requests.get(key)
             if kept is None:
                 return None
-            _, expires, size = _KEPT.unpack_from(kept)
+            mail, _, expires, known = _read_mail(kept)
             if expires <= self._clock():
                 return None
-            known, record = kept[_KEPT.size :][:size], kept[_KEPT.size + size :]
         if known != fingerprint:
             raise InvalidArgument("request_id", "was used before for another request")
-        return mail or _read_mail(record)
+        return mail
 
 
 _Request = tuple[float, bytes, Mail]
@@ -175,35 +170,39 @@ def _request_key(caller: str, request_id: str) -> str:
     return f"{caller}\0{request_id}"
 
 
-def _written_mail(mail: Mail) -> bytes:
-    """A settled mail as octets, which only this process reads: as with `_RECORD`, for the collector's sake."""
-    results = [(result.address, result.code, result.enhanced_code, result.reply) for result in mail.recipients]
+def _written_mail(mail: Mail, forgotten: float, expires: float, fingerprint: bytes) -> bytes:
+    """A settled mail as octets, which only this process reads: as with `_RECORD`, for the collector's sake.
+
+    With it goes when it is forgotten, when its request id is, and the request's fingerprint.
+    """
     issued = None
     if mail.issued is not None:
         told, code = mail.issued, mail.issued.challenge
         issued = (code.id, code.key_id, code.expires, code.attempts, told.expire_time, told.next_send_time)
+    results = [(result.address, result.code, result.enhanced_code, result.reply) for result in mail.recipients]
     identity = (mail.id, mail.caller, mail.message_id, mail.create_time, mail.request_id)
-    record = (identity, mail.state.value, results, mail.attempts, mail.settle_time, issued)
-    return marshal.dumps(record, _MARSHAL_VERSION)
+    end = (mail.state.value, results, mail.attempts, mail.settle_time, issued)
+    return marshal.dumps((identity, end, forgotten, expires, fingerprint), _MARSHAL_VERSION)
 
 
-def _read_mail(record: bytes) -> Mail:
-    identity, state, results, attempts, settle_time, issued = marshal.loads(record)  # noqa: S302  we wrote it
+def _read_mail(kept: bytes) -> tuple[Mail, float, float, bytes]:
+    """The mail, and what went with it."""
+    identity, end, forgotten, expires, fingerprint = marshal.loads(kept)  # noqa: S302  we wrote it
     mail_id, caller, message_id, create_time, request_id = identity
-    recipients = tuple(RecipientResult(*result) for result in results)
-    told = Issued(Challenge(*issued[:4]), *issued[4:]) if issued is not None else None
-    return Mail(
+    state, results, attempts, settle_time, issued = end
+    mail = Mail(
         mail_id,
         caller,
         message_id,
         create_time,
         request_id,
         MailState(state),
-        recipients,
+        tuple(RecipientResult(*result) for result in results),
         attempts,
         settle_time,
-        told,
+        Issued(Challenge(*issued[:4]), *issued[4:]) if issued is not None else None,
     )
+    return mail, forgotten, expires, fingerprint
 
 
 class _Remembered:
