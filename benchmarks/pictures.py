@@ -35,7 +35,7 @@ _COLOURS = {
     "aiosmtplib, a pool, unary": _POOL,
     "a connection for each mail": _CONNECT,
     "gRPC alone": _ALONE,
-    "gRPC, 100 us of work": _ALONE,
+    "gRPC alone, in turns": _ALONE,
 }
 _PERCENTILES = {"p50_ms": ("p50", _OURS), "p99_ms": ("p99", _POOL), "p99.9_ms": ("p99.9", _WORSE)}
 _STYLE: dict[str, Any] = {

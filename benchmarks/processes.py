@@ -231,7 +231,7 @@ async def aiosmtplib_connect(relay: Relay, at_once: int) -> AsyncIterator[Server
 
 
 @asynccontextmanager
-async def echo(round_trip_ms: float, *, work_us: float = 0) -> AsyncIterator[Server]:
-    """Start the gRPC server that sends nothing, and answers after a round trip, or some work."""
-    async with Process("benchmarks.peers.echo", "--rtt", round_trip_ms, "--work", work_us) as process:
+async def echo(round_trip_ms: float, *arguments: object) -> AsyncIterator[Server]:
+    """Start the gRPC server that sends nothing, and answers after a round trip."""
+    async with Process("benchmarks.peers.echo", "--rtt", round_trip_ms, *arguments) as process:
         yield Server(process, (await process.said(address=...))["address"])

@@ -5,7 +5,6 @@ It shows what gRPC, the callers and the machine leave to a sender, so that none 
 
 import argparse
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,17 +12,19 @@ import uvloop
 
 from benchmarks.peers.serving import serve
 from otpmail.original import mail_pb2, mail_pb2_grpc
+from otpmail.rpc.turns import Turns
 from otpmail.v1 import mail_pb2 as v1_mail_pb2
 from otpmail.v1 import mail_pb2_grpc as v1_mail_pb2_grpc
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 
 class Echo(mail_pb2_grpc.MailServiceServicer):
-    """mail.MailService with a relay that is imagined, `round_trip` seconds away; a mail keeps the loop for `work`."""
+    """mail.MailService with a relay that is imagined, `round_trip` seconds away. `turns`: calls begin as ours do."""
 
-    def __init__(self, round_trip: float, work: float) -> None:
+    def __init__(self, round_trip: float, turns: Turns | None) -> None:
         self._round_trip = round_trip
-        self._work = work
+        self._turns = turns
+        self._running = 0
 
     async def SendMail(  # noqa: N802  the contract's name
         self,
@@ -31,13 +32,20 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
         """Wait, and say that it went well."""
-        if self._work:
-            ends = time.perf_counter() + self._work
-            while time.perf_counter() < ends:
-                pass
+        if self._turns is not None:
+            await self._wait(self._turns)
         if self._round_trip:
             await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
+
+    async def _wait(self, turns: Turns) -> None:
+        self._running += 1
+        try:
+            turn = turns.take(self._running)
+            if turn is not None:
+                await turn
+        finally:
+            self._running -= 1
 
 
 class EchoMails(v1_mail_pb2_grpc.MailServiceServicer):
@@ -77,13 +85,17 @@ class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
         return otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.VALID)
 
 
+async def run(given: argparse.Namespace) -> None:
+    """Serve as the arguments say."""
+    await serve(Echo(given.rtt / 1000, Turns() if given.turns else None), EchoCodes(), EchoMails())
+
+
 def main() -> None:
     """Serve as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
-    parser.add_argument("--work", type=float, default=0, help="how long a mail keeps the loop, in microseconds")
-    given = parser.parse_args()
-    uvloop.run(serve(Echo(given.rtt / 1000, given.work / 1e6), EchoCodes(), EchoMails()))
+    parser.add_argument("--turns", action="store_true", help="let calls of SendMail begin in turns, as otpmail does")
+    uvloop.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":
