@@ -296,10 +296,34 @@ async def test_calls_begin_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(edge.edge._turns, "take", take)
     call = asyncio.ensure_future(edge.handlers["Unary"].unary_unary(b"unary", Context()))
-    await edge.handlers["Both"].stream_stream(b"both", Context())
     await asyncio.sleep(0)
-    assert (begun, asked) == ([b"both"], [1])
+    assert (begun, asked) == ([], [1])
+    await edge.handlers["Both"].stream_stream(b"both", Context())
+    another = asyncio.ensure_future(edge.handlers["Unary"].unary_unary(b"another", Context()))
+    await asyncio.sleep(0)
+    assert (begun, asked) == ([b"both"], [1, 2])
     assert not edge.edge.idle.is_set()
     turn.set_result(None)
-    assert await call == b"unary"
+    assert (await call, await another) == (b"unary", b"another")
     assert edge.edge.idle.is_set()
+
+
+async def test_streams_are_no_calls_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They last: one unary call beside them would wait for others that never come."""
+    asked: list[int] = []
+    ends = asyncio.Event()
+
+    async def behaviour(request: bytes, _: object) -> bytes:
+        if request == b"stream":
+            await ends.wait()
+        return request
+
+    edge = Guarded(behaviour)
+    monkeypatch.setattr(edge.edge._turns, "take", asked.append)
+    streams = [asyncio.ensure_future(edge.handlers["Both"].stream_stream(b"stream", Context())) for _ in range(5)]
+    await asyncio.sleep(0)
+    for _ in range(2):
+        assert await edge.handlers["Unary"].unary_unary(b"unary", Context()) == b"unary"
+    assert asked == [1, 1]
+    ends.set()
+    await asyncio.gather(*streams)

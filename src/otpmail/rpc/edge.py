@@ -34,6 +34,7 @@ class Edge:
         self._running = 0
         self._stopping = False
         self._turns = Turns()
+        self._unary = 0  # of those that are running
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -67,9 +68,10 @@ class Edge:
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, in_turn: bool) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
             self._begin()
+            self._unary += in_turn
             try:
                 self._refuse_if_stopping()
-                if in_turn and (turn := self._turns.take(self._running)) is not None:
+                if in_turn and (turn := self._turns.take(self._unary)) is not None:
                     await turn
                 return await behaviour(request, context)
             except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
@@ -77,6 +79,7 @@ class Edge:
             except Exception as error:  # noqa: BLE001  whatever it is must not reach the client in its own words
                 await status_for(method, error).abort(context)
             finally:
+                self._unary -= in_turn
                 self._end()
 
         return guarded
