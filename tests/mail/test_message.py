@@ -348,6 +348,7 @@ _DRAFTS = st.builds(
     text=_BODIES_OF_ALL_KINDS,
     html=st.one_of(st.just(""), _BODIES_OF_ALL_KINDS),
     headers=st.sampled_from([{}, {"Auto-Submitted": "auto-generated"}, {"X-A": "é"}, {"To": "eve@example.org"}]),
+    automatic=st.booleans(),
 )
 
 

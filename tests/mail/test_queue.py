@@ -250,11 +250,14 @@ async def test_idle_takers_go_first() -> None:
     for name in "abc":
         queue.put_nowait(_job(name))
     assert [taker.woken for taker in (busy, *idle)] == [0, 1, 0], "one is on its way"
-    for taker in idle:
-        taker.turn()
-        taker.load = 1
-        assert queue.take_nowait(taker) is None or taker is idle[1]
-    assert [taker.taken for taker in idle] == ["a", "b"]
+    idle[0].turn()
+    idle[0].load = 1
+    assert queue.take_nowait(idle[0]) is None, "it is left to the other idle one"
+    idle[1].turn()
+    idle[1].load = 1
+    queue.pass_on()
+    busy.turn()
+    assert [taker.taken for taker in (*idle, busy)] == ["a", "b", "c"]
 
 
 async def test_one_that_is_no_further_loaded_takes_all() -> None:

@@ -187,6 +187,7 @@ class Rig:
         self.desk = Desk(self.queue)
         self.events: list[Event] = []
         self.worker = Worker(cast("Route", self.way), self.queue, self.desk, self)
+        self.working: asyncio.Task[None]
 
     def notify(self, event: Event) -> None:
         """Keep it: this is the observer, too."""
@@ -217,7 +218,7 @@ async def _turns() -> None:
 @asynccontextmanager
 async def _working() -> AsyncIterator[Rig]:
     rig = Rig()
-    working = asyncio.create_task(rig.worker.run())
+    working = rig.working = asyncio.create_task(rig.worker.run())
     try:
         yield rig
     finally:
@@ -249,6 +250,31 @@ async def test_what_one_has_no_room_for_another_takes() -> None:
         rig.put("abc")
         await _turns()
         assert sorted((first.carried, second.carried)) == [["a", "b"], ["c"]]
+        another.cancel()
+        await asyncio.gather(another, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["paused", "full", "cancelled"])
+async def test_a_turn_is_not_kept_over_a_mail_that_is_not_to_be_sent(how: str) -> None:
+    """Where the worker lets others have the loop after it, and then can't take the next mail, another one does."""
+    async with _working() as rig:
+        other_way, other_keeper = Way(), Keeper()
+        first, second = rig.wire(), Wire(other_keeper)
+        await _turns()
+        other_way.offered.put_nowait(second)
+        another = asyncio.create_task(Worker(cast("Route", other_way), rig.queue, rig.desk, rig).run())
+        await _turns()
+        rig.desk.refused = {"d"}
+        rig.put("de")
+        await asyncio.sleep(0)  # the first one has met the mail that is not to be sent
+        if how == "paused":
+            rig.keeper.paused = 600.0
+        elif how == "full":
+            first.window = 0
+        else:
+            rig.working.cancel()
+        await _turns()
+        assert (first.carried, second.carried) == ([], ["e"])
         another.cancel()
         await asyncio.gather(another, return_exceptions=True)
 

@@ -13,6 +13,7 @@ from otpmail.model import Envelope
 from otpmail.settings import RelaySettings
 from otpmail.smtp.connection import Connection
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.transaction import Results
 from outcomes import outcome_of
 from relay import HOST, Certificates, Faults, Relay
 
@@ -146,14 +147,38 @@ async def test_mails_leave_together_where_the_relay_is_quick() -> None:
         await asyncio.gather(*sending)
 
 
-@pytest.mark.parametrize("faults", [Faults(auth=(), delay=0.02), Faults(auth=(), chunking=False)])
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("faults", [Faults(auth=(), chunking=False), Faults(auth=(), pipelining=False)])
 async def test_mails_spread_where_one_would_wait_for_another(faults: Faults) -> None:
-    """Where the relay takes its time over an answer, or each content waits for its 354."""
+    """Where each content waits for its 354."""
     async with Relay(faults) as relay, _connected(relay) as connection:
         await outcome_of(connection, _mail())
         sending = outcome_of(connection, _mail())
         assert connection.load == 1
         await sending
+
+
+@pytest.mark.parametrize(("each", "together"), [(0.0001, 16), (0.001, 5), (0.003, 1), (0.006, 0)])
+async def test_as_many_leave_together_as_the_relay_soon_answers(each: float, together: int) -> None:
+    """By what it took for each the last time: the last of them waits for all others."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        await outcome_of(connection, _mail())
+        connection._pipeline._each = each
+        sending: list[asyncio.Future[Results]] = []
+        while len(sending) < 16 and (not sending or connection.load == 0):
+            sending.append(outcome_of(connection, _mail()))
+            connection._pipeline._busy_since += 60  # however long this takes
+        assert len(sending) == max(1, together)
+        await asyncio.gather(*sending)
+
+
+async def test_what_each_mail_took_is_measured() -> None:
+    """From when the first was sent until nothing was in flight, over all of them."""
+    async with Relay(Faults(auth=(), delay=0.02)) as relay, _connected(relay) as connection:
+        sending = [outcome_of(connection, _mail(n)) for n in range(4)]
+        connection._pipeline._busy_since -= 60
+        await asyncio.gather(*sending)
+        assert 15 < connection._pipeline._each < 20
 
 
 @pytest.mark.usefixtures("quick")

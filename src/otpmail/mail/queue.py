@@ -29,8 +29,8 @@ class MailQueue(asyncio.Queue[Job]):
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue's own hook, as PriorityQueue uses it
         # By job, since any of tens of thousands may settle while it waits; and a job stands in its lane once.
         self._lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
-        # Those that wait: with nothing in hand, with something, and those whose turn it is. A thousand idle ones are
-        # not to be looked through for every mail.
+        # Those that wait: with nothing in hand when they began to, with something, and those whose turn it is. A
+        # thousand idle ones are not to be looked through for every mail.
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}

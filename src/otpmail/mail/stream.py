@@ -17,7 +17,9 @@ _STOPPING = "the service is stopping"
 _LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
 
-# While so many are unsettled, outcomes wait a moment for others to leave with: an answer costs as much as a few mails.
+# Where a few outcomes come at once, and many are to come, they wait a moment for others to leave with: an answer costs
+# as much as a few mails.
+_FEW = 4
 _MANY = 32
 _TOGETHER = 100
 _TOGETHER_SECONDS = 0.008
@@ -93,16 +95,18 @@ class MailStream:
     async def outcomes(self) -> list[Outcome]:
         """Those that are ready, as soon as there are any; none once every mail has had its own and no more come.
 
-        While many mails are unsettled it waits a moment for more to be ready.
+        Where several are ready at once and many mails are unsettled, it waits a moment for more.
         """
         while not self._ready and not self._over:
             await self._wait_as_answerer()
-        if len(self._ready) < _TOGETHER and self._waiting >= _MANY:
+        if _FEW <= len(self._ready) < _TOGETHER and self._waiting >= _MANY:
             enough = self._loop.call_later(_TOGETHER_SECONDS, self._wake_answerer)
             self._wanted = _TOGETHER
-            await self._wait_as_answerer()
-            self._wanted = 1
-            enough.cancel()
+            try:
+                await self._wait_as_answerer()
+            finally:
+                self._wanted = 1
+                enough.cancel()
         ready, self._ready = self._ready, []
         return ready
 

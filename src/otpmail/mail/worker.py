@@ -115,8 +115,8 @@ class Worker:
                     job = self._queue.take_nowait(self)
                 else:
                     if job is not None:
+                        self._queue.pass_on()
                         await asyncio.sleep(0)  # there may be thousands of which none can be sent
-        self._queue.pass_on()
 
     async def _next(self, connection: Connection) -> Job | None:
         """Wait until it is this worker's turn, or something about the connection has changed; then the job, if any."""

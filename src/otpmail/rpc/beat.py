@@ -17,8 +17,9 @@ class Beat:
 
     The busier the process is, by its `cpu` seconds, the longer a beat: `MOST_SECONDS` where it keeps a core busy, a
     quarter of that at half of it, since with time to spare there is little to gain. A call waits only for those that
-    are to be expected: as many as were under way at once since calls last began. So one after another, each made when
-    the last has been answered, none waits; and nobody waits beyond the next beat.
+    are to be expected: as many as were under way at once since calls last began. So of calls one after another, each
+    made when the last has been answered, none waits, but for one four times a second; and nobody waits beyond the next
+    beat.
     """
 
     def __init__(self, cpu: Callable[[], float] = process_time) -> None:
@@ -55,6 +56,5 @@ class Beat:
         busy = min(1.0, (used - self._used) / (now - self._looked_at))
         self._seconds = MOST_SECONDS * busy * busy
         self._looked_at, self._used = now, used
-        self._expected = (
-            _ENOUGH  # once a look, a whole beat is waited for: calls that are short are never seen together
-        )
+        # Calls that are answered at once are never seen together: so one whole beat is waited for, to see who comes.
+        self._expected = _ENOUGH

@@ -6,7 +6,7 @@ from otpmail.rpc.beat import Beat
 
 
 class Turns:
-    """Calls that have come and not begun. All begin in the same step of the loop, and so what they do leaves together.
+    """Calls that have come and not begun. All begin in this turn of the loop or the next; what they do leaves together.
 
     Build it inside a running loop.
     """

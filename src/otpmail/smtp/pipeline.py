@@ -17,8 +17,8 @@ from otpmail.smtp.network import unheard
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Results, Transaction
 
-# A relay that answered all it had been sent within this may be sent some mails at once, though other connections are
-# idle: the last of them hardly waits for the first. One that takes its time over each is better sent one on each.
+# So long the last of some mails may wait for the others, by what the relay took for each the last time, to be sent
+# together with them though other connections are idle.
 _QUICK_SECONDS = 0.005
 
 # How long nothing may be heard before a connection counts as stalled: some round trips, or this where none is known.
@@ -63,7 +63,8 @@ class Pipeline(asyncio.Protocol):
         self._stall_seconds = _STALL_SECONDS
         self._unheard_since = inf
         self._busy_since = 0.0
-        self._took = inf  # seconds, from the first mail that was sent while none was in flight until none was again
+        self._begun_before = 0  # mails, when that was
+        self._each = inf  # seconds that the relay took for a mail, from when one was sent until none was in flight
         self._clock: asyncio.TimerHandle | None = None
         self.last_progress = self._loop.time()
         self._idle = asyncio.Event()
@@ -96,9 +97,10 @@ class Pipeline(asyncio.Protocol):
     @property
     def boarding(self) -> bool:
         """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
-        if self._flushing is None or self._took > _QUICK_SECONDS or self._session.mode is not Mode.BDAT:
+        if self._flushing is None or self._session.mode is not Mode.BDAT:
             return False
-        return self._loop.time() - self._busy_since <= _QUICK_SECONDS
+        ahead = max(self._loop.time() - self._busy_since, (self._session.in_flight + 1) * self._each)
+        return ahead <= _QUICK_SECONDS
 
     # Mails.
 
@@ -135,6 +137,7 @@ class Pipeline(asyncio.Protocol):
         if self._idle.is_set():
             self._idle.clear()
             self.last_progress = self._busy_since = self._loop.time()
+            self._begun_before = self._session.begun - 1
         self._flush_soon()
         return True
 
@@ -180,7 +183,7 @@ class Pipeline(asyncio.Protocol):
             return
         self._flush()
         if not session.in_flight and not self._idle.is_set():
-            self._took = self._loop.time() - self._busy_since
+            self._each = (self._loop.time() - self._busy_since) / (self._session.begun - self._begun_before)
             self._idle.set()
         if settled:
             self.on_room()
