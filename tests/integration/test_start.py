@@ -47,7 +47,7 @@ async def _lines_of_failed_start(**settings: Any) -> list[str]:
         ({"EMAIL_CA_FILE": __file__}, "EMAIL_CA_FILE", "PEM"),
         ({"EMAIL_FROM_ALLOWED": "@shop.example, nobody"}, "EMAIL_FROM_ALLOWED", "'nobody'"),
         ({"OTP_RESEND_SECONDS": "inf"}, "OTP_RESEND_SECONDS", "'inf'"),
-        ({"HOST": "unix:missing/s"}, "HOST", "unix:missing/s"),
+        ({"HOST": "unix:missing/s"}, "HOST", "unix:missing/s; there is no folder missing"),
         ({"HOST": "192.0.2.1", "ALLOW_ANONYMOUS": "true"}, "HOST", "this machine does not have it"),
     ],
 )

@@ -1,6 +1,7 @@
 """The grpc.aio server: both contracts, health and reflection on one port."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -81,14 +82,19 @@ class Server:
         """
         address = self._settings.address
         setting = "HOST" if address.startswith("unix:") else "PORT"
-        if setting == "HOST" and _is_served(address.removeprefix("unix:")):
-            raise SettingsError(f"HOST: can't listen on {address}; another server is there")
+        if setting == "HOST":
+            path = Path(address.removeprefix("unix:"))
+            if not path.parent.is_dir():
+                raise SettingsError(f"HOST: can't listen on {address}; there is no folder {path.parent}")
+            if _is_served(str(path)):
+                raise SettingsError(f"HOST: can't listen on {address}; another server is there")
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
             if setting == "PORT" and not _is_ours(self._settings.host):
                 raise SettingsError(f"HOST: can't listen on {address}; this machine does not have it") from None
-            raise SettingsError(f"{setting}: can't listen on {address}; is another server there?") from None
+            remedy = "; PORT=0 takes any that is free" if setting == "PORT" else ""
+            raise SettingsError(f"{setting}: can't listen on {address}; is another server there?{remedy}") from None
         await self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
