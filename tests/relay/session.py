@@ -164,7 +164,12 @@ class Session:
         self._held += _on_the_wire(reply)
         if not (faults.holds_replies and self.wire.has_input):
             self._let_go()
-        if reply.startswith("421") or (is_last and self._strikes()):
+        if reply.startswith("421"):
+            self._let_go()
+            await self.wire.flush()
+            await self.wire.part()
+            await self._hang_up()
+        if is_last and self._strikes():
             await self._hang_up()
 
     def _is_at(self, where: Point | None, point: str) -> bool:

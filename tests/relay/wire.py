@@ -151,6 +151,19 @@ class Wire(asyncio.Protocol):
         self._over_tls = True
         self._paused = False
 
+    async def part(self) -> None:
+        """Say no more, and read on until the client has left, too; over TLS, which knows no half-close, do nothing.
+
+        To close with input unread resets the connection, and what was said last may be lost on its way.
+        """
+        if self._over_tls or self._transport is None or self._transport.is_closing():
+            return
+        self._closed = True  # what comes is read, and not kept
+        if self._paused:
+            self._transport.resume_reading()
+        self._transport.write_eof()
+        await self.wait_ended()
+
     def close(self) -> None:
         """Close once all that was sent, and is not late, has left."""
         self._end()
