@@ -26,6 +26,7 @@ from otpmail.telemetry.logs import LogObserver, mails, say
 from otpmail.telemetry.metrics import Metrics, MetricsServer
 
 _COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
+_SUPPLY = 2  # mails that wait for each that may be in flight: more would only wait longer
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
 
@@ -37,7 +38,8 @@ class App:
         self._settings = settings
         self._counts = LogObserver(len(settings.relays))
         self._health = Health()
-        queue = MailQueue()
+        window = max(relay.window for relay in settings.relays)
+        queue = MailQueue(enough=_SUPPLY * settings.mail.workers * window)
         # Asked of parts that come later, when somebody reads them.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],
@@ -64,7 +66,7 @@ class App:
             settings.server,
             codes=codes,
             mails=mails,
-            streams=Streams(mails, most=settings.mail.stream_unsettled),
+            streams=Streams(mails, queue, most=settings.mail.stream_unsettled),
             health=self._health,
             max_mail_bytes=settings.mail.mail_max_bytes,
         )

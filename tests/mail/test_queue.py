@@ -337,3 +337,44 @@ async def test_a_fault_of_one_who_waits_harms_no_other() -> None:
     job.tell(mail)
     assert await end == mail
     assert faults == ["boom"]
+
+
+@pytest.mark.parametrize("leaves", ["taken", "discarded"])
+async def test_enough_until_few_are_left(leaves: str) -> None:
+    """Whoever brings jobs is called once, when half of what is enough is left in their lane, however others went."""
+    queue, called = MailQueue(enough=4), [0, 0]
+
+    def count() -> None:
+        called[0] += 1
+
+    def count_forgotten() -> None:
+        called[1] += 1
+
+    jobs = [_job(name) for name in "abcde"]
+    for number, job in enumerate(jobs):
+        assert queue.has_enough(Priority.NORMAL) == (number == 4)
+        queue.put_nowait(job)
+    assert not queue.has_enough(Priority.BULK), "each lane is by itself"
+    queue.call_when_few(Priority.NORMAL, count)
+    queue.call_when_few(Priority.NORMAL, count)
+    queue.call_when_few(Priority.NORMAL, count_forgotten)
+    queue.forget(Priority.NORMAL, count_forgotten)
+    queue.put_nowait(_job("u", Priority.URGENT))
+    queue.get_nowait()
+    for job in jobs[:3]:
+        assert called == [0, 0]
+        if leaves == "taken":
+            queue.get_nowait()
+        else:
+            queue.discard(job)
+    assert called == [1, 0]
+    queue.get_nowait()
+    assert called == [1, 0]
+
+
+async def test_a_queue_that_never_has_enough() -> None:
+    """Unless it is told what that is."""
+    queue = MailQueue()
+    for number in range(100):
+        queue.put_nowait(_job(str(number)))
+    assert not queue.has_enough(Priority.NORMAL)

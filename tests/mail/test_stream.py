@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from otpmail.mail.job import Job
 from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
 from otpmail.mail.stream import MailStream, Outcome
-from otpmail.model import Mail, MailState, RecipientResult, WaitFor
+from otpmail.model import Mail, MailState, Priority, RecipientResult, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.memory import MemoryMailStore
 
@@ -26,6 +27,7 @@ class Asked:
 
     request_id: str
     wait_for: WaitFor = WaitFor.RELAY
+    priority: Priority = Priority.NORMAL
     fault: Exception | None = None
     to: str = "ada@example.org"
 
@@ -36,7 +38,13 @@ async def order_of(asked: Asked) -> Order:
         raise asked.fault
     draft = Draft(to=(asked.to,), subject="s", text="t")
     fingerprint = asked.to.encode()
-    return Order(draft=draft, wait_for=asked.wait_for, request_id=asked.request_id, fingerprint=fingerprint)
+    return Order(
+        draft=draft,
+        priority=asked.priority,
+        wait_for=asked.wait_for,
+        request_id=asked.request_id,
+        fingerprint=fingerprint,
+    )
 
 
 class RelayState:
@@ -49,14 +57,14 @@ class RelayState:
 class Desk:
     """A MailService with everything around it in the test's hands, and one stream of it."""
 
-    def __init__(self, *, most: int = 1000, queue_size: int = 1000) -> None:
+    def __init__(self, *, most: int = 1000, queue_size: int = 1000, enough: float = inf) -> None:
         self.relay = RelayState()
-        self.queue = MailQueue()
+        self.queue = MailQueue(enough=enough)
         self.store = MemoryMailStore(lambda: 1.0, remember_seconds=3600, remember_count=100)
         self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5)
         settings = MailSettings(email_from="shop@example.org", queue_size=queue_size)
         self.mails = MailService(settings, self.delivery, self.store, self.relay)
-        self.stream = MailStream(self.mails, most=most)
+        self.stream = MailStream(self.mails, self.queue, most=most)
         self.tasks: list[asyncio.Task[None]] = []
 
     def notify(self, event: Any) -> None:
@@ -262,10 +270,67 @@ async def test_what_nobody_answers_counts() -> None:
     assert desk.settle() == "c"
 
 
+def _asked(count: int, wait_for: WaitFor = WaitFor.RELAY, priority: Priority = Priority.NORMAL) -> list[Asked]:
+    return [Asked(f"{priority.name}-{number}", wait_for, priority) for number in range(count)]
+
+
+async def test_a_queue_that_has_enough_is_brought_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn at a time, in batches of any size, and the next when few are left there: others' mails find it short."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    taking = desk.take(*_asked(20))
+    await taking
+    taking = desk.take(*_asked(70)[20:])
+    await _turns()
+    assert desk.queue.qsize() == 32
+    for _ in range(21):
+        desk.settle()
+        await _turns()
+    assert desk.queue.qsize() == 11
+    desk.settle()
+    await _turns()
+    assert desk.queue.qsize() == 10 + 32
+    while not taking.done():
+        desk.settle()
+        await _turns()
+    assert desk.queue.qsize() == 10 + 6
+
+
+@pytest.mark.parametrize("other", [Asked("one", WaitFor.QUEUE), Asked("one", priority=Priority.URGENT)])
+async def test_who_does_not_wait_for_a_queue_that_has_enough(monkeypatch: pytest.MonkeyPatch, other: Asked) -> None:
+    """Neither promises, which nobody has to wait for, nor mails that go ahead of those."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    await desk.take(*_asked(31))
+    await desk.take(other, Asked("last"))
+    assert desk.queue.qsize() == 33
+
+
+async def test_a_queue_that_does_not_get_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others bring as many as leave, a stream has its turns all the same, and leaves nothing behind."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 0.001)
+    desk = Desk(enough=20)
+    async with asyncio.timeout(5):
+        await desk.take(*_asked(100))
+    assert desk.queue.qsize() == 100
+    assert not any(desk.queue._bringers)
+
+
+async def test_a_stop_while_the_queue_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not been taken on is refused at once."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    taking = desk.take(*_asked(33))
+    await _turns()
+    desk.stream.refuse_mails()
+    await taking
+    assert _states(await desk.stream.outcomes()) == {"NORMAL-32": "the service is stopping"}
+
+
 async def test_a_full_queue_is_waited_for() -> None:
     """The stream is its own back-pressure, and the queue's last tenth is left to those who can't wait."""
     desk = Desk(queue_size=10)
-    other = MailStream(desk.mails, most=1000)
+    other = MailStream(desk.mails, desk.queue, most=1000)
     one = desk.take(*(Asked(f"a{number}") for number in range(12)))
     two = desk.take(*(Asked(f"b{number}") for number in range(12)), stream=other)
     await _turns()
@@ -285,7 +350,7 @@ async def test_a_full_queue_is_waited_for() -> None:
 async def test_a_stream_that_goes_while_it_waits_for_the_queue() -> None:
     """It takes no place, and others are woken all the same."""
     desk = Desk(queue_size=1)
-    other = MailStream(desk.mails, most=10)
+    other = MailStream(desk.mails, desk.queue, most=10)
     desk.take(Asked("a"))
     await _turns()
     waiting = desk.take(Asked("b"))
@@ -337,7 +402,7 @@ async def test_a_relay_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_who_leaves_gives_up_what_waits() -> None:
     """With the relay it settles, promised it settles, asked for by another too it settles; else it is cancelled."""
     desk = Desk()
-    other = MailStream(desk.mails, most=10)
+    other = MailStream(desk.mails, desk.queue, most=10)
     await desk.take(Asked("sending"), Asked("waiting"), Asked("promised", WaitFor.QUEUE), Asked("shared"))
     await desk.take(Asked("shared"), stream=other)
     sending = desk.queue.get_nowait()

@@ -106,7 +106,7 @@ _BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()])
 
 async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     """Once what came before it is answered."""
-    streams: Any = Streams(None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    streams: Any = Streams(None, None, most=10)  # type: ignore[arg-type]  # no mail comes that far
     context = Context(_BATCH, DecodeError())
     with pytest.raises(grpc.aio.AbortError):
         await streams.serve(context)
@@ -121,7 +121,7 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
 async def test_a_read_that_outlives_the_server() -> None:
     """It is no error, and the call ends as it would."""
     context = Context(_BATCH, grpc.aio.BaseError())
-    serving = asyncio.create_task(Streams(None, most=10).serve(context))  # type: ignore[arg-type]
+    serving = asyncio.create_task(Streams(None, None, most=10).serve(context))  # type: ignore[arg-type]
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -130,7 +130,7 @@ async def test_a_read_that_outlives_the_server() -> None:
 
 async def test_a_caller_that_is_gone() -> None:
     """The write that fails is passed on as it is: gRPC knows what it means."""
-    streams = Streams(None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    streams = Streams(None, None, most=10)  # type: ignore[arg-type]  # no mail comes that far
     with pytest.raises(grpc.aio.InternalError):
         await streams.serve(Context(_BATCH, write_fails=True))
     assert repr(streams) == "<Streams 0 running>"

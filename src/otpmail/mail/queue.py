@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
@@ -24,7 +25,15 @@ class Taker(Protocol):
 
 
 class MailQueue(asyncio.Queue[Job]):
-    """An asyncio.Queue of jobs with three lanes. It is not bounded: how many mails may wait is decided at the door."""
+    """An asyncio.Queue of jobs with three lanes. It is not bounded: how many mails may wait is decided at the door.
+
+    From `enough` on in one lane, one more there would only wait longer: the workers have what they need.
+    """
+
+    def __init__(self, *, enough: float = inf) -> None:
+        self._enough = enough
+        self._few = enough // 2
+        super().__init__()
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002  asyncio.Queue's own hook, as PriorityQueue uses it
         # By job, since any of tens of thousands may settle while it waits; and a job stands in its lane once.
@@ -34,6 +43,8 @@ class MailQueue(asyncio.Queue[Job]):
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}
+        # Those who bring jobs, and wait until there are few in a lane.
+        self._bringers: tuple[dict[Callable[[], None], None], ...] = tuple({} for _ in Priority)
 
     def _put(self, item: Job) -> None:
         self._lanes[item.priority][item] = None
@@ -41,7 +52,10 @@ class MailQueue(asyncio.Queue[Job]):
     def _get(self) -> Job:
         for lane in self._lanes:
             if lane:
-                return lane.popitem(last=False)[0]
+                job = lane.popitem(last=False)[0]
+                if len(lane) <= self._few:
+                    self._call_for_more(job.priority)
+                return job
         raise asyncio.QueueEmpty
 
     def qsize(self) -> int:
@@ -142,4 +156,26 @@ class MailQueue(asyncio.Queue[Job]):
 
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect on one that is not in."""
-        self._lanes[job.priority].pop(job, None)
+        lane = self._lanes[job.priority]
+        lane.pop(job, None)
+        if len(lane) <= self._few:
+            self._call_for_more(job.priority)
+
+    # For those who bring many jobs, and can wait with them.
+
+    def has_enough(self, priority: Priority) -> bool:
+        """Whether one more job of this priority would only wait longer. It may be put all the same."""
+        return len(self._lanes[priority]) >= self._enough
+
+    def call_when_few(self, priority: Priority, tell: Callable[[], None]) -> None:
+        """Call this once, when half as many jobs of a priority that `has_enough` are left. It must not raise."""
+        self._bringers[priority][tell] = None
+
+    def forget(self, priority: Priority, tell: Callable[[], None]) -> None:
+        """Do not call this any more; without effect where it was called."""
+        self._bringers[priority].pop(tell, None)
+
+    def _call_for_more(self, priority: Priority) -> None:
+        bringers = self._bringers[priority]
+        while bringers:
+            bringers.popitem()[0]()

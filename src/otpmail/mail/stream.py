@@ -10,12 +10,14 @@ from typing import Protocol, TypeVar
 
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
 from otpmail.mail.job import Job
+from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
-from otpmail.model import Mail
+from otpmail.model import Mail, Priority
 
 _STOPPING = "the service is stopping"
 _LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
+_PATIENCE_SECONDS = 0.05  # for a queue that has enough to get short, before each turn
 
 # Where a few outcomes come at once, and many are to come, they wait a moment for others to leave with: an answer costs
 # as much as a few mails.
@@ -46,8 +48,9 @@ class MailStream:
     are none. `leave` is called in the end, however that came.
     """
 
-    def __init__(self, mails: MailService, *, most: int) -> None:
+    def __init__(self, mails: MailService, queue: MailQueue, *, most: int) -> None:
         self._mails = mails
+        self._queue = queue
         self._most = most
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
@@ -56,6 +59,8 @@ class MailStream:
         self._ready: list[Outcome] = []
         self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
+        self._turn = _TURN  # mails that are left of it
+        self._lane: Priority | None = None  # of the last mail, if it was not promised
         self._closed = False
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
@@ -71,7 +76,10 @@ class MailStream:
     async def take(self, requests: Iterable[RequestT], order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
         """Take each mail on as soon as there is room for it. What is wrong with one is its own outcome."""
         self._taking = True
-        for place, request in enumerate(requests, 1):
+        for request in requests:
+            if not self._turn:
+                await self._pause()
+            self._turn -= 1
             while self._full:
                 await self._wait_as_taker(self._loop.create_future())
             try:
@@ -79,8 +87,6 @@ class MailStream:
             except Exception as error:  # noqa: BLE001  the others are not to suffer for it
                 # One that is too long comes back cut: whole ones could make an answer that its caller does not take.
                 self._add((request.request_id[:MAX_REQUEST_ID], error))
-            if not place % _TURN:
-                await asyncio.sleep(0)
         self._taking = False
         self._wake_answerer()
 
@@ -152,7 +158,9 @@ class MailStream:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
         order = await order_of(request)
         job = await self._accepted(order)
-        if order.wait_for.promises or job.settled:
+        promised = order.wait_for.promises
+        self._lane = None if promised else order.priority
+        if promised or job.settled:
             self._add((order.request_id, job.mail))
             if not job.settled and job not in self._promised:
                 self._promised.add(job)
@@ -194,6 +202,26 @@ class MailStream:
         self._unanswered += times
         if self._answerer is not None and (len(self._ready) >= self._wanted or self._waiting < _MANY):
             self._wake_answerer()
+
+    async def _pause(self) -> None:
+        """Between two turns let others have the loop; where enough mails wait, until few do.
+
+        They would be cold by the time they left: of what waits in the queue nothing is in the caches any more, and a
+        stream that has taken a thousand mails on keeps everybody else's behind them. But only for a moment, since
+        others may bring as many as leave; and not where the caller wants no more than our promise.
+        """
+        self._turn = _TURN
+        lane = self._lane
+        if lane is None or not self._queue.has_enough(lane):
+            await asyncio.sleep(0)
+            return
+        self._queue.call_when_few(lane, self._wake_taker)
+        late = self._loop.call_later(_PATIENCE_SECONDS, self._wake_taker)
+        try:
+            await self._wait_as_taker(self._loop.create_future())
+        finally:
+            late.cancel()
+            self._queue.forget(lane, self._wake_taker)
 
     async def _wait_for_an_end(self) -> None:
         look = self._loop.call_later(_LOOK_SECONDS, self._wake_taker)

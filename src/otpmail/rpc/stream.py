@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from otpmail.errors import InvalidArgument
+from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
@@ -30,8 +31,9 @@ Context = Any  # generated stubs name a context type that exists for the type ch
 class Streams:
     """All streams that run, for a stop that concerns every one."""
 
-    def __init__(self, mails: MailService, *, most: int) -> None:
+    def __init__(self, mails: MailService, queue: MailQueue, *, most: int) -> None:
         self._mails = mails
+        self._queue = queue
         self._most = most
         self._running: set[MailStream] = set()
 
@@ -45,7 +47,7 @@ class Streams:
 
     async def serve(self, context: Context) -> None:
         """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
-        stream = MailStream(self._mails, most=self._most)
+        stream = MailStream(self._mails, self._queue, most=self._most)
         self._running.add(stream)
         try:
             async with asyncio.TaskGroup() as tasks:
