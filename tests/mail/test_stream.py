@@ -79,6 +79,7 @@ class Desk:
         """Be worker and relay for a job, the next in the queue if none is given; returns its request's id."""
         job = self.queue.get_nowait() if job is None else job
         if job.state is MailState.QUEUED:
+            self.queue.discard(job)
             assert self.delivery.begin(job)
         self.delivery.answered(job, tuple(RecipientResult(address, code, "", "said") for address in job.pending))
         return job.mail.request_id
@@ -154,6 +155,30 @@ async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled(monke
 
     monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 0.001)
     _, _, answering = await _ready_of_many(40)
+    async with asyncio.timeout(5):
+        assert len(await answering) == 4
+
+
+async def test_outcomes_wait_for_the_rest_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are unsettled where the queue has enough, but many are to come, unless their stream is full."""
+    monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    desk.take(*_asked(100))
+    await _turns()
+    answering = asyncio.create_task(desk.stream.outcomes())
+    for _ in range(8):
+        desk.settle()
+    await _turns()
+    assert desk.queue.qsize() == 24
+    assert not answering.done()
+
+    desk = Desk(most=6)
+    desk.take(*_asked(100))
+    await _turns()
+    answering = asyncio.create_task(desk.stream.outcomes())
+    await _turns()
+    for _ in range(4):
+        desk.settle()
     async with asyncio.timeout(5):
         assert len(await answering) == 4
 

@@ -246,6 +246,18 @@ async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
         assert (await small)[0].accepted
 
 
+async def test_a_full_window_leaves_at_once() -> None:
+    """One mail waits until the turn of the loop is over, for others to leave with it; none can behind the last."""
+    async with _talk(Mode.BDAT, window=2) as talk:
+        output = talk.connection._session._output
+        (first,) = talk.send(10)
+        assert output.pending
+        (second,) = talk.send(10)
+        assert not output.pending
+        talk.writer.write(OK * 8)
+        assert all(outcome[0].accepted for outcome in await asyncio.gather(first, second))
+
+
 async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
     """Whoever waits for room behind a large mail is woken when it has left, not only when it has been answered."""
     async with _talk(Mode.BDAT) as talk:

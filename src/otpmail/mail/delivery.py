@@ -238,7 +238,8 @@ class Delivery:
         self._deadlines.discard(job)
         if job.retry is not None:
             job.retry.cancel()
-        self._queue.discard(job)
+        if job.state is _QUEUED:
+            self._queue.discard(job)
         mail = job.report(state, known, self._now())
         self._jobs.pop(job.id, None)
         self._store.settle(mail)

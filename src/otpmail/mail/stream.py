@@ -101,11 +101,11 @@ class MailStream:
     async def outcomes(self) -> list[Outcome]:
         """Those that are ready, as soon as there are any; none once every mail has had its own and no more come.
 
-        Where several are ready at once and many mails are unsettled, it waits a moment for more.
+        Where several are ready at once and many are to come, it waits a moment for more.
         """
         while not self._ready and not self._over:
             await self._wait_as_answerer()
-        if _FEW <= len(self._ready) < _TOGETHER and self._waiting >= _MANY:
+        if _FEW <= len(self._ready) < _TOGETHER and self._many_to_come:
             enough = self._loop.call_later(_TOGETHER_SECONDS, self._wake_answerer)
             self._wanted = _TOGETHER
             try:
@@ -148,6 +148,10 @@ class MailStream:
     @property
     def _full(self) -> bool:
         return self._waiting + len(self._promised) + self._unanswered >= self._most
+
+    @property
+    def _many_to_come(self) -> bool:
+        return self._waiting >= _MANY or (self._taking and not self._full)
 
     @property
     def _over(self) -> bool:
@@ -200,7 +204,7 @@ class MailStream:
     def _add(self, outcome: Outcome, times: int = 1) -> None:
         self._ready += (outcome,) * times
         self._unanswered += times
-        if self._answerer is not None and (len(self._ready) >= self._wanted or self._waiting < _MANY):
+        if self._answerer is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
             self._wake_answerer()
 
     async def _pause(self) -> None:

@@ -34,8 +34,9 @@ def timestamp(seconds: float) -> Timestamp:
 
 def fill_timestamp(stamp: Timestamp, seconds: float) -> None:
     """Write the same into an empty one, which may be part of a message: putting it there later would copy it."""
-    stamp.seconds, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    stamp.nanos = microseconds * 1000
+    microseconds = int(seconds * 1_000_000 + 0.5)
+    stamp.seconds = microseconds // 1_000_000
+    stamp.nanos = microseconds % 1_000_000 * 1000
 
 
 def mail_message(mail: Mail) -> mail_pb2.Mail:

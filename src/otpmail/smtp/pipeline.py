@@ -138,7 +138,10 @@ class Pipeline(asyncio.Protocol):
             self._idle.clear()
             self.last_progress = self._busy_since = self._loop.time()
             self._begun_before = self._session.begun - 1
-        self._flush_soon()
+        if self._session.in_flight < self._session.window:
+            self._flush_soon()
+        else:
+            self._flush()  # no other mail can leave with it
         return True
 
     async def drained(self) -> None:

@@ -220,7 +220,7 @@ class Session:
         head, content = commands(envelope, self.announcement), envelope.content
         asks, size = len(envelope.recipients) + 2, len(content)
         if size < BACKLOG:
-            group = b"%bBDAT %d LAST\r\n%bRSET\r\n" % (head, size, content)
+            group = b"".join((head, b"BDAT %d LAST\r\n" % size, content, _RSET))
             self._output.push(group, transaction, asks=asks + 1, behind=len(_RSET))
         else:
             self._output.push(b"%bBDAT %d LAST\r\n" % (head, size), asks=asks)

@@ -96,24 +96,33 @@ class Transaction:
 
 def commands(envelope: Envelope, announcement: Announcement) -> bytes:
     """MAIL, and RCPT for each recipient."""
-    return mail_command(envelope, announcement) + b"".join([rcpt_command(address) for address in envelope.recipients])
+    recipients = [_rcpt(address) for address in envelope.recipients]
+    return (_mail(envelope, announcement) + "".join(recipients)).encode()
 
 
 def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
     """MAIL with the parameters that the mail needs and the relay has announced."""
-    parameters = b""
-    if announcement.size is not None:
-        parameters = b" SIZE=%d" % len(envelope.content)
-    if envelope.smtputf8:
-        parameters += b" SMTPUTF8"
-    if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in announcement:
-        parameters += b" BODY=8BITMIME"
-    return b"MAIL FROM:<%s>%s\r\n" % (envelope.sender.encode(), parameters)
+    return _mail(envelope, announcement).encode()
 
 
 def rcpt_command(address: str) -> bytes:
     """RCPT for one recipient."""
-    return b"RCPT TO:<%s>\r\n" % address.encode()
+    return _rcpt(address).encode()
+
+
+def _mail(envelope: Envelope, announcement: Announcement) -> str:
+    parameters = ""
+    if announcement.size is not None:
+        parameters = f" SIZE={len(envelope.content)}"
+    if envelope.smtputf8:
+        parameters += " SMTPUTF8"
+    if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in announcement:
+        parameters += " BODY=8BITMIME"
+    return f"MAIL FROM:<{envelope.sender}>{parameters}\r\n"
+
+
+def _rcpt(address: str) -> str:
+    return f"RCPT TO:<{address}>\r\n"
 
 
 def stuff(content: bytes) -> bytes:
