@@ -10,7 +10,6 @@ from benchmarks.results import Promise, Results
 
 _SIZES = (1, 10, 1000)
 _SIZE = 100  # the one that is promised something
-_WINDOW = 64  # beside the 16 that it is if nobody says otherwise: a write, and an answer, for four times as many mails
 
 
 async def test_mails_a_second_by_batch(certificates: Certificates, results: Results, *, quick: bool) -> None:
@@ -22,26 +21,19 @@ async def test_mails_a_second_by_batch(certificates: Certificates, results: Resu
         service(at) as server,
         relay(certificates, "--distinct") as pools,
         aiosmtplib_pool(pools) as pool,
-        relay(certificates, "--distinct") as wide,
-        service(wide, EMAIL_WINDOW=_WINDOW) as wide_server,
         echo(0) as alone,
     ):
         sent = 0.0
         batches: list[dict[str, float]] = []
-        wides: list[dict[str, float]] = []
         singles: list[dict[str, float]] = []
-        before = at.cpu, pools.cpu, wide.cpu
+        before = at.cpu, pools.cpu
         for place in range(rounds):  # side by side, so that a noisy minute is everybody's
             measured = await stream_batches(server, name=f"round-{place}", batch=_SIZE, warm=warm, seconds=seconds)
             if measured is None:
                 pytest.skip("the service answers SendMails with UNIMPLEMENTED")
             batches.append(measured)
-            measured = await stream_batches(wide_server, name=f"wide-{place}", batch=_SIZE, warm=warm, seconds=seconds)
-            assert measured is not None
-            wides.append(measured)
             singles.append(await take_load(pool, warm=warm, seconds=seconds, first=place * 100_000_000))
         rows.append(_row("otpmail", _SIZE, batches, at.cpu - before[0]))
-        wide_row = _row(f"otpmail, batches of 100, EMAIL_WINDOW={_WINDOW}", "", wides, wide.cpu - before[2])
         pool_row = _row("aiosmtplib, a pool, unary", "", singles, pools.cpu - before[1])
         sent += sum(measured["calls"] for measured in batches)
         for size in () if quick else _SIZES:
@@ -53,11 +45,10 @@ async def test_mails_a_second_by_batch(certificates: Certificates, results: Resu
         bare = await stream_batches(alone, name="alone", batch=_SIZE, warm=warm, seconds=seconds)
         assert bare is not None
     at.assert_took(round(sent))
-    wide.assert_took(round(sum(measured["calls"] for measured in wides)))
     pools.assert_took(round(sum(single["calls"] for single in singles)))
     rows.sort(key=lambda row: int(str(row["batch"])))
     results.report(
-        [*rows, wide_row, _row("gRPC alone, batches of 100", "", [bare], 0.0), pool_row],
+        [*rows, _row("gRPC alone, batches of 100", "", [bare], 0.0), pool_row],
         Promise(
             what="thousand mails/s in batches of 100",
             figure=median(measured["rate"] for measured in batches) / 1000,
@@ -66,22 +57,11 @@ async def test_mails_a_second_by_batch(certificates: Certificates, results: Resu
         ),
         Promise(
             what="times the pool, batches of 100",
-            figure=_times(batches, singles),
-            at_least=35,
-            margin=5,
-        ),
-        Promise(
-            what=f"times the pool, batches of 100, EMAIL_WINDOW={_WINDOW}",
-            figure=_times(wides, singles),
+            figure=median(ours["rate"] / theirs["rate"] for ours, theirs in zip(batches, singles, strict=True)),
             at_least=35,
             margin=5,
         ),
     )
-
-
-def _times(ours: list[dict[str, float]], others: list[dict[str, float]]) -> float:
-    """How many times as fast, round by round."""
-    return median(own["rate"] / theirs["rate"] for own, theirs in zip(ours, others, strict=True))
 
 
 def _row(sender: str, batch: object, rounds: list[dict[str, float]], relay_cpu: float) -> dict[str, object]:
