@@ -178,9 +178,11 @@ def test_a_check_keeps_no_mails(files: Files) -> None:
 
 def test_bad_files_are_told(files: Files) -> None:
     """The file: missing, not UTF-8, no column email, a column twice, no rows, broken quotes."""
+    no_email = "people.csv: has no column email; its first row, where they stand with commas between,"
     for rows, said in (
-        (("name", "Ada"), "people.csv: has no column email; the first row names the columns, with commas between them"),
-        ((), "people.csv: has no column email; the first row names the columns, with commas between them"),
+        (("name;email", "Ada"), f"{no_email} has name;email"),
+        (("x" * 300, "Ada"), f"{no_email} has {'x' * 200}"),
+        ((), f"{no_email} is empty"),
         (("email,name,name", "a,b,c"), "people.csv: the column name stands twice"),
         (("email,name",), "people.csv: has no rows below its header"),
         (("email,name", 'ada@example.org,"A"x'), "people.csv: can't be read as CSV: ',' expected after '\"'"),

@@ -22,6 +22,7 @@ from otpmail.values import frozen
 EMAIL = "email"
 _ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOST_PROBLEMS = 100
+_MOST_SHOWN = 200  # characters of a first row that names no column email: it may be anything
 _DIGEST_OCTETS = 20
 _SENDER = Address("sender@example.org")  # who it is from is the service's to say; here only rows are checked
 _NOBODY = ("nobody@example.org",)
@@ -227,7 +228,8 @@ def _columns(file: Path, content: bytes) -> tuple[str, ...]:
     if twice:
         raise MergeError(*(f"{file}: the column {name} stands twice" for name in twice))
     if EMAIL not in columns:
-        raise MergeError(f"{file}: has no column {EMAIL}; the first row names the columns, with commas between them")
+        has = f"has {', '.join(named)[:_MOST_SHOWN]}" if named else "is empty"
+        raise MergeError(f"{file}: has no column {EMAIL}; its first row, where they stand with commas between, {has}")
     return columns
 
 

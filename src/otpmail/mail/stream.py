@@ -64,6 +64,7 @@ class MailStream:
         self._closed = False
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
+        self._pausing: asyncio.Future[None] | None = None  # the same, between two turns
         self._answerer: asyncio.Future[None] | None = None
         self._wanted = 1  # outcomes for which it is woken
         self._fault: CallerError | None = None
@@ -127,6 +128,7 @@ class MailStream:
         """The service stops: what comes now is refused, and the stream is over once what it has is answered."""
         self._stopping = True
         self._wake_taker()
+        self._end_pause()
         self._wake_answerer()
 
     def leave(self) -> None:
@@ -219,13 +221,18 @@ class MailStream:
         if lane is None or not self._queue.has_enough(lane):
             await asyncio.sleep(0)
             return
-        self._queue.call_when_few(lane, self._wake_taker)
-        late = self._loop.call_later(_PATIENCE_SECONDS, self._wake_taker)
+        self._queue.call_when_few(lane, self._end_pause)
+        late = self._loop.call_later(_PATIENCE_SECONDS, self._end_pause)
+        self._pausing = self._loop.create_future()
         try:
-            await self._wait_as_taker(self._loop.create_future())
+            await self._pausing
         finally:
             late.cancel()
-            self._queue.forget(lane, self._wake_taker)
+            self._queue.forget(lane, self._end_pause)
+
+    def _end_pause(self) -> None:
+        if self._pausing is not None and not self._pausing.done():
+            self._pausing.set_result(None)
 
     async def _wait_for_an_end(self) -> None:
         look = self._loop.call_later(_LOOK_SECONDS, self._wake_taker)
