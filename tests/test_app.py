@@ -3,16 +3,31 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from otpmail import app as module
 from otpmail.app import App
+from otpmail.events import Event, MailAccepted
 from otpmail.settings import Settings
 from otpmail.store.memory import MemoryChallengeStore
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 from relay import Relay
+
+
+def _settings(relay: Relay, **more: str) -> Settings:
+    return Settings.load(
+        PORT="0",
+        EMAIL_HOST="127.0.0.1",
+        EMAIL_PORT=str(relay.port),
+        EMAIL_SECURITY="plain",
+        EMAIL="user",
+        APP_PASSWORD="secret",
+        EMAIL_FROM="codes@example.org",
+        **more,
+    )
 
 
 async def _refuses(address: str) -> bool:
@@ -40,16 +55,7 @@ async def test_when_a_part_fails(
     monkeypatch.setattr(MemoryChallengeStore, "sweep_forever", fail)
     monkeypatch.setattr(module, "_spare_the_collector", lambda: None)  # which would be for all tests
     caplog.set_level("INFO", "otpmail")
-    settings = Settings.load(
-        PORT="0",
-        HTTP_PORT="0",
-        EMAIL_HOST="127.0.0.1",
-        EMAIL_PORT=str(relay.port),
-        EMAIL_SECURITY="plain",
-        EMAIL="user",
-        APP_PASSWORD="secret",
-        EMAIL_FROM="codes@example.org",
-    )
+    settings = _settings(relay, HTTP_PORT="0")
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(App(settings).run(asyncio.Event(), started.set_result))
     address = await started
@@ -71,3 +77,44 @@ async def test_when_a_part_fails(
     assert [str(error) for error in failure.exceptions] == ["boom"]
     assert await _refuses(address)
     assert await _refuses(metrics)
+
+
+class Accepted:
+    """Counts the mails that are taken on, and says when there are so many."""
+
+    def __init__(self, wanted: int) -> None:
+        self.count = 0
+        self.reached = asyncio.Event()
+        self._wanted = wanted
+
+    def notify(self, event: Event) -> None:
+        """Count it, if it is one."""
+        self.count += isinstance(event, MailAccepted)
+        if self.count == self._wanted:
+            self.reached.set()
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA")
+async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It brings a turn of its mails where those are enough for all connections, though it may have more unsettled."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_spare_the_collector", lambda: None)
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    stop, accepted = asyncio.Event(), Accepted(32)
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    app = App(_settings(relay, WORKERS="2", EMAIL_WINDOW="4", DRAIN_SECONDS="0"), accepted)
+    running = asyncio.create_task(app.run(stop, started.set_result))
+    async with grpc.aio.insecure_channel(await started) as channel:
+        mails: Any = mail_pb2_grpc.MailServiceStub(channel)
+        batch = [mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello", request_id=f"{n}") for n in range(200)]
+        call = mails.SendMails(iter([mail_pb2.SendMailsRequest(mails=batch)]))
+        async with asyncio.timeout(10):
+            await accepted.reached.wait()
+            single = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello", wait_for=mail_pb2.WAIT_FOR_QUEUE)
+            await mails.SendMail(single)
+        assert accepted.count == 33
+        stop.set()
+        async with asyncio.timeout(10):
+            results = [result async for answer in call for result in answer.results]
+            await running
+    assert len(results) == 200
