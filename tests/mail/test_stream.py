@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
+from sys import maxsize
 from typing import Any
 
 import pytest
@@ -57,7 +57,7 @@ class RelayState:
 class Desk:
     """A MailService with everything around it in the test's hands, and one stream of it."""
 
-    def __init__(self, *, most: int = 1000, queue_size: int = 1000, enough: float = inf) -> None:
+    def __init__(self, *, most: int = 1000, queue_size: int = 1000, enough: int = maxsize) -> None:
         self.relay = RelayState()
         self.queue = MailQueue(enough=enough)
         self.store = MemoryMailStore(lambda: 1.0, remember_seconds=3600, remember_count=100)

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
+from sys import maxsize
 from typing import Protocol
 
 from otpmail.mail.job import Job
@@ -30,7 +31,7 @@ class MailQueue(asyncio.Queue[Job]):
     From `enough` on in one lane, one more there would only wait longer: the workers have what they need.
     """
 
-    def __init__(self, *, enough: float = inf) -> None:
+    def __init__(self, *, enough: int = maxsize) -> None:
         self._enough = enough
         self._few = enough // 2
         super().__init__()
