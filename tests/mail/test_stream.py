@@ -332,6 +332,21 @@ async def test_who_does_not_wait_for_a_queue_that_has_enough(monkeypatch: pytest
     assert desk.queue.qsize() == 33
 
 
+@pytest.mark.parametrize("why", ["away", "stop"])
+async def test_refusals_do_not_wait_for_the_queue(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Where the relay has gone, or the service stops, callers hear of all of theirs at once."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    await desk.take(*_asked(31))
+    if why == "away":
+        desk.relay.down = True
+    else:
+        desk.stream.refuse_mails()
+    async with asyncio.timeout(5):
+        await desk.take(*_asked(200)[31:])
+    assert len(await desk.stream.outcomes()) == 200 - 31
+
+
 async def test_a_queue_that_does_not_get_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others bring as many as leave, a stream has its turns all the same, and leaves nothing behind."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 0.001)

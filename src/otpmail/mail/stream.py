@@ -60,7 +60,7 @@ class MailStream:
         self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
         self._turn = _TURN  # mails that are left of it
-        self._lane: Priority | None = None  # of the last mail, if it was not promised
+        self._lane: Priority | None = None  # of the last mail, if it was taken on, and not promised
         self._closed = False
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
@@ -160,18 +160,18 @@ class MailStream:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
     async def _take(self, request: RequestT, order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
+        self._lane = None
         if not request.request_id:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
         order = await order_of(request)
         job = await self._accepted(order)
-        promised = order.wait_for.promises
-        self._lane = None if promised else order.priority
-        if promised or job.settled:
+        if order.wait_for.promises or job.settled:
             self._add((order.request_id, job.mail))
             if not job.settled and job not in self._promised:
                 self._promised.add(job)
                 job.when_ended(self._ended)
             return
+        self._lane = order.priority
         self._mails.attend(job)
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
