@@ -19,6 +19,7 @@ from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
 from otpmail.rpc.stream import Streams
 from otpmail.settings import Settings
+from otpmail.smtp.mode import Mode
 from otpmail.smtp.relay import Relay
 from otpmail.smtp.route import Route
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
@@ -38,7 +39,7 @@ class App:
         self._settings = settings
         self._counts = LogObserver(len(settings.relays))
         self._health = Health()
-        window = max(relay.window for relay in settings.relays)
+        window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
         queue = MailQueue(enough=_SUPPLY * settings.mail.workers * window)
         # Asked of parts that come later, when somebody reads them.
         metrics = Metrics(

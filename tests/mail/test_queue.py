@@ -1,6 +1,7 @@
 """The queue: urgent ahead of normal ahead of bulk, first in first out, and what comes back goes first."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -370,6 +371,25 @@ async def test_enough_until_few_are_left(leaves: str) -> None:
     assert called == [1, 0]
     queue.get_nowait()
     assert called == [1, 0]
+
+
+async def test_one_who_brings_for_each_that_leaves() -> None:
+    """In the order in which they began to wait: of a hundred at once each would bring many."""
+    queue, called = MailQueue(enough=4), ""
+
+    def teller(name: str) -> Callable[[], None]:
+        def tell() -> None:
+            nonlocal called
+            called += name
+
+        return tell
+
+    for name in "abcd":
+        queue.put_nowait(_job(name))
+        queue.call_when_few(Priority.NORMAL, teller(name))
+    for expected in ("", "a", "ab", "abc"):
+        queue.get_nowait()
+        assert called == expected
 
 
 async def test_a_queue_that_never_has_enough() -> None:

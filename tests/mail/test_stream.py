@@ -322,14 +322,38 @@ async def test_a_queue_that_has_enough_is_brought_no_more(monkeypatch: pytest.Mo
     assert desk.queue.qsize() == 10 + 6
 
 
-@pytest.mark.parametrize("other", [Asked("one", WaitFor.QUEUE), Asked("one", priority=Priority.URGENT)])
-async def test_who_does_not_wait_for_a_queue_that_has_enough(monkeypatch: pytest.MonkeyPatch, other: Asked) -> None:
-    """Neither promises, which nobody has to wait for, nor mails that go ahead of those."""
+async def test_a_lane_of_its_own_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes ahead of those that wait does not wait for them, be the mails around it as they may."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
     desk = Desk(enough=20)
-    await desk.take(*_asked(31))
-    await desk.take(other, Asked("last"))
-    assert desk.queue.qsize() == 33
+    await desk.take(*_asked(32))
+    async with asyncio.timeout(5):
+        await desk.take(Asked("one", priority=Priority.URGENT))
+    waiting = desk.take(Asked("last"))
+    await _turns()
+    assert repr(desk.queue) == "<MailQueue 1 urgent, 32 normal, 0 bulk>"
+    assert not waiting.done()
+
+
+async def test_promised_mails_wait_for_the_queue_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a stream of them would keep it so long that others hardly had a turn."""
+    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
+    desk = Desk(enough=20)
+    other = MailStream(desk.mails, desk.queue, most=1000)
+    desk.take(*_asked(100, WaitFor.QUEUE))
+    desk.take(*(Asked(f"other-{number}") for number in range(100)), stream=other)
+    await _turns()
+    assert desk.queue.qsize() == 64
+    for _ in range(54):
+        desk.settle()
+        await _turns()
+    assert desk.queue.qsize() == 10 + 32
+    names = [job.request_id.partition("-")[0] for job in desk.queue._lanes[Priority.NORMAL]]
+    assert names[-1] == "NORMAL", "who came first goes first"
+    for _ in range(32):
+        desk.settle()
+        await _turns()
+    assert [job.request_id.partition("-")[0] for job in desk.queue._lanes[Priority.NORMAL]][-1] == "other"
 
 
 @pytest.mark.parametrize("why", ["away", "stop"])

@@ -33,6 +33,12 @@ def test_an_open_mail_has_no_settle_time() -> None:
     assert convert.mail_message(MAIL).create_time.ToMicroseconds() == 1_700_000_000_250_000
 
 
+def test_a_time_is_the_nearest_microsecond() -> None:
+    """Not the one before it, where the product falls short by the last bit."""
+    assert convert.timestamp(0.000003).nanos == 3000
+    assert convert.timestamp(1_700_000_000.000001).nanos == 1000
+
+
 @pytest.mark.parametrize("state", MailState)
 def test_every_state_has_its_number(state: MailState) -> None:
     """By its name, none unspecified."""

@@ -158,7 +158,9 @@ class MailQueue(asyncio.Queue[Job]):
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect on one that is not in."""
         lane = self._lanes[job.priority]
-        lane.pop(job, None)
+        if job not in lane:
+            return
+        del lane[job]
         if len(lane) <= self._few:
             self._call_for_more(job.priority)
 
@@ -169,7 +171,10 @@ class MailQueue(asyncio.Queue[Job]):
         return len(self._lanes[priority]) >= self._enough
 
     def call_when_few(self, priority: Priority, tell: Callable[[], None]) -> None:
-        """Call this once, when half as many jobs of a priority that `has_enough` are left. It must not raise."""
+        """Call this once, when no more than half of what is enough is left there, and it is its turn.
+
+        It must not raise. Whoever waits for it does so for a moment only: others may bring as many jobs as leave.
+        """
         self._bringers[priority][tell] = None
 
     def forget(self, priority: Priority, tell: Callable[[], None]) -> None:
@@ -177,6 +182,9 @@ class MailQueue(asyncio.Queue[Job]):
         self._bringers[priority].pop(tell, None)
 
     def _call_for_more(self, priority: Priority) -> None:
+        """One of them, who came first, for each job that leaves: all at once could bring many times what is wanted."""
         bringers = self._bringers[priority]
-        while bringers:
-            bringers.popitem()[0]()
+        if bringers:
+            tell = next(iter(bringers))
+            del bringers[tell]
+            tell()

@@ -17,7 +17,7 @@ from otpmail.model import Mail, Priority
 _STOPPING = "the service is stopping"
 _LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
 _TURN = 32  # mails; then others have the loop, since a batch may be of any size
-_PATIENCE_SECONDS = 0.05  # for a queue that has enough to get short, before each turn
+_PATIENCE_SECONDS = 0.05  # with a queue that has enough, before each turn
 
 # Where a few outcomes come at once, and many are to come, they wait a moment for others to leave with: an answer costs
 # as much as a few mails.
@@ -60,7 +60,7 @@ class MailStream:
         self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
         self._turn = _TURN  # mails that are left of it
-        self._lane: Priority | None = None  # of the last mail, if it was taken on, and not promised
+        self._brought = 0  # mails to the queue since it last waited for that to get short
         self._closed = False
         self._stopping = False
         self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
@@ -75,11 +75,15 @@ class MailStream:
     # For who brings requests.
 
     async def take(self, requests: Iterable[RequestT], order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
-        """Take each mail on as soon as there is room for it. What is wrong with one is its own outcome."""
+        """Take each mail on as soon as there is room for it, at the pace at which mails leave.
+
+        What is wrong with one is its own outcome.
+        """
         self._taking = True
         for request in requests:
             if not self._turn:
-                await self._pause()
+                self._turn = _TURN
+                await asyncio.sleep(0)
             self._turn -= 1
             while self._full:
                 await self._wait_as_taker(self._loop.create_future())
@@ -160,18 +164,19 @@ class MailStream:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
     async def _take(self, request: RequestT, order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
-        self._lane = None
         if not request.request_id:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
         order = await order_of(request)
+        if self._brought >= _TURN and self._queue.has_enough(order.priority) and not self._stopping:
+            await self._pause(order.priority)
         job = await self._accepted(order)
+        self._brought += not job.settled
         if order.wait_for.promises or job.settled:
             self._add((order.request_id, job.mail))
             if not job.settled and job not in self._promised:
                 self._promised.add(job)
                 job.when_ended(self._ended)
             return
-        self._lane = order.priority
         self._mails.attend(job)
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
@@ -209,26 +214,22 @@ class MailStream:
         if self._answerer is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
             self._wake_answerer()
 
-    async def _pause(self) -> None:
-        """Between two turns let others have the loop; where enough mails wait, until few do.
+    async def _pause(self, priority: Priority) -> None:
+        """Where enough mails wait in a lane, let them go first until few do.
 
-        They would be cold by the time they left: of what waits in the queue nothing is in the caches any more, and a
-        stream that has taken a thousand mails on keeps everybody else's behind them. But only for a moment, since
-        others may bring as many as leave; and not where the caller wants no more than our promise.
+        The next ones would be cold by the time they left: of what waits in the queue nothing is in the caches any more.
+        And a stream that has taken a thousand mails on keeps everybody else's behind them. But only for a moment, since
+        others may bring as many as leave.
         """
-        self._turn = _TURN
-        lane = self._lane
-        if lane is None or not self._queue.has_enough(lane):
-            await asyncio.sleep(0)
-            return
-        self._queue.call_when_few(lane, self._end_pause)
+        self._brought = 0
+        self._queue.call_when_few(priority, self._end_pause)
         late = self._loop.call_later(_PATIENCE_SECONDS, self._end_pause)
         self._pausing = self._loop.create_future()
         try:
             await self._pausing
         finally:
             late.cancel()
-            self._queue.forget(lane, self._end_pause)
+            self._queue.forget(priority, self._end_pause)
 
     def _end_pause(self) -> None:
         if self._pausing is not None and not self._pausing.done():

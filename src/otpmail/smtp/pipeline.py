@@ -222,7 +222,7 @@ class Pipeline(asyncio.Protocol):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self.lost_cause:
+        if self.lost_cause or self._transport.is_closing():  # what is not written is certain not to have arrived
             return
         full = not self._session.room
         while not self._paused and (data := self._session.take(SLICE)):

@@ -96,21 +96,21 @@ class Transaction:
 
 def commands(envelope: Envelope, announcement: Announcement) -> bytes:
     """MAIL, and RCPT for each recipient."""
-    recipients = [_rcpt(address) for address in envelope.recipients]
-    return (_mail(envelope, announcement) + "".join(recipients)).encode()
+    recipients = [_rcpt_line(address) for address in envelope.recipients]
+    return (_mail_line(envelope, announcement) + "".join(recipients)).encode()
 
 
 def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
     """MAIL with the parameters that the mail needs and the relay has announced."""
-    return _mail(envelope, announcement).encode()
+    return _mail_line(envelope, announcement).encode()
 
 
 def rcpt_command(address: str) -> bytes:
     """RCPT for one recipient."""
-    return _rcpt(address).encode()
+    return _rcpt_line(address).encode()
 
 
-def _mail(envelope: Envelope, announcement: Announcement) -> str:
+def _mail_line(envelope: Envelope, announcement: Announcement) -> str:
     parameters = ""
     if announcement.size is not None:
         parameters = f" SIZE={len(envelope.content)}"
@@ -121,7 +121,7 @@ def _mail(envelope: Envelope, announcement: Announcement) -> str:
     return f"MAIL FROM:<{envelope.sender}>{parameters}\r\n"
 
 
-def _rcpt(address: str) -> str:
+def _rcpt_line(address: str) -> str:
     return f"RCPT TO:<{address}>\r\n"
 
 
