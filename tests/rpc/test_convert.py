@@ -35,7 +35,7 @@ def test_an_open_mail_has_no_settle_time() -> None:
 
 def test_a_time_is_the_nearest_microsecond() -> None:
     """Not the one before it, where the product falls short by the last bit."""
-    assert convert.timestamp(0.000003).nanos == 3000
+    assert convert.timestamp(0.000249).nanos == 249_000
     assert convert.timestamp(1_700_000_000.000001).nanos == 1000
 
 
