@@ -258,6 +258,15 @@ async def test_a_full_window_leaves_at_once() -> None:
         assert all(outcome[0].accepted for outcome in await asyncio.gather(first, second))
 
 
+async def test_nothing_is_written_where_the_connection_is_closing() -> None:
+    """It has ended, and only word of that is to come: the mail is certain not to have arrived, and goes elsewhere."""
+    async with _talk(Mode.BDAT, window=1) as talk:
+        talk.connection._pipeline._transport.abort()
+        (outcome,) = await _outcomes(talk.send(10))
+        assert isinstance(outcome, ConnectionLost)
+        assert not outcome.uncertain
+
+
 async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
     """Whoever waits for room behind a large mail is woken when it has left, not only when it has been answered."""
     async with _talk(Mode.BDAT) as talk:
