@@ -1,4 +1,4 @@
-"""The processor time of `otpmail.mail.message` and `otpmail.smtp` alone, from checked draft to the relay's last reply.
+"""Processor time of `otpmail.compose.message` and `otpmail.smtp` alone, from checked draft to the relay's last reply.
 
 One connection with its window full. Drafts are checked and addresses read beforehand: that is the caller's side.
 """
@@ -14,12 +14,12 @@ import uvloop
 from benchmarks.letters import SUBJECT, recipient, text
 from benchmarks.wire import PASSWORD, USER
 from otpmail.address import parse_mailbox
+from otpmail.compose.draft import CheckedDraft, Draft, Limits, check
+from otpmail.compose.message import compose
 from otpmail.errors import ConnectionLost
-from otpmail.mail.draft import CheckedDraft, Draft, Limits, check
-from otpmail.mail.message import compose
+from otpmail.relays.connection import Connection
+from otpmail.relays.relay import tls_context
 from otpmail.settings import RelaySettings, load_section
-from otpmail.smtp.connection import Connection
-from otpmail.smtp.relay import tls_context
 from otpmail.smtp.transaction import Results
 
 _LIMITS = Limits(size=10 << 20, recipients=100)

@@ -53,20 +53,20 @@ class Results:
         self._uncaptured = uncaptured
         self._quick = quick
 
-    def report(self, rows: Sequence[Mapping[str, object]], *promises: Promise, note: str = "") -> None:
+    def report(self, rows: Sequence[Mapping[str, object]], *guarantees: Promise, note: str = "") -> None:
         """Print, write and draw, then assert: each promise in a full run, within a wide margin in a quick one."""
         with self._uncaptured():
             print(f"\n{self._name}{' (quick)' if self._quick else ''}\n{table(rows)}")
             if note:
                 print(f"  {note}")
-            for promise in promises:
+            for promise in guarantees:
                 print(f"  {promise}")
-        self._write(rows, promises, note)
+        self._write(rows, guarantees, note)
         self._draw()
-        broken = [str(promise) for promise in promises if not promise.kept(quick=self._quick)]
+        broken = [str(promise) for promise in guarantees if not promise.kept(quick=self._quick)]
         assert not broken, "; ".join(broken)
 
-    def _write(self, rows: Sequence[Mapping[str, object]], promises: tuple[Promise, ...], note: str) -> None:
+    def _write(self, rows: Sequence[Mapping[str, object]], guarantees: tuple[Promise, ...], note: str) -> None:
         DIRECTORY.mkdir(exist_ok=True)
         result = {
             "benchmark": self._name,
@@ -75,7 +75,7 @@ class Results:
             "machine": machine(),
             "rows": rows,
             **({"note": note} if note else {}),
-            "promises": [asdict(promise) | {"kept": promise.kept()} for promise in promises],
+            "promises": [asdict(promise) | {"kept": promise.kept()} for promise in guarantees],
         }
         file = file_of(self._name, DIRECTORY, quick=self._quick)
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

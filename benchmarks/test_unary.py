@@ -132,10 +132,10 @@ async def test_calls_a_second(certificates: Certificates, results: Results, tmp_
                 what=f"{method}, of gRPC alone",
                 # A round of half a second is at the mercy of what else runs; processor time is less so.
                 figure=alone.each(method) / ours.each(method) if quick else ours.part(alone, method),
-                at_least=promised,
+                at_least=guaranteed,
                 margin=_MARGIN,
             )
-            for method, promised in _PROMISED.items()
+            for method, guaranteed in _PROMISED.items()
         ),
         Promise(
             what="SendMail, times the pool",

@@ -4,7 +4,7 @@ import asyncio
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.smtp.connection import Connection
+from otpmail.relays.connection import Connection
 from otpmail.smtp.transaction import Results
 
 

@@ -9,9 +9,9 @@ MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)
 class Ear:
     """An observer that keeps what it is told."""
 
-    def __init__(self, *hears: type[Event]) -> None:
-        if hears:
-            self.hears = frozenset(hears)
+    def __init__(self, *event_types: type[Event]) -> None:
+        if event_types:
+            self.event_types = frozenset(event_types)
         self.told: list[Event] = []
 
     def notify(self, event: Event) -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks.peers.serving import serve
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.rpc.turns import Turns
+from otpmail.rpc.batching import Batching
 from otpmail.v1 import mail_pb2 as v1_mail_pb2
 from otpmail.v1 import mail_pb2_grpc as v1_mail_pb2_grpc
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
@@ -21,9 +21,9 @@ from otpmail.v1 import otp_pb2, otp_pb2_grpc
 class Echo(mail_pb2_grpc.MailServiceServicer):
     """mail.MailService with a relay that is imagined, `round_trip` seconds away. `turns`: calls begin as ours do."""
 
-    def __init__(self, round_trip: float, turns: Turns | None) -> None:
+    def __init__(self, round_trip: float, turns: Batching | None) -> None:
         self._round_trip = round_trip
-        self._turns = turns
+        self._batching = turns
         self._running = 0
 
     async def SendMail(  # noqa: N802  the contract's name
@@ -32,13 +32,13 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
         """Wait, and say that it went well."""
-        if self._turns is not None:
-            await self._wait(self._turns)
+        if self._batching is not None:
+            await self._wait(self._batching)
         if self._round_trip:
             await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
 
-    async def _wait(self, turns: Turns) -> None:
+    async def _wait(self, turns: Batching) -> None:
         self._running += 1
         try:
             turn = turns.take(self._running)
@@ -87,7 +87,7 @@ class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
 
 async def run(given: argparse.Namespace) -> None:
     """Serve as the arguments say."""
-    await serve(Echo(given.rtt / 1000, Turns() if given.turns else None), EchoCodes(), EchoMails())
+    await serve(Echo(given.rtt / 1000, Batching() if given.turns else None), EchoCodes(), EchoMails())
 
 
 def main() -> None:

@@ -8,22 +8,22 @@ import signal
 from collections.abc import Callable
 from random import random
 
+from otpmail.compose.templates import Templates
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
-from otpmail.mail.delivery import Delivery
-from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MailService
-from otpmail.mail.templates import Templates
-from otpmail.mail.worker import Worker
 from otpmail.otp.service import OtpService
+from otpmail.relays.failover import Failover
+from otpmail.relays.relay import Relay
 from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
 from otpmail.rpc.stream import Streams
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.relay import Relay
-from otpmail.smtp.route import Route
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
-from otpmail.telemetry.logs import LogObserver, mails, say
+from otpmail.telemetry.logs import LogObserver, log_event, mails
 from otpmail.telemetry.metrics import Metrics, MetricsServer
 
 _COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
@@ -56,10 +56,10 @@ class App:
             remember_seconds=settings.mail.mail_remember_seconds,
             remember_count=settings.mail.mail_remember_count,
         )
-        self._delivery = Delivery(
+        self._delivery = Lifecycle(
             queue, mail_store, observer, random=random, on_uncertain=settings.mail.email_on_uncertain
         )
-        route = Route([Relay(relay, observer, random=random) for relay in settings.relays])
+        route = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
         self._workers = [Worker(route, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
         mails = MailService(settings.mail, self._delivery, mail_store, route)
         codes = OtpService(settings.otp, self._challenges, mails, Templates.load(settings.otp), observer)
@@ -84,7 +84,7 @@ class App:
         address = await self._server.start()
         await self._start_metrics()
         _spare_the_collector()
-        say(logging.INFO, "listening", f"listening on {address}", address=address)
+        log_event(logging.INFO, "listening", f"listening on {address}", address=address)
         started(address)
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -105,7 +105,7 @@ class App:
     def give_up(self) -> None:
         """Say what is lost. For a process that ends in the next moment, whatever is in flight."""
         left = len(self._delivery)
-        say(
+        log_event(
             logging.WARNING,
             "stopped-at-once",
             f"stopped at once by a second signal: {mails(left)} had not settled; what the relay has not taken is lost",
@@ -123,12 +123,12 @@ class App:
         except BaseException:
             await self._server.stop(0)
             raise
-        say(logging.INFO, "metrics", f"metrics at {url}", url=url)
+        log_event(logging.INFO, "metrics", f"metrics at {url}", url=url)
 
     async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
         seconds = self._settings.server.drain_seconds
         waiting = len(self._delivery)
-        say(
+        log_event(
             logging.INFO,
             "stopping",
             f"stopping: {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest",
@@ -152,7 +152,7 @@ class App:
         await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)
         # 6. The memory store ends with the process.
         sent = self._counts.relayed
-        say(
+        log_event(
             logging.INFO,
             "stopped",
             f"stopped: {mails(sent)} sent, 0 kept for the next start, {self._counts.failed} failed "

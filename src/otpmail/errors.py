@@ -114,10 +114,10 @@ class ProbeFailed(ConnectFailed):
 class ConnectionLost(RelayError, ConnectionError):
     """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost.
 
-    `untouched`: it certainly has not, and it ended over another mail.
+    `not_started`: it certainly has not, and it ended over another mail.
     """
 
-    def __init__(self, description: str, *, uncertain: bool = False, untouched: bool = False) -> None:
+    def __init__(self, description: str, *, uncertain: bool = False, not_started: bool = False) -> None:
         super().__init__(description)
         self.uncertain = uncertain
-        self.untouched = untouched
+        self.not_started = not_started

@@ -130,9 +130,9 @@ class Observer(Protocol):
         """Take note of `event`."""
 
 
-def hears(observer: Observer, kind: type[Event]) -> bool:
-    """Whether an observer wants to be told of such events. One with `hears`, a set of kinds, is told of no others."""
-    return kind in getattr(observer, "hears", _KINDS)
+def event_types(observer: Observer, kind: type[Event]) -> bool:
+    """Whether an observer wants events of this kind; one without `event_types` wants all."""
+    return kind in getattr(observer, "event_types", _KINDS)
 
 
 class Observers:
@@ -140,9 +140,9 @@ class Observers:
 
     def __init__(self, *observers: Observer) -> None:
         self._hearers = {
-            kind: tuple(observer.notify for observer in observers if hears(observer, kind)) for kind in _KINDS
+            kind: tuple(observer.notify for observer in observers if event_types(observer, kind)) for kind in _KINDS
         }
-        self.hears = frozenset(kind for kind, hearers in self._hearers.items() if hearers)
+        self.event_types = frozenset(kind for kind, hearers in self._hearers.items() if hearers)
 
     def notify(self, event: Event) -> None:
         """Tell each observer of `event`."""

@@ -31,7 +31,7 @@ class WaitFor(Enum):
 
     def __init__(self, value: str) -> None:
         """Whether the answer is a promise is kept with it: to name a member takes longer than to ask it."""
-        self.promises = value == "queue"
+        self.guarantees = value == "queue"
 
 
 class MailState(Enum):
@@ -109,7 +109,7 @@ class Challenge:
 
 
 @frozen()
-class Issued:
+class IssuedCode:
     """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
 
     challenge: Challenge
@@ -133,11 +133,11 @@ class Mail:
     recipients: tuple[RecipientResult, ...] = ()
     attempts: int = 0
     settle_time: float | None = None
-    issued: Issued | None = None
+    issued: IssuedCode | None = None
 
 
 @frozen()
-class Standing:
+class CodeRecord:
     """What is known of one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
 
     Times are on the store's clock, in seconds. The rules that change it are in `otp.policy`.

@@ -121,11 +121,11 @@ async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp
     async with Service(**settings, EMAIL_RETRY_SECONDS=0.05, EMAIL_RETRY_MAX_SECONDS=0.2) as service:
         await service.wait_for_log("relay-down")
         await service.wait_for_health(NOT_SERVING)
-        promised = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+        guaranteed = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
         await relay.start()  # on the port it had
         await service.wait_until_serving()
         await relay.wait_for_mails(1)
-        states = [m.state async for m in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=promised.id))]
+        states = [m.state async for m in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=guaranteed.id))]
         assert states[-1] == mail_pb2.Mail.RELAYED
         assert len(service.logged("relay-down")) == 1
         await relay.close()

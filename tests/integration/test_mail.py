@@ -232,10 +232,10 @@ async def test_a_call_that_ends_takes_its_waiting_mail_along(service: Service, r
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.mail.SendMail(_request(to=[EVE]), timeout=0.1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    promised = await _send(service, to=[GRACE], wait_for=mail_pb2.WAIT_FOR_QUEUE)
+    guaranteed = await _send(service, to=[GRACE], wait_for=mail_pb2.WAIT_FOR_QUEUE)
     relay.faults = Faults(security="plain")
     relay.cut_connections()
-    await _until(service, promised.id, RELAYED)
+    await _until(service, guaranteed.id, RELAYED)
     assert EVE not in {address for mail in relay.mails for address in mail.recipients}
 
 

@@ -30,13 +30,13 @@ def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.Send
 async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     """With 200 mails queued and in flight SIGTERM loses none: each caller hears RELAYED, each mail is there."""
     waited = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(100)]
-    promised = [await service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_QUEUE)) for n in range(100, 200)]
+    guaranteed = [await service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_QUEUE)) for n in range(100, 200)]
     await service.wait_for_log("mail-accepted", count=200)
     service.send(signal.SIGTERM)
     answers = await asyncio.gather(*waited)
     assert await service.wait_exited() == 0
     assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
-    assert len(promised) == 100
+    assert len(guaranteed) == 100
     arrived = [mail.recipients[0] for mail in relay.mails]
     assert sorted(arrived) == sorted(f"p{n}@example.org" for n in range(200))
     last = service.log[-1]

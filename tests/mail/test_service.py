@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from otpmail.compose.draft import Draft
+from otpmail.compose.message import write
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
 from otpmail.events import Event, MailSettled
 from otpmail.mail import service
-from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft
-from otpmail.mail.job import Job
-from otpmail.mail.message import write
-from otpmail.mail.queue import MailQueue
-from otpmail.mail.service import MailService, Order
+from otpmail.mail.service import MailService, Submission
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.memory import MemoryMailStore
@@ -32,7 +32,7 @@ class RelayState:
     retry_after = 7.0
 
 
-class Desk:
+class DeliveryHandler:
     """A MailService with everything around it in the test's hands."""
 
     def __init__(self, **settings: Any) -> None:
@@ -40,7 +40,7 @@ class Desk:
         self.queue = MailQueue()
         self.events: list[Event] = []
         self.store = MemoryMailStore(lambda: 1.0, remember_seconds=3600, remember_count=100)
-        self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5, now=lambda: NOW)
+        self.delivery = Lifecycle(self.queue, self.store, self, random=lambda: 0.5, now=lambda: NOW)
         given = {"email_from": "Shop <shop@example.org>", "queue_size": 3, **settings}
         self.mails = MailService(MailSettings(**given), self.delivery, self.store, self.relay, now=lambda: NOW)
 
@@ -50,11 +50,11 @@ class Desk:
 
     async def accept(self, draft: Draft = DRAFT, **more: Any) -> Job:
         """Accept a mail that its caller was promised, unless `wait_for` says otherwise."""
-        return await self.mails.accept(Order(**{"draft": draft, "wait_for": WaitFor.QUEUE, **more}))
+        return await self.mails.accept(Submission(**{"draft": draft, "wait_for": WaitFor.QUEUE, **more}))
 
     def send(self, draft: Draft = DRAFT, **more: Any) -> "asyncio.Task[Mail]":
         """Begin a call that waits for the relay."""
-        return asyncio.create_task(self.mails.send(Order(draft=draft, **more)))
+        return asyncio.create_task(self.mails.send(Submission(draft=draft, **more)))
 
     def settle(self, job: Job, code: int = 250) -> None:
         """Be worker and relay for that job, which has left the queue."""
@@ -76,9 +76,9 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 
 @pytest.fixture
-async def desk() -> Desk:
+async def desk() -> DeliveryHandler:
     """The service with its defaults."""
-    return Desk()
+    return DeliveryHandler()
 
 
 class Pen:
@@ -102,7 +102,7 @@ class Pen:
 # Accepting.
 
 
-async def test_an_accepted_mail_is_on_its_way(desk: Desk) -> None:
+async def test_an_accepted_mail_is_on_its_way(desk: DeliveryHandler) -> None:
     """It has an id, a Message-ID of its sender's domain, and a place in the queue."""
     job = await desk.accept(priority=Priority.BULK)
     assert desk.queue.get_nowait() is job
@@ -126,7 +126,7 @@ async def test_an_accepted_mail_is_on_its_way(desk: Desk) -> None:
 )
 async def test_a_mails_time(order: dict[str, Any], seconds: float) -> None:
     """MAIL_WAIT_SECONDS where its caller waits, MAIL_TTL where it was promised, else its ttl; never over MAIL_TTL."""
-    desk = Desk(mail_ttl=1000, mail_wait_seconds=60)
+    desk = DeliveryHandler(mail_ttl=1000, mail_wait_seconds=60)
     loop = asyncio.get_running_loop()
     before = loop.time()
     deadline = (await desk.accept(**order)).deadline
@@ -149,7 +149,7 @@ async def test_a_mails_time(order: dict[str, Any], seconds: float) -> None:
 )
 async def test_what_is_wrong_is_named_and_nothing_accepted(draft: Draft, order: dict[str, Any], field: str) -> None:
     """InvalidArgument with the field's name, and its request id is free for a better one."""
-    desk = Desk(mail_max_bytes=1500)
+    desk = DeliveryHandler(mail_max_bytes=1500)
     with pytest.raises(InvalidArgument) as caught:
         await desk.accept(draft, **{"request_id": "r1", "fingerprint": b"f", **order})
     assert caught.value.field == field
@@ -160,13 +160,13 @@ async def test_what_is_wrong_is_named_and_nothing_accepted(draft: Draft, order: 
 @pytest.mark.parametrize("draft", [LARGE, Draft(to=("ada@example.org",), text="\0" + "x" * service._LARGE)])
 async def test_a_large_mail_is_held_to_the_same_rules(draft: Draft) -> None:
     """Checked in a thread, it is refused by the same error."""
-    desk = Desk(mail_max_bytes=service._LARGE if draft is LARGE else 1 << 20)
+    desk = DeliveryHandler(mail_max_bytes=service._LARGE if draft is LARGE else 1 << 20)
     with pytest.raises(InvalidArgument) as caught:
         await desk.accept(draft)
     assert caught.value.field == "text"
 
 
-async def test_the_loop_does_not_wait_for_a_large_mail(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_loop_does_not_wait_for_a_large_mail(desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail that takes long to write is written in a thread: others are accepted meanwhile."""
     pen = Pen(monkeypatch)
     accepting = asyncio.create_task(desk.accept(LARGE))
@@ -180,7 +180,7 @@ async def test_the_loop_does_not_wait_for_a_large_mail(desk: Desk, monkeypatch: 
 
 @pytest.mark.parametrize("wait_for", WaitFor)
 async def test_a_mail_still_being_written_when_the_rest_is_abandoned(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, wait_for: WaitFor
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch, wait_for: WaitFor
 ) -> None:
     """It is not accepted and then lost: its caller hears Unavailable, and no mail is remembered under its id."""
     pen = Pen(monkeypatch)
@@ -195,7 +195,9 @@ async def test_a_mail_still_being_written_when_the_rest_is_abandoned(
     assert await desk.mails.earlier("anonymous", "r1", b"f") is None
 
 
-async def test_a_call_that_is_cancelled_while_its_mail_is_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_is_cancelled_while_its_mail_is_written(
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is accepted for it, then or when the thread has ended, and its request id is free."""
     pen = Pen(monkeypatch)
     call = desk.send(LARGE, request_id="r1", fingerprint=b"f")
@@ -208,7 +210,9 @@ async def test_a_call_that_is_cancelled_while_its_mail_is_written(desk: Desk, mo
     assert await desk.mails.earlier("anonymous", "r1", b"f") is None
 
 
-async def test_room_is_looked_for_again_when_a_mail_was_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_is_looked_for_again_when_a_mail_was_written(
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """QUEUE_SIZE holds though others were accepted while this one was being written."""
     jobs = [await desk.accept() for _ in range(2)]
     pen = Pen(monkeypatch)
@@ -223,7 +227,7 @@ async def test_room_is_looked_for_again_when_a_mail_was_written(desk: Desk, monk
     assert await desk.accept(request_id="r1", fingerprint=b"g")
 
 
-async def test_a_full_queue(desk: Desk) -> None:
+async def test_a_full_queue(desk: DeliveryHandler) -> None:
     """QueueFull once QUEUE_SIZE mails have not settled, whatever they wait for; one that settles makes room."""
     jobs = [await desk.accept() for _ in range(3)]
     desk.settle(desk.queue.get_nowait(), 451)  # it waits for its next try
@@ -233,7 +237,7 @@ async def test_a_full_queue(desk: Desk) -> None:
     await desk.accept()
 
 
-async def test_a_relay_that_is_away(desk: Desk) -> None:
+async def test_a_relay_that_is_away(desk: DeliveryHandler) -> None:
     """Who would wait for it hears Unavailable with the wait; who takes a promise gets one."""
     desk.relay.down = True
     with pytest.raises(Unavailable) as caught:
@@ -255,7 +259,7 @@ async def test_a_relay_that_is_away(desk: Desk) -> None:
 )
 async def test_whom_a_mail_may_be_from(sender: str, permitted: bool) -> None:  # noqa: FBT001
     """EMAIL_FROM, and whom EMAIL_FROM_ALLOWED names, by mailbox or by domain; else PermissionDenied."""
-    desk = Desk(email_from_allowed="boss@example.net, @shop.example")
+    desk = DeliveryHandler(email_from_allowed="boss@example.net, @shop.example")
     draft = Draft(to=("ada@example.org",), from_=sender)
     if permitted:
         job = await desk.accept(draft)
@@ -270,7 +274,7 @@ async def test_whom_a_mail_may_be_from(sender: str, permitted: bool) -> None:  #
 
 
 @pytest.mark.parametrize(("code", "state"), [(250, MailState.RELAYED), (550, MailState.FAILED)])
-async def test_a_caller_learns_how_the_mail_ended(desk: Desk, code: int, state: MailState) -> None:
+async def test_a_caller_learns_how_the_mail_ended(desk: DeliveryHandler, code: int, state: MailState) -> None:
     """Relayed or refused: either is an answer."""
     call = desk.send()
     desk.settle(await desk.queue.get(), code)
@@ -278,14 +282,14 @@ async def test_a_caller_learns_how_the_mail_ended(desk: Desk, code: int, state: 
     assert (mail.state, mail.recipients[0].code) == (state, code)
 
 
-async def test_a_promise_is_answered_at_once(desk: Desk) -> None:
+async def test_a_promise_is_answered_at_once(desk: DeliveryHandler) -> None:
     """With WaitFor.QUEUE the answer does not wait for the relay, nor does the mail go when the caller does."""
     mail = await desk.send(wait_for=WaitFor.QUEUE)
     assert mail.state is MailState.QUEUED
     assert desk.queue.get_nowait().mail is mail
 
 
-async def test_the_last_caller_that_goes_takes_the_mail_along(desk: Desk) -> None:
+async def test_the_last_caller_that_goes_takes_the_mail_along(desk: DeliveryHandler) -> None:
     """While one of those who asked with the same request id still waits, the mail stays."""
     calls = [desk.send(request_id="r1", fingerprint=b"f") for _ in range(3)]
     job = await desk.queue.get()
@@ -297,7 +301,7 @@ async def test_the_last_caller_that_goes_takes_the_mail_along(desk: Desk) -> Non
     assert desk.queue.empty()
 
 
-async def test_a_caller_that_goes_does_not_disturb_the_relay(desk: Desk) -> None:
+async def test_a_caller_that_goes_does_not_disturb_the_relay(desk: DeliveryHandler) -> None:
     """A mail that is being handed over is left to what the relay says."""
     call = desk.send()
     job = await desk.queue.get()
@@ -308,7 +312,7 @@ async def test_a_caller_that_goes_does_not_disturb_the_relay(desk: Desk) -> None
     assert (await desk.mails.get("anonymous", job.mail.id)).state is MailState.RELAYED
 
 
-async def test_who_waits_when_the_service_stops_hears_so(desk: Desk) -> None:
+async def test_who_waits_when_the_service_stops_hears_so(desk: DeliveryHandler) -> None:
     """Unavailable, for each of them."""
     calls = [desk.send(request_id="r1", fingerprint=b"f") for _ in range(2)]
     await desk.queue.get()
@@ -322,7 +326,7 @@ async def test_who_waits_when_the_service_stops_hears_so(desk: Desk) -> None:
 # Request ids.
 
 
-async def test_a_repeated_request_is_the_same_mail(desk: Desk) -> None:
+async def test_a_repeated_request_is_the_same_mail(desk: DeliveryHandler) -> None:
     """While it is on its way and after it has settled; the full queue and the lost relay are nothing to it."""
     job = await desk.accept(request_id="r1", fingerprint=b"f")
     for _ in range(2):
@@ -335,7 +339,7 @@ async def test_a_repeated_request_is_the_same_mail(desk: Desk) -> None:
     assert job.mail.state is MailState.RELAYED
 
 
-async def test_a_request_id_is_for_one_content_and_one_caller(desk: Desk) -> None:
+async def test_a_request_id_is_for_one_content_and_one_caller(desk: DeliveryHandler) -> None:
     """With another content it is InvalidArgument that names it; another caller's is another mail."""
     job = await desk.accept(request_id="r1", fingerprint=b"f")
     with pytest.raises(InvalidArgument) as caught:
@@ -344,7 +348,9 @@ async def test_a_request_id_is_for_one_content_and_one_caller(desk: Desk) -> Non
     assert await desk.accept(request_id="r1", fingerprint=b"g", caller="bank") is not job
 
 
-async def test_two_requests_that_are_written_at_once_are_one_mail(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_requests_that_are_written_at_once_are_one_mail(
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither finds the other when it comes; the first that is written is accepted, the other gets its job."""
     pen = Pen(monkeypatch)
     calls = [asyncio.create_task(desk.accept(LARGE, request_id="r1", fingerprint=b"f")) for _ in range(2)]
@@ -357,7 +363,7 @@ async def test_two_requests_that_are_written_at_once_are_one_mail(desk: Desk, mo
 
 
 async def test_one_that_comes_when_the_other_has_settled_gets_its_end(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mail whose twin was relayed while it was being written is not sent again."""
     pen = Pen(monkeypatch)
@@ -373,7 +379,7 @@ async def test_one_that_comes_when_the_other_has_settled_gets_its_end(
 # Afterwards, and in between.
 
 
-async def test_looking_up(desk: Desk) -> None:
+async def test_looking_up(desk: DeliveryHandler) -> None:
     """A mail is there for its caller alone, on its way and settled; what is not there is NotFound."""
     job = await desk.accept(caller="shop")
     assert await desk.mails.get("shop", job.mail.id) == job.mail
@@ -386,7 +392,7 @@ async def test_looking_up(desk: Desk) -> None:
                 await desk.mails.get(caller, mail_id)
 
 
-async def _watch(desk: Desk, mail_id: str) -> list[Mail]:
+async def _watch(desk: DeliveryHandler, mail_id: str) -> list[Mail]:
     return [mail async for mail in desk.mails.watch("anonymous", mail_id)]
 
 
@@ -401,7 +407,7 @@ async def _watch(desk: Desk, mail_id: str) -> list[Mail]:
 )
 @pytest.mark.parametrize(("mail_id", "error"), [("x" * 64, NotFound), ("x" * 65, InvalidArgument)])
 async def test_an_id_that_can_not_be_one(
-    desk: Desk, use: Callable[[Desk, str], Any], mail_id: str, error: type[Exception]
+    desk: DeliveryHandler, use: Callable[[DeliveryHandler, str], Any], mail_id: str, error: type[Exception]
 ) -> None:
     """Over 64 characters it is InvalidArgument that names the field, whatever is asked of it; else NotFound."""
     with pytest.raises(error) as caught:
@@ -410,7 +416,7 @@ async def test_an_id_that_can_not_be_one(
         assert caught.value.field == "id"
 
 
-async def test_watching(desk: Desk) -> None:
+async def test_watching(desk: DeliveryHandler) -> None:
     """Every watcher sees the present state and each that follows; one that goes early is not kept."""
     job = await desk.accept()
     watching = asyncio.create_task(_watch(desk, job.mail.id))
@@ -426,7 +432,7 @@ async def test_watching(desk: Desk) -> None:
     assert await _watch(desk, job.mail.id) == [job.mail]
 
 
-async def test_another_callers_mail_can_not_be_watched_or_cancelled(desk: Desk) -> None:
+async def test_another_callers_mail_can_not_be_watched_or_cancelled(desk: DeliveryHandler) -> None:
     """NotFound, as for one that never was; and nothing happens to it."""
     job = await desk.accept(caller="shop")
     with pytest.raises(NotFound):
@@ -436,7 +442,7 @@ async def test_another_callers_mail_can_not_be_watched_or_cancelled(desk: Desk) 
     assert job.mail.state is MailState.QUEUED
 
 
-async def test_cancelling(desk: Desk) -> None:
+async def test_cancelling(desk: DeliveryHandler) -> None:
     """A waiting mail is taken back, once; who waited for it learns that."""
     call = desk.send()
     job = await desk.queue.get()
@@ -448,7 +454,7 @@ async def test_cancelling(desk: Desk) -> None:
     assert desk.queue.empty()
 
 
-async def test_what_can_not_be_cancelled(desk: Desk) -> None:
+async def test_what_can_not_be_cancelled(desk: DeliveryHandler) -> None:
     """A mail that is with the relay, or has settled otherwise: FailedPrecondition."""
     job = await desk.accept()
     assert desk.delivery.begin(desk.queue.get_nowait())
@@ -459,7 +465,7 @@ async def test_what_can_not_be_cancelled(desk: Desk) -> None:
         await desk.mails.cancel("anonymous", job.mail.id)
 
 
-async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(desk: Desk) -> None:
+async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(desk: DeliveryHandler) -> None:
     """Cancelled by word is decided: the same request again is not a new mail."""
     job = await desk.accept(request_id="r1", fingerprint=b"f")
     await desk.mails.cancel("anonymous", job.mail.id)
@@ -467,7 +473,7 @@ async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(desk: Desk) 
     assert again.state is MailState.CANCELLED
 
 
-async def test_a_mail_given_up_with_its_call_frees_its_request_id(desk: Desk) -> None:
+async def test_a_mail_given_up_with_its_call_frees_its_request_id(desk: DeliveryHandler) -> None:
     """Nothing was decided of it but that its caller's time ran out: the next try sends."""
     call = desk.send(request_id="r1", fingerprint=b"f")
     await desk.queue.get()
@@ -476,7 +482,7 @@ async def test_a_mail_given_up_with_its_call_frees_its_request_id(desk: Desk) ->
     assert desk.queue.get_nowait() is job
 
 
-async def test_the_repr_counts(desk: Desk) -> None:
+async def test_the_repr_counts(desk: DeliveryHandler) -> None:
     """Open mails and lanes, nothing of what they say."""
     await desk.accept()
     assert repr(desk.mails) == "<MailService <Delivery 1 open, <MailQueue 0 urgent, 1 normal, 0 bulk>>>"

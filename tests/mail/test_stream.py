@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from otpmail.compose.draft import Draft
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
 from otpmail.errors import InvalidArgument, Unavailable
-from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft
-from otpmail.mail.job import Job
-from otpmail.mail.queue import MailQueue
-from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
+from otpmail.mail.service import MAX_REQUEST_ID, MailService, Submission
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, Priority, RecipientResult, WaitFor
 from otpmail.settings import MailSettings
@@ -32,13 +32,13 @@ class Asked:
     to: str = "ada@example.org"
 
 
-async def order_of(asked: Asked) -> Order:
+async def submission_from(asked: Asked) -> Submission:
     """The order that it means."""
     if asked.fault is not None:
         raise asked.fault
     draft = Draft(to=(asked.to,), subject="s", text="t")
     fingerprint = asked.to.encode()
-    return Order(
+    return Submission(
         draft=draft,
         priority=asked.priority,
         wait_for=asked.wait_for,
@@ -54,14 +54,14 @@ class RelayState:
     retry_after = 7.0
 
 
-class Desk:
+class DeliveryHandler:
     """A MailService with everything around it in the test's hands, and one stream of it."""
 
     def __init__(self, *, most: int = 1000, queue_size: int = 1000, enough: int = maxsize) -> None:
         self.relay = RelayState()
         self.queue = MailQueue(enough=enough)
         self.store = MemoryMailStore(lambda: 1.0, remember_seconds=3600, remember_count=100)
-        self.delivery = Delivery(self.queue, self.store, self, random=lambda: 0.5)
+        self.delivery = Lifecycle(self.queue, self.store, self, random=lambda: 0.5)
         settings = MailSettings(email_from="shop@example.org", queue_size=queue_size)
         self.mails = MailService(settings, self.delivery, self.store, self.relay)
         self.stream = MailStream(self.mails, self.queue, most=most)
@@ -72,7 +72,7 @@ class Desk:
 
     def take(self, *asked: Asked, stream: MailStream | None = None) -> "asyncio.Task[None]":
         """Hand a batch to the stream."""
-        self.tasks.append(asyncio.create_task((stream or self.stream).take(asked, order_of)))
+        self.tasks.append(asyncio.create_task((stream or self.stream).take(asked, submission_from)))
         return self.tasks[-1]
 
     def settle(self, job: Job | None = None, code: int = 250) -> str:
@@ -102,7 +102,7 @@ def _states(outcomes: Iterable[Outcome]) -> dict[str, MailState | str]:
 
 async def test_mails_are_answered_as_they_settle() -> None:
     """In the order of their ends, those that are ready together at once; the stream is over when all have their own."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(*(Asked(name) for name in "abc"))
     first, second, third = (desk.queue.get_nowait() for _ in range(3))
     desk.settle(second)
@@ -119,9 +119,11 @@ async def test_mails_are_answered_as_they_settle() -> None:
     assert await desk.stream.outcomes() == []
 
 
-async def _ready_of_many(count: int, ready: int = 4) -> tuple[Desk, list[Job], "asyncio.Task[list[Outcome]]"]:
+async def _ready_of_many(
+    count: int, ready: int = 4
+) -> tuple[DeliveryHandler, list[Job], "asyncio.Task[list[Outcome]]"]:
     """A stream with so many mails unsettled, and who waits for outcomes, of which the first are there."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(*(Asked(str(number)) for number in range(count)))
     jobs = [desk.queue.get_nowait() for _ in range(count)]
     answering = asyncio.create_task(desk.stream.outcomes())
@@ -162,7 +164,7 @@ async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled(monke
 async def test_outcomes_wait_for_the_rest_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few are unsettled where the queue has enough, but many are to come, unless their stream is full."""
     monkeypatch.setattr("otpmail.mail.stream._TOGETHER_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     desk.take(*_asked(100))
     await _turns()
     answering = asyncio.create_task(desk.stream.outcomes())
@@ -172,7 +174,7 @@ async def test_outcomes_wait_for_the_rest_of_a_batch(monkeypatch: pytest.MonkeyP
     assert desk.queue.qsize() == 24
     assert not answering.done()
 
-    desk = Desk(most=6)
+    desk = DeliveryHandler(most=6)
     desk.take(*_asked(100))
     await _turns()
     answering = asyncio.create_task(desk.stream.outcomes())
@@ -202,7 +204,7 @@ async def test_who_closes_a_stream_is_answered_what_is_ready(monkeypatch: pytest
 
 async def test_a_promise_is_answered_at_once() -> None:
     """With WAIT_FOR_QUEUE the outcome is the accepted mail, and the stream does not wait for its end to be over."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(Asked("a", WaitFor.QUEUE))
     desk.stream.close()
     assert _states(await desk.stream.outcomes()) == {"a": MailState.QUEUED}
@@ -213,7 +215,7 @@ async def test_a_promise_is_answered_at_once() -> None:
 
 async def test_what_is_wrong_with_one_is_its_own_outcome() -> None:
     """A field, an unforeseen error, a missing id, an id of another mail: the ones before and behind are taken."""
-    desk = Desk()
+    desk = DeliveryHandler()
     wrong = InvalidArgument("priority", "17 is not a Priority")
     unforeseen = RuntimeError("boom")
     await desk.take(
@@ -238,7 +240,7 @@ async def test_what_is_wrong_with_one_is_its_own_outcome() -> None:
 @pytest.mark.parametrize("fault", [None, RuntimeError("boom")])
 async def test_a_request_id_that_is_too_long_comes_back_cut(fault: Exception | None) -> None:
     """Whatever else is wrong: a batch of them, returned whole, could be an answer too large for its caller to take."""
-    desk = Desk()
+    desk = DeliveryHandler()
     longest = "x" * MAX_REQUEST_ID
     await desk.take(Asked(longest), Asked(f"{longest}y", fault=fault))
     ((name, told),) = await desk.stream.outcomes()
@@ -249,7 +251,7 @@ async def test_a_request_id_that_is_too_long_comes_back_cut(fault: Exception | N
 
 async def test_the_same_request_twice_is_one_mail() -> None:
     """It is mailed once, and each asking has its outcome, also when the mail has settled long ago."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(Asked("a"), Asked("a"))
     desk.settle()
     assert desk.queue.empty()
@@ -262,7 +264,7 @@ async def test_the_same_request_twice_is_one_mail() -> None:
 @pytest.mark.parametrize("wait_for", list(WaitFor))
 async def test_no_more_than_its_share_is_unsettled(wait_for: WaitFor) -> None:
     """A batch that is larger than what is left is worked through as mails settle and outcomes are answered."""
-    desk = Desk(most=3)
+    desk = DeliveryHandler(most=3)
     taking = desk.take(*(Asked(str(number), wait_for) for number in range(10)))
     settled = answered = 0
     while settled < 10:
@@ -281,7 +283,7 @@ async def test_no_more_than_its_share_is_unsettled(wait_for: WaitFor) -> None:
 
 async def test_what_nobody_answers_counts() -> None:
     """Neither settled mails nor refusals pile up: nothing more is taken until outcomes have gone."""
-    desk = Desk(most=2)
+    desk = DeliveryHandler(most=2)
     taking = desk.take(Asked("a"), Asked("b", fault=InvalidArgument("to", "x")), Asked("c"))
     await _turns()
     desk.settle()
@@ -302,7 +304,7 @@ def _asked(count: int, wait_for: WaitFor = WaitFor.RELAY, priority: Priority = P
 async def test_a_queue_that_has_enough_is_brought_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn at a time, in batches of any size, and the next when few are left there: others' mails find it short."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     taking = desk.take(*_asked(20))
     await taking
     taking = desk.take(*_asked(70)[20:])
@@ -325,7 +327,7 @@ async def test_a_queue_that_has_enough_is_brought_no_more(monkeypatch: pytest.Mo
 async def test_a_lane_of_its_own_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes ahead of those that wait does not wait for them, be the mails around it as they may."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     await desk.take(*_asked(32))
     async with asyncio.timeout(5):
         await desk.take(Asked("one", priority=Priority.URGENT))
@@ -338,7 +340,7 @@ async def test_a_lane_of_its_own_is_not_waited_for(monkeypatch: pytest.MonkeyPat
 async def test_promised_mails_wait_for_the_queue_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a stream of them would keep it so long that others hardly had a turn."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     other = MailStream(desk.mails, desk.queue, most=1000)
     desk.take(*_asked(100, WaitFor.QUEUE))
     desk.take(*(Asked(f"other-{number}") for number in range(100)), stream=other)
@@ -360,7 +362,7 @@ async def test_promised_mails_wait_for_the_queue_too(monkeypatch: pytest.MonkeyP
 async def test_refusals_do_not_wait_for_the_queue(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     """Where the relay has gone, or the service stops, callers hear of all of theirs at once."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     await desk.take(*_asked(31))
     if why == "away":
         desk.relay.down = True
@@ -374,17 +376,17 @@ async def test_refusals_do_not_wait_for_the_queue(monkeypatch: pytest.MonkeyPatc
 async def test_a_queue_that_does_not_get_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where others bring as many as leave, a stream has its turns all the same, and leaves nothing behind."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 0.001)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     async with asyncio.timeout(5):
         await desk.take(*_asked(100))
     assert desk.queue.qsize() == 100
-    assert not any(desk.queue._bringers)
+    assert not any(desk.queue._producers)
 
 
 async def test_a_stop_while_the_queue_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has not been taken on is refused at once."""
     monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
-    desk = Desk(enough=20)
+    desk = DeliveryHandler(enough=20)
     taking = desk.take(*_asked(33))
     await _turns()
     desk.stream.refuse_mails()
@@ -394,13 +396,13 @@ async def test_a_stop_while_the_queue_has_enough(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_full_queue_is_waited_for() -> None:
     """The stream is its own back-pressure, and the queue's last tenth is left to those who can't wait."""
-    desk = Desk(queue_size=10)
+    desk = DeliveryHandler(queue_size=10)
     other = MailStream(desk.mails, desk.queue, most=1000)
     one = desk.take(*(Asked(f"a{number}") for number in range(12)))
     two = desk.take(*(Asked(f"b{number}") for number in range(12)), stream=other)
     await _turns()
     assert desk.queue.qsize() == 9
-    single = await desk.mails.accept(Order(draft=Draft(to=("ada@example.org",), text="t")))
+    single = await desk.mails.accept(Submission(draft=Draft(to=("ada@example.org",), text="t")))
     desk.settle(single)
     while not (one.done() and two.done()):
         desk.settle()
@@ -414,7 +416,7 @@ async def test_a_full_queue_is_waited_for() -> None:
 
 async def test_a_stream_that_goes_while_it_waits_for_the_queue() -> None:
     """It takes no place, and others are woken all the same."""
-    desk = Desk(queue_size=1)
+    desk = DeliveryHandler(queue_size=1)
     other = MailStream(desk.mails, desk.queue, most=10)
     desk.take(Asked("a"))
     await _turns()
@@ -431,7 +433,7 @@ async def test_a_stream_that_goes_while_it_waits_for_the_queue() -> None:
 
 async def test_a_relay_that_is_away() -> None:
     """Who would wait for it is refused, at a full queue too; who was promised is not."""
-    desk = Desk(queue_size=1)
+    desk = DeliveryHandler(queue_size=1)
     desk.relay.down = True
     await desk.take(Asked("a"), Asked("b", WaitFor.QUEUE), Asked("c"))
     (a, first), (b, second), (c, third) = await desk.stream.outcomes()
@@ -444,7 +446,7 @@ async def test_a_relay_that_is_away() -> None:
 async def test_a_relay_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits at a full queue for it is told soon, though no mail settles any more."""
     monkeypatch.setattr("otpmail.mail.stream._LOOK_SECONDS", 0.001)
-    desk = Desk(queue_size=1)
+    desk = DeliveryHandler(queue_size=1)
     next_end, looks, many = desk.mails.next_end, 0, asyncio.Event()
 
     def looked() -> "asyncio.Future[None]":
@@ -466,16 +468,16 @@ async def test_a_relay_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_who_leaves_gives_up_what_waits() -> None:
     """With the relay it settles, promised it settles, asked for by another too it settles; else it is cancelled."""
-    desk = Desk()
+    desk = DeliveryHandler()
     other = MailStream(desk.mails, desk.queue, most=10)
-    await desk.take(Asked("sending"), Asked("waiting"), Asked("promised", WaitFor.QUEUE), Asked("shared"))
+    await desk.take(Asked("sending"), Asked("waiting"), Asked("guaranteed", WaitFor.QUEUE), Asked("shared"))
     await desk.take(Asked("shared"), stream=other)
     sending = desk.queue.get_nowait()
     assert desk.delivery.begin(sending)
     desk.stream.leave()
     assert repr(desk.stream) == "<MailStream 0 unsettled, 1 unanswered>"
     desk.settle(sending)
-    assert [desk.settle(), desk.settle()] == ["promised", "shared"]
+    assert [desk.settle(), desk.settle()] == ["guaranteed", "shared"]
     assert desk.queue.empty()
     assert len(desk.delivery) == 0
     assert _states(await other.outcomes()) == {"shared": MailState.RELAYED}
@@ -485,7 +487,7 @@ async def test_who_leaves_gives_up_what_waits() -> None:
 
 async def test_a_stop() -> None:
     """What comes is refused, what is unsettled is awaited, and then the stream is over, with a reason."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(Asked("a"))
     desk.stream.refuse_mails()
     await desk.take(Asked("b"))
@@ -498,7 +500,7 @@ async def test_a_stop() -> None:
 
 async def test_a_stop_of_a_stream_without_mails() -> None:
     """It is over at once; one that its caller has closed before has no reason to give."""
-    desk = Desk()
+    desk = DeliveryHandler()
     waiting = asyncio.create_task(desk.stream.outcomes())
     await _turns()
     desk.stream.refuse_mails()
@@ -509,7 +511,7 @@ async def test_a_stop_of_a_stream_without_mails() -> None:
 @pytest.mark.parametrize("first", ["close", "refuse_mails"])
 async def test_a_stop_of_a_stream_that_is_closed(first: str) -> None:
     """It is over once it is answered, and well, whichever came first."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(Asked("a"))
     for step in sorted(("close", "refuse_mails"), key=lambda step: step != first):
         getattr(desk.stream, step)()
@@ -521,7 +523,7 @@ async def test_a_stop_of_a_stream_that_is_closed(first: str) -> None:
 
 async def test_a_stop_in_the_middle_of_a_batch() -> None:
     """Every mail of it is answered before the stream is over, those for which there was no room too."""
-    desk = Desk(most=2, queue_size=2)
+    desk = DeliveryHandler(most=2, queue_size=2)
     taking = desk.take(Asked("a"), Asked("b"), Asked("c"), Asked("d"))
     await _turns()
     desk.stream.refuse_mails()
@@ -539,7 +541,7 @@ async def test_a_stop_in_the_middle_of_a_batch() -> None:
 
 async def test_the_end_of_a_stop() -> None:
     """A mail that had no time left to settle is UNAVAILABLE."""
-    desk = Desk()
+    desk = DeliveryHandler()
     await desk.take(Asked("a"))
     desk.stream.refuse_mails()
     desk.delivery.abandon()
@@ -550,7 +552,7 @@ async def test_the_end_of_a_stop() -> None:
 
 async def test_others_have_the_loop_within_a_batch() -> None:
     """However large it is."""
-    desk = Desk()
+    desk = DeliveryHandler()
     taking = desk.take(*(Asked(str(number)) for number in range(500)))
     seen = set()
     while not taking.done():

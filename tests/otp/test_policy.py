@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import FAILURE_WINDOW, Challenge, Standing
+from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
 from otpmail.otp.policy import Attempt, Policy
 
 POLICY = Policy(lifespan=120.0, attempts=3, failures_per_hour=5, resend=30.0)
@@ -17,11 +17,11 @@ def _fresh(name: str, now: float = 0.0) -> Challenge:
     return Challenge(name.encode(), "k1", now + POLICY.lifespan)
 
 
-def _sent(now: float = 0.0, name: str = "a") -> Standing:
+def _sent(now: float = 0.0, name: str = "a") -> CodeRecord:
     return POLICY.send(None, now, _fresh(name, now), spaced=True)[0]
 
 
-def _fail(standing: Standing | None, now: float, times: int) -> Standing | None:
+def _fail(standing: CodeRecord | None, now: float, times: int) -> CodeRecord | None:
     for _ in range(times):
         standing, attempt = POLICY.attempt(standing, now)
         assert attempt.challenge is not None
@@ -32,7 +32,7 @@ def test_a_first_send_issues_the_fresh_challenge() -> None:
     """With nothing live, the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
     standing, mailed = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
     assert mailed == _fresh("a", 10.0)
-    assert standing == Standing(mailed, (), 40.0)
+    assert standing == CodeRecord(mailed, (), 40.0)
 
 
 def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
@@ -69,7 +69,7 @@ def test_mails_are_spaced() -> None:
 
 def test_exactly_n_attempts() -> None:
     """Try N is still compared, try N+1 is not, and says when a new code may be asked for."""
-    standing: Standing | None = _sent()
+    standing: CodeRecord | None = _sent()
     left = []
     for _ in range(POLICY.attempts):
         standing, attempt = POLICY.attempt(standing, 1.0)
@@ -120,8 +120,8 @@ def test_the_failure_window_rolls() -> None:
     assert POLICY.attempt(standing, now)[1].exhausted
 
 
-@pytest.mark.parametrize("standing", [None, Standing(), Standing(failures=(1.0,)), Standing(_fresh("a"))])
-def test_nothing_live_is_not_counted(standing: Standing | None) -> None:
+@pytest.mark.parametrize("standing", [None, CodeRecord(), CodeRecord(failures=(1.0,)), CodeRecord(_fresh("a"))])
+def test_nothing_live_is_not_counted(standing: CodeRecord | None) -> None:
     """Without a live code there is nothing to try, and nothing is spent."""
     after, attempt = POLICY.attempt(standing, 500.0)
     assert attempt == Attempt(None)
@@ -172,7 +172,7 @@ class _World:
     """What an attacker and a person did so far, kept apart from the policy's own books."""
 
     now: float = 1.0
-    standing: Standing | None = None
+    standing: CodeRecord | None = None
     issued: int = 0
     tries: dict[bytes, int] = field(default_factory=dict)
     expiries: dict[bytes, float] = field(default_factory=dict)
@@ -249,9 +249,9 @@ def test_no_sequence_of_calls_gets_past_the_rules(steps: list[tuple[str, bool, f
 
 def test_a_record_says_when_it_says_nothing_any_more() -> None:
     """A record may be dropped once its code, its failures and its spacing are all of the past."""
-    assert Standing().expires == 0.0
+    assert CodeRecord().expires == 0.0
     assert _sent().expires == 120.0
     failed = _fail(_sent(), 1.0, 1)
     assert failed is not None
     assert failed.expires == 1.0 + FAILURE_WINDOW
-    assert Standing(next_send=7.0).expires == 7.0
+    assert CodeRecord(next_send=7.0).expires == 7.0

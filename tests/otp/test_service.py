@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from otpmail.address import parse_address
+from otpmail.compose.draft import Draft
+from otpmail.compose.templates import SHIPPED, Templates
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
-from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft
-from otpmail.mail.job import Job
-from otpmail.mail.queue import MailQueue
-from otpmail.mail.service import MailService, Order
-from otpmail.mail.templates import SHIPPED, Templates
+from otpmail.mail.service import MailService, Submission
 from otpmail.model import FAILURE_WINDOW, MailState, Priority, RecipientResult, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
 from otpmail.settings import MailSettings, OtpSettings
@@ -37,7 +37,7 @@ class RelayState:
     retry_after = 7.0
 
 
-class Desk:
+class DeliveryHandler:
     """An OtpService with everything around it in the test's hands."""
 
     def __init__(self, **settings: Any) -> None:
@@ -47,7 +47,7 @@ class Desk:
         self.events: list[Event] = []
         self.log = LogObserver()
         store = MemoryMailStore(lambda: self.now, remember_seconds=3600, remember_count=100)
-        self.delivery = Delivery(self.queue, store, self, random=lambda: 0.5, now=lambda: NOW)
+        self.delivery = Lifecycle(self.queue, store, self, random=lambda: 0.5, now=lambda: NOW)
         mail_settings = MailSettings(email_from="Shop <shop@example.org>", queue_size=3)
         self.mails = MailService(mail_settings, self.delivery, store, self.relay)
         self.challenges = MemoryChallengeStore(lambda: self.now)
@@ -102,12 +102,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 
 @pytest.fixture
-async def desk() -> Desk:
+async def desk() -> DeliveryHandler:
     """The service with its defaults, OTP_RETURN_CODE on."""
-    return Desk()
+    return DeliveryHandler()
 
 
-async def test_a_code_is_valid_once(desk: Desk) -> None:
+async def test_a_code_is_valid_once(desk: DeliveryHandler) -> None:
     """The code that was mailed is right, and after that there is none."""
     sent = await desk.send()
     assert re.fullmatch(r"\d{6}", sent.code)
@@ -115,7 +115,7 @@ async def test_a_code_is_valid_once(desk: Desk) -> None:
     assert await desk.check(sent.code) is CheckResult.NO_LIVE_CODE
 
 
-async def test_the_mail_of_a_code(desk: Desk) -> None:
+async def test_the_mail_of_a_code(desk: DeliveryHandler) -> None:
     """Urgent, marked as automatic, given up when the code expires, and it says code and reference."""
     call = asyncio.create_task(desk.codes.send_code(CodeRequest(email="Ada@Example.org", locale="de-AT")))
     await asyncio.sleep(0)
@@ -135,7 +135,7 @@ async def test_the_mail_of_a_code(desk: Desk) -> None:
     assert sent.reference in body.get_content()
 
 
-async def test_a_resend_is_the_same_code_and_its_expiry_stays(desk: Desk) -> None:
+async def test_a_resend_is_the_same_code_and_its_expiry_stays(desk: DeliveryHandler) -> None:
     """Mailed again: the same code, the same challenge, the same moment of expiry, and a ttl that is what is left."""
     first = await desk.send()
     desk.now += 50
@@ -153,7 +153,7 @@ async def test_a_resend_is_the_same_code_and_its_expiry_stays(desk: Desk) -> Non
     assert (await desk.send()).code != first.code
 
 
-async def test_exactly_n_attempts(desk: Desk) -> None:
+async def test_exactly_n_attempts(desk: DeliveryHandler) -> None:
     """The right code on try 5 passes."""
     sent = await desk.send()
     for left in (4, 3, 2, 1):
@@ -162,7 +162,7 @@ async def test_exactly_n_attempts(desk: Desk) -> None:
     assert await desk.check(sent.code) is CheckResult.VALID
 
 
-async def test_not_one_attempt_more(desk: Desk) -> None:
+async def test_not_one_attempt_more(desk: DeliveryHandler) -> None:
     """The right code on try 6 does not pass, and the answer says when a new code may be asked for."""
     sent = await desk.send()
     for _ in range(5):
@@ -172,7 +172,7 @@ async def test_not_one_attempt_more(desk: Desk) -> None:
     assert check.retry_time == pytest.approx(sent.issued.next_send_time, abs=5)
 
 
-async def test_a_resend_forgives_no_attempts(desk: Desk) -> None:
+async def test_a_resend_forgives_no_attempts(desk: DeliveryHandler) -> None:
     """The attempts are the code's, however often it was mailed."""
     sent = await desk.send()
     for _ in range(4):
@@ -183,7 +183,7 @@ async def test_a_resend_forgives_no_attempts(desk: Desk) -> None:
     assert await desk.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
 
 
-async def test_a_new_code_does_not_reset_the_failures(desk: Desk) -> None:
+async def test_a_new_code_does_not_reset_the_failures(desk: DeliveryHandler) -> None:
     """Ten failures in an hour, over two codes: then nothing is mailed and nothing compared, until the hour is over."""
     started = desk.now
     for _ in range(2):
@@ -200,7 +200,7 @@ async def test_a_new_code_does_not_reset_the_failures(desk: Desk) -> None:
     assert await desk.check((await desk.send()).code) is CheckResult.VALID
 
 
-async def test_a_success_clears_the_failures(desk: Desk) -> None:
+async def test_a_success_clears_the_failures(desk: DeliveryHandler) -> None:
     """Whoever showed the code starts afresh, spacing included."""
     for _ in range(4):
         sent = await desk.send()
@@ -209,7 +209,7 @@ async def test_a_success_clears_the_failures(desk: Desk) -> None:
         assert await desk.check(sent.code) is CheckResult.VALID
 
 
-async def test_two_hundred_at_once_give_one_valid(desk: Desk) -> None:
+async def test_two_hundred_at_once_give_one_valid(desk: DeliveryHandler) -> None:
     """The right code from 200 calls at the same moment is valid for exactly one of them."""
     sent = await desk.send()
     results = await asyncio.gather(*(desk.check(sent.code) for _ in range(200)))
@@ -217,7 +217,7 @@ async def test_two_hundred_at_once_give_one_valid(desk: Desk) -> None:
     assert set(results) <= {CheckResult.VALID, CheckResult.NO_LIVE_CODE, CheckResult.TOO_MANY_ATTEMPTS}
 
 
-async def test_two_hundred_guesses_at_once_are_n_attempts(desk: Desk) -> None:
+async def test_two_hundred_guesses_at_once_are_n_attempts(desk: DeliveryHandler) -> None:
     """However many guess at the same moment, N of them are compared."""
     sent = await desk.send()
     results = await asyncio.gather(*(desk.check(_other(sent.code)) for _ in range(200)))
@@ -225,7 +225,7 @@ async def test_two_hundred_guesses_at_once_are_n_attempts(desk: Desk) -> None:
     assert results.count(CheckResult.TOO_MANY_ATTEMPTS) == 195
 
 
-async def test_a_cancelled_check_gives_no_attempt_back(desk: Desk) -> None:
+async def test_a_cancelled_check_gives_no_attempt_back(desk: DeliveryHandler) -> None:
     """The attempt is kept before the comparison."""
     sent = await desk.send()
     holding = asyncio.Event()
@@ -247,13 +247,13 @@ async def test_a_cancelled_check_gives_no_attempt_back(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("typed", [" {0} {1} ", "{0}-{1}", "{0}\u2013{1}", "{0}\u00a0{1}", "{0}\t{1}"])
-async def test_how_a_code_is_typed_does_not_matter(desk: Desk, typed: str) -> None:
+async def test_how_a_code_is_typed_does_not_matter(desk: DeliveryHandler, typed: str) -> None:
     """As a person reads it off a screen."""
     code = (await desk.send()).code
     assert await desk.check(typed.format(code[:3], code[3:])) is CheckResult.VALID
 
 
-async def test_the_address_may_be_spelt_otherwise(desk: Desk) -> None:
+async def test_the_address_may_be_spelt_otherwise(desk: DeliveryHandler) -> None:
     """ASCII case and the domain's form don't matter."""
     sent = await desk.send("Ada@Bücher.example")
     assert await desk.check(sent.code, "aDA@xn--BCHER-kva.example") is CheckResult.VALID
@@ -262,7 +262,9 @@ async def test_the_address_may_be_spelt_otherwise(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "elsewhere", [{"purpose": "payment"}, {"caller": "bank"}, {"email": "bob@example.org"}, {"challenge_id": "0" * 32}]
 )
-async def test_a_code_is_for_its_own_caller_purpose_and_address(desk: Desk, elsewhere: dict[str, str]) -> None:
+async def test_a_code_is_for_its_own_caller_purpose_and_address(
+    desk: DeliveryHandler, elsewhere: dict[str, str]
+) -> None:
     """Shown anywhere else it is no code at all, and stays good where it belongs."""
     sent = await desk.send()
     assert await desk.check(sent.code, **elsewhere) is CheckResult.NO_LIVE_CODE
@@ -270,7 +272,7 @@ async def test_a_code_is_for_its_own_caller_purpose_and_address(desk: Desk, else
     assert await desk.check(sent.code, **bound) is CheckResult.VALID
 
 
-async def test_the_relays_refusal_voids_the_code(desk: Desk) -> None:
+async def test_the_relays_refusal_voids_the_code(desk: DeliveryHandler) -> None:
     """An address that the relay refuses for good gets no code that anybody could guess at."""
     sent = await desk.send(reply=550)
     assert sent.mail.state is MailState.FAILED
@@ -278,7 +280,7 @@ async def test_the_relays_refusal_voids_the_code(desk: Desk) -> None:
     assert (await desk.send()).code != sent.code
 
 
-async def test_a_code_that_may_have_arrived_is_not_voided(desk: Desk) -> None:
+async def test_a_code_that_may_have_arrived_is_not_voided(desk: DeliveryHandler) -> None:
     """The first copy's answer was lost, the second is refused: the code stays good, and so does the wait."""
     call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
     job = await desk.queue.get()
@@ -294,7 +296,7 @@ async def test_a_code_that_may_have_arrived_is_not_voided(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_stop_keeps_what_may_have_arrived(desk: Desk, begun: bool) -> None:  # noqa: FBT001
+async def test_a_stop_keeps_what_may_have_arrived(desk: DeliveryHandler, begun: bool) -> None:  # noqa: FBT001
     """Given up at the end of a stop, a mail that is with the relay keeps its wait; one that is not gives it back."""
     call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
     job = await desk.queue.get()
@@ -311,7 +313,7 @@ async def test_a_stop_keeps_what_may_have_arrived(desk: Desk, begun: bool) -> No
     assert (standing.next_send > desk.now) is begun
 
 
-async def test_a_mail_that_never_left_is_not_waited_for(desk: Desk) -> None:
+async def test_a_mail_that_never_left_is_not_waited_for(desk: DeliveryHandler) -> None:
     """Cancelled with its call, it may be asked for again at once; it is the same code."""
     call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
     await asyncio.sleep(0)
@@ -331,12 +333,12 @@ async def test_a_mail_that_never_left_is_not_waited_for(desk: Desk) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, times: int
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Whatever moment it ends at, a code that is not mailed is not waited for; cancelling it twice changes nothing."""
     holding = asyncio.Event()
 
-    async def accept(_order: Order) -> None:
+    async def accept(_order: Submission) -> None:
         holding.set()
         await asyncio.Event().wait()
 
@@ -355,10 +357,12 @@ async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
     assert (await desk.send()).mail.state is MailState.RELAYED
 
 
-async def test_an_unforeseen_failure_gives_the_wait_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unforeseen_failure_gives_the_wait_back(
+    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is raised as it is, and the next call is not too soon."""
 
-    async def fail(_order: Order) -> Job:
+    async def fail(_order: Submission) -> Job:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
@@ -368,7 +372,7 @@ async def test_an_unforeseen_failure_gives_the_wait_back(desk: Desk, monkeypatch
     assert (await desk.send()).mail.state is MailState.RELAYED
 
 
-async def test_what_a_caller_is_told_is_on_the_wall_clock(desk: Desk) -> None:
+async def test_what_a_caller_is_told_is_on_the_wall_clock(desk: DeliveryHandler) -> None:
     """Expiry, the next mail and the next try, in seconds since the epoch, whatever the store's clock shows."""
     sent = await desk.send()
     assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
@@ -378,7 +382,7 @@ async def test_what_a_caller_is_told_is_on_the_wall_clock(desk: Desk) -> None:
     assert check.retry_time == NOW + 30
 
 
-async def test_mails_are_spaced(desk: Desk) -> None:
+async def test_mails_are_spaced(desk: DeliveryHandler) -> None:
     """A second one too soon is refused with the wait; the original contract's callers are not spaced."""
     sent = await desk.send()
     assert sent.issued.next_send_time == pytest.approx(sent.issued.expire_time - 90)
@@ -390,7 +394,7 @@ async def test_mails_are_spaced(desk: Desk) -> None:
     assert desk.mailed == 2
 
 
-async def test_a_repeated_request_is_the_same_mail(desk: Desk) -> None:
+async def test_a_repeated_request_is_the_same_mail(desk: DeliveryHandler) -> None:
     """The same request id again: the same mail, code and times; nothing more is mailed, even too soon."""
     first = await desk.send(request_id="r1", fingerprint=b"f")
     again = await desk.send(request_id="r1", fingerprint=b"f")
@@ -399,7 +403,7 @@ async def test_a_repeated_request_is_the_same_mail(desk: Desk) -> None:
     assert desk.mailed == 1
 
 
-async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(desk: Desk) -> None:
+async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(desk: DeliveryHandler) -> None:
     """Both calls get the one mail's end."""
     request = CodeRequest(email=EMAIL, request_id="r1", fingerprint=b"f")
     calls = [asyncio.create_task(desk.codes.send_code(request)) for _ in range(2)]
@@ -411,19 +415,19 @@ async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(desk: Desk
     assert desk.mailed == 1
 
 
-async def test_a_request_id_with_other_content_is_refused(desk: Desk) -> None:
+async def test_a_request_id_with_other_content_is_refused(desk: DeliveryHandler) -> None:
     """InvalidArgument that names request_id; nothing is mailed."""
     await desk.send(request_id="r1", fingerprint=b"f")
     with pytest.raises(InvalidArgument) as caught:
         await desk.send("bob@example.org", request_id="r1", fingerprint=b"g")
     assert caught.value.field == "request_id"
-    order = Order(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
+    order = Submission(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
     await desk.mails.send(order)
     with pytest.raises(InvalidArgument, match="request_id"):
         await desk.codes.send_code(CodeRequest(email=EMAIL, request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE))
 
 
-async def test_nothing_is_spent_while_the_relay_is_away(desk: Desk) -> None:
+async def test_nothing_is_spent_while_the_relay_is_away(desk: DeliveryHandler) -> None:
     """Unavailable at once, with the wait; the next call after it is back is not too soon."""
     desk.relay.down = True
     with pytest.raises(Unavailable) as caught:
@@ -434,7 +438,7 @@ async def test_nothing_is_spent_while_the_relay_is_away(desk: Desk) -> None:
     assert (await desk.send()).mail.state is MailState.RELAYED
 
 
-async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(desk: Desk) -> None:
+async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(desk: DeliveryHandler) -> None:
     """With WaitFor.QUEUE the mail is promised, relay or not."""
     desk.relay.down = True
     sent = await desk.codes.send_code(CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
@@ -442,7 +446,7 @@ async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(desk: Desk)
     assert await desk.check(sent.code) is CheckResult.VALID
 
 
-async def test_nothing_is_spent_while_the_queue_is_full(desk: Desk) -> None:
+async def test_nothing_is_spent_while_the_queue_is_full(desk: DeliveryHandler) -> None:
     """QueueFull, nothing accepted, and the next call is not too soon."""
     for name in ("a", "b", "c"):
         await desk.codes.send_code(CodeRequest(email=f"{name}@example.org", wait_for=WaitFor.QUEUE))
@@ -453,7 +457,7 @@ async def test_nothing_is_spent_while_the_queue_is_full(desk: Desk) -> None:
     assert (await desk.codes.send_code(CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))).code
 
 
-async def test_revoking(desk: Desk) -> None:
+async def test_revoking(desk: DeliveryHandler) -> None:
     """A revoked code is no code; revoking what is not live, or another challenge, changes nothing."""
     await desk.codes.revoke_code(email=EMAIL)
     sent = await desk.send()
@@ -484,7 +488,9 @@ async def test_revoking(desk: Desk) -> None:
         (CodeRequest(email=EMAIL, request_id="a\nb"), "request_id"),
     ],
 )
-async def test_what_is_wrong_is_named_and_nothing_mailed(desk: Desk, request_: CodeRequest, field: str) -> None:
+async def test_what_is_wrong_is_named_and_nothing_mailed(
+    desk: DeliveryHandler, request_: CodeRequest, field: str
+) -> None:
     """InvalidArgument with the field's name; no record, no mail, no wait."""
     with pytest.raises(InvalidArgument) as caught:
         await desk.codes.send_code(request_)
@@ -503,7 +509,9 @@ async def test_what_is_wrong_is_named_and_nothing_mailed(desk: Desk, request_: C
         ({"challenge_id": "A" * 32}, "challenge_id"),
     ],
 )
-async def test_a_check_that_can_not_be_made_counts_nothing(desk: Desk, wrong: dict[str, str], field: str) -> None:
+async def test_a_check_that_can_not_be_made_counts_nothing(
+    desk: DeliveryHandler, wrong: dict[str, str], field: str
+) -> None:
     """InvalidArgument with the field's name, and all attempts still there."""
     sent = await desk.send()
     for _ in range(6):
@@ -515,7 +523,7 @@ async def test_a_check_that_can_not_be_made_counts_nothing(desk: Desk, wrong: di
 
 
 @pytest.mark.parametrize("typed", ["", "é", "１２３４５６", "\u0661\u0662\u0663", "000000 OR 1=1", "\0"])
-async def test_any_text_can_be_tried(desk: Desk, typed: str) -> None:
+async def test_any_text_can_be_tried(desk: DeliveryHandler, typed: str) -> None:
     """What is no code is a wrong one, and costs an attempt like any other."""
     await desk.send()
     check = await desk.codes.validate_code(email=EMAIL, code=typed)
@@ -524,11 +532,11 @@ async def test_any_text_can_be_tried(desk: Desk, typed: str) -> None:
 
 async def test_the_code_is_returned_only_if_asked_for() -> None:
     """Without OTP_RETURN_CODE the answer holds no code."""
-    desk = Desk(return_code=False)
+    desk = DeliveryHandler(return_code=False)
     assert (await desk.send()).code == ""
 
 
-async def test_the_store_holds_neither_address_nor_code(desk: Desk) -> None:
+async def test_the_store_holds_neither_address_nor_code(desk: DeliveryHandler) -> None:
     """A dump of the store gives neither: the key is a digest, the code is nowhere."""
     sent = await desk.send()
     kept = [record for shard in desk.challenges._shards for record in shard.items()]
@@ -538,7 +546,7 @@ async def test_the_store_holds_neither_address_nor_code(desk: Desk) -> None:
     assert parse_address(EMAIL, "email").key not in repr(kept)
 
 
-async def test_what_is_observed_is_the_result(desk: Desk) -> None:
+async def test_what_is_observed_is_the_result(desk: DeliveryHandler) -> None:
     """One event a check, with the answer's name."""
     sent = await desk.send()
     await desk.check(_other(sent.code))
@@ -550,7 +558,7 @@ async def test_what_is_observed_is_the_result(desk: Desk) -> None:
 
 async def test_no_code_or_key_is_in_a_repr_or_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     """Not at any level, not in an event, not in what holds the keys or the code."""
-    desk = Desk(digits=10)  # so that no other number looks like it
+    desk = DeliveryHandler(digits=10)  # so that no other number looks like it
     with caplog.at_level(logging.DEBUG):
         sent = await desk.send()
         await desk.check(_other(sent.code))

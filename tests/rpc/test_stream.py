@@ -13,7 +13,7 @@ from google.rpc import code_pb2
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.mail.stream import Outcome
 from otpmail.model import Mail, MailState, RecipientResult
-from otpmail.rpc import convert, stream
+from otpmail.rpc import encode, stream
 from otpmail.rpc.stream import Streams
 from otpmail.v1 import mail_pb2
 
@@ -29,7 +29,7 @@ def test_outcomes_become_results() -> None:
     (response,) = stream._responses([mail, ("b", InvalidArgument("to[0]", "is empty")), ("c", Unavailable("away"))])
     assert isinstance(mail[1], Mail)
     assert list(response.results) == [
-        mail_pb2.SendMailsResponse.Result(request_id="a", mail=convert.mail_message(mail[1])),
+        mail_pb2.SendMailsResponse.Result(request_id="a", mail=encode.mail_message(mail[1])),
         mail_pb2.SendMailsResponse.Result(request_id="b", code=code_pb2.INVALID_ARGUMENT, message="to[0]: is empty"),
         mail_pb2.SendMailsResponse.Result(request_id="c", code=code_pb2.UNAVAILABLE, message="away"),
     ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import BACKLOG, Session
 from otpmail.smtp.transaction import Transaction, stuff
@@ -19,7 +19,7 @@ OK, NO, LATER = b"250 2.0.0 ok\r\n", b"550 5.1.1 no\r\n", b"451 4.7.1 later\r\n"
 
 
 def _session(mode: Mode = Mode.BDAT, window: int = 16) -> Session:
-    return Session(Announcement(ALL), mode, window=window)
+    return Session(Capabilities(ALL), mode, window=window)
 
 
 def _mail(*to: str, content: bytes = BODY, smtputf8: bool = False) -> Envelope:
@@ -37,7 +37,7 @@ def _codes(transaction: Transaction) -> list[int]:
 
 def _lost(transaction: Transaction) -> tuple[bool, bool]:
     assert isinstance(transaction.outcome, ConnectionLost)
-    return transaction.outcome.uncertain, transaction.outcome.untouched
+    return transaction.outcome.uncertain, transaction.outcome.not_started
 
 
 # What is written.
@@ -140,7 +140,7 @@ def test_a_mail_is_written_with_its_content_not_with_what_follows() -> None:
 def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str | None], line: bytes) -> None:
     """SIZE where it is announced, BODY and SMTPUTF8 where the mail needs them and they are announced."""
     offered = {name: value for name, value in {**ALL, **extensions}.items() if value is not None}
-    session = Session(Announcement(offered), Mode.BDAT, window=16)
+    session = Session(Capabilities(offered), Mode.BDAT, window=16)
     session.begin(mail)
     assert _written(session).startswith(line)
 
@@ -591,6 +591,6 @@ def test_only_bdat_is_probed() -> None:
 )
 def test_mode_of_an_announcement(extensions: dict[str, str], mode: Mode) -> None:
     """PIPELINING and CHUNKING: bdat; PIPELINING: data; else plain. EMAIL_MODE can only make it slower."""
-    assert Mode.of(Announcement(extensions)) is mode
+    assert Mode.of(Capabilities(extensions)) is mode
     assert mode.slower(Mode.allowed_by("auto")) is mode
     assert mode.slower(Mode.allowed_by("plain")) is Mode.PLAIN

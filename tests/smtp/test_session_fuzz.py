@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.replies import MAX_REPLY, Reply
 from otpmail.smtp.session import Session
@@ -18,7 +18,7 @@ from otpmail.smtp.transaction import Transaction
 
 _EXAMPLES = os.environ.get("OTPMAIL_FUZZ") or ("1500" if "CI" in os.environ else "200")
 MANY = settings(deadline=None, max_examples=int(_EXAMPLES))
-ALL = Announcement({"PIPELINING": "", "CHUNKING": ""})
+ALL = Capabilities({"PIPELINING": "", "CHUNKING": ""})
 MODES = st.sampled_from(list(Mode))
 
 _LINES = st.sampled_from(
@@ -150,7 +150,7 @@ def _talked(session: Session, stream: bytes, *, mails: int, recipients: int, cut
     settled.append(session.end("over"))
     order = [[begun.index(transaction) for transaction in together] for together in settled]
     outcomes = [
-        (str(outcome), outcome.uncertain, outcome.untouched) if isinstance(outcome, ConnectionLost) else outcome
+        (str(outcome), outcome.uncertain, outcome.not_started) if isinstance(outcome, ConnectionLost) else outcome
         for outcome in (transaction.outcome for transaction in begun)
     ]
     return written, order, outcomes, repr(session), session.replies, session.answered

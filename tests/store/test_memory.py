@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, Issued, Mail, MailState, RecipientResult, Standing
+from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, RecipientResult
 from otpmail.store.base import ChallengeStore, MailStore
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 
@@ -51,15 +51,15 @@ def mails(request: pytest.FixtureRequest, clock: Clock) -> MailStore:
     return make(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
 
 
-def _standing(expires: float = 1120.0, attempts: int = 0) -> Standing:
-    return Standing(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
+def _standing(expires: float = 1120.0, attempts: int = 0) -> CodeRecord:
+    return CodeRecord(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
 
 
-async def _read(store: ChallengeStore, key: bytes) -> Standing | None:
+async def _read(store: ChallengeStore, key: bytes) -> CodeRecord | None:
     return await store.update(key, lambda standing: (standing, standing))
 
 
-async def _write(store: ChallengeStore, key: bytes, standing: Standing | None) -> None:
+async def _write(store: ChallengeStore, key: bytes, standing: CodeRecord | None) -> None:
     await store.update(key, lambda _: (standing, None))
 
 
@@ -89,11 +89,11 @@ async def test_the_answer_is_what_the_rule_said(challenges: ChallengeStore) -> N
 
 
 @pytest.mark.parametrize("before", [None, _standing()])
-async def test_a_rule_that_raises_changes_nothing(challenges: ChallengeStore, before: Standing | None) -> None:
+async def test_a_rule_that_raises_changes_nothing(challenges: ChallengeStore, before: CodeRecord | None) -> None:
     """The record stays as it was, and the store goes on working."""
     await _write(challenges, b"a", before)
 
-    def refuse(_: Standing | None) -> tuple[Standing | None, None]:
+    def refuse(_: CodeRecord | None) -> tuple[CodeRecord | None, None]:
         raise InvalidArgument("email", "no")
 
     with pytest.raises(InvalidArgument):
@@ -105,7 +105,7 @@ async def test_every_update_sees_those_before_it(challenges: ChallengeStore) -> 
     """A hundred updates at the same moment are applied one after another: none is lost."""
     await _write(challenges, b"a", _standing())
 
-    def count(standing: Standing | None) -> tuple[Standing | None, int]:
+    def count(standing: CodeRecord | None) -> tuple[CodeRecord | None, int]:
         assert standing is not None
         assert standing.challenge is not None
         counted = replace(standing.challenge, attempts=standing.challenge.attempts + 1)
@@ -126,7 +126,7 @@ async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> 
     """Records that still say something stay, to the last moment; the sweep says how many it dropped."""
     store = MemoryChallengeStore(clock)
     for number in range(100):
-        await _write(store, number.to_bytes(16), Standing(Challenge(bytes(range(16)), "k1", 1000.0 + number)))
+        await _write(store, number.to_bytes(16), CodeRecord(Challenge(bytes(range(16)), "k1", 1000.0 + number)))
     clock.time = 1050.0
     assert await store.sweep() == 51
     assert len(store) == 49
@@ -138,8 +138,8 @@ async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> 
 async def test_a_sweep_keeps_failures_of_the_last_hour(clock: Clock) -> None:
     """A record whose code is gone still counts its failures, and still spaces mails."""
     store = MemoryChallengeStore(clock)
-    await _write(store, b"failed", Standing(None, (1000.0,)))
-    await _write(store, b"spaced", Standing(None, (), 1030.0))
+    await _write(store, b"failed", CodeRecord(None, (1000.0,)))
+    await _write(store, b"spaced", CodeRecord(None, (), 1030.0))
     clock.time = 1031.0
     assert await store.sweep() == 1
     clock.time = 1000.0 + 3600.0 - 0.1
@@ -309,7 +309,7 @@ async def test_any_record_is_kept_whole(
     challenge: Challenge | None, failures: tuple[float, ...], next_send: float
 ) -> None:
     """Whatever is in it, to the last bit of a time, with as many failures as OTP_FAILURES_PER_HOUR lets there be."""
-    store, standing = MemoryChallengeStore(lambda: 0.0), Standing(challenge, failures, next_send)
+    store, standing = MemoryChallengeStore(lambda: 0.0), CodeRecord(challenge, failures, next_send)
     await _write(store, b"a", standing)
     assert await _read(store, b"a") == standing
 
@@ -342,7 +342,10 @@ async def test_the_garbage_collector_does_not_look_at_records() -> None:
         settle_time=_TIMES,
         issued=st.none()
         | st.builds(
-            Issued, st.builds(Challenge, st.binary(max_size=16), st.text(), _TIMES, st.integers(0, 100)), _TIMES, _TIMES
+            IssuedCode,
+            st.builds(Challenge, st.binary(max_size=16), st.text(), _TIMES, st.integers(0, 100)),
+            _TIMES,
+            _TIMES,
         ),
     )
 )

@@ -23,7 +23,7 @@ from otpmail.events import (
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
-from otpmail.telemetry.logs import JsonFormatter, LogObserver, TextFormatter, say, set_up
+from otpmail.telemetry.logs import JsonFormatter, LogObserver, TextFormatter, log_event, set_up
 
 
 def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
@@ -141,8 +141,8 @@ def test_text_is_for_people() -> None:
 def test_say_builds_nothing_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     """What is not logged costs no record."""
     with caplog.at_level(logging.INFO, "otpmail"):
-        say(logging.DEBUG, "quiet", "quiet")
-        say(logging.INFO, "loud", "loud", number=1)
+        log_event(logging.DEBUG, "quiet", "quiet")
+        log_event(logging.INFO, "loud", "loud", number=1)
     (record,) = caplog.records
     assert (record.__dict__["event"], record.__dict__["fields"]) == ("loud", {"number": 1})
 
@@ -157,8 +157,8 @@ def test_set_up_writes_to_standard_error(
     monkeypatch.setattr(root, "handlers", [])
     try:
         set_up(log_format, "info")  # type: ignore[arg-type]
-        say(logging.INFO, "started", "up")
-        say(logging.DEBUG, "detail", "hidden")
+        log_event(logging.INFO, "started", "up")
+        log_event(logging.DEBUG, "detail", "hidden")
         logging.getLogger("library").info("hidden")
         logging.getLogger("library").warning("shown")
     finally:

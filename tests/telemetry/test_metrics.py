@@ -23,7 +23,7 @@ from otpmail.events import (
     RelayUp,
 )
 from otpmail.model import Mail, MailState
-from otpmail.smtp.connection import Connection
+from otpmail.relays.connection import Connection
 from otpmail.telemetry.metrics import Metrics, MetricsServer
 
 RELAY = "relay.example:465"

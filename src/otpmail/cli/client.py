@@ -10,8 +10,8 @@ import typer
 from google.protobuf.message import Message
 from rich.markup import escape
 
-from otpmail.cli import target
-from otpmail.cli.answers import (
+from otpmail.cli import endpoint
+from otpmail.cli.output import (
     EXIT_UNREACHABLE,
     address_of,
     err,
@@ -52,7 +52,7 @@ mail = typer.Typer(help="Send mails.", no_args_is_help=True)
 
 def _well_formed(server: str) -> str:
     try:
-        return server and target.well_formed(server, "--server")
+        return server and endpoint.well_formed(server, "--server")
     except SettingsError as error:
         raise wrong_usage(str(error)) from None
 
@@ -139,7 +139,7 @@ def send_mail(
         _refuse_beside("--from-file", own | {"--attach": attach, "--queue": queue})
         if template is None:
             raise wrong_usage("--template: is needed with --from-file")
-        from otpmail.cli.merge import merge
+        from otpmail.cli.merge.command import merge
 
         merge(
             from_file,

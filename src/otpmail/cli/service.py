@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from otpmail.cli import target
+from otpmail.cli import endpoint
 from otpmail.errors import ConnectFailed, SettingsError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def dev(
 
 def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and say what it announces.")] = True) -> None:
     """Check the settings, dial the relay, and say what it announces and how mails will travel."""
-    from otpmail.mail.templates import Templates
-    from otpmail.smtp.relay import tls_context
+    from otpmail.compose.templates import Templates
+    from otpmail.relays.relay import tls_context
 
     settings = _settings()
     problems: list[str] = []
@@ -134,14 +134,14 @@ async def _dev(address_file: Path | None) -> None:
     set_up(settings.server.log_format, settings.server.log_level)
     app, stop = App(settings), asyncio.Event()
     stop_on_signals(stop, _at_once(app))
-    await app.run(stop, started=lambda address: _started(target.callable_address(address), address_file))
+    await app.run(stop, started=lambda address: _started(endpoint.callable_address(address), address_file))
     await relay.close()
 
 
 def _started(address: str, address_file: Path | None) -> None:
-    otpmail = target.own_command()
+    otpmail = endpoint.own_command()
     # In another terminal the environment may say nothing: so only for the default, and unless .env names another.
-    found = address == _DEFAULT_ADDRESS and target.leads_to(address)
+    found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address)
     server = "" if found else f" --server {shlex.quote(address)}"
     _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
     _out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
@@ -170,10 +170,10 @@ async def _check(settings: "Settings") -> None:
 
 
 async def _check_relay(relay: "RelaySettings", workers: int, named_by_url: bool) -> bool:  # noqa: FBT001
-    from otpmail.smtp.announcement import SHOWN
-    from otpmail.smtp.connection import Connection
-    from otpmail.smtp.dial import answers_without_tls
-    from otpmail.smtp.relay import tls_context
+    from otpmail.relays.connection import Connection
+    from otpmail.relays.dial import answers_without_tls
+    from otpmail.relays.relay import tls_context
+    from otpmail.smtp.capabilities import SHOWN
     from otpmail.telemetry.logs import mails
 
     where = f"{relay.host}:{relay.port} ({relay.security})"

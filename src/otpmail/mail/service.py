@@ -7,12 +7,12 @@ from time import time
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
+from otpmail.compose.draft import Draft, Limits
+from otpmail.compose.message import write
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
-from otpmail.mail.delivery import Delivery
-from otpmail.mail.draft import Draft, Limits
-from otpmail.mail.job import Job
-from otpmail.mail.message import write
-from otpmail.model import ANONYMOUS, Envelope, Issued, Mail, MailState, Priority, WaitFor
+from otpmail.model import ANONYMOUS, Envelope, IssuedCode, Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import MailStore
 from otpmail.values import frozen
@@ -35,7 +35,7 @@ class RelayState(Protocol):
 
 
 @frozen(kw_only=True)
-class Order:
+class Submission:
     """A mail that somebody wants sent, and on what terms.
 
     `ttl` is in seconds, None for the default. `fingerprint` tells whether a repeated `request_id` means the same mail.
@@ -48,7 +48,7 @@ class Order:
     ttl: float | None = None
     request_id: str = ""
     fingerprint: bytes = b""
-    issued: Issued | None = None
+    issued: IssuedCode | None = None
 
 
 class MailService:
@@ -57,7 +57,7 @@ class MailService:
     def __init__(
         self,
         settings: MailSettings,
-        delivery: Delivery,
+        delivery: Lifecycle,
         store: MailStore,
         relay: RelayState,
         *,
@@ -80,15 +80,15 @@ class MailService:
     def __repr__(self) -> str:
         return f"<MailService {self._delivery!r}>"
 
-    async def send(self, order: Order) -> Mail:
+    async def send(self, order: Submission) -> Mail:
         """Send a mail: returns it settled, or with WaitFor.QUEUE as soon as it is accepted.
 
         Raises as `accept` does. A cancelled call takes the mail back if it is still waiting and nobody was promised it.
         """
         job = await self.accept(order)
-        return job.mail if order.wait_for.promises else await self.outcome(job)
+        return job.mail if order.wait_for.guarantees else await self.outcome(job)
 
-    async def accept(self, order: Order) -> Job:
+    async def accept(self, order: Submission) -> Job:
         """Check a mail and take it on; from then on it settles.
 
         Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable when the caller would wait for a relay that
@@ -116,7 +116,7 @@ class MailService:
         try:  # nothing waits from here on: whoever repeats the request finds its job
             self.refuse_if_hopeless(order.wait_for)
             deadline = self._loop.time() + lifetime
-            job = Job(mail, envelope or write(*asked), order.priority, deadline, promised=order.wait_for.promises)
+            job = Job(mail, envelope or write(*asked), order.priority, deadline, guaranteed=order.wait_for.guarantees)
             self._delivery.submit(job)
         except BaseException:
             self._store.forget_request(mail)
@@ -139,7 +139,7 @@ class MailService:
 
     def refuse_if_away(self, wait_for: WaitFor) -> None:
         """Raise Unavailable where the caller would wait for a relay that is away."""
-        if not wait_for.promises and self._relay.down:
+        if not wait_for.guarantees and self._relay.down:
             raise Unavailable("the relay can't be reached at the moment", retry_after=max(1.0, self._relay.retry_after))
 
     @property
@@ -153,13 +153,13 @@ class MailService:
 
     async def outcome(self, job: Job) -> Mail:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
-        self.attend(job)
+        self.add_waiter(job)
         try:
             return await job.end(self._loop)
         finally:
             self.leave(job)
 
-    def attend(self, job: Job) -> None:
+    def add_waiter(self, job: Job) -> None:
         """One more waits for the end of the job, who calls `leave` if that has not come."""
         job.callers += 1
 
@@ -212,9 +212,9 @@ class MailService:
         """The job of a mail that is remembered."""
         return self._delivery.find(mail.id) or Job.finished(mail)
 
-    def _lifetime(self, order: Order) -> float:
+    def _lifetime(self, order: Submission) -> float:
         if order.ttl is None:
-            return self._most_seconds if order.wait_for.promises else self._wait_seconds
+            return self._most_seconds if order.wait_for.guarantees else self._wait_seconds
         if order.ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(order.ttl, self._most_seconds)

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
+from otpmail.delivery.job import Job
+from otpmail.delivery.queue import MailQueue
 from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
-from otpmail.mail.job import Job
-from otpmail.mail.queue import MailQueue
-from otpmail.mail.service import MAX_REQUEST_ID, MailService, Order
+from otpmail.mail.service import MAX_REQUEST_ID, MailService, Submission
 from otpmail.model import Mail, Priority
 
 _STOPPING = "the service is stopping"
@@ -55,7 +55,7 @@ class MailStream:
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
         self._waiting = 0  # so many outcomes those are
-        self._promised: set[Job] = set()
+        self._guaranteed: set[Job] = set()
         self._ready: list[Outcome] = []
         self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
@@ -74,7 +74,9 @@ class MailStream:
 
     # For who brings requests.
 
-    async def take(self, requests: Iterable[RequestT], order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
+    async def take(
+        self, requests: Iterable[RequestT], submission_from: Callable[[RequestT], Awaitable[Submission]]
+    ) -> None:
         """Take each mail on as soon as there is room for it, at the pace at which mails leave.
 
         What is wrong with one is its own outcome.
@@ -88,7 +90,7 @@ class MailStream:
             while self._full:
                 await self._wait_as_taker(self._loop.create_future())
             try:
-                await self._take(request, order_of)
+                await self._take(request, submission_from)
             except Exception as error:  # noqa: BLE001  the others are not to suffer for it
                 # One that is too long comes back cut: whole ones could make an answer that its caller does not take.
                 self._add((request.request_id[:MAX_REQUEST_ID], error))
@@ -138,7 +140,7 @@ class MailStream:
     def leave(self) -> None:
         """Nobody waits here any more: mails that were not promised are given up where they still wait."""
         awaited, self._awaited, self._waiting = self._awaited, {}, 0
-        self._promised.clear()
+        self._guaranteed.clear()
         for job, times in awaited.items():
             self._mails.leave(job, times)
 
@@ -149,11 +151,11 @@ class MailStream:
 
     @property
     def _unsettled(self) -> int:
-        return self._waiting + len(self._promised)
+        return self._waiting + len(self._guaranteed)
 
     @property
     def _full(self) -> bool:
-        return self._waiting + len(self._promised) + self._unanswered >= self._most
+        return self._waiting + len(self._guaranteed) + self._unanswered >= self._most
 
     @property
     def _many_to_come(self) -> bool:
@@ -163,28 +165,28 @@ class MailStream:
     def _over(self) -> bool:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
-    async def _take(self, request: RequestT, order_of: Callable[[RequestT], Awaitable[Order]]) -> None:
+    async def _take(self, request: RequestT, submission_from: Callable[[RequestT], Awaitable[Submission]]) -> None:
         if not request.request_id:
             raise InvalidArgument("request_id", "is needed: by it the result is told from others")
-        order = await order_of(request)
-        if self._brought >= _TURN and self._queue.has_enough(order.priority) and not self._stopping:
+        order = await submission_from(request)
+        if self._brought >= _TURN and self._queue.is_above_high_water(order.priority) and not self._stopping:
             await self._pause(order.priority)
         job = await self._accepted(order)
         self._brought += not job.settled
-        if order.wait_for.promises or job.settled:
+        if order.wait_for.guarantees or job.settled:
             self._add((order.request_id, job.mail))
-            if not job.settled and job not in self._promised:
-                self._promised.add(job)
-                job.when_ended(self._ended)
+            if not job.settled and job not in self._guaranteed:
+                self._guaranteed.add(job)
+                job.add_done_callback(self._ended)
             return
-        self._mails.attend(job)
+        self._mails.add_waiter(job)
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
         self._waiting += 1
         if not times:
-            job.when_ended(self._ended)
+            job.add_done_callback(self._ended)
 
-    async def _accepted(self, order: Order) -> Job:
+    async def _accepted(self, order: Submission) -> Job:
         """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""
         while True:
             if self._stopping:
@@ -199,8 +201,8 @@ class MailStream:
                 await asyncio.sleep(0)
 
     def _ended(self, job: Job, told: Mail | Unavailable) -> None:
-        if job in self._promised:
-            self._promised.discard(job)
+        if job in self._guaranteed:
+            self._guaranteed.discard(job)
             self._wake_taker()
         times = self._awaited.pop(job, 0)
         if not times:  # it was promised, or has been left
@@ -222,7 +224,7 @@ class MailStream:
         others may bring as many as leave.
         """
         self._brought = 0
-        self._queue.call_when_few(priority, self._end_pause)
+        self._queue.call_below_low_water(priority, self._end_pause)
         late = self._loop.call_later(_PATIENCE_SECONDS, self._end_pause)
         self._pausing = self._loop.create_future()
         try:

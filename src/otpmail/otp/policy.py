@@ -7,7 +7,7 @@ Times are seconds on the store's clock.
 from dataclasses import replace
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import FAILURE_WINDOW, Challenge, Standing
+from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
 from otpmail.values import frozen
 
 
@@ -31,8 +31,8 @@ class Policy:
     resend: float
 
     def send(
-        self, standing: Standing | None, now: float, fresh: Challenge, *, spaced: bool
-    ) -> tuple[Standing, Challenge]:
+        self, standing: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool
+    ) -> tuple[CodeRecord, Challenge]:
         """The challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
 
         Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend.
@@ -48,11 +48,11 @@ class Policy:
         live = standing.challenge
         if live is None or live.attempts >= self.attempts:
             live = fresh
-        return Standing(live, standing.failures, now + self.resend), live
+        return CodeRecord(live, standing.failures, now + self.resend), live
 
     def attempt(
-        self, standing: Standing | None, now: float, only: bytes | None = None
-    ) -> tuple[Standing | None, Attempt]:
+        self, standing: CodeRecord | None, now: float, only: bytes | None = None
+    ) -> tuple[CodeRecord | None, Attempt]:
         """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
 
         A success takes the count back (`succeed`); a crash or a cancelled call in between does not.
@@ -70,45 +70,49 @@ class Policy:
             return standing, Attempt(None, exhausted=True, retry=max(now, standing.next_send))
         counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
         failures = (*standing.failures, now)[-self.failures_per_hour :]
-        after = Standing(counted, failures, standing.next_send)
+        after = CodeRecord(counted, failures, standing.next_send)
         return after, Attempt(counted, attempts_left=self.attempts - counted.attempts)
 
-    def succeed(self, standing: Standing | None, challenge_id: bytes) -> tuple[Standing | None, bool]:
+    def succeed(self, standing: CodeRecord | None, challenge_id: bytes) -> tuple[CodeRecord | None, bool]:
         """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
         if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
             return standing, False
         return None, True
 
-    def void(self, standing: Standing | None, challenge_id: bytes | None) -> tuple[Standing | None, None]:
+    def void(self, standing: CodeRecord | None, challenge_id: bytes | None) -> tuple[CodeRecord | None, None]:
         """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
         if standing is None or standing.challenge is None or challenge_id not in (None, standing.challenge.id):
             return standing, None
         return replace(standing, challenge=None), None
 
-    def unsend(self, standing: Standing | None, challenge_id: bytes, next_send: float) -> tuple[Standing | None, None]:
+    def unsend(
+        self, standing: CodeRecord | None, challenge_id: bytes, next_send: float
+    ) -> tuple[CodeRecord | None, None]:
         """The mail that `send` gave `next_send` for did not leave: unless another did since, one may go at once."""
         if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
             return standing, None
         return (replace(standing, next_send=0.0) if standing.next_send == next_send else standing), None
 
-    def refuse(self, standing: Standing | None, challenge_id: bytes, next_send: float) -> tuple[Standing | None, None]:
+    def refuse(
+        self, standing: CodeRecord | None, challenge_id: bytes, next_send: float
+    ) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: the challenge is void, and its mail counts as not sent."""
         after, _ = self.unsend(standing, challenge_id, next_send)
         return self.void(after, challenge_id)
 
-    def _recent(self, standing: Standing | None, now: float) -> Standing:
+    def _recent(self, standing: CodeRecord | None, now: float) -> CodeRecord:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""
         if standing is None:
-            return Standing()
+            return CodeRecord()
         challenge, failures = standing.challenge, standing.failures
         ended = challenge is not None and challenge.expires <= now
         aged = bool(failures) and failures[0] <= now - FAILURE_WINDOW
         if not (ended or aged):
             return standing
         recent = tuple(failure for failure in failures if failure > now - FAILURE_WINDOW)
-        return Standing(None if ended else challenge, recent, standing.next_send)
+        return CodeRecord(None if ended else challenge, recent, standing.next_send)
 
-    def _blocked_until(self, standing: Standing, now: float) -> float:
+    def _blocked_until(self, standing: CodeRecord, now: float) -> float:
         if len(standing.failures) < self.failures_per_hour:
             return now
         return standing.failures[-self.failures_per_hour] + FAILURE_WINDOW

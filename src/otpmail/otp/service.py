@@ -10,13 +10,13 @@ from functools import partial
 from time import time
 
 from otpmail.address import Address, parse_address, refuse_control_characters
+from otpmail.compose.draft import Draft
+from otpmail.compose.templates import Templates
+from otpmail.delivery.job import Job
 from otpmail.errors import InvalidArgument
 from otpmail.events import CodeChecked, Observer
-from otpmail.mail.draft import Draft
-from otpmail.mail.job import Job
-from otpmail.mail.service import MailService, Order
-from otpmail.mail.templates import Templates
-from otpmail.model import ANONYMOUS, Challenge, Issued, Mail, MailState, Priority, Standing, WaitFor
+from otpmail.mail.service import MailService, Submission
+from otpmail.model import ANONYMOUS, Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
 from otpmail.settings import OtpSettings
@@ -54,7 +54,7 @@ class CodeRequest:
 class SentCode:
     """What became of a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
 
-    issued: Issued
+    issued: IssuedCode
     reference: str
     mail: Mail
     code: str = field(default="", repr=False)
@@ -118,7 +118,7 @@ class OtpService:
         earlier = await self._mails.earlier(request.caller, request.request_id, request.fingerprint)
         if earlier is None:
             earlier = await self._issue(request, address, key)
-        mail = earlier.mail if request.wait_for.promises else await self._mails.outcome(earlier)
+        mail = earlier.mail if request.wait_for.guarantees else await self._mails.outcome(earlier)
         return self._sent(mail)
 
     async def validate_code(
@@ -173,10 +173,10 @@ class OtpService:
                     "variables", f"make the mail's {error.field} one that {error.description}"
                 ) from None
             raise
-        job.when_ended(lambda job, _: self._mail_settled(key, challenge.id, next_send, job))
+        job.add_done_callback(lambda job, _: self._mail_settled(key, challenge.id, next_send, job))
         return job
 
-    def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Order:
+    def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Submission:
         """The mail of a code: urgent, and given up when the code expires."""
         left = challenge.expires - now
         values = {
@@ -188,7 +188,7 @@ class OtpService:
         }
         mail = self._templates.render(request.locale, values)
         at = self._now()
-        return Order(
+        return Submission(
             draft=Draft(
                 to=(address.spec,),
                 subject=mail.subject,
@@ -202,7 +202,7 @@ class OtpService:
             ttl=left,
             request_id=request.request_id,
             fingerprint=request.fingerprint,
-            issued=Issued(challenge, at + left, at + self._settings.resend_seconds),
+            issued=IssuedCode(challenge, at + left, at + self._settings.resend_seconds),
         )
 
     def _sent(self, mail: Mail) -> SentCode:
@@ -226,7 +226,7 @@ class OtpService:
         self._follow_up(key, lambda standing: rule(standing, challenge_id, next_send))
 
     def _follow_up(
-        self, key: bytes, rule: Callable[[Standing | None], tuple[Standing | None, None]]
+        self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
     ) -> "asyncio.Task[None]":
         """Apply a rule that is to hold whatever becomes of the call it came with."""
         task = asyncio.create_task(self._store.update(key, rule))

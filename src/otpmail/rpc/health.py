@@ -17,7 +17,7 @@ class Health:
     Setting a status waits for watchers, an observer must not; so a task of the app's carries the changes out in order.
     """
 
-    hears: Collection[type[Event]] = frozenset({RelayUp, RelayDown, RelayLeft})
+    event_types: Collection[type[Event]] = frozenset({RelayUp, RelayDown, RelayLeft})
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()

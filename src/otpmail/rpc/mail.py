@@ -6,8 +6,8 @@ from typing import Any
 
 from otpmail.mail.service import MailService
 from otpmail.model import ANONYMOUS
-from otpmail.rpc import convert
-from otpmail.rpc.order import order_of
+from otpmail.rpc import encode
+from otpmail.rpc.decode import submission_from
 from otpmail.rpc.stream import Streams
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -23,8 +23,8 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
-        mail = await self._mails.send(await order_of(request))
-        return mail_pb2.SendMailResponse(mail=convert.mail_message(mail))
+        mail = await self._mails.send(await submission_from(request))
+        return mail_pb2.SendMailResponse(mail=encode.mail_message(mail))
 
     async def SendMails(  # type: ignore[override]  # the stubs know generators, grpc.aio also calls that read and write
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
@@ -34,14 +34,14 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Say what has become of a mail."""
-        return convert.mail_message(await self._mails.get(ANONYMOUS, request.id))
+        return encode.mail_message(await self._mails.get(ANONYMOUS, request.id))
 
     async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
         """Say every state of a mail until it settles."""
         async with aclosing(self._mails.watch(ANONYMOUS, request.id)) as mails:
             async for mail in mails:
-                yield convert.mail_message(mail)
+                yield encode.mail_message(mail)
 
     async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
         """Take a waiting mail back."""
-        return convert.mail_message(await self._mails.cancel(ANONYMOUS, request.id))
+        return encode.mail_message(await self._mails.cancel(ANONYMOUS, request.id))

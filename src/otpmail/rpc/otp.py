@@ -5,7 +5,7 @@ from typing import Any
 
 from otpmail.errors import InvalidArgument
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService
-from otpmail.rpc import convert
+from otpmail.rpc import decode, encode
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
@@ -30,16 +30,16 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 locale=request.locale,
                 variables=dict(request.variables),
                 request_id=request.request_id,
-                fingerprint=convert.fingerprint(request) if request.request_id else b"",
-                wait_for=convert.wait_for(request.wait_for),
+                fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
+                wait_for=decode.wait_for_from(request.wait_for),
             )
         )
         response = otp_pb2.SendCodeResponse(
             challenge_id=sent.issued.challenge.id.hex(), reference=sent.reference, otp_code=sent.code
         )
-        convert.fill_timestamp(response.expire_time, sent.issued.expire_time)
-        convert.fill_timestamp(response.next_send_time, sent.issued.next_send_time)
-        convert.fill_mail(response.mail, sent.mail)
+        encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
+        encode.fill_timestamp(response.next_send_time, sent.issued.next_send_time)
+        encode.fill_mail(response.mail, sent.mail)
         return response
 
     async def ValidateCode(
@@ -55,7 +55,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         return otp_pb2.ValidateCodeResponse(
             result=_RESULTS[check.result],
             attempts_left=check.attempts_left,
-            retry_time=None if check.retry_time is None else convert.timestamp(check.retry_time),
+            retry_time=None if check.retry_time is None else encode.timestamp(check.retry_time),
         )
 
     async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:

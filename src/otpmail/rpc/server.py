@@ -13,10 +13,10 @@ from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
-from otpmail.rpc.edge import Edge
+from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
+from otpmail.rpc.guard import Guard
 from otpmail.rpc.health import Health
 from otpmail.rpc.mail import MailServicer
-from otpmail.rpc.original import OriginalMailServicer, OriginalOtpServicer
 from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.stream import Streams
 from otpmail.settings import ServerSettings
@@ -65,12 +65,12 @@ class Server:
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        self._edge = Edge(self._server)
+        self._edge = Guard(self._server)
         edge: Any = self._edge  # generated code is annotated for a whole server
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), edge)
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, streams), edge)
-        original_pb2_grpc.add_OtpServiceServicer_to_server(OriginalOtpServicer(codes), edge)
-        original_pb2_grpc.add_MailServiceServicer_to_server(OriginalMailServicer(mails), edge)
+        original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), edge)
+        original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), edge)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
         if settings.grpc_reflection:
             reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), self._server)

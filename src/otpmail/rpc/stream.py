@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from otpmail.delivery.queue import MailQueue
 from otpmail.errors import InvalidArgument
-from otpmail.mail.queue import MailQueue
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
-from otpmail.rpc import convert
-from otpmail.rpc.order import order_of
+from otpmail.rpc import encode
+from otpmail.rpc.decode import submission_from
 from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
 
@@ -72,7 +72,7 @@ async def _read(context: Context, stream: MailStream) -> None:
         if batch is grpc.aio.EOF:
             stream.close()
             return
-        await stream.take(batch.mails, order_of)
+        await stream.take(batch.mails, submission_from)
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:
@@ -106,7 +106,7 @@ def _responses(outcomes: list[Outcome]) -> Iterator[mail_pb2.SendMailsResponse]:
         if isinstance(told, Mail):
             recipients += len(told.recipients)
             try:
-                convert.fill_mail(result.mail, told)
+                encode.fill_mail(result.mail, told)
             except Exception as error:  # noqa: BLE001  a fault of ours over one mail is not to end the others' stream
                 result.ClearField("mail")
                 _fill_error(result, error)

@@ -1,6 +1,6 @@
 """The settings: `sections` says what there is, `load` reads and checks it."""
 
-from otpmail.settings.load import Settings, load_section, named_server
+from otpmail.settings.loader import Settings, load_section, named_server
 from otpmail.settings.sections import (
     AuthMechanism,
     MailSettings,

@@ -9,9 +9,9 @@ from pydantic_core import ErrorDetails
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.describe import may_be
 from otpmail.settings.relays import in_parts, parse_relay, urls
 from otpmail.settings.sections import SECRETS, MailSettings, Problem, RelaySettings, Section
-from otpmail.settings.words import may_be
 
 SectionT = TypeVar("SectionT", bound=Section)
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.capabilities import Capabilities
 
 
 class Mode(StrEnum):
@@ -13,7 +13,7 @@ class Mode(StrEnum):
     PLAIN = "plain"
 
     @classmethod
-    def of(cls, announcement: Announcement) -> "Mode":
+    def of(cls, announcement: Capabilities) -> "Mode":
         """The fastest mode that a relay's extensions allow."""
         if "PIPELINING" not in announcement:
             return cls.PLAIN

@@ -17,7 +17,7 @@ from typing import Any
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.output import Output
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
@@ -47,7 +47,7 @@ class Session:
     that means for the mails in flight.
     """
 
-    def __init__(self, announcement: Announcement, mode: Mode, *, window: int) -> None:
+    def __init__(self, announcement: Capabilities, mode: Mode, *, window: int) -> None:
         self.announcement = announcement
         self.mode = mode
         self.window = mode.window(window)
@@ -126,7 +126,7 @@ class Session:
         What the relay can't take, or would be unsafe to say, is settled at once: its `outcome` is set then.
         """
         transaction = Transaction(envelope, tag)
-        refusal = self.announcement.cannot_take(envelope)
+        refusal = self.announcement.rejects(envelope)
         if not envelope.recipients:
             transaction.outcome = ()
             return transaction
@@ -399,7 +399,7 @@ class Session:
             return transaction.outcome
         # The relay can't have a mail whose last octet never left; nor one that came after its goodbye, if it meant it.
         certain = bool(self.farewell and not self._stays) or not transaction.written
-        return ConnectionLost(self.ended, uncertain=not certain, untouched=certain and not first)
+        return ConnectionLost(self.ended, uncertain=not certain, not_started=certain and not first)
 
 
 def _positive(reply: Reply, good: frozenset[int]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
-from otpmail.smtp.announcement import Announcement
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.replies import CLOSING, Reply, result
 
 Results = tuple[RecipientResult, ...]
@@ -94,13 +94,13 @@ class Transaction:
         self.outcome = tuple([result(address, final) for address in recipients])
 
 
-def commands(envelope: Envelope, announcement: Announcement) -> bytes:
+def commands(envelope: Envelope, announcement: Capabilities) -> bytes:
     """MAIL, and RCPT for each recipient."""
     recipients = [_rcpt_line(address) for address in envelope.recipients]
     return (_mail_line(envelope, announcement) + "".join(recipients)).encode()
 
 
-def mail_command(envelope: Envelope, announcement: Announcement) -> bytes:
+def mail_command(envelope: Envelope, announcement: Capabilities) -> bytes:
     """MAIL with the parameters that the mail needs and the relay has announced."""
     return _mail_line(envelope, announcement).encode()
 
@@ -110,7 +110,7 @@ def rcpt_command(address: str) -> bytes:
     return _rcpt_line(address).encode()
 
 
-def _mail_line(envelope: Envelope, announcement: Announcement) -> str:
+def _mail_line(envelope: Envelope, announcement: Capabilities) -> str:
     parameters = ""
     if announcement.size is not None:
         parameters = f" SIZE={len(envelope.content)}"

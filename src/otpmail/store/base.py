@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from otpmail.model import Mail, Standing
+from otpmail.model import CodeRecord, Mail
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ class ChallengeStore(Protocol):
     def now(self) -> float:
         """The store's clock, in seconds; every time in a record is read on it."""
 
-    async def update(self, key: bytes, rule: Callable[[Standing | None], tuple[Standing | None, T]]) -> T:
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule says.
 
         When the rule raises, the record stays as it was.

@@ -9,7 +9,7 @@ from math import inf
 from typing import TypeVar
 
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, Issued, Mail, MailState, RecipientResult, Standing
+from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, RecipientResult
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class MemoryChallengeStore:
     def __len__(self) -> int:
         return sum(map(len, self._shards))
 
-    async def update(self, key: bytes, rule: Callable[[Standing | None], tuple[Standing | None, T]]) -> T:
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
         """Replace the record by what `rule` makes of it; see ChallengeStore."""
         shard = self._shards[hash(key) % _SHARDS]
         async with self._lock:
@@ -75,7 +75,7 @@ class MemoryChallengeStore:
             await self.sweep()
 
 
-def _written(standing: Standing) -> bytes:
+def _written(standing: CodeRecord) -> bytes:
     challenge, failures = standing.challenge, standing.failures
     expires, challenge_id, attempts, key = 0.0, b"", _NO_CHALLENGE, b""
     if challenge is not None:
@@ -85,13 +85,13 @@ def _written(standing: Standing) -> bytes:
     return record + (struct.pack(f"={len(failures)}d", *failures) if failures else b"") + key
 
 
-def _read(kept: bytes) -> Standing:
+def _read(kept: bytes) -> CodeRecord:
     _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(kept)
     failures = struct.unpack_from(f"={count}d", kept, _RECORD.size) if count else ()
     if attempts == _NO_CHALLENGE:
-        return Standing(None, failures, next_send)
+        return CodeRecord(None, failures, next_send)
     key = kept[_RECORD.size + count * _ENDS.size :].decode()
-    return Standing(Challenge(challenge_id, key, expires, attempts), failures, next_send)
+    return CodeRecord(Challenge(challenge_id, key, expires, attempts), failures, next_send)
 
 
 class MemoryMailStore:
@@ -200,7 +200,7 @@ def _read_mail(kept: bytes) -> tuple[Mail, float, float, bytes]:
         tuple(RecipientResult(*result) for result in results),
         attempts,
         settle_time,
-        Issued(Challenge(*issued[:4]), *issued[4:]) if issued is not None else None,
+        IssuedCode(Challenge(*issued[:4]), *issued[4:]) if issued is not None else None,
     )
     return mail, forgotten, expires, fingerprint
 

@@ -38,7 +38,7 @@ def set_up(log_format: Literal["text", "json"], level: str) -> None:
     log.setLevel(level.upper())
 
 
-def say(level: int, event: str, message: str, **fields: object) -> None:
+def log_event(level: int, event: str, message: str, **fields: object) -> None:
     """Log `message`; `event` is its stable name, `fields` are what a machine may look at."""
     if log.isEnabledFor(level):
         log.log(level, message, extra={"event": event, "fields": fields})
@@ -82,7 +82,7 @@ class LogObserver:
     def __init__(self, relays: int = 1) -> None:
         # Two of these come with every mail: nobody is told of one that makes no line.
         self._debug = log.isEnabledFor(logging.DEBUG)
-        self.hears = frozenset(get_args(Event)) if self._debug else _HEARD
+        self.event_types = frozenset(get_args(Event)) if self._debug else _HEARD
         self.relayed = 0
         self.failed = 0
         self._relays = relays
@@ -95,7 +95,7 @@ class LogObserver:
             return
         match event:
             case MailDeferred(mail, retry_after, reply):
-                say(
+                log_event(
                     logging.INFO,
                     "mail-deferred",
                     f"mail {mail.id}: {reply}; next try in {retry_after:.0f} s",
@@ -103,9 +103,9 @@ class LogObserver:
                     retry_after=round(retry_after, 3),
                 )
             case MailAccepted(mail):
-                say(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
+                log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
             case CodeChecked(result):
-                say(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
+                log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
             case RelayDown(relay):
                 self._down.add(relay)
                 _say_of_relay(event, all_down=len(self._down) == self._relays)
@@ -119,12 +119,12 @@ class LogObserver:
         if mail.state is MailState.RELAYED:
             self.relayed += 1
             if self._debug:
-                say(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
+                log_event(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
         refusals = (_words(result) for result in mail.recipients if not result.accepted)
         replies = "; ".join(filter(None, refusals))
-        say(
+        log_event(
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
             "mail-settled",
             f"mail {mail.id}: {mail.state.name.lower()}{replies and f': {replies}'}",
@@ -163,4 +163,4 @@ def _say_of_relay(event: Event, *, all_down: bool = False) -> None:
             return
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
-    say(level, name, f"relay {text}", **fields)
+    log_event(level, name, f"relay {text}", **fields)

@@ -28,7 +28,7 @@ from otpmail.events import (
     RelayLeft,
     RelayUp,
 )
-from otpmail.smtp.connection import Connection
+from otpmail.relays.connection import Connection
 
 _PATIENCE_SECONDS = 5.0  # how long a scrape waits for a loop that is busy
 

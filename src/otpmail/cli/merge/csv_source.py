@@ -1,0 +1,244 @@
+"""A mail merge before it is sent: a CSV file and a template, checked whole, and the request that each row makes.
+
+What can be found wrong here is found before the first mail goes. Nothing here calls a service.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from otpmail.address import Address, parse_mailbox
+from otpmail.compose.draft import Draft, Limits, check
+from otpmail.compose.templates import MailTemplate
+from otpmail.errors import InvalidArgument
+from otpmail.v1 import mail_pb2
+from otpmail.values import frozen
+
+EMAIL = "email"
+_ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
+_MOST_PROBLEMS = 100
+_MOST_SHOWN = 200  # characters of a first row that names no column email: it may be anything
+_DIGEST_OCTETS = 20
+_SENDER = Address("sender@example.org")  # who it is from is the service's to say; here only rows are checked
+_NOBODY = ("nobody@example.org",)
+_LIMITS = Limits(size=150 << 20, recipients=1)  # what MAIL_MAX_BYTES may be at most
+_FIELDS = {"to[0]": EMAIL}
+
+
+class MergeError(Exception):
+    """File, template or rows are not what they may be: a line for each fault in `problems`."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@frozen()
+class Row:
+    """One row, by its number as a spreadsheet has it (the header is 1), and its mail."""
+
+    number: int
+    email: str
+    request: mail_pb2.SendMailRequest
+
+
+@frozen()
+class Recipients:
+    """Rows that are known to be good, each mail once. `repeated`: rows that would be second copies, and of which.
+
+    Of a row only its digest is kept: it is rendered when its turn has come. A file may have a million rows.
+    """
+
+    file: Path
+    content: bytes  # of the file: what is checked is what is sent, whoever writes to it meanwhile
+    columns: tuple[str, ...]
+    names: tuple[str, ...]  # of the columns that the template shows
+    template: MailTemplate
+    sender: str
+    reply_to: str
+    digests: bytes = b""  # of each mail, in the order of the rows
+    repeated: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def load(cls, file: Path, template: Path, *, sender: str = "", reply_to: str = "") -> Self:
+        """Read and check everything. Raises MergeError with a line for each thing that is wrong."""
+        _check_options({"--from": sender, "--reply-to": reply_to})
+        content, compiled = _content(file), _template(template)
+        columns = _columns(file, content)
+        unknown = sorted(compiled.names - set(columns))
+        if unknown:
+            known = ", ".join(filter(None, columns))
+            raise MergeError(*(f"{template}: ${name}: {file} has no such column; it has {known}" for name in unknown))
+        read = cls(file, content, columns, tuple(sorted(compiled.names)), compiled, sender, reply_to)
+        return read._checked()
+
+    @property
+    def total(self) -> int:
+        """How many mails there are."""
+        return len(self.digests) // _DIGEST_OCTETS
+
+    def request_ids(self) -> Iterator[str]:
+        """That of each mail, in the order of the rows.
+
+        It is a digest of all that makes the mail: the template, the address, the values that it shows. Not of the file:
+        whoever corrects a row and sends the file again must not mail everybody else twice.
+        """
+        for place in range(0, len(self.digests), _DIGEST_OCTETS):
+            yield f"merge-{self.digests[place : place + _DIGEST_OCTETS].hex()}"
+
+    def rows(self, *, without: Container[str] = ()) -> Iterator[Row]:
+        """Each row that makes a mail of its own, but for those whose request ids are in `without`."""
+        copies = {number for number, _ in self.repeated}
+        ids = self.request_ids()
+        for number, fields in _records(self.content):
+            if number not in copies and (request_id := next(ids)) not in without:
+                values = self._values(fields)
+                yield Row(number, _to(values), self._request(values, request_id))
+
+    def _checked(self) -> Self:
+        """Itself, with what is known once every row was looked at."""
+        problems: list[str] = []
+        wrong = 0
+        same = self._same_in_all()
+        seen: dict[bytes, int] = {}
+        repeated = []
+        try:
+            for number, fields in _records(self.content):
+                if problem := self._problem(fields):
+                    wrong += 1
+                    if wrong <= _MOST_PROBLEMS:
+                        problems.append(f"{self.file}: row {number}: {problem}")
+                    continue
+                first = seen.setdefault(self._digest(same, fields), number)
+                if first != number:
+                    repeated.append((number, first))
+        except csv.Error as error:
+            problems.append(f"{self.file}: can't be read as CSV: {error}")
+        if problems:
+            more = wrong - _MOST_PROBLEMS
+            raise MergeError(*problems, *([f"... and {more} more rows"] if more > 0 else []))
+        if not seen:
+            raise MergeError(f"{self.file}: has no rows below its header")
+        return replace(self, digests=b"".join(seen), repeated=tuple(repeated))
+
+    def _problem(self, fields: list[str]) -> str:
+        """What is wrong with a row by the service's own rules: with its values, since the template's text is good."""
+        if len(fields) != len(self.columns):
+            return f"has {len(fields)} fields, where the header has {len(self.columns)}"
+        values = self._values(fields)
+        used = [values[name] for name in self.names]
+        fault = _fault(Draft(to=(_to(values),), subject=self.template.subject % values, text="\n".join(used)))
+        if fault is None:
+            return ""
+        if fault.field == "text":
+            field = next((name for name in self.names if _fault(Draft(to=_NOBODY, text=values[name]))), fault.field)
+        else:
+            field = _FIELDS.get(fault.field, fault.field)
+        return f"{field}: {fault.description}"
+
+    def _values(self, fields: list[str]) -> dict[str, str]:
+        return dict(zip(self.columns, fields, strict=True))
+
+    def _same_in_all(self) -> "hashlib._Hash":
+        template = self.template
+        same = [template.subject, template.text, template.html, self.reply_to, self.sender]
+        return hashlib.sha256(json.dumps(same).encode())
+
+    def _digest(self, same: "hashlib._Hash", fields: list[str]) -> bytes:
+        values = self._values(fields)
+        digest = same.copy()
+        digest.update(json.dumps([_to(values), *(values[name] for name in self.names)]).encode())
+        return digest.digest()[:_DIGEST_OCTETS]
+
+    def _request(self, values: dict[str, str], request_id: str) -> mail_pb2.SendMailRequest:
+        mail = self.template.render(values)
+        request = mail_pb2.SendMailRequest(
+            to=[_to(values)],
+            subject=mail.subject,
+            text=mail.text,
+            html=mail.html,
+            reply_to=self.reply_to,
+            priority=mail_pb2.PRIORITY_BULK,
+            wait_for=mail_pb2.WAIT_FOR_RELAY,
+            request_id=request_id,
+        )
+        setattr(request, "from", self.sender)  # a keyword in Python
+        return request
+
+
+def _to(values: dict[str, str]) -> str:
+    return values[EMAIL].strip()
+
+
+def _fault(draft: Draft) -> InvalidArgument | None:
+    try:
+        check(draft, sender=_SENDER, limits=_LIMITS)
+    except InvalidArgument as error:
+        return error
+    return None
+
+
+def _check_options(mailboxes: dict[str, str]) -> None:
+    for option, mailbox in mailboxes.items():
+        try:
+            if mailbox:
+                parse_mailbox(mailbox, option)
+        except InvalidArgument as error:
+            raise MergeError(str(error)) from None
+
+
+def _content(file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+        content.decode(_ENCODING)
+    except UnicodeDecodeError as error:
+        raise MergeError(f"{file}: is not text in UTF-8: {error.reason} at octet {error.start}") from None
+    except OSError as error:
+        raise MergeError(f"{file}: can't be read: {error.strerror}") from None
+    return content
+
+
+def _template(folder: Path) -> MailTemplate:
+    try:
+        template = MailTemplate.read(folder)
+    except OSError as error:
+        raise MergeError(f"{error.filename or folder}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise MergeError(f"{folder}: is not text in UTF-8") from None
+    except ValueError as error:
+        raise MergeError(f"{folder}: {error}") from None
+    own = template.render(dict.fromkeys(template.names, ""))
+    if fault := _fault(Draft(to=_NOBODY, subject=own.subject, text=own.text, html=own.html)):
+        raise MergeError(f"{folder}: {fault}")
+    return template
+
+
+def _columns(file: Path, content: bytes) -> tuple[str, ...]:
+    try:
+        columns = tuple(name.strip() for name in next(_table(content), ()))
+    except csv.Error as error:
+        raise MergeError(f"{file}: can't be read as CSV: {error}") from None
+    named = [name for name in columns if name]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise MergeError(*(f"{file}: the column {name} stands twice" for name in twice))
+    if EMAIL not in columns:
+        has = f"has {', '.join(named)[:_MOST_SHOWN]}" if named else "is empty"
+        raise MergeError(f"{file}: has no column {EMAIL}; its first row, where they stand with commas between, {has}")
+    return columns
+
+
+def _table(content: bytes) -> Iterator[list[str]]:
+    return csv.reader(io.TextIOWrapper(io.BytesIO(content), _ENCODING, newline=""), strict=True)
+
+
+def _records(content: bytes) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header by their numbers; empty ones are passed over."""
+    for number, fields in enumerate(_table(content), 1):
+        if number > 1 and fields:
+            yield number, fields

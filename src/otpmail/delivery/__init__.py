@@ -1,0 +1,1 @@
+"""Every accepted mail from the queue to its final state."""

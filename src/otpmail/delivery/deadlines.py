@@ -1,0 +1,52 @@
+"""The deadlines of the jobs that have not settled: a timer for those that fall together, not one for each."""
+
+import asyncio
+from collections.abc import Callable
+from math import ceil
+
+from otpmail.delivery.job import Job
+
+_TICKS = 16  # a second: so much later a job may be told that its time is over
+
+
+class Deadlines:
+    """Calls `over` with each job whose deadline has passed, a sixteenth of a second late at most.
+
+    Nearly every mail settles in time: a timer set for each, and taken back, would be work for nothing.
+    """
+
+    def __init__(self, over: Callable[[Job], None]) -> None:
+        self._over = over
+        self._loop = asyncio.get_running_loop()
+        self._due: dict[int, tuple[dict[Job, None], asyncio.TimerHandle]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Deadlines {sum(len(jobs) for jobs, _ in self._due.values())} jobs, {len(self._due)} timers>"
+
+    def add(self, job: Job) -> None:
+        """Watch the job's deadline, which must not change from now on."""
+        tick = ceil(job.deadline * _TICKS)
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = {}, self._loop.call_at(tick / _TICKS, self._ring, tick)
+        due[0][job] = None
+
+    def discard(self, job: Job) -> None:
+        """Watch it no more; without effect where it is not watched."""
+        tick = ceil(job.deadline * _TICKS)
+        due = self._due.get(tick)
+        if due is None:
+            return
+        jobs, timer = due
+        jobs.pop(job, None)
+        if not jobs:
+            timer.cancel()
+            del self._due[tick]
+
+    def _ring(self, tick: int) -> None:
+        jobs, _ = self._due.pop(tick)
+        for job in jobs:
+            try:
+                self._over(job)
+            except Exception as error:  # noqa: BLE001  a fault of ours over one job is not to keep the others waiting
+                self._loop.call_exception_handler({"message": "a job's deadline was not heeded", "exception": error})

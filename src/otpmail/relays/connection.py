@@ -1,0 +1,213 @@
+"""One long-lived connection to a relay, open and signed in (`relays.dial`): mails are sent here.
+
+A connection takes as many mails at once as its `window`. One that is in doubt (a reply too many, a timeout) is closed,
+never used again: a reply must not reach another mail.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, Self, cast
+
+import aiosmtplib
+
+from otpmail.errors import ConnectFailed
+from otpmail.model import Envelope
+from otpmail.relays.dial import dial
+from otpmail.relays.protocol import RelayProtocol, Tell
+from otpmail.settings import RelaySettings
+from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import Session
+
+_QUIT_SECONDS = 2.0
+
+
+class ConnectionOwner(Protocol):
+    """Who gave a connection out and wants to know how it fares: the relay that it leads to, as all workers share it."""
+
+    name: str
+
+    def pause(self) -> float:
+        """Seconds until the relay may be sent another mail, 0 for at once."""
+
+    def takes_slot(self) -> None:
+        """A mail is being sent to it now."""
+
+    def took_mail(self, connection: "Connection") -> None:
+        """The relay took a mail on this connection."""
+
+    def released(self, connection: "Connection") -> None:
+        """The connection takes no more mails."""
+
+
+class Connection:
+    """An open, signed-in connection, with up to `window` mails in flight; `room` says whether another may be handed in.
+
+    `on_lost` is called once, when it can take no more; `on_room` whenever it can again; `on_closed` once it is closed.
+    """
+
+    keeper: ConnectionOwner
+    begun: float  # when its keeper began to dial it, on the loop's clock
+    on_closed: Callable[[], None] | None = None
+
+    def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
+        self._client = client
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.opened = self._loop.time()
+        self._retire_at = self.opened + lifetime
+        self._most = self._due_from = settings.max_messages
+        self.announcement = capabilities_of(client)
+        if client.transport is None or client.protocol is None:
+            raise ConnectFailed("the relay closed the connection right after signing in")
+        self._session = Session(self.announcement, Mode.of(self.announcement).slower(mode), window=settings.window)
+        self._pipeline = RelayProtocol(
+            cast("asyncio.Transport", client.transport),
+            client.protocol,
+            self._session,
+            timeout=settings.timeout,
+            final_timeout=settings.final_timeout,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._settings.host} {self._pipeline!r}>"
+
+    @classmethod
+    async def open(
+        cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float, mode: Mode = Mode.BDAT
+    ) -> Self:
+        """Connect, secure, sign in, and find out how mails may travel: by `mode` at the fastest.
+
+        `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
+        """
+        client = await dial(settings, tls)
+        try:
+            most = mode.slower(Mode.allowed_by(settings.mode))
+            connection = cls(client, settings, mode=most, lifetime=lifetime)
+            await connection._pipeline.probe()
+            connection._due_from = settings.max_messages - min(connection.window, settings.max_messages // 2)
+        except BaseException:
+            client.close()
+            raise
+        return connection
+
+    @property
+    def mode(self) -> Mode:
+        """How mails travel on it."""
+        return self._session.mode
+
+    @property
+    def runs_refused_chunks(self) -> bool:
+        """Whether the relay turned out to run a chunk that it refuses as commands (`Session.probe`)."""
+        return self._session.runs_refused_chunks
+
+    @property
+    def window(self) -> int:
+        """How many mails may be in flight."""
+        return self._session.window
+
+    @property
+    def in_flight(self) -> int:
+        """How many mails are."""
+        return self._session.in_flight
+
+    @property
+    def load(self) -> int:
+        """How many mails are in flight, as far as they matter to the next one: 0 where it leaves with them, at once."""
+        return 0 if self._pipeline.batch_open else self.in_flight
+
+    @property
+    def stalled(self) -> bool:
+        """Whether its mails make no progress, so that another connection is the better one."""
+        return self._pipeline.stalled
+
+    @property
+    def sent(self) -> int:
+        """How many mails the relay has taken."""
+        return self._session.sent
+
+    @property
+    def answered(self) -> int:
+        """How many mails the relay has taken or refused."""
+        return self._session.answered
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it was handed mails, and the relay said nothing about any."""
+        return self._session.begun > 0 and not self.answered
+
+    @property
+    def lost_cause(self) -> str:
+        """Why it takes no more mails; empty while it does."""
+        return self._pipeline.lost_cause
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return self._loop.time() - self.opened
+
+    @property
+    def room(self) -> bool:
+        """Whether another mail may be handed in now."""
+        session = self._session
+        return session.room and session.begun < self._most and not self._pipeline.lost_cause
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has been handed as many mails as it may carry."""
+        return self._session.begun >= self._most
+
+    @property
+    def review_at(self) -> float:
+        """Until when, on the loop's clock, it can't be due for its age or for idleness."""
+        idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
+        return min(self._retire_at, idle_since + self._settings.idle_seconds)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle too long.
+
+        Nearly, so that the next one is open by the time that this one may carry no more.
+        """
+        if self._session.begun >= self._due_from:
+            return True
+        now = self._loop.time()
+        idle = not self._session.in_flight and now >= self._pipeline.last_progress + self._settings.idle_seconds
+        return idle or now >= self._retire_at
+
+    def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
+        """Be told when it can take no more mails, once, and whenever it can take another."""
+        self._pipeline.on_lost = on_lost
+        self._pipeline.on_room = on_room
+
+    def send(self, envelope: Envelope, tell: Tell) -> bool:
+        """Start sending, which there must be room for; returns whether the relay is asked at all.
+
+        `tell` is called once, with a result for each recipient, or ConnectionLost: at once, where it is not asked.
+        """
+        return self._pipeline.send(envelope, tell)
+
+    async def drained(self) -> None:
+        """Wait until no mail is in flight."""
+        await self._pipeline.drained()
+
+    async def close(self) -> None:
+        """Take leave of the relay: QUIT, briefly waited for. Mails in flight are lost."""
+        try:
+            if self._pipeline.hand_back():
+                await self._client.quit(timeout=_QUIT_SECONDS)
+        except (aiosmtplib.SMTPException, OSError):
+            pass  # a relay that does not answer QUIT is left all the same
+        finally:
+            self._client.close()
+            if self.on_closed is not None:
+                self.on_closed()
+
+
+def capabilities_of(client: aiosmtplib.SMTP) -> Capabilities:
+    """What the relay announced in its answer to the last EHLO of `client`."""
+    extensions = {name.upper(): parameters for name, parameters in client.esmtp_extensions.items()}
+    if client.server_auth_methods:
+        extensions["AUTH"] = " ".join(client.server_auth_methods).upper()
+    return Capabilities(extensions)

@@ -1,0 +1,82 @@
+"""The services of the server this one replaces (package `mail`): its answers, in the words its clients know."""
+
+from typing import Any
+
+from otpmail.compose.draft import Draft
+from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
+from otpmail.mail.service import MailService, Submission
+from otpmail.model import Mail, MailState
+from otpmail.original import mail_pb2, mail_pb2_grpc
+from otpmail.otp.service import CheckResult, CodeRequest, OtpService
+
+Context = Any  # generated stubs name a context type that exists for the type checker alone
+
+_FIELDS = {"to[0]": "to", "text": "body", "code": "otpCode"}
+
+
+class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
+    """mail.OtpService."""
+
+    def __init__(self, codes: OtpService) -> None:
+        self._codes = codes
+
+    async def SendCode(self, request: mail_pb2.SendCodeRequest, context: Context) -> mail_pb2.SendCodeResponse:
+        """Issue a code and mail it; answers FAILED, with gRPC OK, when the relay did not take the mail or is away.
+
+        The wait between two mails is not asked of these clients: theirs may call ten times at once, and always could.
+        """
+        try:
+            sent = await self._codes.send_code(CodeRequest(email=request.email, spaced=False))
+        except Unavailable:
+            return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+        if sent.mail.state is not MailState.RELAYED:
+            return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+        return mail_pb2.SendCodeResponse(status=mail_pb2.SUCCESS, otpCode=sent.code)
+
+    async def ValidateCode(
+        self, request: mail_pb2.ValidateCodeRequest, context: Context
+    ) -> mail_pb2.ValidateCodeResponse:
+        """Check a code; SUCCESS says that there was one to compare with, not that it matched."""
+        try:
+            check = await self._codes.validate_code(email=request.email, code=request.otpCode)
+        except InvalidArgument as error:
+            raise _in_their_words(error) from None
+        compared = check.result in {CheckResult.VALID, CheckResult.WRONG_CODE}
+        return mail_pb2.ValidateCodeResponse(
+            status=mail_pb2.SUCCESS if compared else mail_pb2.FAILED, isValid=check.result is CheckResult.VALID
+        )
+
+
+class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
+    """mail.MailService."""
+
+    def __init__(self, mails: MailService) -> None:
+        self._mails = mails
+
+    async def SendMail(self, request: mail_pb2.SendEmailRequest, context: Context) -> mail_pb2.SendEmailResponse:
+        """Send one text mail; any failure is a gRPC error."""
+        if not request.to:
+            raise InvalidArgument("to", "recipient email is required")
+        try:
+            mail = await self._mails.send(
+                Submission(draft=Draft(to=(request.to,), subject=request.subject, text=request.body))
+            )
+        except InvalidArgument as error:
+            raise _in_their_words(error) from None
+        if mail.state is not MailState.RELAYED:
+            raise _failure(mail)
+        return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
+
+
+def _in_their_words(error: InvalidArgument) -> InvalidArgument:
+    """The error with the field's name as this contract has it."""
+    return InvalidArgument(_FIELDS.get(error.field, error.field), error.description)
+
+
+def _failure(mail: Mail) -> CallerError:
+    """Why the mail did not leave. Only a refusal for good is worth no second try by the caller."""
+    result = mail.recipients[0]
+    said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
+    if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
+        return FailedPrecondition(f"the relay refused the mail: {said}")
+    return Unavailable(f"the mail could not be sent ({mail.state.name.lower()}): {said or 'the relay gave no answer'}")

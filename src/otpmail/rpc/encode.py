@@ -1,0 +1,45 @@
+"""From the model to the messages of otpmail.v1."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from otpmail.model import Mail, MailState
+from otpmail.v1 import mail_pb2
+
+_STATES = {state: mail_pb2.Mail.State.Value(state.name) for state in MailState}
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since the epoch as a Timestamp, to the microsecond."""
+    stamp = Timestamp()
+    fill_timestamp(stamp, seconds)
+    return stamp
+
+
+def fill_timestamp(stamp: Timestamp, seconds: float) -> None:
+    """Write the same into an empty one, which may be part of a message: putting it there later would copy it."""
+    microseconds = int(seconds * 1_000_000 + 0.5)
+    stamp.seconds = microseconds // 1_000_000
+    stamp.nanos = microseconds % 1_000_000 * 1000
+
+
+def mail_message(mail: Mail) -> mail_pb2.Mail:
+    """A mail as otpmail.v1.Mail."""
+    message = mail_pb2.Mail()
+    fill_mail(message, mail)
+    return message
+
+
+def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
+    """Write a mail into an empty message, which may be part of another, as with `fill_timestamp`."""
+    message.id = mail.id
+    message.state = _STATES[mail.state]
+    for known in mail.recipients:
+        result = message.recipients.add()
+        result.address, result.code = known.address, known.code
+        result.enhanced_code, result.reply = known.enhanced_code, known.reply
+    message.attempts = mail.attempts
+    fill_timestamp(message.create_time, mail.create_time)
+    if mail.settle_time is not None:
+        fill_timestamp(message.settle_time, mail.settle_time)
+    message.message_id = mail.message_id
+    message.request_id = mail.request_id

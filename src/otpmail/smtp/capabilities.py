@@ -1,0 +1,53 @@
+"""What a relay announces in its answer to EHLO (RFC 5321, 4.1.1.1), and what that means for a mail."""
+
+import re
+from dataclasses import dataclass, field
+
+from otpmail.model import Envelope
+from otpmail.smtp.replies import Reply
+
+SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
+
+_SIZE_DIGITS = 20  # RFC 1870, 3
+
+# Addresses were checked when the mail was accepted. Here it is the last line of defence: nothing that could end a path
+# or a command is ever written, and nothing that UTF-8 has no octets for.
+_UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The extensions by upper-case keyword, each with its parameter text.
+
+    `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
+    """
+
+    extensions: dict[str, str]
+    size: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what is asked for with every mail."""
+        parameters = self.extensions.get("SIZE")
+        object.__setattr__(self, "size", None if parameters is None else _read_size(parameters.strip()))
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self.extensions
+
+    def rejects(self, envelope: Envelope) -> Reply | None:
+        """The reply that a relay would give itself, for a mail that there is no use in offering."""
+        addresses = "".join((envelope.sender, *envelope.recipients))
+        if _UNSAFE.search(addresses):
+            return Reply(553, b"5.1.3 an address holds what can't be said in a command")
+        if envelope.smtputf8 and "SMTPUTF8" not in self:
+            return Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
+        if not (envelope.smtputf8 or addresses.isascii()):
+            return Reply(553, b"5.6.7 an address is not ASCII, and the mail was not written for SMTPUTF8")
+        if not envelope.content.isascii() and "8BITMIME" not in self:
+            return Reply(554, b"5.6.3 the content is not ASCII, and the relay announces no 8BITMIME")
+        if self.size and len(envelope.content) > self.size:
+            return Reply(552, b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size))
+        return None
+
+
+def _read_size(digits: str) -> int:
+    return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0

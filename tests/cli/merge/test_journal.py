@@ -1,0 +1,131 @@
+"""The journal of a merge: what it keeps whatever breaks off a run, and whose files it leaves alone."""
+
+import fcntl
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from otpmail.cli.merge.csv_source import MergeError
+from otpmail.cli.merge.journal import RELAYED, Journal
+
+
+def _written(path: Path, **ended: str) -> Journal:
+    journal = Journal(path)
+    with journal:
+        for request_id, how in ended.items():
+            journal.add(request_id, how)
+    return journal
+
+
+def _relayed(path: Path) -> set[str]:
+    return _written(path).relayed
+
+
+def test_it_says_who_got_it(tmp_path: Path) -> None:
+    """A line for each mail that settled, those of later runs behind; only what was relayed counts, if ever it was."""
+    path = tmp_path / "people.journal"
+    _written(path, a=RELAYED, b="FAILED", c="UNCERTAIN")
+    _written(path, b=RELAYED, a="FAILED", d="PERMISSION_DENIED")
+    header, *lines = path.read_text().splitlines()
+    assert header.endswith("To start over, delete it.")
+    assert lines == ["a RELAYED", "b FAILED", "c UNCERTAIN", "b RELAYED", "a FAILED", "d PERMISSION_DENIED"]
+    assert _relayed(path) == {"a", "b"}
+
+
+def test_what_was_flushed_outlives_the_process(tmp_path: Path) -> None:
+    """It is in the file, for whoever reads that, before the run is over."""
+    path = tmp_path / "people.journal"
+    journal = Journal(path)
+    with journal:
+        journal.add("a", RELAYED)
+        journal.flush()
+        assert path.read_text().splitlines()[1:] == ["a RELAYED"]
+
+
+def test_what_was_flushed_outlives_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on disk once a second, and in the end: more often would take longer than the mails do."""
+    now = 100.0
+    synced: list[int] = []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("os.fsync", synced.append)
+    journal = Journal(tmp_path / "people.journal")
+    with journal:
+        for now, times in ((100.5, 0), (101.0, 1), (101.5, 1), (102.1, 2)):  # noqa: B007  read by the clock
+            journal.add("a", RELAYED)
+            journal.flush()
+            assert len(synced) == times
+    assert len(synced) == 3
+
+
+def test_a_line_may_be_torn(tmp_path: Path) -> None:
+    """Cut anywhere, it loses the line that was cut; what is added then is not lost by it."""
+    path = tmp_path / "people.journal"
+    _written(path, a1=RELAYED, b2="FAILED", c3=RELAYED)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        known = _relayed(path)
+        assert known == {name for name in ("a1", "c3") if f"\n{name} RELAYED".encode() in whole[:length]}
+        _written(path, d4=RELAYED)
+        assert _relayed(path) == known | {"d4"}
+
+
+def test_octets_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    """A machine that went down may leave some."""
+    path = tmp_path / "people.journal"
+    _written(path, a=RELAYED)
+    path.write_bytes(path.read_bytes() + b"\0\0\xff RELAYED\n\0\0\n\nb RELAYED\n")
+    assert {"a", "b"} < _relayed(path)
+
+
+def test_nothing_settled_and_nothing_left(tmp_path: Path) -> None:
+    """A run that came to nothing leaves no file; one from before stays as it is."""
+    path = tmp_path / "people.journal"
+    _written(path)
+    assert not path.exists()
+    _written(path, a=RELAYED)
+    before = path.read_bytes()
+    _written(path)
+    assert path.read_bytes() == before
+
+
+def test_no_other_file_is_written_to(tmp_path: Path) -> None:
+    """A file that is no journal is somebody's, and one that can't be written is told before a mail goes."""
+    path = tmp_path / "notes.txt"
+    path.write_text("precious\n")
+    with pytest.raises(MergeError, match=r"^--journal: .*notes\.txt: is there, and is no journal"), Journal(path):
+        pass
+    assert path.read_text() == "precious\n"
+    with pytest.raises(MergeError, match=r"^--journal: .*: can't be written: "), Journal(tmp_path / "no" / "journal"):
+        pass
+    for wrong in (tmp_path, Path("/dev/null")):
+        with pytest.raises(MergeError, match=r"^--journal: .*: is there, and is no file"), Journal(wrong):
+            pass
+
+
+def test_two_merges_at_once(tmp_path: Path) -> None:
+    """They would mail everybody twice, and tear each other's lines: the second is refused till the first is over."""
+    path = tmp_path / "people.journal"
+    first = Journal(path)
+    with first:
+        with pytest.raises(MergeError, match="another merge is at work with it"), Journal(path):
+            pass
+        first.add("a", RELAYED)
+    assert _relayed(path) == {"a"}
+
+
+def test_a_journal_that_is_deleted_while_it_is_opened_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another merge that had nothing to note may delete it between the opening and the lock: lines would be lost."""
+    path = tmp_path / "people.journal"
+    lock = fcntl.flock
+
+    def locked_late(file: BinaryIO, how: int) -> None:
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", locked_late)
+    with pytest.raises(MergeError, match="start again"), Journal(path):
+        pass

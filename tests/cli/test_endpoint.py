@@ -1,0 +1,98 @@
+"""Which service is called, and how the program names itself to a person."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from otpmail.cli import endpoint
+from otpmail.errors import SettingsError
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The console script in a virtual environment of the working directory."""
+    script = tmp_path / ".venv" / "bin" / "otpmail"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    return script
+
+
+def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER's service is called, else the one of HOST and PORT; nothing is where a setting is wrong."""
+    for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert endpoint.leads_to("127.0.0.1:40700")
+    for line, address in {"HOST=::": "[::1]:40700", "OTPMAIL_SERVER=there:1": "there:1"}.items():
+        (tmp_path / ".env").write_text(line)
+        assert endpoint.own_address() == address
+        assert not endpoint.leads_to("127.0.0.1:40700")
+    (tmp_path / ".env").write_text("PORT=x")
+    assert not endpoint.leads_to("127.0.0.1:40700")
+
+
+@pytest.mark.parametrize(
+    ("server", "good"),
+    [
+        *((server, True) for server in ("127.0.0.1:1", "localhost:65535", "a-b_c.example:40700", "[::1]:1", "unix:s")),
+        *((server, False) for server in ("nonsense", ":1", "host:", "host:0", "host:65536", "host:http", "unix:")),
+        *((server, False) for server in ("::1:40700", "http://host:1", "host:1/x", "me@host:1", "a b:1", "host:1\n")),
+    ],
+)
+def test_what_an_address_looks_like(server: str, good: bool) -> None:  # noqa: FBT001
+    """An address is host:port or unix:PATH; another is told with the name under which it was given."""
+    if good:
+        assert endpoint.well_formed(server, "--server") == server
+        return
+    with pytest.raises(SettingsError) as caught:
+        endpoint.well_formed(server, "--server")
+    assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or ")
+
+
+def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """It is named from here, as it was started; from elsewhere by its whole path."""
+    for started in (".venv/bin/otpmail", str(script)):
+        monkeypatch.setattr(sys, "argv", [started])
+        assert endpoint.own_command() == ".venv/bin/otpmail"
+    monkeypatch.chdir(script.parent)
+    assert endpoint.own_command() == "./otpmail"
+    monkeypatch.chdir("/")
+    assert endpoint.own_command().endswith("/.venv/bin/otpmail")
+
+
+def test_a_script_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """Its name is enough where that finds this one, and not another."""
+    monkeypatch.setenv("PATH", str(script.parent))
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    assert endpoint.own_command() == "otpmail"
+    other = script.parents[2] / "other" / "otpmail"
+    other.parent.mkdir()
+    other.touch(0o755)
+    monkeypatch.setenv("PATH", str(other.parent))
+    assert endpoint.own_command() == ".venv/bin/otpmail"
+
+
+def test_the_module(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
+    """`python -m otpmail` is named with its interpreter, quoted where a shell wants that."""
+    monkeypatch.setattr(sys, "argv", ["/site-packages/otpmail/__main__.py"])
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    assert endpoint.own_command() == ".venv/bin/python -m otpmail"
+    monkeypatch.setattr(sys, "executable", "/my python")
+    assert endpoint.own_command() == "'/my python' -m otpmail"
+
+
+@pytest.mark.parametrize(
+    ("listens", "called"),
+    [
+        ("0.0.0.0:40700", "127.0.0.1:40700"),
+        ("[::]:40700", "[::1]:40700"),
+        ("10.0.0.0:1", "10.0.0.0:1"),
+        ("unix:/run/s", "unix:/run/s"),
+    ],
+)
+def test_any_address_is_none_to_call(listens: str, called: str) -> None:
+    """A service that listens everywhere is called on loopback; any other where it listens."""
+    assert endpoint.callable_address(listens) == called

@@ -1,0 +1,151 @@
+"""The bodies of a mail without files: how each is encoded, and that it comes back octet for octet."""
+
+import re
+from base64 import encodebytes
+from binascii import b2a_qp
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from otpmail.compose.body import written
+
+MESSAGE_ID = "<0123456789abcdef@example.org>"
+FAST = settings(deadline=None, max_examples=200)
+
+_PIECES = st.one_of(
+    st.sampled_from(
+        [*("\n", "\r", "\r\n", " ", "\t", ".", "=", "=?", "\f", "\x85", "\u2028", "\u2029", "From ", "--"), "x" * 73]
+    ),
+    st.sampled_from(["x" * 998, "x" * 999, "é" * 40, "你好" * 30, "a b " * 300, "=20"]),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=30),
+)
+_BODIES = st.lists(_PIECES, max_size=25).map("".join)
+
+
+def _written(text: str, html: str = "") -> bytes:
+    return written(text, html, message_id=MESSAGE_ID)
+
+
+def _parts(octets: bytes) -> list[EmailMessage]:
+    message = message_from_bytes(octets, policy=policy.SMTP)
+    assert isinstance(message, EmailMessage)
+    assert not [defect for part in message.walk() for defect in part.defects]
+    return [part for part in message.walk() if isinstance(part, EmailMessage) and not part.is_multipart()]
+
+
+def _part(text: str) -> tuple[str, bytes, bytes]:
+    """The encoding of a body alone, its octets as they travel, and as they are read."""
+    octets = _written(text)
+    (part,) = _parts(octets)
+    read = part.get_payload(decode=True)
+    assert isinstance(read, bytes)
+    return part["Content-Transfer-Encoding"], octets.partition(b"\r\n\r\n")[2], read
+
+
+def _canonical(text: str) -> bytes:
+    """What a reader is to find: CRLF for each line end, and one at the end."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    return "".join(f"{line}\r\n" for line in (lines[:-1] if len(lines) > 1 and not lines[-1] else lines)).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("", "7bit"),
+        ("Hello Ada", "7bit"),
+        ("a = b\t\n\f.\nFrom me  \n", "7bit"),
+        ("x" * 998, "7bit"),
+        ("x" * 999, "quoted-printable"),
+        ("Hello\n" * 500 + "x" * 999, "quoted-printable"),
+        ("Grüße aus München, mit der Bitte um Antwort", "quoted-printable"),
+        ("ß", "base64"),
+        ("一次性验证码" * 40, "base64"),
+        ("=" * 999, "base64"),
+    ],
+)
+def test_the_encoding_follows_the_content(text: str, encoding: str) -> None:
+    """ASCII in lines that SMTP bears goes as it is, other text in the encoding that suits it, nothing as 8bit."""
+    assert _part(text)[0] == encoding
+
+
+@FAST
+@given(st.lists(st.sampled_from([0, 1, 500, 997, 998, 999, 1000, 2000]), max_size=12))
+@example([998, 998])
+@example([0] * 1200 + [999])
+def test_a_line_of_998_octets_is_the_longest_that_goes_as_it_is(lengths: list[int]) -> None:
+    """Wherever it stands among the others (RFC 5322, 2.1.1)."""
+    encoding, octets, _ = _part("\n".join("x" * length for length in lengths))
+    assert (encoding == "7bit") == (max(lengths, default=0) <= 998)
+    assert max(map(len, octets.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", b"\r\n"),
+        ("\n", b"\r\n"),
+        ("a", b"a\r\n"),
+        ("a\n", b"a\r\n"),
+        ("a\r", b"a\r\n"),
+        ("a\r\n", b"a\r\n"),
+        ("a\n\n", b"a\r\n\r\n"),
+        ("a\rb\nc\r\nd\n\re\r\r\nf", b"a\r\nb\r\nc\r\nd\r\n\r\ne\r\n\r\nf\r\n"),
+        ("a \t\n.\n..\n\f\n", b"a \t\r\n.\r\n..\r\n\f\r\n"),
+        ("a\x85b\u2028c\u2029", "a\x85b\u2028c\u2029\r\n".encode()),
+        ("From me\n>From you\n", b"From me\r\n>From you\r\n"),
+        ("x" * 5000 + " \n", b"x" * 5000 + b" \r\n"),
+    ],
+)
+def test_a_body_is_its_lines(text: str, read: bytes) -> None:
+    """Each line end is a CRLF to the reader, the last line has one, and nothing else is changed."""
+    assert _part(text)[2] == read
+    if text:
+        assert [part.get_payload(decode=True) for part in _parts(_written(text, text))] == [read, read]
+
+
+@FAST
+@given(_BODIES)
+@example("".join("x" * length + " \n" + "é" + "x" * length + "\t\n" for length in range(66, 80)) + "x" * 999)
+@example("".join("é" + " " * length + "\n" for length in range(66, 80)))
+@example("".join("x" * length + "é \n" + "x" * length + "é\n" for length in range(60, 80)))
+@example("x" * 75 + "é\n.\n" + "x" * 74 + " " * 5)
+@example("é" + "x " * 600 + "\n \n\t\n")
+def test_any_body_comes_back_octet_for_octet(text: str) -> None:
+    """Encoded lines are of 76 octets at most, and end in no blank that a relay may strip (RFC 2045, 6.7 and 6.8)."""
+    encoding, octets, read = _part(text)
+    assert read == _canonical(text)
+    assert octets.isascii()
+    assert octets.endswith(b"\r\n")
+    lines = octets.split(b"\r\n")
+    assert not re.search(rb"[\r\n]", b"".join(lines))
+    if encoding != "7bit":
+        assert max(map(len, lines)) <= 76
+        assert not [line for line in lines if line.endswith((b" ", b"\t"))]
+
+
+@FAST
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_the_shorter_encoding_is_chosen(plain: int, escaped: int) -> None:
+    """Or one that is longer by less than a twentieth: they are told apart by counting, not by trying both."""
+    text = "x" * 1000 + "a" * 10 * plain + "é" * escaped
+    shortest = min(len(b2a_qp(text.encode())), len(encodebytes(text.encode())))
+    assert len(_part(text)[1]) < shortest * 1.05
+
+
+def test_no_part_holds_the_boundary() -> None:
+    """A body that holds the very line that would part it from the other gets another boundary."""
+    marks: list[str] = []
+    for text in ("a", "b"):
+        first = re.search(rb'boundary="(.*)"', _written("".join(f"--{mark}--\n" for mark in marks) + text, "<p>"))
+        assert first is not None
+        marks.append(first[1].decode())
+    assert marks[0] != marks[1]
+    assert len(_parts(_written(f"--{marks[0]}\n--{marks[0]}--\n--{marks[1]}\n", "<p>"))) == 2
+
+
+def test_two_mails_have_two_boundaries() -> None:
+    """A mail that is put into another one as it is must not end it."""
+    assert _written("a", "<p>a") != written("a", "<p>a", message_id="<fedcba9876543210@example.org>")

@@ -1,0 +1,374 @@
+"""The bytes of a mail: held to what a standard parser reads from them, for any input that a draft may have."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from email import message_from_string, policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage
+from email.utils import getaddresses
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from otpmail.address import Address, parse_mailbox
+from otpmail.compose.draft import Attachment, CheckedDraft, Draft, Limits, check
+from otpmail.compose.message import compose, write
+from otpmail.errors import InvalidArgument
+from otpmail.model import Envelope
+
+LIMITS = Limits(size=1 << 20, recipients=100)
+SENDER = Address("service@example.org", "The Service")
+MESSAGE_ID = "<0123456789abcdef@example.org>"
+NOW = 1_700_000_000.0
+GOOD = Draft(to=("ada@example.org",), subject="Hello", text="Hello Ada")
+INJECTION = "=?utf-8?q?x=0D=0ABcc:_eve@evil.example?="
+FAST = settings(deadline=None, max_examples=60)
+
+_ODD = '"\\<>@,;:()[]=?_. \t-éß你😀\u00a0\u200b\u202e'
+_VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+_WORDS = st.text(st.one_of(st.sampled_from(_ODD), _VISIBLE), max_size=200)
+_ENCODED = st.sampled_from([INJECTION, "=?utf-8?q?a?=", "=?utf-8?b?4pyT?=", "=?utf-8?q?=00?=", "=?us-ascii?q?=0A?="])
+_PHRASES = st.one_of(_WORDS, _ENCODED, st.builds("{} {}".format, _ENCODED, _WORDS))
+_BODIES = st.text(st.one_of(st.sampled_from("a .\r\n\t\f\x85\u2028=é你"), _VISIBLE), max_size=1500)
+
+
+def _compose(draft: Draft, *, sender: Address = SENDER, limits: Limits = LIMITS) -> Envelope:
+    return compose(check(draft, sender=sender, limits=LIMITS), message_id=MESSAGE_ID, now=NOW, limits=limits)
+
+
+def _parse(envelope: Envelope) -> EmailMessage:
+    # As text, since the standard library's reader of bytes takes a header that is UTF-8 (RFC 6532) for unknown octets.
+    return message_from_string(envelope.content.decode(), policy=policy.default)
+
+
+def _names(envelope: Envelope, header: str) -> list[tuple[str, str]]:
+    """Display names and addresses, by a reader that joins adjacent encoded words (RFC 2047, 6.2).
+
+    That of `policy.default` leaves a space between them in a phrase.
+    """
+    raw = message_from_string(envelope.content.decode(), policy=policy.compat32)[header]
+    return [(_squeezed(str(make_header(decode_header(name)))), spec) for name, spec in getaddresses([raw])]
+
+
+def _squeezed(text: str) -> str:
+    """White space at either end of a header's text, and how much of it stands in between, means nothing."""
+    return re.sub(r"[ \t]+", " ", text).strip(" ")
+
+
+def _same_lines(body: str) -> list[str]:
+    return re.split(r"\r\n|\r|\n", body.removesuffix("\n").removesuffix("\r"))
+
+
+def _assert_wire_form(envelope: Envelope) -> None:
+    content = envelope.content
+    assert content.endswith(b"\r\n")
+    assert b"\r" not in content.replace(b"\r\n", b"")
+    assert b"\n" not in content.replace(b"\r\n", b"")
+    assert max(map(len, content.split(b"\r\n"))) <= 998  # RFC 5321, 4.5.3.1.6
+    assert b"\0" not in content
+    if not envelope.smtputf8:
+        assert content.isascii()
+
+
+def _assert_headers(message: EmailMessage, wanted: dict[str, str]) -> None:
+    """The headers are those wanted, each once, and beyond them only what says how the content is written."""
+    found = [(name, _squeezed(value)) for name, value in message.items() if not name.lower().startswith("content-")]
+    assert sorted(found) == sorted((name, _squeezed(value)) for name, value in wanted.items())
+
+
+_OWN = {
+    "From": "The Service <service@example.org>",
+    "Date": "Tue, 14 Nov 2023 22:13:20 +0000",
+    "Message-ID": MESSAGE_ID,
+    "MIME-Version": "1.0",
+}
+
+
+def test_a_text_mail() -> None:
+    """The plainest mail: its headers, its envelope, nothing else."""
+    envelope = _compose(GOOD)
+    message = _parse(envelope)
+    _assert_wire_form(envelope)
+    _assert_headers(message, {**_OWN, "To": "ada@example.org", "Subject": "Hello"})
+    assert message.get_content_type() == "text/plain"
+    assert message.get_content() == "Hello Ada\r\n"
+    assert message["Date"].datetime == datetime.fromtimestamp(NOW, UTC)
+    assert (envelope.sender, envelope.recipients, envelope.smtputf8) == (SENDER.spec, ("ada@example.org",), False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"text": "a", "html": ""}, "text/plain"),
+        ({"text": "", "html": ""}, "text/plain"),
+        ({"text": "", "html": "<p>a"}, "text/html"),
+        ({"text": "a", "html": "<p>a"}, "multipart/alternative"),
+        ({"text": "a", "attachments": (Attachment("f", "", b"x"),)}, "multipart/mixed"),
+        ({"text": "", "html": "<img>", "attachments": (Attachment("f", "image/png", b"x", "c"),)}, "multipart/related"),
+    ],
+)
+def test_the_shape_follows_the_content(changes: dict[str, object], kind: str) -> None:
+    """Text, HTML, both, with files beside them or in them: as RFC 2046 and RFC 2387 have it."""
+    message = _parse(_compose(replace(GOOD, **changes)))  # type: ignore[arg-type]
+    assert message.get_content_type() == kind
+    assert not [defect for part in message.walk() for defect in part.defects]
+
+
+def test_an_inline_file_is_beside_the_html_that_shows_it() -> None:
+    """Text or (HTML with its image), and the other file apart from both."""
+    files = (Attachment("p.png", "image/png", b"\x89PNG", "pic@x"), Attachment("a.pdf", "application/pdf", b"%PDF"))
+    message = _parse(_compose(replace(GOOD, html='<img src="cid:pic@x">', attachments=files)))
+    assert [part.get_content_type() for part in message.walk()] == [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+        "multipart/related",
+        "text/html",
+        "image/png",
+        "application/pdf",
+    ]
+    image, document = list(message.walk())[-2:]
+    assert image["Content-ID"] == "<pic@x>"
+    assert image.get_content_disposition() == "inline"
+    assert document.get_content_disposition() == "attachment"
+
+
+def test_bcc_is_in_the_envelope_alone() -> None:
+    """Who is mailed in secret stands in no header and nowhere in the content."""
+    envelope = _compose(replace(GOOD, cc=("cy@example.org",), bcc=("Secret <hidden@example.org>",)))
+    assert envelope.recipients == ("ada@example.org", "cy@example.org", "hidden@example.org")
+    assert b"hidden" not in envelope.content
+    assert b"bcc" not in envelope.content.lower()
+    assert _parse(envelope)["Cc"] == "cy@example.org"
+    alone = _compose(replace(GOOD, to=(), bcc=("hidden@example.org",)))
+    assert "To" not in _parse(alone)
+
+
+def test_a_mail_too_large_as_a_whole_is_refused() -> None:
+    """What encoding adds counts too; exactly the limit is accepted."""
+    size = len(_compose(GOOD).content)
+    assert _compose(GOOD, limits=Limits(size, 1)).content
+    with pytest.raises(InvalidArgument, match=str(size)):
+        _compose(GOOD, limits=Limits(size - 1, 1))
+
+
+def test_smtputf8_only_where_an_address_needs_it() -> None:
+    """A subject or a body that is not ASCII is encoded; a local part that is not can only go as it is."""
+    assert not _compose(replace(GOOD, subject="Grüße", text="Grüße", to=("Jürgen <j@bücher.example>",))).smtputf8
+    envelope = _compose(replace(GOOD, to=("jürgen@bücher.example",)))
+    assert envelope.smtputf8
+    assert envelope.recipients == ("jürgen@xn--bcher-kva.example",)
+    assert "jürgen@xn--bcher-kva.example".encode() in envelope.content
+    assert _parse(envelope)["To"].addresses[0].username == "jürgen"
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        replace(GOOD, subject=INJECTION),
+        replace(GOOD, to=(f"{INJECTION} <ada@example.org>",)),
+        replace(GOOD, to=(f'"{INJECTION}" <ada@example.org>',)),
+        replace(GOOD, cc=(f"a {INJECTION} b <cy@example.org>",)),
+        replace(GOOD, reply_to=f"{INJECTION} <cy@example.org>"),
+        replace(GOOD, headers={"X-A": INJECTION}),
+        replace(GOOD, attachments=(Attachment(INJECTION, "text/plain", b"x"),)),
+    ],
+)
+def test_an_encoded_word_in_a_value_is_text(draft: Draft) -> None:
+    """What looks like an encoded word is not decoded: it could hold a line end, and with it a header."""
+    envelope = _compose(draft)
+    assert "Bcc" not in _parse(envelope)
+    assert not re.search(rb"(?im)^bcc", envelope.content)
+    assert b"eve@evil.example" not in envelope.content.replace(INJECTION.encode(), b"")
+
+
+def test_an_encoded_word_in_the_senders_name_is_text() -> None:
+    """EMAIL_FROM and a caller's `from` are held to the same."""
+    envelope = _compose(GOOD, sender=Address("service@example.org", INJECTION))
+    assert not re.search(rb"(?im)^bcc", envelope.content)
+    assert _parse(envelope)["From"].addresses[0].addr_spec == "service@example.org"
+
+
+@FAST
+@given(_PHRASES)
+@example("=?utf-8?q?a?=")
+@example("x" * 998)
+@example("é" * 998)
+@example(" a  b ")
+@example("a\tb")
+def test_any_subject_is_read_as_it_was_given(subject: str) -> None:
+    """The parser reads the subject that was asked for, and no header beside it."""
+    envelope = _compose(replace(GOOD, subject=subject))
+    _assert_wire_form(envelope)
+    _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": subject})
+
+
+@FAST
+@given(_PHRASES)
+@example('a "b" \\ c')
+@example("Lovelace, Ada")
+@example("eve@evil.example")
+@example("你好" * 60)
+def test_any_name_is_read_as_it_was_given(name: str) -> None:
+    """Whatever a display name holds, the parser finds that name and the one mailbox."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    try:
+        address = parse_mailbox(f'"{quoted}" <ada@example.org>', "to[0]")
+    except InvalidArgument:
+        return
+    checked = CheckedDraft(SENDER, (address,), (address, SENDER), (), address, GOOD)
+    envelope = compose(checked, message_id=MESSAGE_ID, now=NOW, limits=LIMITS)
+    message = _parse(envelope)
+    _assert_wire_form(envelope)
+    service = ("The Service", "service@example.org")
+    for header, others in (("To", []), ("Cc", [service]), ("Reply-To", [])):
+        assert _names(envelope, header) == [(_squeezed(name), "ada@example.org"), *others]
+        assert [found.addr_spec for found in message[header].addresses] == ["ada@example.org", *(o[1] for o in others)]
+    assert {header.lower() for header in message} <= {
+        *("from", "to", "cc", "reply-to", "subject", "date", "message-id", "mime-version"),
+        *("content-type", "content-transfer-encoding"),
+    }
+
+
+@FAST
+@given(_BODIES, _BODIES)
+@example("From me\n.\n..\r\n.", "<p>\r.\n")
+@example("x" * 2000, "é" * 2000)
+@example("=" * 100, "a \nb\t\n")
+@example("\x85\u2028\f\x0c", "")
+def test_any_body_is_read_as_it_was_given(text: str, html: str) -> None:
+    """Both bodies come back line by line, whatever they hold and however long a line is."""
+    try:
+        envelope = _compose(replace(GOOD, text=text, html=html))
+    except InvalidArgument:
+        return
+    message = _parse(envelope)
+    _assert_wire_form(envelope)
+    _assert_headers(message, {**_OWN, "To": "ada@example.org", "Subject": "Hello"})
+    for kind, body in (("plain", text), ("html", html)):
+        if body:
+            part = message.get_body((kind,))
+            assert isinstance(part, EmailMessage)
+            assert _same_lines(part.get_content()) == _same_lines(body)
+
+
+@FAST
+@given(st.dictionaries(st.from_regex(r"X-[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}", fullmatch=True), _PHRASES, max_size=4))
+@example({"X-A": "x" * 4096})
+@example({"X-A": "<https://example.org/" + "a" * 500 + ">"})
+@example({"X-A": "é" * 2000})
+@example({"X-A": ""})
+def test_any_extra_header_is_read_as_it_was_given(headers: dict[str, str]) -> None:
+    """The parser reads each extra header with its value, and no other."""
+    headers = {name: value for name, value in headers.items() if len({n.lower() for n in headers}) == len(headers)}
+    envelope = _compose(replace(GOOD, headers=headers))
+    _assert_wire_form(envelope)
+    _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": "Hello", **headers})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("List-Unsubscribe", "<https://example.org/unsubscribe/" + "a" * 100 + ">"),
+        ("In-Reply-To", "<" + "b" * 90 + "@example.org>"),
+        ("References", " ".join(f"<{'c' * 90}{number}@example.org>" for number in range(3))),
+    ],
+)
+def test_long_ascii_values_are_not_encoded(name: str, value: str) -> None:
+    """An encoded word inside a URL or a message id is not one any more to whoever reads it (RFC 2047, 5)."""
+    envelope = _compose(replace(GOOD, headers={name: value}))
+    assert b"=?" not in envelope.content
+    assert _parse(envelope)[name] == value
+
+
+def test_a_long_content_id_is_not_encoded() -> None:
+    """The HTML's `cid:` only finds what stands there literally (RFC 2392)."""
+    files = (Attachment("p.png", "image/png", b"x", "c" * 128),)
+    content = _compose(replace(GOOD, html="<img>", attachments=files)).content
+    assert f"<{'c' * 128}>".encode() in content
+
+
+@FAST
+@given(
+    _WORDS.map(lambda text: text.replace("\t", "")[:100]),
+    st.sampled_from(["text/plain", "application/pdf", "image/svg+xml", ""]),
+    st.binary(max_size=300),
+    st.sampled_from(["", "cid@example.org"]),
+)
+@example('a"b\\c;d.pdf', "application/pdf", b"\r\n.\r\n", "")
+@example("Rechnung März 你好.pdf", "text/plain", b"", "")
+def test_any_file_is_read_as_it_was_given(filename: str, content_type: str, content: bytes, content_id: str) -> None:
+    """Name, type and every octet of a file come back."""
+    files = (Attachment(filename, content_type, content, content_id),)
+    envelope = _compose(replace(GOOD, html="<p>", attachments=files))
+    _assert_wire_form(envelope)
+    message = _parse(envelope)
+    (part,) = [part for part in message.walk() if part.get_content_disposition() in {"attachment", "inline"}]
+    assert part.get_payload(decode=True) == content
+    assert part.get_content_type() == (content_type or "application/octet-stream")
+    # The parser decodes encoded words even where RFC 2047, 5 forbids them, and takes "<" and ">" off a name in them.
+    if filename.strip() and "=?" not in filename and not (filename.startswith("<") and filename.endswith(">")):
+        assert _squeezed(part.get_filename() or "") == _squeezed(filename).strip()
+
+
+def test_the_same_draft_gives_the_same_message_id_and_date() -> None:
+    """Nothing of a mail's identity is made up here: it is all passed in."""
+    first, again = (_parse(_compose(GOOD)) for _ in range(2))
+    assert first["Message-ID"] == again["Message-ID"] == MESSAGE_ID
+    assert first["Date"] == again["Date"]
+
+
+def test_an_envelope_shows_no_content() -> None:
+    """The bytes hold the code: they are not in the repr."""
+    envelope = _compose(replace(GOOD, subject="271828", text="271828"))
+    assert b"271828" in envelope.content
+    assert "271828" not in repr(envelope)
+
+
+_ODD_TEXTS = st.text(st.one_of(st.sampled_from("a. =?\t\r\n\f\x00\x85\u2028\ud800é"), _VISIBLE), max_size=90)
+_BODIES_OF_ALL_KINDS = st.one_of(
+    _ODD_TEXTS,
+    st.text(st.sampled_from("ab .\r\n"), max_size=1500),
+    st.integers(990, 1005).map("x".__mul__),
+    st.integers(500, 505).map("y\n".__mul__),
+)
+_DRAFTS = st.builds(
+    Draft,
+    to=st.lists(
+        st.one_of(st.just("ada@example.org"), st.emails(), st.just("ü@example.org"), st.just("Ada <a@b.example>")),
+        max_size=3,
+    ).map(tuple),
+    cc=st.sampled_from([(), ("cy@example.org",)]),
+    bcc=st.sampled_from([(), ("bo@example.org",)]),
+    reply_to=st.sampled_from(["", "re@example.org"]),
+    subject=st.one_of(_PHRASES, _ODD_TEXTS, st.integers(65, 75).map("s".__mul__)),
+    text=_BODIES_OF_ALL_KINDS,
+    html=st.one_of(st.just(""), _BODIES_OF_ALL_KINDS),
+    headers=st.sampled_from([{}, {"Auto-Submitted": "auto-generated"}, {"X-A": "é"}, {"To": "eve@example.org"}]),
+    automatic=st.booleans(),
+)
+
+
+@given(
+    _DRAFTS,
+    st.sampled_from([SENDER, Address("s@example.org"), Address("ü@example.org")]),
+    st.sampled_from([400, 1 << 20]),
+)
+@settings(deadline=None, max_examples=400)
+def test_the_short_way_writes_what_the_long_way_does(draft: Draft, sender: Address, size: int) -> None:
+    """Octet by octet, or it refuses the same field with the same words."""
+
+    def outcome(way: Callable[[], Envelope]) -> Envelope | str:
+        try:
+            return way()
+        except InvalidArgument as error:
+            return str(error)
+
+    limits = Limits(size, recipients=2)
+    long = outcome(
+        lambda: compose(check(draft, sender=sender, limits=limits), message_id=MESSAGE_ID, now=NOW, limits=limits)
+    )
+    assert outcome(lambda: write(draft, sender, MESSAGE_ID, NOW, limits)) == long

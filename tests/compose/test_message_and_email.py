@@ -1,0 +1,176 @@
+"""Our mails beside those that the standard library's `email` writes: its parser reads the same from both."""
+
+import os
+import re
+from collections.abc import Callable
+from email import message_from_bytes, policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage, Message
+from email.parser import BytesHeaderParser
+from email.utils import parseaddr
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from otpmail.address import Address
+from otpmail.compose.draft import Attachment, CheckedDraft, Draft, Limits, check
+from otpmail.compose.message import compose
+from otpmail.errors import InvalidArgument
+from otpmail.model import Envelope
+
+LIMITS = Limits(size=1 << 20, recipients=100)
+MESSAGE_ID = "<0123456789abcdef@example.org>"
+NOW = 1_700_000_000.0
+DATE = "Tue, 14 Nov 2023 22:13:20 +0000"
+SERVICE, ADA = "service@example.org", "ada@example.org"
+CONTENT = {"content-type", "content-transfer-encoding"}
+MANY = settings(deadline=None, max_examples=3000 if "CI" in os.environ else 300)
+FAST = settings(deadline=None, max_examples=100)
+
+_VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+_VALUES = st.one_of(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80),
+    st.text(st.one_of(st.sampled_from('"\\<>@,;:()[]=?_. -éß你😀\u00a0'), _VISIBLE), max_size=80),
+    st.builds("{}=?utf-8?q?x=0D=0ABcc:_eve@evil.example?= {}".format, st.text(_VISIBLE, max_size=9), st.just("y")),
+)
+_PIECES = st.one_of(
+    st.sampled_from(
+        ["\n", "\r", "\r\n", " ", "\t", ".", "=", "\f", "\x85", "\u2028", "\u2029", "From ", "\n.\n", "--"]
+    ),
+    st.sampled_from(["x" * 78, "x" * 998, "x" * 999, "é" * 40, "你好" * 30, "word " * 250, "\n" * 12]),
+    st.text(_VISIBLE, max_size=20),
+)
+_BODIES = st.lists(_PIECES, max_size=12).map("".join)
+
+
+def _checked(subject: str, name: str, text: str, html: str, *files: Attachment) -> CheckedDraft:
+    draft = Draft(to=(ADA,), subject=subject, text=text, html=html, attachments=files)
+    checked = check(draft, sender=Address(SERVICE), limits=LIMITS)
+    return CheckedDraft(checked.sender, (Address(ADA, name),), (), (), None, draft)
+
+
+def _ours(checked: CheckedDraft) -> Envelope:
+    return compose(checked, message_id=MESSAGE_ID, now=NOW, limits=LIMITS)
+
+
+def _theirs(draft: Draft) -> bytes:
+    """The same mail by `EmailMessage`, but for its subject and the name in To."""
+    message = EmailMessage(policy=policy.SMTP)
+    message["From"] = SERVICE
+    message["To"], message["Subject"] = ADA, "Hello"
+    message["Date"], message["Message-ID"] = DATE, MESSAGE_ID
+    if draft.text or not draft.html:
+        message.set_content(draft.text)
+        if draft.html:
+            message.add_alternative(draft.html, subtype="html")
+    else:
+        message.set_content(draft.html, subtype="html")
+    return message.as_bytes()
+
+
+def _parse(octets: bytes) -> EmailMessage:
+    message = message_from_bytes(octets, policy=policy.SMTP)
+    assert isinstance(message, EmailMessage)
+    assert not [defect for part in message.walk() for defect in part.defects]
+    return message
+
+
+def _squeezed(text: str) -> str:
+    """White space at either end of a header's text, and how much of it stands in between, means nothing."""
+    return re.sub(r"[ \t]+", " ", text).strip(" ")
+
+
+def _structure(message: EmailMessage) -> list[tuple[str, str | None, str]]:
+    """Type, charset and content of every part."""
+    return [
+        (kind.content_type, kind.params.get("charset"), "" if kind.maintype == "multipart" else part.get_content())
+        for part, kind in ((part, part["Content-Type"]) for part in message.walk() if isinstance(part, EmailMessage))
+    ]
+
+
+def _mailbox(octets: bytes) -> tuple[str, str]:
+    """Name and address in To, read with adjacent encoded words joined (RFC 2047, 6.2), as `policy.SMTP` does not."""
+    name, spec = parseaddr(BytesHeaderParser(policy=policy.compat32).parsebytes(octets)["To"])
+    return _squeezed(str(make_header(decode_header(name)))), spec
+
+
+def _fields(message: Message) -> list[str]:
+    return sorted(name.lower() for name in message)
+
+
+def _assert_wire_form(envelope: Envelope) -> None:
+    content = envelope.content
+    assert not envelope.smtputf8
+    assert content.isascii()
+    assert content.endswith(b"\r\n")
+    assert b"\0" not in content
+    lines = content.split(b"\r\n")
+    assert not re.search(rb"[\r\n]", b"".join(lines))
+    assert max(map(len, lines)) <= 998  # RFC 5321, 4.5.3.1.6
+
+
+@MANY
+@given(_VALUES, _VALUES, _BODIES, _BODIES)
+@example("", "", "", "")
+@example("Hello", "Lovelace, Ada", "From me\n.\n..\r\n.", "<p>\r.\n")
+@example("é" * 998, "你好" * 60, "x" * 999, "é" * 999)
+def test_any_mail_reads_as_the_standard_librarys(subject: str, name: str, text: str, html: str) -> None:
+    """The same headers, structure and contents, in lines that every relay takes.
+
+    Subject and name are held to what was given instead: the library decodes what looks like an encoded word in them,
+    and may lose or add a space where it folds. Parts have no MIME-Version, which it writes into some.
+    """
+    checked = _checked(subject, name, text, html)
+    envelope = _ours(checked)
+    ours, theirs = _parse(envelope.content), _parse(_theirs(checked.draft))
+    _assert_wire_form(envelope)
+    assert _structure(ours) == _structure(theirs)
+    assert _fields(ours) == _fields(theirs)
+    assert all(_fields(part) == sorted(CONTENT) for part in ours.iter_parts())
+    for header in ("From", "Date", "Message-ID", "MIME-Version"):
+        assert ours[header] == theirs[header]
+    assert _squeezed(ours["Subject"]) == _squeezed(subject)
+    assert _mailbox(envelope.content) == (_squeezed(name), ADA)
+    assert [address.addr_spec for address in ours["To"].addresses] == [ADA]
+
+
+@FAST
+@given(_BODIES, _BODIES)
+@example("", "")
+@example("x" * 999, "é" * 999)
+def test_a_file_beside_a_body_does_not_change_it(text: str, html: str) -> None:
+    """With files the standard library writes the mail: what is said, and by which headers, is the same."""
+    file = Attachment("a.bin", "application/x-file", b"\r\n.\r\n\0")
+    without, beside = _ours(_checked("Hello", "Ada", text, html)), _ours(_checked("Hello", "Ada", text, html, file))
+    _assert_wire_form(beside)
+    alone, mixed = _parse(without.content), _parse(beside.content)
+    body, attached = mixed.iter_parts()
+    assert isinstance(body, EmailMessage)
+    assert _structure(body) == _structure(alone)
+    assert attached.get_payload(decode=True) == file.content
+    assert set(_fields(mixed)) == set(_fields(alone)) - {"content-transfer-encoding"}
+
+
+@pytest.mark.parametrize("character", ["\0", "\x0b", "\x7f", "\x9f", "\ud800"])
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("text", lambda value: {"text": value}),
+        ("html", lambda value: {"html": value}),
+        ("subject", lambda value: {"subject": value}),
+        ("to[0]", lambda value: {"to": (f"{value} <{ADA}>",)}),
+        ("cc[0]", lambda value: {"cc": (f"{value}@example.org",)}),
+        ("reply_to", lambda value: {"reply_to": f"{value} <{ADA}>"}),
+        ("headers['X-A']", lambda value: {"headers": {"X-A": value}}),
+        ("attachments[0].filename", lambda value: {"attachments": (Attachment(value, "", b""),)}),
+    ],
+)
+def test_what_no_mail_can_hold_is_never_written(
+    field: str, changes: Callable[[str], dict[str, Any]], character: str
+) -> None:
+    """Control characters and lone surrogates are refused, and the field named, before there are bytes to write."""
+    draft = Draft(**{"to": (ADA,), **changes(f"a{character}b")})
+    with pytest.raises(InvalidArgument, match=rf"^{re.escape(field)}: holds the control character"):
+        check(draft, sender=Address(SERVICE), limits=LIMITS)

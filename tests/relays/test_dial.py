@@ -1,0 +1,51 @@
+"""Dialling, where it is cut short."""
+
+import asyncio
+
+import pytest
+from aiosmtplib.protocol import SMTPProtocol
+
+from otpmail.errors import ConnectFailed
+from otpmail.relays.dial import answers_without_tls, dial
+from otpmail.relays.relay import tls_context
+from otpmail.settings import RelaySettings, load_section
+from relay import HOST, Faults, Relay
+
+
+@pytest.mark.parametrize("reply", [b"220", b"250"])
+async def test_a_stop_that_comes_with_a_reply_is_heeded(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+    """Cancelled in the very turn of the loop in which a reply is read, a dial ends all the same, and hangs up.
+
+    In Python 3.11 asyncio.wait_for, by which aiosmtplib waits, forgets such a cancellation.
+    """
+    received = SMTPProtocol.data_received
+
+    def cancel_and_receive(self: SMTPProtocol, data: bytes) -> None:
+        if data.startswith(reply):
+            dialling.cancel()
+        received(self, data)
+
+    monkeypatch.setattr(SMTPProtocol, "data_received", cancel_and_receive)
+    async with Relay(Faults(auth=())) as server:
+        settings = load_section(
+            RelaySettings,
+            EMAIL_HOST=HOST,
+            EMAIL_PORT=str(server.port),
+            EMAIL_SECURITY="plain",
+            EMAIL="",
+            APP_PASSWORD="",
+        )
+        dialling = asyncio.create_task(dial(settings, tls_context(settings)))
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await dialling
+            await server.wait_for_idle(0)
+
+
+async def test_plain_text_in_place_of_tls_is_told_as_that() -> None:
+    """Not in OpenSSL's words, which speak of a version."""
+    async with Relay(Faults(auth=())) as server:
+        settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(server.port), EMAIL_SECURITY="tls")
+        with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port") as caught:
+            await dial(settings, tls_context(settings))
+    assert answers_without_tls(caught.value)

@@ -1,0 +1,127 @@
+"""Several relays in order: which of them is asked for a connection, and when an earlier one is. No relay is real."""
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from otpmail.errors import ConnectFailed
+from otpmail.relays.connection import Connection
+from otpmail.relays.failover import Failover
+from otpmail.relays.relay import Relay
+
+
+class Fake:
+    """A relay that gives connections, refuses, or, if it is `silent`, says nothing for ever."""
+
+    def __init__(self, *, down: bool = False, silent: bool = False, return_at: float = 0.0) -> None:
+        self.down = down
+        self.silent = silent
+        self.return_at = return_at
+        self.retry_after = 0.0
+        self.asked = 0
+        self.was_asked = asyncio.Event()
+
+    async def connect(self, *, patient: bool = True) -> Connection:
+        """Give a connection unless it is down."""
+        assert not patient  # there are others
+        self.asked += 1
+        self.was_asked.set()
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.down:
+            raise ConnectFailed("refused")
+        return _connection(self)
+
+
+def _connection(keeper: Fake) -> Connection:
+    return cast("Connection", SimpleNamespace(keeper=keeper))
+
+
+def _route(relays: Sequence[Fake]) -> Failover:
+    return Failover(cast("Sequence[Relay]", relays))
+
+
+async def _keeper(route: Failover) -> object:
+    async with asyncio.timeout(5):
+        return (await route.connect()).keeper
+
+
+async def test_the_first_that_is_there_is_taken() -> None:
+    """Nobody asks a later one."""
+    relays = Fake(), Fake()
+    assert await _keeper(_route(relays)) is relays[0]
+    assert relays[1].asked == 0
+
+
+async def test_a_relay_that_is_away_is_not_waited_for_while_a_later_one_is_there() -> None:
+    """It may say nothing for EMAIL_TIMEOUT, and mails would stand still; the way back is `connect_before`'s."""
+    relays = Fake(down=True, silent=True), Fake(down=True, silent=True), Fake(), Fake(down=True)
+    assert await _keeper(_route(relays)) is relays[2]
+    assert [relay.asked for relay in relays] == [0, 0, 1, 0]
+
+
+async def test_where_all_are_away_each_is_asked_in_order() -> None:
+    """The first to be back is taken."""
+    relays = Fake(down=True), Fake(down=True), Fake(down=True)
+    connecting = asyncio.create_task(_keeper(_route(relays)))
+    await relays[2].was_asked.wait()
+    relays[1].down = False
+    assert await connecting is relays[1]
+    assert (relays[0].asked, relays[2].asked) == (1, 1)  # then, one was known not to be away
+
+
+async def test_where_those_that_are_not_away_refuse_the_others_are_asked() -> None:
+    """A stand-in may have refused us before it was left: it is not down then, and must not be dialled for long."""
+
+    class Back(Fake):
+        async def connect(self, *, patient: bool = True) -> Connection:
+            self.down = False
+            return await super().connect(patient=patient)
+
+    class Refusing(Fake):
+        async def connect(self, *, patient: bool = True) -> Connection:
+            raise ConnectFailed(str(patient))
+
+    relays = Back(down=True), Refusing()
+    assert await _keeper(_route(relays)) is relays[0]
+
+
+async def test_one_that_turns_out_to_be_away_is_passed_over() -> None:
+    """Nothing was known of it; the next one is asked at once."""
+
+    class Unknown(Fake):
+        async def connect(self, *, patient: bool = True) -> Connection:
+            self.down = True
+            return await super().connect(patient=patient)
+
+    relays = Unknown(), Fake(down=True), Fake()
+    assert await _keeper(_route(relays)) is relays[2]
+
+
+async def test_only_earlier_ones_are_returned_to() -> None:
+    """In their order; and there is no waiting for one that is away."""
+    relays = Fake(down=True), Fake(), Fake()
+    route = _route(relays)
+    keeper: object = (await route.connect_before(_connection(relays[2]))).keeper
+    assert keeper is relays[1]
+    assert [relay.asked for relay in relays] == [1, 1, 0]
+    for relay in relays[:2]:
+        with pytest.raises(ConnectFailed):
+            await route.connect_before(_connection(relay))
+
+
+async def test_when_to_return() -> None:
+    """When the earliest of the relays before it may be tried; never from the first."""
+    relays = Fake(return_at=30.0), Fake(return_at=20.0), Fake(return_at=10.0)
+    route = _route(relays)
+    assert [route.return_at(_connection(relay)) for relay in relays] == [inf, 30.0, 20.0]
+
+
+async def test_it_is_down_when_all_are() -> None:
+    """One that is merely not in use is not down."""
+    assert _route([Fake(down=True), Fake(down=True)]).down
+    assert not _route([Fake(down=True), Fake()]).down

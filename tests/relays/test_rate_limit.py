@@ -1,0 +1,43 @@
+"""EMAIL_RATE: how mails are spaced."""
+
+import pytest
+
+from otpmail.relays.rate_limit import RateLimit
+
+
+def _sent(pace: RateLimit, seconds: float, step: float = 0.001) -> int:
+    """How many mails go in that time when somebody looks every `step` seconds."""
+    sent = 0
+    for tick in range(round(seconds / step)):
+        now = 100 + tick * step
+        while not pace.wait(now):
+            pace.take(now)
+            sent += 1
+    return sent
+
+
+def test_without_a_rate_nobody_waits() -> None:
+    """No rate, no wait."""
+    pace = RateLimit(None)
+    for _ in range(1000):
+        pace.take(5.0)
+    assert pace.wait(5.0) == 0
+
+
+@pytest.mark.parametrize("rate", [0.5, 3, 40, 700, 5000])
+def test_the_rate_is_kept_and_reached(rate: float) -> None:
+    """Over ten seconds as many mails go as the rate says, and at most the burst of 50 ms more."""
+    allowed = rate * 10
+    assert allowed - 1 <= _sent(RateLimit(rate), 10) <= allowed + max(1, rate * 0.05) + 1
+
+
+def test_an_idle_hour_saves_up_no_burst() -> None:
+    """What was not sent is not sent later at once."""
+    pace = RateLimit(10)
+    pace.take(0.0)
+    for _ in range(2):
+        assert pace.wait(3600.0) == 0
+        pace.take(3600.0)
+        if pace.wait(3600.0):
+            break
+    assert 0 < pace.wait(3600.0) <= 0.1
