@@ -52,7 +52,7 @@ async def connect(port: int, ca_file: Path, window: int) -> Connection:
 
 async def send(connection: Connection, drafts: list[CheckedDraft], first: int, mails: int) -> None:
     """Send so many mails with the window always full. Raises RuntimeError when the relay did not take one."""
-    room, done = asyncio.Event(), asyncio.Event()
+    is_available, done = asyncio.Event(), asyncio.Event()
     left = mails
     failures: list[object] = []
 
@@ -65,13 +65,13 @@ async def send(connection: Connection, drafts: list[CheckedDraft], first: int, m
         if left <= 0:
             done.set()
 
-    connection.watch(on_lost=room.set, on_room=room.set)
+    connection.watch(on_lost=is_available.set, on_available=is_available.set)
     for number in range(first, first + mails):
-        while not (connection.room or failures):
+        while not (connection.is_available or failures):
             if connection.lost_cause:
                 raise RuntimeError(f"takes no more mails: {connection!r}")
-            room.clear()
-            await room.wait()
+            is_available.clear()
+            await is_available.wait()
         message_id = f"<{number}@example.org>"
         connection.send(compose(drafts[number % _DRAFTS], message_id=message_id, now=time.time(), limits=_LIMITS), told)
     await done.wait()

@@ -53,16 +53,16 @@ class Wire:
 
     sent = 0
     lost_cause = ""
-    spent = False
-    due = False
+    is_exhausted = False
+    should_retire = False
     stalled = False
     batch_open = False
-    review_at = inf
+    retire_at = inf
     on_lost: Callable[[], None]
-    on_room: Callable[[], None]
+    on_available: Callable[[], None]
 
-    def __init__(self, keeper: ConnectionOwner, window: int = 2) -> None:
-        self.keeper = keeper
+    def __init__(self, owner: ConnectionOwner, window: int = 2) -> None:
+        self.owner = owner
         self.window = window
         self.flying: list[Tell] = []
         self.carried: list[str] = []
@@ -72,18 +72,18 @@ class Wire:
         self._drained = asyncio.Event()
 
     @property
-    def room(self) -> bool:
+    def is_available(self) -> bool:
         """As a connection with this window."""
-        return len(self.flying) < self.window and not (self.lost_cause or self.spent)
+        return len(self.flying) < self.window and not (self.lost_cause or self.is_exhausted)
 
     @property
     def load(self) -> int:
         """How many mails are in flight, unless they leave together with the next."""
         return 0 if self.batch_open else len(self.flying)
 
-    def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
+    def watch(self, *, on_lost: Callable[[], None], on_available: Callable[[], None]) -> None:
         """Keep whom to tell."""
-        self.on_lost, self.on_room = on_lost, on_room
+        self.on_lost, self.on_available = on_lost, on_available
 
     def send(self, envelope: Envelope, tell: Tell) -> bool:
         """Take a mail, whose content is its name here; or refuse it, as one that the relay can't take."""
@@ -105,7 +105,7 @@ class Wire:
         """Say yes to all that is in flight."""
         self._tell(TAKEN)
         self._drained.set()
-        self.on_room()
+        self.on_available()
 
     def _tell(self, outcome: Results | ConnectionLost) -> None:
         flying, self.flying = self.flying, []
@@ -183,7 +183,7 @@ class Rig:
     """A worker at work between a queue, a way and a desk."""
 
     def __init__(self) -> None:
-        self.queue, self.way, self.keeper = MailQueue(), Way(), ConnectionOwner()
+        self.queue, self.way, self.owner = MailQueue(), Way(), ConnectionOwner()
         self.desk = DeliveryHandler(self.queue)
         self.events: list[Event] = []
         self.worker = Worker(cast("Failover", self.way), self.queue, self.desk, self)
@@ -195,7 +195,7 @@ class Rig:
 
     def wire(self, **state: object) -> Wire:
         """Offer a connection with this state."""
-        wire = Wire(self.keeper)
+        wire = Wire(self.owner)
         for name, value in state.items():
             setattr(wire, name, value)
         self.way.offered.put_nowait(wire)
@@ -238,7 +238,7 @@ async def test_takes_a_mail_only_when_there_is_room() -> None:
         await _turns()
         assert wire.carried == ["a", "b", "c"]
         assert sorted(rig.desk.done) == ["a250", "b250"]
-        assert rig.keeper.slots == 3
+        assert rig.owner.slots == 3
 
 
 async def test_what_one_has_no_room_for_another_takes() -> None:
@@ -268,7 +268,7 @@ async def test_a_turn_is_not_kept_over_a_mail_that_is_not_to_be_sent(how: str) -
         rig.put("de")
         await asyncio.sleep(0)  # the first one has met the mail that is not to be sent
         if how == "paused":
-            rig.keeper.paused = 600.0
+            rig.owner.paused = 600.0
         elif how == "full":
             first.window = 0
         else:
@@ -287,11 +287,11 @@ async def test_waits_for_a_mail_and_for_a_slot() -> None:
         rig.put("a")
         await _turns()
         assert wire.carried == ["a"]
-        rig.keeper.paused = 0.05
+        rig.owner.paused = 0.05
         rig.put("b")
         await _turns()
         assert (wire.carried, rig.queue.qsize()) == (["a"], 1)
-        rig.keeper.paused = 0.0
+        rig.owner.paused = 0.0
         async with asyncio.timeout(5):
             await wire.has_carried(2)
 
@@ -317,7 +317,7 @@ async def test_mails_that_the_relay_cannot_take_use_up_no_slot_and_hold_up_nobod
         for _ in range(100):
             await asyncio.sleep(0)
         assert rig.desk.done == ["x552"] * 50
-        assert rig.keeper.slots == 0
+        assert rig.owner.slots == 0
 
 
 async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
@@ -328,7 +328,7 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
         await _turns()
         lost.lose()
         await _turns()
-        assert rig.keeper.released_ == [lost]
+        assert rig.owner.released_ == [lost]
         assert lost.closed.is_set()
         following = rig.wire()
         await _turns()
@@ -342,7 +342,7 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
 async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
     """Then it is answered what is in flight on it, while the next is at work already, and takes its leave."""
     async with _working() as rig:
-        worn = rig.wire(due=True)
+        worn = rig.wire(should_retire=True)
         await _turns()
         rig.put("ab")
         await _turns()
@@ -362,10 +362,10 @@ async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
 async def test_a_spent_connection_is_let_go_before_its_successor_is_there() -> None:
     """The relay may allow no more connections than there are: the next one would never come."""
     async with _working() as rig:
-        worn = rig.wire(due=True)
+        worn = rig.wire(should_retire=True)
         await _turns()
-        worn.spent = True
-        worn.on_room()
+        worn.is_exhausted = True
+        worn.on_available()
         await _turns()
         assert worn.closed.is_set()
         fresh = rig.wire()
@@ -377,10 +377,10 @@ async def test_a_spent_connection_is_let_go_before_its_successor_is_there() -> N
 async def test_looks_again_when_the_connection_may_have_come_of_age() -> None:
     """An idle worker replaces its connection at the time that this says, though nothing happens."""
     async with _working() as rig:
-        idle = rig.wire(review_at=asyncio.get_running_loop().time() + 0.05)
+        idle = rig.wire(retire_at=asyncio.get_running_loop().time() + 0.05)
         await _turns()
         assert rig.way.asked == 1
-        idle.due = True
+        idle.should_retire = True
         rig.wire()
         async with asyncio.timeout(5):
             await idle.closed.wait()
@@ -424,7 +424,7 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
     """Whenever it comes: the connection, one that is being left, and a successor that is there or just came."""
     rig = Rig()
     working = asyncio.create_task(rig.worker.run())
-    wires = [rig.wire(due=True)]
+    wires = [rig.wire(should_retire=True)]
     rig.put("ab")
     await _turns()
     wires.append(rig.wire())
@@ -455,7 +455,7 @@ async def test_what_a_successor_replaces_is_recycled() -> None:
     """It may end as the service stops, while it waits for its last answers: it was replaced before."""
     async with _working() as rig:
         rig.put("a")
-        worn = rig.wire(due=True)
+        worn = rig.wire(should_retire=True)
         await _turns()
         rig.wire()
         await _turns()
@@ -471,7 +471,7 @@ def test_the_load_of_a_worker() -> None:
     async def loads() -> list[int]:
         rig = Rig()
         seen = [rig.worker.load]
-        wire = Wire(rig.keeper)
+        wire = Wire(rig.owner)
         rig.worker._connection = cast("Connection", wire)
         for flying, stalled in ((0, True), (2, False), (2, True)):
             wire.flying, wire.stalled = [lambda _: None] * flying, stalled

@@ -37,8 +37,8 @@ class Fake:
         return _connection(self)
 
 
-def _connection(keeper: Fake) -> Connection:
-    return cast("Connection", SimpleNamespace(keeper=keeper))
+def _connection(owner: Fake) -> Connection:
+    return cast("Connection", SimpleNamespace(owner=owner))
 
 
 def _route(relays: Sequence[Fake]) -> Failover:
@@ -47,7 +47,7 @@ def _route(relays: Sequence[Fake]) -> Failover:
 
 async def _keeper(route: Failover) -> object:
     async with asyncio.timeout(5):
-        return (await route.connect()).keeper
+        return (await route.connect()).owner
 
 
 async def test_the_first_that_is_there_is_taken() -> None:
@@ -106,8 +106,8 @@ async def test_only_earlier_ones_are_returned_to() -> None:
     """In their order; and there is no waiting for one that is away."""
     relays = Fake(down=True), Fake(), Fake()
     route = _route(relays)
-    keeper: object = (await route.connect_before(_connection(relays[2]))).keeper
-    assert keeper is relays[1]
+    owner: object = (await route.connect_before(_connection(relays[2]))).owner
+    assert owner is relays[1]
     assert [relay.asked for relay in relays] == [1, 1, 0]
     for relay in relays[:2]:
         with pytest.raises(ConnectFailed):

@@ -57,11 +57,11 @@ async def test_a_window_of_mails(certificates: Certificates, security: str) -> N
         async with _connected(relay, tls) as connection:
             assert (connection.mode, connection.window) == (Mode.BDAT, 16)
             sending = [outcome_of(connection, _mail(n)) for n in range(16)]
-            assert not connection.room
+            assert not connection.is_available
             results = await asyncio.gather(*sending)
             assert [result[0].address for result in results] == [f"p{n}@y.org" for n in range(16)]
             assert connection.sent == 16
-            assert connection.room
+            assert connection.is_available
         await relay.wait_for_command("QUIT")
         assert [mail.recipients for mail in relay.mails] == [(f"p{n}@y.org",) for n in range(16)]
 
@@ -96,11 +96,11 @@ async def test_replies_are_read_while_a_large_mail_is_written() -> None:
     """A mail that was in flight before a large one has its result while that is still on its way."""
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
         small, large = outcome_of(connection, _mail(1)), outcome_of(connection, _mail(2, size=10 << 20))
-        assert not connection.room
+        assert not connection.is_available
         done, _ = await asyncio.wait([small, large], return_when=asyncio.FIRST_COMPLETED)
         assert done == {small}
         assert (await large)[0].accepted
-        assert connection.room
+        assert connection.is_available
 
 
 async def test_mails_handed_over_together_leave_in_one_write() -> None:
@@ -205,7 +205,7 @@ async def test_a_silent_relay_is_left(point: str) -> None:
     async with Relay(Faults(auth=())) as relay:
         async with _connected(relay, timeout=30, final_timeout=0.2) as connection:
             lost = asyncio.Event()
-            connection.watch(on_lost=lost.set, on_room=lambda: None)
+            connection.watch(on_lost=lost.set, on_available=lambda: None)
             relay.faults = Faults(auth=(), silent_at=point)
             told: list[int] = []
             sending = [outcome_of(connection, _mail(n)) for n in range(3)]
@@ -216,7 +216,7 @@ async def test_a_silent_relay_is_left(point: str) -> None:
             assert told == [2, 1, 0]  # the last first: each goes to the front of the queue
             assert all(isinstance(outcome, ConnectionLost) for outcome in outcomes)
             assert [outcome.uncertain for outcome in outcomes if isinstance(outcome, ConnectionLost)] == [True] * 3
-            assert not connection.room
+            assert not connection.is_available
             with pytest.raises(ConnectionLost):
                 await outcome_of(connection, _mail())
         relay.cut_connections()
@@ -275,9 +275,9 @@ async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> Non
 async def test_no_more_than_max_messages() -> None:
     """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due somewhat before."""
     async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=4) as connection:
-        assert not connection.due
+        assert not connection.should_retire
         for _ in range(4):
-            assert connection.room
+            assert connection.is_available
             await outcome_of(connection, _mail())
-        assert connection.due
-        assert not connection.room
+        assert connection.should_retire
+        assert not connection.is_available

@@ -270,13 +270,13 @@ async def test_nothing_is_written_where_the_connection_is_closing() -> None:
 async def test_room_is_told_when_a_large_mail_has_been_written() -> None:
     """Whoever waits for room behind a large mail is woken when it has left, not only when it has been answered."""
     async with _talk(Mode.BDAT) as talk:
-        room = asyncio.Event()
-        talk.connection.watch(on_lost=lambda: None, on_room=room.set)
+        is_available = asyncio.Event()
+        talk.connection.watch(on_lost=lambda: None, on_available=is_available.set)
         (sending,) = talk.send(BACKLOG)
-        assert not talk.connection.room
+        assert not talk.connection.is_available
         async with asyncio.timeout(SOON):
-            await room.wait()
-        assert talk.connection.room
+            await is_available.wait()
+        assert talk.connection.is_available
         assert not sending.done()
         talk.writer.write(OK * 4)
         assert (await sending)[0].accepted

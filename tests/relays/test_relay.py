@@ -53,10 +53,10 @@ def _relay(server: Server, noted: Noted, **more: object) -> Relay:
 async def _gone(connection: Connection) -> None:
     """Wait until it is lost, and give it back, as a worker does."""
     lost = asyncio.Event()
-    connection.watch(on_lost=lost.set, on_room=lambda: None)
+    connection.watch(on_lost=lost.set, on_available=lambda: None)
     if not connection.lost_cause:
         await lost.wait()
-    connection.keeper.released(connection)
+    connection.owner.released(connection)
     await connection.close()
 
 
@@ -69,7 +69,7 @@ async def test_a_refused_sign_in_sends_the_others_to_the_next_relay() -> None:
         first.faults = Faults(refuse_auth="535 5.7.8 changed")
         async with asyncio.timeout(5):
             others = await asyncio.gather(*(route.connect() for _ in range(3)))
-        assert {connection.keeper.name for connection in others} == {f"{HOST}:{second.port}"}
+        assert {connection.owner.name for connection in others} == {f"{HOST}:{second.port}"}
         for connection in (before, *others):
             await connection.close()
 
@@ -81,10 +81,10 @@ async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_ne
         relays = [_relay(first, noted, retry_seconds=60), _relay(second, noted)]
         route = Failover(relays)
         only = await route.connect()
-        assert only.keeper is relays[0]
+        assert only.owner is relays[0]
         async with asyncio.timeout(5):
             others = [await route.connect() for _ in range(3)]
-        assert {connection.keeper for connection in others} == {relays[1]}
+        assert {connection.owner for connection in others} == {relays[1]}
         assert first.connections == 2  # the one that it had, and one that was refused for all
         assert not relays[0].down
         assert not only.lost_cause
@@ -117,7 +117,7 @@ async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
         await first.close()
         route = Failover([_relay(first, noted, timeout=30), _relay(second, noted)])
         stand_in = await route.connect()
-        assert stand_in.keeper.name == f"{HOST}:{second.port}"
+        assert stand_in.owner.name == f"{HOST}:{second.port}"
         first.faults = Faults(silent_at="CONNECT")
         await first.start()
         await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time() + 0.01)  # loops wake early
@@ -125,7 +125,7 @@ async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
         await first.wait_for_connections(1)
         async with asyncio.timeout(5):
             another = await route.connect()
-        assert another.keeper.name == f"{HOST}:{second.port}"
+        assert another.owner.name == f"{HOST}:{second.port}"
         trying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await trying
@@ -149,7 +149,7 @@ async def test_who_waits_for_a_dial_moves_on_once_the_relay_counts_as_away(monke
         await first.wait_for_connections(2)
         async with asyncio.timeout(5):
             stand_in = await route.connect()
-        assert stand_in.keeper.name == f"{HOST}:{second.port}"
+        assert stand_in.owner.name == f"{HOST}:{second.port}"
         assert not dialling.done()
         dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -208,7 +208,7 @@ async def test_a_slot_that_is_freed_is_had_at_once() -> None:
         waiting = asyncio.create_task(relay.connect())
         await server.wait_for_connections(2)
         await server.wait_for_open(1)
-        only.keeper.released(only)
+        only.owner.released(only)
         await only.close()
         async with asyncio.timeout(5):
             connection = await waiting
@@ -250,7 +250,7 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
         connection = await relay.connect()
         assert connection.mode is Mode.BDAT
         await connection.close()
-        connection.keeper.released(connection)
+        connection.owner.released(connection)
         server.faults = Faults(cut_before_reply="BDAT")
         connection = await relay.connect()
         assert connection.mode is Mode.DATA
@@ -280,7 +280,7 @@ async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
             connection = await relay.connect()
             assert connection.mode is Mode.DATA
             await connection.close()
-            connection.keeper.released(connection)
+            connection.owner.released(connection)
         probes = sum(command.line.startswith("BDAT") for command in server.commands)
         assert probes == 1
         assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1

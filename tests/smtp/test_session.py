@@ -85,7 +85,7 @@ def test_windows(mode: Mode, asked: int, window: int) -> None:
     """BDAT has the window that was asked for, DATA one mail being read and one announced, PLAIN one."""
     session = _session(mode, asked)
     begun = 0
-    while session.room:
+    while session.is_available:
         session.begin(_mail())
         begun += 1
     assert (session.window, begun) == (window, window)
@@ -96,10 +96,10 @@ def test_no_mail_sits_behind_a_large_one() -> None:
     """While more than 64 KiB wait to be written there is no room; once they are written there is."""
     session = _session()
     session.begin(_mail(content=b"x" * (BACKLOG + 1)))
-    assert not session.room
+    assert not session.is_available
     while session.take(BACKLOG):
         pass
-    assert session.room
+    assert session.is_available
 
 
 def test_take_gives_slices_and_marks_what_is_written() -> None:
@@ -458,7 +458,7 @@ def test_421_at_every_position(place: int) -> None:
     """Who was answered before it is settled, who was answered with it or stands behind it was not taken."""
     session, mails = _behind([OK] * place + [b"421 4.3.2 bye\r\n"])
     assert session.farewell
-    assert not session.room
+    assert not session.is_available
     session.end("connection lost")
     taken = 1 if place >= 3 else 0
     taken += place >= 7
@@ -568,12 +568,12 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
     """Two replies, a refusal and 250: the chunk is read past. Anything else: it is not, and mails go by DATA."""
     session = _session()
     session.probe()
-    assert not session.room
+    assert not session.is_available
     assert _written(session) == b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
     for octet in replies:
         session.receive(bytes([octet]))
     assert (session.probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)
-    assert session.room
+    assert session.is_available
     assert not session.ended
 
 

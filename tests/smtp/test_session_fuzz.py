@@ -116,7 +116,7 @@ def test_whatever_the_relay_says(  # noqa: PLR0917 -- Hypothesis gives them by n
         session.take(1 << 20)
         ledger.commands += [(b"BDAT", -1), (b"RSET", -1)]
     for start in range(0, len(stream), cut):
-        while session.room and len(begun) < mails:
+        while session.is_available and len(begun) < mails:
             begun.append(session.begin(_to(len(begun), recipients)))
         ledger.wrote(session.take(1 << 20))
         if not session.ended:
@@ -143,7 +143,7 @@ def _talked(session: Session, stream: bytes, *, mails: int, recipients: int, cut
     settled: list[list[Transaction]] = []
     written = b""
     for start in range(0, len(stream), cut):
-        while session.room and len(begun) < mails:
+        while session.is_available and len(begun) < mails:
             begun.append(session.begin(_to(len(begun), recipients)))
         written += session.take(most)
         settled.append(session.receive(stream[start : start + cut]))
@@ -315,7 +315,7 @@ def test_what_is_told_is_what_happened(seed: int, mode: Mode, window: int, stick
     mails: list[Transaction] = []
     unread = b""
     for _ in range(chance.randrange(20, 400)):
-        if session.room and chance.random() < 0.6:
+        if session.is_available and chance.random() < 0.6:
             people = tuple(f"p{len(mails)}.{n}@y.org" for n in range(chance.choice([1, 1, 2, 3])))
             mails.append(session.begin(Envelope("a@x.org", people, f"for {' '.join(people)}\r\n".encode())))
         if chance.random() < 0.7:
@@ -358,7 +358,7 @@ def test_one_positive_reply_too_many(seed: int, mode: Mode, window: int, place: 
     unread = b""
     said = 0
     while not session.ended and not session.farewell and len(mails) < 40:
-        if session.room and chance.random() < 0.6:
+        if session.is_available and chance.random() < 0.6:
             person = f"p{len(mails)}@y.org"
             mails.append(session.begin(Envelope("a@x.org", (person,), f"for {person}\r\n".encode())))
         for line in relay.read(session.take(chance.choice([50, 1 << 16]))).splitlines(keepends=True):

@@ -34,7 +34,7 @@ def _mail(state: MailState = MailState.QUEUED) -> Mail:
 
 
 def _connection(in_flight: int, sent: int) -> SimpleNamespace:
-    return SimpleNamespace(keeper=SimpleNamespace(name=RELAY), in_flight=in_flight, sent=sent)
+    return SimpleNamespace(owner=SimpleNamespace(name=RELAY), in_flight=in_flight, sent=sent)
 
 
 def _metrics(*connections: SimpleNamespace) -> Metrics:

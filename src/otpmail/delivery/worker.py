@@ -61,7 +61,7 @@ class Worker:
             while True:
                 self._connection = await self._next_connection()
                 await self._feed(self._connection)
-                self._connection.keeper.released(self._connection)
+                self._connection.owner.released(self._connection)
                 # What is in flight on it is answered while the next connection is at work.
                 self._see_off(self._connection)
                 self._connection = None
@@ -98,13 +98,13 @@ class Worker:
 
     async def _feed(self, connection: Connection) -> None:
         """Hand mails to the connection until it is lost, may carry no more, or is due and its successor is ready."""
-        connection.watch(on_lost=self.wake, on_room=self.wake)
+        connection.watch(on_lost=self.wake, on_available=self.wake)
         # One that may carry no more is not held until its successor is there: the relay may allow no more of them.
-        while not (connection.lost_cause or connection.spent or self._succeeded()):
+        while not (connection.lost_cause or connection.is_exhausted or self._succeeded()):
             if self._successor is None:
                 self._provide_for(connection)
-            pause = connection.keeper.pause()
-            if pause or not connection.room:
+            pause = connection.owner.pause()
+            if pause or not connection.is_available:
                 await self._wait(self._loop.time() + pause if pause else self._review_at(connection))
             else:
                 job = self._queue.take_nowait(self) or await self._next(connection)
@@ -135,7 +135,7 @@ class Worker:
 
     @staticmethod
     def _may_send(connection: Connection) -> bool:
-        return connection.room and not connection.keeper.pause()
+        return connection.is_available and not connection.owner.pause()
 
     async def _wait(self, until: float) -> None:
         """Wait to be woken, at most until then on the loop's clock; it may be sooner for no reason."""
@@ -161,8 +161,8 @@ class Worker:
 
     def _provide_for(self, connection: Connection) -> None:
         """Dial a successor if the connection is due, or if a relay that comes before its own may be well again."""
-        self._returning = not connection.due
-        if connection.due:
+        self._returning = not connection.should_retire
+        if connection.should_retire:
             self._successor = asyncio.create_task(self._route.connect())
         elif self._route.return_at(connection) <= self._loop.time():
             self._successor = asyncio.create_task(self._route.connect_before(connection))
@@ -180,7 +180,7 @@ class Worker:
 
     def _review_at(self, connection: Connection) -> float:
         """When to look at the connection again though nothing happens, on the loop's clock."""
-        return inf if self._successor is not None else min(connection.review_at, self._route.return_at(connection))
+        return inf if self._successor is not None else min(connection.retire_at, self._route.return_at(connection))
 
     def _send(self, connection: Connection, job: Job) -> bool:
         """Hand the job over, unless it is not to be sent, or not here; returns whether it is on its way."""
@@ -188,7 +188,7 @@ class Worker:
             return False
         if not connection.send(job.offer, partial(self._told, connection, job)):
             return False  # the relay can't take such a mail, and was not asked
-        connection.keeper.takes_slot()
+        connection.owner.takes_slot()
         return True
 
     def _told(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
@@ -197,7 +197,7 @@ class Worker:
             return
         for result in outcome:
             if result.accepted:
-                connection.keeper.took_mail(connection)
+                connection.owner.took_mail(connection)
                 break
         self._desk.answered(job, outcome)
 
@@ -217,7 +217,7 @@ class Worker:
             task = asyncio.current_task()
             assert task is not None
             self._leaving.pop(task, None)  # before others are told what it sent: nobody is to count that twice
-            self._observer.notify(ConnectionClosed(connection.keeper.name, cause, connection.sent, recycled))
+            self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
         """Close what is open; a successor that is still being dialled is given up."""

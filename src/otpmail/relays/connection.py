@@ -42,12 +42,12 @@ class ConnectionOwner(Protocol):
 
 
 class Connection:
-    """An open, signed-in connection, with up to `window` mails in flight; `room` says whether another may be handed in.
+    """An open, signed-in connection, with up to `window` mails in flight; `is_available`: it takes another one now.
 
-    `on_lost` is called once, when it can take no more; `on_room` whenever it can again; `on_closed` once it is closed.
+    It calls `on_lost` once, when it takes no more; `on_available` when it takes mails again; `on_closed` once closed.
     """
 
-    keeper: ConnectionOwner
+    owner: ConnectionOwner
     begun: float  # when its keeper began to dial it, on the loop's clock
     on_closed: Callable[[], None] | None = None
 
@@ -56,7 +56,7 @@ class Connection:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
-        self._retire_at = self.opened + lifetime
+        self._expires_at = self.opened + lifetime
         self._most = self._due_from = settings.max_messages
         self.announcement = capabilities_of(client)
         if client.transport is None or client.protocol is None:
@@ -148,24 +148,24 @@ class Connection:
         return self._loop.time() - self.opened
 
     @property
-    def room(self) -> bool:
+    def is_available(self) -> bool:
         """Whether another mail may be handed in now."""
         session = self._session
-        return session.room and session.begun < self._most and not self._pipeline.lost_cause
+        return session.is_available and session.begun < self._most and not self._pipeline.lost_cause
 
     @property
-    def spent(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether it has been handed as many mails as it may carry."""
         return self._session.begun >= self._most
 
     @property
-    def review_at(self) -> float:
+    def retire_at(self) -> float:
         """Until when, on the loop's clock, it can't be due for its age or for idleness."""
         idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
-        return min(self._retire_at, idle_since + self._settings.idle_seconds)
+        return min(self._expires_at, idle_since + self._settings.idle_seconds)
 
     @property
-    def due(self) -> bool:
+    def should_retire(self) -> bool:
         """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle too long.
 
         Nearly, so that the next one is open by the time that this one may carry no more.
@@ -174,12 +174,12 @@ class Connection:
             return True
         now = self._loop.time()
         idle = not self._session.in_flight and now >= self._pipeline.last_progress + self._settings.idle_seconds
-        return idle or now >= self._retire_at
+        return idle or now >= self._expires_at
 
-    def watch(self, *, on_lost: Callable[[], None], on_room: Callable[[], None]) -> None:
+    def watch(self, *, on_lost: Callable[[], None], on_available: Callable[[], None]) -> None:
         """Be told when it can take no more mails, once, and whenever it can take another."""
         self._pipeline.on_lost = on_lost
-        self._pipeline.on_room = on_room
+        self._pipeline.on_available = on_available
 
     def send(self, envelope: Envelope, tell: Tell) -> bool:
         """Start sending, which there must be room for; returns whether the relay is asked at all.

@@ -64,7 +64,7 @@ class Failover:
 
         Infinity when none does.
         """
-        if connection.keeper is self._relays[0]:
+        if connection.owner is self._relays[0]:
             return inf
         return min((relay.return_at for relay in self._before(connection)), default=inf)
 
@@ -73,7 +73,7 @@ class Failover:
         return [relay for relay in self._relays if not relay.down]
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
-        return tuple(takewhile(lambda relay: relay is not connection.keeper, self._relays))
+        return tuple(takewhile(lambda relay: relay is not connection.owner, self._relays))
 
     @staticmethod
     async def _first_of(relays: Sequence[Relay]) -> Connection:

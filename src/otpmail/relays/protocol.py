@@ -39,8 +39,8 @@ class RelayProtocol(asyncio.Protocol):
     """Mails in flight on one connection, and who is told what becomes of each.
 
     `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long one that may wait for
-    its word on a content (RFC 5321, 4.5.3.2). `on_lost` is called once, when no further mail can be sent; `on_room`
-    whenever another one can.
+    its word on a content (RFC 5321, 4.5.3.2). It calls `on_lost` once, when it can send no further mail; `on_available`
+    when it can again.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RelayProtocol(asyncio.Protocol):
         self._probed: asyncio.Future[None] | None = None
         self.lost_cause = ""
         self.on_lost: Callable[[], None] = _nothing
-        self.on_room: Callable[[], None] = _nothing
+        self.on_available: Callable[[], None] = _nothing
         self._take_over()
 
     def __repr__(self) -> str:
@@ -189,7 +189,7 @@ class RelayProtocol(asyncio.Protocol):
             self._each = (self._loop.time() - self._busy_since) / (self._session.begun - self._begun_before)
             self._idle.set()
         if settled:
-            self.on_room()
+            self.on_available()
 
     def eof_received(self) -> bool:
         """The relay has said all it will: leave."""
@@ -224,11 +224,11 @@ class RelayProtocol(asyncio.Protocol):
             self._flushing = None
         if self.lost_cause or self._transport.is_closing():  # what is not written is certain not to have arrived
             return
-        full = not self._session.room
+        full = not self._session.is_available
         while not self._paused and (data := self._session.take(SLICE)):
             self._transport.write(data)
-        if full and self._session.room:
-            self.on_room()
+        if full and self._session.is_available:
+            self.on_available()
         if self._clock is None and self._session.owed:
             self._clock = self._loop.call_later(min(self._timeout, self._final_timeout), self._tick)
 

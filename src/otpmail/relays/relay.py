@@ -162,7 +162,7 @@ class Relay:
         except ConnectFailed as error:
             self._failed(error, begun)
             return None
-        connection.keeper = self
+        connection.owner = self
         connection.begun = begun
         if connection.runs_refused_chunks and self._mode is Mode.BDAT:
             self._mode = Mode.DATA  # for good: it was seen

@@ -79,7 +79,7 @@ class Session:
         return len(self._flights)
 
     @property
-    def room(self) -> bool:
+    def is_available(self) -> bool:
         """Whether another mail may begin."""
         return (
             len(self._flights) < self.window
@@ -121,7 +121,7 @@ class Session:
             self._output.push(QUESTION, asks=0)  # how many replies it gets is the question
 
     def begin(self, envelope: Envelope, tag: Any = None) -> Transaction:
-        """Begin a mail, which there must be `room` for. Nothing of it is written before `take`.
+        """Begin a mail, which there must be `is_available` for. Nothing of it is written before `take`.
 
         What the relay can't take, or would be unsafe to say, is settled at once: its `outcome` is set then.
         """

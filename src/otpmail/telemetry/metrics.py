@@ -122,7 +122,7 @@ class Metrics(Collector):
         opened: Counts = Counter()
         flying: Counts = Counter()
         for connection in self._connections():
-            relay = (connection.keeper.name,)
+            relay = (connection.owner.name,)
             opened[relay] += 1
             flying[relay] += connection.in_flight
             sent[relay] += connection.sent
