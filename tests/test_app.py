@@ -82,6 +82,8 @@ async def test_when_a_part_fails(
 class Accepted:
     """Counts the mails that are taken on, and says when there are so many."""
 
+    event_types: frozenset[type[Event]] = frozenset({MailAccepted})
+
     def __init__(self, wanted: int) -> None:
         self.count = 0
         self.reached = asyncio.Event()

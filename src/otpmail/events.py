@@ -1,4 +1,7 @@
-"""What happened, told to whoever observes: logs now, metrics and traces beside them. The core only speaks here."""
+"""What happened in the service, as values, and the observers that are notified: logs, metrics, health.
+
+The parts of the service only emit events here. They know no observer.
+"""
 
 from typing import Protocol, get_args
 
@@ -8,9 +11,9 @@ from otpmail.values import frozen
 
 @frozen()
 class RelayUp:
-    """A connection to the relay is open and signed in, and none was before; `mode` says how mails travel on it.
+    """A connection to the relay is open and signed in, the first since the relay was down or idle.
 
-    `window` is how many may be in flight at once.
+    `mode` is how mails are sent on it, `window` how many may be in flight at once.
     """
 
     relay: str
@@ -20,9 +23,9 @@ class RelayUp:
 
 @frozen()
 class RelayDown:
-    """Dialling failed, or no connection has been open for a second to a relay in use. `retry_after` is in seconds.
+    """A dial failed, or a relay in use has had no open connection for a second. `retry_after` is in seconds.
 
-    Told once, until it is up again.
+    Emitted once, until the relay is up again.
     """
 
     relay: str
@@ -31,15 +34,18 @@ class RelayDown:
 
 
 @frozen()
-class RelayLeft:
-    """We closed the last connection to the relay, and want none for now: mails go through another one."""
+class RelayIdle:
+    """We closed the last connection to the relay and need none for now: mails go through another relay."""
 
     relay: str
 
 
 @frozen()
 class DialFailed:
-    """One more dial failed, while the relay was already away or other connections are open."""
+    """Another dial failed, while the relay was down already or has other open connections.
+
+    `retry_after` is in seconds.
+    """
 
     relay: str
     error: str
@@ -47,10 +53,10 @@ class DialFailed:
 
 
 @frozen()
-class ChunksUnsafe:
-    """Mails go by DATA: the relay runs a chunk that it refused as commands, or ends connections over it.
+class ChunkingDisabled:
+    """Mails go by DATA, not BDAT: the relay runs a refused chunk as commands, or closes connections over it.
 
-    The former is told once, the latter each time that mails had gone by BDAT again.
+    Emitted once for the first cause, and for the second each time that mails had gone by BDAT again.
     """
 
     relay: str
@@ -58,7 +64,7 @@ class ChunksUnsafe:
 
 @frozen()
 class ConnectionOpened:
-    """A connection is ready; `mode` says how mails travel on it, up to `window` at once."""
+    """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once."""
 
     relay: str
     mode: str
@@ -69,7 +75,7 @@ class ConnectionOpened:
 class ConnectionClosed:
     """A connection ended after `sent` mails; `cause` says why.
 
-    `recycled`: it was replaced, neither lost nor ended by a stop.
+    `recycled`: a new connection replaces it, so it was neither lost nor closed by a stop.
     """
 
     relay: str
@@ -103,7 +109,7 @@ class MailSettled:
 
 @frozen()
 class CodeChecked:
-    """A code was checked; `result` is the answer's name. Neither the code nor the address is told."""
+    """A code was checked; `result` is the name of the answer. The event holds neither code nor address."""
 
     result: str
 
@@ -111,9 +117,9 @@ class CodeChecked:
 Event = (
     RelayUp
     | RelayDown
-    | RelayLeft
+    | RelayIdle
     | DialFailed
-    | ChunksUnsafe
+    | ChunkingDisabled
     | ConnectionOpened
     | ConnectionClosed
     | MailAccepted
@@ -121,33 +127,32 @@ Event = (
     | MailSettled
     | CodeChecked
 )
+ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
 
 
 class Observer(Protocol):
-    """Is told what happened. It must not block and must not raise: it runs in the middle of the work."""
+    """Is notified of events whose type is in `event_types`, which stays as it is from construction on.
+
+    An emitter may look there and not make an event that nobody observes.
+    """
+
+    event_types: frozenset[type[Event]]
 
     def notify(self, event: Event) -> None:
-        """Take note of `event`."""
-
-
-def event_types(observer: Observer, kind: type[Event]) -> bool:
-    """Whether an observer wants events of this kind; one without `event_types` wants all."""
-    return kind in getattr(observer, "event_types", _KINDS)
+        """Take note of `event`. Must neither block nor raise: it is called in the middle of the work."""
 
 
 class Observers:
-    """Tells several observers in turn, each of what it hears."""
+    """One observer in front of several: each is notified, in order, of the events it asks for."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._hearers = {
-            kind: tuple(observer.notify for observer in observers if event_types(observer, kind)) for kind in _KINDS
+        self._notify = {
+            kind: tuple(observer.notify for observer in observers if kind in observer.event_types)
+            for kind in ALL_EVENTS
         }
-        self.event_types = frozenset(kind for kind, hearers in self._hearers.items() if hearers)
+        self.event_types = frozenset(kind for kind, targets in self._notify.items() if targets)
 
     def notify(self, event: Event) -> None:
-        """Tell each observer of `event`."""
-        for notify in self._hearers[type(event)]:
+        """Notify each observer that asks for events of this type."""
+        for notify in self._notify[type(event)]:
             notify(event)
-
-
-_KINDS: frozenset[type[Event]] = frozenset(get_args(Event))

@@ -14,7 +14,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import MOST_COPIES, Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
-from otpmail.events import Event, MailAccepted, MailDeferred, MailSettled
+from otpmail.events import ALL_EVENTS, Event, MailAccepted, MailDeferred, MailSettled
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
 
@@ -98,6 +98,8 @@ class Store:
 
 class DeliveryHandler:
     """A Delivery with everything around it in the test's hands."""
+
+    event_types = ALL_EVENTS
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()

@@ -12,7 +12,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.queue import STALLED, MailQueue
 from otpmail.delivery.worker import Worker
 from otpmail.errors import ConnectFailed, ConnectionLost
-from otpmail.events import ConnectionClosed, Event
+from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
 from otpmail.model import Envelope, Mail, Priority, RecipientResult
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
@@ -181,6 +181,8 @@ class DeliveryHandler:
 
 class Rig:
     """A worker at work between a queue, a way and a desk."""
+
+    event_types = ALL_EVENTS
 
     def __init__(self) -> None:
         self.queue, self.way, self.owner = MailQueue(), Way(), ConnectionOwner()

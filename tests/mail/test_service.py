@@ -13,7 +13,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
-from otpmail.events import Event, MailSettled
+from otpmail.events import ALL_EVENTS, Event, MailSettled
 from otpmail.mail import service
 from otpmail.mail.service import MailService, Submission
 from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult, WaitFor
@@ -34,6 +34,8 @@ class RelayState:
 
 class DeliveryHandler:
     """A MailService with everything around it in the test's hands."""
+
+    event_types = ALL_EVENTS
 
     def __init__(self, **settings: Any) -> None:
         self.relay = RelayState()

@@ -14,6 +14,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.events import ALL_EVENTS
 from otpmail.mail.service import MAX_REQUEST_ID, MailService, Submission
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, Priority, RecipientResult, WaitFor
@@ -56,6 +57,8 @@ class RelayState:
 
 class DeliveryHandler:
     """A MailService with everything around it in the test's hands, and one stream of it."""
+
+    event_types = ALL_EVENTS
 
     def __init__(self, *, most: int = 1000, queue_size: int = 1000, enough: int = maxsize) -> None:
         self.relay = RelayState()

@@ -17,7 +17,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
-from otpmail.events import CodeChecked, Event, MailAccepted
+from otpmail.events import ALL_EVENTS, CodeChecked, Event, MailAccepted
 from otpmail.mail.service import MailService, Submission
 from otpmail.model import FAILURE_WINDOW, MailState, Priority, RecipientResult, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
@@ -39,6 +39,8 @@ class RelayState:
 
 class DeliveryHandler:
     """An OtpService with everything around it in the test's hands."""
+
+    event_types = ALL_EVENTS
 
     def __init__(self, **settings: Any) -> None:
         self.now = 1000.0

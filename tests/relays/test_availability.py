@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from otpmail.events import DialFailed, Event, RelayDown, RelayLeft, RelayUp
+from otpmail.events import ALL_EVENTS, DialFailed, Event, RelayDown, RelayIdle, RelayUp
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
 
 
@@ -25,6 +25,8 @@ class Alarm:
 @dataclass
 class DeliveryHandler:
     """What a presence talks to: it keeps the events, and the alarms."""
+
+    event_types = ALL_EVENTS
 
     told: list[Event] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
@@ -109,7 +111,7 @@ def test_a_relay_that_was_left_on_purpose_is_not_away(presence: Availability, de
     desk.ring()
     assert not presence.away
     _open(presence)
-    assert desk.told == [UP, RelayLeft("r:25"), UP]
+    assert desk.told == [UP, RelayIdle("r:25"), UP]
 
 
 def test_a_relay_that_was_left_and_is_wanted_is_away(presence: Availability, desk: DeliveryHandler) -> None:
@@ -141,11 +143,11 @@ def test_a_relay_that_was_left_and_may_not_be_dialled_is_away(presence: Availabi
     presence.refused()  # what becomes of it is told within the second
     assert not presence.away
     desk.ring()
-    assert desk.told[-1] == RelayLeft("r:25")
+    assert desk.told[-1] == RelayIdle("r:25")
     presence.refused()
     presence.refused()
     assert presence.away
-    assert desk.told[-2:] == [RelayLeft("r:25"), RelayDown("r:25", "535 no", 3.0)]
+    assert desk.told[-2:] == [RelayIdle("r:25"), RelayDown("r:25", "535 no", 3.0)]
 
 
 def test_a_doubtful_connection_that_we_close_leaves_it_unused(presence: Availability, desk: DeliveryHandler) -> None:
@@ -155,7 +157,7 @@ def test_a_doubtful_connection_that_we_close_leaves_it_unused(presence: Availabi
     _empty(presence, "")
     desk.ring()
     assert not presence.away
-    assert desk.told[-1] == RelayLeft("r:25")
+    assert desk.told[-1] == RelayIdle("r:25")
 
 
 def test_a_doubtful_connection_has_to_last(presence: Availability, desk: DeliveryHandler) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from otpmail.errors import ConnectFailed
-from otpmail.events import ChunksUnsafe, Event, RelayDown, RelayUp
+from otpmail.events import ALL_EVENTS, ChunkingDisabled, Event, RelayDown, RelayUp
 from otpmail.relays import availability
 from otpmail.relays import relay as module
 from otpmail.relays.connection import Connection
@@ -29,6 +29,8 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Noted(list[Event]):
     """An observer that keeps what it was told."""
+
+    event_types = ALL_EVENTS
 
     def notify(self, event: Event) -> None:
         """Keep it."""
@@ -254,7 +256,7 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
         server.faults = Faults(cut_before_reply="BDAT")
         connection = await relay.connect()
         assert connection.mode is Mode.DATA
-        assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1
+        assert sum(isinstance(event, ChunkingDisabled) for event in noted) == 1
         await connection.close()
 
 
@@ -283,4 +285,4 @@ async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
             connection.owner.released(connection)
         probes = sum(command.line.startswith("BDAT") for command in server.commands)
         assert probes == 1
-        assert sum(isinstance(event, ChunksUnsafe) for event in noted) == 1
+        assert sum(isinstance(event, ChunkingDisabled) for event in noted) == 1

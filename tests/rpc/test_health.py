@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2
 
-from otpmail.events import RelayDown, RelayLeft, RelayUp
+from otpmail.events import RelayDown, RelayIdle, RelayUp
 from otpmail.rpc.health import SERVICES, Health
 
 
@@ -48,7 +48,7 @@ async def test_it_serves_while_any_relay_is_up(health: Health) -> None:
 
 async def test_a_relay_that_was_left_is_up_no_more(health: Health) -> None:
     """No connection to it is open: when the one that it stood in for goes, none is up until one is dialled again."""
-    for event in (RelayUp("b", "bdat", 16), RelayUp("a", "bdat", 16), RelayLeft("b")):
+    for event in (RelayUp("b", "bdat", 16), RelayUp("a", "bdat", 16), RelayIdle("b")):
         health.notify(event)
     await _comes_to_serve(health, serving=True)
     health.notify(RelayDown("a", "lost", 1.0))

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from otpmail.events import (
-    ChunksUnsafe,
+    ChunkingDisabled,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
@@ -19,7 +19,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
-    RelayLeft,
+    RelayIdle,
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
@@ -34,9 +34,9 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
 _EVENTS: list[tuple[Event, str, int, str]] = [
     (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465: connected; mail can be sent: bdat mode, 16 in"),
     (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "r: refused; next try in 1.5 s"),
-    (ChunksUnsafe("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
+    (ChunkingDisabled("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
     (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
-    (RelayLeft("r:465"), "relay-left", logging.INFO, "r:465: no longer needed"),
+    (RelayIdle("r:465"), "relay-left", logging.INFO, "r:465: no longer needed"),
     (ConnectionOpened("r:465", "plain", 1), "connection-opened", logging.DEBUG, "plain mode"),
     (ConnectionClosed("r:465", "idle", 3, recycled=True), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
     (ConnectionClosed("r:465", "lost", 1, recycled=False), "connection-closed", logging.DEBUG, "after 1 mail: lost"),
@@ -97,7 +97,7 @@ def test_that_no_mail_can_be_sent_is_said_when_no_relay_is_left(caplog: pytest.L
     """Of one relay among several only what is true of it; one that is not in use is not down."""
     observer = LogObserver(relays=2)
     first, second = (RelayDown(name, "refused", 1.5) for name in ("a", "b"))
-    ups = RelayUp("a", "bdat", 16), RelayLeft("b")
+    ups = RelayUp("a", "bdat", 16), RelayIdle("b")
     for event in (first, second, *ups, first, second):
         observer.notify(event)
     told = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]

@@ -19,7 +19,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
-    RelayLeft,
+    RelayIdle,
     RelayUp,
 )
 from otpmail.model import Mail, MailState
@@ -85,7 +85,7 @@ async def test_what_happened_is_counted() -> None:
     assert said[f'otpmail_relay_up{{relay="{RELAY}"}}'] == 1
     metrics.notify(RelayDown(RELAY, "refused", 1.0))
     assert (await _said(metrics))[f'otpmail_relay_up{{relay="{RELAY}"}}'] == 0
-    metrics.notify(RelayLeft(RELAY))
+    metrics.notify(RelayIdle(RELAY))
     assert f'otpmail_relay_up{{relay="{RELAY}"}}' not in await _said(metrics)
 
 

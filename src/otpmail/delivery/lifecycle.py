@@ -13,7 +13,7 @@ from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
-from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer, event_types
+from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.model import MailState, RecipientResult
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
@@ -47,7 +47,7 @@ class Lifecycle:
         self._random = random
         self._on_uncertain = on_uncertain
         self._now = now
-        self._says_accepted = event_types(observer, MailAccepted)
+        self._says_accepted = MailAccepted in observer.event_types
         self._closed = False
         self._jobs: dict[str, Job] = {}
         self._loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from otpmail.events import DialFailed, Observer, RelayDown, RelayLeft, RelayUp
+from otpmail.events import DialFailed, Observer, RelayDown, RelayIdle, RelayUp
 
 NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
 
@@ -102,7 +102,7 @@ class Availability:
             self._missed()
         elif self._here is not None:
             self._here = None
-            self._observer.notify(RelayLeft(self._name))
+            self._observer.notify(RelayIdle(self._name))
 
     def _cancel_notice(self) -> None:
         if self._notice is not None:

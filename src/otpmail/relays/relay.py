@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
-from otpmail.events import ChunksUnsafe, ConnectionOpened, Observer
+from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
 from otpmail.relays.availability import Availability
 from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
@@ -166,7 +166,7 @@ class Relay:
         connection.begun = begun
         if connection.runs_refused_chunks and self._mode is Mode.BDAT:
             self._mode = Mode.DATA  # for good: it was seen
-            self._observer.notify(ChunksUnsafe(self.name))
+            self._observer.notify(ChunkingDisabled(self.name))
         self._presence.opened(connection.mode, connection.window, doubtful=self._breaker.hangs_up)
         self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
         self._changed.set()
@@ -178,7 +178,7 @@ class Relay:
         doubted = self._breaker.doubts_chunks(now)
         self._breaker.failed(_kind(error), begun=begun, now=now)
         if self._breaker.doubts_chunks(now) and not doubted:
-            self._observer.notify(ChunksUnsafe(self.name))
+            self._observer.notify(ChunkingDisabled(self.name))
         self._presence.failed(str(error))
 
 

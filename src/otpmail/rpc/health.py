@@ -1,12 +1,11 @@
 """grpc.health.v1, kept in step with the relays: every service here needs one to keep its word."""
 
 import asyncio
-from collections.abc import Collection
 
 from grpc_health.v1.health import aio as health_aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from otpmail.events import Event, RelayDown, RelayLeft, RelayUp
+from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
 
@@ -17,7 +16,7 @@ class Health:
     Setting a status waits for watchers, an observer must not; so a task of the app's carries the changes out in order.
     """
 
-    event_types: Collection[type[Event]] = frozenset({RelayUp, RelayDown, RelayLeft})
+    event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle})
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()
@@ -29,7 +28,7 @@ class Health:
         match event:
             case RelayUp(relay):
                 self._here.add(relay)
-            case RelayDown(relay) | RelayLeft(relay):
+            case RelayDown(relay) | RelayIdle(relay):
                 self._here.discard(relay)
             case _:
                 return

@@ -8,10 +8,11 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from otpmail.events import (
-    ChunksUnsafe,
+    ALL_EVENTS,
+    ChunkingDisabled,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
@@ -21,7 +22,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
-    RelayLeft,
+    RelayIdle,
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
@@ -73,16 +74,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-_HEARD: frozenset[type[Event]] = frozenset(get_args(Event)) - {MailAccepted, CodeChecked}
+_ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked}
 
 
 class LogObserver:
     """Writes events to the log, and counts the mails for the last line; `relays` is how many there are."""
 
     def __init__(self, relays: int = 1) -> None:
-        # Two of these come with every mail: nobody is told of one that makes no line.
         self._debug = log.isEnabledFor(logging.DEBUG)
-        self.event_types = frozenset(get_args(Event)) if self._debug else _HEARD
+        # One of the two that are left out comes with every mail, and would make no line.
+        self.event_types = ALL_EVENTS if self._debug else _ALL_BUT_DEBUG
         self.relayed = 0
         self.failed = 0
         self._relays = relays
@@ -109,7 +110,7 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _say_of_relay(event, all_down=len(self._down) == self._relays)
-            case RelayUp(relay) | RelayLeft(relay):
+            case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _say_of_relay(event)
             case _:
@@ -149,11 +150,11 @@ def _say_of_relay(event: Event, *, all_down: bool = False) -> None:
         case RelayDown(relay, error, wait):
             plight = "no mail can be sent; " if all_down else ""
             line = logging.ERROR, "relay-down", f"{relay}: {error}; {plight}next try in {wait:.1f} s"
-        case RelayLeft(relay):
+        case RelayIdle(relay):
             line = logging.INFO, "relay-left", f"{relay}: no longer needed, its connections are closed"
         case DialFailed(relay, error, wait):
             line = logging.INFO, "dial-failed", f"{relay}: {error}; next try in {wait:.1f} s"
-        case ChunksUnsafe(relay):
+        case ChunkingDisabled(relay):
             line = logging.WARNING, "chunks-unsafe", f"{relay}: {_CHUNKS_UNSAFE}"
         case ConnectionOpened(relay, mode, window):
             line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_travel(mode, window)}"

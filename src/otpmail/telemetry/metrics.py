@@ -16,6 +16,8 @@ from prometheus_client.registry import Collector
 
 from otpmail.errors import SettingsError
 from otpmail.events import (
+    ALL_EVENTS,
+    ChunkingDisabled,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
@@ -25,7 +27,7 @@ from otpmail.events import (
     MailDeferred,
     MailSettled,
     RelayDown,
-    RelayLeft,
+    RelayIdle,
     RelayUp,
 )
 from otpmail.relays.connection import Connection
@@ -59,6 +61,8 @@ class Metrics(Collector):
     `connections` are those that are open, `waiting` says how many mails wait for one, by priority, and `unsettled` how
     many there are in all.
     """
+
+    event_types = ALL_EVENTS - {ChunkingDisabled}
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class Metrics(Collector):
                 counts["dials_failed"][relay,] += 1
             case RelayUp(relay) | RelayDown(relay):
                 self._up[relay] = isinstance(event, RelayUp)
-            case RelayLeft(relay):
+            case RelayIdle(relay):
                 self._up.pop(relay, None)  # nobody asks it at present
 
     def collect(self) -> Iterable[Metric]:
