@@ -50,14 +50,14 @@ class OtpServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SendCode(self, request, context):
-        """Answers once the relay has taken the mail. FAILED (with gRPC OK) when it could not be delivered.
+        """Mails a code. SUCCESS once the relay has accepted the mail, FAILED (with gRPC OK) if it did not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateCode(self, request, context):
-        """SUCCESS when a live code was there to compare with, whether it matched (is_valid) or not; FAILED when none was.
+        """Checks a code. SUCCESS if a code was live, and isValid says whether it matched. FAILED if no code was live.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,8 +162,8 @@ class MailServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SendMail(self, request, context):
-        """Answers once the relay has taken the mail. Failure is a gRPC error; an empty `to` is INVALID_ARGUMENT with
-        the words "recipient email is required".
+        """Sends a mail. SUCCESS once the relay has accepted it; all else is a gRPC error. An empty `to` is INVALID_ARGUMENT
+        with the text "recipient email is required".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,18 +30,18 @@ class _WaitForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitFor.Value
     WAIT_FOR_UNSPECIFIED: _WaitFor.ValueType  # 0
     """WAIT_FOR_RELAY"""
     WAIT_FOR_RELAY: _WaitFor.ValueType  # 1
-    """answer when the mail has settled, or at the deadline"""
+    """answer when the mail has settled"""
     WAIT_FOR_QUEUE: _WaitFor.ValueType  # 2
-    """answer once the mail is accepted (and, with a durable store, on disk)"""
+    """answer once the mail is accepted (with a durable store: written)"""
 
 class WaitFor(_WaitFor, metaclass=_WaitForEnumTypeWrapper): ...
 
 WAIT_FOR_UNSPECIFIED: WaitFor.ValueType  # 0
 """WAIT_FOR_RELAY"""
 WAIT_FOR_RELAY: WaitFor.ValueType  # 1
-"""answer when the mail has settled, or at the deadline"""
+"""answer when the mail has settled"""
 WAIT_FOR_QUEUE: WaitFor.ValueType  # 2
-"""answer once the mail is accepted (and, with a durable store, on disk)"""
+"""answer once the mail is accepted (with a durable store: written)"""
 Global___WaitFor: _TypeAlias = WaitFor  # noqa: Y015
 
 class _Priority:
@@ -55,7 +55,7 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     PRIORITY_NORMAL: _Priority.ValueType  # 1
     PRIORITY_BULK: _Priority.ValueType  # 2
     PRIORITY_URGENT: _Priority.ValueType  # 3
-    """where codes travel"""
+    """the lane of codes"""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper): ...
 
@@ -64,7 +64,7 @@ PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 PRIORITY_NORMAL: Priority.ValueType  # 1
 PRIORITY_BULK: Priority.ValueType  # 2
 PRIORITY_URGENT: Priority.ValueType  # 3
-"""where codes travel"""
+"""the lane of codes"""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
@@ -79,7 +79,7 @@ class Attachment(_message.Message):
     content_type: _builtins.str
     content: _builtins.bytes
     content_id: _builtins.str
-    """set: inline, for use in html"""
+    """if set, the attachment is inline, for use in html"""
     def __init__(
         self,
         *,
@@ -150,13 +150,13 @@ class SendMailRequest(_message.Message):
     def bcc(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """extra headers; those that the service writes itself are refused"""
+        """extra headers; headers that the service writes are refused"""
 
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """give up, and send nothing, once this much time has passed"""
+        """after this time nothing is sent any more"""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ class SendMailsResponse(_message.Message):
         MESSAGE_FIELD_NUMBER: _builtins.int
         request_id: _builtins.str
         code: _builtins.int
-        """a google.rpc.Code other than OK, when this mail was refused"""
+        """a google.rpc.Code other than OK: the service refused this mail"""
         message: _builtins.str
         @_builtins.property
         def mail(self) -> Global___Mail:
@@ -287,32 +287,32 @@ class Mail(_message.Message):
         QUEUED: Mail._State.ValueType  # 1
         SENDING: Mail._State.ValueType  # 2
         RELAYED: Mail._State.ValueType  # 3
-        """the relay took it for every recipient"""
+        """the relay accepted it for every recipient"""
         PARTIAL: Mail._State.ValueType  # 4
-        """the relay took it for some recipients: see recipients"""
+        """the relay accepted it for some recipients: see recipients"""
         FAILED: Mail._State.ValueType  # 5
-        """refused for good, or tries used up"""
+        """rejected for good, no time for a retry, or the service stopped"""
         EXPIRED: Mail._State.ValueType  # 6
-        """ttl passed first"""
+        """its time passed before it was sent"""
         CANCELLED: Mail._State.ValueType  # 7
         UNCERTAIN: Mail._State.ValueType  # 8
-        """the connection died before the relay's answer, and trying again was not allowed"""
+        """the reply was lost, so the relay may have accepted it; no further copy is sent"""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Mail.State.ValueType  # 0
     QUEUED: Mail.State.ValueType  # 1
     SENDING: Mail.State.ValueType  # 2
     RELAYED: Mail.State.ValueType  # 3
-    """the relay took it for every recipient"""
+    """the relay accepted it for every recipient"""
     PARTIAL: Mail.State.ValueType  # 4
-    """the relay took it for some recipients: see recipients"""
+    """the relay accepted it for some recipients: see recipients"""
     FAILED: Mail.State.ValueType  # 5
-    """refused for good, or tries used up"""
+    """rejected for good, no time for a retry, or the service stopped"""
     EXPIRED: Mail.State.ValueType  # 6
-    """ttl passed first"""
+    """its time passed before it was sent"""
     CANCELLED: Mail.State.ValueType  # 7
     UNCERTAIN: Mail.State.ValueType  # 8
-    """the connection died before the relay's answer, and trying again was not allowed"""
+    """the reply was lost, so the relay may have accepted it; no further copy is sent"""
 
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -326,7 +326,7 @@ class Mail(_message.Message):
     state: Global___Mail.State.ValueType
     attempts: _builtins.int
     message_id: _builtins.str
-    """the Message-ID header, the same at every attempt"""
+    """the Message-ID header, the same at each attempt"""
     request_id: _builtins.str
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientResult]: ...
@@ -364,7 +364,7 @@ class RecipientResult(_message.Message):
     REPLY_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     code: _builtins.int
-    """SMTP reply code, 0 when none came"""
+    """SMTP reply code; 0 without a reply"""
     enhanced_code: _builtins.str
     reply: _builtins.str
     def __init__(

@@ -67,35 +67,37 @@ class MailServiceServicer:
     """
 
     def SendMail(self, request, context):
-        """Sends one mail. With WAIT_FOR_RELAY the answer is the relay's; with WAIT_FOR_QUEUE it is a promise to keep trying.
+        """Sends one mail. With WAIT_FOR_RELAY the answer has the relay's replies. With WAIT_FOR_QUEUE the answer comes at
+        once, and the service retries until the mail settles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendMails(self, request_iterator, context):
-        """Sends many mails over one stream: batches in, results out in the order they settle, matched by request_id.
+        """Sends many mails over one stream. Requests are batches of mails. Results come in the order in which the mails
+        settle, and each names the request_id of its mail.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMail(self, request, context):
-        """What has become of a mail.
+        """Returns the present state of a mail.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchMail(self, request, context):
-        """Every change of a mail's state, from now until it settles.
+        """Streams the state of a mail, now and at each change, until it settles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelMail(self, request, context):
-        """Stops a mail that has not yet been handed to the relay.
+        """Cancels a mail that is not with the relay yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

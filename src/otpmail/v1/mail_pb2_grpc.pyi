@@ -34,15 +34,19 @@ class MailServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MailServiceAsyncStub: ...
     SendMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.SendMailRequest, _mail_pb2.SendMailResponse]
-    """Sends one mail. With WAIT_FOR_RELAY the answer is the relay's; with WAIT_FOR_QUEUE it is a promise to keep trying."""
+    """Sends one mail. With WAIT_FOR_RELAY the answer has the relay's replies. With WAIT_FOR_QUEUE the answer comes at
+    once, and the service retries until the mail settles.
+    """
     SendMails: _grpc.StreamStreamMultiCallable[_mail_pb2.SendMailsRequest, _mail_pb2.SendMailsResponse]
-    """Sends many mails over one stream: batches in, results out in the order they settle, matched by request_id."""
+    """Sends many mails over one stream. Requests are batches of mails. Results come in the order in which the mails
+    settle, and each names the request_id of its mail.
+    """
     GetMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.GetMailRequest, _mail_pb2.Mail]
-    """What has become of a mail."""
+    """Returns the present state of a mail."""
     WatchMail: _grpc.UnaryStreamMultiCallable[_mail_pb2.WatchMailRequest, _mail_pb2.Mail]
-    """Every change of a mail's state, from now until it settles."""
+    """Streams the state of a mail, now and at each change, until it settles."""
     CancelMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]
-    """Stops a mail that has not yet been handed to the relay."""
+    """Cancels a mail that is not with the relay yet."""
 
 @_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
@@ -50,15 +54,19 @@ class MailServiceAsyncStub(MailServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.SendMailRequest, _mail_pb2.SendMailResponse]  # type: ignore[assignment]
-    """Sends one mail. With WAIT_FOR_RELAY the answer is the relay's; with WAIT_FOR_QUEUE it is a promise to keep trying."""
+    """Sends one mail. With WAIT_FOR_RELAY the answer has the relay's replies. With WAIT_FOR_QUEUE the answer comes at
+    once, and the service retries until the mail settles.
+    """
     SendMails: _aio.StreamStreamMultiCallable[_mail_pb2.SendMailsRequest, _mail_pb2.SendMailsResponse]  # type: ignore[assignment]
-    """Sends many mails over one stream: batches in, results out in the order they settle, matched by request_id."""
+    """Sends many mails over one stream. Requests are batches of mails. Results come in the order in which the mails
+    settle, and each names the request_id of its mail.
+    """
     GetMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.GetMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
-    """What has become of a mail."""
+    """Returns the present state of a mail."""
     WatchMail: _aio.UnaryStreamMultiCallable[_mail_pb2.WatchMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
-    """Every change of a mail's state, from now until it settles."""
+    """Streams the state of a mail, now and at each change, until it settles."""
     CancelMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
-    """Stops a mail that has not yet been handed to the relay."""
+    """Cancels a mail that is not with the relay yet."""
 
 class MailServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends mail through the relay."""
@@ -69,7 +77,9 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.SendMailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.SendMailResponse, _abc.Awaitable[_mail_pb2.SendMailResponse]]:
-        """Sends one mail. With WAIT_FOR_RELAY the answer is the relay's; with WAIT_FOR_QUEUE it is a promise to keep trying."""
+        """Sends one mail. With WAIT_FOR_RELAY the answer has the relay's replies. With WAIT_FOR_QUEUE the answer comes at
+        once, and the service retries until the mail settles.
+        """
 
     @_abc_1.abstractmethod
     def SendMails(
@@ -77,7 +87,9 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_mail_pb2.SendMailsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mail_pb2.SendMailsResponse], _abc.AsyncIterator[_mail_pb2.SendMailsResponse]]:
-        """Sends many mails over one stream: batches in, results out in the order they settle, matched by request_id."""
+        """Sends many mails over one stream. Requests are batches of mails. Results come in the order in which the mails
+        settle, and each names the request_id of its mail.
+        """
 
     @_abc_1.abstractmethod
     def GetMail(
@@ -85,7 +97,7 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.GetMailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.Mail, _abc.Awaitable[_mail_pb2.Mail]]:
-        """What has become of a mail."""
+        """Returns the present state of a mail."""
 
     @_abc_1.abstractmethod
     def WatchMail(
@@ -93,7 +105,7 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.WatchMailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mail_pb2.Mail], _abc.AsyncIterator[_mail_pb2.Mail]]:
-        """Every change of a mail's state, from now until it settles."""
+        """Streams the state of a mail, now and at each change, until it settles."""
 
     @_abc_1.abstractmethod
     def CancelMail(
@@ -101,6 +113,6 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.CancelMailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.Mail, _abc.Awaitable[_mail_pb2.Mail]]:
-        """Stops a mail that has not yet been handed to the relay."""
+        """Cancels a mail that is not with the relay yet."""
 
 def add_MailServiceServicer_to_server(servicer: MailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

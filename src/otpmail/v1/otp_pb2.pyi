@@ -55,17 +55,17 @@ class SendCodeRequest(_message.Message):
     email: _builtins.str
     """one mailbox"""
     purpose: _builtins.str
-    """[a-z0-9_-]{1,32}, "login" when empty; codes of one purpose fail for another"""
+    """[a-z0-9_-]{1,32}, "login" if empty; a code of one purpose is wrong for another"""
     locale: _builtins.str
-    """BCP 47, the server's default when empty or unknown"""
+    """BCP 47; OTP_LOCALE if empty or unknown"""
     request_id: _builtins.str
-    """a retry with the same id sends nothing new (AIP-155)"""
+    """a repeated call with the same id sends no second mail (AIP-155)"""
     wait_for: _mail_pb2.WaitFor.ValueType
     client_ip: _builtins.str
-    """the end user's, as the caller knows it, for per-address-block limits"""
+    """the end user's IP address as the caller knows it; checked but not used yet"""
     @_builtins.property
     def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """for the mail's template; escaped there"""
+        """for the mail's template, which escapes them in HTML"""
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class SendCodeResponse(_message.Message):
     OTP_CODE_FIELD_NUMBER: _builtins.int
     challenge_id: _builtins.str
     reference: _builtins.str
-    """short and not secret; also printed in the mail, so a person can tell two mails apart"""
+    """short and not secret; the mail shows it too, so that a person can tell two mails apart"""
     otp_code: _builtins.str
-    """empty unless OTP_RETURN_CODE is on"""
+    """empty unless OTP_RETURN_CODE is true"""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def next_send_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def mail(self) -> _mail_pb2.Mail:
-        """what became of the mail so far"""
+        """the present state of the mail"""
 
     def __init__(
         self,
@@ -138,10 +138,10 @@ class ValidateCodeRequest(_message.Message):
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     code: _builtins.str
-    """spaces, dashes and full-width digits are forgiven"""
+    """spaces and dashes are ignored, full-width digits count as digits"""
     purpose: _builtins.str
     challenge_id: _builtins.str
-    """optional: bind the check to one SendCode"""
+    """optional: check against this SendCode only"""
     client_ip: _builtins.str
     def __init__(
         self,
@@ -174,18 +174,18 @@ class ValidateCodeResponse(_message.Message):
         VALID: ValidateCodeResponse._Result.ValueType  # 1
         WRONG_CODE: ValidateCodeResponse._Result.ValueType  # 2
         NO_LIVE_CODE: ValidateCodeResponse._Result.ValueType  # 3
-        """never sent, expired, used or revoked: deliberately one answer"""
+        """never sent, expired, used or revoked: one answer for all, on purpose"""
         TOO_MANY_ATTEMPTS: ValidateCodeResponse._Result.ValueType  # 4
-        """this code, or this address, has no attempts left"""
+        """this code or this address has no attempts left"""
 
     class Result(_Result, metaclass=_ResultEnumTypeWrapper): ...
     RESULT_UNSPECIFIED: ValidateCodeResponse.Result.ValueType  # 0
     VALID: ValidateCodeResponse.Result.ValueType  # 1
     WRONG_CODE: ValidateCodeResponse.Result.ValueType  # 2
     NO_LIVE_CODE: ValidateCodeResponse.Result.ValueType  # 3
-    """never sent, expired, used or revoked: deliberately one answer"""
+    """never sent, expired, used or revoked: one answer for all, on purpose"""
     TOO_MANY_ATTEMPTS: ValidateCodeResponse.Result.ValueType  # 4
-    """this code, or this address, has no attempts left"""
+    """this code or this address has no attempts left"""
 
     RESULT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_LEFT_FIELD_NUMBER: _builtins.int
@@ -194,7 +194,7 @@ class ValidateCodeResponse(_message.Message):
     attempts_left: _builtins.int
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """with TOO_MANY_ATTEMPTS: when a new code may be asked for"""
+        """with TOO_MANY_ATTEMPTS: when a new code may be requested"""
 
     def __init__(
         self,

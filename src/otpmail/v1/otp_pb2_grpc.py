@@ -58,21 +58,21 @@ class OtpServiceServicer:
 
     def SendCode(self, request, context):
         """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-        same code is mailed again: its expiry is not extended and its failed attempts are not forgiven.
+        service mails the same code again. Its expiry and its count of failed attempts do not change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateCode(self, request, context):
-        """Checks a code. A right code is consumed: it is valid exactly once.
+        """Checks a code. A right code is used up: it is valid exactly once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCode(self, request, context):
-        """Ends a live code without using it. Ending what is not live succeeds.
+        """Ends a live code without using it. The call succeeds even if no code is live.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

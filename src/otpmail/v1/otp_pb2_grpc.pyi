@@ -35,12 +35,12 @@ class OtpServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OtpServiceAsyncStub: ...
     SendCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]
     """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    same code is mailed again: its expiry is not extended and its failed attempts are not forgiven.
+    service mails the same code again. Its expiry and its count of failed attempts do not change.
     """
     ValidateCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]
-    """Checks a code. A right code is consumed: it is valid exactly once."""
+    """Checks a code. A right code is used up: it is valid exactly once."""
     RevokeCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.RevokeCodeRequest, _otp_pb2.RevokeCodeResponse]
-    """Ends a live code without using it. Ending what is not live succeeds."""
+    """Ends a live code without using it. The call succeeds even if no code is live."""
 
 @_typing.type_check_only
 class OtpServiceAsyncStub(OtpServiceStub):
@@ -49,12 +49,12 @@ class OtpServiceAsyncStub(OtpServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]  # type: ignore[assignment]
     """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    same code is mailed again: its expiry is not extended and its failed attempts are not forgiven.
+    service mails the same code again. Its expiry and its count of failed attempts do not change.
     """
     ValidateCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]  # type: ignore[assignment]
-    """Checks a code. A right code is consumed: it is valid exactly once."""
+    """Checks a code. A right code is used up: it is valid exactly once."""
     RevokeCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.RevokeCodeRequest, _otp_pb2.RevokeCodeResponse]  # type: ignore[assignment]
-    """Ends a live code without using it. Ending what is not live succeeds."""
+    """Ends a live code without using it. The call succeeds even if no code is live."""
 
 class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues one-time codes by mail and checks them."""
@@ -66,7 +66,7 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_otp_pb2.SendCodeResponse, _abc.Awaitable[_otp_pb2.SendCodeResponse]]:
         """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-        same code is mailed again: its expiry is not extended and its failed attempts are not forgiven.
+        service mails the same code again. Its expiry and its count of failed attempts do not change.
         """
 
     @_abc_1.abstractmethod
@@ -75,7 +75,7 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _otp_pb2.ValidateCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_otp_pb2.ValidateCodeResponse, _abc.Awaitable[_otp_pb2.ValidateCodeResponse]]:
-        """Checks a code. A right code is consumed: it is valid exactly once."""
+        """Checks a code. A right code is used up: it is valid exactly once."""
 
     @_abc_1.abstractmethod
     def RevokeCode(
@@ -83,6 +83,6 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _otp_pb2.RevokeCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_otp_pb2.RevokeCodeResponse, _abc.Awaitable[_otp_pb2.RevokeCodeResponse]]:
-        """Ends a live code without using it. Ending what is not live succeeds."""
+        """Ends a live code without using it. The call succeeds even if no code is live."""
 
 def add_OtpServiceServicer_to_server(servicer: OtpServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
