@@ -23,8 +23,9 @@ from otpmail.rpc.stream import Streams
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
+from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event, mails
-from otpmail.telemetry.metrics import Metrics, MetricsServer
+from otpmail.telemetry.metrics import Metrics
 
 _COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
 _SUPPLY = 2  # mails that wait for each that may be in flight: more would only wait longer
@@ -47,7 +48,7 @@ class App:
             waiting=queue.waiting,
             unsettled=lambda: len(self._delivery),
         )
-        self._metrics = MetricsServer(metrics)
+        self._metrics = MetricsServer(metrics.registry)
         watching = () if settings.server.http_port is None else (metrics,)
         observer = Observers(self._counts, self._health, *watching, *observers)
         self._challenges = MemoryChallengeStore(loop.time)
@@ -119,7 +120,7 @@ class App:
         if server.http_port is None:
             return
         try:
-            url = self._metrics.start(server.http_host, server.http_port)
+            url = await self._metrics.start(server.http_host, server.http_port)
         except BaseException:
             await self._server.stop(0)
             raise
