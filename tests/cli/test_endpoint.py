@@ -7,6 +7,7 @@ import pytest
 
 from otpmail.cli import endpoint
 from otpmail.errors import SettingsError
+from otpmail.settings import read_sources
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert endpoint.leads_to("127.0.0.1:40700")
+    assert endpoint.leads_to("127.0.0.1:40700", read_sources())
     for line, address in {"HOST=::": "[::1]:40700", "OTPMAIL_SERVER=there:1": "there:1"}.items():
         (tmp_path / ".env").write_text(line)
         assert endpoint.own_address() == address
-        assert not endpoint.leads_to("127.0.0.1:40700")
+        assert not endpoint.leads_to("127.0.0.1:40700", read_sources())
     (tmp_path / ".env").write_text("PORT=x")
-    assert not endpoint.leads_to("127.0.0.1:40700")
+    assert not endpoint.leads_to("127.0.0.1:40700", read_sources())
 
 
 @pytest.mark.parametrize(

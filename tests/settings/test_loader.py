@@ -1,78 +1,112 @@
-"""Where settings come from, and what a person reads when some are wrong."""
+"""One pass over all settings: which place wins, and that every mistake is found in one run."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import (
-    MailSettings,
-    OtpSettings,
-    RelaySettings,
-    ServerSettings,
-    Settings,
-    load_section,
-    named_server,
-)
+from otpmail.settings import ServerSettings, Settings, load_section, named_server, read_sources
+from settings.conftest import Load, Problems
 
 
-def test_sources_in_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The environment, then .env, then the secrets directory; what the command fixes goes before all."""
+def _names(lines: tuple[str, ...]) -> list[str]:
+    return [line.partition(":")[0] for line in lines]
+
+
+def test_sources_in_their_order(load: Load, tmp_path: Path) -> None:
+    """The environment wins over `.env`, and that over the secrets directory."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     for name, value in {"WORKERS": "1", "QUEUE_SIZE": "1", "MAIL_TTL": "1", "APP_PASSWORD": "hunter2"}.items():
         (secrets / name).write_text(value)
     (tmp_path / ".env").write_text("WORKERS=2\nQUEUE_SIZE=2\nOTP_DIGITS=8\n")
-    monkeypatch.setenv("WORKERS", "3")
-    monkeypatch.setenv("SECRETS_DIR", str(secrets))
-    settings = Settings.load(PORT="0")
+    settings = load(WORKERS="3", SECRETS_DIR=str(secrets))
     assert (settings.mail.workers, settings.mail.queue_size, settings.mail.mail_ttl) == (3, 2, 1)
     assert settings.otp.digits == 8
     assert settings.relay.password.get_secret_value() == "hunter2"
-    assert settings.server.port == 0
 
 
-def test_the_secrets_directory_may_be_named_in_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """SECRETS_DIR counts in `.env` too, after the environment; a wrong one is told wherever it stands."""
-    for name, workers in {"one": "1", "two": "2"}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "WORKERS").write_text(workers)
-    (tmp_path / ".env").write_text("SECRETS_DIR=one\n")
-    assert Settings.load().mail.workers == 1
-    monkeypatch.setenv("SECRETS_DIR", "two")
-    assert Settings.load().mail.workers == 2
-    monkeypatch.setenv("SECRETS_DIR", "")
-    (tmp_path / ".env").write_text("SECRETS_DIR=three\n")
-    with pytest.raises(SettingsError, match=r"^SECRETS_DIR: 'three' is wrong: is not a directory$"):
-        Settings.load()
+def test_what_a_command_fixes_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed setting wins over all places, also when it is fixed to be empty or unset."""
+    for name, value in {"PORT": "1", "EMAIL_RELAYS": "smtp://one.example", "EMAIL_AUTH": "plain"}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load(PORT="0", EMAIL_RELAYS="", EMAIL_AUTH=None)
+    assert (settings.server.port, settings.relay.host, settings.relay.auth) == (0, "smtp.gmail.com", None)
+
+
+def test_an_empty_value_counts_as_not_set(load: Load, tmp_path: Path) -> None:
+    """An empty value hides neither the default nor what a later place says."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "WORKERS").write_text("1")
+    (secrets / "QUEUE_SIZE").write_text("\n")
+    (tmp_path / ".env").write_text("WORKERS=\nPORT=\n")
+    settings = load(SECRETS_DIR="secrets", WORKERS="", PORT="")
+    assert (settings.mail.workers, settings.mail.queue_size, settings.server.port) == (1, 10_000, 40700)
+
+
+def test_names_count_in_any_case(load: Load, tmp_path: Path) -> None:
+    """A setting may be written in small letters in each of the places."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "mail_ttl").write_text("1")
+    (tmp_path / ".env").write_text("queue_size=2\n")
+    mail = load(workers="3", secrets_dir="secrets").mail
+    assert (mail.workers, mail.queue_size, mail.mail_ttl) == (3, 2, 1)
+
+
+def test_a_section_made_by_hand_reads_no_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only a load looks at the environment and at `.env`."""
+    monkeypatch.setenv("PORT", "1")
+    (tmp_path / ".env").write_text("HOST=::1\n")
+    assert ServerSettings(drain_seconds=1).address == "127.0.0.1:40700"
 
 
 def test_the_service_to_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """OTPMAIL_SERVER stands in the environment or in `.env`; an empty one is none."""
-    assert not named_server()
+    """OTPMAIL_SERVER is read from the environment, then from `.env`; an empty one counts as not set."""
+    assert not named_server(read_sources())
     (tmp_path / ".env").write_text("OTPMAIL_SERVER=file:1\n")
     monkeypatch.setenv("OTPMAIL_SERVER", "")
-    assert named_server() == "file:1"
+    assert named_server(read_sources()) == "file:1"
     monkeypatch.setenv("OTPMAIL_SERVER", "environment:1")
-    assert named_server() == "environment:1"
+    assert named_server(read_sources()) == "environment:1"
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    """A line for each, whichever section it is in."""
+def test_the_service_to_call_and_a_file_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A faulty `.env` stops a client only if OTPMAIL_SERVER is not in the environment."""
+    (tmp_path / ".env").write_text("OTPMAIL_SERVER=file:1\nPORT 1\n")
+    with pytest.raises(SettingsError, match=r"^\.env: line 2: "):
+        named_server(read_sources())
+    monkeypatch.setenv("OTPMAIL_SERVER", "environment:1")
+    assert named_server(read_sources()) == "environment:1"
+
+
+def test_one_section_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A mistake in another section, or a name that is no setting, does not concern who loads one section."""
+    monkeypatch.setenv("WORKERS", "none")
+    (tmp_path / ".env").write_text("EMIAL_HOST=mail.example.org\n")
+    assert load_section(ServerSettings, PORT="1").port == 1
+    with pytest.raises(SettingsError, match=r"^PORT: 'x' is wrong: must be a whole number from 0 to 65535$"):
+        load_section(ServerSettings, PORT="x")
+
+
+# What is wrong.
+
+
+def test_every_mistake_is_found_in_one_run() -> None:
+    """There is a line for each wrong setting, whichever section it is in."""
     with pytest.raises(SettingsError) as caught:
         Settings.load(PORT="x", EMAIL_PORT="0", WORKERS="none", OTP_DIGITS="99")
-    named = [line.partition(":")[0] for line in caught.value.problems]
-    assert named == ["PORT", "EMAIL_PORT", "WORKERS", "OTP_DIGITS"]
+    assert _names(caught.value.problems) == ["PORT", "EMAIL_PORT", "WORKERS", "OTP_DIGITS"]
 
 
-def test_what_does_not_go_together_is_told_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All conflicts of settings are told at once, and beside those that are wrong by themselves, in any section."""
-    monkeypatch.delenv("EMAIL_FROM")
-    with pytest.raises(SettingsError) as caught:
-        Settings.load(HOST="::", PORT="x", EMAIL="me", EMAIL_SECURITY="plain", EMAIL_WINDOW="0", OTP_DIGITS="99")
-    named = [line.partition(":")[0] for line in caught.value.problems]
-    assert named == ["PORT", "HOST", "EMAIL_WINDOW", "APP_PASSWORD", "EMAIL_SECURITY", "OTP_DIGITS", "EMAIL_FROM"]
+def test_conflicts_are_found_in_the_same_run(problems: Problems) -> None:
+    """All conflicts are told beside the settings that are wrong by themselves, in any section."""
+    lines = problems(
+        HOST="::", PORT="x", EMAIL="me", EMAIL_SECURITY="plain", EMAIL_WINDOW="0", OTP_DIGITS="99", EMAIL_FROM=""
+    )
+    assert _names(lines) == [
+        *("PORT", "HOST", "EMAIL_WINDOW", "APP_PASSWORD", "EMAIL_SECURITY", "OTP_DIGITS", "EMAIL_FROM")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -86,29 +120,12 @@ def test_what_does_not_go_together_is_told_with_the_rest(monkeypatch: pytest.Mon
         {"EMAIL_RELAYS": "smtp://a%0Ab:c@one.example", "EMAIL_FROM": ""},
     ],
 )
-def test_nothing_is_concluded_from_a_wrong_value(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]) -> None:
-    """A conflict with a setting that is wrong by itself is not told: once mended it may be none."""
-    for name, value in wrong.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError) as caught:
-        Settings.load()
-    assert [line.partition(":")[0] for line in caught.value.problems] == [next(iter(wrong))]
+def test_nothing_is_concluded_from_a_wrong_value(problems: Problems, wrong: dict[str, str]) -> None:
+    """A conflict with a setting that is wrong by itself is not told: it may be gone once that is mended."""
+    assert _names(problems(**wrong)) == [next(iter(wrong))]
 
 
-def test_a_wrong_value_is_shown_with_what_it_may_be() -> None:
-    """Unless it is a secret."""
-    with pytest.raises(SettingsError, match="LOG_FORMAT: 'xml' is wrong: must be 'text' or 'json'"):
-        Settings.load(LOG_FORMAT="xml")
-
-
-def test_the_example_shows_every_setting() -> None:
-    """`.env.example` names each setting, once, as an assignment; those with a default are commented out with it."""
-    example = (Path(__file__).parents[2] / ".env.example").read_text("utf-8")
-    shown = re.findall(r"(?m)^#?([A-Z_]+)=(.*)$", example)
-    sections = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
-    variables = {variable for section in sections for variable in section.variables()}
-    assert {name for name, _ in shown} == variables | {"SECRETS_DIR", "OTPMAIL_SERVER", "TARGET"}
-    assert len(shown) == len({name for name, _ in shown})
+# Names in `.env`.
 
 
 @pytest.mark.parametrize(
@@ -119,64 +136,67 @@ def test_the_example_shows_every_setting() -> None:
         ("COLOUR_OF_THE_SKY=blue", "COLOUR_OF_THE_SKY: there is no such setting, yet .env has it"),
     ],
 )
-def test_a_misspelt_setting_in_the_file(tmp_path: Path, line: str, problem: str) -> None:
-    """A name in `.env` that is no setting is refused, with the nearest one that is, and its value is not shown."""
+def test_a_misspelt_setting_in_the_file(problems: Problems, tmp_path: Path, line: str, problem: str) -> None:
+    """A name in `.env` that is no setting is refused with the nearest setting, and without its value."""
     (tmp_path / ".env").write_text(f"EMAIL_PORT=465\n{line}\n")
-    with pytest.raises(SettingsError) as caught:
-        Settings.load()
-    assert caught.value.problems == (problem,)
+    assert problems() == (problem,)
 
 
 @pytest.mark.parametrize("line", ["EMIAL_FROM=shop@example.org", "EMAIL=me@example.org\nAPP_PASSWRD=hunter2"])
-def test_a_misspelt_setting_is_not_missing_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
-    """What was probably meant by a wrong name is not told as a setting that is needed."""
-    monkeypatch.delenv("EMAIL_FROM")
+def test_a_misspelt_setting_is_not_missing_too(problems: Problems, tmp_path: Path, line: str) -> None:
+    """The setting that was probably meant is not told as missing beside its misspelt name."""
     (tmp_path / ".env").write_text(line)
-    with pytest.raises(SettingsError) as caught:
-        Settings.load()
-    (problem,) = caught.value.problems
+    (problem,) = problems(EMAIL_FROM="")
     assert problem.endswith("meant?")
 
 
-def test_what_is_no_setting_and_may_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Names that others read pass in `.env`; in the environment and in SECRETS_DIR any do: those are not ours alone."""
+def test_other_programs_names(load: Load, tmp_path: Path) -> None:
+    """Known names of other programs pass in `.env`; in the environment and in SECRETS_DIR any name does."""
     others = ("TARGET", "SECRETS_DIR", "OTPMAIL_SERVER", "CI", "PYTHON", "COMPOSE_PROJECT_NAME", "TZ", "tz")
     (tmp_path / ".env").write_text("".join(f"{name}=value\n" for name in others))
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "DATABASE_PASSWORD").write_text("hunter2")
-    monkeypatch.setenv("SECRETS_DIR", str(secrets))
-    monkeypatch.setenv("EMIAL_HOST", "mail.example.org")
-    assert Settings.load().relay.host == "smtp.gmail.com"
+    assert load(SECRETS_DIR=str(secrets), EMIAL_HOST="mail.example.org").relay.host == "smtp.gmail.com"
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    """A `.env` that can't be read is one line too, for whoever reads all settings or one section."""
-    (tmp_path / ".env").write_bytes(b"EMAIL_FROM=\xff@example.org\n")
-    with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
-        Settings.load()
-    with pytest.raises(SettingsError, match=r"^\.env: is not text in UTF-8$"):
+# Sources that can't be read.
+
+
+@pytest.mark.parametrize("faulty", ["APP_PASSWORD hunter2\n", "SECRETS_DIR=nowhere\n", "\xff"])
+def test_what_is_known_beside_a_source_that_can_not_be_read(problems: Problems, tmp_path: Path, faulty: str) -> None:
+    """Values that are wrong by themselves are told too; nothing is called missing, since the rest is unknown."""
+    (tmp_path / ".env").write_bytes(f"WORKERS=none\nEMIAL_HOST=a\n{faulty}".encode("latin-1"))
+    names = _names(problems(PORT="x", EMAIL="me@example.org", HOST="0.0.0.0", EMAIL_FROM=""))
+    known = [] if faulty == "\xff" else ["EMIAL_HOST", "PORT", "WORKERS"]
+    assert names == [".env" if "=" not in faulty else "SECRETS_DIR", *(known or ["PORT"])]
+
+
+def test_relays_beside_a_line_that_can_not_be_read(problems: Problems, tmp_path: Path) -> None:
+    """A URL says all about its relay, so a mistake in it is told beside a line of `.env` that can't be read."""
+    (tmp_path / ".env").write_text("EMAIL_FROM shop@example.org\n")
+    lines = problems(EMAIL_RELAYS="ftp://a smtp://u@b", EMAIL_HOST="c", EMAIL_FROM="")
+    assert [line[:30] for line in lines] == [
+        ".env: line 1: is neither NAME=",
+        "EMAIL_RELAYS: relay 1: scheme:",
+        "EMAIL_RELAYS: relay 2: passwor",
+    ]
+
+
+def test_lines_after_an_open_quote_are_not_read(problems: Problems, tmp_path: Path) -> None:
+    """Lines after a quote that is not closed may be part of a secret: no name and no value of them is shown."""
+    (tmp_path / ".env").write_text("WORKERS=none\nOTP_KEYS='k1:\nhunter2==\nPORT=hunter2\n")
+    assert _names(problems()) == [".env", "WORKERS"]
+
+
+def test_a_file_in_the_secrets_directory_may_be_overruled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line of `.env` that can't be read may set what a secret sets, so the secret is not judged."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "PORT").write_text("x")
+    monkeypatch.setenv("SECRETS_DIR", "secrets")
+    with pytest.raises(SettingsError, match=r"^PORT: 'x' is wrong: "):
         load_section(ServerSettings)
-
-
-@pytest.mark.parametrize(
-    ("text", "problems"),
-    [
-        ("PORT 8080\n", [".env: line 1: is neither NAME=value nor a comment, which begins with #"]),
-        ("PORT=1\n\n \r\nhunter2 hunter2", [".env: line 4: is neither NAME=value nor a comment, which begins with #"]),
-        ("A='x\ny'\nB='hunter2\n", [".env: line 3: its quote is not closed, or has more behind it"]),
-        ('PORT="1" 2\n# good\n=\n', [".env: line 1: its quote", ".env: line 3: is neither"]),
-    ],
-)
-def test_a_line_that_is_no_assignment(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, problems: list[str]
-) -> None:
-    """A line of `.env` that can't be read is told by its number, and by nothing else: what it says may be secret."""
-    (tmp_path / ".env").write_text(text)
-    for load in (Settings.load, lambda: load_section(ServerSettings)):
-        with pytest.raises(SettingsError) as caught:
-            load()
-        for line, words in zip(caught.value.problems, problems, strict=True):
-            assert line.startswith(words)
-            assert "hunter2" not in line
-    assert not caplog.records
+    (tmp_path / ".env").write_text("PORT 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load_section(ServerSettings)
+    assert _names(caught.value.problems) == [".env"]

@@ -1,13 +1,11 @@
 """EMAIL_RELAYS: what a URL may say."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from otpmail.errors import SettingsError
-from otpmail.settings import Settings
 from otpmail.settings.relays import parse_relay, urls
+from settings.conftest import Load, Problems
 
 _URLS = "smtps://me%40x.org:p%3Aw%2Fd@one.example:4650, smtp://two.example?auth=login smtp+plain://127.0.0.1"
 
@@ -22,7 +20,7 @@ def test_urls() -> None:
 
 
 def test_urls_apart() -> None:
-    """Commas, spaces and line ends stand between URLs."""
+    """Commas, spaces and line ends separate URLs."""
     assert urls(" smtp://a,smtp://b\n, smtp://c ") == ["smtp://a", "smtp://b", "smtp://c"]
     assert urls(" , ") == []
 
@@ -57,25 +55,16 @@ _ENCODED = (
     ],
 )
 def test_what_is_wrong_with_a_url_names_the_part_and_no_secret(url: str, words: str) -> None:
-    """A wrong URL is told by the part that is wrong and what it may be; its password by nobody."""
+    """A wrong URL is told by the part that is wrong and what it may be; no message shows a password."""
     with pytest.raises(ValueError, match=f"^{re.escape(words)}") as caught:
         parse_relay(url)
     assert "sec" not in str(caught.value)
     assert "ret@" not in str(caught.value)
 
 
-def _load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **variables: str) -> Settings:
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"EMAIL_FROM": "a@x.org", **variables}.items():
-        monkeypatch.setenv(name, value)
-    return Settings.load()
-
-
-def test_relays_share_what_a_url_does_not_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relays_share_what_a_url_does_not_say(load: Load) -> None:
     """Timeouts and limits are those of the EMAIL_ settings for all; credentials are each relay's own."""
-    settings = _load(
-        monkeypatch,
-        tmp_path,
+    settings = load(
         EMAIL_RELAYS="smtps://u:p@one.example smtp://two.example",
         EMAIL_TIMEOUT="7",
         EMAIL="me@x.org",
@@ -88,7 +77,7 @@ def test_relays_share_what_a_url_does_not_say(monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize(
-    ("urls", "problems"),
+    ("urls", "lines"),
     [
         ("smtps://u@one.example", ["relay 1: password: is needed with user, the name to sign in with"]),
         ("smtp+plain://u:p@one.example", ["relay 1: scheme: plain would send the password unencrypted"]),
@@ -101,28 +90,29 @@ def test_relays_share_what_a_url_does_not_say(monkeypatch: pytest.MonkeyPatch, t
         ("ftp://a smtp://b smtp://u@c:0 smtp://u@d", ["relay 1: scheme: ", "relay 3: port: ", "relay 4: password: "]),
     ],
 )
-def test_wrong_relays_are_told_by_their_place_and_part(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: str, problems: list[str]
-) -> None:
-    """The rules for one relay hold for each; a line for each fault says which relay it is, and which part of it."""
-    with pytest.raises(SettingsError) as caught:
-        _load(monkeypatch, tmp_path, EMAIL_RELAYS=urls)
-    for line, words in zip(caught.value.problems, problems, strict=True):
+def test_wrong_relays_are_told_by_their_place_and_part(problems: Problems, urls: str, lines: list[str]) -> None:
+    """The rules for one relay hold for each; a line for each mistake names the relay and the part of its URL."""
+    for line, words in zip(problems(EMAIL_RELAYS=urls), lines, strict=True):
         assert line.startswith(f"EMAIL_RELAYS: {words}")
 
 
-def test_what_relays_have_in_common_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A wrong timeout is the setting's, not that of each relay which has it; EMAIL_HOST is of no use beside a list."""
-    with pytest.raises(SettingsError) as caught:
-        _load(monkeypatch, tmp_path, EMAIL_RELAYS="smtp://a smtp://b", EMAIL_TIMEOUT="0", EMAIL_HOST="c")
-    assert [line.partition(":")[0] for line in caught.value.problems] == ["EMAIL_TIMEOUT", "EMAIL_HOST"]
+def test_what_relays_have_in_common_is_told_once(problems: Problems) -> None:
+    """A wrong timeout is told with its setting, not for each relay; EMAIL_HOST has no use beside a list."""
+    lines = problems(EMAIL_RELAYS="smtp://a smtp://b", EMAIL_TIMEOUT="0", EMAIL_HOST="c")
+    assert [line.partition(":")[0] for line in lines] == ["EMAIL_TIMEOUT", "EMAIL_HOST"]
 
 
-def test_a_sender_is_needed_with_relays_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is the user of the first relay where EMAIL_FROM is not set, if that is an address."""
+def test_a_sender_is_needed_with_relays_too(load: Load, problems: Problems) -> None:
+    """The first relay's user stands in for EMAIL_FROM, if it is an address."""
     relays = "smtps://me%40x.org:p@one.example smtps://u:p@two.example"
-    assert _load(monkeypatch, tmp_path, EMAIL_RELAYS=relays, EMAIL_FROM="").mail.email_from == "me@x.org"
+    assert load(EMAIL_RELAYS=relays, EMAIL_FROM="").mail.email_from == "me@x.org"
     for url, why in {"smtp://u:p@a": "is not a mailbox address to send from", "smtp://a": "is not set either"}.items():
-        with pytest.raises(SettingsError) as caught:
-            _load(monkeypatch, tmp_path, EMAIL_RELAYS=f"{url} {relays}", EMAIL_FROM="")
-        assert caught.value.problems == (f"EMAIL_FROM: is needed, since the user of relay 1 in EMAIL_RELAYS {why}",)
+        assert problems(EMAIL_RELAYS=f"{url} {relays}", EMAIL_FROM="") == (
+            f"EMAIL_FROM: is needed, since the user of relay 1 in EMAIL_RELAYS {why}",
+        )
+
+
+def test_a_relay_that_stands_twice_hides_no_other_mistake(problems: Problems) -> None:
+    """A relay that is named twice is told beside a missing sender."""
+    lines = problems(EMAIL_RELAYS="smtp://a smtp://a", EMAIL_FROM="")
+    assert [line.partition(":")[0] for line in lines] == ["EMAIL_RELAYS", "EMAIL_FROM"]

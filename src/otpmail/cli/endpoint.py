@@ -8,26 +8,31 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otpmail.errors import SettingsError
+
+if TYPE_CHECKING:
+    from otpmail.settings import Sources
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  looked for, not bound
 _ADDRESS = re.compile(r"unix:.+|(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 _ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
 
 
-def own_address() -> str:
-    """Where the service is called that OTPMAIL_SERVER names, else the one with the settings that are found here.
+def own_address(sources: "Sources | None" = None) -> str:
+    """The address of the service that OTPMAIL_SERVER names, else of the one that HOST and PORT describe.
 
-    Raises SettingsError.
+    Without `sources` they are read now. Raises SettingsError.
     """
-    from otpmail.settings import ServerSettings, load_section, named_server
+    from otpmail.settings import ServerSettings, load_section, named_server, read_sources
 
-    named = named_server()
+    sources = read_sources() if sources is None else sources
+    named = named_server(sources)
     if named:
         return well_formed(named, "OTPMAIL_SERVER")
-    # How the service is protected is its own affair; here only its address is asked for.
-    return callable_address(load_section(ServerSettings, ALLOW_ANONYMOUS="true").address)
+    # The client needs the address alone, so the rule against strangers is left to the service.
+    return callable_address(load_section(ServerSettings, sources, ALLOW_ANONYMOUS="true").address)
 
 
 def well_formed(server: str, name: str) -> str:
@@ -43,10 +48,10 @@ def well_formed(server: str, name: str) -> str:
     return server
 
 
-def leads_to(address: str) -> bool:
-    """Whether that is the service on `address`."""
+def leads_to(address: str, sources: "Sources") -> bool:
+    """Whether the client's commands find the service on `address` without being told."""
     try:
-        return own_address() == address
+        return own_address(sources) == address
     except SettingsError:
         return False
 

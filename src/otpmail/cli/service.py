@@ -18,7 +18,7 @@ from otpmail.errors import ConnectFailed, SettingsError
 if TYPE_CHECKING:
     from otpmail.app import App
     from otpmail.dev.relay import CaughtMail
-    from otpmail.settings import RelaySettings, Settings
+    from otpmail.settings import RelaySettings, Settings, Sources
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -66,11 +66,11 @@ def check(*, dial: Annotated[bool, typer.Option(help="Also dial the relay and sa
         _run(_check(settings))
 
 
-def _settings(**fixed: str | None) -> "Settings":
+def _settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "Settings":
     from otpmail.settings import Settings
 
     try:
-        return Settings.load(**fixed)
+        return Settings.load(sources, **fixed)
     except SettingsError as error:
         raise _wrong_settings(error) from None
 
@@ -111,11 +111,14 @@ def _at_once(app: "App") -> Callable[[int], None]:
 async def _dev(address_file: Path | None) -> None:
     from otpmail.app import App, stop_on_signals
     from otpmail.dev.relay import CatchAllRelay
+    from otpmail.settings import read_sources
     from otpmail.telemetry.logs import set_up
 
     relay = CatchAllRelay(_show)
     port = await relay.start()
+    sources = read_sources()
     settings = _settings(
+        sources,
         EMAIL_RELAYS="",
         EMAIL_HOST="127.0.0.1",
         EMAIL_PORT=str(port),
@@ -134,14 +137,18 @@ async def _dev(address_file: Path | None) -> None:
     set_up(settings.server.log_format, settings.server.log_level)
     app, stop = App(settings), asyncio.Event()
     stop_on_signals(stop, _at_once(app))
-    await app.run(stop, started=lambda address: _started(endpoint.callable_address(address), address_file))
+
+    def started(address: str) -> None:
+        _started(endpoint.callable_address(address), address_file, sources)
+
+    await app.run(stop, started)
     await relay.close()
 
 
-def _started(address: str, address_file: Path | None) -> None:
+def _started(address: str, address_file: Path | None, sources: "Sources") -> None:
     otpmail = endpoint.own_command()
     # In another terminal the environment may say nothing: so only for the default, and unless .env names another.
-    found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address)
+    found = endpoint.leads_to(address, sources) and address == _DEFAULT_ADDRESS
     server = "" if found else f" --server {shlex.quote(address)}"
     _out.print(f"otpmail dev serves on {address}; every mail is caught and shown here. In another terminal:")
     _out.print(escape(f"  {otpmail} code send ada@example.org{server}"))

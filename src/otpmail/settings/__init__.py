@@ -1,18 +1,15 @@
-"""The settings: `sections` says what there is, `load` reads and checks it."""
+"""The settings: a frozen section for each part of the service, and `loader`, which reads and checks them all."""
 
-from otpmail.settings.loader import Settings, load_section, named_server
-from otpmail.settings.sections import (
-    AuthMechanism,
-    MailSettings,
-    OtpSettings,
-    RelaySettings,
-    Security,
-    ServerSettings,
-    is_loopback,
-    parse_keys,
-)
+from otpmail.settings.hosts import is_loopback
+from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
+from otpmail.settings.mail import MailSettings
+from otpmail.settings.otp import OtpSettings, parse_keys
+from otpmail.settings.relay import AuthMechanism, RelaySettings, Security
+from otpmail.settings.server import ServerSettings
+from otpmail.settings.sources import Sources
 
 __all__ = [
+    "SECTIONS",
     "AuthMechanism",
     "MailSettings",
     "OtpSettings",
@@ -20,8 +17,10 @@ __all__ = [
     "Security",
     "ServerSettings",
     "Settings",
+    "Sources",
     "is_loopback",
     "load_section",
     "named_server",
     "parse_keys",
+    "read_sources",
 ]

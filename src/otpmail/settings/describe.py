@@ -1,14 +1,31 @@
-"""What a value may be, as a person reads it: pydantic's own words are for programmers."""
+"""Words a wrong value for a person: pydantic's own messages are for programmers."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import ErrorDetails
 
-def may_be(schema: Mapping[str, Any]) -> str:
-    """Say what the JSON schema of one value allows; what follows "must be"."""
-    for alternative in schema.get("anyOf", ()):  # null, which stands for a value that is not set, is not to be typed
-        if alternative.get("type") != "null":
-            return may_be(alternative)
+from otpmail.settings.problems import Problem
+from otpmail.settings.section import RULE, Section
+
+
+def describe(section: type[Section], error: ErrorDetails) -> Problem:
+    """Name the setting, what it may be, and what it was unless that is a secret."""
+    key = error["loc"][0]
+    name, known_as = next(names for names in section.variables().items() if key in names)
+    shown = "" if name in section.secrets() else f"{error['input']!r} is wrong: "
+    if error["type"] == RULE:
+        rule = error["msg"]
+    else:
+        rule = f"must be {_allowed(section.model_json_schema()['properties'][known_as])}"
+    return Problem(f"{name}: {shown}{rule}", (name,))
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """What the JSON schema of one value allows, in the words that follow "must be"."""
+    for alternative in schema.get("anyOf", ()):
+        if alternative.get("type") != "null":  # null means "not set", which nobody types
+            return _allowed(alternative)
     if "enum" in schema:
         *others, last = map(repr, schema["enum"])
         return f"{', '.join(others)} or {last}"

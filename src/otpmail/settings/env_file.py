@@ -1,43 +1,68 @@
-"""`.env` in the working directory: whether it can be read, and what it holds. What that means is `load`'s to know."""
+"""Reads `.env` in the working directory, once, and says which of its lines can't be read. The rest is `loader`'s."""
 
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
-from dotenv.parser import Original, parse_stream
+from dotenv.parser import Binding, Original, parse_stream
 
-from otpmail.errors import SettingsError
+from otpmail.values import frozen
 
 NAME = ".env"
 
 
-def read() -> dict[str, str]:
-    """The values by their names, upper-case; an empty one stands for none. No file is an empty one.
+@frozen()
+class EnvFile:
+    """What `.env` holds: values by their names in capitals, and a line for each part of it that can't be read.
 
-    Raises SettingsError when it is no text, and with a line for each line that is neither an assignment nor a comment:
-    alone, since what the rest comes to can't be known without it. None shows what it says, which may be a secret.
+    No such line shows what the file says, which may be a secret.
     """
+
+    values: Mapping[str, str]
+    unreadable: tuple[str, ...] = ()
+
+
+def read() -> EnvFile:
+    """Read the file; without one nothing is set. After a faulty quote the values are unknown, and left out."""
     try:
         text = Path(NAME).read_text("utf-8")
     except FileNotFoundError:
-        return {}
+        return EnvFile({})
     except UnicodeDecodeError:
-        raise SettingsError(f"{NAME}: is not text in UTF-8") from None
+        return EnvFile({}, (f"{NAME}: is not text in UTF-8",))
     except OSError as error:
-        raise SettingsError(f"{NAME}: can't be read: {error.strerror}") from None
-    unreadable = [binding.original for binding in parse_stream(StringIO(text)) if binding.error]
-    if unreadable:
-        raise SettingsError(*(f"{NAME}: line {_number(line)}: {_fault(line.string)}" for line in unreadable))
-    return {name.upper(): value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+        return EnvFile({}, (f"{NAME}: can't be read: {error.strerror}",))
+    bindings = list(parse_stream(StringIO(text)))
+    good = dotenv_values(stream=StringIO("".join(_assignments(bindings))))
+    return EnvFile(
+        {name.upper(): value or "" for name, value in good.items()},
+        tuple(_fault(binding.original) for binding in bindings if binding.error),
+    )
 
 
-def _number(line: Original) -> int:
-    """Where it stands: the parser counts from the end of what it read before, blank lines included."""
-    return line.line + line.string[: -len(line.string.lstrip())].count("\n")
+def _assignments(bindings: list[Binding]) -> list[str]:
+    """The lines that can be read. Those after a quote that is not closed may belong to its value, a secret even."""
+    lines: list[str] = []
+    for binding in bindings:
+        if not binding.error:
+            lines.append(binding.original.string)
+        elif _is_quoted(binding.original.string):
+            break
+    return lines
 
 
-def _fault(line: str) -> str:
+def _fault(line: Original) -> str:
+    # The parser counts from the end of what it read before, blank lines included.
+    number = line.line + line.string[: -len(line.string.lstrip())].count("\n")
+    fault = (
+        "its quote is not closed, or text follows it"
+        if _is_quoted(line.string)
+        else "is neither NAME=value nor a comment, which begins with #"
+    )
+    return f"{NAME}: line {number}: {fault}"
+
+
+def _is_quoted(line: str) -> bool:
     _, assigned, value = line.partition("=")
-    if assigned and value.lstrip().startswith(("'", '"')):
-        return "its quote is not closed, or has more behind it"
-    return "is neither NAME=value nor a comment, which begins with #"
+    return bool(assigned) and value.lstrip().startswith(("'", '"'))

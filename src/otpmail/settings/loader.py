@@ -1,45 +1,39 @@
-"""Where the settings come from: the only reader of the environment. How each is read is `reading`'s to know.
+"""Loads all settings in one pass: reads each source once, makes every section, and tells all mistakes together."""
 
-From, in this order, the environment, a `.env` file, and files named like the settings in SECRETS_DIR, which itself
-stands in one of the first two.
-"""
-
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Self
 
-from otpmail.errors import SettingsError
-from otpmail.settings import env_file
-from otpmail.settings.reading import Reading, SectionT
-from otpmail.settings.sections import (
-    MailSettings,
-    OtpSettings,
-    Problem,
-    RelaySettings,
-    ServerSettings,
-)
+from otpmail.address import parse_mailbox
+from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.mail import MailSettings
+from otpmail.settings.otp import OtpSettings
+from otpmail.settings.problems import Problem, Problems
+from otpmail.settings.reader import SectionT, read_section
+from otpmail.settings.relay import RelaySettings
+from otpmail.settings.relays import read_relays
+from otpmail.settings.server import ServerSettings
+from otpmail.settings.sources import Sources
 
-_SECRETS_DIR = Path("/run/secrets")
-_SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
+SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
+_SETTINGS = frozenset(name for section in SECTIONS for name in section.variables())
 
-# What else a .env may hold: names that our commands and scripts read, the one of the original's client, and, since
-# Docker and Compose read the same file, what they and the libraries in the image look for.
-_NO_SETTINGS = frozenset(
+# `.env` may also hold names that our commands and scripts read, the original's client, Docker and Compose, which read
+# the same file, and the libraries in the image.
+_OTHER_NAMES = frozenset(
     {
         *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),
         *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"),
         *("GRPC_TRACE", "GRPC_VERBOSITY", "HOME", "HOSTNAME", "LANG", "LC_ALL", "PATH", "TZ"),
     }
 )
-_OTHERS_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
+_OTHER_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All sections; `relays` holds one for each relay, in their order. `load` is how they come about."""
+    """All sections; `relays` holds one for each relay, in the order of their use. Made by `load`."""
 
     server: ServerSettings
     relays: tuple[RelaySettings, ...]
@@ -47,67 +41,85 @@ class Settings:
     otp: OtpSettings
 
     @classmethod
-    def load(cls, **fixed: str | None) -> Self:
-        """Read and check every setting; those in `fixed`, by name, are not asked for.
+    def load(cls, sources: Sources | None = None, /, **fixed: str | None) -> Self:
+        """Read and check every setting; those in `fixed`, by name, are not looked up in the sources.
 
-        Raises SettingsError with a line for each wrong one.
+        Without `sources` they are read now. Raises SettingsError with a line for each mistake.
         """
-        in_file = env_file.read()
-        reading = Reading(_secrets_dir(in_file), _unknown(in_file))
-        server = reading.section(ServerSettings, fixed)
-        relay = reading.section(RelaySettings, fixed)
-        mail = reading.section(MailSettings, fixed)
-        otp = reading.section(OtpSettings, fixed)
-        relays = reading.relays(mail, relay)
-        mail = reading.with_sender(mail, relays)
-        reading.end()
+        sources = read_sources() if sources is None else sources
+        problems = Problems()
+        problems.add_unreadable(sources.unreadable)
+        for problem in _unknown_names(sources.env_file.values):
+            problems.add(problem)
+        server = read_section(ServerSettings, sources, fixed, problems)
+        relay = read_section(RelaySettings, sources, fixed, problems)
+        mail = read_section(MailSettings, sources, fixed, problems)
+        otp = read_section(OtpSettings, sources, fixed, problems)
+        relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
+        mail = _with_sender(mail, relays, problems)
+        problems.raise_if_any()
         return cls(server, relays, mail, otp)
 
     @property
     def relay(self) -> RelaySettings:
-        """The relay that is used while it is there."""
+        """The relay that is used while it is up."""
         return self.relays[0]
 
 
-def load_section(section: type[SectionT], **fixed: str | None) -> SectionT:
-    """Read and check one section's settings alone. Raises SettingsError with a line for each wrong one."""
-    reading = Reading(_secrets_dir(env_file.read()))
-    loaded = reading.section(section, fixed)
-    reading.end()
+def read_sources() -> Sources:
+    """Read the environment, `.env` and SECRETS_DIR, for one load or several. Raises nothing: `load` tells faults."""
+    return Sources.read(_SETTINGS)
+
+
+def load_section(section: type[SectionT], sources: Sources | None = None, /, **fixed: str | None) -> SectionT:
+    """Read and check one section alone, otherwise like `Settings.load`; names in `.env` are not checked.
+
+    Raises SettingsError with a line for each mistake.
+    """
+    sources = read_sources() if sources is None else sources
+    problems = Problems()
+    problems.add_unreadable(sources.unreadable)
+    loaded = read_section(section, sources, fixed, problems)
+    problems.raise_if_any()
     return loaded
 
 
-def named_server() -> str:
-    """OTPMAIL_SERVER, the service that the client's commands are to call; empty when it is not set.
+def named_server(sources: Sources) -> str:
+    """OTPMAIL_SERVER, the service that the client's commands call; empty when it is not set.
 
-    It is no setting of the service, and so in no section. Raises SettingsError when `.env` can't be read.
+    It belongs to no section, as the service itself does not read it. Raises SettingsError when it is not in the
+    environment and `.env` can't be read.
     """
-    return os.environ.get("OTPMAIL_SERVER") or env_file.read().get("OTPMAIL_SERVER", "")
+    if named := sources.environment.get("OTPMAIL_SERVER"):
+        return named
+    if sources.env_file.unreadable:
+        raise SettingsError(*sources.env_file.unreadable)
+    return sources.env_file.values.get("OTPMAIL_SERVER", "")
 
 
-def _secrets_dir(in_file: Mapping[str, str]) -> Path | None:
-    """Where the files with settings are; None for nowhere.
+def _unknown_names(names: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each name in `.env` that is no setting, with the one that was probably meant.
 
-    Raises SettingsError, alone: what is missing because it stands in one of these files is not to be told as missing.
+    The environment and SECRETS_DIR are not checked: other programs' names stand there.
     """
-    named = os.environ.get("SECRETS_DIR") or in_file.get("SECRETS_DIR")
-    secrets = Path(named or _SECRETS_DIR)
-    if secrets.is_dir():
-        return secrets
-    if named:
-        raise SettingsError(f"SECRETS_DIR: {named!r} is wrong: is not a directory")
-    return None
-
-
-def _unknown(names: Iterable[str]) -> Iterator[Problem]:
-    """A problem for each name that is no setting; it lies in the one that was probably meant, too.
-
-    Only for those in `.env`: the environment holds the variables of strangers, and SECRETS_DIR their files.
-    """
-    known = sorted(variable for section in _SECTIONS for variable in section.variables())
+    known = sorted(_SETTINGS)
     for name in names:
-        if name in known or name in _NO_SETTINGS or name.startswith(_OTHERS_PREFIXES):
+        if name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES):
             continue
         nearest = get_close_matches(name, known, n=1)
         meant = f"; is {nearest[0]} meant?" if nearest else ""
         yield Problem(f"{name}: there is no such setting, yet .env has it{meant}", (name, *nearest))
+
+
+def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems: Problems) -> MailSettings:
+    """Use EMAIL as EMAIL_FROM where that is not set: with Gmail and its like, the name to sign in with is a mailbox."""
+    if mail.email_from or not relays or not problems.are_good("EMAIL_FROM", "EMAIL", "EMAIL_RELAYS"):
+        return mail
+    user = relays[0].user
+    try:
+        parse_mailbox(user, "EMAIL")
+    except InvalidArgument:
+        whose = "the user of relay 1 in EMAIL_RELAYS" if mail.email_relays.get_secret_value() else "EMAIL"
+        why = "is not a mailbox address to send from" if user else "is not set either"
+        problems.conclude(Problem(f"EMAIL_FROM: is needed, since {whose} {why}"))
+    return mail.model_copy(update={"email_from": user})

@@ -1,14 +1,19 @@
-"""EMAIL_RELAYS: several relays in the order in which they are to be used, each as a URL."""
+"""Reads EMAIL_RELAYS: several relays in the order of their use, each as a URL."""
 
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-# `smtp` asks for STARTTLS and does not go on without it; plain text has to be asked for by name.
+from otpmail.settings.problems import Problem, Problems
+from otpmail.settings.reader import read_section
+from otpmail.settings.relay import RelaySettings
+from otpmail.settings.sources import Sources
+
+# `smtp` requires STARTTLS; plain text has to be asked for by name.
 _SECURITY = {"smtps": "tls", "smtp": "starttls", "smtp+starttls": "starttls", "smtp+plain": "plain"}
 _OPTIONS = {"auth": "EMAIL_AUTH", "token_file": "EMAIL_TOKEN_FILE", "ca_file": "EMAIL_CA_FILE"}
 _PORTS = {"tls": 465, "starttls": 587, "plain": 25}
 
-# What the settings of the one relay are called in a URL.
+# The part of a URL that stands for a setting.
 _PARTS = {
     "EMAIL_HOST": "host",
     "EMAIL_PORT": "port",
@@ -21,17 +26,63 @@ _FORM = "smtps://user:password@host:465"
 _ENCODING = "in them , / ? # and space are written %2C %2F %3F %23 %20"
 
 
+def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Problems) -> tuple[RelaySettings, ...]:
+    """Read the relays that `text`, the value of EMAIL_RELAYS, names; without any, `common` is the one relay.
+
+    Timeouts, limits and all else that a URL does not say come from the EMAIL_ settings. Empty when EMAIL_RELAYS is
+    wrong or misspelt.
+    """
+    if not problems.are_good("EMAIL_RELAYS"):
+        return ()
+    texts = urls(text)
+    if not texts:
+        return (common,)
+    if "host" in common.model_fields_set:
+        problems.conclude(
+            Problem(
+                "EMAIL_HOST: EMAIL_RELAYS names all relays, and takes its place; set one of the two", ("EMAIL_HOST",)
+            )
+        )
+    relays: list[RelaySettings] = []
+    places: dict[tuple[str, int], int] = {}
+    for place, url in enumerate(texts, 1):
+        relay, wrong = _read_relay(url, sources)
+        for words in wrong:
+            problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {words}", ("EMAIL_RELAYS",)))
+        if relay is None:
+            continue
+        relays.append(relay)
+        first = places.setdefault((relay.host, relay.port), place) if not wrong else place
+        if first < place:
+            again = f"{relay.host}:{relay.port} is relay {first} already, and may stand there once"
+            problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {again}"))
+    return tuple(relays)
+
+
+def _read_relay(url: str, sources: Sources) -> tuple[RelaySettings | None, list[str]]:
+    """One relay, unless `url` is no URL, and what is wrong with it."""
+    try:
+        entry = parse_relay(url)
+    except ValueError as error:
+        return None, [str(error)]
+    problems = Problems()
+    relay = read_section(RelaySettings, sources, entry, problems)
+    # A mistake in what all relays have in common is told once, with the setting that makes it.
+    own = [problem for problem in problems if not entry.keys().isdisjoint(problem.names)]
+    return relay, [_in_parts(problem.line) for problem in own]
+
+
 def urls(text: str) -> list[str]:
-    """The URLs in the list, each still to be read."""
+    """Split the value of EMAIL_RELAYS at commas and white space."""
     return text.replace(",", " ").split()
 
 
 def parse_relay(text: str) -> dict[str, str | None]:
-    """The settings of one relay, by their names in the environment.
+    """Read the URL of one relay into settings, by their names in the environment.
 
-    A URL is `smtps://user:password@host:465`, with `smtp://` for STARTTLS and `smtp+plain://` for neither; user and
+    A URL is `smtps://user:password@host:465`; `smtp://` stands for STARTTLS, `smtp+plain://` for neither. User and
     password are percent-encoded. `?auth=`, `?token_file=` and `?ca_file=` are the EMAIL_ settings of these names.
-    Raises ValueError, naming the part that is wrong, in words that repeat nothing which may be a password.
+    Raises ValueError that names the wrong part and repeats nothing which may be a password.
     """
     try:
         url = urlsplit(text)
@@ -59,8 +110,8 @@ def parse_relay(text: str) -> dict[str, str | None]:
     }
 
 
-def in_parts(line: str) -> str:
-    """What is said about settings, said about the parts of a URL that stand for them."""
+def _in_parts(line: str) -> str:
+    """Name the parts of a URL in place of the settings that they stand for."""
     return re.sub(r"\b(?:EMAIL_[A-Z_]+|EMAIL|APP_PASSWORD)\b", lambda name: _PARTS.get(name[0], name[0]), line)
 
 

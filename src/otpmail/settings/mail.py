@@ -1,0 +1,62 @@
+"""The settings of mails: senders, sizes, how many may wait, and for how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from otpmail.address import parse_address, parse_mailbox
+from otpmail.errors import InvalidArgument
+from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class MailSettings(Section):
+    """Who mails are from, how large they may be, how many may wait, and for how many seconds."""
+
+    email_from: str = ""
+    email_from_allowed: Names = ()
+    workers: Annotated[int, Field(ge=1, le=1000)] = 5
+    queue_size: Count = 10_000
+    stream_unsettled: Count = 1000
+    mail_ttl: Positive = 86_400
+    mail_wait_seconds: Positive = 60
+    mail_max_bytes: Annotated[int, Field(ge=1024, le=150 << 20)] = 10 << 20
+    mail_max_recipients: Count = 100
+    mail_remember_seconds: Positive = 3600
+    mail_remember_count: Count = 20_000
+    email_on_uncertain: Literal["retry", "fail"] = "retry"
+    email_relays: SecretStr = SecretStr("")  # a secret, since the URLs hold passwords; `relays` reads them
+
+    _any_case = field_validator("email_on_uncertain", mode="before")(lower_case)
+
+    @field_validator("email_from_allowed", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("email_from_allowed")
+    @classmethod
+    def _in_the_form_compared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(_sender_key(entry) for entry in value)
+        except InvalidArgument as error:
+            raise broken_rule(f"{error.field!r} is neither an address nor an @ with a domain") from None
+
+    @field_validator("email_from")
+    @classmethod
+    def _mailbox(cls, value: str) -> str:
+        try:
+            if value:  # when it is empty, `loader` puts EMAIL in its place
+                parse_mailbox(value, "EMAIL_FROM")
+        except InvalidArgument as error:
+            raise broken_rule(error.description) from None
+        return value
+
+
+def _sender_key(entry: str) -> str:
+    """The key of an address, or `@` and a domain as it ends the keys of its addresses."""
+    if entry.startswith("@"):
+        return parse_address(f"x{entry}", entry).key.removeprefix("x")
+    return parse_address(entry, entry).key

@@ -1,0 +1,69 @@
+"""The settings of one-time codes: their form, how long they live, how often they may be tried and sent."""
+
+import base64
+import binascii
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from otpmail.settings.section import Positive, Section, broken_rule
+
+
+class OtpSettings(Section):
+    """The form of codes, how many seconds they live, how often they may be tried and sent."""
+
+    model_config = SettingsConfigDict(env_prefix="OTP_")
+
+    lifespan_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120
+    cleanup_seconds: Positive = 180
+    digits: Annotated[int, Field(ge=4, le=10)] = 6
+    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
+    resend_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
+    keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
+    return_code: bool = False
+    locale: str = "en"
+    templates_dir: Path | None = None
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_can_be_read(cls, value: SecretStr) -> SecretStr:
+        try:
+            parse_keys(value.get_secret_value())
+        except ValueError as error:
+            raise broken_rule(str(error)) from None
+        return value
+
+    @field_validator("templates_dir")
+    @classmethod
+    def _is_a_directory(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise broken_rule("is not a directory")
+        return value
+
+    @property
+    def derivation_keys(self) -> dict[str, bytes]:
+        """The keys by their ids, the issuing one first; empty when OTP_KEYS is not set."""
+        return parse_keys(self.keys.get_secret_value())
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """Read `id:base64,id:base64`. Raises ValueError, whose message never repeats a key."""
+    keys: dict[str, bytes] = {}
+    for place, part in enumerate(filter(None, (p.strip() for p in text.split(","))), 1):
+        key_id, colon, encoded = part.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", key_id):
+            raise ValueError(f"entry {place} is not id:base64")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise ValueError(f"the key {key_id!r} is not base64") from None
+        if len(key) < 32:
+            raise ValueError(f"the key {key_id!r} has fewer than 32 bytes")
+        if key_id in keys:
+            raise ValueError(f"the key id {key_id!r} stands twice")
+        keys[key_id] = key
+    return keys

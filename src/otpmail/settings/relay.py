@@ -1,0 +1,102 @@
+"""The settings of one relay: where it is, how to sign in, and how long a connection lives."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from otpmail.settings.hosts import is_loopback
+from otpmail.settings.problems import Problem
+from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
+
+Security = Literal["tls", "starttls", "plain"]
+AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
+
+_HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
+
+
+def _host_name() -> str:
+    name = socket.gethostname()
+    return name if _HELO.fullmatch(name) else "localhost"
+
+
+class RelaySettings(Section):
+    """One relay: where it is, how to sign in, how fast to send, how long a connection lives. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="EMAIL_")
+
+    host: Annotated[str, Field(min_length=1)] = "smtp.gmail.com"
+    port: Annotated[int, Field(ge=1, le=65535)] = 465
+    security: Security = "tls"
+    user: Annotated[str, Field(validation_alias="EMAIL")] = ""
+    password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD")] = SecretStr("")
+    auth: AuthMechanism | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    helo: str = Field(default_factory=_host_name)
+    timeout: Positive = 30
+    final_timeout: Positive = 300
+    mode: Literal["auto", "data", "plain"] = "auto"
+    window: Annotated[int, Field(ge=1, le=1000)] = 16
+    rate: Positive | None = None
+    max_messages: Count = 100
+    max_age: Positive = 1800
+    idle_seconds: Positive = 240
+    retry_seconds: Positive = 1
+    retry_max_seconds: Positive = 60
+
+    _any_case = field_validator("auth", "mode", "security", mode="before")(lower_case)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _security_by_port(cls, values: dict[str, object]) -> dict[str, object]:
+        # Port 465 speaks TLS from the first byte (RFC 8314, 3.3); any other port gets STARTTLS. Plain text is never
+        # the default.
+        if "security" not in values and str(values.get("port", 465)) != "465":
+            values["security"] = "starttls"
+        return values
+
+    @field_validator("helo")
+    @classmethod
+    def _helo_is_a_name(cls, value: str) -> str:
+        if not _HELO.fullmatch(value):
+            raise broken_rule("is neither a host name nor an address literal")
+        return value
+
+    @field_validator("user", "host")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable() or value != value.strip():
+            raise broken_rule("holds control characters or stands in spaces")
+        return value
+
+    @field_validator("ca_file", "token_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value.is_file() and os.access(value, os.R_OK)):
+            raise broken_rule("is not a file that can be read")
+        return value
+
+    def conflicts(self) -> Iterator[Problem]:
+        """Credentials that are incomplete, or that others could read on the way."""
+        if self.auth == "xoauth2":
+            if self.token_file is None:
+                yield Problem("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH"))
+        elif self.user and not self.password.get_secret_value():
+            yield Problem(
+                "APP_PASSWORD: is needed with EMAIL, the name to sign in with", ("APP_PASSWORD", "EMAIL", "EMAIL_AUTH")
+            )
+        if self.auth and not self.user:
+            yield Problem(
+                f"EMAIL: is needed with EMAIL_AUTH={self.auth}, as the name to sign in with", ("EMAIL", "EMAIL_AUTH")
+            )
+        if self.user and self.security == "plain" and not is_loopback(self.host):
+            yield Problem(
+                "EMAIL_SECURITY: plain would send the password unencrypted to another machine",
+                ("EMAIL_SECURITY", "EMAIL_HOST", "EMAIL"),
+            )

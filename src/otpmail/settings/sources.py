@@ -1,0 +1,43 @@
+"""Where settings come from: the environment, `.env`, and the files in SECRETS_DIR. Each is read once for a load."""
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Self
+
+from otpmail.settings import env_file, secrets_dir
+from otpmail.settings.env_file import EnvFile
+from otpmail.settings.secrets_dir import SecretsDir
+from otpmail.values import frozen
+
+
+@frozen()
+class Sources:
+    """What the three places hold, by the settings' names in capitals."""
+
+    environment: Mapping[str, str]
+    env_file: EnvFile
+    secrets_dir: SecretsDir
+
+    @classmethod
+    def read(cls, settings: Collection[str]) -> Self:
+        """Read all three; of SECRETS_DIR only the files named like one of `settings`."""
+        environment = _without_empty({name.upper(): value for name, value in os.environ.items()})
+        in_file = env_file.read()
+        named = environment.get("SECRETS_DIR") or in_file.values.get("SECRETS_DIR", "")
+        return cls(environment, in_file, secrets_dir.read(named, settings))
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """A line for each part that can't be read, and may set anything."""
+        return self.env_file.unreadable + self.secrets_dir.unreadable
+
+    @property
+    def layers(self) -> tuple[Mapping[str, str], ...]:
+        """The values of each place, the one that wins first. An empty value counts as not set."""
+        # A line of `.env` that can't be read may set what a file in SECRETS_DIR sets too, and would win.
+        secrets = {} if self.env_file.unreadable else self.secrets_dir.values
+        return self.environment, _without_empty(self.env_file.values), _without_empty(secrets)
+
+
+def _without_empty(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}

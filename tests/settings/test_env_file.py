@@ -1,0 +1,69 @@
+"""`.env`: what it holds, and how a line that can't be read is told."""
+
+from pathlib import Path
+
+import pytest
+
+from otpmail.settings import env_file
+
+_NEITHER = "is neither NAME=value nor a comment, which begins with #"
+_QUOTE = "its quote is not closed, or text follows it"
+
+
+def _read(directory: Path, text: str) -> env_file.EnvFile:
+    (directory / ".env").write_text(text)
+    return env_file.read()
+
+
+def test_values(tmp_path: Path) -> None:
+    """Names come in capitals; comments, quotes, references and empty values are read as python-dotenv does."""
+    text = "# comment\nport=1\nexport HOST='::1' # why\nEMAIL=\nEMAIL_FROM=${port}@x.org\nBARE\nKEY=\"a\nb\"\n"
+    assert _read(tmp_path, text).values == {
+        "PORT": "1",
+        "HOST": "::1",
+        "EMAIL": "",
+        "EMAIL_FROM": "1@x.org",
+        "BARE": "",
+        "KEY": "a\nb",
+    }
+
+
+def test_no_file_sets_nothing() -> None:
+    """A directory without `.env` is the same as one with an empty file."""
+    assert env_file.read() == env_file.EnvFile({})
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("PORT 8080\n", {1: _NEITHER}),
+        ("PORT=1\n\n \r\nhunter2 hunter2", {4: _NEITHER}),
+        ("A='x\ny'\nB='hunter2\n", {3: _QUOTE}),
+        ('PORT="1" 2\n# good\n=\n', {1: _QUOTE, 3: _NEITHER}),
+    ],
+)
+def test_a_line_that_can_not_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, lines: dict[int, str]
+) -> None:
+    """The line is told by its number and its fault alone, since its text may be a secret; nothing is logged."""
+    read = _read(tmp_path, text)
+    assert read.unreadable == tuple(f".env: line {number}: {fault}" for number, fault in lines.items())
+    assert not caplog.records
+
+
+def test_the_other_lines_are_read(tmp_path: Path) -> None:
+    """A faulty line leaves the others as they are, unless it opens a quote: then those after it are unknown."""
+    assert _read(tmp_path, "PORT=1\nHOST ::1\nWORKERS=2\n").values == {"PORT": "1", "WORKERS": "2"}
+    assert _read(tmp_path, "PORT=1\nHOST='::1\nWORKERS=2\n").values == {"PORT": "1"}
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    """A file in another encoding is one line."""
+    (tmp_path / ".env").write_bytes(b"EMAIL_FROM=\xff@example.org\n")
+    assert env_file.read() == env_file.EnvFile({}, (".env: is not text in UTF-8",))
+
+
+def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:
+    """The operating system's reason is told in one line."""
+    (tmp_path / ".env").mkdir()
+    assert env_file.read() == env_file.EnvFile({}, (".env: can't be read: Is a directory",))

@@ -1,0 +1,78 @@
+"""SECRETS_DIR: where it may be named, which of its files are read, and what is told of those that can't be."""
+
+from pathlib import Path
+
+import pytest
+
+from otpmail.settings import secrets_dir
+from settings.conftest import Load, Problems
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return an empty directory that SECRETS_DIR names."""
+    (tmp_path / "secrets").mkdir()
+    monkeypatch.setenv("SECRETS_DIR", "secrets")
+    return tmp_path / "secrets"
+
+
+def test_where_it_is_named(monkeypatch: pytest.MonkeyPatch, load: Load, problems: Problems, tmp_path: Path) -> None:
+    """SECRETS_DIR is read from the environment, then from `.env`; a wrong one is told wherever it stands."""
+    for name, workers in {"one": "1", "two": "2"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "WORKERS").write_text(workers)
+    (tmp_path / ".env").write_text("SECRETS_DIR=one\n")
+    assert load().mail.workers == 1
+    assert load(SECRETS_DIR="two").mail.workers == 2
+    monkeypatch.setenv("SECRETS_DIR", "")
+    for wrong in ("three", ".env"):
+        (tmp_path / ".env").write_text(f"SECRETS_DIR={wrong}\n")
+        assert problems() == (f"SECRETS_DIR: {wrong!r} is wrong: is not a directory",)
+
+
+def test_white_space_around_a_secret_is_dropped(directory: Path, load: Load) -> None:
+    """Editors end a file with a line end, which is no part of the secret."""
+    (directory / "APP_PASSWORD").write_text(" hunter2\n")
+    assert load().relay.password.get_secret_value() == "hunter2"
+
+
+def test_a_name_in_capitals_wins(directory: Path, load: Load) -> None:
+    """Of two files for one setting the one in capitals counts."""
+    for name, value in {"workers": "1", "WORKERS": "2", "Workers": "3"}.items():
+        (directory / name).write_text(value)
+    assert load().mail.workers == 2
+
+
+def test_links_as_kubernetes_makes_them(directory: Path, load: Load) -> None:
+    """A mounted Secret is a link to a link inside of the directory; directories are passed over."""
+    (directory / "..2026").mkdir()
+    (directory / "..2026" / "WORKERS").write_text("7")
+    (directory / "..data").symlink_to("..2026")
+    (directory / "WORKERS").symlink_to("..data/WORKERS")
+    (directory / "port").mkdir()
+    settings = load()
+    assert (settings.mail.workers, settings.server.port) == (7, 40700)
+
+
+def test_a_file_that_can_not_be_used(directory: Path, problems: Problems, tmp_path: Path) -> None:
+    """Each such file is one line that names its setting, and nothing is concluded from its absence."""
+    (tmp_path / "outside").write_text("hunter2")
+    (directory / "APP_PASSWORD").symlink_to("../outside")
+    (directory / "OTP_KEYS").write_bytes(b"k1:\xff")
+    assert problems(EMAIL="me@example.org") == (
+        "APP_PASSWORD: its file in SECRETS_DIR is a link that leads out of the directory",
+        "OTP_KEYS: its file in SECRETS_DIR is not text in UTF-8",
+    )
+
+
+def test_a_file_that_is_overruled_is_not_judged(directory: Path, load: Load) -> None:
+    """A file that can't be used does not matter when its setting is set elsewhere."""
+    (directory / "WORKERS").write_bytes(b"\xff")
+    assert load(WORKERS="3").mail.workers == 3
+
+
+def test_other_programs_secrets_are_not_opened(directory: Path) -> None:
+    """Only files that are named like a setting are read."""
+    (directory / "DATABASE_PASSWORD").write_text("hunter2")
+    (directory / "PORT").write_text("1")
+    assert secrets_dir.read("secrets", {"PORT"}).values == {"PORT": "1"}
