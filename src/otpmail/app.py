@@ -17,6 +17,7 @@ from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
+from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
 from otpmail.rpc.stream import Streams
@@ -33,9 +34,12 @@ _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
 
 class App:
-    """The whole service. Build it inside a running loop."""
+    """The whole service. Build it inside a running loop.
 
-    def __init__(self, settings: Settings, *observers: Observer) -> None:
+    `batch_seconds` is the longest that unary calls are held back under load (`rpc.batching`); 0 holds none back.
+    """
+
+    def __init__(self, settings: Settings, *observers: Observer, batch_seconds: float = MOST_SECONDS) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
         self._counts = LogObserver(len(settings.relays))
@@ -71,6 +75,7 @@ class App:
             streams=Streams(mails, queue, most=settings.mail.stream_unsettled),
             health=self._health,
             max_mail_bytes=settings.mail.mail_max_bytes,
+            batch_seconds=batch_seconds,
         )
 
     def __repr__(self) -> str:

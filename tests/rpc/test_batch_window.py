@@ -115,6 +115,17 @@ def test_short_calls_are_found_to_come_together() -> None:
     assert beat.is_due(1.012, waiting=5, under_way=5)
 
 
+def test_a_window_of_no_length_holds_no_call_back() -> None:
+    """With `most_seconds` 0 every call begins at once, however busy the process is and however many came before."""
+    core = Core()
+    window = BatchWindow(core, most_seconds=0)
+    window.began(0.0)
+    core.used = 1.0
+    assert window.is_due(1.0, waiting=1, under_way=50)
+    window.began(1.0)
+    assert window.is_due(1.0, waiting=1, under_way=50)
+
+
 def test_its_repr_says_how_long_it_is_and_how_many_it_expects() -> None:
     """That is its state."""
     assert repr(_busy(under_way=5)) == "<BatchWindow 10.0 ms, 5 expected>"

@@ -11,6 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from integration.calls import detail
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
+from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard
 
 SERVICE = "test.Service"
@@ -33,7 +34,7 @@ class Guarded:
     """An edge and the handlers behind it, as they come to the server."""
 
     def __init__(self, behaviour: Behaviour, stream: Stream | None = None) -> None:
-        self.edge = Guard(self)  # type: ignore[arg-type]  # what it asks of a server is below
+        self.edge = Guard(self, Batching())  # type: ignore[arg-type]  # what it asks of a server is below
         self.handlers: dict[str, Any] = {}
         self.edge.add_registered_method_handlers(
             SERVICE,
@@ -257,7 +258,7 @@ async def test_through_a_real_server() -> None:
         return request
 
     server = grpc.aio.server()
-    edge = Guard(server)
+    edge = Guard(server, Batching())
     edge.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

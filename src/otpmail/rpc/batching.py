@@ -20,11 +20,12 @@ class BatchWindow:
     quarter of that at half of it, since with time to spare there is little to gain. A call waits only for those that
     are to be expected: as many as were under way at once since calls last began. So of calls one after another, each
     made when the last has been answered, none waits, but for one four times a second; and nobody waits beyond the next
-    window.
+    window. With `most_seconds` 0 no call ever waits.
     """
 
-    def __init__(self, cpu: Callable[[], float] = process_time) -> None:
+    def __init__(self, cpu: Callable[[], float] = process_time, *, most_seconds: float = MOST_SECONDS) -> None:
         self._cpu = cpu
+        self._most_seconds = most_seconds
         self._seconds = 0.0
         self._looked_at, self._used = -inf, 0.0
         self._began_at = -inf
@@ -55,7 +56,7 @@ class BatchWindow:
     def _look(self, now: float) -> None:
         used = self._cpu()
         busy = min(1.0, (used - self._used) / (now - self._looked_at))
-        self._seconds = MOST_SECONDS * busy * busy
+        self._seconds = self._most_seconds * busy * busy
         self._looked_at, self._used = now, used
         # Calls that are answered at once are never seen together: so one whole window is waited for, to see who comes.
         self._expected = _ENOUGH

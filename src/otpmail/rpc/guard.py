@@ -29,11 +29,11 @@ class Guard:
     stops. Build it inside a running loop.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, batching: Batching) -> None:
         self._server = server
         self._running = 0
         self._stopping = False
-        self._batching = Batching()
+        self._batching = batching
         self._unary = 0  # of those that are running
         self.idle = asyncio.Event()
         self.idle.set()
