@@ -1,4 +1,4 @@
-"""How much memory a process has resident. It is told on Linux only."""
+"""How much memory a process has resident, on Linux."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def resident(pid: int | str = "self") -> int:
-    """The resident memory of a process, in bytes; 0 where the system does not tell."""
+    """The resident memory of a process, in bytes; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
     pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]

@@ -1,6 +1,6 @@
-"""The other peer: a gRPC server that connects, signs in and leaves again for each mail, so many at a time.
+"""A gRPC server that opens an aiosmtplib connection for each mail, with a limit on how many are open.
 
-What is written first, since a library's own example shows it: TCP, TLS, EHLO, AUTH, the mail, QUIT.
+A team writes this first, since the library's own example shows it: TCP, TLS, EHLO, AUTH, the mail, QUIT.
 """
 
 import argparse
@@ -13,17 +13,17 @@ import uvloop
 
 from benchmarks.peers.aiosmtplib_pool import message
 from benchmarks.peers.serving import serve
-from benchmarks.wire import PASSWORD, USER
+from benchmarks.smtp_client import PASSWORD, USER
 from otpmail.original import mail_pb2, mail_pb2_grpc
 
 
 class Connecting(mail_pb2_grpc.MailServiceServicer):
-    """mail.MailService with a connection for each mail, at most `at_once` of them open."""
+    """mail.MailService with a connection for each mail, at most `limit` of them open."""
 
-    def __init__(self, port: int, ca_file: str, at_once: int) -> None:
+    def __init__(self, port: int, ca_file: str, limit: int) -> None:
         self._port = port
         self._tls = ssl.create_default_context(cafile=ca_file)
-        self._room = asyncio.Semaphore(at_once)
+        self._free = asyncio.Semaphore(limit)
 
     async def SendMail(  # noqa: N802  the contract's name
         self,
@@ -31,7 +31,7 @@ class Connecting(mail_pb2_grpc.MailServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
         """Send one mail on a connection of its own."""
-        async with self._room:
+        async with self._free:
             await aiosmtplib.send(
                 message(request.to, request.subject, request.body),
                 hostname="127.0.0.1",
@@ -44,19 +44,19 @@ class Connecting(mail_pb2_grpc.MailServiceServicer):
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
 
 
-async def serve_connecting(port: int, ca_file: str, at_once: int) -> None:
-    """Serve."""
-    await serve(Connecting(port, ca_file, at_once))
+async def serve_connecting(port: int, ca_file: str, limit: int) -> None:
+    """Serve until killed."""
+    await serve(Connecting(port, ca_file, limit))
 
 
 def main() -> None:
-    """Serve as the arguments say."""
+    """Run the server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--ca-file", required=True)
-    parser.add_argument("--at-once", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=5)
     given = parser.parse_args()
-    uvloop.run(serve_connecting(given.port, given.ca_file, given.at_once))
+    uvloop.run(serve_connecting(given.port, given.ca_file, given.limit))
 
 
 if __name__ == "__main__":

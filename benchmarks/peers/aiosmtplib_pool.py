@@ -1,7 +1,7 @@
-"""The peer: a gRPC server that sends each mail with aiosmtplib's `send_message`, on a pool of warm connections.
+"""A gRPC server that sends each mail with aiosmtplib's `send_message`, on a pool of warm connections.
 
-What a careful team writes without this project: connections that stay open and signed in, one mail at a time on each,
-the standard library's EmailMessage, the same loop, and no work beside that: no queue, no limits, no retries.
+A careful team writes this without otpmail: connections stay open and signed in, one mail at a time on each. It uses the
+standard library's EmailMessage and the same loop, and has neither queue nor limits nor retries.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import aiosmtplib
 import uvloop
 
 from benchmarks.peers.serving import serve
-from benchmarks.wire import PASSWORD, USER
+from benchmarks.smtp_client import PASSWORD, USER
 from otpmail.original import mail_pb2, mail_pb2_grpc
 
 SENDER = "codes@example.org"
 
 
 def message(to: str, subject: str, body: str) -> EmailMessage:
-    """A text mail with the headers that every mail has to have."""
+    """Build a text mail with the headers that every mail needs."""
     mail = EmailMessage(policy=policy.SMTP)
     mail["From"] = SENDER
     mail["To"] = to
@@ -72,12 +72,12 @@ class Pool(mail_pb2_grpc.MailServiceServicer):
 
 
 async def serve_pool(port: int, ca_file: str, connections: int) -> None:
-    """Open the connections, and serve."""
+    """Open the connections, and serve until killed."""
     await serve(Pool(await asyncio.gather(*(connect(port, ca_file) for _ in range(connections)))))
 
 
 def main() -> None:
-    """Serve as the arguments say."""
+    """Run the server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--ca-file", required=True)

@@ -1,6 +1,7 @@
-"""A gRPC server that sends nothing: it answers one round trip after it was asked. What it does is the most there is.
+"""A gRPC server that sends nothing: it answers one round trip after each call came.
 
-It shows what gRPC, the callers and the machine leave to a sender, so that none of them is taken for the sender.
+Its figures show how much of a measurement is due to gRPC, the callers and the machine. No service on grpc.aio is
+faster.
 """
 
 import argparse
@@ -19,11 +20,14 @@ from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 
 class Echo(mail_pb2_grpc.MailServiceServicer):
-    """mail.MailService with a relay that is imagined, `round_trip` seconds away. `turns`: calls begin as ours do."""
+    """mail.MailService with an imagined relay, `round_trip` seconds away.
 
-    def __init__(self, round_trip: float, turns: Batching | None) -> None:
+    With `batching` it holds calls back under load, as otpmail does.
+    """
+
+    def __init__(self, round_trip: float, batching: Batching | None) -> None:
         self._round_trip = round_trip
-        self._batching = turns
+        self._batching = batching
         self._running = 0
 
     async def SendMail(  # noqa: N802  the contract's name
@@ -31,27 +35,27 @@ class Echo(mail_pb2_grpc.MailServiceServicer):
         request: mail_pb2.SendEmailRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> mail_pb2.SendEmailResponse:
-        """Wait, and say that it went well."""
+        """Wait one round trip, and answer SUCCESS."""
         if self._batching is not None:
             await self._wait(self._batching)
         if self._round_trip:
             await asyncio.sleep(self._round_trip)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
 
-    async def _wait(self, turns: Batching) -> None:
+    async def _wait(self, batching: Batching) -> None:
         self._running += 1
         try:
-            turn = turns.take(self._running)
-            if turn is not None:
-                await turn
+            batch = batching.take(self._running)
+            if batch is not None:
+                await batch
         finally:
             self._running -= 1
 
 
 class EchoMails(v1_mail_pb2_grpc.MailServiceServicer):
-    """otpmail.v1.MailService that sends nothing, and says of each mail of a batch that it was relayed."""
+    """otpmail.v1.MailService that sends nothing, and answers RELAYED for each mail of a batch."""
 
-    async def SendMails(  # type: ignore[override]  # noqa: N802  the contract's name; the stubs know no async ones
+    async def SendMails(  # noqa: N802  the contract's name; the stubs know no async ones
         self,
         request_iterator: AsyncIterator[v1_mail_pb2.SendMailsRequest],
         context: Any,  # noqa: ARG002
@@ -66,14 +70,14 @@ class EchoMails(v1_mail_pb2_grpc.MailServiceServicer):
 
 
 class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
-    """otpmail.v1.OtpService that mails nothing, and to which every code is right."""
+    """otpmail.v1.OtpService that mails nothing, and accepts every code."""
 
     async def SendCode(  # noqa: N802  the contract's name
         self,
         request: otp_pb2.SendCodeRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> otp_pb2.SendCodeResponse:
-        """Say that it was mailed."""
+        """Answer RELAYED."""
         return otp_pb2.SendCodeResponse(mail=v1_mail_pb2.Mail(state=v1_mail_pb2.Mail.RELAYED))
 
     async def ValidateCode(  # noqa: N802  the contract's name
@@ -81,20 +85,26 @@ class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
         request: otp_pb2.ValidateCodeRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> otp_pb2.ValidateCodeResponse:
-        """Say that it is valid."""
+        """Answer VALID."""
         return otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.VALID)
 
 
 async def run(given: argparse.Namespace) -> None:
-    """Serve as the arguments say."""
-    await serve(Echo(given.rtt / 1000, Batching() if given.turns else None), EchoCodes(), EchoMails())
+    """Serve until killed."""
+    await serve(
+        Echo(given.rtt / 1000, Batching() if given.batching else None),
+        EchoCodes(),  # type: ignore[abstract]  # gRPC answers UNIMPLEMENTED for the other methods
+        EchoMails(),  # type: ignore[abstract]
+    )
 
 
 def main() -> None:
-    """Serve as the arguments say."""
+    """Run the server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rtt", type=float, default=0, help="the round trip, in milliseconds")
-    parser.add_argument("--turns", action="store_true", help="let calls of SendMail begin in turns, as otpmail does")
+    parser.add_argument(
+        "--batching", action="store_true", help="hold calls of SendMail back under load, as otpmail does"
+    )
     uvloop.run(run(parser.parse_args()))
 
 

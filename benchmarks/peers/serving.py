@@ -1,4 +1,4 @@
-"""How the peers serve: bare grpc.aio, nothing of ours."""
+"""Serves the peers' services on bare grpc.aio, without any code of otpmail's own."""
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone
 
@@ -16,7 +16,7 @@ async def serve(
     codes: otp_pb2_grpc.OtpServiceServicer | None = None,
     streams: v1_mail_pb2_grpc.MailServiceServicer | None = None,
 ) -> None:
-    """Serve on a port of the loopback, which is printed, until killed."""
+    """Listen on a free port of the loopback, print the address as a line of JSON, and serve until killed."""
     server = grpc.aio.server()
     mail_pb2_grpc.add_MailServiceServicer_to_server(mails, server)
     if codes is not None:

@@ -1,0 +1,79 @@
+"""The calls that callers in Python make, by the names of their methods: each raises unless it succeeded."""
+
+from __future__ import annotations  # generated stubs name types that exist for the type checker alone
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import grpc.aio
+
+from benchmarks.load.sample_mail import SUBJECT, recipient, text
+from otpmail.original import mail_pb2, mail_pb2_grpc
+from otpmail.v1 import mail_pb2 as v1_mail_pb2
+from otpmail.v1 import otp_pb2, otp_pb2_grpc
+
+Call = Callable[[int], Awaitable[None]]
+"""Makes the call with this number."""
+
+ANY_CODE = "123456"  # where the server only echoes
+
+
+def request(number: int) -> mail_pb2.SendEmailRequest:
+    """The request of `mail.MailService/SendMail` for the mail with this number."""
+    return mail_pb2.SendEmailRequest(to=recipient(number), subject=SUBJECT, body=text(number))
+
+
+def holder(number: int) -> str:
+    """The address that gets the code with this number; each its own, since OTP_RESEND_SECONDS delays a second code."""
+    return f"holder.{number}@example.org"
+
+
+async def send_code(codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int) -> str:
+    """Have the code with this number mailed, and return it where OTP_RETURN_CODE is set."""
+    sent = await codes.SendCode(otp_pb2.SendCodeRequest(email=holder(number)))
+    if sent.mail.state != v1_mail_pb2.Mail.RELAYED:
+        raise RuntimeError(f"the mail of a code is not RELAYED: {sent.mail}")
+    return sent.otp_code
+
+
+def _send_mail(channel: grpc.aio.Channel, _: list[str]) -> Call:
+    mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
+
+    async def call(number: int) -> None:
+        await mails.SendMail(request(number))
+
+    return call
+
+
+def _send_code(channel: grpc.aio.Channel, _: list[str]) -> Call:
+    codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
+
+    async def call(number: int) -> None:
+        await send_code(codes, number)
+
+    return call
+
+
+def _validate_code(channel: grpc.aio.Channel, issued: list[str]) -> Call:
+    codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
+
+    async def call(number: int) -> None:
+        code = issued[number] if issued else ANY_CODE
+        check = await codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=holder(number), code=code))
+        if check.result != otp_pb2.ValidateCodeResponse.VALID:
+            raise RuntimeError(f"code {number} is not valid: {check}")
+
+    return call
+
+
+METHODS: dict[str, Callable[[grpc.aio.Channel, list[str]], Call]] = {
+    "SendMail": _send_mail,  # of the original contract
+    "SendCode": _send_code,
+    "ValidateCode": _validate_code,
+}
+
+
+def make_call(method: str, channel: grpc.aio.Channel, codes_file: Path | None = None) -> Call:
+    """Return the call of this method; `codes_file` has the codes to validate as a JSON list, from number 0 on."""
+    return METHODS[method](channel, json.loads(codes_file.read_text(encoding="utf-8")) if codes_file else [])

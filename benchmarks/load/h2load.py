@@ -1,0 +1,122 @@
+"""Calls of `mail.MailService/SendMail` by h2load: a client in C, which leaves the processors to the server.
+
+h2load (Debian's package nghttp2-client) sends one framed request again and again, on HTTP/2 without TLS. It does not
+read grpc-status. So this program counts the octets of messages, which an error does not carry, and the benchmark counts
+the mails at the relay.
+"""
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Self
+
+from benchmarks.load.sample_mail import SUBJECT, recipient, text
+from otpmail.original import mail_pb2
+
+_PATH = "/mail.MailService/SendMail"
+_HEADERS = ("content-type: application/grpc", "te: trailers")
+_CLIENTS = 2  # connections
+_PREFIX_OCTETS = 5  # of each message: a flag, and the length in four
+_DATA = re.compile(r"^traffic: .*\((\d+)\) data$", re.MULTILINE)
+_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of h2load: when each call began and how long it took, in microseconds."""
+
+    calls: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, log: str, output: str) -> Self:
+        """Read the log file and the output of a run. Raises RuntimeError when a call was not answered by a message."""
+        rows = [tuple(map(int, line.split("\t"))) for line in log.splitlines()]
+        data = _DATA.search(output)
+        if data is None or any(status != 200 for _, status, _ in rows) or int(data[1]) < _PREFIX_OCTETS * len(rows):
+            raise RuntimeError(f"h2load: calls were not answered, or with an error\n{output}")
+        return cls(tuple((began, took) for began, _, took in rows))
+
+    @property
+    def rate(self) -> float:
+        """Calls a second."""
+        return len(self.calls) / (self.seconds or 1e-6)
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the first call to the last answer."""
+        return (max(began + took for began, took in self.calls) - min(began for began, _ in self.calls)) / 1e6
+
+
+def framed_request() -> bytes:
+    """One request as it stands in a DATA frame: the prefix of gRPC over HTTP/2, and the message."""
+    message = mail_pb2.SendEmailRequest(to=recipient(0), subject=SUBJECT, body=text(0)).SerializeToString()
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def call(address: str, *, calls: int, callers: int, directory: Path) -> Run:
+    """Make so many calls, so many of them in flight at a time. Raises RuntimeError when one fails."""
+    request, log = directory / "request", directory / "log"
+    request.write_bytes(framed_request())
+    log.unlink(missing_ok=True)  # h2load appends
+    clients = min(_CLIENTS, callers)
+    headers = [argument for header in _HEADERS for argument in ("-H", header)]
+    done = subprocess.run(  # noqa: S603  our own arguments
+        [  # noqa: S607  from PATH
+            "h2load",
+            *("-n", str(calls), "-c", str(clients), "-m", str(callers // clients)),
+            *headers,
+            *("-d", str(request), f"--log-file={log}", f"http://{address}{_PATH}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if done.returncode or not log.exists():
+        raise RuntimeError(f"h2load ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    return Run.parse(log.read_text(encoding="ascii"), done.stdout)
+
+
+def measure(address: str, callers: int, warm: float, seconds: float) -> dict[str, float]:
+    """Call for about `warm` seconds, then for about `seconds`, and return the figures of the latter."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as name:
+        directory = Path(name)
+        first = call(address, calls=callers, callers=callers, directory=directory)
+        warming = call(address, calls=max(callers, round(first.rate * warm)), callers=callers, directory=directory)
+        measured = call(
+            address, calls=max(callers, round(warming.rate * seconds)), callers=callers, directory=directory
+        )
+    percentiles = quantiles((took / 1000 for _, took in measured.calls), n=100)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    return {
+        "calls": sum(len(run.calls) for run in (first, warming, measured)),
+        "rate": measured.rate,
+        "p50_ms": percentiles[49],
+        "p99_ms": percentiles[98],
+        "cpu": cpu,
+        "cores": cpu / (time.monotonic() - began),
+    }
+
+
+def main() -> None:
+    """Call, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--callers", type=int, default=64, help="calls in flight")
+    parser.add_argument("--warm", type=float, default=1, help="seconds")
+    parser.add_argument("--seconds", type=float, default=5)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.address, given.callers, given.warm, given.seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

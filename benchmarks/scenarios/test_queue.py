@@ -1,0 +1,33 @@
+"""The time to accept a mail, from an empty queue to a full one."""
+
+from benchmarks.peers.servers import Certificates, relay, service
+from benchmarks.processes import run
+from benchmarks.report.promise import Promise
+from benchmarks.report.results import Results
+
+_HOUR_MS = 3_600_000  # the relay takes that long over each mail, so that the queue only grows
+
+
+async def test_accepting_by_how_many_wait(certificates: Certificates, results: Results, *, quick: bool) -> None:
+    """Accepting a mail takes no longer in a long queue than in a short one, and a full queue refuses at once."""
+    size, parts = (500, 5) if quick else (10_000, 10)  # the latter is what ships
+    async with (
+        relay(certificates, "--accept", _HOUR_MS) as at,
+        service(at, **({"QUEUE_SIZE": size} if quick else {})) as server,
+    ):
+        empty = server.process.resident
+        arguments = ("--address", server.address, "--size", size, "--parts", parts)
+        measured = await run("benchmarks.load.queue_depth", *arguments)
+        each = (server.process.resident - empty) / size
+    assert measured["accepted"] == size
+    full: dict[str, object] = {"waiting": "full: refused", "p50_ms": measured["refused_ms"], "p99_ms": ""}
+    beside = {"settings": server.settings, "sender KiB/mail": each / 1024, "caller cores": measured["cores"]}
+    first, last = measured["rows"][0], measured["rows"][-1]
+    results.report(
+        [row | beside for row in (*measured["rows"], full)],
+        Promise(
+            what="accepting into the last tenth, times the first",
+            figure=last["p50_ms"] / first["p50_ms"],
+            at_most=1.2,
+        ),
+    )
