@@ -1,17 +1,18 @@
-"""When a mail is tried again: a pure schedule, with jitter."""
+"""The schedule of retries for a mail that the relay deferred (4xx), or whose connection was lost."""
 
 from collections.abc import Callable
 
-# Short at first, since a code is worth nothing late; then as RFC 5321, 4.5.4.1 advises for the rest of the day.
-# Greylisting relays usually take a mail again after a minute, some after five.
+from otpmail import backoff
+
 SCHEDULE = (2.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
-JITTER = 0.2
+"""Seconds before each retry; the last one repeats.
+
+Short at first, since a code that comes late is worth nothing. Then as RFC 5321, 4.5.4.1 advises for the rest of a day.
+Relays with greylisting mostly accept a mail after one minute, some after five.
+"""
+_JITTER = 0.2
 
 
 def delay(attempt: int, random: Callable[[], float]) -> float:
-    """Seconds until the try after the `attempt`th (1 is the first).
-
-    `random` gives [0, 1). The jitter keeps mails that failed together from coming back together.
-    """
-    base = SCHEDULE[min(attempt, len(SCHEDULE)) - 1]
-    return base * (1 - JITTER + 2 * JITTER * random())
+    """Seconds to wait after the `attempt`-th attempt (1 is the first), with jitter; `random` gives [0, 1)."""
+    return backoff.jittered(SCHEDULE[min(attempt, len(SCHEDULE)) - 1], _JITTER, random)

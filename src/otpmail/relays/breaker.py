@@ -9,8 +9,9 @@ from enum import Enum, auto
 from math import inf
 from typing import Protocol
 
+from otpmail import backoff
+
 _JITTER = 0.25
-_MOST_DOUBLINGS = 16
 # Gmail and its like lock an account that is signed in to again and again with the wrong password.
 _SIGN_IN_RETRY_SECONDS = 60.0
 _SIGN_IN_RETRY_MAX_SECONDS = 900.0
@@ -168,7 +169,7 @@ class Breaker:
         The next one might fare the same, so it is not dialled at once: else a service with nothing to send would sign
         in all day. That is no failure, and the wait does not grow, since a mail may come at any moment.
         """
-        when = now + self._spread(self._first)
+        when = now + backoff.jittered(self._first, _JITTER, self._random)
         if not self.closed:
             self._one_try(when)
         elif now >= self.next_try:  # else it is one of several that end together
@@ -188,17 +189,14 @@ class Breaker:
         first, most = self._first, self._most
         if over_sign_in:
             first, most = _SIGN_IN_RETRY_SECONDS, max(_SIGN_IN_RETRY_MAX_SECONDS, self._most)
-        delay = min(most, first * 2 ** min(self._failures.count, _MOST_DOUBLINGS))
         self._failures.add(now)
+        delay = backoff.exponential(self._failures.count, first=first, cap=most)
         self.closed = False
         self.over_sign_in = over_sign_in
-        self.next_try = now + self._spread(delay)
+        self.next_try = now + backoff.jittered(delay, _JITTER, self._random)
 
     def _close(self) -> None:
         self._failures.count = 0
         self.closed = True
         self.over_sign_in = False
         self.next_try = 0.0
-
-    def _spread(self, seconds: float) -> float:
-        return seconds * (1 - _JITTER + 2 * _JITTER * self._random())

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
+from otpmail import backoff
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
 from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
 from otpmail.relays.availability import Availability
@@ -154,8 +155,8 @@ class Relay:
 
     async def _dial(self) -> Connection | None:
         begun = self._loop.time()
-        jitter = 1 - AGE_JITTER * self._random()  # so that connections dialled together do not retire together
-        lifetime = self._settings.max_age * jitter
+        # Connections that are dialled together must not be replaced together.
+        lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
         mode = self._mode.slower(Mode.DATA) if self._breaker.doubts_chunks(begun) else self._mode
         try:
             connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=mode)
