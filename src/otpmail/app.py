@@ -9,10 +9,14 @@ from collections.abc import Callable
 from random import random
 
 from otpmail.compose.templates import Templates
+from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.intake import Intake
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
+from otpmail.mail.admission import Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
@@ -20,10 +24,9 @@ from otpmail.relays.relay import Relay
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.server import Server
-from otpmail.rpc.stream import Streams
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
-from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
+from otpmail.store.memory import MemoryStore
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event, mails
 from otpmail.telemetry.metrics import Metrics
@@ -40,52 +43,51 @@ class App:
     """
 
     def __init__(self, settings: Settings, *observers: Observer, batch_seconds: float = MOST_SECONDS) -> None:
-        loop = asyncio.get_running_loop()
         self._settings = settings
+        mail = settings.mail
         self._counts = LogObserver(len(settings.relays))
         self._health = Health()
         window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
-        queue = MailQueue(enough=_SUPPLY * settings.mail.workers * window)
-        # Asked of parts that come later, when somebody reads them.
+        queue = MailQueue(high_water=_SUPPLY * mail.workers * window)
+        # Asked of parts that are made below, when somebody reads them.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],
             waiting=queue.waiting,
-            unsettled=lambda: len(self._delivery),
+            unsettled=lambda: len(self._lifecycle),
         )
         self._metrics = MetricsServer(metrics.registry)
         watching = () if settings.server.http_port is None else (metrics,)
         observer = Observers(self._counts, self._health, *watching, *observers)
-        self._challenges = MemoryChallengeStore(loop.time)
-        mail_store = MemoryMailStore(
-            loop.time,
-            remember_seconds=settings.mail.mail_remember_seconds,
-            remember_count=settings.mail.mail_remember_count,
+        self._store = MemoryStore(remember_seconds=mail.mail_remember_seconds, remember_count=mail.mail_remember_count)
+        dispatcher, waiters = Dispatcher(queue), Waiters()
+        self._lifecycle = Lifecycle(
+            dispatcher, self._store.mails, waiters, observer, random=random, on_uncertain=mail.email_on_uncertain
         )
-        self._delivery = Lifecycle(
-            queue, mail_store, observer, random=random, on_uncertain=settings.mail.email_on_uncertain
-        )
-        route = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
-        self._workers = [Worker(route, queue, self._delivery, observer) for _ in range(settings.mail.workers)]
-        mails = MailService(settings.mail, self._delivery, mail_store, route)
-        codes = OtpService(settings.otp, self._challenges, mails, Templates.load(settings.otp), observer)
+        self._intake = Intake(self._store.mails, self._lifecycle)
+        failover = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
+        self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
+        self._admission = Admission(mail.queue_size, self._lifecycle, queue, failover)
+        mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
+        self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
         self._server = Server(
             settings.server,
-            codes=codes,
+            codes=self._codes,
             mails=mails,
-            streams=Streams(mails, queue, most=settings.mail.stream_unsettled),
             health=self._health,
-            max_mail_bytes=settings.mail.mail_max_bytes,
+            max_mail_bytes=mail.mail_max_bytes,
+            most_unsettled=mail.stream_unsettled,
             batch_seconds=batch_seconds,
         )
 
     def __repr__(self) -> str:
-        return f"<App {self._delivery!r}, {self._challenges!r}>"
+        return f"<App {self._lifecycle!r}, {self._store!r}>"
 
     async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
         """Serve until `stop` is set, then stop in order. `started` is told the address.
 
         Raises SettingsError when the address can't be had. A part that fails ends the whole: it must not limp.
         """
+        await self._store.open()
         await self._health.start()
         address = await self._server.start()
         await self._start_metrics()
@@ -95,13 +97,14 @@ class App:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._health.run()),
-                tasks.create_task(self._challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
+                tasks.create_task(self._store.challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
+                tasks.create_task(self._intake.run()),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
             try:
                 await stop.wait()
-            except asyncio.CancelledError:  # a part has failed: who waits is told all the same
-                self._delivery.abandon()
+            except asyncio.CancelledError:  # a part has failed: callers that wait get their answer all the same
+                self._lifecycle.close()
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 raise
             await self._stop(workers)
@@ -110,7 +113,7 @@ class App:
 
     def give_up(self) -> None:
         """Say what is lost. For a process that ends in the next moment, whatever is in flight."""
-        left = len(self._delivery)
+        left = len(self._lifecycle)
         log_event(
             logging.WARNING,
             "stopped-at-once",
@@ -133,7 +136,7 @@ class App:
 
     async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
         seconds = self._settings.server.drain_seconds
-        waiting = len(self._delivery)
+        waiting = len(self._lifecycle)
         log_event(
             logging.INFO,
             "stopping",
@@ -144,29 +147,32 @@ class App:
         await self._health.stop()
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._server.refuse_calls()
+        self._admission.close()
         # 3. Running calls and queued mails settle, while there is time.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._server.idle()
-                await self._delivery.drained()
-        # 4. What is left settles as failed, with UNAVAILABLE to whoever waits.
-        failed = self._delivery.abandon()
+                await self._lifecycle.drained()
+        # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
+        closed = self._lifecycle.close()
         await self._server.stop(_LAST_WORDS_SECONDS)
-        # 5. The workers take leave of the relay, and metrics are answered no more.
+        # 5. The workers close their connections, and metrics are answered no more.
         for worker in workers:
             worker.cancel()
         await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)
-        # 6. The memory store ends with the process.
+        # 6. The store closes, with what this process owned.
+        await self._codes.close()
+        await self._store.close()
         sent = self._counts.relayed
         log_event(
             logging.INFO,
             "stopped",
-            f"stopped: {mails(sent)} sent, 0 kept for the next start, {self._counts.failed} failed "
-            f"({failed} of them for lack of time)",
+            f"stopped: {mails(sent)} sent, {closed.kept} kept for the next start, {self._counts.failed} failed "
+            f"({closed.failed} of them for lack of time)",
             sent=sent,
-            kept=0,
+            kept=closed.kept,
             failed=self._counts.failed,
-            out_of_time=failed,
+            out_of_time=closed.failed,
         )
 
 

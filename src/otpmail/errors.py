@@ -10,6 +10,7 @@ OtpmailError
 │   │   └── QueueFull                        as many mails as QUEUE_SIZE are waiting
 │   └── Unavailable                          nothing to send through; says when to try again
 ├── SettingsError (ValueError)               a setting is not what it may be; names it
+├── StoreError                               the store can't be opened, or read what it holds
 └── RelayError                               the relay, or the way to it, did not do what was asked
     ├── ConnectFailed (ConnectionError)      no usable connection came about
     │   ├── SignInRefused                    the relay does not take our credentials
@@ -93,6 +94,10 @@ class SettingsError(OtpmailError, ValueError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class StoreError(OtpmailError):
+    """The store can't be opened, or can't read what it holds. The message says what to do."""
 
 
 class RelayError(OtpmailError):

@@ -1,13 +1,10 @@
-"""What the rest speaks of: mails, their recipients and states, challenges. Values only; nothing here acts."""
+"""The values that every part passes on: mails, their recipients and states, challenges. Nothing here acts."""
 
 from collections.abc import Sequence
 from dataclasses import field
 from enum import Enum, IntEnum
 
 from otpmail.values import frozen
-
-ANONYMOUS = "anonymous"
-"""The caller's name where neither token nor certificate is asked for."""
 
 FAILURE_WINDOW = 3600.0
 """How long a failed attempt counts against its address, in seconds."""
@@ -22,7 +19,7 @@ class Priority(IntEnum):
 
 
 class WaitFor(Enum):
-    """What a caller's answer waits for: the relay's word, or only our promise to keep trying."""
+    """When a caller is answered: once the relay has replied, or once the mail is accepted and guaranteed."""
 
     RELAY = "relay"
     QUEUE = "queue"
@@ -30,7 +27,7 @@ class WaitFor(Enum):
     __hash__ = object.__hash__  # Enum's own is written in Python, and asked several times for each mail
 
     def __init__(self, value: str) -> None:
-        """Whether the answer is a promise is kept with it: to name a member takes longer than to ask it."""
+        """Keep with each member whether it guarantees the mail: naming a member takes longer than asking it."""
         self.guarantees = value == "queue"
 
 
@@ -49,13 +46,13 @@ class MailState(Enum):
     __hash__ = object.__hash__  # as above
 
     def __init__(self, value: str) -> None:
-        """Whether a mail in this state has settled is kept with it, since it is asked many times for each."""
+        """Keep with each member whether it is final: that is asked many times for each mail."""
         self.final = value not in {"queued", "sending"}
 
 
 @frozen()
 class RecipientResult:
-    """What the relay last said about one recipient.
+    """The relay's last reply about one recipient.
 
     `code` is the SMTP reply code (RFC 5321, 4.2), 0 when no reply came; `enhanced_code` is RFC 3463's, as "5.1.1".
     """
@@ -99,7 +96,7 @@ class Envelope:
 class Challenge:
     """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
 
-    `expires` is on the store's clock, in seconds.
+    `expires` is in seconds since the epoch.
     """
 
     id: bytes
@@ -110,11 +107,18 @@ class Challenge:
 
 @frozen()
 class IssuedCode:
-    """Which challenge a mail carries the code of, and what its caller was told. Times are seconds since the epoch."""
+    """Which challenge a mail carries the code of, and when its caller may ask for the next mail.
+
+    `next_send_time` is in seconds since the epoch.
+    """
 
     challenge: Challenge
-    expire_time: float
     next_send_time: float
+
+    @property
+    def expire_time(self) -> float:
+        """When the code expires, in seconds since the epoch."""
+        return self.challenge.expires
 
 
 @frozen()
@@ -138,9 +142,9 @@ class Mail:
 
 @frozen()
 class CodeRecord:
-    """What is known of one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
+    """What is kept for one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
 
-    Times are on the store's clock, in seconds. The rules that change it are in `otp.policy`.
+    Times are in seconds since the epoch. The rules that change it are in `otp.policy`.
     """
 
     challenge: Challenge | None = None
@@ -149,7 +153,7 @@ class CodeRecord:
 
     @property
     def expires(self) -> float:
-        """From when on this record says nothing any more."""
+        """When this record ends, and may be dropped."""
         challenge_ends = self.challenge.expires if self.challenge is not None else 0.0
         failures_end = self.failures[-1] + FAILURE_WINDOW if self.failures else 0.0
         return max(self.next_send, challenge_ends, failures_end)

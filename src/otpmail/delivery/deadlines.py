@@ -1,4 +1,4 @@
-"""The deadlines of the jobs that have not settled: a timer for those that fall together, not one for each."""
+"""The deadlines of the jobs that have not settled: one timer for those that fall together, not one for each job."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,17 +6,19 @@ from math import ceil
 
 from otpmail.delivery.job import Job
 
-_TICKS = 16  # a second: so much later a job may be told that its time is over
+_TICKS = 16  # a second: a deadline is noticed this late at most
 
 
 class Deadlines:
-    """Calls `over` with each job whose deadline has passed, a sixteenth of a second late at most.
+    """Calls `expired` with each job whose deadline has passed, a sixteenth of a second late at most.
 
-    Nearly every mail settles in time: a timer set for each, and taken back, would be work for nothing.
+    Nearly every mail settles in time: a timer that is set for each, and cancelled, would be work for nothing. `now` is
+    the clock of the deadlines, in seconds.
     """
 
-    def __init__(self, over: Callable[[Job], None]) -> None:
-        self._over = over
+    def __init__(self, expired: Callable[[Job], None], *, now: Callable[[], float]) -> None:
+        self._expired = expired
+        self._now = now
         self._loop = asyncio.get_running_loop()
         self._due: dict[int, tuple[dict[Job, None], asyncio.TimerHandle]] = {}
 
@@ -28,7 +30,8 @@ class Deadlines:
         tick = ceil(job.deadline * _TICKS)
         due = self._due.get(tick)
         if due is None:
-            due = self._due[tick] = {}, self._loop.call_at(tick / _TICKS, self._ring, tick)
+            timer = self._loop.call_later(max(0.0, tick / _TICKS - self._now()), self._ring, tick)
+            due = self._due[tick] = {}, timer
         due[0][job] = None
 
     def discard(self, job: Job) -> None:
@@ -47,6 +50,6 @@ class Deadlines:
         jobs, _ = self._due.pop(tick)
         for job in jobs:
             try:
-                self._over(job)
-            except Exception as error:  # noqa: BLE001  a fault of ours over one job is not to keep the others waiting
-                self._loop.call_exception_handler({"message": "a job's deadline was not heeded", "exception": error})
+                self._expired(job)
+            except Exception as error:  # noqa: BLE001  a fault over one job must not keep the others waiting
+                self._loop.call_exception_handler({"message": "a job's deadline was missed", "exception": error})

@@ -1,17 +1,17 @@
-"""What becomes of each accepted mail: every step from the queue to its final state, and when it is tried again.
+"""The state machine of an accepted mail: every step from the queue to its final state, and when it is retried.
 
-The workers report here (`worker.DeliveryHandler`); nothing here waits, so a step is taken whole or not at all.
+The workers report here (`worker.DeliveryHandler`). Nothing here waits, so a step is taken whole or not at all.
 """
 
 import asyncio
 from collections.abc import Callable
-from time import time
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from otpmail.delivery import retry
 from otpmail.delivery.deadlines import Deadlines
+from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.model import MailState, RecipientResult
@@ -19,88 +19,100 @@ from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
 
 MOST_COPIES = 3
-"""How often the relay may have taken one mail unheard, before no further copy is sent.
+"""How many attempts at one mail may leave it uncertain, before no further copy is sent.
 
-A relay that takes each one and cuts the connection before its answer would fill a mailbox until the time is over.
+A relay that accepts each copy and cuts the connection before its reply would fill a mailbox until the deadline.
 """
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
 _STOPPED = "the service stopped before the mail could be sent"
 
 
+class Closed(NamedTuple):
+    """What a stop did with the mails that had not settled: `kept` by the store for the next start, or `failed`."""
+
+    kept: int
+    failed: int
+
+
 class Lifecycle:
-    """The mails that have not settled, by id, and the rules by which they do. `now` is seconds since the epoch."""
+    """The mails that have not settled, by id, and the rules by which they do."""
 
     def __init__(
         self,
-        queue: MailQueue,
+        dispatcher: Dispatcher,
         store: MailStore,
+        waiters: Waiters,
         observer: Observer,
         *,
         random: Callable[[], float],
         on_uncertain: Literal["retry", "fail"] = "retry",
-        now: Callable[[], float] = time,
     ) -> None:
-        self._queue = queue
+        self._dispatcher = dispatcher
         self._store = store
+        self._waiters = waiters
         self._observer = observer
         self._random = random
         self._on_uncertain = on_uncertain
-        self._now = now
+        self._now = store.now
         self._says_accepted = MailAccepted in observer.event_types
         self._closed = False
         self._jobs: dict[str, Job] = {}
+        self._retries: dict[Job, asyncio.TimerHandle] = {}
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._expire)
-        self._next_end: dict[asyncio.Future[None], None] = {}
+        self._deadlines = Deadlines(self._expire, now=store.now)
+        self._settle_callbacks: dict[Callable[[], None], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __repr__(self) -> str:
-        return f"<Delivery {len(self._jobs)} open, {self._queue!r}>"
+        return f"<Lifecycle {len(self._jobs)} open, {len(self._retries)} deferred, {self._dispatcher!r}>"
 
     def __len__(self) -> int:
         """How many accepted mails have not settled."""
         return len(self._jobs)
 
     def find(self, mail_id: str) -> Job | None:
-        """The job of a mail that has not settled."""
+        """Return the job of a mail that has not settled."""
         return self._jobs.get(mail_id)
 
     def submit(self, job: Job) -> None:
-        """Take a job on: from now on it settles, whatever happens. Raises Unavailable once the rest was abandoned."""
-        if self._closed:  # a large one may still have been in the writing
+        """Take a job on: from now on it settles, whatever happens. Raises Unavailable after `close`."""
+        if self._closed:  # a large mail may still have been composed
             raise Unavailable(_STOPPED)
         if not self._jobs:
             self._empty.clear()
         self._jobs[job.id] = job
         self._deadlines.add(job)
-        self._queue.put_nowait(job)
+        self._dispatcher.put(job)
         if self._says_accepted:
             self._observer.notify(MailAccepted(job.mail))
 
-    def begin(self, job: Job) -> bool:
-        """A worker has the job in hand: False when it is not to be sent any more."""
+    def start(self, job: Job) -> bool:
+        """Mark a job that a worker has taken as being sent. False when it must not be sent any more."""
         if job.state is not _QUEUED:
             return False
-        if job.deadline <= self._loop.time():
+        if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.change(_SENDING)
+        job.state = _SENDING
+        if self._waiters.watchers:
+            self._waiters.show(job)
         return True
 
-    def answered(self, job: Job, results: Results) -> None:
-        """The relay spoke about each recipient it was offered. Who it deferred is tried again, nobody else."""
-        if job.state.final:  # abandoned meanwhile: what was told stays told
+    def replied(self, job: Job, results: Results) -> None:
+        """Take the relay's reply about each recipient that it was offered. Only those it deferred are retried."""
+        if job.id not in self._jobs:  # a stop has let go of it, and its caller knows
             return
+        # fast path: nearly every mail ends so, 3 us; held to the full path by tests/delivery/test_lifecycle.py
         if not job.results and len(results) == len(job.envelope.recipients) and _all_accepted(results):
-            job.attempts += 1  # as nearly every mail ends
+            job.attempts += 1
             self._end(job, _RELAYED, results)
             return
         for result in results:
             job.results[result.address] = result
             if result.accepted:
-                # A refusal now says nothing of the copy that may have been taken before: only a yes does.
+                # A refusal now says nothing of an earlier copy that may have been accepted.
                 if job.uncertain:
                     job.uncertain -= {result.address}
             elif not result.refused:
@@ -118,9 +130,9 @@ class Lifecycle:
         last = job.results[job.pending[0]]
         self._retry_later(job, " ".join(filter(None, (str(last.code), last.enhanced_code, last.reply))))
 
-    def lost(self, job: Job, error: ConnectionLost) -> None:
-        """The connection ended under the job. The relay may have taken it only if the error says `uncertain`."""
-        if job.settled:
+    def connection_lost(self, job: Job, error: ConnectionLost) -> None:
+        """Go on with a job whose connection ended. The relay may have accepted it only if the error is `uncertain`."""
+        if job.id not in self._jobs:  # as above
             return
         if not error.not_started:
             job.losses += 1
@@ -135,82 +147,109 @@ class Lifecycle:
             self._settle(job, MailState.FAILED)
         elif error.not_started or job.losses == 1:
             self._go_again(job)
-        else:  # perhaps it is this very mail that the relay ends connections over: let others go first
+        else:  # the relay may end connections over this very mail: let others go first
             self._retry_later(job, str(error))
 
-    def give_up(self, job: Job) -> None:
-        """Nobody waits for the job any more: if it has not left and nobody was promised it, it never does."""
-        if job.abandoned and job.state is MailState.QUEUED:
+    def drop_if_abandoned(self, job: Job) -> None:
+        """Cancel a job that has not left, if nobody waits for it any more and it is not guaranteed."""
+        if job.state is _QUEUED and self._waiters.is_abandoned(job):
             self._settle(job, MailState.CANCELLED)
 
     def cancel(self, job: Job) -> None:
-        """Take a waiting job back. Raises FailedPrecondition when the relay has it, or may have it."""
-        if job.state is not MailState.QUEUED or job.uncertain:
+        """Cancel a waiting job. Raises FailedPrecondition when the relay has it, or may have it."""
+        if job.state is not _QUEUED or job.uncertain:
             raise FailedPrecondition("the mail is being handed to the relay")
-        self._settle(job, MailState.CANCELLED, taken_back=True)
+        self._settle(job, MailState.CANCELLED, by_caller=True)
 
-    def next_end(self) -> asyncio.Future[None]:
-        """A future for the moment in which the next mail settles: one for each who asks.
+    def call_at_next_settlement(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when a mail settles: one callback for each mail, in their order. It must not raise."""
+        self._settle_callbacks[callback] = None
 
-        Who waits no more cancels it, or sets its result.
-        """
-        end: asyncio.Future[None] = self._loop.create_future()
-        end.add_done_callback(lambda end: self._next_end.pop(end, None))
-        self._next_end[end] = None
-        return end
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call `callback` any more; without effect where it was called."""
+        self._settle_callbacks.pop(callback, None)
 
     async def drained(self) -> None:
-        """Wait until every accepted mail has settled."""
+        """Wait until every accepted mail has settled, those that wait for a retry included."""
         await self._empty.wait()
 
-    def abandon(self) -> int:
-        """Settle what is left as failed, tell whoever waits that the service is going, and take nothing on any more.
+    def close(self) -> Closed:
+        """Take nothing on any more, and let go of what has not settled, for a stop.
 
-        Returns how many were left.
+        A guaranteed mail of a durable store is released: the next start finds it there. Any other fails, and whoever
+        waits for either gets Unavailable.
         """
         self._closed = True
         left = list(self._jobs.values())
+        kept = [job for job in left if job.guaranteed and self._store.durable]
         for job in left:
-            for address in job.pending:
-                job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
-            if job.state is MailState.SENDING:  # the relay may take it yet, while its connection is closed
-                job.uncertain = job.uncertain.union(job.offered)
-            self._settle(job, MailState.FAILED, answer=Unavailable(_STOPPED))
-        return len(left)
+            if job.guaranteed and self._store.durable:
+                self._release(job)
+            else:
+                self._fail(job)
+        return Closed(len(kept), len(left) - len(kept))
+
+    def _release(self, job: Job) -> None:
+        """Leave the job to the store, which has all that a later attempt must know."""
+        if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
+            job.uncertain = job.uncertain.union(job.offered)
+            job.copies += 1
+        self._store.deferred(job.id, job.progress)
+        self._remove(job)
+        self._waiters.resolve(job, Unavailable(_STOPPED))
+        self._after_removal()
+
+    def _fail(self, job: Job) -> None:
+        for address in job.pending:
+            job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
+        if job.state is _SENDING:  # as above
+            job.uncertain = job.uncertain.union(job.offered)
+        self._settle(job, MailState.FAILED, answer=Unavailable(_STOPPED))
+
+    # Further attempts.
 
     def _is_over(self, job: Job) -> bool:
-        """Whether there is to be no further try, nor a further group: nobody waits, or the time is over."""
-        return job.abandoned or self._loop.time() >= job.deadline
+        """Whether there is no further attempt, nor a further group: nobody waits, or the deadline has passed."""
+        return self._waiters.is_abandoned(job) or self._now() >= job.deadline
 
     def _go_again(self, job: Job) -> None:
-        job.change(MailState.QUEUED)
-        self._queue.put_back(job)
+        self._change(job, _QUEUED)
+        self._dispatcher.put_back(job)
 
     def _retry_later(self, job: Job, reply: str) -> None:
         delay = retry.delay(max(1, job.attempts, job.losses - 1), self._random)
-        if self._loop.time() + delay >= job.deadline:
-            self._settle(job, MailState.FAILED)  # no further try fits into its time
+        if self._now() + delay >= job.deadline:
+            self._settle(job, MailState.FAILED)  # no further attempt fits into its time
             return
-        mail = job.report(MailState.QUEUED, job.known)
-        job.retry = self._loop.call_later(delay, self._retry, job)
-        self._observer.notify(MailDeferred(mail, delay, reply))
+        self._change(job, _QUEUED)
+        if job.guaranteed and self._store.durable:
+            self._store.deferred(job.id, job.progress)
+        self._retries[job] = self._loop.call_later(delay, self._retry, job)
+        self._observer.notify(MailDeferred(job.mail, delay, reply))
 
     def _retry(self, job: Job) -> None:
-        job.retry = None
-        self._queue.put_nowait(job)
+        del self._retries[job]
+        self._dispatcher.put(job)
 
     def _expire(self, job: Job) -> None:
-        # One that is with the relay at this moment is left to what the relay says.
-        if job.state is MailState.QUEUED:
+        # One that the relay has at this moment is decided by the relay's reply.
+        if job.state is _QUEUED:
             self._settle(job, MailState.EXPIRED)
 
+    def _change(self, job: Job, state: MailState) -> None:
+        job.state = state
+        if self._waiters.watchers:
+            self._waiters.show(job)
+
+    # The end.
+
     def _settle(
-        self, job: Job, otherwise: MailState, *, taken_back: bool = False, answer: Unavailable | None = None
+        self, job: Job, otherwise: MailState, *, by_caller: bool = False, answer: Unavailable | None = None
     ) -> None:
         """Give the job its final state: by what the relay accepted, else `otherwise`.
 
-        A job that the relay may have taken unheard is UNCERTAIN instead. `taken_back`: by its caller's own word.
-        `answer`: what those who wait are told instead of the mail.
+        A job that the relay may have accepted without saying so is UNCERTAIN instead. `by_caller`: its caller cancelled
+        it. `answer`: those who wait get this in place of the mail.
         """
         accepted = refused = 0
         for result in job.results.values():
@@ -222,9 +261,9 @@ class Lifecycle:
             state = MailState.UNCERTAIN
         else:
             state = MailState.PARTIAL if accepted else otherwise
-        # Where nothing was decided but that time ran out, the caller's next try, with the same id, is to count.
-        counts = bool(accepted or refused or job.uncertain or taken_back)
-        self._end(job, state, job.known, keep_request=counts, answer=answer)
+        # Where only time ran out, nothing is decided: the caller's next try, with the same id, counts as new.
+        decided = bool(accepted or refused or job.uncertain or by_caller)
+        self._end(job, state, job.known, keep_request=decided, answer=answer)
 
     def _end(
         self,
@@ -235,32 +274,35 @@ class Lifecycle:
         keep_request: bool = True,
         answer: Unavailable | None = None,
     ) -> None:
-        self._deadlines.discard(job)
-        if job.retry is not None:
-            job.retry.cancel()
-        if job.state is _QUEUED:
-            self._queue.discard(job)
-        mail = job.report(state, known, self._now())
-        self._jobs.pop(job.id, None)
-        self._store.settle(mail)
-        if not keep_request:
-            self._store.forget_request(mail)
-        job.tell(answer or mail)
-        if self._next_end:
-            self._tell_of_an_end()
-        if not self._jobs:
-            self._empty.set()
+        self._remove(job)
+        mail = job.settle(state, known, self._now())
+        if self._waiters.watchers:
+            self._waiters.show(job)
+        self._store.settle(mail, keep_request=keep_request)
+        self._waiters.resolve(job, answer or mail)
+        self._after_removal()
         self._observer.notify(MailSettled(mail))
 
-    def _tell_of_an_end(self) -> None:
-        waiting, self._next_end = self._next_end, {}
-        for end in waiting:
-            if not end.done():
-                end.set_result(None)
+    def _remove(self, job: Job) -> None:
+        """Take the job out of wherever it stands."""
+        self._deadlines.discard(job)
+        if job in self._retries:
+            self._retries.pop(job).cancel()
+        if job.state is _QUEUED:
+            self._dispatcher.queue.discard(job)
+        del self._jobs[job.id]
+
+    def _after_removal(self) -> None:
+        if self._settle_callbacks:
+            callback = next(iter(self._settle_callbacks))
+            del self._settle_callbacks[callback]
+            callback()
+        if not self._jobs:
+            self._empty.set()
 
 
 def _all_accepted(results: Results) -> bool:
-    for result in results:  # noqa: SIM110  asked for every mail, and `all` over a generator is slower
+    for result in results:  # noqa: SIM110  `all` over a generator is slower, and this runs for every mail
         if not result.accepted:
             return False
     return True

@@ -2,222 +2,227 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from time import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Draft, Limits
+from otpmail.callers import Call, Caller
+from otpmail.compose.draft import Limits
 from otpmail.compose.message import write
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
-from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
-from otpmail.model import ANONYMOUS, Envelope, IssuedCode, Mail, MailState, Priority, WaitFor
+from otpmail.delivery.waiters import DoneCallback, Waiters
+from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from otpmail.mail.admission import Admission, Reservation
+from otpmail.mail.idempotency import Idempotency
+from otpmail.mail.submission import Submission
+from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
-from otpmail.store.base import MailStore
-from otpmail.values import frozen
+from otpmail.store.base import MailStore, Request
 
 MAX_REQUEST_ID = 128
 MAX_MAIL_ID = 64
 _LARGE = 64 << 10
 
 
-class RelayState(Protocol):
-    """What the use cases need to know of the relay."""
+class Door(Protocol):
+    """Where a mail asks for its place: `Admission` for a single call, `Producer` for a stream."""
+
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
+        """Return a place for one mail."""
+
+
+class Repeatable(Protocol):
+    """A request that its caller may repeat under its request id."""
 
     @property
-    def down(self) -> bool:
-        """Dialling has failed and nothing is open."""
+    def request_id(self) -> str:
+        """The caller's name for it, empty where it must not be repeated."""
 
     @property
-    def retry_after(self) -> float:
-        """Seconds until the next dial, while it is down."""
+    def fingerprint(self) -> bytes:
+        """What the request asks for, as a digest."""
 
-
-@frozen(kw_only=True)
-class Submission:
-    """A mail that somebody wants sent, and on what terms.
-
-    `ttl` is in seconds, None for the default. `fingerprint` tells whether a repeated `request_id` means the same mail.
-    """
-
-    draft: Draft
-    caller: str = ANONYMOUS
-    priority: Priority = Priority.NORMAL
-    wait_for: WaitFor = WaitFor.RELAY
-    ttl: float | None = None
-    request_id: str = ""
-    fingerprint: bytes = b""
-    issued: IssuedCode | None = None
+    @property
+    def wait_for(self) -> WaitFor:
+        """When its caller is answered."""
 
 
 class MailService:
-    """Accepts mails, and answers for them while they are remembered. `now` is seconds since the epoch."""
+    """Accepts mails, and says what has become of them while they are remembered. Build it inside a running loop."""
 
     def __init__(
-        self,
-        settings: MailSettings,
-        delivery: Lifecycle,
-        store: MailStore,
-        relay: RelayState,
-        *,
-        now: Callable[[], float] = time,
+        self, settings: MailSettings, lifecycle: Lifecycle, waiters: Waiters, store: MailStore, admission: Admission
     ) -> None:
-        self._queue_size = settings.queue_size
         self._wait_seconds = settings.mail_wait_seconds
         self._most_seconds = settings.mail_ttl
         self._allowed = settings.email_from_allowed
-        self._delivery = delivery
-        self._store = store
-        self._relay = relay
-        self._now = now
-        self._crowd = settings.queue_size - settings.queue_size // 10
         self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
+        self._lifecycle = lifecycle
+        self._waiters = waiters
+        self._store = store
+        self._now = store.now
+        self._idempotency = Idempotency(store, lifecycle)
         self._ids = _ids()
-        self._loop = asyncio.get_running_loop()
+        self.admission = admission
 
     def __repr__(self) -> str:
-        return f"<MailService {self._delivery!r}>"
+        return f"<MailService {self._lifecycle!r}, {self.admission!r}>"
 
-    async def send(self, order: Submission) -> Mail:
+    # Sending.
+
+    async def send(self, call: Call, submission: Submission) -> Mail:
         """Send a mail: returns it settled, or with WaitFor.QUEUE as soon as it is accepted.
 
-        Raises as `accept` does. A cancelled call takes the mail back if it is still waiting and nobody was promised it.
+        Raises as `accept` does. Cancelling this call cancels the mail, if it has not left and nobody else needs it.
         """
-        job = await self.accept(order)
-        return job.mail if order.wait_for.guarantees else await self.outcome(job)
+        job = await self.accept(call, submission)
+        return job.mail if submission.wait_for.guarantees else await self.outcome(job)
 
-    async def accept(self, order: Submission) -> Job:
+    async def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Job:
         """Check a mail and take it on; from then on it settles.
 
-        Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable when the caller would wait for a relay that
-        is known to be away, or the service stops; nothing was accepted then. A repeated request id returns the job it
-        was first given.
+        Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable where the service stops, or the caller
+        would wait for a relay that is down; nothing is accepted then. A repeated request id returns its first job.
         """
-        sender = self._permitted_sender(order.draft.from_) if order.draft.from_ else self._sender
-        lifetime = self._lifetime(order)
-        now = self._now()
+        door = door or self.admission
+        if not submission.request_id:
+            return await self._reserve_and_accept(call, submission, door, next(self._ids))
+        return await self.once(call, submission, partial(self._reserve_and_accept, call, submission, door))
+
+    async def once(self, call: Call, request: Repeatable, accept: Callable[[str], Awaitable[Job]]) -> Job:
+        """Return the job of the first call with this request id; if it is the first, what `accept` returns.
+
+        `accept` gets the id of the new mail. Raises as `Idempotency.once` does.
+        """
         mail_id = next(self._ids)
+        request_id = request.request_id
+        if not request_id:
+            return await accept(mail_id)
+        if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+            raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
+        return await self._idempotency.once(
+            Request(call.caller.name, request_id, request.fingerprint),
+            mail_id,
+            partial(accept, mail_id),
+            with_content=request.wait_for.guarantees and self._store.durable,
+        )
+
+    async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
+        """Take a mail on that has its place already (`admission.reserve`). Raises as `accept` does."""
+        draft = submission.draft
+        sender = self._permitted_sender(draft.from_) if draft.from_ else self._sender
+        deadline = (now := self._now()) + self._lifetime(submission)
         message_id = f"<{mail_id}@{sender.domain}>"
-        asked = order.draft, sender, message_id, now, self._limits
-        envelope: Envelope | None = None
-        if order.draft.size > _LARGE:  # it takes tenths of a second, for which nobody's code is to wait
-            earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
+        if draft.size > _LARGE:  # composing it takes tenths of a second, and nobody's code may wait for that
+            envelope = await asyncio.to_thread(write, draft, sender, message_id, now, self._limits)
+        else:
+            envelope = write(draft, sender, message_id, now, self._limits)
+        job = Job(
+            mail_id,
+            call.caller.name,
+            message_id,
+            now,
+            envelope=envelope,
+            priority=submission.priority,
+            deadline=deadline,
+            guaranteed=submission.wait_for.guarantees,
+            request_id=submission.request_id,
+            issued=submission.issued,
+        )
+        if job.guaranteed and self._store.durable:
+            [answer] = await self._store.accept([job.entry(submission.fingerprint)])
+            earlier = self._idempotency.job_of(answer)
             if earlier is not None:
                 return earlier
-            self.refuse_if_hopeless(order.wait_for)
-            envelope = await asyncio.to_thread(write, *asked)
-        _check_request_id(order.request_id)
-        mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
-        known = await self._store.add(mail, order.fingerprint)
-        if known is not None:
-            return self._job_of(known)
-        try:  # nothing waits from here on: whoever repeats the request finds its job
-            self.refuse_if_hopeless(order.wait_for)
-            deadline = self._loop.time() + lifetime
-            job = Job(mail, envelope or write(*asked), order.priority, deadline, guaranteed=order.wait_for.guarantees)
-            self._delivery.submit(job)
-        except BaseException:
-            self._store.forget_request(mail)
-            raise
+        self._lifecycle.submit(job)
         return job
-
-    async def earlier(self, caller: str, request_id: str, fingerprint: bytes) -> Job | None:
-        """The job that was given this request id before. Raises InvalidArgument when it was for another mail."""
-        if not request_id:
-            return None
-        _check_request_id(request_id)
-        mail = await self._store.find(caller, request_id, fingerprint)
-        return None if mail is None else self._job_of(mail)
-
-    def refuse_if_hopeless(self, wait_for: WaitFor) -> None:
-        """Raise QueueFull, or Unavailable where the caller would wait for a relay that is away."""
-        if len(self._delivery) >= self._queue_size:
-            raise QueueFull(self._queue_size)
-        self.refuse_if_away(wait_for)
-
-    def refuse_if_away(self, wait_for: WaitFor) -> None:
-        """Raise Unavailable where the caller would wait for a relay that is away."""
-        if not wait_for.guarantees and self._relay.down:
-            raise Unavailable("the relay can't be reached at the moment", retry_after=max(1.0, self._relay.retry_after))
-
-    @property
-    def crowded(self) -> bool:
-        """Whether only the last tenth of the queue is left: that is for single calls, which can't wait for a place."""
-        return len(self._delivery) >= self._crowd
-
-    def next_end(self) -> asyncio.Future[None]:
-        """A future for the moment in which the next mail settles."""
-        return self._delivery.next_end()
 
     async def outcome(self, job: Job) -> Mail:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
-        self.add_waiter(job)
+        if job.state.final:
+            return job.mail
         try:
-            return await job.end(self._loop)
-        finally:
-            self.leave(job)
+            return await self._waiters.outcome(job)
+        except BaseException:
+            self._lifecycle.drop_if_abandoned(job)
+            raise
 
-    def add_waiter(self, job: Job) -> None:
-        """One more waits for the end of the job, who calls `leave` if that has not come."""
-        job.callers += 1
+    # For streams, which wait without a task for each mail.
 
-    def leave(self, job: Job, times: int = 1) -> None:
-        """So many do not wait any more: a mail that nobody waits for, and nobody was promised, is given up."""
-        job.callers -= times
-        self._delivery.give_up(job)
+    def wait(self, job: Job, callback: DoneCallback) -> None:
+        """Call `callback` at the job's end, for one who needs it."""
+        self._waiters.add_waiter(job, callback)
 
-    async def get(self, caller: str, mail_id: str) -> Mail:
-        """What has become of a mail. Raises NotFound, and InvalidArgument for what is too long to be an id."""
-        if len(mail_id) > MAX_MAIL_ID:
-            raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
-        job = self._delivery.find(mail_id)
-        mail = job.mail if job is not None else await self._store.get(caller, mail_id)
-        if mail is None or mail.caller != caller:
-            raise NotFound("there is no such mail, or it settled too long ago")
+    def stop_waiting(self, job: Job, callback: DoneCallback) -> None:
+        """Do not call `callback` any more. A job that nobody else needs is cancelled, if it has not left."""
+        self._waiters.remove_waiter(job, callback)
+        self._lifecycle.drop_if_abandoned(job)
+
+    def call_when_done(self, job: Job, callback: DoneCallback) -> None:
+        """Call `callback` at the job's end, for one who only wants to know: now, if it has settled."""
+        self._waiters.add_done_callback(job, callback)
+
+    # Afterwards.
+
+    async def get(self, caller: Caller, mail_id: str) -> Mail:
+        """Return what has become of a mail. Raises NotFound, and InvalidArgument for an id that is too long."""
+        job = self._find(caller, mail_id)
+        mail = job.mail if job is not None else await self._store.get(caller.name, mail_id)
+        if mail is None:
+            raise _not_found()
         return mail
 
-    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
-        """Every state of a mail, from the present one until it settles. Raises as `get` does."""
-        mail = await self.get(caller, mail_id)
-        job = self._delivery.find(mail_id)
+    async def watch(self, caller: Caller, mail_id: str) -> AsyncGenerator[Mail, None]:
+        """Yield every state of a mail, from the present one until it settles. Raises as `get` does."""
+        job = self._find(caller, mail_id)
         if job is None:
-            yield mail
+            yield await self.get(caller, mail_id)
             return
         states: asyncio.Queue[Mail] = asyncio.Queue()
-        job.watchers = (*job.watchers, states)
+        self._waiters.add_watcher(job, states)
         try:
             yield (mail := job.mail)
             while not mail.state.final:
                 yield (mail := await states.get())
         finally:
-            job.watchers = tuple(watcher for watcher in job.watchers if watcher is not states)
+            self._waiters.remove_watcher(job, states)
 
-    async def cancel(self, caller: str, mail_id: str) -> Mail:
-        """Take back a mail that has not been handed to the relay. Cancelling it twice is no error.
+    async def cancel(self, caller: Caller, mail_id: str) -> Mail:
+        """Cancel a mail that has not been handed to the relay. Cancelling it twice is no error.
 
         Raises as `get` does, and FailedPrecondition when it is with the relay or has settled otherwise.
         """
-        mail = await self.get(caller, mail_id)
-        job = self._delivery.find(mail_id)
+        job = self._find(caller, mail_id)
         if job is not None:
-            self._delivery.cancel(job)
+            self._lifecycle.cancel(job)
             return job.mail
+        mail = await self._store.cancel(caller.name, mail_id)
+        if mail is None:
+            raise _not_found()
         if mail.state is not MailState.CANCELLED:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
 
-    def _job_of(self, mail: Mail) -> Job:
-        """The job of a mail that is remembered."""
-        return self._delivery.find(mail.id) or Job.finished(mail)
+    def _find(self, caller: Caller, mail_id: str) -> Job | None:
+        """Return that caller's job, None where it has none that is open. Raises InvalidArgument for a long id."""
+        if len(mail_id) > MAX_MAIL_ID:
+            raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
+        job = self._lifecycle.find(mail_id)
+        return job if job is not None and job.caller == caller.name else None
 
-    def _lifetime(self, order: Submission) -> float:
-        if order.ttl is None:
-            return self._most_seconds if order.wait_for.guarantees else self._wait_seconds
-        if order.ttl <= 0:
+    async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
+        async with door.reserve(call, submission.wait_for, submission.priority):
+            return await self.accept_reserved(call, submission, mail_id)
+
+    def _lifetime(self, submission: Submission) -> float:
+        if submission.ttl is None:
+            return self._most_seconds if submission.wait_for.guarantees else self._wait_seconds
+        if submission.ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
-        return min(order.ttl, self._most_seconds)
+        return min(submission.ttl, self._most_seconds)
 
     def _permitted_sender(self, text: str) -> Address:
         sender = parse_mailbox(text, "from")
@@ -227,13 +232,12 @@ class MailService:
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")
 
 
-def _check_request_id(request_id: str) -> None:
-    if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
-        raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
+def _not_found() -> NotFound:
+    return NotFound("there is no such mail, or it settled too long ago")
 
 
 def _ids() -> Iterator[str]:
-    """Ids of 128 random bits. The system is asked for many at a time: each asking costs as much as forty of them."""
+    """Yield ids of 128 random bits. The system is asked for many at a time: each call costs as much as forty ids."""
     while True:
         digits = secrets.token_hex(16 * 64)
         for start in range(0, len(digits), 32):

@@ -1,26 +1,22 @@
-"""Many mails of one caller as a stream: which have not settled, and which outcomes nobody has taken yet.
+"""Many mails of one call as a stream: those that have not settled, and the outcomes that nobody has collected yet.
 
-It knows nothing of gRPC. There is no task and no wait for a single mail: a mail that settles puts itself on the list of
-outcomes and wakes whoever takes them from there.
+It knows nothing of gRPC. No mail has a task of its own: a mail that settles puts its outcome on the list, and wakes the
+one who collects outcomes from there. When the next mail may come in is decided in `mail.admission`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
+from otpmail.callers import Call
 from otpmail.delivery.job import Job
-from otpmail.delivery.queue import MailQueue
-from otpmail.errors import CallerError, InvalidArgument, QueueFull, Unavailable
-from otpmail.mail.service import MAX_REQUEST_ID, MailService, Submission
-from otpmail.model import Mail, Priority
+from otpmail.errors import CallerError, InvalidArgument, Unavailable
+from otpmail.mail.service import MAX_REQUEST_ID, MailService
+from otpmail.mail.submission import Submission
+from otpmail.model import Mail
 
-_STOPPING = "the service is stopping"
-_LOOK_SECONDS = 1.0  # at a full queue, between two looks whether the relay is still there
-_TURN = 32  # mails; then others have the loop, since a batch may be of any size
-_PATIENCE_SECONDS = 0.05  # with a queue that has enough, before each turn
-
-# Where a few outcomes come at once, and many are to come, they wait a moment for others to leave with: an answer costs
-# as much as a few mails.
+# Where a few outcomes come at once and many are still to come, they wait a moment for others, since a response costs as
+# much as a few mails.
 _FEW = 4
 _MANY = 32
 _TOGETHER = 100
@@ -30,233 +26,166 @@ Outcome = tuple[str, Mail | Exception]
 """A request's id, and its mail as it is answered, or why there is none."""
 
 
-class Request(Protocol):
+class MailRequest(Protocol):
     """What asks for a mail, in whatever form it came."""
 
     @property
     def request_id(self) -> str:
-        """By which the caller tells its outcome from others."""
+        """The caller's name for it, which tells its outcome from others."""
 
 
-RequestT = TypeVar("RequestT", bound=Request)
+RequestT = TypeVar("RequestT", bound=MailRequest)
 
 
 class MailStream:
-    """Takes mails in, at most `most` that are unsettled or unanswered, and has their outcomes in the order they come.
+    """Accepts mails, at most `most` of them outstanding, and has their outcomes in the order in which they come.
 
-    One task calls `take` and then `close`; another calls `outcomes`, and `answered` once they have gone, until there
-    are none. `leave` is called in the end, however that came.
+    One task calls `take` and then `close`; another calls `outcomes`, and `answered` once they have been written, until
+    none are left. `leave` is called in the end, however that came.
     """
 
-    def __init__(self, mails: MailService, queue: MailQueue, *, most: int) -> None:
+    def __init__(self, mails: MailService, call: Call, *, most: int, together: float = _TOGETHER_SECONDS) -> None:
         self._mails = mails
-        self._queue = queue
-        self._most = most
+        self._call = call
+        self._together = together
+        self._producer = mails.admission.producer(most=most, on_stop=self._on_stop)
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
-        self._waiting = 0  # so many outcomes those are
+        self._waiting = 0  # outcomes that these are
         self._guaranteed: set[Job] = set()
         self._ready: list[Outcome] = []
-        self._unanswered = 0  # those that are ready, and those that are being answered
         self._taking = False
-        self._turn = _TURN  # mails that are left of it
-        self._brought = 0  # mails to the queue since it last waited for that to get short
         self._closed = False
         self._stopping = False
-        self._taker: asyncio.Future[None] | None = None  # what it waits for, while it waits
-        self._pausing: asyncio.Future[None] | None = None  # the same, between two turns
-        self._answerer: asyncio.Future[None] | None = None
+        self._collector: asyncio.Future[None] | None = None
         self._wanted = 1  # outcomes for which it is woken
         self._fault: CallerError | None = None
 
     def __repr__(self) -> str:
-        return f"<MailStream {self._unsettled} unsettled, {self._unanswered} unanswered>"
+        return f"<MailStream {self._waiting + len(self._guaranteed)} unsettled, {self._producer!r}>"
 
-    # For who brings requests.
+    # For the task that brings requests.
 
-    async def take(
-        self, requests: Iterable[RequestT], submission_from: Callable[[RequestT], Awaitable[Submission]]
-    ) -> None:
-        """Take each mail on as soon as there is room for it, at the pace at which mails leave.
+    async def take(self, requests: Iterable[RequestT], decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
+        """Accept each mail as soon as there is room for it, at the pace at which mails leave.
 
         What is wrong with one is its own outcome.
         """
         self._taking = True
         for request in requests:
-            if not self._turn:
-                self._turn = _TURN
-                await asyncio.sleep(0)
-            self._turn -= 1
-            while self._full:
-                await self._wait_as_taker(self._loop.create_future())
+            await self._producer.turn()
             try:
-                await self._take(request, submission_from)
-            except Exception as error:  # noqa: BLE001  the others are not to suffer for it
-                # One that is too long comes back cut: whole ones could make an answer that its caller does not take.
+                await self._take(request, decode)
+            except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
+                # A request id that is too long comes back cut: whole ones could make a response too large to receive.
                 self._add((request.request_id[:MAX_REQUEST_ID], error))
         self._taking = False
-        self._wake_answerer()
+        self._wake_collector()
 
     def close(self, fault: CallerError | None = None) -> None:
-        """No more mails come. A `fault` is why, where that is more than the caller's wish."""
+        """Expect no more mails. A `fault` is why, where that is more than the caller's wish."""
         self._closed = True
         self._fault = fault
-        self._wake_answerer()
+        self._wake_collector()
 
-    # For who answers.
+    # For the task that answers.
 
     async def outcomes(self) -> list[Outcome]:
-        """Those that are ready, as soon as there are any; none once every mail has had its own and no more come.
+        """Wait for outcomes, and return those that are ready; none once every mail has had its own.
 
         Where several are ready at once and many are to come, it waits a moment for more.
         """
         while not self._ready and not self._over:
-            await self._wait_as_answerer()
+            await self._wait()
         if _FEW <= len(self._ready) < _TOGETHER and self._many_to_come:
-            enough = self._loop.call_later(_TOGETHER_SECONDS, self._wake_answerer)
+            alarm = self._loop.call_later(self._together, self._wake_collector)
             self._wanted = _TOGETHER
             try:
-                await self._wait_as_answerer()
+                await self._wait()
             finally:
                 self._wanted = 1
-                enough.cancel()
+                alarm.cancel()
         ready, self._ready = self._ready, []
         return ready
 
     def answered(self, count: int) -> None:
-        """So many outcomes have reached the caller, or are on their way at its pace."""
-        self._unanswered -= count
-        self._wake_taker()
+        """Free the places of outcomes that have been written, which the caller's flow control has let through."""
+        self._producer.free(count)
 
-    # For who ends it.
-
-    def refuse_mails(self) -> None:
-        """The service stops: what comes now is refused, and the stream is over once what it has is answered."""
-        self._stopping = True
-        self._wake_taker()
-        self._end_pause()
-        self._wake_answerer()
+    # For the end.
 
     def leave(self) -> None:
-        """Nobody waits here any more: mails that were not promised are given up where they still wait."""
+        """Wait for nothing any more: mails that are not guaranteed are cancelled where they have not left."""
         awaited, self._awaited, self._waiting = self._awaited, {}, 0
         self._guaranteed.clear()
-        for job, times in awaited.items():
-            self._mails.leave(job, times)
+        for job in awaited:
+            self._mails.stop_waiting(job, self._on_end)
+        self._producer.leave()
 
     @property
     def fault(self) -> CallerError | None:
         """Why it is over, where its caller did not close it, or not well."""
-        return self._fault if self._closed or not self._stopping else Unavailable(_STOPPING)
+        return self._fault if self._closed or not self._stopping else Unavailable("the service is stopping")
 
-    @property
-    def _unsettled(self) -> int:
-        return self._waiting + len(self._guaranteed)
-
-    @property
-    def _full(self) -> bool:
-        return self._waiting + len(self._guaranteed) + self._unanswered >= self._most
+    def _on_stop(self) -> None:
+        self._stopping = True
+        self._wake_collector()
 
     @property
     def _many_to_come(self) -> bool:
-        return self._waiting >= _MANY or (self._taking and not self._full)
+        return self._waiting >= _MANY or (self._taking and not self._producer.is_full)
 
     @property
     def _over(self) -> bool:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
-    async def _take(self, request: RequestT, submission_from: Callable[[RequestT], Awaitable[Submission]]) -> None:
+    async def _take(self, request: RequestT, decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
         if not request.request_id:
-            raise InvalidArgument("request_id", "is needed: by it the result is told from others")
-        order = await submission_from(request)
-        if self._brought >= _TURN and self._queue.is_above_high_water(order.priority) and not self._stopping:
-            await self._pause(order.priority)
-        job = await self._accepted(order)
-        self._brought += not job.settled
-        if order.wait_for.guarantees or job.settled:
-            self._add((order.request_id, job.mail))
+            raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
+        submission = await decode(request)
+        job = await self._mails.accept(self._call, submission, self._producer)
+        if not job.settled:
+            self._producer.brought()
+        if submission.wait_for.guarantees or job.settled:
+            self._add((submission.request_id, job.mail))
             if not job.settled and job not in self._guaranteed:
                 self._guaranteed.add(job)
-                job.add_done_callback(self._ended)
+                self._producer.hold()
+                self._mails.call_when_done(job, self._on_guaranteed_end)
             return
-        self._mails.add_waiter(job)
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
         self._waiting += 1
+        self._producer.hold()
         if not times:
-            job.add_done_callback(self._ended)
+            self._mails.wait(job, self._on_end)
 
-    async def _accepted(self, order: Submission) -> Job:
-        """The job, when there is room in the queue. Raises as `MailService.accept` does, but QueueFull."""
-        while True:
-            if self._stopping:
-                raise Unavailable(_STOPPING)
-            if self._mails.crowded:
-                self._mails.refuse_if_away(order.wait_for)
-                await self._wait_for_an_end()
-                continue
-            try:
-                return await self._mails.accept(order)
-            except QueueFull:  # others came while a large one was being written
-                await asyncio.sleep(0)
-
-    def _ended(self, job: Job, told: Mail | Unavailable) -> None:
-        if job in self._guaranteed:
-            self._guaranteed.discard(job)
-            self._wake_taker()
+    def _on_end(self, job: Job, outcome: Mail | Unavailable) -> None:
         times = self._awaited.pop(job, 0)
-        if not times:  # it was promised, or has been left
+        if not times:  # the stream has left
             return
         self._waiting -= times
-        self._add((job.request_id, told), times)
+        self._add((job.request_id, outcome), times)
+        self._producer.free(times)
+
+    def _on_guaranteed_end(self, job: Job, _: Mail | Unavailable) -> None:
+        if job in self._guaranteed:
+            self._guaranteed.discard(job)
+            self._producer.free()
 
     def _add(self, outcome: Outcome, times: int = 1) -> None:
         self._ready += (outcome,) * times
-        self._unanswered += times
-        if self._answerer is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
-            self._wake_answerer()
+        self._producer.hold(times)
+        if self._collector is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
+            self._wake_collector()
 
-    async def _pause(self, priority: Priority) -> None:
-        """Where enough mails wait in a lane, let them go first until few do.
-
-        The next ones would be cold by the time they left: of what waits in the queue nothing is in the caches any more.
-        And a stream that has taken a thousand mails on keeps everybody else's behind them. But only for a moment, since
-        others may bring as many as leave.
-        """
-        self._brought = 0
-        self._queue.call_below_low_water(priority, self._end_pause)
-        late = self._loop.call_later(_PATIENCE_SECONDS, self._end_pause)
-        self._pausing = self._loop.create_future()
+    async def _wait(self) -> None:
+        self._collector = self._loop.create_future()
         try:
-            await self._pausing
+            await self._collector
         finally:
-            late.cancel()
-            self._queue.forget(priority, self._end_pause)
+            self._collector = None
 
-    def _end_pause(self) -> None:
-        if self._pausing is not None and not self._pausing.done():
-            self._pausing.set_result(None)
-
-    async def _wait_for_an_end(self) -> None:
-        look = self._loop.call_later(_LOOK_SECONDS, self._wake_taker)
-        try:
-            await self._wait_as_taker(self._mails.next_end())
-        finally:
-            look.cancel()
-
-    async def _wait_as_answerer(self) -> None:
-        self._answerer = self._loop.create_future()
-        await self._answerer
-        self._answerer = None
-
-    async def _wait_as_taker(self, turn: asyncio.Future[None]) -> None:
-        self._taker = turn
-        await turn
-
-    def _wake_taker(self) -> None:
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(None)
-
-    def _wake_answerer(self) -> None:
-        if self._answerer is not None and not self._answerer.done():
-            self._answerer.set_result(None)
+    def _wake_collector(self) -> None:
+        if self._collector is not None and not self._collector.done():
+            self._collector.set_result(None)

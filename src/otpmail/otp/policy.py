@@ -1,7 +1,7 @@
 """The rules about sending and trying codes, as pure functions on one record. The time is always passed in.
 
 A store applies a rule to a record in one step (`ChallengeStore.update`), so a rule sees every attempt before it.
-Times are seconds on the store's clock.
+Times are in seconds since the epoch.
 """
 
 from dataclasses import replace
@@ -31,88 +31,88 @@ class Policy:
     resend: float
 
     def send(
-        self, standing: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool
+        self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool
     ) -> tuple[CodeRecord, Challenge]:
         """The challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
 
         Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend.
         """
-        standing = self._recent(standing, now)
-        blocked_until = self._blocked_until(standing, now)
+        record = self._recent(record, now)
+        blocked_until = self._blocked_until(record, now)
         if blocked_until > now:
             raise LimitExceeded("address", "too many wrong codes for this address", retry_after=blocked_until - now)
-        if spaced and standing.next_send > now:
+        if spaced and record.next_send > now:
             raise LimitExceeded(
-                "address", "a code was mailed to this address just now", retry_after=standing.next_send - now
+                "address", "a code was mailed to this address just now", retry_after=record.next_send - now
             )
-        live = standing.challenge
+        live = record.challenge
         if live is None or live.attempts >= self.attempts:
             live = fresh
-        return CodeRecord(live, standing.failures, now + self.resend), live
+        return CodeRecord(live, record.failures, now + self.resend), live
 
     def attempt(
-        self, standing: CodeRecord | None, now: float, only: bytes | None = None
+        self, record: CodeRecord | None, now: float, only: bytes | None = None
     ) -> tuple[CodeRecord | None, Attempt]:
         """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
 
         A success takes the count back (`succeed`); a crash or a cancelled call in between does not.
         """
-        if standing is None:
+        if record is None:
             return None, Attempt(None)
-        standing = self._recent(standing, now)
-        blocked_until = self._blocked_until(standing, now)
-        challenge = standing.challenge
+        record = self._recent(record, now)
+        blocked_until = self._blocked_until(record, now)
+        challenge = record.challenge
         if blocked_until > now:
-            return standing, Attempt(None, exhausted=True, retry=blocked_until)
+            return record, Attempt(None, exhausted=True, retry=blocked_until)
         if challenge is None or only not in (None, challenge.id):
-            return standing, Attempt(None)
+            return record, Attempt(None)
         if challenge.attempts >= self.attempts:
-            return standing, Attempt(None, exhausted=True, retry=max(now, standing.next_send))
+            return record, Attempt(None, exhausted=True, retry=max(now, record.next_send))
         counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
-        failures = (*standing.failures, now)[-self.failures_per_hour :]
-        after = CodeRecord(counted, failures, standing.next_send)
+        failures = (*record.failures, now)[-self.failures_per_hour :]
+        after = CodeRecord(counted, failures, record.next_send)
         return after, Attempt(counted, attempts_left=self.attempts - counted.attempts)
 
-    def succeed(self, standing: CodeRecord | None, challenge_id: bytes) -> tuple[CodeRecord | None, bool]:
+    def succeed(self, record: CodeRecord | None, challenge_id: bytes) -> tuple[CodeRecord | None, bool]:
         """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
-        if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
-            return standing, False
+        if record is None or record.challenge is None or record.challenge.id != challenge_id:
+            return record, False
         return None, True
 
-    def void(self, standing: CodeRecord | None, challenge_id: bytes | None) -> tuple[CodeRecord | None, None]:
+    def void(self, record: CodeRecord | None, challenge_id: bytes | None) -> tuple[CodeRecord | None, None]:
         """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
-        if standing is None or standing.challenge is None or challenge_id not in (None, standing.challenge.id):
-            return standing, None
-        return replace(standing, challenge=None), None
+        if record is None or record.challenge is None or challenge_id not in (None, record.challenge.id):
+            return record, None
+        return replace(record, challenge=None), None
 
     def unsend(
-        self, standing: CodeRecord | None, challenge_id: bytes, next_send: float
+        self, record: CodeRecord | None, challenge_id: bytes, next_send: float
     ) -> tuple[CodeRecord | None, None]:
         """The mail that `send` gave `next_send` for did not leave: unless another did since, one may go at once."""
-        if standing is None or standing.challenge is None or standing.challenge.id != challenge_id:
-            return standing, None
-        return (replace(standing, next_send=0.0) if standing.next_send == next_send else standing), None
+        if record is None or record.challenge is None or record.challenge.id != challenge_id:
+            return record, None
+        return (replace(record, next_send=0.0) if record.next_send == next_send else record), None
 
     def refuse(
-        self, standing: CodeRecord | None, challenge_id: bytes, next_send: float
+        self, record: CodeRecord | None, challenge_id: bytes, next_send: float
     ) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: the challenge is void, and its mail counts as not sent."""
-        after, _ = self.unsend(standing, challenge_id, next_send)
+        after, _ = self.unsend(record, challenge_id, next_send)
         return self.void(after, challenge_id)
 
-    def _recent(self, standing: CodeRecord | None, now: float) -> CodeRecord:
+    def _recent(self, record: CodeRecord | None, now: float) -> CodeRecord:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""
-        if standing is None:
+        if record is None:
             return CodeRecord()
-        challenge, failures = standing.challenge, standing.failures
+        challenge, failures = record.challenge, record.failures
         ended = challenge is not None and challenge.expires <= now
         aged = bool(failures) and failures[0] <= now - FAILURE_WINDOW
         if not (ended or aged):
-            return standing
+            return record
         recent = tuple(failure for failure in failures if failure > now - FAILURE_WINDOW)
-        return CodeRecord(None if ended else challenge, recent, standing.next_send)
+        return CodeRecord(None if ended else challenge, recent, record.next_send)
 
-    def _blocked_until(self, standing: CodeRecord, now: float) -> float:
-        if len(standing.failures) < self.failures_per_hour:
+    def _blocked_until(self, record: CodeRecord, now: float) -> float:
+        if len(record.failures) < self.failures_per_hour:
             return now
-        return standing.failures[-self.failures_per_hour] + FAILURE_WINDOW
+        return record.failures[-self.failures_per_hour] + FAILURE_WINDOW

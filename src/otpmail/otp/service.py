@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from enum import Enum
 from functools import partial
-from time import time
 
 from otpmail.address import Address, parse_address, refuse_control_characters
+from otpmail.callers import Call, Caller
 from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
+from otpmail.delivery.waiters import Outcome
 from otpmail.errors import InvalidArgument
 from otpmail.events import CodeChecked, Observer
-from otpmail.mail.service import MailService, Submission
-from otpmail.model import ANONYMOUS, Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
+from otpmail.mail.service import MailService
+from otpmail.mail.submission import Submission
+from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
 from otpmail.settings import OtpSettings
@@ -34,14 +36,16 @@ _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _RESERVED = frozenset({"code", "reference", "minutes", "email"})
 
+Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
+"""A rule of `otp.policy` that takes back what sending a code has changed."""
+
 
 @frozen(kw_only=True)
 class CodeRequest:
-    """A code that a caller wants mailed. `spaced` holds mails OTP_RESEND_SECONDS apart; see `Policy.send`."""
+    """A code that a caller wants mailed. `spaced` keeps mails OTP_RESEND_SECONDS apart (see `Policy.send`)."""
 
     email: str
     purpose: str = ""
-    caller: str = ANONYMOUS
     locale: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
@@ -79,7 +83,7 @@ class Check:
 
 
 class OtpService:
-    """Issues codes by mail and checks them. `now` is seconds since the epoch; the store has a clock of its own."""
+    """Issues codes by mail and checks them. Every time is in seconds since the epoch, on the store's clock."""
 
     def __init__(
         self,
@@ -88,96 +92,94 @@ class OtpService:
         mails: MailService,
         templates: Templates,
         observer: Observer,
-        *,
-        now: Callable[[], float] = time,
     ) -> None:
         self._settings = settings
         self._store = store
         self._mails = mails
         self._templates = templates
         self._observer = observer
-        self._now = now
         self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
         self._policy = Policy(
             settings.lifespan_seconds, settings.attempts, settings.failures_per_hour, settings.resend_seconds
         )
-        self._follow_ups: set[asyncio.Task[None]] = set()
+        self._undoing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
 
-    async def send_code(self, request: CodeRequest) -> SentCode:
+    async def send_code(self, call: Call, request: CodeRequest) -> SentCode:
         """Mail a code: the live one if there is one, else a new one.
 
-        Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; nothing was mailed or spent then. How the mail
+        Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; nothing is mailed or spent then. How the mail
         ended, a refusal by the relay included, is in the answer.
         """
         address = parse_address(request.email, "email")
-        key = self._key(request.caller, request.purpose, address)
+        key = _record_key(call.caller, request.purpose, address)
         _check_words(request)
-        earlier = await self._mails.earlier(request.caller, request.request_id, request.fingerprint)
-        if earlier is None:
-            earlier = await self._issue(request, address, key)
-        mail = earlier.mail if request.wait_for.guarantees else await self._mails.outcome(earlier)
+        job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
+        mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(job)
         return self._sent(mail)
 
     async def validate_code(
-        self, *, email: str, code: str, purpose: str = "", challenge_id: str = "", caller: str = ANONYMOUS
+        self, call: Call, *, email: str, code: str, purpose: str = "", challenge_id: str = ""
     ) -> Check:
         """Check a code. The attempt is counted before anything is compared; a right code is used up.
 
-        Raises InvalidArgument; nothing was counted then.
+        Raises InvalidArgument; nothing is counted then.
         """
-        key = self._key(caller, purpose, parse_address(email, "email"))
+        key = _record_key(call.caller, purpose, parse_address(email, "email"))
         if len(code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         bound_to = _read_challenge_id(challenge_id)
         now = self._store.now()
-        attempt = await self._store.update(key, lambda standing: self._policy.attempt(standing, now, bound_to))
+        attempt = await self._store.update(key, lambda record: self._policy.attempt(record, now, bound_to))
         matches = self._codes.matches(attempt.challenge, codes.normalize(code))
         check = Check(CheckResult.NO_LIVE_CODE)
         if attempt.exhausted:
-            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=self._now() + attempt.retry - now)
+            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=attempt.retry)
         elif attempt.challenge is not None and not matches:
             check = Check(CheckResult.WRONG_CODE, attempt.attempts_left)
         elif attempt.challenge is not None:
             used_id = attempt.challenge.id
-            if await self._store.update(key, lambda standing: self._policy.succeed(standing, used_id)):
+            if await self._store.update(key, lambda record: self._policy.succeed(record, used_id)):
                 check = Check(CheckResult.VALID)
         self._observer.notify(CodeChecked(check.result.name))
         return check
 
-    async def revoke_code(
-        self, *, email: str, purpose: str = "", challenge_id: str = "", caller: str = ANONYMOUS
-    ) -> None:
-        """End a live code without using it; ending what is not live succeeds. Raises InvalidArgument."""
-        key = self._key(caller, purpose, parse_address(email, "email"))
+    async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
+        """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""
+        key = _record_key(call.caller, purpose, parse_address(email, "email"))
         bound_to = _read_challenge_id(challenge_id)
-        await self._store.update(key, lambda standing: self._policy.void(standing, bound_to))
+        await self._store.update(key, lambda record: self._policy.void(record, bound_to))
 
-    async def _issue(self, request: CodeRequest, address: Address, key: bytes) -> Job:
-        self._mails.refuse_if_hopeless(request.wait_for)
-        now = self._store.now()
-        fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, now + self._settings.lifespan_seconds)
-        challenge = await self._store.update(
-            key, lambda standing: self._policy.send(standing, now, fresh, spaced=request.spaced)
-        )
-        next_send = now + self._settings.resend_seconds
-        try:
-            job = await self._mails.accept(self._order(request, address, challenge, now))
-        except BaseException as error:  # a cancelled call's too: no mail goes, so there is nothing to wait for
-            undo = partial(self._policy.unsend, challenge_id=challenge.id, next_send=next_send)
-            await asyncio.shield(self._follow_up(key, undo))
-            if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
-                raise InvalidArgument(
-                    "variables", f"make the mail's {error.field} one that {error.description}"
-                ) from None
-            raise
-        job.add_done_callback(lambda job, _: self._mail_settled(key, challenge.id, next_send, job))
+    async def close(self) -> None:
+        """Wait until the records of mails that were not sent are corrected."""
+        await asyncio.gather(*self._undoing)
+
+    async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
+        async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT):
+            now = self._store.now()
+            fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, now + self._settings.lifespan_seconds)
+            challenge = await self._store.update(
+                key, lambda record: self._policy.send(record, now, fresh, spaced=request.spaced)
+            )
+            next_send = now + self._settings.resend_seconds
+            submission = partial(self._submission, request, address, IssuedCode(challenge, next_send), now)
+            try:
+                job = await self._mails.accept_reserved(call, submission(), mail_id)
+            except BaseException as error:  # a cancelled call's too: no mail goes, so nothing need be waited for
+                undo = partial(self._policy.unsend, challenge_id=challenge.id, next_send=next_send)
+                await asyncio.shield(self._undo(key, undo))
+                if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
+                    words = f"make the mail's {error.field} one that {error.description}"
+                    raise InvalidArgument("variables", words) from None
+                raise
+        self._mails.call_when_done(job, partial(self._on_mail_end, key, challenge.id, next_send))
         return job
 
-    def _order(self, request: CodeRequest, address: Address, challenge: Challenge, now: float) -> Submission:
-        """The mail of a code: urgent, and given up when the code expires."""
+    def _submission(self, request: CodeRequest, address: Address, issued: IssuedCode, now: float) -> Submission:
+        """The mail of a code: urgent, and not sent once the code has expired."""
+        challenge = issued.challenge
         left = challenge.expires - now
         values = {
             **request.variables,
@@ -187,22 +189,15 @@ class OtpService:
             "email": address.spec,
         }
         mail = self._templates.render(request.locale, values)
-        at = self._now()
+        draft = Draft(to=(address.spec,), subject=mail.subject, text=mail.text, html=mail.html, automatic=True)
         return Submission(
-            draft=Draft(
-                to=(address.spec,),
-                subject=mail.subject,
-                text=mail.text,
-                html=mail.html,
-                automatic=True,
-            ),
-            caller=request.caller,
+            draft=draft,
             priority=Priority.URGENT,
             wait_for=request.wait_for,
             ttl=left,
             request_id=request.request_id,
             fingerprint=request.fingerprint,
-            issued=IssuedCode(challenge, at + left, at + self._settings.resend_seconds),
+            issued=issued,
         )
 
     def _sent(self, mail: Mail) -> SentCode:
@@ -214,32 +209,31 @@ class OtpService:
             issued = replace(issued, next_send_time=mail.settle_time)
         return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
 
-    def _mail_settled(self, key: bytes, challenge_id: bytes, next_send: float, job: Job) -> None:
-        """A code whose address the relay refuses is void; one whose mail never left may be asked for again at once.
+    def _on_mail_end(self, key: bytes, challenge_id: bytes, next_send: float, job: Job, _: Outcome) -> None:
+        """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.
 
-        Neither holds where the relay may have taken the mail: the code may be in somebody's hands, and stays good.
+        Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
         if job.state not in _NOT_SENT:
             return
         refused = any(result.refused for result in job.mail.recipients)
         rule = self._policy.refuse if refused else self._policy.unsend
-        self._follow_up(key, lambda standing: rule(standing, challenge_id, next_send))
+        self._undo(key, partial(rule, challenge_id=challenge_id, next_send=next_send))
 
-    def _follow_up(
-        self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
-    ) -> "asyncio.Task[None]":
-        """Apply a rule that is to hold whatever becomes of the call it came with."""
+    def _undo(self, key: bytes, rule: Undo) -> "asyncio.Task[None]":
+        """Apply a rule whatever becomes of the call that it belongs to; `close` waits for it."""
         task = asyncio.create_task(self._store.update(key, rule))
-        self._follow_ups.add(task)
-        task.add_done_callback(self._follow_ups.discard)
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
         return task
 
-    def _key(self, caller: str, purpose: str, address: Address) -> bytes:
-        """What the record is kept under: a digest, so that a dump of the store holds no addresses."""
-        purpose = purpose or DEFAULT_PURPOSE
-        if not _PURPOSE.fullmatch(purpose):
-            raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
-        return hashlib.blake2b(f"{caller}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
+
+def _record_key(caller: Caller, purpose: str, address: Address) -> bytes:
+    """Return the key of a record: a digest, so that a dump of the store holds no addresses."""
+    purpose = purpose or DEFAULT_PURPOSE
+    if not _PURPOSE.fullmatch(purpose):
+        raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
+    return hashlib.blake2b(f"{caller.name}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
 
 
 def _check_words(request: CodeRequest) -> None:

@@ -31,11 +31,19 @@ class ConnectionOwner(Protocol):
     def pause(self) -> float:
         """Seconds until the relay may be sent another mail, 0 for at once."""
 
-    def takes_slot(self) -> None:
+    @property
+    def is_limited(self) -> bool:
+        """Whether a rate limits how many mails the relay may be sent."""
+
+    def take_slot(self) -> None:
         """A mail is being sent to it now."""
 
-    def took_mail(self, connection: "Connection") -> None:
-        """The relay took a mail on this connection."""
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether `accepted_mail` tells anything."""
+
+    def accepted_mail(self, connection: "Connection") -> None:
+        """The relay accepted a mail on this connection."""
 
     def released(self, connection: "Connection") -> None:
         """The connection takes no more mails."""
@@ -160,7 +168,9 @@ class Connection:
 
     @property
     def retire_at(self) -> float:
-        """Until when, on the loop's clock, it can't be due for its age or for idleness."""
+        """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails."""
+        if self._session.begun >= self._due_from:
+            return self.opened
         idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
         return min(self._expires_at, idle_since + self._settings.idle_seconds)
 

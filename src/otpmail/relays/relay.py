@@ -96,14 +96,23 @@ class Relay:
         """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
         return self._pace.wait(self._loop.time()) if self._pace.limited else 0.0
 
-    def takes_slot(self) -> None:
-        """A mail is being sent to it now."""
-        if self._pace.limited:
-            self._pace.take(self._loop.time())
+    @property
+    def is_limited(self) -> bool:
+        """Whether EMAIL_RATE limits how many mails it is sent a second."""
+        return self._pace.limited
 
-    def took_mail(self, connection: Connection) -> None:
-        """A mail was taken on one of its connections: the relay is well, if that was opened after the last failure."""
-        if self._breaker.troubled and self._breaker.took_mail(connection.begun):
+    def take_slot(self) -> None:
+        """A mail is being sent to it now."""
+        self._pace.take(self._loop.time())
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether an accepted mail tells anything: something has failed, and is not made up for."""
+        return self._breaker.troubled
+
+    def accepted_mail(self, connection: Connection) -> None:
+        """The relay accepted a mail on this connection: it is well, if that was opened after the last failure."""
+        if self._breaker.took_mail(connection.begun):
             self._changed.set()
 
     def released(self, connection: Connection) -> None:

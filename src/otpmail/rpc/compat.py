@@ -1,15 +1,13 @@
 """The services of the server this one replaces (package `mail`): its answers, in the words its clients know."""
 
-from typing import Any
-
 from otpmail.compose.draft import Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
-from otpmail.mail.service import MailService, Submission
+from otpmail.mail.service import MailService
+from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService
-
-Context = Any  # generated stubs name a context type that exists for the type checker alone
+from otpmail.rpc.calls import Context, call_from
 
 _FIELDS = {"to[0]": "to", "text": "body", "code": "otpCode"}
 
@@ -26,7 +24,7 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         The wait between two mails is not asked of these clients: theirs may call ten times at once, and always could.
         """
         try:
-            sent = await self._codes.send_code(CodeRequest(email=request.email, spaced=False))
+            sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, spaced=False))
         except Unavailable:
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         if sent.mail.state is not MailState.RELAYED:
@@ -38,7 +36,7 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
     ) -> mail_pb2.ValidateCodeResponse:
         """Check a code; SUCCESS says that there was one to compare with, not that it matched."""
         try:
-            check = await self._codes.validate_code(email=request.email, code=request.otpCode)
+            check = await self._codes.validate_code(call_from(context), email=request.email, code=request.otpCode)
         except InvalidArgument as error:
             raise _in_their_words(error) from None
         compared = check.result in {CheckResult.VALID, CheckResult.WRONG_CODE}
@@ -59,7 +57,8 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
             raise InvalidArgument("to", "recipient email is required")
         try:
             mail = await self._mails.send(
-                Submission(draft=Draft(to=(request.to,), subject=request.subject, text=request.body))
+                call_from(context),
+                Submission(draft=Draft(to=(request.to,), subject=request.subject, text=request.body)),
             )
         except InvalidArgument as error:
             raise _in_their_words(error) from None

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from otpmail.compose.draft import Attachment, Draft
 from otpmail.errors import InvalidArgument
-from otpmail.mail.service import Submission
+from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
 from otpmail.v1 import mail_pb2
 

@@ -1,47 +1,47 @@
-"""otpmail.v1.MailService."""
+"""otpmail.v1.MailService: decodes requests, and encodes what `mail.service` answers."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 from otpmail.mail.service import MailService
-from otpmail.model import ANONYMOUS
+from otpmail.mail.stream import MailStream
 from otpmail.rpc import encode
+from otpmail.rpc.calls import Context, call_from
 from otpmail.rpc.decode import submission_from
-from otpmail.rpc.stream import Streams
+from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
-
-Context = Any  # generated stubs name a context type that exists for the type checker alone
 
 
 class MailServicer(mail_pb2_grpc.MailServiceServicer):
-    """Decodes and encodes; the use cases are `mail.service.MailService`'s."""
+    """Serves `mail.service.MailService`. A stream has at most `most_unsettled` mails outstanding."""
 
-    def __init__(self, mails: MailService, streams: Streams) -> None:
+    def __init__(self, mails: MailService, *, most_unsettled: int) -> None:
         self._mails = mails
-        self._streams = streams
+        self._most_unsettled = most_unsettled
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
-        mail = await self._mails.send(await submission_from(request))
-        return mail_pb2.SendMailResponse(mail=encode.mail_message(mail))
+        mail = await self._mails.send(call_from(context), await submission_from(request))
+        response = mail_pb2.SendMailResponse()
+        encode.fill_mail(response.mail, mail)
+        return response
 
     async def SendMails(  # type: ignore[override]  # the stubs know generators, grpc.aio also calls that read and write
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
     ) -> None:
         """Send many mails over one stream."""
-        await self._streams.serve(context)
+        await serve_stream(context, MailStream(self._mails, call_from(context), most=self._most_unsettled))
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
-        """Say what has become of a mail."""
-        return encode.mail_message(await self._mails.get(ANONYMOUS, request.id))
+        """Return what has become of a mail."""
+        return encode.mail_message(await self._mails.get(call_from(context).caller, request.id))
 
     async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
-        """Say every state of a mail until it settles."""
-        async with aclosing(self._mails.watch(ANONYMOUS, request.id)) as mails:
+        """Yield every state of a mail until it settles."""
+        async with aclosing(self._mails.watch(call_from(context).caller, request.id)) as mails:
             async for mail in mails:
                 yield encode.mail_message(mail)
 
     async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
-        """Take a waiting mail back."""
-        return encode.mail_message(await self._mails.cancel(ANONYMOUS, request.id))
+        """Cancel a waiting mail."""
+        return encode.mail_message(await self._mails.cancel(call_from(context).caller, request.id))

@@ -1,21 +1,19 @@
-"""otpmail.v1.OtpService."""
+"""otpmail.v1.OtpService: decodes requests, and encodes what `otp.service` answers."""
 
 import ipaddress
-from typing import Any
 
 from otpmail.errors import InvalidArgument
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService
 from otpmail.rpc import decode, encode
+from otpmail.rpc.calls import Context, call_from
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
-
-Context = Any  # generated stubs name a context type that exists for the type checker alone
 
 _MAX_CLIENT_IP = 64
 _RESULTS = {result: otp_pb2.ValidateCodeResponse.Result.Value(result.name) for result in CheckResult}
 
 
 class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
-    """Decodes and encodes; the use cases are `otp.service.OtpService`'s."""
+    """Serves `otp.service.OtpService`."""
 
     def __init__(self, codes: OtpService) -> None:
         self._codes = codes
@@ -24,6 +22,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         """Issue a code and mail it."""
         _check_client_ip(request.client_ip)
         sent = await self._codes.send_code(
+            call_from(context),
             CodeRequest(
                 email=request.email,
                 purpose=request.purpose,
@@ -32,7 +31,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 request_id=request.request_id,
                 fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
                 wait_for=decode.wait_for_from(request.wait_for),
-            )
+            ),
         )
         response = otp_pb2.SendCodeResponse(
             challenge_id=sent.issued.challenge.id.hex(), reference=sent.reference, otp_code=sent.code
@@ -50,7 +49,11 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         if not request.code:
             raise InvalidArgument("code", "is empty")
         check = await self._codes.validate_code(
-            email=request.email, code=request.code, purpose=request.purpose, challenge_id=request.challenge_id
+            call_from(context),
+            email=request.email,
+            code=request.code,
+            purpose=request.purpose,
+            challenge_id=request.challenge_id,
         )
         return otp_pb2.ValidateCodeResponse(
             result=_RESULTS[check.result],
@@ -60,7 +63,9 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
 
     async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:
         """End a live code."""
-        await self._codes.revoke_code(email=request.email, purpose=request.purpose, challenge_id=request.challenge_id)
+        await self._codes.revoke_code(
+            call_from(context), email=request.email, purpose=request.purpose, challenge_id=request.challenge_id
+        )
         return otp_pb2.RevokeCodeResponse()
 
 

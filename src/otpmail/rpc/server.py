@@ -19,7 +19,6 @@ from otpmail.rpc.guard import Guard
 from otpmail.rpc.health import Health
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
-from otpmail.rpc.stream import Streams
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -42,13 +41,12 @@ class Server:
         *,
         codes: OtpService,
         mails: MailService,
-        streams: Streams,
         health: Health,
         max_mail_bytes: int,
+        most_unsettled: int,
         batch_seconds: float = MOST_SECONDS,
     ) -> None:
         self._settings = settings
-        self._streams = streams
         self._server = grpc.aio.server(
             options=(
                 # With the memory store a second server on the port would split callers from their codes unseen.
@@ -70,7 +68,7 @@ class Server:
         self._edge = Guard(self._server, Batching(BatchWindow(most_seconds=batch_seconds)))
         edge: Any = self._edge  # generated code is annotated for a whole server
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), edge)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, streams), edge)
+        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), edge)
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), edge)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), edge)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
@@ -101,9 +99,8 @@ class Server:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def refuse_calls(self) -> None:
-        """Take no new calls, and no new mails on running streams; running calls, and health, go on."""
+        """Answer new calls with UNAVAILABLE; running calls, and health, go on."""
         self._edge.refuse_calls()
-        self._streams.refuse_mails()
 
     async def idle(self) -> None:
         """Wait until no call to our own methods is running; health watchers and the like do not count."""

@@ -1,22 +1,20 @@
 """otpmail.v1.MailService/SendMails: batches from gRPC into a `mail.stream.MailStream`, and its outcomes back.
 
-Two tasks a stream, whatever it carries: the call's own writes, one more reads. Neither gets ahead of the other by more
-than STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has let it through.
+Each stream has two tasks: the call's own task writes, and one more reads. Neither gets ahead of the other by more than
+STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has let it through.
 """
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from otpmail.delivery.queue import MailQueue
 from otpmail.errors import InvalidArgument
-from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.rpc import encode
+from otpmail.rpc.calls import Context
 from otpmail.rpc.decode import submission_from
 from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
@@ -25,39 +23,17 @@ METHOD = "/otpmail.v1.MailService/SendMails"
 _MOST_RESULTS = 100  # in one response: the loop is others' between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
-Context = Any  # generated stubs name a context type that exists for the type checker alone
 
-
-class Streams:
-    """All streams that run, for a stop that concerns every one."""
-
-    def __init__(self, mails: MailService, queue: MailQueue, *, most: int) -> None:
-        self._mails = mails
-        self._queue = queue
-        self._most = most
-        self._running: set[MailStream] = set()
-
-    def __repr__(self) -> str:
-        return f"<Streams {len(self._running)} running>"
-
-    def refuse_mails(self) -> None:
-        """Take no new mails on; each stream ends once it has answered those that it has."""
-        for stream in self._running:
-            stream.refuse_mails()
-
-    async def serve(self, context: Context) -> None:
-        """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
-        stream = MailStream(self._mails, self._queue, most=self._most)
-        self._running.add(stream)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_read(context, stream))
-                ended = await _answer(context, stream)
-        finally:
-            self._running.discard(stream)
-            stream.leave()
-        if ended is not None:
-            raise ended
+async def serve_stream(context: Context, stream: MailStream) -> None:
+    """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_read(context, stream))
+            ended = await _answer(context, stream)
+    finally:
+        stream.leave()
+    if ended is not None:
+        raise ended
 
 
 async def _read(context: Context, stream: MailStream) -> None:
@@ -76,7 +52,7 @@ async def _read(context: Context, stream: MailStream) -> None:
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:
-    """Write outcomes until there are none. Returns what ends the call, if that is not its caller's wish."""
+    """Write outcomes until none are left. Returns what ends the call, where its caller did not end it."""
     try:
         while outcomes := await stream.outcomes():
             for response in _responses(outcomes):
@@ -92,7 +68,7 @@ async def _answer(context: Context, stream: MailStream) -> Exception | None:
 
 
 def _responses(outcomes: list[Outcome]) -> Iterator[mail_pb2.SendMailsResponse]:
-    """The outcomes in responses that each are fit to be sent."""
+    """Yield the outcomes in responses, none of which is too large to be received."""
     response = mail_pb2.SendMailsResponse()
     results = recipients = 0
     for request_id, told in outcomes:

@@ -1,43 +1,143 @@
-"""What the use cases ask of a store, whichever it is. A record changes in one step, by a pure rule."""
+"""What the use cases ask of a store, whichever it is: codes, request ids, accepted and settled mails.
 
-from collections.abc import Callable
+A store decides in one step, so that two replicas, or two calls, never both get what only one may have. All times are
+seconds since the epoch, on the store's own clock (`store.clock`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from otpmail.model import CodeRecord, Mail
+from otpmail.model import CodeRecord, Envelope, Mail, Priority, RecipientResult
+from otpmail.values import frozen
 
 T = TypeVar("T")
 
 
+@frozen()
+class Request:
+    """A request id of one caller, and the fingerprint of what was asked for with it."""
+
+    caller: str
+    request_id: str
+    fingerprint: bytes
+
+
+@frozen(kw_only=True)
+class Progress:
+    """How far a mail has come: what a later attempt must know, also in another process.
+
+    `pending` are the recipients that still want an answer, `uncertain` those that the relay may have accepted without
+    saying so; `copies` counts the attempts that left somebody uncertain, `losses` the connections that ended under it.
+    """
+
+    pending: tuple[str, ...]
+    results: tuple[RecipientResult, ...] = ()
+    uncertain: tuple[str, ...] = ()
+    attempts: int = 0
+    losses: int = 0
+    copies: int = 0
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One accepted mail as a store keeps it until it settles: identity, content, terms and progress."""
+
+    mail: Mail
+    envelope: Envelope
+    priority: Priority
+    deadline: float
+    progress: Progress
+    fingerprint: bytes = b""
+
+
+@frozen()
+class Accepted:
+    """The store keeps the entry from now on."""
+
+
+@frozen()
+class Earlier:
+    """The request id came before: `mail` is how its mail settled."""
+
+    mail: Mail
+
+
+@frozen()
+class Running:
+    """The request id came before, and its mail has not settled."""
+
+    mail_id: str
+
+
+@frozen()
+class Conflict:
+    """The request id came before with another content."""
+
+
 class ChallengeStore(Protocol):
-    """Challenges and budgets, a record for each (caller, purpose, address)."""
+    """Codes and their budgets, a record for each (caller, purpose, address)."""
 
     def now(self) -> float:
-        """The store's clock, in seconds; every time in a record is read on it."""
+        """Return the time in seconds since the epoch, on the clock of every time in a record."""
 
     async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
-        """Replace the record by what `rule` makes of it, in one step, and return what else the rule says.
+        """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
 
-        When the rule raises, the record stays as it was.
+        When the rule raises, the record stays unchanged.
         """
 
 
 class MailStore(Protocol):
-    """Accepted mails, those of the last while after they settled, and the request ids they came with."""
+    """Request ids, accepted mails until they settle, and settled mails for a while after."""
 
-    async def find(self, caller: str, request_id: str, fingerprint: bytes) -> Mail | None:
-        """The mail that came before with this request id, as it was accepted or, once it has settled, as it ended.
+    durable: bool
+    """Whether what it accepted outlives this process."""
 
-        Raises InvalidArgument when it came with another content (its `fingerprint` differs).
+    def now(self) -> float:
+        """Return the time in seconds since the epoch, on the clock of every time in an entry."""
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Keep mails, with their content and request ids, in one commit; durable on return.
+
+        The answers are in the order of the entries.
         """
 
-    async def add(self, mail: Mail, fingerprint: bytes) -> Mail | None:
-        """Keep a mail that is being accepted, or return what `find` finds, in one step."""
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+        """Keep a request id for the mail that is about to be accepted, unless it came before."""
 
-    def settle(self, mail: Mail) -> None:
-        """Note the final state of a mail. A durable store may write it a little later, together with others."""
+    def release(self, request: Request) -> None:
+        """Free a request id that ended undecided: the caller's next try with it counts as new."""
 
-    def forget_request(self, mail: Mail) -> None:
-        """Nothing was decided of the mail but that time ran out: its request id may come again, and mean a new mail."""
+    def deferred(self, mail_id: str, progress: Progress) -> None:
+        """Note how far an accepted mail has come. The store may write it later, together with others."""
+
+    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
+        """Note the final state of a mail, and drop its content. The store may write it later, together with others.
+
+        `keep_request`: a repeated request id finds this mail; otherwise the id is released.
+        """
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
-        """The settled mail of that caller and id, if it is still remembered."""
+        """Return that caller's mail while it is remembered, None otherwise."""
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing."""
+
+    def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
+        """Yield accepted mails that this process is to deliver from now on, in slices: by priority, then by age.
+
+        Those of an earlier process come at the start, those of a process that died when this one takes them over.
+        """
+
+
+class Store(Protocol):
+    """One store with all it keeps. Opened before the service listens, closed last."""
+
+    challenges: ChallengeStore
+    mails: MailStore
+
+    async def open(self) -> None:
+        """Lock or connect, and check. Raises StoreError with one line that says what to do."""
+
+    async def close(self) -> None:
+        """Write what is noted, and let go of what this process owns."""

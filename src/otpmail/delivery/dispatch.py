@@ -1,0 +1,123 @@
+"""Which worker takes the next mail: the only place where that is decided.
+
+A worker whose connection is idle goes first, so a few mails spread over all connections. Mails that come in one turn of
+the loop leave together over one connection, as far as its relay answers quickly (`Connection.batch_open`). When all are
+busy, every worker takes as much as its connection has room for; one whose mails are stalled goes last, so that nothing
+waits behind a slow mail while another way is open.
+"""
+
+from math import inf
+from typing import Protocol
+
+from otpmail.delivery.job import Job
+from otpmail.delivery.queue import MailQueue
+
+STALLED = 1 << 20
+"""Added to the load of a worker whose mails make no progress."""
+
+
+class Taker(Protocol):
+    """What is decided about: a worker."""
+
+    @property
+    def load(self) -> int:
+        """How many mails it has in flight that the next one would wait for; from STALLED on if they are stalled."""
+
+    def wake(self) -> None:
+        """Called when it is its turn: it calls `take` then, or `leave`. No other worker is woken for that job."""
+
+
+class Dispatcher:
+    """Gives the turn to one worker after the other.
+
+    Its whole state: the queue; `_idle` and `_busy`, workers that wait with nothing and with something in flight;
+    `_woken`, those whose turn it is.
+    """
+
+    def __init__(self, queue: MailQueue) -> None:
+        self.queue = queue
+        self._idle: dict[Taker, None] = {}
+        self._busy: dict[Taker, None] = {}
+        self._woken: dict[Taker, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._idle)} idle, {len(self._busy)} busy, {len(self._woken)} woken, {self.queue!r}>"
+
+    # Jobs in.
+
+    def put(self, job: Job) -> None:
+        """Put a job into its lane, and wake the worker with the least load, unless one is woken already."""
+        self.queue.put_nowait(job)
+        if not self._woken:
+            self._give_turn(inf)
+
+    def put_back(self, job: Job) -> None:
+        """Put a job that was taken but not sent at the front of its lane, and wake a worker as `put` does."""
+        self.queue.put_back(job)
+        if not self._woken:
+            self._give_turn(inf)
+
+    # Workers.
+
+    def take(self, worker: Taker) -> Job | None:
+        """Return the next job for a worker whose connection has room for it.
+
+        None: there is none, or it is for another worker, which has the turn then.
+        """
+        self._woken.pop(worker, None)
+        self._idle.pop(worker, None)
+        self._busy.pop(worker, None)
+        if self.queue.empty():
+            return None
+        if (self._idle or self._busy or self._woken) and (load := worker.load) and self._is_for_another(load):
+            return None
+        return self.queue.get_nowait()
+
+    def wait(self, worker: Taker, *, busy: bool) -> None:
+        """Wake this worker when it is its turn: it has room, and `take` has just returned None to it."""
+        (self._busy if busy else self._idle)[worker] = None
+
+    def became_idle(self, worker: Taker) -> None:
+        """The last mail in flight of this worker has its answer."""
+        if worker in self._busy:
+            del self._busy[worker]
+            self._idle[worker] = None
+
+    def leave(self, worker: Taker) -> None:
+        """Wake this worker no more. If it was its turn, another worker has it now."""
+        self._woken.pop(worker, None)
+        self._idle.pop(worker, None)
+        self._busy.pop(worker, None)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Wake another worker, if a job waits: the one that took the last has no room for more."""
+        if not self.queue.empty():
+            self._give_turn(inf)
+
+    # The decision.
+
+    def _is_for_another(self, load: int) -> bool:
+        """Return whether the next job is for another worker than one with this load; that one has the turn then."""
+        below = STALLED if load >= STALLED else 1
+        for worker in self._woken:
+            if worker.load < below:
+                return True
+        return self._give_turn(below)
+
+    def _give_turn(self, below: float) -> bool:
+        """Wake, of the workers that wait, the one with the least load, if that is less than `below`."""
+        least = next(iter(self._idle), None)
+        if least is None:
+            for worker in self._busy:
+                if (load := worker.load) < below:
+                    least, below = worker, load
+                    if not load:
+                        break
+        if least is None:
+            return False
+        self._idle.pop(least, None)
+        self._busy.pop(least, None)
+        self._woken[least] = None
+        least.wake()
+        return True

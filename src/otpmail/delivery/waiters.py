@@ -1,0 +1,108 @@
+"""Who in this process waits for which mail: calls that wait for its end, callbacks, and watchers of each state."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from otpmail.delivery.job import Job
+from otpmail.errors import Unavailable
+from otpmail.model import Mail
+
+Outcome = Mail | Unavailable
+"""How a mail ended for those who wait: settled, or the service stopped first."""
+
+DoneCallback = Callable[[Job, Outcome], None]
+"""Called once when a job ends. It must not raise."""
+
+
+class Waiters:
+    """Those who wait, by job: `_waiting` need the mail, `_callbacks` only want to know, `watchers` see every state.
+
+    A job that nobody waits for, and that is not guaranteed, is abandoned. Build it inside a running loop.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[Job, tuple[DoneCallback, ...]] = {}
+        self._callbacks: dict[Job, tuple[DoneCallback, ...]] = {}
+        self.watchers: dict[Job, tuple[asyncio.Queue[Mail], ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Waiters {len(self._waiting)} jobs awaited, {len(self.watchers)} watched>"
+
+    def add_waiter(self, job: Job, callback: DoneCallback) -> None:
+        """Add one who needs the mail: `callback` is called at the job's end, unless `remove_waiter` comes first."""
+        self._waiting[job] = (*self._waiting.get(job, ()), callback)
+
+    def remove_waiter(self, job: Job, callback: DoneCallback) -> None:
+        """Remove one who needs the mail no more; without effect where the job has ended."""
+        left = tuple(waiter for waiter in self._waiting.get(job, ()) if waiter != callback)
+        if left:
+            self._waiting[job] = left
+        else:
+            self._waiting.pop(job, None)
+
+    def add_done_callback(self, job: Job, callback: DoneCallback) -> None:
+        """Call `callback` once at the job's end: now, if it has settled."""
+        if job.settled:
+            callback(job, job.mail)
+        else:
+            self._callbacks[job] = (*self._callbacks.get(job, ()), callback)
+
+    def is_abandoned(self, job: Job) -> bool:
+        """Whether nobody waits for the job and it is not guaranteed."""
+        return not job.guaranteed and job not in self._waiting
+
+    def resolve(self, job: Job, outcome: Outcome) -> None:
+        """Call everyone who waits for the job's end, once."""
+        callbacks = self._waiting.pop(job, ())
+        if job in self._callbacks:
+            callbacks = self._callbacks.pop(job) + callbacks
+        for callback in callbacks:
+            try:
+                callback(job, outcome)
+            except Exception as error:  # noqa: BLE001  a fault in one callback must not harm those behind it
+                context = {"message": "a callback failed at the end of a mail", "exception": error}
+                self._loop.call_exception_handler(context)
+
+    async def outcome(self, job: Job) -> Mail:
+        """Wait until the job ends, as one who needs it; returns the mail as it settled.
+
+        Raises Unavailable where the service stops first.
+        """
+        end: asyncio.Future[Mail] = self._loop.create_future()
+        callback = partial(_set_outcome, end)
+        self.add_waiter(job, callback)
+        try:
+            return await end
+        except BaseException:
+            self.remove_waiter(job, callback)
+            raise
+
+    # Watchers.
+
+    def add_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
+        """Put the job's mail into `states` at each change from now on."""
+        self.watchers[job] = (*self.watchers.get(job, ()), states)
+
+    def remove_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
+        """Put nothing into `states` any more."""
+        left = tuple(watcher for watcher in self.watchers.get(job, ()) if watcher is not states)
+        if left:
+            self.watchers[job] = left
+        else:
+            self.watchers.pop(job, None)
+
+    def show(self, job: Job) -> None:
+        """Let the job's watchers see its present state."""
+        for states in self.watchers.get(job, ()):
+            states.put_nowait(job.mail)
+
+
+def _set_outcome(end: "asyncio.Future[Mail]", _: Job, outcome: Outcome) -> None:
+    if end.done():  # cancelled
+        return
+    if isinstance(outcome, Mail):
+        end.set_result(outcome)
+    else:
+        end.set_exception(outcome)

@@ -1,0 +1,246 @@
+"""May this mail come in, now? The only place where that is decided, by one reservation for each mail.
+
+A reservation is a place among the QUEUE_SIZE mails that may be unsettled, from before anything is spent on a mail until
+it is accepted. A single call is refused where there is no place; a stream waits for one (`Producer`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from otpmail.callers import Call
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.errors import QueueFull, Unavailable
+from otpmail.model import Priority, WaitFor
+
+_STOPPING = "the service is stopping"
+_RESERVE = 10  # the last tenth of the queue is for single calls, which can't wait for a place
+_TURN = 32  # mails of a stream; then others have the loop, since a batch may be of any size
+_PAUSE_SECONDS = 0.05  # the longest pause of a stream before each turn, while the queue is above its high-water mark
+_LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stream waits for a place
+
+
+class RelayState(Protocol):
+    """What admission asks of the relays (`relays.failover`)."""
+
+    @property
+    def down(self) -> bool:
+        """Whether dialling has failed and no connection is open."""
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next dial, while they are down."""
+
+
+class Admission:
+    """Gives out `size` places for unsettled mails. Build it inside a running loop.
+
+    Its whole state: the open mails of the lifecycle, and `reserved`, the places of mails that are being accepted.
+    """
+
+    def __init__(self, size: int, lifecycle: Lifecycle, queue: MailQueue, relays: RelayState) -> None:
+        self._size = size
+        self._lifecycle = lifecycle
+        self._queue = queue
+        self._relays = relays
+        self.reserved = 0
+        self._closed = False
+        self._producers: set[Producer] = set()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<Admission {len(self._lifecycle)} open and {self.reserved} reserved of {self._size}{state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the service stops."""
+        return self._closed
+
+    def close(self) -> None:
+        """Refuse every mail from now on, since the service stops. Streams that wait for a place get Unavailable."""
+        self._closed = True
+        for producer in tuple(self._producers):
+            producer.stop()
+
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
+        """Return a place for one mail: `async with` it until the mail is accepted.
+
+        Entering it raises QueueFull where there is no place, and Unavailable where the service stops, or the caller
+        would wait for a relay that is down.
+        """
+        return Reservation(self, wait_for)
+
+    def producer(self, *, most: int, on_stop: Callable[[], None]) -> "Producer":
+        """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
+        producer = Producer(self, self._queue, most=most, on_stop=on_stop)
+        self._producers.add(producer)
+        return producer
+
+    # For reservations and producers.
+
+    def take_place(self, wait_for: WaitFor) -> None:
+        """Take a place. Raises as entering a reservation does."""
+        self.check(wait_for)
+        if self.reserved + len(self._lifecycle) >= self._size:
+            raise QueueFull(self._size)
+        self.reserved += 1
+
+    def check(self, wait_for: WaitFor) -> None:
+        """Raise Unavailable in a stop, and for a caller that would wait for a relay that is down."""
+        if self._closed:
+            raise Unavailable(_STOPPING)
+        if not wait_for.guarantees and self._relays.down:
+            raise Unavailable("the relay is down", retry_after=max(1.0, self._relays.retry_after))
+
+    @property
+    def has_place_for_producers(self) -> bool:
+        """Whether more than the reserve for single calls is left."""
+        return self.reserved + len(self._lifecycle) < self._size - self._size // _RESERVE
+
+    def call_at_next_settlement(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the next mail settles and it is its turn."""
+        self._lifecycle.call_at_next_settlement(callback)
+
+    def forget(self, producer: "Producer") -> None:
+        """The producer's stream has ended."""
+        self._producers.discard(producer)
+        self._lifecycle.forget(producer.wake)
+
+
+class Reservation:
+    """A place for one mail, held from entering to leaving it."""
+
+    __slots__ = ("_admission", "_wait_for")
+
+    def __init__(self, admission: Admission, wait_for: WaitFor) -> None:
+        self._admission = admission
+        self._wait_for = wait_for
+
+    async def __aenter__(self) -> Self:
+        self._admission.take_place(self._wait_for)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.reserved -= 1  # the mail is open from now on, or was refused
+
+
+class Producer:
+    """One stream at the door: how many of its mails are outstanding, and how long it waits before the next one.
+
+    `outstanding` are its mails that have not settled, and results that its caller has not read.
+    """
+
+    def __init__(self, admission: Admission, queue: MailQueue, *, most: int, on_stop: Callable[[], None]) -> None:
+        self._admission = admission
+        self._queue = queue
+        self._most = most
+        self._on_stop = on_stop
+        self._loop = asyncio.get_running_loop()
+        self._outstanding = 0
+        self._left_of_turn = _TURN
+        self._brought = 0  # mails that it put into the queue since its last pause
+        self._waiting: asyncio.Future[None] | None = None
+        self._waits_for_room = False
+
+    def __repr__(self) -> str:
+        return f"<Producer {self._outstanding} of {self._most} outstanding>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many mails are outstanding as may be."""
+        return self._outstanding >= self._most
+
+    async def turn(self) -> None:
+        """Wait until the stream may bring another mail: its caller has read results, and others have had the loop."""
+        if not self._left_of_turn:
+            self._left_of_turn = _TURN
+            await asyncio.sleep(0)
+        self._left_of_turn -= 1
+        while self._outstanding >= self._most:
+            self._waits_for_room = True
+            await self._wait()
+
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
+        """Return a place for one mail, as `Admission.reserve` does; entering it waits until there is one."""
+        return _ProducerReservation(self._admission, wait_for, self, priority)
+
+    def hold(self, count: int = 1) -> None:
+        """So many more mails or results are outstanding."""
+        self._outstanding += count
+
+    def free(self, count: int = 1) -> None:
+        """So many fewer are."""
+        self._outstanding -= count
+        if self._waits_for_room:
+            self._waits_for_room = False
+            self.wake()
+
+    def brought(self) -> None:
+        """A mail of this stream is in the queue."""
+        self._brought += 1
+
+    def wake(self) -> None:
+        """Look again."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def stop(self) -> None:
+        """The service stops."""
+        self.wake()
+        self._on_stop()
+
+    def leave(self) -> None:
+        """The stream has ended."""
+        self._admission.forget(self)
+
+    async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
+        """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
+        if self._brought >= _TURN and self._queue.is_above_high_water(priority) and not self._admission.closed:
+            await self._pause(priority)
+        while not self._admission.has_place_for_producers:
+            self._admission.check(wait_for)
+            self._admission.call_at_next_settlement(self.wake)
+            await self._wait(_LOOK_SECONDS)
+
+    async def _pause(self, priority: Priority) -> None:
+        """Wait until half of the jobs above the high-water mark have left, but only for a moment.
+
+        Further mails would be out of the processor's caches by the time they left, and a stream with a thousand mails
+        in the queue keeps everybody else's behind them.
+        """
+        self._brought = 0
+        self._queue.call_below_low_water(priority, self.wake)
+        try:
+            await self._wait(_PAUSE_SECONDS)
+        finally:
+            self._queue.forget(priority, self.wake)
+
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Wait to be woken, at most `seconds`."""
+        self._waiting = self._loop.create_future()
+        alarm = None if seconds is None else self._loop.call_later(seconds, self.wake)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            if alarm is not None:
+                alarm.cancel()
+
+
+class _ProducerReservation(Reservation):
+    """A place for one mail of a stream."""
+
+    __slots__ = ("_priority", "_producer")
+
+    def __init__(self, admission: Admission, wait_for: WaitFor, producer: Producer, priority: Priority) -> None:
+        super().__init__(admission, wait_for)
+        self._producer = producer
+        self._priority = priority
+
+    async def __aenter__(self) -> Self:
+        await self._producer.wait_for_place(self._wait_for, self._priority)
+        return await super().__aenter__()

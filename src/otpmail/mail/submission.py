@@ -1,0 +1,21 @@
+"""A submission (RFC 6409): a mail that a caller wants sent, and on what terms."""
+
+from otpmail.compose.draft import Draft
+from otpmail.model import IssuedCode, Priority, WaitFor
+from otpmail.values import frozen
+
+
+@frozen(kw_only=True)
+class Submission:
+    """A draft and its terms.
+
+    `ttl` is in seconds, None for the default. `fingerprint` tells whether a repeated `request_id` means the same mail.
+    """
+
+    draft: Draft
+    priority: Priority = Priority.NORMAL
+    wait_for: WaitFor = WaitFor.RELAY
+    ttl: float | None = None
+    request_id: str = ""
+    fingerprint: bytes = b""
+    issued: IssuedCode | None = None

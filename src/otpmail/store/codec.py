@@ -1,0 +1,188 @@
+"""What a store keeps, as octets: code records, accepted mails, settled mails. Each begins with the version of its form.
+
+Code records are packed by hand, since a million of them is the memory that a service needs; mails are MessagePack.
+"""
+
+import struct
+from typing import Any
+
+import msgpack
+
+from otpmail.errors import StoreError
+from otpmail.model import (
+    Challenge,
+    CodeRecord,
+    Envelope,
+    IssuedCode,
+    Mail,
+    MailState,
+    Priority,
+    RecipientResult,
+)
+from otpmail.store.base import Entry, Progress
+
+_VERSION = 1
+
+# Version; when the record ends; expiry, next send, id and attempts of the challenge; how many failures follow.
+_RECORD = struct.Struct("=Bddd16shH")
+_ENDS = struct.Struct("=xd")
+_TIME = struct.Struct("=d")
+_NO_CHALLENGE = -1  # attempts of a record without one
+
+_STATES = {state.value: state for state in MailState}
+
+
+def encode_record(record: CodeRecord) -> bytes:
+    """Return a code record as octets."""
+    challenge, failures = record.challenge, record.failures
+    expires, challenge_id, attempts, key = 0.0, b"", _NO_CHALLENGE, b""
+    if challenge is not None:
+        challenge_id, attempts, expires = challenge.id, challenge.attempts, challenge.expires
+        key = challenge.key_id.encode()
+    head = _RECORD.pack(_VERSION, record.expires, expires, record.next_send, challenge_id, attempts, len(failures))
+    return head + (struct.pack(f"={len(failures)}d", *failures) if failures else b"") + key
+
+
+def decode_record(octets: bytes) -> CodeRecord:
+    """Return the code record that `encode_record` wrote. Raises StoreError for another version."""
+    version, _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(octets)
+    if version != _VERSION:
+        raise _unknown("code record", version)
+    failures = struct.unpack_from(f"={count}d", octets, _RECORD.size) if count else ()
+    if attempts == _NO_CHALLENGE:
+        return CodeRecord(None, failures, next_send)
+    key = octets[_RECORD.size + count * _TIME.size :].decode()
+    return CodeRecord(Challenge(challenge_id, key, expires, attempts), failures, next_send)
+
+
+def record_ends(octets: bytes) -> float:
+    """Return when a code record says nothing any more, in seconds since the epoch, without decoding the rest."""
+    ends: float = _ENDS.unpack_from(octets)[0]
+    return ends
+
+
+def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
+    """Return a settled mail as octets, with when it and its request id are forgotten, and the request's fingerprint."""
+    packed: bytes = msgpack.packb((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
+    return packed
+
+
+def decode_settled(octets: bytes) -> tuple[Mail, float, float, bytes]:
+    """Return what `encode_settled` was given. Raises StoreError for another version."""
+    fields, forgotten, request_ends, fingerprint = _unpack("settled mail", octets)
+    return _mail(fields), forgotten, request_ends, fingerprint
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return an accepted mail as octets, content included."""
+    envelope = entry.envelope
+    return _pack(
+        _mail_fields(entry.mail),
+        (envelope.sender, envelope.recipients, envelope.content, envelope.smtputf8),
+        int(entry.priority),
+        entry.deadline,
+        _progress_fields(entry.progress),
+        entry.fingerprint,
+    )
+
+
+def decode_entry(octets: bytes) -> Entry:
+    """Return the entry that `encode_entry` wrote. Raises StoreError for another version."""
+    mail, (sender, recipients, content, smtputf8), priority, deadline, progress, fingerprint = _unpack("mail", octets)
+    return Entry(
+        mail=_mail(mail),
+        envelope=Envelope(sender, tuple(recipients), content, smtputf8),
+        priority=Priority(priority),
+        deadline=deadline,
+        progress=_progress(progress),
+        fingerprint=fingerprint,
+    )
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """Return a mail's progress as octets."""
+    return _pack(*_progress_fields(progress))
+
+
+def decode_progress(octets: bytes) -> Progress:
+    """Return the progress that `encode_progress` wrote. Raises StoreError for another version."""
+    return _progress(_unpack("progress", octets))
+
+
+def _pack(*fields: object) -> bytes:
+    packed: bytes = msgpack.packb((_VERSION, *fields))
+    return packed
+
+
+def _unpack(what: str, octets: bytes) -> list[Any]:
+    fields: list[Any]
+    version, *fields = msgpack.unpackb(octets)
+    if version != _VERSION:
+        raise _unknown(what, version)
+    return fields
+
+
+def _unknown(what: str, version: int) -> StoreError:
+    return StoreError(f"a {what} in the store has version {version}; this program reads version {_VERSION}")
+
+
+def _mail_fields(mail: Mail) -> tuple[object, ...]:
+    issued = None
+    if mail.issued is not None:
+        code = mail.issued.challenge
+        issued = (code.id, code.key_id, code.expires, code.attempts, mail.issued.next_send_time)
+    return (
+        mail.id,
+        mail.caller,
+        mail.message_id,
+        mail.create_time,
+        mail.request_id,
+        mail.state.value,
+        [(result.address, result.code, result.enhanced_code, result.reply) for result in mail.recipients],
+        mail.attempts,
+        mail.settle_time,
+        issued,
+    )
+
+
+def _mail(fields: list[Any]) -> Mail:
+    mail_id, caller, message_id, create_time, request_id, state, results, attempts, settle_time, issued = fields
+    return Mail(
+        mail_id,
+        caller,
+        message_id,
+        create_time,
+        request_id,
+        _STATES[state],
+        _results(results),
+        attempts,
+        settle_time,
+        None if issued is None else IssuedCode(Challenge(*issued[:4]), issued[4]),
+    )
+
+
+def _progress_fields(progress: Progress) -> tuple[object, ...]:
+    return (
+        progress.pending,
+        [(result.address, result.code, result.enhanced_code, result.reply) for result in progress.results],
+        progress.uncertain,
+        progress.attempts,
+        progress.losses,
+        progress.copies,
+    )
+
+
+def _progress(fields: list[Any]) -> Progress:
+    pending, results, uncertain, attempts, losses, copies = fields
+    return Progress(
+        pending=tuple(pending),
+        results=_results(results),
+        uncertain=tuple(uncertain),
+        attempts=attempts,
+        losses=losses,
+        copies=copies,
+    )
+
+
+def _results(fields: list[list[Any]]) -> tuple[RecipientResult, ...]:
+    return tuple([RecipientResult(*result) for result in fields])

@@ -1,0 +1,31 @@
+"""The memory store: everything in this process, gone with it."""
+
+from collections.abc import Callable
+from math import inf
+
+from otpmail.store.clock import StoreClock
+from otpmail.store.memory.codes import MemoryChallengeStore
+from otpmail.store.memory.mails import MemoryMailStore
+
+
+class MemoryStore:
+    """The store of `STORE_URL=memory:` (see `store.base.Store`). Nothing in it waits, and nothing outlives the process.
+
+    It remembers a settled mail for `remember_seconds`, and at most `remember_count` of them.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] | None = None, *, remember_seconds: float = inf, remember_count: int
+    ) -> None:
+        clock = clock or StoreClock()
+        self.challenges = MemoryChallengeStore(clock)
+        self.mails = MemoryMailStore(clock, remember_seconds=remember_seconds, remember_count=remember_count)
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore {self.challenges!r}, {self.mails!r}>"
+
+    async def open(self) -> None:
+        """Return at once: there is nothing to lock, and nobody to connect to."""
+
+    async def close(self) -> None:
+        """Return at once: what it keeps ends with the process."""

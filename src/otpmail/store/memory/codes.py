@@ -1,0 +1,66 @@
+"""Code records in this process: a dict guarded by an asyncio.Lock, swept by a periodic task."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from otpmail.model import CodeRecord
+from otpmail.store import codec
+
+T = TypeVar("T")
+
+_SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
+
+
+class MemoryChallengeStore:
+    """Code records by key (see `store.base.ChallengeStore`). The dict is split into shards of a thousand keys or so.
+
+    A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.now = clock
+        self._lock = asyncio.Lock()
+        self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
+
+    def __repr__(self) -> str:
+        return f"<MemoryChallengeStore {len(self)} records>"
+
+    def __len__(self) -> int:
+        return sum(map(len, self._shards))
+
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+        """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
+
+        When the rule raises, the record stays unchanged.
+        """
+        shard = self._shards[hash(key) % _SHARDS]
+        async with self._lock:
+            kept = shard.get(key)
+            before = None if kept is None else codec.decode_record(kept)
+            after, result = rule(before)
+            if after is None:
+                if kept is not None:
+                    del shard[key]
+            elif after is not before:
+                shard[key] = codec.encode_record(after)
+            return result
+
+    async def sweep(self) -> int:
+        """Drop the records that have ended, a shard at a time, and return how many those were."""
+        dropped = 0
+        for shard in self._shards:
+            async with self._lock:
+                now = self.now()
+                ended = [key for key, kept in shard.items() if codec.record_ends(kept) <= now]
+                for key in ended:
+                    del shard[key]
+            dropped += len(ended)
+            await asyncio.sleep(0)  # other tasks have the loop between two shards
+        return dropped
+
+    async def sweep_forever(self, every: float) -> None:
+        """Sweep each `every` seconds until cancelled."""
+        while True:
+            await asyncio.sleep(every)
+            await self.sweep()

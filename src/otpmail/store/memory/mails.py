@@ -1,0 +1,114 @@
+"""Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from otpmail.model import Mail
+from otpmail.store import codec
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+from otpmail.store.memory.remembered import Remembered
+
+_REQUEST_SECONDS = 24 * 3600.0
+_MOST_REQUESTS = 200_000
+
+_ACCEPTED = Accepted()
+
+
+class MemoryMailStore:
+    """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
+
+    Every decision returns without suspending, so that a hot path that awaits it costs nothing.
+    """
+
+    durable = False
+
+    def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
+        self.now = clock
+        self._remember_seconds = remember_seconds
+        self._settled = Remembered(seconds=remember_seconds, most=remember_count)
+        self._requests = Remembered(seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
+        self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
+
+    def __repr__(self) -> str:
+        return f"<MemoryMailStore {len(self._settled)} settled, {len(self._open) + len(self._requests)} request ids>"
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Keep the request ids of these mails; their content stays with this process, and ends with it."""
+        return [await self._accept(entry) for entry in entries]
+
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+        """Keep a request id for the mail that is about to be accepted, unless it came before."""
+        key = _key(request.caller, request.request_id)
+        earlier = self._find(key, request.fingerprint)
+        if earlier is not None:
+            return earlier
+        self._open[key] = self.now() + _REQUEST_SECONDS, request.fingerprint, mail_id
+        return _ACCEPTED
+
+    def release(self, request: Request) -> None:
+        """Free a request id that ended undecided: the caller's next try with it counts as new."""
+        key = _key(request.caller, request.request_id)
+        self._open.pop(key, None)
+        self._requests.drop(key)
+
+    def deferred(self, mail_id: str, progress: Progress) -> None:
+        """Return at once: the job in this process has all of it."""
+
+    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
+        """Remember how the mail ended, under its id and, with `keep_request`, under its request id."""
+        now = mail.settle_time or self.now()
+        request = None
+        if mail.request_id:
+            key = _key(mail.caller, mail.request_id)
+            request = self._open.pop(key, None)
+        ends, fingerprint, _ = request or (now, b"", "")
+        kept = codec.encode_settled(
+            mail, forgotten=now + self._remember_seconds, request_ends=ends, fingerprint=fingerprint
+        )
+        self._settled.add(mail.id, kept, now)
+        if request is not None and keep_request:
+            self._requests.add(key, kept, now)
+
+    async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Return that caller's mail, if it has settled and is still remembered."""
+        kept = self._settled.get(mail_id)
+        if kept is None:
+            return None
+        mail, forgotten, _, _ = codec.decode_settled(kept)
+        return mail if mail.caller == caller and forgotten > self.now() else None
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Return what `get` returns: no other process owns mails of this store."""
+        return await self.get(caller, mail_id)
+
+    async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
+        """Yield nothing: an earlier process left nothing here, and no other one does."""
+        entries: Sequence[Sequence[Entry]] = ()
+        for some in entries:
+            yield some
+
+    async def _accept(self, entry: Entry) -> Accepted | Earlier | Running | Conflict:
+        mail = entry.mail
+        if not mail.request_id:
+            return _ACCEPTED
+        return await self.claim(Request(mail.caller, mail.request_id, entry.fingerprint), mail.id)
+
+    def _find(self, key: str, fingerprint: bytes) -> Earlier | Running | Conflict | None:
+        claim = self._open.get(key)
+        if claim is not None:
+            _, known, mail_id = claim
+            return Running(mail_id) if known == fingerprint else Conflict()
+        kept = self._requests.get(key)
+        if kept is None:
+            return None
+        mail, _, ends, known = codec.decode_settled(kept)
+        if ends <= self.now():
+            return None
+        return Earlier(mail) if known == fingerprint else Conflict()
+
+
+_Claim = tuple[float, bytes, str]
+"""When a request id is forgotten once its mail has settled; the fingerprint; the mail's id."""
+
+
+def _key(caller: str, request_id: str) -> str:
+    return f"{caller}\0{request_id}"
