@@ -3,24 +3,39 @@
 import asyncio
 from collections.abc import Callable
 from math import ceil
+from typing import Protocol
 
 from otpmail.delivery.job import Job
 
 _TICKS = 16  # a second: a deadline is noticed this late at most
 
 
+class Timer(Protocol):
+    """As much of asyncio.TimerHandle as is used."""
+
+    def cancel(self) -> None:
+        """Never call back."""
+
+
+CallLater = Callable[..., Timer]
+"""The loop's `call_later`: seconds from now, a callback, and its arguments."""
+
+
 class Deadlines:
     """Calls `expired` with each job whose deadline has passed, a sixteenth of a second late at most.
 
     Nearly every mail settles in time: a timer that is set for each, and cancelled, would be work for nothing. `now` is
-    the clock of the deadlines, in seconds.
+    the clock of the deadlines, in seconds; `call_later` sets a timer, the running loop's unless given.
     """
 
-    def __init__(self, expired: Callable[[Job], None], *, now: Callable[[], float]) -> None:
+    def __init__(
+        self, expired: Callable[[Job], None], *, now: Callable[[], float], call_later: CallLater | None = None
+    ) -> None:
         self._expired = expired
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._due: dict[int, tuple[dict[Job, None], asyncio.TimerHandle]] = {}
+        self._call_later = call_later or self._loop.call_later
+        self._due: dict[int, tuple[dict[Job, None], Timer]] = {}
 
     def __repr__(self) -> str:
         return f"<Deadlines {sum(len(jobs) for jobs, _ in self._due.values())} jobs, {len(self._due)} timers>"
@@ -30,7 +45,7 @@ class Deadlines:
         tick = ceil(job.deadline * _TICKS)
         due = self._due.get(tick)
         if due is None:
-            timer = self._loop.call_later(max(0.0, tick / _TICKS - self._now()), self._ring, tick)
+            timer = self._call_later(max(0.0, tick / _TICKS - self._now()), self._ring, tick)
             due = self._due[tick] = {}, timer
         due[0][job] = None
 

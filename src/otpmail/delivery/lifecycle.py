@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from otpmail.delivery import retry
-from otpmail.delivery.deadlines import Deadlines
+from otpmail.delivery.deadlines import CallLater, Deadlines, Timer
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
+from otpmail.delivery.verdict import all_accepted, final_state
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
@@ -36,7 +37,10 @@ class Closed(NamedTuple):
 
 
 class Lifecycle:
-    """The mails that have not settled, by id, and the rules by which they do."""
+    """The mails that have not settled, by id, and the rules by which they do.
+
+    Retries and deadlines are timers of `call_later`, which is the running loop's unless given.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Lifecycle:
         *,
         random: Callable[[], float],
         on_uncertain: Literal["retry", "fail"] = "retry",
+        call_later: CallLater | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -58,9 +63,9 @@ class Lifecycle:
         self._says_accepted = MailAccepted in observer.event_types
         self._closed = False
         self._jobs: dict[str, Job] = {}
-        self._retries: dict[Job, asyncio.TimerHandle] = {}
-        self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._expire, now=store.now)
+        self._retries: dict[Job, Timer] = {}
+        self._call_later = call_later or asyncio.get_running_loop().call_later
+        self._deadlines = Deadlines(self._expire, now=store.now, call_later=self._call_later)
         self._settle_callbacks: dict[Callable[[], None], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -95,9 +100,7 @@ class Lifecycle:
         if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.state = _SENDING
-        if self._waiters.watchers:
-            self._waiters.show(job)
+        self._change(job, _SENDING)
         return True
 
     def replied(self, job: Job, results: Results) -> None:
@@ -105,7 +108,7 @@ class Lifecycle:
         if job.id not in self._jobs:  # a stop has let go of it, and its caller knows
             return
         # fast path: nearly every mail ends so, 3 us; held to the full path by tests/delivery/test_lifecycle.py
-        if not job.results and len(results) == len(job.envelope.recipients) and _all_accepted(results):
+        if not job.results and len(results) == len(job.envelope.recipients) and all_accepted(results):
             job.attempts += 1
             self._end(job, _RELAYED, results)
             return
@@ -224,7 +227,7 @@ class Lifecycle:
         self._change(job, _QUEUED)
         if job.guaranteed and self._store.durable:
             self._store.deferred(job.id, job.progress)
-        self._retries[job] = self._loop.call_later(delay, self._retry, job)
+        self._retries[job] = self._call_later(delay, self._retry, job)
         self._observer.notify(MailDeferred(job.mail, delay, reply))
 
     def _retry(self, job: Job) -> None:
@@ -246,24 +249,12 @@ class Lifecycle:
     def _settle(
         self, job: Job, otherwise: MailState, *, by_caller: bool = False, answer: Unavailable | None = None
     ) -> None:
-        """Give the job its final state: by what the relay accepted, else `otherwise`.
+        """Give the job its final state, by what the relay has said, else `otherwise`.
 
-        A job that the relay may have accepted without saying so is UNCERTAIN instead. `by_caller`: its caller cancelled
-        it. `answer`: those who wait get this in place of the mail.
+        `by_caller`: its caller cancelled it. `answer`: those who wait get this in place of the mail.
         """
-        accepted = refused = 0
-        for result in job.results.values():
-            accepted += result.accepted
-            refused += result.refused
-        if accepted == len(job.envelope.recipients):
-            state = MailState.RELAYED
-        elif job.uncertain:
-            state = MailState.UNCERTAIN
-        else:
-            state = MailState.PARTIAL if accepted else otherwise
-        # Where only time ran out, nothing is decided: the caller's next try, with the same id, counts as new.
-        decided = bool(accepted or refused or job.uncertain or by_caller)
-        self._end(job, state, job.known, keep_request=decided, answer=answer)
+        state, decided = final_state(job, otherwise)
+        self._end(job, state, job.known, keep_request=decided or by_caller, answer=answer)
 
     def _end(
         self,
@@ -299,10 +290,3 @@ class Lifecycle:
             callback()
         if not self._jobs:
             self._empty.set()
-
-
-def _all_accepted(results: Results) -> bool:
-    for result in results:  # noqa: SIM110  `all` over a generator is slower, and this runs for every mail
-        if not result.accepted:
-            return False
-    return True
