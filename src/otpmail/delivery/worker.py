@@ -111,9 +111,11 @@ class Worker:
                 return True
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
-                await asyncio.sleep(0)  # there may be thousands that must not be sent any more
-            elif connection.send(job.offer, partial(self._on_outcome, connection, job)) and limited:
-                owner.take_slot()
+            elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
+                if limited:
+                    owner.take_slot()
+                continue
+            await asyncio.sleep(0)  # there may be thousands that are not sent: cancelled, expired, or too large
         return False
 
     def _on_outcome(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
