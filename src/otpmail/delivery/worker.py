@@ -150,9 +150,6 @@ class Worker:
         self._waiting = self._loop.create_future()
         try:
             await self._waiting
-        except BaseException:
-            self._dispatcher.leave(self)
-            raise
         finally:
             self._waiting = None
             self._listed = False
@@ -239,7 +236,8 @@ class Worker:
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
-        """Close what is open; a successor that is still being dialled is given up."""
+        """Pass the turn on, and close what is open; a successor that is still being dialled is given up."""
+        self._dispatcher.leave(self)
         self._cancel_alarm()
         if self._successor is not None:
             self._successor.cancel()
