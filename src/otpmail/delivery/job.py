@@ -116,7 +116,7 @@ class Job:
     def progress(self) -> Progress:
         """How far it has come: what a later attempt must know, also in another process."""
         return Progress(
-            pending=self.pending,
+            pending=self.deferred + self.pending,  # those deferred in earlier groups of this attempt, too
             results=tuple(self.results.values()),
             uncertain=tuple(sorted(self.uncertain)),
             attempts=self.attempts,
