@@ -143,7 +143,7 @@ class Lifecycle:
             job.uncertain = job.uncertain.union(job.offered)
             job.attempts += 1
             job.copies += 1
-            if self._on_uncertain == "fail" or job.copies == MOST_COPIES:
+            if not self._may_copy(job):
                 self._settle(job, MailState.UNCERTAIN)
                 return
         if self._is_over(job):
@@ -179,24 +179,33 @@ class Lifecycle:
     def close(self) -> Closed:
         """Take nothing on any more, and let go of what has not settled, for a stop.
 
-        A guaranteed mail of a durable store is released: the next start finds it there. Any other fails, and whoever
-        waits for either gets Unavailable.
+        A guaranteed mail of a durable store is released: the next start finds it there, unless the relay may have
+        accepted it and no further copy is allowed. Any other fails, and whoever waits for either gets Unavailable.
         """
         self._closed = True
         left = list(self._jobs.values())
-        kept = [job for job in left if job.guaranteed and self._store.durable]
+        kept = 0
         for job in left:
-            if job.guaranteed and self._store.durable:
+            if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
+                job.uncertain = job.uncertain.union(job.offered)
+                job.copies += 1
+            if self._is_kept(job) and (job.state is _QUEUED or self._may_copy(job)):
                 self._release(job)
+                kept += 1
             else:
                 self._fail(job)
-        return Closed(len(kept), len(left) - len(kept))
+        return Closed(kept, len(left) - kept)
+
+    def _is_kept(self, job: Job) -> bool:
+        """Whether the job outlives this process."""
+        return job.guaranteed and self._store.durable
+
+    def _may_copy(self, job: Job) -> bool:
+        """Whether a mail that the relay may have accepted may be sent once more."""
+        return self._on_uncertain == "retry" and job.copies < MOST_COPIES
 
     def _release(self, job: Job) -> None:
         """Leave the job to the store, which has all that a later attempt must know."""
-        if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
-            job.uncertain = job.uncertain.union(job.offered)
-            job.copies += 1
         self._store.deferred(job.id, job.progress)
         self._remove(job)
         self._waiters.resolve(job, Unavailable(_STOPPED))
@@ -205,8 +214,6 @@ class Lifecycle:
     def _fail(self, job: Job) -> None:
         for address in job.pending:
             job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
-        if job.state is _SENDING:  # as above
-            job.uncertain = job.uncertain.union(job.offered)
         self._settle(job, MailState.FAILED, answer=Unavailable(_STOPPED))
 
     # Further attempts.
@@ -225,7 +232,7 @@ class Lifecycle:
             self._settle(job, MailState.FAILED)  # no further attempt fits into its time
             return
         self._change(job, _QUEUED)
-        if job.guaranteed and self._store.durable:
+        if self._is_kept(job):
             self._store.deferred(job.id, job.progress)
         self._retries[job] = self._call_later(delay, self._retry, job)
         self._observer.notify(MailDeferred(job.mail, delay, reply))
