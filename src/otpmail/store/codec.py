@@ -45,9 +45,9 @@ def encode_record(record: CodeRecord) -> bytes:
 
 def decode_record(octets: bytes) -> CodeRecord:
     """Return the code record that `encode_record` wrote. Raises StoreError for another version."""
-    version, _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(octets)
-    if version != _VERSION:
-        raise _unknown("code record", version)
+    if octets[0] != _VERSION:
+        raise _unknown("code record", octets[0])
+    _, _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(octets)
     failures = struct.unpack_from(f"={count}d", octets, _RECORD.size) if count else ()
     if attempts == _NO_CHALLENGE:
         return CodeRecord(None, failures, next_send)
@@ -63,8 +63,7 @@ def record_ends(octets: bytes) -> float:
 
 def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
     """Return a settled mail as octets, with when it and its request id are forgotten, and the request's fingerprint."""
-    packed: bytes = msgpack.packb((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
-    return packed
+    return _pack(_mail_fields(mail), forgotten, request_ends, fingerprint)
 
 
 def decode_settled(octets: bytes) -> tuple[Mail, float, float, bytes]:
