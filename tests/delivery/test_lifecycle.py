@@ -1,175 +1,138 @@
-"""What becomes of each accepted mail, step by step, on a clock that a test moves."""
+"""The lifecycle of each accepted mail, step by step, on a clock that a test moves."""
 
 import asyncio
-import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
 
+from delivery.fakes import NOW, Clock, Store, make_job
 from otpmail.delivery import retry
+from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import MOST_COPIES, Lifecycle
+from otpmail.delivery.lifecycle import MOST_COPIES, Closed, Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import ALL_EVENTS, Event, MailAccepted, MailDeferred, MailSettled
-from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult
+from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.smtp.transaction import GROUP
 
 DAY = 86_400.0
-NOW = 1_700_000_000.0
 EventT = TypeVar("EventT", bound=Event)
 
 
-@dataclass
-class Timer:
-    """As much of a TimerHandle as is used."""
-
-    callback: Callable[..., object]
-    args: tuple[Any, ...]
-    live: bool = True
-
-    def cancel(self) -> None:
-        """It never runs."""
-        self.live = False
-
-
-class Clock:
-    """Stands in for the loop where only its time and timers are used; nothing runs until a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._order = itertools.count()
-
-    def time(self) -> float:
-        """The time."""
-        return self.now
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """As the loop's."""
-        timer = Timer(callback, args)
-        heapq.heappush(self._timers, (when, next(self._order), timer))
-        return timer
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
-        """As the loop's."""
-        return self.call_at(self.now + delay, callback, *args)
-
-    def advance(self, seconds: float) -> None:
-        """Let the time pass, and run what falls due, each at its own moment."""
-        until = self.now + seconds
-        while self._timers and self._timers[0][0] <= until:
-            self.now, _, timer = heapq.heappop(self._timers)
-            if timer.live:
-                timer.callback(*timer.args)
-        self.now = until
-
-
-class Store:
-    """A MailStore that only keeps what has settled."""
-
-    def __init__(self) -> None:
-        self.settled: list[Mail] = []
-        self.forgotten: list[Mail] = []
-
-    async def find(self, caller: str, request_id: str, fingerprint: bytes) -> Mail | None:
-        """Not asked for here."""
-        raise NotImplementedError
-
-    async def add(self, mail: Mail, fingerprint: bytes) -> Mail | None:
-        """Not asked for here."""
-        raise NotImplementedError
-
-    def settle(self, mail: Mail) -> None:
-        """Keep it."""
-        self.settled.append(mail)
-
-    def forget_request(self, mail: Mail) -> None:
-        """Note that the request id may come again."""
-        self.forgotten.append(mail)
-
-    async def get(self, caller: str, mail_id: str) -> Mail | None:
-        """Not asked for here."""
-        raise NotImplementedError
-
-
-class DeliveryHandler:
-    """A Delivery with everything around it in the test's hands."""
+class Rig:
+    """A Lifecycle with everything around it in the test's hands."""
 
     event_types = ALL_EVENTS
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, durable: bool = False, **options: Any) -> None:
         self.clock = Clock()
         self.queue = MailQueue()
-        self.store = Store()
+        self.store = Store(self.clock.now, durable=durable)
+        self.waiters = Waiters()
         self.events: list[Event] = []
-        self.delivery = Lifecycle(self.queue, self.store, self, random=lambda: 0.5, now=lambda: NOW, **options)
-        self.delivery._loop = self.clock  # type: ignore[assignment]
-        self.delivery._deadlines._loop = self.clock  # type: ignore[assignment]
+        self.ends: dict[Job, Outcome] = {}
+        self.lifecycle = Lifecycle(
+            Dispatcher(self.queue),
+            self.store,
+            self.waiters,
+            self,
+            random=lambda: 0.5,
+            call_later=self.clock.call_later,
+            **options,
+        )
         self._numbers = itertools.count(1)
 
     def notify(self, event: Event) -> None:
-        """Keep the event."""
+        """Keep the event: this is the observer, too."""
         self.events.append(event)
 
-    def told(self, kind: type[EventT]) -> list[EventT]:
-        """The events of that kind."""
+    def notified(self, kind: type[EventT]) -> list[EventT]:
+        """Return the events of that kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
     def submit(self, *recipients: str, ttl: float = DAY, guaranteed: bool = True) -> Job:
-        """Submit a new mail."""
-        name = f"m{next(self._numbers)}"
-        mail = Mail(name, "anonymous", f"<{name}@example.org>", 1.0)
-        envelope = Envelope("service@example.org", recipients or ("ada@x.org",), b"Subject: hi\r\n\r\nhi\r\n")
-        job = Job(mail, envelope, Priority.NORMAL, self.clock.now + ttl, guaranteed=guaranteed)
-        self.delivery.submit(job)
+        """Submit a new mail, whose end is noted in `ends`."""
+        job = make_job(f"m{next(self._numbers)}", *recipients, deadline=self.clock.time + ttl, guaranteed=guaranteed)
+        self.lifecycle.submit(job)
+        self.waiters.add_done_callback(job, self._note_end)
         return job
 
-    def take(self, job: Job) -> None:
-        """Be the worker that takes the job in hand."""
-        assert self.queue.get_nowait() is job
-        assert self.delivery.begin(job)
+    def await_(self, job: Job) -> None:
+        """Be a call that needs the mail."""
+        self.waiters.add_waiter(job, _ignore)
 
-    def answer(self, job: Job, **codes: int) -> None:
-        """Be the relay: answer each pending recipient by the name before the @."""
+    def take(self, job: Job) -> None:
+        """Be the worker that takes the job, and starts to send it."""
+        assert self.queue.get_nowait() is job
+        self.queue.task_done()
+        assert self.lifecycle.start(job)
+
+    def reply(self, job: Job, **codes: int) -> None:
+        """Be the relay: reply about each pending recipient, found by the name before the @."""
         results = tuple(RecipientResult(a, codes.get(a.partition("@")[0], 250), "", "said") for a in job.pending)
-        self.delivery.answered(job, results)
+        self.lifecycle.replied(job, results)
 
     def settled(self, job: Job) -> Mail:
-        """The mail, once it has settled; in one way, everywhere."""
+        """Return the mail, once it has settled; in one way, everywhere."""
         mail = job.mail
-        assert job.end(asyncio.get_running_loop()).result() is mail
+        assert self.ends[job] is mail
         assert mail.state.final
-        assert mail.settle_time == NOW
+        assert mail.settle_time is not None
+        assert NOW <= mail.settle_time <= self.clock.time
         assert self.store.settled.count(mail) == 1
-        assert [event.mail for event in self.told(MailSettled) if event.mail.id == mail.id] == [mail]
-        assert self.delivery.find(mail.id) is None
-        assert job.mail is mail
+        assert [event.mail for event in self.notified(MailSettled) if event.mail.id == mail.id] == [mail]
+        assert self.lifecycle.find(mail.id) is None
         return mail
+
+    def _note_end(self, job: Job, outcome: Outcome) -> None:
+        assert job not in self.ends
+        self.ends[job] = outcome
+
+
+def _ignore(_: Job, __: Outcome) -> None:
+    """Take no note of the end."""
 
 
 CERTAIN = ConnectionLost("gone")
 UNCERTAIN = ConnectionLost("gone", uncertain=True)
 
 
-async def test_a_mail_that_the_relay_takes_is_relayed() -> None:
-    """Queued, sending, relayed: told at each end, kept in the store, gone from the open ones."""
-    desk = DeliveryHandler()
-    job = desk.submit("ada@x.org", "bob@x.org")
-    assert desk.delivery.find("m1") is job
-    assert len(desk.delivery) == 1
-    assert desk.events == [MailAccepted(job.mail)]
-    desk.take(job)
+async def test_a_mail_that_the_relay_accepts_is_relayed() -> None:
+    """A mail goes from queued over sending to relayed, then it is in the store and open no longer."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org")
+    assert rig.lifecycle.find("m1") is job
+    assert len(rig.lifecycle) == 1
+    assert rig.events == [MailAccepted(job.mail)]
+    rig.take(job)
     assert job.mail.state is MailState.SENDING
-    desk.answer(job)
-    mail = desk.settled(job)
+    rig.reply(job)
+    mail = rig.settled(job)
     assert mail.state is MailState.RELAYED
     assert mail.attempts == 1
+    assert mail.settle_time == NOW
     assert [result.code for result in mail.recipients] == [250, 250]
-    assert len(desk.delivery) == 0
+    assert len(rig.lifecycle) == 0
+
+
+async def test_the_fast_path_settles_as_the_full_path() -> None:
+    """A mail that is accepted at once ends as one whose recipients are accepted one attempt after the other."""
+    rig = Rig()
+    fast, full = rig.submit("ada@x.org", "bob@x.org"), rig.submit("ada@x.org", "bob@x.org")
+    rig.take(fast)
+    rig.reply(fast)
+    rig.take(full)
+    full.results["ada@x.org"] = RecipientResult("ada@x.org", 250, "", "earlier")  # this alone closes the fast path
+    rig.reply(full)
+    mails = [rig.settled(job) for job in (fast, full)]
+    assert [(mail.state, mail.recipients, mail.attempts, mail.settle_time) for mail in mails] == [
+        (MailState.RELAYED, fast.mail.recipients, 1, NOW)
+    ] * 2
+    assert rig.store.undecided == []
 
 
 @pytest.mark.parametrize(
@@ -180,212 +143,239 @@ async def test_a_mail_that_the_relay_takes_is_relayed() -> None:
         ({"ada": 250, "bob": 250}, MailState.RELAYED),
     ],
 )
-async def test_a_refusal_for_good_settles_at_once(codes: dict[str, int], state: MailState) -> None:
-    """5xx is not tried again, and does not fail the other recipients."""
-    desk = DeliveryHandler()
-    job = desk.submit("ada@x.org", "bob@x.org")
-    desk.take(job)
-    desk.answer(job, **codes)
-    mail = desk.settled(job)
+async def test_a_permanent_rejection_settles_at_once(codes: dict[str, int], state: MailState) -> None:
+    """A recipient that is rejected with 5xx is not retried, and does not fail the other recipients."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org")
+    rig.take(job)
+    rig.reply(job, **codes)
+    mail = rig.settled(job)
     assert mail.state is state
     assert [result.code for result in mail.recipients] == list(codes.values())
+    assert rig.store.undecided == []
 
 
-async def test_only_deferred_recipients_are_tried_again() -> None:
-    """Whoever has the mail does not get it twice, whoever was refused is not asked again."""
-    desk = DeliveryHandler()
-    job = desk.submit("ada@x.org", "bob@x.org", "cy@x.org", "di@x.org")
-    desk.take(job)
-    desk.answer(job, ada=250, bob=451, cy=550, di=421)
+async def test_only_deferred_recipients_are_retried() -> None:
+    """A recipient that has the mail does not get it twice, and one that was rejected is not offered again."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org", "cy@x.org", "di@x.org")
+    rig.take(job)
+    rig.reply(job, ada=250, bob=451, cy=550, di=421)
     assert job.pending == ("bob@x.org", "di@x.org")
     assert job.mail.state is MailState.QUEUED
     assert [result.code for result in job.mail.recipients] == [250, 451, 550, 421]
-    assert desk.queue.empty()
-    desk.clock.advance(retry.SCHEDULE[0])
-    desk.take(job)
-    desk.answer(job, bob=250, di=554)
-    mail = desk.settled(job)
+    assert rig.queue.empty()
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
+    rig.reply(job, bob=250, di=554)
+    mail = rig.settled(job)
     assert mail.state is MailState.PARTIAL
     assert [result.code for result in mail.recipients] == [250, 250, 550, 554]
     assert mail.attempts == 2
 
 
-async def test_tries_follow_the_schedule() -> None:
-    """Each further try waits for its turn in the schedule, to the moment, and is told with its reply."""
-    desk = DeliveryHandler()
-    job = desk.submit()
+async def test_retries_follow_the_schedule() -> None:
+    """Each retry comes at its moment of the schedule, and its event has the delay and the relay's reply."""
+    rig = Rig()
+    job = rig.submit()
     for wait in retry.SCHEDULE:
-        desk.take(job)
-        desk.answer(job, ada=451)
-        assert desk.told(MailDeferred)[-1] == MailDeferred(job.mail, wait, "451 said")
-        desk.clock.advance(wait - 0.01)
-        assert desk.queue.empty()
-        desk.clock.advance(0.01)
-    desk.take(job)
+        rig.take(job)
+        rig.reply(job, ada=451)
+        assert rig.notified(MailDeferred)[-1] == MailDeferred(job.mail, wait, "451 said")
+        rig.clock.advance(wait - 0.01)
+        assert rig.queue.empty()
+        rig.clock.advance(0.01)
+    rig.take(job)
     assert job.mail.attempts == len(retry.SCHEDULE)
 
 
-async def test_no_try_is_planned_past_the_deadline() -> None:
-    """When the next try does not fit into the mail's time, it fails now, with what the relay said."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=retry.SCHEDULE[0])
-    desk.take(job)
-    desk.answer(job, ada=451)
-    mail = desk.settled(job)
+async def test_no_retry_is_planned_past_the_deadline() -> None:
+    """A mail whose next retry does not fit into its time fails now, with the relay's reply; its request id is free."""
+    rig = Rig()
+    job = rig.submit(ttl=retry.SCHEDULE[0])
+    rig.take(job)
+    rig.reply(job, ada=451)
+    mail = rig.settled(job)
     assert mail.state is MailState.FAILED
     assert mail.recipients[0].code == 451
+    assert rig.store.undecided == [mail]
 
 
 async def test_a_mail_that_waits_expires_at_its_deadline() -> None:
-    """Not before; and whether or not a worker ever comes."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=10)
-    desk.clock.advance(9.9)
+    """A waiting mail expires not before its deadline, and whether or not a worker ever comes."""
+    rig = Rig()
+    job = rig.submit(ttl=10)
+    rig.clock.advance(9.9)
     assert not job.settled
-    desk.clock.advance(0.1)
-    assert desk.settled(job).state is MailState.EXPIRED
-    assert desk.queue.empty()
+    rig.clock.advance(0.1)
+    mail = rig.settled(job)
+    assert mail.state is MailState.EXPIRED
+    assert rig.store.undecided == [mail]
+    assert rig.queue.empty()
 
 
-async def test_a_mail_that_waits_for_its_next_try_expires_too() -> None:
-    """A deferred mail is nobody's until its time, and settles at its deadline; what some got is kept."""
-    desk = DeliveryHandler()
-    jobs = [desk.submit(ttl=10), desk.submit("ada@x.org", "bob@x.org", ttl=10)]
+async def test_a_mail_that_waits_for_its_retry_expires_too() -> None:
+    """A deferred mail settles at its deadline, and what was accepted for some of its recipients is kept."""
+    rig = Rig()
+    jobs = [rig.submit(ttl=10), rig.submit("ada@x.org", "bob@x.org", ttl=10)]
     for job in jobs:
-        desk.take(job)
-        desk.answer(job, ada=451, bob=250)
-    desk.clock.advance(DAY)
-    assert [desk.settled(job).state for job in jobs] == [MailState.EXPIRED, MailState.PARTIAL]
+        rig.take(job)
+        rig.reply(job, ada=451, bob=250)
+    rig.clock.advance(DAY)
+    mails = [rig.settled(job) for job in jobs]
+    assert [mail.state for mail in mails] == [MailState.EXPIRED, MailState.PARTIAL]
+    assert rig.store.undecided == mails[:1]
 
 
 async def test_a_worker_that_is_late_does_not_send() -> None:
-    """At the deadline a mail is not begun, even if its timer has not run yet."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=10)
-    desk.clock.now += 10
-    assert desk.queue.get_nowait() is job
-    assert not desk.delivery.begin(job)
-    assert desk.settled(job).state is MailState.EXPIRED
+    """At its deadline a mail is not started, even if its timer has not run yet."""
+    rig = Rig()
+    job = rig.submit(ttl=10)
+    rig.clock.time += 10
+    assert rig.queue.get_nowait() is job
+    assert not rig.lifecycle.start(job)
+    assert rig.settled(job).state is MailState.EXPIRED
+
+
+async def test_a_mail_that_has_settled_is_not_started() -> None:
+    """A worker may have taken a mail that was cancelled before it could start."""
+    rig = Rig()
+    job = rig.submit()
+    assert rig.queue.get_nowait() is job
+    rig.lifecycle.cancel(job)
+    assert not rig.lifecycle.start(job)
+    assert rig.settled(job).state is MailState.CANCELLED
 
 
 async def test_a_mail_that_is_with_the_relay_at_its_deadline_is_left_to_the_relay() -> None:
-    """The answer that is on its way is worth more than the clock."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=10)
-    desk.take(job)
-    desk.clock.advance(20)
+    """A reply that is on its way decides, not the clock."""
+    rig = Rig()
+    job = rig.submit(ttl=10)
+    rig.take(job)
+    rig.clock.advance(20)
     assert not job.settled
-    desk.answer(job)
-    assert desk.settled(job).state is MailState.RELAYED
+    rig.reply(job)
+    assert rig.settled(job).state is MailState.RELAYED
 
 
 @pytest.mark.parametrize(("code", "state"), [(250, MailState.PARTIAL), (451, MailState.FAILED)])
 @pytest.mark.parametrize("late", [True, False])
 async def test_no_further_group_is_offered_when_the_time_is_over(late: bool, code: int, state: MailState) -> None:  # noqa: FBT001
-    """Past its deadline, or with nobody waiting any more, a mail for many settles with what its first people got."""
-    desk = DeliveryHandler()
-    job = desk.submit(*(f"p{n}@x.org" for n in range(GROUP + 50)), ttl=10, guaranteed=late)
-    desk.take(job)
-    desk.clock.advance(20 if late else 1)
-    desk.delivery.answered(job, tuple(RecipientResult(address, code, "", "said") for address in job.offered))
-    mail = desk.settled(job)
+    """Past its deadline, or abandoned, a mail for many settles with the replies about its first group."""
+    rig = Rig()
+    job = rig.submit(*(f"p{n}@x.org" for n in range(GROUP + 50)), ttl=10, guaranteed=late)
+    rig.take(job)
+    rig.clock.advance(20 if late else 1)
+    rig.lifecycle.replied(job, tuple(RecipientResult(address, code, "", "said") for address in job.offered))
+    mail = rig.settled(job)
     assert (mail.state, mail.attempts) == (state, 1)
     assert [result.code for result in mail.recipients] == [code] * GROUP + [0] * 50
-    assert desk.queue.empty()
+    assert rig.queue.empty()
 
 
 async def test_groups_follow_each_other_in_time() -> None:
-    """Each has its turn at once, whoever a group deferred waits for all of them, and all of it is one attempt."""
-    desk = DeliveryHandler()
+    """Each group is offered at once, recipients that one deferred wait for all groups, and all of it is one attempt."""
+    rig = Rig()
     people = [f"p{n}@x.org" for n in range(GROUP + 1)]
-    job = desk.submit(*people)
-    desk.take(job)
-    desk.delivery.answered(job, tuple(RecipientResult(address, 451) for address in job.offered))
+    job = rig.submit(*people)
+    rig.take(job)
+    rig.lifecycle.replied(job, tuple(RecipientResult(address, 451) for address in job.offered))
     assert (job.pending, job.attempts) == ((people[-1],), 0)
-    desk.take(job)
-    desk.answer(job)
+    rig.take(job)
+    rig.reply(job)
     assert (job.pending, job.attempts) == (tuple(people[:-1]), 1)
 
 
 @pytest.mark.parametrize("error", [CERTAIN, UNCERTAIN])
 async def test_a_mail_that_is_lost_after_its_deadline_settles(error: ConnectionLost) -> None:
-    """With its timer gone, nothing else would end it while the relay is away: every accepted mail settles."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=10)
-    desk.take(job)
-    desk.clock.advance(20)
-    desk.delivery.lost(job, error)
-    desk.clock.advance(DAY)
-    assert desk.settled(job).state is not MailState.RELAYED
+    """Its timer has run already, so nothing else would end it while the relay is down."""
+    rig = Rig()
+    job = rig.submit(ttl=10)
+    rig.take(job)
+    rig.clock.advance(20)
+    rig.lifecycle.connection_lost(job, error)
+    rig.clock.advance(DAY)
+    assert rig.settled(job).state is not MailState.RELAYED
 
 
 async def test_a_certain_loss_costs_nothing() -> None:
-    """A mail not yet written goes to the next connection at once, ahead of the others, without using up a try."""
-    desk = DeliveryHandler()
-    job, _ = desk.submit(), desk.submit()
-    desk.take(job)
-    desk.delivery.lost(job, CERTAIN)
+    """A mail not yet written goes over the next connection at once, ahead of the others, without using an attempt."""
+    rig = Rig()
+    job, _ = rig.submit(), rig.submit()
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, CERTAIN)
     assert job.mail.state is MailState.QUEUED
     assert job.mail.attempts == 0
-    desk.take(job)
-    desk.answer(job)
-    assert desk.settled(job).attempts == 1
+    rig.take(job)
+    rig.reply(job)
+    assert rig.settled(job).attempts == 1
 
 
 async def test_a_mail_that_keeps_losing_connections_lets_others_go_first() -> None:
-    """From its second loss on a mail waits: it may be the one that the relay ends connections over."""
-    desk = DeliveryHandler()
-    job, other = desk.submit(), desk.submit()
+    """From its second loss on a mail is deferred: the relay may end connections over this very mail."""
+    rig = Rig()
+    job, other = rig.submit(), rig.submit()
     for _ in range(2):
-        desk.take(job)
-        desk.delivery.lost(job, CERTAIN)
-    desk.take(other)
-    assert desk.queue.empty()
-    desk.clock.advance(retry.SCHEDULE[0])
-    desk.take(job)
+        rig.take(job)
+        rig.lifecycle.connection_lost(job, CERTAIN)
+    rig.take(other)
+    assert rig.queue.empty()
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
+
+
+async def test_a_mail_that_was_not_started_is_never_to_blame() -> None:
+    """A connection that ended over another mail counts as no loss of this one, however often."""
+    rig = Rig()
+    job = rig.submit()
+    for _ in range(5):
+        rig.take(job)
+        rig.lifecycle.connection_lost(job, ConnectionLost("gone", not_started=True))
+    rig.take(job)
+    assert (job.losses, job.attempts, rig.notified(MailDeferred)) == (0, 0, [])
 
 
 async def test_losses_are_retried_ever_later() -> None:
-    """A relay that ends every connection, or answers each with 421, is asked less and less often."""
-    desk = DeliveryHandler()
-    job = desk.submit()
+    """A relay that ends every connection, or answers each with 421, is tried less and less often."""
+    rig = Rig()
+    job = rig.submit()
     for _ in range(4):
-        desk.take(job)
-        desk.delivery.lost(job, CERTAIN)
-        desk.clock.advance(0 if not desk.queue.empty() else retry.SCHEDULE[-1])
-    waits = [event.retry_after for event in desk.told(MailDeferred)]
+        rig.take(job)
+        rig.lifecycle.connection_lost(job, CERTAIN)
+        rig.clock.advance(0 if not rig.queue.empty() else retry.SCHEDULE[-1])
+    waits = [event.retry_after for event in rig.notified(MailDeferred)]
     assert waits == sorted(set(waits))
     assert len(waits) == 3
 
 
 async def test_an_uncertain_loss_is_sent_again_as_the_same_mail() -> None:
-    """The same bytes, hence the same Message-ID: a mailbox that has it can tell. The try counts."""
-    desk = DeliveryHandler()
-    job = desk.submit()
+    """The bytes are the same, hence the Message-ID: a mailbox that has it can tell. The attempt counts."""
+    rig = Rig()
+    job = rig.submit()
     before = job.envelope, job.mail.message_id
-    desk.take(job)
-    desk.delivery.lost(job, UNCERTAIN)
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, UNCERTAIN)
     assert job.mail.attempts == 1
-    desk.take(job)
+    rig.take(job)
     assert (job.envelope, job.mail.message_id) == before
-    desk.answer(job)
-    assert desk.settled(job).attempts == 2
+    rig.reply(job)
+    assert rig.settled(job).attempts == 2
 
 
 async def test_no_more_copies_than_a_few() -> None:
-    """A relay that takes each copy and never says so gets MOST_COPIES; certain losses between them do not count."""
-    desk = DeliveryHandler()
-    job = desk.submit()
+    """A relay that accepts each copy without saying so gets MOST_COPIES; certain losses in between do not count."""
+    rig = Rig()
+    job = rig.submit()
     for number in range(1, MOST_COPIES + 1):
         for error in (CERTAIN, UNCERTAIN):
-            desk.clock.advance(0 if not desk.queue.empty() else retry.SCHEDULE[-1])
-            desk.take(job)
-            desk.delivery.lost(job, error)
+            rig.clock.advance(0 if not rig.queue.empty() else retry.SCHEDULE[-1])
+            rig.take(job)
+            rig.lifecycle.connection_lost(job, error)
         assert job.attempts == number
-    mail = desk.settled(job)
+    mail = rig.settled(job)
     assert (mail.state, mail.attempts) == (MailState.UNCERTAIN, MOST_COPIES)
-    assert desk.queue.empty()
-    assert desk.store.forgotten == []
+    assert rig.queue.empty()
+    assert rig.store.undecided == []
 
 
 @pytest.mark.parametrize(
@@ -393,207 +383,411 @@ async def test_no_more_copies_than_a_few() -> None:
     [(250, MailState.RELAYED), (550, MailState.UNCERTAIN), (451, MailState.UNCERTAIN), (421, MailState.UNCERTAIN)],
 )
 async def test_only_a_yes_ends_uncertainty(second: int, state: MailState) -> None:
-    """What the relay says against the second copy says nothing of the first: it may have arrived."""
-    desk = DeliveryHandler()
-    job = desk.submit(ttl=100)
-    desk.take(job)
-    desk.delivery.lost(job, UNCERTAIN)
-    desk.take(job)
-    desk.answer(job, ada=second)
-    desk.clock.advance(100)
-    mail = desk.settled(job)
+    """A reply against the second copy says nothing of the first: that may have arrived."""
+    rig = Rig()
+    job = rig.submit(ttl=100)
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, UNCERTAIN)
+    rig.take(job)
+    rig.reply(job, ada=second)
+    rig.clock.advance(100)
+    mail = rig.settled(job)
     assert mail.state is state
     assert mail.recipients[0].code == second
-    assert desk.store.forgotten == []
+    assert rig.store.undecided == []
 
 
 async def test_uncertainty_is_each_recipients_own() -> None:
-    """Who was refused before the loss was not in doubt, and who is taken after it no longer is: PARTIAL."""
-    desk = DeliveryHandler()
-    job = desk.submit("ada@x.org", "bob@x.org")
-    desk.take(job)
-    desk.answer(job, ada=550, bob=451)
-    desk.clock.advance(retry.SCHEDULE[0])
-    desk.take(job)
-    desk.delivery.lost(job, UNCERTAIN)
-    desk.take(job)
-    desk.answer(job, bob=250)
-    assert desk.settled(job).state is MailState.PARTIAL
+    """One who was rejected before the loss was not in doubt, one who is accepted after it is not any more: PARTIAL."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org")
+    rig.take(job)
+    rig.reply(job, ada=550, bob=451)
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, UNCERTAIN)
+    rig.take(job)
+    rig.reply(job, bob=250)
+    assert rig.settled(job).state is MailState.PARTIAL
 
 
 async def test_one_recipient_in_doubt_makes_the_mail_uncertain() -> None:
-    """Of two that may have got the mail, one is taken again and one refused: the latter may have it all the same."""
-    desk = DeliveryHandler()
-    job = desk.submit("ada@x.org", "bob@x.org")
-    desk.take(job)
-    desk.delivery.lost(job, UNCERTAIN)
-    desk.take(job)
-    desk.answer(job, ada=250, bob=550)
-    assert desk.settled(job).state is MailState.UNCERTAIN
+    """Of two that may have got the mail one is accepted again and one rejected: the latter may have it all the same."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org")
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, UNCERTAIN)
+    rig.take(job)
+    rig.reply(job, ada=250, bob=550)
+    assert rig.settled(job).state is MailState.UNCERTAIN
 
 
 @pytest.mark.parametrize(("error", "final"), [(CERTAIN, False), (UNCERTAIN, True)])
 async def test_uncertain_settles_where_a_second_copy_is_not_wanted(error: ConnectionLost, final: bool) -> None:  # noqa: FBT001
     """With EMAIL_ON_UNCERTAIN=fail a mail that may have left is not sent again; one that has not, is."""
-    desk = DeliveryHandler(on_uncertain="fail")
-    job = desk.submit()
-    desk.take(job)
-    desk.delivery.lost(job, error)
+    rig = Rig(on_uncertain="fail")
+    job = rig.submit()
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, error)
     assert job.settled is final
     if final:
-        assert desk.settled(job).state is MailState.UNCERTAIN
+        assert rig.settled(job).state is MailState.UNCERTAIN
 
 
 @pytest.mark.parametrize(("error", "state"), [(CERTAIN, MailState.FAILED), (UNCERTAIN, MailState.UNCERTAIN)])
-async def test_a_lost_mail_that_nobody_waits_for_settles(error: ConnectionLost, state: MailState) -> None:
-    """No caller and no promise: there is no second try, and what may have left is said to be uncertain."""
-    desk = DeliveryHandler()
-    job = desk.submit(guaranteed=False)
-    desk.take(job)
-    desk.delivery.lost(job, error)
-    assert desk.settled(job).state is state
+async def test_an_abandoned_mail_that_is_lost_settles(error: ConnectionLost, state: MailState) -> None:
+    """Nobody waits and it is not guaranteed: there is no second attempt, and one that may have left is UNCERTAIN."""
+    rig = Rig()
+    job = rig.submit(guaranteed=False)
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, error)
+    assert rig.settled(job).state is state
 
 
-async def test_a_deferred_mail_that_nobody_waits_for_fails() -> None:
-    """The caller has gone while the relay was asked: nobody would hear of a further try."""
-    desk = DeliveryHandler()
-    job = desk.submit(guaranteed=False)
-    desk.take(job)
-    desk.answer(job, ada=451)
-    assert desk.settled(job).state is MailState.FAILED
+async def test_an_abandoned_mail_that_is_deferred_fails() -> None:
+    """The caller has gone while the relay was asked: nobody would learn of a retry."""
+    rig = Rig()
+    job = rig.submit(guaranteed=False)
+    rig.take(job)
+    rig.reply(job, ada=451)
+    assert rig.settled(job).state is MailState.FAILED
+
+
+@pytest.mark.parametrize("error", [CERTAIN, UNCERTAIN, None])
+async def test_a_mail_that_somebody_waits_for_goes_on(error: ConnectionLost | None) -> None:
+    """A waiter keeps a mail alive as a guarantee does."""
+    rig = Rig()
+    job = rig.submit(guaranteed=False)
+    rig.await_(job)
+    rig.take(job)
+    if error is None:
+        rig.reply(job, ada=451)
+    else:
+        rig.lifecycle.connection_lost(job, error)
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
 
 
 @pytest.mark.parametrize("taken", [False, True])
 @pytest.mark.parametrize("guaranteed", [False, True])
-@pytest.mark.parametrize("callers", [0, 1])
-async def test_giving_up(taken: bool, guaranteed: bool, callers: int) -> None:  # noqa: FBT001
-    """A mail is taken back for want of callers only while it waits, and only if nobody was promised it."""
-    desk = DeliveryHandler()
-    job = desk.submit(guaranteed=guaranteed)
-    job.callers = callers
+@pytest.mark.parametrize("waiters", [0, 1])
+async def test_dropping_abandoned_mails(taken: bool, guaranteed: bool, waiters: int) -> None:  # noqa: FBT001
+    """A mail is dropped for want of waiters only while it is queued, and only if it is not guaranteed."""
+    rig = Rig()
+    job = rig.submit(guaranteed=guaranteed)
+    if waiters:
+        rig.await_(job)
     if taken:
-        desk.take(job)
-    desk.delivery.give_up(job)
-    assert job.settled is (not taken and not guaranteed and not callers)
+        rig.take(job)
+    rig.lifecycle.drop_if_abandoned(job)
+    assert job.settled is (not taken and not guaranteed and not waiters)
     if job.settled:
-        assert desk.settled(job).state is MailState.CANCELLED
-        assert desk.queue.empty()
+        mail = rig.settled(job)
+        assert mail.state is MailState.CANCELLED
+        assert rig.store.undecided == [mail], "its caller may try again"
+        assert rig.queue.empty()
 
 
 async def test_cancelling() -> None:
-    """A waiting mail is taken back for good; one that is being handed over is not."""
-    desk = DeliveryHandler()
-    job = desk.submit()
-    desk.delivery.cancel(job)
-    assert desk.settled(job).state is MailState.CANCELLED
-    assert desk.queue.empty()
-    other = desk.submit()
-    desk.take(other)
+    """A waiting mail is cancelled for good; one that is being sent is not."""
+    rig = Rig()
+    job = rig.submit()
+    rig.lifecycle.cancel(job)
+    assert rig.settled(job).state is MailState.CANCELLED
+    assert rig.store.undecided == []
+    assert rig.queue.empty()
+    other = rig.submit()
+    rig.take(other)
     with pytest.raises(FailedPrecondition):
-        desk.delivery.cancel(other)
+        rig.lifecycle.cancel(other)
     assert not other.settled
+
+
+async def test_a_mail_that_may_have_left_is_not_cancelled() -> None:
+    """A mail that waits for its second copy may be with the relay already."""
+    rig = Rig()
+    job = rig.submit()
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, UNCERTAIN)
+    with pytest.raises(FailedPrecondition):
+        rig.lifecycle.cancel(job)
+    rig.take(job)
 
 
 async def test_a_cancelled_mail_is_not_brought_back_by_its_retry() -> None:
     """Nothing is queued for a mail that has settled."""
-    desk = DeliveryHandler()
-    job = desk.submit()
-    desk.take(job)
-    desk.answer(job, ada=451)
-    desk.delivery.cancel(job)
-    desk.clock.advance(DAY)
-    assert desk.queue.empty()
-    assert desk.settled(job).state is MailState.CANCELLED
+    rig = Rig()
+    job = rig.submit()
+    rig.take(job)
+    rig.reply(job, ada=451)
+    rig.lifecycle.cancel(job)
+    rig.clock.advance(DAY)
+    assert rig.queue.empty()
+    assert rig.settled(job).state is MailState.CANCELLED
 
 
 async def test_drained_when_all_have_settled() -> None:
-    """Waits for the last of them, retries included; with none open it returns at once."""
-    desk = DeliveryHandler()
-    await desk.delivery.drained()
-    jobs = [desk.submit(), desk.submit()]
-    waiting = asyncio.create_task(desk.delivery.drained())
-    desk.take(jobs[0])
-    desk.answer(jobs[0])
-    desk.take(jobs[1])
-    desk.answer(jobs[1], ada=451)
+    """It waits for the last mail, retries included; with none open it returns at once."""
+    rig = Rig()
+    await rig.lifecycle.drained()
+    jobs = [rig.submit(), rig.submit()]
+    waiting = asyncio.create_task(rig.lifecycle.drained())
+    rig.take(jobs[0])
+    rig.reply(jobs[0])
+    rig.take(jobs[1])
+    rig.reply(jobs[1], ada=451)
     await asyncio.sleep(0)
     assert not waiting.done()
-    desk.delivery.cancel(jobs[1])
+    rig.lifecycle.cancel(jobs[1])
     await waiting
 
 
-async def test_abandoning_tells_whoever_waits() -> None:
-    """At the end of a stop what is left fails, or is uncertain where the relay has it; callers hear Unavailable."""
-    desk = DeliveryHandler()
-    waiting, sending = desk.submit(), desk.submit()
-    assert desk.queue.get_nowait() is waiting
-    desk.take(sending)
-    ends = {job: job.end(asyncio.get_running_loop()) for job in (waiting, sending)}
-    assert desk.delivery.abandon() == 2
-    for job, end in ends.items():
-        with pytest.raises(Unavailable):
-            end.result()
+async def test_each_settlement_calls_one_callback() -> None:
+    """Callbacks are called in their order, one for each mail that settles, in whatever state; a forgotten one never."""
+    rig = Rig()
+    called: list[str] = []
+    callbacks = {name: (lambda name=name: called.append(name)) for name in "abcd"}
+    for name in "abcd":
+        rig.lifecycle.call_at_next_settlement(callbacks[name])
+    rig.lifecycle.call_at_next_settlement(callbacks["a"])
+    rig.lifecycle.forget(callbacks["b"])
+    rig.lifecycle.forget(callbacks["b"])
+    relayed, cancelled, deferred = rig.submit(), rig.submit(), rig.submit(ttl=10)
+    rig.take(relayed)
+    rig.reply(relayed)
+    assert called == ["a"]
+    rig.lifecycle.cancel(cancelled)
+    assert called == ["a", "c"]
+    rig.take(deferred)
+    rig.reply(deferred, ada=451)
+    assert called == ["a", "c"]
+    rig.clock.advance(10)
+    assert called == ["a", "c", "d"]
+
+
+async def test_there_is_room_when_a_settlement_is_announced() -> None:
+    """A callback finds the mail gone, so that a caller that waits for a place finds it free."""
+    rig = Rig()
+    job = rig.submit()
+    left: list[int] = []
+    rig.lifecycle.call_at_next_settlement(lambda: left.append(len(rig.lifecycle)))
+    rig.lifecycle.cancel(job)
+    assert left == [0]
+
+
+# A stop.
+
+
+async def test_closing_fails_what_the_store_does_not_keep() -> None:
+    """What is left fails, or is UNCERTAIN where the relay has it; whoever waits gets Unavailable."""
+    rig = Rig()
+    waiting, sending = rig.submit(), rig.submit()
+    assert rig.queue.get_nowait() is waiting
+    rig.take(sending)
+    assert rig.lifecycle.close() == Closed(kept=0, failed=2)
+    for job in (waiting, sending):
+        assert isinstance(rig.ends[job], Unavailable)
         assert job.mail.state is (MailState.UNCERTAIN if job is sending else MailState.FAILED)
         assert "stopped" in job.mail.recipients[0].reply
-    assert desk.delivery.abandon() == 0
-    await desk.delivery.drained()
+    assert rig.store.settled == [waiting.mail, sending.mail]
+    assert rig.store.undecided == [waiting.mail]
+    assert rig.store.progress == []
+    assert rig.lifecycle.close() == Closed(0, 0)
+    await rig.lifecycle.drained()
 
 
-async def test_nothing_is_taken_on_after_the_rest_was_abandoned() -> None:
-    """A mail that comes when all others have been given up is refused: nobody would send it, or say how it ended."""
-    desk = DeliveryHandler()
-    desk.delivery.abandon()
+async def test_a_durable_store_keeps_guaranteed_mails_at_a_stop() -> None:
+    """They do not settle, their progress is noted, one in flight as uncertain; mails only waited for fail."""
+    rig = Rig(durable=True)
+    waiting, sending, deferred = rig.submit(), rig.submit("ada@x.org", "bob@x.org"), rig.submit()
+    awaited = rig.submit(guaranteed=False)
+    rig.await_(awaited)
+    assert rig.queue.get_nowait() is waiting
+    rig.queue.put_back(waiting)
+    rig.queue.discard(sending)
+    assert rig.lifecycle.start(sending)
+    rig.queue.discard(deferred)
+    assert rig.lifecycle.start(deferred)
+    rig.reply(deferred, ada=451)
+    rig.store.progress.clear()
+    assert rig.lifecycle.close() == Closed(kept=3, failed=1)
+    assert rig.store.settled == [awaited.mail]
+    assert awaited.mail.state is MailState.FAILED
+    assert [job for job, end in rig.ends.items() if isinstance(end, Unavailable)] == [
+        waiting,
+        sending,
+        deferred,
+        awaited,
+    ]
+    noted = dict(rig.store.progress)
+    assert list(noted) == [waiting.id, sending.id, deferred.id]
+    assert noted[waiting.id] == make_job().progress
+    assert (noted[sending.id].uncertain, noted[sending.id].copies) == (("ada@x.org", "bob@x.org"), 1)
+    assert (noted[deferred.id].attempts, noted[deferred.id].results[0].code) == (1, 451)
+    assert [event.mail.id for event in rig.notified(MailSettled)] == [awaited.id]
+    assert rig.queue.empty()
+    assert len(rig.lifecycle) == 0
+    rig.clock.advance(2 * DAY)
+    assert rig.queue.empty(), "neither its retry nor its deadline brings one back"
+    await rig.lifecycle.drained()
+
+
+async def test_a_mail_that_is_kept_goes_on_as_if_nothing_had_been() -> None:
+    """Another lifecycle takes it up from its entry: accepted stays accepted, and doubt stays doubt."""
+    rig = Rig(durable=True)
+    job = rig.submit("ada@x.org", "bob@x.org", "cy@x.org")
+    rig.take(job)
+    rig.reply(job, ada=250, bob=451, cy=451)
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
+    rig.lifecycle.close()
+    other = Rig(durable=True)
+    again = Job.from_entry(job.entry())
+    other.lifecycle.submit(again)
+    other.waiters.add_done_callback(again, other._note_end)
+    other.take(again)
+    assert again.offered == ("bob@x.org", "cy@x.org")
+    other.reply(again, bob=250, cy=550)
+    mail = other.settled(again)
+    assert (mail.state, mail.attempts) == (MailState.UNCERTAIN, 2)
+    assert [result.code for result in mail.recipients] == [250, 250, 550]
+
+
+async def test_a_stop_forgets_no_group() -> None:
+    """Recipients that an earlier group of the same attempt deferred are kept with those that were not offered yet."""
+    rig = Rig(durable=True)
+    people = tuple(f"p{n}@x.org" for n in range(GROUP + 50))
+    job = rig.submit(*people)
+    rig.take(job)
+    rig.lifecycle.replied(job, tuple(RecipientResult(address, 451) for address in job.offered))
+    rig.lifecycle.close()
+    assert rig.store.progress[-1][1].pending == people
+
+
+@pytest.mark.parametrize("how", ["fail", "copies"])
+async def test_a_stop_keeps_no_mail_that_may_not_be_copied(how: str) -> None:
+    """A mail in flight settles as UNCERTAIN where the next start must not send it again."""
+    rig = Rig(durable=True, on_uncertain="fail" if how == "fail" else "retry")
+    job, waiting = rig.submit(), rig.submit()
+    job.copies = MOST_COPIES - 1 if how == "copies" else 0
+    rig.take(job)
+    assert rig.lifecycle.close() == Closed(kept=1, failed=1)
+    assert job.mail.state is MailState.UNCERTAIN
+    assert rig.store.settled == [job.mail]
+    assert rig.store.undecided == []
+    assert [mail_id for mail_id, _ in rig.store.progress] == [waiting.id]
+
+
+@pytest.mark.parametrize(
+    ("durable", "guaranteed", "noted"), [(True, True, 1), (True, False, 0), (False, True, 0), (False, False, 0)]
+)
+async def test_only_guaranteed_mails_of_a_durable_store_have_their_progress_noted(
+    durable: bool,  # noqa: FBT001
+    guaranteed: bool,  # noqa: FBT001
+    noted: int,
+) -> None:
+    """A deferral is written for them alone: others have no entry in the store."""
+    rig = Rig(durable=durable)
+    job = rig.submit("ada@x.org", "bob@x.org", guaranteed=guaranteed)
+    rig.await_(job)
+    rig.take(job)
+    rig.reply(job, ada=250, bob=451)
+    assert rig.store.progress == [(job.id, job.progress)] * noted
+    assert job.progress.pending == ("bob@x.org",)
+
+
+async def test_nothing_is_taken_on_after_close() -> None:
+    """A mail that comes late is refused: nobody would send it, or say how it ended."""
+    rig = Rig()
+    rig.lifecycle.close()
     with pytest.raises(Unavailable):
-        desk.submit()
-    assert len(desk.delivery) == 0
-    assert desk.queue.empty()
-    assert desk.events == []
-    await desk.delivery.drained()
+        rig.submit()
+    assert len(rig.lifecycle) == 0
+    assert rig.queue.empty()
+    assert rig.events == []
+    await rig.lifecycle.drained()
 
 
-_LATE: list[Callable[[DeliveryHandler, Job], None]] = [
-    lambda desk, job: desk.answer(job),
-    lambda desk, job: desk.answer(job, ada=451),
-    lambda desk, job: desk.answer(job, ada=550),
-    lambda desk, job: desk.delivery.lost(job, CERTAIN),
-    lambda desk, job: desk.delivery.lost(job, UNCERTAIN),
+_LATE: list[Callable[[Rig, Job], None]] = [
+    lambda rig, job: rig.reply(job),
+    lambda rig, job: rig.reply(job, ada=451),
+    lambda rig, job: rig.reply(job, ada=550),
+    lambda rig, job: rig.lifecycle.connection_lost(job, CERTAIN),
+    lambda rig, job: rig.lifecycle.connection_lost(job, UNCERTAIN),
 ]
 
 
+@pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("late", _LATE, ids=["relayed", "deferred", "refused", "lost", "uncertain"])
-async def test_what_has_settled_stays_settled(late: Callable[[DeliveryHandler, Job], None]) -> None:
-    """A worker's report that comes after the mail was abandoned neither settles it twice nor queues it again."""
-    desk = DeliveryHandler()
-    job = desk.submit()
-    desk.take(job)
-    desk.delivery.abandon()
-    late(desk, job)
-    desk.clock.advance(DAY)
-    assert job.mail.state is MailState.UNCERTAIN
-    assert len(desk.told(MailSettled)) == 1
-    assert len(desk.store.settled) == 1
-    assert desk.queue.empty()
+async def test_a_report_after_close_changes_nothing(late: Callable[[Rig, Job], None], durable: bool) -> None:  # noqa: FBT001
+    """A worker's report about a mail that a stop has let go neither settles it again nor queues it."""
+    rig = Rig(durable=durable)
+    job = rig.submit()
+    rig.take(job)
+    rig.lifecycle.close()
+    kept = list(rig.store.progress)
+    late(rig, job)
+    rig.clock.advance(DAY)
+    assert job.settled is not durable
+    assert durable or job.mail.state is MailState.UNCERTAIN
+    assert len(rig.notified(MailSettled)) == len(rig.store.settled) == (not durable)
+    assert rig.store.progress == kept
+    assert rig.queue.empty()
 
 
-async def test_watchers_see_the_way_of_a_mail() -> None:
-    """Every state, a deferral's results included, and the final one last."""
-    desk = DeliveryHandler()
-    job = desk.submit()
+async def test_watchers_see_every_state_of_a_mail() -> None:
+    """They see each state, a deferral's results included, and the final one last."""
+    rig = Rig()
+    job = rig.submit()
     states: asyncio.Queue[Mail] = asyncio.Queue()
-    job.watchers = (states,)
-    desk.take(job)
-    desk.answer(job, ada=451)
-    desk.clock.advance(retry.SCHEDULE[0])
-    desk.take(job)
-    desk.answer(job)
+    rig.waiters.add_watcher(job, states)
+    rig.take(job)
+    rig.reply(job, ada=451)
+    rig.clock.advance(retry.SCHEDULE[0])
+    rig.take(job)
+    rig.reply(job)
     seen = [states.get_nowait() for _ in range(states.qsize())]
     assert [mail.state.name for mail in seen] == ["SENDING", "QUEUED", "SENDING", "RELAYED"]
     assert seen[1].recipients[0].code == 451
     assert seen[1].attempts == 1
 
 
+async def test_every_job_is_done_once_for_the_queue() -> None:
+    """`MailQueue.join` returns once all have settled, those that settled while they waited included."""
+    rig = Rig()
+    sent, expired, cancelled, deferred = rig.submit(), rig.submit(ttl=1), rig.submit(), rig.submit()
+    rig.take(sent)
+    rig.reply(sent)
+    rig.clock.advance(1)
+    rig.lifecycle.cancel(cancelled)
+    rig.take(deferred)
+    rig.reply(deferred, ada=451)
+    assert expired.settled
+    await rig.queue.join()
+    rig.clock.advance(retry.SCHEDULE[0])
+    joining = asyncio.create_task(rig.queue.join())
+    await asyncio.sleep(0)
+    assert not joining.done()
+    rig.lifecycle.close()
+    await joining
+
+
+async def test_an_observer_that_does_not_ask_is_not_notified_of_acceptance() -> None:
+    """A mail in its first state is not built for nobody."""
+    rig = Rig()
+    rig.event_types = frozenset({MailSettled})
+    lifecycle = Lifecycle(Dispatcher(rig.queue), rig.store, rig.waiters, rig, random=lambda: 0.5)
+    lifecycle.submit(make_job(deadline=NOW + 1))
+    assert rig.events == []
+    lifecycle.close()
+
+
 async def test_the_repr_counts() -> None:
-    """Open mails and the queue's lanes."""
-    desk = DeliveryHandler()
-    desk.submit()
-    assert repr(desk.delivery) == "<Delivery 1 open, <MailQueue 0 urgent, 1 normal, 0 bulk>>"
+    """It counts open and deferred mails, and shows the dispatcher with its queue."""
+    rig = Rig()
+    job = rig.submit()
+    rig.take(job)
+    rig.reply(job, ada=451)
+    rig.submit()
+    queue = "<MailQueue 0 urgent, 1 normal, 0 bulk>"
+    assert repr(rig.lifecycle) == f"<Lifecycle 2 open, 1 deferred, <Dispatcher 0 idle, 0 busy, 0 woken, {queue}>>"

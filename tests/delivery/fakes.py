@@ -1,0 +1,127 @@
+"""What the tests of delivery share: jobs, time that a test moves, and a store that keeps what it is given."""
+
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from otpmail.delivery.job import Job
+from otpmail.model import Envelope, IssuedCode, Mail, Priority
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+
+NOW = 1_700_000_000.0
+"""When a `Clock` begins, in seconds since the epoch."""
+
+
+def make_job(
+    name: str = "m",
+    *recipients: str,
+    priority: Priority = Priority.NORMAL,
+    deadline: float = inf,
+    guaranteed: bool = True,
+    request_id: str = "",
+    issued: IssuedCode | None = None,
+) -> Job:
+    """Return a job whose content is its name, for ada@x.org unless told otherwise."""
+    return Job(
+        name,
+        "shop",
+        f"<{name}@example.org>",
+        1.0,
+        envelope=Envelope("service@example.org", recipients or ("ada@x.org",), name.encode()),
+        priority=priority,
+        deadline=deadline,
+        guaranteed=guaranteed,
+        request_id=request_id,
+        issued=issued,
+    )
+
+
+@dataclass
+class Timer:
+    """A timer of a `Clock`."""
+
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    live: bool = True
+
+    def cancel(self) -> None:
+        """Never call back."""
+        self.live = False
+
+
+class Clock:
+    """Time and timers in a test's hands: nothing runs until `advance` says so."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self.time
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Set a timer, as the loop does."""
+        timer = Timer(callback, args)
+        heapq.heappush(self._timers, (self.time + delay, next(self._order), timer))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass, and run the timers that fall due, each at its own moment."""
+        until = self.time + seconds
+        while self._timers and self._timers[0][0] <= until:
+            self.time, _, timer = heapq.heappop(self._timers)
+            if timer.live:
+                timer.callback(*timer.args)
+        self.time = until
+
+
+class Store:
+    """A MailStore that keeps what it is given for the test to look at, and yields `arriving`."""
+
+    def __init__(self, now: Callable[[], float] = lambda: NOW, *, durable: bool = False) -> None:
+        self.now = now
+        self.durable = durable
+        self.settled: list[Mail] = []
+        self.undecided: list[Mail] = []  # of those, the ones whose request id is free again
+        self.progress: list[tuple[str, Progress]] = []
+        self.arriving: Sequence[Sequence[Entry]] = ()
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    def release(self, request: Request) -> None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    def deferred(self, mail_id: str, progress: Progress) -> None:
+        """Keep the progress."""
+        self.progress.append((mail_id, progress))
+
+    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
+        """Keep the mail."""
+        self.settled.append(mail)
+        if not keep_request:
+            self.undecided.append(mail)
+
+    async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
+        """Yield the slices that the test has put into `arriving`."""
+        for entries in self.arriving:
+            yield entries
