@@ -1,0 +1,171 @@
+"""Waiters: each learns of a job's end once, and as long as one needs it the job is not abandoned."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from delivery.fakes import make_job
+from otpmail.delivery.job import Job
+from otpmail.delivery.waiters import Outcome, Waiters
+from otpmail.errors import Unavailable
+from otpmail.model import Mail, MailState
+
+
+def _settle(job: Job) -> Mail:
+    return job.settle(MailState.RELAYED, job.known, 2.0)
+
+
+class Notes:
+    """Callbacks that note their name and how the job ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, str, Outcome]] = []
+
+    def callback(self, name: str) -> Callable[[Job, Outcome], None]:
+        """Return a new callback of that name."""
+        return lambda job, outcome: self.ends.append((name, job.id, outcome))
+
+
+async def test_everyone_learns_of_the_end_once() -> None:
+    """Callbacks and waiters get the mail; what comes after the end reaches nobody."""
+    waiters, notes, job = Waiters(), Notes(), make_job("a")
+    waiters.add_waiter(job, notes.callback("needs"))
+    waiters.add_done_callback(job, notes.callback("wants"))
+    waiters.add_waiter(job, notes.callback("needs too"))
+    mail = _settle(job)
+    waiters.resolve(job, mail)
+    waiters.resolve(job, Unavailable("too late"))
+    assert notes.ends == [("wants", "a", mail), ("needs", "a", mail), ("needs too", "a", mail)]
+    assert repr(waiters) == "<Waiters 0 jobs awaited, 0 watched>"
+
+
+async def test_jobs_are_apart() -> None:
+    """The end of one job says nothing to those who wait for another."""
+    waiters, notes, jobs = Waiters(), Notes(), [make_job("a"), make_job("b")]
+    for job in jobs:
+        waiters.add_waiter(job, notes.callback(f"needs {job.id}"))
+    mail = _settle(jobs[0])
+    waiters.resolve(jobs[0], mail)
+    assert notes.ends == [("needs a", "a", mail)]
+    assert repr(waiters) == "<Waiters 1 jobs awaited, 0 watched>"
+
+
+async def test_a_callback_for_a_settled_job_is_called_now() -> None:
+    """A repeated request may find a job that has settled: its end comes at once."""
+    waiters, notes, job = Waiters(), Notes(), make_job("a")
+    mail = _settle(job)
+    waiters.add_done_callback(job, notes.callback("wants"))
+    assert notes.ends == [("wants", "a", mail)]
+
+
+async def test_a_job_is_abandoned_when_nobody_needs_it() -> None:
+    """A guarantee or a waiter each keep it alive; a done callback and a watcher do not."""
+    waiters, notes = Waiters(), Notes()
+    job, guaranteed = make_job("a", guaranteed=False), make_job("b", guaranteed=True)
+    needs, needs_too = notes.callback("needs"), notes.callback("needs too")
+    waiters.add_done_callback(job, notes.callback("wants"))
+    waiters.add_watcher(job, asyncio.Queue())
+    assert waiters.is_abandoned(job)
+    assert not waiters.is_abandoned(guaranteed)
+    waiters.add_waiter(job, needs)
+    waiters.add_waiter(job, needs_too)
+    waiters.remove_waiter(job, needs)
+    assert not waiters.is_abandoned(job)
+    waiters.remove_waiter(job, needs_too)
+    assert waiters.is_abandoned(job)
+    waiters.remove_waiter(job, needs_too)
+    waiters.resolve(job, mail := _settle(job))
+    assert notes.ends == [("wants", "a", mail)], "those who left learn nothing"
+
+
+async def test_a_fault_in_one_callback_harms_no_other() -> None:
+    """The others learn of the end; the fault goes to the loop's handler."""
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
+    waiters, notes, job = Waiters(), Notes(), make_job("a")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    waiters.add_waiter(job, fail)
+    waiters.add_done_callback(job, fail)
+    waiters.add_waiter(job, notes.callback("needs"))
+    mail = _settle(job)
+    waiters.resolve(job, mail)
+    assert notes.ends == [("needs", "a", mail)]
+    assert faults == ["boom", "boom"]
+
+
+async def test_each_call_has_an_outcome_of_its_own() -> None:
+    """A call that stops waiting takes nothing from the others, and is no waiter any more."""
+    waiters, job = Waiters(), make_job("a", guaranteed=False)
+    stays, leaves = (asyncio.create_task(waiters.outcome(job)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    assert leaves.cancelled()
+    assert not waiters.is_abandoned(job)
+    mail = _settle(job)
+    waiters.resolve(job, mail)
+    assert await stays is mail
+
+
+async def test_the_last_call_that_leaves_abandons_the_job() -> None:
+    """The caller of `outcome` may drop the job then."""
+    waiters, job = Waiters(), make_job("a", guaranteed=False)
+    waiting = asyncio.create_task(waiters.outcome(job))
+    await asyncio.sleep(0)
+    assert not waiters.is_abandoned(job)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiters.is_abandoned(job)
+
+
+async def test_a_call_that_is_cancelled_as_the_job_ends() -> None:
+    """Cancelled in the turn of the loop in which the mail settles, it has left nothing behind."""
+    waiters, job = Waiters(), make_job("a", guaranteed=False)
+    waiting = asyncio.create_task(waiters.outcome(job))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    waiters.resolve(job, _settle(job))
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert repr(waiters) == "<Waiters 0 jobs awaited, 0 watched>"
+
+
+async def test_calls_learn_that_the_service_stops() -> None:
+    """Unavailable is raised in each; one that was cancelled has left no error behind."""
+    waiters, job = Waiters(), make_job("a")
+    looks, leaves = (asyncio.create_task(waiters.outcome(job)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    waiters.resolve(job, Unavailable("stopping"))
+    with pytest.raises(Unavailable):
+        await looks
+    await asyncio.gather(leaves, return_exceptions=True)
+    assert leaves.cancelled()
+
+
+async def test_watchers_see_each_state() -> None:
+    """Every watcher gets every state in order from when it began, until it is removed."""
+    waiters, job = Waiters(), make_job("a")
+    early: asyncio.Queue[Mail] = asyncio.Queue()
+    late: asyncio.Queue[Mail] = asyncio.Queue()
+    waiters.add_watcher(job, early)
+    for state in (MailState.SENDING, MailState.QUEUED):
+        job.state = state
+        waiters.show(job)
+    waiters.add_watcher(job, late)
+    waiters.show(make_job("b"))
+    assert repr(waiters) == "<Waiters 0 jobs awaited, 1 watched>"
+    _settle(job)
+    waiters.show(job)
+    waiters.remove_watcher(job, early)
+    waiters.show(job)
+    waiters.remove_watcher(job, late)
+    waiters.remove_watcher(job, late)
+    assert waiters.watchers == {}
+    waiters.show(job)
+    states = [[queue.get_nowait().state.name for _ in range(queue.qsize())] for queue in (early, late)]
+    assert states == [["SENDING", "QUEUED", "RELAYED"], ["RELAYED", "RELAYED"]]
