@@ -12,7 +12,7 @@ from otpmail import app as module
 from otpmail.app import App
 from otpmail.events import Event, MailAccepted
 from otpmail.settings import Settings
-from otpmail.store.memory import MemoryChallengeStore
+from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 from relay import Relay
 
@@ -101,10 +101,9 @@ async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytes
     """It brings a turn of its mails where those are enough for all connections, though it may have more unsettled."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "_spare_the_collector", lambda: None)
-    monkeypatch.setattr("otpmail.mail.stream._PATIENCE_SECONDS", 600.0)
     stop, accepted = asyncio.Event(), Accepted(32)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    app = App(_settings(relay, WORKERS="2", EMAIL_WINDOW="4", DRAIN_SECONDS="0"), accepted)
+    app = App(_settings(relay, WORKERS="2", EMAIL_WINDOW="4", DRAIN_SECONDS="0"), accepted, pause_seconds=600.0)
     running = asyncio.create_task(app.run(stop, started.set_result))
     async with grpc.aio.insecure_channel(await started) as channel:
         mails: Any = mail_pb2_grpc.MailServiceStub(channel)

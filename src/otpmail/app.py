@@ -16,7 +16,7 @@ from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
-from otpmail.mail.admission import Admission
+from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
@@ -40,9 +40,16 @@ class App:
     """The whole service. Build it inside a running loop.
 
     `batch_seconds` is the longest that unary calls are held back under load (`rpc.batching`); 0 holds none back.
+    `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`).
     """
 
-    def __init__(self, settings: Settings, *observers: Observer, batch_seconds: float = MOST_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *observers: Observer,
+        batch_seconds: float = MOST_SECONDS,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
         self._settings = settings
         mail = settings.mail
         self._counts = LogObserver(len(settings.relays))
@@ -66,7 +73,7 @@ class App:
         self._intake = Intake(self._store.mails, self._lifecycle)
         failover = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
         self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
-        self._admission = Admission(mail.queue_size, self._lifecycle, queue, failover)
+        self._admission = Admission(mail.queue_size, self._lifecycle, queue, failover, pause_seconds=pause_seconds)
         mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
         self._server = Server(

@@ -11,87 +11,67 @@ from typing import Any
 import pytest
 
 from otpmail.address import parse_address
+from otpmail.callers import ANONYMOUS
 from otpmail.compose.draft import Draft
 from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import Lifecycle
-from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
-from otpmail.events import ALL_EVENTS, CodeChecked, Event, MailAccepted
-from otpmail.mail.service import MailService, Submission
-from otpmail.model import FAILURE_WINDOW, MailState, Priority, RecipientResult, WaitFor
+from otpmail.events import CodeChecked, Event, MailAccepted
+from otpmail.mail.submission import Submission
+from otpmail.model import FAILURE_WINDOW, MailState, Priority, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
-from otpmail.settings import MailSettings, OtpSettings
-from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
+from otpmail.settings import OtpSettings
 from otpmail.telemetry.logs import LogObserver
+from rig import NOW, MailRig, call_of
 
 EMAIL = "ada@example.org"
-NOW = 1_700_000_000.0
 KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 
 
-class RelayState:
-    """Whether the relay is there."""
-
-    down = False
-    retry_after = 7.0
-
-
-class DeliveryHandler:
+class Rig(MailRig):
     """An OtpService with everything around it in the test's hands."""
 
-    event_types = ALL_EVENTS
-
     def __init__(self, **settings: Any) -> None:
-        self.now = 1000.0
-        self.relay = RelayState()
-        self.queue = MailQueue()
-        self.events: list[Event] = []
+        super().__init__(queue_size=3)
         self.log = LogObserver()
-        store = MemoryMailStore(lambda: self.now, remember_seconds=3600, remember_count=100)
-        self.delivery = Lifecycle(self.queue, store, self, random=lambda: 0.5, now=lambda: NOW)
-        mail_settings = MailSettings(email_from="Shop <shop@example.org>", queue_size=3)
-        self.mails = MailService(mail_settings, self.delivery, store, self.relay)
-        self.challenges = MemoryChallengeStore(lambda: self.now)
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
-        self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self, now=lambda: NOW)
+        self.challenges = self.memory.challenges
+        self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
         self.jobs: list[Job] = []
 
     def notify(self, event: Event) -> None:
         """Keep the event, and log it as the service does."""
-        self.events.append(event)
+        super().notify(event)
         self.log.notify(event)
 
     @property
     def mailed(self) -> int:
         """How many mails were accepted."""
-        return sum(isinstance(event, MailAccepted) for event in self.events)
+        return len(self.seen(MailAccepted))
 
-    def settle(self, code: int = 250, job: Job | None = None) -> Job:
+    def settle(self, job: Job | None = None, code: int = 250) -> Job:
         """Be worker and relay for that job, or the next one."""
-        job = job or self.queue.get_nowait()
-        assert self.delivery.begin(job)
-        self.delivery.answered(job, tuple(RecipientResult(address, code, "", "said") for address in job.pending))
-        self.jobs.append(job)
-        return job
+        self.jobs.append(super().settle(job, code))
+        return self.jobs[-1]
 
-    async def send(self, email: str = EMAIL, *, reply: int = 250, **more: Any) -> SentCode:
+    async def send(
+        self, email: str = EMAIL, *, reply: int = 250, caller: str = ANONYMOUS.name, **more: Any
+    ) -> SentCode:
         """Send a code and let the relay answer."""
-        call = asyncio.create_task(self.codes.send_code(CodeRequest(email=email, **more)))
+        call = asyncio.create_task(self.codes.send_code(call_of(caller), CodeRequest(email=email, **more)))
         taking = asyncio.create_task(self.queue.get())
         await asyncio.wait((call, taking), return_when=asyncio.FIRST_COMPLETED)
         if taking.done():
-            self.settle(reply, taking.result())
+            self.settle(taking.result(), reply)
         taking.cancel()
         sent = await call
-        for task in list(self.codes._follow_ups):
-            await task
+        await self.codes.close()
         return sent
 
-    async def check(self, code: str, email: str = EMAIL, **more: Any) -> CheckResult:
+    async def check(self, code: str, email: str = EMAIL, *, caller: str = ANONYMOUS.name, **more: Any) -> CheckResult:
         """Check a code."""
-        return (await self.codes.validate_code(email=email, code=code, **more)).result
+        return (await self.codes.validate_code(call_of(caller), email=email, code=code, **more)).result
 
 
 def _other(code: str) -> str:
@@ -104,30 +84,30 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 
 @pytest.fixture
-async def desk() -> DeliveryHandler:
+async def rig() -> Rig:
     """The service with its defaults, OTP_RETURN_CODE on."""
-    return DeliveryHandler()
+    return Rig()
 
 
-async def test_a_code_is_valid_once(desk: DeliveryHandler) -> None:
+async def test_a_code_is_valid_once(rig: Rig) -> None:
     """The code that was mailed is right, and after that there is none."""
-    sent = await desk.send()
+    sent = await rig.send()
     assert re.fullmatch(r"\d{6}", sent.code)
-    assert await desk.check(sent.code) is CheckResult.VALID
-    assert await desk.check(sent.code) is CheckResult.NO_LIVE_CODE
+    assert await rig.check(sent.code) is CheckResult.VALID
+    assert await rig.check(sent.code) is CheckResult.NO_LIVE_CODE
 
 
-async def test_the_mail_of_a_code(desk: DeliveryHandler) -> None:
+async def test_the_mail_of_a_code(rig: Rig) -> None:
     """Urgent, marked as automatic, given up when the code expires, and it says code and reference."""
-    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email="Ada@Example.org", locale="de-AT")))
+    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email="Ada@Example.org", locale="de-AT")))
     await asyncio.sleep(0)
-    job = desk.queue.get_nowait()
+    job = rig.queue.get_nowait()
     message = message_from_bytes(job.envelope.content, policy=policy.default)
-    desk.settle(job=job)
+    rig.settle(job=job)
     sent = await call
     assert job.priority is Priority.URGENT
     assert job.envelope.recipients == ("Ada@Example.org",)
-    assert job.deadline == pytest.approx(asyncio.get_running_loop().time() + 120, abs=5)
+    assert job.deadline == pytest.approx(NOW + 120)
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Subject"] == f"Ihr Code: {sent.code}"
     assert message["From"] == "Shop <shop@example.org>"
@@ -137,338 +117,335 @@ async def test_the_mail_of_a_code(desk: DeliveryHandler) -> None:
     assert sent.reference in body.get_content()
 
 
-async def test_a_resend_is_the_same_code_and_its_expiry_stays(desk: DeliveryHandler) -> None:
+async def test_a_resend_is_the_same_code_and_its_expiry_stays(rig: Rig) -> None:
     """Mailed again: the same code, the same challenge, the same moment of expiry, and a ttl that is what is left."""
-    first = await desk.send()
-    desk.now += 50
-    again = await desk.send()
+    first = await rig.send()
+    rig.now += 50
+    again = await rig.send()
     assert again.code == first.code
     assert again.reference == first.reference
     assert again.issued.challenge == first.issued.challenge
     assert again.mail.id != first.mail.id
-    left = desk.jobs[1].deadline - asyncio.get_running_loop().time()
-    assert left == pytest.approx(70, abs=5)
-    desk.now += 69.9
-    assert await desk.check(_other(first.code)) is CheckResult.WRONG_CODE
-    desk.now += 0.1
-    assert await desk.check(first.code) is CheckResult.NO_LIVE_CODE
-    assert (await desk.send()).code != first.code
+    assert rig.jobs[1].deadline - rig.now == pytest.approx(70)
+    rig.now += 69.9
+    assert await rig.check(_other(first.code)) is CheckResult.WRONG_CODE
+    rig.now += 0.1
+    assert await rig.check(first.code) is CheckResult.NO_LIVE_CODE
+    assert (await rig.send()).code != first.code
 
 
-async def test_exactly_n_attempts(desk: DeliveryHandler) -> None:
+async def test_exactly_n_attempts(rig: Rig) -> None:
     """The right code on try 5 passes."""
-    sent = await desk.send()
+    sent = await rig.send()
     for left in (4, 3, 2, 1):
-        check = await desk.codes.validate_code(email=EMAIL, code=_other(sent.code))
+        check = await rig.codes.validate_code(call_of(), email=EMAIL, code=_other(sent.code))
         assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, left)
-    assert await desk.check(sent.code) is CheckResult.VALID
+    assert await rig.check(sent.code) is CheckResult.VALID
 
 
-async def test_not_one_attempt_more(desk: DeliveryHandler) -> None:
+async def test_not_one_attempt_more(rig: Rig) -> None:
     """The right code on try 6 does not pass, and the answer says when a new code may be asked for."""
-    sent = await desk.send()
+    sent = await rig.send()
     for _ in range(5):
-        assert await desk.check(_other(sent.code)) is CheckResult.WRONG_CODE
-    check = await desk.codes.validate_code(email=EMAIL, code=sent.code)
+        assert await rig.check(_other(sent.code)) is CheckResult.WRONG_CODE
+    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=sent.code)
     assert check.result is CheckResult.TOO_MANY_ATTEMPTS
     assert check.retry_time == pytest.approx(sent.issued.next_send_time, abs=5)
 
 
-async def test_a_resend_forgives_no_attempts(desk: DeliveryHandler) -> None:
+async def test_a_resend_forgives_no_attempts(rig: Rig) -> None:
     """The attempts are the code's, however often it was mailed."""
-    sent = await desk.send()
+    sent = await rig.send()
     for _ in range(4):
-        await desk.check(_other(sent.code))
-    desk.now += 31
-    await desk.send()
-    assert await desk.check(_other(sent.code)) is CheckResult.WRONG_CODE
-    assert await desk.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
+        await rig.check(_other(sent.code))
+    rig.now += 31
+    await rig.send()
+    assert await rig.check(_other(sent.code)) is CheckResult.WRONG_CODE
+    assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
 
 
-async def test_a_new_code_does_not_reset_the_failures(desk: DeliveryHandler) -> None:
+async def test_a_new_code_does_not_reset_the_failures(rig: Rig) -> None:
     """Ten failures in an hour, over two codes: then nothing is mailed and nothing compared, until the hour is over."""
-    started = desk.now
+    started = rig.now
     for _ in range(2):
-        sent = await desk.send()
+        sent = await rig.send()
         for _ in range(5):
-            assert await desk.check(_other(sent.code)) is CheckResult.WRONG_CODE
-        desk.now += 31
-    assert await desk.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
+            assert await rig.check(_other(sent.code)) is CheckResult.WRONG_CODE
+        rig.now += 31
+    assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
     with pytest.raises(LimitExceeded) as caught:
-        await desk.send()
-    assert caught.value.retry_after == pytest.approx(started + FAILURE_WINDOW - desk.now)
-    assert desk.mailed == 2
-    desk.now = started + FAILURE_WINDOW
-    assert await desk.check((await desk.send()).code) is CheckResult.VALID
+        await rig.send()
+    assert caught.value.retry_after == pytest.approx(started + FAILURE_WINDOW - rig.now)
+    assert rig.mailed == 2
+    rig.now = started + FAILURE_WINDOW
+    assert await rig.check((await rig.send()).code) is CheckResult.VALID
 
 
-async def test_a_success_clears_the_failures(desk: DeliveryHandler) -> None:
+async def test_a_success_clears_the_failures(rig: Rig) -> None:
     """Whoever showed the code starts afresh, spacing included."""
     for _ in range(4):
-        sent = await desk.send()
+        sent = await rig.send()
         for _ in range(4):
-            await desk.check(_other(sent.code))
-        assert await desk.check(sent.code) is CheckResult.VALID
+            await rig.check(_other(sent.code))
+        assert await rig.check(sent.code) is CheckResult.VALID
 
 
-async def test_two_hundred_at_once_give_one_valid(desk: DeliveryHandler) -> None:
+async def test_two_hundred_at_once_give_one_valid(rig: Rig) -> None:
     """The right code from 200 calls at the same moment is valid for exactly one of them."""
-    sent = await desk.send()
-    results = await asyncio.gather(*(desk.check(sent.code) for _ in range(200)))
+    sent = await rig.send()
+    results = await asyncio.gather(*(rig.check(sent.code) for _ in range(200)))
     assert results.count(CheckResult.VALID) == 1
     assert set(results) <= {CheckResult.VALID, CheckResult.NO_LIVE_CODE, CheckResult.TOO_MANY_ATTEMPTS}
 
 
-async def test_two_hundred_guesses_at_once_are_n_attempts(desk: DeliveryHandler) -> None:
+async def test_two_hundred_guesses_at_once_are_n_attempts(rig: Rig) -> None:
     """However many guess at the same moment, N of them are compared."""
-    sent = await desk.send()
-    results = await asyncio.gather(*(desk.check(_other(sent.code)) for _ in range(200)))
+    sent = await rig.send()
+    results = await asyncio.gather(*(rig.check(_other(sent.code)) for _ in range(200)))
     assert results.count(CheckResult.WRONG_CODE) == 5
     assert results.count(CheckResult.TOO_MANY_ATTEMPTS) == 195
 
 
-async def test_a_cancelled_check_gives_no_attempt_back(desk: DeliveryHandler) -> None:
+async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
     """The attempt is kept before the comparison."""
-    sent = await desk.send()
+    sent = await rig.send()
     holding = asyncio.Event()
-    original = desk.challenges.update
+    original = rig.challenges.update
 
     async def update(key: bytes, rule: Any) -> Any:
         said = await original(key, rule)
         await holding.wait()
         return said
 
-    desk.challenges.update = update  # type: ignore[method-assign]
-    calls = [asyncio.create_task(desk.check(sent.code)) for _ in range(5)]
+    rig.challenges.update = update  # type: ignore[method-assign]
+    calls = [asyncio.create_task(rig.check(sent.code)) for _ in range(5)]
     await asyncio.sleep(0)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     holding.set()
-    assert await desk.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
+    assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
 
 
 @pytest.mark.parametrize("typed", [" {0} {1} ", "{0}-{1}", "{0}\u2013{1}", "{0}\u00a0{1}", "{0}\t{1}"])
-async def test_how_a_code_is_typed_does_not_matter(desk: DeliveryHandler, typed: str) -> None:
+async def test_how_a_code_is_typed_does_not_matter(rig: Rig, typed: str) -> None:
     """As a person reads it off a screen."""
-    code = (await desk.send()).code
-    assert await desk.check(typed.format(code[:3], code[3:])) is CheckResult.VALID
+    code = (await rig.send()).code
+    assert await rig.check(typed.format(code[:3], code[3:])) is CheckResult.VALID
 
 
-async def test_the_address_may_be_spelt_otherwise(desk: DeliveryHandler) -> None:
+async def test_the_address_may_be_spelt_otherwise(rig: Rig) -> None:
     """ASCII case and the domain's form don't matter."""
-    sent = await desk.send("Ada@Bücher.example")
-    assert await desk.check(sent.code, "aDA@xn--BCHER-kva.example") is CheckResult.VALID
+    sent = await rig.send("Ada@Bücher.example")
+    assert await rig.check(sent.code, "aDA@xn--BCHER-kva.example") is CheckResult.VALID
 
 
 @pytest.mark.parametrize(
     "elsewhere", [{"purpose": "payment"}, {"caller": "bank"}, {"email": "bob@example.org"}, {"challenge_id": "0" * 32}]
 )
-async def test_a_code_is_for_its_own_caller_purpose_and_address(
-    desk: DeliveryHandler, elsewhere: dict[str, str]
-) -> None:
+async def test_a_code_is_for_its_own_caller_purpose_and_address(rig: Rig, elsewhere: dict[str, str]) -> None:
     """Shown anywhere else it is no code at all, and stays good where it belongs."""
-    sent = await desk.send()
-    assert await desk.check(sent.code, **elsewhere) is CheckResult.NO_LIVE_CODE
+    sent = await rig.send()
+    assert await rig.check(sent.code, **elsewhere) is CheckResult.NO_LIVE_CODE
     bound = {"purpose": "login", "challenge_id": sent.issued.challenge.id.hex()}
-    assert await desk.check(sent.code, **bound) is CheckResult.VALID
+    assert await rig.check(sent.code, **bound) is CheckResult.VALID
 
 
-async def test_the_relays_refusal_voids_the_code(desk: DeliveryHandler) -> None:
+async def test_the_relays_refusal_voids_the_code(rig: Rig) -> None:
     """An address that the relay refuses for good gets no code that anybody could guess at."""
-    sent = await desk.send(reply=550)
+    sent = await rig.send(reply=550)
     assert sent.mail.state is MailState.FAILED
-    assert await desk.check(sent.code) is CheckResult.NO_LIVE_CODE
-    assert (await desk.send()).code != sent.code
+    assert await rig.check(sent.code) is CheckResult.NO_LIVE_CODE
+    assert (await rig.send()).code != sent.code
 
 
-async def test_a_code_that_may_have_arrived_is_not_voided(desk: DeliveryHandler) -> None:
+async def test_a_code_that_may_have_arrived_is_not_voided(rig: Rig) -> None:
     """The first copy's answer was lost, the second is refused: the code stays good, and so does the wait."""
-    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
-    job = await desk.queue.get()
-    assert desk.delivery.begin(job)
-    desk.delivery.lost(job, ConnectionLost("gone", uncertain=True))
-    desk.settle(550)
+    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
+    job = await rig.queue.get()
+    assert rig.lifecycle.start(job)
+    rig.lifecycle.connection_lost(job, ConnectionLost("gone", uncertain=True))
+    rig.settle(code=550)
     sent = await call
     assert sent.mail.state is MailState.UNCERTAIN
-    await asyncio.gather(*desk.codes._follow_ups)
+    await rig.codes.close()
     with pytest.raises(LimitExceeded):
-        await desk.send()
-    assert await desk.check(sent.code) is CheckResult.VALID
+        await rig.send()
+    assert await rig.check(sent.code) is CheckResult.VALID
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_stop_keeps_what_may_have_arrived(desk: DeliveryHandler, begun: bool) -> None:  # noqa: FBT001
+async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None:  # noqa: FBT001
     """Given up at the end of a stop, a mail that is with the relay keeps its wait; one that is not gives it back."""
-    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
-    job = await desk.queue.get()
+    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
+    job = await rig.queue.get()
     if begun:
-        assert desk.delivery.begin(job)
-    desk.delivery.abandon()
+        assert rig.lifecycle.start(job)
+    rig.lifecycle.close()
     with pytest.raises(Unavailable):
         await call
-    await asyncio.gather(*desk.codes._follow_ups)
-    (key,) = [key for shard in desk.challenges._shards for key in shard]
-    standing = await desk.challenges.update(key, lambda standing: (standing, standing))
+    await rig.codes.close()
+    (key,) = [key for shard in rig.challenges._shards for key in shard]
+    standing = await rig.challenges.update(key, lambda standing: (standing, standing))
     assert standing is not None
     assert standing.challenge is not None
-    assert (standing.next_send > desk.now) is begun
+    assert (standing.next_send > rig.now) is begun
 
 
-async def test_a_mail_that_never_left_is_not_waited_for(desk: DeliveryHandler) -> None:
+async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
     """Cancelled with its call, it may be asked for again at once; it is the same code."""
-    call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
+    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
     await asyncio.sleep(0)
-    job = desk.queue.get_nowait()
-    desk.queue.put_nowait(job)
+    job = rig.queue.get_nowait()
+    rig.queue.put_nowait(job)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert job.mail.state is MailState.CANCELLED
-    assert desk.queue.empty()
+    assert rig.queue.empty()
     await asyncio.sleep(0)
-    await asyncio.gather(*desk.codes._follow_ups)
-    sent = await desk.send()
+    await rig.codes.close()
+    sent = await rig.send()
     assert job.mail.issued is not None
     assert sent.issued.challenge == job.mail.issued.challenge
 
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
-    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch, times: int
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Whatever moment it ends at, a code that is not mailed is not waited for; cancelling it twice changes nothing."""
     holding = asyncio.Event()
 
-    async def accept(_order: Submission) -> None:
+    async def accept(*_: object) -> None:
         holding.set()
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk.mails, "accept", accept)
-        call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
+        patch.setattr(rig.mails, "accept_reserved", accept)
+        call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
         await holding.wait()
-    async with desk.challenges._lock:  # so that giving it back takes a while
+    async with rig.challenges._lock:  # so that giving it back takes a while
         for _ in range(times):
             call.cancel()
             await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.gather(*desk.codes._follow_ups)
-    assert desk.mailed == 0
-    assert (await desk.send()).mail.state is MailState.RELAYED
+    await rig.codes.close()
+    assert rig.mailed == 0
+    assert (await rig.send()).mail.state is MailState.RELAYED
 
 
-async def test_an_unforeseen_failure_gives_the_wait_back(
-    desk: DeliveryHandler, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unforeseen_failure_gives_the_wait_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is raised as it is, and the next call is not too soon."""
 
-    async def fail(_order: Submission) -> Job:
+    async def fail(*_: object) -> Job:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk.mails, "accept", fail)
+        patch.setattr(rig.mails, "accept_reserved", fail)
         with pytest.raises(ZeroDivisionError):
-            await desk.codes.send_code(CodeRequest(email=EMAIL))
-    assert (await desk.send()).mail.state is MailState.RELAYED
+            await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL))
+    assert (await rig.send()).mail.state is MailState.RELAYED
 
 
-async def test_what_a_caller_is_told_is_on_the_wall_clock(desk: DeliveryHandler) -> None:
-    """Expiry, the next mail and the next try, in seconds since the epoch, whatever the store's clock shows."""
-    sent = await desk.send()
+async def test_what_a_caller_is_told_is_on_the_wall_clock(rig: Rig) -> None:
+    """The answers give the expiry, the next mail and the next try in seconds since the epoch."""
+    sent = await rig.send()
     assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
     for _ in range(5):
-        await desk.check(_other(sent.code))
-    check = await desk.codes.validate_code(email=EMAIL, code=sent.code)
+        await rig.check(_other(sent.code))
+    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=sent.code)
     assert check.retry_time == NOW + 30
 
 
-async def test_mails_are_spaced(desk: DeliveryHandler) -> None:
+async def test_mails_are_spaced(rig: Rig) -> None:
     """A second one too soon is refused with the wait; the original contract's callers are not spaced."""
-    sent = await desk.send()
+    sent = await rig.send()
     assert sent.issued.next_send_time == pytest.approx(sent.issued.expire_time - 90)
-    desk.now += 10
+    rig.now += 10
     with pytest.raises(LimitExceeded) as caught:
-        await desk.send()
+        await rig.send()
     assert caught.value.retry_after == pytest.approx(20)
-    assert (await desk.send(spaced=False)).code == sent.code
-    assert desk.mailed == 2
+    assert (await rig.send(spaced=False)).code == sent.code
+    assert rig.mailed == 2
 
 
-async def test_a_repeated_request_is_the_same_mail(desk: DeliveryHandler) -> None:
+async def test_a_repeated_request_is_the_same_mail(rig: Rig) -> None:
     """The same request id again: the same mail, code and times; nothing more is mailed, even too soon."""
-    first = await desk.send(request_id="r1", fingerprint=b"f")
-    again = await desk.send(request_id="r1", fingerprint=b"f")
+    first = await rig.send(request_id="r1", fingerprint=b"f")
+    again = await rig.send(request_id="r1", fingerprint=b"f")
     assert again == first
     assert again.code == first.code
-    assert desk.mailed == 1
+    assert rig.mailed == 1
 
 
-async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(desk: DeliveryHandler) -> None:
+async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(rig: Rig) -> None:
     """Both calls get the one mail's end."""
     request = CodeRequest(email=EMAIL, request_id="r1", fingerprint=b"f")
-    calls = [asyncio.create_task(desk.codes.send_code(request)) for _ in range(2)]
+    calls = [asyncio.create_task(rig.codes.send_code(call_of(), request)) for _ in range(2)]
     for _ in range(3):
         await asyncio.sleep(0)
-    desk.settle()
+    rig.settle()
     first, again = await asyncio.gather(*calls)
     assert first == again
-    assert desk.mailed == 1
+    assert rig.mailed == 1
 
 
-async def test_a_request_id_with_other_content_is_refused(desk: DeliveryHandler) -> None:
+async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
     """InvalidArgument that names request_id; nothing is mailed."""
-    await desk.send(request_id="r1", fingerprint=b"f")
+    await rig.send(request_id="r1", fingerprint=b"f")
     with pytest.raises(InvalidArgument) as caught:
-        await desk.send("bob@example.org", request_id="r1", fingerprint=b"g")
+        await rig.send("bob@example.org", request_id="r1", fingerprint=b"g")
     assert caught.value.field == "request_id"
-    order = Submission(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
-    await desk.mails.send(order)
+    other = Submission(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
+    await rig.mails.send(call_of(), other)
     with pytest.raises(InvalidArgument, match="request_id"):
-        await desk.codes.send_code(CodeRequest(email=EMAIL, request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE))
+        await rig.codes.send_code(
+            call_of(), CodeRequest(email=EMAIL, request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
+        )
 
 
-async def test_nothing_is_spent_while_the_relay_is_away(desk: DeliveryHandler) -> None:
+async def test_nothing_is_spent_while_the_relay_is_away(rig: Rig) -> None:
     """Unavailable at once, with the wait; the next call after it is back is not too soon."""
-    desk.relay.down = True
+    rig.relay.down = True
     with pytest.raises(Unavailable) as caught:
-        await desk.send()
+        await rig.send()
     assert caught.value.retry_after == 7.0
-    assert len(desk.challenges) == 0
-    desk.relay.down = False
-    assert (await desk.send()).mail.state is MailState.RELAYED
+    assert len(rig.challenges) == 0
+    rig.relay.down = False
+    assert (await rig.send()).mail.state is MailState.RELAYED
 
 
-async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(desk: DeliveryHandler) -> None:
+async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(rig: Rig) -> None:
     """With WaitFor.QUEUE the mail is promised, relay or not."""
-    desk.relay.down = True
-    sent = await desk.codes.send_code(CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
+    rig.relay.down = True
+    sent = await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
     assert sent.mail.state is MailState.QUEUED
-    assert await desk.check(sent.code) is CheckResult.VALID
+    assert await rig.check(sent.code) is CheckResult.VALID
 
 
-async def test_nothing_is_spent_while_the_queue_is_full(desk: DeliveryHandler) -> None:
+async def test_nothing_is_spent_while_the_queue_is_full(rig: Rig) -> None:
     """QueueFull, nothing accepted, and the next call is not too soon."""
     for name in ("a", "b", "c"):
-        await desk.codes.send_code(CodeRequest(email=f"{name}@example.org", wait_for=WaitFor.QUEUE))
+        await rig.codes.send_code(call_of(), CodeRequest(email=f"{name}@example.org", wait_for=WaitFor.QUEUE))
     with pytest.raises(QueueFull):
-        await desk.codes.send_code(CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
-    assert len(desk.challenges) == 3
-    desk.settle()
-    assert (await desk.codes.send_code(CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))).code
+        await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
+    assert len(rig.challenges) == 3
+    rig.settle()
+    assert (await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))).code
 
 
-async def test_revoking(desk: DeliveryHandler) -> None:
+async def test_revoking(rig: Rig) -> None:
     """A revoked code is no code; revoking what is not live, or another challenge, changes nothing."""
-    await desk.codes.revoke_code(email=EMAIL)
-    sent = await desk.send()
-    await desk.codes.revoke_code(email=EMAIL, challenge_id="0" * 32)
-    await desk.codes.revoke_code(email=EMAIL, purpose="other")
-    await desk.codes.revoke_code(email=EMAIL, caller="bank")
-    assert await desk.check(_other(sent.code)) is CheckResult.WRONG_CODE
-    await desk.codes.revoke_code(email=EMAIL, challenge_id=sent.issued.challenge.id.hex())
-    assert await desk.check(sent.code) is CheckResult.NO_LIVE_CODE
+    await rig.codes.revoke_code(call_of(), email=EMAIL)
+    sent = await rig.send()
+    await rig.codes.revoke_code(call_of(), email=EMAIL, challenge_id="0" * 32)
+    await rig.codes.revoke_code(call_of(), email=EMAIL, purpose="other")
+    await rig.codes.revoke_code(call_of("bank"), email=EMAIL)
+    assert await rig.check(_other(sent.code)) is CheckResult.WRONG_CODE
+    await rig.codes.revoke_code(call_of(), email=EMAIL, challenge_id=sent.issued.challenge.id.hex())
+    assert await rig.check(sent.code) is CheckResult.NO_LIVE_CODE
 
 
 @pytest.mark.parametrize(
@@ -490,15 +467,13 @@ async def test_revoking(desk: DeliveryHandler) -> None:
         (CodeRequest(email=EMAIL, request_id="a\nb"), "request_id"),
     ],
 )
-async def test_what_is_wrong_is_named_and_nothing_mailed(
-    desk: DeliveryHandler, request_: CodeRequest, field: str
-) -> None:
+async def test_what_is_wrong_is_named_and_nothing_mailed(rig: Rig, request_: CodeRequest, field: str) -> None:
     """InvalidArgument with the field's name; no record, no mail, no wait."""
     with pytest.raises(InvalidArgument) as caught:
-        await desk.codes.send_code(request_)
+        await rig.codes.send_code(call_of(), request_)
     assert caught.value.field == field
-    assert desk.mailed == 0
-    assert len(desk.challenges) == 0
+    assert rig.mailed == 0
+    assert len(rig.challenges) == 0
 
 
 @pytest.mark.parametrize(
@@ -511,64 +486,62 @@ async def test_what_is_wrong_is_named_and_nothing_mailed(
         ({"challenge_id": "A" * 32}, "challenge_id"),
     ],
 )
-async def test_a_check_that_can_not_be_made_counts_nothing(
-    desk: DeliveryHandler, wrong: dict[str, str], field: str
-) -> None:
+async def test_a_check_that_can_not_be_made_counts_nothing(rig: Rig, wrong: dict[str, str], field: str) -> None:
     """InvalidArgument with the field's name, and all attempts still there."""
-    sent = await desk.send()
+    sent = await rig.send()
     for _ in range(6):
         with pytest.raises(InvalidArgument) as caught:
-            await desk.codes.validate_code(**{"email": EMAIL, "code": "000000", **wrong})
+            await rig.codes.validate_code(call_of(), **{"email": EMAIL, "code": "000000", **wrong})
         assert caught.value.field == field
-    check = await desk.codes.validate_code(email=EMAIL, code=_other(sent.code))
+    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=_other(sent.code))
     assert check.attempts_left == 4
 
 
 @pytest.mark.parametrize("typed", ["", "é", "１２３４５６", "\u0661\u0662\u0663", "000000 OR 1=1", "\0"])
-async def test_any_text_can_be_tried(desk: DeliveryHandler, typed: str) -> None:
+async def test_any_text_can_be_tried(rig: Rig, typed: str) -> None:
     """What is no code is a wrong one, and costs an attempt like any other."""
-    await desk.send()
-    check = await desk.codes.validate_code(email=EMAIL, code=typed)
+    await rig.send()
+    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
     assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 4)
 
 
 async def test_the_code_is_returned_only_if_asked_for() -> None:
     """Without OTP_RETURN_CODE the answer holds no code."""
-    desk = DeliveryHandler(return_code=False)
-    assert (await desk.send()).code == ""
+    rig = Rig(return_code=False)
+    assert (await rig.send()).code == ""
 
 
-async def test_the_store_holds_neither_address_nor_code(desk: DeliveryHandler) -> None:
+async def test_the_store_holds_neither_address_nor_code(rig: Rig) -> None:
     """A dump of the store gives neither: the key is a digest, the code is nowhere."""
-    sent = await desk.send()
-    kept = [record for shard in desk.challenges._shards for record in shard.items()]
+    sent = await rig.send()
+    kept = [record for shard in rig.challenges._shards for record in shard.items()]
     assert len(kept) == 1
     assert kept[0][0] == hashlib.blake2b(f"anonymous\0login\0{EMAIL}".encode(), digest_size=16).digest()
     assert sent.code not in repr(kept)
     assert parse_address(EMAIL, "email").key not in repr(kept)
 
 
-async def test_what_is_observed_is_the_result(desk: DeliveryHandler) -> None:
+async def test_what_is_observed_is_the_result(rig: Rig) -> None:
     """One event a check, with the answer's name."""
-    sent = await desk.send()
-    await desk.check(_other(sent.code))
-    await desk.check(sent.code)
-    await desk.check(sent.code)
-    checked = [event.result for event in desk.events if isinstance(event, CodeChecked)]
+    sent = await rig.send()
+    await rig.check(_other(sent.code))
+    await rig.check(sent.code)
+    await rig.check(sent.code)
+    checked = [event.result for event in rig.events if isinstance(event, CodeChecked)]
     assert checked == ["WRONG_CODE", "VALID", "NO_LIVE_CODE"]
 
 
 async def test_no_code_or_key_is_in_a_repr_or_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     """Not at any level, not in an event, not in what holds the keys or the code."""
-    desk = DeliveryHandler(digits=10)  # so that no other number looks like it
+    rig = Rig(digits=10)  # so that no other number looks like it
     with caplog.at_level(logging.DEBUG):
-        sent = await desk.send()
-        await desk.check(_other(sent.code))
-        await desk.check(sent.code)
-        desk.now += 31
-        refused = await desk.send(reply=550)
-    shown = [repr(part) for part in (sent, desk.codes, desk.codes._codes, desk.codes._settings, desk.jobs, desk.events)]
-    shown += [repr(replace(sent, code="")), repr(desk.mails), repr(desk.challenges), caplog.text]
+        sent = await rig.send()
+        await rig.check(_other(sent.code))
+        await rig.check(sent.code)
+        rig.now += 31
+        refused = await rig.send(reply=550)
+    shown = [repr(part) for part in (sent, rig.codes, rig.codes._codes, rig.codes._settings, rig.jobs, rig.events)]
+    shown += [repr(replace(sent, code="")), repr(rig.mails), repr(rig.challenges), caplog.text]
     assert "mail-settled" in {getattr(record, "event", "") for record in caplog.records}
     for text in shown:
         assert sent.code not in text

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from otpmail.compose.draft import Attachment, Draft
 from otpmail.errors import InvalidArgument
-from otpmail.mail.service import Submission
+from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
 from otpmail.rpc import decode
 from otpmail.rpc.decode import submission_from

@@ -11,11 +11,17 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from otpmail.errors import InvalidArgument, Unavailable
-from otpmail.mail.stream import Outcome
+from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.rpc import encode, stream
-from otpmail.rpc.stream import Streams
+from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2
+from rig import MailRig, call_of
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def _mail(name: str, recipients: int = 1) -> Outcome:
@@ -106,22 +112,22 @@ _BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()])
 
 async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     """Once what came before it is answered."""
-    streams: Any = Streams(None, None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    rig = MailRig()
     context = Context(_BATCH, DecodeError())
     with pytest.raises(grpc.aio.AbortError):
-        await streams.serve(context)
+        await serve_stream(context, MailStream(rig.mails, call_of(), most=10))
     assert [len(response.results) for response in context.written] == [1]
     assert context.aborted[0][:2] == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "mails: the request is no SendMailsRequest",
     )
-    assert repr(streams) == "<Streams 0 running>"
+    assert "0 streams" in repr(rig.admission)
 
 
 async def test_a_read_that_outlives_the_server() -> None:
     """It is no error, and the call ends as it would."""
     context = Context(_BATCH, grpc.aio.BaseError())
-    serving = asyncio.create_task(Streams(None, None, most=10).serve(context))  # type: ignore[arg-type]
+    serving = asyncio.create_task(serve_stream(context, MailStream(MailRig().mails, call_of(), most=10)))
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -130,7 +136,7 @@ async def test_a_read_that_outlives_the_server() -> None:
 
 async def test_a_caller_that_is_gone() -> None:
     """The write that fails is passed on as it is: gRPC knows what it means."""
-    streams = Streams(None, None, most=10)  # type: ignore[arg-type]  # no mail comes that far
+    rig = MailRig()
     with pytest.raises(grpc.aio.InternalError):
-        await streams.serve(Context(_BATCH, write_fails=True))
-    assert repr(streams) == "<Streams 0 running>"
+        await serve_stream(Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10))
+    assert "0 streams" in repr(rig.admission)

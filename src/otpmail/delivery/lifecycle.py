@@ -169,8 +169,11 @@ class Lifecycle:
         self._settle_callbacks[callback] = None
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call `callback` any more; without effect where it was called."""
-        self._settle_callbacks.pop(callback, None)
+        """Do not call `callback` any more. Where it was called already, and in vain, the next one is called."""
+        if callback in self._settle_callbacks:
+            del self._settle_callbacks[callback]
+        else:
+            self._call_next()
 
     async def drained(self) -> None:
         """Wait until every accepted mail has settled, those that wait for a retry included."""
@@ -292,8 +295,12 @@ class Lifecycle:
 
     def _after_removal(self) -> None:
         if self._settle_callbacks:
-            callback = next(iter(self._settle_callbacks))
-            del self._settle_callbacks[callback]
-            callback()
+            self._call_next()
         if not self._jobs:
             self._empty.set()
+
+    def _call_next(self) -> None:
+        callback = next(iter(self._settle_callbacks), None)
+        if callback is not None:
+            del self._settle_callbacks[callback]
+            callback()

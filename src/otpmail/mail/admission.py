@@ -15,10 +15,12 @@ from otpmail.delivery.queue import MailQueue
 from otpmail.errors import QueueFull, Unavailable
 from otpmail.model import Priority, WaitFor
 
+PAUSE_SECONDS = 0.05
+"""The longest pause of a stream before each turn, while the queue is above its high-water mark."""
+
 _STOPPING = "the service is stopping"
 _RESERVE = 10  # the last tenth of the queue is for single calls, which can't wait for a place
 _TURN = 32  # mails of a stream; then others have the loop, since a batch may be of any size
-_PAUSE_SECONDS = 0.05  # the longest pause of a stream before each turn, while the queue is above its high-water mark
 _LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stream waits for a place
 
 
@@ -37,11 +39,25 @@ class RelayState(Protocol):
 class Admission:
     """Gives out `size` places for unsettled mails. Build it inside a running loop.
 
+    A stream pauses for `pause_seconds` at most before a queue above its high-water mark, and looks every `look_seconds`
+    whether the relay is down while it waits for a place.
+
     Its whole state: the open mails of the lifecycle, and `reserved`, the places of mails that are being accepted.
     """
 
-    def __init__(self, size: int, lifecycle: Lifecycle, queue: MailQueue, relays: RelayState) -> None:
+    def __init__(
+        self,
+        size: int,
+        lifecycle: Lifecycle,
+        queue: MailQueue,
+        relays: RelayState,
+        *,
+        pause_seconds: float = PAUSE_SECONDS,
+        look_seconds: float = _LOOK_SECONDS,
+    ) -> None:
         self._size = size
+        self._pause_seconds = pause_seconds
+        self._look_seconds = look_seconds
         self._lifecycle = lifecycle
         self._queue = queue
         self._relays = relays
@@ -51,7 +67,8 @@ class Admission:
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        return f"<Admission {len(self._lifecycle)} open and {self.reserved} reserved of {self._size}{state}>"
+        open_, streams = len(self._lifecycle), len(self._producers)
+        return f"<Admission {open_} open and {self.reserved} reserved of {self._size}, {streams} streams{state}>"
 
     @property
     def closed(self) -> bool:
@@ -74,7 +91,8 @@ class Admission:
 
     def producer(self, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
-        producer = Producer(self, self._queue, most=most, on_stop=on_stop)
+        seconds = self._pause_seconds, self._look_seconds
+        producer = Producer(self, self._queue, most=most, on_stop=on_stop, seconds=seconds)
         self._producers.add(producer)
         return producer
 
@@ -134,7 +152,16 @@ class Producer:
     `outstanding` are its mails that have not settled, and results that its caller has not read.
     """
 
-    def __init__(self, admission: Admission, queue: MailQueue, *, most: int, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        queue: MailQueue,
+        *,
+        most: int,
+        on_stop: Callable[[], None],
+        seconds: tuple[float, float],
+    ) -> None:
+        self._pause_seconds, self._look_seconds = seconds
         self._admission = admission
         self._queue = queue
         self._most = most
@@ -204,7 +231,11 @@ class Producer:
         while not self._admission.has_place_for_producers:
             self._admission.check(wait_for)
             self._admission.call_at_next_settlement(self.wake)
-            await self._wait(_LOOK_SECONDS)
+            try:
+                await self._wait(self._look_seconds)
+            except BaseException:
+                self._admission.forget(self)  # so that another stream gets the place
+                raise
 
     async def _pause(self, priority: Priority) -> None:
         """Wait until half of the jobs above the high-water mark have left, but only for a moment.
@@ -215,7 +246,7 @@ class Producer:
         self._brought = 0
         self._queue.call_below_low_water(priority, self.wake)
         try:
-            await self._wait(_PAUSE_SECONDS)
+            await self._wait(self._pause_seconds)
         finally:
             self._queue.forget(priority, self.wake)
 

@@ -1,0 +1,88 @@
+"""The use cases of mail over the real lifecycle and memory store; the relay and the clock are the test's own hand."""
+
+from __future__ import annotations
+
+from sys import maxsize
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from otpmail.callers import ANONYMOUS, Call, Caller
+from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.waiters import Waiters
+from otpmail.events import ALL_EVENTS, Event
+from otpmail.mail.admission import Admission
+from otpmail.mail.service import MailService
+from otpmail.model import MailState, RecipientResult
+from otpmail.settings import MailSettings
+from otpmail.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from otpmail.delivery.job import Job
+    from otpmail.store.base import MailStore
+
+NOW = 1_700_000_000.0
+EventT = TypeVar("EventT", bound=Event)
+
+
+def call_of(name: str = ANONYMOUS.name) -> Call:
+    """Return a call of that caller."""
+    return Call(Caller(name), "unix:")
+
+
+class RelayState:
+    """Says whether the relay is down."""
+
+    down = False
+    retry_after = 7.0
+
+
+class MailRig:
+    """A MailService with everything around it in the test's hands.
+
+    `high_water` is the queue's mark; `pause` and `look` are the seconds that a stream pauses before a queue above it,
+    and between two looks at the relay.
+    """
+
+    event_types = ALL_EVENTS
+
+    def __init__(
+        self,
+        *,
+        high_water: int = maxsize,
+        pause: float = 600.0,
+        look: float = 600.0,
+        store: MailStore | None = None,
+        **settings: Any,
+    ) -> None:
+        self.now = NOW
+        self.relay = RelayState()
+        self.queue = MailQueue(high_water=high_water)
+        self.dispatcher = Dispatcher(self.queue)
+        self.waiters = Waiters()
+        self.events: list[Event] = []
+        self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100)
+        self.store = store or self.memory.mails
+        self.lifecycle = Lifecycle(self.dispatcher, self.store, self.waiters, self, random=lambda: 0.5)
+        given = MailSettings(**{"email_from": "Shop <shop@example.org>", **settings})
+        self.admission = Admission(
+            given.queue_size, self.lifecycle, self.queue, self.relay, pause_seconds=pause, look_seconds=look
+        )
+        self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission)
+
+    def notify(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+    def seen(self, kind: type[EventT]) -> list[EventT]:
+        """Return the events of that kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def settle(self, job: Job | None = None, code: int = 250) -> Job:
+        """Be worker and relay for a job, the next in the queue if none is given; returns it."""
+        job = self.queue.get_nowait() if job is None else job
+        if job.state is MailState.QUEUED:
+            self.queue.discard(job)
+            assert self.lifecycle.start(job)
+        self.lifecycle.replied(job, tuple(RecipientResult(address, code, "", "said") for address in job.pending))
+        return job
