@@ -196,7 +196,7 @@ async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
     (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMIAL_HOST=mail.example.org\n")
     ran = await otpmail(command, here=tmp_path)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
+    assert ran.err.strip() == "EMIAL_HOST: is in .env, but there is no such setting; did you mean EMAIL_HOST?"
 
 
 @pytest.mark.parametrize("command", [("serve",), ("check",), ("dev",), ("health",)])

@@ -1,4 +1,4 @@
-"""What holds in every section: names, defaults, and how a wrong value is told without showing a secret."""
+"""What holds in every section: names, defaults, and how a wrong value is reported without showing a secret."""
 
 import base64
 
@@ -131,7 +131,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(load: Load, values: dict[str,
         ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5' or 'xoauth2'"),
     ],
 )
-def test_the_values_that_are_allowed_are_told(problems: Problems, name: str, value: str, may_be: str) -> None:
+def test_the_values_that_are_allowed_are_reported(problems: Problems, name: str, value: str, may_be: str) -> None:
     """The line shows the setting, the value, and all that it may be, in words of our own."""
     assert problems(**{name: value}) == (f"{name}: {value!r} is wrong: must be {may_be}",)
 

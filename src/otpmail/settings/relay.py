@@ -72,7 +72,7 @@ class RelaySettings(Section):
     @classmethod
     def _printable(cls, value: str) -> str:
         if not value.isprintable() or value != value.strip():
-            raise broken_rule("holds control characters or stands in spaces")
+            raise broken_rule("holds control characters, or has spaces around it")
         return value
 
     @field_validator("ca_file", "token_file")
