@@ -21,6 +21,8 @@ from otpmail.events import (
     MailAccepted,
     MailDeferred,
     MailSettled,
+    MessageLimitDropped,
+    MessageLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
@@ -156,6 +158,12 @@ def _say_of_relay(event: Event, *, all_down: bool = False) -> None:
             line = logging.INFO, "dial-failed", f"{relay}: {error}; next try in {wait:.1f} s"
         case ChunkingDisabled(relay):
             line = logging.WARNING, "chunks-unsafe", f"{relay}: {_CHUNKS_UNSAFE}"
+        case MessageLimitLearned(relay, limit):
+            text = f"{relay}: it ends a connection after {mails(limit)}; each is replaced before that"
+            line = logging.INFO, "message-limit-learned", text
+        case MessageLimitDropped(relay, limit):
+            text = f"{relay}: a connection carried more than {mails(limit)}; that is no limit any more"
+            line = logging.INFO, "message-limit-dropped", text
         case ConnectionOpened(relay, mode, window):
             line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_travel(mode, window)}"
         case ConnectionClosed(relay, cause, sent):
