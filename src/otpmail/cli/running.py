@@ -38,13 +38,18 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 async def run_service(settings: "Settings", started: Callable[[str], None] = lambda _: None) -> None:
     """Run the service until SIGTERM or SIGINT; a second signal ends the process. Calls `started` with the address."""
-    from otpmail.app import App, stop_on_signals
+    from otpmail.app import App, spare_the_collector, stop_on_signals
     from otpmail.telemetry.logs import set_up
 
     set_up(settings.server.log_format, settings.server.log_level)
     app, stop = App(settings), asyncio.Event()
     stop_on_signals(stop, _at_once(app))
-    await app.run(stop, started=started)
+
+    def ready(address: str) -> None:
+        spare_the_collector()
+        started(address)
+
+    await app.run(stop, started=ready)
 
 
 def _at_once(app: "App") -> Callable[[int], None]:
