@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes, policy
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,12 +20,13 @@ from otpmail.delivery.queue import MailQueue
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
 from otpmail.events import ALL_EVENTS, CodeChecked, Event, MailAccepted
 from otpmail.mail.service import MailService, Submission
-from otpmail.model import FAILURE_WINDOW, MailState, Priority, RecipientResult, WaitFor
+from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, RecipientResult, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
 from otpmail.settings import MailSettings, OtpSettings
 from otpmail.store.memory import MemoryChallengeStore, MemoryMailStore
 from otpmail.telemetry.logs import LogObserver
 
+T = TypeVar("T")
 EMAIL = "ada@example.org"
 NOW = 1_700_000_000.0
 KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
@@ -35,6 +37,22 @@ class RelayState:
 
     down = False
     retry_after = 7.0
+
+
+class Challenges(MemoryChallengeStore):
+    """A store that keeps the keys it was asked for, and updates nothing until it is `ready`, as it is at first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.keys: set[bytes] = set()
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+        """Wait, then update."""
+        self.keys.add(key)
+        await self.ready.wait()
+        return await super().update(key, rule)
 
 
 class DeliveryHandler:
@@ -52,7 +70,7 @@ class DeliveryHandler:
         self.delivery = Lifecycle(self.queue, store, self, random=lambda: 0.5, now=lambda: NOW)
         mail_settings = MailSettings(email_from="Shop <shop@example.org>", queue_size=3)
         self.mails = MailService(mail_settings, self.delivery, store, self.relay)
-        self.challenges = MemoryChallengeStore(lambda: self.now)
+        self.challenges = Challenges(lambda: self.now)
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
         self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self, now=lambda: NOW)
@@ -291,7 +309,7 @@ async def test_a_code_that_may_have_arrived_is_not_voided(desk: DeliveryHandler)
     desk.settle(550)
     sent = await call
     assert sent.mail.state is MailState.UNCERTAIN
-    await asyncio.gather(*desk.codes._follow_ups)
+    await desk.codes.drained()
     with pytest.raises(LimitExceeded):
         await desk.send()
     assert await desk.check(sent.code) is CheckResult.VALID
@@ -307,8 +325,8 @@ async def test_a_stop_keeps_what_may_have_arrived(desk: DeliveryHandler, begun: 
     desk.delivery.abandon()
     with pytest.raises(Unavailable):
         await call
-    await asyncio.gather(*desk.codes._follow_ups)
-    (key,) = [key for shard in desk.challenges._shards for key in shard]
+    await desk.codes.drained()
+    (key,) = desk.challenges.keys
     standing = await desk.challenges.update(key, lambda standing: (standing, standing))
     assert standing is not None
     assert standing.challenge is not None
@@ -327,7 +345,7 @@ async def test_a_mail_that_never_left_is_not_waited_for(desk: DeliveryHandler) -
     assert job.mail.state is MailState.CANCELLED
     assert desk.queue.empty()
     await asyncio.sleep(0)
-    await asyncio.gather(*desk.codes._follow_ups)
+    await desk.codes.drained()
     sent = await desk.send()
     assert job.mail.issued is not None
     assert sent.issued.challenge == job.mail.issued.challenge
@@ -348,13 +366,14 @@ async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
         patch.setattr(desk.mails, "accept", accept)
         call = asyncio.create_task(desk.codes.send_code(CodeRequest(email=EMAIL)))
         await holding.wait()
-    async with desk.challenges._lock:  # so that giving it back takes a while
-        for _ in range(times):
-            call.cancel()
-            await asyncio.sleep(0)
+    desk.challenges.ready.clear()  # so that giving it back takes a while
+    for _ in range(times):
+        call.cancel()
+        await asyncio.sleep(0)
+    desk.challenges.ready.set()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.gather(*desk.codes._follow_ups)
+    await desk.codes.drained()
     assert desk.mailed == 0
     assert (await desk.send()).mail.state is MailState.RELAYED
 

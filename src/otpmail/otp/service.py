@@ -155,6 +155,11 @@ class OtpService:
         bound_to = _read_challenge_id(challenge_id)
         await self._store.update(key, lambda standing: self._policy.void(standing, bound_to))
 
+    async def drained(self) -> None:
+        """Wait until the store has every change that a settled mail or a failed call brings about."""
+        while self._follow_ups:
+            await asyncio.wait(self._follow_ups)
+
     async def _issue(self, request: CodeRequest, address: Address, key: bytes) -> Job:
         self._mails.refuse_if_hopeless(request.wait_for)
         now = self._store.now()

@@ -105,7 +105,10 @@ class MemoryMailStore:
         self._open: dict[str, _Request] = {}  # of mails that have not settled
 
     def __repr__(self) -> str:
-        return f"<MemoryMailStore {len(self._settled)} settled, {len(self._open) + len(self._requests)} request ids>"
+        return f"<MemoryMailStore {len(self)} settled, {len(self._open) + len(self._requests)} request ids>"
+
+    def __len__(self) -> int:
+        return len(self._settled)
 
     async def find(self, caller: str, request_id: str, fingerprint: bytes) -> Mail | None:
         """The mail that came before with this request id; see MailStore."""
