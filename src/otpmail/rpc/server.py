@@ -13,7 +13,7 @@ from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
-from otpmail.rpc.batching import MOST_SECONDS, Batching, BatchWindow
+from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
 from otpmail.rpc.guard import Guard
 from otpmail.rpc.health import Health
@@ -67,7 +67,7 @@ class Server:
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        self._edge = Guard(self._server, Batching(BatchWindow(most_seconds=batch_seconds)))
+        self._edge = Guard(self._server, Batching(most_seconds=batch_seconds))
         edge: Any = self._edge  # generated code is annotated for a whole server
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), edge)
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, streams), edge)
