@@ -166,7 +166,9 @@ async def test_bad_mails_of_each_kind(service: Service, relay: Relay) -> None:
     mails += [_mail(f"good{place}") for place in range(len(bad))]
     mails[::2], mails[1::2] = mails[: len(bad)], mails[len(bad) :]
     talk = Talk(service)
-    await talk.write(*mails, _mail("eve", **{"from": "eve@example.org"}), _mail(""), _mail("a\nb"))
+    await talk.write(
+        *mails, _mail("eve", **{"from": "eve@example.org"}), _mail(""), _mail("a\nb", to=["ada@example.org"])
+    )
     told = {result.request_id: result for result in await talk.rest()}
     assert await talk.code() is grpc.StatusCode.OK
     assert all(told[f"good{place}"].mail.state == RELAYED for place in range(len(bad)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from otpmail.compose.draft import Draft
+from drafts import read_draft
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
@@ -37,7 +37,7 @@ async def submission_from(asked: Asked) -> Submission:
     """The order that it means."""
     if asked.fault is not None:
         raise asked.fault
-    draft = Draft(to=(asked.to,), subject="s", text="t")
+    draft = read_draft(to=(asked.to,), subject="s", text="t")
     fingerprint = asked.to.encode()
     return Submission(
         draft=draft,
@@ -405,7 +405,7 @@ async def test_a_full_queue_is_waited_for() -> None:
     two = desk.take(*(Asked(f"b{number}") for number in range(12)), stream=other)
     await _turns()
     assert desk.queue.qsize() == 9
-    single = await desk.mails.accept(Submission(draft=Draft(to=("ada@example.org",), text="t")))
+    single = await desk.mails.accept(Submission(draft=read_draft(text="t")))
     desk.settle(single)
     while not (one.done() and two.done()):
         desk.settle()

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from drafts import read_draft
 from otpmail.address import parse_address
-from otpmail.compose.draft import Draft
 from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
@@ -442,7 +442,9 @@ async def test_a_request_id_with_other_content_is_refused(desk: DeliveryHandler)
     with pytest.raises(InvalidArgument) as caught:
         await desk.send("bob@example.org", request_id="r1", fingerprint=b"g")
     assert caught.value.field == "request_id"
-    order = Submission(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
+    order = Submission(
+        draft=read_draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE
+    )
     await desk.mails.send(order)
     with pytest.raises(InvalidArgument, match="request_id"):
         await desk.codes.send_code(CodeRequest(email=EMAIL, request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE))

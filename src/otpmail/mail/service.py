@@ -7,8 +7,8 @@ from time import time
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Draft, Limits
-from otpmail.compose.message import write
+from otpmail.compose.draft import LARGE, Draft, Limits
+from otpmail.compose.message import compose
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
@@ -19,7 +19,6 @@ from otpmail.values import frozen
 
 MAX_REQUEST_ID = 128
 MAX_MAIL_ID = 64
-_LARGE = 64 << 10
 
 
 class RelayState(Protocol):
@@ -80,6 +79,11 @@ class MailService:
     def __repr__(self) -> str:
         return f"<MailService {self._delivery!r}>"
 
+    @property
+    def limits(self) -> Limits:
+        """The limits within which a draft is made for this service."""
+        return self._limits
+
     async def send(self, order: Submission) -> Mail:
         """Send a mail: returns it settled, or with WaitFor.QUEUE as soon as it is accepted.
 
@@ -95,19 +99,19 @@ class MailService:
         is known to be away, or the service stops; nothing was accepted then. A repeated request id returns the job it
         was first given.
         """
-        sender = self._permitted_sender(order.draft.from_) if order.draft.from_ else self._sender
+        sender = self._permitted_sender(order.draft.sender) if order.draft.sender else self._sender
         lifetime = self._lifetime(order)
         now = self._now()
         mail_id = next(self._ids)
         message_id = f"<{mail_id}@{sender.domain}>"
         asked = order.draft, sender, message_id, now, self._limits
         envelope: Envelope | None = None
-        if order.draft.size > _LARGE:  # it takes tenths of a second, for which nobody's code is to wait
+        if order.draft.size > LARGE:  # it takes tenths of a second, for which nobody's code is to wait
             earlier = await self.earlier(order.caller, order.request_id, order.fingerprint)
             if earlier is not None:
                 return earlier
             self.refuse_if_hopeless(order.wait_for)
-            envelope = await asyncio.to_thread(write, *asked)
+            envelope = await asyncio.to_thread(compose, *asked)
         _check_request_id(order.request_id)
         mail = Mail(mail_id, order.caller, message_id, now, order.request_id, issued=order.issued)
         known = await self._store.add(mail, order.fingerprint)
@@ -116,7 +120,7 @@ class MailService:
         try:  # nothing waits from here on: whoever repeats the request finds its job
             self.refuse_if_hopeless(order.wait_for)
             deadline = self._loop.time() + lifetime
-            job = Job(mail, envelope or write(*asked), order.priority, deadline, guaranteed=order.wait_for.guarantees)
+            job = Job(mail, envelope or compose(*asked), order.priority, deadline, guaranteed=order.wait_for.guarantees)
             self._delivery.submit(job)
         except BaseException:
             self._store.forget_request(mail)
@@ -219,8 +223,7 @@ class MailService:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(order.ttl, self._most_seconds)
 
-    def _permitted_sender(self, text: str) -> Address:
-        sender = parse_mailbox(text, "from")
+    def _permitted_sender(self, sender: Address) -> Address:
         domain = sender.key[sender.key.rindex("@") :]
         if sender.key == self._sender.key or sender.key in self._allowed or domain in self._allowed:
             return sender

@@ -195,7 +195,8 @@ class OtpService:
         at = self._now()
         return Submission(
             draft=Draft(
-                to=(address.spec,),
+                limits=self._mails.limits,
+                to=(address,),
                 subject=mail.subject,
                 text=mail.text,
                 html=mail.html,

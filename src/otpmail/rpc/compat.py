@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from otpmail.address import parse_mailbox
 from otpmail.compose.draft import Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService, Submission
@@ -11,7 +12,7 @@ from otpmail.otp.service import CheckResult, CodeRequest, OtpService
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
 
-_FIELDS = {"to[0]": "to", "text": "body", "code": "otpCode"}
+_FIELDS = {"text": "body", "code": "otpCode"}
 
 
 class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
@@ -58,9 +59,9 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         if not request.to:
             raise InvalidArgument("to", "recipient email is required")
         try:
-            mail = await self._mails.send(
-                Submission(draft=Draft(to=(request.to,), subject=request.subject, text=request.body))
-            )
+            address = parse_mailbox(request.to, "to")
+            draft = Draft(limits=self._mails.limits, to=(address,), subject=request.subject, text=request.body)
+            mail = await self._mails.send(Submission(draft=draft))
         except InvalidArgument as error:
             raise _in_their_words(error) from None
         if mail.state is not MailState.RELAYED:

@@ -5,7 +5,8 @@ than STREAM_UNSETTLED mails, and a write ends only when the caller's flow contro
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import InvalidArgument
-from otpmail.mail.service import MailService
+from otpmail.mail.service import MailService, Submission
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.rpc import encode
@@ -51,7 +52,7 @@ class Streams:
         self._running.add(stream)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_read(context, stream))
+                tasks.create_task(_read(context, stream, partial(submission_from, limits=self._mails.limits)))
                 ended = await _answer(context, stream)
         finally:
             self._running.discard(stream)
@@ -60,7 +61,11 @@ class Streams:
             raise ended
 
 
-async def _read(context: Context, stream: MailStream) -> None:
+async def _read(
+    context: Context,
+    stream: MailStream,
+    submission_from: Callable[[mail_pb2.SendMailRequest], Awaitable[Submission]],
+) -> None:
     while True:
         try:
             batch = await context.read()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Draft, Limits, check
+from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.templates import MailTemplate
 from otpmail.errors import InvalidArgument
 from otpmail.v1 import mail_pb2
@@ -24,10 +24,8 @@ _ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOST_PROBLEMS = 100
 _MOST_SHOWN = 200  # characters of a first row without a column email: it may be any text
 _DIGEST_OCTETS = 20
-_SENDER = Address("sender@example.org")  # the service checks the real one; here only rows are checked
-_NOBODY = ("nobody@example.org",)
+_ANYBODY = Address("anybody@example.org")  # stands for the recipient where only texts are checked
 _LIMITS = Limits(size=150 << 20, recipients=1)  # the highest MAIL_MAX_BYTES that a service can have
-_FIELDS = {"to[0]": EMAIL}
 
 
 class MergeError(Exception):
@@ -134,14 +132,15 @@ class Recipients:
             return f"has {len(fields)} fields, but the header has {len(self.columns)}"
         values = self._values(fields)
         used = [values[name] for name in self.names]
-        fault = _fault(Draft(to=(_to(values),), subject=self.template.subject % values, text="\n".join(used)))
+        try:
+            recipient = parse_mailbox(_to(values), EMAIL)
+        except InvalidArgument as error:
+            return str(error)
+        fault = _fault(recipient, subject=self.template.subject % values, text="\n".join(used))
         if fault is None:
             return ""
-        if fault.field == "text":
-            field = next((name for name in self.names if _fault(Draft(to=_NOBODY, text=values[name]))), fault.field)
-        else:
-            field = _FIELDS.get(fault.field, fault.field)
-        return f"{field}: {fault.description}"
+        at_fault = (name for name in self.names if fault.field == "text" and _fault(_ANYBODY, text=values[name]))
+        return f"{next(at_fault, fault.field)}: {fault.description}"
 
     def _values(self, fields: list[str]) -> dict[str, str]:
         return dict(zip(self.columns, fields, strict=True))
@@ -177,9 +176,9 @@ def _to(values: dict[str, str]) -> str:
     return values[EMAIL].strip()
 
 
-def _fault(draft: Draft) -> InvalidArgument | None:
+def _fault(to: Address, *, subject: str = "", text: str = "", html: str = "") -> InvalidArgument | None:
     try:
-        check(draft, sender=_SENDER, limits=_LIMITS)
+        Draft(limits=_LIMITS, to=(to,), subject=subject, text=text, html=html)
     except InvalidArgument as error:
         return error
     return None
@@ -215,7 +214,7 @@ def _template(folder: Path) -> MailTemplate:
     except ValueError as error:
         raise MergeError(f"{folder}: {error}") from None
     own = template.render(dict.fromkeys(template.names, ""))
-    if fault := _fault(Draft(to=_NOBODY, subject=own.subject, text=own.text, html=own.html)):
+    if fault := _fault(_ANYBODY, subject=own.subject, text=own.text, html=own.html):
         raise MergeError(f"{folder}: {fault}")
     return template
 
