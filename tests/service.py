@@ -72,7 +72,7 @@ class Service:
 
     def __repr__(self) -> str:
         """Say what is known of the process."""
-        pid = self._process.pid if self._process else None
+        pid = self.pid if self._process else None
         return f"<Service {self._command} pid={pid} log={[line.get('event') for line in self.log[-5:]]}>"
 
     async def __aenter__(self) -> Self:
@@ -159,6 +159,11 @@ class Service:
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that was started last."""
+        return self._running().pid
 
     @property
     def exit_code(self) -> int | None:

@@ -8,11 +8,9 @@ from typing import Any
 import grpc
 import pytest
 
-from otpmail import app as module
 from otpmail.app import App
-from otpmail.events import Event, MailAccepted
+from otpmail.events import ConnectionOpened, Event, MailAccepted
 from otpmail.settings import Settings
-from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 from relay import Relay
 
@@ -40,24 +38,30 @@ async def _refuses(address: str) -> bool:
     return False
 
 
+class Failing:
+    """An observer that breaks its promise: once `fails` is set it raises, in the worker that opens a connection."""
+
+    event_types: frozenset[type[Event]] = frozenset({ConnectionOpened})
+
+    def __init__(self) -> None:
+        self.fails = False
+
+    def notify(self, event: Event) -> None:  # noqa: ARG002 -- an observer's signature
+        """Raise, if it is to fail."""
+        if self.fails:
+            raise RuntimeError("boom")
+
+
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_when_a_part_fails(
     relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever waits is told, nothing listens any more, neither gRPC nor metrics, and `run` ends by what went wrong."""
-    failing = asyncio.Event()
-
-    async def fail(*_: object) -> None:
-        await failing.wait()
-        raise RuntimeError("boom")
-
+    """Waiting callers get UNAVAILABLE, neither gRPC nor metrics are served any more, and `run` raises the failure."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(MemoryChallengeStore, "sweep_forever", fail)
-    monkeypatch.setattr(module, "_spare_the_collector", lambda: None)  # which would be for all tests
     caplog.set_level("INFO", "otpmail")
-    settings = _settings(relay, HTTP_PORT="0")
+    settings, failing = _settings(relay, HTTP_PORT="0", WORKERS="1"), Failing()
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(App(settings).run(asyncio.Event(), started.set_result))
+    running = asyncio.create_task(App(settings, failing).run(asyncio.Event(), started.set_result))
     address = await started
     (metrics,) = re.findall(r"metrics at http://([^/]+)/", caplog.text)
     assert not await _refuses(metrics)
@@ -65,7 +69,8 @@ async def test_when_a_part_fails(
         request = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello")
         waiting = asyncio.ensure_future(mail_pb2_grpc.MailServiceStub(channel).SendMail(request))
         await relay.wait_for_command("DATA")
-        failing.set()
+        failing.fails = True
+        relay.cut_connections()
         with pytest.raises(grpc.aio.AioRpcError) as told:
             await waiting
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -100,7 +105,6 @@ class Accepted:
 async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It brings a turn of its mails where those are enough for all connections, though it may have more unsettled."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "_spare_the_collector", lambda: None)
     stop, accepted = asyncio.Event(), Accepted(32)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     app = App(_settings(relay, WORKERS="2", EMAIL_WINDOW="4", DRAIN_SECONDS="0"), accepted, pause_seconds=600.0)

@@ -1,4 +1,4 @@
-"""The tree of errors that opens `otpmail.errors`."""
+"""The tree of errors in the docstring of `otpmail.errors`."""
 
 import re
 
@@ -6,7 +6,7 @@ from otpmail import errors
 
 
 def test_the_tree_is_whole() -> None:
-    """It names every error of the module, each one step below what it derives from."""
+    """The tree names every error of the module, one step below its base class."""
     parents: list[str] = []
     shown: dict[str, str] = {}
     _, _, tree = (errors.__doc__ or "").partition("\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import socket
 import ssl
 import time
 import warnings
@@ -14,6 +15,7 @@ import aiosmtplib
 import pytest
 
 from relay import HOST, CaughtMail, Command, Faults, Relay
+from relay.wire import Gone, Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -479,9 +481,73 @@ async def test_delay_is_that_of_a_line(relay: Relay) -> None:
     """Pipelined commands wait for their replies together, in order, and the last one is not lost in a goodbye."""
     async with greeted(relay) as raw:
         start = time.monotonic()
-        raw.send("NOOP\r\n" * 20 + "FROB\r\nQUIT\r\n")
-        assert await raw.codes(22) == [250] * 20 + [500, 221]
-        assert 0.04 < time.monotonic() - start < 1.0  # one after the other they would take 1.1 s
+        raw.send("NOOP\r\n" * 400 + "FROB\r\nQUIT\r\n")
+        async with asyncio.timeout(10):  # one after the other they would take 20 s
+            assert await raw.codes(402) == [250] * 400 + [500, 221]
+        assert time.monotonic() - start > 0.04
+
+
+class OnceClosed(asyncio.Transport):
+    """A transport that may be neither used after its end nor closed twice, as one over TLS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        """Whether it was closed, aborted or lost."""
+        return self.closing
+
+    def close(self) -> None:
+        """Close, once."""
+        assert not self.closing
+        self.closing = True
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        """Abort, once, after a close or without."""
+        assert "abort" not in self.calls
+        self.closing = True
+        self.calls.append("abort")
+
+
+@pytest.mark.parametrize(
+    ("steps", "calls"),
+    [
+        ("close abort", ["close", "abort"]),
+        ("close close abort abort close", ["close", "abort"]),
+        ("abort abort close", ["abort"]),
+        ("lost abort", []),
+        ("close lost abort close", ["close"]),
+    ],
+)
+async def test_a_transport_that_has_ended_is_left_alone(steps: str, calls: list[str]) -> None:
+    """However a connection ends, its transport is closed once and aborted once at most, and not after its loss."""
+    ends = 0
+
+    def lost(_: Wire) -> None:
+        nonlocal ends
+        ends += 1
+
+    transport = OnceClosed()
+    with socket.socket() as connection:
+        wire = Wire(connection, sent=lambda: None, lost=lost)
+        wire.connection_made(transport)
+        for step in steps.split():
+            match step:
+                case "close":
+                    wire.close()
+                case "abort":
+                    wire.abort()
+                case "lost":
+                    transport.closing = True
+                    wire.connection_lost(None)
+        wire.send(b"250 too late\r\n")
+        with pytest.raises(Gone):
+            wire.hold_input()
+    assert transport.calls == calls
+    assert ends == steps.count("lost")
 
 
 @open_relay

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.memory import resident
-from otpmail.app import App, stop_on_signals
+from otpmail.app import App, spare_the_collector, stop_on_signals
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.settings import Settings
 from otpmail.telemetry.logs import set_up
@@ -46,7 +46,7 @@ async def serve(every: float, batch_seconds: float) -> None:
     app, stop = App(settings, batch_seconds=batch_seconds), asyncio.Event()
     stop_on_signals(stop, os._exit)
     reporting = asyncio.create_task(report(every)) if every else None
-    await app.run(stop)
+    await app.run(stop, started=lambda _: spare_the_collector())
     if reporting is not None:
         reporting.cancel()
         with contextlib.suppress(asyncio.CancelledError):

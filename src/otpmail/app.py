@@ -98,7 +98,6 @@ class App:
         await self._health.start()
         address = await self._server.start()
         await self._start_metrics()
-        _spare_the_collector()
         log_event(logging.INFO, "listening", f"listening on {address}", address=address)
         started(address)
         async with asyncio.TaskGroup() as tasks:
@@ -183,11 +182,11 @@ class App:
         )
 
 
-def _spare_the_collector() -> None:
-    """Keep the garbage collector off what was made at the start, which stays, and let it look at all the rest seldom.
+def spare_the_collector() -> None:
+    """Exempt what was made so far from garbage collection, and make collections rare, for the whole process.
 
-    A mail leaves little garbage that only the collector finds, but makes enough objects for it to look every few mails.
-    The young are looked at few at a time: each look holds the loop, and what is kept of settled mails survives them.
+    A mail leaves little garbage that only the collector finds, but makes enough objects to start a collection every few
+    mails. Young objects are collected a few at a time, because each collection blocks the loop.
     """
     gc.collect()
     gc.freeze()

@@ -1,36 +1,36 @@
-"""Every error the service raises on purpose. What a caller sees of them is decided in one place, `rpc.status`.
+"""Every error that the service raises on purpose. `rpc.status` decides what a caller sees of them.
 
 OtpmailError
-├── CallerError                              what a caller is told
-│   ├── InvalidArgument (ValueError)         a request's field is not what it may be
+├── CallerError                              meant for the caller
+│   ├── InvalidArgument (ValueError)         a field of the request is wrong
 │   ├── NotFound (LookupError)               no such mail, or not this caller's
 │   ├── PermissionDenied (PermissionError)   this caller may not do that
-│   ├── FailedPrecondition                   too late, or too early, for what was asked
-│   ├── LimitExceeded                        a budget is spent; says when to come back
-│   │   └── QueueFull                        as many mails as QUEUE_SIZE are waiting
-│   └── Unavailable                          nothing to send through; says when to try again
-├── SettingsError (ValueError)               a setting is not what it may be; names it
-├── StoreError                               the store can't be opened, or read what it holds
-└── RelayError                               the relay, or the way to it, did not do what was asked
-    ├── ConnectFailed (ConnectionError)      no usable connection came about
-    │   ├── SignInRefused                    the relay does not take our credentials
-    │   └── ProbeFailed                      it ended over the question how the relay reads a refused chunk
-    └── ConnectionLost (ConnectionError)     it ended under a mail; says whether the relay may have taken it
+│   ├── FailedPrecondition                   the wrong moment for this request
+│   ├── LimitExceeded                        a limit is reached; names the time to wait
+│   │   └── QueueFull                        QUEUE_SIZE mails are waiting
+│   └── Unavailable                          no relay is up; names the time to wait
+├── SettingsError (ValueError)               a setting is wrong; names it
+├── StoreError                               the store can't be opened or read
+└── RelayError                               the relay or the network failed
+    ├── ConnectFailed (ConnectionError)      no usable connection was opened
+    │   ├── SignInRefused                    the relay rejects our credentials
+    │   └── ProbeFailed                      the probe for rejected chunks ended it
+    └── ConnectionLost (ConnectionError)     it ended with a mail in flight
 """
 
 
 class OtpmailError(Exception):
-    """The root of all errors that are raised on purpose."""
+    """The base of all errors that are raised on purpose."""
 
 
 class CallerError(OtpmailError):
-    """What a caller is told. `reason` is the stable word a program may look at (google.rpc.ErrorInfo.reason)."""
+    """An error that is meant for the caller. Programs may rely on `reason` (google.rpc.ErrorInfo.reason)."""
 
     reason = "OTPMAIL"
 
 
 class InvalidArgument(CallerError, ValueError):
-    """A field of a request is not what it may be."""
+    """A field of a request is wrong: `field` names it, `description` says what is wrong."""
 
     reason = "INVALID_ARGUMENT"
 
@@ -41,25 +41,25 @@ class InvalidArgument(CallerError, ValueError):
 
 
 class NotFound(CallerError, LookupError):
-    """No such thing, or it is another caller's: one answer for both."""
+    """The thing does not exist or belongs to another caller: the error does not tell which."""
 
     reason = "NOT_FOUND"
 
 
 class PermissionDenied(CallerError, PermissionError):
-    """The caller may not do what it asked for."""
+    """The caller has no permission for this request."""
 
     reason = "PERMISSION_DENIED"
 
 
 class FailedPrecondition(CallerError):
-    """The thing is there, but in a state in which this can't be done."""
+    """The thing exists, but its state does not allow this request."""
 
     reason = "FAILED_PRECONDITION"
 
 
 class LimitExceeded(CallerError):
-    """A budget is spent. `retry_after` is in seconds; `subject` says whose budget."""
+    """A limit is reached. `subject` names the limit; after `retry_after` seconds a retry makes sense."""
 
     reason = "LIMIT_EXCEEDED"
 
@@ -70,7 +70,7 @@ class LimitExceeded(CallerError):
 
 
 class QueueFull(LimitExceeded):
-    """As many mails as QUEUE_SIZE are waiting; nothing was accepted."""
+    """QUEUE_SIZE mails are waiting, so nothing was accepted."""
 
     reason = "QUEUE_FULL"
 
@@ -79,7 +79,7 @@ class QueueFull(LimitExceeded):
 
 
 class Unavailable(CallerError):
-    """There is nothing to send through at the moment. `retry_after` is in seconds."""
+    """No relay is up, or the service is stopping. After `retry_after` seconds a retry makes sense."""
 
     reason = "UNAVAILABLE"
 
@@ -89,7 +89,7 @@ class Unavailable(CallerError):
 
 
 class SettingsError(OtpmailError, ValueError):
-    """Settings are not what they may be: `problems` holds one line each, which opens with the setting's name."""
+    """Settings are wrong: `problems` holds a line for each mistake, which opens with the name of the setting."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -101,25 +101,26 @@ class StoreError(OtpmailError):
 
 
 class RelayError(OtpmailError):
-    """The relay, or the way to it, did not do what was asked."""
+    """The relay or the network between failed."""
 
 
 class ConnectFailed(RelayError, ConnectionError):
-    """No usable connection came about: refused, silent, TLS not as required, a greeting that was no welcome."""
+    """No usable connection was opened: refused, timed out, without required TLS, or greeted with an error."""
 
 
 class SignInRefused(ConnectFailed):
-    """The relay does not take our credentials, or offers no way to give them. Trying often makes it worse."""
+    """The relay rejects our credentials, or offers no mechanism for them. Frequent retries may lock the account."""
 
 
 class ProbeFailed(ConnectFailed):
-    """The connection ended over the question how the relay reads a refused chunk: it is not to be asked again."""
+    """The connection ended during the probe that asks how the relay reads a rejected chunk (`smtp.probe`)."""
 
 
 class ConnectionLost(RelayError, ConnectionError):
-    """The connection ended under a mail. `uncertain`: the relay may have taken the mail, its answer is lost.
+    """The connection ended with a mail in flight.
 
-    `not_started`: it certainly has not, and it ended over another mail.
+    `uncertain`: the relay may have accepted the mail, since its reply is lost. `not_started`: the relay has not
+    accepted it, and the connection ended because of another mail.
     """
 
     def __init__(self, description: str, *, uncertain: bool = False, not_started: bool = False) -> None:

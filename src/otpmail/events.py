@@ -63,6 +63,25 @@ class ChunkingDisabled:
 
 
 @frozen()
+class MessageLimitLearned:
+    """The relay ends a connection after `limit` mails, so each one is replaced before that.
+
+    Emitted when the limit was seen twice, and when it changes.
+    """
+
+    relay: str
+    limit: int
+
+
+@frozen()
+class MessageLimitDropped:
+    """A connection has carried more than the `limit` that was learned, so none is replaced for it any more."""
+
+    relay: str
+    limit: int
+
+
+@frozen()
 class ConnectionOpened:
     """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once."""
 
@@ -120,6 +139,8 @@ Event = (
     | RelayIdle
     | DialFailed
     | ChunkingDisabled
+    | MessageLimitLearned
+    | MessageLimitDropped
     | ConnectionOpened
     | ConnectionClosed
     | MailAccepted

@@ -1,4 +1,4 @@
-"""Which service is called, and how the program names itself to a person."""
+"""The service that the commands call, and the words by which a person starts the program."""
 
 import sys
 from pathlib import Path
@@ -21,8 +21,8 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return script
 
 
-def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """OTPMAIL_SERVER's service is called, else the one of HOST and PORT; nothing is where a setting is wrong."""
+def test_which_service_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OTPMAIL_SERVER names the service, else HOST and PORT do; with a wrong setting no service is called."""
     for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -43,18 +43,18 @@ def test_where_the_commands_lead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         *((server, False) for server in ("::1:40700", "http://host:1", "host:1/x", "me@host:1", "a b:1", "host:1\n")),
     ],
 )
-def test_what_an_address_looks_like(server: str, good: bool) -> None:  # noqa: FBT001
-    """An address is host:port or unix:PATH; another is told with the name under which it was given."""
+def test_the_form_of_an_address(server: str, good: bool) -> None:  # noqa: FBT001
+    """An address is host:port or unix:PATH; the error for another form opens with the name of the option."""
     if good:
         assert endpoint.well_formed(server, "--server") == server
         return
     with pytest.raises(SettingsError) as caught:
         endpoint.well_formed(server, "--server")
-    assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or ")
+    assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, such as ")
 
 
 def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
-    """It is named from here, as it was started; from elsewhere by its whole path."""
+    """A script outside PATH is named by its path from here, or from elsewhere by its whole path."""
     for started in (".venv/bin/otpmail", str(script)):
         monkeypatch.setattr(sys, "argv", [started])
         assert endpoint.own_command() == ".venv/bin/otpmail"
@@ -65,7 +65,7 @@ def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, scrip
 
 
 def test_a_script_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
-    """Its name is enough where that finds this one, and not another."""
+    """The script's name is enough where PATH finds this script, and not another one."""
     monkeypatch.setenv("PATH", str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script)])
     assert endpoint.own_command() == "otpmail"
@@ -77,7 +77,7 @@ def test_a_script_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> 
 
 
 def test_the_module(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
-    """`python -m otpmail` is named with its interpreter, quoted where a shell wants that."""
+    """`python -m otpmail` is named with its interpreter, quoted where a shell needs quotes."""
     monkeypatch.setattr(sys, "argv", ["/site-packages/otpmail/__main__.py"])
     monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
     assert endpoint.own_command() == ".venv/bin/python -m otpmail"
@@ -94,6 +94,6 @@ def test_the_module(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
         ("unix:/run/s", "unix:/run/s"),
     ],
 )
-def test_any_address_is_none_to_call(listens: str, called: str) -> None:
-    """A service that listens everywhere is called on loopback; any other where it listens."""
+def test_any_address_is_called_on_loopback(listens: str, called: str) -> None:
+    """A service that listens on all addresses is called on loopback; any other one where it listens."""
     assert endpoint.callable_address(listens) == called

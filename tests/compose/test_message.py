@@ -1,29 +1,27 @@
 """The bytes of a mail: held to what a standard parser reads from them, for any input that a draft may have."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_string, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import getaddresses
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from drafts import LIMITS, read_draft
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Attachment, CheckedDraft, Draft, Limits, check
-from otpmail.compose.message import compose, write
+from otpmail.compose.draft import Attachment, Draft, Limits
+from otpmail.compose.message import compose
 from otpmail.errors import InvalidArgument
 from otpmail.model import Envelope
 
-LIMITS = Limits(size=1 << 20, recipients=100)
 SENDER = Address("service@example.org", "The Service")
 MESSAGE_ID = "<0123456789abcdef@example.org>"
 NOW = 1_700_000_000.0
-GOOD = Draft(to=("ada@example.org",), subject="Hello", text="Hello Ada")
 INJECTION = "=?utf-8?q?x=0D=0ABcc:_eve@evil.example?="
 FAST = settings(deadline=None, max_examples=60)
 
@@ -35,8 +33,10 @@ _PHRASES = st.one_of(_WORDS, _ENCODED, st.builds("{} {}".format, _ENCODED, _WORD
 _BODIES = st.text(st.one_of(st.sampled_from("a .\r\n\t\f\x85\u2028=é你"), _VISIBLE), max_size=1500)
 
 
-def _compose(draft: Draft, *, sender: Address = SENDER, limits: Limits = LIMITS) -> Envelope:
-    return compose(check(draft, sender=sender, limits=LIMITS), message_id=MESSAGE_ID, now=NOW, limits=limits)
+def _compose(*, by: Address = SENDER, limits: Limits = LIMITS, **fields: Any) -> Envelope:
+    """The mail of a draft with these fields, for an address that may be no more than text."""
+    draft = read_draft(**({"subject": "Hello", "text": "Hello Ada"} | fields))
+    return compose(draft, by, MESSAGE_ID, NOW, limits)
 
 
 def _parse(envelope: Envelope) -> EmailMessage:
@@ -89,7 +89,7 @@ _OWN = {
 
 def test_a_text_mail() -> None:
     """The plainest mail: its headers, its envelope, nothing else."""
-    envelope = _compose(GOOD)
+    envelope = _compose()
     message = _parse(envelope)
     _assert_wire_form(envelope)
     _assert_headers(message, {**_OWN, "To": "ada@example.org", "Subject": "Hello"})
@@ -110,9 +110,9 @@ def test_a_text_mail() -> None:
         ({"text": "", "html": "<img>", "attachments": (Attachment("f", "image/png", b"x", "c"),)}, "multipart/related"),
     ],
 )
-def test_the_shape_follows_the_content(changes: dict[str, object], kind: str) -> None:
+def test_the_shape_follows_the_content(changes: dict[str, Any], kind: str) -> None:
     """Text, HTML, both, with files beside them or in them: as RFC 2046 and RFC 2387 have it."""
-    message = _parse(_compose(replace(GOOD, **changes)))  # type: ignore[arg-type]
+    message = _parse(_compose(**changes))
     assert message.get_content_type() == kind
     assert not [defect for part in message.walk() for defect in part.defects]
 
@@ -120,7 +120,7 @@ def test_the_shape_follows_the_content(changes: dict[str, object], kind: str) ->
 def test_an_inline_file_is_beside_the_html_that_shows_it() -> None:
     """Text or (HTML with its image), and the other file apart from both."""
     files = (Attachment("p.png", "image/png", b"\x89PNG", "pic@x"), Attachment("a.pdf", "application/pdf", b"%PDF"))
-    message = _parse(_compose(replace(GOOD, html='<img src="cid:pic@x">', attachments=files)))
+    message = _parse(_compose(html='<img src="cid:pic@x">', attachments=files))
     assert [part.get_content_type() for part in message.walk()] == [
         "multipart/mixed",
         "multipart/alternative",
@@ -138,48 +138,61 @@ def test_an_inline_file_is_beside_the_html_that_shows_it() -> None:
 
 def test_bcc_is_in_the_envelope_alone() -> None:
     """Who is mailed in secret stands in no header and nowhere in the content."""
-    envelope = _compose(replace(GOOD, cc=("cy@example.org",), bcc=("Secret <hidden@example.org>",)))
+    envelope = _compose(cc=("cy@example.org",), bcc=("Secret <hidden@example.org>",))
     assert envelope.recipients == ("ada@example.org", "cy@example.org", "hidden@example.org")
     assert b"hidden" not in envelope.content
     assert b"bcc" not in envelope.content.lower()
     assert _parse(envelope)["Cc"] == "cy@example.org"
-    alone = _compose(replace(GOOD, to=(), bcc=("hidden@example.org",)))
+    alone = _compose(to=(), bcc=("hidden@example.org",))
     assert "To" not in _parse(alone)
 
 
 def test_a_mail_too_large_as_a_whole_is_refused() -> None:
     """What encoding adds counts too; exactly the limit is accepted."""
-    size = len(_compose(GOOD).content)
-    assert _compose(GOOD, limits=Limits(size, 1)).content
+    size = len(_compose().content)
+    assert _compose(limits=Limits(size, 1)).content
     with pytest.raises(InvalidArgument, match=str(size)):
-        _compose(GOOD, limits=Limits(size - 1, 1))
+        _compose(limits=Limits(size - 1, 1))
 
 
 def test_smtputf8_only_where_an_address_needs_it() -> None:
     """A subject or a body that is not ASCII is encoded; a local part that is not can only go as it is."""
-    assert not _compose(replace(GOOD, subject="Grüße", text="Grüße", to=("Jürgen <j@bücher.example>",))).smtputf8
-    envelope = _compose(replace(GOOD, to=("jürgen@bücher.example",)))
+    assert not _compose(subject="Grüße", text="Grüße", to=("Jürgen <j@bücher.example>",)).smtputf8
+    envelope = _compose(to=("jürgen@bücher.example",))
     assert envelope.smtputf8
     assert envelope.recipients == ("jürgen@xn--bcher-kva.example",)
     assert "jürgen@xn--bcher-kva.example".encode() in envelope.content
     assert _parse(envelope)["To"].addresses[0].username == "jürgen"
 
 
+@pytest.mark.parametrize("field", ["to", "cc", "bcc", "reply_to", "sender"])
+def test_an_address_that_is_not_ascii_needs_smtputf8(field: str) -> None:
+    """A local part that is not ASCII needs SMTPUTF8 wherever it stands; a domain or a display name does not."""
+    for text, needed in (("jürgen@example.org", True), ("Jürgen <ada@bücher.example>", False)):
+        if field == "sender":
+            envelope = _compose(by=parse_mailbox(text, "from"))
+        else:
+            value: Any = text if field == "reply_to" else (text,)
+            envelope = _compose(**{field: value})
+        assert envelope.smtputf8 is needed
+        _assert_wire_form(envelope)
+
+
 @pytest.mark.parametrize(
-    "draft",
+    "fields",
     [
-        replace(GOOD, subject=INJECTION),
-        replace(GOOD, to=(f"{INJECTION} <ada@example.org>",)),
-        replace(GOOD, to=(f'"{INJECTION}" <ada@example.org>',)),
-        replace(GOOD, cc=(f"a {INJECTION} b <cy@example.org>",)),
-        replace(GOOD, reply_to=f"{INJECTION} <cy@example.org>"),
-        replace(GOOD, headers={"X-A": INJECTION}),
-        replace(GOOD, attachments=(Attachment(INJECTION, "text/plain", b"x"),)),
+        {"subject": INJECTION},
+        {"to": (f"{INJECTION} <ada@example.org>",)},
+        {"to": (f'"{INJECTION}" <ada@example.org>',)},
+        {"cc": (f"a {INJECTION} b <cy@example.org>",)},
+        {"reply_to": f"{INJECTION} <cy@example.org>"},
+        {"headers": {"X-A": INJECTION}},
+        {"attachments": (Attachment(INJECTION, "text/plain", b"x"),)},
     ],
 )
-def test_an_encoded_word_in_a_value_is_text(draft: Draft) -> None:
+def test_an_encoded_word_in_a_value_is_text(fields: dict[str, Any]) -> None:
     """What looks like an encoded word is not decoded: it could hold a line end, and with it a header."""
-    envelope = _compose(draft)
+    envelope = _compose(**fields)
     assert "Bcc" not in _parse(envelope)
     assert not re.search(rb"(?im)^bcc", envelope.content)
     assert b"eve@evil.example" not in envelope.content.replace(INJECTION.encode(), b"")
@@ -187,7 +200,7 @@ def test_an_encoded_word_in_a_value_is_text(draft: Draft) -> None:
 
 def test_an_encoded_word_in_the_senders_name_is_text() -> None:
     """EMAIL_FROM and a caller's `from` are held to the same."""
-    envelope = _compose(GOOD, sender=Address("service@example.org", INJECTION))
+    envelope = _compose(by=Address("service@example.org", INJECTION))
     assert not re.search(rb"(?im)^bcc", envelope.content)
     assert _parse(envelope)["From"].addresses[0].addr_spec == "service@example.org"
 
@@ -201,7 +214,7 @@ def test_an_encoded_word_in_the_senders_name_is_text() -> None:
 @example("a\tb")
 def test_any_subject_is_read_as_it_was_given(subject: str) -> None:
     """The parser reads the subject that was asked for, and no header beside it."""
-    envelope = _compose(replace(GOOD, subject=subject))
+    envelope = _compose(subject=subject)
     _assert_wire_form(envelope)
     _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": subject})
 
@@ -219,8 +232,8 @@ def test_any_name_is_read_as_it_was_given(name: str) -> None:
         address = parse_mailbox(f'"{quoted}" <ada@example.org>', "to[0]")
     except InvalidArgument:
         return
-    checked = CheckedDraft(SENDER, (address,), (address, SENDER), (), address, GOOD)
-    envelope = compose(checked, message_id=MESSAGE_ID, now=NOW, limits=LIMITS)
+    draft = Draft(limits=LIMITS, to=(address,), cc=(address, SENDER), reply_to=address)
+    envelope = compose(draft, SENDER, MESSAGE_ID, NOW, LIMITS)
     message = _parse(envelope)
     _assert_wire_form(envelope)
     service = ("The Service", "service@example.org")
@@ -242,7 +255,7 @@ def test_any_name_is_read_as_it_was_given(name: str) -> None:
 def test_any_body_is_read_as_it_was_given(text: str, html: str) -> None:
     """Both bodies come back line by line, whatever they hold and however long a line is."""
     try:
-        envelope = _compose(replace(GOOD, text=text, html=html))
+        envelope = _compose(text=text, html=html)
     except InvalidArgument:
         return
     message = _parse(envelope)
@@ -264,7 +277,7 @@ def test_any_body_is_read_as_it_was_given(text: str, html: str) -> None:
 def test_any_extra_header_is_read_as_it_was_given(headers: dict[str, str]) -> None:
     """The parser reads each extra header with its value, and no other."""
     headers = {name: value for name, value in headers.items() if len({n.lower() for n in headers}) == len(headers)}
-    envelope = _compose(replace(GOOD, headers=headers))
+    envelope = _compose(headers=headers)
     _assert_wire_form(envelope)
     _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": "Hello", **headers})
 
@@ -279,7 +292,7 @@ def test_any_extra_header_is_read_as_it_was_given(headers: dict[str, str]) -> No
 )
 def test_long_ascii_values_are_not_encoded(name: str, value: str) -> None:
     """An encoded word inside a URL or a message id is not one any more to whoever reads it (RFC 2047, 5)."""
-    envelope = _compose(replace(GOOD, headers={name: value}))
+    envelope = _compose(headers={name: value})
     assert b"=?" not in envelope.content
     assert _parse(envelope)[name] == value
 
@@ -287,7 +300,7 @@ def test_long_ascii_values_are_not_encoded(name: str, value: str) -> None:
 def test_a_long_content_id_is_not_encoded() -> None:
     """The HTML's `cid:` only finds what stands there literally (RFC 2392)."""
     files = (Attachment("p.png", "image/png", b"x", "c" * 128),)
-    content = _compose(replace(GOOD, html="<img>", attachments=files)).content
+    content = _compose(html="<img>", attachments=files).content
     assert f"<{'c' * 128}>".encode() in content
 
 
@@ -303,7 +316,7 @@ def test_a_long_content_id_is_not_encoded() -> None:
 def test_any_file_is_read_as_it_was_given(filename: str, content_type: str, content: bytes, content_id: str) -> None:
     """Name, type and every octet of a file come back."""
     files = (Attachment(filename, content_type, content, content_id),)
-    envelope = _compose(replace(GOOD, html="<p>", attachments=files))
+    envelope = _compose(html="<p>", attachments=files)
     _assert_wire_form(envelope)
     message = _parse(envelope)
     (part,) = [part for part in message.walk() if part.get_content_disposition() in {"attachment", "inline"}]
@@ -314,61 +327,21 @@ def test_any_file_is_read_as_it_was_given(filename: str, content_type: str, cont
         assert _squeezed(part.get_filename() or "") == _squeezed(filename).strip()
 
 
+def test_a_mail_says_that_it_is_automatic() -> None:
+    """A mail that a program sends says so, and none other does (RFC 3834, 5)."""
+    assert _parse(_compose(automatic=True))["Auto-Submitted"] == "auto-generated"
+    assert "Auto-Submitted" not in _parse(_compose())
+
+
 def test_the_same_draft_gives_the_same_message_id_and_date() -> None:
     """Nothing of a mail's identity is made up here: it is all passed in."""
-    first, again = (_parse(_compose(GOOD)) for _ in range(2))
+    first, again = (_parse(_compose()) for _ in range(2))
     assert first["Message-ID"] == again["Message-ID"] == MESSAGE_ID
     assert first["Date"] == again["Date"]
 
 
 def test_an_envelope_shows_no_content() -> None:
     """The bytes hold the code: they are not in the repr."""
-    envelope = _compose(replace(GOOD, subject="271828", text="271828"))
+    envelope = _compose(subject="271828", text="271828")
     assert b"271828" in envelope.content
     assert "271828" not in repr(envelope)
-
-
-_ODD_TEXTS = st.text(st.one_of(st.sampled_from("a. =?\t\r\n\f\x00\x85\u2028\ud800é"), _VISIBLE), max_size=90)
-_BODIES_OF_ALL_KINDS = st.one_of(
-    _ODD_TEXTS,
-    st.text(st.sampled_from("ab .\r\n"), max_size=1500),
-    st.integers(990, 1005).map("x".__mul__),
-    st.integers(500, 505).map("y\n".__mul__),
-)
-_DRAFTS = st.builds(
-    Draft,
-    to=st.lists(
-        st.one_of(st.just("ada@example.org"), st.emails(), st.just("ü@example.org"), st.just("Ada <a@b.example>")),
-        max_size=3,
-    ).map(tuple),
-    cc=st.sampled_from([(), ("cy@example.org",)]),
-    bcc=st.sampled_from([(), ("bo@example.org",)]),
-    reply_to=st.sampled_from(["", "re@example.org"]),
-    subject=st.one_of(_PHRASES, _ODD_TEXTS, st.integers(65, 75).map("s".__mul__)),
-    text=_BODIES_OF_ALL_KINDS,
-    html=st.one_of(st.just(""), _BODIES_OF_ALL_KINDS),
-    headers=st.sampled_from([{}, {"Auto-Submitted": "auto-generated"}, {"X-A": "é"}, {"To": "eve@example.org"}]),
-    automatic=st.booleans(),
-)
-
-
-@given(
-    _DRAFTS,
-    st.sampled_from([SENDER, Address("s@example.org"), Address("ü@example.org")]),
-    st.sampled_from([400, 1 << 20]),
-)
-@settings(deadline=None, max_examples=400)
-def test_the_short_way_writes_what_the_long_way_does(draft: Draft, sender: Address, size: int) -> None:
-    """Octet by octet, or it refuses the same field with the same words."""
-
-    def outcome(way: Callable[[], Envelope]) -> Envelope | str:
-        try:
-            return way()
-        except InvalidArgument as error:
-            return str(error)
-
-    limits = Limits(size, recipients=2)
-    long = outcome(
-        lambda: compose(check(draft, sender=sender, limits=limits), message_id=MESSAGE_ID, now=NOW, limits=limits)
-    )
-    assert outcome(lambda: write(draft, sender, MESSAGE_ID, NOW, limits)) == long

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: `otpmail dev`, and the client beside it."""
+"""The command line as a person uses it: `otpmail dev`, and the commands that call it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MAIL = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
 
 @pytest.fixture
 async def dev() -> AsyncIterator[Service]:
-    """`otpmail dev`, with nothing set but where it listens."""
+    """`otpmail dev`, with no setting but where it listens."""
     async with Service(command="dev", EMAIL=None, APP_PASSWORD=None, EMAIL_FROM=None) as service:
         await service.wait_until_serving()
         yield service
 
 
 async def test_a_code_by_the_command_line(dev: Service) -> None:
-    """`code send` mails a code and `otpmail dev` prints the mail; `code validate` takes the code once."""
+    """`code send` mails a code, `otpmail dev` prints the mail, and `code validate` accepts the code once."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     assert sent.code == 0
     code = json.loads(sent.out)["otp_code"]
@@ -49,13 +49,13 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
 
 
 async def test_short_limits_are_off(dev: Service) -> None:
-    """With `otpmail dev` codes follow each other without a wait."""
+    """`otpmail dev` sends one code after the other without a delay."""
     for _ in range(3):
         assert (await otpmail("code", "send", "ada@example.org", server=dev.address)).code == 0
 
 
 async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
-    """`mail send` sends what it is given, files too, and says for each recipient what the relay said."""
+    """`mail send` sends text and files, and prints the relay's reply for each recipient."""
     file = tmp_path / "list.txt"
     file.write_text("eggs")
     arguments = (
@@ -78,14 +78,14 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
 
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
-    """A wrong address is exit code 2 with the field."""
+    """A wrong address gives exit code 2 and names the field."""
     bad = await otpmail("mail", "send", "--to", "nobody", "--text", "Hi", server=dev.address)
     assert bad.code == 2
     assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
 
 
 async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
-    """`mail send` sends without a text only what has HTML or a file; a caller of the service may send an empty mail."""
+    """`mail send` needs a text, HTML or a file; a caller of the service may send an empty mail."""
     to = ("mail", "send", "--to", "ada@example.org", "--subject", "Hello")
     empty = await otpmail(*to, server=dev.address)
     assert (empty.code, empty.out) == (2, "")
@@ -100,17 +100,17 @@ async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
-async def test_a_service_that_is_not_there(command: tuple[str, ...]) -> None:
-    """Exit code 3, and one plain line that says where nothing answers and what names another."""
-    away = await otpmail(*command, server="127.0.0.1:1")
-    assert away.code == 3
-    (line,) = away.err.splitlines()
+async def test_a_service_that_is_not_listening(command: tuple[str, ...]) -> None:
+    """Without a service, one line says where none answers and how to name another; the exit code is 3."""
+    ran = await otpmail(*command, server="127.0.0.1:1")
+    assert ran.code == 3
+    (line,) = ran.err.splitlines()
     assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org"), _MAIL])
-async def test_an_address_that_is_none(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """It is a wrong argument, or setting, and no service that is away: exit code 2."""
+async def test_a_malformed_address(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A malformed address is a wrong argument or setting, and not a service that is down: exit code 2."""
     for name, ran in {
         "--server": await otpmail(*command, "--server", "nonsense", here=tmp_path),
         "OTPMAIL_SERVER": await otpmail(*command, server="nonsense", here=tmp_path),
@@ -121,8 +121,8 @@ async def test_an_address_that_is_none(tmp_path: Path, command: tuple[str, ...])
 
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
-async def test_a_service_without_a_relay(service: Service) -> None:
-    """What the service itself says is passed on in its own words: it is there, only its relay is not."""
+async def test_a_service_whose_relay_is_down(service: Service) -> None:
+    """A service that answers with an error is quoted: it is up, only its relay is down."""
     await service.wait_for_log("relay-down")
     ran = await otpmail("code", "send", "ada@example.org", server=service.address)
     assert ran.code == 3
@@ -131,7 +131,7 @@ async def test_a_service_without_a_relay(service: Service) -> None:
 
 
 async def test_health_by_the_command_line(dev: Service) -> None:
-    """`health` is 0 while the service serves, and 3 once it is gone."""
+    """`health` ends with 0 while the service serves, and with 3 after its stop."""
     assert (await otpmail("health", server=dev.address)).out.strip() == "SERVING"
     assert (await otpmail("health", "otpmail.v1.OtpService", server=dev.address)).code == 0
     address = dev.address
@@ -141,7 +141,7 @@ async def test_health_by_the_command_line(dev: Service) -> None:
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
 async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """--server goes before OTPMAIL_SERVER, that before HOST and PORT, .env included; other settings do not matter."""
+    """--server wins over OTPMAIL_SERVER, and that over HOST and PORT, also in .env; other settings do not matter."""
     port = dev.address.rpartition(":")[2]
     nowhere = "127.0.0.1:1"
     assert (await otpmail(*command, "--server", dev.address, server=nowhere, here=tmp_path)).code == 0
@@ -154,15 +154,15 @@ async def test_which_service_is_called(dev: Service, tmp_path: Path, command: tu
 
 
 async def test_a_wrong_port_by_the_command_line(tmp_path: Path) -> None:
-    """A client without --server reads HOST and PORT, and a wrong one is exit code 2 and a line that names it."""
+    """Without --server a command reads HOST and PORT; a wrong one gives exit code 2 and a line that names it."""
     for command in (("health",), ("code", "send", "ada@example.org")):
         ran = await otpmail(*command, here=tmp_path, PORT="abc")
         assert ran.code == 2
         assert ran.err.startswith("PORT: ")
 
 
-async def test_a_code_that_is_none_costs_no_attempt(dev: Service) -> None:
-    """`code validate` refuses what is not digits before the service counts it; spaces and dashes are forgiven."""
+async def test_a_malformed_code_costs_no_attempt(dev: Service) -> None:
+    """`code validate` refuses letters before the service counts the attempt; it skips spaces and dashes."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     code = json.loads(sent.out)["otp_code"]
     for typed in ("ABCDEF", "12345O", "", "1.5"):
@@ -174,8 +174,8 @@ async def test_a_code_that_is_none_costs_no_attempt(dev: Service) -> None:
     assert right.code == 0
 
 
-async def test_the_words_for_a_check(dev: Service) -> None:
-    """One attempt is not "1 attempts", and where no code is live there is nothing left to count."""
+async def test_the_wording_of_a_check(dev: Service) -> None:
+    """One attempt is not "1 attempts", and without a live code no attempts are counted."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     wrong = f"{(int(json.loads(sent.out)['otp_code']) + 1) % 10**6:06d}"
     said = [(await otpmail("code", "validate", "ada@example.org", wrong, server=dev.address)).out for _ in range(4)]
@@ -185,33 +185,45 @@ async def test_the_words_for_a_check(dev: Service) -> None:
 
 
 async def test_the_version() -> None:
-    """`otpmail --version` is the version that is installed."""
+    """`otpmail --version` prints the installed version."""
     ran = await otpmail("--version")
     assert (ran.code, ran.out.strip()) == (0, f"otpmail {version('otpmail')}")
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "dev"])
 async def test_a_misspelt_setting(tmp_path: Path, command: str) -> None:
-    """A name in .env that is no setting ends the start with exit code 2 and one line with the one that was meant."""
+    """A name in .env that is not a setting ends the start with exit code 2; one line suggests the right name."""
     (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMIAL_HOST=mail.example.org\n")
     ran = await otpmail(command, here=tmp_path)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.strip() == "EMIAL_HOST: there is no such setting, yet .env has it; is EMAIL_HOST meant?"
+    assert ran.err.strip() == "EMIAL_HOST: is in .env, but there is no such setting; did you mean EMAIL_HOST?"
 
 
 @pytest.mark.parametrize("command", [("serve",), ("check",), ("dev",), ("health",)])
-async def test_a_line_that_can_not_be_read(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """A line of .env that is no assignment ends every command that reads it with exit code 2 and one line."""
+async def test_a_malformed_line_in_env(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A line of .env that is not an assignment ends every command that reads .env, with exit code 2 and one line."""
     (tmp_path / ".env").write_text("EMAIL_FROM=codes@example.org\nEMAIL_HOST mail.example.org\n")
     ran = await otpmail(*command, here=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.strip() == ".env: line 2: is neither NAME=value nor a comment, which begins with #"
 
 
-async def test_dev_says_what_to_type(dev: Service) -> None:
-    """The commands that `otpmail dev` prints work as they stand: the way it was started, and where it listens."""
+async def test_dev_prints_examples(dev: Service) -> None:
+    """The commands that `otpmail dev` prints work as they are: with its program and its address."""
     (line,) = (line for line in dev.output if " code send " in line)
     assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
+
+
+async def test_dev_names_the_settings_that_it_ignores(tmp_path: Path) -> None:
+    """`otpmail dev` names the settings that its own values replace, also wrong ones, and wherever they are set."""
+    (tmp_path / "app_password").write_text("secret")
+    settings = {"EMAIL_HOST": "mail.example.org", "EMAIL_PORT": "wrong", "EMAIL_WINDOW": "8", "EMAIL_CA_FILE": ""}
+    async with Service(command="dev", EMAIL_FROM=None, SECRETS_DIR=tmp_path, **settings) as service:
+        await service.stop()
+    (line,) = (line for line in service.output if "ignores" in line)
+    assert line == (
+        "otpmail dev uses its own relay and values; it ignores your EMAIL_HOST, EMAIL_PORT, EMAIL, APP_PASSWORD"
+    )
 
 
 async def _list_services(service: Service) -> reflection_pb2.ServerReflectionResponse:
@@ -225,15 +237,15 @@ async def _list_services(service: Service) -> reflection_pb2.ServerReflectionRes
 
 
 async def test_reflection_is_on_in_dev(dev: Service) -> None:
-    """`otpmail dev` answers reflection, so that generic clients can list both contracts."""
+    """`otpmail dev` serves reflection, so that generic clients can list both contracts."""
     answer = await _list_services(dev)
     names = {service.name for service in answer.list_services_response.service}
     assert {"mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService"} <= names
 
 
 async def test_reflection_is_off_in_serve(service: Service) -> None:
-    """`otpmail serve` does not answer reflection unless GRPC_REFLECTION is on."""
-    # As a unary call: a stream fails otherwise where the answer comes before its request is written.
+    """`otpmail serve` does not serve reflection unless GRPC_REFLECTION is on."""
+    # A unary call: a stream would fail in another way where the answer comes before its request is written.
     ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = service.channel.unary_unary(
         f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
     )
@@ -242,8 +254,8 @@ async def test_reflection_is_off_in_serve(service: Service) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_the_dev_relay_takes_bdat(dev: Service) -> None:
-    """The embedded relay announces PIPELINING and CHUNKING and takes a whole pipelined BDAT transaction."""
+async def test_the_dev_relay_accepts_bdat(dev: Service) -> None:
+    """The embedded relay announces PIPELINING and CHUNKING, and accepts a pipelined BDAT transaction."""
     port = int(str((await dev.wait_for_log("relay-up"))["relay"]).rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await reader.readline()

@@ -1,4 +1,4 @@
-"""`otpmail mail send --from-file` as a process, to a service as a process."""
+"""`otpmail merge` as a process, against a service as a process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from relay import Relay
     from service import Service
 
-COMMAND = ("mail", "send", "--from-file", "people.csv", "--template", "spring")
+COMMAND = ("merge", "people.csv", "--template", "spring")
 KEPT = (
-    "Who got it is in people.journal, and gets no second mail when the file is sent again. To start over, delete it; "
-    "for a day, the service itself remembers too."
+    "people.journal lists the mails that were relayed; the same command does not send them again. To start over, "
+    "delete it; for a day, the service remembers them too."
 )
 
 
@@ -64,6 +64,20 @@ def _in_journal(here: Path) -> int:
     return path.read_text().count(" RELAYED\n") if path.exists() else 0
 
 
+async def _hold(relay: Relay, here: Path) -> None:
+    """Let ten mails of the merge through, hold the next, and wait until the journal has the ten."""
+    await relay.wait_for_mails(10)
+    relay.faults = replace(relay.faults, silent_at="MAIL")
+    async with asyncio.timeout(10):
+        while _in_journal(here) < 10:  # noqa: ASYNC110 -- it is another process that writes
+            await asyncio.sleep(0.01)
+
+
+def _let_go(relay: Relay) -> None:
+    relay.faults = replace(relay.faults, silent_at=None)
+    relay.cut_connections()
+
+
 async def _restart(service: Service) -> None:
     await service.stop()
     await service.start()
@@ -75,7 +89,7 @@ async def _send(service: Service, here: Path, *more: str) -> Ran:
 
 
 async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
-    """Each row is a mail, filled in and escaped; the summary says so, with no errors file. Again, nothing goes."""
+    """Each row is a mail, filled in and escaped, and there is no errors file. A second run sends nothing."""
     people = _people(here, 1000)
     (here / "people.errors.csv").write_text("row,email,code,message\n")
     ran = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
@@ -94,14 +108,19 @@ async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
     assert html is not None
     assert html.get_content().rstrip() == "<p>Dear P &amp; p7</p>"
     again = await _send(service, here, "--from", "Shop <codes@example.org>", "--reply-to", "help@example.org")
-    assert (again.code, again.err) == (0, "1000 of 1000 got it before, as people.journal says\n")
-    assert again.out.startswith("1000 of 1000 relayed, 1000 of them before this run, 0 failed, in ")
+    assert (again.code, again.err) == (
+        0,
+        "1000 of 1000 were relayed before, as people.journal says; they are not sent again\n",
+    )
+    summary, _ = again.out.splitlines()
+    assert summary.startswith("1000 of 1000 relayed, 0 failed; 0 sent now, 1000 known already from an earlier run; in ")
+    assert not summary.endswith("a second")
     assert len(relay.mails) == 1000
 
 
 @pytest.mark.relay(refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
 async def test_failures_are_listed_and_corrected(service: Service, relay: Relay, here: Path) -> None:
-    """Exit code 1, and each failure in a file; with the row corrected, the file sends that one mail."""
+    """A failure is listed and gives exit code 1; after a correction of its row, only that mail is sent."""
     people = _people(here, 10)
     ran = await _send(service, here)
     assert ran.code == 1
@@ -117,7 +136,9 @@ async def test_failures_are_listed_and_corrected(service: Service, relay: Relay,
         "relayed": 10,
         "relayed_before": 9,
         "failed": 0,
+        "failed_before": 0,
         "unanswered": 0,
+        "in_doubt": 0,
         "errors": "",
         "journal": "people.journal",
         "stopped": "",
@@ -126,7 +147,7 @@ async def test_failures_are_listed_and_corrected(service: Service, relay: Relay,
 
 
 async def test_the_service_refuses(service: Service, here: Path) -> None:
-    """What only the service can know is wrong is a failure with its code."""
+    """A mail that only the service can refuse is a failure with the service's code."""
     _people(here, 2)
     ran = await _send(service, here, "--from", "eve@example.org", "--errors", "refused.csv")
     assert ran.code == 1
@@ -134,26 +155,26 @@ async def test_the_service_refuses(service: Service, here: Path) -> None:
     assert sorted(codes) == [("2", "PERMISSION_DENIED"), ("3", "PERMISSION_DENIED")]
 
 
-@pytest.mark.relay(delay=0.02)
+@pytest.mark.relay(chunking=False)
 @pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: Path) -> None:
-    """Ctrl-C says what was sent and how to go on, and what had not left never does; again, the rest goes, once."""
+    """After Ctrl-C, mails that had not left are not sent; a second run sends each of them once."""
     people = _people(here, 300)
     process = await start(*COMMAND, server=service.address, here=here)
-    await relay.wait_for_mails(10)
+    await _hold(relay, here)
     process.send_signal(signal.SIGINT)
     ran = await ended(process)
     assert (ran.code, ran.err.splitlines()) == (1, ["interrupted"])
     summary, how, journal = ran.out.splitlines()
     relayed = int(summary.split()[0])
     assert 0 < relayed < 300
-    assert how.startswith(f"{300 - relayed} have no result; ")
-    assert how.endswith("within a day they are not mailed twice, unless the service is restarted meanwhile.")
+    assert how.startswith(f"{300 - relayed} have no result: ")
+    assert how.endswith("Within a day none is sent twice, unless the service is restarted meanwhile.")
     assert journal == KEPT
+    _let_go(relay)
     single = await otpmail("mail", "send", "--to", "last@example.org", "--text", "Hi", server=service.address)
-    assert single.code == 0  # so what was with the relay has settled
+    assert single.code == 0  # the mails before it, which the relay had, have settled
     assert relayed <= len(relay.mails) - 1 < 300
-    relay.faults = replace(relay.faults, delay=0)
     again = await _send(service, here)
     assert (again.code, again.out.split(",")[0]) == (0, "300 of 300 relayed")
     assert _arrived(relay) == Counter([*people, "last@example.org"])
@@ -161,15 +182,15 @@ async def test_interrupted_and_sent_again(service: Service, relay: Relay, here: 
 
 @pytest.mark.relay(refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
 async def test_sent_again_after_a_restart_of_the_service(service: Service, relay: Relay, here: Path) -> None:
-    """Whose mail was relayed gets no second one, though nobody but the journal knows; changed and new rows go."""
+    """After a restart, the journal alone keeps relayed mails from a second sending; changed and new rows are sent."""
     people = _people(here, 10)
     await _send(service, here)
     await _restart(service)
     content = (here / "people.csv").read_text().replace("P & p5\n", "P and p5\n").replace("p3@", "p33@")
     (here / "people.csv").write_text(f"{content}ada@example.org,Ada\n")
     ran = await _send(service, here)
-    assert (ran.code, ran.err) == (0, "8 of 11 got it before, as people.journal says\n")
-    assert ran.out.startswith("11 of 11 relayed, 8 of them before this run, 0 failed, in ")
+    assert (ran.code, ran.err) == (0, "8 of 11 were relayed before, as people.journal says; they are not sent again\n")
+    assert ran.out.startswith("11 of 11 relayed, 0 failed; 3 sent now, 8 known already from an earlier run; in ")
     once = Counter({*people, "p33@example.org", "ada@example.org"} - {"p3@example.org"})
     assert _arrived(relay) == once + Counter(["p5@example.org"])
     (here / "people.journal").unlink()
@@ -179,45 +200,62 @@ async def test_sent_again_after_a_restart_of_the_service(service: Service, relay
     assert _arrived(relay) == once + once + Counter(["p5@example.org"])
 
 
-async def test_everybody_got_it_before(service: Service, here: Path) -> None:
-    """Then there is nothing to call a service for."""
+async def test_all_were_relayed_before(service: Service, here: Path) -> None:
+    """If all mails were relayed before, the command succeeds without calling a service."""
     _people(here, 3)
     await _send(service, here)
     again = await otpmail(*COMMAND, server="127.0.0.1:1", here=here)
-    assert (again.code, again.out.split(", 0 failed")[0]) == (0, "3 of 3 relayed, 3 of them before this run")
+    assert (again.code, again.out.split("; in ")[0]) == (
+        0,
+        "3 of 3 relayed, 0 failed; 0 sent now, 3 known already from an earlier run",
+    )
 
 
-@pytest.mark.relay(delay=0.02)
+@pytest.mark.relay(refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
+async def test_the_service_knows_results_without_a_journal(service: Service, relay: Relay, here: Path) -> None:
+    """Without its journal, a second run gets the results of the first from the service, and says so."""
+    _people(here, 10)
+    await _send(service, here)
+    (here / "people.journal").unlink()
+    again = await _send(service, here)
+    assert again.out.startswith(
+        "9 of 10 relayed, 1 failed (listed in people.errors.csv); 0 sent now, 10 known already from an earlier run; in "
+    )
+    assert len(relay.mails) == 9
+
+
+@pytest.mark.relay(chunking=False)
 @pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_killed_and_sent_again_after_a_restart(service: Service, relay: Relay, here: Path) -> None:
-    """The journal is kept as results come: without a word of farewell it has lost no more than was in flight."""
+    """The journal is written as results come: a killed run loses only the results of mails in flight."""
     people = _people(here, 300)
     process = await start(*COMMAND, server=service.address, here=here)
-    while _in_journal(here) < 10:  # noqa: ASYNC110 -- it is another process that writes
-        await asyncio.sleep(0.01)
-    assert len(relay.mails) < 60  # and not only when a buffer is full
+    await _hold(relay, here)
     process.kill()
     await ended(process)
     known = _in_journal(here)
+    _let_go(relay)
     await service.stop()
     first = len(relay.mails)
-    relay.faults = replace(relay.faults, delay=0)
     await service.start()
     await service.wait_for_log("relay-up")
     again = await _send(service, here)
-    assert again.out.startswith(f"300 of 300 relayed, {known} of them before this run, 0 failed, in ")
+    assert again.out.startswith(
+        f"300 of 300 relayed, 0 failed; {300 - known} sent now, {known} known already from an earlier run; in "
+    )
     assert set(_arrived(relay)) == set(people)
     assert len(relay.mails) == first + 300 - known
     assert max(_arrived(relay).values()) <= 2
 
 
 @pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
-@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1, STREAM_UNSETTLED=20)
+@pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1, STREAM_UNSETTLED=20, LOG_LEVEL="debug")
 async def test_a_service_that_stops(service: Service, relay: Relay, here: Path) -> None:
-    """Exit code 3 with what the service says; what it still settles is counted; it is no failure of any row."""
+    """A service that stops gives exit code 3 and its message; the results it still gives are counted."""
     _people(here, 50)
     process = await start(*COMMAND, server=service.address, here=here)
     await relay.wait_for_command("DATA")
+    await service.wait_for_log("mail-accepted", count=20)
     service.send(signal.SIGTERM)
     await service.wait_for_log("stopping")
     relay.faults = Faults()
@@ -227,32 +265,34 @@ async def test_a_service_that_stops(service: Service, relay: Relay, here: Path) 
     assert ran.err.splitlines() == ["UNAVAILABLE: the service is stopping"]
     assert not (here / "people.errors.csv").exists()
     assert int(ran.out.split()[0]) == len(relay.mails) == 20
+    assert ran.out.splitlines()[1] == "30 were not sent. Run the same command to go on."
     assert await service.wait_exited() == 0
 
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
-async def test_a_relay_that_is_away(service: Service, here: Path) -> None:
-    """Exit code 3 at the first mail, not a failure for each row."""
+async def test_a_relay_that_is_down(service: Service, here: Path) -> None:
+    """A relay that is down gives exit code 3 at the first mail, and not a failure for each row; nothing was sent."""
     await service.wait_for_log("relay-down")
     _people(here, 3000)
     ran = await _send(service, here)
     assert ran.code == 3
     assert ran.err.splitlines() == ["UNAVAILABLE: the relay can't be reached at the moment"]
-    assert ran.out.splitlines()[1].startswith("3000 have no result; ")
-    assert len(ran.out.splitlines()) == 2
+    assert ran.out.splitlines()[1:] == ["Nothing was sent. Run the same command to try again."]
     assert _files(here) == {"people.csv"}
 
 
-async def test_a_service_that_is_not_there(here: Path) -> None:
-    """Exit code 3 and the line that other commands have too."""
+async def test_a_service_that_is_not_listening(here: Path) -> None:
+    """Without a service, the line and exit code are those of the other commands, and nothing was sent."""
     _people(here, 3)
     ran = await otpmail(*COMMAND, server="127.0.0.1:1", here=here)
     assert ran.code == 3
     assert ran.err.splitlines()[0].startswith("no service answers on 127.0.0.1:1; ")
+    assert ran.out.splitlines()[1:] == ["Nothing was sent. Run the same command to try again."]
+    assert _files(here) == {"people.csv"}
 
 
-async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay: Relay, here: Path) -> None:
-    """One line each and exit code 2: rows, variables, options that can't stand beside, the input as errors file."""
+async def test_errors_are_found_before_sending(service: Service, relay: Relay, here: Path) -> None:
+    """Each error in the input or the options is one line with exit code 2, before any mail is sent."""
     people = _people(here, 3, "nobody,X", "also nobody,Y")
     ran = await _send(service, here)
     assert (ran.code, ran.out) == (2, "")
@@ -263,19 +303,14 @@ async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay
     _people(here, 3)
     (here / "spring" / "body.txt").write_text("$city")
     ran = await _send(service, here)
-    assert (ran.code, ran.err) == (2, "spring: $city: people.csv has no such column; it has email, name\n")
-    ran = await _send(service, here, "--to", "ada@example.org", "--html", "x", "--queue", "--cc", "a@b.org")
-    beside = [f"{option}: can't stand beside --from-file" for option in ("--to", "--html", "--cc", "--queue")]
-    assert (ran.code, ran.err.splitlines()) == (2, beside)
+    assert (ran.code, ran.err) == (2, "spring: $city: people.csv has no column city; its columns are email, name\n")
     for arguments, said in (
-        (COMMAND[:4], "--template: is needed with --from-file"),
-        (("mail", "send", "--to", "a@b.org", "--template", "spring"), "--template: goes with --from-file only"),
-        (("mail", "send", "--to", "a@b.org", "--errors", "e.csv"), "--errors: goes with --from-file only"),
-        (("mail", "send"), "--to: is needed, or --from-file"),
-        (("mail", "send", "--to", "a@b.org", "--journal", "j"), "--journal: goes with --from-file only"),
-        ((*COMMAND, "--errors", "people.csv"), "--errors: people.csv is what is to be sent"),
-        ((*COMMAND, "--journal", "people.csv"), "--journal: people.csv is what is to be sent"),
-        ((*COMMAND, "--journal", "people.errors.csv"), "--journal: people.errors.csv is where failures are listed"),
+        ((*COMMAND, "--errors", "people.csv"), "--errors: people.csv is the input; name another file"),
+        ((*COMMAND, "--journal", "people.csv"), "--journal: people.csv is the input; name another file"),
+        (
+            (*COMMAND, "--journal", "people.errors.csv"),
+            "--journal: people.errors.csv is the file of --errors; name another file",
+        ),
     ):
         ran = await otpmail(*arguments, server=service.address, here=here)
         assert (ran.code, ran.err) == (2, f"{said}\n")
@@ -284,23 +319,33 @@ async def test_what_is_wrong_is_found_before_a_mail_goes(service: Service, relay
 
 
 async def test_the_help_says_how_to_start_over() -> None:
-    """Who means to send the same mails again must find out what keeps them from it."""
-    ran = await otpmail("mail", "send", "--help")
+    """The help of --journal says how to send the same mails again."""
+    ran = await otpmail("merge", "--help")
     words = " ".join(ran.out.replace("\u2502", " ").split())
-    assert "FILE.journal beside it when left out. To start over, delete it;" in words
+    assert "Default: FILE.journal beside FILE. To start over, delete it." in words
+
+
+async def test_the_former_command() -> None:
+    """`mail send --from-file`, as it was once written, gives one line with the command of today."""
+    ran = await otpmail("mail", "send", "--from-file", "people.csv", "--template", "spring", "--journal", "j")
+    (line,) = ran.err.splitlines()
+    assert (ran.code, line) == (
+        2,
+        "mail send: sends one mail; for a file of recipients use: otpmail merge FILE --template NAME",
+    )
 
 
 async def test_rows_that_are_the_same(service: Service, relay: Relay, here: Path) -> None:
-    """They are told, and sent once."""
+    """Rows that make the same mail are named, and sent once."""
     _people(here, 2, "p0@example.org,P & p0")
     ran = await _send(service, here)
-    assert (ran.code, ran.err) == (0, "people.csv: row 4: is the same mail as that of row 2, and is sent once\n")
+    assert (ran.code, ran.err) == (0, "people.csv: row 4: makes the same mail as row 2; it is sent once\n")
     assert ran.out.startswith("2 of 2 relayed")
     assert len(relay.mails) == 2
 
 
 async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
-    """With how many of how many, the rate, and how many were through before; elsewhere there is none."""
+    """On a terminal a bar shows how many of how many, the rate, and how many were known already."""
     _people(here, 100)
     await _send(service, here)
     _people(here, 200)
@@ -314,5 +359,5 @@ async def test_a_terminal_has_a_bar(service: Service, here: Path) -> None:
     os.close(master)
     assert ran.code == 0
     assert "200/200" in shown
-    assert "100 before this run" in shown
+    assert "100 known already" in shown
     assert "/s" in shown

@@ -1,4 +1,4 @@
-"""The scripts that a newcomer runs first, in a tree of their own so that no other `.env` or `.venv` is touched."""
+"""The scripts that a newcomer runs first, in a tree of their own: the tests touch no other `.env` or `.venv`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCES = Path(otpmail.__file__).parents[1]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """The scripts, with a `.venv` that stands for one with this otpmail in it."""
+    """The scripts, with a `.venv` whose programs run this otpmail."""
     for name in ("scripts/run", "scripts/venv", ".ci/run"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(_ROOT / name, tmp_path / name)
@@ -53,15 +53,18 @@ async def _run(script: Path, *arguments: str, **environment: str) -> tuple[int |
 
 
 async def test_run_once(tree: Path) -> None:
-    """`scripts/run --once` shows a code and a mail, and ends with 0."""
+    """`scripts/run --once` sends a code and a mail, ends with 0, and prints no commands for a socket that is gone."""
     _write_script(tree / "scripts/venv", "exit 0")
     code, out = await _run(tree / "scripts/run", "--once")
     assert code == 0
     assert out.splitlines()[-1] == "--- all of it worked"
+    assert "otpmail.sock" in out
+    assert "--server" not in out
 
 
-async def test_run_follows_the_settings(tree: Path) -> None:
-    """`scripts/run` calls the service where .env says that it listens, a free port included, until it is stopped."""
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int) -> None:
+    """`scripts/run` calls the service at the address in .env, also on a free port, and ends with the signal's code."""
     _write_script(tree / "scripts/venv", "exit 0")
     (tree / ".env").write_text("HOST=127.0.0.2\nPORT=0\nLOG_LEVEL=error\n")
     process = await _start(tree / "scripts/run")
@@ -69,12 +72,12 @@ async def test_run_follows_the_settings(tree: Path) -> None:
     async with asyncio.timeout(60):
         async for line in process.stdout:
             if b"stays up on 127.0.0.2:" in line:
-                process.send_signal(signal.SIGTERM)
-    assert await process.wait() == 130
+                process.send_signal(sign)
+    assert await process.wait() == code
 
 
 async def test_run_where_the_service_ends(tree: Path) -> None:
-    """Where `otpmail dev` ends, `scripts/run` says so at once, below the service's own words."""
+    """If `otpmail dev` ends, `scripts/run` says so at once, below the service's own message."""
     _write_script(tree / "scripts/venv", "exit 0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         (tree / ".env").write_text(f"PORT={taken.getsockname()[1]}\n")
@@ -86,13 +89,13 @@ async def test_run_where_the_service_ends(tree: Path) -> None:
 
 
 async def test_venv_without_the_interpreter(tree: Path) -> None:
-    """A PYTHON that is not there is named in one line."""
+    """If there is no interpreter PYTHON, one line names it."""
     code, out = await _run(tree / "scripts/venv", PYTHON="python3.99")
     assert code == 1
     assert out == "otpmail needs Python 3.11 or later; there is no python3.99 here. Set PYTHON to another.\n"
 
 
 async def test_ci_says_that_it_is_ci(tree: Path) -> None:
-    """`.ci/run` is `scripts/test` with CI=true, whoever calls it."""
+    """`.ci/run` is `scripts/test` with CI=true, also where CI is not set."""
     _write_script(tree / "scripts/test", 'echo "CI=$CI"')
     assert await _run(tree / ".ci/run") == (0, "CI=true\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otpmail.compose.draft import Draft
+from drafts import read_draft
 from otpmail.delivery.job import Job
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.mail.service import MAX_REQUEST_ID
@@ -33,7 +33,7 @@ async def submission_from(asked: Asked) -> Submission:
     """The order that it means."""
     if asked.fault is not None:
         raise asked.fault
-    draft = Draft(to=(asked.to,), subject="s", text="t")
+    draft = read_draft(to=(asked.to,), subject="s", text="t")
     fingerprint = asked.to.encode()
     return Submission(
         draft=draft,
@@ -369,7 +369,7 @@ async def test_a_full_queue_is_waited_for() -> None:
     two = rig.take(*(Asked(f"b{number}") for number in range(12)), stream=other)
     await _turns()
     assert rig.queue.qsize() == 9
-    single = await rig.mails.accept(call_of(), Submission(draft=Draft(to=("ada@example.org",), text="t")))
+    single = await rig.mails.accept(call_of(), Submission(draft=read_draft(text="t")))
     rig.settle(single)
     while not (one.done() and two.done()):
         rig.settle()

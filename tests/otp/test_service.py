@@ -4,28 +4,47 @@ import asyncio
 import hashlib
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes, policy
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+from drafts import read_draft
 from otpmail.address import parse_address
 from otpmail.callers import ANONYMOUS
-from otpmail.compose.draft import Draft
 from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.submission import Submission
-from otpmail.model import FAILURE_WINDOW, MailState, Priority, WaitFor
+from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
 from otpmail.settings import OtpSettings
+from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.telemetry.logs import LogObserver
 from rig import NOW, MailRig, call_of
 
+T = TypeVar("T")
 EMAIL = "ada@example.org"
 KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
+
+
+class Challenges(MemoryChallengeStore):
+    """A store that keeps the keys it was asked for, and updates nothing until it is `ready`, as it is at first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.keys: set[bytes] = set()
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+        """Wait, then update."""
+        self.keys.add(key)
+        await self.ready.wait()
+        return await super().update(key, rule)
 
 
 class Rig(MailRig):
@@ -36,7 +55,7 @@ class Rig(MailRig):
         self.log = LogObserver()
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
-        self.challenges = self.memory.challenges
+        self.challenges = Challenges(lambda: self.now)
         self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
         self.jobs: list[Job] = []
 
@@ -285,11 +304,11 @@ async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None
     with pytest.raises(Unavailable):
         await call
     await rig.codes.close()
-    (key,) = [key for shard in rig.challenges._shards for key in shard]
-    standing = await rig.challenges.update(key, lambda standing: (standing, standing))
-    assert standing is not None
-    assert standing.challenge is not None
-    assert (standing.next_send > rig.now) is begun
+    (key,) = rig.challenges.keys
+    record = await rig.challenges.update(key, lambda record: (record, record))
+    assert record is not None
+    assert record.challenge is not None
+    assert (record.next_send > rig.now) is begun
 
 
 async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
@@ -325,10 +344,11 @@ async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
         patch.setattr(rig.mails, "accept_reserved", accept)
         call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
         await holding.wait()
-    async with rig.challenges._lock:  # so that giving it back takes a while
-        for _ in range(times):
-            call.cancel()
-            await asyncio.sleep(0)
+    rig.challenges.ready.clear()  # so that giving it back takes a while
+    for _ in range(times):
+        call.cancel()
+        await asyncio.sleep(0)
+    rig.challenges.ready.set()
     with pytest.raises(asyncio.CancelledError):
         await call
     await rig.codes.close()
@@ -398,7 +418,9 @@ async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await rig.send("bob@example.org", request_id="r1", fingerprint=b"g")
     assert caught.value.field == "request_id"
-    other = Submission(draft=Draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE)
+    other = Submission(
+        draft=read_draft(to=("cy@example.org",)), request_id="r2", fingerprint=b"h", wait_for=WaitFor.QUEUE
+    )
     await rig.mails.send(call_of(), other)
     with pytest.raises(InvalidArgument, match="request_id"):
         await rig.codes.send_code(

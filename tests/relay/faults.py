@@ -33,6 +33,8 @@ class Faults:
     smtputf8: bool = True
     eightbitmime: bool = True
     size: int | None = None
+    mail_max: int | None = None  # LIMITS MAILMAX (RFC 9422): 421 to the MAIL beyond it
+    rcpt_max: int | None = None  # LIMITS RCPTMAX: 452 to each RCPT beyond it
 
     # What it refuses. Each of these uses up one of `times`, and so do the cuts and the silence below.
     greeting: str | None = None
@@ -53,6 +55,8 @@ class Faults:
     extra_at: Point | None = None  # a 250 too many behind the reply
     most_open: int | None = None  # 421 to whoever connects beyond so many connections
     close_after: int | None = None  # 421 and goodbye, unasked, after this many mails on a connection
+    close_by_chance: float = 0.0  # the same after any mail, how likely
+    closes_silently: bool = False  # without the 421, after the reply to the content
     delay: float = 0.0  # seconds from command to reply, as a long line has it: pipelined commands wait together
 
     # How its TLS is wrong.

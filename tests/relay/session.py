@@ -49,6 +49,7 @@ class Session:
         self._username: str | None = None
         self._transaction: _Transaction | None = None
         self._waits_for_command = False
+        self._asked = 0  # for how many mails it was sent MAIL
         self._taken = 0
         self._said = 0  # replies, from that to the first MAIL on
         self._held = b""  # replies that have not been let go
@@ -205,12 +206,15 @@ class Session:
 
     def _offers(self) -> list[str]:
         faults = self._faults
+        announced = {"MAILMAX": faults.mail_max, "RCPTMAX": faults.rcpt_max}
+        limits = [f"{name}={value}" for name, value in announced.items() if value is not None]
         offers = {
             "PIPELINING": faults.pipelining,
             "CHUNKING": faults.chunking,
             "SMTPUTF8": faults.smtputf8,
             "8BITMIME": faults.eightbitmime,
             f"SIZE {faults.size}": faults.size is not None,
+            f"LIMITS {' '.join(limits)}": bool(limits),
             "STARTTLS": self._offers_tls,
             f"AUTH {' '.join(faults.auth)}": bool(faults.auth) and not self._offers_tls,
         }
@@ -301,7 +305,10 @@ class Session:
     # The transaction.
 
     async def _mail(self, argument: str) -> None:
-        await self._answer("MAIL", self._begin(argument))
+        self._asked += 1
+        most = self._faults.mail_max
+        too_many = most is not None and self._asked > most
+        await self._answer("MAIL", "421 4.5.3 too many mails" if too_many else self._begin(argument))
 
     def _begin(self, argument: str) -> str:
         if not self._greeted:
@@ -343,7 +350,9 @@ class Session:
         return None
 
     async def _rcpt(self, argument: str) -> None:
-        await self._answer("RCPT", self._add_recipient(argument))
+        most = self._faults.rcpt_max
+        too_many = most is not None and self._transaction and len(self._transaction.recipients) >= most
+        await self._answer("RCPT", "452 4.5.3 too many recipients" if too_many else self._add_recipient(argument))
 
     def _add_recipient(self, argument: str) -> str:
         if self._transaction is None:
@@ -433,8 +442,14 @@ class Session:
         else:
             self._transaction = None
         await self._answer(point, reply)
-        if reply.startswith("2") and self._taken == self._faults.close_after:
+        if reply.startswith("2") and self._has_enough():
+            if self._faults.closes_silently:
+                await self._hang_up()
             await self._answer("", "421 4.7.0 enough mails on this connection")
+
+    def _has_enough(self) -> bool:
+        likely = self._faults.close_by_chance
+        return self._taken == self._faults.close_after or (likely > 0 and self._relay.happens(likely))
 
     def _refusal_of_content(self, content: bytes) -> str | None:
         if self._transaction is None or not self._transaction.recipients:

@@ -37,6 +37,7 @@ class Wire(asyncio.Protocol):
         self._all_sent = asyncio.Event()
         self._ended = False  # nothing more will come
         self._closed = False
+        self._gone = False  # the transport was aborted or lost, and may not be used again
         self._paused = False
         self._over_tls = False
 
@@ -60,14 +61,15 @@ class Wire(asyncio.Protocol):
         return not self._over_tls  # half-closed is fine on TCP: the replies to what came before are still due
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Wake whoever waits for input, and say that it is gone."""
+        """Wake the session if it waits for input, and report the loss."""
+        self._gone = True
         self._end()
         self._lost(self)
 
     @property
     def transport(self) -> asyncio.Transport:
-        """What it writes to. Raises Gone before there is one."""
-        if self._transport is None:
+        """The transport in use. Raises Gone before there is one, and once it is closing."""
+        if self._transport is None or self._transport.is_closing():
             raise Gone
         return self._transport
 
@@ -158,24 +160,28 @@ class Wire(asyncio.Protocol):
         """
         if self._over_tls or self._transport is None or self._transport.is_closing():
             return
-        self._closed = True  # what comes is read, and not kept
+        self._closed = True  # from now on input is read and dropped
         if self._paused:
             self._transport.resume_reading()
         self._transport.write_eof()
         await self.wait_ended()
 
     def close(self) -> None:
-        """Close once all that was sent, and is not late, has left."""
+        """Close once all that was sent, and is not late, has left; may be repeated.
+
+        A TLS transport that is closed twice drops its protocol, and most of its methods then raise.
+        """
         self._end()
-        if self._transport is not None:
-            self._transport.close()
-        else:
+        if self._transport is None:
             self._connection.close()
             self._lost(self)
+        elif not self._transport.is_closing():
+            self._transport.close()
 
     def abort(self) -> None:
-        """Close now, whatever has not left."""
-        if self._transport is not None:
+        """Close now, whatever has not left; may follow `close`, and may be repeated."""
+        if self._transport is not None and not self._gone:
+            self._gone = True
             self._transport.abort()
         self.close()
 
@@ -209,5 +215,5 @@ class Wire(asyncio.Protocol):
             self._sent()
 
     def _write(self, data: bytes) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)

@@ -7,7 +7,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from otpmail.compose.draft import Attachment, Draft
+from drafts import ADA, LIMITS
+from otpmail.address import Address
+from otpmail.compose.draft import LARGE, Attachment, Draft
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
@@ -19,7 +21,7 @@ from otpmail.v1 import mail_pb2, otp_pb2
 async def test_every_field_has_its_place() -> None:
     """Nothing of a request is lost on its way to the use case."""
     request = mail_pb2.SendMailRequest(
-        to=["a@x.org", "b@x.org"],
+        to=["a@x.org", "B <b@x.org>"],
         cc=["c@x.org"],
         bcc=["d@x.org"],
         subject="s",
@@ -32,18 +34,19 @@ async def test_every_field_has_its_place() -> None:
         wait_for=mail_pb2.WAIT_FOR_QUEUE,
         ttl=Duration(seconds=5),
         request_id="r1",
-        **{"from": "f@x.org"},
+        **{"from": "F <f@x.org>"},
     )
-    assert await submission_from(request) == Submission(
+    assert await submission_from(request, LIMITS) == Submission(
         draft=Draft(
-            to=("a@x.org", "b@x.org"),
-            cc=("c@x.org",),
-            bcc=("d@x.org",),
+            limits=LIMITS,
+            to=(Address("a@x.org"), Address("b@x.org", "B")),
+            cc=(Address("c@x.org"),),
+            bcc=(Address("d@x.org"),),
             subject="s",
             text="t",
             html="h",
-            from_="f@x.org",
-            reply_to="r@x.org",
+            sender=Address("f@x.org", "F"),
+            reply_to=Address("r@x.org"),
             headers={"X-A": "1"},
             attachments=(Attachment("f", "a/b", b"c", "i"),),
         ),
@@ -57,7 +60,8 @@ async def test_every_field_has_its_place() -> None:
 
 async def test_what_is_left_out_is_the_default() -> None:
     """An empty request is an order for nothing in particular, without a ttl and without a fingerprint."""
-    assert await submission_from(mail_pb2.SendMailRequest()) == Submission(draft=Draft())
+    asked = await submission_from(mail_pb2.SendMailRequest(to=[ADA]), LIMITS)
+    assert asked == Submission(draft=Draft(limits=LIMITS, to=(Address(ADA),)))
 
 
 @pytest.mark.parametrize("field", ["priority", "wait_for"])
@@ -65,13 +69,13 @@ async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
     """Each by its field's name."""
     numbers: dict[str, Any] = {field: 17}
     with pytest.raises(InvalidArgument) as caught:
-        await submission_from(mail_pb2.SendMailRequest(**numbers))
+        await submission_from(mail_pb2.SendMailRequest(to=[ADA], **numbers), LIMITS)
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
     ("length", "request_id", "where"),
-    [(10, "r1", "loop"), (decode._LARGE + 1, "r1", "thread"), (decode._LARGE + 1, "", "nowhere")],
+    [(10, "r1", "loop"), (LARGE + 1, "r1", "thread"), (LARGE + 1, "", "nowhere")],
 )
 async def test_the_loop_does_not_wait_for_a_large_fingerprint(
     monkeypatch: pytest.MonkeyPatch, length: int, request_id: str, where: str
@@ -85,7 +89,8 @@ async def test_the_loop_does_not_wait_for_a_large_fingerprint(
         return fingerprint(request)
 
     monkeypatch.setattr(decode, "fingerprint_of", noted)
-    order = await submission_from(mail_pb2.SendMailRequest(text="x" * length, request_id=request_id))
+    request = mail_pb2.SendMailRequest(to=[ADA], text="x" * length, request_id=request_id)
+    order = await submission_from(request, LIMITS)
     expected = {"loop": [True], "thread": [False], "nowhere": []}
     assert [thread is threading.current_thread() for thread in threads] == expected[where]
     assert bool(order.fingerprint) is bool(request_id)

@@ -1,4 +1,4 @@
-"""The edge, around handlers that are the test's own: in a real server, and called as grpc.aio calls them."""
+"""The guard around handlers of the tests, called as grpc.aio calls them, and in a real server."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ Stream = Callable[[bytes, Any], AsyncIterator[bytes]]
 
 
 def _as_stream(behaviour: Behaviour) -> Stream:
-    """The same as a streaming handler: one response, then what the behaviour does."""
+    """Make a streaming handler: it yields one response, and then does what the behaviour does."""
 
     async def responses(request: bytes, context: Any) -> AsyncIterator[bytes]:
         yield b"first"
@@ -31,12 +31,12 @@ def _as_stream(behaviour: Behaviour) -> Stream:
 
 
 class Guarded:
-    """An edge and the handlers behind it, as they come to the server."""
+    """A guard, and the wrapped handlers as the server gets them."""
 
-    def __init__(self, behaviour: Behaviour, stream: Stream | None = None) -> None:
-        self.edge = Guard(self, Batching())  # type: ignore[arg-type]  # what it asks of a server is below
+    def __init__(self, behaviour: Behaviour, stream: Stream | None = None, *, batching: Batching | None = None) -> None:
+        self.guard = Guard(self, batching or Batching())  # type: ignore[arg-type]  # the server's part of it is below
         self.handlers: dict[str, Any] = {}
-        self.edge.add_registered_method_handlers(
+        self.guard.add_registered_method_handlers(
             SERVICE,
             {
                 "Unary": grpc.unary_unary_rpc_method_handler(behaviour),
@@ -46,33 +46,33 @@ class Guarded:
         )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """As a server's."""
+        """Keep the handlers, as a server does."""
         assert service == SERVICE
         self.handlers |= handlers
 
 
 class Context:
-    """As much of a call's context as is used."""
+    """The part of a call's context that is used."""
 
     def __init__(self) -> None:
         self.aborted: list[Any] = []
 
     async def abort(self, *arguments: Any) -> None:
-        """Note the status, and raise as grpc.aio's does."""
+        """Keep the status, and raise as grpc.aio does."""
         self.aborted.append(arguments)
         raise grpc.aio.AbortError
 
 
-async def _unary(edge: Guarded, context: Context) -> Any:
-    return await edge.handlers["Unary"].unary_unary(b"", context)
+async def _unary(guarded: Guarded, context: Context) -> Any:
+    return await guarded.handlers["Unary"].unary_unary(b"", context)
 
 
-async def _stream(edge: Guarded, context: Context) -> Any:
-    return [response async for response in edge.handlers["Stream"].unary_stream(b"", context)]
+async def _stream(guarded: Guarded, context: Context) -> Any:
+    return [response async for response in guarded.handlers["Stream"].unary_stream(b"", context)]
 
 
-async def _both(edge: Guarded, context: Context) -> Any:
-    return await edge.handlers["Both"].stream_stream(b"", context)
+async def _both(guarded: Guarded, context: Context) -> Any:
+    return await guarded.handlers["Both"].stream_stream(b"", context)
 
 
 each_kind = pytest.mark.parametrize("call", [_unary, _stream, _both], ids=["unary", "stream", "both"])
@@ -99,22 +99,22 @@ def _raises(error: BaseException) -> Behaviour:
 async def test_our_errors_leave_as_their_statuses(
     call: Any, error: CallerError, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With their own words, and nothing in the log: they are answers."""
-    edge, context = Guarded(_raises(error)), Context()
+    """The client gets the message of the error, and nothing is logged."""
+    guarded, context = Guarded(_raises(error)), Context()
     with pytest.raises(grpc.aio.AbortError):
-        await call(edge, context)
+        await call(guarded, context)
     ((status, message, _details),) = context.aborted
     assert (status, message) == (code, str(error))
     assert caplog.records == []
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 @each_kind
-async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A fixed text and an id; the log has method, id and traceback, the client not a word of the exception."""
-    edge, context = Guarded(_raises(RuntimeError(SECRET))), Context()
+async def test_an_unexpected_error_is_internal_and_logged(call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The client gets a fixed message and an id; the log has method, id and traceback."""
+    guarded, context = Guarded(_raises(RuntimeError(SECRET))), Context()
     with caplog.at_level(logging.ERROR, "otpmail"), pytest.raises(grpc.aio.AbortError):
-        await call(edge, context)
+        await call(guarded, context)
     ((status, message, ((_key, details),)),) = context.aborted
     assert status is grpc.StatusCode.INTERNAL
     assert SECRET not in message
@@ -126,49 +126,49 @@ async def test_the_unforeseen_is_internal_and_logged(call: Any, caplog: pytest.L
     assert record.fields["method"].startswith(f"/{SERVICE}/")  # type: ignore[attr-defined]
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == SECRET
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
-async def test_each_unforeseen_error_has_its_own_id(caplog: pytest.LogCaptureFixture) -> None:
-    """So that an answer leads to one entry of the log."""
-    edge = Guarded(_raises(RuntimeError(SECRET)))
+async def test_each_unexpected_error_has_its_own_id(caplog: pytest.LogCaptureFixture) -> None:
+    """An id leads from the status to one entry of the log."""
+    guarded = Guarded(_raises(RuntimeError(SECRET)))
     for _ in range(2):
         with pytest.raises(grpc.aio.AbortError):
-            await _unary(edge, Context())
+            await _unary(guarded, Context())
     first, second = (record.fields["error_id"] for record in caplog.records)  # type: ignore[attr-defined]
     assert first != second
 
 
 @each_kind
 async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """AbortError is an Exception, and already on its way: it is neither unforeseen nor aborted once more."""
+    """A handler that aborts its call has sent the status: it is neither logged nor aborted again."""
 
     async def aborts(_request: bytes, context: Any) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
         return b""
 
-    edge, context = Guarded(aborts), Context()
+    guarded, context = Guarded(aborts), Context()
     with pytest.raises(grpc.aio.AbortError):
-        await call(edge, context)
+        await call(guarded, context)
     assert context.aborted == [(grpc.StatusCode.UNIMPLEMENTED, "not here")]
     assert caplog.records == []
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 @each_kind
 async def test_a_call_whose_caller_is_gone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A read or a write that fails by it is gRPC's to deal with: there is nobody to tell, and nothing to log."""
-    edge, context = Guarded(_raises(grpc.aio.InternalError())), Context()
+    """A read or a write that fails because the caller has gone is left to gRPC, and not logged."""
+    guarded, context = Guarded(_raises(grpc.aio.InternalError())), Context()
     with pytest.raises(grpc.aio.InternalError):
-        await call(edge, context)
+        await call(guarded, context)
     assert context.aborted == []
     assert caplog.records == []
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 @each_kind
 async def test_a_cancelled_call_is_cancelled(call: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """CancelledError reaches the handler and passes through: no status, no log, and the call no longer counts."""
+    """CancelledError passes through the guard: no status, no log, and the call no longer counts as running."""
     running = asyncio.Event()
 
     async def waits(_request: bytes, _context: Any) -> bytes:
@@ -176,20 +176,20 @@ async def test_a_cancelled_call_is_cancelled(call: Any, caplog: pytest.LogCaptur
         await asyncio.Event().wait()
         return b""
 
-    edge, context = Guarded(waits), Context()
-    task = asyncio.create_task(call(edge, context))
+    guarded, context = Guarded(waits), Context()
+    task = asyncio.create_task(call(guarded, context))
     await running.wait()
-    assert not edge.edge.idle.is_set()
+    assert not guarded.guard.idle.is_set()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert context.aborted == []
     assert caplog.records == []
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
-async def test_a_stream_that_nobody_reads_on_is_closed() -> None:
-    """When the caller goes between two responses, the handler's clean-up runs at once, not at some collection."""
+async def test_a_stream_without_a_reader_is_closed() -> None:
+    """When the caller goes between two responses, the handler is closed at once, not by the garbage collector."""
     closed = asyncio.Event()
 
     async def endless(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
@@ -199,13 +199,13 @@ async def test_a_stream_that_nobody_reads_on_is_closed() -> None:
         finally:
             closed.set()
 
-    edge = Guarded(_raises(RuntimeError()), endless)
-    responses = edge.handlers["Stream"].unary_stream(b"", Context())
+    guarded = Guarded(_raises(RuntimeError()), endless)
+    responses = guarded.handlers["Stream"].unary_stream(b"", Context())
     assert await anext(responses) == b"again"
-    assert not edge.edge.idle.is_set()
+    assert not guarded.guard.idle.is_set()
     await responses.aclose()
     assert closed.is_set()
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 async def _echo(request: bytes, _context: Any) -> bytes:
@@ -213,43 +213,43 @@ async def _echo(request: bytes, _context: Any) -> bytes:
 
 
 @each_kind
-async def test_no_new_call_is_taken_in_a_stop(call: Any) -> None:
-    """Unavailable with a time to come back, and the handler does not run; what runs already goes on."""
-    edge, context = Guarded(_echo), Context()
-    assert await call(edge, context) in (b"!", [b"first", b"!"])
-    edge.edge.refuse_calls()
+async def test_no_new_call_is_accepted_during_a_stop(call: Any) -> None:
+    """A new call gets UNAVAILABLE, and its handler does not run."""
+    guarded, context = Guarded(_echo), Context()
+    assert await call(guarded, context) in (b"!", [b"first", b"!"])
+    guarded.guard.refuse_calls()
     with pytest.raises(grpc.aio.AbortError):
-        await call(edge, context)
+        await call(guarded, context)
     ((status, message, _),) = context.aborted
     assert (status, message) == (grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 async def test_idle_when_the_last_call_has_ended() -> None:
-    """Calls are counted one by one."""
+    """`idle` is set when the last of the running calls has ended."""
     going = [asyncio.Event() for _ in range(2)]
 
     async def waits(request: bytes, _context: Any) -> bytes:
         await going[request[0]].wait()
         return b""
 
-    edge = Guarded(waits)
-    handler = edge.handlers["Unary"]
+    guarded = Guarded(waits)
+    handler = guarded.handlers["Unary"]
     tasks = [asyncio.create_task(handler.unary_unary(bytes([place]), Context())) for place in range(2)]
     await asyncio.sleep(0)
-    assert repr(edge.edge) == "<Edge 2 calls running>"
+    assert repr(guarded.guard) == "<Guard 2 calls running>"
     going[0].set()
     await tasks[0]
-    assert not edge.edge.idle.is_set()
-    edge.edge.refuse_calls()
-    assert repr(edge.edge) == "<Edge 1 calls running, stopping>"
+    assert not guarded.guard.idle.is_set()
+    guarded.guard.refuse_calls()
+    assert repr(guarded.guard) == "<Guard 1 calls running, stopping>"
     going[1].set()
     await tasks[1]
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
 async def test_through_a_real_server() -> None:
-    """grpc.aio itself: our status with its details, INTERNAL for the unforeseen, and an answer where all is well."""
+    """A client of a real server gets our status with details, INTERNAL for an unexpected error, and responses."""
     errors: list[Exception] = [InvalidArgument("to", "is empty"), RuntimeError(SECRET)]
 
     async def behaviour(request: bytes, _context: Any) -> bytes:
@@ -258,8 +258,8 @@ async def test_through_a_real_server() -> None:
         return request
 
     server = grpc.aio.server()
-    edge = Guard(server, Batching())
-    edge.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
+    guard = Guard(server, Batching())
+    guard.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -279,39 +279,45 @@ async def test_through_a_real_server() -> None:
         await server.stop(None)
 
 
-async def test_calls_begin_in_batching(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unary ones wait for each other where it is time to, streams do not; and they are running while they wait."""
+class HeldBack(Batching):
+    """Holds every call back until `turn` is done, and keeps how many were in flight at each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.in_flight: list[int] = []
+
+    def take(self, in_flight: int) -> asyncio.Future[None]:
+        """Return what the call waits for."""
+        self.in_flight.append(in_flight)
+        return self.turn
+
+
+async def test_unary_calls_begin_in_batches() -> None:
+    """Unary calls wait for their batch, and count as running meanwhile; streams do not wait."""
     begun: list[bytes] = []
 
     async def behaviour(request: bytes, _: object) -> bytes:
         begun.append(request)
         return request
 
-    edge = Guarded(behaviour)
-    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    asked: list[int] = []
-
-    def take(under_way: int) -> asyncio.Future[None]:
-        asked.append(under_way)
-        return turn
-
-    monkeypatch.setattr(edge.edge._batching, "take", take)
-    call = asyncio.ensure_future(edge.handlers["Unary"].unary_unary(b"unary", Context()))
+    batching = HeldBack()
+    guarded = Guarded(behaviour, batching=batching)
+    call = asyncio.ensure_future(guarded.handlers["Unary"].unary_unary(b"unary", Context()))
     await asyncio.sleep(0)
-    assert (begun, asked) == ([], [1])
-    await edge.handlers["Both"].stream_stream(b"both", Context())
-    another = asyncio.ensure_future(edge.handlers["Unary"].unary_unary(b"another", Context()))
+    assert (begun, batching.in_flight) == ([], [1])
+    await guarded.handlers["Both"].stream_stream(b"both", Context())
+    another = asyncio.ensure_future(guarded.handlers["Unary"].unary_unary(b"another", Context()))
     await asyncio.sleep(0)
-    assert (begun, asked) == ([b"both"], [1, 2])
-    assert not edge.edge.idle.is_set()
-    turn.set_result(None)
+    assert (begun, batching.in_flight) == ([b"both"], [1, 2])
+    assert not guarded.guard.idle.is_set()
+    batching.turn.set_result(None)
     assert (await call, await another) == (b"unary", b"another")
-    assert edge.edge.idle.is_set()
+    assert guarded.guard.idle.is_set()
 
 
-async def test_streams_are_no_calls_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They last: one unary call beside them would wait for others that never come."""
-    asked: list[int] = []
+async def test_streams_do_not_count_for_a_batch() -> None:
+    """Streams last long: a unary call beside them must not wait for as many calls."""
     ends = asyncio.Event()
 
     async def behaviour(request: bytes, _: object) -> bytes:
@@ -319,12 +325,13 @@ async def test_streams_are_no_calls_to_wait_for(monkeypatch: pytest.MonkeyPatch)
             await ends.wait()
         return request
 
-    edge = Guarded(behaviour)
-    monkeypatch.setattr(edge.edge._batching, "take", asked.append)
-    streams = [asyncio.ensure_future(edge.handlers["Both"].stream_stream(b"stream", Context())) for _ in range(5)]
+    batching = HeldBack()
+    batching.turn.set_result(None)
+    guarded = Guarded(behaviour, batching=batching)
+    streams = [asyncio.ensure_future(guarded.handlers["Both"].stream_stream(b"stream", Context())) for _ in range(5)]
     await asyncio.sleep(0)
     for _ in range(2):
-        assert await edge.handlers["Unary"].unary_unary(b"unary", Context()) == b"unary"
-    assert asked == [1, 1]
+        assert await guarded.handlers["Unary"].unary_unary(b"unary", Context()) == b"unary"
+    assert batching.in_flight == [1, 1]
     ends.set()
     await asyncio.gather(*streams)

@@ -1,4 +1,4 @@
-"""grpc.health.v1 follows the relays."""
+"""The health of the services: it follows the relays."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,10 +10,13 @@ from grpc_health.v1 import health_pb2
 from otpmail.events import RelayDown, RelayIdle, RelayUp
 from otpmail.rpc.health import SERVICES, Health
 
+SERVING = {health_pb2.HealthCheckResponse.SERVING}
+NOT_SERVING = {health_pb2.HealthCheckResponse.NOT_SERVING}
+
 
 @pytest.fixture
 async def health() -> AsyncIterator[Health]:
-    """Start one, and let it carry out what it is told."""
+    """Start a Health with the task that applies its changes."""
     health = Health()
     await health.start()
     running = asyncio.create_task(health.run())
@@ -22,36 +25,42 @@ async def health() -> AsyncIterator[Health]:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def _comes_to_serve(health: Health, *, serving: bool) -> None:
-    """Wait until all services say so."""
-    response: Any = health_pb2.HealthCheckResponse
+async def _reported(health: Health) -> set[Any]:
+    """Let `run` apply all changes, for which it waits on nothing else, and return what the services report."""
+    for _ in range(len(SERVICES) + 2):
+        await asyncio.sleep(0)
     context: Any = None
-    for service in SERVICES:
-        request = health_pb2.HealthCheckRequest(service=service)
-        async with asyncio.timeout(5):
-            while True:
-                answer = await health.servicer.Check(request, context)
-                if answer.status == (response.SERVING if serving else response.NOT_SERVING):
-                    break
-                await asyncio.sleep(0)
+    return {
+        (await health.servicer.Check(health_pb2.HealthCheckRequest(service=service), context)).status
+        for service in SERVICES
+    }
 
 
-async def test_it_serves_while_any_relay_is_up(health: Health) -> None:
-    """Every service here needs one; which one is all the same."""
+async def test_services_are_serving_while_any_relay_is_up(health: Health) -> None:
+    """All services are SERVING while at least one relay is up, whichever it is."""
     health.notify(RelayDown("a", "refused", 1.0))
-    await _comes_to_serve(health, serving=False)
+    assert await _reported(health) == NOT_SERVING
     health.notify(RelayUp("b", "bdat", 16))
-    await _comes_to_serve(health, serving=True)
+    assert await _reported(health) == SERVING
     health.notify(RelayDown("b", "lost", 1.0))
-    await _comes_to_serve(health, serving=False)
+    assert await _reported(health) == NOT_SERVING
 
 
-async def test_a_relay_that_was_left_is_up_no_more(health: Health) -> None:
-    """No connection to it is open: when the one that it stood in for goes, none is up until one is dialled again."""
+async def test_an_idle_relay_is_not_up(health: Health) -> None:
+    """A relay without an open connection does not count: once the other one is down, no service is SERVING."""
     for event in (RelayUp("b", "bdat", 16), RelayUp("a", "bdat", 16), RelayIdle("b")):
         health.notify(event)
-    await _comes_to_serve(health, serving=True)
+    assert await _reported(health) == SERVING
     health.notify(RelayDown("a", "lost", 1.0))
-    await _comes_to_serve(health, serving=False)
+    assert await _reported(health) == NOT_SERVING
     health.notify(RelayUp("b", "bdat", 16))
-    await _comes_to_serve(health, serving=True)
+    assert await _reported(health) == SERVING
+
+
+async def test_after_a_stop_no_service_is_serving(health: Health) -> None:
+    """During a stop health is NOT_SERVING for good, also when a relay comes up."""
+    health.notify(RelayUp("a", "bdat", 16))
+    assert await _reported(health) == SERVING
+    await health.stop()
+    health.notify(RelayUp("b", "bdat", 16))
+    assert await _reported(health) == NOT_SERVING

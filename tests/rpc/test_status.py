@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses."""
+"""Errors as gRPC statuses."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from otpmail.errors import (
     QueueFull,
     Unavailable,
 )
-from otpmail.rpc.status import DOMAIN, status_of, unforeseen
+from otpmail.rpc.status import DOMAIN, internal_error, status_of
 
 _ERRORS: list[tuple[CallerError, grpc.StatusCode, str]] = [
     (InvalidArgument("to[0]", "is empty"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
@@ -32,7 +32,7 @@ _ERRORS: list[tuple[CallerError, grpc.StatusCode, str]] = [
 
 @pytest.mark.parametrize(("error", "code", "reason"), _ERRORS)
 def test_each_error_has_its_status(error: CallerError, code: grpc.StatusCode, reason: str) -> None:
-    """The code, the error's own words, and an ErrorInfo with a reason that a program can rely on."""
+    """A status has the code, the error's message, and an ErrorInfo with a reason that programs can rely on."""
     status = status_of(error)
     assert status.code is code
     assert status.message == str(error)
@@ -46,30 +46,30 @@ def test_a_bad_field_is_named() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, 1500), (0.0, 1), (0.0001, 1), (3600.0, 3_600_000)])
-def test_when_to_come_back(seconds: float, milliseconds: int) -> None:
-    """RetryInfo is at least a millisecond: a client must not take it for `at once`."""
+def test_when_to_retry(seconds: float, milliseconds: int) -> None:
+    """RetryInfo is at least a millisecond: a client must not retry at once."""
     for error in (Unavailable("x", retry_after=seconds), LimitExceeded("address", "x", retry_after=seconds)):
         (info,) = [detail for detail in status_of(error).details if isinstance(detail, RetryInfo)]
         assert info.retry_delay.ToMilliseconds() == milliseconds
 
 
-def test_a_limit_says_whose() -> None:
-    """QuotaFailure holds the budget's subject."""
+def test_a_limit_is_named() -> None:
+    """QuotaFailure holds the subject of the limit."""
     (failure,) = [d for d in status_of(QueueFull(3)).details if isinstance(d, QuotaFailure)]
     assert failure.violations[0].subject == "queue"
 
 
-def test_the_unforeseen_has_a_fixed_text_and_an_id() -> None:
-    """INTERNAL, with nothing but the id under which the log has the rest."""
-    status = unforeseen("0123abcd")
+def test_an_unexpected_error_has_a_fixed_message_and_an_id() -> None:
+    """The status is INTERNAL, and holds nothing but the id under which the log has the traceback."""
+    status = internal_error("0123abcd")
     assert status.code is grpc.StatusCode.INTERNAL
     assert "0123abcd" in status.message
-    assert status.message.replace("0123abcd", "") == unforeseen("x").message.replace(" x;", " ;")
+    assert status.message.replace("0123abcd", "") == internal_error("x").message.replace(" x;", " ;")
     assert status.details == (ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": "0123abcd"}),)
 
 
 async def test_aborting_sends_the_details() -> None:
-    """A client finds code, text and details in `grpc-status-details-bin`, as google.rpc.Status."""
+    """A client finds code, message and details in `grpc-status-details-bin`, as google.rpc.Status."""
     given: list[Any] = []
 
     class Context:

@@ -115,7 +115,7 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     rig = MailRig()
     context = Context(_BATCH, DecodeError())
     with pytest.raises(grpc.aio.AbortError):
-        await serve_stream(context, MailStream(rig.mails, call_of(), most=10))
+        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), rig.mails.limits)
     assert [len(response.results) for response in context.written] == [1]
     assert context.aborted[0][:2] == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -127,7 +127,8 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
 async def test_a_read_that_outlives_the_server() -> None:
     """It is no error, and the call ends as it would."""
     context = Context(_BATCH, grpc.aio.BaseError())
-    serving = asyncio.create_task(serve_stream(context, MailStream(MailRig().mails, call_of(), most=10)))
+    mails = MailRig().mails
+    serving = asyncio.create_task(serve_stream(context, MailStream(mails, call_of(), most=10), mails.limits))
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -138,5 +139,7 @@ async def test_a_caller_that_is_gone() -> None:
     """The write that fails is passed on as it is: gRPC knows what it means."""
     rig = MailRig()
     with pytest.raises(grpc.aio.InternalError):
-        await serve_stream(Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10))
+        await serve_stream(
+            Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10), rig.mails.limits
+        )
     assert "0 streams" in repr(rig.admission)

@@ -1,4 +1,4 @@
-"""`.env`: what it holds, and how a line that can't be read is told."""
+"""`.env`: what it holds, and how a line that can't be read is reported."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_no_file_sets_nothing() -> None:
 def test_a_line_that_can_not_be_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, lines: dict[int, str]
 ) -> None:
-    """The line is told by its number and its fault alone, since its text may be a secret; nothing is logged."""
+    """The line is reported by its number and its fault alone, since its text may be a secret; nothing is logged."""
     read = _read(tmp_path, text)
     assert read.unreadable == tuple(f".env: line {number}: {fault}" for number, fault in lines.items())
     assert not caplog.records
@@ -64,6 +64,6 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:
-    """The operating system's reason is told in one line."""
+    """The operating system's reason is reported in one line."""
     (tmp_path / ".env").mkdir()
     assert env_file.read() == env_file.EnvFile({}, (".env: can't be read: Is a directory",))

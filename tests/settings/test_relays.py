@@ -26,7 +26,7 @@ def test_urls_apart() -> None:
 
 
 _ENCODED = (
-    "user or password: seems to hold a / ? or # as it is; in them , / ? # and space are written %2C %2F %3F %23 %20"
+    "user or password: seems to hold a / ? or # that is not encoded; write , / ? # and space as %2C %2F %3F %23 %20"
 )
 
 
@@ -41,21 +41,21 @@ _ENCODED = (
         ("smtps:one.example", "scheme: must be one of"),
         ("ret@one.example", "scheme: must be one of"),
         ("smtps://a:secret@", "host: is missing; a relay is smtps://user:password@host:465"),
-        ("smtps://a:secret@[one]:1", "host: is no name and no IP address"),
-        ("smtps://a:secret@[::1", "host: is no name and no IP address"),
+        ("smtps://a:secret@[one]:1", "host: is neither a name nor an IP address"),
+        ("smtps://a:secret@[::1", "host: is neither a name nor an IP address"),
         ("smtps://a:sec/ret@one.example", _ENCODED),
         ("smtps://a:sec?ret@one.example", _ENCODED),
         ("smtps://a:sec#ret@one.example", _ENCODED),
         ("smtps://a:b@one.example:99999", "port: must be a whole number from 1 to 65535"),
         ("smtps://a:b@one.example:smtp", "port: must be a whole number from 1 to 65535"),
         ("smtps://a:b@one.example:0", "port: must be a whole number from 1 to 65535"),
-        ("smtps://one.example/inbox", "behind the port: there may only be options, as ?auth=login&ca_file=ca.pem"),
-        ("smtps://one.example?colour=red", "?colour=: is none of the options, which are auth, token_file, ca_file"),
-        ("smtps://a:b@c?sec=ret@one.example", "option: is none of the options, which are"),
+        ("smtps://one.example/inbox", "after the port: only options may follow, as ?auth=login&ca_file=ca.pem"),
+        ("smtps://one.example?colour=red", "?colour=: is not an option; the options are auth, token_file, ca_file"),
+        ("smtps://a:b@c?sec=ret@one.example", "option: is not an option; the options are"),
     ],
 )
 def test_what_is_wrong_with_a_url_names_the_part_and_no_secret(url: str, words: str) -> None:
-    """A wrong URL is told by the part that is wrong and what it may be; no message shows a password."""
+    """A wrong URL is reported by the part that is wrong and what it may be; no message shows a password."""
     with pytest.raises(ValueError, match=f"^{re.escape(words)}") as caught:
         parse_relay(url)
     assert "sec" not in str(caught.value)
@@ -90,14 +90,14 @@ def test_relays_share_what_a_url_does_not_say(load: Load) -> None:
         ("ftp://a smtp://b smtp://u@c:0 smtp://u@d", ["relay 1: scheme: ", "relay 3: port: ", "relay 4: password: "]),
     ],
 )
-def test_wrong_relays_are_told_by_their_place_and_part(problems: Problems, urls: str, lines: list[str]) -> None:
+def test_wrong_relays_are_reported_by_their_place_and_part(problems: Problems, urls: str, lines: list[str]) -> None:
     """The rules for one relay hold for each; a line for each mistake names the relay and the part of its URL."""
     for line, words in zip(problems(EMAIL_RELAYS=urls), lines, strict=True):
         assert line.startswith(f"EMAIL_RELAYS: {words}")
 
 
-def test_what_relays_have_in_common_is_told_once(problems: Problems) -> None:
-    """A wrong timeout is told with its setting, not for each relay; EMAIL_HOST has no use beside a list."""
+def test_what_relays_have_in_common_is_reported_once(problems: Problems) -> None:
+    """A wrong timeout is reported with its setting, not for each relay; EMAIL_HOST has no use beside a list."""
     lines = problems(EMAIL_RELAYS="smtp://a smtp://b", EMAIL_TIMEOUT="0", EMAIL_HOST="c")
     assert [line.partition(":")[0] for line in lines] == ["EMAIL_TIMEOUT", "EMAIL_HOST"]
 
@@ -113,6 +113,6 @@ def test_a_sender_is_needed_with_relays_too(load: Load, problems: Problems) -> N
 
 
 def test_a_relay_that_stands_twice_hides_no_other_mistake(problems: Problems) -> None:
-    """A relay that is named twice is told beside a missing sender."""
+    """A relay that is named twice is reported beside a missing sender."""
     lines = problems(EMAIL_RELAYS="smtp://a smtp://a", EMAIL_FROM="")
     assert [line.partition(":")[0] for line in lines] == ["EMAIL_RELAYS", "EMAIL_FROM"]

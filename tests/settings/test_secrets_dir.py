@@ -1,4 +1,4 @@
-"""SECRETS_DIR: where it may be named, which of its files are read, and what is told of those that can't be."""
+"""SECRETS_DIR: where it may be named, which of its files are read, and what is reported of those that can't be."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_where_it_is_named(monkeypatch: pytest.MonkeyPatch, load: Load, problems: Problems, tmp_path: Path) -> None:
-    """SECRETS_DIR is read from the environment, then from `.env`; a wrong one is told wherever it stands."""
+    """SECRETS_DIR is read from the environment, then from `.env`; a wrong one is reported wherever it stands."""
     for name, workers in {"one": "1", "two": "2"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "WORKERS").write_text(workers)

@@ -1,11 +1,12 @@
-"""What holds in every section: names, defaults, and how a wrong value is told without showing a secret."""
+"""What holds in every section: names, defaults, and how a wrong value is reported without showing a secret."""
 
 import base64
+from pathlib import Path
 
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import Settings
+from otpmail.settings import Settings, read_sources
 from settings.conftest import Load, Problems
 
 KEY = base64.b64encode(b"hunter2-hunter2-hunter2-hunter2-").decode()
@@ -131,7 +132,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(load: Load, values: dict[str,
         ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5' or 'xoauth2'"),
     ],
 )
-def test_the_values_that_are_allowed_are_told(problems: Problems, name: str, value: str, may_be: str) -> None:
+def test_the_values_that_are_allowed_are_reported(problems: Problems, name: str, value: str, may_be: str) -> None:
     """The line shows the setting, the value, and all that it may be, in words of our own."""
     assert problems(**{name: value}) == (f"{name}: {value!r} is wrong: must be {may_be}",)
 
@@ -144,11 +145,15 @@ def test_words_count_in_any_case(load: Load) -> None:
     assert (settings.relay.security, settings.mail.email_on_uncertain) == ("starttls", "fail")
 
 
-def test_no_repr_shows_a_secret(load: Load) -> None:
-    """Neither the whole nor a section shows a password or a key."""
-    settings = load(EMAIL="me@example.org", APP_PASSWORD="hunter2", OTP_KEYS=f"k1:{KEY}")
+def test_no_repr_shows_a_secret(load: Load, tmp_path: Path) -> None:
+    """Neither the settings, nor a section, nor the sources show a password or a key."""
+    (tmp_path / ".env").write_text(f"OTP_KEYS=k1:{KEY}\n")
+    (tmp_path / "APP_PASSWORD").write_text("hunter2")
+    settings = load(EMAIL="me@example.org", APP_PASSWORD="hunter2", SECRETS_DIR=str(tmp_path))
     sections = (settings.relay, settings.otp)
-    for shown in (repr(settings), *map(repr, sections), *map(str, sections), settings.otp.model_dump_json()):
+    sources = read_sources()
+    read = (sources, sources.env_file, sources.secrets_dir)
+    for shown in (repr(settings), *map(repr, (*sections, *read)), *map(str, sections), settings.otp.model_dump_json()):
         assert "hunter2" not in shown
         assert KEY not in shown
 

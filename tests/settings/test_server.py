@@ -34,7 +34,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("anonymous", ["false", "true"])
 @pytest.mark.parametrize("host", ["nonsense", "127.0.0.1:40700", "a\nb", "[::1]:40700", "http://here.example"])
 def test_a_host_that_can_not_be_resolved(problems: Problems, host: str, anonymous: str) -> None:
-    """A HOST that is no address, and no name that can be resolved, is told as that; ALLOW_ANONYMOUS changes nothing."""
+    """A HOST that is neither an address nor a known name is wrong, and ALLOW_ANONYMOUS does not change that."""
     rule = "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"
     assert problems(HOST=host, ALLOW_ANONYMOUS=anonymous) == (f"HOST: {host!r} is wrong: {rule}",)
 

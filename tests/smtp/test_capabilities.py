@@ -23,6 +23,23 @@ def test_size(extensions: dict[str, str], size: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameters", "mail_max", "rcpt_max"),
+    [
+        ("MAILMAX=1000 RCPTMAX=50", 1000, 50),
+        ("RCPTDOMAINMAX=1 mailmax=20", 20, None),
+        ("MAILMAX=0 RCPTMAX=", None, None),
+        ("MAILMAX=1000000 RCPTMAX=-1", None, None),
+        ("MAILMAX RCPTMAX=1x", None, None),
+        ("", None, None),
+    ],
+)
+def test_limits(parameters: str, mail_max: int | None, rcpt_max: int | None) -> None:
+    """MAILMAX and RCPTMAX of RFC 9422, from 1 to 999999; what is malformed or unknown limits nothing."""
+    capabilities = Capabilities({"LIMITS": parameters})
+    assert (capabilities.mail_max, capabilities.rcpt_max) == (mail_max, rcpt_max)
+
+
+@pytest.mark.parametrize(
     ("extensions", "octets", "smtputf8", "code"),
     [
         ({}, 5000, False, None),

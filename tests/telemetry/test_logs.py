@@ -1,4 +1,4 @@
-"""The log: one line an event, and what stands in it."""
+"""The log: which line an event makes, and in which form."""
 
 import json
 import logging
@@ -18,6 +18,8 @@ from otpmail.events import (
     MailAccepted,
     MailDeferred,
     MailSettled,
+    MessageLimitDropped,
+    MessageLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
@@ -32,16 +34,23 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
 
 
 _EVENTS: list[tuple[Event, str, int, str]] = [
-    (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465: connected; mail can be sent: bdat mode, 16 in"),
-    (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "r: refused; next try in 1.5 s"),
+    (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465 is up: bdat mode, at most 16 mails in"),
+    (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "relay r: dial failed, next dial in 1.5 s: refused"),
     (ChunkingDisabled("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
-    (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "refused; no mail can be sent; next try in 1.5 s"),
-    (RelayIdle("r:465"), "relay-left", logging.INFO, "r:465: no longer needed"),
+    (MessageLimitLearned("r", 100), "message-limit-learned", logging.INFO, "r closes a connection after 100 mails"),
+    (MessageLimitDropped("r", 1), "message-limit-dropped", logging.INFO, "r took more than 1 mail on a connection"),
+    (RelayDown("r", "refused", 1.5), "relay-down", logging.ERROR, "r is down, no mail can be sent, next dial in"),
+    (RelayIdle("r:465"), "relay-left", logging.INFO, "r:465 is not needed now"),
     (ConnectionOpened("r:465", "plain", 1), "connection-opened", logging.DEBUG, "plain mode"),
     (ConnectionClosed("r:465", "idle", 3, recycled=True), "connection-closed", logging.DEBUG, "after 3 mails: idle"),
     (ConnectionClosed("r:465", "lost", 1, recycled=False), "connection-closed", logging.DEBUG, "after 1 mail: lost"),
     (MailAccepted(_mail()), "mail-accepted", logging.DEBUG, "m1"),
-    (MailDeferred(_mail(), 2.0, "451 4.7.1 greylisted"), "mail-deferred", logging.INFO, "greylisted; next try in 2 s"),
+    (
+        MailDeferred(_mail(), 2.0, "451 4.7.1 greylisted"),
+        "mail-deferred",
+        logging.INFO,
+        "next attempt in 2 s: 451 4.7.1 greylisted",
+    ),
     (MailSettled(_mail(MailState.RELAYED, 250)), "mail-settled", logging.DEBUG, "relayed"),
     (MailSettled(_mail(MailState.FAILED, 550)), "mail-settled", logging.WARNING, "failed: 550 5.1.1 said"),
     (MailSettled(_mail(MailState.EXPIRED)), "mail-settled", logging.WARNING, "expired"),
@@ -54,7 +63,7 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
 def test_each_event_is_one_line(
     caplog: pytest.LogCaptureFixture, event: Event, name: str, level: int, said: str
 ) -> None:
-    """A stable name, a level (a single mail that went well is at debug), a sentence, and no address."""
+    """Each event makes one line with a stable name, a level and a sentence, and without an address."""
     with caplog.at_level(logging.DEBUG, "otpmail"):
         LogObserver().notify(event)
     (record,) = caplog.records
@@ -75,16 +84,16 @@ def test_each_event_is_one_line(
         ([RecipientResult("a", 550, reply="no"), RecipientResult("b")], "mail m1: failed: 550 no"),
     ],
 )
-def test_a_failed_mail_is_told_in_what_was_said(
+def test_the_line_of_a_failed_mail_has_the_replies(
     caplog: pytest.LogCaptureFixture, results: list[RecipientResult], said: str
 ) -> None:
-    """The relay's replies as they were; where there was none, no code and no mark stands for it."""
+    """A failed mail's line repeats the relay's replies; where there was none, nothing stands in its place."""
     LogObserver().notify(MailSettled(replace(_mail(MailState.FAILED), recipients=tuple(results))))
     assert caplog.messages == [said]
 
 
 def test_the_observer_counts_for_the_last_line() -> None:
-    """Relayed, and failed in whatever way; a mail that was taken back is neither."""
+    """The observer counts relayed mails, and those that failed in any way; a cancelled mail is neither."""
     observer = LogObserver()
     for state in MailState:
         if state.final:
@@ -93,16 +102,16 @@ def test_the_observer_counts_for_the_last_line() -> None:
     assert observer.failed == 4
 
 
-def test_that_no_mail_can_be_sent_is_said_when_no_relay_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    """Of one relay among several only what is true of it; one that is not in use is not down."""
+def test_only_the_last_relay_to_go_down_stops_all_mail(caplog: pytest.LogCaptureFixture) -> None:
+    """The words "no mail can be sent" are logged only while all relays are down; an idle relay is not down."""
     observer = LogObserver(relays=2)
     first, second = (RelayDown(name, "refused", 1.5) for name in ("a", "b"))
     ups = RelayUp("a", "bdat", 16), RelayIdle("b")
     for event in (first, second, *ups, first, second):
         observer.notify(event)
-    told = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
-    assert ["no mail can be sent" in line for line in told] == [False, True, False, True]
-    assert told[0] == "relay a: refused; next try in 1.5 s"
+    lines = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
+    assert ["no mail can be sent" in line for line in lines] == [False, True, False, True]
+    assert lines[0] == "relay a is down, next dial in 1.5 s: refused"
 
 
 def _record(**extra: object) -> logging.LogRecord:
@@ -112,7 +121,7 @@ def _record(**extra: object) -> logging.LogRecord:
 
 
 def test_json_is_an_object_a_line() -> None:
-    """It holds time (RFC 3339), level, event, message and the fields; nothing breaks the line."""
+    """A JSON line holds time (RFC 3339), level, event, message and the fields; no value breaks the line."""
     line = JsonFormatter().format(_record(event="e", fields={"sent": 3, "odd": object}))
     assert "\n" not in line
     found = json.loads(line)
@@ -121,7 +130,7 @@ def test_json_is_an_object_a_line() -> None:
 
 
 def test_json_of_what_others_log() -> None:
-    """A library's record has its logger's name as the event; an exception is told in the same line."""
+    """A library's record has its logger's name as its event, and its exception in the same line."""
     try:
         raise ValueError("broken")
     except ValueError:
@@ -134,12 +143,12 @@ def test_json_of_what_others_log() -> None:
 
 
 def test_text_is_for_people() -> None:
-    """Time, level, sentence."""
+    """A line of text is time, level and message."""
     assert TextFormatter().format(_record()).endswith(" INFO a word\nb")
 
 
-def test_say_builds_nothing_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
-    """What is not logged costs no record."""
+def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    """`log_event` makes no record below the level that is set."""
     with caplog.at_level(logging.INFO, "otpmail"):
         log_event(logging.DEBUG, "quiet", "quiet")
         log_event(logging.INFO, "loud", "loud", number=1)
@@ -151,7 +160,7 @@ def test_say_builds_nothing_below_the_level(caplog: pytest.LogCaptureFixture) ->
 def test_set_up_writes_to_standard_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    """The whole process's log, libraries from warning on, ours from the level that is set."""
+    """The log goes to standard error: libraries from warnings on, ours from the level that is set."""
     root, ours = logging.getLogger(), logging.getLogger("otpmail")
     before = root.handlers[:], root.level, ours.level
     monkeypatch.setattr(root, "handlers", [])

@@ -80,6 +80,11 @@ def test_each_event_is_counted() -> None:
     assert shown['otpmail_codes_checked_total{result="wrong_code"}'] == 1
 
 
+def test_no_event_that_it_asks_for_is_left_out() -> None:
+    """A new type of event is either counted, or taken out of `event_types`."""
+    assert Metrics.event_types == {type(event) for event in EVENTS} | {RelayDown, RelayIdle}
+
+
 def test_whether_a_relay_is_up_follows_its_events() -> None:
     """A relay is 1 when up and 0 when down; one that is not in use has no series at all."""
     name = f'otpmail_relay_up{{relay="{RELAY}"}}'

@@ -1,7 +1,7 @@
-"""The command line: `serve`, `dev`, `check`, `health` run or look at a service; `code` and `mail` are its client.
+"""The command line. `serve`, `dev` and `check` run a service or look at its settings; the other commands call one.
 
-Exit codes: 0, it worked; 1, it did not (a mail not relayed, a code not valid, a service not serving, a mail merge
-interrupted); 2, a setting or an argument is wrong; 3, the service could not be reached or refused the call.
+Exit codes: 0, the command did what was asked. 1, it did not: a mail was not relayed, a code was not valid, a service is
+not serving, a merge was interrupted. 2, a setting or an argument is wrong. 3, no service answered, or it refused.
 """
 
 from importlib.metadata import version
@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import client, service
+from otpmail.cli import check, code, dev, health, mail, serve
+from otpmail.cli.merge import command as merge
 
 app = typer.Typer(
     name="otpmail",
@@ -19,9 +20,9 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001  typer's way to hand it over
+def _version(wanted: bool) -> None:  # noqa: FBT001  typer calls it with the option's value
     if wanted:
-        print(f"otpmail {version('otpmail')}")  # noqa: T201  for programs: no markup
+        print(f"otpmail {version('otpmail')}")  # noqa: T201  programs read it, so no markup
         raise typer.Exit
 
 
@@ -30,12 +31,13 @@ def otpmail(
     *,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Gets a mail, or a one-time code in a mail, to a person: gRPC in, SMTP out."""
+    """Send a mail, or a one-time code in a mail, to a person: gRPC in, SMTP out."""
 
 
-app.command()(service.serve)
-app.command()(service.dev)
-app.command()(service.check)
-app.command()(client.health)
-app.add_typer(client.code, name="code")
-app.add_typer(client.mail, name="mail")
+app.command()(serve.serve)
+app.command()(dev.dev)
+app.command()(check.check)
+app.command()(health.health)
+app.add_typer(code.code, name="code")
+app.add_typer(mail.mail, name="mail")
+app.command()(merge.merge)

@@ -1,6 +1,6 @@
-"""Which service the client's commands call: --server, else OTPMAIL_SERVER's, else the one of HOST and PORT here.
+"""Decides which service the commands call: --server, else OTPMAIL_SERVER, else HOST and PORT of the settings here.
 
-Also how that service is named to a person who is to call it.
+It also says how a person calls that service, and this program, from a shell.
 """
 
 import re
@@ -23,7 +23,7 @@ _ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
 def own_address(sources: "Sources | None" = None) -> str:
     """The address of the service that OTPMAIL_SERVER names, else of the one that HOST and PORT describe.
 
-    Without `sources` they are read now. Raises SettingsError.
+    Without `sources` they are read now. Raises SettingsError where one of these settings is wrong.
     """
     from otpmail.settings import ServerSettings, load_section, named_server, read_sources
 
@@ -31,25 +31,25 @@ def own_address(sources: "Sources | None" = None) -> str:
     named = named_server(sources)
     if named:
         return well_formed(named, "OTPMAIL_SERVER")
-    # The client needs the address alone, so the rule against strangers is left to the service.
+    # A caller needs only the address; whether strangers may call is checked by the service.
     return callable_address(load_section(ServerSettings, sources, ALLOW_ANONYMOUS="true").address)
 
 
 def well_formed(server: str, name: str) -> str:
-    """The address of a service as a person gave it. Raises SettingsError, naming `name`, where it is none.
+    """Return `server` if it has the form of an address, else raise SettingsError, which opens with `name`.
 
-    gRPC itself takes nearly anything for a host name, and then finds nobody there.
+    gRPC would take nearly any text for a host name, and later report that no service answers there.
     """
     match = _ADDRESS.fullmatch(server)
     if match is None or not 1 <= int(match["port"] or 1) <= 65535:
         raise SettingsError(
-            f"{name}: {server!r} is wrong: must be host:port, as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
+            f"{name}: {server!r} is wrong: must be host:port, such as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
         )
     return server
 
 
 def leads_to(address: str, sources: "Sources") -> bool:
-    """Whether the client's commands find the service on `address` without being told."""
+    """Whether commands without --server call the service on `address`."""
     try:
         return own_address(sources) == address
     except SettingsError:
@@ -57,18 +57,18 @@ def leads_to(address: str, sources: "Sources") -> bool:
 
 
 def callable_address(address: str) -> str:
-    """Where a service that listens on `address` is called from this machine: "any address" is none to call."""
+    """The address by which this machine calls a service that listens on `address`: loopback for "any address"."""
     host, colon, port = address.rpartition(":")
     return f"{_LOOPBACK.get(host, host)}{colon}{port}"
 
 
 def unreachable(server: str) -> str:
-    """The line for a service from which nothing came."""
+    """The message for a service that does not answer."""
     return f"no service answers on {server}; {_ELSEWHERE}"
 
 
 def own_command() -> str:
-    """What to type to run this program again from here: `otpmail` where that finds it, else the way it was started."""
+    """The words that start this program from here: `otpmail` if PATH finds this one, else as it was started."""
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
         return f"{shlex.quote(_from_here(Path(sys.executable)))} -m otpmail"

@@ -1,4 +1,4 @@
-"""How the client's commands speak: to people in colour, to programs in JSON, and to both by their exit codes."""
+"""How commands answer: words in colour for people, JSON for programs, and an exit code for both."""
 
 import json
 from typing import Any, NoReturn
@@ -23,16 +23,22 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def address_of(server: str) -> str:
-    """The service to call: the one that is named, else the one whose settings are found here."""
+    """The service to call: `server` if it is given, else the one that the settings name.
+
+    Raises typer.Exit with 2 after printing what is wrong with the settings.
+    """
     try:
         return server or endpoint.own_address()
     except SettingsError as error:
-        raise wrong_usage(str(error)) from None
+        raise wrong_usage(*error.problems) from None
 
 
-def in_words(error: grpc.RpcError, address: str, timeout: float) -> str:
-    """What the service said; in our own words where it was gRPC on this side that spoke, not the service."""
-    details: Any = error.trailing_metadata()  # pairs, which the stubs do not know
+def describe_error(error: grpc.RpcError, address: str, timeout: float) -> str:
+    """One line: the service's own message, or words of ours where gRPC on this side made the error.
+
+    `timeout` is that of the call, in seconds.
+    """
+    details: Any = error.trailing_metadata()  # pairs, which the type stubs do not know
     from_service = any(key == "grpc-status-details-bin" for key, _ in details or ())
     if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
         return endpoint.unreachable(address)
@@ -42,30 +48,30 @@ def in_words(error: grpc.RpcError, address: str, timeout: float) -> str:
 
 
 def wrong_usage(*problems: str) -> typer.Exit:
-    """Print a line for each problem; the exit to raise."""
+    """Print one line for each problem, and return the exit with code 2 for the caller to raise."""
     for problem in problems:
         err.print(escape(problem), style="red")
     return typer.Exit(EXIT_USAGE)
 
 
 def print_json(answer: Message) -> None:
-    """Print it as one line."""
-    print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True)))  # noqa: T201  for programs: no markup
+    """Print an answer as one line of JSON."""
+    print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True)))  # noqa: T201  programs read it
 
 
-def print_mail(answer: mail_pb2.Mail) -> None:
-    """Print how a mail ended, and what the relay said about each recipient."""
-    good = answer.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED}
-    out.print(f"mail {answer.id}: {mail_pb2.Mail.State.Name(answer.state).lower()}", style="green" if good else "red")
-    for result in answer.recipients:
-        out.print(f"  {escape(result.address)}: {escape(relay_said(result)) or 'no answer yet'}")
+def print_mail(mail: mail_pb2.Mail) -> None:
+    """Print a mail's state, and the relay's reply for each recipient."""
+    good = mail.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED}
+    out.print(f"mail {mail.id}: {mail_pb2.Mail.State.Name(mail.state).lower()}", style="green" if good else "red")
+    for result in mail.recipients:
+        out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or 'no reply yet'}")
 
 
-def relay_said(result: mail_pb2.RecipientResult) -> str:
-    """The relay's reply, in one line."""
+def relay_reply(result: mail_pb2.RecipientResult) -> str:
+    """The relay's reply for one recipient, in one line; empty while there is none."""
     return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
 
 
 def exit_unless(good: bool) -> NoReturn:  # noqa: FBT001  reads as a sentence
-    """Exit with 0 or EXIT_FAILED."""
+    """End the command: with 0 if all is good, else with 1."""
     raise typer.Exit(0 if good else EXIT_FAILED)

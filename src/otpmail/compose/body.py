@@ -9,6 +9,7 @@ from binascii import b2a_base64, b2a_qp
 from hashlib import blake2b
 
 LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
+_CR = ord("\r")
 _BASE64_LINE = 76  # RFC 2045, 6.8, as for quoted-printable in 6.7
 # `binascii` escapes a blank at the end of a line in place: of one that was full, it makes one of 77 octets.
 _TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
@@ -33,29 +34,28 @@ def written(text: str, html: str, *, message_id: str) -> bytes:
 
 
 def _entity(subtype: bytes, text: str) -> bytes:
-    """One body with its headers. It is called UTF-8 even where it is ASCII: a reader sees one charset, always."""
-    encoding, content = _encoded(text)
+    """One body with its headers. It is called UTF-8 even where it is ASCII: a reader sees one charset, always.
+
+    It is never sent as 8bit: no mail depends on the relay's 8BITMIME.
+    """
+    octets = canonical(text.encode())
+    if text.isascii() and (len(octets) <= LINE or _fits(octets)):
+        encoding = b"7bit"
+    # Quoted-printable takes two octets more for each that it escapes, base64 one for every three.
+    elif len(octets.translate(None, _AS_THEY_ARE)) * 6 <= len(octets):
+        encoding, octets = b"quoted-printable", _TOO_LONG.sub(lambda blank: b"=\r\n" + blank[0], b2a_qp(octets))
+    else:
+        encoding, octets = b"base64", _base64(octets)
     return b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b' % (
         subtype,
         encoding,
-        content,
+        octets,
     )
-
-
-def _encoded(text: str) -> tuple[bytes, bytes]:
-    """The name of a transfer encoding, and `text` in it. Never 8bit: no mail depends on the relay's 8BITMIME."""
-    octets = canonical(text.encode())
-    if text.isascii() and _fits(octets):
-        return b"7bit", octets
-    # Quoted-printable takes two octets more for each that it escapes, base64 one for every three.
-    if len(octets.translate(None, _AS_THEY_ARE)) * 6 <= len(octets):
-        return b"quoted-printable", _TOO_LONG.sub(lambda blank: b"=\r\n" + blank[0], b2a_qp(octets))
-    return b"base64", _base64(octets)
 
 
 def canonical(octets: bytes) -> bytes:
     """Lines that end with CRLF, the last one included."""
-    if b"\r" in octets:
+    if _CR in octets:
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not octets.endswith(b"\n"):
         octets += b"\n"

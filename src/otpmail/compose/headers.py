@@ -18,7 +18,10 @@ _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|
 
 def unstructured(name: str, value: str) -> str:
     """A field whose value is any text (RFC 5322, 3.2.5), with its CRLF."""
-    return _fold(name, value.split(" ") if stands_as_it_is(value) else _encoded_words(value))
+    if not _is_literal(value):
+        return _fold(name, _encoded_words(value))
+    whole = f"{name}: {value}\r\n"
+    return whole if len(whole) <= LINE + len("\r\n") else _fold(name, value.split(" "))
 
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
@@ -36,7 +39,7 @@ def _mailbox(address: Address) -> list[str]:
     name = address.name
     if not name:
         return [address.spec]
-    if not stands_as_it_is(name):
+    if not _is_literal(name):
         shown = _encoded_words(name)
     elif _PHRASE.fullmatch(name):
         shown = name.split(" ")
@@ -46,7 +49,7 @@ def _mailbox(address: Address) -> list[str]:
     return [*shown, f"<{address.spec}>"]
 
 
-def stands_as_it_is(value: str) -> bool:
+def _is_literal(value: str) -> bool:
     """Whether a reader gets `value` back from its characters as they are, wherever it is folded at a space."""
     return (
         value.isascii()

@@ -89,7 +89,8 @@ class Worker:
 
     async def _feed(self, connection: Connection) -> None:
         """Send over the connection until it is lost, takes no more, or is to retire and its successor is ready."""
-        connection.watch(on_lost=self.wake, on_available=partial(self._on_available, connection))
+        on_available = partial(self._on_available, connection)
+        connection.watch(on_lost=self.wake, on_available=on_available, on_limit=self.wake)
         while True:
             has_room = await self._send_all(connection)
             if not has_room:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
 from otpmail.callers import Call, Caller
-from otpmail.compose.draft import Limits
-from otpmail.compose.message import write
+from otpmail.compose.draft import LARGE, Limits
+from otpmail.compose.message import compose
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
@@ -23,7 +23,6 @@ from otpmail.store.base import MailStore, Request
 
 MAX_REQUEST_ID = 128
 MAX_MAIL_ID = 64
-_LARGE = 64 << 10
 
 
 class Door(Protocol):
@@ -71,6 +70,11 @@ class MailService:
     def __repr__(self) -> str:
         return f"<MailService {self._lifecycle!r}, {self.admission!r}>"
 
+    @property
+    def limits(self) -> Limits:
+        """The limits within which a draft is made for this service."""
+        return self._limits
+
     # Sending.
 
     async def send(self, call: Call, submission: Submission) -> Mail:
@@ -113,13 +117,13 @@ class MailService:
     async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
         """Take a mail on that has its place already (`admission.reserve`). Raises as `accept` does."""
         draft = submission.draft
-        sender = self._permitted_sender(draft.from_) if draft.from_ else self._sender
+        sender = self._permitted_sender(draft.sender) if draft.sender else self._sender
         deadline = (now := self._now()) + self._lifetime(submission)
         message_id = f"<{mail_id}@{sender.domain}>"
-        if draft.size > _LARGE:  # composing it takes tenths of a second, and nobody's code may wait for that
-            envelope = await asyncio.to_thread(write, draft, sender, message_id, now, self._limits)
+        if draft.size > LARGE:  # composing it takes tenths of a second, and nobody's code may wait for that
+            envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self._limits)
         else:
-            envelope = write(draft, sender, message_id, now, self._limits)
+            envelope = compose(draft, sender, message_id, now, self._limits)
         job = Job(
             mail_id,
             call.caller.name,
@@ -224,8 +228,7 @@ class MailService:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(submission.ttl, self._most_seconds)
 
-    def _permitted_sender(self, text: str) -> Address:
-        sender = parse_mailbox(text, "from")
+    def _permitted_sender(self, sender: Address) -> Address:
         domain = sender.key[sender.key.rindex("@") :]
         if sender.key == self._sender.key or sender.key in self._allowed or domain in self._allowed:
             return sender

@@ -154,7 +154,8 @@ class OtpService:
 
     async def close(self) -> None:
         """Wait until the records of mails that were not sent are corrected."""
-        await asyncio.gather(*self._undoing)
+        while self._undoing:
+            await asyncio.wait(self._undoing)
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT):
@@ -189,9 +190,15 @@ class OtpService:
             "email": address.spec,
         }
         mail = self._templates.render(request.locale, values)
-        draft = Draft(to=(address.spec,), subject=mail.subject, text=mail.text, html=mail.html, automatic=True)
         return Submission(
-            draft=draft,
+            draft=Draft(
+                limits=self._mails.limits,
+                to=(address,),
+                subject=mail.subject,
+                text=mail.text,
+                html=mail.html,
+                automatic=True,
+            ),
             priority=Priority.URGENT,
             wait_for=request.wait_for,
             ttl=left,

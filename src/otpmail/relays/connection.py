@@ -1,7 +1,7 @@
 """One long-lived connection to a relay, open and signed in (`relays.dial`): mails are sent here.
 
-A connection takes as many mails at once as its `window`. One that is in doubt (a reply too many, a timeout) is closed,
-never used again: a reply must not reach another mail.
+A connection takes as many mails at once as its `window`. After a protocol error or a timeout it is closed and never
+used again: a reply must not reach another mail.
 """
 
 import asyncio
@@ -14,17 +14,19 @@ import aiosmtplib
 from otpmail.errors import ConnectFailed
 from otpmail.model import Envelope
 from otpmail.relays.dial import dial
+from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.protocol import RelayProtocol, Tell
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import Session
+from otpmail.smtp.transaction import GROUP
 
 _QUIT_SECONDS = 2.0
 
 
 class ConnectionOwner(Protocol):
-    """Who gave a connection out and wants to know how it fares: the relay that it leads to, as all workers share it."""
+    """The relay that a connection leads to, which all workers share, as its connections see it."""
 
     name: str
 
@@ -50,13 +52,14 @@ class ConnectionOwner(Protocol):
 
 
 class Connection:
-    """An open, signed-in connection, with up to `window` mails in flight; `is_available`: it takes another one now.
+    """An open, signed-in connection, with up to `window` mails in flight.
 
-    It calls `on_lost` once, when it takes no more; `on_available` when it takes mails again; `on_closed` once closed.
+    It calls `on_lost` once, when it takes no more mails; `on_available` when it takes mails again; `on_closed` once
+    closed. `begun` is when its owner began to dial it, on the loop's clock.
     """
 
     owner: ConnectionOwner
-    begun: float  # when its keeper began to dial it, on the loop's clock
+    begun: float
     on_closed: Callable[[], None] | None = None
 
     def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
@@ -65,8 +68,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._expires_at = self.opened + lifetime
-        self._most = self._due_from = settings.max_messages
         self.announcement = capabilities_of(client)
+        self._group = min(self.announcement.rcpt_max or GROUP, GROUP)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
         self._session = Session(self.announcement, Mode.of(self.announcement).slower(mode), window=settings.window)
@@ -77,6 +80,8 @@ class Connection:
             timeout=settings.timeout,
             final_timeout=settings.final_timeout,
         )
+        self._on_limit: Callable[[], None] = _nothing
+        self.limit(Bounds(), None)
 
     def __repr__(self) -> str:
         return f"<Connection {self._settings.host} {self._pipeline!r}>"
@@ -85,7 +90,7 @@ class Connection:
     async def open(
         cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float, mode: Mode = Mode.BDAT
     ) -> Self:
-        """Connect, secure, sign in, and find out how mails may travel: by `mode` at the fastest.
+        """Connect, secure, sign in, and find out how mails may be sent: by `mode` at the fastest.
 
         `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
         """
@@ -94,7 +99,7 @@ class Connection:
             most = mode.slower(Mode.allowed_by(settings.mode))
             connection = cls(client, settings, mode=most, lifetime=lifetime)
             await connection._pipeline.probe()
-            connection._due_from = settings.max_messages - min(connection.window, settings.max_messages // 2)
+            connection.limit(Bounds(), None)  # the window may have changed with the mode
         except BaseException:
             client.close()
             raise
@@ -102,7 +107,7 @@ class Connection:
 
     @property
     def mode(self) -> Mode:
-        """How mails travel on it."""
+        """How mails are sent on it."""
         return self._session.mode
 
     @property
@@ -131,6 +136,11 @@ class Connection:
         return self._pipeline.stalled
 
     @property
+    def carried(self) -> int:
+        """How many mails it was handed."""
+        return self._session.begun
+
+    @property
     def sent(self) -> int:
         """How many mails the relay has taken."""
         return self._session.sent
@@ -142,7 +152,7 @@ class Connection:
 
     @property
     def unheard(self) -> bool:
-        """Whether it was handed mails, and the relay said nothing about any."""
+        """Whether it was handed mails, and the relay has taken or refused none of them."""
         return self._session.begun > 0 and not self.answered
 
     @property
@@ -151,51 +161,93 @@ class Connection:
         return self._pipeline.lost_cause
 
     @property
+    def hung_up(self) -> bool:
+        """Whether the relay ended it over its mails: not for idleness, nor after a fault of either side."""
+        return self._pipeline.hung_up
+
+    @property
+    def unanswered(self) -> int:
+        """How many mails were in flight when the relay closed it without a goodbye reply."""
+        return self._pipeline.unanswered
+
+    @property
     def age(self) -> float:
         """Seconds since it was opened."""
         return self._loop.time() - self.opened
+
+    # How long it serves.
+
+    def limit(self, bounds: Bounds, lead: int | None) -> None:
+        """Keep to these bounds from now on, and to EMAIL_MAX_MESSAGES and the relay's MAILMAX (RFC 9422) in any case.
+
+        It is due for replacement `lead` mails ahead of the last one that it may carry; by default a window of them.
+        """
+        most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.announcement.mail_max or UNLIMITED)
+        self.most = most
+        self.lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
+        self._careful = bounds.careful
+        self._on_limit()
 
     @property
     def is_available(self) -> bool:
         """Whether another mail may be handed in now."""
         session = self._session
-        return session.is_available and session.begun < self._most and not self._pipeline.lost_cause
+        begun = session.begun
+        if begun >= self.most or self._pipeline.lost_cause or (begun in self._careful and session.in_flight):
+            return False
+        return session.is_available
 
     @property
     def is_exhausted(self) -> bool:
         """Whether it has been handed as many mails as it may carry."""
-        return self._session.begun >= self._most
+        return self._session.begun >= self.most
 
     @property
     def retire_at(self) -> float:
         """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails."""
-        if self._session.begun >= self._due_from:
+        if self._session.begun >= self.most - self.lead:
             return self.opened
         idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
         return min(self._expires_at, idle_since + self._settings.idle_seconds)
 
     @property
     def should_retire(self) -> bool:
-        """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle too long.
+        """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle for too long.
 
-        Nearly, so that the next one is open by the time that this one may carry no more.
+        Nearly, so that the next one is open when this one may carry no more.
         """
-        if self._session.begun >= self._due_from:
+        if self._session.begun >= self.most - self.lead:
             return True
         now = self._loop.time()
         idle = not self._session.in_flight and now >= self._pipeline.last_progress + self._settings.idle_seconds
         return idle or now >= self._expires_at
 
-    def watch(self, *, on_lost: Callable[[], None], on_available: Callable[[], None]) -> None:
-        """Be told when it can take no more mails, once, and whenever it can take another."""
+    def watch(
+        self,
+        *,
+        on_lost: Callable[[], None],
+        on_available: Callable[[], None],
+        on_limit: Callable[[], None] | None = None,
+    ) -> None:
+        """Have `on_lost` called once, when it takes no more mails, and `on_available` whenever it can take another.
+
+        `on_limit` is called when it may carry fewer or more mails than before.
+        """
+        self._on_limit = on_limit or _nothing
         self._pipeline.on_lost = on_lost
         self._pipeline.on_available = on_available
 
-    def send(self, envelope: Envelope, tell: Tell) -> bool:
-        """Start sending, which there must be room for; returns whether the relay is asked at all.
+    # Mails.
 
-        `tell` is called once, with a result for each recipient, or ConnectionLost: at once, where it is not asked.
+    def send(self, envelope: Envelope, tell: Tell) -> bool:
+        """Start sending a mail, which it must be available for; returns whether the relay is asked at all.
+
+        `tell` is called once, with ConnectionLost, or with a result for each recipient in turn: of more than the relay
+        takes in one transaction (RCPTMAX of RFC 9422, at most GROUP), for the first so many. Where the relay is not
+        asked it is called before this returns.
         """
+        if len(envelope.recipients) > self._group:
+            envelope = envelope.only(envelope.recipients[: self._group])
         return self._pipeline.send(envelope, tell)
 
     async def drained(self) -> None:
@@ -203,7 +255,7 @@ class Connection:
         await self._pipeline.drained()
 
     async def close(self) -> None:
-        """Take leave of the relay: QUIT, briefly waited for. Mails in flight are lost."""
+        """Send QUIT, wait for its answer briefly, and close. Mails in flight are lost."""
         try:
             if self._pipeline.hand_back():
                 await self._client.quit(timeout=_QUIT_SECONDS)
@@ -216,8 +268,12 @@ class Connection:
 
 
 def capabilities_of(client: aiosmtplib.SMTP) -> Capabilities:
-    """What the relay announced in its answer to the last EHLO of `client`."""
+    """The capabilities that the relay announced in its answer to the last EHLO of `client`."""
     extensions = {name.upper(): parameters for name, parameters in client.esmtp_extensions.items()}
     if client.server_auth_methods:
         extensions["AUTH"] = " ".join(client.server_auth_methods).upper()
     return Capabilities(extensions)
+
+
+def _nothing() -> None:
+    pass

@@ -29,7 +29,8 @@ SLICE = 64 << 10
 
 _HIGH_WATER = 2 * SLICE  # a large mail stays with us, not in the transport's buffer, until the relay has room
 _GOODBYE_SECONDS = 2.0  # how long a relay that said 421 may take to close: till then it may answer what it had read
-
+# A relay that closes this long after its last reply closes for idleness, not for the number of mails.
+_IDLE_SECONDS = 0.2
 
 Tell = Callable[[Results | ConnectionLost], None]
 """Who is told what became of a mail."""
@@ -71,6 +72,8 @@ class RelayProtocol(asyncio.Protocol):
         self._idle.set()
         self._probed: asyncio.Future[None] | None = None
         self.lost_cause = ""
+        self.hung_up = False  # whether the relay ended it over its mails: not for idleness, nor after a fault
+        self.unanswered = 0  # mails in flight when the relay closed it without a goodbye reply
         self.on_lost: Callable[[], None] = _nothing
         self.on_available: Callable[[], None] = _nothing
         self._take_over()
@@ -170,6 +173,8 @@ class RelayProtocol(asyncio.Protocol):
         settled = session.receive(data)
         progress = session.replies != replies  # a relay that sends a digit now and then makes none
         if progress:
+            if session.farewell and not self.lost_cause:
+                self.hung_up = bool(settled) or self._is_at_work
             self.last_progress = self._loop.time()
         if session.ended:
             self._lose(session.ended)
@@ -193,12 +198,15 @@ class RelayProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The relay has said all it will: leave."""
-        self._lose("the relay closed the connection")
+        self._closed_by_relay("the relay closed the connection")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell what became of the mails in flight, and aiosmtplib that it is over."""
-        self._lose(f"connection lost: {exc}" if exc else "connection lost")
+        if exc is None or isinstance(exc, ConnectionError):
+            self._closed_by_relay(f"connection lost: {exc}" if exc else "connection lost")
+        else:
+            self._lose(f"connection lost: {exc}")
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -272,6 +280,17 @@ class RelayProtocol(asyncio.Protocol):
             self._clock = self._loop.call_later(_GOODBYE_SECONDS, self._overstayed)
         else:
             self._lose(self._session.farewell)
+
+    def _closed_by_relay(self, cause: str) -> None:
+        if not self.lost_cause:
+            self.hung_up = self._is_at_work
+            self.unanswered = self._session.in_flight
+        self._lose(cause)
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether mails are in flight, or the last one was answered so lately that the connection is not idle."""
+        return self._session.in_flight > 0 or self._loop.time() - self.last_progress < _IDLE_SECONDS
 
     def _overstayed(self) -> None:
         self._session.overstayed()

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from otpmail import backoff
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
@@ -17,6 +18,7 @@ from otpmail.relays.availability import Availability
 from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
 from otpmail.relays.rate_limit import RateLimit
+from otpmail.relays.recycling import Recycling
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 
@@ -42,6 +44,7 @@ class Relay:
         self._presence = Availability(
             self.name, observer, retry_after=lambda: self.retry_after, call_later=self._loop.call_later
         )
+        self._recycling = Recycling(self.name, observer, now=self._loop.time)
         self._trying = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -118,17 +121,22 @@ class Relay:
     def released(self, connection: Connection) -> None:
         """A connection that `connect` gave takes no more mails. The breaker judges how it ended."""
         self._presence.open -= 1
-        if connection.answered or not connection.lost_cause:  # else a relay that hangs up would be dialled on and on
-            connection.on_closed = self._slot_freed
+        self._recycling.released(connection)
+        # Not where it hung up before it took a mail: such a relay would be dialled on and on.
+        connection.on_closed = partial(
+            self._closed, connection, frees_slot=connection.answered > 0 or not connection.lost_cause
+        )
         if self._breaker.ended(connection, self._loop.time()):
             self._presence.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
         if self._presence.open == 0:
             self._presence.emptied(connection.lost_cause, rest=self.retry_after if self._breaker.closed else 0.0)
         self._changed.set()
 
-    def _slot_freed(self) -> None:
-        self._breaker.slot_freed(self._loop.time())
-        self._changed.set()
+    def _closed(self, connection: Connection, *, frees_slot: bool) -> None:
+        self._recycling.closed(connection)
+        if frees_slot:
+            self._breaker.slot_freed(self._loop.time())
+            self._changed.set()
 
     @property
     def _tried_while_away(self) -> bool:
@@ -177,6 +185,7 @@ class Relay:
         if connection.runs_refused_chunks and self._mode is Mode.BDAT:
             self._mode = Mode.DATA  # for good: it was seen
             self._observer.notify(ChunkingDisabled(self.name))
+        self._recycling.opened(connection)
         self._presence.opened(connection.mode, connection.window, doubtful=self._breaker.hangs_up)
         self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
         self._changed.set()

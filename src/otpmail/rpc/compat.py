@@ -1,5 +1,6 @@
 """The services of the server this one replaces (package `mail`): its answers, in the words its clients know."""
 
+from otpmail.address import parse_mailbox
 from otpmail.compose.draft import Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
@@ -9,7 +10,7 @@ from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService
 from otpmail.rpc.calls import Context, call_from
 
-_FIELDS = {"to[0]": "to", "text": "body", "code": "otpCode"}
+_FIELDS = {"text": "body", "code": "otpCode"}
 
 
 class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
@@ -56,10 +57,9 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         if not request.to:
             raise InvalidArgument("to", "recipient email is required")
         try:
-            mail = await self._mails.send(
-                call_from(context),
-                Submission(draft=Draft(to=(request.to,), subject=request.subject, text=request.body)),
-            )
+            address = parse_mailbox(request.to, "to")
+            draft = Draft(limits=self._mails.limits, to=(address,), subject=request.subject, text=request.body)
+            mail = await self._mails.send(call_from(context), Submission(draft=draft))
         except InvalidArgument as error:
             raise _in_their_words(error) from None
         if mail.state is not MailState.RELAYED:

@@ -9,13 +9,13 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from otpmail.compose.draft import Attachment, Draft
+from otpmail.address import parse_mailbox, parse_mailboxes
+from otpmail.compose.draft import LARGE, Attachment, Draft, Limits
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
 from otpmail.v1 import mail_pb2
 
-_LARGE = 1 << 20
 _PRIORITIES: dict[int, Priority] = {
     mail_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
     mail_pb2.PRIORITY_NORMAL: Priority.NORMAL,
@@ -30,26 +30,20 @@ _WAIT_FOR: dict[int, WaitFor] = {
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-async def submission_from(request: mail_pb2.SendMailRequest) -> Submission:
-    """The submission that a request means. Raises InvalidArgument for enum numbers and durations that are none."""
-    cc, bcc = request.cc, request.bcc
-    draft = Draft(
-        to=tuple(request.to[:]),  # a slice is copied in C, in half the time
-        cc=tuple(cc) if cc else (),
-        bcc=tuple(bcc) if bcc else (),
-        subject=request.subject,
-        text=request.text,
-        html=request.html,
-        from_=getattr(request, "from"),
-        reply_to=request.reply_to,
-        headers=dict(request.headers) if request.headers else _NONE,
-        attachments=_attachments(request) if request.attachments else (),
-    )
-    fingerprint = b""
-    if request.request_id:
-        # Of the 12 ms that ten MiB take, a thread holds the loop for 5: hashlib lets go of the interpreter.
-        large = draft.size > _LARGE
-        fingerprint = await asyncio.to_thread(fingerprint_of, request) if large else fingerprint_of(request)
+async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits) -> Submission:
+    """The submission that a request means, with its draft checked.
+
+    Raises InvalidArgument, which names the first field that is not good.
+    """
+    text, html = request.text, request.html
+    attachments = _attachments(request) if request.attachments else ()
+    size = len(text) + len(html)
+    if attachments:
+        size += sum([len(attachment.content) for attachment in attachments])
+    if size > LARGE:
+        draft, fingerprint = await asyncio.to_thread(_read, request, text, html, attachments, limits)
+    else:
+        draft, fingerprint = _read(request, text, html, attachments, limits)
     return Submission(
         draft=draft,
         priority=priority_from(request.priority),
@@ -58,6 +52,28 @@ async def submission_from(request: mail_pb2.SendMailRequest) -> Submission:
         request_id=request.request_id,
         fingerprint=fingerprint,
     )
+
+
+def _read(
+    request: mail_pb2.SendMailRequest, text: str, html: str, attachments: tuple[Attachment, ...], limits: Limits
+) -> tuple[Draft, bytes]:
+    """The draft, and the fingerprint where the request has an id."""
+    cc, bcc, most = request.cc, request.bcc, limits.recipients
+    sender, reply_to = getattr(request, "from"), request.reply_to
+    draft = Draft(
+        limits=limits,
+        to=parse_mailboxes(request.to[:], "to", most=most),  # a slice is copied in C, in half the time
+        cc=parse_mailboxes(cc, "cc", most=most) if cc else (),
+        bcc=parse_mailboxes(bcc, "bcc", most=most) if bcc else (),
+        subject=request.subject,
+        text=text,
+        html=html,
+        sender=parse_mailbox(sender, "from") if sender else None,
+        reply_to=parse_mailbox(reply_to, "reply_to") if reply_to else None,
+        headers=dict(request.headers) if request.headers else _NONE,
+        attachments=attachments,
+    )
+    return draft, fingerprint_of(request) if request.request_id else b""
 
 
 def _attachments(request: mail_pb2.SendMailRequest) -> tuple[Attachment, ...]:

@@ -1,8 +1,7 @@
-"""The edge: every error a handler raises leaves as a status, and no exception's text reaches a client.
+"""Wraps every method of the service: errors become statuses, running calls are counted, unary calls begin in batches.
 
-It also counts the running calls, for a stop that waits for them and refuses new ones, and lets unary calls begin in
-batches under load (`rpc.batching`). Methods are wrapped when they are added: gRPC would ask an interceptor anew at each
-call.
+The text of an unexpected exception never reaches a client. Methods are wrapped once, when they are added: gRPC would
+call an interceptor again for each call.
 """
 
 import asyncio
@@ -18,15 +17,15 @@ from otpmail.rpc.status import status_for
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
-else:  # generic for the type checker alone
+else:  # the class is generic in the stubs alone
     Handler = grpc.RpcMethodHandler
 
 
 class Guard:
-    """Stands where a server is expected when methods are added, and adds each to that server wrapped.
+    """Takes the place of a server when methods are added, wraps each, and adds it to that server.
 
-    Health and reflection are added to the server itself: they map errors of their own and must answer while the service
-    stops. Build it inside a running loop.
+    `idle` is set while no wrapped call runs. Health and reflection are added to the server itself: they map their
+    own errors, and must answer during a stop. Build it inside a running loop.
     """
 
     def __init__(self, server: grpc.aio.Server, batching: Batching) -> None:
@@ -34,65 +33,67 @@ class Guard:
         self._running = 0
         self._stopping = False
         self._batching = batching
-        self._unary = 0  # of those that are running
+        self._unary = 0  # running unary calls
         self.idle = asyncio.Event()
         self.idle.set()
 
     def __repr__(self) -> str:
-        return f"<Edge {self._running} calls running{', stopping' if self._stopping else ''}>"
+        return f"<Guard {self._running} calls running{', stopping' if self._stopping else ''}>"
 
     def refuse_calls(self) -> None:
-        """From now on answer each new call with UNAVAILABLE, which clients take as a word to go elsewhere."""
+        """Reject each new call with UNAVAILABLE from now on: clients then try another server."""
         self._stopping = True
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        """For generated code, which adds the same methods by `add_registered_method_handlers` too."""
+        """Ignore what generated code adds here: it adds the same methods by `add_registered_method_handlers` too."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Add the service's methods, with errors mapped to statuses. Before the server is started."""
+        """Wrap the methods of a service and add them to the server, which must not be started yet."""
         wrapped = {name: self._wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()}
         self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            guarded = self._guard_call(method, handler.unary_unary, in_turn=True)
+            guarded = self._guard_call(method, handler.unary_unary, batched=True)
             return grpc.unary_unary_rpc_method_handler(guarded, *codecs)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._guard_stream(method, handler.unary_stream), *codecs)
-        if handler.stream_stream is not None:  # ours read and write by their context, and return nothing
-            guarded = self._guard_call(method, handler.stream_stream, in_turn=False)
+        if handler.stream_stream is not None:  # ours reads and writes by its context, and returns nothing
+            guarded = self._guard_call(method, handler.stream_stream, batched=False)
             return grpc.stream_stream_rpc_method_handler(guarded, *codecs)
         return handler
 
-    def _guard_call(self, method: str, behaviour: Callable[..., Any], *, in_turn: bool) -> Callable[..., Any]:
+    def _guard_call(self, method: str, behaviour: Callable[..., Any], *, batched: bool) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
+            """Run one call, which may read and write a stream by its context."""
             self._begin()
-            self._unary += in_turn
+            self._unary += batched
             try:
                 self._refuse_if_stopping()
-                if in_turn and (turn := self._batching.take(self._unary)) is not None:
+                if batched and (turn := self._batching.take(self._unary)) is not None:
                     await turn
                 return await behaviour(request, context)
-            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
+            except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
                 raise
-            except Exception as error:  # noqa: BLE001  whatever it is must not reach the client in its own words
+            except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
                 await status_for(method, error).abort(context)
             finally:
-                self._unary -= in_turn
+                self._unary -= batched
                 self._end()
 
         return guarded
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+            """Run one call that yields its responses; its generator is closed when the caller goes."""
             self._begin()
             try:
                 self._refuse_if_stopping()
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         yield response
-            except grpc.aio.BaseError:  # AbortError, already on its way, or a read or a write of a call that is over
+            except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
                 raise
             except Exception as error:  # noqa: BLE001  as above
                 await status_for(method, error).abort(context)

@@ -1,4 +1,4 @@
-"""grpc.health.v1, kept in step with the relays: every service here needs one to keep its word."""
+"""Serves grpc.health.v1: every service is SERVING while a relay is up, since none of them works without one."""
 
 import asyncio
 
@@ -11,40 +11,41 @@ SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", 
 
 
 class Health:
-    """An Observer that sets the health of all services: SERVING once a connection to a relay is open.
+    """An Observer that sets the health of all services: SERVING while a connection to a relay is open.
 
-    Setting a status waits for watchers, an observer must not; so a task of the app's carries the changes out in order.
+    Setting a status awaits its watchers, and an observer must not wait. So `run`, a task of the app, applies the
+    changes in their order.
     """
 
     event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle})
 
     def __init__(self) -> None:
         self.servicer = health_aio.HealthServicer()
-        self._here: set[str] = set()
+        self._up: set[str] = set()
         self._changes: asyncio.Queue[bool] = asyncio.Queue()
 
     def notify(self, event: Event) -> None:
-        """Follow the relays."""
+        """Note which relays are up."""
         match event:
             case RelayUp(relay):
-                self._here.add(relay)
+                self._up.add(relay)
             case RelayDown(relay) | RelayIdle(relay):
-                self._here.discard(relay)
+                self._up.discard(relay)
             case _:
                 return
-        self._changes.put_nowait(bool(self._here))
+        self._changes.put_nowait(bool(self._up))
 
     async def start(self) -> None:
-        """Say NOT_SERVING, until a relay is there."""
+        """Report NOT_SERVING until a relay is up."""
         await self._set(serving=False)
 
     async def run(self) -> None:
-        """Carry changes out until cancelled."""
+        """Apply the changes until cancelled."""
         while True:
             await self._set(serving=await self._changes.get())
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, for good."""
+        """Report NOT_SERVING for good; later changes have no effect."""
         await self.servicer.enter_graceful_shutdown()
 
     async def _set(self, *, serving: bool) -> None:

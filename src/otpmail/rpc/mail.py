@@ -21,7 +21,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
-        mail = await self._mails.send(call_from(context), await submission_from(request))
+        mail = await self._mails.send(call_from(context), await submission_from(request, self._mails.limits))
         response = mail_pb2.SendMailResponse()
         encode.fill_mail(response.mail, mail)
         return response
@@ -30,7 +30,8 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
     ) -> None:
         """Send many mails over one stream."""
-        await serve_stream(context, MailStream(self._mails, call_from(context), most=self._most_unsettled))
+        stream = MailStream(self._mails, call_from(context), most=self._most_unsettled)
+        await serve_stream(context, stream, self._mails.limits)
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""

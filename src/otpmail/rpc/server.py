@@ -1,4 +1,4 @@
-"""The grpc.aio server: both contracts, health and reflection on one port."""
+"""The gRPC server: both contracts, health and reflection on one port."""
 
 import socket
 from pathlib import Path
@@ -13,7 +13,7 @@ from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
-from otpmail.rpc.batching import MOST_SECONDS, Batching, BatchWindow
+from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
 from otpmail.rpc.guard import Guard
 from otpmail.rpc.health import Health
@@ -29,11 +29,15 @@ _OWN_SERVICES = tuple(
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _PENDING_CALLS = 100_000
-_ENVELOPE_OCTETS = 1 << 20  # of a request beside the mail itself: addresses, headers, field tags
+_ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 
 
 class Server:
-    """Listens, and serves until stopped."""
+    """Listens on one port or Unix socket, and serves until `stop`.
+
+    `max_mail_bytes` limits what a request may hold; `batch_seconds` is the longest that unary calls are held back
+    under load (`rpc.batching`).
+    """
 
     def __init__(
         self,
@@ -49,36 +53,36 @@ class Server:
         self._settings = settings
         self._server = grpc.aio.server(
             options=(
-                # With the memory store a second server on the port would split callers from their codes unseen.
+                # A second server on the port would get some of the calls, and does not know the codes of this one.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
-                # Past these gRPC drops calls by chance and says nothing of it; QUEUE_SIZE refuses with a word.
+                # Above these limits gRPC drops calls at random and without a reason; QUEUE_SIZE rejects them with one.
                 ("grpc.server.max_pending_requests", _PENDING_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-                # Meshes ping idle connections; be told of a peer that is gone, and let callers ping every 10 s.
+                # Find peers that are gone, and let callers ping every 10 s: meshes ping idle connections.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-                # Clients find new replicas when their connections end now and then; running calls have time to finish.
+                # A client whose connection ends finds new replicas; its running calls have time to finish.
                 ("grpc.max_connection_age_ms", 1_800_000),
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        self._edge = Guard(self._server, Batching(BatchWindow(most_seconds=batch_seconds)))
-        edge: Any = self._edge  # generated code is annotated for a whole server
-        otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), edge)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), edge)
-        original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), edge)
-        original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), edge)
+        self._guard = Guard(self._server, Batching(most_seconds=batch_seconds))
+        guard: Any = self._guard  # generated code is annotated for a whole server
+        otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
+        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
+        original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
+        original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
         if settings.grpc_reflection:
             reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), self._server)
 
     async def start(self) -> str:
-        """Listen and serve; returns the address, with the port that was given where PORT is 0.
+        """Listen and serve. Returns the address, with the port that was chosen if PORT is 0.
 
-        Raises SettingsError when the address can't be had.
+        Raises SettingsError when the server can't listen on the address.
         """
         address = self._settings.address
         setting = "HOST" if address.startswith("unix:") else "PORT"
@@ -99,20 +103,20 @@ class Server:
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def refuse_calls(self) -> None:
-        """Answer new calls with UNAVAILABLE; running calls, and health, go on."""
-        self._edge.refuse_calls()
+        """Answer new calls with UNAVAILABLE; running calls and health go on."""
+        self._guard.refuse_calls()
 
     async def idle(self) -> None:
-        """Wait until no call to our own methods is running; health watchers and the like do not count."""
-        await self._edge.idle.wait()
+        """Wait until no call to our own methods is running; calls to health and reflection do not count."""
+        await self._guard.idle.wait()
 
     async def stop(self, grace: float) -> None:
-        """Stop listening; what still runs has `grace` seconds."""
+        """Stop listening, and cancel the calls that still run after `grace` seconds."""
         await self._server.stop(grace)
 
 
 def _is_ours(host: str) -> bool:
-    """Whether this machine has the address, or one of the name's: gRPC says only that it could not listen."""
+    """Whether this machine has the address, or one of the name's: gRPC reports only that it could not listen."""
     for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
         with socket.socket(family, kind, protocol) as probe:
             try:
@@ -124,7 +128,7 @@ def _is_ours(host: str) -> bool:
 
 
 def _is_served(path: str) -> bool:
-    """Whether a server answers on the Unix socket: gRPC itself would take the path over, unseen by that server."""
+    """Whether a server answers on the Unix socket: gRPC would take over its path, and that server would not notice."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

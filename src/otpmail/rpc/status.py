@@ -1,4 +1,4 @@
-"""From the errors of `otpmail.errors` to gRPC statuses, in one place (AIP-193, google/rpc/error_details.proto)."""
+"""Maps the errors of `otpmail.errors` to gRPC statuses (AIP-193, google/rpc/error_details.proto)."""
 
 import logging
 import secrets
@@ -39,7 +39,7 @@ _CODES: tuple[tuple[type[CallerError], grpc.StatusCode], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class RpcStatus:
-    """A gRPC status: code, text, and the details that a program can read."""
+    """A gRPC status: code, message, and the details that a program can read."""
 
     code: grpc.StatusCode
     message: str
@@ -56,22 +56,22 @@ class RpcStatus:
 
 
 def status_for(method: str, error: Exception) -> RpcStatus:
-    """The status of whatever `method` raised. What it did not foresee is logged here, under the id that is told."""
+    """The status of an error that `method` raised. An unexpected one is logged here, under the id in its status."""
     if isinstance(error, CallerError):
         return status_of(error)
     error_id = secrets.token_hex(8)
     _log.error(
-        "%s failed unforeseen, error id %s",
+        "%s failed with an unexpected error, id %s",
         method,
         error_id,
         exc_info=error,
         extra={"event": "unforeseen", "fields": {"method": method, "error_id": error_id}},
     )
-    return unforeseen(error_id)
+    return internal_error(error_id)
 
 
 def status_of(error: CallerError) -> RpcStatus:
-    """The status of an error that callers are told."""
+    """The status of an error that is meant for callers, with its details."""
     code = next(code for kind, code in _CODES if isinstance(error, kind))
     details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
     match error:
@@ -87,8 +87,8 @@ def status_of(error: CallerError) -> RpcStatus:
     return RpcStatus(code, str(error), tuple(details))
 
 
-def unforeseen(error_id: str) -> RpcStatus:
-    """The status of what the service did not foresee: a fixed text, and the id under which the log has the rest."""
+def internal_error(error_id: str) -> RpcStatus:
+    """The status of an unexpected error: a fixed message, and the id under which the log has the traceback."""
     info = ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id})
     return RpcStatus(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the service's log has the details", (info,))
 

@@ -6,10 +6,12 @@ STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from otpmail.compose.draft import Limits
 from otpmail.errors import InvalidArgument
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
@@ -24,11 +26,11 @@ _MOST_RESULTS = 100  # in one response: the loop is others' between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
 
-async def serve_stream(context: Context, stream: MailStream) -> None:
+async def serve_stream(context: Context, stream: MailStream, limits: Limits) -> None:
     """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_read(context, stream))
+            tasks.create_task(_read(context, stream, limits))
             ended = await _answer(context, stream)
     finally:
         stream.leave()
@@ -36,7 +38,12 @@ async def serve_stream(context: Context, stream: MailStream) -> None:
         raise ended
 
 
-async def _read(context: Context, stream: MailStream) -> None:
+async def _read(
+    context: Context,
+    stream: MailStream,
+    limits: Limits,
+) -> None:
+    decode = partial(submission_from, limits=limits)
     while True:
         try:
             batch = await context.read()
@@ -48,7 +55,7 @@ async def _read(context: Context, stream: MailStream) -> None:
         if batch is grpc.aio.EOF:
             stream.close()
             return
-        await stream.take(batch.mails, submission_from)
+        await stream.take(batch.mails, decode)
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:

@@ -1,18 +1,17 @@
 """Reads `.env` in the working directory, once, and says which of its lines can't be read. The rest is `loader`'s."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, Original, parse_stream
 
-from otpmail.values import frozen
-
 NAME = ".env"
 
 
-@frozen()
+@dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class EnvFile:
     """What `.env` holds: values by their names in capitals, and a line for each part of it that can't be read.
 

@@ -1,4 +1,4 @@
-"""Loads all settings in one pass: reads each source once, makes every section, and tells all mistakes together."""
+"""Loads all settings in one pass: reads each source once, makes every section, and reports every mistake."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Settings:
 
 
 def read_sources() -> Sources:
-    """Read the environment, `.env` and SECRETS_DIR, for one load or several. Raises nothing: `load` tells faults."""
+    """Read the environment, `.env` and SECRETS_DIR, for one load or several. `load` reports their faults."""
     return Sources.read(_SETTINGS)
 
 
@@ -107,8 +107,8 @@ def _unknown_names(names: Iterable[str]) -> Iterator[Problem]:
         if name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES):
             continue
         nearest = get_close_matches(name, known, n=1)
-        meant = f"; is {nearest[0]} meant?" if nearest else ""
-        yield Problem(f"{name}: there is no such setting, yet .env has it{meant}", (name, *nearest))
+        meant = f"; did you mean {nearest[0]}?" if nearest else ""
+        yield Problem(f"{name}: is in .env, but there is no such setting{meant}", (name, *nearest))
 
 
 def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems: Problems) -> MailSettings:

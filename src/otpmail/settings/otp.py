@@ -64,6 +64,6 @@ def parse_keys(text: str) -> dict[str, bytes]:
         if len(key) < 32:
             raise ValueError(f"the key {key_id!r} has fewer than 32 bytes")
         if key_id in keys:
-            raise ValueError(f"the key id {key_id!r} stands twice")
+            raise ValueError(f"the key id {key_id!r} is used twice")
         keys[key_id] = key
     return keys

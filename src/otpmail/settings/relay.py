@@ -44,7 +44,7 @@ class RelaySettings(Section):
     mode: Literal["auto", "data", "plain"] = "auto"
     window: Annotated[int, Field(ge=1, le=1000)] = 16
     rate: Positive | None = None
-    max_messages: Count = 100
+    max_messages: Count | None = None
     max_age: Positive = 1800
     idle_seconds: Positive = 240
     retry_seconds: Positive = 1
@@ -72,7 +72,7 @@ class RelaySettings(Section):
     @classmethod
     def _printable(cls, value: str) -> str:
         if not value.isprintable() or value != value.strip():
-            raise broken_rule("holds control characters or stands in spaces")
+            raise broken_rule("holds control characters, or has spaces around it")
         return value
 
     @field_validator("ca_file", "token_file")

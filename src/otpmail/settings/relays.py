@@ -23,7 +23,7 @@ _PARTS = {
     **{variable: option for option, variable in _OPTIONS.items()},
 }
 _FORM = "smtps://user:password@host:465"
-_ENCODING = "in them , / ? # and space are written %2C %2F %3F %23 %20"
+_ENCODING = "write , / ? # and space as %2C %2F %3F %23 %20"
 
 
 def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Problems) -> tuple[RelaySettings, ...]:
@@ -40,7 +40,8 @@ def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Pr
     if "host" in common.model_fields_set:
         problems.conclude(
             Problem(
-                "EMAIL_HOST: EMAIL_RELAYS names all relays, and takes its place; set one of the two", ("EMAIL_HOST",)
+                "EMAIL_HOST: has no effect beside EMAIL_RELAYS, which names all relays; set one of the two",
+                ("EMAIL_HOST",),
             )
         )
     relays: list[RelaySettings] = []
@@ -54,7 +55,7 @@ def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Pr
         relays.append(relay)
         first = places.setdefault((relay.host, relay.port), place) if not wrong else place
         if first < place:
-            again = f"{relay.host}:{relay.port} is relay {first} already, and may stand there once"
+            again = f"{relay.host}:{relay.port} is relay {first} already; name each relay once"
             problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {again}"))
     return tuple(relays)
 
@@ -67,7 +68,7 @@ def _read_relay(url: str, sources: Sources) -> tuple[RelaySettings | None, list[
         return None, [str(error)]
     problems = Problems()
     relay = read_section(RelaySettings, sources, entry, problems)
-    # A mistake in what all relays have in common is told once, with the setting that makes it.
+    # A mistake in what all relays have in common is reported once, with the setting that makes it.
     own = [problem for problem in problems if not entry.keys().isdisjoint(problem.names)]
     return relay, [_in_parts(problem.line) for problem in own]
 
@@ -87,18 +88,18 @@ def parse_relay(text: str) -> dict[str, str | None]:
     try:
         url = urlsplit(text)
     except ValueError:  # brackets, or a letter that reads as another
-        raise ValueError("host: is no name and no IP address, of which one with colons stands in [ ]") from None
+        raise ValueError("host: is neither a name nor an IP address; write an IPv6 address in [ ]") from None
     if url.scheme not in _SECURITY or not text.lower().startswith(f"{url.scheme}://"):
         schemes = ", ".join(f"{scheme}://" for scheme in _SECURITY)
         raise ValueError(
             f"scheme: must be one of {schemes}, as in {_FORM}; is a comma or space before it in a password?"
         )
     if "@" in url.path + url.fragment or ("@" in url.query and "@" not in url.netloc):
-        raise ValueError(f"user or password: seems to hold a / ? or # as it is; {_ENCODING}")
+        raise ValueError(f"user or password: seems to hold a / ? or # that is not encoded; {_ENCODING}")
     if not url.hostname:
         raise ValueError(f"host: is missing; a relay is {_FORM}")
     if url.path not in ("", "/") or url.fragment:
-        raise ValueError("behind the port: there may only be options, as ?auth=login&ca_file=ca.pem")
+        raise ValueError("after the port: only options may follow, as ?auth=login&ca_file=ca.pem")
     security = _SECURITY[url.scheme]
     return {
         "EMAIL_HOST": url.hostname,
@@ -130,6 +131,6 @@ def _options(url: SplitResult) -> dict[str, str | None]:
     for name, value in parse_qsl(url.query, keep_blank_values=True):
         if name not in _OPTIONS:
             shown = "option" if "@" in url.query else f"?{name}="  # with an @ it may be the rest of a password
-            raise ValueError(f"{shown}: is none of the options, which are {', '.join(_OPTIONS)}")
+            raise ValueError(f"{shown}: is not an option; the options are {', '.join(_OPTIONS)}")
         options[_OPTIONS[name]] = value
     return options

@@ -1,15 +1,14 @@
 """Reads the files in SECRETS_DIR that are named like settings: Docker and Kubernetes hand over secrets in that form."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-from otpmail.values import frozen
 
 DEFAULT = "/run/secrets"
 """Used when SECRETS_DIR is not set."""
 
 
-@frozen()
+@dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class SecretsDir:
     """What the directory holds: values by the settings' names, and why a file, or the whole of it, can't be read."""
 

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Self
 
 from otpmail.settings import env_file, secrets_dir
 from otpmail.settings.env_file import EnvFile
 from otpmail.settings.secrets_dir import SecretsDir
-from otpmail.values import frozen
 
 
-@frozen()
+@dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class Sources:
     """What the three places hold, by the settings' names in capitals."""
 

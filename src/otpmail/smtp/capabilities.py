@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from otpmail.model import Envelope
 from otpmail.smtp.replies import Reply
 
-SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
+SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "LIMITS", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
+"""The extensions that `otpmail check` lists."""
 
 _SIZE_DIGITS = 20  # RFC 1870, 3
+_LIMIT = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422, 5: 1 to 999999
 
-# Addresses were checked when the mail was accepted. Here it is the last line of defence: nothing that could end a path
-# or a command is ever written, and nothing that UTF-8 has no octets for.
+# The last line of defence, since addresses are checked when a mail is accepted. An address must hold nothing that could
+# end a path or a command, and no surrogate, which UTF-8 can't encode.
 _UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
 
 
@@ -20,24 +22,31 @@ class Capabilities:
     """The extensions by upper-case keyword, each with its parameter text.
 
     `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
+    `mail_max` and `rcpt_max` are the mails on one connection and the recipients of one mail (MAILMAX and RCPTMAX of
+    RFC 9422), None when not announced.
     """
 
     extensions: dict[str, str]
     size: int | None = field(init=False)
+    mail_max: int | None = field(init=False)
+    rcpt_max: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read what is asked for with every mail."""
+        """Read the parameters that are needed for every mail."""
         parameters = self.extensions.get("SIZE")
+        limits = _read_limits(self.extensions.get("LIMITS", ""))
         object.__setattr__(self, "size", None if parameters is None else _read_size(parameters.strip()))
+        object.__setattr__(self, "mail_max", limits.get("MAILMAX"))
+        object.__setattr__(self, "rcpt_max", limits.get("RCPTMAX"))
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.extensions
 
     def rejects(self, envelope: Envelope) -> Reply | None:
-        """The reply that a relay would give itself, for a mail that there is no use in offering."""
+        """The reply that the relay is certain to give to this mail, so that it need not be asked; None when it may."""
         addresses = "".join((envelope.sender, *envelope.recipients))
         if _UNSAFE.search(addresses):
-            return Reply(553, b"5.1.3 an address holds what can't be said in a command")
+            return Reply(553, b"5.1.3 an address holds a character that is not allowed in a command")
         if envelope.smtputf8 and "SMTPUTF8" not in self:
             return Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
         if not (envelope.smtputf8 or addresses.isascii()):
@@ -51,3 +60,9 @@ class Capabilities:
 
 def _read_size(digits: str) -> int:
     return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0
+
+
+def _read_limits(parameters: str) -> dict[str, int]:
+    """The limits whose values are numbers, by upper-case name; other limits, and malformed ones, are left out."""
+    named = (parameter.partition("=") for parameter in parameters.split())
+    return {name.upper(): int(value) for name, _, value in named if _LIMIT.fullmatch(value)}

@@ -54,7 +54,7 @@ class Session:
         self.ended = ""
         self.begun = 0
         self.sent = 0
-        self.answered = 0  # transactions that the relay has brought to an end, well or not
+        self.answered = 0  # mails that the relay has taken or refused; 421 is neither
         self.replies = 0
         self._wanted_window = window
         self._flights: deque[Transaction] = deque()
@@ -367,8 +367,8 @@ class Session:
     def _settle(self, transaction: Transaction) -> None:
         self._clean = transaction.final is not None and transaction.final.code == 250 and not transaction.hopeless
         self.sent += self._clean
-        self.answered += 1
         transaction.outcome = transaction.results()
+        self.answered += not isinstance(transaction.outcome, ConnectionLost)
 
     def _probed(self, verdict: Verdict, reply: Reply) -> None:
         if self.farewell:

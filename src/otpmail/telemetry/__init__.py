@@ -1,1 +1,1 @@
-"""What happened, for those who run the service: each back end is an Observer in a file of its own."""
+"""Logs and metrics for operators; each is an Observer of the service's events."""

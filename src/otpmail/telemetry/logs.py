@@ -1,6 +1,6 @@
-"""The log: one line an event, as text for people or as JSON for machines.
+"""The log: a line for each event, as text for people or as JSON for machines.
 
-No line holds a code, a password, a token, or what a mail says. Events of single mails that went well are at debug.
+No line holds a code, a password, a token or a mail's content. Events of single mails that went well are at debug.
 """
 
 import json
@@ -21,6 +21,8 @@ from otpmail.events import (
     MailAccepted,
     MailDeferred,
     MailSettled,
+    MessageLimitDropped,
+    MessageLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
@@ -28,11 +30,11 @@ from otpmail.events import (
 from otpmail.model import Mail, MailState, RecipientResult
 
 log = logging.getLogger("otpmail")
-_CHUNKS_UNSAFE = "it does not read past a chunk that it refuses; mails go by DATA, not BDAT"
+_ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked}
 
 
 def set_up(log_format: Literal["text", "json"], level: str) -> None:
-    """Send the log of the whole process to standard error."""
+    """Send the log of the whole process to standard error: ours from `level` on, the libraries' from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -40,28 +42,28 @@ def set_up(log_format: Literal["text", "json"], level: str) -> None:
 
 
 def log_event(level: int, event: str, message: str, **fields: object) -> None:
-    """Log `message`; `event` is its stable name, `fields` are what a machine may look at."""
+    """Log `message`. `event` is its stable name; `fields` are for machines, and are shown in JSON only."""
     if log.isEnabledFor(level):
         log.log(level, message, extra={"event": event, "fields": fields})
 
 
 def mails(count: int) -> str:
-    """`1 mail`, `2 mails`."""
+    """Return the count with its noun: `1 mail`, `2 mails`."""
     return f"{count} mail" if count == 1 else f"{count} mails"
 
 
 class TextFormatter(logging.Formatter):
-    """`12:30:01 INFO message`."""
+    """Formats a record as `12:30:01 INFO message`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339), level, event, message, and the event's fields."""
+    """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
+        """Return the record as one line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -74,47 +76,41 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-_ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked}
-
-
 class LogObserver:
-    """Writes events to the log, and counts the mails for the last line; `relays` is how many there are."""
+    """Logs events, and counts mails for the last line of the log. `relays` is the number of configured relays."""
 
     def __init__(self, relays: int = 1) -> None:
         self._debug = log.isEnabledFor(logging.DEBUG)
-        # One of the two that are left out comes with every mail, and would make no line.
+        # Every mail brings a MailAccepted, which would make no line at other levels.
         self.event_types = ALL_EVENTS if self._debug else _ALL_BUT_DEBUG
         self.relayed = 0
         self.failed = 0
         self._relays = relays
         self._down: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"<LogObserver {self.relayed} relayed, {self.failed} failed>"
+
     def notify(self, event: Event) -> None:
-        """Write `event` down, if it is worth a line at the level that is set."""
-        if isinstance(event, MailSettled):  # as nearly every one is: a pattern takes longer
-            self._settled(event.mail)
-            return
+        """Log the event, if its level is on."""
         match event:
+            case MailSettled():
+                self._settled(event.mail)
             case MailDeferred(mail, retry_after, reply):
-                log_event(
-                    logging.INFO,
-                    "mail-deferred",
-                    f"mail {mail.id}: {reply}; next try in {retry_after:.0f} s",
-                    mail=mail.id,
-                    retry_after=round(retry_after, 3),
-                )
+                text = f"mail {mail.id}: deferred, next attempt in {retry_after:.0f} s: {reply}"
+                log_event(logging.INFO, "mail-deferred", text, mail=mail.id, retry_after=round(retry_after, 3))
             case MailAccepted(mail):
                 log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
             case RelayDown(relay):
                 self._down.add(relay)
-                _say_of_relay(event, all_down=len(self._down) == self._relays)
+                _log_relay(event, all_down=len(self._down) == self._relays)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
-                _say_of_relay(event)
+                _log_relay(event)
             case _:
-                _say_of_relay(event)
+                _log_relay(event)
 
     def _settled(self, mail: Mail) -> None:
         if mail.state is MailState.RELAYED:
@@ -123,8 +119,8 @@ class LogObserver:
                 log_event(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
-        refusals = (_words(result) for result in mail.recipients if not result.accepted)
-        replies = "; ".join(filter(None, refusals))
+        rejections = (_reply(result) for result in mail.recipients if not result.accepted)
+        replies = "; ".join(filter(None, rejections))
         log_event(
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
             "mail-settled",
@@ -134,34 +130,41 @@ class LogObserver:
         )
 
 
-def _words(result: RecipientResult) -> str:
-    """What the relay said of a recipient; our own words alone, where it said nothing."""
+def _reply(result: RecipientResult) -> str:
+    """Return the relay's reply for a recipient, or our own words where there was no reply."""
     return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
 
 
-def _travel(mode: str, window: int) -> str:
-    return f"{mode} mode, {window} in flight at most"
-
-
-def _say_of_relay(event: Event, *, all_down: bool = False) -> None:
+def _log_relay(event: Event, *, all_down: bool = False) -> None:
     match event:
         case RelayUp(relay, mode, window):
-            line = logging.INFO, "relay-up", f"{relay}: connected; mail can be sent: {_travel(mode, window)}"
+            line = logging.INFO, "relay-up", f"{relay} is up: {_capacity(mode, window)}"
         case RelayDown(relay, error, wait):
-            plight = "no mail can be sent; " if all_down else ""
-            line = logging.ERROR, "relay-down", f"{relay}: {error}; {plight}next try in {wait:.1f} s"
+            effect = "is down, no mail can be sent" if all_down else "is down"
+            line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}"
         case RelayIdle(relay):
-            line = logging.INFO, "relay-left", f"{relay}: no longer needed, its connections are closed"
+            line = logging.INFO, "relay-left", f"{relay} is not needed now; its connections are closed"
         case DialFailed(relay, error, wait):
-            line = logging.INFO, "dial-failed", f"{relay}: {error}; next try in {wait:.1f} s"
+            line = logging.INFO, "dial-failed", f"{relay}: dial failed, next dial in {wait:.1f} s: {error}"
         case ChunkingDisabled(relay):
-            line = logging.WARNING, "chunks-unsafe", f"{relay}: {_CHUNKS_UNSAFE}"
+            text = f"{relay} does not read past a chunk that it rejects; mails go by DATA, not BDAT"
+            line = logging.WARNING, "chunks-unsafe", text
+        case MessageLimitLearned(relay, limit):
+            text = f"{relay} closes a connection after {mails(limit)}; each is replaced before that"
+            line = logging.INFO, "message-limit-learned", text
+        case MessageLimitDropped(relay, limit):
+            text = f"{relay} took more than {mails(limit)} on a connection; that limit is dropped"
+            line = logging.INFO, "message-limit-dropped", text
         case ConnectionOpened(relay, mode, window):
-            line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_travel(mode, window)}"
+            line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_capacity(mode, window)}"
         case ConnectionClosed(relay, cause, sent):
-            line = logging.DEBUG, "connection-closed", f"{relay}: connection ended after {mails(sent)}: {cause}"
+            line = logging.DEBUG, "connection-closed", f"{relay}: connection closed after {mails(sent)}: {cause}"
         case _:
             return
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
     log_event(level, name, f"relay {text}", **fields)
+
+
+def _capacity(mode: str, window: int) -> str:
+    return f"{mode} mode, at most {mails(window)} in flight"

@@ -30,6 +30,8 @@ from otpmail.events import (
     MailAccepted,
     MailDeferred,
     MailSettled,
+    MessageLimitDropped,
+    MessageLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
@@ -45,7 +47,7 @@ class Metrics:
     `unsettled` how many mails are accepted and not settled.
     """
 
-    event_types = ALL_EVENTS - {ChunkingDisabled}
+    event_types = ALL_EVENTS - {ChunkingDisabled, MessageLimitLearned, MessageLimitDropped}
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A mail merge before it is sent: what is wrong with a file, a template or a row is found here, one line each."""
+"""The input of a merge: each error in a file, a template or a row is found before sending, with one line each."""
 
 import tracemalloc
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Files:
         return Recipients.load(self.csv, self.template, **more)
 
     def problems(self, **more: Any) -> list[str]:
-        """What is said to be wrong, paths cut to names."""
+        """The errors that reading both finds, with paths cut to names."""
         with pytest.raises(MergeError) as caught:
             self.load(**more)
         return [problem.replace(f"{self.csv.parent}/", "") for problem in caught.value.problems]
@@ -44,12 +44,12 @@ class Files:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    """A merge that is good."""
+    """A merge without errors."""
     return Files(tmp_path)
 
 
 def test_a_row_makes_a_mail(files: Files) -> None:
-    """Columns fill the template, escaped in the HTML only; it waits for the relay, as bulk."""
+    """Columns fill the template, escaped in the HTML only; the request waits for the relay, with bulk priority."""
     files.write("body.html", "<p>Dear $name</p>")
     files.people("name, email ,unused", 'A & B,"Ada <ada@example.org>",x')
     recipients = files.load(sender="shop@example.org", reply_to="help@example.org")
@@ -73,7 +73,7 @@ def test_a_row_makes_a_mail(files: Files) -> None:
 
 @pytest.mark.parametrize("part", ["body.txt", "body.html"])
 def test_text_or_html_is_enough(files: Files, part: str) -> None:
-    """One of the two bodies may be missing."""
+    """A template needs one of the two bodies."""
     (files.template / "body.txt").unlink()
     files.write(part, "Dear $name")
     (row,) = files.load().rows()
@@ -81,7 +81,7 @@ def test_text_or_html_is_enough(files: Files, part: str) -> None:
 
 
 def test_what_spreadsheets_write(files: Files) -> None:
-    """A byte order mark, CRLF, quoted fields of several lines, empty rows: rows count as a spreadsheet counts them."""
+    """With a byte order mark, CRLF, fields of several lines and empty rows, rows have the numbers of a spreadsheet."""
     files.write("subject.txt", "Hello")
     files.people("email,name", '"ada@example.org","A,\nB"', "", "grace@example.org,Gra\u2028ce", end="\r\n")
     files.csv.write_bytes(b"\xef\xbb\xbf" + files.csv.read_bytes())
@@ -92,7 +92,7 @@ def test_what_spreadsheets_write(files: Files) -> None:
 
 
 def test_the_request_id_says_what_is_in_the_mail(files: Files) -> None:
-    """It stays when other rows or unused columns change, and changes with anything that the mail shows."""
+    """A request id stays when other rows or unused columns change; it changes with everything that the mail shows."""
 
     def request_id() -> str:
         return next(row.request.request_id for row in files.load().rows() if "ada" in row.email)
@@ -113,7 +113,7 @@ def test_the_request_id_says_what_is_in_the_mail(files: Files) -> None:
 
 
 def test_the_same_mail_twice(files: Files) -> None:
-    """It is made once, and told with both rows; to one address with other words it is another mail."""
+    """A repeated mail is made once, and both rows are named; another text to the same address is another mail."""
     files.people(
         "email,name", "ada@example.org,Ada", "ada@example.org,Adah", "ada@example.org,Ada", "ada@example.org,Ada"
     )
@@ -122,15 +122,15 @@ def test_the_same_mail_twice(files: Files) -> None:
     assert [row.number for row in recipients.rows()] == [2, 3]
 
 
-def test_bad_rows_are_all_told(files: Files) -> None:
-    """Each by its number and its field, before anything is sent; past a hundred they are counted."""
+def test_every_bad_row_is_named(files: Files) -> None:
+    """Each bad row has a line with its number and its field; after a hundred lines the rest are counted."""
     files.people("email,name", "nobody,Ada", ",Ada", "ada@example.org", "a@b.org,Ada,x", '"a@b.org","A\nB"')
     problems = files.problems()
     assert problems[0].startswith("people.csv: row 2: email: is not a mailbox address")
     assert problems[1:] == [
         "people.csv: row 3: email: is empty",
-        "people.csv: row 4: has 1 fields, where the header has 2",
-        "people.csv: row 5: has 3 fields, where the header has 2",
+        "people.csv: row 4: has 1 fields, but the header has 2",
+        "people.csv: row 5: has 3 fields, but the header has 2",
         "people.csv: row 6: subject: holds the control character U+000A",
     ]
     files.people("email,name", *(["nobody,x"] * 130))
@@ -138,8 +138,8 @@ def test_bad_rows_are_all_told(files: Files) -> None:
     assert files.problems()[-1] == "... and 30 more rows"
 
 
-def test_a_value_that_no_mail_may_hold_is_told_by_its_column(files: Files) -> None:
-    """That is what can be mended; a column that the template does not show may hold what it likes."""
+def test_a_forbidden_character_is_reported_with_its_column(files: Files) -> None:
+    """The column is what a person can correct; a column that the template does not use may have any value."""
     files.people("email,name,note", "a@b.org,A\0B,\0", "a@b.org,Ada,\0")
     files.write("subject.txt", "Hello")
     files.write("body.html", "<p>$name</p>")
@@ -147,7 +147,7 @@ def test_a_value_that_no_mail_may_hold_is_told_by_its_column(files: Files) -> No
 
 
 def test_a_row_is_rendered_once_and_in_its_turn(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not to be checked, nor to be told from others: there may be a million, most of them with who has the mail."""
+    """Neither the check nor the search for repeated rows renders a row: a file may have a million."""
     rendered = []
     render = MailTemplate.render
 
@@ -158,14 +158,14 @@ def test_a_row_is_rendered_once_and_in_its_turn(files: Files, monkeypatch: pytes
     monkeypatch.setattr(MailTemplate, "render", counted)
     files.people("email,name", *(f"p{number}@example.org,P{number}" for number in range(5)))
     recipients = files.load()
-    assert rendered == [""]  # the template, to be checked by itself
+    assert rendered == [""]  # the template alone, to check it
     rows = recipients.rows()
     assert [next(rows).number for _ in range(3)] == [2, 3, 4]
     assert rendered == ["", "P0", "P1", "P2"]
 
 
 def test_a_check_keeps_no_mails(files: Files) -> None:
-    """It needs memory for the file, and a digest for each row."""
+    """A check needs memory for the file and for a digest of each row, and for no mail."""
     files.write("body.txt", "$name " + "x" * 20_000)
     files.people("email,name", *(f"p{number}@example.org,P{number}" for number in range(2_000)))
     tracemalloc.start()
@@ -176,31 +176,48 @@ def test_a_check_keeps_no_mails(files: Files) -> None:
         tracemalloc.stop()
 
 
-def test_bad_files_are_told(files: Files) -> None:
-    """The file: missing, not UTF-8, no column email, a column twice, no rows, broken quotes."""
-    no_email = "people.csv: has no column email; its first row, where they stand with commas between,"
+def test_bad_files(files: Files) -> None:
+    """A file is missing, is not UTF-8, has a column twice, no rows, or broken quotes: each has its own message."""
     for rows, said in (
-        (("name;email", "Ada"), f"{no_email} has name;email"),
-        (("x" * 300, "Ada"), f"{no_email} has {'x' * 200}"),
-        ((), f"{no_email} is empty"),
-        (("email,name,name", "a,b,c"), "people.csv: the column name stands twice"),
+        (("email,name,name", "a,b,c"), "people.csv: the header names the column name twice"),
         (("email,name",), "people.csv: has no rows below its header"),
-        (("email,name", 'ada@example.org,"A"x'), "people.csv: can't be read as CSV: ',' expected after '\"'"),
-        (('"email"x,name', ""), "people.csv: can't be read as CSV: ',' expected after '\"'"),
+        (("email,name", 'ada@example.org,"A"x'), "people.csv: cannot be read as CSV: ',' expected after '\"'"),
+        (('"email"x,name', ""), "people.csv: cannot be read as CSV: ',' expected after '\"'"),
     ):
         files.people(*rows)
         assert files.problems() == [said]
     files.people("email,name", "ada@example.org,Zoë", encoding="latin-1")
-    assert files.problems() == ["people.csv: is not text in UTF-8: invalid continuation byte at octet 29"]
+    assert files.problems() == ["people.csv: is not UTF-8 text: invalid continuation byte at byte 29"]
     files.csv.unlink()
-    assert files.problems() == ["people.csv: can't be read: No such file or directory"]
+    assert files.problems() == ["people.csv: cannot be read: No such file or directory"]
 
 
-def test_bad_templates_are_told(files: Files) -> None:
-    """A line each, not one each row: no such column, a character no mail may hold, none there, not UTF-8, lone $."""
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("name;email", "the columns seem to be separated by semicolons: save the file with commas"),
+        ("Email;Name", "the columns seem to be separated by semicolons: save the file with commas"),
+        ("email\tname", "the columns seem to be separated by tabs: save the file with commas"),
+        ("name,Email", "if 'Email' is that column, rename it to email"),
+        ("E-Mail,name", "if 'E-Mail' is that column, rename it to email"),
+        ("name,city", "its first row, which names the columns, has name, city"),
+        ("x" * 300, f"its first row, which names the columns, has {'x' * 200}"),
+        ("", "its first row, which names the columns, is empty"),
+    ],
+)
+def test_no_column_email(files: Files, header: str, hint: str) -> None:
+    """Without a column email, the message says how to correct the usual mistakes, or else what the header has."""
+    files.people(header, "ada@example.org,Ada")
+    assert files.problems() == [f"people.csv: has no column email; {hint}"]
+
+
+def test_bad_templates(files: Files) -> None:
+    """An error in the template is one line, and not one for each row."""
     files.write("body.html", "$nmae ${city} $name")
-    has = "people.csv has no such column; it has email, name"
-    assert files.problems() == [f"spring: $city: {has}", f"spring: $nmae: {has}"]
+    assert files.problems() == [
+        "spring: $city: people.csv has no column city; its columns are email, name",
+        "spring: $nmae: people.csv has no column nmae; its columns are email, name",
+    ]
     files.write("body.html", "$name \x07")
     assert files.problems() == ["spring: html: holds the control character U+0007"]
     files.write("body.html", "only $5")
@@ -208,13 +225,13 @@ def test_bad_templates_are_told(files: Files) -> None:
     files.write("subject.txt", "one\ntwo")
     assert files.problems() == ["spring: subject.txt has more than one line"]
     (files.template / "subject.txt").write_bytes(b"\xff")
-    assert files.problems() == ["spring: is not text in UTF-8"]
+    assert files.problems() == ["spring: is not UTF-8 text"]
     (files.template / "subject.txt").unlink()
-    assert files.problems() == ["spring/subject.txt: can't be read: No such file or directory"]
+    assert files.problems() == ["spring/subject.txt: cannot be read: No such file or directory"]
 
 
 @pytest.mark.parametrize(("option", "name"), [("sender", "--from"), ("reply_to", "--reply-to")])
-def test_bad_options_are_told_once(files: Files, option: str, name: str) -> None:
-    """By the option's name, not row by row."""
+def test_bad_options_are_reported_once(files: Files, option: str, name: str) -> None:
+    """An error in an option is one line with the option's name, and not one for each row."""
     (problem,) = files.problems(**{option: "nobody"})
     assert problem.startswith(f"{name}: is not a mailbox address")

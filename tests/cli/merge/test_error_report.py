@@ -1,4 +1,4 @@
-"""What is said of a mail of a merge that was not relayed, and the file that lists them."""
+"""The reason that a merge gives for a mail that was not relayed, and the file that lists them."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ Result = mail_pb2.SendMailsResponse.Result
             ),
             ("550", "5.1.1 no such user"),
         ),
-        (Result(mail=mail_pb2.Mail(state=99)), ("99", "the relay gave no answer")),  # type: ignore[arg-type]
-        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay gave no answer")),
+        (Result(mail=mail_pb2.Mail(state=99)), ("99", "the relay did not reply")),  # type: ignore[arg-type]
+        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay did not reply")),
         (
             Result(
                 mail=mail_pb2.Mail(
@@ -39,12 +39,12 @@ Result = mail_pb2.SendMailsResponse.Result
     ],
 )
 def test_why_a_mail_was_not_relayed(result: Result, said: tuple[str, str]) -> None:
-    """The service's code for what it refused, the relay's for what that refused, else the state."""
+    """A refused mail has the code of the service or of the relay; any other mail has its state."""
     assert why(result) == said
 
 
 def test_the_errors_file(tmp_path: Path) -> None:
-    """It opens before anything is sent, is on disk after each flush, and is gone where a whole run had no errors."""
+    """The file opens before sending, has its lines after each flush, and is deleted by a whole run without errors."""
     path, new = tmp_path / "errors.csv", tmp_path / "errors.csv.new"
     earlier = "row,email,code,message\n2,ada@example.org,550,no\n"
     path.write_text(earlier)
@@ -63,13 +63,13 @@ def test_the_errors_file(tmp_path: Path) -> None:
     with errors:
         errors.complete = True
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(MergeError, match=r"^--errors: .*: can't be written: "), ErrorsFile(tmp_path / "no" / "x.csv"):
+    with pytest.raises(MergeError, match=r"^--errors: .*: cannot be written: "), ErrorsFile(tmp_path / "no" / "x.csv"):
         pass
 
 
 @pytest.mark.parametrize("left", ["", "row,em", "row,email,code,message\n7,ada@example.org,550,no\n"])
-def test_what_a_killed_run_left_is_replaced(tmp_path: Path, left: str) -> None:
-    """Whole, torn, or empty, FILE.new is the run's own."""
+def test_the_file_of_a_killed_run_is_replaced(tmp_path: Path, left: str) -> None:
+    """Complete, cut off or empty, FILE.new belongs to the merge."""
     new = tmp_path / "errors.csv.new"
     new.write_text(left)
     with ErrorsFile(tmp_path / "errors.csv"):
@@ -78,10 +78,10 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path, left: str) -> None:
 
 
 def test_no_other_file_is_replaced(tmp_path: Path) -> None:
-    """A file that is no list of failures is somebody's, one in the place of FILE.new too: it stays, and is named."""
+    """A file that is not a list of errors is kept and named, also in the place of FILE.new."""
     path = tmp_path / "notes.txt.new"
     path.write_text("precious")
     for named in (path, tmp_path / "notes.txt"):
-        with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt\.new: is there"), ErrorsFile(named):
+        with pytest.raises(MergeError, match=r"^--errors: .*notes\.txt\.new: exists"), ErrorsFile(named):
             pass
     assert path.read_text() == "precious"

@@ -1,4 +1,4 @@
-"""The journal of a merge: what it keeps whatever breaks off a run, and whose files it leaves alone."""
+"""The journal of a merge: it keeps results however a run ends, and never touches a file of another kind."""
 
 import fcntl
 from pathlib import Path
@@ -22,8 +22,8 @@ def _relayed(path: Path) -> set[str]:
     return _written(path).relayed
 
 
-def test_it_says_who_got_it(tmp_path: Path) -> None:
-    """A line for each mail that settled, those of later runs behind; only what was relayed counts, if ever it was."""
+def test_it_keeps_every_result(tmp_path: Path) -> None:
+    """Each settled mail has a line, in the order of the runs; a mail that was ever relayed counts as relayed."""
     path = tmp_path / "people.journal"
     _written(path, a=RELAYED, b="FAILED", c="UNCERTAIN")
     _written(path, b=RELAYED, a="FAILED", d="PERMISSION_DENIED")
@@ -33,8 +33,8 @@ def test_it_says_who_got_it(tmp_path: Path) -> None:
     assert _relayed(path) == {"a", "b"}
 
 
-def test_what_was_flushed_outlives_the_process(tmp_path: Path) -> None:
-    """It is in the file, for whoever reads that, before the run is over."""
+def test_flushed_lines_outlive_the_process(tmp_path: Path) -> None:
+    """A flushed line can be read from the file before the run is over."""
     path = tmp_path / "people.journal"
     journal = Journal(path)
     with journal:
@@ -43,13 +43,12 @@ def test_what_was_flushed_outlives_the_process(tmp_path: Path) -> None:
         assert path.read_text().splitlines()[1:] == ["a RELAYED"]
 
 
-def test_what_was_flushed_outlives_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is on disk once a second, and in the end: more often would take longer than the mails do."""
+def test_flushed_lines_outlive_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is brought to the disk once a second and at the end; after each mail would be too slow."""
     now = 100.0
     synced: list[int] = []
-    monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr("os.fsync", synced.append)
-    journal = Journal(tmp_path / "people.journal")
+    journal = Journal(tmp_path / "people.journal", clock=lambda: now)
     with journal:
         for now, times in ((100.5, 0), (101.0, 1), (101.5, 1), (102.1, 2)):  # noqa: B007  read by the clock
             journal.add("a", RELAYED)
@@ -58,8 +57,8 @@ def test_what_was_flushed_outlives_the_machine(tmp_path: Path, monkeypatch: pyte
     assert len(synced) == 3
 
 
-def test_a_line_may_be_torn(tmp_path: Path) -> None:
-    """Cut anywhere, it loses the line that was cut; what is added then is not lost by it."""
+def test_a_line_may_be_cut_off(tmp_path: Path) -> None:
+    """A journal that was cut off anywhere loses only the line that was cut; later lines are kept."""
     path = tmp_path / "people.journal"
     _written(path, a1=RELAYED, b2="FAILED", c3=RELAYED)
     whole = path.read_bytes()
@@ -71,8 +70,8 @@ def test_a_line_may_be_torn(tmp_path: Path) -> None:
         assert _relayed(path) == known | {"d4"}
 
 
-def test_octets_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
-    """A machine that went down may leave some."""
+def test_bytes_that_are_not_text_are_skipped(tmp_path: Path) -> None:
+    """A machine that crashed may leave such bytes in the file."""
     path = tmp_path / "people.journal"
     _written(path, a=RELAYED)
     path.write_bytes(path.read_bytes() + b"\0\0\xff RELAYED\n\0\0\n\nb RELAYED\n")
@@ -80,7 +79,7 @@ def test_octets_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_nothing_settled_and_nothing_left(tmp_path: Path) -> None:
-    """A run that came to nothing leaves no file; one from before stays as it is."""
+    """A run without results leaves no file; an earlier journal stays unchanged."""
     path = tmp_path / "people.journal"
     _written(path)
     assert not path.exists()
@@ -91,25 +90,25 @@ def test_nothing_settled_and_nothing_left(tmp_path: Path) -> None:
 
 
 def test_no_other_file_is_written_to(tmp_path: Path) -> None:
-    """A file that is no journal is somebody's, and one that can't be written is told before a mail goes."""
+    """A file that is not a journal is kept; one that cannot be written stops the merge before any mail is sent."""
     path = tmp_path / "notes.txt"
     path.write_text("precious\n")
-    with pytest.raises(MergeError, match=r"^--journal: .*notes\.txt: is there, and is no journal"), Journal(path):
+    with pytest.raises(MergeError, match=r"^--journal: .*notes\.txt: exists, and is not a journal"), Journal(path):
         pass
     assert path.read_text() == "precious\n"
-    with pytest.raises(MergeError, match=r"^--journal: .*: can't be written: "), Journal(tmp_path / "no" / "journal"):
+    with pytest.raises(MergeError, match=r"^--journal: .*: cannot be written: "), Journal(tmp_path / "no" / "journal"):
         pass
     for wrong in (tmp_path, Path("/dev/null")):
-        with pytest.raises(MergeError, match=r"^--journal: .*: is there, and is no file"), Journal(wrong):
+        with pytest.raises(MergeError, match=r"^--journal: .*: exists, and is not a regular file"), Journal(wrong):
             pass
 
 
 def test_two_merges_at_once(tmp_path: Path) -> None:
-    """They would mail everybody twice, and tear each other's lines: the second is refused till the first is over."""
+    """Two merges would send every mail twice, so the second is refused until the first is over."""
     path = tmp_path / "people.journal"
     first = Journal(path)
     with first:
-        with pytest.raises(MergeError, match="another merge is at work with it"), Journal(path):
+        with pytest.raises(MergeError, match="another merge is using it"), Journal(path):
             pass
         first.add("a", RELAYED)
     assert _relayed(path) == {"a"}
@@ -118,7 +117,7 @@ def test_two_merges_at_once(tmp_path: Path) -> None:
 def test_a_journal_that_is_deleted_while_it_is_opened_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another merge that had nothing to note may delete it between the opening and the lock: lines would be lost."""
+    """Another merge without results may delete the file between open and lock; lines written to it would be lost."""
     path = tmp_path / "people.journal"
     lock = fcntl.flock
 
@@ -127,5 +126,5 @@ def test_a_journal_that_is_deleted_while_it_is_opened_is_not_written(
         lock(file, how)
 
     monkeypatch.setattr("fcntl.flock", locked_late)
-    with pytest.raises(MergeError, match="start again"), Journal(path):
+    with pytest.raises(MergeError, match="run the command again"), Journal(path):
         pass

@@ -1,1 +1,5 @@
-"""A mail merge: one mail for each row of a CSV file, from a template."""
+"""`otpmail merge`: one mail for each row of a CSV file, from a template, over the stream SendMails.
+
+`command` reads the options, `csv_source` checks the file and makes the requests, `run` sends them and takes the
+results, `journal` and `error_report` keep the results in files, `progress` and `summary` show them.
+"""

@@ -1,6 +1,6 @@
-"""A mail merge before it is sent: a CSV file and a template, checked whole, and the request that each row makes.
+"""The input of a merge: a CSV file and a template, checked whole, and the request that each row makes.
 
-What can be found wrong here is found before the first mail goes. Nothing here calls a service.
+Every error that can be found here is found before the first mail is sent. Nothing here calls a service.
 """
 
 import csv
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Draft, Limits, check
+from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.templates import MailTemplate
 from otpmail.errors import InvalidArgument
 from otpmail.v1 import mail_pb2
@@ -22,16 +22,14 @@ from otpmail.values import frozen
 EMAIL = "email"
 _ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 _MOST_PROBLEMS = 100
-_MOST_SHOWN = 200  # characters of a first row that names no column email: it may be anything
+_MOST_SHOWN = 200  # characters of a first row without a column email: it may be any text
 _DIGEST_OCTETS = 20
-_SENDER = Address("sender@example.org")  # who it is from is the service's to say; here only rows are checked
-_NOBODY = ("nobody@example.org",)
-_LIMITS = Limits(size=150 << 20, recipients=1)  # what MAIL_MAX_BYTES may be at most
-_FIELDS = {"to[0]": EMAIL}
+_ANYBODY = Address("anybody@example.org")  # stands for the recipient where only texts are checked
+_LIMITS = Limits(size=150 << 20, recipients=1)  # the highest MAIL_MAX_BYTES that a service can have
 
 
 class MergeError(Exception):
-    """File, template or rows are not what they may be: a line for each fault in `problems`."""
+    """The file, the template, a row or an option is wrong: `problems` has one line for each error."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -40,7 +38,7 @@ class MergeError(Exception):
 
 @frozen()
 class Row:
-    """One row, by its number as a spreadsheet has it (the header is 1), and its mail."""
+    """One row and its mail. `number` is that of a spreadsheet, where the header is row 1."""
 
     number: int
     email: str
@@ -49,15 +47,15 @@ class Row:
 
 @frozen()
 class Recipients:
-    """Rows that are known to be good, each mail once. `repeated`: rows that would be second copies, and of which.
+    """Checked rows, each mail once. `repeated` pairs a row that makes an earlier row's mail with that earlier row.
 
-    Of a row only its digest is kept: it is rendered when its turn has come. A file may have a million rows.
+    For each row only a digest is kept, and the mail is rendered when it is sent: a file may have a million rows.
     """
 
     file: Path
-    content: bytes  # of the file: what is checked is what is sent, whoever writes to it meanwhile
+    content: bytes  # of the file, read once: what was checked is sent, even if the file changes meanwhile
     columns: tuple[str, ...]
-    names: tuple[str, ...]  # of the columns that the template shows
+    names: tuple[str, ...]  # of the columns that the template uses
     template: MailTemplate
     sender: str
     reply_to: str
@@ -66,14 +64,16 @@ class Recipients:
 
     @classmethod
     def load(cls, file: Path, template: Path, *, sender: str = "", reply_to: str = "") -> Self:
-        """Read and check everything. Raises MergeError with a line for each thing that is wrong."""
+        """Read and check everything. Raises MergeError with one line for each error."""
         _check_options({"--from": sender, "--reply-to": reply_to})
         content, compiled = _content(file), _template(template)
         columns = _columns(file, content)
         unknown = sorted(compiled.names - set(columns))
         if unknown:
             known = ", ".join(filter(None, columns))
-            raise MergeError(*(f"{template}: ${name}: {file} has no such column; it has {known}" for name in unknown))
+            raise MergeError(
+                *(f"{template}: ${name}: {file} has no column {name}; its columns are {known}" for name in unknown)
+            )
         read = cls(file, content, columns, tuple(sorted(compiled.names)), compiled, sender, reply_to)
         return read._checked()
 
@@ -83,16 +83,16 @@ class Recipients:
         return len(self.digests) // _DIGEST_OCTETS
 
     def request_ids(self) -> Iterator[str]:
-        """That of each mail, in the order of the rows.
+        """The request id of each mail, in the order of the rows.
 
-        It is a digest of all that makes the mail: the template, the address, the values that it shows. Not of the file:
-        whoever corrects a row and sends the file again must not mail everybody else twice.
+        It is a digest of everything that makes the mail: the template, the address, the values in it. It is not one of
+        the file: a person who corrects a row and sends the file again must not mail all others twice.
         """
         for place in range(0, len(self.digests), _DIGEST_OCTETS):
             yield f"merge-{self.digests[place : place + _DIGEST_OCTETS].hex()}"
 
     def rows(self, *, without: Container[str] = ()) -> Iterator[Row]:
-        """Each row that makes a mail of its own, but for those whose request ids are in `without`."""
+        """Render each row that makes a mail of its own, except those whose request id is in `without`."""
         copies = {number for number, _ in self.repeated}
         ids = self.request_ids()
         for number, fields in _records(self.content):
@@ -101,7 +101,7 @@ class Recipients:
                 yield Row(number, _to(values), self._request(values, request_id))
 
     def _checked(self) -> Self:
-        """Itself, with what is known once every row was looked at."""
+        """Check every row; return these recipients with their digests. Raises MergeError."""
         problems: list[str] = []
         wrong = 0
         same = self._same_in_all()
@@ -118,7 +118,7 @@ class Recipients:
                 if first != number:
                     repeated.append((number, first))
         except csv.Error as error:
-            problems.append(f"{self.file}: can't be read as CSV: {error}")
+            problems.append(f"{self.file}: cannot be read as CSV: {error}")
         if problems:
             more = wrong - _MOST_PROBLEMS
             raise MergeError(*problems, *([f"... and {more} more rows"] if more > 0 else []))
@@ -127,19 +127,20 @@ class Recipients:
         return replace(self, digests=b"".join(seen), repeated=tuple(repeated))
 
     def _problem(self, fields: list[str]) -> str:
-        """What is wrong with a row by the service's own rules: with its values, since the template's text is good."""
+        """Check a row's values by the service's own rules; return what is wrong, empty for nothing."""
         if len(fields) != len(self.columns):
-            return f"has {len(fields)} fields, where the header has {len(self.columns)}"
+            return f"has {len(fields)} fields, but the header has {len(self.columns)}"
         values = self._values(fields)
         used = [values[name] for name in self.names]
-        fault = _fault(Draft(to=(_to(values),), subject=self.template.subject % values, text="\n".join(used)))
+        try:
+            recipient = parse_mailbox(_to(values), EMAIL)
+        except InvalidArgument as error:
+            return str(error)
+        fault = _fault(recipient, subject=self.template.subject % values, text="\n".join(used))
         if fault is None:
             return ""
-        if fault.field == "text":
-            field = next((name for name in self.names if _fault(Draft(to=_NOBODY, text=values[name]))), fault.field)
-        else:
-            field = _FIELDS.get(fault.field, fault.field)
-        return f"{field}: {fault.description}"
+        at_fault = (name for name in self.names if fault.field == "text" and _fault(_ANYBODY, text=values[name]))
+        return f"{next(at_fault, fault.field)}: {fault.description}"
 
     def _values(self, fields: list[str]) -> dict[str, str]:
         return dict(zip(self.columns, fields, strict=True))
@@ -175,9 +176,9 @@ def _to(values: dict[str, str]) -> str:
     return values[EMAIL].strip()
 
 
-def _fault(draft: Draft) -> InvalidArgument | None:
+def _fault(to: Address, *, subject: str = "", text: str = "", html: str = "") -> InvalidArgument | None:
     try:
-        check(draft, sender=_SENDER, limits=_LIMITS)
+        Draft(limits=_LIMITS, to=(to,), subject=subject, text=text, html=html)
     except InvalidArgument as error:
         return error
     return None
@@ -197,9 +198,9 @@ def _content(file: Path) -> bytes:
         content = file.read_bytes()
         content.decode(_ENCODING)
     except UnicodeDecodeError as error:
-        raise MergeError(f"{file}: is not text in UTF-8: {error.reason} at octet {error.start}") from None
+        raise MergeError(f"{file}: is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:
-        raise MergeError(f"{file}: can't be read: {error.strerror}") from None
+        raise MergeError(f"{file}: cannot be read: {error.strerror}") from None
     return content
 
 
@@ -207,13 +208,13 @@ def _template(folder: Path) -> MailTemplate:
     try:
         template = MailTemplate.read(folder)
     except OSError as error:
-        raise MergeError(f"{error.filename or folder}: can't be read: {error.strerror}") from None
+        raise MergeError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise MergeError(f"{folder}: is not text in UTF-8") from None
+        raise MergeError(f"{folder}: is not UTF-8 text") from None
     except ValueError as error:
         raise MergeError(f"{folder}: {error}") from None
     own = template.render(dict.fromkeys(template.names, ""))
-    if fault := _fault(Draft(to=_NOBODY, subject=own.subject, text=own.text, html=own.html)):
+    if fault := _fault(_ANYBODY, subject=own.subject, text=own.text, html=own.html):
         raise MergeError(f"{folder}: {fault}")
     return template
 
@@ -222,15 +223,28 @@ def _columns(file: Path, content: bytes) -> tuple[str, ...]:
     try:
         columns = tuple(name.strip() for name in next(_table(content), ()))
     except csv.Error as error:
-        raise MergeError(f"{file}: can't be read as CSV: {error}") from None
+        raise MergeError(f"{file}: cannot be read as CSV: {error}") from None
     named = [name for name in columns if name]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise MergeError(*(f"{file}: the column {name} stands twice" for name in twice))
+        raise MergeError(*(f"{file}: the header names the column {name} twice" for name in twice))
     if EMAIL not in columns:
-        has = f"has {', '.join(named)[:_MOST_SHOWN]}" if named else "is empty"
-        raise MergeError(f"{file}: has no column {EMAIL}; its first row, where they stand with commas between, {has}")
+        raise MergeError(f"{file}: has no column {EMAIL}{_hint(named)}")
     return columns
+
+
+def _hint(named: list[str]) -> str:
+    """Say what the first row has in place of the column email, and how to correct the usual mistakes."""
+    if not named:
+        return "; its first row, which names the columns, is empty"
+    header = ", ".join(named)
+    for separator, plural in {";": "semicolons", "\t": "tabs"}.items():
+        if len(named) == 1 and separator in header:
+            return f"; the columns seem to be separated by {plural}: save the file with commas"
+    for name in named:
+        if "mail" in name.casefold():
+            return f"; if {name!r} is that column, rename it to {EMAIL}"
+    return f"; its first row, which names the columns, has {header[:_MOST_SHOWN]}"
 
 
 def _table(content: bytes) -> Iterator[list[str]]:
@@ -238,7 +252,7 @@ def _table(content: bytes) -> Iterator[list[str]]:
 
 
 def _records(content: bytes) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the header by their numbers; empty ones are passed over."""
+    """The rows below the header with their numbers; empty rows are left out."""
     for number, fields in enumerate(_table(content), 1):
         if number > 1 and fields:
             yield number, fields

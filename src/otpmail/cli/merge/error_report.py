@@ -1,4 +1,4 @@
-"""The mails of a merge that were not relayed: why, and the file that lists them."""
+"""The mails of a merge that were not relayed: the reason, and the CSV file that lists them."""
 
 import csv
 from pathlib import Path
@@ -13,33 +13,34 @@ _HEADER = "row,email,code,message"
 
 
 def code_of(result: mail_pb2.SendMailsResponse.Result) -> str:
-    """That of the service; nothing where it took the mail."""
+    """The name of the service's error code; empty where the service accepted the mail."""
     if not result.code:
         return ""
     return code_pb2.Code.Name(result.code) if result.code in code_pb2.Code.values() else str(result.code)
 
 
 def state_of(mail: mail_pb2.Mail) -> str:
-    """Its state's name; the number of one that only a newer service knows."""
+    """The name of a mail's state; its number where only a newer service knows the state."""
     known = mail.state in mail_pb2.Mail.State.values()
     return mail_pb2.Mail.State.Name(mail.state) if known else str(mail.state)
 
 
 def why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
-    """A code and words for a mail that was not relayed: the service's own, or else the relay's."""
+    """A code and a message for a mail that was not relayed: the service's, else the relay's, else the mail's state."""
     if result.code:
         return code_of(result), result.message
-    (said, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
-    words = " ".join(filter(None, (said.enhanced_code, said.reply)))
-    if said.code and result.mail.state == mail_pb2.Mail.FAILED:
-        return str(said.code), words
-    return state_of(result.mail), words or "the relay gave no answer"
+    (reply, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
+    message = " ".join(filter(None, (reply.enhanced_code, reply.reply)))
+    if reply.code and result.mail.state == mail_pb2.Mail.FAILED:
+        return str(reply.code), message
+    return state_of(result.mail), message or "the relay did not reply"
 
 
 class ErrorsFile:
-    """Where failures are listed; there only if there are any. It is opened before a mail goes: it may not open.
+    """The CSV file of the mails that were not relayed. It exists only if there are any.
 
-    An earlier list is replaced once this run has one, or has come to its end without; nothing else is.
+    It is opened before any mail is sent, so that a file that cannot be written stops the merge in time. The list of an
+    earlier run is replaced as soon as this run has one, or has come to its end without one. No other file is replaced.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,15 +50,18 @@ class ErrorsFile:
         self._file: TextIO | None = None
         self._empty = True
 
+    def __repr__(self) -> str:
+        return f"<ErrorsFile {self.path}, {'empty' if self._empty else 'not empty'}>"
+
     def __enter__(self) -> None:
         try:
-            # A run that was killed leaves FILE.new, perhaps before its header had got there whole.
+            # A run that was killed leaves FILE.new, possibly with only a part of its header.
             for path, least in ((self.path, len(_HEADER)), (self._new, 0)):
                 if path.exists() and not _begins_a_list(path.read_bytes(), least):
-                    raise MergeError(f"--errors: {path}: is there, and is no list of failures; name another file")
+                    raise MergeError(f"--errors: {path}: exists, and is not a list of errors; name another file")
             self._file = self._new.open("w", encoding="utf-8", newline="")
         except OSError as error:
-            raise MergeError(f"--errors: {self.path}: can't be written: {error.strerror}") from None
+            raise MergeError(f"--errors: {self.path}: cannot be written: {error.strerror}") from None
         csv.writer(self._file).writerow(_HEADER.split(","))
 
     def __exit__(self, *_: object) -> None:
@@ -78,13 +82,13 @@ class ErrorsFile:
         csv.writer(self._file).writerow((row.number, row.email, code, message))
 
     def flush(self) -> None:
-        """Have what was listed on disk, in FILE.new, whatever happens next."""
+        """Hand what was listed to the operating system, in FILE.new: from now on it survives this process."""
         if self._file is not None and not self._empty:
             self._file.flush()
 
 
 def _begins_a_list(content: bytes, least: int) -> bool:
-    """Whether these octets are a list's, of whose header `least` are there."""
+    """Whether these bytes begin with the header of a list, of which at least `least` bytes are there."""
     header = _HEADER.encode()
     begun = content[: len(header)]
     return len(begun) >= least and header.startswith(begun)

@@ -1,4 +1,4 @@
-"""How far a mail merge has come: a bar on a terminal, a line every few seconds elsewhere."""
+"""Shows how far a merge has come: a bar on a terminal, a line every few seconds elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +14,19 @@ _EVERY_SECONDS = 5.0
 
 
 class Shown(Protocol):
-    """What is shown."""
+    """The counts that are shown."""
 
-    failed: int
-    before: int
+    @property
+    def failed(self) -> int:
+        """How many mails were not relayed."""
 
     @property
     def settled(self) -> int:
-        """How many mails have their results."""
+        """How many mails have a result."""
+
+    @property
+    def known(self) -> int:
+        """How many of them had their result before this run."""
 
 
 class _Rate(TextColumn):
@@ -30,14 +35,19 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def display(total: int, before: int = 0) -> Iterator[Callable[[Shown], None]]:
-    """A function to be told how far it has come, as often as one likes. `before`: how many are through at the start."""
+def display(
+    total: int, settled: int = 0, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Shown], None]]:
+    """A function that shows the counts; it may be called as often as results come.
+
+    `settled` is how many mails have their result at the start. `clock` is in seconds.
+    """
     if not err.is_terminal:
-        yield _Lines(total, before)
+        yield _Lines(total, settled, clock)
         return
     columns = (TextColumn("mails"), BarColumn(), MofNCompleteColumn(), _Rate(""), TextColumn("{task.fields[more]}"))
     with Progress(*columns, TimeRemainingColumn(), console=err) as bar:
-        task = bar.add_task("", total=total, completed=before, more="")
+        task = bar.add_task("", total=total, completed=settled, more="")
 
         def show(now: Shown) -> None:
             bar.update(task, completed=now.settled, more=", ".join(_more(now)))
@@ -48,18 +58,19 @@ def display(total: int, before: int = 0) -> Iterator[Callable[[Shown], None]]:
 def _more(now: Shown) -> list[str]:
     return [
         *([f"{now.failed} failed"] if now.failed else []),
-        *([f"{now.before} before this run"] if now.before else []),
+        *([f"{now.known} known already"] if now.known else []),
     ]
 
 
 class _Lines:
-    def __init__(self, total: int, before: int) -> None:
+    def __init__(self, total: int, settled: int, clock: Callable[[], float]) -> None:
         self._total = total
-        self._last = time.monotonic()
-        self._settled = before
+        self._clock = clock
+        self._last = clock()
+        self._settled = settled
 
     def __call__(self, now: Shown) -> None:
-        passed = time.monotonic() - self._last
+        passed = self._clock() - self._last
         if passed < _EVERY_SECONDS:
             return
         rate = (now.settled - self._settled) / passed

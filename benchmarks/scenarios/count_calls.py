@@ -1,0 +1,194 @@
+"""Counts the calls of our own functions that one SendMail, SendCode and ValidateCode make on an idle, warmed service.
+
+It counts Python's call events for code under src/otpmail in the loop's thread: a resumed coroutine is another call.
+Generated code and comprehensions are left out. A move is a call whose file differs from that of the call before.
+The counts do not depend on the machine. `scripts/count-calls` prints them and fails above the limits; with `--tree` it
+prints each call below its caller.
+"""
+
+from __future__ import annotations  # generated stubs name types that exist for the type checker alone
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import grpc.aio
+import uvloop
+
+import otpmail
+from benchmarks.peers.servers import Certificates, relay
+from benchmarks.report.promise import Promise
+from benchmarks.report.results import table
+from otpmail.app import App
+from otpmail.settings import Settings
+from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
+
+_SOURCE = f"{Path(otpmail.__file__).parent}/"
+_COMPREHENSIONS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+_EMAIL = "ada@example.org"
+_WARM_UP = 5  # calls of each method that are not counted
+_SAMPLES = 7  # calls of each method, of which the shortest counts: a timer, or a split read, adds to one
+_IDLE_SECONDS = 0.3  # before each call: longer than the batch window looks back, so that it holds no call back
+_REST_SECONDS = 0.02  # after each call: what the answer does not wait for belongs to the call too
+
+LIMITS = {"SendMail": (130, 90), "SendCode": (180, 120)}
+"""The most calls and moves of one call to each method."""
+
+Trace = list[tuple[int, str, str]]
+"""Calls in order: how deep each is below the loop, its file and its qualified name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one call to a method costs in calls of our functions."""
+
+    method: str
+    calls: int
+    moves: int
+    files: int
+
+    @classmethod
+    def of(cls, method: str, trace: Trace) -> Self:
+        """Sum a trace up."""
+        files = [file for _, file, _ in trace]
+        moves = sum(before != file for before, file in pairwise(files))
+        return cls(method, len(files), moves, len(set(files)))
+
+
+class CallTracer:
+    """Records the calls of our functions in this thread within the block."""
+
+    def __init__(self) -> None:
+        self.trace: Trace = []
+        self._depth = 0
+
+    def __repr__(self) -> str:
+        return f"<CallTracer {len(self.trace)} calls>"
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_SOURCE) or "_pb2" in code.co_filename or code.co_name in _COMPREHENSIONS:
+            return
+        if event == "call":
+            self.trace.append((self._depth, code.co_filename.removeprefix(_SOURCE), code.co_qualname))
+            self._depth += 1
+        elif event == "return":  # also where a coroutine is suspended
+            self._depth -= 1
+
+
+class Caller:
+    """Makes the calls; each code that SendCode returns is validated once."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
+        self._codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
+        self._code = ""
+
+    def __repr__(self) -> str:
+        return "<Caller>"
+
+    async def send_mail(self) -> None:
+        """Send a text mail to one recipient, and wait until it is relayed."""
+        request = mail_pb2.SendMailRequest(to=[_EMAIL], subject="Hello", text="Good morning")
+        answer = await self._mails.SendMail(request)
+        assert answer.mail.state == mail_pb2.Mail.RELAYED
+
+    async def send_code(self) -> None:
+        """Have a code mailed, and wait until its mail is relayed."""
+        answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=_EMAIL))
+        assert answer.mail.state == mail_pb2.Mail.RELAYED
+        self._code = answer.otp_code
+
+    async def validate_code(self) -> None:
+        """Validate the last code."""
+        answer = await self._codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=_EMAIL, code=self._code))
+        assert answer.result == otp_pb2.ValidateCodeResponse.VALID
+
+
+@asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[str]:
+    """Run the service in this thread, its relay in a process of its own, and yield the service's address."""
+    async with relay(Certificates.make(directory)) as at:
+        settings = {name: str(value) for name, value in at.environment.items()}
+        settings |= {"HOST": "127.0.0.1", "PORT": "0", "OTP_RESEND_SECONDS": "0", "OTP_RETURN_CODE": "true"}
+        app, stop = App(Settings.load(**settings)), asyncio.Event()
+        started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(app.run(stop, started.set_result))
+        yield await started
+        stop.set()
+        await running
+
+
+async def trace(call: Callable[[], Awaitable[None]], before: Callable[[], Awaitable[None]] | None) -> list[Trace]:
+    """Warm up, and return the traces of some calls; `before` runs before each and is not counted."""
+    traces = []
+    for _ in range(_WARM_UP + _SAMPLES):
+        if before is not None:
+            await before()
+        await asyncio.sleep(_IDLE_SECONDS)
+        with CallTracer() as tracer:
+            await call()
+            await asyncio.sleep(_REST_SECONDS)
+        traces.append(tracer.trace)
+    return traces[_WARM_UP:]
+
+
+async def measure() -> dict[str, Trace]:
+    """Return the shortest trace of each method."""
+    with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as directory:
+        async with serving(Path(directory)) as address, grpc.aio.insecure_channel(address) as channel:
+            caller = Caller(channel)
+            samples = {
+                "SendMail": await trace(caller.send_mail, None),
+                "SendCode": await trace(caller.send_code, None),
+                "ValidateCode": await trace(caller.validate_code, caller.send_code),
+            }
+    return {method: min(traces, key=len) for method, traces in samples.items()}
+
+
+def promises(rows: list[dict[str, Any]]) -> list[Promise]:
+    """The limits, and the counts held against them. They hold in a quick run too."""
+    return [
+        Promise(what=f"{row['method']}, {figure}", figure=row[figure], at_most=limit, margin=1.0)
+        for row in rows
+        for figure, limit in zip(("calls", "moves"), LIMITS.get(row["method"], ()), strict=False)
+    ]
+
+
+def main() -> None:
+    """Print the counts as a table, as a line of JSON, or with each call; end with 1 above a limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tree", action="store_true", help="print each call below its caller")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON")
+    given = parser.parse_args()
+    traces = uvloop.run(measure())
+    rows = [asdict(Counts.of(method, calls)) for method, calls in traces.items()]
+    if given.json:
+        print(json.dumps({"rows": rows}), flush=True)
+        return
+    for method, calls in traces.items() if given.tree else ():
+        print(method, *(f"{'  ' * depth}  {file} {name}" for depth, file, name in calls), "", sep="\n")
+    print(table(rows))
+    for promise in promises(rows):
+        print(f"  {promise}")
+    sys.exit(not all(promise.kept() for promise in promises(rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""One unary call to a service over a connection of its own. An error becomes one line and an exit code."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+import typer
+from google.protobuf.message import Message
+from rich.markup import escape
+
+from otpmail.cli.output import EXIT_UNREACHABLE, address_of, describe_error, err, wrong_usage
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+_TIMEOUT_SECONDS = 60.0
+
+
+def call(
+    server: str,
+    method: Callable[[grpc.Channel], Callable[..., AnswerT]],
+    request: Message,
+    timeout: float = _TIMEOUT_SECONDS,
+) -> AnswerT:
+    """Call `method` of the service at `server`, by default the one that the settings name. `timeout` is in seconds.
+
+    Raises typer.Exit with 2 for INVALID_ARGUMENT and 3 for any other error, after printing it in one line.
+    """
+    address = address_of(server)
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return method(channel)(request, timeout=timeout)
+        except grpc.RpcError as error:
+            code, description = error.code(), describe_error(error, address, timeout)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        raise wrong_usage(description)
+    err.print(escape(description), style="red")
+    raise typer.Exit(EXIT_UNREACHABLE)

@@ -1,0 +1,67 @@
+"""`otpmail code`: sends a one-time code to a mailbox, and checks the code that the person typed."""
+
+from typing import Annotated
+
+import typer
+
+from otpmail.cli.call import call
+from otpmail.cli.options import Json, Server
+from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.otp.codes import normalize
+from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
+
+code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
+
+Email = Annotated[str, typer.Argument(help="The mailbox, such as ada@example.org.")]
+Purpose = Annotated[str, typer.Option(help="What the code is for. A code for one purpose is wrong for another.")]
+
+
+@code.command("send")
+def send_code(
+    email: Email,
+    *,
+    purpose: Purpose = "",
+    locale: Annotated[str, typer.Option(help="The mail's language, such as de or pt-BR.")] = "",
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """Mail a one-time code."""
+    request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale)
+    answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
+    if as_json:
+        print_json(answer)
+    else:
+        print_mail(answer.mail)
+        shown = f", code {answer.otp_code}" if answer.otp_code else ""
+        out.print(f"reference {answer.reference}, valid until {answer.expire_time.ToJsonString()}{shown}")
+    exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
+
+
+@code.command("validate")
+def validate_code(
+    email: Email,
+    typed: Annotated[str, typer.Argument(metavar="CODE", help="The code as the person typed it.")],
+    *,
+    purpose: Purpose = "",
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """Check a code. A valid code is valid once."""
+    digits = normalize(typed)
+    if not (digits.isascii() and digits.isdecimal()):  # here a typing error costs nothing, at the service an attempt
+        raise wrong_usage("CODE: is not a code, which has digits only")
+    request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
+    answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
+    valid = answer.result == otp_pb2.ValidateCodeResponse.VALID
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(_describe(answer), style="green" if valid else "red")
+    exit_unless(valid)
+
+
+def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
+    result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result).lower().replace("_", " ")
+    if answer.result != otp_pb2.ValidateCodeResponse.WRONG_CODE:
+        return result
+    return f"{result}, {answer.attempts_left} {'attempt' if answer.attempts_left == 1 else 'attempts'} left"

@@ -1,0 +1,102 @@
+"""`otpmail dev`: runs the service with a relay of its own, which prints every mail and delivers none."""
+
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from otpmail.cli import endpoint
+from otpmail.cli.output import out
+from otpmail.cli.running import load_settings, run, run_service
+
+if TYPE_CHECKING:
+    from otpmail.dev.relay import CaughtMail
+    from otpmail.settings import Sources
+
+_DEFAULT_ADDRESS = "127.0.0.1:40700"
+
+_FIXED: Mapping[str, str | None] = MappingProxyType(
+    {
+        "EMAIL_RELAYS": "",
+        "EMAIL_HOST": "127.0.0.1",
+        "EMAIL_PORT": "",  # where the relay listens
+        "EMAIL_SECURITY": "plain",
+        "EMAIL": "",
+        "APP_PASSWORD": "",
+        "EMAIL_AUTH": None,
+        "EMAIL_CA_FILE": None,
+        "EMAIL_TOKEN_FILE": None,
+        "EMAIL_FROM": "otpmail dev <codes@otpmail.example>",
+        "OTP_RETURN_CODE": "true",
+        "OTP_RESEND_SECONDS": "0",
+        "OTP_FAILURES_PER_HOUR": "10000",
+        "GRPC_REFLECTION": "true",
+    }
+)
+
+
+def dev(
+    *,
+    address_file: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Write the service's address to this file once it listens; for scripts."),
+    ] = None,
+    examples: Annotated[bool, typer.Option(help="Print commands to try in another terminal.")] = True,
+) -> None:
+    """Run the service with a relay of its own that catches every mail and prints it. No credentials needed."""
+    if address_file is not None and not address_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {address_file.parent}", param_hint="--address-file")
+    run(_dev(address_file, examples=examples))
+
+
+async def _dev(address_file: Path | None, *, examples: bool) -> None:
+    from otpmail.dev.relay import CatchAllRelay
+    from otpmail.settings import read_sources
+
+    relay = CatchAllRelay(_print_mail)
+    port = await relay.start()
+    try:
+        sources = read_sources()
+        settings = load_settings(sources, **{**_FIXED, "EMAIL_PORT": str(port)})
+        if ignored := [name for name in _FIXED if any(name in layer for layer in sources.layers)]:
+            out.print(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
+        await run_service(settings, partial(_started, address_file, sources if examples else None))
+    finally:
+        await relay.close()
+
+
+def _started(address_file: Path | None, sources: "Sources | None", listening: str) -> None:
+    """Print where the service listens, with examples if there are `sources`, and write the address file."""
+    address = endpoint.callable_address(listening)
+    out.print(f"otpmail dev serves on {address}; every mail is caught and shown here.")
+    if sources is not None:
+        _print_examples(address, sources)
+    if address_file is not None:
+        new = address_file.with_name(f"{address_file.name}.new")
+        new.write_text(f"{address}\n")
+        new.replace(address_file)  # a reader finds the whole address or no file
+
+
+def _print_examples(address: str, sources: "Sources") -> None:
+    otpmail = endpoint.own_command()
+    # The other terminal may have another environment: so without --server only for the default, unless .env names more.
+    found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address, sources)
+    server = "" if found else f" --server {shlex.quote(address)}"
+    out.print("In another terminal:")
+    out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
+    out.print(escape(f"  {otpmail} code validate ada@example.org CODE{server}"))
+    out.print(escape(f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"))
+
+
+def _print_mail(mail: "CaughtMail") -> None:
+    message = mail.message
+    body = message.get_body(("plain", "html"))
+    text = body.get_content().rstrip() if body is not None else ""
+    out.rule(f"mail to {escape(', '.join(mail.recipients))}", align="left")
+    out.print(f"from {escape(mail.sender)}   subject {escape(str(message['Subject']))}", style="bold")
+    out.print(escape(text))
