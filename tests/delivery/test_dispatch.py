@@ -1,7 +1,7 @@
 """The dispatcher: which worker takes the next mail, and that none is left while a worker with room waits."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery.fakes import make_job
@@ -264,6 +264,8 @@ class Model:
         self.dispatcher = _dispatcher()
         self.workers = [Modelled(self.dispatcher, window) for window in windows]
         self.put_ = self.settled = 0
+        for worker in self.workers:
+            worker.act()
 
     def put(self, _: Modelled) -> None:
         """A mail is accepted."""
@@ -305,12 +307,13 @@ class Model:
         worker.stalled = not worker.stalled
 
 
-_STEPS = ("put", "put", "act", "act", "answer", "lose", "renew", "batch", "stall", "settle")
+_STEPS = ("put", "put", "put", "act", "act", "answer", "lose", "renew", "batch", "stall", "settle")
 
 
+@settings(max_examples=500)
 @given(
     windows=st.lists(st.integers(1, 3), min_size=1, max_size=4),
-    steps=st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 3)), max_size=80),
+    steps=st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 3)), min_size=5, max_size=60),
 )
 def test_no_job_is_left_while_a_worker_with_room_waits(windows: list[int], steps: list[tuple[str, int]]) -> None:
     """Whatever happens in whatever order, once all woken workers have acted: no job waits, or no worker has room."""

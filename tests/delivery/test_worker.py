@@ -8,13 +8,14 @@ from typing import cast
 
 import pytest
 
+from delivery.fakes import make_job
+from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.queue import STALLED, MailQueue
+from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.worker import Worker
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
-from otpmail.model import Envelope, Mail, Priority, RecipientResult
-from otpmail.relays.connection import Connection
+from otpmail.model import Envelope, RecipientResult
 from otpmail.relays.failover import Failover
 from otpmail.relays.protocol import Tell
 from otpmail.smtp.transaction import Results
@@ -23,28 +24,32 @@ TAKEN = (RecipientResult("ada@example.org", 250, "2.0.0", "taken"),)
 
 
 class ConnectionOwner:
-    """The relay of all connections here: no rate, and it keeps what it was told."""
+    """The relay of all connections here: it keeps what it is told, and has a rate unless a test says otherwise."""
 
     name = "relay:25"
 
     def __init__(self) -> None:
+        self.is_limited = True
         self.paused = 0.0
         self.slots = 0
+        self.is_in_trouble = False
+        self.accepted: list[Wire] = []
         self.released_: list[Wire] = []
 
     def pause(self) -> float:
-        """As `RateLimit` says."""
+        """Return the pause that is set."""
         return self.paused
 
-    def takes_slot(self) -> None:
-        """Count it."""
+    def take_slot(self) -> None:
+        """Count the slot."""
         self.slots += 1
 
-    def took_mail(self, *_: object) -> None:
-        """Nothing here asks."""
+    def accepted_mail(self, connection: "Wire") -> None:
+        """Keep the connection."""
+        self.accepted.append(connection)
 
     def released(self, connection: "Wire") -> None:
-        """Keep it."""
+        """Keep the connection."""
         self.released_.append(connection)
 
 
@@ -53,8 +58,7 @@ class Wire:
 
     sent = 0
     lost_cause = ""
-    is_exhausted = False
-    should_retire = False
+    most = 1000
     stalled = False
     batch_open = False
     retire_at = inf
@@ -75,6 +79,21 @@ class Wire:
     def is_available(self) -> bool:
         """As a connection with this window."""
         return len(self.flying) < self.window and not (self.lost_cause or self.is_exhausted)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it has carried `most` mails."""
+        return len(self.carried) >= self.most
+
+    @property
+    def should_retire(self) -> bool:
+        """As a connection whose `retire_at` has come."""
+        return self.retire_at <= asyncio.get_running_loop().time()
+
+    @property
+    def in_flight(self) -> int:
+        """How many mails are in flight."""
+        return len(self.flying)
 
     @property
     def load(self) -> int:
@@ -136,6 +155,7 @@ class Way:
         self.offered: asyncio.Queue[Wire] = asyncio.Queue()
         self.asked = 0
         self.return_at_ = inf
+        self.looks = 0
         self.asked_before = 0
         self.was_asked_before = asyncio.Event()
 
@@ -152,44 +172,50 @@ class Way:
         raise ConnectFailed("away")
 
     def return_at(self, connection: Wire) -> float:  # noqa: ARG002
-        """As it was set."""
+        """Return what is set. A worker asks each time that it looks whether there is something to do."""
+        self.looks += 1
         return self.return_at_
 
 
-class DeliveryHandler:
-    """Keeps what the worker reports; jobs in `refused` are not to be sent."""
+class Handler:
+    """Keeps what the worker reports; jobs in `refused` must not be sent."""
 
-    def __init__(self, queue: MailQueue) -> None:
-        self.queue = queue
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
         self.done: list[str] = []
         self.refused: set[str] = set()
         self.changed = asyncio.Event()
 
-    def begin(self, job: Job) -> bool:
-        """As `Lifecycle`."""
+    def start(self, job: Job) -> bool:
+        """Return whether the job may be sent."""
         return job.id not in self.refused
 
-    def answered(self, job: Job, results: tuple[RecipientResult, ...]) -> None:
-        """Note the answer."""
+    def replied(self, job: Job, results: Results) -> None:
+        """Note the reply."""
         self.done.append(f"{job.id}{results[0].code}")
         self.changed.set()
 
-    def lost(self, job: Job, error: ConnectionLost) -> None:  # noqa: ARG002
-        """Put it back, as a certain loss is."""
-        self.queue.put_back(job)
+    def connection_lost(self, job: Job, error: ConnectionLost) -> None:  # noqa: ARG002
+        """Put the job back, as a certain loss is."""
+        self.dispatcher.put_back(job)
 
 
 class Rig:
-    """A worker at work between a queue, a way and a desk."""
+    """A worker between a dispatcher, a failover and a handler."""
 
     event_types = ALL_EVENTS
 
     def __init__(self) -> None:
         self.queue, self.way, self.owner = MailQueue(), Way(), ConnectionOwner()
-        self.desk = DeliveryHandler(self.queue)
+        self.dispatcher = Dispatcher(self.queue)
+        self.handler = Handler(self.dispatcher)
         self.events: list[Event] = []
-        self.worker = Worker(cast("Failover", self.way), self.queue, self.desk, self)
+        self.worker = self.another(self.way)
         self.working: asyncio.Task[None]
+
+    def another(self, way: "Way") -> Worker:
+        """Return a worker that takes from the same dispatcher."""
+        return Worker(cast("Failover", way), self.dispatcher, self.handler, self)
 
     def notify(self, event: Event) -> None:
         """Keep it: this is the observer, too."""
@@ -206,9 +232,7 @@ class Rig:
     def put(self, names: str) -> None:
         """Queue a mail for each letter."""
         for name in names:
-            mail = Mail(name, "anonymous", f"<{name}@example.org>", 1.0)
-            envelope = Envelope("service@example.org", ("ada@example.org",), name.encode())
-            self.queue.put_nowait(Job(mail, envelope, Priority.NORMAL, inf, guaranteed=True))
+            self.dispatcher.put(make_job(name))
 
 
 async def _turns() -> None:
@@ -239,7 +263,7 @@ async def test_takes_a_mail_only_when_there_is_room() -> None:
         wire.answer()
         await _turns()
         assert wire.carried == ["a", "b", "c"]
-        assert sorted(rig.desk.done) == ["a250", "b250"]
+        assert sorted(rig.handler.done) == ["a250", "b250"]
         assert rig.owner.slots == 3
 
 
@@ -247,7 +271,7 @@ async def test_what_one_has_no_room_for_another_takes() -> None:
     """Where a mail may leave with others it does; the rest goes over the next connection, in the same moment."""
     async with _working() as rig:
         first, second = rig.wire(batch_open=True), rig.wire(batch_open=True)
-        another = asyncio.create_task(Worker(cast("Failover", rig.way), rig.queue, rig.desk, rig).run())
+        another = asyncio.create_task(rig.another(rig.way).run())
         await _turns()
         rig.put("abc")
         await _turns()
@@ -264,9 +288,9 @@ async def test_a_turn_is_not_kept_over_a_mail_that_is_not_to_be_sent(how: str) -
         first, second = rig.wire(), Wire(other_keeper)
         await _turns()
         other_way.offered.put_nowait(second)
-        another = asyncio.create_task(Worker(cast("Failover", other_way), rig.queue, rig.desk, rig).run())
+        another = asyncio.create_task(rig.another(other_way).run())
         await _turns()
-        rig.desk.refused = {"d"}
+        rig.handler.refused = {"d"}
         rig.put("de")
         await asyncio.sleep(0)  # the first one has met the mail that is not to be sent
         if how == "paused":
@@ -301,7 +325,7 @@ async def test_waits_for_a_mail_and_for_a_slot() -> None:
 async def test_a_mail_that_is_not_to_be_sent_any_more_is_passed_over() -> None:
     """Cancelled or expired meanwhile: the desk says so, and it is not on the wire."""
     async with _working() as rig:
-        rig.desk.refused = {"a", "c"}
+        rig.handler.refused = {"a", "c"}
         rig.put("abcd")
         wire = rig.wire()
         await _turns()
@@ -315,10 +339,10 @@ async def test_mails_that_the_relay_cannot_take_use_up_no_slot_and_hold_up_nobod
         rig.wire(refuses=True)
         for _ in range(5):
             await asyncio.sleep(0)
-        assert 0 < len(rig.desk.done) < 10
+        assert 0 < len(rig.handler.done) < 10
         for _ in range(100):
             await asyncio.sleep(0)
-        assert rig.desk.done == ["x552"] * 50
+        assert rig.handler.done == ["x552"] * 50
         assert rig.owner.slots == 0
 
 
@@ -344,7 +368,7 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
 async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
     """Then it is answered what is in flight on it, while the next is at work already, and takes its leave."""
     async with _working() as rig:
-        worn = rig.wire(should_retire=True)
+        worn = rig.wire(retire_at=-inf)
         await _turns()
         rig.put("ab")
         await _turns()
@@ -358,22 +382,25 @@ async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
         worn.answer()
         await _turns()
         assert worn.closed.is_set()
-        assert sorted(rig.desk.done) == ["a250", "b250"]
+        assert sorted(rig.handler.done) == ["a250", "b250"]
 
 
-async def test_a_spent_connection_is_let_go_before_its_successor_is_there() -> None:
-    """The relay may allow no more connections than there are: the next one would never come."""
+async def test_an_exhausted_connection_is_released_before_its_successor_is_open() -> None:
+    """The relay may allow no more connections than there are: the next one would never open."""
     async with _working() as rig:
-        worn = rig.wire(should_retire=True)
+        worn = rig.wire(retire_at=-inf, most=2)
         await _turns()
-        worn.is_exhausted = True
-        worn.on_available()
+        rig.put("abc")
+        await _turns()
+        assert worn.carried == ["a", "b"]
+        assert rig.owner.released_ == [worn]
+        worn.answer()
         await _turns()
         assert worn.closed.is_set()
         fresh = rig.wire()
-        rig.put("a")
         await _turns()
-        assert fresh.carried == ["a"]
+        assert fresh.carried == ["c"]
+        assert rig.way.asked == 2
 
 
 async def test_looks_again_when_the_connection_may_have_come_of_age() -> None:
@@ -382,7 +409,6 @@ async def test_looks_again_when_the_connection_may_have_come_of_age() -> None:
         idle = rig.wire(retire_at=asyncio.get_running_loop().time() + 0.05)
         await _turns()
         assert rig.way.asked == 1
-        idle.should_retire = True
         rig.wire()
         async with asyncio.timeout(5):
             await idle.closed.wait()
@@ -404,21 +430,19 @@ async def test_an_earlier_relay_is_asked_for_when_it_may_be_back_and_not_before(
         assert wire.carried == ["a"]
 
 
-async def test_a_turn_that_cannot_be_used_is_passed_on() -> None:
-    """Where the connection is lost in the turn of the loop in which a mail comes, another worker has the mail."""
-    rig = Rig()
-    other = Worker(cast("Failover", rig.way), rig.queue, rig.desk, rig)
-    tasks = [asyncio.create_task(worker.run()) for worker in (rig.worker, other)]
-    first, second = rig.wire(), rig.wire()
-    await _turns()
-    rig.put("a")
-    woken = first if rig.worker in rig.queue._woken else second
-    woken.lose()
-    await _turns()
-    assert (first if woken is second else second).carried == ["a"]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_turn_that_cannot_be_used_is_passed_on(which: int) -> None:
+    """A connection is lost in the turn of the loop in which a mail comes: whichever it was, the other has the mail."""
+    async with _working() as rig:
+        another = asyncio.create_task(rig.another(rig.way).run())
+        wires = rig.wire(), rig.wire()
+        await _turns()
+        rig.put("a")
+        wires[which].lose()
+        await _turns()
+        assert wires[1 - which].carried == ["a"]
+        another.cancel()
+        await asyncio.gather(another, return_exceptions=True)
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -426,7 +450,7 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
     """Whenever it comes: the connection, one that is being left, and a successor that is there or just came."""
     rig = Rig()
     working = asyncio.create_task(rig.worker.run())
-    wires = [rig.wire(should_retire=True)]
+    wires = [rig.wire(retire_at=-inf)]
     rig.put("ab")
     await _turns()
     wires.append(rig.wire())
@@ -441,14 +465,15 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
 
 
 async def test_what_a_stop_closes_is_not_recycled() -> None:
-    """It was not replaced: neither the connection at work, nor a successor that has just come, counts as such."""
+    """It was not replaced: neither the connection at work, nor a successor that has just opened, counts as such."""
     async with _working() as rig:
-        wires = [rig.wire(), rig.wire()]
+        worn = rig.wire(retire_at=-inf)
         await _turns()
-        rig.worker._successor = asyncio.create_task(rig.worker._route.connect())  # unseen, since it wakes nobody
-        await _turns()
+        successor = rig.wire()
+        await asyncio.sleep(0)  # it has opened, and the worker has not looked since
         assert rig.way.offered.empty()
-    assert all(wire.closed.is_set() for wire in wires)
+    assert worn.closed.is_set()
+    assert successor.closed.is_set()
     assert rig.events == [ConnectionClosed("relay:25", "the service stops", 0, recycled=False)] * 2
     assert repr(rig.worker).endswith(", 0 leaving, 0 recycled>")
 
@@ -457,7 +482,7 @@ async def test_what_a_successor_replaces_is_recycled() -> None:
     """It may end as the service stops, while it waits for its last answers: it was replaced before."""
     async with _working() as rig:
         rig.put("a")
-        worn = rig.wire(should_retire=True)
+        worn = rig.wire(retire_at=-inf)
         await _turns()
         rig.wire()
         await _turns()
@@ -467,17 +492,97 @@ async def test_what_a_successor_replaces_is_recycled() -> None:
     assert repr(rig.worker).endswith(", 0 leaving, 1 recycled>")
 
 
-def test_the_load_of_a_worker() -> None:
-    """How many mails are in flight, and from STALLED on where they make no progress; 0 without a connection."""
+async def test_the_load_of_a_worker() -> None:
+    """It is how many mails are in flight, and from STALLED on if they make no progress; 0 without a connection."""
+    async with _working() as rig:
+        loads = [rig.worker.load]
+        wire = rig.wire()
+        await _turns()
+        for names, stalled in (("", True), ("ab", False), ("", True)):
+            rig.put(names)
+            wire.stalled = stalled
+            await _turns()
+            loads.append(rig.worker.load)
+    assert loads == [0, 0, 2, STALLED + 2]
 
-    async def loads() -> list[int]:
-        rig = Rig()
-        seen = [rig.worker.load]
-        wire = Wire(rig.owner)
-        rig.worker._connection = cast("Connection", wire)
-        for flying, stalled in ((0, True), (2, False), (2, True)):
-            wire.flying, wire.stalled = [lambda _: None] * flying, stalled
-            seen.append(rig.worker.load)
-        return seen
 
-    assert asyncio.run(loads()) == [0, 0, 2, STALLED + 2]
+async def test_a_reply_does_not_wake_a_worker_that_waits_for_its_turn() -> None:
+    """It would find no mail; once the last reply has come it counts as idle, and goes before busy workers."""
+    async with _working() as rig:
+        wire = rig.wire(window=3)
+        rig.put("a")
+        await _turns()
+        looks = rig.way.looks
+        assert repr(rig.dispatcher).startswith("<Dispatcher 0 idle, 1 busy, 0 woken, ")
+        wire.answer()
+        await _turns()
+        assert rig.way.looks == looks
+        assert repr(rig.dispatcher).startswith("<Dispatcher 1 idle, 0 busy, 0 woken, ")
+        rig.put("b")
+        await _turns()
+        assert wire.carried == ["a", "b"]
+
+
+async def test_a_reply_to_one_of_several_leaves_a_worker_busy() -> None:
+    """It waits for its turn behind idle workers, as long as a mail is in flight."""
+    async with _working() as rig:
+        wire = rig.wire(window=3)
+        rig.put("ab")
+        await _turns()
+        wire.flying.pop()(TAKEN)
+        wire.on_available()
+        await _turns()
+        assert repr(rig.dispatcher).startswith("<Dispatcher 0 idle, 1 busy, 0 woken, ")
+        assert rig.handler.done == ["b250"]
+
+
+async def test_a_reply_wakes_a_worker_that_waits_for_room() -> None:
+    """The next mail leaves at once, though nobody else says that there is one."""
+    async with _working() as rig:
+        wire = rig.wire(window=1)
+        rig.put("ab")
+        await _turns()
+        assert repr(rig.dispatcher).startswith("<Dispatcher 0 idle, 0 busy, 0 woken, ")
+        wire.answer()
+        await _turns()
+        assert wire.carried == ["a", "b"]
+
+
+async def test_without_a_rate_no_slot_is_taken() -> None:
+    """A relay without EMAIL_RATE is neither asked for a pause nor told of a slot."""
+    async with _working() as rig:
+        rig.owner.is_limited, rig.owner.paused = False, 600.0
+        wire = rig.wire()
+        rig.put("a")
+        await _turns()
+        assert (wire.carried, rig.owner.slots) == (["a"], 0)
+
+
+@pytest.mark.parametrize(("trouble", "code", "said"), [(True, 250, 1), (True, 451, 0), (False, 250, 0)])
+async def test_a_relay_in_trouble_learns_of_an_accepted_mail(trouble: bool, code: int, said: int) -> None:  # noqa: FBT001
+    """Its breaker may close then; without trouble, or with no recipient accepted, there is nothing to say."""
+    async with _working() as rig:
+        rig.owner.is_in_trouble = trouble
+        wire = rig.wire()
+        rig.put("a")
+        await _turns()
+        wire.flying.pop()((RecipientResult("ada@x.org", code),))
+        assert rig.owner.accepted == [wire] * said
+        assert rig.handler.done == [f"a{code}"]
+
+
+async def test_every_job_is_done_once_for_the_queue() -> None:
+    """`MailQueue.join` returns when each is replied to, refused or, once its connection was lost, sent again."""
+    async with _working() as rig:
+        rig.handler.refused = {"r"}
+        lost, wire = rig.wire(), rig.wire(window=3)
+        rig.put("arbc")
+        await _turns()
+        lost.lose()
+        await _turns()
+        joining = asyncio.create_task(rig.queue.join())
+        await _turns()
+        assert (lost.carried, wire.carried) == (["a", "b"], ["a", "b", "c"])
+        assert not joining.done()
+        wire.answer()
+        await joining
