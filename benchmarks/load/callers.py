@@ -66,22 +66,36 @@ async def call(
 async def offer(
     server: Server, method: str, *, rate: float, seconds: float, first: int
 ) -> tuple[list[float], dict[str, float]]:
-    """Start so many calls a second, by the clock, from two processes; see `benchmarks.load.open_loop`.
+    """Start so many calls a second, by the clock; `first` is the number of the first one, and the seed.
 
-    Returns how long each took, in milliseconds and in order of length, and the other figures.
+    `load.open_loop_mails` calls SendMail, and two processes of `load.open_loop` call the other methods.
+    Returns how long each call took, in milliseconds and in order of length, and the other figures.
     """
     before = server.process.cpu
-    arguments = ("--address", server.address, "--method", method, "--rate", rate / _PROCESSES, "--seconds", seconds)
-    parts = await asyncio.gather(
-        *(
-            run("benchmarks.load.open_loop", *arguments, "--first", first + place * _APART, "--seed", first + place)
-            for place in range(_PROCESSES)
+    arguments: tuple[object, ...] = ("--address", server.address, "--seconds", seconds)
+    if method == "SendMail":
+        parts = [await run("benchmarks.load.open_loop_mails", *arguments, "--rate", rate, "--seed", first)]
+    else:
+        arguments = (*arguments, "--method", method, "--rate", rate / _PROCESSES)
+        parts = await asyncio.gather(
+            *(
+                run("benchmarks.load.open_loop", *arguments, "--first", first + place * _APART, "--seed", first + place)
+                for place in range(_PROCESSES)
+            )
         )
-    )
     took = sorted(us / 1000 for part in parts for us in part["took_us"])
     figures = {name: sum(part[name] for part in parts) for name in ("calls", "rate", "cores")}
     figures |= {"late_ms": max(part["late_ms"] for part in parts), "server_cpu": server.process.cpu - before}
     return took, figures
+
+
+async def highest_rate(server: Server, method: str, *, warm: float, seconds: float) -> tuple[float, float]:
+    """The rate with 64 calls in flight, and how many calls that made: of SendMail by h2load where it is installed."""
+    if method == "SendMail" and has_h2load():
+        measured = await send_mails(server, warm=warm, seconds=seconds)
+    else:
+        measured = await call(server, method, warm=warm, seconds=seconds)
+    return measured["rate"], measured["calls"]
 
 
 def percentile(took: list[float], part: float) -> float:

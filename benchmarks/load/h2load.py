@@ -20,7 +20,7 @@ from typing import Self
 from benchmarks.load.sample_mail import SUBJECT, recipient, text
 from otpmail.original import mail_pb2
 
-_PATH = "/mail.MailService/SendMail"
+PATH = "/mail.MailService/SendMail"
 _HEADERS = ("content-type: application/grpc", "te: trailers")
 _CLIENTS = 2  # connections
 _PREFIX_OCTETS = 5  # of each message: a flag, and the length in four
@@ -72,7 +72,7 @@ def call(address: str, *, calls: int, callers: int, directory: Path) -> Run:
             "h2load",
             *("-n", str(calls), "-c", str(clients), "-m", str(callers // clients)),
             *headers,
-            *("-d", str(request), f"--log-file={log}", f"http://{address}{_PATH}"),
+            *("-d", str(request), f"--log-file={log}", f"http://{address}{PATH}"),
         ],
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.load.calls import METHODS, Call, make_call
 
-_WARM_SECONDS = 0.5
+WARM_SECONDS = 0.5
 _MOST_IN_FLIGHT = 20_000
 
 
@@ -26,7 +26,7 @@ def schedule(rate: float, seconds: float, seed: int) -> Iterator[float]:
     """When calls are due, in seconds from the beginning, warming up included."""
     arrivals = random.Random(seed)  # noqa: S311  for arrivals, not for secrets
     due = arrivals.expovariate(rate)
-    while due < _WARM_SECONDS + seconds:
+    while due < WARM_SECONDS + seconds:
         yield due
         due += arrivals.expovariate(rate)
 
@@ -88,12 +88,12 @@ async def offer(call: Call, rate: float, seconds: float, first: int, seed: int) 
     await asyncio.to_thread(clock.join)
     await calls.ended()
     ended = time.monotonic()
-    measured = [one for one in calls.done if one[0] >= began + _WARM_SECONDS]
+    measured = [one for one in calls.done if one[0] >= began + WARM_SECONDS]
     late = sorted(started - due for due, started, _ in measured)
     return {
         "calls": len(calls.done),
         "took_us": [round((done - due) * 1e6) for due, _, done in measured],
-        "rate": len(measured) / (max(done for *_, done in measured) - began - _WARM_SECONDS),
+        "rate": len(measured) / (max(done for *_, done in measured) - began - WARM_SECONDS),
         "late_ms": late[int(len(late) * 0.99)] * 1000,
         "cores": (time.process_time() - cpu) / (ended - began),
     }

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import pytest
-
-from benchmarks.load.callers import NO_H2LOAD, has_h2load, offer, percentile, send_mails
+from benchmarks.load.callers import highest_rate, offer, percentile
 from benchmarks.peers.servers import Certificates, Relay, Server, adjusted_service, relay
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 
-_LOADS = (0.25, 0.5, 0.75)  # of the rate that h2load gets with 64 calls in flight, with the window
+_LOADS = (0.25, 0.5, 0.75)  # of the rate with 64 calls in flight and the window
 _WORSE = 1.1  # times the latency without: more than a tenth
 _NEXT = 1_000_000  # between the first numbers of two rounds
 _ALL_ANSWERED = 0.95
@@ -30,9 +28,9 @@ class Contender:
 
     async def closed_loop(self, warm: float, seconds: float) -> float:
         """The rate that it answers with 64 calls in flight."""
-        measured = await send_mails(self.server, warm=warm, seconds=seconds)
-        self.calls += measured["calls"]
-        return measured["rate"]
+        rate, calls = await highest_rate(self.server, "SendMail", warm=warm, seconds=seconds)
+        self.calls += calls
+        return rate
 
     async def offer(self, load: float, rate: float, seconds: float) -> None:
         """Take one round of so many calls a second."""
@@ -75,8 +73,6 @@ async def test_latency_with_and_without_the_batch_window(
     certificates: Certificates, results: Results, *, quick: bool
 ) -> None:
     """The service answers all that is offered, and the results say where the window makes latency worse by a tenth."""
-    if not has_h2load():
-        pytest.skip(NO_H2LOAD)
     loads, rounds, warm, seconds = ((0.5,), 1, 0.3, 1.0) if quick else (_LOADS, 5, 1.0, 4.0)
     async with AsyncExitStack() as stack:
         held, not_held = contenders = await _start(certificates, stack)

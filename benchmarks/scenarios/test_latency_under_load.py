@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.load.callers import call, offer, percentile
+from benchmarks.load.callers import highest_rate, offer, percentile
 from benchmarks.peers.servers import Certificates, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
@@ -16,10 +16,9 @@ async def _measure(certificates: Certificates, method: str, *, quick: bool) -> l
     """A row for each load, on a service and a relay that no other method uses."""
     rows: list[dict[str, Any]] = []
     async with relay(certificates, "--distinct") as at, service(at) as server:
-        most = await call(server, method, warm=0.3 if quick else 1, seconds=0.7 if quick else 4)
-        calls = most["calls"]
+        highest, calls = await highest_rate(server, method, warm=0.3 if quick else 1, seconds=0.7 if quick else 4)
         for place, load in enumerate((0.5,) if quick else _LOADS, 1):
-            rate = most["rate"] * load
+            rate = highest * load
             seconds = 1.0 if quick else max(4.0, _FOR_P999 / rate)
             took, measured = await offer(server, method, rate=rate, seconds=seconds, first=place * _NEXT)
             calls += measured["calls"]

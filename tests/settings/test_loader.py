@@ -89,7 +89,7 @@ def test_one_section_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         load_section(ServerSettings, PORT="x")
 
 
-# What is wrong.
+# Mistakes.
 
 
 def test_every_mistake_is_found_in_one_run() -> None:

@@ -1,4 +1,4 @@
-"""What holds in every section: names, defaults, and how a wrong value is reported without showing a secret."""
+"""The rules of every section: names, defaults, and how a wrong value is reported without showing a secret."""
 
 import base64
 from pathlib import Path

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
-_MEASURE_SECONDS = 0.25  # between two measurements of how busy the process is
-_FEWEST = 4  # calls: a smaller batch saves nothing, and its calls wait for each other
-_MOST = 32  # calls: a larger batch saves hardly more for each of them
+_MEASURE_SECONDS = 0.25  # Between two measurements of how busy the process is.
+_FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.
+_MOST = 32  # A larger batch saves hardly more for each of its calls.
 
 
 class Clock(Protocol):

@@ -22,7 +22,7 @@ def describe(section: type[Section], error: ErrorDetails) -> Problem:
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
-    """What the JSON schema of one value allows, in the words that follow "must be"."""
+    """Word the JSON schema of one value, to follow "must be"."""
     for alternative in schema.get("anyOf", ()):
         if alternative.get("type") != "null":  # null means "not set", which nobody types
             return _allowed(alternative)

@@ -13,9 +13,9 @@ NAME = ".env"
 
 @dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class EnvFile:
-    """What `.env` holds: values by their names in capitals, and a line for each part of it that can't be read.
+    """The content of `.env`: values by their names in capitals, and a line for each part of it that can't be read.
 
-    No such line shows what the file says, which may be a secret.
+    No such line shows the text of the file, which may be a secret.
     """
 
     values: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What may stand as a host: which names and addresses a service can listen on, and which are this machine alone."""
+"""Judges hosts: whether a service can listen there, and whether only this machine reaches them."""
 
 import ipaddress
 import socket

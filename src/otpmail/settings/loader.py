@@ -19,8 +19,8 @@ from otpmail.settings.sources import Sources
 SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
 _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables())
 
-# `.env` may also hold names that our commands and scripts read, the original's client, Docker and Compose, which read
-# the same file, and the libraries in the image.
+# `.env` may also hold names that others read: our commands and scripts, the original's client, the libraries in the
+# image. Docker and Compose read the same file.
 _OTHER_NAMES = frozenset(
     {
         *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),

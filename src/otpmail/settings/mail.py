@@ -13,7 +13,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class MailSettings(Section):
-    """Who mails are from, how large they may be, how many may wait, and for how many seconds."""
+    """Limits of mails: their senders and sizes, how many may wait, and for how many seconds."""
 
     email_from: str = ""
     email_from_allowed: Names = ()

@@ -35,7 +35,7 @@ class Problems:
     def add_unreadable(self, lines: Iterable[str]) -> None:
         """Keep a line for each part of the sources that can't be read.
 
-        What that part sets is unknown, so no conclusion is drawn any more.
+        The settings in that part are unknown, so no conclusion is drawn any more.
         """
         for line in lines:
             self._found.append(Problem(line))

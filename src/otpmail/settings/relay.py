@@ -83,7 +83,7 @@ class RelaySettings(Section):
         return value
 
     def conflicts(self) -> Iterator[Problem]:
-        """Credentials that are incomplete, or that others could read on the way."""
+        """Yield a problem for credentials that are incomplete, or that others could read on the way."""
         if self.auth == "xoauth2":
             if self.token_file is None:
                 yield Problem("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH"))

@@ -10,11 +10,11 @@ DEFAULT = "/run/secrets"
 
 @dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class SecretsDir:
-    """What the directory holds: values by the settings' names, and why a file, or the whole of it, can't be read."""
+    """The content of the directory: values by the settings' names, and why a file, or the whole, can't be read."""
 
     values: Mapping[str, str]
     faults: Mapping[str, str]
-    """What is wrong with a file, by the name of its setting."""
+    """The fault of a file, by the name of its setting."""
     unreadable: tuple[str, ...] = ()
     """A line when the directory itself can't be read."""
 

@@ -85,7 +85,7 @@ class Section(BaseSettings):
         return frozenset(name for name, field in fields if field.annotation is SecretStr)
 
     def conflicts(self) -> Iterator[Problem]:
-        """What does not go together, though each may be so by itself.
+        """Yield a problem for each group of settings that do not go together.
 
         It is no validator: pydantic would stop at the first conflict, and skip all of them after a wrong value.
         """

@@ -34,14 +34,14 @@ class ServerSettings(Section):
 
     @property
     def address(self) -> str:
-        """What gRPC binds to: `host:port`, or `unix:PATH`."""
+        """The address for gRPC to bind: `host:port`, or `unix:PATH`."""
         if self.host.startswith("unix:"):
             return self.host
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
         return f"{host}:{self.port}"
 
     def conflicts(self) -> Iterator[Problem]:
-        """An address that strangers can reach, unless ALLOW_ANONYMOUS is set."""
+        """Yield a problem for an address that strangers can reach, unless ALLOW_ANONYMOUS is set."""
         if not is_loopback(self.host) and not self.allow_anonymous:
             yield Problem(
                 f"HOST: {self.host} can be reached by strangers and callers are not asked who they are; "

@@ -12,7 +12,7 @@ from otpmail.settings.secrets_dir import SecretsDir
 
 @dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
 class Sources:
-    """What the three places hold, by the settings' names in capitals."""
+    """The content of the three places, by the settings' names in capitals."""
 
     environment: Mapping[str, str]
     env_file: EnvFile
