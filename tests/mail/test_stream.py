@@ -320,12 +320,12 @@ async def test_promised_mails_wait_for_the_queue_too() -> None:
         rig.settle()
         await _turns()
     assert rig.queue.qsize() == 10 + 32
-    names = [job.request_id.partition("-")[0] for job in rig.queue._queue.by_priority[Priority.NORMAL]]
+    names = [job.request_id.partition("-")[0] for job in rig.queue.lanes[Priority.NORMAL]]
     assert names[-1] == "NORMAL", "who came first goes first"
     for _ in range(32):
         rig.settle()
         await _turns()
-    assert [job.request_id.partition("-")[0] for job in rig.queue._queue.by_priority[Priority.NORMAL]][-1] == "other"
+    assert [job.request_id.partition("-")[0] for job in rig.queue.lanes[Priority.NORMAL]][-1] == "other"
 
 
 @pytest.mark.parametrize("why", ["away", "stop"])

@@ -67,7 +67,8 @@ class Dispatcher:
         self._woken.pop(worker, None)
         self._idle.pop(worker, None)
         self._busy.pop(worker, None)
-        if self.queue.empty():
+        urgent, normal, bulk = self.queue.lanes
+        if not (urgent or normal or bulk):
             return None
         if (self._idle or self._busy or self._woken) and (load := worker.load) and self._is_for_another(load):
             return None

@@ -100,7 +100,9 @@ class Lifecycle:
         if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
             return False
-        self._change(job, _SENDING)
+        job.state = _SENDING
+        if self._waiters.watchers:
+            self._waiters.show(job)
         return True
 
     def replied(self, job: Job, results: Results) -> None:
@@ -212,7 +214,6 @@ class Lifecycle:
         self._store.deferred(job.id, job.progress)
         self._remove(job)
         self._waiters.resolve(job, Unavailable(_STOPPED))
-        self._after_removal()
 
     def _fail(self, job: Job) -> None:
         for address in job.pending:
@@ -281,19 +282,16 @@ class Lifecycle:
             self._waiters.show(job)
         self._store.settle(mail, keep_request=keep_request)
         self._waiters.resolve(job, answer or mail)
-        self._after_removal()
         self._observer.notify(MailSettled(mail))
 
     def _remove(self, job: Job) -> None:
-        """Take the job out of wherever it stands."""
+        """Take the job out of wherever it stands, and let those know who wait for a place or for the end of all."""
         self._deadlines.discard(job)
         if job in self._retries:
             self._retries.pop(job).cancel()
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self._jobs[job.id]
-
-    def _after_removal(self) -> None:
         if self._settle_callbacks:
             self._call_next()
         if not self._jobs:

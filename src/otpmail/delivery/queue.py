@@ -12,25 +12,12 @@ from otpmail.delivery.job import Job
 from otpmail.model import Priority
 
 
-class _Lanes:
-    """Jobs by priority. Any of tens of thousands may settle while it waits, so each lane is found by job."""
-
-    def __init__(self) -> None:
-        self.by_priority: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
-
-    def __len__(self) -> int:
-        urgent, normal, bulk = self.by_priority
-        return len(urgent) + len(normal) + len(bulk)
-
-
 class MailQueue(asyncio.Queue[Job]):
     """The jobs that wait for a worker. All methods of asyncio.Queue keep their meaning; it is not bounded.
 
     From `high_water` jobs in one lane on, one more in it would only wait longer: producers that can wait are called
-    back at half of that.
+    back at half of that. `lanes` holds the jobs by priority.
     """
-
-    _queue: _Lanes
 
     def __init__(self, *, high_water: int = maxsize) -> None:
         self._high_water = high_water
@@ -41,23 +28,33 @@ class MailQueue(asyncio.Queue[Job]):
     # The hooks that asyncio's own PriorityQueue is made with.
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002
-        self._queue = _Lanes()
+        # By job, since any of tens of thousands may settle while it waits.
+        self.lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
 
     def _put(self, item: Job) -> None:
-        self._queue.by_priority[item.priority][item] = None
+        self.lanes[item.priority][item] = None
 
     def _get(self) -> Job:
-        for lane in self._queue.by_priority:
+        for lane, producers in zip(self.lanes, self._producers, strict=True):
             if lane:
                 job = lane.popitem(last=False)[0]
-                if len(lane) <= self._low_water:
+                if producers and len(lane) <= self._low_water:
                     self._call_producer(job.priority)
                 return job
         raise asyncio.QueueEmpty
 
+    def qsize(self) -> int:
+        """Return how many jobs wait."""
+        return sum(map(len, self.lanes))
+
+    def empty(self) -> bool:
+        """Return whether no job waits."""
+        urgent, normal, bulk = self.lanes
+        return not (urgent or normal or bulk)
+
     def waiting(self) -> dict[str, int]:
         """Return how many jobs wait, by the name of their priority."""
-        return {priority.name.lower(): len(self._queue.by_priority[priority]) for priority in Priority}
+        return {priority.name.lower(): len(self.lanes[priority]) for priority in Priority}
 
     def __repr__(self) -> str:
         return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
@@ -67,11 +64,11 @@ class MailQueue(asyncio.Queue[Job]):
     def put_back(self, job: Job) -> None:
         """Put a job that was taken but not sent at the front of its lane."""
         self.put_nowait(job)
-        self._queue.by_priority[job.priority].move_to_end(job, last=False)
+        self.lanes[job.priority].move_to_end(job, last=False)
 
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect where it does not wait."""
-        lane = self._queue.by_priority[job.priority]
+        lane = self.lanes[job.priority]
         if job not in lane:
             return
         del lane[job]
@@ -83,7 +80,7 @@ class MailQueue(asyncio.Queue[Job]):
 
     def is_above_high_water(self, priority: Priority) -> bool:
         """Return whether one more job of this priority would only wait longer. It may be put all the same."""
-        return len(self._queue.by_priority[priority]) >= self._high_water
+        return len(self.lanes[priority]) >= self._high_water
 
     def call_below_low_water(self, priority: Priority, callback: Callable[[], None]) -> None:
         """Call `callback` once, when half of the high-water mark is left and it is its turn. It must not raise.

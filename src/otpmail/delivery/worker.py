@@ -62,10 +62,9 @@ class Worker:
     def load(self) -> int:
         """How many mails in flight the next one would wait for (see `dispatch.Taker`)."""
         connection = self._connection
-        if connection is None:
+        if connection is None or not (load := connection.in_flight) or connection.batch_open:
             return 0
-        load = connection.load
-        return load + STALLED if load and connection.stalled else load
+        return load + STALLED if connection.stalled else load
 
     async def run(self) -> None:
         """Work until cancelled, then close the connections."""

@@ -100,7 +100,8 @@ class Admission:
 
     def take_place(self, wait_for: WaitFor) -> None:
         """Take a place. Raises as entering a reservation does."""
-        self.check(wait_for)
+        if self._closed or (self._relays.down and not wait_for.guarantees):
+            self.check(wait_for)
         if self.reserved + len(self._lifecycle) >= self._size:
             raise QueueFull(self._size)
         self.reserved += 1

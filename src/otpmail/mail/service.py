@@ -49,7 +49,10 @@ class Repeatable(Protocol):
 
 
 class MailService:
-    """Accepts mails, and says what has become of them while they are remembered. Build it inside a running loop."""
+    """Accepts mails, and says what has become of them while they are remembered. Build it inside a running loop.
+
+    A draft for it is made within its `limits`; `admission` decides when a mail may come in.
+    """
 
     def __init__(
         self, settings: MailSettings, lifecycle: Lifecycle, waiters: Waiters, store: MailStore, admission: Admission
@@ -57,7 +60,7 @@ class MailService:
         self._wait_seconds = settings.mail_wait_seconds
         self._most_seconds = settings.mail_ttl
         self._allowed = settings.email_from_allowed
-        self._limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
+        self.limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
         self._lifecycle = lifecycle
         self._waiters = waiters
@@ -69,11 +72,6 @@ class MailService:
 
     def __repr__(self) -> str:
         return f"<MailService {self._lifecycle!r}, {self.admission!r}>"
-
-    @property
-    def limits(self) -> Limits:
-        """The limits within which a draft is made for this service."""
-        return self._limits
 
     # Sending.
 
@@ -121,9 +119,9 @@ class MailService:
         deadline = (now := self._now()) + self._lifetime(submission)
         message_id = f"<{mail_id}@{sender.domain}>"
         if draft.size > LARGE:  # composing it takes tenths of a second, and nobody's code may wait for that
-            envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self._limits)
+            envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self.limits)
         else:
-            envelope = compose(draft, sender, message_id, now, self._limits)
+            envelope = compose(draft, sender, message_id, now, self.limits)
         job = Job(
             mail_id,
             call.caller.name,

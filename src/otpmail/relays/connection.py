@@ -126,9 +126,9 @@ class Connection:
         return self._session.in_flight
 
     @property
-    def load(self) -> int:
-        """How many mails are in flight, as far as they matter to the next one: 0 where it leaves with them, at once."""
-        return 0 if self._pipeline.batch_open else self.in_flight
+    def batch_open(self) -> bool:
+        """Whether mails are about to be written on it, and one more would leave with them, at once."""
+        return self._pipeline.batch_open
 
     @property
     def stalled(self) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 else:  # the class is generic in the stubs alone
     Handler = grpc.RpcMethodHandler
 
+_STOPPING = "the service is stopping"
+
 
 class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to that server.
@@ -67,10 +69,12 @@ class Guard:
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, batched: bool) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> Any:
             """Run one call, which may read and write a stream by its context."""
-            self._begin()
+            self._running += 1
+            self.idle.clear()
             self._unary += batched
             try:
-                self._refuse_if_stopping()
+                if self._stopping:
+                    raise Unavailable(_STOPPING)
                 if batched and (turn := self._batching.take(self._unary)) is not None:
                     await turn
                 return await behaviour(request, context)
@@ -80,16 +84,20 @@ class Guard:
                 await status_for(method, error).abort(context)
             finally:
                 self._unary -= batched
-                self._end()
+                self._running -= 1
+                if not self._running:
+                    self.idle.set()
 
         return guarded
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             """Run one call that yields its responses; its generator is closed when the caller goes."""
-            self._begin()
+            self._running += 1
+            self.idle.clear()
             try:
-                self._refuse_if_stopping()
+                if self._stopping:
+                    raise Unavailable(_STOPPING)
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         yield response
@@ -98,19 +106,8 @@ class Guard:
             except Exception as error:  # noqa: BLE001  as above
                 await status_for(method, error).abort(context)
             finally:
-                self._end()
+                self._running -= 1
+                if not self._running:
+                    self.idle.set()
 
         return guarded
-
-    def _refuse_if_stopping(self) -> None:
-        if self._stopping:
-            raise Unavailable("the service is stopping")
-
-    def _begin(self) -> None:
-        self._running += 1
-        self.idle.clear()
-
-    def _end(self) -> None:
-        self._running -= 1
-        if self._running == 0:
-            self.idle.set()

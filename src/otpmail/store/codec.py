@@ -63,7 +63,8 @@ def record_ends(octets: bytes) -> float:
 
 def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
     """Return a settled mail as octets, with when it and its request id are forgotten, and the request's fingerprint."""
-    return _pack(_mail_fields(mail), forgotten, request_ends, fingerprint)
+    packed: bytes = msgpack.packb((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
+    return packed
 
 
 def decode_settled(octets: bytes) -> tuple[Mail, float, float, bytes]:
