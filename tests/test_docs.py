@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.report import pages
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"])
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -33,3 +35,8 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
+
+
+def test_figures_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each table of figures in a page is what `benchmarks.report.pages` writes from the committed results."""
+    assert pages.main(["--check"]) == 0, capsys.readouterr().out

@@ -45,7 +45,6 @@ async def connect(port: int, ca_file: Path, window: int) -> Connection:
         EMAIL=USER,
         APP_PASSWORD=PASSWORD,
         EMAIL_WINDOW=str(window),
-        EMAIL_MAX_MESSAGES="1000000000",
     )
     return await Connection.open(settings, tls_context(settings), lifetime=3600)
 

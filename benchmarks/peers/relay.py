@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--distinct", action="store_true", help="count distinct Message-IDs")
     parser.add_argument("--refuse-every", type=int, default=0, help="refuse each such mail of all; 0 refuses none")
     parser.add_argument("--close-every", type=int, default=0, help="say 421 after each such mail of all")
-    parser.add_argument("--close-after", type=int, default=0, help="say 421 after so many mails on one connection")
+    parser.add_argument("--close-after", type=int, default=0, help="say 421 to a MAIL after so many on one connection")
     given = parser.parse_args()
     conduct = Conduct(
         round_trip=given.rtt / 1000,

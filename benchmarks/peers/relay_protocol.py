@@ -36,8 +36,8 @@ class Conduct:
 
     `round_trip` and `accept` are in seconds. `accept` passes before each final reply and delays all later replies of
     the connection, as with a relay that works through its input. The relay refuses each `refuse_every`th of all mails
-    for good at its end. It says 421 and closes the connection after each `close_every`th of all mails, and after
-    `close_after` mails on one connection. It reads nothing after 421.
+    for good at its end. It says 421 and closes the connection after each `close_every`th of all mails, and when
+    one connection begins a mail after `close_after` others. It reads nothing after 421.
     """
 
     round_trip: float = 0.0
@@ -146,8 +146,6 @@ class RelayProtocol(asyncio.Protocol):
         while at < end:
             if self._by_the_whole and self._state is State.READY:
                 at = self._take_whole(buffer, at)
-                if self._ended:
-                    return
                 if at == end:
                     break
             if self._spoke_too_soon:
@@ -187,20 +185,17 @@ class RelayProtocol(asyncio.Protocol):
         self._line.close()
         self._ended, self._rest, self._state = True, b"", State.NEW
 
-    def _end_if_enough(self) -> bool:
-        """Say 421 after as many mails as one connection may bring."""
-        if self._mails != self._conduct.close_after:
-            return False
-        self._counts.closed += 1
-        self._end(b"421 4.7.0 too many messages on this connection\r\n")
-        return True
+    @property
+    def _has_brought_enough(self) -> bool:
+        """Whether the connection brought as many mails as one may."""
+        return bool(self._conduct.close_after) and self._mails >= self._conduct.close_after
 
     # Reading: each method gets the buffer and a position in it, and returns the position after what it read.
 
     def _take_whole(self, buffer: bytes, at: int) -> int:
         """Mails to one recipient by BDAT, while the next one is complete."""
         counts, replies, end = self._counts, self._replies, len(buffer)
-        while found := _WHOLE.match(buffer, at):
+        while not self._has_brought_enough and (found := _WHOLE.match(buffer, at)):
             start, size = found.end(), int(found[1])
             if start + size > end:
                 break
@@ -212,8 +207,6 @@ class RelayProtocol(asyncio.Protocol):
             replies.append(_TAKEN)
             at = start + size
             self._mails += 1
-            if self._end_if_enough():
-                break
         return at
 
     def _take(self, buffer: bytes, at: int) -> int:
@@ -292,7 +285,6 @@ class RelayProtocol(asyncio.Protocol):
             self._end(b"421 4.3.2 see you later\r\n")
             return
         self._mails += 1
-        self._end_if_enough()
 
     def _reset(self) -> None:
         self._state = State.READY
@@ -314,7 +306,10 @@ class RelayProtocol(asyncio.Protocol):
 
     def _obey_in_mail(self, verb: bytes, line: bytes) -> bool:
         """Act on a command of a mail, and return whether it was in order."""
-        if verb == b"MAIL" and self._state is State.READY and _MAIL.fullmatch(line):
+        if verb == b"MAIL" and self._has_brought_enough:
+            self._counts.closed += 1
+            self._end(b"421 4.7.0 too many messages on this connection\r\n")
+        elif verb == b"MAIL" and self._state is State.READY and _MAIL.fullmatch(line):
             self._state = State.MAIL
             self._replies.append(_OK)
         elif verb == b"RCPT" and self._state is State.MAIL and _RCPT.fullmatch(line):

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from benchmarks.report import pages
 from benchmarks.report.files import DIRECTORY, file_of
 from benchmarks.report.machine import machine
 from benchmarks.report.promise import Promise
@@ -22,13 +23,18 @@ class Results:
         self._quick = quick
 
     def report(self, rows: Rows, *promises: Promise, note: str = "") -> None:
-        """Print, write and draw; then assert each promise, in a quick run within its wider margin."""
+        """Print, write and draw; then assert each promise, in a quick run within its wider margin.
+
+        A full run also writes the tables of the pages anew.
+        """
         with self._uncaptured():
             print(f"\n{self._name}{' (quick)' if self._quick else ''}\n{table(rows)}")
             for line in (*note.splitlines(), *promises):
                 print(f"  {line}")
         self._write(rows, promises, note)
         self._draw()
+        if not self._quick:
+            pages.main([])
         missed = [str(promise) for promise in promises if not promise.kept(quick=self._quick)]
         assert not missed, "; ".join(missed)
 

@@ -157,23 +157,18 @@ async def test_refuses_some_and_closes_now_and_then(certificates: Certificates) 
     assert (counts["mails"], counts["refused"], counts["closed"], counts["errors"]) == (3, 1, 1, 0)
 
 
-@pytest.mark.parametrize("content", ["whole", "in pieces"])
-async def test_closes_after_so_many_mails_on_one_connection(certificates: Certificates, content: str) -> None:
-    """The relay accepts the last mail, says 421 and closes; each connection has a count of its own."""
+@pytest.mark.parametrize("first_octets", [0, 150], ids=["whole", "in pieces"])
+async def test_ends_a_connection_that_begins_a_mail_too_many(certificates: Certificates, first_octets: int) -> None:
+    """The relay says 421 to the fourth MAIL and reads nothing more; a connection that stops before gets no 421."""
+    mails = mail(200) * 5
     async with relay(certificates, "--close-after", 3, "--rtt", 5) as at:
-        other = await _sign_in(at)
-        assert await _say(other, mail(200), 3) == [b"250"] * 3
-        streams = await _sign_in(at)
-        octets = mail(200) * 5
-        if content == "in pieces":
-            streams[1].write(octets[:150])
-            assert (await streams[0].readline())[:3] == b"250"
-            octets, expected = octets[150:], 9
-        else:
-            expected = 10
-        assert await _say(streams, octets, expected) == [b"250"] * (expected - 1) + [b"421"]
-        assert await streams[0].read() == b""
-        streams[1].close()
-        await sign_out(other)
+        modest, greedy = await _sign_in(at), await _sign_in(at)
+        assert await _say(modest, mail(200) * 3, 9) == [b"250"] * 9
+        await sign_out(modest)
+        said = await _say(greedy, mails[:first_octets], 1 if first_octets else 0)
+        said += await _say(greedy, mails[first_octets:], 10 - len(said))
+        assert said == [b"250"] * 9 + [b"421"]
+        assert await greedy[0].read() == b""
+        greedy[1].close()
     counts = at.counts
-    assert (counts["mails"], counts["closed"], counts["errors"]) == (4, 1, 0)
+    assert (counts["mails"], counts["closed"], counts["errors"]) == (6, 1, 0)

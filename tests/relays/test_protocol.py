@@ -138,12 +138,12 @@ async def test_mails_leave_together_where_the_relay_is_quick() -> None:
     """Till it has answered something nobody knows; then those about to be written are no load to the next one."""
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
         first = outcome_of(connection, _mail())
-        assert connection.load == 1
+        assert not connection.batch_open
         await first
         sending = [outcome_of(connection, _mail(n)) for n in range(3)]
-        assert (connection.load, connection.in_flight) == (0, 3)
+        assert (connection.batch_open, connection.in_flight) == (True, 3)
         await asyncio.sleep(0)  # the turn is over
-        assert connection.load == 3, "they have left"
+        assert (connection.batch_open, connection.in_flight) == (False, 3), "they have left"
         await asyncio.gather(*sending)
 
 
@@ -154,7 +154,7 @@ async def test_mails_spread_where_one_would_wait_for_another(faults: Faults) -> 
     async with Relay(faults) as relay, _connected(relay) as connection:
         await outcome_of(connection, _mail())
         sending = outcome_of(connection, _mail())
-        assert connection.load == 1
+        assert not connection.batch_open
         await sending
 
 
