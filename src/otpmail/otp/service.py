@@ -114,7 +114,7 @@ class OtpService:
         ended, a refusal by the relay included, is in the answer.
         """
         address = parse_address(request.email, "email")
-        key = _record_key(call.caller, request.purpose, address)
+        key = record_key(call.caller, request.purpose, address)
         _check_words(request)
         job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(job)
@@ -127,7 +127,7 @@ class OtpService:
 
         Raises InvalidArgument; nothing is counted then.
         """
-        key = _record_key(call.caller, purpose, parse_address(email, "email"))
+        key = record_key(call.caller, purpose, parse_address(email, "email"))
         if len(code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         bound_to = _read_challenge_id(challenge_id)
@@ -148,7 +148,7 @@ class OtpService:
 
     async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
         """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""
-        key = _record_key(call.caller, purpose, parse_address(email, "email"))
+        key = record_key(call.caller, purpose, parse_address(email, "email"))
         bound_to = _read_challenge_id(challenge_id)
         await self._store.update(key, lambda record: self._policy.void(record, bound_to))
 
@@ -235,7 +235,7 @@ class OtpService:
         return task
 
 
-def _record_key(caller: Caller, purpose: str, address: Address) -> bytes:
+def record_key(caller: Caller, purpose: str, address: Address) -> bytes:
     """Return the key of a record: a digest, so that a dump of the store holds no addresses."""
     purpose = purpose or DEFAULT_PURPOSE
     if not _PURPOSE.fullmatch(purpose):
