@@ -11,8 +11,9 @@ from delivery.fakes import NOW, Clock, Store, make_job
 from otpmail.delivery import retry
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import MOST_COPIES, Closed, Lifecycle
+from otpmail.delivery.lifecycle import Closed, Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.verdict import MOST_COPIES
 from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import ALL_EVENTS, Event, MailAccepted, MailDeferred, MailSettled
