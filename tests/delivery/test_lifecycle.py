@@ -552,7 +552,6 @@ async def test_each_settlement_calls_one_callback() -> None:
         rig.lifecycle.call_at_next_settlement(callbacks[name])
     rig.lifecycle.call_at_next_settlement(callbacks["a"])
     rig.lifecycle.forget(callbacks["b"])
-    rig.lifecycle.forget(callbacks["b"])
     relayed, cancelled, deferred = rig.submit(), rig.submit(), rig.submit(ttl=10)
     rig.take(relayed)
     rig.reply(relayed)
@@ -564,6 +563,22 @@ async def test_each_settlement_calls_one_callback() -> None:
     assert called == ["a", "c"]
     rig.clock.advance(10)
     assert called == ["a", "c", "d"]
+
+
+async def test_a_callback_in_vain_is_passed_on() -> None:
+    """One that was called, and whose caller has gone meanwhile, is forgotten: the next is called in its place."""
+    rig = Rig()
+    called: list[str] = []
+    callbacks = {name: (lambda name=name: called.append(name)) for name in "ab"}
+    for name in "ab":
+        rig.lifecycle.call_at_next_settlement(callbacks[name])
+    rig.lifecycle.cancel(rig.submit())
+    assert called == ["a"]
+    rig.lifecycle.forget(callbacks["a"])
+    assert called == ["a", "b"]
+    rig.lifecycle.forget(callbacks["b"])
+    rig.lifecycle.cancel(rig.submit())
+    assert called == ["a", "b"]
 
 
 async def test_there_is_room_when_a_settlement_is_announced() -> None:
