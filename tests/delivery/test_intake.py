@@ -112,6 +112,17 @@ async def test_mails_of_a_process_that_died_come_later() -> None:
     assert [job.id for job in rig.queued()] == ["a", "b"]
 
 
+async def test_mails_that_come_while_the_service_stops_stay_in_the_store() -> None:
+    """The intake ends without an error, which would end the stop half-way; the mails neither settle nor fail."""
+    rig = Rig()
+    rig.store.arriving = [[_entry("a")], [_entry("b")]]
+    rig.lifecycle.close()
+    await rig.intake.run()
+    assert rig.intake.taken_up == 0
+    assert rig.events == []
+    assert rig.store.settled == []
+
+
 async def test_a_store_without_arrivals() -> None:
     """The intake ends at once where an earlier process left nothing."""
     rig = Rig()

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from delivery.fakes import NOW, Clock, Store, make_job
 from otpmail.delivery import retry
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import MOST_COPIES, Closed, Lifecycle
+from otpmail.delivery.lifecycle import Closed, Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.verdict import MOST_COPIES
 from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import ALL_EVENTS, Event, MailAccepted, MailDeferred, MailSettled
@@ -58,7 +61,7 @@ class Rig:
         """Submit a new mail, whose end is noted in `ends`."""
         job = make_job(f"m{next(self._numbers)}", *recipients, deadline=self.clock.time + ttl, guaranteed=guaranteed)
         self.lifecycle.submit(job)
-        self.waiters.add_done_callback(job, self._note_end)
+        self.waiters.add_done_callback(job, self.note_end)
         return job
 
     def await_(self, job: Job) -> None:
@@ -88,7 +91,8 @@ class Rig:
         assert self.lifecycle.find(mail.id) is None
         return mail
 
-    def _note_end(self, job: Job, outcome: Outcome) -> None:
+    def note_end(self, job: Job, outcome: Outcome) -> None:
+        """Note how a job ended, which must be once."""
         assert job not in self.ends
         self.ends[job] = outcome
 
@@ -551,7 +555,6 @@ async def test_each_settlement_calls_one_callback() -> None:
         rig.lifecycle.call_at_next_settlement(callbacks[name])
     rig.lifecycle.call_at_next_settlement(callbacks["a"])
     rig.lifecycle.forget(callbacks["b"])
-    rig.lifecycle.forget(callbacks["b"])
     relayed, cancelled, deferred = rig.submit(), rig.submit(), rig.submit(ttl=10)
     rig.take(relayed)
     rig.reply(relayed)
@@ -563,6 +566,22 @@ async def test_each_settlement_calls_one_callback() -> None:
     assert called == ["a", "c"]
     rig.clock.advance(10)
     assert called == ["a", "c", "d"]
+
+
+async def test_a_callback_in_vain_is_passed_on() -> None:
+    """One that was called, and whose caller has gone meanwhile, is forgotten: the next is called in its place."""
+    rig = Rig()
+    called: list[str] = []
+    callbacks = {name: (lambda name=name: called.append(name)) for name in "ab"}
+    for name in "ab":
+        rig.lifecycle.call_at_next_settlement(callbacks[name])
+    rig.lifecycle.cancel(rig.submit())
+    assert called == ["a"]
+    rig.lifecycle.forget(callbacks["a"])
+    assert called == ["a", "b"]
+    rig.lifecycle.forget(callbacks["b"])
+    rig.lifecycle.cancel(rig.submit())
+    assert called == ["a", "b"]
 
 
 async def test_there_is_room_when_a_settlement_is_announced() -> None:
@@ -644,7 +663,7 @@ async def test_a_mail_that_is_kept_goes_on_as_if_nothing_had_been() -> None:
     other = Rig(durable=True)
     again = Job.from_entry(job.entry())
     other.lifecycle.submit(again)
-    other.waiters.add_done_callback(again, other._note_end)
+    other.waiters.add_done_callback(again, other.note_end)
     other.take(again)
     assert again.offered == ("bob@x.org", "cy@x.org")
     other.reply(again, bob=250, cy=550)
@@ -733,6 +752,82 @@ async def test_a_report_after_close_changes_nothing(late: Callable[[Rig, Job], N
     assert len(rig.notified(MailSettled)) == len(rig.store.settled) == (not durable)
     assert rig.store.progress == kept
     assert rig.queue.empty()
+
+
+_STEPS = (
+    "submit",
+    "submit",
+    "take",
+    "take",
+    "accepted",
+    "deferred",
+    "rejected",
+    "certain",
+    "uncertain",
+    "cancel",
+    "wait",
+)
+
+
+class Model:
+    """A rig, and what may happen to its mails, in any order."""
+
+    def __init__(self, *, durable: bool) -> None:
+        self.rig = Rig(durable=durable)
+        self.jobs: list[Job] = []
+
+    def do(self, step: str, which: int) -> None:
+        """Take a step with one of the mails, if that is possible."""
+        rig = self.rig
+        job = self.jobs[which % len(self.jobs)] if self.jobs else None
+        if step == "submit":
+            self.jobs.append(rig.submit("ada@x.org", "bob@x.org", ttl=10.0 * (which + 1), guaranteed=bool(which % 2)))
+        elif step == "wait":
+            rig.clock.advance(which * 5.0)
+        elif step == "take":
+            if not rig.queue.empty():
+                taken = rig.queue.get_nowait()
+                rig.queue.task_done()
+                rig.lifecycle.start(taken)
+        elif job is not None:
+            self._report(step, job)
+
+    def _report(self, step: str, job: Job) -> None:
+        lifecycle = self.rig.lifecycle
+        if step == "cancel":
+            if job.state is MailState.QUEUED and not job.uncertain:
+                lifecycle.cancel(job)
+        elif job.state is MailState.SENDING:
+            if step in ("certain", "uncertain"):
+                lifecycle.connection_lost(job, CERTAIN if step == "certain" else UNCERTAIN)
+            else:
+                self.rig.reply(job, ada={"accepted": 250, "deferred": 451, "rejected": 550}[step])
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("closes", [False, True])
+@given(steps=st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 5)), max_size=60))
+async def test_every_accepted_mail_settles_once(closes: bool, durable: bool, steps: list[tuple[str, int]]) -> None:  # noqa: FBT001
+    """Whatever happens in whatever order: each mail settles or is kept, its end is known once, and nothing is left."""
+    model = Model(durable=durable)
+    rig = model.rig
+    for step, which in steps:
+        model.do(step, which)
+    if closes:
+        rig.lifecycle.close()
+    for job in model.jobs:
+        if job.state is MailState.SENDING:
+            rig.reply(job)
+    rig.clock.advance(DAY)
+    assert len(rig.lifecycle) == 0
+    assert set(rig.ends) == set(model.jobs)
+    settled = [mail.id for mail in rig.store.settled]
+    assert len(settled) == len(set(settled)) == len(rig.notified(MailSettled))
+    assert {job.id for job in model.jobs if job.settled} == set(settled)
+    assert closes or len(settled) == len(model.jobs)
+    assert rig.queue.empty()
+    await rig.queue.join()
+    await rig.lifecycle.drained()
 
 
 async def test_watchers_see_every_state_of_a_mail() -> None:

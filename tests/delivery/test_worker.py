@@ -24,7 +24,7 @@ TAKEN = (RecipientResult("ada@example.org", 250, "2.0.0", "taken"),)
 
 
 class ConnectionOwner:
-    """The relay of all connections here: it keeps what it is told, and has a rate unless a test says otherwise."""
+    """The relay of all connections here: it notes every call, and has a rate unless a test says otherwise."""
 
     name = "relay:25"
 
@@ -64,6 +64,7 @@ class Wire:
     retire_at = inf
     on_lost: Callable[[], None]
     on_available: Callable[[], None]
+    on_limit: Callable[[], None]
 
     def __init__(self, owner: ConnectionOwner, window: int = 2) -> None:
         self.owner = owner
@@ -77,7 +78,7 @@ class Wire:
 
     @property
     def is_available(self) -> bool:
-        """As a connection with this window."""
+        """Whether it is neither lost nor exhausted, and its window has room."""
         return len(self.flying) < self.window and not (self.lost_cause or self.is_exhausted)
 
     @property
@@ -87,7 +88,7 @@ class Wire:
 
     @property
     def should_retire(self) -> bool:
-        """As a connection whose `retire_at` has come."""
+        """Whether `retire_at` has come."""
         return self.retire_at <= asyncio.get_running_loop().time()
 
     @property
@@ -100,12 +101,14 @@ class Wire:
         """How many mails are in flight, unless they leave together with the next."""
         return 0 if self.batch_open else len(self.flying)
 
-    def watch(self, *, on_lost: Callable[[], None], on_available: Callable[[], None]) -> None:
-        """Keep whom to tell."""
-        self.on_lost, self.on_available = on_lost, on_available
+    def watch(
+        self, *, on_lost: Callable[[], None], on_available: Callable[[], None], on_limit: Callable[[], None]
+    ) -> None:
+        """Keep the callbacks."""
+        self.on_lost, self.on_available, self.on_limit = on_lost, on_available, on_limit
 
     def send(self, envelope: Envelope, tell: Tell) -> bool:
-        """Take a mail, whose content is its name here; or refuse it, as one that the relay can't take."""
+        """Send a mail, whose content is its name here; or reject it at once, as one that is too large for the relay."""
         self.carried.append(envelope.content.decode())
         self._carried_more.set()
         if self.refuses:
@@ -115,13 +118,13 @@ class Wire:
         return True
 
     async def has_carried(self, mails: int) -> None:
-        """Wait until so many mails have been handed in."""
+        """Wait until so many mails have been sent."""
         while len(self.carried) < mails:
             self._carried_more.clear()
             await self._carried_more.wait()
 
     def answer(self) -> None:
-        """Say yes to all that is in flight."""
+        """Accept all that is in flight."""
         self._tell(TAKEN)
         self._drained.set()
         self.on_available()
@@ -132,24 +135,24 @@ class Wire:
             tell(outcome)
 
     def lose(self) -> None:
-        """End, with all that is in flight."""
+        """Be lost, with all that is in flight."""
         self.lost_cause = "lost"
         self._tell(ConnectionLost("lost"))
         self._drained.set()
         self.on_lost()
 
     async def drained(self) -> None:
-        """Wait for the last answer."""
+        """Wait for the last reply."""
         if self.flying:
             await self._drained.wait()
 
     async def close(self) -> None:
-        """Say that it was closed."""
+        """Note that it was closed."""
         self.closed.set()
 
 
-class Way:
-    """A route whose connections a test hands out, one for each time that it is asked."""
+class Dialler:
+    """A failover whose connections a test hands out, one for each time that it is asked."""
 
     def __init__(self) -> None:
         self.offered: asyncio.Queue[Wire] = asyncio.Queue()
@@ -160,12 +163,12 @@ class Way:
         self.was_asked_before = asyncio.Event()
 
     async def connect(self) -> Wire:
-        """The next one that is offered."""
+        """Return the next one that the test offers."""
         self.asked += 1
         return await self.offered.get()
 
     async def connect_before(self, connection: Wire) -> Wire:  # noqa: ARG002
-        """There is none, and there will not be."""
+        """Fail: the earlier relay is still down, and is not tried again."""
         self.asked_before += 1
         self.was_asked_before.set()
         self.return_at_ = inf
@@ -206,27 +209,27 @@ class Rig:
     event_types = ALL_EVENTS
 
     def __init__(self) -> None:
-        self.queue, self.way, self.owner = MailQueue(), Way(), ConnectionOwner()
+        self.queue, self.dialler, self.owner = MailQueue(), Dialler(), ConnectionOwner()
         self.dispatcher = Dispatcher(self.queue)
         self.handler = Handler(self.dispatcher)
         self.events: list[Event] = []
-        self.worker = self.another(self.way)
+        self.worker = self.another(self.dialler)
         self.working: asyncio.Task[None]
 
-    def another(self, way: "Way") -> Worker:
+    def another(self, dialler: "Dialler") -> Worker:
         """Return a worker that takes from the same dispatcher."""
-        return Worker(cast("Failover", way), self.dispatcher, self.handler, self)
+        return Worker(cast("Failover", dialler), self.dispatcher, self.handler, self)
 
     def notify(self, event: Event) -> None:
-        """Keep it: this is the observer, too."""
+        """Keep the event: this is the observer, too."""
         self.events.append(event)
 
     def wire(self, **state: object) -> Wire:
-        """Offer a connection with this state."""
+        """Offer a connection with this state, and return it."""
         wire = Wire(self.owner)
         for name, value in state.items():
             setattr(wire, name, value)
-        self.way.offered.put_nowait(wire)
+        self.dialler.offered.put_nowait(wire)
         return wire
 
     def put(self, names: str) -> None:
@@ -254,7 +257,7 @@ async def _working() -> AsyncIterator[Rig]:
 
 
 async def test_takes_a_mail_only_when_there_is_room() -> None:
-    """What the window does not hold stays in the queue, where another worker can take it."""
+    """Mails that the window does not hold stay in the queue, where another worker can take them."""
     async with _working() as rig:
         rig.put("abc")
         wire = rig.wire()
@@ -267,11 +270,11 @@ async def test_takes_a_mail_only_when_there_is_room() -> None:
         assert rig.owner.slots == 3
 
 
-async def test_what_one_has_no_room_for_another_takes() -> None:
-    """Where a mail may leave with others it does; the rest goes over the next connection, in the same moment."""
+async def test_another_worker_takes_what_one_has_no_room_for() -> None:
+    """Mails leave together as far as the window allows; the rest goes over the next connection, in the same moment."""
     async with _working() as rig:
         first, second = rig.wire(batch_open=True), rig.wire(batch_open=True)
-        another = asyncio.create_task(rig.another(rig.way).run())
+        another = asyncio.create_task(rig.another(rig.dialler).run())
         await _turns()
         rig.put("abc")
         await _turns()
@@ -282,13 +285,13 @@ async def test_what_one_has_no_room_for_another_takes() -> None:
 
 @pytest.mark.parametrize("how", ["paused", "full", "cancelled"])
 async def test_a_turn_is_not_kept_over_a_mail_that_is_not_to_be_sent(how: str) -> None:
-    """Where the worker lets others have the loop after it, and then can't take the next mail, another one does."""
+    """The worker lets others have the loop after it, then cannot take the next mail: another worker does."""
     async with _working() as rig:
-        other_way, other_keeper = Way(), ConnectionOwner()
-        first, second = rig.wire(), Wire(other_keeper)
+        other_dialler, other_owner = Dialler(), ConnectionOwner()
+        first, second = rig.wire(), Wire(other_owner)
         await _turns()
-        other_way.offered.put_nowait(second)
-        another = asyncio.create_task(rig.another(other_way).run())
+        other_dialler.offered.put_nowait(second)
+        another = asyncio.create_task(rig.another(other_dialler).run())
         await _turns()
         rig.handler.refused = {"d"}
         rig.put("de")
@@ -323,7 +326,7 @@ async def test_waits_for_a_mail_and_for_a_slot() -> None:
 
 
 async def test_a_mail_that_is_not_to_be_sent_any_more_is_passed_over() -> None:
-    """Cancelled or expired meanwhile: the desk says so, and it is not on the wire."""
+    """A mail that was cancelled or has expired meanwhile is refused by the handler, and not sent."""
     async with _working() as rig:
         rig.handler.refused = {"a", "c"}
         rig.put("abcd")
@@ -333,7 +336,7 @@ async def test_a_mail_that_is_not_to_be_sent_any_more_is_passed_over() -> None:
 
 
 async def test_mails_that_the_relay_cannot_take_use_up_no_slot_and_hold_up_nobody() -> None:
-    """Each is answered at once, none counts against EMAIL_RATE, and others have the loop between two."""
+    """Each has its outcome at once, none counts against EMAIL_RATE, and others have the loop between two."""
     async with _working() as rig:
         rig.put("x" * 50)
         rig.wire(refuses=True)
@@ -347,7 +350,7 @@ async def test_mails_that_the_relay_cannot_take_use_up_no_slot_and_hold_up_nobod
 
 
 async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
-    """A connection that is lost is given back and another asked for; its mails come back in front, in their order."""
+    """A lost connection is released and another one opened; its mails go over that first, in their order."""
     async with _working() as rig:
         rig.put("abc")
         lost = rig.wire()
@@ -366,13 +369,13 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
 
 
 async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
-    """Then it is answered what is in flight on it, while the next is at work already, and takes its leave."""
+    """Its last replies come while the successor is at work already, and then it is closed."""
     async with _working() as rig:
         worn = rig.wire(retire_at=-inf)
         await _turns()
         rig.put("ab")
         await _turns()
-        assert (worn.carried, rig.way.asked) == (["a", "b"], 2)
+        assert (worn.carried, rig.dialler.asked) == (["a", "b"], 2)
         fresh = rig.wire()
         await _turns()
         rig.put("c")
@@ -400,31 +403,48 @@ async def test_an_exhausted_connection_is_released_before_its_successor_is_open(
         fresh = rig.wire()
         await _turns()
         assert fresh.carried == ["c"]
-        assert rig.way.asked == 2
+        assert rig.dialler.asked == 2
+
+
+@pytest.mark.parametrize("exhausted", [True, False])
+async def test_looks_again_when_a_limit_is_learned(exhausted: bool) -> None:  # noqa: FBT001
+    """An idle worker releases a connection that turns out to be exhausted, and replaces one that is to retire."""
+    async with _working() as rig:
+        wire = rig.wire()
+        await _turns()
+        assert rig.dialler.asked == 1
+        if exhausted:
+            wire.most = 0
+        else:
+            wire.retire_at = -inf
+        wire.on_limit()
+        await _turns()
+        assert rig.dialler.asked == 2
+        assert rig.owner.released_ == [wire] * exhausted
 
 
 async def test_looks_again_when_the_connection_may_have_come_of_age() -> None:
-    """An idle worker replaces its connection at the time that this says, though nothing happens."""
+    """An idle worker replaces its connection at `retire_at`, though nothing else happens."""
     async with _working() as rig:
         idle = rig.wire(retire_at=asyncio.get_running_loop().time() + 0.05)
         await _turns()
-        assert rig.way.asked == 1
+        assert rig.dialler.asked == 1
         rig.wire()
         async with asyncio.timeout(5):
             await idle.closed.wait()
-        assert rig.way.asked == 2
+        assert rig.dialler.asked == 2
 
 
 async def test_an_earlier_relay_is_asked_for_when_it_may_be_back_and_not_before() -> None:
-    """As often as `Failover.return_at` lets; the connection serves on where there is none to be had."""
+    """The worker dials it as often as `Failover.return_at` allows; where that fails, its connection serves on."""
     async with _working() as rig:
         loop = asyncio.get_running_loop()
-        rig.way.return_at_ = loop.time() + 0.05
+        rig.dialler.return_at_ = loop.time() + 0.05
         wire = rig.wire()
         await _turns()
-        assert rig.way.asked_before == 0
+        assert rig.dialler.asked_before == 0
         async with asyncio.timeout(5):
-            await rig.way.was_asked_before.wait()
+            await rig.dialler.was_asked_before.wait()
         rig.put("a")
         await _turns()
         assert wire.carried == ["a"]
@@ -434,7 +454,7 @@ async def test_an_earlier_relay_is_asked_for_when_it_may_be_back_and_not_before(
 async def test_a_turn_that_cannot_be_used_is_passed_on(which: int) -> None:
     """A connection is lost in the turn of the loop in which a mail comes: whichever it was, the other has the mail."""
     async with _working() as rig:
-        another = asyncio.create_task(rig.another(rig.way).run())
+        another = asyncio.create_task(rig.another(rig.dialler).run())
         wires = rig.wire(), rig.wire()
         await _turns()
         rig.put("a")
@@ -447,7 +467,7 @@ async def test_a_turn_that_cannot_be_used_is_passed_on(which: int) -> None:
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
-    """Whenever it comes: the connection, one that is being left, and a successor that is there or just came."""
+    """It closes the connection, one that waits for its last replies, and a successor, open or just opening."""
     rig = Rig()
     working = asyncio.create_task(rig.worker.run())
     wires = [rig.wire(retire_at=-inf)]
@@ -459,7 +479,7 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     assert working.cancelled()
-    not_taken = rig.way.offered.qsize()
+    not_taken = rig.dialler.offered.qsize()
     assert [wire.closed.is_set() for wire in wires] == [True, not not_taken]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -471,7 +491,7 @@ async def test_what_a_stop_closes_is_not_recycled() -> None:
         await _turns()
         successor = rig.wire()
         await asyncio.sleep(0)  # it has opened, and the worker has not looked since
-        assert rig.way.offered.empty()
+        assert rig.dialler.offered.empty()
     assert worn.closed.is_set()
     assert successor.closed.is_set()
     assert rig.events == [ConnectionClosed("relay:25", "the service stops", 0, recycled=False)] * 2
@@ -479,7 +499,7 @@ async def test_what_a_stop_closes_is_not_recycled() -> None:
 
 
 async def test_what_a_successor_replaces_is_recycled() -> None:
-    """It may end as the service stops, while it waits for its last answers: it was replaced before."""
+    """It may close as the service stops, while it waits for its last replies: it was replaced before."""
     async with _working() as rig:
         rig.put("a")
         worn = rig.wire(retire_at=-inf)
@@ -512,11 +532,11 @@ async def test_a_reply_does_not_wake_a_worker_that_waits_for_its_turn() -> None:
         wire = rig.wire(window=3)
         rig.put("a")
         await _turns()
-        looks = rig.way.looks
+        looks = rig.dialler.looks
         assert repr(rig.dispatcher).startswith("<Dispatcher 0 idle, 1 busy, 0 woken, ")
         wire.answer()
         await _turns()
-        assert rig.way.looks == looks
+        assert rig.dialler.looks == looks
         assert repr(rig.dispatcher).startswith("<Dispatcher 1 idle, 0 busy, 0 woken, ")
         rig.put("b")
         await _turns()
@@ -549,7 +569,7 @@ async def test_a_reply_wakes_a_worker_that_waits_for_room() -> None:
 
 
 async def test_without_a_rate_no_slot_is_taken() -> None:
-    """A relay without EMAIL_RATE is neither asked for a pause nor told of a slot."""
+    """A relay without EMAIL_RATE is neither asked for a pause nor for a slot."""
     async with _working() as rig:
         rig.owner.is_limited, rig.owner.paused = False, 600.0
         wire = rig.wire()

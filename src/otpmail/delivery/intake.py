@@ -4,6 +4,7 @@ import logging
 
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.errors import Unavailable
 from otpmail.store.base import MailStore
 
 _log = logging.getLogger("otpmail")
@@ -24,10 +25,13 @@ class Intake:
         return f"<Intake {self.taken_up} mails taken up>"
 
     async def run(self) -> None:
-        """Take up mails until the store has no more for this process, or until cancelled."""
+        """Take up mails until the store has no more for this process, the service stops, or it is cancelled."""
         async for entries in self._store.arrivals():
-            for entry in entries:
-                self._lifecycle.submit(Job.from_entry(entry))
+            try:
+                for entry in entries:
+                    self._lifecycle.submit(Job.from_entry(entry))
+            except Unavailable:  # the service stops, and the store keeps them for the next start
+                return
             self.taken_up += len(entries)
             _log.info(
                 "%d accepted mails taken up from the store",

@@ -11,19 +11,13 @@ from otpmail.delivery import retry
 from otpmail.delivery.deadlines import CallLater, Deadlines, Timer
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.verdict import all_accepted, final_state
+from otpmail.delivery.verdict import all_accepted, final_state, may_copy
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.model import MailState, RecipientResult
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
-
-MOST_COPIES = 3
-"""How many attempts at one mail may leave it uncertain, before no further copy is sent.
-
-A relay that accepts each copy and cuts the connection before its reply would fill a mailbox until the deadline.
-"""
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
 _STOPPED = "the service stopped before the mail could be sent"
@@ -145,7 +139,7 @@ class Lifecycle:
             job.uncertain = job.uncertain.union(job.offered)
             job.attempts += 1
             job.copies += 1
-            if not self._may_copy(job):
+            if not may_copy(job, self._on_uncertain):
                 self._settle(job, MailState.UNCERTAIN)
                 return
         if self._is_over(job):
@@ -194,7 +188,7 @@ class Lifecycle:
             if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
                 job.uncertain = job.uncertain.union(job.offered)
                 job.copies += 1
-            if self._is_kept(job) and (job.state is _QUEUED or self._may_copy(job)):
+            if self._is_kept(job) and (job.state is _QUEUED or may_copy(job, self._on_uncertain)):
                 self._release(job)
                 kept += 1
             else:
@@ -204,10 +198,6 @@ class Lifecycle:
     def _is_kept(self, job: Job) -> bool:
         """Whether the job outlives this process."""
         return job.guaranteed and self._store.durable
-
-    def _may_copy(self, job: Job) -> bool:
-        """Whether a mail that the relay may have accepted may be sent once more."""
-        return self._on_uncertain == "retry" and job.copies < MOST_COPIES
 
     def _release(self, job: Job) -> None:
         """Leave the job to the store, which has all that a later attempt must know."""

@@ -1,8 +1,21 @@
-"""What the relay's replies add up to: the final state of a mail. Pure."""
+"""What the relay's replies, and lost connections, add up to: whether a mail may go again, and how it ends. Pure."""
+
+from typing import Literal
 
 from otpmail.delivery.job import Job
 from otpmail.model import MailState
 from otpmail.smtp.transaction import Results
+
+MOST_COPIES = 3
+"""How many attempts at one mail may leave it uncertain, before no further copy is sent.
+
+A relay that accepts each copy and cuts the connection before its reply would fill a mailbox until the deadline.
+"""
+
+
+def may_copy(job: Job, on_uncertain: Literal["retry", "fail"]) -> bool:
+    """Return whether a mail that the relay may have accepted may be sent once more (EMAIL_ON_UNCERTAIN)."""
+    return on_uncertain == "retry" and job.copies < MOST_COPIES
 
 
 def all_accepted(results: Results) -> bool:

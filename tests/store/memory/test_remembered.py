@@ -1,0 +1,71 @@
+"""What is remembered for a while: each for its time, and never more than the most."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.store.memory.remembered import Remembered
+
+
+def test_the_latest_value_of_a_key() -> None:
+    """A key that comes again has its new value, in the same slice or a later one."""
+    remembered = Remembered(seconds=100, most=100)
+    assert remembered.get("a") is None
+    for now in (0.0, 1.0, 30.0):
+        remembered.add("a", str(now).encode(), now)
+        assert remembered.get("a") == str(now).encode()
+    assert remembered.get("b") is None
+
+
+def test_dropping() -> None:
+    """A dropped key is forgotten with its earlier values; dropping it again is nothing."""
+    remembered = Remembered(seconds=100, most=100)
+    remembered.add("a", b"old", 0.0)
+    remembered.add("b", b"kept", 0.0)
+    remembered.add("a", b"new", 30.0)
+    for _ in range(2):
+        remembered.drop("a")
+        assert remembered.get("a") is None
+    assert remembered.get("b") == b"kept"
+    assert len(remembered) == 1
+
+
+def test_the_repr_counts() -> None:
+    """It counts values and slices."""
+    remembered = Remembered(seconds=100, most=100)
+    remembered.add("a", b"", 0.0)
+    remembered.add("b", b"", 30.0)
+    assert repr(remembered) == "<Remembered 2 in 2 slices>"
+
+
+def test_the_oldest_go_first() -> None:
+    """The number is bounded, and little less than the most is kept: a slice of a quarter goes whole."""
+    remembered = Remembered(seconds=1e9, most=1000)
+    for number in range(5000):
+        remembered.add(str(number), b"", number / 100)
+        assert len(remembered) <= 1000
+        assert number < 1000 or len(remembered) >= 750
+        assert remembered.get(str(max(0, number - 749))) is not None
+    assert remembered.get("3999") is None
+
+
+def test_few_slices_are_kept() -> None:
+    """Each is one more place to look, however slowly values come."""
+    remembered = Remembered(seconds=100, most=1000)
+    for number in range(100):
+        remembered.add(str(number), b"", number * 30.0)
+        assert len(remembered) <= 6
+
+
+@given(seconds=st.floats(1, 1000), most=st.integers(1, 30), steps=st.lists(st.floats(0, 400), min_size=1, max_size=60))
+def test_each_is_kept_for_its_time_unless_there_are_too_many(seconds: float, most: int, steps: list[float]) -> None:
+    """A value younger than its time is found, if fewer than three quarters of the most came after it."""
+    remembered, now = Remembered(seconds=seconds, most=most), 0.0
+    came: list[float] = []
+    for number, step in enumerate(steps):
+        now += step
+        remembered.add(str(number), b"", now)
+        came.append(now)
+        assert len(remembered) <= max(most, 1)
+        for earlier, then in enumerate(came):
+            if now - then < seconds and number - earlier < most - max(1, most // 4):
+                assert remembered.get(str(earlier)) is not None

@@ -1,0 +1,154 @@
+"""The codec: what a store keeps comes back whole, and octets of another version are refused."""
+
+import struct
+from collections.abc import Callable
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.errors import StoreError
+from otpmail.model import Challenge, CodeRecord, Envelope, IssuedCode, Mail, MailState, Priority, RecipientResult
+from otpmail.store import codec
+from otpmail.store.base import Entry, Progress
+
+_TIMES = st.floats(allow_nan=False, allow_infinity=False)
+_CHALLENGES = st.builds(
+    Challenge, st.binary(min_size=16, max_size=16), st.text(max_size=40), _TIMES, st.integers(0, 100)
+)
+_RECORDS = st.builds(CodeRecord, st.none() | _CHALLENGES, st.lists(_TIMES, max_size=300).map(tuple), _TIMES)
+_RESULTS = st.lists(st.builds(RecipientResult, st.text(), st.integers(0, 599), st.text(), st.text()), max_size=5).map(
+    tuple
+)
+_MAILS = st.builds(
+    Mail,
+    id=st.text(),
+    caller=st.text(),
+    message_id=st.text(),
+    create_time=_TIMES,
+    request_id=st.text(),
+    state=st.sampled_from(MailState),
+    recipients=_RESULTS,
+    attempts=st.integers(0, 1000),
+    settle_time=st.none() | _TIMES,
+    issued=st.none() | st.builds(IssuedCode, _CHALLENGES, _TIMES),
+)
+_ADDRESSES = st.lists(st.text(), max_size=5).map(tuple)
+_PROGRESS = st.builds(
+    Progress,
+    pending=_ADDRESSES,
+    results=_RESULTS,
+    uncertain=_ADDRESSES,
+    attempts=st.integers(0, 1000),
+    losses=st.integers(0, 1000),
+    copies=st.integers(0, 3),
+)
+_ENTRIES = st.builds(
+    Entry,
+    mail=_MAILS,
+    envelope=st.builds(Envelope, st.text(), _ADDRESSES, st.binary(), st.booleans()),
+    priority=st.sampled_from(Priority),
+    deadline=_TIMES,
+    progress=_PROGRESS,
+    fingerprint=st.binary(max_size=32),
+)
+
+_RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 1120.0, 2), (999.5,), 1030.0)
+_MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)
+
+
+@given(_RECORDS)
+def test_a_code_record_comes_back_whole(record: CodeRecord) -> None:
+    """It does to the last bit of a time, with as many failures as OTP_FAILURES_PER_HOUR allows."""
+    assert codec.decode_record(codec.encode_record(record)) == record
+
+
+@given(_RECORDS)
+def test_the_end_of_a_code_record_is_read_without_the_rest(record: CodeRecord) -> None:
+    """The sweep reads the end of a million records, and nothing else of them."""
+    octets = codec.encode_record(record)
+    assert codec.record_ends(octets) == record.expires
+    assert codec.record_ends(octets[:9]) == record.expires
+
+
+def test_a_code_record_is_small() -> None:
+    """A million of them are the memory that a service needs."""
+    assert len(codec.encode_record(_RECORD)) <= 64
+
+
+@given(_MAILS, _TIMES, _TIMES, st.binary(max_size=32))
+def test_a_settled_mail_comes_back_whole(mail: Mail, forgotten: float, request_ends: float, fingerprint: bytes) -> None:
+    """It does with its times and its request's fingerprint."""
+    octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=fingerprint)
+    assert codec.decode_settled(octets) == (mail, forgotten, request_ends, fingerprint)
+
+
+@given(_ENTRIES)
+def test_an_entry_comes_back_whole(entry: Entry) -> None:
+    """It does with content, terms and progress, in the types it had."""
+    decoded = codec.decode_entry(codec.encode_entry(entry))
+    assert decoded == entry
+    assert isinstance(decoded.priority, Priority)
+    assert isinstance(decoded.envelope.content, bytes)
+    assert isinstance(decoded.envelope.recipients, tuple)
+
+
+@given(_PROGRESS)
+def test_progress_comes_back_whole(progress: Progress) -> None:
+    """It does in the types it had: recipients are compared with those of an envelope."""
+    assert codec.decode_progress(codec.encode_progress(progress)) == progress
+
+
+def _of_version_2(octets: bytes) -> bytes:
+    _, *fields = msgpack.unpackb(octets)
+    packed: bytes = msgpack.packb((2, *fields, "a field that version 1 does not know"))
+    return packed
+
+
+_SETTLED = codec.encode_settled(_MAIL, forgotten=1.0, request_ends=2.0, fingerprint=b"f")
+_PROGRESS_OCTETS = codec.encode_progress(Progress(pending=("ada@x.org",)))
+_ENTRY_OCTETS = codec.encode_entry(
+    Entry(
+        mail=_MAIL,
+        envelope=Envelope("service@example.org", ("ada@x.org",), b"hi\r\n"),
+        priority=Priority.BULK,
+        deadline=60.0,
+        progress=Progress(pending=("ada@x.org",)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("octets", "decode", "name"),
+    [
+        (b"\x02" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record"),
+        (b"\x02 shorter", codec.decode_record, "code record"),
+        (_of_version_2(_SETTLED), codec.decode_settled, "settled mail"),
+        (_of_version_2(_ENTRY_OCTETS), codec.decode_entry, "mail"),
+        (_of_version_2(_PROGRESS_OCTETS), codec.decode_progress, "progress"),
+    ],
+)
+def test_another_version_is_a_store_error(octets: bytes, decode: Callable[[bytes], object], name: str) -> None:
+    """The message names what was read, its version, and the one that this program reads."""
+    with pytest.raises(StoreError) as caught:
+        decode(octets)
+    assert str(caught.value) == f"a {name} in the store has version 2; this program reads version 1"
+
+
+def test_the_form_of_version_1() -> None:
+    """A change of these octets needs a new version: stores of earlier programs hold them."""
+    assert codec.encode_record(_RECORD) == struct.pack(
+        "=Bddd16shHd2s", 1, 4599.5, 1120.0, 1030.0, bytes(range(16)), 2, 1, 999.5, b"k1"
+    )
+    assert msgpack.unpackb(_ENTRY_OCTETS) == [
+        1,
+        ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None],
+        ["service@example.org", ["ada@x.org"], b"hi\r\n", False],
+        2,
+        60.0,
+        [["ada@x.org"], [], [], 0, 0, 0],
+        b"",
+    ]
+    assert msgpack.unpackb(_SETTLED) == [1, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
+    assert msgpack.unpackb(_PROGRESS_OCTETS) == [1, ["ada@x.org"], [], [], 0, 0, 0]
