@@ -165,7 +165,7 @@ async def test_as_many_leave_together_as_the_relay_soon_answers(each: float, tog
         await outcome_of(connection, _mail())
         connection._pipeline._each = each
         sending: list[asyncio.Future[Results]] = []
-        while len(sending) < 16 and (not sending or connection.load == 0):
+        while len(sending) < 16 and (not sending or connection.batch_open):
             sending.append(outcome_of(connection, _mail()))
             connection._pipeline._busy_since += 60  # however long this takes
         assert len(sending) == max(1, together)
@@ -187,15 +187,15 @@ async def test_a_slow_answer_is_noticed_while_it_is_owed() -> None:
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
         await outcome_of(connection, _mail())
         slow = outcome_of(connection, _mail())
-        assert connection.load == 0
+        assert connection.batch_open
         connection._pipeline._busy_since -= 60  # as if a minute had passed
-        assert connection.load == 1
+        assert not connection.batch_open
         await slow
         quick = outcome_of(connection, _mail())
-        assert connection.load == 1
+        assert not connection.batch_open
         await quick
         last = outcome_of(connection, _mail())
-        assert connection.load == 0
+        assert connection.batch_open
         await last
 
 
