@@ -470,6 +470,7 @@ async def test_a_mail_that_somebody_waits_for_goes_on(error: ConnectionLost | No
         rig.lifecycle.connection_lost(job, error)
     rig.clock.advance(retry.SCHEDULE[0])
     rig.take(job)
+    assert job.state is MailState.SENDING
 
 
 @pytest.mark.parametrize("taken", [False, True])

@@ -96,11 +96,6 @@ class Wire:
         """How many mails are in flight."""
         return len(self.flying)
 
-    @property
-    def load(self) -> int:
-        """How many mails are in flight, unless they leave together with the next."""
-        return 0 if self.batch_open else len(self.flying)
-
     def watch(
         self, *, on_lost: Callable[[], None], on_available: Callable[[], None], on_limit: Callable[[], None]
     ) -> None:

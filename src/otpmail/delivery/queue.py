@@ -59,7 +59,7 @@ class MailQueue(asyncio.Queue[Job]):
     def __repr__(self) -> str:
         return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
 
-    __str__ = __repr__  # asyncio.Queue's own would look through all jobs
+    __str__ = __repr__  # asyncio.Queue's own says nothing of the lanes
 
     def put_back(self, job: Job) -> None:
         """Put a job that was taken but not sent at the front of its lane."""
