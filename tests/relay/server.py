@@ -113,6 +113,11 @@ class Relay:
             session.drop(reply)
         return len(idle)
 
+    def recount(self) -> None:
+        """Count the replies on every connection anew, from that to its next MAIL on, as for a new connection."""
+        for session in self._sessions:
+            session.recount()
+
     def cut_connections(self) -> None:
         """Cut every connection, also those in the middle of something or fallen silent."""
         for session in list(self._sessions):

@@ -76,6 +76,10 @@ class Session:
         finally:
             self.wire.close()
 
+    def recount(self) -> None:
+        """Count the replies anew, from that to the next MAIL on."""
+        self._said = 0
+
     def drop(self, reply: str | None) -> None:
         """Cut it, after an unasked reply if one is given."""
         if reply is None:
