@@ -1,9 +1,9 @@
-# Any base with Python 3.11 or later and its venv module will do, as long as both stages have the same one: the
-# environment holds a link to the base's interpreter, not a copy of it.
+# The base needs Python 3.11 or later with its venv module. Both stages must have the same base: the environment links
+# to the base's interpreter.
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
-# The environment is made without pip, and filled by the pip of another one: what runs cannot install.
+# The pip of another environment fills otpmail's: the image that runs has no pip.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/otpmail
 WORKDIR /build
 COPY . .
@@ -17,11 +17,11 @@ ENV PATH="/opt/otpmail/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1
-# By number, so that Kubernetes' runAsNonRoot can tell, and so that no base needs such an account.
+# A number lets Kubernetes check runAsNonRoot, and needs no such account in the base.
 USER 10001:10001
 WORKDIR /
 EXPOSE 40700
-# Asks over gRPC, as a caller would. Each question starts a Python, hence the interval.
+# The check is a gRPC call, as a caller makes it. The interval is long since each check starts a Python.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 CMD ["otpmail", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["otpmail"]

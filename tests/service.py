@@ -1,4 +1,4 @@
-"""The service as a real process, for tests that want all of it: settings in the environment, gRPC in, logs out."""
+"""The service as a process, for tests of the whole: settings in the environment, gRPC in, logs out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _output.setLevel(logging.DEBUG)  # pytest then shows the process's output beside
 
 
 class ServiceExitedError(Exception):
-    """The process ended while something was expected of it; carries its exit code and what it had written."""
+    """The process ended while a test waited for it; carries its exit code and its output."""
 
     def __init__(self, exit_code: int, output: list[str]) -> None:
         """Keep both, and show both."""
@@ -52,7 +52,7 @@ class ServiceExitedError(Exception):
 
 
 class Service:
-    """One process of the service, with nothing in its environment but what is given here.
+    """One process of the service, whose environment has nothing but the settings given here.
 
     Its working directory is empty, so that it finds no `.env`. A setting given as None is left out, also if it has a
     default here; a bool is written as true or false.
@@ -71,7 +71,7 @@ class Service:
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
-        """Say what is known of the process."""
+        """Show the process and its last events."""
         pid = self.pid if self._process else None
         return f"<Service {self._command} pid={pid} log={[line.get('event') for line in self.log[-5:]]}>"
 
@@ -129,7 +129,7 @@ class Service:
         return code
 
     async def stop(self, signal: signals.Signals = signals.SIGTERM, timeout: float = 30) -> int:
-        """Send the signal and return the exit code; a process that does not obey in time is killed, and that raises."""
+        """Send the signal and return the exit code. Raises TimeoutError, after a kill, when it takes longer."""
         self.send(signal)
         try:
             return await self.wait_exited(timeout)
@@ -139,13 +139,13 @@ class Service:
             raise TimeoutError(message) from error
 
     def send(self, signal: signals.Signals) -> None:
-        """Send a signal, and wait for nothing."""
+        """Send a signal and return at once; a process that has ended already is left alone."""
         if self.exit_code is None:
-            with contextlib.suppress(ProcessLookupError):  # it may have ended a moment ago, which is what was wanted
+            with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
                 self._running().send_signal(signal)
 
     async def kill(self) -> None:
-        """End the process without giving it a chance to tidy up."""
+        """End the process with SIGKILL."""
         self.send(signals.SIGKILL)
         await self.wait_exited()
 
@@ -188,7 +188,7 @@ class Service:
         given = {name: _as_text(value) for name, value in self._settings.items() if value is not None}
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "PYTHONPATH": str(_SOURCES), **given}
 
-    # What it logs.
+    # Its log.
 
     async def wait_for_log(
         self,
@@ -220,10 +220,10 @@ class Service:
                 line = json.loads(text)
                 if isinstance(line, dict):
                     self.log.append(line)
-            self._tell()
-        self._tell()
+            self._notify()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -243,11 +243,11 @@ class Service:
         finally:
             ended.cancel()
 
-    # What it answers.
+    # Its calls.
 
     @property
     def address(self) -> str:
-        """Where it listens, for instance "127.0.0.1:34567"."""
+        """The address it listens on, for instance "127.0.0.1:34567"."""
         return str(self.logged("listening")[0]["address"])
 
     @property
@@ -307,7 +307,7 @@ class Service:
 
 
 def relay_settings(relay: Relay, certificates: Certificates, token_file: Path) -> dict[str, Any]:
-    """Return the settings that make a service use this relay, whatever its faults; writes the token if it wants one."""
+    """Return the settings that make a service use this relay; writes the token to the file if the relay wants one."""
     faults = relay.faults
     settings: dict[str, Any] = {
         "EMAIL_HOST": "127.0.0.1",

@@ -3,14 +3,14 @@
 import os
 import re
 
+import email_validator
 import pytest
-from email_validator import validate_email
+from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otpmail.address import (
     _USUAL,
-    _USUAL_LENGTH,
     MAX_OCTETS,
     Address,
     control_characters,
@@ -237,15 +237,65 @@ _DOMAIN = st.text("abXZ09.-éß", min_size=0, max_size=70)
 @example("a@xn--b.org")
 @example(f"{'a' * 65}@example.org")
 @example(f"a@{'b' * 64}.org")
-def test_the_usual_ones_are_what_the_library_takes_too(text: str) -> None:
-    """An address that is read without asking the library is one that the library takes, and leaves as it is."""
-    if _USUAL.fullmatch(text) and len(text) <= _USUAL_LENGTH:
+def test_the_fast_path_agrees_with_the_library(text: str) -> None:
+    """The library accepts each address that the pattern reads, and leaves it unchanged."""
+    if _USUAL.fullmatch(text):
         checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
         assert checked.ascii_local_part == text.rpartition("@")[0]
         assert parse_address(text, "to") == Address(text)
 
 
-def test_usual_ones_are_usual() -> None:
-    """The short way is taken for what nearly every address looks like."""
+_LAST_LABELS = [
+    "local",
+    "LOCALHOST",
+    "test",
+    "invalid",
+    "onion",
+    "arpa",
+    "home.arpa",
+    "local.",
+    "xlocal",
+    "locale",
+    "",
+    "ｌｏｃａｌ",
+    "x。Local",
+]
+
+
+@settings(max_examples=1000 if "CI" in os.environ else 200, deadline=None)
+@given(
+    st.builds("{}@{}{}".format, _LOCAL, st.one_of(_DOMAIN, _DOMAIN.map("{}.".format)), st.sampled_from(_LAST_LABELS))
+)
+@example("ops@localhost")
+@example("ops@mail.local")
+@example("ops@bücher.LOCAL")
+@example("ops@a--b.local")
+@example("ops@xn--bcher-kva.test")
+@example("ops@xn--b.test")
+@example("@local")
+@example("local")
+@example("ops@.local")
+@example("ops@" + ".".join(["b" * 62] * 4) + ".test")
+def test_special_use_domains_are_the_relays_to_know(text: str) -> None:
+    """A name that RFC 6761 reserves is read as the library would read it without its list of such names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(email_validator, "SPECIAL_USE_DOMAIN_NAMES", [])
+        try:
+            checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
+        except EmailNotValidError:
+            spec = None
+        else:
+            local, _, domain = text.rpartition("@")
+            spec = f"{local}@{domain if domain.isascii() else checked.ascii_domain}"
+    try:
+        address = parse_address(text, "to")
+    except InvalidArgument:
+        assert spec is None
+    else:
+        assert address == Address(spec or "")
+
+
+def test_usual_addresses_take_the_fast_path() -> None:
+    """The pattern reads what nearly every address looks like."""
     for text in ("ada@example.org", "a.b+c_d@mail.example.co.uk", "O'Neil@x-y.de", "1@2.com"):
         assert _USUAL.fullmatch(text)

@@ -415,6 +415,20 @@ async def test_a_point_may_be_the_number_of_a_reply(relay: Relay, kind: str, num
         assert await raw.codes(12) == [250] * 12
 
 
+async def test_replies_may_be_counted_anew(relay: Relay) -> None:
+    """After `recount` the first reply of an open connection is again that to its next MAIL."""
+    relay.faults = Faults(auth=())
+    async with greeted(relay) as raw:
+        raw.send(ENVELOPE + "BDAT 2 LAST\r\nhiRSET\r\n")
+        assert await raw.codes(4) == [250] * 4
+        await relay.wait_for_idle(1)
+        relay.recount()
+        relay.faults = Faults(auth=(), cut_before_reply=2)
+        raw.send("NOOP\r\n" + ENVELOPE)
+        assert await raw.codes(2) == [250] * 2
+        assert await raw.is_over()
+
+
 @pytest.mark.parametrize("chunking", [True, False])
 async def test_421_in_place_of_the_word_on_a_content(relay: Relay, chunking: bool) -> None:  # noqa: FBT001
     """It says that the mail was not taken, so it is not."""

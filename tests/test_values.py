@@ -1,4 +1,4 @@
-"""Values: compared by their fields, without a dict, and frozen as far as the type checker is asked."""
+"""Values: compared by their fields, without a dict, and frozen for the type checker."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ class Sample:
 
 
 def test_values_are_compared_and_hashed_by_their_fields() -> None:
-    """Two that say the same are the same, in a set too; a changed copy is another."""
+    """Two values with equal fields are equal, in a set too; a changed copy is not."""
     assert Sample(name="a", size=1) == Sample(name="a", size=1)
     assert len({Sample(name="a"), Sample(name="a"), replace(Sample(name="a"), size=2)}) == 2
     assert not hasattr(Sample(name="a"), "__dict__")

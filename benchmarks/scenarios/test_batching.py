@@ -90,7 +90,7 @@ async def test_latency_with_and_without_the_batch_window(
             what="answered, of what is offered",
             figure=min(row["answered/s"] / row["offered/s"] for row in rows),
             at_least=_ALL_ANSWERED,
-            margin=1.5,
+            timed=True,
         ),
         note="\n".join(
             [

@@ -51,7 +51,7 @@ async def test_latency_by_offered_load(certificates: Certificates, results: Resu
             what="answered, of what is offered, at half load",
             figure=min(row["answered/s"] / row["offered/s"] for row in half),
             at_least=0.95,
-            margin=1.5,
+            timed=True,
         ),
         Promise(what="p50 at half load, ms", figure=max(row["p50_ms"] for row in half), at_most=10, timed=True),
     )

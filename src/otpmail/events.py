@@ -1,6 +1,6 @@
-"""What happened in the service, as values, and the observers that are notified: logs, metrics, health.
+"""Events of the service, as values, and the protocol of the observers that are notified of them.
 
-The parts of the service only emit events here. They know no observer.
+Logs, metrics and health are observers. The parts that emit events know none of them.
 """
 
 from typing import Protocol, get_args
@@ -152,9 +152,9 @@ ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
 
 
 class Observer(Protocol):
-    """Is notified of events whose type is in `event_types`, which stays as it is from construction on.
+    """Is notified of events whose type is in `event_types`, which does not change after construction.
 
-    An emitter may look there and not make an event that nobody observes.
+    An emitter may look there, and skip events that no observer asks for.
     """
 
     event_types: frozenset[type[Event]]

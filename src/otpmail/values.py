@@ -1,4 +1,4 @@
-"""Values: dataclasses that nobody changes once they are made, as the type checker sees to it."""
+"""Values: dataclasses that the type checker keeps from being changed once they are made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
-    """A class of values: compared and hashed by their fields, in slots, frozen for the type checker alone.
+    """Make a class of values: compared and hashed by their fields, in slots, frozen for the type checker alone.
 
-    `dataclass(frozen=True)` would check at run time too, and make each value field by field through a call, which
-    shows where a mail is some ten of them.
+    `dataclass(frozen=True)` checks at run time too, and sets each field of a new value by a call. A mail is about ten
+    values, so that would cost each mail microseconds; see docs/decisions/025-values-frozen-for-the-type-checker.md.
     """
     return dataclass(slots=True, unsafe_hash=True, kw_only=kw_only)

@@ -1,4 +1,4 @@
-"""The service that the commands call, and the words by which a person starts the program."""
+"""The service that the commands call, and the words that start the program."""
 
 import sys
 from pathlib import Path

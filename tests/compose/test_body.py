@@ -1,4 +1,4 @@
-"""The bodies of a mail without files: how each is encoded, and that it comes back octet for octet."""
+"""The texts of a mail: how each is encoded, and that it comes back octet for octet."""
 
 import re
 from base64 import encodebytes
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from otpmail.compose.body import written
+from otpmail.compose.body import write_content
 
 MESSAGE_ID = "<0123456789abcdef@example.org>"
 FAST = settings(deadline=None, max_examples=200)
@@ -26,7 +26,7 @@ _BODIES = st.lists(_PIECES, max_size=25).map("".join)
 
 
 def _written(text: str, html: str = "") -> bytes:
-    return written(text, html, message_id=MESSAGE_ID)
+    return write_content(text, html, (), message_id=MESSAGE_ID)
 
 
 def _parts(octets: bytes) -> list[EmailMessage]:
@@ -37,7 +37,7 @@ def _parts(octets: bytes) -> list[EmailMessage]:
 
 
 def _part(text: str) -> tuple[str, bytes, bytes]:
-    """The encoding of a body alone, its octets as they travel, and as they are read."""
+    """The encoding of a body alone, its octets on the wire, and its octets as a reader decodes them."""
     octets = _written(text)
     (part,) = _parts(octets)
     read = part.get_payload(decode=True)
@@ -46,7 +46,7 @@ def _part(text: str) -> tuple[str, bytes, bytes]:
 
 
 def _canonical(text: str) -> bytes:
-    """What a reader is to find: CRLF for each line end, and one at the end."""
+    """The octets that a reader should find: CRLF for each line end, and one at the end."""
     lines = re.split(r"\r\n|\r|\n", text)
     return "".join(f"{line}\r\n" for line in (lines[:-1] if len(lines) > 1 and not lines[-1] else lines)).encode()
 
@@ -67,7 +67,7 @@ def _canonical(text: str) -> bytes:
     ],
 )
 def test_the_encoding_follows_the_content(text: str, encoding: str) -> None:
-    """ASCII in lines that SMTP bears goes as it is, other text in the encoding that suits it, nothing as 8bit."""
+    """ASCII in lines of SMTP's length is 7bit, other text takes the shorter encoding, and none is 8bit."""
     assert _part(text)[0] == encoding
 
 
@@ -75,8 +75,8 @@ def test_the_encoding_follows_the_content(text: str, encoding: str) -> None:
 @given(st.lists(st.sampled_from([0, 1, 500, 997, 998, 999, 1000, 2000]), max_size=12))
 @example([998, 998])
 @example([0] * 1200 + [999])
-def test_a_line_of_998_octets_is_the_longest_that_goes_as_it_is(lengths: list[int]) -> None:
-    """Wherever it stands among the others (RFC 5322, 2.1.1)."""
+def test_a_line_of_998_octets_is_the_longest_for_7bit(lengths: list[int]) -> None:
+    """A longer line, anywhere in the text, is encoded (RFC 5322, 2.1.1)."""
     encoding, octets, _ = _part("\n".join("x" * length for length in lengths))
     assert (encoding == "7bit") == (max(lengths, default=0) <= 998)
     assert max(map(len, octets.split(b"\r\n"))) <= 998
@@ -100,7 +100,7 @@ def test_a_line_of_998_octets_is_the_longest_that_goes_as_it_is(lengths: list[in
     ],
 )
 def test_a_body_is_its_lines(text: str, read: bytes) -> None:
-    """Each line end is a CRLF to the reader, the last line has one, and nothing else is changed."""
+    """A reader finds a CRLF for each line end, one after the last line, and no other change."""
     assert _part(text)[2] == read
     if text:
         assert [part.get_payload(decode=True) for part in _parts(_written(text, text))] == [read, read]
@@ -114,7 +114,7 @@ def test_a_body_is_its_lines(text: str, read: bytes) -> None:
 @example("x" * 75 + "é\n.\n" + "x" * 74 + " " * 5)
 @example("é" + "x " * 600 + "\n \n\t\n")
 def test_any_body_comes_back_octet_for_octet(text: str) -> None:
-    """Encoded lines are of 76 octets at most, and end in no blank that a relay may strip (RFC 2045, 6.7 and 6.8)."""
+    """Encoded lines have 76 octets at most and no blank at the end, which a relay may strip (RFC 2045, 6.7 and 6.8)."""
     encoding, octets, read = _part(text)
     assert read == _canonical(text)
     assert octets.isascii()
@@ -129,14 +129,14 @@ def test_any_body_comes_back_octet_for_octet(text: str) -> None:
 @FAST
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_the_shorter_encoding_is_chosen(plain: int, escaped: int) -> None:
-    """Or one that is longer by less than a twentieth: they are told apart by counting, not by trying both."""
+    """The encoding is at most a twentieth longer than the shorter one: characters are counted, not both tried."""
     text = "x" * 1000 + "a" * 10 * plain + "é" * escaped
     shortest = min(len(b2a_qp(text.encode())), len(encodebytes(text.encode())))
     assert len(_part(text)[1]) < shortest * 1.05
 
 
 def test_no_part_holds_the_boundary() -> None:
-    """A body that holds the very line that would part it from the other gets another boundary."""
+    """A text that holds the line that would divide it from the other gets another boundary."""
     marks: list[str] = []
     for text in ("a", "b"):
         first = re.search(rb'boundary="(.*)"', _written("".join(f"--{mark}--\n" for mark in marks) + text, "<p>"))
@@ -147,5 +147,5 @@ def test_no_part_holds_the_boundary() -> None:
 
 
 def test_two_mails_have_two_boundaries() -> None:
-    """A mail that is put into another one as it is must not end it."""
-    assert _written("a", "<p>a") != written("a", "<p>a", message_id="<fedcba9876543210@example.org>")
+    """Boundaries of two mails differ, so that one mail can stand inside the other."""
+    assert _written("a", "<p>a") != write_content("a", "<p>a", (), message_id="<fedcba9876543210@example.org>")

@@ -1,4 +1,4 @@
-"""Our mails beside those that the standard library's `email` writes: its parser reads the same from both."""
+"""Holds our mails to those that the standard library's `email` writes: its parser reads the same from both."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def _ours(draft: Draft) -> Envelope:
 
 
 def _theirs(draft: Draft) -> bytes:
-    """The same mail by `EmailMessage`, but for its subject and the name in To."""
+    """The same mail by `EmailMessage`, except for its subject and the name in To."""
     message = EmailMessage(policy=policy.SMTP)
     message["From"] = SERVICE
     message["To"], message["Subject"] = ADA, "Hello"
@@ -66,6 +66,13 @@ def _theirs(draft: Draft) -> bytes:
             message.add_alternative(draft.html, subtype="html")
     else:
         message.set_content(draft.html, subtype="html")
+    shown = message.get_body(("html",)) or message
+    assert isinstance(shown, EmailMessage)
+    for inline in (file for file in draft.attachments if file.content_id):
+        kind, cid = inline.content_type.split("/"), f"<{inline.content_id}>"
+        shown.add_related(inline.content, *kind, filename=inline.filename, cid=cid, disposition="inline")
+    for file in (file for file in draft.attachments if not file.content_id):
+        message.add_attachment(file.content, *file.content_type.split("/"), filename=file.filename)
     return message.as_bytes()
 
 
@@ -81,10 +88,16 @@ def _squeezed(text: str) -> str:
     return re.sub(r"[ \t]+", " ", text).strip(" ")
 
 
-def _structure(message: EmailMessage) -> list[tuple[str, str | None, str]]:
-    """Type, charset and content of every part."""
+def _structure(message: EmailMessage) -> list[tuple[object, ...]]:
+    """Type, charset, use and content of every part."""
     return [
-        (kind.content_type, kind.params.get("charset"), "" if kind.maintype == "multipart" else part.get_content())
+        (
+            kind.content_type,
+            kind.params.get("charset"),
+            part["Content-Disposition"],
+            part["Content-ID"],
+            None if kind.maintype == "multipart" else part.get_content(),
+        )
         for part, kind in ((part, part["Content-Type"]) for part in message.walk() if isinstance(part, EmailMessage))
     ]
 
@@ -116,10 +129,10 @@ def _assert_wire_form(envelope: Envelope) -> None:
 @example("Hello", "Lovelace, Ada", "From me\n.\n..\r\n.", "<p>\r.\n")
 @example("é" * 998, "你好" * 60, "x" * 999, "é" * 999)
 def test_any_mail_reads_as_the_standard_librarys(subject: str, name: str, text: str, html: str) -> None:
-    """The same headers, structure and contents, in lines that every relay takes.
+    """Headers, structure and contents are the library's, in lines that every relay accepts.
 
-    Subject and name are held to what was given instead: the library decodes what looks like an encoded word in them,
-    and may lose or add a space where it folds. Parts have no MIME-Version, which it writes into some.
+    Subject and name are held to the given ones instead: the library decodes what looks like an encoded word in them,
+    and may lose or add a space where it folds. Our parts have no MIME-Version; the library writes it into some.
     """
     draft = _draft(subject, name, text, html)
     envelope = _ours(draft)
@@ -135,21 +148,28 @@ def test_any_mail_reads_as_the_standard_librarys(subject: str, name: str, text: 
     assert [address.addr_spec for address in ours["To"].addresses] == [ADA]
 
 
+_FILES = st.lists(
+    st.builds(
+        Attachment,
+        st.sampled_from(["a.bin", "two words.txt"]),
+        st.sampled_from(["application/pdf", "text/plain", "image/svg+xml"]),
+        st.sampled_from([b"", b"\r\n.\r\n", b"x" * 57, b"x" * 58, bytes(range(256))]),
+        st.sampled_from(["", "", "cid@example.org"]),
+    ),
+    max_size=4,
+)
+
+
 @FAST
-@given(_BODIES, _BODIES)
-@example("", "")
-@example("x" * 999, "é" * 999)
-def test_a_file_beside_a_body_does_not_change_it(text: str, html: str) -> None:
-    """With files the standard library writes the mail: what is said, and by which headers, is the same."""
-    file = Attachment("a.bin", "application/x-file", b"\r\n.\r\n\0")
-    without, beside = _ours(_draft("Hello", "Ada", text, html)), _ours(_draft("Hello", "Ada", text, html, file))
-    _assert_wire_form(beside)
-    alone, mixed = _parse(without.content), _parse(beside.content)
-    body, attached = mixed.iter_parts()
-    assert isinstance(body, EmailMessage)
-    assert _structure(body) == _structure(alone)
-    assert attached.get_payload(decode=True) == file.content
-    assert set(_fields(mixed)) == set(_fields(alone)) - {"content-transfer-encoding"}
+@given(_BODIES, _BODIES, _FILES)
+@example("x" * 999, "é" * 999, [Attachment("a", "image/png", b"", "c"), Attachment("d", "text/csv", b"")])
+def test_files_stand_where_the_standard_library_puts_them(text: str, html: str, files: list[Attachment]) -> None:
+    """Inline files are beside the HTML, or the text without it; other files follow; the texts do not change."""
+    draft = _draft("Hello", "Ada", text, html, *files)
+    envelope = _ours(draft)
+    _assert_wire_form(envelope)
+    assert _structure(_parse(envelope.content)) == _structure(_parse(_theirs(draft)))
+    assert envelope.content.count(b"MIME-Version") == 1
 
 
 @pytest.mark.parametrize("character", ["\0", "\x0b", "\x7f", "\x9f", "\ud800"])
@@ -166,9 +186,9 @@ def test_a_file_beside_a_body_does_not_change_it(text: str, html: str) -> None:
         ("attachments[0].filename", lambda value: {"attachments": (Attachment(value, "", b""),)}),
     ],
 )
-def test_what_no_mail_can_hold_is_never_written(
+def test_a_control_character_makes_no_draft(
     field: str, changes: Callable[[str], dict[str, Any]], character: str
 ) -> None:
-    """Control characters and lone surrogates are refused, and the field named, before there are bytes to write."""
+    """A control character or a lone surrogate is refused with the field's name, before there are bytes to write."""
     with pytest.raises(InvalidArgument, match=rf"^{re.escape(field)}: holds the control character"):
         read_draft(**changes(f"a{character}b"))

@@ -1,4 +1,4 @@
-"""Runs the command line as a process."""
+"""The command line, run as a process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOURCES = str(Path(package.__file__).parents[1])
 
 
 class Ran(NamedTuple):
-    """What a command did."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ async def start(
     stderr: int = asyncio.subprocess.PIPE,
     environment: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
-    """Start a command: in the directory `here`, with OTPMAIL_SERVER if given, and no settings but those named."""
+    """Start a command in the directory `here`, with OTPMAIL_SERVER if given, and with no other settings than those."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "otpmail", *arguments),
         cwd=here,
@@ -42,7 +42,7 @@ async def start(
 
 
 async def ended(process: asyncio.subprocess.Process) -> Ran:
-    """What it did, once it has ended."""
+    """Wait for the command's end, and return what it did."""
     out, err = await process.communicate()
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(), (err or b"").decode())

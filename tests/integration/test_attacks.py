@@ -161,15 +161,19 @@ def _one_connection(mode: str, kind: str) -> tuple[str, dict[str, Any]]:
     indirect=["attacked"],
 )
 async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
-    """Cut right before or after the Nth reply from the first mail on, 421 or silence there: nobody gets another's mail.
+    """Cut right before or after the Nth reply from a mail on, 421 or silence there: nobody gets another's mail.
 
-    With a full window, for N up to 20: in each mode that is every reply that a connection has, and more.
+    With a full window, for N up to 20: in each mode those are the replies to several mails.
     """
     service, relay, faults = attacked
     told: dict[str, mail_pb2.Mail] = {}
     mails = WINDOW + 4 if faults.chunking else 8
     for number in range(1, 21):
-        await _renew_connection(relay)
+        # The connections of two rounds end at counts far apart, which the service does not take for a limit.
+        told |= await _send_many(service, 40 * (number % 2), f"{kind}-{number}-before-")
+        await relay.wait_for_open(1)
+        await relay.wait_for_idle(1)
+        relay.recount()
         fault: dict[str, Any] = {kind: number}
         relay.faults = replace(faults, times=1, **fault)
         told |= await _send_many(service, mails, f"{kind}-{number}-")
@@ -179,15 +183,6 @@ async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], ki
     assert [mail for mail in told.values() if mail.state != RELAYED] == []
     if kind == "closing_at":
         assert len(relay.mails) == len(told)
-
-
-async def _renew_connection(relay: Relay) -> None:
-    """Have the service dial anew, so that the relay counts from the first mail again."""
-    await relay.wait_for_idle(1)
-    connections = relay.connections
-    assert relay.drop_connections("421 4.3.2 shutting down") == 1
-    await relay.wait_for_connections(connections + 1)
-    await relay.wait_for_idle(1)
 
 
 @_in("plain")

@@ -113,7 +113,7 @@ async def test_a_merge(service: Service, relay: Relay, here: Path) -> None:
         "1000 of 1000 were relayed before, as people.journal says; they are not sent again\n",
     )
     summary, _ = again.out.splitlines()
-    assert summary.startswith("1000 of 1000 relayed, 0 failed; 0 sent now, 1000 known already from an earlier run; in ")
+    assert summary.startswith("1000 of 1000 relayed, 0 failed; sent now: 0, known already: 1000, in ")
     assert not summary.endswith("a second")
     assert len(relay.mails) == 1000
 
@@ -190,7 +190,7 @@ async def test_sent_again_after_a_restart_of_the_service(service: Service, relay
     (here / "people.csv").write_text(f"{content}ada@example.org,Ada\n")
     ran = await _send(service, here)
     assert (ran.code, ran.err) == (0, "8 of 11 were relayed before, as people.journal says; they are not sent again\n")
-    assert ran.out.startswith("11 of 11 relayed, 0 failed; 3 sent now, 8 known already from an earlier run; in ")
+    assert ran.out.startswith("11 of 11 relayed, 0 failed; sent now: 3, known already: 8, in ")
     once = Counter({*people, "p33@example.org", "ada@example.org"} - {"p3@example.org"})
     assert _arrived(relay) == once + Counter(["p5@example.org"])
     (here / "people.journal").unlink()
@@ -205,9 +205,9 @@ async def test_all_were_relayed_before(service: Service, here: Path) -> None:
     _people(here, 3)
     await _send(service, here)
     again = await otpmail(*COMMAND, server="127.0.0.1:1", here=here)
-    assert (again.code, again.out.split("; in ")[0]) == (
+    assert (again.code, again.out.split(", in ")[0]) == (
         0,
-        "3 of 3 relayed, 0 failed; 0 sent now, 3 known already from an earlier run",
+        "3 of 3 relayed, 0 failed; sent now: 0, known already: 3",
     )
 
 
@@ -219,7 +219,7 @@ async def test_the_service_knows_results_without_a_journal(service: Service, rel
     (here / "people.journal").unlink()
     again = await _send(service, here)
     assert again.out.startswith(
-        "9 of 10 relayed, 1 failed (listed in people.errors.csv); 0 sent now, 10 known already from an earlier run; in "
+        "9 of 10 relayed, 1 failed (listed in people.errors.csv); sent now: 0, known already: 10, in "
     )
     assert len(relay.mails) == 9
 
@@ -240,9 +240,7 @@ async def test_killed_and_sent_again_after_a_restart(service: Service, relay: Re
     await service.start()
     await service.wait_for_log("relay-up")
     again = await _send(service, here)
-    assert again.out.startswith(
-        f"300 of 300 relayed, 0 failed; {300 - known} sent now, {known} known already from an earlier run; in "
-    )
+    assert again.out.startswith(f"300 of 300 relayed, 0 failed; sent now: {300 - known}, known already: {known}, in ")
     assert set(_arrived(relay)) == set(people)
     assert len(relay.mails) == first + 300 - known
     assert max(_arrived(relay).values()) <= 2

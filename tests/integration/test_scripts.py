@@ -21,7 +21,7 @@ _SOURCES = Path(otpmail.__file__).parents[1]
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The scripts, with a `.venv` whose programs run this otpmail."""
-    for name in ("scripts/run", "scripts/venv", ".ci/run"):
+    for name in ("scripts/run", "scripts/venv", "scripts/test", "scripts/test-pythons", "pyproject.toml", ".ci/run"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(_ROOT / name, tmp_path / name)
     _write_script(tmp_path / ".venv/bin/python", f'exec {sys.executable} "$@"')
@@ -99,3 +99,69 @@ async def test_ci_says_that_it_is_ci(tree: Path) -> None:
     """`.ci/run` is `scripts/test` with CI=true, also where CI is not set."""
     _write_script(tree / "scripts/test", 'echo "CI=$CI"')
     assert await _run(tree / ".ci/run") == (0, "CI=true\n")
+
+
+@pytest.fixture
+def stubs(tree: Path) -> Path:
+    """A tree in which each command of `scripts/test` only prints its name and arguments."""
+    for name in ("venv", "install-servers", "generate", "test-pythons", "bench"):
+        _write_script(tree / "scripts" / name, f'echo "{name} $*"')
+    for name in ("ruff", "mypy", "lint-imports", "python"):
+        _write_script(tree / ".venv/bin" / name, f'echo "{name} $*"')
+    return tree
+
+
+async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
+    """`scripts/test` prints one line for each step that is good; CI=true adds the other Pythons."""
+    steps = [
+        "venv test",
+        "install-servers ",
+        *(f"{name}: good" for name in ("generated code", "format", "lint", "types", "import rules")),
+        "python -m pytest",
+        "benchmarks: good",
+    ]
+    code, out = await _run(stubs / "scripts/test")
+    assert (code, out.splitlines()) == (0, steps)
+    code, out = await _run(stubs / "scripts/test", CI="true")
+    assert (code, out.splitlines()) == (0, [*steps[:-1], "test-pythons ", steps[-1]])
+
+
+async def test_test_shows_the_output_of_a_failed_step(stubs: Path) -> None:
+    """A failed step ends `scripts/test` with 1; its output comes before the line that names it."""
+    _write_script(stubs / ".venv/bin/mypy", "echo an error >&2; exit 3")
+    code, out = await _run(stubs / "scripts/test")
+    assert (code, out.splitlines()[-3:]) == (1, ["lint: good", "an error", "types: FAILED"])
+
+
+async def test_arguments_of_test_go_to_pytest(stubs: Path) -> None:
+    """With arguments, pytest is the last step."""
+    code, out = await _run(stubs / "scripts/test", "-k", "two words")
+    assert (code, out.splitlines()[-1]) == (0, "python -m pytest -k two words")
+
+
+async def test_a_signal_ends_test_and_its_step(stubs: Path) -> None:
+    """SIGTERM ends `scripts/test` and the processes of the step that runs."""
+    _write_script(stubs / ".venv/bin/mypy", f"touch {stubs}/started; sleep 1000 | cat")
+    process = await _start(stubs / "scripts/test")
+    async with asyncio.timeout(60):
+        while not (stubs / "started").exists():  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()  # ends when no process holds the output any more
+    assert process.returncode == 143
+
+
+async def test_other_pythons(tree: Path) -> None:
+    """`scripts/test-pythons` runs the tests with a Python that is installed, and names one that is not."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other, missing = (version for version in ("3.11", "3.12", "3.13") if version != own)
+    _write_script(tree / f"pyenv/versions/{other}.1/bin/python", "exit 0")
+    _write_script(tree / f"bin/python{missing}", "exit 127")  # as pyenv's command for a version that is not selected
+    environment = {"PATH": f"{tree}/bin:{os.environ['PATH']}", "PYENV_ROOT": f"{tree}/pyenv"}
+    _write_script(tree / "scripts/venv", f'mkdir -p $VENV/bin; cp "{tree}/pytest" $VENV/bin/python')
+    for status, line in ((0, f"Python {other}: good (7 passed in 1 s)"), (1, f"Python {other}: FAILED")):
+        _write_script(tree / "pytest", f"echo 7 passed in 1 s; exit {status}")
+        code, out = await _run(tree / "scripts/test-pythons", **environment)
+        assert code == status
+        assert line in out.splitlines()
+        assert f"Python {missing}: not installed here, skipped" in out.splitlines()

@@ -1,8 +1,8 @@
 """An SMTP relay for tests that catches mail and misbehaves on request.
 
-It is ours, not aiosmtpd, because a test must be able to say at which byte a relay goes wrong: `Faults` names every way
-it can, and everything else it does is what RFC 5321 and its extensions ask for. It delivers nothing, and a test waits
-for what happened (`wait_for_mails`), never for time to pass.
+It is our own, because a test has to choose the byte at which a relay goes wrong, and aiosmtpd does not offer that.
+`Faults` lists the faults; in everything else the relay follows RFC 5321 and its extensions. It delivers nothing. Tests
+wait for events (`wait_for_mails`), not for time to pass.
 """
 
 from relay.certificates import HOST, Certificates

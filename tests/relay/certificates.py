@@ -27,7 +27,7 @@ class Certificates:
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
 
     def server_context(self, *, wrong_name: bool = False, tls_1_1: bool = False) -> ssl.SSLContext:
-        """Return a server's context; with `tls_1_1` one that really would speak TLS 1.1 with whoever lets it."""
+        """Return a server's context; with `tls_1_1` one that speaks TLS 1.1 with clients that allow it."""
         key = (wrong_name, tls_1_1)
         if key not in self._contexts:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""What the relay of the tests offers, where it fails, and what it keeps of what it was sent."""
+"""The options and faults of the test relay, and the records that it keeps."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Point = str | int
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What the relay offers and where it fails; without arguments, a well-behaved relay on plain TCP.
+    """The options of the relay and the faults that it commits; the default is a correct relay on plain TCP.
 
-    A reply is written as "451 4.3.0 later". With a line feed in it, it is one reply of several lines; with CRLF, it is
-    sent as it is, so that there may be one reply too many.
-    A point (`cut_before_reply` and its like) is a command, or "CONNECT" for the greeting, or "." for the end of DATA;
-    or the number of a reply on a connection, counted from the one to its first MAIL.
+    A reply is written as "451 4.3.0 later". One that holds a line feed is a reply of several lines. One that holds CRLF
+    is sent unchanged, so that it can be more than one reply.
+    A point (`cut_before_reply` and the like) is a command, "CONNECT" for the greeting, or "." for the end of DATA. It
+    may also be the number of a reply on a connection, counted from the one to its first MAIL, or to the first after
+    `Relay.recount`.
     """
 
-    # What it offers.
+    # Options.
     security: Security = "plain"
     auth: tuple[str, ...] = ("PLAIN", "LOGIN")  # of PLAIN, LOGIN, CRAM-MD5, XOAUTH2; () neither has nor needs AUTH
     username: str = "user"
@@ -36,38 +37,38 @@ class Faults:
     mail_max: int | None = None  # LIMITS MAILMAX (RFC 9422): 421 to the MAIL beyond it
     rcpt_max: int | None = None  # LIMITS RCPTMAX: 452 to each RCPT beyond it
 
-    # What it refuses. Each of these uses up one of `times`, and so do the cuts and the silence below.
+    # Rejections. Each uses up one of `times`, and so does each cut and silence below.
     greeting: str | None = None
     refuse_starttls: str | None = None
-    refuse_auth: str | None = None  # in place of the answer to right credentials
+    refuse_auth: str | None = None  # in place of the reply to right credentials
     refuse_sender: str | None = None
     refuse_recipients: Mapping[str, str] = field(default_factory=dict)
     refuse_data: str | None = None  # in place of 354
-    final_reply: str | None = None  # to the content, by DATA or BDAT; a positive one is only another wording
-    chance: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # by MAIL, RCPT or ".": how likely, and what
-    times: int | None = None  # how often the faults strike, over all connections, before the relay is well again
+    final_reply: str | None = None  # to the content, by DATA or BDAT; a positive one changes the wording only
+    chance: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # by MAIL, RCPT or ".": probability and reply
+    times: int | None = None  # how many faults there are, over all connections, before it is correct again
 
-    # Where it falls silent or goes away.
+    # Silence and closes.
     cut_before_reply: Point | None = None  # after the command took effect: at "." the mail is in `mails`, unanswered
     cut_after_reply: Point | None = None
     silent_at: Point | None = None
     closing_at: Point | None = None  # 421 in place of the reply; at a content, that is not taken
-    extra_at: Point | None = None  # a 250 too many behind the reply
-    most_open: int | None = None  # 421 to whoever connects beyond so many connections
-    close_after: int | None = None  # 421 and goodbye, unasked, after this many mails on a connection
-    close_by_chance: float = 0.0  # the same after any mail, how likely
+    extra_at: Point | None = None  # another 250 behind the reply
+    most_open: int | None = None  # 421 to each connection beyond so many
+    close_after: int | None = None  # 421 and a close, unasked, after this many mails on a connection
+    close_by_chance: float = 0.0  # the probability of the same after any mail
     closes_silently: bool = False  # without the 421, after the reply to the content
-    delay: float = 0.0  # seconds from command to reply, as a long line has it: pipelined commands wait together
+    delay: float = 0.0  # seconds from command to reply, as by distance: pipelined commands wait together
 
-    # How its TLS is wrong.
+    # Faults of TLS.
     tls_1_1: bool = False  # it speaks TLS 1.1 at most
     wrong_certificate: bool = False  # the certificate is for another host name
     starttls_stripped: bool = False  # with security "starttls": not announced, and AUTH offered in the clear
 
-    # How its protocol is odd, as seen in the wild.
+    # Oddities of real relays.
     holds_replies: bool = False  # until it has no input left, a content to judge included (RFC 2920, 3.2)
-    judging: float = 0.0  # seconds that it looks at a content, and at nothing else, before its reply
-    strict: bool = True  # 554 and goodbye to input that came before the reply it should have waited for, as Exim does
+    judging: float = 0.0  # seconds from a content to its reply, in which it reads nothing else
+    strict: bool = True  # 554 and a close for input that should have waited for a reply, as Exim does
     sticky_bdat: bool = False  # a refused BDAT leaves the transaction open until RSET, as Exim does
     runs_refused_chunks: bool = False  # a BDAT out of sequence is not read past: its chunk runs as commands, as go-smtp
     helps_with_250: bool = False  # HELP is answered 250 and not 214, as Stalwart and Python's smtpd do
@@ -76,7 +77,7 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True)
 class CaughtMail:
-    """A mail that the relay took; `content` is what it will have passed on, so without dot-stuffing or chunks."""
+    """A mail that the relay accepted; `content` is without dot-stuffing and chunk headers."""
 
     connection: int
     sender: str

@@ -1,4 +1,4 @@
-"""The relay itself: listens, keeps what it was sent, and lets a test wait for what happened."""
+"""The relay itself: listens, records mails and commands, and lets tests wait for events."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """The relay: listens on 127.0.0.1, keeps what it was sent, and obeys `faults`, which may be replaced at any time.
+    """The relay: listens on 127.0.0.1, records mails and commands, and commits `faults`, which may be replaced.
 
-    `faults` is read whenever a decision is due, so a replacement also holds for connections that are open already.
+    `faults` is read at each decision, so that a replacement holds for open connections too.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Relay:
         self.faults = faults or Faults()
 
     def __repr__(self) -> str:
-        """Say what happened so far, which is what a failed wait needs to explain."""
+        """Show counts and the last commands, which explain a failed wait."""
         return (
             f"<Relay port={self.port} mails={len(self.mails)} connections={self.connections} "
             f"open={self.open_connections} last={[command.line for command in self.commands[-5:]]}>"
@@ -89,7 +89,7 @@ class Relay:
         asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def close(self) -> None:
-        """Stop listening, cut all connections, and raise whatever went wrong in the relay itself."""
+        """Stop listening, cut all connections, and raise the errors of the relay itself."""
         if self._listener is None:
             return
         asyncio.get_running_loop().remove_reader(self._listener)
@@ -113,6 +113,11 @@ class Relay:
             session.drop(reply)
         return len(idle)
 
+    def recount(self) -> None:
+        """Count the replies on every connection anew, from that to its next MAIL on, as for a new connection."""
+        for session in self._sessions:
+            session.recount()
+
     def cut_connections(self) -> None:
         """Cut every connection, also those in the middle of something or fallen silent."""
         for session in list(self._sessions):
@@ -132,7 +137,7 @@ class Relay:
         await self._wait(lambda: self.open_connections == count, f"{count} open connections", timeout)
 
     async def wait_for_idle(self, count: int, timeout: float = 10) -> None:
-        """Return as soon as exactly `count` clients are signed in and owed nothing."""
+        """Return as soon as exactly `count` clients are signed in and wait for no reply."""
 
         def idle() -> int:
             return sum(session.is_idle and session.is_signed_in for session in self._sessions)
@@ -156,8 +161,8 @@ class Relay:
             message = f"waited {seconds} s for {what}: {self!r}"
             raise TimeoutError(message) from error
 
-    def tell(self) -> None:
-        """Let whoever waits look again."""
+    def notify_waiters(self) -> None:
+        """Have every wait check its condition again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -179,12 +184,12 @@ class Relay:
     def catch(self, mail: CaughtMail) -> None:
         """Keep a mail that was taken."""
         self.mails.append(mail)
-        self.tell()
+        self.notify_waiters()
 
     def record(self, command: Command) -> None:
         """Keep a command that was read."""
         self.commands.append(command)
-        self.tell()
+        self.notify_waiters()
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context that the faults ask for."""
@@ -194,21 +199,21 @@ class Relay:
         return self.certificates.server_context(wrong_name=self.faults.wrong_certificate, tls_1_1=self.faults.tls_1_1)
 
     def handshake_failed(self) -> None:
-        """Count a client that would not have our TLS."""
+        """Count a client whose TLS handshake failed."""
         self.failed_handshakes += 1
-        self.tell()
+        self.notify_waiters()
 
     # Its connections, from accept to loss.
 
     def _accept(self, listener: socket.socket) -> None:
-        # Not a server of asyncio's: this way `faults` decides on TLS for each connection, and one whose handshake fails
-        # counts as a connection too. Nor `sock_accept`: cancelled at the wrong moment, it drops a socket unclosed.
+        # asyncio's servers decide on TLS once, not for each connection, and do not count a failed handshake. A
+        # cancelled `sock_accept` can leave a socket unclosed.
         with contextlib.suppress(BlockingIOError):
             connection, _ = listener.accept()
             connection.settimeout(0)
-            # asyncio does so only for sockets that know their protocol. Without, a second reply waits 40 ms for an ACK.
+            # asyncio sets this only on sockets that know their protocol. Without it a second reply waits 40 ms.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._begin(Wire(connection, sent=self.tell, lost=self._lost))
+            self._begin(Wire(connection, sent=self.notify_waiters, lost=self._lost))
 
     def _begin(self, wire: Wire) -> None:
         self.connections += 1
@@ -218,14 +223,14 @@ class Relay:
         task = asyncio.create_task(session.run())
         self._tasks.add(task)
         task.add_done_callback(self._session_ended)
-        self.tell()
+        self.notify_waiters()
 
     def _lost(self, wire: Wire) -> None:
         self._sessions = {session for session in self._sessions if session.wire is not wire}
-        self.tell()
+        self.notify_waiters()
 
     def _session_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._errors.append(error)
-        self.tell()
+        self.notify_waiters()

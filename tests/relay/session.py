@@ -1,4 +1,4 @@
-"""One client's conversation with the relay, command by command, faults included."""
+"""One client's session with the relay, command by command, faults included."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Transaction:
 
 
 class Session:
-    """One client's conversation: reads a command, does it, answers it, until one side has had enough."""
+    """One client's session: reads a command, runs it and replies, until one side closes."""
 
     def __init__(self, relay: Relay, wire: Wire, number: int) -> None:
         self.wire = wire
@@ -56,17 +56,17 @@ class Session:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is owed: no transaction, no unread input, no command at work, no reply on its way."""
+        """Whether there is no transaction, no unread input, no command at work and no reply that has not left."""
         at_work = self._transaction is not None or self.wire.has_input or self.wire.owes_replies
         return self._waits_for_command and not at_work
 
     @property
     def is_signed_in(self) -> bool:
-        """Whether it has nothing more to say before a mail: signed in, or not asked to."""
+        """Whether the client may send a mail: it is signed in, or need not sign in."""
         return self._username is not None or (self._greeted and not self._faults.auth)
 
     async def run(self) -> None:
-        """Talk until it is over; a fault of the relay's own is raised."""
+        """Serve the client until the connection ends; errors of the relay itself are raised."""
         try:
             with contextlib.suppress(Gone):
                 await self._connect()
@@ -75,6 +75,10 @@ class Session:
             await self.wire.flush()
         finally:
             self.wire.close()
+
+    def recount(self) -> None:
+        """Count the replies anew, from that to the next MAIL on."""
+        self._said = 0
 
     def drop(self, reply: str | None) -> None:
         """Cut it, after an unasked reply if one is given."""
@@ -118,7 +122,7 @@ class Session:
 
     async def _next_command(self) -> None:
         self._waits_for_command = True
-        self._relay.tell()
+        self._relay.notify_waiters()
         line = (await self.wire.read_line()).decode("utf-8", "backslashreplace")
         self._waits_for_command = False
         verb, _, argument = line.partition(" ")
@@ -403,7 +407,7 @@ class Session:
         parsed = re.fullmatch(r"(\d+)( LAST)?", argument, re.IGNORECASE | re.ASCII)
         if parsed is None:
             await self._answer("BDAT", "501 5.5.4 say BDAT size [LAST]")
-            await self._hang_up()  # how long the chunk is nobody knows
+            await self._hang_up()  # the length of the chunk is unknown
             return
         transaction = self._transaction
         in_sequence = transaction is not None and bool(transaction.recipients)

@@ -154,9 +154,9 @@ class Wire(asyncio.Protocol):
         self._paused = False
 
     async def part(self) -> None:
-        """Say no more, and read on until the client has left, too; over TLS, which knows no half-close, do nothing.
+        """Half-close, and read on until the client has closed; over TLS, which has no half-close, do nothing.
 
-        To close with input unread resets the connection, and what was said last may be lost on its way.
+        A close with input unread resets the connection, and the last reply may be lost.
         """
         if self._over_tls or self._transport is None or self._transport.is_closing():
             return
@@ -179,7 +179,7 @@ class Wire(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close now, whatever has not left; may follow `close`, and may be repeated."""
+        """Close now, and drop what has not left; may follow `close`, and may be repeated."""
         if self._transport is not None and not self._gone:
             self._gone = True
             self._transport.abort()

@@ -96,8 +96,8 @@ async def test_where_it_cannot_listen_the_setting_is_named(url: str) -> None:
     await server.stop()
 
 
-async def test_an_ipv6_address_is_shown_in_brackets() -> None:
-    """The URL can be opened as it is shown."""
+async def test_an_ipv6_address_makes_a_url() -> None:
+    """An IPv6 address is in brackets, so that the URL can be opened as shown."""
     server = MetricsServer(CollectorRegistry())
     try:
         url = await server.start("::1", 0)

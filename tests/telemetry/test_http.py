@@ -61,7 +61,7 @@ async def _exchange(port: int, data: bytes = GET) -> bytes:
 
 
 async def test_a_request_is_answered_and_the_connection_closed() -> None:
-    """One request a connection: whatever follows it is dropped."""
+    """A connection serves one request; what follows on it is dropped."""
     async with _serve(HttpServer(_echo)) as port:
         head, _, body = (await _exchange(port, GET + GET)).partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
@@ -186,7 +186,7 @@ async def test_a_newcomer_takes_the_place_of_the_oldest() -> None:
 
 
 async def test_an_answered_client_gives_way_too() -> None:
-    """A client that has its response and does not close holds its place only while nobody else needs it."""
+    """A client that has its response and does not close gives way to a new one."""
     server = HttpServer(_echo, max_connections=1)
     async with _serve(server) as port, _clients(port, 1, GET) as [(reader, _)]:
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")

@@ -93,7 +93,7 @@ def test_the_line_of_a_failed_mail_has_the_replies(
 
 
 def test_the_observer_counts_for_the_last_line() -> None:
-    """The observer counts relayed mails, and those that failed in any way; a cancelled mail is neither."""
+    """The observer counts relayed mails, and those that failed, expired or are uncertain; cancelled is neither."""
     observer = LogObserver()
     for state in MailState:
         if state.final:

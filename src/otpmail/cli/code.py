@@ -13,7 +13,7 @@ from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
 code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
 
 Email = Annotated[str, typer.Argument(help="The mailbox, such as ada@example.org.")]
-Purpose = Annotated[str, typer.Option(help="What the code is for. A code for one purpose is wrong for another.")]
+Purpose = Annotated[str, typer.Option(help="The purpose of the code. A code for one purpose is wrong for another.")]
 
 
 @code.command("send")

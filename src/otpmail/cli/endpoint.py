@@ -57,7 +57,7 @@ def leads_to(address: str, sources: "Sources") -> bool:
 
 
 def callable_address(address: str) -> str:
-    """The address by which this machine calls a service that listens on `address`: loopback for "any address"."""
+    """The address to call from this machine for a service that listens on `address`: loopback for "any address"."""
     host, colon, port = address.rpartition(":")
     return f"{_LOOPBACK.get(host, host)}{colon}{port}"
 

@@ -68,7 +68,7 @@ def print_mail(mail: mail_pb2.Mail) -> None:
 
 
 def relay_reply(result: mail_pb2.RecipientResult) -> str:
-    """The relay's reply for one recipient, in one line; empty while there is none."""
+    """The relay's reply for one recipient, in one line; empty before the relay has replied."""
     return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
 
 

@@ -1,19 +1,23 @@
-"""Header fields as bytes go: text folded or encoded, names quoted or encoded, addresses as they are.
+"""Header fields as text, ready for the wire: folded, or encoded where their characters need it.
 
-Not the standard library's: it decodes what looks like an encoded word in a value it is given, line ends included, so a
-subject could add a header. Here a value is text, and what looks like an encoded word is itself encoded.
+The standard library's are not used. It decodes what looks like an encoded word in a value, line ends included, so that
+a subject could add a header. Here a value is text, and what looks like an encoded word is itself encoded.
 """
 
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from otpmail.address import Address
 
-LINE = 78  # RFC 5322, 2.1.1: what a line should have at most, its CRLF left out
-_LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line must not pass
-_ENCODED_OCTETS = 45  # 60 characters of base64, so that an encoded word stays under its 75 (RFC 2047, 2)
+_LINE = 78  # RFC 5322, 2.1.1: characters that a line should have at most, without its CRLF
+_LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line can have
+_ENCODED_OCTETS = 45  # 60 characters of base64, so that an encoded word has at most 75 (RFC 2047, 2)
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")  # RFC 5322, 3.2.3: atoms
+_PLAIN_FILENAME = re.compile(r"(?=.{1,60}\Z)[A-Za-z0-9._(),+-]+(?: [A-Za-z0-9._(),+-]+)*")
+_SECTION = 60  # characters, so that a parameter has a line of its own
+_NOT_ESCAPED = "!#$&+^`{|}"  # by RFC 2231, 7, beside those that `quote` never escapes
 
 
 def unstructured(name: str, value: str) -> str:
@@ -21,18 +25,38 @@ def unstructured(name: str, value: str) -> str:
     if not _is_literal(value):
         return _fold(name, _encoded_words(value))
     whole = f"{name}: {value}\r\n"
-    return whole if len(whole) <= LINE + len("\r\n") else _fold(name, value.split(" "))
+    return whole if len(whole) <= _LINE + len("\r\n") else _fold(name, value.split(" "))
 
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
     """A field that lists mailboxes (RFC 5322, 3.6.3), with its CRLF."""
-    if len(addresses) == 1 and not addresses[0].name:  # what most mails have
+    if len(addresses) == 1 and not addresses[0].name:
         return f"{name}: {addresses[0].spec}\r\n"
     words: list[str] = []
     for place, address in enumerate(addresses, 1):
         *before, last = _mailbox(address)
         words += (*before, last if place == len(addresses) else f"{last},")
     return _fold(name, words)
+
+
+def disposition(kind: str, filename: str) -> str:
+    """A Content-Disposition field (RFC 2183) with a file name, with its CRLF.
+
+    A short name of letters, digits and few signs is quoted. Any other is percent-encoded, a long one in sections
+    (RFC 2231, 3 and 4). No character is divided, since some readers decode each section by itself.
+    """
+    if _PLAIN_FILENAME.fullmatch(filename):
+        return _fold("Content-Disposition", [f"{kind};", f'filename="{filename}"'])
+    sections = ["utf-8''"]
+    for character in filename:
+        escaped = quote(character, safe=_NOT_ESCAPED)
+        if len(sections[-1]) + len(escaped) > _SECTION:
+            sections.append("")
+        sections[-1] += escaped
+    if len(sections) == 1:
+        return _fold("Content-Disposition", [f"{kind};", f"filename*={sections[0]}"])
+    *before, last = [f"filename*{number}*={section}" for number, section in enumerate(sections)]
+    return _fold("Content-Disposition", [f"{kind};", *[f"{parameter};" for parameter in before], last])
 
 
 def _mailbox(address: Address) -> list[str]:
@@ -50,7 +74,7 @@ def _mailbox(address: Address) -> list[str]:
 
 
 def _is_literal(value: str) -> bool:
-    """Whether a reader gets `value` back from its characters as they are, wherever it is folded at a space."""
+    """Whether a reader gets `value` back from its own characters, wherever it is folded at a space."""
     return (
         value.isascii()
         and value.isprintable()
@@ -75,14 +99,14 @@ def _encoded_words(value: str) -> list[str]:
 
 
 def _fold(name: str, words: Sequence[str]) -> str:
-    """Words behind the field's name, on lines of 78 where the words allow it."""
+    """Put words after the field's name, on lines of 78 characters where the words allow it."""
     whole = f"{name}: {' '.join(words)}"
-    if len(whole) <= LINE:
+    if len(whole) <= _LINE:
         return f"{whole}\r\n"
     line, folded = f"{name}:", ""
     for place, word in enumerate(words):
-        # Never right behind the name: a line of nothing but a name is legal, and more than some readers bear.
-        if place and len(line) + 1 + len(word) > LINE:
+        # Never directly after the name: a line of nothing but a name is legal, but some readers refuse it.
+        if place and len(line) + 1 + len(word) > _LINE:
             folded += f"{line}\r\n"
             line = ""
         line += f" {word}"

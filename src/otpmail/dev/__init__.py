@@ -1,1 +1,1 @@
-"""`otpmail dev`: the service with a relay of its own that keeps every mail, for a developer's machine."""
+"""The relay of `otpmail dev`, for a developer's machine: it accepts every mail and delivers none."""

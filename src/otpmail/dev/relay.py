@@ -1,4 +1,4 @@
-"""A catch-all relay: takes every mail, delivers none, shows each. aiosmtpd with PIPELINING and CHUNKING added."""
+"""A relay that accepts every mail, delivers none, and hands each to a callback: aiosmtpd with two more extensions."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ _MAX_BYTES = 160 << 20
 
 @dataclass(frozen=True, slots=True)
 class CaughtMail:
-    """A mail that the relay was given."""
+    """A mail that the relay accepted, with its envelope."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -27,7 +27,7 @@ class CaughtMail:
 
 
 class _Handler:
-    """aiosmtpd's hooks: announce more, and hand each mail over."""
+    """The hooks of aiosmtpd: announce more extensions, and hand over each mail."""
 
     def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
         self._caught = caught
@@ -35,26 +35,29 @@ class _Handler:
     async def handle_EHLO(  # noqa: N802  aiosmtpd's name for the hook
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
+        """Announce PIPELINING and CHUNKING too; aiosmtpd calls it after EHLO."""
         session.host_name = hostname
-        # aiosmtpd reads commands one after the other from a buffered stream, so pipelined ones are safe with it.
+        # aiosmtpd reads one command after the other from a buffered stream, so pipelined commands are safe.
         return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
+        """Hand the mail over; aiosmtpd calls it with the content of DATA, and `smtp_BDAT` with that of its chunks."""
         content = envelope.original_content or b""
         self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content))
         return "250 2.6.0 caught"
 
 
 class _Session(SMTP):
-    """aiosmtpd's session with BDAT (RFC 3030)."""
+    """A session of aiosmtpd that knows BDAT (RFC 3030)."""
 
     @syntax("BDAT <octets> [LAST]")
     async def smtp_BDAT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name for the command
+        """Read one chunk; after the last one hand over the mail."""
         octets, _, last = (arg or "").partition(" ")
         if not octets.isdecimal() or last.upper() not in ("", "LAST") or int(octets) > _MAX_BYTES:
             await self.push("501 5.5.4 Syntax: BDAT <octets> [LAST]")
             return
-        # The chunk follows whatever is answered, and must not be read as commands (RFC 3030, 2).
+        # The client sends the chunk before it sees a reply, so a refused chunk is read too (RFC 3030, section 2).
         chunk = await self._reader.readexactly(int(octets))
         envelope = self.envelope
         if envelope is None or not envelope.rcpt_tos:
@@ -70,21 +73,21 @@ class _Session(SMTP):
 
 
 class CatchAllRelay:
-    """Listens on a free port of loopback, and calls `caught` with each mail."""
+    """Listens on a free port of 127.0.0.1, and calls `caught` with each mail."""
 
     def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
         self._handler = _Handler(caught)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        """Listen; returns the port."""
+        """Start to listen, and return the port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._session, "127.0.0.1", 0, family=socket.AF_INET)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; open connections end with the process."""
         if self._server is not None:
             self._server.close()
 

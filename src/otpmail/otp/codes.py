@@ -5,7 +5,6 @@ import hmac
 import secrets
 import unicodedata
 from collections.abc import Mapping
-from functools import lru_cache
 
 from otpmail.model import Challenge
 
@@ -35,7 +34,6 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FORGIVEN))
 
 
-@lru_cache(maxsize=1024)  # the mail says it, and then the answer does
 def reference(challenge_id: bytes) -> str:
     """Four characters that tell two mails apart and give nothing away: they come from the id, not from the code."""
     bits = int.from_bytes(hashlib.sha256(b"otpmail.reference.v1|" + challenge_id).digest()[:3]) >> 4

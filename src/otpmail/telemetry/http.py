@@ -46,11 +46,11 @@ def status_response(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
 
 
 class HttpServer:
-    """Listens, and has `answer` called for each request; an answer that raises is logged and sent as 500.
+    """Listens, and calls `answer` for each request; if that raises, the error is logged and the client is sent 500.
 
-    `max_connections` bounds those open at once: a new one beyond it takes the place of the oldest, which is sent 503.
-    A client that sends half a request, or does not read, then keeps nobody else out.
-    A connection that is not done within `timeout` seconds is sent 408, or is aborted if the response did not go out.
+    `max_connections` bounds the open connections. A new one beyond that replaces the oldest, which is sent 503, so that
+    clients with half a request keep no other client out.
+    `timeout` bounds the seconds of each. A client without a whole request is then sent 408; any other is aborted.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class _Connection(asyncio.Protocol):
         self._server.remove(self)
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the header is whole; a body, and whatever else follows, is read and dropped."""
+        """Answer once the header is whole; a body and further requests are read and dropped."""
         if self._answered:
             return
         try:

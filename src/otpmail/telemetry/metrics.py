@@ -43,8 +43,8 @@ from otpmail.relays.connection import Connection
 class Metrics:
     """An Observer that counts events in `registry`, which shows process, platform and garbage collector too.
 
-    At each scrape `connections` returns the open ones, `waiting` how many mails wait for one by priority, and
-    `unsettled` how many mails are accepted and not settled.
+    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority, and
+    `unsettled` for that of accepted mails without a final state.
     """
 
     event_types = ALL_EVENTS - {ChunkingDisabled, MessageLimitLearned, MessageLimitDropped}

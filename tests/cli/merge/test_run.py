@@ -1,4 +1,4 @@
-"""A merge's run against a service that answers as each test says: what it counts, where it stops, what is in doubt."""
+"""A merge's run against a service that answers as each test says: its counts, its end, and the mails in doubt."""
 
 from __future__ import annotations
 

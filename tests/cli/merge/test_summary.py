@@ -1,4 +1,4 @@
-"""What a merge prints at its end, and its exit code."""
+"""The lines that a merge prints at its end, and its exit code."""
 
 import json
 from pathlib import Path
@@ -33,16 +33,16 @@ def test_exit_codes(stop: Stop | None, failed: int, code: int) -> None:
         ),
         (
             Summary(counts=Counts(10, relayed=9, relayed_before=4, failed=1, failed_before=1), seconds=0.5),
-            "9 of 10 relayed, 1 failed; 5 sent now, 5 known already from an earlier run; in 0.5 s, 10 a second",
+            "9 of 10 relayed, 1 failed; sent now: 5, known already: 5, in 0.5 s, 10 a second",
         ),
         (
             Summary(counts=Counts(10, relayed=10, relayed_before=10), seconds=0.5),
-            "10 of 10 relayed, 0 failed; 0 sent now, 10 known already from an earlier run; in 0.5 s",
+            "10 of 10 relayed, 0 failed; sent now: 0, known already: 10, in 0.5 s",
         ),
     ],
 )
 def test_the_result_is_one_line(summary: Summary, line: str) -> None:
-    """The result of an earlier run is told from what was sent now, and only the latter makes the rate."""
+    """Results of an earlier run are counted apart from mails sent now, and the rate counts only the latter."""
     assert summary.lines() == [line]
 
 

@@ -53,7 +53,7 @@ class Recipients:
     """
 
     file: Path
-    content: bytes  # of the file, read once: what was checked is sent, even if the file changes meanwhile
+    content: bytes  # of the file, read once: the checked rows are sent, even if the file changes meanwhile
     columns: tuple[str, ...]
     names: tuple[str, ...]  # of the columns that the template uses
     template: MailTemplate

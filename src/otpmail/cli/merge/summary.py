@@ -1,4 +1,4 @@
-"""What came of a merge: the counts, the exit code, and the lines or the JSON that the command prints at its end."""
+"""The result of a merge: the counts, the exit code, and the lines or the JSON that the command prints at its end."""
 
 import json
 from dataclasses import dataclass
@@ -114,10 +114,10 @@ class Summary:
         counts = self.counts
         now = counts.settled - counts.known
         listed = f" (listed in {self.errors})" if self.errors else ""
-        known = f"; {now} sent now, {counts.known} known already from an earlier run" if counts.known else ""
+        known = f"; sent now: {now}, known already: {counts.known}" if counts.known else ""
         rate = f", {now / self.seconds:.0f} a second" if now and self.seconds else ""
         result = f"{counts.relayed} of {counts.total} relayed, {counts.failed} failed{listed}{known}"
-        return f"{result}{';' if known else ','} in {self.seconds:.1f} s{rate}"
+        return f"{result}, in {self.seconds:.1f} s{rate}"
 
     def _how_to_go_on(self) -> str:
         counts, doubt = self.counts, self.in_doubt

@@ -1,0 +1,56 @@
+"""Header fields on their own; `test_message.py` holds whole mails to what a parser reads."""
+
+from email import message_from_string, policy
+from email.message import EmailMessage, Message
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from otpmail.compose.headers import disposition
+
+_VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+_SIGNS = st.sampled_from("ab 1.-_()=?*'%\"\\;:<>@/é你😀\u00a0")
+
+
+def _read(field: str) -> EmailMessage:
+    message = message_from_string(f"{field}\r\n", policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    assert list(message) == ["Content-Disposition"]
+    assert not message["Content-Disposition"].defects
+    return message
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(st.one_of(_SIGNS, _VISIBLE), min_size=1, max_size=255), st.sampled_from(["attachment", "inline"]))
+@example("a.pdf", "attachment")
+@example("=?utf-8?q?a?=", "attachment")
+@example(" a  b ", "attachment")
+@example("utf-8''a", "attachment")
+@example("x" * 255, "inline")
+@example("😀" * 255, "inline")
+def test_any_file_name_is_read_as_it_was_given(filename: str, kind: str) -> None:
+    """Both parsers of the standard library read the name that was given, and each line has at most 78 characters."""
+    field = disposition(kind, filename)
+    message = _read(field)
+    assert message["Content-Disposition"].params == {"filename": filename}
+    assert message.get_content_disposition() == kind
+    older: Message = message_from_string(f"{field}\r\n", policy=policy.compat32)
+    assert older.get_filename() == filename.strip()  # that method strips a name of any form
+    assert field.endswith("\r\n")
+    assert max(map(len, field.split("\r\n"))) <= 78
+    assert field.isascii()
+
+
+@pytest.mark.parametrize(
+    ("filename", "written"),
+    [
+        ("report 2026.pdf", 'filename="report 2026.pdf"'),
+        ("a;b.pdf", "filename*=utf-8''a%3Bb.pdf"),
+        ("März.pdf", "filename*=utf-8''M%C3%A4rz.pdf"),
+        ("你" * 20, "filename*0*=utf-8''" + "%E4%BD%A0" * 5 + ";"),
+    ],
+)
+def test_forms_of_a_file_name(filename: str, written: str) -> None:
+    """A plain name stays legible to readers without RFC 2231; others are encoded, and long ones in sections."""
+    assert f" {written}\r\n" in disposition("attachment", filename)
