@@ -16,8 +16,7 @@ from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
 from otpmail.model import Envelope, Mail, Priority, RecipientResult
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
-from otpmail.relays.protocol import Tell
-from otpmail.smtp.transaction import Results
+from otpmail.smtp.transaction import Callback, Results
 
 TAKEN = (RecipientResult("ada@example.org", 250, "2.0.0", "taken"),)
 
@@ -64,7 +63,7 @@ class Wire:
     def __init__(self, owner: ConnectionOwner, window: int = 2) -> None:
         self.owner = owner
         self.window = window
-        self.flying: list[Tell] = []
+        self.flying: list[Callback] = []
         self.carried: list[str] = []
         self.refuses = False
         self._carried_more = asyncio.Event()
@@ -85,7 +84,7 @@ class Wire:
         """Keep whom to tell."""
         self.on_lost, self.on_available = on_lost, on_available
 
-    def send(self, envelope: Envelope, tell: Tell) -> bool:
+    def send(self, envelope: Envelope, tell: Callback) -> bool:
         """Take a mail, whose content is its name here; or refuse it, as one that the relay can't take."""
         self.carried.append(envelope.content.decode())
         self._carried_more.set()
