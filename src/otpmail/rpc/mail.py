@@ -24,7 +24,9 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
         mail = await self._mails.send(await submission_from(request, self._mails.limits))
-        return mail_pb2.SendMailResponse(mail=encode.mail_message(mail))
+        response = mail_pb2.SendMailResponse()
+        encode.fill_mail(response.mail, mail)
+        return response
 
     async def SendMails(  # type: ignore[override]  # the stubs know generators, grpc.aio also calls that read and write
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
