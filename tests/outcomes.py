@@ -1,18 +1,25 @@
-"""A mail's outcome as a future, for tests that wait for it."""
+"""The outcome of a mail as a future, for tests that wait for it."""
 
 import asyncio
+from typing import Protocol
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.relays.connection import Connection
-from otpmail.smtp.transaction import Results
+from otpmail.smtp.transaction import Callback, Outcome, Results
 
 
-def outcome_of(connection: Connection, envelope: Envelope) -> asyncio.Future[Results]:
+class Sender(Protocol):
+    """What a mail is handed to: a connection, or its protocol."""
+
+    def send(self, envelope: Envelope, callback: Callback) -> bool:
+        """Start sending a mail."""
+
+
+def outcome_of(sender: Sender, envelope: Envelope) -> asyncio.Future[Results]:
     """Send a mail; the future gets a result for each recipient, or raises ConnectionLost."""
     future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
 
-    def tell(outcome: Results | ConnectionLost) -> None:
+    def resolve(outcome: Outcome) -> None:
         if future.done():
             return
         if isinstance(outcome, ConnectionLost):
@@ -20,5 +27,5 @@ def outcome_of(connection: Connection, envelope: Envelope) -> asyncio.Future[Res
         else:
             future.set_result(outcome)
 
-    connection.send(envelope, tell)
+    sender.send(envelope, resolve)
     return future

@@ -149,7 +149,7 @@ def parse_mailboxes(texts: Sequence[str], field: str, *, most: int) -> tuple[Add
     """
     if len(texts) > most:
         raise InvalidArgument(field, f"holds more than {most} recipients")
-    read = []
-    for place, text in enumerate(texts):
-        read.append(Address(text) if _USUAL.fullmatch(text) else parse_mailbox(text, f"{field}[{place}]"))
+    read: list[Address] = []
+    for text in texts:
+        read.append(Address(text) if _USUAL.fullmatch(text) else parse_mailbox(text, f"{field}[{len(read)}]"))
     return tuple(read)

@@ -1,15 +1,13 @@
 """Drafts: every field has its limits, and no value can add a header or a recipient."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cost import lines_run
 from drafts import ADA, read_draft
 from otpmail.address import Address
 from otpmail.compose.draft import _NOT_IN_A_BODY, _NOT_IN_A_VALUE, OWN_HEADERS, Attachment, Draft, Limits
@@ -122,29 +120,11 @@ def test_a_draft_holds_addresses() -> None:
     assert (draft.reply_to, draft.sender) == (Address("b@xn--bcher-kva.example"), Address("c@x.org"))
 
 
-def _lines_run(act: Callable[[], object]) -> int:
-    """How many lines of Python `act` runs through: a cost that does not depend on the machine."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("character", ["\n", "\t", "a", "\u2028", "你"])
 def test_a_body_is_checked_in_one_search(character: str) -> None:
     """A body of nothing but line ends is checked as fast as any other: in one search, not a step for each."""
     fields = {"text": character * 100_000, "limits": Limits(size=100_000, recipients=5)}
-    assert _lines_run(lambda: _draft(fields)) < 1000
+    assert lines_run(lambda: _draft(fields)) < 1000
 
 
 @pytest.mark.parametrize(

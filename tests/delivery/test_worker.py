@@ -17,8 +17,7 @@ from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
 from otpmail.model import Envelope, RecipientResult
 from otpmail.relays.failover import Failover
-from otpmail.relays.protocol import Tell
-from otpmail.smtp.transaction import Results
+from otpmail.smtp.transaction import Callback, Results
 
 TAKEN = (RecipientResult("ada@example.org", 250, "2.0.0", "taken"),)
 
@@ -69,7 +68,7 @@ class Wire:
     def __init__(self, owner: ConnectionOwner, window: int = 2) -> None:
         self.owner = owner
         self.window = window
-        self.flying: list[Tell] = []
+        self.flying: list[Callback] = []
         self.carried: list[str] = []
         self.refuses = False
         self._carried_more = asyncio.Event()
@@ -102,7 +101,7 @@ class Wire:
         """Keep the callbacks."""
         self.on_lost, self.on_available, self.on_limit = on_lost, on_available, on_limit
 
-    def send(self, envelope: Envelope, tell: Tell) -> bool:
+    def send(self, envelope: Envelope, tell: Callback) -> bool:
         """Send a mail, whose content is its name here; or reject it at once, as one that is too large for the relay."""
         self.carried.append(envelope.content.decode())
         self._carried_more.set()

@@ -20,7 +20,7 @@ class Ended:
     begun: float = 0.0
     age: float = 5.0
     answered: int = 0
-    unheard: bool = False
+    is_unanswered: bool = False
     lost_cause: str = "the relay closed the connection"
 
 
@@ -144,11 +144,11 @@ def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breake
     ("life", "failure"),
     [
         (Ended(age=0.5), True),
-        (Ended(age=5.0, unheard=True), True),
+        (Ended(age=5.0, is_unanswered=True), True),
         (Ended(age=2.0), False),
         (Ended(age=0.5, answered=1), False),
         (Ended(age=0.5, lost_cause=""), False),
-        (Ended(age=5.0, unheard=True, lost_cause=""), False),
+        (Ended(age=5.0, is_unanswered=True, lost_cause=""), False),
     ],
     ids=["right after opening", "over a mail", "idle", "after a mail", "by us, young", "by us, over a mail"],
 )

@@ -1,11 +1,166 @@
-"""A connection: what it learns from the client that dialled it."""
+"""A connection to the relay of the tests: how mails are sent on it, and when it ends."""
 
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import aiosmtplib
+import pytest
 
-from otpmail.relays.connection import capabilities_of
+from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
+from otpmail.model import Envelope
+from otpmail.relays.connection import Connection, capabilities_of
+from otpmail.settings import RelaySettings
+from otpmail.smtp.mode import Mode
+from outcomes import outcome_of
+from relay import HOST, Certificates, Faults, Relay
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EMAIL", "APP_PASSWORD", "EMAIL_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _settings(port: int, **more: object) -> RelaySettings:
+    fields: dict[str, object] = {"host": HOST, "port": port, "security": "plain", "helo": "test", **more}
+    make: Callable[..., RelaySettings] = RelaySettings
+    return make(**fields)
+
+
+@contextlib.asynccontextmanager
+async def _connected(relay: Relay, tls: ssl.SSLContext | None = None, **more: object) -> AsyncIterator[Connection]:
+    settings = _settings(relay.port, security="tls" if tls else "plain", **more)
+    connection = await Connection.open(settings, tls or ssl.create_default_context(), lifetime=60)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _note(resolved: list[int], number: int, _: object) -> None:
+    resolved.append(number)
+
+
+def _mail(number: int = 0, size: int = 10) -> Envelope:
+    lines = b"x" * 62 + b"\r\n"
+    return Envelope("a@x.org", (f"p{number}@y.org",), lines * (size // 64) + b"x" * (size % 64) + b"\r\n")
+
+
+@pytest.mark.parametrize("security", ["plain", "tls"])
+async def test_a_window_of_mails(certificates: Certificates, security: str) -> None:
+    """Over TCP and over TLS, a full window of mails is taken, each with its own result, and QUIT follows."""
+    async with Relay(Faults(auth=(), security=security), certificates=certificates) as relay:  # type: ignore[arg-type]
+        tls = certificates.client_context() if security == "tls" else None
+        async with _connected(relay, tls) as connection:
+            assert (connection.mode, connection.window) == (Mode.BDAT, 16)
+            sending = [outcome_of(connection, _mail(n)) for n in range(16)]
+            assert not connection.is_available
+            results = await asyncio.gather(*sending)
+            assert [result[0].address for result in results] == [f"p{n}@y.org" for n in range(16)]
+            assert connection.sent == 16
+            assert connection.is_available
+        await relay.wait_for_command("QUIT")
+        assert [mail.recipients for mail in relay.mails] == [(f"p{n}@y.org",) for n in range(16)]
+
+
+async def test_replies_are_read_while_a_large_mail_is_written() -> None:
+    """A mail that was in flight before a large one has its result while that is still on its way."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        small, large = outcome_of(connection, _mail(1)), outcome_of(connection, _mail(2, size=10 << 20))
+        assert not connection.is_available
+        done, _ = await asyncio.wait([small, large], return_when=asyncio.FIRST_COMPLETED)
+        assert done == {small}
+        assert (await large)[0].accepted
+        assert connection.is_available
+
+
+@pytest.mark.parametrize("point", ["MAIL", "BDAT"])
+async def test_a_silent_relay_is_left(point: str) -> None:
+    """A reply that is owed for EMAIL_FINAL_TIMEOUT ends the connection and tells each mail."""
+    async with Relay(Faults(auth=())) as relay:
+        async with _connected(relay, timeout=30, final_timeout=0.2) as connection:
+            lost = asyncio.Event()
+            connection.watch(on_lost=lost.set, on_available=lambda: None)
+            relay.faults = Faults(auth=(), silent_at=point)
+            resolved: list[int] = []
+            sending = [outcome_of(connection, _mail(n)) for n in range(3)]
+            for number, future in enumerate(sending):
+                future.add_done_callback(partial(_note, resolved, number))
+            outcomes = await asyncio.gather(*sending, return_exceptions=True)
+            await lost.wait()
+            assert resolved == [2, 1, 0]  # the last first: each goes to the front of the queue
+            assert all(isinstance(outcome, ConnectionLost) for outcome in outcomes)
+            assert [outcome.uncertain for outcome in outcomes if isinstance(outcome, ConnectionLost)] == [True] * 3
+            assert not connection.is_available
+            with pytest.raises(ConnectionLost):
+                await outcome_of(connection, _mail())
+        relay.cut_connections()
+
+
+async def test_the_final_reply_has_a_longer_time() -> None:
+    """EMAIL_TIMEOUT does not end a mail whose content the relay is looking at."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay, timeout=0.1, final_timeout=30) as connection:
+        relay.faults = Faults(auth=(), silent_at="BDAT", times=1)
+        sending = outcome_of(connection, _mail())
+        await relay.wait_for_command("BDAT", 2)
+        done, _ = await asyncio.wait([sending], timeout=0.5)
+        assert not done
+        relay.cut_connections()
+        with pytest.raises(ConnectionLost) as caught:
+            await sending
+        assert caught.value.uncertain
+
+
+async def test_a_relay_that_hangs_up_over_the_probe() -> None:
+    """That is told apart, so that it is not asked again; a 421 is no more than a relay that is busy."""
+    async with Relay(Faults(auth=(), cut_before_reply="BDAT")) as relay:
+        with pytest.raises(ProbeFailed):
+            await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
+        connection = await Connection.open(
+            _settings(relay.port), ssl.create_default_context(), lifetime=60, mode=Mode.DATA
+        )
+        assert connection.mode is Mode.DATA
+        assert (await outcome_of(connection, _mail()))[0].accepted
+        await connection.close()
+
+
+async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> None:
+    """A reply behind the one to EHLO, before anything more was asked, makes the connection unusable from the start."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        await reader.readline()
+        writer.write(b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n250 one too many\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(serve, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectFailed, match="more than it was asked for"):
+        await Connection.open(_settings(port), ssl.create_default_context(), lifetime=60)
+    server.close()
+    await gone.wait()
+
+
+async def test_no_more_than_max_messages() -> None:
+    """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due somewhat before."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=4) as connection:
+        assert not connection.should_retire
+        for _ in range(4):
+            assert connection.is_available
+            await outcome_of(connection, _mail())
+        assert connection.should_retire
+        assert not connection.is_available
 
 
 @dataclass

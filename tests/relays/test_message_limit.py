@@ -11,8 +11,8 @@ def limit() -> MessageLimit:
     return MessageLimit(review=60.0, review_most=100.0)
 
 
-def _end(limit: MessageLimit, mails: int, *, dialled: float, now: float, unanswered: int = 0) -> int | None:
-    limit.ended(mails, unanswered=unanswered, dialled=dialled, now=now)
+def _end(limit: MessageLimit, mails: int, *, dialled: float, now: float, in_flight: int = 0) -> int | None:
+    limit.ended(mails, in_flight=in_flight, dialled=dialled, now=now)
     return limit.known
 
 
@@ -57,7 +57,7 @@ def test_around_a_suspected_count_mails_go_one_at_a_time(limit: MessageLimit) ->
     _end(limit, 10, dialled=0.0, now=10.0)
     assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(10, 11))
     limit.carried(11)
-    _end(limit, 12, dialled=0.0, now=20.0, unanswered=4)
+    _end(limit, 12, dialled=0.0, now=20.0, in_flight=4)
     assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(12, 17))
     assert _end(limit, 15, dialled=21.0, now=30.0) == 15
 
@@ -93,7 +93,7 @@ def test_the_limit_may_become_less(limit: MessageLimit) -> None:
 def test_a_close_shortly_before_the_limit_leaves_it(limit: MessageLimit) -> None:
     """The answers that were lost with the connection may be those that are missing."""
     _learn(limit, 100)
-    assert _end(limit, 90, dialled=21.0, now=30.0, unanswered=10) == 100
+    assert _end(limit, 90, dialled=21.0, now=30.0, in_flight=10) == 100
     assert limit.bounds(reviewing=False) == Bounds(100, range(0))
 
 

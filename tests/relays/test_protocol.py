@@ -1,283 +1,437 @@
-"""A connection over a real socket: flow control, the clock, the order in which losses are told, and the way back."""
+"""The protocol over a real socket, with a relay that says what the test wants: how a connection ends, who is woken."""
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Callable
+import ctypes
+import os
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, cast
 
 import pytest
+from aiosmtplib.protocol import SMTPProtocol
 
-from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
+from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.relays.connection import Connection
-from otpmail.settings import RelaySettings
+from otpmail.relays.protocol import HIGH_WATER, RelayProtocol
+from otpmail.relays.turnaround import Turnaround
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import BACKLOG, Session
 from otpmail.smtp.transaction import Results
 from outcomes import outcome_of
-from relay import HOST, Certificates, Faults, Relay
+from relay import HOST
+
+OK = b"250 ok\r\n"
+SOON = 10.0  # seconds after which a test fails; none of the waits is long
+ALL = Capabilities({"PIPELINING": "", "CHUNKING": ""})
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("EMAIL", "APP_PASSWORD", "EMAIL_HOST"):
-        monkeypatch.delenv(name, raising=False)
+class Inner(asyncio.Protocol):
+    """The protocol that had the transport before: as much of aiosmtplib's as is used."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.lost = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Note it."""
+        self.lost.set()
 
 
-def _settings(port: int, **more: object) -> RelaySettings:
-    fields: dict[str, object] = {"host": HOST, "port": port, "security": "plain", "helo": "test", **more}
-    make: Callable[..., RelaySettings] = RelaySettings
-    return make(**fields)
+class Wire:
+    """A transport that keeps what is written to it."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.writes: list[bytes] = []
+        self.most_buffered = 0
+        self.is_full = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Keep it, and write it."""
+        self.writes.append(data)
+        self.transport.write(data)
+        self.most_buffered = max(self.most_buffered, self.transport.get_write_buffer_size())
+        if self.most_buffered > HIGH_WATER:
+            self.is_full.set()
+
+
+@dataclass
+class Talk:
+    """The relay's side of a connection, and ours; `resolved` are the mails whose outcomes are known, in that order."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    protocol: RelayProtocol
+    session: Session
+    wire: Wire
+    inner: Inner
+    resolved: list[int] = field(default_factory=list)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The relay's transport."""
+        return cast("asyncio.Transport", self.writer.transport)
+
+    async def read_until(self, end: bytes) -> None:
+        """Read up to `end`."""
+        async with asyncio.timeout(SOON):
+            await self.reader.readuntil(end)
+
+    def send(self, *sizes: int) -> list[asyncio.Future[Results]]:
+        """Send mails of these sizes, each to its own recipient."""
+        sending = []
+        for number, size in enumerate(sizes):
+            envelope = Envelope("a@x.org", (f"p{number}@y.org",), b"x" * (size - 2) + b"\r\n")
+            future = outcome_of(self.protocol, envelope)
+            future.add_done_callback(partial(self._note, number))
+            sending.append(future)
+        return sending
+
+    async def accept(self, mails: int = 1) -> None:
+        """Read so many mails by BDAT, and accept them."""
+        for _ in range(mails):
+            await self.read_until(b"RSET\r\n")
+        self.writer.write(OK * 4 * mails)
+
+    def _note(self, number: int, _: object) -> None:
+        self.resolved.append(number)
+
+
+Peers = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 
 @contextlib.asynccontextmanager
-async def _connected(relay: Relay, tls: ssl.SSLContext | None = None, **more: object) -> AsyncIterator[Connection]:
-    settings = _settings(relay.port, security="tls" if tls else "plain", **more)
-    connection = await Connection.open(settings, tls or ssl.create_default_context(), lifetime=60)
+async def _connected(
+    mode: Mode, *, window: int = 16, timeout: float = 30.0, final_timeout: float = 300.0, **more: Any
+) -> AsyncIterator[Talk]:
+    """A connection over which nothing was said yet."""
+    peers = Peers()
+    server = await asyncio.start_server(lambda *streams: peers.put_nowait(streams), HOST, 0)
+    address = server.sockets[0].getsockname()
+    transport, inner = await asyncio.get_running_loop().create_connection(Inner, *address)
+    reader, writer = await peers.get()
+    wire, session = Wire(transport), Session(ALL, mode, window=window)
+    protocol = RelayProtocol(
+        cast("asyncio.Transport", wire),
+        cast("SMTPProtocol", inner),
+        session,
+        timeout=timeout,
+        final_timeout=final_timeout,
+        **more,
+    )
     try:
-        yield connection
+        yield Talk(reader, writer, protocol, session, wire, inner)
     finally:
-        await connection.close()
-
-
-def _note(told: list[int], number: int, _: object) -> None:
-    told.append(number)
-
-
-def _mail(number: int = 0, size: int = 10) -> Envelope:
-    lines = b"x" * 62 + b"\r\n"
-    return Envelope("a@x.org", (f"p{number}@y.org",), lines * (size // 64) + b"x" * (size % 64) + b"\r\n")
-
-
-@pytest.mark.parametrize("security", ["plain", "tls"])
-async def test_a_window_of_mails(certificates: Certificates, security: str) -> None:
-    """Over TCP and over TLS, a full window of mails is taken, each with its own result, and QUIT follows."""
-    async with Relay(Faults(auth=(), security=security), certificates=certificates) as relay:  # type: ignore[arg-type]
-        tls = certificates.client_context() if security == "tls" else None
-        async with _connected(relay, tls) as connection:
-            assert (connection.mode, connection.window) == (Mode.BDAT, 16)
-            sending = [outcome_of(connection, _mail(n)) for n in range(16)]
-            assert not connection.is_available
-            results = await asyncio.gather(*sending)
-            assert [result[0].address for result in results] == [f"p{n}@y.org" for n in range(16)]
-            assert connection.sent == 16
-            assert connection.is_available
-        await relay.wait_for_command("QUIT")
-        assert [mail.recipients for mail in relay.mails] == [(f"p{n}@y.org",) for n in range(16)]
-
-
-@pytest.mark.parametrize("chunking", [True, False])
-async def test_a_large_mail_stays_out_of_the_transports_buffer(chunking: bool) -> None:  # noqa: FBT001
-    """Of 10 MiB to a relay that does not read, a few slices leave our hands; when it reads on, all arrives whole."""
-    async with Relay(Faults(auth=(), chunking=chunking, silent_at="MAIL")) as relay:
-        async with _connected(relay) as connection:
-            transport = connection._pipeline._transport
-            most = 0
-            write = transport.write
-
-            class Watched:
-                def __getattr__(self, name: str) -> object:
-                    return getattr(transport, name)
-
-                def write(self, data: bytes) -> None:
-                    nonlocal most
-                    write(data)
-                    most = max(most, transport.get_write_buffer_size())
-
-            connection._pipeline._transport = Watched()  # type: ignore[assignment]
-            relay.faults = Faults(auth=(), chunking=chunking, delay=0.05)
-            (result,) = await outcome_of(connection, _mail(size=10 << 20))
-            assert result.accepted
-        assert len(relay.mails[0].content) == (10 << 20) + 2
-        assert most <= 1 << 20
-
-
-async def test_replies_are_read_while_a_large_mail_is_written() -> None:
-    """A mail that was in flight before a large one has its result while that is still on its way."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        small, large = outcome_of(connection, _mail(1)), outcome_of(connection, _mail(2, size=10 << 20))
-        assert not connection.is_available
-        done, _ = await asyncio.wait([small, large], return_when=asyncio.FIRST_COMPLETED)
-        assert done == {small}
-        assert (await large)[0].accepted
-        assert connection.is_available
-
-
-async def test_mails_handed_over_together_leave_in_one_write() -> None:
-    """What is sent within one turn of the loop is one write, on an idle connection and behind a mail in flight."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        transport = connection._pipeline._transport
-        writes: list[bytes] = []
-
-        class Watched:
-            def __getattr__(self, name: str) -> object:
-                return getattr(transport, name)
-
-            def write(self, data: bytes) -> None:
-                writes.append(data)
-                transport.write(data)
-
-        connection._pipeline._transport = Watched()  # type: ignore[assignment]
-        sending = [outcome_of(connection, _mail(n)) for n in range(5)]
-        await asyncio.sleep(0)  # the turn is over
-        assert [data.count(b"BDAT") for data in writes] == [5]
-        sending += [outcome_of(connection, _mail(n)) for n in range(5, 10)]
-        await asyncio.gather(*sending)
-        assert [data.count(b"BDAT") for data in writes] == [5, 5]
-        assert len(relay.mails) == 10
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the relay here count as quick, however busy the machine is."""
-    monkeypatch.setattr("otpmail.relays.protocol._QUICK_SECONDS", 30.0)
-
-
-@pytest.mark.usefixtures("quick")
-async def test_mails_leave_together_where_the_relay_is_quick() -> None:
-    """Till it has answered something nobody knows; then those about to be written are no load to the next one."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        first = outcome_of(connection, _mail())
-        assert not connection.batch_open
-        await first
-        sending = [outcome_of(connection, _mail(n)) for n in range(3)]
-        assert (connection.batch_open, connection.in_flight) == (True, 3)
-        await asyncio.sleep(0)  # the turn is over
-        assert (connection.batch_open, connection.in_flight) == (False, 3), "they have left"
-        await asyncio.gather(*sending)
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("faults", [Faults(auth=(), chunking=False), Faults(auth=(), pipelining=False)])
-async def test_mails_spread_where_one_would_wait_for_another(faults: Faults) -> None:
-    """Where each content waits for its 354."""
-    async with Relay(faults) as relay, _connected(relay) as connection:
-        await outcome_of(connection, _mail())
-        sending = outcome_of(connection, _mail())
-        assert not connection.batch_open
-        await sending
-
-
-@pytest.mark.parametrize(("each", "together"), [(0.0001, 16), (0.001, 5), (0.003, 1), (0.006, 0)])
-async def test_as_many_leave_together_as_the_relay_soon_answers(each: float, together: int) -> None:
-    """By what it took for each the last time: the last of them waits for all others."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        await outcome_of(connection, _mail())
-        connection._pipeline._each = each
-        sending: list[asyncio.Future[Results]] = []
-        while len(sending) < 16 and (not sending or connection.batch_open):
-            sending.append(outcome_of(connection, _mail()))
-            connection._pipeline._busy_since += 60  # however long this takes
-        assert len(sending) == max(1, together)
-        await asyncio.gather(*sending)
-
-
-async def test_what_each_mail_took_is_measured() -> None:
-    """From when the first was sent until nothing was in flight, over all of them."""
-    async with Relay(Faults(auth=(), delay=0.02)) as relay, _connected(relay) as connection:
-        sending = [outcome_of(connection, _mail(n)) for n in range(4)]
-        connection._pipeline._busy_since -= 60
-        await asyncio.gather(*sending)
-        assert 15 < connection._pipeline._each < 20
-
-
-@pytest.mark.usefixtures("quick")
-async def test_a_slow_answer_is_noticed_while_it_is_owed() -> None:
-    """A quick relay that takes its time over this one: the next mail goes elsewhere, until it is quick again."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
-        await outcome_of(connection, _mail())
-        slow = outcome_of(connection, _mail())
-        assert connection.batch_open
-        connection._pipeline._busy_since -= 60  # as if a minute had passed
-        assert not connection.batch_open
-        await slow
-        quick = outcome_of(connection, _mail())
-        assert not connection.batch_open
-        await quick
-        last = outcome_of(connection, _mail())
-        assert connection.batch_open
-        await last
-
-
-@pytest.mark.parametrize("point", ["MAIL", "BDAT"])
-async def test_a_silent_relay_is_left(point: str) -> None:
-    """A reply that is owed for EMAIL_FINAL_TIMEOUT ends the connection and tells each mail."""
-    async with Relay(Faults(auth=())) as relay:
-        async with _connected(relay, timeout=30, final_timeout=0.2) as connection:
-            lost = asyncio.Event()
-            connection.watch(on_lost=lost.set, on_available=lambda: None)
-            relay.faults = Faults(auth=(), silent_at=point)
-            told: list[int] = []
-            sending = [outcome_of(connection, _mail(n)) for n in range(3)]
-            for number, future in enumerate(sending):
-                future.add_done_callback(partial(_note, told, number))
-            outcomes = await asyncio.gather(*sending, return_exceptions=True)
-            await lost.wait()
-            assert told == [2, 1, 0]  # the last first: each goes to the front of the queue
-            assert all(isinstance(outcome, ConnectionLost) for outcome in outcomes)
-            assert [outcome.uncertain for outcome in outcomes if isinstance(outcome, ConnectionLost)] == [True] * 3
-            assert not connection.is_available
-            with pytest.raises(ConnectionLost):
-                await outcome_of(connection, _mail())
-        relay.cut_connections()
-
-
-async def test_the_final_reply_has_a_longer_time() -> None:
-    """EMAIL_TIMEOUT does not end a mail whose content the relay is looking at."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay, timeout=0.1, final_timeout=30) as connection:
-        relay.faults = Faults(auth=(), silent_at="BDAT", times=1)
-        sending = outcome_of(connection, _mail())
-        await relay.wait_for_command("BDAT", 2)
-        done, _ = await asyncio.wait([sending], timeout=0.5)
-        assert not done
-        relay.cut_connections()
-        with pytest.raises(ConnectionLost) as caught:
-            await sending
-        assert caught.value.uncertain
-
-
-async def test_a_relay_that_hangs_up_over_the_probe() -> None:
-    """That is told apart, so that it is not asked again; a 421 is no more than a relay that is busy."""
-    async with Relay(Faults(auth=(), cut_before_reply="BDAT")) as relay:
-        with pytest.raises(ProbeFailed):
-            await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
-        connection = await Connection.open(
-            _settings(relay.port), ssl.create_default_context(), lifetime=60, mode=Mode.DATA
-        )
-        assert connection.mode is Mode.DATA
-        assert (await outcome_of(connection, _mail()))[0].accepted
-        await connection.close()
-
-
-async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> None:
-    """A reply behind the one to EHLO, before anything more was asked, makes the connection unusable from the start."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 hi\r\n")
-        await reader.readline()
-        writer.write(b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n250 one too many\r\n")
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
+        if protocol.hand_back():
+            transport.close()
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-        gone.set()
-
-    gone = asyncio.Event()
-    server = await asyncio.start_server(serve, HOST, 0)
-    port = server.sockets[0].getsockname()[1]
-    with pytest.raises(ConnectFailed, match="more than it was asked for"):
-        await Connection.open(_settings(port), ssl.create_default_context(), lifetime=60)
-    server.close()
-    await gone.wait()
+        await inner.lost.wait()
+        server.close()
+        await server.wait_closed()
 
 
-async def test_no_more_than_max_messages() -> None:
-    """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due somewhat before."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=4) as connection:
-        assert not connection.should_retire
-        for _ in range(4):
-            assert connection.is_available
-            await outcome_of(connection, _mail())
-        assert connection.should_retire
-        assert not connection.is_available
+@contextlib.asynccontextmanager
+async def _talk(mode: Mode, **more: Any) -> AsyncIterator[Talk]:
+    """A connection on which mails may be sent."""
+    async with _connected(mode, **more) as talk:
+        probing = asyncio.create_task(talk.protocol.probe())
+        if mode is Mode.BDAT:
+            await talk.read_until(b"RSET\r\n")
+            talk.writer.write(b"503 no\r\n" + OK)
+        await probing
+        talk.wire.writes.clear()
+        yield talk
+
+
+async def _outcomes(sending: list[asyncio.Future[Results]]) -> list[Results | BaseException]:
+    async with asyncio.timeout(SOON):
+        return await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def test_a_probe_that_is_cancelled_ends_without_a_fault() -> None:
+    """The dial is given up while the relay has not answered the probe: nothing is raised in the loop."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with _connected(Mode.BDAT) as talk:
+        probing = asyncio.create_task(talk.protocol.probe())
+        await talk.read_until(b"RSET\r\n")
+        probing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probing
+        assert not talk.protocol.hand_back()
+        assert await talk.reader.read() == b""
+    assert faults == []
+
+
+async def test_a_relay_that_trickles_after_421_is_left() -> None:
+    """Octets that make no reply do not delay the end of a connection on which the relay has said goodbye."""
+    async with _talk(Mode.BDAT, goodbye_seconds=0.3) as talk:
+        sending = talk.send(10, 10)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.writer.write(b"421 4.3.2 bye\r\n250-")
+        all_done = asyncio.ensure_future(_outcomes(sending))
+        while not all_done.done():
+            talk.writer.write(b"x")
+            await asyncio.wait([all_done], timeout=0.03)
+        first, second = await all_done
+        assert isinstance(first, ConnectionLost)
+        assert not first.uncertain
+        assert isinstance(second, ConnectionLost)
+        assert second.uncertain  # it was written, and the relay did not close
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
+    """Where a reply may take long the relay is waited for, but only while its machine acknowledges packets."""
+    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+        _unplug(talk.writer)
+        (outcome,) = await _outcomes(list(talk.send(10)))
+        assert isinstance(outcome, ConnectionLost)
+        assert "acknowledges nothing" in str(outcome)
+        assert outcome.uncertain
+
+
+def _unplug(writer: asyncio.StreamWriter) -> None:
+    """Have the kernel drop all that arrives at this end, as if the machine were gone: a filter that takes 0 octets."""
+    return_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(return_nothing))
+    attach_filter = 26  # SO_ATTACH_FILTER, which Python does not name
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, attach_filter, program)
+
+
+async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
+    """Its machine is there, though a large mail fills all buffers for longer than EMAIL_TIMEOUT."""
+    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+        small, large = talk.send(10, 32 << 20)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.transport.pause_reading()
+        done, _ = await asyncio.wait([small, large], timeout=2)
+        assert not done
+        talk.writer.write(OK * 4)
+        assert (await small)[0].accepted
+
+
+async def test_mails_handed_over_together_leave_in_one_write() -> None:
+    """All that is sent within one turn of the loop is one write, on an idle connection and behind a mail in flight."""
+    async with _talk(Mode.BDAT) as talk:
+        sending = talk.send(*[10] * 5)
+        await asyncio.sleep(0)  # the turn is over
+        assert [data.count(b"BDAT") for data in talk.wire.writes] == [5]
+        sending += talk.send(*[10] * 5)
+        await talk.accept(10)
+        await asyncio.gather(*sending)
+        assert [data.count(b"BDAT") for data in talk.wire.writes] == [5, 5]
+
+
+@pytest.mark.parametrize("mode", [Mode.BDAT, Mode.DATA])
+async def test_a_large_mail_stays_out_of_the_transports_buffer(mode: Mode) -> None:
+    """Of 10 MiB to a relay that does not read, a few slices leave our hands; when it reads on, all arrives whole."""
+    async with _talk(mode) as talk:
+        (sending,) = talk.send(10 << 20)
+        if mode is Mode.DATA:
+            await talk.read_until(b"DATA\r\n")
+            talk.transport.pause_reading()
+            talk.writer.write(OK + OK + b"354 go\r\n")
+        else:
+            talk.transport.pause_reading()
+        async with asyncio.timeout(SOON):
+            await talk.wire.is_full.wait()
+        assert talk.wire.most_buffered <= 1 << 20
+        talk.transport.resume_reading()
+        async with asyncio.timeout(SOON):
+            read, end = 0, b""
+            while end != b"RSET\r\n":
+                data = await talk.reader.read(1 << 20)
+                read, end = read + len(data), (end + data)[-6:]
+        assert read > 10 << 20
+        assert talk.wire.most_buffered <= 1 << 20
+        talk.writer.write(OK * 4 if mode is Mode.BDAT else OK * 2)
+        assert (await sending)[0].accepted
+
+
+async def test_a_batch_is_open_until_the_turn_is_over_where_the_relay_is_quick() -> None:
+    """Until the relay has answered something nobody knows that it is quick."""
+    async with _talk(Mode.BDAT, turnaround=Turnaround(soon=600.0)) as talk:
+        (first,) = talk.send(10)
+        assert not talk.protocol.batch_open
+        await talk.accept()
+        await first
+        assert not talk.protocol.batch_open, "no mail is about to be written"
+        sending = talk.send(10, 10)
+        assert talk.protocol.batch_open
+        await asyncio.sleep(0)  # the turn is over
+        assert not talk.protocol.batch_open, "they have left"
+        await talk.accept(2)
+        await asyncio.gather(*sending)
+
+
+async def test_a_batch_is_never_open_where_each_content_waits_for_its_354() -> None:
+    """One mail would wait for the other, however quick the relay is."""
+    async with _talk(Mode.DATA, turnaround=Turnaround(soon=600.0)) as talk:
+        for _ in range(2):
+            (sending,) = talk.send(10)
+            assert not talk.protocol.batch_open
+            await talk.read_until(b"DATA\r\n")
+            talk.writer.write(OK + OK + b"354 go\r\n")
+            await talk.read_until(b"RSET\r\n")
+            talk.writer.write(OK + OK)
+            await sending
+
+
+async def test_a_full_window_leaves_at_once() -> None:
+    """A mail waits until the turn of the loop is over, for others to leave with it, unless the window is full."""
+    async with _talk(Mode.BDAT, window=2) as talk:
+        (first,) = talk.send(10)
+        assert talk.wire.writes == []
+        (second,) = talk.send(10)
+        assert [data.count(b"BDAT") for data in talk.wire.writes] == [2]
+        talk.writer.write(OK * 8)
+        assert all(outcome[0].accepted for outcome in await asyncio.gather(first, second))
+
+
+async def test_nothing_is_written_where_the_connection_is_closing() -> None:
+    """The loss is about to be notified: the mail is certain not to have arrived, and goes over another connection."""
+    async with _talk(Mode.BDAT, window=1) as talk:
+        talk.wire.abort()
+        (outcome,) = await _outcomes(talk.send(10))
+        assert isinstance(outcome, ConnectionLost)
+        assert not outcome.uncertain
+
+
+async def test_it_is_available_again_when_a_large_mail_has_been_written() -> None:
+    """`on_available` is called when the large mail has left, not only when it has been answered."""
+    async with _talk(Mode.BDAT) as talk:
+        is_available = asyncio.Event()
+        talk.protocol.on_available = is_available.set
+        (sending,) = talk.send(BACKLOG)
+        assert not talk.session.is_available
+        async with asyncio.timeout(SOON):
+            await is_available.wait()
+        assert talk.session.is_available
+        assert not sending.done()
+        talk.writer.write(OK * 4)
+        assert (await sending)[0].accepted
+
+
+@pytest.mark.parametrize(
+    "said", [OK * 3 + OK * 2 + b"220 hello\r\n", OK * 2 + b"421 4.3.2 bye\r\n" + OK + b"250 ok\r\nwhat\r\n"]
+)
+async def test_mails_that_one_read_loses_are_resolved_last_first(said: bytes) -> None:
+    """Mails that had a reply in the read that ended the session go back ahead of those behind them, in their order."""
+    async with _talk(Mode.BDAT) as talk:
+        sending = talk.send(10, 10, 10)
+        for _ in sending:
+            await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.writer.write(said)
+        outcomes = await _outcomes(sending)
+        assert all(isinstance(outcome, ConnectionLost) for outcome in outcomes)
+        assert talk.resolved == [2, 1, 0]
+
+
+async def test_a_connection_closed_with_a_mail_half_written_is_gone_at_once() -> None:
+    """Octets that wait for a relay which has stopped reading do not keep the socket open."""
+    async with _talk(Mode.DATA) as talk:
+        (sending,) = talk.send(32 << 20)
+        await talk.read_until(b"DATA\r\n")
+        talk.writer.write(OK + OK + b"354 go\r\n")
+        await talk.read_until(b"x")
+        talk.transport.pause_reading()
+        assert not talk.protocol.hand_back()
+        async with asyncio.timeout(SOON):
+            await talk.inner.lost.wait()
+        (outcome,) = await _outcomes([sending])
+        assert isinstance(outcome, ConnectionLost)
+        assert not outcome.uncertain
+
+
+async def test_a_mail_whose_sender_has_cancelled_goes_on() -> None:
+    """Its replies are read as its own, and the next mail gets the replies to its own commands."""
+    async with _talk(Mode.BDAT) as talk:
+        first, second = talk.send(10, 10)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        first.cancel()
+        talk.writer.write(OK * 4 + OK + b"550 no\r\n" + b"503 no\r\n" + OK)
+        (outcome,) = await _outcomes([second])
+        assert isinstance(outcome, tuple)
+        assert outcome[0].code == 550
+        assert talk.session.sent == 1
+
+
+async def test_a_relay_that_trickles_makes_no_progress() -> None:
+    """An octet now and then is no reply: the timeout runs from the last whole one."""
+    async with _talk(Mode.BDAT, timeout=0.3, final_timeout=0.3) as talk:
+        sending = talk.send(10)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.writer.write(OK + b"250-")
+        all_done = asyncio.ensure_future(_outcomes(list(sending)))
+        while not all_done.done():
+            talk.writer.write(b"x")
+            await asyncio.wait([all_done], timeout=0.03)
+        (outcome,) = await all_done
+        assert isinstance(outcome, ConnectionLost)
+        assert "owed a reply" in str(outcome)
+        assert outcome.uncertain
+
+
+@pytest.mark.parametrize("end", ["421", "close", "reset"])
+@pytest.mark.parametrize("idle_seconds", [0.0, 600.0], ids=["idle", "in use"])
+async def test_only_an_end_over_mails_is_a_hang_up(end: str, idle_seconds: float) -> None:
+    """A relay that closes right behind a reply does so over the mails; one that closes later finds us idle."""
+    async with _talk(Mode.BDAT, idle_seconds=idle_seconds) as talk:
+        lost = asyncio.Event()
+        talk.protocol.on_lost = lost.set
+        (sending,) = talk.send(10)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.writer.write(OK * 4)
+        await sending
+        await _end(talk, end)
+        await lost.wait()
+        assert talk.protocol.hung_up == (idle_seconds > 0)
+
+
+@pytest.mark.parametrize("end", ["421", "close", "reset"])
+async def test_an_end_with_mails_in_flight_is_a_hang_up(end: str) -> None:
+    """Without 421 the mails in flight are counted: the relay may have answered some of them."""
+    async with _talk(Mode.BDAT, idle_seconds=0.0) as talk:
+        first, *others = talk.send(10, 10, 10)
+        await talk.read_until(b"BDAT 10 LAST\r\n")
+        talk.writer.write(OK * 4)
+        await first
+        await _end(talk, end)
+        assert all(isinstance(outcome, ConnectionLost) for outcome in await _outcomes(others))
+        assert (talk.protocol.hung_up, talk.session.answered) == (True, 1)
+        assert talk.protocol.lost_in_flight == (0 if end == "421" else 2)
+
+
+async def test_a_timeout_is_no_hang_up() -> None:
+    """The relay has not ended the connection: we have."""
+    async with _talk(Mode.BDAT, timeout=0.05, final_timeout=0.05) as talk:
+        (outcome,) = await _outcomes(talk.send(10))
+        assert isinstance(outcome, ConnectionLost)
+        assert not talk.protocol.hung_up
+
+
+async def _end(talk: Talk, how: str) -> None:
+    """End the connection from the relay's side, as soon as all that it said has left."""
+    await talk.writer.drain()
+    if how == "421":
+        talk.writer.write(b"421 4.7.0 enough\r\n")
+        talk.writer.write_eof()
+    elif how == "close":
+        talk.writer.write_eof()
+    else:
+        reset_on_close = struct.pack("ii", 1, 0)
+        talk.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_on_close)
+        talk.writer.transport.abort()

@@ -123,7 +123,7 @@ class Carrier:
     lead: int = 16
     carried: int = 0
     answered: int = 0
-    unanswered: int = 0
+    lost_in_flight: int = 0
     begun: float = 0.0
     hung_up: bool = False
     lost_cause: str = ""

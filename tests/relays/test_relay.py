@@ -260,19 +260,6 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
         await connection.close()
 
 
-async def test_doubts_of_chunks_lapse() -> None:
-    """It may have been the network, twice: after EMAIL_MAX_AGE the relay is asked again, and mails go by BDAT again."""
-    async with Server(Faults(cut_before_reply="BDAT", times=2)) as server:
-        relay = _relay(server, Noted(), max_age=0.2)
-        connection = await relay.connect()
-        assert connection.mode is Mode.DATA
-        await asyncio.sleep(0.21)
-        again = await relay.connect()
-        assert again.mode is Mode.BDAT
-        for opened in (connection, again):
-            await opened.close()
-
-
 async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
     """That says something of the relay, and no time makes it good."""
     noted = Noted()

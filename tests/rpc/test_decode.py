@@ -1,12 +1,13 @@
-"""otpmail.v1.MailService: from a request to an order."""
+"""The decoder: from a request of otpmail.v1 to a submission."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
+from cost import lines_run
 from drafts import ADA, LIMITS
 from otpmail.address import Address
 from otpmail.compose.draft import LARGE, Attachment, Draft
@@ -19,7 +20,7 @@ from otpmail.v1 import mail_pb2, otp_pb2
 
 
 async def test_every_field_has_its_place() -> None:
-    """Nothing of a request is lost on its way to the use case."""
+    """Each field of a request has its place in the submission."""
     request = mail_pb2.SendMailRequest(
         to=["a@x.org", "B <b@x.org>"],
         cc=["c@x.org"],
@@ -58,15 +59,15 @@ async def test_every_field_has_its_place() -> None:
     )
 
 
-async def test_what_is_left_out_is_the_default() -> None:
-    """An empty request is an order for nothing in particular, without a ttl and without a fingerprint."""
+async def test_a_field_left_out_has_its_default() -> None:
+    """A request with a recipient alone is a submission without a ttl and without a fingerprint."""
     asked = await submission_from(mail_pb2.SendMailRequest(to=[ADA]), LIMITS)
     assert asked == Submission(draft=Draft(limits=LIMITS, to=(Address(ADA),)))
 
 
 @pytest.mark.parametrize("field", ["priority", "wait_for"])
 async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
-    """Each by its field's name."""
+    """A number that an enum lacks is refused with its field's name."""
     numbers: dict[str, Any] = {field: 17}
     with pytest.raises(InvalidArgument) as caught:
         await submission_from(mail_pb2.SendMailRequest(to=[ADA], **numbers), LIMITS)
@@ -74,26 +75,59 @@ async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "request_id", "where"),
-    [(10, "r1", "loop"), (LARGE + 1, "r1", "thread"), (LARGE + 1, "", "nowhere")],
+    ("fields", "where"),
+    [
+        ({"text": "x" * LARGE}, "loop"),
+        ({"text": "x" * LARGE, "html": "x"}, "thread"),
+        ({"attachments": [mail_pb2.Attachment(content=b"x" * (LARGE + 1))]}, "thread"),
+    ],
 )
-async def test_the_loop_does_not_wait_for_a_large_fingerprint(
-    monkeypatch: pytest.MonkeyPatch, length: int, request_id: str, where: str
+async def test_a_thread_reads_a_large_request(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], where: str
 ) -> None:
-    """A large request is hashed in a thread, and only where a repeated one is to be told."""
-    threads: list[threading.Thread] = []
-    fingerprint = decode.fingerprint_of
+    """A thread checks and hashes what is large, so that the loop does not wait for it."""
+    places: list[str] = []
+    loop_thread = threading.current_thread()
 
-    def noted(request: Message) -> bytes:
-        threads.append(threading.current_thread())
-        return fingerprint(request)
+    def noting(act: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any, **more: Any) -> Any:
+            places.append("loop" if threading.current_thread() is loop_thread else "thread")
+            return act(*arguments, **more)
 
-    monkeypatch.setattr(decode, "fingerprint_of", noted)
-    request = mail_pb2.SendMailRequest(to=[ADA], text="x" * length, request_id=request_id)
-    order = await submission_from(request, LIMITS)
-    expected = {"loop": [True], "thread": [False], "nowhere": []}
-    assert [thread is threading.current_thread() for thread in threads] == expected[where]
-    assert bool(order.fingerprint) is bool(request_id)
+        return noted
+
+    monkeypatch.setattr(decode, "Draft", noting(Draft))
+    monkeypatch.setattr(decode, "fingerprint_of", noting(decode.fingerprint_of))
+    await submission_from(mail_pb2.SendMailRequest(to=[ADA], request_id="r1", **fields), LIMITS)
+    assert places == [where, where]
+
+
+async def test_a_request_without_an_id_has_no_fingerprint() -> None:
+    """A request that can't be repeated is not hashed."""
+    assert (await submission_from(mail_pb2.SendMailRequest(to=[ADA], text="x"), LIMITS)).fingerprint == b""
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"to": [ADA] * 100_000}, "to"),
+        ({"to": ["\0"] * 100_000}, "to"),
+        ({"cc": ["\0"] * 100_000}, "cc"),
+        ({"bcc": ["\0"] * 100_000}, "bcc"),
+        ({"headers": {str(number): "\0" for number in range(100_000)}}, "headers"),
+        ({"attachments": [mail_pb2.Attachment(filename="\0")] * 100_000}, "attachments"),
+    ],
+)
+def test_a_list_is_read_to_its_limit(fields: dict[str, Any], wrong: str) -> None:
+    """A list of any length costs no more than one that is too long by one entry, and its field is named."""
+    request = mail_pb2.SendMailRequest(**{"to": [ADA], **fields})
+
+    def read() -> None:
+        with pytest.raises(InvalidArgument) as caught:
+            submission_from(request, LIMITS).send(None)
+        assert caught.value.field == wrong
+
+    assert lines_run(read) < 2000
 
 
 @pytest.mark.parametrize(
@@ -106,7 +140,7 @@ async def test_the_loop_does_not_wait_for_a_large_fingerprint(
     ],
 )
 def test_priorities(value: int, priority: Priority) -> None:
-    """Unset is normal."""
+    """A priority that is not set is normal."""
     assert decode.priority_from(value) is priority
 
 
@@ -118,14 +152,14 @@ def test_priorities(value: int, priority: Priority) -> None:
         (mail_pb2.WAIT_FOR_QUEUE, WaitFor.QUEUE),
     ],
 )
-def test_what_is_waited_for(value: int, wait_for: WaitFor) -> None:
-    """Unset is the relay's word."""
+def test_wait_for(value: int, wait_for: WaitFor) -> None:
+    """A request that sets nothing waits for the relay's reply."""
     assert decode.wait_for_from(value) is wait_for
 
 
 @pytest.mark.parametrize("value", [-1, 4, 99])
 def test_the_fields_refuse_numbers_that_the_contract_lacks(value: int) -> None:
-    """proto3 lets any number through: here it is InvalidArgument with the field's name."""
+    """proto3 accepts any number of an enum; the decoder refuses one that it lacks."""
     with pytest.raises(InvalidArgument, match=r"^priority: "):
         decode.priority_from(value)
     with pytest.raises(InvalidArgument, match=r"^wait_for: "):
@@ -142,19 +176,19 @@ def test_the_fields_refuse_numbers_that_the_contract_lacks(value: int) -> None:
     ],
 )
 def test_durations(duration: Duration, seconds: float) -> None:
-    """In seconds; whether that is a good ttl is the mail service's to say."""
+    """A Duration is decoded in seconds; the mail service checks the ttl."""
     assert decode.ttl_from(duration) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("duration", [Duration(seconds=315_576_000_001), Duration(nanos=1_000_000_000)])
-def test_what_is_no_duration_is_refused(duration: Duration) -> None:
-    """Out of duration.proto's own range."""
+def test_a_duration_out_of_range_is_refused(duration: Duration) -> None:
+    """A Duration beyond the range of duration.proto is InvalidArgument."""
     with pytest.raises(InvalidArgument, match=r"^ttl: "):
         decode.ttl_from(duration)
 
 
 def test_a_fingerprint_is_the_content() -> None:
-    """Equal requests have equal ones, whatever order their maps were filled in; any difference shows, the kind too."""
+    """Equal requests have equal fingerprints in any order of their maps; any difference shows, the kind too."""
     headers = {f"X-{number}": str(number) for number in range(20)}
     one = mail_pb2.SendMailRequest(to=["a@x.org"], headers=headers)
     other = mail_pb2.SendMailRequest(to=["a@x.org"], headers=dict(reversed(headers.items())))

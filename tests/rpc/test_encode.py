@@ -1,4 +1,4 @@
-"""From the model to the messages of otpmail.v1."""
+"""The encoder: the model as messages of otpmail.v1."""
 
 import pytest
 
@@ -10,7 +10,7 @@ MAIL = Mail("m1", "shop", "<m1@example.org>", 1_700_000_000.25, "r1")
 
 
 def test_a_mail() -> None:
-    """Every field has its place; the caller is not told who it is."""
+    """Every field has its place, except the caller: its name is for the service alone."""
     results = (RecipientResult("ada@example.org", 550, "5.1.1", "no"), RecipientResult("bob@example.org"))
     settled = Mail("m1", "shop", "<m@x>", 1.5, "r1", MailState.FAILED, results, 2, settle_time=2.5)
     message = encode.mail_message(settled)
@@ -26,19 +26,19 @@ def test_a_mail() -> None:
 
 
 def test_an_open_mail_has_no_settle_time() -> None:
-    """Not the epoch: none."""
+    """The settle time of a mail that has not settled is unset, not the epoch."""
     assert not encode.mail_message(MAIL).HasField("settle_time")
     assert encode.mail_message(MAIL).create_time.ToMicroseconds() == 1_700_000_000_250_000
 
 
 def test_a_time_is_the_nearest_microsecond() -> None:
-    """Not the one before it, where the product falls short by the last bit."""
+    """Seconds are rounded to the nearest microsecond, not cut to the one before."""
     assert encode.timestamp(0.000249).nanos == 249_000
     assert encode.timestamp(1_700_000_000.000001).nanos == 1000
 
 
 @pytest.mark.parametrize("state", MailState)
 def test_every_state_has_its_number(state: MailState) -> None:
-    """By its name, none unspecified."""
+    """Each state has the number of its name, and none is unspecified."""
     number = encode.mail_message(Mail("m", "c", "", 0.0, state=state)).state
     assert mail_pb2.Mail.State.Name(number) == state.name

@@ -82,7 +82,7 @@ def test_replies_are_cut_out_wherever_the_stream_is_cut(stream: bytes, replies: 
     for place in range(len(stream) + 1):
         assert _read(stream[:place], stream[place:])[:2] == (replies, "")
     found, wrong, reader = _read(*(bytes([octet]) for octet in stream))
-    assert (found, wrong, reader.halfway) == (replies, "", False)
+    assert (found, wrong, reader.is_partial) == (replies, "", False)
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_a_usual_line_is_read_as_any_is(parts: list[bytes]) -> None:
 def test_what_a_begun_reply_may_turn_out_to_be(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
     """From its first digit on, or from the lines that it has."""
     reader = _read(b"250 ok\r\n" + begun)[2]
-    assert (reader.halfway, reader.may_be(CLOSING)) == (True, may_be)
+    assert (reader.is_partial, reader.may_be(CLOSING)) == (True, may_be)

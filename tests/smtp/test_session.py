@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.commands import stuffed
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import BACKLOG, Session
-from otpmail.smtp.transaction import Transaction, stuff
+from otpmail.smtp.transaction import Transaction
 
 ALL = {"PIPELINING": "", "CHUNKING": "", "SMTPUTF8": "", "8BITMIME": ""}
 BODY = b"Subject: s\r\n\r\n.dot\r\n"
@@ -76,7 +77,7 @@ def test_plain_is_a_command_at_a_time() -> None:
     for reply in (OK, OK, b"354 go\r\n", OK):
         steps.append(_written(session))
         settled = session.receive(reply)
-    assert steps == [b"MAIL FROM:<a@x.org>\r\n", b"RCPT TO:<b@y.org>\r\n", b"DATA\r\n", stuff(BODY)]
+    assert steps == [b"MAIL FROM:<a@x.org>\r\n", b"RCPT TO:<b@y.org>\r\n", b"DATA\r\n", stuffed(BODY)]
     assert _codes(settled[0]) == [250]
 
 
@@ -153,22 +154,22 @@ def test_what_is_unsafe_to_say_is_never_written(address: str) -> None:
     session = _session()
     transaction = session.begin(_mail(address, smtputf8=True))
     assert _codes(transaction) == [553]
-    assert (_written(session), session.in_flight) == (b"", 0)
+    assert (_written(session), len(session.flights)) == (b"", 0)
 
 
 def test_a_mail_for_nobody_is_settled_without_a_word() -> None:
     """There would be no reply to count it by."""
     session = _session()
     assert session.begin(Envelope("a@x.org", (), BODY)).outcome == ()
-    assert (_written(session), session.in_flight) == (b"", 0)
+    assert (_written(session), len(session.flights)) == (b"", 0)
 
 
 @given(st.binary(max_size=200).map(lambda raw: raw.replace(b"a", b"\r\n").replace(b"b", b".")))
 def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
     """A reader that removes a dot from each line gets the content back, and the end is seen only at the end."""
-    stuffed = stuff(content)
-    assert (b"\r\n" + stuffed).index(b"\r\n.\r\n") == len(stuffed) - 3
-    lines = (b"\r\n" + stuffed[:-3]).split(b"\r\n.")
+    wire = stuffed(content)
+    assert (b"\r\n" + wire).index(b"\r\n.\r\n") == len(wire) - 3
+    lines = (b"\r\n" + wire[:-3]).split(b"\r\n.")
     assert b"\r\n".join(lines)[2:] in (content, content + b"\r\n")
 
 
@@ -402,7 +403,7 @@ def test_a_goodbye_before_its_command_is_one() -> None:
     session = _session()
     transaction = session.begin(_mail())
     session.receive(b"421 4.4.2 idle\r\n")
-    assert session.farewell
+    assert session.goodbye
     session.end("")
     assert _lost(transaction) == (False, False)
 
@@ -457,7 +458,7 @@ def _behind(replies: Iterable[bytes]) -> tuple[Session, list[Transaction]]:
 def test_421_at_every_position(place: int) -> None:
     """Who was answered before it is settled, who was answered with it or stands behind it was not taken."""
     session, mails = _behind([OK] * place + [b"421 4.3.2 bye\r\n"])
-    assert session.farewell
+    assert session.goodbye
     assert not session.is_available
     session.end("connection lost")
     taken = 1 if place >= 3 else 0
@@ -506,7 +507,7 @@ def test_a_relay_that_stays_after_421_is_not_taken_at_its_word() -> None:
     mails = [session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000)]
     session.take(400)
     session.receive(b"421 4.7.0 later\r\n")
-    session.overstayed()
+    session.stayed_open()
     session.end("it stayed")
     assert [_lost(mail) for mail in mails] == [(False, False), (True, False), (False, True)]
 
@@ -572,7 +573,7 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
     assert _written(session) == b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
     for octet in replies:
         session.receive(bytes([octet]))
-    assert (session.probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)
+    assert (session.is_probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)
     assert session.is_available
     assert not session.ended
 
@@ -582,7 +583,7 @@ def test_only_bdat_is_probed() -> None:
     for mode in (Mode.DATA, Mode.PLAIN):
         session = _session(mode)
         session.probe()
-        assert (session.probing, _written(session)) == (False, b"")
+        assert (session.is_probing, _written(session)) == (False, b"")
 
 
 @pytest.mark.parametrize(

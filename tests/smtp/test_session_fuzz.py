@@ -324,9 +324,9 @@ def test_what_is_told_is_what_happened(seed: int, mode: Mode, window: int, stick
             size = chance.randrange(1, len(unread) + 1)
             session.receive(unread[:size])
             unread = unread[size:]
-        assert not session.ended or session.farewell, session.ended
+        assert not session.ended or session.goodbye, session.ended
     if stays:
-        session.overstayed()  # which is what its connection says of such a relay
+        session.stayed_open()  # which is what its connection says of such a relay
     session.end("cut")
     assert len(set(relay.taken)) == len(relay.taken)
     for mail in mails:
@@ -357,7 +357,7 @@ def test_one_positive_reply_too_many(seed: int, mode: Mode, window: int, place: 
     mails: list[Transaction] = []
     unread = b""
     said = 0
-    while not session.ended and not session.farewell and len(mails) < 40:
+    while not session.ended and not session.goodbye and len(mails) < 40:
         if session.is_available and chance.random() < 0.6:
             person = f"p{len(mails)}@y.org"
             mails.append(session.begin(Envelope("a@x.org", (person,), f"for {person}\r\n".encode())))

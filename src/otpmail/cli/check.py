@@ -74,7 +74,7 @@ def _print_capabilities(connection: "Connection", workers: int) -> None:
     from otpmail.smtp.capabilities import SHOWN
     from otpmail.telemetry.logs import mails
 
-    announced = connection.announcement.extensions
+    announced = connection.capabilities.extensions
     for keyword in SHOWN:
         out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
     connections = f"{workers} {'connection' if workers == 1 else 'connections'}"

@@ -84,7 +84,7 @@ def _started(address_file: Path | None, sources: "Sources | None", listening: st
 
 def _print_examples(address: str, sources: "Sources") -> None:
     otpmail = endpoint.own_command()
-    # The other terminal may have another environment: so without --server only for the default, unless .env names more.
+    # The other terminal may have another environment, so only the default address can do without --server.
     found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address, sources)
     server = "" if found else f" --server {shlex.quote(address)}"
     out.print("In another terminal:")

@@ -43,8 +43,8 @@ class Life(Protocol):
         """How many mails the relay has taken or refused."""
 
     @property
-    def unheard(self) -> bool:
-        """Whether it was handed mails, and the relay said nothing about any."""
+    def is_unanswered(self) -> bool:
+        """Whether it was handed mails, and the relay has accepted or refused none of them."""
 
     @property
     def lost_cause(self) -> str:
@@ -154,7 +154,7 @@ class Breaker:
             return False
         if not life.lost_cause:
             return False
-        if life.unheard or life.age < _SHORT_LIFE_SECONDS:
+        if life.is_unanswered or life.age < _SHORT_LIFE_SECONDS:
             return self.failed(Failure.HANG_UP, begun=life.begun, now=now)
         self._rest(now)
         return False

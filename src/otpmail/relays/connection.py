@@ -15,12 +15,12 @@ from otpmail.errors import ConnectFailed
 from otpmail.model import Envelope
 from otpmail.relays.dial import dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
-from otpmail.relays.protocol import RelayProtocol, Tell
+from otpmail.relays.protocol import RelayProtocol
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import Session
-from otpmail.smtp.transaction import GROUP
+from otpmail.smtp.transaction import Callback
 
 _QUIT_SECONDS = 2.0
 
@@ -68,12 +68,11 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._expires_at = self.opened + lifetime
-        self.announcement = capabilities_of(client)
-        self._group = min(self.announcement.rcpt_max or GROUP, GROUP)
+        self.capabilities = capabilities_of(client)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
-        self._session = Session(self.announcement, Mode.of(self.announcement).slower(mode), window=settings.window)
-        self._pipeline = RelayProtocol(
+        self._session = Session(self.capabilities, Mode.of(self.capabilities).slower(mode), window=settings.window)
+        self._protocol = RelayProtocol(
             cast("asyncio.Transport", client.transport),
             client.protocol,
             self._session,
@@ -84,7 +83,7 @@ class Connection:
         self.limit(Bounds(), None)
 
     def __repr__(self) -> str:
-        return f"<Connection {self._settings.host} {self._pipeline!r}>"
+        return f"<Connection {self._settings.host} {self._protocol!r}>"
 
     @classmethod
     async def open(
@@ -98,7 +97,7 @@ class Connection:
         try:
             most = mode.slower(Mode.allowed_by(settings.mode))
             connection = cls(client, settings, mode=most, lifetime=lifetime)
-            await connection._pipeline.probe()
+            await connection._protocol.probe()
             connection.limit(Bounds(), None)  # the window may have changed with the mode
         except BaseException:
             client.close()
@@ -123,17 +122,17 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """How many mails are."""
-        return self._session.in_flight
+        return len(self._session.flights)
 
     @property
     def batch_open(self) -> bool:
         """Whether mails are about to be written on it, and one more would leave with them, at once."""
-        return self._pipeline.batch_open
+        return self._protocol.batch_open
 
     @property
     def stalled(self) -> bool:
         """Whether its mails make no progress, so that another connection is the better one."""
-        return self._pipeline.stalled
+        return self._protocol.stalled
 
     @property
     def carried(self) -> int:
@@ -142,33 +141,33 @@ class Connection:
 
     @property
     def sent(self) -> int:
-        """How many mails the relay has taken."""
+        """How many mails the relay has accepted."""
         return self._session.sent
 
     @property
     def answered(self) -> int:
-        """How many mails the relay has taken or refused."""
+        """How many mails the relay has accepted or refused."""
         return self._session.answered
 
     @property
-    def unheard(self) -> bool:
-        """Whether it was handed mails, and the relay has taken or refused none of them."""
-        return self._session.begun > 0 and not self.answered
+    def is_unanswered(self) -> bool:
+        """Whether it was handed mails, and the relay has accepted or refused none of them."""
+        return self._session.begun > 0 and not self._session.answered
 
     @property
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
-        return self._pipeline.lost_cause
+        return self._protocol.lost_cause
 
     @property
     def hung_up(self) -> bool:
         """Whether the relay ended it over its mails: not for idleness, nor after a fault of either side."""
-        return self._pipeline.hung_up
+        return self._protocol.hung_up
 
     @property
-    def unanswered(self) -> int:
-        """How many mails were in flight when the relay closed it without a goodbye reply."""
-        return self._pipeline.unanswered
+    def lost_in_flight(self) -> int:
+        """How many mails were in flight when the relay closed it without 421."""
+        return self._protocol.lost_in_flight
 
     @property
     def age(self) -> float:
@@ -182,7 +181,7 @@ class Connection:
 
         It is due for replacement `lead` mails ahead of the last one that it may carry; by default a window of them.
         """
-        most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.announcement.mail_max or UNLIMITED)
+        most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.capabilities.mail_max or UNLIMITED)
         self.most = most
         self.lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
         self._careful = bounds.careful
@@ -193,7 +192,7 @@ class Connection:
         """Whether another mail may be handed in now."""
         session = self._session
         begun = session.begun
-        if begun >= self.most or self._pipeline.lost_cause or (begun in self._careful and session.in_flight):
+        if begun >= self.most or self._protocol.lost_cause or (begun in self._careful and session.flights):
             return False
         return session.is_available
 
@@ -207,7 +206,7 @@ class Connection:
         """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails."""
         if self._session.begun >= self.most - self.lead:
             return self.opened
-        idle_since = self._loop.time() if self.in_flight else self._pipeline.last_progress
+        idle_since = self._loop.time() if self._session.flights else self._protocol.last_progress
         return min(self._expires_at, idle_since + self._settings.idle_seconds)
 
     @property
@@ -219,7 +218,7 @@ class Connection:
         if self._session.begun >= self.most - self.lead:
             return True
         now = self._loop.time()
-        idle = not self._session.in_flight and now >= self._pipeline.last_progress + self._settings.idle_seconds
+        idle = not self._session.flights and now >= self._protocol.last_progress + self._settings.idle_seconds
         return idle or now >= self._expires_at
 
     def watch(
@@ -234,30 +233,28 @@ class Connection:
         `on_limit` is called when it may carry fewer or more mails than before.
         """
         self._on_limit = on_limit or _nothing
-        self._pipeline.on_lost = on_lost
-        self._pipeline.on_available = on_available
+        self._protocol.on_lost = on_lost
+        self._protocol.on_available = on_available
 
     # Mails.
 
-    def send(self, envelope: Envelope, tell: Tell) -> bool:
-        """Start sending a mail, which it must be available for; returns whether the relay is asked at all.
+    def send(self, envelope: Envelope, callback: Callback) -> bool:
+        """Start sending a mail, for which it must be available; returns whether the relay is asked at all.
 
-        `tell` is called once, with ConnectionLost, or with a result for each recipient in turn: of more than the relay
-        takes in one transaction (RCPTMAX of RFC 9422, at most GROUP), for the first so many. Where the relay is not
-        asked it is called before this returns.
+        `callback` is called once, with ConnectionLost, or with a result for each recipient; before this returns where
+        the relay is not asked. If the mail has more recipients than the relay takes at once (`Session.begin`), it goes
+        to the first so many, and there are results for those.
         """
-        if len(envelope.recipients) > self._group:
-            envelope = envelope.only(envelope.recipients[: self._group])
-        return self._pipeline.send(envelope, tell)
+        return self._protocol.send(envelope, callback)
 
     async def drained(self) -> None:
         """Wait until no mail is in flight."""
-        await self._pipeline.drained()
+        await self._protocol.drained()
 
     async def close(self) -> None:
         """Send QUIT, wait for its answer briefly, and close. Mails in flight are lost."""
         try:
-            if self._pipeline.hand_back():
+            if self._protocol.hand_back():
                 await self._client.quit(timeout=_QUIT_SECONDS)
         except (aiosmtplib.SMTPException, OSError):
             pass  # a relay that does not answer QUIT is left all the same

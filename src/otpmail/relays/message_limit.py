@@ -53,19 +53,19 @@ class MessageLimit:
     def __repr__(self) -> str:
         return f"<MessageLimit known={self.known} suspicion={self._suspicion and self._suspicion.counts}>"
 
-    def ended(self, mails: int, *, unanswered: int, dialled: float, now: float) -> None:
+    def ended(self, mails: int, *, in_flight: int, dialled: float, now: float) -> None:
         """Learn from a connection that the relay ended after it had answered `mails` mails.
 
-        `unanswered` is how many more were in flight where the relay closed without 421: it may have answered some of
+        `in_flight` is how many more were in flight where the relay closed without 421: it may have answered some of
         those, and the answers were lost with the connection.
         """
         if not mails:
             return
         self.carried(mails)
         slack = _slack(mails)
-        counts = range(mails - slack, mails + slack + unanswered + 1)
+        counts = range(mails - slack, mails + slack + in_flight + 1)
         if self.known is not None and _overlap(counts, _around(self.known)):
-            self._confirm(mails, exact=not unanswered, now=now)
+            self._confirm(mails, exact=not in_flight, now=now)
         elif self._suspicion is None or not _overlap(counts, self._suspicion.counts):
             self._suspicion = _Suspicion(counts, now)
         elif dialled >= self._suspicion.seen:  # equal where the clock is coarse, as uvloop's

@@ -36,11 +36,11 @@ class Recyclable(Protocol):
 
     @property
     def answered(self) -> int:
-        """How many of those the relay has taken or refused."""
+        """How many of those the relay has accepted or refused."""
 
     @property
-    def unanswered(self) -> int:
-        """How many were in flight when the relay closed it without a goodbye reply."""
+    def lost_in_flight(self) -> int:
+        """How many were in flight when the relay closed it without 421."""
 
     @property
     def hung_up(self) -> bool:
@@ -100,7 +100,7 @@ class Recycling:
         self._lead.replaced(connection)
         if connection.hung_up:
             self._limit.ended(
-                connection.answered, unanswered=connection.unanswered, dialled=connection.begun, now=self._now()
+                connection.answered, in_flight=connection.lost_in_flight, dialled=connection.begun, now=self._now()
             )
             self._limit.carried(self._most_answered)
         self._reviewing.pop(connection, None)

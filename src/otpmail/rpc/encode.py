@@ -1,4 +1,4 @@
-"""From the model to the messages of otpmail.v1."""
+"""Encodes the model as messages of otpmail.v1."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,21 +16,21 @@ def timestamp(seconds: float) -> Timestamp:
 
 
 def fill_timestamp(stamp: Timestamp, seconds: float) -> None:
-    """Write the same into an empty one, which may be part of a message: putting it there later would copy it."""
+    """Write it into an empty Timestamp. One that is part of a message is filled there: to set it later copies it."""
     microseconds = int(seconds * 1_000_000 + 0.5)
     stamp.seconds = microseconds // 1_000_000
     stamp.nanos = microseconds % 1_000_000 * 1000
 
 
 def mail_message(mail: Mail) -> mail_pb2.Mail:
-    """A mail as otpmail.v1.Mail."""
+    """Encode a mail as otpmail.v1.Mail."""
     message = mail_pb2.Mail()
     fill_mail(message, mail)
     return message
 
 
 def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
-    """Write a mail into an empty message, which may be part of another, as with `fill_timestamp`."""
+    """Encode a mail into an empty message, for one that is part of another; see `fill_timestamp`."""
     message.id = mail.id
     message.state = _STATES[mail.state]
     for known in mail.recipients:

@@ -1,1 +1,1 @@
-"""The way to the relay: connections that stay open, and what is said on them. Nothing outside knows aiosmtplib."""
+"""SMTP after sign-in as a protocol without I/O: commands to write, replies to read, and what they mean for a mail."""

@@ -1,4 +1,4 @@
-"""How mails may travel on a connection, by what the relay announces and what the settings allow."""
+"""How mails are sent on a connection, by the capabilities of the relay and by EMAIL_MODE."""
 
 from enum import StrEnum
 
@@ -6,18 +6,18 @@ from otpmail.smtp.capabilities import Capabilities
 
 
 class Mode(StrEnum):
-    """How mails travel on a connection, and what that costs."""
+    """How mails are sent on a connection, from the fastest to the slowest."""
 
     BDAT = "bdat"
     DATA = "data"
     PLAIN = "plain"
 
     @classmethod
-    def of(cls, announcement: Capabilities) -> "Mode":
-        """The fastest mode that a relay's extensions allow."""
-        if "PIPELINING" not in announcement:
+    def of(cls, capabilities: Capabilities) -> "Mode":
+        """The fastest mode that a relay's capabilities allow."""
+        if "PIPELINING" not in capabilities:
             return cls.PLAIN
-        return cls.BDAT if "CHUNKING" in announcement else cls.DATA
+        return cls.BDAT if "CHUNKING" in capabilities else cls.DATA
 
     @classmethod
     def allowed_by(cls, setting: str) -> "Mode":
@@ -29,10 +29,10 @@ class Mode(StrEnum):
         return max(self, other, key=list(Mode).index)
 
     def window(self, wanted: int) -> int:
-        """How many mails may be in flight at most: DATA has one that is read, and one that is announced behind it."""
+        """How many of the `wanted` mails may be in flight: with DATA one content, and the commands of the next mail."""
         return min(wanted, {Mode.BDAT: wanted, Mode.DATA: 2, Mode.PLAIN: 1}[self])
 
     @property
     def round_trips(self) -> int:
-        """Round trips from handing a mail for one recipient to an idle connection until its result."""
+        """Round trips until the result of a mail for one recipient, on an idle connection."""
         return {Mode.BDAT: 1, Mode.DATA: 2, Mode.PLAIN: 4}[self]

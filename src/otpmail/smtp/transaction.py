@@ -1,136 +1,194 @@
-"""One mail on its way: what is said of it, what the relay has answered so far, and what that makes of it. No I/O.
+"""One mail on its way to the relay: the commands it writes, the replies it reads, and the result of them. No I/O.
 
-Which of its commands may go when, and whose reply is whose, is the session's to know.
+Here is what all modes share; `bdat`, `data` and `plain` add the commands of theirs. When a transaction may start, and
+which reply is for which, the session decides.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
+from itertools import repeat
+from typing import ClassVar
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
 from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.output import Output
 from otpmail.smtp.replies import CLOSING, Reply, result
 
 Results = tuple[RecipientResult, ...]
 
+Outcome = Results | ConnectionLost
+"""The result of a mail: one for each recipient, or that the connection was lost before the relay had decided."""
+
+Callback = Callable[[Outcome], None]
+"""Called once with the outcome of a mail. It must not raise."""
+
 GROUP = 100
-"""Recipients that a mail is offered for at once: every relay takes as many (RFC 5321, 4.5.3.1.8), not all take more."""
+"""Recipients of one transaction at most. Every relay takes so many (RFC 5321, 4.5.3.1.8), and some take no more."""
+
+_MAIL_OK = frozenset({250})
+_RCPT_OK = frozenset({250, 251, 252})
 
 
 class Awaits(Enum):
     """Which reply a transaction awaits next."""
 
-    RESET_BEFORE = auto()  # in PLAIN
+    RESET_BEFORE = auto()  # to the RSET before a mail, in PLAIN only
     MAIL = auto()
     RECIPIENT = auto()
     GO_AHEAD = auto()  # the 354 to DATA
     FINAL = auto()
-    RESET = auto()  # behind it; not in PLAIN
+    RESET = auto()  # to the RSET behind a mail, not in PLAIN
+    NOTHING = auto()  # the transaction is over
 
 
-_MAIL, _RESET = Awaits.MAIL, Awaits.RESET  # naming them takes its time
+_MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # fast path: a global is read in less time than a member of an Enum
 
 
-class Transaction:
-    """One mail on its way: what the relay has said of it so far, and in the end its `outcome`.
+class SessionEnded(Exception):
+    """A reply after which the session cannot go on.
 
-    `tag` is for whoever began it. `written`: the last octet of the content has been taken to be sent.
+    `doubtful`: commands and replies may have been out of step before it, so what was read together with it is not
+    believed.
     """
 
-    __slots__ = ("accepted", "awaits", "begun", "envelope", "final", "outcome", "refusal", "replies", "tag", "written")
+    def __init__(self, cause: str, *, doubtful: bool) -> None:
+        super().__init__(cause)
+        self.doubtful = doubtful
 
-    def __init__(self, envelope: Envelope, tag: Any = None) -> None:
+
+class Transaction(ABC):
+    """One mail: the relay's replies so far, and in the end its `outcome`.
+
+    `begun` is whether its first command was put into the output, `written` whether the last octet of its content has
+    left it.
+    """
+
+    __slots__ = (
+        *("accepted", "awaits", "begun", "callback", "capabilities", "envelope", "final", "outcome", "refusal"),
+        *("replies", "written"),
+    )
+    _AFTER_RECIPIENTS: ClassVar[Awaits]
+    _AFTER_FINAL: ClassVar[Awaits] = Awaits.RESET
+
+    def __init__(self, envelope: Envelope, capabilities: Capabilities, callback: Callback) -> None:
         self.envelope = envelope
-        self.tag = tag
+        self.capabilities = capabilities
+        self.callback = callback
         self.begun = False
         self.written = False
         self.awaits = _MAIL
         self.refusal: Reply | None = None  # of MAIL
         self.replies: list[Reply] = []  # to RCPT, in the order of the recipients
         self.accepted = 0
-        self.final: Reply | None = None  # to the content, or to DATA where that was refused
-        self.outcome: Results | ConnectionLost | None = None
+        self.final: Reply | None = None  # to the content, or to DATA if that was refused
+        self.outcome: Outcome | None = None
 
     def __repr__(self) -> str:
         return f"<Transaction awaits {self.awaits.name}, {self.accepted} of {len(self.envelope.recipients)} accepted>"
 
     @property
-    def unheard(self) -> bool:
-        """Whether the relay has said nothing of it yet."""
-        return self.awaits is _MAIL
+    def is_refused(self) -> bool:
+        """Whether the relay has refused the sender, or every recipient, so that the content changes nothing."""
+        all_replied = len(self.replies) == len(self.envelope.recipients)
+        return self.refusal is not None or (all_replied and not self.accepted)
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the relay has refused the sender, or every recipient: the content can't change that."""
-        heard_all = len(self.replies) == len(self.envelope.recipients)
-        return self.refusal is not None or (heard_all and not self.accepted)
+    def is_decided(self) -> bool:
+        """Whether the relay has accepted or refused the mail."""
+        return self.is_refused or self.final is not None
 
     @property
-    def decided(self) -> bool:
-        """Whether the relay has said what becomes of it."""
-        return self.hopeless or self.final is not None
+    def is_taken(self) -> bool:
+        """Whether the relay has accepted the mail, for one recipient at least."""
+        return self.final is not None and self.final.code == 250 and not self.is_refused
 
-    def results(self) -> Results | ConnectionLost:
-        """What the relay has decided.
+    @property
+    def may_take_long(self) -> bool:
+        """Whether the reply that is due may wait until the relay has judged the content."""
+        return self.written and self.awaits is Awaits.FINAL
 
-        Where all it said is that it is closing (421), it has decided nothing, and the mail goes again at once. Where it
-        also refused somebody, that stands, and 421 puts the others off.
+    @property
+    def lets_next_start(self) -> bool:
+        """Whether the commands of the mail behind it may follow now."""
+        return self.awaits is _NOTHING
+
+    @abstractmethod
+    def start(self, output: Output, *, reset_first: bool) -> None:
+        """Write the commands that need not wait; `reset_first` is whether the mail before it did not end well."""
+
+    def read(self, reply: Reply, output: Output) -> None:
+        """Read the next reply to its commands, and write what may follow.
+
+        Raises SessionEnded where the reply is none that the command may get.
         """
-        if self.refusal is not None:
-            heard = [self.refusal] * len(self.envelope.recipients)
-        else:
-            final = self.final
-            heard = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
-        if heard[0].code == CLOSING and all(reply.code == CLOSING for reply in heard):
-            return ConnectionLost(f"the relay said: {heard[0]}")
-        return tuple(map(result, self.envelope.recipients, heard))
+        match self.awaits:
+            case Awaits.RECIPIENT:
+                self._read_rcpt_reply(reply, output)
+            case Awaits.MAIL:
+                self._read_mail_reply(reply, output)
+            case Awaits.FINAL:
+                self._read_final_reply(reply)
+            case _:
+                check_reset_reply(reply)
+                self.awaits = _NOTHING
 
-    def take(self, final: Reply) -> None:
-        """Settle it: all its replies were 250, this one to the content."""
-        self.awaits = _RESET
+    def accept(self, final: Reply) -> None:
+        """Settle it, where all its replies were 250; `final` is the one to the content."""
+        self.awaits = _NOTHING
         self.final = final
         recipients = self.envelope.recipients
         self.accepted = len(recipients)
-        self.outcome = tuple([result(address, final) for address in recipients])
+        self.outcome = tuple(map(result, recipients, repeat(final)))
+
+    def settle(self) -> None:
+        """Set the outcome to what the relay has decided.
+
+        If it only said that it is closing (421) it has decided nothing, and the connection counts as lost. If it also
+        refused recipients that stands, and the others are deferred with 421.
+        """
+        if self.refusal is not None:
+            replies = [self.refusal] * len(self.envelope.recipients)
+        else:
+            final = self.final
+            replies = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
+        if all(reply.code == CLOSING for reply in replies):
+            self.outcome = ConnectionLost(f"the relay said: {replies[0]}")
+        else:
+            self.outcome = tuple(map(result, self.envelope.recipients, replies))
+
+    def _read_mail_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  for PLAIN, which writes RCPT now
+        if not is_accepted(reply, _MAIL_OK):
+            self.refusal = reply
+        self.awaits = Awaits.RECIPIENT
+
+    def _read_rcpt_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  as above
+        self.accepted += is_accepted(reply, _RCPT_OK)
+        self.replies.append(reply)
+        if len(self.replies) == len(self.envelope.recipients):
+            self.awaits = self._AFTER_RECIPIENTS
+
+    def _read_final_reply(self, reply: Reply) -> None:
+        accepted = is_accepted(reply, _MAIL_OK)
+        if accepted and not self.written:
+            raise SessionEnded(f"the relay took a mail before it had been sent: {reply}", doubtful=True)
+        self.final = reply
+        if not self.written:
+            raise SessionEnded(f"the relay refused a mail before it had been sent: {reply}", doubtful=False)
+        self.awaits = self._AFTER_FINAL
 
 
-def commands(envelope: Envelope, announcement: Capabilities) -> bytes:
-    """MAIL, and RCPT for each recipient."""
-    recipients = [_rcpt_line(address) for address in envelope.recipients]
-    return (_mail_line(envelope, announcement) + "".join(recipients)).encode()
+def is_accepted(reply: Reply, good: frozenset[int]) -> bool:
+    """Whether the reply is one of `good`, or else a refusal. Raises SessionEnded when it is neither."""
+    if reply.code in good:
+        return True
+    if reply.code < 400:
+        raise SessionEnded(f"unexpected reply: {reply}", doubtful=True)
+    return False
 
 
-def mail_command(envelope: Envelope, announcement: Capabilities) -> bytes:
-    """MAIL with the parameters that the mail needs and the relay has announced."""
-    return _mail_line(envelope, announcement).encode()
-
-
-def rcpt_command(address: str) -> bytes:
-    """RCPT for one recipient."""
-    return _rcpt_line(address).encode()
-
-
-def _mail_line(envelope: Envelope, announcement: Capabilities) -> str:
-    parameters = ""
-    if announcement.size is not None:
-        parameters = f" SIZE={len(envelope.content)}"
-    if envelope.smtputf8:
-        parameters += " SMTPUTF8"
-    if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in announcement:
-        parameters += " BODY=8BITMIME"
-    return f"MAIL FROM:<{envelope.sender}>{parameters}\r\n"
-
-
-def _rcpt_line(address: str) -> str:
-    return f"RCPT TO:<{address}>\r\n"
-
-
-def stuff(content: bytes) -> bytes:
-    """Content as DATA carries it: a dot before each line that opens with one, and the final dot line.
-
-    RFC 5321, 4.5.2.
-    """
-    stuffed = content.replace(b"\r\n.", b"\r\n..") if b"\r\n." in content else content
-    if stuffed.startswith(b"."):
-        stuffed = b"." + stuffed
-    return stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n.\r\n")
+def check_reset_reply(reply: Reply) -> None:
+    """Raise SessionEnded unless the reply is one that RSET may get: 250, or a goodbye (RFC 5321, 4.1.1.5)."""
+    if reply.code not in {250, CLOSING}:
+        raise SessionEnded(f"unexpected reply to RSET: {reply}", doubtful=True)

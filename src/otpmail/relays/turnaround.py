@@ -1,0 +1,34 @@
+"""How long a relay takes for a mail, so that mails leave together where none waits long for the others. No clock."""
+
+from math import inf
+
+_SOON_SECONDS = 0.005
+
+
+class Turnaround:
+    """The time for each mail of the last busy period: from when one was sent until none was in flight.
+
+    `soon` is how long, in seconds, the last mail of a batch may wait for the others though other connections are idle.
+    """
+
+    def __init__(self, soon: float = _SOON_SECONDS) -> None:
+        self._soon = soon
+        self._each = inf  # seconds; unknown before the first answer
+        self._busy_since = 0.0
+        self._begun_before = 0
+
+    def __repr__(self) -> str:
+        return f"<Turnaround {self._each:g} s for each mail>"
+
+    def busy(self, begun: int, now: float) -> None:
+        """Note that the first mail is in flight now; `begun` mails had been sent before it."""
+        self._busy_since = now
+        self._begun_before = begun
+
+    def idle(self, begun: int, now: float) -> None:
+        """Note that no mail is in flight any more, after `begun` mails in all."""
+        self._each = (now - self._busy_since) / (begun - self._begun_before)
+
+    def is_soon(self, in_flight: int, now: float) -> bool:
+        """Whether one more mail would soon be answered if it left together with those in flight."""
+        return max(now - self._busy_since, (in_flight + 1) * self._each) <= self._soon

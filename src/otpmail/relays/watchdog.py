@@ -1,0 +1,109 @@
+"""Ends a connection whose relay has owed a reply for too long, or whose other end acknowledges nothing any more."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from otpmail.smtp.session import Session
+
+GOODBYE_SECONDS = 2.0
+"""How long a relay that said 421 may take to close; until then it may answer what it had read."""
+
+
+class Timer(Protocol):
+    """A callback that will be called."""
+
+    def cancel(self) -> None:
+        """Do not call it."""
+
+
+class Watchdog:
+    """Watches one session, by one timer that is not moved with every reply.
+
+    `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long one that may wait
+    until it has judged a content (RFC 5321, 4.5.3.2); `goodbye_seconds` is how long it may stay after 421.
+    `unacknowledged` returns for how long the relay's machine has acknowledged nothing. `end` is called with the cause.
+    The clock and `call_later` are the loop's.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        timeout: float,
+        final_timeout: float,
+        goodbye_seconds: float,
+        unacknowledged: Callable[[], float],
+        end: Callable[[str], None],
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+    ) -> None:
+        self._session = session
+        self._timeout = timeout
+        self._final_timeout = final_timeout
+        self._goodbye_seconds = goodbye_seconds
+        self._unacknowledged = unacknowledged
+        self._end = end
+        self._clock = clock
+        self._call_later = call_later
+        self._timer: Timer | None = None
+        self._gone_since = inf  # when a look found that the other end acknowledges nothing
+        self.is_awake = False
+        self.last_progress = clock()
+
+    def __repr__(self) -> str:
+        return f"<Watchdog {'awake' if self.is_awake else 'asleep'}>"
+
+    def wake(self) -> None:
+        """Watch from now on while the relay owes a reply."""
+        if self._session.awaits_reply:
+            self._start(min(self._timeout, self._final_timeout), self._look)
+
+    def await_close(self) -> None:
+        """End the connection if the relay, which has said 421, has not closed it after `goodbye_seconds`."""
+        self._start(self._goodbye_seconds, self._stayed_open)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self.is_awake = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start(self, seconds: float, then: Callable[[], None]) -> None:
+        self.stop()
+        self.is_awake = True
+        self._timer = self._call_later(seconds, then)
+
+    def _look(self) -> None:
+        self.stop()
+        if not self._session.awaits_reply:
+            self._gone_since = inf  # the next look is no second one in a row
+            return
+        limit = self._final_timeout if self._session.may_take_long else self._timeout
+        left = self.last_progress + limit - self._clock()
+        if left <= 0:
+            self._end(f"the relay owed a reply for {limit:g} s")
+        elif self._is_gone():
+            self._end("the relay's machine acknowledges nothing any more")
+        else:
+            # A reply that is due by then may have the shorter timeout.
+            self._start(min(left, self._timeout, self._final_timeout), self._look)
+
+    def _is_gone(self) -> bool:
+        """Whether nothing has been acknowledged at two looks in a row, EMAIL_TIMEOUT apart.
+
+        One look is not enough. While a relay judges a mail for long there is nothing to acknowledge until the next one
+        is sent, and a few of the next one's packets may be lost.
+        """
+        now = self._clock()
+        if self._unacknowledged() < self._timeout:
+            self._gone_since = inf
+        elif self._gone_since == inf:
+            self._gone_since = now
+        return now - self._gone_since >= self._timeout
+
+    def _stayed_open(self) -> None:
+        self.stop()
+        self._session.stayed_open()
+        self._end(self._session.goodbye)

@@ -1,0 +1,44 @@
+"""A mail by BDAT: `MAIL RCPT.. BDAT n LAST <content> RSET` in one flight (RFC 3030)."""
+
+from otpmail.smtp import commands
+from otpmail.smtp.output import Output
+from otpmail.smtp.replies import Reply
+from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction
+
+_LARGE = 64 << 10  # octets of a content from which on it is not copied
+
+
+class BdatTransaction(Transaction):
+    """`MAIL RCPT.. BDAT n LAST <content> RSET` in one flight, the next mail's behind it without waiting (RFC 3030)."""
+
+    __slots__ = ()
+    _AFTER_RECIPIENTS = Awaits.FINAL
+
+    @property
+    def may_take_long(self) -> bool:
+        """Once all of it is written, every reply: a relay may hold them back while there is input (RFC 2920, 3.2)."""
+        return self.written
+
+    @property
+    def lets_next_start(self) -> bool:
+        """At any time."""
+        return True
+
+    def start(self, output: Output, *, reset_first: bool) -> None:  # noqa: ARG002  a RSET stands behind each mail
+        """Write all of it."""
+        self.begun = True
+        envelope = self.envelope
+        content = envelope.content
+        size, owed = len(content), len(envelope.recipients) + 2  # replies to MAIL, each RCPT, BDAT
+        head = commands.mail_and_rcpts(envelope, self.capabilities) + commands.last_chunk(size)
+        if size < _LARGE:
+            output.push(b"".join((head, content, commands.RSET)), self, replies=owed + 1, behind=len(commands.RSET))
+        else:  # not copied
+            output.push(head, replies=owed)
+            output.push(content, self, replies=0)
+            output.push(commands.RSET)
+
+    def _read_final_reply(self, reply: Reply) -> None:
+        if reply.code == 250 and self.is_refused and self.written:
+            raise SessionEnded(f"the relay took a mail that it had refused for everybody: {reply}", doubtful=True)
+        super()._read_final_reply(reply)

@@ -1,0 +1,92 @@
+"""The relay of `otpmail dev`, over a socket: it hands over each mail, by DATA and by BDAT, and delivers none."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from otpmail.dev.relay import CatchAllRelay, CaughtMail
+
+MAIL = b"Subject: Hello\r\n\r\nbody\r\n"
+ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\n"
+CAUGHT = CaughtMail("a@example.org", ("b@example.org", "c@example.org"), MAIL)
+
+
+class Talk:
+    """A client's connection, after EHLO."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def say(self, commands: bytes, replies: int) -> list[str]:
+        """Send commands together, and return the codes of their replies."""
+        self._writer.write(commands)
+        return [(await self._reader.readline())[:3].decode() for _ in range(replies)]
+
+    async def ehlo(self) -> set[str]:
+        """Read the greeting, send EHLO, and return the extensions."""
+        await self._reader.readline()
+        self._writer.write(b"EHLO test\r\n")
+        extensions = set()
+        while True:
+            line = (await self._reader.readline()).decode()
+            extensions.add(line[4:].split()[0])
+            if line[3] == " ":
+                return extensions
+
+
+@pytest.fixture
+def caught() -> list[CaughtMail]:
+    """The mails that the relay hands over."""
+    return []
+
+
+@asynccontextmanager
+async def _connected(caught: list[CaughtMail]) -> AsyncIterator[Talk]:
+    relay = CatchAllRelay(caught.append)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await relay.start())
+    talk = Talk(reader, writer)
+    try:
+        async with asyncio.timeout(10):
+            assert {"PIPELINING", "CHUNKING", "SMTPUTF8"} <= await talk.ehlo()
+            yield talk
+            assert await talk.say(b"QUIT\r\n", 1) == ["221"]
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        await relay.close()
+
+
+async def test_a_mail_by_data(caught: list[CaughtMail]) -> None:
+    """DATA hands over the mail with its envelope, without the dots that SMTP adds."""
+    async with _connected(caught) as talk:
+        assert await talk.say(ENVELOPE + b"DATA\r\n", 4) == ["250", "250", "250", "354"]
+        assert await talk.say(MAIL + b".\r\n", 1) == ["250"]
+    assert caught == [CAUGHT]
+    assert caught[0].message["Subject"] == "Hello"
+
+
+async def test_a_mail_in_chunks(caught: list[CaughtMail]) -> None:
+    """BDAT hands over the chunks as one mail after the last one, in a pipelined transaction, and then a second mail."""
+    chunks = b"BDAT 10\r\n" + MAIL[:10] + b"BDAT %d LAST\r\n" % (len(MAIL) - 10) + MAIL[10:]
+    async with _connected(caught) as talk:
+        assert await talk.say(ENVELOPE + chunks, 5) == ["250"] * 5
+        assert await talk.say(ENVELOPE + b"BDAT %d\r\n%sBDAT 0 LAST\r\n" % (len(MAIL), MAIL), 5) == ["250"] * 5
+    assert caught == [CAUGHT, CAUGHT]
+
+
+async def test_a_chunk_without_a_recipient(caught: list[CaughtMail]) -> None:
+    """A chunk before RCPT is refused, and its content is not read as commands."""
+    async with _connected(caught) as talk:
+        assert await talk.say(b"BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", 2) == ["503", "250"]
+    assert caught == []
+
+
+@pytest.mark.parametrize("arguments", [b"", b" x", b" -1", b" 5 FIRST", b" 999999999999"])
+async def test_malformed_bdat(caught: list[CaughtMail], arguments: bytes) -> None:
+    """BDAT needs a size within the limit, and nothing behind it but LAST."""
+    async with _connected(caught) as talk:
+        assert await talk.say(b"BDAT" + arguments + b"\r\n", 1) == ["501"]
+    assert caught == []

@@ -1,0 +1,187 @@
+"""The watchdog: when a connection is ended for a relay that does not reply. The clock and the timers are the test's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from otpmail.model import Envelope
+from otpmail.relays.watchdog import Watchdog
+from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import Session
+
+OK = b"250 ok\r\n"
+TIMEOUT, FINAL_TIMEOUT, GOODBYE = 30.0, 300.0, 2.0
+
+
+@dataclass
+class Timer:
+    """A timer of the clock below."""
+
+    at: float
+    ring: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Do not ring."""
+        self.cancelled = True
+
+
+@dataclass
+class Rig:
+    """A watchdog over a session with one mail, and the time that passes."""
+
+    session: Session
+    now: float = 1000.0
+    unacknowledged: float = 0.0
+    looks: int = 0
+    ended: str = ""
+    timers: list[Timer] = field(default_factory=list)
+    watchdog: Watchdog = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the watchdog."""
+        self.watchdog = Watchdog(
+            self.session,
+            timeout=TIMEOUT,
+            final_timeout=FINAL_TIMEOUT,
+            goodbye_seconds=GOODBYE,
+            unacknowledged=self.look,
+            end=partial(setattr, self, "ended"),
+            clock=lambda: self.now,
+            call_later=self.call_later,
+        )
+
+    def look(self) -> float:
+        """Count, and return for how long nothing was acknowledged."""
+        self.looks += 1
+        return self.unacknowledged
+
+    def call_later(self, seconds: float, ring: Callable[[], None]) -> Timer:
+        """Set a timer."""
+        self.timers.append(Timer(self.now + seconds, ring))
+        return self.timers[-1]
+
+    def send(self) -> None:
+        """Begin a mail and write all that may be written."""
+        self.session.begin(Envelope("a@x.org", ("b@y.org",), b"content\r\n"))
+        self.session.take(1 << 20)
+        self.watchdog.last_progress = self.now
+        self.watchdog.wake()
+
+    def reply(self, replies: bytes) -> None:
+        """Have the relay reply now, and write what may follow."""
+        self.session.receive(replies)
+        self.session.take(1 << 20)
+        self.watchdog.last_progress = self.now
+
+    def ring(self) -> float:
+        """Let the time pass until the only timer rings; return how many seconds that took."""
+        (timer,) = (timer for timer in self.timers if not timer.cancelled)
+        seconds, self.now = timer.at - self.now, timer.at
+        self.timers.clear()
+        timer.ring()
+        return seconds
+
+
+def _rig(mode: Mode = Mode.BDAT) -> Rig:
+    return Rig(Session(Capabilities({"PIPELINING": "", "CHUNKING": ""}), mode, window=16))
+
+
+def test_a_reply_that_is_overdue_ends_the_connection() -> None:
+    """After EMAIL_TIMEOUT where the relay has nothing to judge."""
+    rig = _rig(Mode.DATA)
+    rig.send()
+    assert rig.ring() == TIMEOUT
+    assert rig.ended == "the relay owed a reply for 30 s"
+    assert not rig.watchdog.is_awake
+
+
+def test_a_reply_that_may_take_long_has_the_longer_timeout() -> None:
+    """EMAIL_FINAL_TIMEOUT holds for a mail whose whole content the relay has."""
+    rig = _rig()
+    rig.send()
+    assert sum(rig.ring() for _ in range(10)) == FINAL_TIMEOUT
+    assert rig.ended == "the relay owed a reply for 300 s"
+
+
+def test_the_shorter_timeout_holds_again_after_the_longer_one() -> None:
+    """A final reply that took long gives the commands behind it no more than EMAIL_TIMEOUT."""
+    rig = _rig(Mode.DATA)
+    rig.send()
+    rig.reply(OK + OK + b"354 go\r\n")
+    rig.send()
+    assert [rig.ring() for _ in range(3)] == [TIMEOUT] * 3
+    rig.reply(OK + OK)
+    assert rig.ring() == TIMEOUT
+    assert rig.ended == "the relay owed a reply for 30 s"
+
+
+def test_progress_moves_the_end_and_no_timer() -> None:
+    """One timer serves on; when it rings it is set for what is left."""
+    rig = _rig(Mode.DATA)
+    rig.send()
+    rig.now += 20.0
+    rig.reply(OK)
+    assert len(rig.timers) == 1
+    assert rig.ring() == 10.0
+    assert (rig.ended, rig.ring()) == ("", 20.0)
+    assert rig.ended
+
+
+def test_a_relay_that_owes_nothing_is_not_watched() -> None:
+    """The timer that rings then is the last one, until the next mail."""
+    rig = _rig()
+    rig.send()
+    rig.reply(OK * 4)
+    rig.ring()
+    assert (rig.timers, rig.ended, rig.watchdog.is_awake) == ([], "", False)
+    rig.watchdog.wake()
+    assert not rig.watchdog.is_awake
+    rig.send()
+    assert rig.watchdog.is_awake
+
+
+def test_a_machine_that_acknowledges_nothing_at_two_looks_is_gone() -> None:
+    """Long before the final timeout; one look is not enough, since a few packets may be lost just then."""
+    rig = _rig()
+    rig.send()
+    for seconds in (TIMEOUT, 0.0, TIMEOUT):
+        rig.unacknowledged = seconds
+        rig.ring()
+    assert rig.watchdog.is_awake
+    rig.ring()
+    assert rig.ended == "the relay's machine acknowledges nothing any more"
+
+
+def test_looks_with_nothing_owed_between_them_are_not_in_a_row() -> None:
+    """The look before a rest says nothing of the connection after it."""
+    rig = _rig()
+    rig.unacknowledged = TIMEOUT
+    rig.send()
+    rig.ring()
+    rig.reply(OK * 4)
+    rig.ring()
+    assert rig.looks == 1, "nothing was owed the second time"
+    rig.send()
+    rig.ring()
+    assert (rig.looks, rig.ended) == (2, "")
+    rig.ring()
+    assert rig.ended
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_after_a_goodbye_the_relay_has_two_seconds_to_close(closes: bool) -> None:  # noqa: FBT001
+    """The mail behind the 421 is uncertain if it does not."""
+    rig = _rig()
+    rig.send()
+    rig.reply(b"421 bye\r\n")
+    rig.watchdog.await_close()
+    if closes:
+        rig.watchdog.stop()
+        assert rig.timers[-1].cancelled
+    else:
+        assert rig.ring() == GOODBYE
+        assert rig.ended == "the relay said: 421 bye"
