@@ -3,11 +3,9 @@
 from typing import Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from delivery.fakes import make_job
-from otpmail.delivery.verdict import MOST_COPIES, all_accepted, final_state, may_copy
+from otpmail.delivery.verdict import MOST_COPIES, final_state, may_copy
 from otpmail.model import MailState, RecipientResult
 
 EXPIRED, FAILED, PARTIAL = MailState.EXPIRED, MailState.FAILED, MailState.PARTIAL
@@ -51,10 +49,3 @@ def test_copies_are_few_or_none(copies: int, on_uncertain: Literal["retry", "fai
     job = make_job()
     job.copies = copies
     assert may_copy(job, on_uncertain) == (on_uncertain == "retry" and copies < MOST_COPIES)
-
-
-@given(st.lists(st.sampled_from([0, 250, 251, 451, 550]), max_size=5))
-def test_all_accepted(codes: list[int]) -> None:
-    """It holds where the relay accepted the mail for each recipient."""
-    results = tuple(RecipientResult("a@x.org", code) for code in codes)
-    assert all_accepted(results) == all(result.accepted for result in results)

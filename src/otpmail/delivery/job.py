@@ -12,7 +12,7 @@ from otpmail.store.base import Entry, Progress
 
 
 class Job:
-    """An accepted mail until it settles.
+    """An accepted mail until it settles. `pending` are the recipients that still want an answer, `offer` the next try.
 
     `deadline` is in seconds since the epoch, on the store's clock. A `guaranteed` job is retried until then whether or
     not anybody waits. `losses` counts connections that ended under it, `copies` those of them after which the relay may
@@ -21,7 +21,7 @@ class Job:
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
-        *("issued", "losses", "message_id", "pending", "priority", "request_id", "results", "state"),
+        *("issued", "losses", "message_id", "offer", "pending", "priority", "request_id", "results", "state"),
         *("uncertain", "_settled"),
     )
 
@@ -52,6 +52,7 @@ class Job:
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = 0
         self.pending = envelope.recipients
+        self.offer = envelope if len(envelope.recipients) <= GROUP else envelope.only(self.offered)
         self.deferred: tuple[str, ...] = ()
         self.uncertain: frozenset[str] = frozenset()
         self.results: dict[str, RecipientResult] = {}
@@ -65,14 +66,10 @@ class Job:
         """The recipients that the next transaction is for: a group of those that are pending."""
         return self.pending[:GROUP]
 
-    @property
-    def offer(self) -> Envelope:
-        """What the relay is offered next: the mail for that group."""
-        envelope = self.envelope
-        # fast path: nearly every mail goes whole, 0.4 us; held to the full path by tests/delivery/test_job.py
-        if self.pending is envelope.recipients and len(self.pending) <= GROUP:
-            return envelope
-        return envelope.only(self.offered)
+    def narrow(self, pending: tuple[str, ...]) -> None:
+        """Go on for these recipients alone, group by group."""
+        self.pending = pending
+        self.offer = self.envelope.only(self.offered)
 
     @property
     def settled(self) -> bool:
@@ -169,7 +166,7 @@ class Job:
             request_id=mail.request_id,
             issued=mail.issued,
         )
-        job.pending = progress.pending
+        job.narrow(progress.pending)
         job.results = {result.address: result for result in progress.results}
         job.uncertain = frozenset(progress.uncertain)
         job.attempts, job.losses, job.copies = progress.attempts, progress.losses, progress.copies

@@ -11,7 +11,7 @@ from otpmail.delivery import retry
 from otpmail.delivery.deadlines import CallLater, Deadlines, Timer
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.verdict import all_accepted, final_state, may_copy
+from otpmail.delivery.verdict import final_state, may_copy
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
@@ -56,7 +56,7 @@ class Lifecycle:
         self._now = store.now
         self._says_accepted = MailAccepted in observer.event_types
         self._closed = False
-        self._jobs: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = {}
         self._retries: dict[Job, Timer] = {}
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._deadlines = Deadlines(self._expire, now=store.now, call_later=self._call_later)
@@ -65,23 +65,23 @@ class Lifecycle:
         self._empty.set()
 
     def __repr__(self) -> str:
-        return f"<Lifecycle {len(self._jobs)} open, {len(self._retries)} deferred, {self._dispatcher!r}>"
+        return f"<Lifecycle {len(self.jobs)} open, {len(self._retries)} deferred, {self._dispatcher!r}>"
 
     def __len__(self) -> int:
         """How many accepted mails have not settled."""
-        return len(self._jobs)
+        return len(self.jobs)
 
     def find(self, mail_id: str) -> Job | None:
         """Return the job of a mail that has not settled."""
-        return self._jobs.get(mail_id)
+        return self.jobs.get(mail_id)
 
     def submit(self, job: Job) -> None:
         """Take a job on: from now on it settles, whatever happens. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
             raise Unavailable(_STOPPED)
-        if not self._jobs:
+        if not self.jobs:
             self._empty.clear()
-        self._jobs[job.id] = job
+        self.jobs[job.id] = job
         self._deadlines.add(job)
         self._dispatcher.put(job)
         if self._says_accepted:
@@ -94,20 +94,23 @@ class Lifecycle:
         if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
             return False
-        job.state = _SENDING
-        if self._waiters.watchers:
-            self._waiters.show(job)
+        self._change(job, _SENDING)
         return True
 
     def replied(self, job: Job, results: Results) -> None:
         """Take the relay's reply about each recipient that it was offered. Only those it deferred are retried."""
-        if job.id not in self._jobs:  # a stop has let go of it, and its caller knows
+        if job.id not in self.jobs:  # a stop has let go of it, and its caller knows
             return
         # fast path: nearly every mail ends so, 3 us; held to the full path by tests/delivery/test_lifecycle.py
-        if not job.results and len(results) == len(job.envelope.recipients) and all_accepted(results):
+        refusals = [result for result in results if not 200 <= result.code < 300]
+        if not (refusals or job.results) and len(results) == len(job.envelope.recipients):
             job.attempts += 1
             self._end(job, _RELAYED, results)
             return
+        self._note(job, results)
+
+    def _note(self, job: Job, results: Results) -> None:
+        """Keep the replies, and decide what is next: a further group of recipients, a further attempt, or the end."""
         for result in results:
             job.results[result.address] = result
             if result.accepted:
@@ -118,10 +121,11 @@ class Lifecycle:
                 job.deferred += (result.address,)
         rest = job.pending[len(results) :]
         if rest and not self._is_over(job):  # the next group of a mail for many
-            job.pending = rest
+            job.narrow(rest)
             self._go_again(job)
             return
-        job.pending, job.deferred = job.deferred + rest, ()
+        job.narrow(job.deferred + rest)
+        job.deferred = ()
         job.attempts += 1
         if not job.pending or self._is_over(job):
             self._settle(job, MailState.FAILED)
@@ -131,7 +135,7 @@ class Lifecycle:
 
     def connection_lost(self, job: Job, error: ConnectionLost) -> None:
         """Go on with a job whose connection ended. The relay may have accepted it only if the error is `uncertain`."""
-        if job.id not in self._jobs:  # as above
+        if job.id not in self.jobs:  # as above
             return
         if not error.not_started:
             job.losses += 1
@@ -182,7 +186,7 @@ class Lifecycle:
         accepted it and no further copy is allowed. Any other fails, and whoever waits for either gets Unavailable.
         """
         self._closed = True
-        left = list(self._jobs.values())
+        left = list(self.jobs.values())
         kept = 0
         for job in left:
             if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
@@ -281,10 +285,10 @@ class Lifecycle:
             self._retries.pop(job).cancel()
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
-        del self._jobs[job.id]
+        del self.jobs[job.id]
         if self._settle_callbacks:
             self._call_next()
-        if not self._jobs:
+        if not self.jobs:
             self._empty.set()
 
     def _call_next(self) -> None:

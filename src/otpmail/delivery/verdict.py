@@ -4,7 +4,6 @@ from typing import Literal
 
 from otpmail.delivery.job import Job
 from otpmail.model import MailState
-from otpmail.smtp.transaction import Results
 
 MOST_COPIES = 3
 """How many attempts at one mail may leave it uncertain, before no further copy is sent.
@@ -16,14 +15,6 @@ A relay that accepts each copy and cuts the connection before its reply would fi
 def may_copy(job: Job, on_uncertain: Literal["retry", "fail"]) -> bool:
     """Return whether a mail that the relay may have accepted may be sent once more (EMAIL_ON_UNCERTAIN)."""
     return on_uncertain == "retry" and job.copies < MOST_COPIES
-
-
-def all_accepted(results: Results) -> bool:
-    """Return whether the relay accepted the mail for each of these recipients."""
-    for result in results:  # noqa: SIM110  `all` over a generator is slower, and this runs for every mail
-        if not result.accepted:
-            return False
-    return True
 
 
 def final_state(job: Job, otherwise: MailState) -> tuple[MailState, bool]:

@@ -43,11 +43,13 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._successor: asyncio.Task[Connection] | None = None
+        self._may_return = False  # whether a relay comes before that of its connection
         self._returning = False  # whether the successor is to lead back to an earlier relay
         self._leaving: dict[asyncio.Task[None], Connection] = {}
         self._recycled = 0  # connections that it replaced before they were lost
         self._waiting: asyncio.Future[None] | None = None  # what it waits for, while it waits
         self._listed = False  # whether it waits for its turn
+        self._busy = False  # whether mails are in flight on its connection
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -62,9 +64,9 @@ class Worker:
     def load(self) -> int:
         """How many mails in flight the next one would wait for (see `dispatch.Taker`)."""
         connection = self._connection
-        if connection is None or not (load := connection.in_flight) or connection.batch_open:
+        if connection is None or not self._busy or connection.batch_open:
             return 0
-        return load + STALLED if connection.stalled else load
+        return connection.in_flight + (STALLED if connection.stalled else 0)
 
     async def run(self) -> None:
         """Work until cancelled, then close the connections."""
@@ -88,6 +90,8 @@ class Worker:
 
     async def _feed(self, connection: Connection) -> None:
         """Send over the connection until it is lost, takes no more, or is to retire and its successor is ready."""
+        self._busy = False
+        self._may_return = self._failover.return_at(connection) < inf
         on_available = partial(self._on_available, connection)
         connection.watch(on_lost=self.wake, on_available=on_available, on_limit=self.wake)
         while True:
@@ -112,6 +116,7 @@ class Worker:
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
             elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
+                self._busy = True
                 if limited:
                     owner.take_slot()
                 continue
@@ -129,9 +134,14 @@ class Worker:
 
     def _on_available(self, connection: Connection) -> None:
         """The connection has had replies. The worker need not look again where it waits for its turn anyway."""
+        if connection is not self._connection:  # it is to be closed, and takes no more mails
+            return
+        idle = not connection.in_flight
+        if idle:
+            self._busy = False
         if not self._listed:
             self.wake()
-        elif not connection.in_flight:
+        elif idle:
             self._dispatcher.became_idle(self)
 
     # Waiting.
@@ -143,7 +153,7 @@ class Worker:
         """
         self._listed = listed
         if listed:
-            self._dispatcher.wait(self, busy=connection.in_flight > 0)
+            self._dispatcher.wait(self, busy=self._busy)
         elif connection.is_available:
             until = min(until, self._loop.time() + connection.owner.pause())
         self._set_alarm(until)
@@ -194,7 +204,7 @@ class Worker:
         """
         if self._successor is not None:
             return inf
-        return_at = self._failover.return_at(connection)
+        return_at = self._failover.return_at(connection) if self._may_return else inf
         until = min(connection.retire_at, return_at)
         if until > self._loop.time():
             return until

@@ -64,6 +64,7 @@ class Admission:
         self.reserved = 0
         self._closed = False
         self._producers: set[Producer] = set()
+        self._reservations = {wait_for: Reservation(self, wait_for) for wait_for in WaitFor}
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
@@ -87,7 +88,7 @@ class Admission:
         Entering it raises QueueFull where there is no place, and Unavailable where the service stops, or the caller
         would wait for a relay that is down.
         """
-        return Reservation(self, wait_for)
+        return self._reservations[wait_for]
 
     def producer(self, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
@@ -102,7 +103,7 @@ class Admission:
         """Take a place. Raises as entering a reservation does."""
         if self._closed or (self._relays.down and not wait_for.guarantees):
             self.check(wait_for)
-        if self.reserved + len(self._lifecycle) >= self._size:
+        if self.reserved + len(self._lifecycle.jobs) >= self._size:
             raise QueueFull(self._size)
         self.reserved += 1
 
@@ -129,7 +130,7 @@ class Admission:
 
 
 class Reservation:
-    """A place for one mail, held from entering to leaving it."""
+    """A place for one mail, held from entering to leaving it. It has no state of its own, so all calls share one."""
 
     __slots__ = ("_admission", "_wait_for")
 

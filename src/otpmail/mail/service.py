@@ -62,6 +62,7 @@ class MailService:
         self._allowed = settings.email_from_allowed
         self.limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._sender = parse_mailbox(settings.email_from, "EMAIL_FROM")
+        self._domain = self._sender.domain
         self._lifecycle = lifecycle
         self._waiters = waiters
         self._store = store
@@ -115,10 +116,13 @@ class MailService:
     async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
         """Take a mail on that has its place already (`admission.reserve`). Raises as `accept` does."""
         draft = submission.draft
-        sender = self._permitted_sender(draft.sender) if draft.sender else self._sender
+        sender = self._sender if draft.sender is None else self._permitted_sender(draft.sender)
         deadline = (now := self._now()) + self._lifetime(submission)
-        message_id = f"<{mail_id}@{sender.domain}>"
-        if draft.size > LARGE:  # composing it takes tenths of a second, and nobody's code may wait for that
+        domain = self._domain if draft.sender is None else sender.domain
+        message_id = f"<{mail_id}@{domain}>"
+        if len(draft.text) + len(draft.html) > LARGE or (
+            draft.attachments and draft.size > LARGE
+        ):  # composing it takes tenths of a second, and nobody's code may wait for that
             envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self.limits)
         else:
             envelope = compose(draft, sender, message_id, now, self.limits)

@@ -36,6 +36,7 @@ class Availability:
         self._observer = observer
         self._retry_after = retry_after
         self._call_later = call_later
+        self.away = False  # no connection is open, and one was to be had: not so where the relay is not in use
         self._here: bool | None = None  # None while nothing is known: before the first dial, and when it is not in use
         self._leaving = False  # whether we closed the last connection, and nothing has failed since
         self._failure = ""  # the last one
@@ -44,11 +45,6 @@ class Availability:
 
     def __repr__(self) -> str:
         return f"<Presence {({None: 'unused', True: 'here', False: 'away'})[self._here]}, {self.open} open>"
-
-    @property
-    def away(self) -> bool:
-        """No connection is open, and not just for the moment that a new one takes, nor since it is not in use."""
-        return self._here is False
 
     def opened(self, mode: str, window: int, *, doubtful: bool) -> None:
         """A connection is open. A doubtful one has to last before anybody is told that the relay is back."""
@@ -86,13 +82,13 @@ class Availability:
         if not self.open:  # it was to be waited whether it hangs up again
             self._unseen()
         elif self._here is not True:
-            self._here = True
+            self._here, self.away = True, False
             self._observer.notify(RelayUp(self._name, mode, window))
 
     def _missed(self) -> None:
         self._cancel_notice()
         if self._here is not False:
-            self._here = False
+            self._here, self.away = False, True
             self._observer.notify(RelayDown(self._name, self._why, self._retry_after()))
 
     def _unseen(self) -> None:
@@ -101,7 +97,7 @@ class Availability:
         if self.wanted or not self._leaving:
             self._missed()
         elif self._here is not None:
-            self._here = None
+            self._here, self.away = None, False
             self._observer.notify(RelayIdle(self._name))
 
     def _cancel_notice(self) -> None:

@@ -29,13 +29,11 @@ class ConnectionOwner(Protocol):
     """The relay that a connection leads to, which all workers share, as its connections see it."""
 
     name: str
+    is_limited: bool
+    """Whether EMAIL_RATE limits how many mails a second the relay is sent."""
 
     def pause(self) -> float:
         """Seconds until the relay may be sent another mail, 0 for at once."""
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether a rate limits how many mails the relay may be sent."""
 
     def take_slot(self) -> None:
         """A mail is being sent to it now."""

@@ -27,7 +27,7 @@ _LOOK_SECONDS = 1.0  # between two looks at what another worker finds
 
 
 class Relay:
-    """Opens connections to one relay, and knows whether it is away."""
+    """Opens connections to one relay, and knows whether it is down. `is_limited` is whether EMAIL_RATE is set."""
 
     def __init__(self, settings: RelaySettings, observer: Observer, *, random: Callable[[], float]) -> None:
         self.name = f"{settings.host}:{settings.port}"
@@ -38,6 +38,7 @@ class Relay:
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._pace = RateLimit(settings.rate)
+        self.is_limited = self._pace.limited
         self._breaker = Breaker(
             random, first=settings.retry_seconds, most=settings.retry_max_seconds, doubt=settings.max_age
         )
@@ -98,11 +99,6 @@ class Relay:
     def pause(self) -> float:
         """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
         return self._pace.wait(self._loop.time()) if self._pace.limited else 0.0
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether EMAIL_RATE limits how many mails it is sent a second."""
-        return self._pace.limited
 
     def take_slot(self) -> None:
         """A mail is being sent to it now."""
