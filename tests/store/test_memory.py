@@ -1,4 +1,4 @@
-"""What every store must do, as one suite: a further store joins by a parameter of the two fixtures."""
+"""The rules of every store, as one suite: a further store joins as a parameter of the two fixtures."""
 
 import asyncio
 import gc
@@ -64,7 +64,7 @@ async def _write(store: ChallengeStore, key: bytes, standing: CodeRecord | None)
 
 
 async def test_a_record_is_what_the_rule_made_of_it(challenges: ChallengeStore) -> None:
-    """An unknown key is None; what the rule returns is kept whole; None removes it."""
+    """An unknown key is None; the record that a rule returns is kept whole, and None removes it."""
     assert await _read(challenges, b"a") is None
     await _write(challenges, b"a", _standing())
     assert await _read(challenges, b"a") == _standing()
@@ -149,7 +149,7 @@ async def test_a_sweep_keeps_failures_of_the_last_hour(clock: Clock) -> None:
 
 
 async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
-    """The store is swept in slices: whoever waits for the loop has it many times before the end."""
+    """The store is swept in slices, and other tasks run between them."""
     store = MemoryChallengeStore(clock)
     for number in range(2000):
         await _write(store, number.to_bytes(16), _standing())
@@ -225,7 +225,7 @@ async def test_a_request_id_with_other_content_is_refused(mails: MailStore) -> N
 
 
 async def test_request_ids_are_each_callers_own(mails: MailStore) -> None:
-    """Another caller's id is another id."""
+    """The same request id of another caller is another id."""
     await mails.add(_mail(request_id="r1"), b"f")
     assert await mails.find("bank", "r1", b"other") is None
     assert await mails.add(_mail("m2", caller="bank", request_id="r1"), b"other") is None
@@ -233,7 +233,7 @@ async def test_request_ids_are_each_callers_own(mails: MailStore) -> None:
 
 
 async def test_mails_without_a_request_id_are_never_the_same(mails: MailStore) -> None:
-    """An empty request id is none."""
+    """Mails with an empty request id are never taken for each other."""
     assert await mails.add(_mail("m1"), b"f") is None
     assert await mails.add(_mail("m2"), b"f") is None
     mails.settle(_settled(_mail("m1")))
@@ -270,7 +270,7 @@ async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: f
 
 
 async def test_a_settled_mail_is_its_callers(mails: MailStore) -> None:
-    """It is found by its caller and id, and by nobody else."""
+    """A settled mail is found by its caller and id, and by no other caller."""
     mails.settle(_settled(_mail()))
     assert await mails.get("shop", "m1") == _settled(_mail())
     assert await mails.get("bank", "m1") is None
@@ -278,7 +278,7 @@ async def test_a_settled_mail_is_its_callers(mails: MailStore) -> None:
 
 
 async def test_settled_mails_are_forgotten_after_their_time(mails: MailStore, clock: Clock) -> None:
-    """Not before, and not later: expiry is checked at the read."""
+    """A settled mail is forgotten exactly after its time: expiry is checked at the read."""
     mails.settle(_settled(_mail()))
     clock.time += REMEMBER_SECONDS - 1
     assert await mails.get("shop", "m1") is not None
@@ -287,7 +287,7 @@ async def test_settled_mails_are_forgotten_after_their_time(mails: MailStore, cl
 
 
 async def test_settled_mails_are_bounded_in_number(mails: MailStore) -> None:
-    """The oldest goes first."""
+    """The oldest settled mails are forgotten first."""
     for number in range(REMEMBER_COUNT + 2):
         mails.settle(_settled(_mail(f"m{number}")))
     found = [await mails.get("shop", f"m{number}") is not None for number in range(REMEMBER_COUNT + 2)]
@@ -306,14 +306,14 @@ _TIMES = st.floats(allow_nan=False, allow_infinity=False)
 async def test_any_record_is_kept_whole(
     challenge: Challenge | None, failures: tuple[float, ...], next_send: float
 ) -> None:
-    """Whatever is in it, to the last bit of a time, with as many failures as OTP_FAILURES_PER_HOUR lets there be."""
+    """Any record is kept whole, to the last bit of a time, with up to OTP_FAILURES_PER_HOUR failures."""
     store, standing = MemoryChallengeStore(lambda: 0.0), CodeRecord(challenge, failures, next_send)
     await _write(store, b"a", standing)
     assert await _read(store, b"a") == standing
 
 
 async def test_the_garbage_collector_does_not_look_at_records() -> None:
-    """Neither they nor the dicts that hold them are among what it walks through: a million would hold the loop."""
+    """Neither records nor their dicts are tracked by the collector, which a million would block for long."""
     store = MemoryChallengeStore(lambda: 0.0)
     gc.collect()
     before = len(gc.get_objects())
@@ -347,7 +347,7 @@ async def test_the_garbage_collector_does_not_look_at_records() -> None:
     )
 )
 async def test_any_settled_mail_is_kept_whole(mail: Mail) -> None:
-    """It is found as it settled, by its id and by its request's."""
+    """A settled mail is found unchanged, by its id and by its request id."""
     store = MemoryMailStore(lambda: 0.0, remember_seconds=1, remember_count=10)
     await store.add(mail, b"f")
     store.settle(mail)
@@ -356,7 +356,7 @@ async def test_any_settled_mail_is_kept_whole(mail: Mail) -> None:
 
 
 async def test_the_garbage_collector_does_not_look_at_settled_mails() -> None:
-    """Neither they nor their request ids are among what it walks through."""
+    """Neither settled mails nor their request ids are tracked by the collector."""
     store = MemoryMailStore(lambda: 0.0, remember_seconds=3600, remember_count=10_000)
     gc.collect()
     before = len(gc.get_objects())
@@ -369,7 +369,7 @@ async def test_the_garbage_collector_does_not_look_at_settled_mails() -> None:
 
 
 async def test_what_is_remembered_is_bounded(clock: Clock) -> None:
-    """By number, with little less than that kept; and by time, however much or little comes."""
+    """Settled mails are bounded by number, at least three quarters of which are kept, and by time."""
     store = MemoryMailStore(clock, remember_seconds=100, remember_count=1000)
     for number in range(5000):
         store.settle(_settled(_mail(f"m{number}")))
