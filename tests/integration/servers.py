@@ -18,7 +18,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -203,7 +203,7 @@ class MailServer(ABC):
         if process is None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            if _members(process.pid):
+            with suppress(ProcessLookupError):  # all have ended
                 os.killpg(process.pid, sign)
             deadline = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < deadline:
