@@ -1,4 +1,4 @@
-"""The whole service in this process, for what can only be seen from inside: what it does when a part of it fails."""
+"""The whole service in this process, for what can only be seen from inside, such as a part that fails."""
 
 import asyncio
 import re
@@ -85,7 +85,7 @@ async def test_when_a_part_fails(
 
 
 class Accepted:
-    """Counts the mails that are taken on, and says when there are so many."""
+    """Counts accepted mails, and sets an event when there are so many."""
 
     event_types: frozenset[type[Event]] = frozenset({MailAccepted})
 
@@ -103,7 +103,7 @@ class Accepted:
 
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It brings a turn of its mails where those are enough for all connections, though it may have more unsettled."""
+    """A stream brings no more mails than its turn while the queue has enough for all connections."""
     monkeypatch.chdir(tmp_path)
     stop, accepted = asyncio.Event(), Accepted(32)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -117,7 +117,7 @@ async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytes
             await accepted.reached.wait()
             single = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello", wait_for=mail_pb2.WAIT_FOR_QUEUE)
             await mails.SendMail(single)
-        count = accepted.count  # told in the end: a stream that is left running would outlast its server
+        count = accepted.count  # asserted in the end, since a stream that is left running would outlast its server
         stop.set()
         async with asyncio.timeout(10):
             results = [result async for answer in call for result in answer.results]

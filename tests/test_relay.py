@@ -235,7 +235,7 @@ async def test_helps(relay: Relay, faults: dict[str, bool], code: int) -> None:
 
 @open_relay
 async def test_is_strict_about_syntax(relay: Relay) -> None:
-    """What RFC 5321 does not allow is refused, so that a client that sends it is found out."""
+    """Syntax that RFC 5321 forbids is rejected, so that a client that sends it fails its test."""
     async with greeted(relay) as raw:
         for wrong in ("MAIL FROM: <a@b.c>", "MAIL FROM:a@b.c", "MAIL FROM:<a b@c.d>", "MAIL FROM:<a@b.c> SIZE=x"):
             assert await raw.ask(wrong) in {501, 555}
@@ -266,7 +266,7 @@ async def test_holds_to_its_limits(relay: Relay) -> None:
 
 @pytest.mark.relay(auth=("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"))
 async def test_auth_needs_right_credentials(relay: Relay) -> None:
-    """Without signing in no mail is taken; wrong credentials are 535; secrets are not kept."""
+    """A client that has not signed in sends no mail, wrong credentials are 535, and secrets are not recorded."""
     async with greeted(relay) as raw:
         assert await raw.ask("MAIL FROM:<>") == 530
         assert await raw.ask(f"AUTH PLAIN {base64_of(chr(0) + 'user' + chr(0) + 'wrong')}") == 535
@@ -316,7 +316,7 @@ async def test_refused_recipient_does_not_fail_the_others(relay: Relay) -> None:
 
 @pytest.mark.relay(auth=(), final_reply="451 4.3.0 later\nor not", times=2)
 async def test_fault_strikes_as_often_as_it_should(relay: Relay) -> None:
-    """With `times` the relay is well again after that many; setting `faults` counts afresh; a reply may have lines."""
+    """The relay is correct again after `times` faults, and setting `faults` starts that count again."""
     async with greeted(relay) as raw:
         flight = ENVELOPE + "BDAT 2 LAST\r\nhi"
         raw.send(flight * 3)
@@ -371,7 +371,7 @@ async def test_says_one_reply_too_many(relay: Relay) -> None:
 @pytest.mark.parametrize("point", ["MAIL", "RCPT", "DATA", ".", "BDAT", "EHLO", "CONNECT"])
 @pytest.mark.parametrize("late", [False, True])
 async def test_connection_is_cut_at_a_point(relay: Relay, point: str, late: bool) -> None:  # noqa: FBT001
-    """It is cut before or after the reply to the chosen command; a mail at its end is taken all the same."""
+    """A connection is cut before or after the reply to the chosen command; a mail at its end is accepted."""
     relay.faults = Faults(auth=(), **{f"cut_{'after' if late else 'before'}_reply": point})  # type: ignore[arg-type]
     last = "BDAT 2 LAST\r\nhi" if point == "BDAT" else "DATA\r\n"
     steps = {"CONNECT": "", "EHLO": "EHLO x\r\n", "MAIL": "MAIL FROM:<>\r\n", "RCPT": f"RCPT TO:<{ANNA}>\r\n"}
@@ -392,7 +392,7 @@ async def test_connection_is_cut_at_a_point(relay: Relay, point: str, late: bool
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at"])
 async def test_a_point_may_be_the_number_of_a_reply(relay: Relay, kind: str, number: int) -> None:
-    """Counted from the reply to the first MAIL of a connection; a mail whose word was 421 is not taken."""
+    """Replies count from that to the first MAIL of a connection; a mail answered 421 is not accepted."""
     relay.faults = Faults(auth=(), **{kind: number}, times=1)  # type: ignore[arg-type]
     flight = ENVELOPE + "BDAT 2 LAST\r\nhiRSET\r\n"
     async with greeted(relay) as raw:
@@ -430,8 +430,8 @@ async def test_replies_may_be_counted_anew(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("chunking", [True, False])
-async def test_421_in_place_of_the_word_on_a_content(relay: Relay, chunking: bool) -> None:  # noqa: FBT001
-    """It says that the mail was not taken, so it is not."""
+async def test_421_in_place_of_the_final_reply(relay: Relay, chunking: bool) -> None:  # noqa: FBT001
+    """A 421 in place of the reply to a content means that the mail is not accepted."""
     relay.faults = Faults(auth=(), chunking=chunking, closing_at="BDAT" if chunking else ".", times=1)
     async with greeted(relay) as raw:
         raw.send(ENVELOPE + ("BDAT 2 LAST\r\nhi" if chunking else "DATA\r\n"))
@@ -467,7 +467,7 @@ async def test_closes_after_so_many_mails(relay: Relay) -> None:
 
 @open_relay
 async def test_drops_idle_connections_only(relay: Relay) -> None:
-    """Idle connections can be cut, with a word or without; one in the middle of a mail stays."""
+    """Idle connections can be cut, with a reply or without; one in the middle of a mail stays."""
     async with greeted(relay) as idle, greeted(relay) as busy:
         assert await busy.ask(f"MAIL FROM:<{SENDER}>") == 250
         assert relay.drop_connections("421 4.3.2 shutting down") == 1
@@ -482,7 +482,7 @@ async def test_drops_idle_connections_only(relay: Relay) -> None:
 
 @pytest.mark.relay(auth=(), delay=0.05)
 async def test_a_late_reply_is_owed_until_it_has_left(relay: Relay) -> None:
-    """A connection is idle when its last reply has left, and whoever waits for that is told."""
+    """A connection is idle once its last reply has left, and a wait for that then returns."""
     async with connected(relay) as raw:
         raw.send("EHLO x\r\n")
         await relay.wait_for_command("EHLO")
@@ -537,7 +537,7 @@ class OnceClosed(asyncio.Transport):
     ],
 )
 async def test_a_transport_that_has_ended_is_left_alone(steps: str, calls: list[str]) -> None:
-    """However a connection ends, its transport is closed once and aborted once at most, and not after its loss."""
+    """A transport is closed once and aborted once at most, and not used after its loss."""
     ends = 0
 
     def lost(_: Wire) -> None:
@@ -581,7 +581,7 @@ async def test_comes_back_on_its_port(relay: Relay) -> None:
 
 @pytest.mark.parametrize("security", ["plain", "tls"])
 async def test_closes_whatever_has_come(relay: Relay, security: Security) -> None:
-    """It closes at once also when connections are waiting in the kernel, or have yet to shake hands."""
+    """The relay closes at once, also with connections that wait in the kernel or for a TLS handshake."""
     relay.faults = Faults(security=security)
     raws = [Raw(*await asyncio.open_connection(HOST, relay.port)) for _ in range(10)]
     await relay.wait_for_connections(1)
@@ -650,7 +650,7 @@ async def test_nothing_before_starttls(relay: Relay, certificates: Certificates)
 
 @pytest.mark.relay(security="starttls", starttls_stripped=True)
 async def test_stripped_starttls(relay: Relay) -> None:
-    """As behind an attacker, STARTTLS is missing and AUTH is offered in the clear, to see who falls for it."""
+    """STARTTLS is missing and AUTH is offered in the clear, as an attacker would have it."""
     async with greeted(relay) as raw:
         assert not any("STARTTLS" in line for line in raw.last)
         assert any("AUTH" in line for line in raw.last)
@@ -679,7 +679,7 @@ async def test_many_handshakes(relay: Relay, certificates: Certificates) -> None
 
 @pytest.mark.relay(auth=(), holds_replies=True, judging=0.1)
 async def test_replies_may_be_held_back_until_a_content_is_judged(relay: Relay) -> None:
-    """Of a flight with a content nothing is answered before that is; what comes alone is answered at once."""
+    """The replies of a flight with a content are held until it is judged; a command alone is answered at once."""
     async with greeted(relay) as raw:
         assert await raw.ask("NOOP") == 250
         raw.send(ENVELOPE + "BDAT 2 LAST\r\nhi")
@@ -748,7 +748,7 @@ async def test_refused_chunk_ends_the_transaction(relay: Relay) -> None:
 
 @pytest.mark.relay(auth=(), sticky_bdat=True, final_reply="451 4.3.0 later", times=1)
 async def test_sticky_transaction_reaches_the_old_recipient(relay: Relay) -> None:
-    """As seen on Exim, a mail sent without RSET after a refused BDAT goes to the recipient of the mail before it."""
+    """A mail sent without RSET after a rejected BDAT goes to the recipient of the mail before it, as with Exim."""
     async with greeted(relay) as raw:
         raw.send(ENVELOPE + "BDAT 2 LAST\r\nhi")
         assert await raw.codes(3) == [250, 250, 451]

@@ -25,7 +25,7 @@ DetailT = TypeVar("DetailT", bound=Message)
 
 
 async def send_to(service: Service, people: Sequence[str], *, at_once: int = 100) -> dict[str, mail_pb2.Mail]:
-    """Send each a mail that says whom it is for, with so many calls at once; returns what each caller was told."""
+    """Send each person a mail that names them, with so many calls at once; returns the answers by person."""
     told: dict[str, mail_pb2.Mail] = {}
     remaining = iter(people)
 
@@ -57,7 +57,7 @@ def bad_field(error: AioRpcError) -> str:
 
 
 def reason(error: AioRpcError) -> str:
-    """Return the stable word for what went wrong."""
+    """Return the error's stable reason."""
     return str(detail(error, ErrorInfo).reason)
 
 

@@ -113,7 +113,7 @@ class Exim(MailServer):
         (directory / "config").write_text(config, encoding="utf-8")
 
     def _command(self, directory: Path) -> Sequence[str | Path]:
-        # The queue is run for what a `restart` has interrupted: every other mail is delivered as soon as it is there.
+        # Mails are delivered at once. The queue is run for those that a `restart` has interrupted.
         return [_program(), "-C", directory / "config", "-bdf", "-q5s"]
 
     def _main(self, directory: Path, cert_file: Path, key_file: Path) -> dict[str, str]:

@@ -62,7 +62,7 @@ mech_list: PLAIN LOGIN CRAM-MD5
 
 
 class Postfix(MailServer):
-    """A Postfix of its own, next to whatever Postfix the machine may run."""
+    """A private Postfix, independent of one that the machine may run."""
 
     name: ClassVar[str] = "Postfix"
     _started: ClassVar[str] = "daemon started"
@@ -89,7 +89,7 @@ class Postfix(MailServer):
         settings = self._main(directory, cert_file, key_file) | self._settings
         lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
         (config / "main.cf").write_text(lines, encoding="utf-8")
-        # Postfix waits until the file is two seconds old, lest somebody is still writing it.
+        # Postfix waits until the file is two seconds old, since it may still be written.
         os.utime(config / "main.cf", (0, 0))
         services = _SERVICES.format(host=HOST, port=self.port, tls_port=self.tls_port)
         (config / "master.cf").write_text(services, encoding="utf-8")
@@ -132,7 +132,7 @@ class Postfix(MailServer):
             "inet_interfaces": HOST,
             "inet_protocols": "ipv4",
             "message_size_limit": str(MAX_MAIL),
-            # In: whoever has signed in, over TLS, for our domain.
+            # In: clients that have signed in, over TLS, for our domain.
             "smtpd_peername_lookup": "no",
             "smtpd_tls_security_level": "may",
             "smtpd_tls_cert_file": str(cert_file),

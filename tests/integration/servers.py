@@ -1,4 +1,4 @@
-"""What the real mail servers of the integration tests share: a private instance each, started and stopped by the test.
+"""The common part of the real mail servers: each is a private instance that a test starts and stops.
 
 `postfix.Postfix` and `exim.Exim` say how theirs is configured. Each listens on two free ports of 127.0.0.1, one for
 STARTTLS and one for implicit TLS, takes any recipient at example.org but `UNKNOWN` and `LATER` from `USER`, and
@@ -18,7 +18,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -38,7 +38,7 @@ MAX_MAIL = 64 << 20
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"  # not on the PATH of whoever is not root
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"  # only on the PATH of root
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class MailServer(ABC):
         if process is None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
-            if _members(process.pid):
+            with suppress(ProcessLookupError):  # all have ended
                 os.killpg(process.pid, sign)
             deadline = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < deadline:
@@ -241,10 +241,10 @@ def printed(*command: str | Path) -> str:
 
 
 def _reserve_ports(count: int) -> list[socket.socket]:
-    """Bind sockets to free ports that nobody else is then given, and that a server may share for it asks the same way.
+    """Bind sockets to free ports, which reserves them until the server listens there too, with SO_REUSEPORT.
 
-    Neither server can listen on port 0. A port that is only known to have been free would be anybody's until the server
-    listens there, and Postfix, which sets SO_REUSEPORT, would not even notice that another one does.
+    Neither server can listen on port 0. Another process could take a port that was merely found free, and Postfix, with
+    SO_REUSEPORT, would not notice.
     """
     with ExitStack() as undo:
         reserved = []

@@ -1,7 +1,7 @@
-"""Relays that refuse, cut, mix up and fall silent, with the connections full of mail: nobody gets another's mail.
+"""Relays that reject, cut, mix up replies and fall silent, with full connections: no recipient gets another's mail.
 
-After each: a mail arrived only at its own recipient, what callers were told is what happened, and a second copy, with
-the same Message-ID, is only there where a reply was lost.
+After each attack, every mail arrived at its own recipient only and every answer is true. A second copy, with the same
+Message-ID, exists only where a reply was lost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _in(*modes: str) -> pytest.MarkDecorator:
 
 
 async def _send_many(service: Service, count: int, prefix: str = "p") -> dict[str, mail_pb2.Mail]:
-    """Send so many mails at once, each naming its recipient; returns what each caller was told."""
+    """Send so many mails at once, each naming its recipient; returns the answers by recipient."""
     turns = asyncio.Semaphore(500)  # past a thousand calls that it has not begun, gRPC's server cancels some
 
     async def send(person: str) -> mail_pb2.Mail:
@@ -86,7 +86,7 @@ async def _send_many(service: Service, count: int, prefix: str = "p") -> dict[st
 
 
 def _check(told: dict[str, mail_pb2.Mail], relay: Relay) -> None:
-    """Hold what callers were told to what the relay took; a second copy needs a connection that a fault had struck."""
+    """Compare the answers with what the relay took; a second copy needs a connection that a fault had struck."""
     taken: dict[str, list[int]] = {person: [] for person in told}
     for caught in relay.mails:
         (person,) = caught.recipients
@@ -106,7 +106,7 @@ def _check(told: dict[str, mail_pb2.Mail], relay: Relay) -> None:
 
 @_in("bdat", "data", "plain")
 async def test_refusals_by_chance(attacked: tuple[Service, Relay, Faults]) -> None:
-    """Refused at MAIL, RCPT or the content at random among many in flight, each caller is told of its own mail."""
+    """With random rejections at MAIL, RCPT and the content, each caller gets the outcome of its own mail."""
     service, relay, faults = attacked
     relay.faults = replace(faults, chance=REFUSALS)
     told = await _send_many(service, MAILS)
@@ -117,7 +117,7 @@ async def test_refusals_by_chance(attacked: tuple[Service, Relay, Faults]) -> No
 
 @pytest.mark.parametrize("attacked", [("bdat", {"EMAIL_WINDOW": n}) for n in (1, 16)], indirect=True, ids=["1", "16"])
 async def test_a_sticky_relay(attacked: tuple[Service, Relay, Faults]) -> None:
-    """A relay that keeps a refused transaction open until RSET gets RSET: nobody is put on another's mail."""
+    """A relay that keeps a rejected transaction open until RSET gets RSET: no mail gets another's recipient."""
     service, relay, faults = attacked
     relay.faults = replace(faults, chance=REFUSALS, sticky_bdat=True)
     told = await _send_many(service, 1000)
@@ -128,7 +128,7 @@ async def test_a_sticky_relay(attacked: tuple[Service, Relay, Faults]) -> None:
 @pytest.mark.parametrize("kind", ["cut_before_reply", "cut_after_reply", "silent_at", "closing_at", "extra_at"])
 @_in("bdat", "data", "plain")
 async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
-    """Cut, silent, 421 or a reply too many: all arrive, only at their own, twice at most where a reply was lost."""
+    """After a cut, silence, 421 or an extra reply all mails arrive, twice at most where a reply was lost."""
     service, relay, faults = attacked
     mode = next(mode for mode, offered in MODES.items() if replace(faults, delay=0.0) == Faults(**offered))
     told: dict[str, mail_pb2.Mail] = {}
@@ -161,9 +161,9 @@ def _one_connection(mode: str, kind: str) -> tuple[str, dict[str, Any]]:
     indirect=["attacked"],
 )
 async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], kind: str) -> None:
-    """Cut right before or after the Nth reply from a mail on, 421 or silence there: nobody gets another's mail.
+    """A cut before or after the Nth reply, 421 or silence there: no recipient gets another's mail.
 
-    With a full window, for N up to 20: in each mode those are the replies to several mails.
+    The window is full, and N goes up to 20, which in each mode is the replies to several mails.
     """
     service, relay, faults = attacked
     told: dict[str, mail_pb2.Mail] = {}
@@ -187,7 +187,7 @@ async def test_faults_at_every_reply(attacked: tuple[Service, Relay, Faults], ki
 
 @_in("plain")
 async def test_a_reply_to_a_command_that_has_not_left(attacked: tuple[Service, Relay, Faults]) -> None:
-    """In plain mode a reply too many behind that to MAIL is not taken for the one to RCPT, which is not sent yet."""
+    """In plain mode an extra reply behind that to MAIL is not taken for the one to RCPT, which is not sent yet."""
     service, relay, faults = attacked
     relay.faults = replace(faults, times=1, extra_at="MAIL")
     told = await _send_many(service, 20)
@@ -198,7 +198,7 @@ async def test_a_reply_to_a_command_that_has_not_left(attacked: tuple[Service, R
 @pytest.mark.parametrize("reply", ["250 2.0.0 ok\r\n354 go on", "354 go on"])
 @_in("bdat", "data", "plain")
 async def test_odd_replies_at_the_content(attacked: tuple[Service, Relay, Faults], reply: str) -> None:
-    """A reply that can't be, in place of the right one or behind it, in full windows: each mail is still its own."""
+    """An impossible reply, in place of the right one or behind it, mixes up no mails in full windows."""
     service, relay, faults = attacked
     relay.faults = replace(faults, final_reply=reply, times=2)
     told = await _send_many(service, 100)
@@ -212,7 +212,7 @@ async def test_odd_replies_at_the_content(attacked: tuple[Service, Relay, Faults
 @pytest.mark.relay(auth=(), runs_refused_chunks=True)
 @pytest.mark.service(WORKERS=3, LOG_LEVEL="debug")
 async def test_a_relay_that_runs_refused_chunks(service: Service, relay: Relay, helps_with_250: bool) -> None:  # noqa: FBT001
-    """It is found out before the first mail, whatever it answers HELP with; no content is ever run as commands."""
+    """A relay that runs rejected chunks is recognised before the first mail, so it never runs content as commands."""
     assert relay.faults.helps_with_250 is helps_with_250
     relay.faults = replace(relay.faults, chance=REFUSALS)
     told = await _send_many(service, 300)

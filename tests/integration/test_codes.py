@@ -54,7 +54,7 @@ async def test_a_code_travels_to_a_mailbox_and_back(service: Service, relay: Rel
 
 
 async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None:
-    """While a code lives it is mailed again as it is: same code, same challenge, same expiry."""
+    """A resend mails the same code while it lives, with the same challenge and expiry."""
     first, second = await _send(service), await _send(service)
     assert second.otp_code == first.otp_code
     assert second.challenge_id == first.challenge_id
@@ -80,7 +80,7 @@ async def test_exactly_n_attempts(service: Service) -> None:
 
 @pytest.mark.service(OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=10000)
 async def test_two_hundred_calls_use_a_code_once(service: Service) -> None:
-    """Of 200 checks of the right code at the same moment exactly one is VALID."""
+    """Exactly one of 200 checks of the right code at the same moment is VALID."""
     sent = await _send(service)
     answers = await asyncio.gather(*(_validate(service, sent.otp_code) for _ in range(200)))
     counts = Counter(answer.result for answer in answers)
@@ -90,7 +90,7 @@ async def test_two_hundred_calls_use_a_code_once(service: Service) -> None:
 
 @pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=3)
 async def test_failures_outlive_a_code(service: Service) -> None:
-    """A new code does not forgive failures: once they are spent, no code is mailed and the caller hears when."""
+    """A new code does not forgive failures: once they are spent no code is mailed, and the error says until when."""
     for _ in range(2):
         sent = await _send(service)
         for place in range(2):
@@ -120,7 +120,7 @@ async def test_two_mails_are_spaced(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"}, times=1)
 @pytest.mark.service(OTP_RESEND_SECONDS=30)
 async def test_a_refused_address_voids_the_code(service: Service) -> None:
-    """Where the relay refuses the address for good the answer says so, no code is live, and no wait is spent."""
+    """When the relay rejects the address the answer says so, no code is live, and no wait is spent."""
     sent = await _send(service)
     assert sent.mail.state == mail_pb2.Mail.FAILED
     assert (sent.mail.recipients[0].code, sent.mail.recipients[0].enhanced_code) == (550, "5.1.1")
@@ -136,7 +136,7 @@ async def test_codes_of_one_purpose_fail_for_another(service: Service) -> None:
 
 
 async def test_a_check_can_be_bound_to_a_challenge(service: Service) -> None:
-    """With another challenge's id the right code is not valid, and no attempt is spent."""
+    """The right code with another challenge's id is not valid, and no attempt is spent."""
     sent = await _send(service)
     assert (await _validate(service, sent.otp_code, challenge_id="0" * 32)).result == NONE
     assert (await _validate(service, sent.otp_code, challenge_id=sent.challenge_id)).result == VALID
@@ -188,7 +188,7 @@ async def test_the_mail_is_in_the_persons_language(service: Service, relay: Rela
     ],
 )
 async def test_bad_fields_are_named(service: Service, relay: Relay, field: str, value: object, named: str) -> None:
-    """What is out of bounds is INVALID_ARGUMENT naming the field, and nothing is mailed."""
+    """A field out of bounds is INVALID_ARGUMENT and named, and nothing is mailed."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _send(service, **{field: value})
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

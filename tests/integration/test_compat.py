@@ -30,7 +30,7 @@ async def _validate(service: Service, code: str) -> tuple[mail_pb2.Status.ValueT
 
 
 async def test_a_code_is_mailed_and_valid_once(service: Service, relay: Relay) -> None:
-    """SendCode answers once the relay took the mail; the code in it is valid, and the second time there is none."""
+    """SendCode answers once the relay took the mail; the code in it is valid once."""
     sent = await _send(service)
     assert sent.status == mail_pb2.SUCCESS
     (mail,) = relay.mails
@@ -42,7 +42,7 @@ async def test_a_code_is_mailed_and_valid_once(service: Service, relay: Relay) -
 
 
 async def test_a_wrong_code_leaves_the_right_one_valid(service: Service) -> None:
-    """A wrong code is SUCCESS and not valid, since there was one to compare with; the right one still works."""
+    """A wrong code is SUCCESS and not valid, since a code was live; the right one still works."""
     code = (await _send(service)).otpCode
     wrong = f"{(int(code) + 1) % 10**6:06d}"
     assert await _validate(service, wrong) == (mail_pb2.SUCCESS, False)
@@ -70,13 +70,13 @@ async def test_an_expired_code_is_not_compared(service: Service) -> None:
 
 
 async def test_an_address_without_a_code(service: Service) -> None:
-    """Where no code was sent there is none to compare with: FAILED."""
+    """A check for an address without a code is FAILED."""
     assert await _validate(service, "123456") == (mail_pb2.FAILED, False)
 
 
 @pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"})
 async def test_a_refused_address_is_failed_with_ok(service: Service) -> None:
-    """Where the relay refuses the address, SendCode is FAILED with gRPC OK, and the code is void."""
+    """When the relay rejects the address, SendCode is FAILED with gRPC OK, and the code is void."""
     assert (await _send(service)).status == mail_pb2.FAILED
     assert await _validate(service, "123456") == (mail_pb2.FAILED, False)
 
@@ -110,7 +110,7 @@ async def test_send_mail_without_recipient(service: Service, relay: Relay) -> No
     ("field", "value"), [("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")]
 )
 async def test_bad_input_names_the_contracts_own_field(service: Service, field: str, value: str) -> None:
-    """What can't be sent is INVALID_ARGUMENT, with the field as this contract calls it."""
+    """A mail that cannot be sent is INVALID_ARGUMENT, with the field's name in this contract."""
     request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.original_mail.SendMail(request)
@@ -128,7 +128,7 @@ async def test_a_refused_mail_is_an_error(service: Service) -> None:
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
 async def test_without_a_relay(service: Service) -> None:
-    """While the relay is away SendCode is FAILED with gRPC OK, and SendMail an error."""
+    """While the relay is down SendCode is FAILED with gRPC OK, and SendMail an error."""
     await service.wait_for_log("relay-down")
     assert (await _send(service)).status == mail_pb2.FAILED
     with pytest.raises(grpc.aio.AioRpcError) as caught:

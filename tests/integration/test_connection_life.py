@@ -45,10 +45,10 @@ async def test_a_relay_that_closes_after_a_hundred(service: Service, relay: Rela
 @pytest.mark.relay(auth=(), most_open=3)
 @pytest.mark.service(EMAIL_MAX_MESSAGES=100, EMAIL_RETRY_SECONDS=0.05)
 async def test_a_relay_that_has_enough_of_us(service: Service, relay: Relay) -> None:
-    """Where the relay allows fewer connections than WORKERS, and says so to each successor too, mails go on.
+    """Mails go on when the relay allows fewer connections than WORKERS and rejects every one beyond.
 
-    And it is not stormed, though the connections that it took keep taking mails: there is one try when one of them is
-    closed, each of the other workers tries when that has come to something, and beyond that the waits grow.
+    The relay is not flooded with dials either. There is one when a connection closes, one by each other worker when
+    that succeeded, and otherwise the delays grow.
     """
     await _send(service)
     _each_once(relay)
@@ -57,7 +57,7 @@ async def test_a_relay_that_has_enough_of_us(service: Service, relay: Relay) -> 
 
 @pytest.mark.relay(auth=())
 async def test_a_relay_that_closes_when_idle(service: Service, relay: Relay) -> None:
-    """A relay that closes whatever is idle, between one burst and the next, costs no mail."""
+    """A relay that closes all idle connections between two bursts costs no mail."""
     burst = MAILS // 10
     for first in range(0, MAILS, burst):
         await _send(service, PEOPLE[first : first + burst])
@@ -69,11 +69,11 @@ async def test_a_relay_that_closes_when_idle(service: Service, relay: Relay) -> 
 @pytest.mark.relay(auth=())
 @pytest.mark.service(WORKERS=2, LOG_LEVEL="debug")
 async def test_a_relay_that_closes_what_is_idle_soon(service: Service, relay: Relay) -> None:
-    """One that does so after a second and more is well: nobody is told that it is away, or dials it on and on."""
+    """A relay that closes connections idle for over a second is not down, and is not dialled over and over."""
     closed = 0
     for _ in range(3):
         await relay.wait_for_idle(2)
-        await asyncio.sleep(1.1)  # what a short life is
+        await asyncio.sleep(1.1)  # longer than a connection must live not to count as a failed dial
         relay.drop_connections("421 4.4.2 idle too long")
         closed += 2
         await service.wait_for_log("connection-closed", count=closed)
@@ -85,7 +85,7 @@ async def test_a_relay_that_closes_what_is_idle_soon(service: Service, relay: Re
 @pytest.mark.relay(auth=())
 @pytest.mark.service(EMAIL_MAX_AGE=0.3, EMAIL_MAX_MESSAGES=100_000)
 async def test_connections_that_age(service: Service, relay: Relay) -> None:
-    """Connections replaced for their age, full of mail, hand over without a gap: the next is open before one goes."""
+    """Connections that are replaced for their age while full lose no mail: the next one is open before."""
     await _send(service)
     _each_once(relay)
     assert relay.connections > 10
@@ -95,7 +95,7 @@ async def test_connections_that_age(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(auth=())
 @pytest.mark.service(MAIL_MAX_RECIPIENTS=250)
 async def test_a_mail_for_more_than_a_hundred(service: Service, relay: Relay) -> None:
-    """It goes as transactions of a hundred at most, with one Message-ID, and everybody has it once and is told."""
+    """A mail for 230 goes in transactions of at most a hundred, with one Message-ID; each recipient has it once."""
     people = [f"p{n}@example.org" for n in range(230)]
     relay.faults = replace(relay.faults, refuse_recipients={people[3]: "550 5.1.1 no", people[150]: "550 5.1.1 no"})
     mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(bcc=people, text="for many"))).mail
@@ -113,7 +113,7 @@ async def test_a_mail_for_more_than_a_hundred(service: Service, relay: Relay) ->
 @pytest.mark.relay(auth=())
 @pytest.mark.service(WORKERS=3)
 async def test_a_few_mails_spread(service: Service, relay: Relay) -> None:
-    """Three mails at once over three idle connections take one each: none waits behind another."""
+    """Three mails at once take one of three idle connections each: none waits behind another."""
     await relay.wait_for_command("RSET", 3)
     await relay.wait_for_idle(3)
     relay.faults = replace(relay.faults, delay=0.3)
@@ -127,7 +127,7 @@ async def test_a_few_mails_spread(service: Service, relay: Relay) -> None:
 @pytest.mark.service(WORKERS=2)
 @pytest.mark.parametrize("size", [10, 5 << 20])
 async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: Relay, size: int) -> None:
-    """While the relay looks at one mail, or does not read a large one, urgent ones go over the other connection."""
+    """While the relay judges one mail, or does not read a large one, urgent ones go over the other connection."""
     await relay.wait_for_command("RSET", 2)
     await relay.wait_for_idle(2)
     relay.faults = replace(relay.faults, silent_at="MAIL" if size > 10 else "BDAT", times=1)
@@ -135,7 +135,7 @@ async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: R
     await service.mail.SendMail(slow)
     # The relay is at it, so that the fault is used up and strikes none of the others.
     await relay.wait_for_command(*(("MAIL", 1) if size > 10 else ("BDAT", 3)))
-    await asyncio.sleep(0.3)  # to take long takes a moment
+    await asyncio.sleep(0.3)  # longer than the service gives a mail before it takes the relay for slow
     urgent = [
         mail_pb2.SendMailRequest(to=[f"p{n}@example.org"], text="t", priority=mail_pb2.PRIORITY_URGENT)
         for n in range(10)

@@ -38,7 +38,7 @@ def _settings(first: Relay, second: Relay, **more: Any) -> dict[str, Any]:
 
 
 async def test_the_first_relay_is_used_while_it_is_there(pair: tuple[Relay, Relay]) -> None:
-    """Nothing goes to a later relay that need not."""
+    """While the first relay is up, no mail goes to a later one."""
     first, second = pair
     async with Service(**_settings(first, second)) as service:
         await service.wait_until_serving()
@@ -48,7 +48,7 @@ async def test_the_first_relay_is_used_while_it_is_there(pair: tuple[Relay, Rela
 
 
 async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
-    """While the first relay is away mails go through the second; once it is back they go through it again."""
+    """Mails go through the second relay while the first is down, and through the first again once it is up."""
     first, second = pair
     async with Service(**_settings(first, second, WORKERS=3)) as service:
         await service.wait_until_serving()
@@ -61,14 +61,14 @@ async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
         await second.wait_for_open(0)
         assert (await _send(service)).state == mail_pb2.Mail.RELAYED
         assert (len(first.mails), len(second.mails)) == (2, 1)
-        # Nobody is told that the second one is away, which was left on purpose, or that no mail can be sent.
+        # The second one was left on purpose: the log says neither that it is down nor that no mail can be sent.
         assert str((await service.wait_for_log("relay-left"))["relay"]).endswith(f":{second.port}")
         assert not any(str(down["relay"]).endswith(f":{second.port}") for down in service.logged("relay-down"))
         await service.wait_until_serving()
 
 
 async def test_a_first_relay_that_says_nothing_holds_up_no_mail(pair: tuple[Relay, Relay]) -> None:
-    """While it is tried, connections to the second one wear out and are replaced: not by way of the first."""
+    """While the first relay is dialled, connections to the second are replaced by connections to the second."""
     first, second = pair
     await first.close()
     async with Service(**_settings(first, second, WORKERS=1, EMAIL_MAX_MESSAGES=5)) as service:
@@ -95,9 +95,9 @@ async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Rela
 
 
 async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay]) -> None:
-    """Ten thousand mails, and relays that go and come: all arrive, and twice only where a reply was lost.
+    """Ten thousand mails all arrive while relays go down and come up, twice only where a reply was lost.
 
-    Such a copy is known by its Message-ID, and by what its caller is told of attempts.
+    A second copy has the same Message-ID, and the caller's answer counts the attempt.
     """
     first, second = pair
     people = [f"p{n}@example.org" for n in range(MAILS)]
@@ -124,7 +124,7 @@ async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay
 @pytest.mark.relay(auth=())
 @pytest.mark.service(EMAIL_RATE=50, WORKERS=3)
 async def test_rate(service: Service, relay: Relay) -> None:
-    """With EMAIL_RATE the relay is sent no more mails a second than that, and none is lost over it."""
+    """EMAIL_RATE bounds the mails that the relay is sent each second; none is lost."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     mails = await asyncio.gather(*(_send(service, f"p{n}@example.org") for n in range(30)))

@@ -36,7 +36,7 @@ async def _error(service: Service, **fields: object) -> grpc.aio.AioRpcError:
 
 
 async def test_everything_a_mail_can_have(service: Service, relay: Relay) -> None:
-    """Text, HTML, names, cc, bcc, reply-to, own headers, inline and attached files all arrive as they were given."""
+    """Text, HTML, names, cc, bcc, reply-to, own headers, inline and attached files all arrive unchanged."""
     mail = await _send(
         service,
         to=["Ada Lovelace <ada@example.org>", '"Größe, Jürgen" <grace@example.org>'],
@@ -86,7 +86,7 @@ async def test_an_internationalised_address(service: Service, relay: Relay) -> N
 
 @pytest.mark.relay(smtputf8=False)
 async def test_a_relay_without_smtputf8(service: Service, relay: Relay) -> None:
-    """Where the relay does not announce SMTPUTF8 such an address fails for good and says why; others are not hurt."""
+    """Without SMTPUTF8 a local part that is not ASCII is rejected with the reason; other recipients get the mail."""
     mail = await _send(service, to=["jürgen@example.org"])
     assert mail.state == FAILED
     assert (mail.recipients[0].code, mail.recipients[0].enhanced_code) == (550, "5.6.7")
@@ -106,7 +106,7 @@ async def test_one_refused_recipient_does_not_fail_the_others(service: Service, 
 
 @pytest.mark.relay(refuse_recipients={EVE: "451 4.2.1 later"}, times=1)
 async def test_a_deferred_recipient_is_tried_again_alone(service: Service, relay: Relay) -> None:
-    """Who was deferred is tried again; who was accepted is not sent a second copy. The Message-ID stays."""
+    """Deferred recipients are retried with the same Message-ID; accepted ones get no second copy."""
     mail = await _send(service, to=[ADA, EVE])
     assert mail.state == RELAYED
     assert mail.attempts == 2
@@ -116,7 +116,7 @@ async def test_a_deferred_recipient_is_tried_again_alone(service: Service, relay
 
 @pytest.mark.relay(final_reply="451 4.3.0 later")
 async def test_time_runs_out(service: Service, relay: Relay) -> None:
-    """A mail that is deferred until its time is over is FAILED, with the relay's last word; nothing was sent."""
+    """A mail that is deferred until its ttl is over is FAILED, with the relay's last reply; nothing was sent."""
     mail = await _send(service, ttl={"seconds": 1})
     assert mail.state == FAILED
     assert (mail.recipients[0].code, mail.recipients[0].reply) == (451, "later")
@@ -126,7 +126,7 @@ async def test_time_runs_out(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(EMAIL_WINDOW=1)
 async def test_get_watch_and_cancel(service: Service, relay: Relay) -> None:
-    """A promised mail can be looked up, watched, and cancelled while it waits, but not out of the relay's hands."""
+    """A guaranteed mail can be looked up, watched, and cancelled while it is queued, but not once it is sent."""
     first = [await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE) for _ in range(5)]  # one for each connection
     for mail in first:
         await _until(service, mail.id, SENDING)
@@ -154,7 +154,7 @@ async def _until(service: Service, mail_id: str, state: mail_pb2.Mail.State.Valu
 
 
 async def test_a_settled_mail_is_remembered(service: Service) -> None:
-    """After it has settled a mail can still be looked up and watched, which ends at once; it can't be cancelled."""
+    """A settled mail can be looked up and watched, which ends at once; it cannot be cancelled."""
     mail = await _send(service)
     assert await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail.id)) == mail
     assert [seen async for seen in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=mail.id))] == [mail]
@@ -164,7 +164,7 @@ async def test_a_settled_mail_is_remembered(service: Service) -> None:
 
 
 async def test_an_unknown_mail(service: Service) -> None:
-    """What is not there is NOT_FOUND, by every method."""
+    """An unknown id is NOT_FOUND, by every method."""
     for call in (
         service.mail.GetMail(mail_pb2.GetMailRequest(id="nope")),
         service.mail.CancelMail(mail_pb2.CancelMailRequest(id="nope")),
@@ -176,7 +176,7 @@ async def test_an_unknown_mail(service: Service) -> None:
 
 
 async def test_an_id_that_is_too_long(service: Service) -> None:
-    """Over 64 characters an id is INVALID_ARGUMENT naming the field, by every method."""
+    """An id over 64 characters is INVALID_ARGUMENT and named, by every method."""
     for call in (
         service.mail.GetMail(mail_pb2.GetMailRequest(id="x" * 65)),
         service.mail.CancelMail(mail_pb2.CancelMailRequest(id="x" * 65)),
@@ -210,7 +210,7 @@ async def test_a_burst_of_calls(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(QUEUE_SIZE=7, WORKERS=2)
 async def test_a_full_queue(service: Service, relay: Relay) -> None:
-    """Past QUEUE_SIZE a mail is RESOURCE_EXHAUSTED with RetryInfo, nothing of it is accepted, and room comes back."""
+    """A mail beyond QUEUE_SIZE is RESOURCE_EXHAUSTED with RetryInfo, until a queued one has settled."""
     waiting = [await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE) for _ in range(7)]
     error = await _error(service, wait_for=mail_pb2.WAIT_FOR_QUEUE, request_id="again")
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -226,7 +226,7 @@ async def test_a_full_queue(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_a_call_that_ends_takes_its_waiting_mail_along(service: Service, relay: Relay) -> None:
-    """A cancelled or expired call gives its mail up if it is still queued and nobody was promised it."""
+    """A cancelled or expired call cancels its mail, if that is still queued and not guaranteed."""
     blocking = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)
     await _until(service, blocking.id, SENDING)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -242,7 +242,7 @@ async def test_a_call_that_ends_takes_its_waiting_mail_along(service: Service, r
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_urgent_before_normal_before_bulk(service: Service, relay: Relay) -> None:
-    """Waiting mails leave by priority, and in their order within one."""
+    """Queued mails leave by priority, and in order within each."""
     blocking = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE, subject="first")
     await _until(service, blocking.id, SENDING)
     for name in ("BULK", "NORMAL", "URGENT", "NORMAL", "URGENT"):
@@ -257,7 +257,7 @@ async def test_urgent_before_normal_before_bulk(service: Service, relay: Relay) 
 
 @pytest.mark.service(EMAIL_FROM_ALLOWED="@shop.example, boss@example.org")
 async def test_from(service: Service, relay: Relay) -> None:
-    """A mail is from EMAIL_FROM, or from whom EMAIL_FROM_ALLOWED names; anybody else is PERMISSION_DENIED."""
+    """A sender is EMAIL_FROM or in EMAIL_FROM_ALLOWED; any other is PERMISSION_DENIED."""
     await _send(service, **{"from": "Shop <news@shop.example>"})
     await _send(service, **{"from": "boss@example.org"})
     assert [mail.sender for mail in relay.mails] == ["news@shop.example", "boss@example.org"]
@@ -295,7 +295,7 @@ async def test_from(service: Service, relay: Relay) -> None:
     ],
 )
 async def test_bad_fields_are_named(service: Service, relay: Relay, fields: dict[str, object], named: str) -> None:
-    """What is out of bounds, or could add a header, a recipient or a command, is INVALID_ARGUMENT naming the field."""
+    """A field out of bounds, or with an injected header, recipient or command, is INVALID_ARGUMENT and named."""
     error = await _error(service, **fields)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert bad_field(error) == named
@@ -305,7 +305,7 @@ async def test_bad_fields_are_named(service: Service, relay: Relay, fields: dict
 
 @pytest.mark.service(MAIL_MAX_BYTES=20_000)
 async def test_a_mail_that_is_too_large(service: Service, relay: Relay) -> None:
-    """Beyond MAIL_MAX_BYTES a mail is INVALID_ARGUMENT, by its text or by the whole of it; below, it passes."""
+    """A mail over MAIL_MAX_BYTES, by its text or as a whole, is INVALID_ARGUMENT; one below passes."""
     assert bad_field(await _error(service, text="x" * 20_001)) == "text"
     assert bad_field(await _error(service, text="ü" * 15_000)) == "text"
     assert (await _send(service, text="x" * 15_000)).state == RELAYED

@@ -38,7 +38,7 @@ _MAILS = 15  # one a code, of which ten_at_once sends ten, and that of send_mail
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of all flows printed, and what reached the relay."""
+    """The output of a run of all flows, and the mails that reached the relay."""
 
     flows: dict[str, dict[str, Any]]
     mails: list[CaughtMail]
@@ -62,12 +62,12 @@ def test_a_flow_of_the_original(run: Run, flow: str) -> None:
 
 
 def test_every_flow_is_looked_at(run: Run) -> None:
-    """No flow is run whose outcome nobody reads."""
+    """Each flow that is run has a test that reads its outcome."""
     assert tuple(run.flows) == _FLOWS, run.errors
 
 
 def test_each_success_is_a_mail_at_the_relay(run: Run) -> None:
-    """What the client is told was sent has reached the relay, for the right person, and nothing else has."""
+    """The mails that the client was answered as sent have reached the relay, and no others."""
     assert [mail.recipients for mail in run.mails] == [(_TARGET,)] * _MAILS
 
 

@@ -37,7 +37,7 @@ def _settings(server: MailServer, certificates: Certificates, security: str) -> 
 
 @pytest.mark.parametrize("security", ["tls", "starttls"])
 async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates, security: str) -> None:
-    """A code goes to a mailbox and is valid when read from there; a mail with all its parts arrives as it was sent."""
+    """A code read from its mailbox is valid; a mail with all its parts arrives unchanged."""
     ada = f"ada-{security}@{DOMAIN}"
     async with Service(**_settings(server, certificates, security)) as service:
         await service.wait_until_serving()
@@ -74,7 +74,7 @@ async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates,
 
 
 async def test_recipients_one_by_one(server: MailServer, certificates: Certificates) -> None:
-    """An unknown recipient is refused for good, a deferred one until time is over, and the third has the mail, once."""
+    """An unknown recipient is rejected, one is deferred until the ttl is over, and the third gets the mail once."""
     good = f"good@{DOMAIN}"
     async with Service(**_settings(server, certificates, "tls")) as service:
         await service.wait_until_serving()
@@ -86,7 +86,7 @@ async def test_recipients_one_by_one(server: MailServer, certificates: Certifica
 
 
 async def test_an_internationalised_local_part(server: MailServer, certificates: Certificates) -> None:
-    """Both announce SMTPUTF8, so an address that is not ASCII is taken."""
+    """Both servers announce SMTPUTF8, so an address that is not ASCII is accepted."""
     address = f"jürgen@{DOMAIN}"
     async with Service(**_settings(server, certificates, "tls")) as service:
         await service.wait_until_serving()
@@ -97,7 +97,7 @@ async def test_an_internationalised_local_part(server: MailServer, certificates:
 
 
 async def test_many_mails_at_once(server: MailServer, certificates: Certificates) -> None:
-    """Three hundred mails at once, over five connections that are recycled: each arrives once, as its own."""
+    """Three hundred mails at once over five recycled connections each arrive once, unmixed."""
     addresses = [f"many{n}@{DOMAIN}" for n in range(300)]
     async with Service(**_settings(server, certificates, "tls"), EMAIL_MAX_MESSAGES=20) as service:
         await service.wait_until_serving()

@@ -1,4 +1,4 @@
-"""The real servers are what the other integration tests take them for: seen by aiosmtplib, without our service."""
+"""The real servers behave as the other tests expect, seen by aiosmtplib, without our service."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_signs_in(server: MailServer, certificates: Certificates, security
 
 
 async def test_refuses_a_wrong_password(server: MailServer, certificates: Certificates) -> None:
-    """A wrong password is refused for good."""
+    """A wrong password is rejected with 5xx."""
     async with _connected(server, certificates, "tls") as client:
         with pytest.raises(aiosmtplib.SMTPAuthenticationError) as refused:
             await client.auth_plain(USER, "wrong")
@@ -57,7 +57,7 @@ async def test_refuses_a_wrong_password(server: MailServer, certificates: Certif
 
 
 async def test_takes_no_mail_before_signing_in(server: MailServer, certificates: Certificates) -> None:
-    """Whoever has not signed in is refused, so a test that delivers has signed in."""
+    """A client that has not signed in is rejected, so a test that delivers has signed in."""
     async with _connected(server, certificates, "tls") as client:
         await client.mail(_SENDER)
         with pytest.raises(aiosmtplib.SMTPRecipientRefused) as refused:
@@ -76,7 +76,7 @@ async def test_announces_what_we_build_on(server: MailServer, certificates: Cert
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 async def test_delivers_the_same_bytes(server: MailServer, certificates: Certificates, security: Security) -> None:
-    """A body of UTF-8 and of lines of dots is delivered as it was sent, once."""
+    """A body of UTF-8 and of lines of dots is delivered unchanged, once."""
     body = "Grüße, 世界 👋\r\n.\r\n..\r\n.leading\r\n\r\n....\r\nend\r\n".encode()
     recipient = _address()
     async with _signed_in(server, certificates, security) as client:
@@ -95,7 +95,7 @@ async def test_delivers_each_recipient_a_copy(server: MailServer, certificates: 
 
 
 async def test_delivers_what_came_by_bdat(server: MailServer, certificates: Certificates) -> None:
-    """A mail in one BDAT chunk, with no dots stuffed, is delivered as it was sent."""
+    """A mail in one BDAT chunk, with no dots stuffed, is delivered unchanged."""
     recipient = _address()
     code = await asyncio.to_thread(
         _send_by_bdat, server, certificates.client_context(), recipient, _HEADER + b"\r\n.\r\nhello\r\n"
@@ -118,7 +118,7 @@ async def test_takes_a_mail_of_50_megabytes(server: MailServer, certificates: Ce
 
 @pytest.mark.parametrize(("recipient", "code"), [(UNKNOWN, 550), (LATER, 451)])
 async def test_refuses_and_defers(server: MailServer, certificates: Certificates, recipient: str, code: int) -> None:
-    """Of a mail to several, the unknown recipient is refused and the other deferred, and the rest get it."""
+    """A mail to several is rejected for the unknown recipient, deferred for another, and delivered to the rest."""
     taken = _address()
     async with _signed_in(server, certificates, "tls") as client:
         refused, _ = await client.sendmail(_SENDER, [taken, recipient], _HEADER + b"\r\nhello\r\n")
@@ -128,7 +128,7 @@ async def test_refuses_and_defers(server: MailServer, certificates: Certificates
 
 
 async def test_many_mails_on_one_connection(server: MailServer, certificates: Certificates) -> None:
-    """No limit of the server's slows down or ends a connection of ours that carries many mails."""
+    """No limit of the server slows down or closes a connection that carries many mails."""
     recipient = _address()
     async with _signed_in(server, certificates, "tls") as client:
         for _ in range(200):
@@ -146,7 +146,7 @@ async def test_says_what_is_missing(server: MailServer) -> None:
 async def test_instances_are_private(
     request: pytest.FixtureRequest, kind: str, certificates: Certificates, certificate_files: CertificateFiles
 ) -> None:
-    """A second instance runs beside the first; its settings are its own, it keeps its ports, and it stops alone."""
+    """A second instance runs beside the first with its own settings, keeps its ports, and stops alone."""
     first = cast("MailServer", request.getfixturevalue(kind))
     settings = {Postfix: {"smtpd_discard_ehlo_keywords": "chunking"}, Exim: {"chunking_advertise_hosts": ""}}
     second = type(first)(certificate_files.cert_file, certificate_files.key_file, settings[type(first)])
@@ -167,13 +167,13 @@ async def test_instances_are_private(
 
 
 def test_keeps_its_port(server: MailServer) -> None:
-    """Nobody else can take a server's port, not even while it is down: the test has reserved it."""
+    """No other process can take a server's port, even while it is down: the test has reserved it."""
     with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
         other.bind((HOST, server.port))
 
 
 def test_says_its_version(server: MailServer) -> None:
-    """The version is what the installed program says of itself, for reports."""
+    """The version is that of the installed program, for reports."""
     assert server.version.partition(".")[0] in {"3", "4"}
 
 
@@ -201,7 +201,7 @@ async def _connected(
         yield client
     # aiosmtplib does not wait for the transport to close, and the loop would be closed before it.
     async with asyncio.timeout(5):
-        while protocol.transport is not None:  # noqa: ASYNC110 -- aiosmtplib tells nobody of it
+        while protocol.transport is not None:  # noqa: ASYNC110 -- aiosmtplib has no event for it
             await asyncio.sleep(0)
 
 
@@ -215,7 +215,7 @@ async def _signed_in(
 
 
 def _send_by_bdat(server: MailServer, context: ssl.SSLContext, recipient: str, mail: bytes) -> int:
-    """Send a mail by hand, since aiosmtplib has no BDAT and refuses to write one; return the code of its reply."""
+    """Send a mail by hand, since aiosmtplib has no BDAT; returns the code of its reply."""
     with smtplib.SMTP_SSL(HOST, server.tls_port, context=context, timeout=30) as client:
         client.login(USER, PASSWORD)
         client.mail(_SENDER)

@@ -1,4 +1,4 @@
-"""Starting: settings from all their places, and what a person reads when one is wrong."""
+"""The start: settings from all their sources, and the messages when one is wrong."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def _lines_of_failed_start(**settings: Any) -> list[str]:
     ],
 )
 async def test_a_wrong_setting(settings: dict[str, Any], name: str, shown: str) -> None:
-    """A wrong setting ends the start with exit code 2 and one line that names it and what was wrong, and no secret."""
+    """A wrong setting ends the start with exit code 2 and a line with its name and the reason, without secrets."""
     (line,) = await _lines_of_failed_start(**settings)
     assert line.startswith(f"{name}: ")
     assert shown in line
@@ -60,7 +60,7 @@ async def test_a_wrong_setting(settings: dict[str, Any], name: str, shown: str) 
 
 
 async def test_several_wrong_settings() -> None:
-    """Several wrong settings are named in one go, a line each."""
+    """Several wrong settings are listed together, a line each."""
     lines = await _lines_of_failed_start(WORKERS="many", OTP_ATTEMPTS=0)
     assert [line.partition(":")[0] for line in lines] == ["WORKERS", "OTP_ATTEMPTS"]
 
@@ -85,7 +85,7 @@ async def test_two_services_do_not_share_a_port(certificates: Certificates, rela
 async def test_two_services_do_not_share_a_unix_socket(
     certificates: Certificates, relay: Relay, tmp_path: Path
 ) -> None:
-    """Nor on one Unix socket, which the second would take over unseen; a socket left behind is no hindrance."""
+    """A second service on the Unix socket of the first does not start; a socket that was left behind is replaced."""
     settings = relay_settings(relay, certificates, tmp_path / "token") | {"HOST": f"unix:{tmp_path}/s"}
     async with Service(**settings) as first:
         (line,) = await _lines_of_failed_start(**settings)
@@ -129,7 +129,7 @@ async def _check(service: Service) -> tuple[int, str]:
 
 @pytest.mark.relay(security="tls", size=10_000_000)
 async def test_check(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
-    """`otpmail check` signs in, says what the relay announces and how many round trips a mail takes, and sends none."""
+    """`otpmail check` signs in, prints what the relay announces and the round trips of a mail, and sends none."""
     service = Service(command="check", **relay_settings(relay, certificates, tmp_path / "token"))
     try:
         code, output = await _check(service)
@@ -150,7 +150,7 @@ async def test_check(certificates: Certificates, relay: Relay, tmp_path: Path) -
 
 @pytest.mark.parametrize(("name", "value"), [("OTP_LOCALE", "xx"), ("EMAIL_CA_FILE", __file__), ("WORKERS", "0")])
 async def test_check_of_wrong_settings(name: str, value: str) -> None:
-    """`otpmail check` finds what `otpmail serve` would end over: exit code 2 and a line that names it."""
+    """`otpmail check` finds the settings that stop `otpmail serve`: exit code 2 and a line for each."""
     service = Service(command="check", **{name: value})
     try:
         code, output = await _check(service)
@@ -161,7 +161,7 @@ async def test_check_of_wrong_settings(name: str, value: str) -> None:
 
 
 async def test_check_tells_all_at_once() -> None:
-    """Also what is wrong with files that settings name: a line each, though several relays have one file."""
+    """`otpmail check` lists each wrong file that settings name once, though several relays share it."""
     urls = "smtps://one.example smtps://two.example"
     service = Service(command="check", OTP_LOCALE="xx", EMAIL_CA_FILE=__file__, EMAIL_HOST=None, EMAIL_RELAYS=urls)
     try:
@@ -173,7 +173,7 @@ async def test_check_tells_all_at_once() -> None:
 
 
 async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None:
-    """Where the relay can't be used `otpmail check` says why and ends with 1."""
+    """`otpmail check` prints why a relay cannot be used, and ends with 1."""
     async with Relay(Faults(security="starttls", starttls_stripped=True), certificates=certificates) as relay:
         settings = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": relay.port, "EMAIL_CA_FILE": certificates.ca_file}
         service = Service(command="check", **settings)
@@ -188,7 +188,7 @@ async def test_check_of_a_relay_that_is_away(certificates: Certificates) -> None
 @pytest.mark.relay(security="plain")
 @pytest.mark.parametrize("by_url", [False, True])
 async def test_check_of_tls_where_there_is_none(relay: Relay, by_url: bool) -> None:  # noqa: FBT001
-    """A relay that answers TLS with plain text is told as that, with what to set instead, as its settings are given."""
+    """A relay that answers TLS with plain text is recognised, and the message names the setting to change."""
     one = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": relay.port, "EMAIL_SECURITY": "tls"}
     urls = {"EMAIL_HOST": None, "EMAIL_RELAYS": f"smtps://127.0.0.1:{relay.port}"}
     service = Service(command="check", **(urls if by_url else one))

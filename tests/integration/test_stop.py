@@ -1,4 +1,4 @@
-"""Stopping: nothing that could be sent is lost, whoever waits is told, and a second signal does not wait."""
+"""The stop: mails that can be sent are sent, waiting callers get an answer, and a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.Send
 @pytest.mark.relay(delay=0.005)
 @pytest.mark.service(LOG_LEVEL="debug", EMAIL_MAX_MESSAGES=1000)  # else a successor may be in the dialling
 async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
-    """With 200 mails queued and in flight SIGTERM loses none: each caller hears RELAYED, each mail is there."""
+    """SIGTERM with 200 mails queued and in flight loses none: each caller gets RELAYED, each mail arrives."""
     waited = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(100)]
     guaranteed = [await service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_QUEUE)) for n in range(100, 200)]
     await service.wait_for_log("mail-accepted", count=200)
@@ -47,7 +47,7 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 @pytest.mark.service(DRAIN_SECONDS=0.5, WORKERS=1, LOG_LEVEL="debug")
 async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Relay) -> None:
-    """After DRAIN_SECONDS what is left is failed: UNAVAILABLE to whoever waits, and counted in the last line."""
+    """After DRAIN_SECONDS the rest is failed: UNAVAILABLE to waiting callers, and counted in the last line."""
     calls = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(3)]
     await service.wait_for_log("mail-accepted", count=3)
     await relay.wait_for_command("DATA")
@@ -62,7 +62,7 @@ async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Re
 @pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
 @pytest.mark.service(WORKERS=1)
 async def test_while_stopping(service: Service, relay: Relay) -> None:
-    """While it drains the service says NOT_SERVING and takes no new calls, and health watchers do not hold it up."""
+    """A service that drains is NOT_SERVING and accepts no new calls, and health watchers do not delay it."""
     running = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
     await relay.wait_for_command("DATA")
     stub: Any = health_pb2_grpc.HealthStub(service.channel)  # whose types know no methods
@@ -82,7 +82,7 @@ async def test_while_stopping(service: Service, relay: Relay) -> None:
 
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_a_second_signal(service: Service, relay: Relay) -> None:
-    """Ctrl-C twice stops at once, whatever is in flight, with the exit code of the signal, and says what is lost."""
+    """A second Ctrl-C ends the process at once with the signal's exit code, and logs how many mails are lost."""
     call = asyncio.ensure_future(service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_RELAY)))
     await relay.wait_for_command("DATA")
     service.send(signal.SIGINT)
@@ -99,7 +99,7 @@ async def test_a_second_signal(service: Service, relay: Relay) -> None:
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", DRAIN_SECONDS=0.2, wait=False)
 async def test_a_stop_without_a_relay(service: Service) -> None:
-    """Without its relay the service stops as well, and says how many promised mails it could not send."""
+    """A service without its relay stops too, and logs how many guaranteed mails it could not send."""
     await service.wait_for_log("relay-down")
     for number in range(4):
         await service.mail.SendMail(_request(number, mail_pb2.WAIT_FOR_QUEUE))
@@ -110,14 +110,14 @@ async def test_a_stop_without_a_relay(service: Service) -> None:
     assert service.log[-1]["out_of_time"] == 4
 
 
-_FAILS_WHEN_TOLD = """
+_FAILS_ON_SIGNAL = """
 import asyncio, signal
 from otpmail.store.memory import MemoryChallengeStore
 
 async def sweep(*_):
-    told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
-    await told.wait()
+    signalled = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, signalled.set)
+    await signalled.wait()
     raise RuntimeError("boom")
 
 MemoryChallengeStore.sweep_forever = sweep
@@ -126,8 +126,8 @@ MemoryChallengeStore.sweep_forever = sweep
 
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
-    """The process ends and says why, so that it is started anew, and whoever waits is told; it does not limp."""
-    (tmp_path / "sitecustomize.py").write_text(_FAILS_WHEN_TOLD)
+    """A failed part ends the process, which logs why, and waiting callers get UNAVAILABLE."""
+    (tmp_path / "sitecustomize.py").write_text(_FAILS_ON_SIGNAL)
     settings = relay_settings(relay, certificates, tmp_path / "token")
     sources = str(Path(otpmail.__file__).parents[1])
     async with Service(**settings, HTTP_PORT=0, PYTHONPATH=f"{tmp_path}:{sources}") as service:

@@ -36,7 +36,7 @@ def _mail(request_id: str, **fields: object) -> mail_pb2.SendMailRequest:
 
 @pytest.fixture(autouse=True)
 def _nothing_unforeseen(service: Service) -> Iterator[None]:
-    """Whatever a caller does: no traceback, of ours or of gRPC's."""
+    """Check that no test of this file makes the service log a traceback, of ours or of gRPC."""
     yield
     assert not service.logged("unforeseen")
     assert not [line for line in service.output if not line.startswith("{")]
@@ -46,7 +46,7 @@ class Talk:
     """One call of SendMails."""
 
     def __init__(self, service: Service) -> None:
-        """Begin it."""
+        """Start the call."""
         self.call: Any = service.mail.SendMails()
         self.responses = 0
         self.results = self._read()  # read on by every method that returns some
@@ -56,7 +56,7 @@ class Talk:
         await self.call.write(mail_pb2.SendMailsRequest(mails=mails))
 
     async def read(self, count: int) -> list[Result]:
-        """The next so many results."""
+        """Return the next so many results."""
         return [await anext(self.results) for _ in range(count)]
 
     async def rest(self) -> list[Result]:
@@ -65,7 +65,7 @@ class Talk:
         return [result async for result in self.results]
 
     async def all(self, mails: Iterable[mail_pb2.SendMailRequest], *, batch: int) -> list[Result]:
-        """Write all mails in batches while reading; the results until the stream ends."""
+        """Write all mails in batches while reading; returns the results until the stream ends."""
         mails = list(mails)
 
         async def write() -> None:
@@ -79,7 +79,7 @@ class Talk:
         return results
 
     async def code(self) -> grpc.StatusCode:
-        """How the call ended."""
+        """Return the status code of the call."""
         code: grpc.StatusCode = await self.call.code()
         return code
 
@@ -92,7 +92,7 @@ class Talk:
 
 
 def _states(results: Iterable[Result]) -> dict[str, str]:
-    """What each request's result says: a state, or a code."""
+    """Return the state or the code of each result, by request id."""
     return {
         result.request_id: code_pb2.Code.Name(result.code)
         if result.code
@@ -120,7 +120,7 @@ async def test_thousands_over_one_stream(service: Service, relay: Relay) -> None
 
 
 async def test_nothing_to_send(service: Service) -> None:
-    """A stream that is closed at once ends well, and so does one with an empty batch."""
+    """A stream that is closed at once ends with OK, and so does one with an empty batch."""
     assert await Talk(service).rest() == []
     talk = Talk(service)
     await talk.write()
@@ -130,7 +130,7 @@ async def test_nothing_to_send(service: Service) -> None:
 
 @pytest.mark.relay(chance={"RCPT": (0.3, "550 5.1.1 no such user")}, refuse_recipients={"p1@example.org": "551 no"})
 async def test_a_relay_that_refuses_by_chance(service: Service, relay: Relay) -> None:
-    """Each refusal is told to the mail that it was for, with the relay's words: never a code, never the stream's."""
+    """A rejection is in the result of its mail, with the relay's reply, and is no error of the stream."""
     results = await Talk(service).all([_mail(f"p{number}") for number in range(1000)], batch=100)
     assert Counter(result.code for result in results) == {0: 1000}
     arrived = {mail.recipients[0] for mail in relay.mails}
@@ -148,7 +148,7 @@ async def test_a_relay_that_refuses_by_chance(service: Service, relay: Relay) ->
 
 @pytest.mark.service(MAIL_MAX_BYTES=20_000)
 async def test_bad_mails_of_each_kind(service: Service, relay: Relay) -> None:
-    """What is wrong with a mail is its own result, a code and a message that names the field; the rest is relayed."""
+    """An invalid mail gets a result of its own, a code and a message that names the field; the rest is relayed."""
     bad: dict[str, dict[str, Any]] = {
         "to": {"to": []},
         "to[0]": {"to": ["nobody"]},
@@ -183,7 +183,7 @@ async def test_bad_mails_of_each_kind(service: Service, relay: Relay) -> None:
 
 
 async def test_request_ids_within_and_across_streams(service: Service, relay: Relay) -> None:
-    """One id is one mail: in a batch, in another stream, beside SendMail. For another mail it is INVALID_ARGUMENT."""
+    """A request id is one mail in a batch, in two streams and in SendMail; for another mail it is INVALID_ARGUMENT."""
     talk = Talk(service)
     await talk.write(_mail("a"), _mail("a"), _mail("a", text="another"), _mail("b"))
     results = await talk.rest()
@@ -201,7 +201,7 @@ async def test_request_ids_within_and_across_streams(service: Service, relay: Re
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(STREAM_UNSETTLED=20, WORKERS=1, EMAIL_WINDOW=100, HTTP_PORT=0)
 async def test_what_is_unsettled_is_bounded(service: Service, relay: Relay) -> None:
-    """Of a batch that is larger, no more than STREAM_UNSETTLED mails are taken at a time; all are in the end."""
+    """At most STREAM_UNSETTLED mails of a larger batch are accepted at once, and all in the end."""
     talk = Talk(service)
     await talk.write(*(_mail(f"p{number}") for number in range(200)))
     await relay.wait_for_command("MAIL")
@@ -255,7 +255,7 @@ def _resident(service: Service) -> int:
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(WORKERS=1, EMAIL_WINDOW=1)
 async def test_a_broken_stream(service: Service, relay: Relay) -> None:
-    """Promised mails are sent all the same, and so is the one with the relay; those that only waited are given up."""
+    """After a broken stream guaranteed mails and those with the relay are sent; other queued ones are cancelled."""
     talk = Talk(service)
     await talk.write(_mail("sending"))
     await relay.wait_for_command("MAIL")
@@ -265,7 +265,7 @@ async def test_a_broken_stream(service: Service, relay: Relay) -> None:
     talk.call.cancel()
     watch = service.mail.WatchMail(mail_pb2.WatchMailRequest(id=promise.mail.id))
     await anext(aiter(watch))
-    again = Talk(service)  # what was given up may come again, and is another mail: here, one that is refused
+    again = Talk(service)  # the id of a cancelled mail may be used again
     await again.write(_mail("behind", wait_for=QUEUE))
     await again.read(1)
     relay.faults = Faults(security="plain")
@@ -283,7 +283,7 @@ async def test_a_broken_stream(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(silent_at="MAIL")
 @pytest.mark.service(QUEUE_SIZE=20)
 async def test_a_full_queue_is_waited_for(service: Service, relay: Relay) -> None:
-    """Two streams of fifty fill nine tenths of the queue and wait; a single call still has a place; all are relayed."""
+    """Two streams fill nine tenths of the queue and wait, a single call still has a place, and all are relayed."""
     talks = [Talk(service), Talk(service)]
     for which, talk in enumerate(talks):
         await talk.write(*(_mail(f"s{which}-{number}") for number in range(50)))
@@ -301,7 +301,7 @@ async def test_a_full_queue_is_waited_for(service: Service, relay: Relay) -> Non
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
 async def test_a_relay_that_is_away(service: Service) -> None:
-    """Who would wait for it is told UNAVAILABLE, mail by mail; who is promised is accepted."""
+    """While the relay is down each waiting mail gets UNAVAILABLE, and each guaranteed one is accepted."""
     await service.wait_for_log("relay-down")
     talk = Talk(service)
     await talk.write(_mail("a"), _mail("b", wait_for=QUEUE), _mail("c", wait_for=mail_pb2.WAIT_FOR_UNSPECIFIED))
@@ -311,7 +311,7 @@ async def test_a_relay_that_is_away(service: Service) -> None:
 @pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
 @pytest.mark.service(WORKERS=1)
 async def test_a_stop(service: Service, relay: Relay) -> None:
-    """No new mails are taken, those that run settle, and then the stream ends; one with nothing to do ends at once."""
+    """In a stop no new mails are accepted, running ones settle, and the stream ends; an idle one ends at once."""
     idle, talk = Talk(service), Talk(service)
     await idle.write(_mail(""))
     assert (await idle.read(1))[0].code == code_pb2.INVALID_ARGUMENT
@@ -334,7 +334,7 @@ async def test_a_stop(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 @pytest.mark.service(WORKERS=1, DRAIN_SECONDS=0.3)
 async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Relay) -> None:
-    """Each mail that is left has UNAVAILABLE as its result, and the stream ends; half-closed it ends well."""
+    """Each mail that is left gets UNAVAILABLE, and the stream ends, with OK if it was half-closed."""
     talk = Talk(service)
     await talk.write(_mail("a"), _mail("b"))
     await talk.call.done_writing()
@@ -348,7 +348,7 @@ async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Re
 
 @pytest.mark.relay(delay=0.005)
 async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
-    """Streams at full speed: each mail has its result, and those that are RELAYED are exactly those that arrived."""
+    """A stop of streams at full speed gives each mail a result, and exactly the RELAYED ones arrived."""
     talks = [Talk(service) for _ in range(4)]
     told: dict[str, str] = {}
 
@@ -388,7 +388,7 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(final_reply="250 2.0.0 " + "x" * 480)
 @pytest.mark.service(STREAM_UNSETTLED=100, DRAIN_SECONDS=0.5)
 async def test_a_stop_does_not_wait_for_a_slow_reader(service: Service, relay: Relay) -> None:
-    """Whoever does not read its results is cut off at the end of the drain, and nothing about it is an error."""
+    """A caller that does not read its results is cut off at the end of the drain, without an error in the log."""
     talk = Talk(service)
 
     async def write() -> None:
@@ -404,7 +404,7 @@ async def test_a_stop_does_not_wait_for_a_slow_reader(service: Service, relay: R
 
 
 async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.StatusCode, str]:
-    """What batches of any bytes give."""
+    """Send batches of raw bytes; returns the results, the status code and its details."""
     method: Any = service.channel.stream_stream(
         "/otpmail.v1.MailService/SendMails", response_deserializer=mail_pb2.SendMailsResponse.FromString
     )
@@ -419,7 +419,7 @@ async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.St
 
 
 async def test_a_batch_that_cannot_be_read(service: Service, relay: Relay) -> None:
-    """Bad UTF-8, or no message at all, ends the stream as INVALID_ARGUMENT, once all before it have their results."""
+    """Bad UTF-8, or no message at all, ends the stream with INVALID_ARGUMENT, after the results of earlier mails."""
     good = mail_pb2.SendMailsRequest(mails=[_mail("good")]).SerializeToString()
     for bad in (good.replace(b"good@example.org", b"\xff\xfe\xfd\xfc@example.org"), b"\xff\xff"):
         results, code, said = await _raw(service, good, bad)
@@ -430,7 +430,7 @@ async def test_a_batch_that_cannot_be_read(service: Service, relay: Relay) -> No
 
 @pytest.mark.service(MAIL_MAX_BYTES=20_000)
 async def test_a_batch_that_is_too_large(service: Service, relay: Relay) -> None:
-    """Over gRPC's own limit it is gRPC that ends the stream, with RESOURCE_EXHAUSTED; others do not notice."""
+    """A message over gRPC's limit ends its stream with RESOURCE_EXHAUSTED, and no other."""
     other = Talk(service)
     huge = mail_pb2.SendMailsRequest(mails=[_mail("huge", text="x" * (2 << 20))]).SerializeToString()
     results, code, _ = await _raw(service, huge)
@@ -440,7 +440,7 @@ async def test_a_batch_that_is_too_large(service: Service, relay: Relay) -> None
 
 
 async def test_many_streams_at_once(service: Service, relay: Relay) -> None:
-    """A hundred streams of fifty mails, a tenth of which break off: each of the others has its results, no other's."""
+    """Of a hundred streams a tenth break off; each of the others gets its own results only."""
 
     async def run(which: int) -> None:
         talk = Talk(service)

@@ -51,7 +51,7 @@ def _settings(server: MailServer, certificates: Certificates, **more: Any) -> di
 async def test_many_in_flight(
     server: MailServer, certificates: Certificates, mode: str, shown: str, window: int
 ) -> None:
-    """None is lost, none doubled, each reaches its own person as it was, and the server has nothing to complain of."""
+    """Each mail reaches its own recipient once and unchanged, and the server logs no complaint."""
     people = [f"w{shown}{window}n{n}@{DOMAIN}" for n in range(MAILS)]
     logged = len(server.log())
     # No connection is replaced: one that is being dialled when the service stops is cut, of which Postfix complains.
@@ -74,7 +74,7 @@ async def test_many_in_flight(
 
 @pytest.mark.parametrize("mode", ["auto", "data"])
 async def test_bodies_that_try_to_end_early(server: MailServer, certificates: Certificates, mode: str) -> None:
-    """Whatever stands around a dot in a body, one mail arrives, with its text whole, and no second one behind it."""
+    """Any text around a dot in a body arrives whole, in one mail, with no second one behind it."""
     victim = f"victim-{mode}@{DOMAIN}"
     ends = [a + "." + b for a in ("\n", "\r", "\r\n", "\n\r") for b in ("\n", "\r", "\r\n", "\r\r\n")]
     bodies = [f"before{end}{_FORGED.format(e=e, victim=victim)}after" for end in ends for e in ("\r\n", "\n")]

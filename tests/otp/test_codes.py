@@ -29,7 +29,7 @@ def test_every_code_has_the_same_width(key: bytes, challenge_id: bytes, digits: 
 
 
 def test_the_derivation_does_not_change() -> None:
-    """What a version issued, the next one checks: HMAC-SHA256 over the context and the id, modulo 10^digits."""
+    """The derivation stays HMAC-SHA256 over the context and the id, modulo 10^digits, so that old codes stay valid."""
     key = bytes(range(32))
     found = {digits: codes.derive(key, bytes(16), digits) for digits in (4, 6, 10)}
     assert found[10].endswith(found[6])
@@ -55,7 +55,7 @@ def test_another_key_or_id_gives_another_code() -> None:
 @settings(deadline=None)
 @given(st.text(max_size=64))
 def test_normalizing_twice_changes_nothing(typed: str) -> None:
-    """What has been normalized is normal."""
+    """Normalizing is idempotent."""
     once = codes.normalize(typed)
     assert codes.normalize(once) == once
 
@@ -125,7 +125,7 @@ def test_a_book_shows_no_key() -> None:
 
 
 def test_references_tell_mails_apart_and_give_nothing_away() -> None:
-    """Four characters that come from the id alone, whatever the key."""
+    """A reference is four characters that come from the id alone, not from the key."""
     ids = [codes.new_challenge_id() for _ in range(50)]
     assert all(len(challenge_id) == 16 for challenge_id in ids)
     assert len(set(ids)) == 50

@@ -29,7 +29,7 @@ def _fail(standing: CodeRecord | None, now: float, times: int) -> CodeRecord | N
 
 
 def test_a_first_send_issues_the_fresh_challenge() -> None:
-    """With nothing live, the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
+    """Without a live code the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
     standing, mailed = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
     assert mailed == _fresh("a", 10.0)
     assert standing == CodeRecord(mailed, (), 40.0)
@@ -50,7 +50,7 @@ def test_an_expired_challenge_is_replaced(now: float, name: bytes) -> None:
 
 
 def test_a_challenge_without_attempts_left_is_replaced() -> None:
-    """A code that nobody can use any more is not mailed again."""
+    """A code without attempts left is not mailed again."""
     standing = _fail(_sent(), 1.0, POLICY.attempts)
     _, mailed = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
     assert mailed == _fresh("b", 31.0)
@@ -129,7 +129,7 @@ def test_nothing_live_is_not_counted(standing: CodeRecord | None) -> None:
 
 
 def test_an_attempt_bound_to_another_challenge_is_not_compared() -> None:
-    """With a challenge id, only that challenge is tried."""
+    """An attempt with a challenge id tries that challenge only."""
     standing = _sent()
     assert POLICY.attempt(standing, 1.0, b"b") == (standing, Attempt(None))
     assert POLICY.attempt(standing, 1.0, b"a")[1].challenge is not None
@@ -146,7 +146,7 @@ def test_a_success_is_for_one_and_clears_everything() -> None:
 
 
 def test_voiding_ends_the_code_and_keeps_the_failures() -> None:
-    """A void code is gone, whoever voided it; nobody has shown it, so the failures stay."""
+    """A void code is gone; it was not shown, so the failures stay."""
     standing = _fail(_sent(), 1.0, 2)
     assert POLICY.void(standing, b"b") == (standing, None)
     for only in (None, b"a"):
@@ -169,7 +169,7 @@ def test_a_mail_that_did_not_leave_is_not_waited_for() -> None:
 
 @dataclass
 class _World:
-    """What an attacker and a person did so far, kept apart from the policy's own books."""
+    """A count of what an attacker and a person did, apart from the policy's own."""
 
     now: float = 1.0
     standing: CodeRecord | None = None
@@ -230,9 +230,9 @@ _STEPS = st.lists(
 @settings(deadline=None, max_examples=200)
 @given(_STEPS)
 def test_no_sequence_of_calls_gets_past_the_rules(steps: list[tuple[str, bool, float]]) -> None:
-    """Never more than N tries a code, never more failures an hour than the budget without a success.
+    """No sequence of calls gets more than N attempts a code, or more failures an hour than the budget.
 
-    Nor is a used code ever valid or mailed again, nor an expiry moved by a resend, whatever is done in which order.
+    A used code is never valid or mailed again, and a resend never moves an expiry.
     """
     world = _World()
     for step, flag, wait in steps:

@@ -32,7 +32,7 @@ KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 
 
 class Challenges(MemoryChallengeStore):
-    """A store that keeps the keys it was asked for, and updates nothing until it is `ready`, as it is at first."""
+    """A store that keeps the keys it was asked for, and updates nothing while `ready` is cleared."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -109,7 +109,7 @@ async def rig() -> Rig:
 
 
 async def test_a_code_is_valid_once(rig: Rig) -> None:
-    """The code that was mailed is right, and after that there is none."""
+    """A mailed code is valid once; after that no code is live."""
     sent = await rig.send()
     assert re.fullmatch(r"\d{6}", sent.code)
     assert await rig.check(sent.code) is CheckResult.VALID
@@ -117,7 +117,7 @@ async def test_a_code_is_valid_once(rig: Rig) -> None:
 
 
 async def test_the_mail_of_a_code(rig: Rig) -> None:
-    """Urgent, marked as automatic, given up when the code expires, and it says code and reference."""
+    """The mail of a code is urgent, automatic, expires with the code, and has code and reference."""
     call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email="Ada@Example.org", locale="de-AT")))
     await asyncio.sleep(0)
     job = rig.queue.get_nowait()
@@ -137,7 +137,7 @@ async def test_the_mail_of_a_code(rig: Rig) -> None:
 
 
 async def test_a_resend_is_the_same_code_and_its_expiry_stays(rig: Rig) -> None:
-    """Mailed again: the same code, the same challenge, the same moment of expiry, and a ttl that is what is left."""
+    """A resend has the same code, challenge and expiry, and the ttl that is left."""
     first = await rig.send()
     rig.now += 50
     again = await rig.send()
@@ -201,7 +201,7 @@ async def test_a_new_code_does_not_reset_the_failures(rig: Rig) -> None:
 
 
 async def test_a_success_clears_the_failures(rig: Rig) -> None:
-    """Whoever showed the code starts afresh, spacing included."""
+    """A valid code resets attempts, failures and spacing."""
     for _ in range(4):
         sent = await rig.send()
         for _ in range(4):
@@ -248,7 +248,7 @@ async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
 
 @pytest.mark.parametrize("typed", [" {0} {1} ", "{0}-{1}", "{0}\u2013{1}", "{0}\u00a0{1}", "{0}\t{1}"])
 async def test_how_a_code_is_typed_does_not_matter(rig: Rig, typed: str) -> None:
-    """As a person reads it off a screen."""
+    """A code is valid with spaces and dashes, as a person may type it."""
     code = (await rig.send()).code
     assert await rig.check(typed.format(code[:3], code[3:])) is CheckResult.VALID
 
@@ -295,7 +295,7 @@ async def test_a_code_that_may_have_arrived_is_not_voided(rig: Rig) -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None:  # noqa: FBT001
-    """Given up at the end of a stop, a mail that is with the relay keeps its wait; one that is not gives it back."""
+    """A mail abandoned by a stop keeps its wait if the relay has it, and gives it back otherwise."""
     call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
     job = await rig.queue.get()
     if begun:
@@ -312,7 +312,7 @@ async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None
 
 
 async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
-    """Cancelled with its call, it may be asked for again at once; it is the same code."""
+    """A code whose mail was cancelled with its call can be sent again at once."""
     call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
     await asyncio.sleep(0)
     job = rig.queue.get_nowait()
@@ -333,7 +333,7 @@ async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
 async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """Whatever moment it ends at, a code that is not mailed is not waited for; cancelling it twice changes nothing."""
+    """A call that is cancelled before its mail is accepted gives the wait back; a second cancel changes nothing."""
     holding = asyncio.Event()
 
     async def accept(*_: object) -> None:
@@ -357,7 +357,7 @@ async def test_a_call_cancelled_before_its_mail_is_accepted_gives_the_wait_back(
 
 
 async def test_an_unforeseen_failure_gives_the_wait_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is raised as it is, and the next call is not too soon."""
+    """An unexpected error is raised unchanged, and the next call is not too soon."""
 
     async def fail(*_: object) -> Job:
         raise ZeroDivisionError
@@ -370,7 +370,7 @@ async def test_an_unforeseen_failure_gives_the_wait_back(rig: Rig, monkeypatch: 
 
 
 async def test_what_a_caller_is_told_is_on_the_wall_clock(rig: Rig) -> None:
-    """The answers give the expiry, the next mail and the next try in seconds since the epoch."""
+    """Expiry, the next mail and the next attempt are in seconds since the epoch."""
     sent = await rig.send()
     assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
     for _ in range(5):
@@ -440,7 +440,7 @@ async def test_nothing_is_spent_while_the_relay_is_away(rig: Rig) -> None:
 
 
 async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(rig: Rig) -> None:
-    """With WaitFor.QUEUE the mail is promised, relay or not."""
+    """WaitFor.QUEUE guarantees the mail, also while the relay is down."""
     rig.relay.down = True
     sent = await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL, wait_for=WaitFor.QUEUE))
     assert sent.mail.state is MailState.QUEUED
@@ -521,7 +521,7 @@ async def test_a_check_that_can_not_be_made_counts_nothing(rig: Rig, wrong: dict
 
 @pytest.mark.parametrize("typed", ["", "é", "１２３４５６", "\u0661\u0662\u0663", "000000 OR 1=1", "\0"])
 async def test_any_text_can_be_tried(rig: Rig, typed: str) -> None:
-    """What is no code is a wrong one, and costs an attempt like any other."""
+    """Text that is no code is a wrong code, and costs an attempt."""
     await rig.send()
     check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
     assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 4)
