@@ -1,4 +1,4 @@
-"""Addresses: what is accepted, how it is written for the wire, and under which key a person is known."""
+"""Addresses: the texts that are accepted, their wire form, and the key under which a person is known."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from otpmail.address import (
     control_characters,
     parse_address,
     parse_mailbox,
+    parse_mailboxes,
     refuse_control_characters,
 )
 from otpmail.errors import InvalidArgument
@@ -32,7 +33,7 @@ _LIKELY = st.builds("{}@{}".format, _PARTS, _PARTS | st.sampled_from(["example.o
 @example("a@" + ".".join(["ü" * 30] * 4) + ".org")
 @example("\ud800@example.org")
 def test_any_text_is_an_address_or_an_invalid_argument(text: str) -> None:
-    """Whatever is typed gives InvalidArgument, or an address that can't end a line, a path or a command."""
+    """Any text gives InvalidArgument, or an address that can't end a line, a path or a command."""
     try:
         address = parse_address(text, "email")
     except InvalidArgument as error:
@@ -87,8 +88,8 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "ada@example＠evil.org",
     ],
 )
-def test_what_is_no_mailbox_is_refused(text: str) -> None:
-    """Anything but one bare mailbox is InvalidArgument that names the field."""
+def test_anything_but_a_mailbox_is_refused(text: str) -> None:
+    """A text that is not one bare mailbox is InvalidArgument with the field's name."""
     with pytest.raises(InvalidArgument) as caught:
         parse_address(text, "email")
     assert caught.value.field == "email"
@@ -109,7 +110,7 @@ def test_what_is_no_mailbox_is_refused(text: str) -> None:
     ],
 )
 def test_wire_form(text: str, spec: str) -> None:
-    """Mail goes to the address as it was given, but for a domain that is not ASCII: that goes in A-labels."""
+    """An address is sent unchanged, except that a domain that is not ASCII becomes A-labels."""
     address = parse_address(text, "email")
     assert address == Address(spec)
     assert address.needs_smtputf8 == ("jürgen" in text)
@@ -148,7 +149,7 @@ def test_key_merges_spellings_and_not_people(one: str, other: str, same: bool) -
 
 
 def test_key_does_not_turn_another_letter_into_an_ascii_one() -> None:
-    """The Kelvin sign is a letter of its own to a relay: its owner gets no say over the mailbox spelt with a k."""
+    """A relay takes the Kelvin sign for a letter of its own, so its address and one with a k are two mailboxes."""
     assert parse_address("\u212aim@example.org", "email").key != parse_address("kim@example.org", "email").key
 
 
@@ -168,7 +169,7 @@ def test_key_does_not_turn_another_letter_into_an_ascii_one() -> None:
     ],
 )
 def test_mailboxes_with_names(text: str, name: str) -> None:
-    """A display name is text; the mailbox is what stands in the last angle brackets and nothing else."""
+    """A display name is text; the mailbox is the one in the last angle brackets."""
     assert parse_mailbox(text, "to[0]") == Address("ada@example.org", name)
 
 
@@ -189,22 +190,22 @@ def test_mailboxes_with_names(text: str, name: str) -> None:
         "x" * 257 + " <ada@example.org>",
     ],
 )
-def test_what_is_no_named_mailbox_is_refused(text: str) -> None:
-    """Two mailboxes, a group, an open quote, a line end, a name too long: InvalidArgument that names the field."""
+def test_anything_but_a_named_mailbox_is_refused(text: str) -> None:
+    """Two mailboxes, a group, an open quote, a line end or a long name is InvalidArgument with the field's name."""
     with pytest.raises(InvalidArgument) as caught:
         parse_mailbox(text, "to[0]")
     assert caught.value.field == "to[0]"
 
 
-def test_a_text_far_too_long_is_refused_before_it_is_parsed() -> None:
-    """Length is looked at first: what a name and an address can't fill never reaches a pattern that backtracks."""
+def test_a_text_far_too_long_is_not_parsed() -> None:
+    """Length is checked first: no text longer than a name and an address reaches a pattern that backtracks."""
     with pytest.raises(InvalidArgument, match="longer than"):
         parse_mailbox("a" + " " * 5000 + '"<ada@example.org>', "to[0]")
 
 
 @pytest.mark.parametrize("character", ["\0", "\t", "\r", "\n", "\x1b", "\x7f", "\x85", "\u2028", "\u2029"])
 def test_control_characters_are_named(character: str) -> None:
-    """A control character is refused by its code point, unless it is one of those that a pattern leaves out."""
+    """A control character is named by its code point, unless the pattern permits it."""
     with pytest.raises(InvalidArgument, match=f"U\\+{ord(character):04X}") as caught:
         refuse_control_characters(f"a{character}b", "subject")
     assert caught.value.field == "subject"
@@ -216,8 +217,8 @@ def test_control_characters_are_named(character: str) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
-def test_the_last_character_of_a_long_text_is_looked_at(length: int) -> None:
-    """However long the text is, none of it is passed over."""
+def test_the_last_character_of_a_long_text_is_checked(length: int) -> None:
+    """A text of any length is searched to its end."""
     refuse_control_characters("a" * length, "text")
     with pytest.raises(InvalidArgument, match=r"U\+0000"):
         refuse_control_characters("a" * length + "\0", "text")
@@ -299,3 +300,14 @@ def test_usual_addresses_take_the_fast_path() -> None:
     """The pattern reads what nearly every address looks like."""
     for text in ("ada@example.org", "a.b+c_d@mail.example.co.uk", "O'Neil@x-y.de", "1@2.com"):
         assert _USUAL.fullmatch(text)
+
+
+def test_a_list_of_mailboxes() -> None:
+    """A list keeps its order, and an error names the place of the mailbox."""
+    texts = ["ada@example.org", "Bob <bob@localhost>"]
+    assert parse_mailboxes(texts, "cc", most=2) == (Address("ada@example.org"), Address("bob@localhost", "Bob"))
+    with pytest.raises(InvalidArgument) as caught:
+        parse_mailboxes([*texts, "nobody"], "cc", most=3)
+    assert caught.value.field == "cc[2]"
+    with pytest.raises(InvalidArgument, match="cc: holds more than 2"):
+        parse_mailboxes([*texts, "nobody"], "cc", most=2)

@@ -29,7 +29,7 @@ def _read(field: str) -> EmailMessage:
 @example("utf-8''a", "attachment")
 @example("x" * 255, "inline")
 @example("😀" * 255, "inline")
-def test_any_file_name_is_read_as_it_was_given(filename: str, kind: str) -> None:
+def test_any_file_name_survives(filename: str, kind: str) -> None:
     """Both parsers of the standard library read the name that was given, and each line has at most 78 characters."""
     field = disposition(kind, filename)
     message = _read(field)

@@ -1,4 +1,4 @@
-"""The bytes of a mail: held to what a standard parser reads from them, for any input that a draft may have."""
+"""The bytes of a mail: a standard parser reads from them whatever a draft holds."""
 
 import re
 from datetime import UTC, datetime
@@ -40,21 +40,21 @@ def _compose(*, by: Address = SENDER, limits: Limits = LIMITS, **fields: Any) ->
 
 
 def _parse(envelope: Envelope) -> EmailMessage:
-    # As text, since the standard library's reader of bytes takes a header that is UTF-8 (RFC 6532) for unknown octets.
+    # Parsed as text: the standard library's parser of bytes does not decode a header in UTF-8 (RFC 6532).
     return message_from_string(envelope.content.decode(), policy=policy.default)
 
 
 def _names(envelope: Envelope, header: str) -> list[tuple[str, str]]:
-    """Display names and addresses, by a reader that joins adjacent encoded words (RFC 2047, 6.2).
+    """Display names and addresses, by a parser that joins adjacent encoded words (RFC 2047, 6.2).
 
-    That of `policy.default` leaves a space between them in a phrase.
+    The parser of `policy.default` leaves a space between them in a phrase.
     """
     raw = message_from_string(envelope.content.decode(), policy=policy.compat32)[header]
     return [(_squeezed(str(make_header(decode_header(name)))), spec) for name, spec in getaddresses([raw])]
 
 
 def _squeezed(text: str) -> str:
-    """White space at either end of a header's text, and how much of it stands in between, means nothing."""
+    """A header's text without the white space that has no meaning: at its ends, and more than one blank between."""
     return re.sub(r"[ \t]+", " ", text).strip(" ")
 
 
@@ -74,7 +74,7 @@ def _assert_wire_form(envelope: Envelope) -> None:
 
 
 def _assert_headers(message: EmailMessage, wanted: dict[str, str]) -> None:
-    """The headers are those wanted, each once, and beyond them only what says how the content is written."""
+    """Assert that the headers are those wanted, each once, and those of the content."""
     found = [(name, _squeezed(value)) for name, value in message.items() if not name.lower().startswith("content-")]
     assert sorted(found) == sorted((name, _squeezed(value)) for name, value in wanted.items())
 
@@ -88,7 +88,7 @@ _OWN = {
 
 
 def test_a_text_mail() -> None:
-    """The plainest mail: its headers, its envelope, nothing else."""
+    """The plainest mail has its headers, its envelope and nothing else."""
     envelope = _compose()
     message = _parse(envelope)
     _assert_wire_form(envelope)
@@ -111,14 +111,14 @@ def test_a_text_mail() -> None:
     ],
 )
 def test_the_shape_follows_the_content(changes: dict[str, Any], kind: str) -> None:
-    """Text, HTML, both, with files beside them or in them: as RFC 2046 and RFC 2387 have it."""
+    """Text, HTML, both, and files beside or inside them have the types of RFC 2046 and RFC 2387."""
     message = _parse(_compose(**changes))
     assert message.get_content_type() == kind
     assert not [defect for part in message.walk() for defect in part.defects]
 
 
 def test_an_inline_file_is_beside_the_html_that_shows_it() -> None:
-    """Text or (HTML with its image), and the other file apart from both."""
+    """An image is part of the HTML alternative, and another file follows both alternatives."""
     files = (Attachment("p.png", "image/png", b"\x89PNG", "pic@x"), Attachment("a.pdf", "application/pdf", b"%PDF"))
     message = _parse(_compose(html='<img src="cid:pic@x">', attachments=files))
     assert [part.get_content_type() for part in message.walk()] == [
@@ -137,7 +137,7 @@ def test_an_inline_file_is_beside_the_html_that_shows_it() -> None:
 
 
 def test_bcc_is_in_the_envelope_alone() -> None:
-    """Who is mailed in secret stands in no header and nowhere in the content."""
+    """A recipient in Bcc is in the envelope, in no header, and nowhere in the content."""
     envelope = _compose(cc=("cy@example.org",), bcc=("Secret <hidden@example.org>",))
     assert envelope.recipients == ("ada@example.org", "cy@example.org", "hidden@example.org")
     assert b"hidden" not in envelope.content
@@ -148,7 +148,7 @@ def test_bcc_is_in_the_envelope_alone() -> None:
 
 
 def test_a_mail_too_large_as_a_whole_is_refused() -> None:
-    """What encoding adds counts too; exactly the limit is accepted."""
+    """The size counts what encoding adds, and a mail of exactly the limit is accepted."""
     size = len(_compose().content)
     assert _compose(limits=Limits(size, 1)).content
     with pytest.raises(InvalidArgument, match=str(size)):
@@ -156,7 +156,7 @@ def test_a_mail_too_large_as_a_whole_is_refused() -> None:
 
 
 def test_smtputf8_only_where_an_address_needs_it() -> None:
-    """A subject or a body that is not ASCII is encoded; a local part that is not can only go as it is."""
+    """A subject or a body that is not ASCII is encoded; a local part that is not ASCII can't be."""
     assert not _compose(subject="Grüße", text="Grüße", to=("Jürgen <j@bücher.example>",)).smtputf8
     envelope = _compose(to=("jürgen@bücher.example",))
     assert envelope.smtputf8
@@ -191,7 +191,7 @@ def test_an_address_that_is_not_ascii_needs_smtputf8(field: str) -> None:
     ],
 )
 def test_an_encoded_word_in_a_value_is_text(fields: dict[str, Any]) -> None:
-    """What looks like an encoded word is not decoded: it could hold a line end, and with it a header."""
+    """Text that looks like an encoded word is not decoded: it could hold a line end, and with it a header."""
     envelope = _compose(**fields)
     assert "Bcc" not in _parse(envelope)
     assert not re.search(rb"(?im)^bcc", envelope.content)
@@ -199,7 +199,7 @@ def test_an_encoded_word_in_a_value_is_text(fields: dict[str, Any]) -> None:
 
 
 def test_an_encoded_word_in_the_senders_name_is_text() -> None:
-    """EMAIL_FROM and a caller's `from` are held to the same."""
+    """Text that looks like an encoded word is not decoded in EMAIL_FROM or a caller's `from` either."""
     envelope = _compose(by=Address("service@example.org", INJECTION))
     assert not re.search(rb"(?im)^bcc", envelope.content)
     assert _parse(envelope)["From"].addresses[0].addr_spec == "service@example.org"
@@ -212,8 +212,8 @@ def test_an_encoded_word_in_the_senders_name_is_text() -> None:
 @example("é" * 998)
 @example(" a  b ")
 @example("a\tb")
-def test_any_subject_is_read_as_it_was_given(subject: str) -> None:
-    """The parser reads the subject that was asked for, and no header beside it."""
+def test_any_subject_survives(subject: str) -> None:
+    """The parser reads the given subject, and no header beside it."""
     envelope = _compose(subject=subject)
     _assert_wire_form(envelope)
     _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": subject})
@@ -225,8 +225,8 @@ def test_any_subject_is_read_as_it_was_given(subject: str) -> None:
 @example("Lovelace, Ada")
 @example("eve@evil.example")
 @example("你好" * 60)
-def test_any_name_is_read_as_it_was_given(name: str) -> None:
-    """Whatever a display name holds, the parser finds that name and the one mailbox."""
+def test_any_name_survives(name: str) -> None:
+    """The parser reads the given display name, with any content, and the one mailbox."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     try:
         address = parse_mailbox(f'"{quoted}" <ada@example.org>', "to[0]")
@@ -252,8 +252,8 @@ def test_any_name_is_read_as_it_was_given(name: str) -> None:
 @example("x" * 2000, "é" * 2000)
 @example("=" * 100, "a \nb\t\n")
 @example("\x85\u2028\f\x0c", "")
-def test_any_body_is_read_as_it_was_given(text: str, html: str) -> None:
-    """Both bodies come back line by line, whatever they hold and however long a line is."""
+def test_any_body_survives(text: str, html: str) -> None:
+    """Both bodies come back line by line, with any content and lines of any length."""
     try:
         envelope = _compose(text=text, html=html)
     except InvalidArgument:
@@ -274,8 +274,8 @@ def test_any_body_is_read_as_it_was_given(text: str, html: str) -> None:
 @example({"X-A": "<https://example.org/" + "a" * 500 + ">"})
 @example({"X-A": "é" * 2000})
 @example({"X-A": ""})
-def test_any_extra_header_is_read_as_it_was_given(headers: dict[str, str]) -> None:
-    """The parser reads each extra header with its value, and no other."""
+def test_any_extra_header_survives(headers: dict[str, str]) -> None:
+    """The parser reads each extra header with its value, and no other header."""
     headers = {name: value for name, value in headers.items() if len({n.lower() for n in headers}) == len(headers)}
     envelope = _compose(headers=headers)
     _assert_wire_form(envelope)
@@ -291,14 +291,14 @@ def test_any_extra_header_is_read_as_it_was_given(headers: dict[str, str]) -> No
     ],
 )
 def test_long_ascii_values_are_not_encoded(name: str, value: str) -> None:
-    """An encoded word inside a URL or a message id is not one any more to whoever reads it (RFC 2047, 5)."""
+    """A URL or a message id stays literal: readers don't decode an encoded word inside one (RFC 2047, 5)."""
     envelope = _compose(headers={name: value})
     assert b"=?" not in envelope.content
     assert _parse(envelope)[name] == value
 
 
 def test_a_long_content_id_is_not_encoded() -> None:
-    """The HTML's `cid:` only finds what stands there literally (RFC 2392)."""
+    """A Content-ID stays literal, since the HTML's `cid:` is compared with it (RFC 2392)."""
     files = (Attachment("p.png", "image/png", b"x", "c" * 128),)
     content = _compose(html="<img>", attachments=files).content
     assert f"<{'c' * 128}>".encode() in content
@@ -313,8 +313,8 @@ def test_a_long_content_id_is_not_encoded() -> None:
 )
 @example('a"b\\c;d.pdf', "application/pdf", b"\r\n.\r\n", "")
 @example("Rechnung März 你好.pdf", "text/plain", b"", "")
-def test_any_file_is_read_as_it_was_given(filename: str, content_type: str, content: bytes, content_id: str) -> None:
-    """Name, type and every octet of a file come back."""
+def test_any_file_survives(filename: str, content_type: str, content: bytes, content_id: str) -> None:
+    """The name, the type and every octet of a file come back."""
     files = (Attachment(filename, content_type, content, content_id),)
     envelope = _compose(html="<p>", attachments=files)
     _assert_wire_form(envelope)
@@ -333,14 +333,14 @@ def test_a_mail_says_that_it_is_automatic() -> None:
 
 
 def test_the_same_draft_gives_the_same_message_id_and_date() -> None:
-    """Nothing of a mail's identity is made up here: it is all passed in."""
+    """A mail's identity is passed in: writing it again gives the same."""
     first, again = (_parse(_compose()) for _ in range(2))
     assert first["Message-ID"] == again["Message-ID"] == MESSAGE_ID
     assert first["Date"] == again["Date"]
 
 
 def test_an_envelope_shows_no_content() -> None:
-    """The bytes hold the code: they are not in the repr."""
+    """The bytes may hold a code, so the repr of an envelope lacks them."""
     envelope = _compose(subject="271828", text="271828")
     assert b"271828" in envelope.content
     assert "271828" not in repr(envelope)

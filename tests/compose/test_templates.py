@@ -1,4 +1,4 @@
-"""The mails that carry codes: which locale is taken, and how values are filled in."""
+"""Templates: the locale that is chosen, and how values are filled in."""
 
 from pathlib import Path
 from string import Template
@@ -22,8 +22,8 @@ def _write(folder: Path, locale: str, *, subject: str = "$code", text: str = "$c
 
 
 @pytest.mark.parametrize("locale", ["en", "de", "fr", "es"])
-def test_each_shipped_mail_says_what_it_must(locale: str) -> None:
-    """Code, time left and reference stand in both parts; the code also in the subject, where a phone shows it."""
+def test_each_shipped_mail_is_complete(locale: str) -> None:
+    """Code, time left and reference are in both parts; the code is in the subject too, where a phone shows it."""
     mail = Templates(SHIPPED, default_locale="en").render(locale, VALUES)
     assert "271828" in mail.subject
     assert "\n" not in mail.subject
@@ -50,8 +50,8 @@ def test_each_shipped_mail_says_what_it_must(locale: str) -> None:
     ],
 )
 @pytest.mark.parametrize("folder", ["pt-BR", "pt_BR"])
-def test_the_nearest_locale_is_taken(tmp_path: Path, asked: str, subject: str, folder: str) -> None:
-    """The tag itself, then the tag cut from its end, then the default (RFC 4647, 3.4); case and - or _ don't matter."""
+def test_the_nearest_locale_is_chosen(tmp_path: Path, asked: str, subject: str, folder: str) -> None:
+    """Lookup tries the tag, then shorter tags, then the default (RFC 4647, 3.4), in any case, with - or _."""
     for locale in ("en", "de"):
         _write(tmp_path, locale, subject=locale)
     _write(tmp_path, folder, subject="pt-br")
@@ -59,8 +59,8 @@ def test_the_nearest_locale_is_taken(tmp_path: Path, asked: str, subject: str, f
 
 
 @pytest.mark.parametrize("default", ["pt-BR", "pt_BR", "PT-br"])
-def test_the_default_may_be_spelt_as_a_request_may(tmp_path: Path, default: str) -> None:
-    """OTP_LOCALE is read by the same rule."""
+def test_the_default_locale_in_any_spelling(tmp_path: Path, default: str) -> None:
+    """OTP_LOCALE is read as a request's locale is."""
     _write(tmp_path, "pt-BR", subject="pt-br")
     assert Templates(tmp_path, default_locale=default).render("", VALUES).subject == "pt-br"
 
@@ -74,14 +74,14 @@ def test_values_are_text(tmp_path: Path) -> None:
     assert mail.html == "<p title='&lt;b&gt;&quot;&#x27;&amp;$code'>&lt;b&gt;&quot;&#x27;&amp;$code $5</p>"
 
 
-def test_without_html_there_is_none(tmp_path: Path) -> None:
-    """body.html may be left out."""
+def test_a_template_without_html(tmp_path: Path) -> None:
+    """A template without body.html makes a mail of text alone."""
     _write(tmp_path, "en")
     assert Templates(tmp_path, default_locale="en").render("en", VALUES).html == ""
 
 
-def test_a_variable_that_was_not_given_is_named(tmp_path: Path) -> None:
-    """InvalidArgument for `variables`, with the name that the template needs."""
+def test_a_missing_variable_is_named(tmp_path: Path) -> None:
+    """A value that the template needs and that is missing is InvalidArgument for `variables`, with its name."""
     _write(tmp_path, "en", text="$shop")
     with pytest.raises(InvalidArgument, match="'shop'") as caught:
         Templates(tmp_path, default_locale="en").render("en", VALUES)
@@ -92,15 +92,15 @@ def test_a_variable_that_was_not_given_is_named(tmp_path: Path) -> None:
     ("text", "said"),
     [("costs $5", r"\$"), ("${code", r"\$"), ("100 $", r"\$")],
 )
-def test_a_dollar_that_opens_no_name_stops_the_start(tmp_path: Path, text: str, said: str) -> None:
-    """A template that could not be filled in is found at the start, named by its locale."""
+def test_a_dollar_that_begins_no_name_is_a_settings_error(tmp_path: Path, text: str, said: str) -> None:
+    """A template that could not be rendered is found at the start and named by its locale."""
     _write(tmp_path, "en", text=text)
     with pytest.raises(SettingsError, match=f"^OTP_TEMPLATES_DIR: en: .*{said}"):
         Templates(tmp_path, default_locale="en")
 
 
-def test_a_locale_without_its_files_stops_the_start(tmp_path: Path) -> None:
-    """A folder that lacks a part is named."""
+def test_a_locale_without_its_files_is_a_settings_error(tmp_path: Path) -> None:
+    """A folder without any body is named at the start."""
     _write(tmp_path, "en")
     (tmp_path / "en" / "body.txt").unlink()
     with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: .*body\.txt"):
@@ -110,14 +110,14 @@ def test_a_locale_without_its_files_stops_the_start(tmp_path: Path) -> None:
 @given(
     st.lists(st.sampled_from(["$a", "${b}", "$$", "%", "%s", "%(a)s", "%%", "{", "}", "a", "\n", "ü"])).map(" ".join)
 )
-def test_filled_in_as_by_the_standard_library(text: str) -> None:
-    """A template is compiled into another form; what comes of it is what string.Template makes of it."""
+def test_values_are_filled_in_as_by_the_standard_library(text: str) -> None:
+    """A compiled template renders as string.Template does."""
     values = {"a": "1 %s $b", "b": "%"}
     assert _compiled(text) % values == Template(text).substitute(values)
 
 
 def test_text_or_html_is_enough(tmp_path: Path) -> None:
-    """A folder may have either body alone, and knows what is to be filled in."""
+    """A template may have either body alone, and knows the names of its values."""
     _write(tmp_path, "en", subject="$a", html="${b} $a $$c")
     (tmp_path / "en" / "body.txt").unlink()
     template = MailTemplate.read(tmp_path / "en")
@@ -126,8 +126,8 @@ def test_text_or_html_is_enough(tmp_path: Path) -> None:
     assert (rendered.subject, rendered.text, rendered.html) == ("<", "", "2 &lt; $c")
 
 
-def test_a_file_that_is_not_utf8_stops_the_start(tmp_path: Path) -> None:
-    """One line that names the locale."""
+def test_a_file_that_is_not_utf8_is_a_settings_error(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is named by its locale."""
     _write(tmp_path, "en")
     (tmp_path / "en" / "subject.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: "):
@@ -135,16 +135,16 @@ def test_a_file_that_is_not_utf8_stops_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_a_default_that_is_not_there_stops_the_start(tmp_path: Path, empty: bool) -> None:  # noqa: FBT001
-    """OTP_LOCALE must be one of those that there are, which are listed."""
+def test_a_default_without_a_template_is_a_settings_error(tmp_path: Path, empty: bool) -> None:  # noqa: FBT001
+    """OTP_LOCALE must name a locale of the directory; the error lists them."""
     if not empty:
         _write(tmp_path, "en")
     with pytest.raises(SettingsError, match=rf"^OTP_LOCALE: .*'tlh'.*{'none' if empty else 'en'}"):
         Templates(tmp_path, default_locale="tlh")
 
 
-def test_what_is_no_locale_is_passed_over(tmp_path: Path) -> None:
-    """Files, hidden folders and caches beside the locales are no templates."""
+def test_other_entries_are_ignored(tmp_path: Path) -> None:
+    """Files, hidden folders and caches beside the locales are not read as templates."""
     _write(tmp_path, "en")
     (tmp_path / "README.md").write_text("about these", "utf-8")
     for name in (".git", "__pycache__"):
@@ -152,6 +152,6 @@ def test_what_is_no_locale_is_passed_over(tmp_path: Path) -> None:
     assert repr(Templates(tmp_path, default_locale="en")) == "<Templates en>"
 
 
-def test_a_filled_in_mail_is_in_no_repr() -> None:
-    """It holds the code."""
+def test_a_rendered_mail_is_in_no_repr() -> None:
+    """A rendered mail holds the code, so its repr is empty."""
     assert "271828" not in repr(Templates(SHIPPED, default_locale="en").render("en", VALUES))

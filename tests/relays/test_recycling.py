@@ -90,7 +90,8 @@ async def test_an_announced_limit_is_kept_to(mode: Mode) -> None:
     async with Server(replace(MODES[mode], mail_max=10)) as server:
         sending = await Sending.run(_relay(server, noted), range(200), workers=WORKERS)
         assert (sending.losses, sending.ended, noted) == (0, [], [])
-        assert max(Counter(mail.connection for mail in server.mails).values()) == 10
+        # A successor that is connected sooner takes over a mail before the limit, as with asyncio in Python 3.13.
+        assert max(Counter(mail.connection for mail in server.mails).values()) in {9, 10}
 
 
 async def test_the_setting_caps_what_is_announced() -> None:

@@ -1,1 +1,1 @@
-"""A mail as text and octets: its fields checked, and written. Pure: no loop, no socket, no clock."""
+"""A mail from its fields to its octets: checked, then written. Pure: no loop, no socket, no clock."""

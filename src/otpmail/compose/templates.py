@@ -1,7 +1,7 @@
-"""Mails from templates: subject, text and HTML, compiled once, filled in by name; those with codes in each locale.
+"""Mails from templates: subject, text and HTML, compiled once and rendered with values by name.
 
-A template is a folder with `subject.txt`, and `body.txt`, `body.html` or both; `$name` and `${name}` are replaced, `$$`
-is a dollar sign. Values are escaped in the HTML part. A directory for codes holds such a folder for each locale.
+A template is a folder with `subject.txt`, and `body.txt`, `body.html` or both. A value replaces `$name` and `${name}`;
+`$$` is a dollar sign. Values are escaped in HTML. For codes, a directory holds such a folder for each locale.
 """
 
 import re
@@ -22,7 +22,7 @@ SHIPPED = resources.files("otpmail").joinpath("templates", "code")
 
 @frozen()
 class Rendered:
-    """A filled-in template."""
+    """A mail from a template, its values filled in."""
 
     subject: str = field(repr=False)  # these hold a code
     text: str = field(repr=False)
@@ -31,9 +31,9 @@ class Rendered:
 
 @frozen()
 class MailTemplate:
-    """The parts of a mail, ready for `%`, with the `names` to be filled in; of text and HTML, one may be missing.
+    """A compiled template: text, HTML or both, with the `names` of the values that it needs.
 
-    `escaped` are those of them that the HTML part names.
+    `escaped` are the names in the HTML, whose values are escaped there.
     """
 
     subject: str
@@ -44,7 +44,7 @@ class MailTemplate:
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
-        """Read a folder. Raises OSError, and ValueError for a `$` that opens no name."""
+        """Read and compile a folder. Raises OSError, and ValueError for a `$` that begins no name."""
         subject = folder.joinpath("subject.txt").read_text("utf-8").strip()
         if "\n" in subject:
             raise ValueError("subject.txt has more than one line")
@@ -53,7 +53,7 @@ class MailTemplate:
         text = plain.read_text("utf-8") if plain.is_file() or html is None else None
         given = [Template(part) for part in (subject, text or "", html or "")]
         if not all(template.is_valid() for template in given):
-            raise ValueError("has a $ that opens no name; a dollar sign is written $$")
+            raise ValueError("has a $ that begins no name; write $$ for a dollar sign")
         names = [tuple(template.get_identifiers()) for template in given]
         return cls(
             _compiled(subject),
@@ -64,13 +64,14 @@ class MailTemplate:
         )
 
     def render(self, values: Mapping[str, str]) -> Rendered:
-        """Fill the template in. Raises KeyError with a name that `values` does not have."""
+        """Fill in the template. Raises KeyError with a name that `values` lacks."""
         html = "" if self.html is None else self.html % {name: escape(values[name]) for name in self.escaped}
         return Rendered(self.subject % values, "" if self.text is None else self.text % values, html)
 
 
 def _compiled(text: str) -> str:
-    """A valid template in the form that `%` fills in, many times faster than `string.Template` does."""
+    """Translate a valid template into a format for `%`."""
+    # fast path: `%` in place of string.Template, 2 us a part; held to the full path by tests/compose/test_templates.py
 
     def form(match: re.Match[str]) -> str:
         name = match["named"] or match["braced"]
@@ -80,7 +81,7 @@ def _compiled(text: str) -> str:
 
 
 class Templates:
-    """One mail in every locale that a directory has."""
+    """The templates of one mail, one for each locale of a directory."""
 
     def __init__(self, folder: Traversable, *, default_locale: str) -> None:
         self._by_locale: dict[str, MailTemplate] = {}
@@ -97,16 +98,16 @@ class Templates:
 
     @classmethod
     def load(cls, settings: OtpSettings) -> Self:
-        """Those of OTP_TEMPLATES_DIR, else the shipped ones. Raises SettingsError naming what can't be used."""
+        """Load OTP_TEMPLATES_DIR, else the shipped templates. Raises SettingsError naming the one that is wrong."""
         return cls(settings.templates_dir or SHIPPED, default_locale=settings.locale)
 
     def __repr__(self) -> str:
         return f"<Templates {', '.join(sorted(self._by_locale))}>"
 
     def render(self, locale: str, values: Mapping[str, str]) -> Rendered:
-        """The mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
+        """Render the mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
 
-        Raises InvalidArgument naming `variables` when the template asks for one that was not given.
+        Raises InvalidArgument naming `variables` when the template needs one that is missing.
         """
         tag = _tag(locale)
         template = self._by_locale.get(tag)
@@ -120,5 +121,5 @@ class Templates:
 
 
 def _tag(locale: str) -> str:
-    """A language tag in one spelling, so that pt_BR and pt-br are the same."""
+    """A language tag in one spelling: pt_BR and pt-br are the same."""
     return locale.lower().replace("_", "-")

@@ -221,7 +221,7 @@ def test_bad_templates(files: Files) -> None:
     files.write("body.html", "$name \x07")
     assert files.problems() == ["spring: html: holds the control character U+0007"]
     files.write("body.html", "only $5")
-    assert files.problems() == ["spring: has a $ that opens no name; a dollar sign is written $$"]
+    assert files.problems() == ["spring: has a $ that begins no name; write $$ for a dollar sign"]
     files.write("subject.txt", "one\ntwo")
     assert files.problems() == ["spring: subject.txt has more than one line"]
     (files.template / "subject.txt").write_bytes(b"\xff")
