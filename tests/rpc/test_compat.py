@@ -1,10 +1,18 @@
 """The original contract's services, where a use case's end has to be said in its words."""
 
+import threading
+from types import SimpleNamespace
+from typing import Any
+
 import grpc
 import pytest
 
+from drafts import LIMITS, read_draft
+from otpmail.compose.draft import LARGE, Draft
+from otpmail.mail.service import Submission
 from otpmail.model import Mail, MailState, RecipientResult
-from otpmail.rpc.compat import _failure
+from otpmail.original import mail_pb2
+from otpmail.rpc.compat import CompatMailServicer, _failure
 from otpmail.rpc.status import status_of
 
 REFUSED = RecipientResult("ada@example.org", 550, "5.1.1", "no such user")
@@ -25,3 +33,27 @@ def test_why_a_mail_did_not_leave(state: MailState, result: RecipientResult, cod
     status = status_of(_failure(Mail("m", "c", "<m@x>", 1.0, state=state, recipients=(result,))))
     assert status.code is code
     assert words in status.message
+
+
+@pytest.mark.parametrize(("length", "where"), [(LARGE, "loop"), (LARGE + 1, "thread")])
+async def test_a_thread_checks_a_large_mail(monkeypatch: pytest.MonkeyPatch, length: int, where: str) -> None:
+    """A thread checks a large mail of the original contract too, and the mail is sent as any other."""
+    places: list[str] = []
+    sent: list[Submission] = []
+    loop_thread = threading.current_thread()
+
+    def noted(**fields: Any) -> Draft:
+        places.append("loop" if threading.current_thread() is loop_thread else "thread")
+        return Draft(**fields)
+
+    async def send(submission: Submission) -> Mail:
+        sent.append(submission)
+        return Mail("m", "c", "<m@x>", 1.0, state=MailState.RELAYED)
+
+    monkeypatch.setattr("otpmail.rpc.compat.Draft", noted)
+    mails: Any = SimpleNamespace(limits=LIMITS, send=send)
+    request = mail_pb2.SendEmailRequest(to="Ada <ada@example.org>", subject="s", body="x" * length)
+    answer = await CompatMailServicer(mails).SendMail(request, None)
+    assert answer.status == mail_pb2.SUCCESS
+    assert places == [where]
+    assert sent == [Submission(draft=read_draft(to=("Ada <ada@example.org>",), subject="s", text="x" * length))]

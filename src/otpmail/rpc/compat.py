@@ -1,7 +1,10 @@
 """The services of the server this one replaces (package `mail`): its answers, in the words its clients know."""
 
+import asyncio
+from functools import partial
+
 from otpmail.address import parse_mailbox
-from otpmail.compose.draft import Draft
+from otpmail.compose.draft import LARGE, Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
@@ -57,14 +60,17 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         if not request.to:
             raise InvalidArgument("to", "recipient email is required")
         try:
-            address = parse_mailbox(request.to, "to")
-            draft = Draft(limits=self._mails.limits, to=(address,), subject=request.subject, text=request.body)
-            mail = await self._mails.send(call_from(context), Submission(draft=draft))
+            mail = await self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
         except InvalidArgument as error:
             raise _in_their_words(error) from None
         if mail.state is not MailState.RELAYED:
             raise _failure(mail)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
+
+    async def _draft(self, request: mail_pb2.SendEmailRequest) -> Draft:
+        to, body = parse_mailbox(request.to, "to"), request.body
+        check = partial(Draft, limits=self._mails.limits, to=(to,), subject=request.subject, text=body)
+        return await asyncio.to_thread(check) if len(body) > LARGE else check()
 
 
 def _in_their_words(error: InvalidArgument) -> InvalidArgument:
