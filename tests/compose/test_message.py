@@ -34,7 +34,7 @@ _BODIES = st.text(st.one_of(st.sampled_from("a .\r\n\t\f\x85\u2028=é你"), _VIS
 
 
 def _compose(*, by: Address = SENDER, limits: Limits = LIMITS, **fields: Any) -> Envelope:
-    """The mail of a draft with these fields, for an address that may be no more than text."""
+    """Compose a draft of these fields, its addresses given as text; `by` is the sender."""
     draft = read_draft(**({"subject": "Hello", "text": "Hello Ada"} | fields))
     return compose(draft, by, MESSAGE_ID, NOW, limits)
 

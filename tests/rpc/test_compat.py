@@ -8,8 +8,9 @@ import grpc
 import pytest
 
 from drafts import LIMITS, read_draft
+from otpmail.callers import Call
 from otpmail.compose.draft import LARGE, Draft
-from otpmail.mail.service import Submission
+from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2
 from otpmail.rpc.compat import CompatMailServicer, _failure
@@ -46,14 +47,15 @@ async def test_a_thread_checks_a_large_mail(monkeypatch: pytest.MonkeyPatch, len
         places.append("loop" if threading.current_thread() is loop_thread else "thread")
         return Draft(**fields)
 
-    async def send(submission: Submission) -> Mail:
+    async def send(_call: Call, submission: Submission) -> Mail:
         sent.append(submission)
         return Mail("m", "c", "<m@x>", 1.0, state=MailState.RELAYED)
 
     monkeypatch.setattr("otpmail.rpc.compat.Draft", noted)
     mails: Any = SimpleNamespace(limits=LIMITS, send=send)
+    context: Any = SimpleNamespace(peer=lambda: "unix:", time_remaining=lambda: None)
     request = mail_pb2.SendEmailRequest(to="Ada <ada@example.org>", subject="s", body="x" * length)
-    answer = await CompatMailServicer(mails).SendMail(request, None)
+    answer = await CompatMailServicer(mails).SendMail(request, context)
     assert answer.status == mail_pb2.SUCCESS
     assert places == [where]
     assert sent == [Submission(draft=read_draft(to=("Ada <ada@example.org>",), subject="s", text="x" * length))]

@@ -85,7 +85,7 @@ async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
 async def test_a_thread_reads_a_large_request(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], where: str
 ) -> None:
-    """A thread checks and hashes what is large, so that the loop does not wait for it."""
+    """A thread checks and hashes a large request, so that the loop does not wait for it."""
     places: list[str] = []
     loop_thread = threading.current_thread()
 

@@ -1,4 +1,4 @@
-"""What a caller wants said: a draft checks every field when it is made, so that one that exists is good.
+"""Drafts: a mail as its caller asked for it. A draft checks its fields when it is made, so every draft is good.
 
 No value of a draft can add a header or a recipient. Addresses come parsed: see `address.parse_mailboxes`.
 """
@@ -79,7 +79,7 @@ class Draft:
     automatic: bool = False
 
     def __post_init__(self, limits: Limits) -> None:
-        """Check every field but the addresses, which are good since they were parsed."""
+        """Check every field except the addresses, which were checked when they were parsed."""
         recipients = len(self.to) + len(self.cc) + len(self.bcc)
         if not recipients:
             raise InvalidArgument("to", "recipient email is required")
