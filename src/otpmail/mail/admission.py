@@ -5,7 +5,7 @@ it is accepted. A single call is refused where there is no place; a stream waits
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -42,7 +42,7 @@ class Admission:
     A stream pauses for `pause_seconds` at most before a queue above its high-water mark, and looks every `look_seconds`
     whether the relay is down while it waits for a place.
 
-    Its whole state: the open mails of the lifecycle, and `reserved`, the places of mails that are being accepted.
+    Its whole state: the open mails of the `lifecycle`, and `reserved`, the places of mails that are being accepted.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Admission:
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._size = size
+        self.most_for_streams = size - size // _RESERVE
         self._pause_seconds = pause_seconds
         self._look_seconds = look_seconds
-        self._lifecycle = lifecycle
+        self.lifecycle = lifecycle
         self._queue = queue
         self._relays = relays
         self.reserved = 0
@@ -68,7 +69,7 @@ class Admission:
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        open_, streams = len(self._lifecycle), len(self._producers)
+        open_, streams = len(self.lifecycle), len(self._producers)
         return f"<Admission {open_} open and {self.reserved} reserved of {self._size}, {streams} streams{state}>"
 
     @property
@@ -103,7 +104,7 @@ class Admission:
         """Take a place. Raises as entering a reservation does."""
         if self._closed or (self._relays.down and not wait_for.guarantees):
             self.check(wait_for)
-        if self.reserved + len(self._lifecycle.jobs) >= self._size:
+        if self.reserved + len(self.lifecycle.jobs) >= self._size:
             raise QueueFull(self._size)
         self.reserved += 1
 
@@ -115,18 +116,18 @@ class Admission:
             raise Unavailable("the relay is down", retry_after=max(1.0, self._relays.retry_after))
 
     @property
-    def has_place_for_producers(self) -> bool:
+    def has_place_for_streams(self) -> bool:
         """Whether more than the reserve for single calls is left."""
-        return self.reserved + len(self._lifecycle) < self._size - self._size // _RESERVE
+        return self.reserved + len(self.lifecycle.jobs) < self.most_for_streams
 
     def call_at_next_settlement(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the next mail settles and it is its turn."""
-        self._lifecycle.call_at_next_settlement(callback)
+        self.lifecycle.call_at_next_settlement(callback)
 
     def forget(self, producer: "Producer") -> None:
         """The producer's stream has ended."""
         self._producers.discard(producer)
-        self._lifecycle.forget(producer.wake)
+        self.lifecycle.forget(producer.wake)
 
 
 class Reservation:
@@ -151,7 +152,8 @@ class Reservation:
 class Producer:
     """One stream at the door: how many of its mails are outstanding, and how long it waits before the next one.
 
-    `outstanding` are its mails that have not settled, and results that its caller has not read.
+    `outstanding` are its mails that have not settled, and results that its caller has not read; `brought` are those it
+    put into the queue since its last pause. The stream counts both up.
     """
 
     def __init__(
@@ -169,48 +171,54 @@ class Producer:
         self._most = most
         self._on_stop = on_stop
         self._loop = asyncio.get_running_loop()
-        self._outstanding = 0
+        self.outstanding = 0
+        self.brought = 0
         self._left_of_turn = _TURN
-        self._brought = 0  # mails that it put into the queue since its last pause
+        self._reservations: dict[tuple[WaitFor, Priority], _StreamReservation] = {}
         self._waiting: asyncio.Future[None] | None = None
         self._waits_for_room = False
 
     def __repr__(self) -> str:
-        return f"<Producer {self._outstanding} of {self._most} outstanding>"
+        return f"<Producer {self.outstanding} of {self._most} outstanding>"
 
     @property
     def is_full(self) -> bool:
         """Whether as many mails are outstanding as may be."""
-        return self._outstanding >= self._most
+        return self.outstanding >= self._most
 
-    async def turn(self) -> None:
-        """Wait until the stream may bring another mail: its caller has read results, and others have had the loop."""
+    def turn(self) -> Awaitable[None] | None:
+        """Return what the stream must await before it brings another mail, None where it need not wait.
+
+        Its caller has results to read first, or others are to have the loop.
+        """
+        if self._left_of_turn and self.outstanding < self._most:
+            self._left_of_turn -= 1
+            return None
+        return self._wait_for_turn()
+
+    async def _wait_for_turn(self) -> None:
         if not self._left_of_turn:
             self._left_of_turn = _TURN
             await asyncio.sleep(0)
         self._left_of_turn -= 1
-        while self._outstanding >= self._most:
+        while self.outstanding >= self._most:
             self._waits_for_room = True
             await self._wait()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
         """Return a place for one mail, as `Admission.reserve` does; entering it waits until there is one."""
-        return _ProducerReservation(self._admission, wait_for, self, priority)
-
-    def hold(self, count: int = 1) -> None:
-        """So many more mails or results are outstanding."""
-        self._outstanding += count
+        reservation = self._reservations.get((wait_for, priority))
+        if reservation is None:
+            reservation = _StreamReservation(self._admission, wait_for, self, priority)
+            self._reservations[wait_for, priority] = reservation
+        return reservation
 
     def free(self, count: int = 1) -> None:
-        """So many fewer are."""
-        self._outstanding -= count
+        """So many fewer mails or results are outstanding."""
+        self.outstanding -= count
         if self._waits_for_room:
             self._waits_for_room = False
             self.wake()
-
-    def brought(self) -> None:
-        """A mail of this stream is in the queue."""
-        self._brought += 1
 
     def wake(self) -> None:
         """Look again."""
@@ -228,9 +236,9 @@ class Producer:
 
     async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
-        if self._brought >= _TURN and self._queue.is_above_high_water(priority) and not self._admission.closed:
+        if self.brought >= _TURN and self._queue.is_above_high_water(priority) and not self._admission.closed:
             await self._pause(priority)
-        while not self._admission.has_place_for_producers:
+        while not self._admission.has_place_for_streams:
             self._admission.check(wait_for)
             self._admission.call_at_next_settlement(self.wake)
             try:
@@ -245,7 +253,7 @@ class Producer:
         Further mails would be out of the processor's caches by the time they left, and a stream with a thousand mails
         in the queue keeps everybody else's behind them.
         """
-        self._brought = 0
+        self.brought = 0
         self._queue.call_below_low_water(priority, self.wake)
         try:
             await self._wait(self._pause_seconds)
@@ -264,8 +272,8 @@ class Producer:
                 alarm.cancel()
 
 
-class _ProducerReservation(Reservation):
-    """A place for one mail of a stream."""
+class _StreamReservation(Reservation):
+    """A place for one mail of a stream; like the other it is shared."""
 
     __slots__ = ("_priority", "_producer")
 
@@ -275,5 +283,13 @@ class _ProducerReservation(Reservation):
         self._priority = priority
 
     async def __aenter__(self) -> Self:
-        await self._producer.wait_for_place(self._wait_for, self._priority)
-        return await super().__aenter__()
+        admission = self._admission
+        # fast path: a short queue with places left is not waited for, 1 us; held to the full path by
+        # tests/mail/test_stream.py
+        if (
+            self._producer.brought >= _TURN
+            or admission.reserved + len(admission.lifecycle.jobs) >= admission.most_for_streams
+        ):
+            await self._producer.wait_for_place(self._wait_for, self._priority)
+        admission.take_place(self._wait_for)
+        return self

@@ -9,17 +9,29 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
 
 
-class Idempotency:
-    """Accepts each request id once. `_accepting` are the first calls that have not got their job yet.
+class _FirstCall:
+    """The first call with a request id, while it is being accepted. `end` is made for those that wait for it."""
 
-    Build it inside a running loop.
-    """
+    __slots__ = ("end", "fingerprint")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.fingerprint = fingerprint
+        self.end: asyncio.Future[Job | None] | None = None
+
+    async def job(self) -> Job | None:
+        """Wait until it has its job, and return that; None where it was refused."""
+        if self.end is None:
+            self.end = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self.end)
+
+
+class Idempotency:
+    """Accepts each request id once. `_accepting` are the first calls that have not got their job yet."""
 
     def __init__(self, store: MailStore, lifecycle: Lifecycle) -> None:
         self._store = store
         self._lifecycle = lifecycle
-        self._loop = asyncio.get_running_loop()
-        self._accepting: dict[tuple[str, str], tuple[bytes, asyncio.Future[Job | None]]] = {}
+        self._accepting: dict[tuple[str, str], _FirstCall] = {}
 
     def __repr__(self) -> str:
         return f"<Idempotency {len(self._accepting)} being accepted>"
@@ -35,25 +47,29 @@ class Idempotency:
         sending its mail, and what `accept` raises; the request id is free again then.
         """
         key = request.caller, request.request_id
-        while key in self._accepting:
-            fingerprint, accepted = self._accepting[key]
-            if fingerprint != request.fingerprint:
+        while (first := self._accepting.get(key)) is not None:
+            if first.fingerprint != request.fingerprint:
                 raise _conflict()
-            job = await asyncio.shield(accepted)
+            job = await first.job()
             if job is not None:
                 return job
-        end: asyncio.Future[Job | None] = self._loop.create_future()
-        self._accepting[key] = request.fingerprint, end
-        job = None
+        first = self._accepting[key] = _FirstCall(request.fingerprint)
+        job, claimed = None, False
         try:
-            if with_content:
+            if not with_content:
+                job = self.job_of(await self._store.claim(request, mail_id))
+                claimed = job is None
+            if job is None:
                 job = await accept()
-            else:
-                job = self.job_of(await self._store.claim(request, mail_id)) or await self._accept(request, accept)
-            return job
+        except BaseException:
+            if claimed:
+                self._store.release(request)
+            raise
         finally:
             del self._accepting[key]
-            end.set_result(job)
+            if first.end is not None:
+                first.end.set_result(job)
+        return job
 
     def job_of(self, answer: Accepted | Earlier | Running | Conflict) -> Job | None:
         """Return the job that a store's answer names; None where the request id is this call's.
@@ -61,6 +77,8 @@ class Idempotency:
         Raises InvalidArgument for a conflict, and Unavailable where another process is sending the mail.
         """
         match answer:
+            case Accepted():
+                return None
             case Earlier(mail):
                 return self._lifecycle.find(mail.id) or Job.finished(mail)
             case Running(mail_id):
@@ -70,15 +88,6 @@ class Idempotency:
                 return job
             case Conflict():
                 raise _conflict()
-            case Accepted():
-                return None
-
-    async def _accept(self, request: Request, accept: Callable[[], Awaitable[Job]]) -> Job:
-        try:
-            return await accept()
-        except BaseException:
-            self._store.release(request)
-            raise
 
 
 def _conflict() -> InvalidArgument:

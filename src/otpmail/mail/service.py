@@ -120,9 +120,8 @@ class MailService:
         deadline = (now := self._now()) + self._lifetime(submission)
         domain = self._domain if draft.sender is None else sender.domain
         message_id = f"<{mail_id}@{domain}>"
-        if len(draft.text) + len(draft.html) > LARGE or (
-            draft.attachments and draft.size > LARGE
-        ):  # composing it takes tenths of a second, and nobody's code may wait for that
+        # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
+        if len(draft.text) + len(draft.html) > LARGE or (draft.attachments and draft.size > LARGE):
             envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self.limits)
         else:
             envelope = compose(draft, sender, message_id, now, self.limits)

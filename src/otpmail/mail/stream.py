@@ -73,7 +73,8 @@ class MailStream:
         """
         self._taking = True
         for request in requests:
-            await self._producer.turn()
+            if (turn := self._producer.turn()) is not None:
+                await turn
             try:
                 await self._take(request, decode)
             except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
@@ -145,18 +146,18 @@ class MailStream:
         submission = await decode(request)
         job = await self._mails.accept(self._call, submission, self._producer)
         if not job.settled:
-            self._producer.brought()
+            self._producer.brought += 1
         if submission.wait_for.guarantees or job.settled:
             self._add((submission.request_id, job.mail))
             if not job.settled and job not in self._guaranteed:
                 self._guaranteed.add(job)
-                self._producer.hold()
+                self._producer.outstanding += 1
                 self._mails.call_when_done(job, self._on_guaranteed_end)
             return
         times = self._awaited.get(job, 0)
         self._awaited[job] = times + 1
         self._waiting += 1
-        self._producer.hold()
+        self._producer.outstanding += 1
         if not times:
             self._mails.wait(job, self._on_end)
 
@@ -165,8 +166,8 @@ class MailStream:
         if not times:  # the stream has left
             return
         self._waiting -= times
+        self._producer.outstanding -= times  # the results are outstanding in their place
         self._add((job.request_id, outcome), times)
-        self._producer.free(times)
 
     def _on_guaranteed_end(self, job: Job, _: Mail | Unavailable) -> None:
         if job in self._guaranteed:
@@ -175,7 +176,7 @@ class MailStream:
 
     def _add(self, outcome: Outcome, times: int = 1) -> None:
         self._ready += (outcome,) * times
-        self._producer.hold(times)
+        self._producer.outstanding += times
         if self._collector is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
             self._wake_collector()
 

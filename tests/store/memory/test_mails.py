@@ -22,8 +22,8 @@ def mails(clock: Clock) -> MemoryMailStore:
     return MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
 
 
-def _mail(mail_id: str = "m1", *, caller: str = "shop", request_id: str = "") -> Mail:
-    return Mail(mail_id, caller, f"<{mail_id}@example.org>", 1.0, request_id)
+def _mail(mail_id: str = "m1", *, caller: str = "shop", request_id: str = "", create_time: float = 1.0) -> Mail:
+    return Mail(mail_id, caller, f"<{mail_id}@example.org>", create_time, request_id)
 
 
 def _settled(mail: Mail, settle_time: float = 1000.0) -> Mail:
@@ -122,8 +122,9 @@ async def test_request_ids_live_a_day(mails: MemoryMailStore, clock: Clock) -> N
     runs = Request("shop", "runs", b"f")
     await mails.claim(R1, "m1")
     await mails.claim(runs, "m2")
+    begun = clock.time
     clock.time += 3600
-    mails.settle(_settled(_mail(request_id="r1"), clock.time))
+    mails.settle(_settled(_mail(request_id="r1", create_time=begun), clock.time))
     clock.time += DAY - 3601
     assert isinstance(await mails.claim(R1, "m3"), Earlier)
     clock.time += 1
@@ -147,7 +148,7 @@ async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: f
     store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1_000_000)
     for number in range(round(1.5 * DAY / every)):
         await store.claim(Request("shop", f"r{number}", b"f"), f"m{number}")
-        store.settle(_settled(_mail(f"m{number}", request_id=f"r{number}"), clock.time))
+        store.settle(_settled(_mail(f"m{number}", request_id=f"r{number}", create_time=clock.time), clock.time))
         clock.time += every
         passed = clock.time - begun
         oldest = {seconds: max(0, int((passed - seconds) // every) + 1) for seconds in (DAY, REMEMBER_SECONDS)}

@@ -41,7 +41,7 @@ class MemoryMailStore:
         earlier = self._find(key, request.fingerprint)
         if earlier is not None:
             return earlier
-        self._open[key] = self.now() + _REQUEST_SECONDS, request.fingerprint, mail_id
+        self._open[key] = request.fingerprint, mail_id
         return _ACCEPTED
 
     def release(self, request: Request) -> None:
@@ -60,9 +60,11 @@ class MemoryMailStore:
         if mail.request_id:
             key = _key(mail.caller, mail.request_id)
             request = self._open.pop(key, None)
-        ends, fingerprint, _ = request or (now, b"", "")
         kept = codec.encode_settled(
-            mail, forgotten=now + self._remember_seconds, request_ends=ends, fingerprint=fingerprint
+            mail,
+            forgotten=now + self._remember_seconds,
+            request_ends=mail.create_time + _REQUEST_SECONDS,
+            fingerprint=b"" if request is None else request[0],
         )
         self._settled.add(mail.id, kept, now)
         if request is not None and keep_request:
@@ -95,7 +97,7 @@ class MemoryMailStore:
     def _find(self, key: str, fingerprint: bytes) -> Earlier | Running | Conflict | None:
         claim = self._open.get(key)
         if claim is not None:
-            _, known, mail_id = claim
+            known, mail_id = claim
             return Running(mail_id) if known == fingerprint else Conflict()
         kept = self._requests.get(key)
         if kept is None:
@@ -106,8 +108,8 @@ class MemoryMailStore:
         return Earlier(mail) if known == fingerprint else Conflict()
 
 
-_Claim = tuple[float, bytes, str]
-"""When a request id is forgotten once its mail has settled; the fingerprint; the mail's id."""
+_Claim = tuple[bytes, str]
+"""The fingerprint that came with a request id, and the id of its mail."""
 
 
 def _key(caller: str, request_id: str) -> str:
