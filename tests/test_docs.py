@@ -1,4 +1,4 @@
-"""The pages: their links lead somewhere, and the README stays short."""
+"""The pages: their links lead somewhere, and the files and figures that they name are there."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"])
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_FILE = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`")
+_TREE_FILE = re.compile(r"\b[a-z_]+\.py\b")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -30,6 +32,31 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), f"{link}: no such file"
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    """A path in code style, like `smtp/session.py` or `tests/relay/`, is in the package or in the repository."""
+    for name in _FILE.findall(_CODE.sub("", page.read_text("utf-8"))):
+        assert any((root / name).exists() for root in (ROOT, ROOT / "src/otpmail", page.parent)), name
+
+
+def test_architecture_names_every_room() -> None:
+    """The tree of the architecture page has every file that it names in its room, and every room of the package."""
+    tree = _CODE.findall((ROOT / "docs/architecture.md").read_text("utf-8"))[1]
+    package, rooms = ROOT / "src/otpmail", set()
+    room = package
+    for line in tree.splitlines()[3:-1]:
+        indent = len(line) - len(line.lstrip())
+        if indent == 2:
+            room = package
+        for name in re.findall(r"\b([a-z_0-9]+)/", line):
+            if (package / name).is_dir():
+                rooms.add(name)
+                room = package / name if indent == 2 else room
+        for name in _TREE_FILE.findall(line):
+            assert (room / name).is_file(), f"{room.name}/{name}"
+    assert rooms >= {path.parent.name for path in package.glob("*/__init__.py")} - {"templates"}
 
 
 def test_readme_is_short() -> None:
