@@ -1,4 +1,4 @@
-"""Held here: how long a relay that fails is left alone, what counts as a failure, and what as being well again."""
+"""The breaker: how long a relay is not dialled after a failure, which ends are failures, and which proofs close it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from otpmail.relays.breaker import Breaker, Failure
 
 @pytest.fixture
 def breaker() -> Breaker:
-    """Return a breaker whose jitter is none."""
+    """Return a breaker without jitter."""
     return Breaker(lambda: 0.5, first=1.0, most=6.0, doubt=1800.0)
 
 
@@ -25,7 +25,7 @@ class Ended:
 
 
 def _fail(breaker: Breaker, now: float, failure: Failure = Failure.DIAL) -> float:
-    """Fail at what began a moment before; return the wait."""
+    """Fail a dial that began a moment before; return the wait."""
     assert breaker.failed(failure, begun=now - 0.01, now=now)
     return breaker.next_try - now
 
@@ -36,19 +36,19 @@ def _hang_up(breaker: Breaker, now: float) -> bool:
 
 
 def test_a_breaker_starts_closed(breaker: Breaker) -> None:
-    """Nobody waits before the first failure."""
+    """Before the first failure a dial may start at once."""
     assert breaker.closed
     assert breaker.next_try == 0.0
 
 
 def test_each_failure_doubles_the_wait_up_to_the_most(breaker: Breaker) -> None:
-    """The wait is first, then twice as long each time, never more than the most."""
+    """The wait begins with `first`, and never exceeds `most`."""
     waits = [_fail(breaker, now) for now in (100.0, 102.0, 105.0, 110.0, 117.0)]
     assert waits == [1.0, 2.0, 4.0, 6.0, 6.0]
 
 
 def test_failures_of_dials_under_way_together_are_one(breaker: Breaker) -> None:
-    """Workers that lose the same relay at once do not make it wait many times doubled, however late each one fails."""
+    """Workers that lose the same relay at once do not double the wait, however late each dial fails."""
     for now in (101.0, 101.0, 101.2, 130.0):
         breaker.failed(Failure.DIAL, begun=100.0, now=now)
     assert breaker.next_try == 102.0
@@ -56,14 +56,14 @@ def test_failures_of_dials_under_way_together_are_one(breaker: Breaker) -> None:
 
 
 @pytest.mark.parametrize(("random", "wait"), [(0.0, 7.5), (1.0, 12.5)])
-def test_the_wait_is_spread(random: float, wait: float) -> None:
-    """Jitter is a quarter of the wait, either way."""
+def test_the_wait_has_jitter(random: float, wait: float) -> None:
+    """A quarter of the wait, either way."""
     breaker = Breaker(lambda: random, first=10.0, most=60.0, doubt=1.0)
     assert _fail(breaker, 0.0) == wait
 
 
 def test_a_mail_on_a_new_connection_closes_it(breaker: Breaker) -> None:
-    """A relay that takes a mail on a connection dialled after the last failure is well."""
+    """A relay that accepts a mail on a connection dialled after the last failure is well."""
     _fail(breaker, 100.0)
     assert breaker.took_mail(begun=101.0)
     assert breaker.closed
@@ -72,7 +72,7 @@ def test_a_mail_on_a_new_connection_closes_it(breaker: Breaker) -> None:
 
 
 def test_mails_on_old_connections_do_not_close_it(breaker: Breaker) -> None:
-    """A relay that has enough connections of ours takes mails on those, and refuses each new one: the wait grows."""
+    """A relay that limits our connections accepts mails on those it has, and refuses each new one: the wait grows."""
     waits = []
     for now in (100.0, 102.0, 105.0):
         waits.append(_fail(breaker, now))
@@ -81,13 +81,13 @@ def test_mails_on_old_connections_do_not_close_it(breaker: Breaker) -> None:
 
 
 def test_a_connection_dialled_before_the_failure_and_opened_after_it_is_an_old_one(breaker: Breaker) -> None:
-    """Of five dialled together the relay takes three: those do not say that there is room for more."""
+    """Of five dialled together the relay takes three, which does not prove that it takes more."""
     breaker.failed(Failure.DIAL, begun=100.0, now=100.1)
     assert not breaker.took_mail(begun=100.0)
 
 
 def test_a_freed_slot_allows_one_try(breaker: Breaker) -> None:
-    """Once a connection of ours is closed one dial may go at once; when that fails too, the waits begin anew."""
+    """Once one of our connections is closed a dial may start at once; if that fails too, the waits begin anew."""
     for now in (100.0, 102.0, 105.0):
         _fail(breaker, now)
     breaker.slot_freed(106.0)
@@ -97,7 +97,7 @@ def test_a_freed_slot_allows_one_try(breaker: Breaker) -> None:
 
 
 def test_a_freed_slot_is_nothing_to_a_refused_sign_in(breaker: Breaker) -> None:
-    """Fewer connections make no password right. Nor is a breaker that is closed any more closed by it."""
+    """Fewer connections make no password right; and a breaker that is closed stays as it is."""
     breaker.slot_freed(50.0)
     assert breaker.next_try == 0.0
     _fail(breaker, 100.0, Failure.SIGN_IN)
@@ -106,14 +106,14 @@ def test_a_freed_slot_is_nothing_to_a_refused_sign_in(breaker: Breaker) -> None:
 
 
 def test_a_sign_in_alone_does_not_close_it(breaker: Breaker) -> None:
-    """A relay that signs everybody in and then hangs up is not well."""
+    """A relay that accepts the sign-in and then hangs up is not well."""
     _fail(breaker, 100.0)
     breaker.opened(begun=101.0, probed=True)
     assert not breaker.closed
 
 
 def test_only_a_sign_in_closes_what_a_refused_sign_in_opened(breaker: Breaker) -> None:
-    """A mail on a connection that was signed in before the password changed proves nothing of the password."""
+    """A mail on a connection that was signed in before the password changed does not prove the password."""
     _fail(breaker, 100.0, Failure.SIGN_IN)
     breaker.took_mail(begun=50.0)
     assert not breaker.closed
@@ -124,7 +124,7 @@ def test_only_a_sign_in_closes_what_a_refused_sign_in_opened(breaker: Breaker) -
 
 
 def test_a_refused_sign_in_counts_though_a_lesser_wait_is_running(breaker: Breaker) -> None:
-    """A lock-out is worse than a connection that failed: its longer wait is taken at once, and kept."""
+    """A locked account is worse than a failed dial: the longer wait holds at once, and stays."""
     breaker.failed(Failure.DIAL, begun=0.0, now=0.2)
     for failure in (Failure.SIGN_IN, Failure.SIGN_IN, Failure.DIAL):
         breaker.failed(failure, begun=0.1, now=0.5)
@@ -132,7 +132,7 @@ def test_a_refused_sign_in_counts_though_a_lesser_wait_is_running(breaker: Break
 
 
 def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breaker) -> None:
-    """Gmail and its like lock an account that is signed in to again and again."""
+    """Providers lock an account after many refused sign-ins."""
     waits = [_fail(breaker, now, Failure.SIGN_IN) for now in (1000.0, 2000.0, 3000.0, 4000.0, 5000.0)]
     assert waits == [60.0, 120.0, 240.0, 480.0, 900.0]
 
@@ -153,7 +153,7 @@ def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breake
     ids=["right after opening", "over a mail", "idle", "after a mail", "by us, young", "by us, over a mail"],
 )
 def test_which_end_is_a_failure(breaker: Breaker, life: Ended, failure: bool) -> None:  # noqa: FBT001
-    """One right after opening, or with mails in flight and no word on any; from the second in a row on.
+    """One right after opening, or with mails in flight and no reply to any; from the second in a row on.
 
     Whoever closes what is idle, even after two seconds, is well.
     """
@@ -166,7 +166,7 @@ def test_which_end_is_a_failure(breaker: Breaker, life: Ended, failure: bool) ->
 
 
 def test_hang_ups_that_come_together_are_one(breaker: Breaker) -> None:
-    """A relay that restarts ends all connections at once; that is let pass, as one is."""
+    """A relay that restarts ends all connections at once, which counts as one first hang-up."""
     assert not any(breaker.ended(Ended(begun=99.0 + n / 10, age=0.5), 100.0 + n / 10) for n in range(5))
     assert breaker.closed
     assert breaker.hangs_up
@@ -174,7 +174,7 @@ def test_hang_ups_that_come_together_are_one(breaker: Breaker) -> None:
 
 
 def test_a_mail_that_is_taken_ends_a_row_of_hang_ups(breaker: Breaker) -> None:
-    """But not one on a connection from before them, which says nothing of new ones."""
+    """A mail on a connection from before them does not."""
     assert not _hang_up(breaker, 100.0)
     breaker.took_mail(begun=50.0)
     assert breaker.hangs_up
@@ -184,7 +184,7 @@ def test_a_mail_that_is_taken_ends_a_row_of_hang_ups(breaker: Breaker) -> None:
 
 
 def test_after_an_idle_connection_the_next_dial_rests(breaker: Breaker) -> None:
-    """A relay that closes what is idle is not dialled at once, nor ever later; several that end together rest once."""
+    """A relay that closes idle connections is dialled after a wait that does not grow; ends together are one."""
     breaker.ended(Ended(begun=10.0), 100.0)
     breaker.ended(Ended(begun=10.0), 100.5)
     assert breaker.closed
@@ -194,7 +194,7 @@ def test_after_an_idle_connection_the_next_dial_rests(breaker: Breaker) -> None:
 
 
 def test_a_mail_that_is_taken_ends_the_rest(breaker: Breaker) -> None:
-    """There is something to send, so whoever waits may dial; and one that had carried mails asks for no rest."""
+    """There are mails to send, so workers may dial; and after a connection that had carried mails there is no rest."""
     breaker.ended(Ended(begun=10.0), 100.0)
     assert breaker.took_mail(begun=10.0)
     assert breaker.next_try == 0.0
@@ -203,7 +203,7 @@ def test_a_mail_that_is_taken_ends_the_rest(breaker: Breaker) -> None:
 
 
 def test_an_idle_connection_that_ends_frees_a_slot(breaker: Breaker) -> None:
-    """Where the relay had enough of us there is room again, and the wait is no longer than a rest."""
+    """A relay that limits our connections may take one more, so the wait is no longer than a rest."""
     for now in (100.0, 102.0, 105.0):
         _fail(breaker, now)
     breaker.ended(Ended(begun=10.0), 106.0)
@@ -214,27 +214,27 @@ def test_an_idle_connection_that_ends_frees_a_slot(breaker: Breaker) -> None:
 
 
 def test_probes_that_fail_together_are_one(breaker: Breaker) -> None:
-    """A network that goes down under several says nothing of how the relay reads chunks."""
+    """A network that fails under several probes proves nothing of how the relay reads chunks."""
     for now in (100.5, 100.6, 100.7):
         breaker.failed(Failure.PROBE, begun=100.0, now=now)
-    assert not breaker.doubts_chunks(100.7)
+    assert not breaker.avoids_chunks(100.7)
     breaker.opened(begun=101.0, probed=True)
     _fail(breaker, 110.0, Failure.PROBE)
-    assert not breaker.doubts_chunks(110.0)
+    assert not breaker.avoids_chunks(110.0)
 
 
-def test_two_probes_that_fail_in_a_row_cast_doubt_for_a_time(breaker: Breaker) -> None:
-    """Twice may still be the network's doing: it is asked again after a while; one more failure renews the doubt."""
+def test_after_two_failed_probes_in_a_row_chunks_are_avoided_for_a_time(breaker: Breaker) -> None:
+    """The network may have failed twice, so the relay is probed again later; one more failure renews the time."""
     _fail(breaker, 100.0, Failure.PROBE)
     _fail(breaker, 102.0, Failure.PROBE)
     breaker.opened(begun=105.0, probed=False)  # by DATA, so it says nothing of chunks
-    assert breaker.doubts_chunks(102.0 + 1799)
-    assert not breaker.doubts_chunks(102.0 + 1800)
+    assert breaker.avoids_chunks(102.0 + 1799)
+    assert not breaker.avoids_chunks(102.0 + 1800)
     _fail(breaker, 2000.0, Failure.PROBE)
-    assert breaker.doubts_chunks(2000.0)
+    assert breaker.avoids_chunks(2000.0)
 
 
 def test_a_failed_probe_is_a_failed_dial_too(breaker: Breaker) -> None:
-    """It is waited after it as after any."""
+    """The next dial waits as after any failed dial."""
     assert _fail(breaker, 100.0, Failure.PROBE) == 1.0
     assert _fail(breaker, 102.0) == 2.0

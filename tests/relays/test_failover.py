@@ -15,7 +15,7 @@ from otpmail.relays.relay import Relay
 
 
 class Fake:
-    """A relay that gives connections, refuses, or, if it is `silent`, says nothing for ever."""
+    """A relay that gives connections, refuses, or, if it is `silent`, never answers."""
 
     def __init__(self, *, down: bool = False, silent: bool = False, return_at: float = 0.0) -> None:
         self.down = down
@@ -24,6 +24,7 @@ class Fake:
         self.retry_after = 0.0
         self.asked = 0
         self.was_asked = asyncio.Event()
+        self.has_changed = asyncio.Event()
 
     async def connect(self, *, patient: bool = True) -> Connection:
         """Give a connection unless it is down."""
@@ -36,45 +37,61 @@ class Fake:
             raise ConnectFailed("refused")
         return _connection(self)
 
+    async def changed(self) -> None:
+        """Wait until the test says so."""
+        await self.has_changed.wait()
+
 
 def _connection(owner: Fake) -> Connection:
     return cast("Connection", SimpleNamespace(owner=owner))
 
 
-def _route(relays: Sequence[Fake]) -> Failover:
+def _failover(relays: Sequence[Fake]) -> Failover:
     return Failover(cast("Sequence[Relay]", relays))
 
 
-async def _keeper(route: Failover) -> object:
+async def _owner(failover: Failover) -> object:
     async with asyncio.timeout(5):
-        return (await route.connect()).owner
+        return (await failover.connect()).owner
 
 
-async def test_the_first_that_is_there_is_taken() -> None:
-    """Nobody asks a later one."""
+async def test_the_first_that_is_up_is_taken() -> None:
+    """A later one is not asked."""
     relays = Fake(), Fake()
-    assert await _keeper(_route(relays)) is relays[0]
+    assert await _owner(_failover(relays)) is relays[0]
     assert relays[1].asked == 0
 
 
-async def test_a_relay_that_is_away_is_not_waited_for_while_a_later_one_is_there() -> None:
-    """It may say nothing for EMAIL_TIMEOUT, and mails would stand still; the way back is `connect_before`'s."""
+async def test_a_relay_that_is_down_is_not_waited_for_while_a_later_one_is_up() -> None:
+    """It may not answer for EMAIL_TIMEOUT, and mails would wait; `connect_before` leads back to it."""
     relays = Fake(down=True, silent=True), Fake(down=True, silent=True), Fake(), Fake(down=True)
-    assert await _keeper(_route(relays)) is relays[2]
+    assert await _owner(_failover(relays)) is relays[2]
     assert [relay.asked for relay in relays] == [0, 0, 1, 0]
 
 
-async def test_where_all_are_away_each_is_asked_in_order() -> None:
+async def test_a_relay_that_proves_to_be_well_is_dialled_at_once() -> None:
+    """All have refused, and are not to be dialled for a minute: a mail accepted by one of them ends the wait."""
+    relays = Fake(down=True), Fake(down=True)
+    for relay in relays:
+        relay.retry_after = 60.0
+    connecting = asyncio.create_task(_owner(_failover(relays)))
+    await relays[1].was_asked.wait()
+    relays[1].down = False
+    relays[1].has_changed.set()
+    assert await connecting is relays[1]
+
+
+async def test_where_all_are_down_each_is_asked_in_order() -> None:
     """The first to be back is taken."""
     relays = Fake(down=True), Fake(down=True), Fake(down=True)
-    connecting = asyncio.create_task(_keeper(_route(relays)))
+    connecting = asyncio.create_task(_owner(_failover(relays)))
     await relays[2].was_asked.wait()
     relays[1].down = False
     assert await connecting is relays[1]
     assert (relays[0].asked, relays[2].asked) == (1, 1)  # then, one was known not to be away
 
 
-async def test_where_those_that_are_not_away_refuse_the_others_are_asked() -> None:
+async def test_where_those_that_are_not_down_refuse_the_others_are_asked() -> None:
     """A stand-in may have refused us before it was left: it is not down then, and must not be dialled for long."""
 
     class Back(Fake):
@@ -87,10 +104,10 @@ async def test_where_those_that_are_not_away_refuse_the_others_are_asked() -> No
             raise ConnectFailed(str(patient))
 
     relays = Back(down=True), Refusing()
-    assert await _keeper(_route(relays)) is relays[0]
+    assert await _owner(_failover(relays)) is relays[0]
 
 
-async def test_one_that_turns_out_to_be_away_is_passed_over() -> None:
+async def test_one_that_turns_out_to_be_down_is_passed_over() -> None:
     """Nothing was known of it; the next one is asked at once."""
 
     class Unknown(Fake):
@@ -99,29 +116,29 @@ async def test_one_that_turns_out_to_be_away_is_passed_over() -> None:
             return await super().connect(patient=patient)
 
     relays = Unknown(), Fake(down=True), Fake()
-    assert await _keeper(_route(relays)) is relays[2]
+    assert await _owner(_failover(relays)) is relays[2]
 
 
 async def test_only_earlier_ones_are_returned_to() -> None:
     """In their order; and there is no waiting for one that is away."""
     relays = Fake(down=True), Fake(), Fake()
-    route = _route(relays)
-    owner: object = (await route.connect_before(_connection(relays[2]))).owner
+    failover = _failover(relays)
+    owner: object = (await failover.connect_before(_connection(relays[2]))).owner
     assert owner is relays[1]
     assert [relay.asked for relay in relays] == [1, 1, 0]
     for relay in relays[:2]:
         with pytest.raises(ConnectFailed):
-            await route.connect_before(_connection(relay))
+            await failover.connect_before(_connection(relay))
 
 
 async def test_when_to_return() -> None:
     """When the earliest of the relays before it may be tried; never from the first."""
     relays = Fake(return_at=30.0), Fake(return_at=20.0), Fake(return_at=10.0)
-    route = _route(relays)
-    assert [route.return_at(_connection(relay)) for relay in relays] == [inf, 30.0, 20.0]
+    failover = _failover(relays)
+    assert [failover.return_at(_connection(relay)) for relay in relays] == [inf, 30.0, 20.0]
 
 
 async def test_it_is_down_when_all_are() -> None:
     """One that is merely not in use is not down."""
-    assert _route([Fake(down=True), Fake(down=True)]).down
-    assert not _route([Fake(down=True), Fake()]).down
+    assert _failover([Fake(down=True), Fake(down=True)]).down
+    assert not _failover([Fake(down=True), Fake()]).down

@@ -1,4 +1,4 @@
-"""One relay, and several in order: who is dialled when, and when a relay counts as away. Real sockets, no worker."""
+"""One relay, and several in order: which is dialled when, and when a relay counts as down. Real sockets, no worker."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,6 @@ import pytest
 
 from otpmail.errors import ConnectFailed
 from otpmail.events import ALL_EVENTS, ChunkingDisabled, Event, RelayDown, RelayUp
-from otpmail.relays import availability
-from otpmail.relays import relay as module
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
@@ -28,16 +26,24 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Noted(list[Event]):
-    """An observer that keeps what it was told."""
+    """An observer that keeps the events."""
 
     event_types = ALL_EVENTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = asyncio.Event()  # set once a relay has been down
 
     def notify(self, event: Event) -> None:
         """Keep it."""
         self.append(event)
+        if isinstance(event, RelayDown):
+            self.down.set()
 
 
-def _relay(server: Server, noted: Noted, **more: object) -> Relay:
+def _relay(
+    server: Server, noted: Noted, *, look_seconds: float = 1.0, notice_seconds: float = 1.0, **more: object
+) -> Relay:
     make: Callable[..., RelaySettings] = RelaySettings
     fields: dict[str, object] = {
         "host": HOST,
@@ -49,11 +55,11 @@ def _relay(server: Server, noted: Noted, **more: object) -> Relay:
         "retry_seconds": 0.05,
         **more,
     }
-    return Relay(make(**fields), noted, random=lambda: 0.5)
+    return Relay(make(**fields), noted, random=lambda: 0.5, look_seconds=look_seconds, notice_seconds=notice_seconds)
 
 
 async def _gone(connection: Connection) -> None:
-    """Wait until it is lost, and give it back, as a worker does."""
+    """Wait until it is lost, and release it, as a worker does."""
     lost = asyncio.Event()
     connection.watch(on_lost=lost.set, on_available=lambda: None)
     if not connection.lost_cause:
@@ -63,29 +69,29 @@ async def _gone(connection: Connection) -> None:
 
 
 async def test_a_refused_sign_in_sends_the_others_to_the_next_relay() -> None:
-    """Though a connection from before is open, and its wait is a minute: the next relay is there now."""
+    """Although a connection from before is open: the wait is a minute, and the next relay is up now."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
-        route = Failover([_relay(first, noted), _relay(second, noted)])
-        before = await route.connect()
+        failover = Failover([_relay(first, noted), _relay(second, noted)])
+        before = await failover.connect()
         first.faults = Faults(refuse_auth="535 5.7.8 changed")
         async with asyncio.timeout(5):
-            others = await asyncio.gather(*(route.connect() for _ in range(3)))
+            others = await asyncio.gather(*(failover.connect() for _ in range(3)))
         assert {connection.owner.name for connection in others} == {f"{HOST}:{second.port}"}
         for connection in (before, *others):
             await connection.close()
 
 
 async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_next() -> None:
-    """Its wait is a minute, and it is not away: what it has serves on, the next relay takes the rest at once."""
+    """It is not down, and its connection serves on; the others go to the next relay instead of waiting for a minute."""
     noted = Noted()
     async with Server(Faults(most_open=1)) as first, Server(Faults()) as second:
         relays = [_relay(first, noted, retry_seconds=60), _relay(second, noted)]
-        route = Failover(relays)
-        only = await route.connect()
+        failover = Failover(relays)
+        only = await failover.connect()
         assert only.owner is relays[0]
         async with asyncio.timeout(5):
-            others = [await route.connect() for _ in range(3)]
+            others = [await failover.connect() for _ in range(3)]
         assert {connection.owner for connection in others} == {relays[1]}
         assert first.connections == 2  # the one that it had, and one that was refused for all
         assert not relays[0].down
@@ -94,8 +100,8 @@ async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_ne
             await connection.close()
 
 
-async def test_only_the_patient_wait_at_a_relay_that_takes_no_more_connections() -> None:
-    """For a slot, or its next try; others are told that there is none."""
+async def test_only_patient_dials_wait_for_a_relay_that_takes_no_more_connections() -> None:
+    """They wait for a free slot, or the next try; others raise ConnectFailed."""
     async with Server(Faults(most_open=1)) as server:
         relay = _relay(server, Noted(), retry_seconds=60)
         only = await relay.connect()
@@ -112,97 +118,107 @@ async def test_only_the_patient_wait_at_a_relay_that_takes_no_more_connections()
         await only.close()
 
 
-async def test_nobody_queues_behind_the_dial_to_a_relay_that_is_away() -> None:
-    """While one worker tries the first relay, which does not answer, others have the second at once."""
+async def test_no_worker_waits_for_the_dial_to_a_relay_that_is_down() -> None:
+    """While one worker dials the first relay, which does not answer, others get the second at once."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
         await first.close()
-        route = Failover([_relay(first, noted, timeout=30), _relay(second, noted)])
-        stand_in = await route.connect()
-        assert stand_in.owner.name == f"{HOST}:{second.port}"
+        failover = Failover([_relay(first, noted, timeout=30), _relay(second, noted)])
+        second_choice = await failover.connect()
+        assert second_choice.owner.name == f"{HOST}:{second.port}"
         first.faults = Faults(silent_at="CONNECT")
         await first.start()
-        await asyncio.sleep(route.return_at(stand_in) - asyncio.get_running_loop().time() + 0.01)  # loops wake early
-        trying = asyncio.create_task(route.connect_before(stand_in))
+        await asyncio.sleep(
+            failover.return_at(second_choice) - asyncio.get_running_loop().time() + 0.01
+        )  # loops wake early
+        trying = asyncio.create_task(failover.connect_before(second_choice))
         await first.wait_for_connections(1)
         async with asyncio.timeout(5):
-            another = await route.connect()
+            another = await failover.connect()
         assert another.owner.name == f"{HOST}:{second.port}"
         trying.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await trying
-        for connection in (stand_in, another):
+        for connection in (second_choice, another):
             await connection.close()
         first.cut_connections()
 
 
-async def test_who_waits_for_a_dial_moves_on_once_the_relay_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relay that was well and then says nothing holds up the worker that dials it, and nobody behind that."""
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(availability, "NOTICE_SECONDS", 0.05)
+async def test_workers_behind_a_dial_move_on_once_the_relay_counts_as_down() -> None:
+    """A relay that does not answer any more holds up the worker that dials it, and no other."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
-        route = Failover([_relay(first, noted, timeout=30), _relay(second, noted)])
-        only = await route.connect()
+        relays = _relay(first, noted, timeout=30, look_seconds=0.05, notice_seconds=0.05), _relay(second, noted)
+        failover = Failover(relays)
+        only = await failover.connect()
         first.faults = Faults(silent_at="CONNECT")
         first.cut_connections()
         await _gone(only)
-        dialling = asyncio.create_task(route.connect())
+        dialling = asyncio.create_task(failover.connect())
         await first.wait_for_connections(2)
         async with asyncio.timeout(5):
-            stand_in = await route.connect()
-        assert stand_in.owner.name == f"{HOST}:{second.port}"
+            second_choice = await failover.connect()
+        assert second_choice.owner.name == f"{HOST}:{second.port}"
         assert not dialling.done()
         dialling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await dialling
-        await stand_in.close()
+        await second_choice.close()
         first.cut_connections()
 
 
-async def test_an_earlier_relay_that_is_away_cannot_be_returned_to() -> None:
-    """Asked for a connection before the present one, the route says that there is none, and waits for nothing."""
+async def test_an_earlier_relay_that_is_down_gives_no_connection() -> None:
+    """`connect_before` raises ConnectFailed at once."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
         await first.close()
-        route = Failover([_relay(first, noted, retry_seconds=60), _relay(second, noted)])
-        stand_in = await route.connect()
+        failover = Failover([_relay(first, noted, retry_seconds=60), _relay(second, noted)])
+        second_choice = await failover.connect()
         with pytest.raises(ConnectFailed):
-            await route.connect_before(stand_in)
-        assert route.return_at(stand_in) > asyncio.get_running_loop().time() + 30
-        assert not route.down
-        await stand_in.close()
+            await failover.connect_before(second_choice)
+        assert failover.return_at(second_choice) > asyncio.get_running_loop().time() + 30
+        assert not failover.down
+        await second_choice.close()
 
 
-async def test_while_one_tries_a_relay_that_is_away_others_look_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are refused at once, so they must not be told to try at once: they would do nothing else."""
+async def test_while_one_dials_a_relay_that_is_down_others_look_again_later() -> None:
+    """They are refused at once, so `return_at` is later: otherwise they would try on and on."""
     noted = Noted()
-    dials = 0
-    silence = asyncio.Event()
-
-    async def say_nothing(*_: object, **__: object) -> Connection:
-        nonlocal dials
-        dials += 1
-        if dials > 1:
-            silence.set()
-            await asyncio.Event().wait()
-        raise ConnectFailed("refused")
-
-    monkeypatch.setattr(Connection, "open", say_nothing)
-    relay = _relay(Server(port=25), noted)
-    trying = asyncio.create_task(relay.connect())
-    await silence.wait()
-    assert relay.retry_after == 0
-    assert relay.return_at >= asyncio.get_running_loop().time() + 0.9
-    with pytest.raises(ConnectFailed):
-        await relay.connect(patient=False)
-    trying.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await trying
+    async with Server(Faults(silent_at="CONNECT")) as server:
+        await server.close()
+        relay = _relay(server, noted)
+        dialling = asyncio.create_task(relay.connect())
+        await noted.down.wait()
+        await server.start()
+        await server.wait_for_connections(1)
+        assert relay.retry_after == 0
+        assert relay.return_at >= asyncio.get_running_loop().time() + 0.9
+        with pytest.raises(ConnectFailed):
+            await relay.connect(patient=False)
+        dialling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await dialling
+        server.cut_connections()
 
 
-async def test_a_slot_that_is_freed_is_had_at_once() -> None:
-    """Whoever waits at a relay that has enough of us gets through when one of ours is closed, not when it is let go."""
+async def test_every_worker_dials_for_itself_where_we_closed_the_last_connection() -> None:
+    """With a limit of one mail on a connection all workers need a new one at once, and nothing has failed."""
+    async with Server(Faults()) as server:
+        relay = _relay(server, Noted())
+        for connection in [await relay.connect() for _ in range(2)]:
+            relay.released(connection)
+            await connection.close()
+        server.faults = Faults(silent_at="CONNECT")
+        dialling = [asyncio.create_task(relay.connect()) for _ in range(2)]
+        await server.wait_for_connections(4)
+        server.faults = Faults()
+        server.cut_connections()
+        for connection in await asyncio.gather(*dialling):
+            await connection.close()
+
+
+async def test_a_slot_that_is_freed_is_used_at_once() -> None:
+    """A dial that waits for a relay with a limit of connections starts when one is closed, not when it is released."""
     noted = Noted()
     async with Server(Faults(most_open=1)) as server:
         relay = _relay(server, noted, retry_seconds=60)
@@ -218,12 +234,11 @@ async def test_a_slot_that_is_freed_is_had_at_once() -> None:
         await connection.close()
 
 
-async def test_a_relay_that_comes_to_hang_up_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was up, and then signs everybody in and hangs up, is told to be down though a dial never fails."""
-    monkeypatch.setattr(availability, "NOTICE_SECONDS", 0.2)
+async def test_a_relay_that_begins_to_hang_up_counts_as_down() -> None:
+    """A relay that was up, and then hangs up after each sign-in, is down although no dial fails."""
     noted = Noted()
     async with Server(Faults()) as server:
-        relay = _relay(server, noted)
+        relay = _relay(server, noted, notice_seconds=0.2)
         connection = await relay.connect()
         assert isinstance(noted[0], RelayUp)
         server.faults = Faults(cut_after_reply="RSET")
@@ -236,16 +251,16 @@ async def test_a_relay_that_comes_to_hang_up_counts_as_away(monkeypatch: pytest.
 
         working = asyncio.create_task(work(connection))
         async with asyncio.timeout(10):
-            while not relay.down:  # noqa: ASYNC110 -- it is told by a timer of its own
-                await asyncio.sleep(0.01)
+            await noted.down.wait()
+        assert relay.down
         assert sum(isinstance(event, RelayDown) for event in noted) == 1
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
 
 
-async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() -> None:
-    """One may have been the network's doing and says nothing of the relay; after two in a row it is not asked again."""
+async def test_chunks_are_avoided_after_two_probes_that_end_a_connection() -> None:
+    """One may be a fault of the network; after two in a row mails go by DATA without a probe."""
     noted = Noted()
     async with Server(Faults(cut_before_reply="BDAT", times=1)) as server:
         relay = _relay(server, noted)
@@ -261,7 +276,7 @@ async def test_chunks_are_distrusted_after_two_probes_that_end_a_connection() ->
 
 
 async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
-    """That says something of the relay, and no time makes it good."""
+    """The relay was seen to do so, and time does not change it."""
     noted = Noted()
     async with Server(Faults(runs_refused_chunks=True)) as server:
         relay = _relay(server, noted, max_age=0.01)

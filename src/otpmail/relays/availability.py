@@ -1,4 +1,4 @@
-"""Whether a relay is here, away, or not in use; whoever observes is told of each change once, not of a moment's gap."""
+"""Whether a relay is up, down or idle. Each change is notified once, and not for a moment without a connection."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,20 +6,24 @@ from typing import Protocol
 
 from otpmail.events import DialFailed, Observer, RelayDown, RelayIdle, RelayUp
 
-NOTICE_SECONDS = 1.0  # how long no connection may be open before the relay counts as away
+NOTICE_SECONDS = 1.0
+"""How long no connection may be open before the relay counts as down."""
 
 
 class Timer(Protocol):
-    """What may still be called off."""
+    """A callback that will be called."""
 
     def cancel(self) -> None:
-        """Call it off."""
+        """Do not call it."""
 
 
 class Availability:
-    """Follows one relay's connections. `open` is how many there are, `wanted` how many wait for one.
+    """Follows the connections to one relay: `open` is how many there are, `wanted` how many workers wait for one.
 
-    `retry_after` says in how many seconds the next dial may go; `call_later` is the loop's.
+    `down` is whether no connection is open although one is wanted, and has not been for longer than a dial takes.
+
+    `retry_after` returns in how many seconds the next dial may start. `call_later` is the loop's. `notice_seconds` is
+    how long no connection may be open before the relay counts as down.
     """
 
     def __init__(
@@ -29,75 +33,82 @@ class Availability:
         *,
         retry_after: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Timer],
+        notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.open = 0
         self.wanted = 0
+        self.down = False
         self._name = name
         self._observer = observer
         self._retry_after = retry_after
         self._call_later = call_later
-        self.away = False  # no connection is open, and one was to be had: not so where the relay is not in use
-        self._here: bool | None = None  # None while nothing is known: before the first dial, and when it is not in use
-        self._leaving = False  # whether we closed the last connection, and nothing has failed since
-        self._failure = ""  # the last one
-        self._why = ""  # the last that is known of it being away
+        self._notice_seconds = notice_seconds
+        self._up: bool | None = None  # None while nothing is known: before the first dial, and while it is idle
+        self._closed_by_us = False  # whether we closed the last connection, and nothing has failed since
+        self._last_failure = ""
+        self._cause = ""  # the last known cause of it being down
         self._notice: Timer | None = None
 
     def __repr__(self) -> str:
-        return f"<Presence {({None: 'unused', True: 'here', False: 'away'})[self._here]}, {self.open} open>"
+        return f"<Availability {({None: 'idle', True: 'up', False: 'down'})[self._up]}, {self.open} open>"
+
+    @property
+    def is_well(self) -> bool:
+        """Whether a connection is open, or we closed the last one and nothing has failed since."""
+        return self.open > 0 or self._closed_by_us
 
     def opened(self, mode: str, window: int, *, doubtful: bool) -> None:
-        """A connection is open. A doubtful one has to last before anybody is told that the relay is back."""
+        """A connection is open. The relay is up when a doubtful one has lasted for `notice_seconds`."""
         self.open += 1
         self._cancel_notice()
         if doubtful:
-            self._notice = self._call_later(NOTICE_SECONDS, partial(self._lasted, mode, window))
+            self._notice = self._call_later(self._notice_seconds, partial(self._lasted, mode, window))
         else:
             self._lasted(mode, window)
 
-    def failed(self, why: str) -> None:
-        """A dial has failed, or what counts as one."""
-        self._failure = self._why = why
-        self._leaving = False
-        if self.open == 0 and not self.away and self._notice is None:
-            self._missed()
+    def failed(self, cause: str) -> None:
+        """A dial has failed, or the relay has hung up, which counts as one."""
+        self._last_failure = self._cause = cause
+        self._closed_by_us = False
+        if self.open == 0 and not self.down and self._notice is None:
+            self._set_down()
         else:
-            self._observer.notify(DialFailed(self._name, why, self._retry_after()))
+            self._observer.notify(DialFailed(self._name, cause, self._retry_after()))
 
     def refused(self) -> None:
-        """Somebody wants a connection, and after what failed before it must not be dialled yet: that is not unused."""
+        """A worker wants a connection and may not dial yet, after an earlier failure: the relay is not idle."""
         if self.open == 0 and self._notice is None:
-            self._why = self._failure
-            self._missed()
+            self._cause = self._last_failure
+            self._set_down()
 
     def emptied(self, lost_cause: str, *, rest: float) -> None:
-        """The last connection is gone; `lost_cause` is empty where we left. The next dial goes in `rest` seconds."""
-        self._why = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
-        self._leaving = not lost_cause
+        """The last connection has ended; `lost_cause` is empty if we closed it. The next dial waits `rest` seconds."""
+        self._cause = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
+        self._closed_by_us = not lost_cause
         if self._notice is None:
-            self._notice = self._call_later(rest + NOTICE_SECONDS, self._unseen)
+            self._notice = self._call_later(rest + self._notice_seconds, self._stayed_empty)
 
     def _lasted(self, mode: str, window: int) -> None:
         self._cancel_notice()
-        if not self.open:  # it was to be waited whether it hangs up again
-            self._unseen()
-        elif self._here is not True:
-            self._here, self.away = True, False
+        if not self.open:  # the doubtful connection has ended meanwhile
+            self._stayed_empty()
+        elif self._up is not True:
+            self._up, self.down = True, False
             self._observer.notify(RelayUp(self._name, mode, window))
 
-    def _missed(self) -> None:
+    def _set_down(self) -> None:
         self._cancel_notice()
-        if self._here is not False:
-            self._here, self.away = False, True
-            self._observer.notify(RelayDown(self._name, self._why, self._retry_after()))
+        if self._up is not False:
+            self._up, self.down = False, True
+            self._observer.notify(RelayDown(self._name, self._cause, self._retry_after()))
 
-    def _unseen(self) -> None:
-        """No connection has been open for a while: it is away, unless we have left it and nobody wants one."""
+    def _stayed_empty(self) -> None:
+        """No connection has been open for a while: the relay is down, or idle if we closed the last and want none."""
         self._cancel_notice()
-        if self.wanted or not self._leaving:
-            self._missed()
-        elif self._here is not None:
-            self._here, self.away = None, False
+        if self.wanted or not self._closed_by_us:
+            self._set_down()
+        elif self._up is not None:
+            self._up, self.down = None, False
             self._observer.notify(RelayIdle(self._name))
 
     def _cancel_notice(self) -> None:

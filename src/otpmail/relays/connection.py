@@ -40,7 +40,7 @@ class ConnectionOwner(Protocol):
 
     @property
     def is_in_trouble(self) -> bool:
-        """Whether `accepted_mail` tells anything."""
+        """Whether `accepted_mail` may prove that the relay is well again."""
 
     def accepted_mail(self, connection: "Connection") -> None:
         """The relay accepted a mail on this connection."""

@@ -1,4 +1,4 @@
-"""The relays in their order: mails go through the first that can be had, and back to an earlier one once it is well."""
+"""The relays in their order: mails go through the first that is not down, and back to an earlier one once it is up."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,24 +10,21 @@ from otpmail.errors import ConnectFailed
 from otpmail.relays.connection import Connection
 from otpmail.relays.relay import Relay
 
-_LOOK_SECONDS = 0.1  # while others are trying relays that are all away
+_LOOK_SECONDS = 0.1  # between two looks, while other workers dial relays that are all down
 
 
 class Failover:
-    """Gives out connections. With several relays, a later one stands in while those before it are away.
-
-    A relay is away when dialling it has failed and none of its connections is open.
-    """
+    """Gives out connections. With several relays, a later one is used while those before it are down."""
 
     def __init__(self, relays: Sequence[Relay]) -> None:
         self._relays = tuple(relays)
 
     def __repr__(self) -> str:
-        return f"<Route {' '.join(map(repr, self._relays))}>"
+        return f"<Failover {' '.join(map(repr, self._relays))}>"
 
     @property
     def down(self) -> bool:
-        """No relay has a connection open, and not just for the moment that a new one takes."""
+        """Whether every relay is down (`Availability.down`)."""
         for relay in self._relays:  # noqa: SIM110  asked for every mail, and `all` over a generator is slower
             if not relay.down:
                 return False
@@ -39,41 +36,51 @@ class Failover:
         return min(relay.retry_after for relay in self._relays)
 
     async def connect(self) -> Connection:
-        """A new connection to the first relay that can be had; waits as long as it takes to get one.
+        """A new connection to the first relay that gives one; waits as long as it takes.
 
-        One that is away is not asked before a later one that is not: it may take long to say nothing. Going back to it
-        is `connect_before`'s, while the later one is at work.
+        Relays that are down are asked last, since they may take long to answer. While a later relay is in use,
+        `connect_before` leads back.
         """
         if len(self._relays) == 1:
             return await self._relays[0].connect()
         while True:
-            for relays in (self._not_away, self._relays):
+            for relays in (self._not_down, self._relays):
                 with suppress(ConnectFailed):
                     return await self._first_of(relays)
-            await asyncio.sleep(max(self.retry_after, _LOOK_SECONDS))
+            await self._wait()
 
     async def connect_before(self, connection: Connection) -> Connection:
         """A new connection to a relay that comes before that of `connection`.
 
-        Raises ConnectFailed when there is none to be had.
+        Raises ConnectFailed when none of them gives one.
         """
         return await self._first_of(self._before(connection))
 
     def return_at(self, connection: Connection) -> float:
         """When a relay that comes before that of `connection` may be tried again, on the loop's clock.
 
-        Infinity when none does.
+        Infinity for a connection to the first relay.
         """
         if connection.owner is self._relays[0]:
             return inf
         return min((relay.return_at for relay in self._before(connection)), default=inf)
 
     @property
-    def _not_away(self) -> Sequence[Relay]:
+    def _not_down(self) -> Sequence[Relay]:
         return [relay for relay in self._relays if not relay.down]
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
         return tuple(takewhile(lambda relay: relay is not connection.owner, self._relays))
+
+    async def _wait(self) -> None:
+        """Wait until a relay may be dialled, by its breaker's wait or because it has proved to be well."""
+        changes = [asyncio.create_task(relay.changed()) for relay in self._relays]
+        try:
+            timeout = max(self.retry_after, _LOOK_SECONDS)
+            await asyncio.wait(changes, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for change in changes:
+                change.cancel()
 
     @staticmethod
     async def _first_of(relays: Sequence[Relay]) -> Connection:

@@ -191,7 +191,8 @@ class RelayProtocol(asyncio.Protocol):
             if progress:
                 self._read_goodbye()
             return
-        self._flush()
+        if session.output.pending:
+            self._flush()
         if not session.flights and not self._idle.is_set():
             self._turnaround.idle(session.begun, self._loop.time())
             self._idle.set()

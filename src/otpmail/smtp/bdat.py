@@ -30,7 +30,7 @@ class BdatTransaction(Transaction):
         envelope = self.envelope
         content = envelope.content
         size, owed = len(content), len(envelope.recipients) + 2  # replies to MAIL, each RCPT, BDAT
-        head = commands.mail_and_rcpts(envelope, self.capabilities) + commands.last_chunk(size)
+        head = commands.mail_and_rcpts(envelope, self.capabilities) + b"BDAT %d LAST\r\n" % size
         if size < _LARGE:
             output.push(b"".join((head, content, commands.RSET)), self, replies=owed + 1, behind=len(commands.RSET))
         else:  # not copied

@@ -25,11 +25,6 @@ def rcpt(address: str) -> bytes:
     return f"RCPT TO:<{address}>\r\n".encode()
 
 
-def last_chunk(size: int) -> bytes:
-    """BDAT for a content of `size` octets in one chunk (RFC 3030, 2)."""
-    return b"BDAT %d LAST\r\n" % size
-
-
 def stuffed(content: bytes) -> bytes:
     """The content as DATA carries it: a dot before each line that begins with one, and the final dot line.
 
