@@ -424,6 +424,17 @@ async def test_a_guaranteed_mail_is_kept_before_its_caller_is_answered() -> None
     assert rig.queue.get_nowait().id == mail.id
 
 
+async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> None:
+    """A stop has released the mail to the store since this caller was given its job."""
+    store = SlowStore()
+    store.answers.set()
+    rig = Rig(store=store)
+    job = await rig.accept()
+    rig.lifecycle.close()
+    with pytest.raises(Unavailable):
+        await rig.mails.outcome(job)
+
+
 async def test_a_mail_whose_caller_waits_does_not_touch_a_durable_store() -> None:
     """Without a request id there is nothing to keep: its caller learns of any loss by itself."""
     store = SlowStore()

@@ -20,7 +20,7 @@ from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
-_STOPPED = "the service stopped before the mail could be sent"
+STOPPED = "the service stopped before the mail could be sent"
 
 
 class Closed(NamedTuple):
@@ -78,7 +78,7 @@ class Lifecycle:
     def submit(self, job: Job) -> None:
         """Take a job on: from now on it settles, whatever happens. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
-            raise Unavailable(_STOPPED)
+            raise Unavailable(STOPPED)
         if not self.jobs:
             self._empty.clear()
         self.jobs[job.id] = job
@@ -207,12 +207,12 @@ class Lifecycle:
         """Leave the job to the store, which has all that a later attempt must know."""
         self._store.deferred(job.id, job.progress)
         self._remove(job)
-        self._waiters.resolve(job, Unavailable(_STOPPED))
+        self._waiters.resolve(job, Unavailable(STOPPED))
 
     def _fail(self, job: Job) -> None:
         for address in job.pending:
-            job.results.setdefault(address, RecipientResult(address, reply=_STOPPED))
-        self._settle(job, MailState.FAILED, answer=Unavailable(_STOPPED))
+            job.results.setdefault(address, RecipientResult(address, reply=STOPPED))
+        self._settle(job, MailState.FAILED, answer=Unavailable(STOPPED))
 
     # Further attempts.
 

@@ -11,9 +11,9 @@ from otpmail.callers import Call, Caller
 from otpmail.compose.draft import LARGE, Limits
 from otpmail.compose.message import compose
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.lifecycle import STOPPED, Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
-from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency
 from otpmail.mail.submission import Submission
@@ -149,6 +149,8 @@ class MailService:
         """Wait until the job settles. Raises Unavailable when the service stops first."""
         if job.state.final:
             return job.mail
+        if job.id not in self._lifecycle.jobs:  # a stop has released it since the caller was given it
+            raise Unavailable(STOPPED)
         try:
             return await self._waiters.outcome(job)
         except BaseException:
