@@ -60,7 +60,7 @@ class Admission:
         self._pause_seconds = pause_seconds
         self._look_seconds = look_seconds
         self.lifecycle = lifecycle
-        self._queue = queue
+        self.queue = queue
         self._relays = relays
         self.reserved = 0
         self._closed = False
@@ -94,7 +94,7 @@ class Admission:
     def producer(self, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
         seconds = self._pause_seconds, self._look_seconds
-        producer = Producer(self, self._queue, most=most, on_stop=on_stop, seconds=seconds)
+        producer = Producer(self, self.queue, most=most, on_stop=on_stop, seconds=seconds)
         self._producers.add(producer)
         return producer
 
@@ -287,9 +287,8 @@ class _StreamReservation(Reservation):
         # fast path: a short queue with places left is not waited for, 1 us; held to the full path by
         # tests/mail/test_stream.py
         if (
-            self._producer.brought >= _TURN
-            or admission.reserved + len(admission.lifecycle.jobs) >= admission.most_for_streams
-        ):
+            self._producer.brought >= _TURN and admission.queue.is_above_high_water(self._priority)
+        ) or admission.reserved + len(admission.lifecycle.jobs) >= admission.most_for_streams:
             await self._producer.wait_for_place(self._wait_for, self._priority)
         admission.take_place(self._wait_for)
         return self
