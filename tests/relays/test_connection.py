@@ -69,7 +69,7 @@ async def test_a_window_of_mails(certificates: Certificates, security: str) -> N
 
 
 async def test_replies_are_read_while_a_large_mail_is_written() -> None:
-    """A mail that was in flight before a large one has its result while that is still on its way."""
+    """A mail that was in flight before a large one gets its result while the large one is being written."""
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
         small, large = outcome_of(connection, _mail(1)), outcome_of(connection, _mail(2, size=10 << 20))
         assert not connection.is_available
@@ -81,7 +81,7 @@ async def test_replies_are_read_while_a_large_mail_is_written() -> None:
 
 @pytest.mark.parametrize("point", ["MAIL", "BDAT"])
 async def test_a_silent_relay_is_left(point: str) -> None:
-    """A reply that is owed for EMAIL_FINAL_TIMEOUT ends the connection and tells each mail."""
+    """A reply that is overdue by EMAIL_FINAL_TIMEOUT ends the connection, and each mail gets ConnectionLost."""
     async with Relay(Faults(auth=())) as relay:
         async with _connected(relay, timeout=30, final_timeout=0.2) as connection:
             lost = asyncio.Event()
@@ -117,7 +117,7 @@ async def test_the_final_reply_has_a_longer_time() -> None:
 
 
 async def test_a_relay_that_hangs_up_over_the_probe() -> None:
-    """That is told apart, so that it is not asked again; a 421 is no more than a relay that is busy."""
+    """It raises ProbeFailed, so that the relay is not probed again; after 421 it is ConnectFailed."""
     async with Relay(Faults(auth=(), cut_before_reply="BDAT")) as relay:
         with pytest.raises(ProbeFailed):
             await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
@@ -129,7 +129,7 @@ async def test_a_relay_that_hangs_up_over_the_probe() -> None:
         await connection.close()
 
 
-async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> None:
+async def test_a_reply_that_comes_too_early_is_not_taken_for_an_answer() -> None:
     """A reply behind the one to EHLO, before anything more was asked, makes the connection unusable from the start."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,7 +153,7 @@ async def test_what_the_relay_says_too_early_is_not_taken_for_an_answer() -> Non
 
 
 async def test_no_more_than_max_messages() -> None:
-    """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due somewhat before."""
+    """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due for replacement before the last one."""
     async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=4) as connection:
         assert not connection.should_retire
         for _ in range(4):
@@ -171,10 +171,10 @@ class _Client:
     server_auth_methods: list[str] = field(default_factory=list)
 
 
-def test_reading() -> None:
+def test_capabilities() -> None:
     """Keywords in upper case, whatever the relay wrote; AUTH with its mechanisms."""
     client = _Client({"pipelining": "", "size": "1000", "auth": "ignored"}, ["plain", "login"])
-    announcement = capabilities_of(cast("aiosmtplib.SMTP", client))
-    assert announcement.extensions == {"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}
-    assert "PIPELINING" in announcement
-    assert "CHUNKING" not in announcement
+    capabilities = capabilities_of(cast("aiosmtplib.SMTP", client))
+    assert capabilities.extensions == {"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}
+    assert "PIPELINING" in capabilities
+    assert "CHUNKING" not in capabilities

@@ -1,4 +1,4 @@
-"""Dialling, where it is cut short."""
+"""Dials that are cancelled, or answered in plain text."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ from relay import HOST, Faults, Relay
 
 
 @pytest.mark.parametrize("reply", [b"220", b"250"])
-async def test_a_stop_that_comes_with_a_reply_is_heeded(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
-    """Cancelled in the very turn of the loop in which a reply is read, a dial ends all the same, and hangs up.
+async def test_a_dial_that_is_cancelled_as_a_reply_arrives_ends(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+    """Cancelled in the very turn of the loop in which a reply is read, a dial ends all the same, and closes.
 
-    In Python 3.11 asyncio.wait_for, by which aiosmtplib waits, forgets such a cancellation.
+    In Python 3.11 asyncio.wait_for, which aiosmtplib waits with, forgets such a cancellation.
     """
     received = SMTPProtocol.data_received
 
@@ -42,8 +42,8 @@ async def test_a_stop_that_comes_with_a_reply_is_heeded(monkeypatch: pytest.Monk
             await server.wait_for_idle(0)
 
 
-async def test_plain_text_in_place_of_tls_is_told_as_that() -> None:
-    """Not in OpenSSL's words, which speak of a version."""
+async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
+    """OpenSSL's own message only names a version."""
     async with Relay(Faults(auth=())) as server:
         settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(server.port), EMAIL_SECURITY="tls")
         with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port") as caught:

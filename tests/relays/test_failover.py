@@ -82,17 +82,17 @@ async def test_a_relay_that_proves_to_be_well_is_dialled_at_once() -> None:
 
 
 async def test_where_all_are_down_each_is_asked_in_order() -> None:
-    """The first to be back is taken."""
+    """The first one to be up again is taken."""
     relays = Fake(down=True), Fake(down=True), Fake(down=True)
     connecting = asyncio.create_task(_owner(_failover(relays)))
     await relays[2].was_asked.wait()
     relays[1].down = False
     assert await connecting is relays[1]
-    assert (relays[0].asked, relays[2].asked) == (1, 1)  # then, one was known not to be away
+    assert (relays[0].asked, relays[2].asked) == (1, 1)  # after that, one was known not to be down
 
 
 async def test_where_those_that_are_not_down_refuse_the_others_are_asked() -> None:
-    """A stand-in may have refused us before it was left: it is not down then, and must not be dialled for long."""
+    """A later relay may have refused us before it became idle: it is not down then, and not to be dialled for long."""
 
     class Back(Fake):
         async def connect(self, *, patient: bool = True) -> Connection:
@@ -108,7 +108,7 @@ async def test_where_those_that_are_not_down_refuse_the_others_are_asked() -> No
 
 
 async def test_one_that_turns_out_to_be_down_is_passed_over() -> None:
-    """Nothing was known of it; the next one is asked at once."""
+    """Nothing was known of it, and the next one is asked at once."""
 
     class Unknown(Fake):
         async def connect(self, *, patient: bool = True) -> Connection:
@@ -120,7 +120,7 @@ async def test_one_that_turns_out_to_be_down_is_passed_over() -> None:
 
 
 async def test_only_earlier_ones_are_returned_to() -> None:
-    """In their order; and there is no waiting for one that is away."""
+    """In their order, and without waiting for one that is down."""
     relays = Fake(down=True), Fake(), Fake()
     failover = _failover(relays)
     owner: object = (await failover.connect_before(_connection(relays[2]))).owner
@@ -139,6 +139,6 @@ async def test_when_to_return() -> None:
 
 
 async def test_it_is_down_when_all_are() -> None:
-    """One that is merely not in use is not down."""
+    """An idle relay is not down."""
     assert _failover([Fake(down=True), Fake(down=True)]).down
     assert not _failover([Fake(down=True), Fake()]).down

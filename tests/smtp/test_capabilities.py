@@ -1,4 +1,4 @@
-"""What a relay announces, and what that means for a mail."""
+"""The capabilities that a relay announces, and which mails they exclude."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from otpmail.smtp.capabilities import Capabilities
     ],
 )
 def test_size(extensions: dict[str, str], size: int | None) -> None:
-    """The largest mail, 0 for no fixed bound (RFC 1870), None when it says nothing; nonsense is no bound."""
+    """The largest mail, 0 for no fixed bound (RFC 1870), None when not announced; a malformed size is no bound."""
     assert Capabilities(extensions).size == size
 
 
@@ -34,7 +34,7 @@ def test_size(extensions: dict[str, str], size: int | None) -> None:
     ],
 )
 def test_limits(parameters: str, mail_max: int | None, rcpt_max: int | None) -> None:
-    """MAILMAX and RCPTMAX of RFC 9422, from 1 to 999999; what is malformed or unknown limits nothing."""
+    """MAILMAX and RCPTMAX of RFC 9422, from 1 to 999999; a malformed or unknown limit is ignored."""
     capabilities = Capabilities({"LIMITS": parameters})
     assert (capabilities.mail_max, capabilities.rcpt_max) == (mail_max, rcpt_max)
 
@@ -51,8 +51,8 @@ def test_limits(parameters: str, mail_max: int | None, rcpt_max: int | None) -> 
         ({"SMTPUTF8": "", "SIZE": "5"}, 10, True, 552),
     ],
 )
-def test_what_is_not_worth_offering(extensions: dict[str, str], octets: int, smtputf8: bool, code: int | None) -> None:  # noqa: FBT001
-    """A mail too large, or one that needs SMTPUTF8 where it is not announced, is refused for good, with a reason."""
+def test_rejected_mails(extensions: dict[str, str], octets: int, smtputf8: bool, code: int | None) -> None:  # noqa: FBT001
+    """A mail too large, or one that needs SMTPUTF8 where it is not announced, is rejected with a reason."""
     envelope = Envelope("service@example.org", ("ada@example.org",), b"x" * octets, smtputf8)
     refusal = Capabilities(extensions).rejects(envelope)
     assert (refusal and refusal[0]) == code

@@ -1,4 +1,4 @@
-"""What a relay's replies mean."""
+"""Replies: read from a stream, and turned into results."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ from otpmail.smtp.replies import CLOSING, MAX_REPLY, MalformedReply, Reply, Repl
     ],
 )
 def test_code_and_text_come_apart(code: int, text: str, enhanced: str, reply: str) -> None:
-    """The enhanced code (RFC 2034) leads each line and is told once; the text is one printable line."""
+    """The enhanced code (RFC 2034) leads each line and is kept once; the text is one printable line."""
     assert result("ada@example.org", Reply(code, text.encode())) == RecipientResult(
         "ada@example.org", code, enhanced, reply
     )
@@ -32,15 +32,15 @@ def test_code_and_text_come_apart(code: int, text: str, enhanced: str, reply: st
 
 @given(st.text(max_size=3000))
 def test_any_text_is_one_short_line(text: str) -> None:
-    """Whatever a relay says, it can't fill a log or forge a line of it."""
+    """No reply can fill a log or forge a line of it."""
     reply = result("ada@example.org", Reply(550, text.encode())).reply
     assert len(reply) <= 500
     assert reply.isprintable()
 
 
 @pytest.mark.parametrize(("code", "accepted", "refused"), [(250, True, False), (451, False, False), (550, False, True)])
-def test_what_a_code_means(code: int, accepted: bool, refused: bool) -> None:  # noqa: FBT001
-    """2xx is taken, 5xx is refused for good, 4xx and no reply are neither."""
+def test_the_meaning_of_a_code(code: int, accepted: bool, refused: bool) -> None:  # noqa: FBT001
+    """2xx is accepted, 5xx is rejected, 4xx and no reply are neither."""
     found = result("ada@example.org", Reply(code, b"said"))
     assert (found.accepted, found.refused) == (accepted, refused)
     assert not RecipientResult("ada@example.org").accepted
@@ -48,15 +48,15 @@ def test_what_a_code_means(code: int, accepted: bool, refused: bool) -> None:  #
 
 
 def test_closing() -> None:
-    """421 is the relay's goodbye (RFC 5321, 4.2.3)."""
+    """421 is the goodbye reply (RFC 5321, 4.2.3)."""
     assert CLOSING == 421
 
 
-# Cutting replies out of a stream.
+# Reading a stream.
 
 
 def _read(*pieces: bytes) -> tuple[list[Reply], str, ReplyReader]:
-    """Feed the pieces; return the replies, what was wrong, and the reader."""
+    """Feed the pieces; return the replies, the error, and the reader."""
     reader, replies = ReplyReader(), list[Reply]()
     try:
         for piece in pieces:
@@ -77,8 +77,8 @@ def _read(*pieces: bytes) -> tuple[list[Reply], str, ReplyReader]:
         (b"250 250 550-x\r\n", [(250, b"250 550-x")]),
     ],
 )
-def test_replies_are_cut_out_wherever_the_stream_is_cut(stream: bytes, replies: list[tuple[int, bytes]]) -> None:
-    """A reply of several lines is one, a bare LF ends a line too, and the pieces that arrive say nothing."""
+def test_replies_are_read_wherever_the_stream_is_cut(stream: bytes, replies: list[tuple[int, bytes]]) -> None:
+    """A reply of several lines is one, a bare LF ends a line too, and the size of the pieces makes no difference."""
     for place in range(len(stream) + 1):
         assert _read(stream[:place], stream[place:])[:2] == (replies, "")
     found, wrong, reader = _read(*(bytes([octet]) for octet in stream))
@@ -103,8 +103,8 @@ def test_replies_are_cut_out_wherever_the_stream_is_cut(stream: bytes, replies: 
         b"\0",
     ],
 )
-def test_what_is_no_reply(line: bytes) -> None:
-    """A line without a code from 200 to 599 and a space or hyphen is none; the replies before it count."""
+def test_malformed_lines(line: bytes) -> None:
+    """A line without a code from 200 to 599 and a space or hyphen is an error; the replies before it count."""
     replies, wrong, _ = _read(b"250 ok\r\n" + line + b"\r\n250 never read\r\n")
     assert replies == [(250, b"ok")]
     assert "no reply" in wrong
@@ -112,8 +112,8 @@ def test_what_is_no_reply(line: bytes) -> None:
 
 
 @given(st.lists(st.sampled_from(["2.0.0", "5.1.1", "2.1.٥", "x", " ", "\t", "\n", "\r", "x" * 499]) | st.text()))
-def test_a_usual_reply_is_told_apart_as_any_is(parts: list[str]) -> None:
-    """The short way for replies on one line, with an enhanced code, says what the long way says."""
+def test_the_fast_path_of_a_result_is_the_full_path(parts: list[str]) -> None:
+    """A reply on one line, with an enhanced code, has the same result by both."""
     reply = Reply(250, "".join(parts).encode("utf-8", "surrogatepass"))
     with pytest.MonkeyPatch.context() as without:
         without.setattr("otpmail.smtp.replies._is_enhanced", lambda _: False)
@@ -130,7 +130,7 @@ def test_lines_of_one_reply_have_one_code() -> None:
 @pytest.mark.parametrize("octets", [MAX_REPLY, MAX_REPLY + 1])
 @pytest.mark.parametrize("line", [b"250 ", b"250-"])
 def test_the_bound_of_a_reply_is_the_same_however_it_is_cut(line: bytes, octets: int, cut: int) -> None:
-    """64 KiB for a reply with all its lines and line ends, in one long line or many, in one piece or many."""
+    """It is 64 KiB for a reply with all its lines and line ends, in one long line or many, in one piece or many."""
     lines = [line + b"x" * 95 + b"\n"] * (octets // 100) if line == b"250-" else []
     last = octets - sum(map(len, lines))
     stream = b"".join(lines) + (b"250 " + b"x" * last)[: last - 1] + b"\n"
@@ -145,7 +145,7 @@ def test_the_bound_of_a_reply_is_the_same_however_it_is_cut(line: bytes, octets:
     st.data(),
 )
 def test_no_cut_changes_what_is_read(parts: list[bytes], data: st.DataObject) -> None:
-    """Whole or in pieces: the same replies, and the same thing wrong with the first line that is none."""
+    """Whole or in pieces, the replies are the same, and so is the error of the first malformed line."""
     stream = b"".join(parts)
     places = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
@@ -153,8 +153,8 @@ def test_no_cut_changes_what_is_read(parts: list[bytes], data: st.DataObject) ->
 
 
 @given(st.lists(st.sampled_from([b"250 ok", b"250 ", b"250", b"\r", b"\n", b"199 x", b"600 x", b"25", b"-"])))
-def test_a_usual_line_is_read_as_any_is(parts: list[bytes]) -> None:
-    """The short way for lines that are a reply each reads what the long way reads."""
+def test_the_fast_path_of_a_line_is_the_full_path(parts: list[bytes]) -> None:
+    """A line that is a whole reply is read the same by both."""
     stream = b"".join(parts)
     with pytest.MonkeyPatch.context() as without:
         without.setattr("otpmail.smtp.replies._usual", lambda _: None)
@@ -166,7 +166,7 @@ def test_a_usual_line_is_read_as_any_is(parts: list[bytes]) -> None:
     ("begun", "may_be"),
     [(b"4", True), (b"42", True), (b"421-by", True), (b"421-bye\r\n4", True), (b"45", False), (b"250-a\r\n", False)],
 )
-def test_what_a_begun_reply_may_turn_out_to_be(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
-    """From its first digit on, or from the lines that it has."""
+def test_a_partial_reply_may_still_have_a_code(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
+    """By its first digits, or by the lines that have arrived."""
     reader = _read(b"250 ok\r\n" + begun)[2]
     assert (reader.is_partial, reader.may_be(CLOSING)) == (True, may_be)

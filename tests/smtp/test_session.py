@@ -1,4 +1,4 @@
-"""The session without I/O: what is written when, to the octet, and what replies make of a mail."""
+"""The session without I/O: which octets are written when, and what replies mean for a mail."""
 
 from collections.abc import Iterable
 
@@ -41,7 +41,7 @@ def _lost(transaction: Transaction) -> tuple[bool, bool]:
     return transaction.outcome.uncertain, transaction.outcome.not_started
 
 
-# What is written.
+# Octets out.
 
 
 def test_bdat_is_one_write() -> None:
@@ -94,7 +94,7 @@ def test_windows(mode: Mode, asked: int, window: int) -> None:
 
 
 def test_no_mail_sits_behind_a_large_one() -> None:
-    """While more than 64 KiB wait to be written there is no room; once they are written there is."""
+    """While 64 KiB or more wait to be written it is not available; once they are written it is."""
     session = _session()
     session.begin(_mail(content=b"x" * (BACKLOG + 1)))
     assert not session.is_available
@@ -103,7 +103,7 @@ def test_no_mail_sits_behind_a_large_one() -> None:
     assert session.is_available
 
 
-def test_take_gives_slices_and_marks_what_is_written() -> None:
+def test_take_returns_slices_and_marks_mails_as_written() -> None:
     """No more than asked for at once; a mail is written when its last octet has been taken."""
     session = _session()
     transaction = session.begin(_mail(content=b"y" * 200_000))
@@ -117,8 +117,8 @@ def test_take_gives_slices_and_marks_what_is_written() -> None:
     assert written.endswith(b"BDAT 200000 LAST\r\n" + b"y" * 200_000 + b"RSET\r\n")
 
 
-def test_a_mail_is_written_with_its_content_not_with_what_follows() -> None:
-    """From its last octet on the relay may have it: RSET need not have left."""
+def test_a_mail_is_written_with_its_content_not_with_the_rset_behind() -> None:
+    """From its last octet on the relay may have it, although RSET has not left."""
     session = _session()
     transaction = session.begin(_mail())
     session.take(len(b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nBDAT 20 LAST\r\n" + BODY) - 1)
@@ -149,16 +149,16 @@ def test_parameters_of_mail(mail: Envelope, extensions: dict[str, str | None], l
 @pytest.mark.parametrize(
     "address", ["b@y.org>\r\nRCPT TO:<eve@z.org", "b y@z.org", "<b@y.org>", "b\0@y.org", "b@y.org\x7f", "\ud800@y.org"]
 )
-def test_what_is_unsafe_to_say_is_never_written(address: str) -> None:
-    """An address with what could end a path or a command is refused here, and not an octet of its mail is written."""
+def test_an_unsafe_address_is_never_written(address: str) -> None:
+    """An address with a character that could end a path or a command is refused, and its mail is not written."""
     session = _session()
     transaction = session.begin(_mail(address, smtputf8=True))
     assert _codes(transaction) == [553]
     assert (_written(session), len(session.flights)) == (b"", 0)
 
 
-def test_a_mail_for_nobody_is_settled_without_a_word() -> None:
-    """There would be no reply to count it by."""
+def test_a_mail_without_recipients_is_settled_without_a_command() -> None:
+    """No reply would be counted for it."""
     session = _session()
     assert session.begin(Envelope("a@x.org", (), BODY)).outcome == ()
     assert (_written(session), len(session.flights)) == (b"", 0)
@@ -177,7 +177,7 @@ def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
 
 
 def test_by_bdat_all_of_a_written_mails_replies_may_take_long() -> None:
-    """A relay may hold back what it says to MAIL and RCPT until it has judged the content (RFC 2920, 3.2)."""
+    """A relay may hold back its replies to MAIL and RCPT until it has judged the content (RFC 2920, 3.2)."""
     session = _session()
     session.begin(_mail())
     session.begin(_mail(content=b"z" * 100_000))
@@ -186,13 +186,13 @@ def test_by_bdat_all_of_a_written_mails_replies_may_take_long() -> None:
     for reply in (OK, OK, OK, OK):
         assert session.may_take_long
         session.receive(reply)
-    assert not session.may_take_long  # the second is not written, so the relay reads: it may be waited for
+    assert not session.may_take_long  # the second is not written, and the relay reads on
     _written(session)
     assert session.may_take_long
 
 
-def test_by_data_only_the_word_on_the_content_may_take_long() -> None:
-    """A relay that asks for the content has let go what it held back before."""
+def test_by_data_only_the_reply_to_the_content_may_take_long() -> None:
+    """A relay that asks for the content has sent the replies before."""
     session = _session(Mode.DATA)
     session.begin(_mail())
     seen = []
@@ -209,7 +209,7 @@ def test_by_data_only_the_word_on_the_content_may_take_long() -> None:
 
 @pytest.mark.parametrize("replies", [OK * 3, OK + NO + NO, NO + NO + NO, OK + OK + NO, OK + OK + LATER])
 def test_a_mail_is_settled_by_the_reset_behind_it(replies: bytes) -> None:
-    """However it went, RSET has left behind it before the next mail, and its outcome is told when that is answered."""
+    """However it ends, RSET is written behind it, and its outcome is known when that is answered."""
     session = _session()
     transaction = session.begin(_mail())
     assert _written(session).endswith(BODY + b"RSET\r\n")
@@ -220,7 +220,7 @@ def test_a_mail_is_settled_by_the_reset_behind_it(replies: bytes) -> None:
 
 
 def test_data_that_is_refused_is_reset_before_the_next_mail() -> None:
-    """Without content there is nothing for RSET to follow: it leaves at once, and the next mail behind it."""
+    """There is no content for RSET to follow, so it is written at once, with the next mail behind it."""
     session = _session(Mode.DATA)
     first, _ = session.begin(_mail()), session.begin(_mail("c@z.org"))
     _written(session)
@@ -230,8 +230,8 @@ def test_data_that_is_refused_is_reset_before_the_next_mail() -> None:
     assert _codes(first) == [451]
 
 
-def test_plain_resets_what_did_not_end_well() -> None:
-    """In plain mode RSET costs a round trip: it is sent only before a mail that follows one which was not taken."""
+def test_plain_resets_after_a_mail_that_did_not_end_well() -> None:
+    """In plain mode RSET costs a round trip, so it is sent only before a mail that follows a refused one."""
     session = _session(Mode.PLAIN)
     session.begin(_mail())
     _written(session)
@@ -246,7 +246,7 @@ def test_plain_resets_what_did_not_end_well() -> None:
 
 @pytest.mark.parametrize("reply", [b"500 what\r\n", b"554 5.6.0 no\r\n", b"451 later\r\n", b"220 hi\r\n"])
 def test_a_refused_rset_ends_the_session_and_settles_nothing(reply: bytes) -> None:
-    """No RSET is refused: what is read there is the word on a mail that a reply too many has moved on."""
+    """No relay refuses RSET: a refusal there is the reply to a mail, moved on by a reply too many."""
     session = _session()
     mails = [session.begin(_mail()) for _ in range(2)]
     _written(session)
@@ -257,11 +257,11 @@ def test_a_refused_rset_ends_the_session_and_settles_nothing(reply: bytes) -> No
     assert [_lost(mail) for mail in mails] == [(True, False)] * 2
 
 
-# What replies mean.
+# Replies.
 
 
 @pytest.mark.parametrize("mode", [Mode.BDAT, Mode.DATA])
-def test_recipients_are_told_one_by_one(mode: Mode) -> None:
+def test_each_recipient_has_a_result(mode: Mode) -> None:
     """A refused recipient does not fail the others, and the final reply is for those that were accepted."""
     session = _session(mode)
     transaction = session.begin(_mail("a@y.org", "b@y.org", "c@y.org"))
@@ -286,8 +286,8 @@ def test_recipients_are_told_one_by_one(mode: Mode) -> None:
         (Mode.PLAIN, NO, [550]),
     ],
 )
-def test_who_refuses_is_who_is_quoted(mode: Mode, replies: bytes, codes: list[int]) -> None:
-    """The result is the reply that decided, not the 503 that follows from it."""
+def test_the_result_is_the_refusal_that_decided(mode: Mode, replies: bytes, codes: list[int]) -> None:
+    """Not the 503 that follows from it."""
     session = _session(mode)
     transaction = session.begin(_mail())
     _written(session)
@@ -300,8 +300,8 @@ def test_who_refuses_is_who_is_quoted(mode: Mode, replies: bytes, codes: list[in
     assert not session.ended
 
 
-def test_354_for_nobody_gets_a_single_dot() -> None:
-    """Where every recipient was refused and the relay asks for the content all the same, it gets none."""
+def test_354_without_recipients_gets_a_single_dot() -> None:
+    """If the relay asks for the content although it refused every recipient, it gets an empty one."""
     session = _session(Mode.DATA)
     transaction = session.begin(_mail())
     _written(session)
@@ -313,8 +313,8 @@ def test_354_for_nobody_gets_a_single_dot() -> None:
 
 
 @pytest.mark.parametrize("replies", [NO + b"503 no\r\n" + OK, OK + NO + OK])
-def test_a_content_taken_for_nobody_ends_the_session(replies: bytes) -> None:
-    """Refused and then taken: neither is believed, of this mail or of those behind it."""
+def test_a_content_accepted_without_recipients_ends_the_session(replies: bytes) -> None:
+    """Refused and then accepted: neither reply is believed, for this mail or for those behind it."""
     session = _session()
     mails = [session.begin(_mail()) for _ in range(2)]
     _written(session)
@@ -325,7 +325,7 @@ def test_a_content_taken_for_nobody_ends_the_session(replies: bytes) -> None:
 
 
 def test_a_final_reply_before_the_last_octet() -> None:
-    """Taken before it was sent: out of step, nothing is believed. Refused before it was sent: refused, and the end."""
+    """After an acceptance no reply is believed; after a refusal the mail is refused, and the session ends."""
     for reply, relayed in ((OK, None), (b"552 5.3.4 too big\r\n", [552])):
         session = _session()
         transaction = session.begin(_mail(content=b"z" * 100_000))
@@ -341,7 +341,7 @@ def test_a_final_reply_before_the_last_octet() -> None:
 
 @pytest.mark.parametrize("reply", [b"220 hello\r\n", b"354 go\r\n", b"334 \r\n", b"999 x\r\n", b"what\r\n"])
 def test_a_reply_that_cannot_be_makes_its_read_doubtful(reply: bytes) -> None:
-    """What was settled in the same read as an impossible reply is uncertain: it may have had another's reply."""
+    """A mail that was settled in the same read as an impossible reply is uncertain: it may have had another's reply."""
     session = _session()
     first, second = session.begin(_mail()), session.begin(_mail())
     _written(session)
@@ -353,7 +353,7 @@ def test_a_reply_that_cannot_be_makes_its_read_doubtful(reply: bytes) -> None:
 
 
 def test_a_reply_too_many_makes_its_read_doubtful() -> None:
-    """One reply more than commands: nobody knows which one it was."""
+    """One reply more than commands, and any of them may be the surplus one."""
     session = _session()
     transaction = session.begin(_mail())
     _written(session)
@@ -364,7 +364,7 @@ def test_a_reply_too_many_makes_its_read_doubtful() -> None:
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_reply_before_its_command_is_one_too_many(mode: Mode) -> None:
-    """What comes before a mail's commands have left is no word on it, though it has begun: not even a refusal."""
+    """A reply that arrives before a mail's commands have left is none to it, not even a refusal."""
     session = _session(mode)
     first = session.begin(_mail())
     assert session.receive(NO) == []
@@ -373,8 +373,8 @@ def test_a_reply_before_its_command_is_one_too_many(mode: Mode) -> None:
     assert _lost(first) == (False, False)
 
 
-def test_plain_hears_one_reply_at_a_time() -> None:
-    """Two replies to MAIL are one too many: the second is not RCPT's, which has not been sent."""
+def test_plain_reads_one_reply_at_a_time() -> None:
+    """Two replies to MAIL are one too many: RCPT, which has not been sent, does not get the second."""
     session = _session(Mode.PLAIN)
     transaction = session.begin(_mail())
     _written(session)
@@ -385,7 +385,7 @@ def test_plain_hears_one_reply_at_a_time() -> None:
 
 
 def test_plain_believes_a_250_too_many_behind_the_content() -> None:
-    """What counting can't see there, since no RSET follows: it is told as taken. The true word ends the session."""
+    """No RSET follows by which to notice it, so the mail counts as accepted; the true reply then ends the session."""
     session = _session(Mode.PLAIN)
     transaction = session.begin(_mail())
     for reply in (OK, OK, b"354 go\r\n"):
@@ -409,7 +409,7 @@ def test_a_goodbye_before_its_command_is_one() -> None:
 
 
 def test_a_refusal_is_not_believed_once_replies_are_out_of_step() -> None:
-    """A mail in flight whose recipient was refused is as doubtful as one that was not: the 550 may be another's."""
+    """A mail in flight whose recipient was refused is as doubtful as the others: the 550 may be another's."""
     session = _session()
     refused, written, unwritten = (session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000))
     session.take(400)
@@ -419,8 +419,8 @@ def test_a_refusal_is_not_believed_once_replies_are_out_of_step() -> None:
     assert [_lost(mail) for mail in (refused, written, unwritten)] == [(True, False), (True, False), (False, True)]
 
 
-def test_a_doubtful_read_leaves_certain_what_never_left() -> None:
-    """A mail that DATA was refused for is lost to an odd reply in the same read, but the relay can't have it."""
+def test_a_doubtful_read_leaves_a_mail_certain_that_never_left() -> None:
+    """A mail whose DATA was refused is lost to an odd reply in the same read, but the relay cannot have it."""
     session = _session(Mode.DATA)
     transaction = session.begin(_mail())
     _written(session)
@@ -456,7 +456,7 @@ def _behind(replies: Iterable[bytes]) -> tuple[Session, list[Transaction]]:
 
 @pytest.mark.parametrize("place", range(11))
 def test_421_at_every_position(place: int) -> None:
-    """Who was answered before it is settled, who was answered with it or stands behind it was not taken."""
+    """Mails answered before it are settled; the mail answered with it, and those behind it, were not accepted."""
     session, mails = _behind([OK] * place + [b"421 4.3.2 bye\r\n"])
     assert session.goodbye
     assert not session.is_available
@@ -479,7 +479,7 @@ def test_421_at_every_position(place: int) -> None:
     ],
 )
 def test_a_refusal_stands_beside_a_421(replies: bytes, codes: list[int] | None) -> None:
-    """Who was refused stays so, and 421 puts off the other; only where it is all that was said the mail is lost."""
+    """A refused recipient stays refused, and 421 defers the other; if 421 is the only reply the connection is lost."""
     session = _session()
     transaction = session.begin(_mail("b@y.org", "c@y.org"))
     _written(session)
@@ -491,8 +491,8 @@ def test_a_refusal_stands_beside_a_421(replies: bytes, codes: list[int] | None) 
         assert _codes(transaction) == codes
 
 
-def test_a_relay_that_goes_on_after_421_is_not_taken_at_its_word() -> None:
-    """A reply behind the 421 says that it reads on: a mail whose own word is then lost may have been taken."""
+def test_mails_behind_a_421_are_uncertain_where_the_relay_goes_on() -> None:
+    """A reply behind the 421 shows that it reads on, so a mail without a reply may have been accepted."""
     session = _session()
     mails = [session.begin(_mail("b@y.org", "c@y.org")) for _ in range(2)]
     _written(session)
@@ -501,8 +501,8 @@ def test_a_relay_that_goes_on_after_421_is_not_taken_at_its_word() -> None:
     assert [_lost(mail)[0] for mail in mails] == [True, True]
 
 
-def test_a_relay_that_stays_after_421_is_not_taken_at_its_word() -> None:
-    """Without the close that 421 announces, what was written may be read yet; what was not written can't be."""
+def test_mails_behind_a_421_are_uncertain_where_the_relay_does_not_close() -> None:
+    """The relay may yet read mails that were written; it cannot have the others."""
     session = _session()
     mails = [session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000)]
     session.take(400)
@@ -513,7 +513,7 @@ def test_a_relay_that_stays_after_421_is_not_taken_at_its_word() -> None:
 
 
 def test_421_while_idle() -> None:
-    """A goodbye that nobody asked for ends the session, and takes nothing back."""
+    """It ends the session, and changes nothing of the mails before."""
     session = _session()
     transaction = session.begin(_mail())
     _written(session)
@@ -523,7 +523,7 @@ def test_421_while_idle() -> None:
 
 
 def test_nothing_is_written_after_421() -> None:
-    """What has not left by then is certain not to have arrived."""
+    """A mail that has not left by then is certain not to have arrived."""
     session = _session()
     session.begin(_mail(content=b"z" * 100_000))
     session.take(10)
@@ -531,8 +531,8 @@ def test_nothing_is_written_after_421() -> None:
     assert session.take(1000) == b""
 
 
-def test_the_end_says_who_is_certain() -> None:
-    """Refused: refused. Written and unanswered: uncertain. Not written: certain, and untouched behind others."""
+def test_the_end_says_which_mails_are_certain() -> None:
+    """A refused mail is refused, a written one without a reply uncertain, an unwritten one behind it not started."""
     session = _session()
     refused, written, unwritten = (session.begin(_mail(content=BODY * n)) for n in (1, 1, 4000))
     session.take(400)
@@ -544,7 +544,7 @@ def test_the_end_says_who_is_certain() -> None:
 
 
 def test_data_is_certain_until_the_content_is_written() -> None:
-    """Before 354 the relay has nothing of a mail but its envelope."""
+    """Before 354 the relay has only the envelope of a mail."""
     session = _session(Mode.DATA)
     first, second = session.begin(_mail()), session.begin(_mail())
     _written(session)
@@ -566,7 +566,7 @@ def test_data_is_certain_until_the_content_is_written() -> None:
     ],
 )
 def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
-    """Two replies, a refusal and 250: the chunk is read past. Anything else: it is not, and mails go by DATA."""
+    """A refusal and then 250 show that the chunk is discarded; after any other replies mails go by DATA."""
     session = _session()
     session.probe()
     assert not session.is_available
@@ -579,7 +579,7 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
 
 
 def test_only_bdat_is_probed() -> None:
-    """Without BDAT there is nothing to ask."""
+    """Without BDAT no chunk is sent."""
     for mode in (Mode.DATA, Mode.PLAIN):
         session = _session(mode)
         session.probe()
@@ -590,7 +590,7 @@ def test_only_bdat_is_probed() -> None:
     ("extensions", "mode"),
     [(ALL, Mode.BDAT), ({"PIPELINING": ""}, Mode.DATA), ({"CHUNKING": ""}, Mode.PLAIN), ({}, Mode.PLAIN)],
 )
-def test_mode_of_an_announcement(extensions: dict[str, str], mode: Mode) -> None:
+def test_the_mode_of_a_relay(extensions: dict[str, str], mode: Mode) -> None:
     """PIPELINING and CHUNKING: bdat; PIPELINING: data; else plain. EMAIL_MODE can only make it slower."""
     assert Mode.of(Capabilities(extensions)) is mode
     assert mode.slower(Mode.allowed_by("auto")) is mode

@@ -1,4 +1,4 @@
-"""The session against relays that say anything, and against a model of one that can be trusted, read by read."""
+"""The session against relays that reply anything, and against a model of a correct relay, read by read."""
 
 import os
 import random
@@ -39,7 +39,7 @@ _SAYINGS = st.lists(st.one_of(_LINES, st.binary(max_size=6)), max_size=24)
 
 
 class Ledger:
-    """An account of its own: which command of which mail each whole reply is for, by their order on the wire alone."""
+    """Which command of which mail each whole reply is for, by their order on the wire alone."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[bytes, int]] = []
@@ -48,7 +48,7 @@ class Ledger:
         self._line = b""
 
     def wrote(self, data: bytes) -> None:
-        """Note what was sent: commands, and contents after BDAT or after a 354."""
+        """Note the octets sent: commands, and contents after BDAT or after a 354."""
         while data:
             if self.commands[-1:] and self.commands[-1][0] == b"DATA" and self.codes[len(self.commands) - 1] == 354:
                 _, _, data = data.partition(b".\r\n")
@@ -63,7 +63,7 @@ class Ledger:
             self.commands.append((verb, self._mail))
 
     def read(self, data: bytes) -> None:
-        """Note what was answered: the last line of a reply is the one without a hyphen."""
+        """Note the octets read: the last line of a reply is the one without a hyphen."""
         for octet in data:
             self._line += bytes([octet])
             if octet == 10:
@@ -72,7 +72,7 @@ class Ledger:
                 self._line = b""
 
     def codes_of(self, mail: int, count: int) -> list[int]:
-        """What each of the mail's recipients is to be told, in their order, by the replies to its own commands."""
+        """The code of each of the mail's recipients, in their order, by the replies to its own commands."""
         own = [(verb, code) for (verb, whose), code in zip(self.commands, self.codes, strict=False) if whose == mail]
         asked = dict(own)
         recipients = [code for verb, code in own if verb == b"RCPT"]
@@ -100,10 +100,10 @@ class Ledger:
 @example(
     mode=Mode.BDAT, sayings=[b"9" * MAX_REPLY, b"9" * 99], mails=1, recipients=1, window=1, cut=9999, in_step=0, seed=0
 )
-def test_whatever_the_relay_says(  # noqa: PLR0917 -- Hypothesis gives them by name
+def test_any_replies(  # noqa: PLR0917 -- Hypothesis gives them by name
     mode: Mode, sayings: list[bytes], mails: int, recipients: int, window: int, cut: int, in_step: int, seed: int
 ) -> None:
-    """Nothing is raised, all settles in the end, and what each is told is what was answered to its own commands."""
+    """Nothing is raised, every mail settles, and each outcome comes from the replies to the mail's own commands."""
     session = Session(ALL, mode, window=window)
     session.probe()
     begun: list[Transaction] = []
@@ -131,14 +131,14 @@ def test_whatever_the_relay_says(  # noqa: PLR0917 -- Hypothesis gives them by n
 
 
 class OneByOne(Session):
-    """A session that reads each reply by itself."""
+    """A session without the fast path: it reads each reply by itself."""
 
     def _take_all_well(self, replies: list[Reply], place: int, settled: list[Transaction]) -> int:  # noqa: ARG002
         return 0
 
 
 def _talked(session: Session, stream: bytes, *, mails: int, recipients: int, cut: int, most: int) -> tuple[object, ...]:
-    """All that comes of a talk, to the last octet written."""
+    """All that results from a conversation, to the last octet written."""
     begun: list[Transaction] = []
     settled: list[list[Transaction]] = []
     written = b""
@@ -168,10 +168,10 @@ def _talked(session: Session, stream: bytes, *, mails: int, recipients: int, cut
     cut=st.integers(1, 200),
     most=st.sampled_from([10, 100, 1 << 20]),
 )
-def test_the_short_way_is_the_long_way(  # noqa: PLR0917 -- Hypothesis gives them by name
+def test_the_fast_path_is_the_full_path(  # noqa: PLR0917 -- Hypothesis gives them by name
     mode: Mode, sayings: list[bytes], mails: int, recipients: int, window: int, cut: int, most: int
 ) -> None:
-    """Replies that are read in one step, all of a mail's, settle, count, end and are followed up as one by one."""
+    """All replies to a mail read in one step have the same effect as one by one."""
     stream = b"".join(sayings)
     short, long = (kind(ALL, mode, window=window) for kind in (Session, OneByOne))
     talk = {"mails": mails, "recipients": recipients, "cut": cut, "most": most}
@@ -179,7 +179,7 @@ def test_the_short_way_is_the_long_way(  # noqa: PLR0917 -- Hypothesis gives the
 
 
 def _in_step(mode: Mode, recipients: int, chance: random.Random) -> bytes:
-    """All that a relay in step says to one mail, refusals included; without it hardly a session gets to a result."""
+    """All replies of a relay in step to one mail, refusals included; without it hardly a session gets to a result."""
 
     def either() -> bytes:
         return (
@@ -206,7 +206,7 @@ def _to(number: int, recipients: int) -> Envelope:
 
 @dataclass
 class Model:
-    """A relay that does as it should, refuses by chance, and knows what it took: `taken` by recipient."""
+    """A correct relay that refuses by chance, and knows which mails it accepted: `taken`, by recipient."""
 
     chance: random.Random
     mode: Mode
@@ -221,7 +221,7 @@ class Model:
     said_421: bool = False
 
     def read(self, data: bytes) -> bytes:
-        """Do what can be done with what has come so far, and answer it."""
+        """Run the commands that have arrived so far; returns the replies."""
         self.buffer += data
         answers = b""
         while not self.said_421 and (answer := self._step()) is not None:
@@ -257,7 +257,7 @@ class Model:
             return self._mail(refuses=refuses)
         if line.startswith(b"RCPT"):
             return self._rcpt(line[9:-1].decode(), refuses=refuses)
-        assert line == b"DATA", line  # anything else would be content that is run as a command
+        assert line == b"DATA", line  # anything else would be content that runs as a command
         if not self.recipients:
             return b"503 5.5.1 RCPT first\r\n"
         self.reading = True
@@ -307,8 +307,8 @@ class Model:
     sticky=st.booleans(),
     stays=st.booleans(),
 )
-def test_what_is_told_is_what_happened(seed: int, mode: Mode, window: int, sticky: bool, stays: bool) -> None:  # noqa: FBT001
-    """However writes and reads are cut and wherever it ends: each mail only to its own people, and told as it was."""
+def test_the_outcomes_are_what_happened(seed: int, mode: Mode, window: int, sticky: bool, stays: bool) -> None:  # noqa: FBT001
+    """However writes and reads are cut and wherever it ends, each outcome is true and no recipients are mixed up."""
     chance = random.Random(seed)
     session = Session(ALL, mode, window=window)
     relay = Model(chance, mode, sticky, stays)
@@ -326,7 +326,7 @@ def test_what_is_told_is_what_happened(seed: int, mode: Mode, window: int, stick
             unread = unread[size:]
         assert not session.ended or session.goodbye, session.ended
     if stays:
-        session.stayed_open()  # which is what its connection says of such a relay
+        session.stayed_open()  # as its connection notes of such a relay
     session.end("cut")
     assert len(set(relay.taken)) == len(relay.taken)
     for mail in mails:
@@ -346,10 +346,10 @@ def test_what_is_told_is_what_happened(seed: int, mode: Mode, window: int, stick
     place=st.integers(0, 60),
 )
 def test_one_positive_reply_too_many(seed: int, mode: Mode, window: int, place: int) -> None:
-    """Wherever a relay that refuses now and then says a 250 too many, no mail to one person is told as it was not.
+    """Wherever a relay that refuses now and then sends a 250 too many, no outcome of a mail to one recipient is false.
 
-    Not so where it also says 421 in place of its word on the very next mail: that is what a relay says too which has
-    taken a mail, and then enough.
+    Except where it also says 421 in place of the reply to the very next mail: so does a relay which has
+    accepted a mail, and then ends the connection.
     """
     chance = random.Random(seed)
     session = Session(ALL, mode, window=window)

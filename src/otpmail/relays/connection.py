@@ -78,6 +78,7 @@ class Connection:
             final_timeout=settings.final_timeout,
         )
         self._on_limit: Callable[[], None] = _nothing
+        self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
         self.limit(Bounds(), None)
 
     def __repr__(self) -> str:
@@ -180,10 +181,10 @@ class Connection:
         It is due for replacement `lead` mails ahead of the last one that it may carry; by default a window of them.
         """
         most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.capabilities.mail_max or UNLIMITED)
-        self.most = most
-        self.lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
-        self._careful = bounds.careful
-        self._on_limit()
+        lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
+        if (most, lead, bounds.careful) != (self.most, self.lead, self._careful):
+            self.most, self.lead, self._careful = most, lead, bounds.careful
+            self._on_limit()
 
     @property
     def is_available(self) -> bool:
