@@ -357,6 +357,23 @@ async def test_a_repeated_request_counts_as_the_first_where_that_is_refused(
     assert len(rig.seen(MailSettled)) == 1
 
 
+async def test_a_first_call_that_ends_as_its_mail_is_queued_does_not_cancel_the_repeated_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call is cancelled before the second has been handed its job: the second sends the mail itself."""
+    pen = Pen(monkeypatch)
+    first, second = (rig.send(LARGE_DRAFT, request_id="r1", fingerprint=b"f") for _ in range(2))
+    await pen.writing.wait()
+    pen.go_on.set()
+    dropped = await rig.queue.get()
+    await rig.cancelled(first)
+    assert dropped.state is MailState.CANCELLED
+    job = await rig.queue.get()
+    rig.settle(job)
+    assert await second == job.mail
+    assert job.mail.state is MailState.RELAYED
+
+
 async def test_a_waiter_that_leaves_takes_nothing_from_the_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repeated call that is cancelled while the first is being accepted ends alone."""
     pen = Pen(monkeypatch)

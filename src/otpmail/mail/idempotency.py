@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.model import MailState
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
 
 
@@ -51,7 +52,8 @@ class Idempotency:
             if first.fingerprint != request.fingerprint:
                 raise _conflict()
             job = await first.job()
-            if job is not None:
+            # The first call may end before this one holds the job. Nobody waits for the mail then, and it is cancelled.
+            if job is not None and job.state is not MailState.CANCELLED:
                 return job
         first = self._accepting[key] = _FirstCall(request.fingerprint)
         job, claimed = None, False
