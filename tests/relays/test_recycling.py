@@ -137,18 +137,18 @@ class Carrier:
 
 
 def test_a_successor_that_came_too_late_is_dialled_sooner() -> None:
-    """Twice as far ahead each time that a connection had to be given up before the next was there."""
+    """Half as far ahead again, each time that a connection had carried its last mail before the next was open."""
     lead, leads = Lead(), []
     carrier = Carrier(carried=100)
-    for _ in range(4):
+    for _ in range(6):
         lead.replaced(carrier)
         carrier.limit(Bounds(), lead.mails)
         leads.append(carrier.lead)
-    assert leads == [32, 64, 99, 99]
+    assert leads == [25, 38, 58, 88, 99, 99]
 
 
 def test_a_successor_that_came_too_early_is_dialled_later() -> None:
-    """Down to what is needed while it is dialled and a quarter more, an eighth each time, and never to nothing."""
+    """An eighth each time, down to an eighth more than went while it was dialled, and never less than one mail."""
     lead, leads = Lead(), []
     carrier = Carrier(lead=64)
     for _ in range(5):
@@ -156,7 +156,7 @@ def test_a_successor_that_came_too_early_is_dialled_later() -> None:
         lead.replaced(carrier)
         carrier.limit(Bounds(), lead.mails)
         leads.append(carrier.lead)
-    assert leads == [56, 49, 45, 45, 45]
+    assert leads == [56, 49, 42, 40, 40]
     for _ in range(30):
         carrier.carried = carrier.most - carrier.lead
         lead.replaced(carrier)
