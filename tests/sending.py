@@ -1,4 +1,4 @@
-"""Workers at their simplest: they send numbered mails over connections of a relay, and replace those that are due."""
+"""Simple workers: they send numbered mails over connections to a relay, and replace those that are due."""
 
 import asyncio
 from collections import deque

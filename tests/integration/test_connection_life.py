@@ -42,6 +42,17 @@ async def test_a_relay_that_closes_after_a_hundred(service: Service, relay: Rela
     assert relay.max_open > 5
 
 
+@pytest.mark.relay(auth=(), close_after=100)
+async def test_a_relay_that_closes_after_an_unknown_number(service: Service, relay: Relay) -> None:
+    """With the settings that ship the service learns the number, and logs it once; every mail arrives once."""
+    people = PEOPLE[: MAILS // 2]
+    await _send(service, people[: MAILS // 4])
+    await service.wait_for_log("message-limit-learned", limit=100)
+    await _send(service, people[MAILS // 4 :])
+    assert sorted(caught.recipients[0] for caught in relay.mails) == sorted(people)
+    assert len(service.logged("message-limit-learned")) == 1
+
+
 @pytest.mark.relay(auth=(), most_open=3)
 @pytest.mark.service(EMAIL_MAX_MESSAGES=100, EMAIL_RETRY_SECONDS=0.05)
 async def test_a_relay_that_has_enough_of_us(service: Service, relay: Relay) -> None:

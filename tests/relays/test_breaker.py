@@ -97,7 +97,7 @@ def test_a_freed_slot_allows_one_try(breaker: Breaker) -> None:
 
 
 def test_a_freed_slot_is_nothing_to_a_refused_sign_in(breaker: Breaker) -> None:
-    """Fewer connections make no password right; and a breaker that is closed stays as it is."""
+    """Fewer connections make no password right. A closed breaker stays closed."""
     breaker.slot_freed(50.0)
     assert breaker.next_try == 0.0
     _fail(breaker, 100.0, Failure.SIGN_IN)

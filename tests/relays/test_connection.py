@@ -14,6 +14,7 @@ import pytest
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.connection import Connection, capabilities_of
+from otpmail.relays.message_limit import Bounds
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 from outcomes import outcome_of
@@ -44,6 +45,10 @@ async def _connected(relay: Relay, tls: ssl.SSLContext | None = None, **more: ob
 
 def _note(resolved: list[int], number: int, _: object) -> None:
     resolved.append(number)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _mail(number: int = 0, size: int = 10) -> Envelope:
@@ -161,6 +166,34 @@ async def test_no_more_than_max_messages() -> None:
             await outcome_of(connection, _mail())
         assert connection.should_retire
         assert not connection.is_available
+
+
+async def test_in_the_careful_range_mails_go_one_at_a_time() -> None:
+    """Around a count at which the relay may end the connection, each mail waits for the answer to the one before."""
+    async with Relay(Faults(auth=(), delay=0.01)) as relay, _connected(relay) as connection:
+        connection.limit(Bounds(careful=range(2, 4)), None)
+        together = []
+        while connection.is_available:
+            together.append(outcome_of(connection, _mail()))
+        assert len(together) == 2
+        await asyncio.gather(*together)
+        assert connection.is_available
+        alone = outcome_of(connection, _mail())
+        assert not connection.is_available
+        await alone
+        beyond = [outcome_of(connection, _mail()) for _ in range(5)]
+        assert connection.is_available
+        await asyncio.gather(*beyond)
+
+
+async def test_new_bounds_are_notified_when_they_change() -> None:
+    """The worker has to look again: the connection may be exhausted now, or due for replacement."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        changes: list[int] = []
+        connection.watch(on_lost=_nothing, on_available=_nothing, on_limit=lambda: changes.append(connection.most))
+        for most in (100, 100, 50, 100):
+            connection.limit(Bounds(most), None)
+        assert changes == [100, 50, 100]
 
 
 @dataclass

@@ -55,10 +55,10 @@ def test_counts_are_near_within_a_twentieth(limit: MessageLimit, first: int, sec
 def test_around_a_suspected_count_mails_go_one_at_a_time(limit: MessageLimit) -> None:
     """After 421 the count is exact; after a close, any of the mails in flight may have been answered."""
     _end(limit, 10, dialled=0.0, now=10.0)
-    assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(10, 11))
+    assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(10, 12))
     limit.carried(11)
     _end(limit, 12, dialled=0.0, now=20.0, in_flight=4)
-    assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(12, 17))
+    assert limit.bounds(reviewing=False) == Bounds(UNLIMITED, range(12, 18))
     assert _end(limit, 15, dialled=21.0, now=30.0) == 15
 
 
@@ -66,12 +66,12 @@ def test_a_connection_that_carries_more_refutes_a_suspicion(limit: MessageLimit)
     """What carried more and ends later is a suspicion of its own, at its own count."""
     _end(limit, 10, dialled=0.0, now=10.0)
     limit.carried(10)
-    assert limit.bounds(reviewing=False).careful == range(10, 11)
+    assert limit.bounds(reviewing=False).careful == range(10, 12)
     limit.carried(11)
     assert limit.bounds(reviewing=False) == Bounds()
     _end(limit, 10, dialled=11.0, now=20.0)
     assert _end(limit, 30, dialled=21.0, now=30.0) is None
-    assert limit.bounds(reviewing=False).careful == range(29, 32)
+    assert limit.bounds(reviewing=False).careful == range(29, 33)
 
 
 def test_ends_at_random_counts_are_no_limit(limit: MessageLimit) -> None:
@@ -86,7 +86,7 @@ def test_the_limit_may_become_less(limit: MessageLimit) -> None:
     assert _end(limit, 98, dialled=21.0, now=30.0) == 98
     assert _end(limit, 99, dialled=31.0, now=40.0) == 98
     assert _end(limit, 40, dialled=41.0, now=50.0) == 98
-    assert limit.bounds(reviewing=False) == Bounds(98, range(38, 43))
+    assert limit.bounds(reviewing=False) == Bounds(98, range(38, 44))
     assert _end(limit, 40, dialled=51.0, now=60.0) == 40
 
 
@@ -104,7 +104,7 @@ def test_one_connection_a_review_goes_past_the_limit(limit: MessageLimit) -> Non
     assert [limit.is_to_be_reviewed(now) for now in (79.0, 80.0, 80.0, 139.0, 140.0)] == [
         *(False, True, False, False, True)
     ]
-    assert limit.bounds(reviewing=True) == Bounds(UNLIMITED, range(10, 11))
+    assert limit.bounds(reviewing=True) == Bounds(UNLIMITED, range(10, 12))
     assert limit.bounds(reviewing=False).most == 10
 
 

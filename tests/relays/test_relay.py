@@ -213,7 +213,9 @@ async def test_every_worker_dials_for_itself_where_we_closed_the_last_connection
         await server.wait_for_connections(4)
         server.faults = Faults()
         server.cut_connections()
-        for connection in await asyncio.gather(*dialling):
+        connections = await asyncio.gather(*dialling)
+        assert {connection.owner for connection in connections} == {relay}
+        for connection in connections:
             await connection.close()
 
 

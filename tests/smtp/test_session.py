@@ -385,7 +385,7 @@ def test_plain_reads_one_reply_at_a_time() -> None:
 
 
 def test_plain_believes_a_250_too_many_behind_the_content() -> None:
-    """No RSET follows by which to notice it, so the mail counts as accepted; the true reply then ends the session."""
+    """No RSET follows that would reveal it, so the mail counts as accepted; the true reply then ends the session."""
     session = _session(Mode.PLAIN)
     transaction = session.begin(_mail())
     for reply in (OK, OK, b"354 go\r\n"):

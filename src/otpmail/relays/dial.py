@@ -107,5 +107,5 @@ def describe(error: Exception) -> str:
         return f"{error.code} {error.message}".replace("\n", " ")
     if isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(error.__cause__, OSError):
         # The library's own text repeats the host and the port, which every message begins with.
-        return f"can't connect: {error.__cause__.strerror or describe(error.__cause__)}"
+        return f"cannot connect: {error.__cause__.strerror or describe(error.__cause__)}"
     return str(error).replace("\n", " ") or type(error).__name__

@@ -85,9 +85,12 @@ class MessageLimit:
     def bounds(self, *, reviewing: bool) -> Bounds:
         """What a connection may carry now; `reviewing` is whether it is the one that goes on past the limit."""
         if reviewing and self.known is not None:
-            return Bounds(careful=range(self.known, _around(self.known).stop))
-        careful = _NEVER_CAREFUL if self._suspicion is None else self._suspicion.counts
-        return Bounds(UNLIMITED if self.known is None else self.known, careful)
+            return Bounds(careful=_until_refuted(self.known, _around(self.known)))
+        most = UNLIMITED if self.known is None else self.known
+        if self._suspicion is None:
+            return Bounds(most)
+        counts = self._suspicion.counts
+        return Bounds(most, _until_refuted(counts.start, counts))
 
     def is_to_be_reviewed(self, now: float) -> bool:
         """Whether the connection dialled now is to go on past the limit. True once for each review."""
@@ -104,6 +107,11 @@ class MessageLimit:
             self._review_at = now + self._review
         elif exact:
             self.known = mails
+
+
+def _until_refuted(first: int, counts: range) -> range:
+    """The counts from `first` on, and the one at which a mail beyond all of them is still unanswered."""
+    return range(first, counts.stop + 1)
 
 
 def _slack(mails: int) -> int:

@@ -68,9 +68,9 @@ class Lead:
         left = connection.most - connection.carried
         used = connection.lead - left
         if left <= 0:
-            self.mails = max(1, min(2 * connection.lead, connection.most - 1))
+            self.mails = max(1, min(connection.lead * 3 // 2 + 1, connection.most - 1))
         elif used >= 0:
-            self.mails = max(1, connection.lead * 7 // 8, used * 5 // 4)
+            self.mails = max(1, connection.lead * 7 // 8, used * 9 // 8)
 
 
 class Recycling:

@@ -13,7 +13,7 @@ _SIZE_DIGITS = 20  # RFC 1870, 3
 _LIMIT = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422, 5: 1 to 999999
 
 # The last line of defence, since addresses are checked when a mail is accepted. An address must hold nothing that could
-# end a path or a command, and no surrogate, which UTF-8 can't encode.
+# end a path or a command, and no surrogate, which UTF-8 cannot encode.
 _UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
 
 
