@@ -99,7 +99,7 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
-    def release(self, request: Request) -> None:
+    def release(self, request: Request, mail_id: str) -> None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

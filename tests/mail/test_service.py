@@ -441,6 +441,70 @@ async def test_a_guaranteed_mail_is_kept_before_its_caller_is_answered() -> None
     assert rig.queue.get_nowait().id == mail.id
 
 
+class LateStore(SlowStore):
+    """A durable store that decides at once, and answers when the test says so."""
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Keep them, whatever becomes of the call; answer once the test says so."""
+        answers = await MemoryMailStore.accept(self, entries)
+        self.kept += entries
+        self.asked.set()
+        await self.answers.wait()
+        return answers
+
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+        """Claim, whatever becomes of the call; answer once the test says so."""
+        answer = await MemoryMailStore.claim(self, request, mail_id)
+        self.asked.set()
+        await self.answers.wait()
+        return answer
+
+
+async def test_a_guaranteed_mail_whose_call_is_cancelled_while_the_store_keeps_it_is_cancelled() -> None:
+    """The store does not send it at the next start, and a repeated call that waits has a mail of its own."""
+    store = LateStore()
+    rig = Rig(store=store)
+    first, second = (rig.send(wait_for=WaitFor.QUEUE, request_id="r1", fingerprint=b"f") for _ in range(2))
+    await store.asked.wait()
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not first.done()
+    store.answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    mail = await second
+    dropped, kept = [entry.mail.id for entry in store.kept]
+    assert kept == mail.id == rig.queue.get_nowait().id
+    assert rig.queue.empty()
+    assert (await rig.mails.get(ANONYMOUS, dropped)).state is MailState.CANCELLED
+
+
+async def test_a_stop_while_the_store_keeps_a_guaranteed_mail_cancels_it() -> None:
+    """Its caller is answered Unavailable, so the next start does not send it."""
+    store = LateStore()
+    rig = Rig(store=store)
+    call = rig.send(wait_for=WaitFor.QUEUE)
+    await store.asked.wait()
+    rig.lifecycle.close()
+    store.answers.set()
+    with pytest.raises(Unavailable):
+        await call
+    (entry,) = store.kept
+    assert (await rig.mails.get(ANONYMOUS, entry.mail.id)).state is MailState.CANCELLED
+
+
+async def test_a_claim_that_is_cancelled_before_its_answer_is_released() -> None:
+    """The request id does not stay claimed for a mail that nobody sends."""
+    store = LateStore()
+    rig = Rig(store=store)
+    first = rig.send(request_id="r1", fingerprint=b"f")
+    await store.asked.wait()
+    await rig.cancelled(first)
+    store.answers.set()
+    job = await rig.accept(request_id="r1", fingerprint=b"f", wait_for=WaitFor.RELAY)
+    assert rig.queue.get_nowait() is job
+
+
 async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> None:
     """A stop has released the mail to the store since this caller was given its job."""
     store = SlowStore()

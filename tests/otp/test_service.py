@@ -22,7 +22,9 @@ from otpmail.mail.submission import Submission
 from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, WaitFor
 from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
 from otpmail.settings import OtpSettings
+from otpmail.store.base import MailStore
 from otpmail.store.memory.codes import MemoryChallengeStore
+from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.telemetry.logs import LogObserver
 from rig import NOW, MailRig, call_of
 
@@ -50,8 +52,8 @@ class Challenges(MemoryChallengeStore):
 class Rig(MailRig):
     """An OtpService with everything around it in the test's hands."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(queue_size=3)
+    def __init__(self, *, store: MailStore | None = None, **settings: Any) -> None:
+        super().__init__(queue_size=3, store=store)
         self.log = LogObserver()
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
@@ -397,6 +399,22 @@ async def test_a_repeated_request_is_the_same_mail(rig: Rig) -> None:
     again = await rig.send(request_id="r1", fingerprint=b"f")
     assert again == first
     assert again.code == first.code
+    assert rig.mailed == 1
+
+
+class DurableMails(MemoryMailStore):
+    """A store that counts as durable."""
+
+    durable = True
+
+
+@pytest.mark.parametrize("wait_for", WaitFor)
+async def test_a_repeated_request_is_the_same_mail_with_a_durable_store(wait_for: WaitFor) -> None:
+    """The request id is found before the wait between two mails is asked for."""
+    rig = Rig(store=DurableMails(lambda: NOW, remember_seconds=3600, remember_count=100))
+    first = await rig.send(request_id="r1", fingerprint=b"f", wait_for=wait_for)
+    again = await rig.send(request_id="r1", fingerprint=b"f", wait_for=wait_for)
+    assert (again.mail.id, again.code) == (first.mail.id, first.code)
     assert rig.mailed == 1
 
 

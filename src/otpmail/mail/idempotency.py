@@ -42,7 +42,8 @@ class Idempotency:
     ) -> Job:
         """Return the job of the first call with this request id; if this is the first, what `accept` returns.
 
-        `with_content`: `accept` hands the request id to a durable store itself, in one commit with the mail.
+        `with_content`: `accept` does nothing before it hands the request id to a durable store, in one commit with the
+        mail. Otherwise the request id is claimed first.
         Where the first call is refused while others wait for it, the next of them counts as the first. Raises
         InvalidArgument where the request id came before with another content, Unavailable where another process is
         sending its mail, and what `accept` raises; the request id is free again then.
@@ -56,16 +57,15 @@ class Idempotency:
             if job is not None and job.state is not MailState.CANCELLED:
                 return job
         first = self._accepting[key] = _FirstCall(request.fingerprint)
-        job, claimed = None, False
+        job = None
         try:
             if not with_content:
                 job = self.job_of(await self._store.claim(request, mail_id))
-                claimed = job is None
             if job is None:
                 job = await accept()
-        except BaseException:
-            if claimed:
-                self._store.release(request)
+        except BaseException:  # a claim that is cancelled may have succeeded
+            if not with_content:
+                self._store.release(request, mail_id)
             raise
         finally:
             del self._accepting[key]

@@ -19,7 +19,7 @@ from otpmail.mail.idempotency import Idempotency
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
-from otpmail.store.base import MailStore, Request
+from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
 
 MAX_REQUEST_ID = 128
 MAX_MAIL_ID = 64
@@ -42,10 +42,6 @@ class Repeatable(Protocol):
     @property
     def fingerprint(self) -> bytes:
         """What the request asks for, as a digest."""
-
-    @property
-    def wait_for(self) -> WaitFor:
-        """When its caller is answered."""
 
 
 class MailService:
@@ -93,12 +89,16 @@ class MailService:
         door = door or self.admission
         if not submission.request_id:
             return await self._reserve_and_accept(call, submission, door, next(self._ids))
-        return await self.once(call, submission, partial(self._reserve_and_accept, call, submission, door))
+        with_content = submission.wait_for.guarantees and self._store.durable
+        accept = partial(self._reserve_and_accept, call, submission, door)
+        return await self.once(call, submission, accept, with_content=with_content)
 
-    async def once(self, call: Call, request: Repeatable, accept: Callable[[str], Awaitable[Job]]) -> Job:
+    async def once(
+        self, call: Call, request: Repeatable, accept: Callable[[str], Awaitable[Job]], *, with_content: bool = False
+    ) -> Job:
         """Return the job of the first call with this request id; if it is the first, what `accept` returns.
 
-        `accept` gets the id of the new mail. Raises as `Idempotency.once` does.
+        `accept` gets the id of the new mail. See `Idempotency.once` for `with_content`, and what is raised.
         """
         mail_id = next(self._ids)
         request_id = request.request_id
@@ -110,7 +110,7 @@ class MailService:
             Request(call.caller.name, request_id, request.fingerprint),
             mail_id,
             partial(accept, mail_id),
-            with_content=request.wait_for.guarantees and self._store.durable,
+            with_content=with_content,
         )
 
     async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
@@ -138,10 +138,7 @@ class MailService:
             issued=submission.issued,
         )
         if job.guaranteed and self._store.durable:
-            [answer] = await self._store.accept([job.entry(submission.fingerprint)])
-            earlier = self._idempotency.job_of(answer)
-            if earlier is not None:
-                return earlier
+            return await self._keep_and_submit(job, submission.fingerprint)
         self._lifecycle.submit(job)
         return job
 
@@ -223,6 +220,28 @@ class MailService:
     async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
         async with door.reserve(call, submission.wait_for, submission.priority):
             return await self.accept_reserved(call, submission, mail_id)
+
+    async def _keep_and_submit(self, job: Job, fingerprint: bytes) -> Job:
+        """Take a mail on once a durable store keeps it; returns the job of an earlier call with its request id.
+
+        If the call is cancelled or the service stops meanwhile, the mail is cancelled: the next start must not send it.
+        """
+        keeping = asyncio.ensure_future(self._store.accept([job.entry(fingerprint)]))
+        try:
+            [answer] = await asyncio.shield(keeping)
+            earlier = self._idempotency.job_of(answer)
+            if earlier is not None:
+                return earlier
+            self._lifecycle.submit(job)
+        except (asyncio.CancelledError, Unavailable):
+            keeping.add_done_callback(partial(self._cancel_kept, job))
+            await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
+            raise
+        return job
+
+    def _cancel_kept(self, job: Job, keeping: "asyncio.Future[list[Accepted | Earlier | Running | Conflict]]") -> None:
+        if not keeping.cancelled() and keeping.exception() is None and isinstance(keeping.result()[0], Accepted):
+            self._store.settle(job.settle(MailState.CANCELLED, (), self._now()), keep_request=False)
 
     def _lifetime(self, submission: Submission) -> float:
         if submission.ttl is None:

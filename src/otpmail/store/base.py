@@ -99,14 +99,18 @@ class MailStore(Protocol):
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Keep mails, with their content and request ids, in one commit; durable on return.
 
-        The answers are in the order of the entries.
+        The answers are in the order of the entries. A request id that was claimed for the same mail is its own.
         """
 
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
 
-    def release(self, request: Request) -> None:
-        """Free a request id that ended undecided: the caller's next try with it counts as new."""
+    def release(self, request: Request, mail_id: str) -> None:
+        """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new.
+
+        It is carried out after a claim that was cancelled before its answer, and has no effect where another mail has
+        the request id.
+        """
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come. The store may write it later, together with others."""

@@ -77,15 +77,29 @@ async def test_request_ids_are_each_callers_own(mails: MemoryMailStore) -> None:
 
 
 async def test_a_released_request_id_counts_as_new(mails: MemoryMailStore) -> None:
-    """It is free for another content as well, whether its mail was running or had settled; twice is nothing."""
+    """It is free for another content as well; releasing it twice changes nothing."""
     await mails.claim(R1, "m1")
     for _ in range(2):
-        mails.release(R1)
-    other = Request("shop", "r1", b"g")
-    assert await mails.claim(other, "m2") == Accepted()
-    mails.settle(_settled(_mail("m2", request_id="r1")))
-    mails.release(other)
-    assert await mails.claim(R1, "m3") == Accepted()
+        mails.release(R1, "m1")
+    assert await mails.claim(Request("shop", "r1", b"g"), "m2") == Accepted()
+
+
+async def test_only_the_mail_that_has_a_request_id_releases_it(mails: MemoryMailStore) -> None:
+    """A call that was refused for a conflict, or found another mail, changes nothing."""
+    await mails.claim(R1, "m1")
+    mails.release(R1, "m2")
+    assert await mails.claim(R1, "m3") == Running("m1")
+    settled = _settled(_mail(request_id="r1"))
+    mails.settle(settled)
+    mails.release(R1, "m1")
+    assert await mails.claim(R1, "m3") == Earlier(settled)
+
+
+async def test_a_mail_is_accepted_with_the_request_id_that_was_claimed_for_it(mails: MemoryMailStore) -> None:
+    """Its own claim does not stand in its way, and is not given to a second mail."""
+    await mails.claim(R1, "m1")
+    assert await mails.accept([_entry(_mail("m1", request_id="r1"))]) == [Accepted()]
+    assert await mails.accept([_entry(_mail("m2", request_id="r1"))]) == [Running("m1")]
 
 
 async def test_a_mail_that_settles_undecided_frees_its_request_id(mails: MemoryMailStore) -> None:

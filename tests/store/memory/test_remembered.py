@@ -16,19 +16,6 @@ def test_the_latest_value_of_a_key() -> None:
     assert remembered.get("b") is None
 
 
-def test_dropping() -> None:
-    """A dropped key is forgotten with its earlier values; dropping it again is nothing."""
-    remembered = Remembered(seconds=100, most=100)
-    remembered.add("a", b"old", 0.0)
-    remembered.add("b", b"kept", 0.0)
-    remembered.add("a", b"new", 30.0)
-    for _ in range(2):
-        remembered.drop("a")
-        assert remembered.get("a") is None
-    assert remembered.get("b") == b"kept"
-    assert len(remembered) == 1
-
-
 def test_the_repr_counts() -> None:
     """It counts values and slices."""
     remembered = Remembered(seconds=100, most=100)

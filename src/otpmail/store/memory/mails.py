@@ -38,17 +38,17 @@ class MemoryMailStore:
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
         key = _key(request.caller, request.request_id)
-        earlier = self._find(key, request.fingerprint)
+        earlier = self._find(key, request.fingerprint, mail_id)
         if earlier is not None:
             return earlier
         self._open[key] = request.fingerprint, mail_id
         return _ACCEPTED
 
-    def release(self, request: Request) -> None:
-        """Free a request id that ended undecided: the caller's next try with it counts as new."""
+    def release(self, request: Request, mail_id: str) -> None:
+        """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
         key = _key(request.caller, request.request_id)
-        self._open.pop(key, None)
-        self._requests.drop(key)
+        if self._open.get(key, (b"", ""))[1] == mail_id:
+            del self._open[key]
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Return at once: the job in this process has all of it."""
@@ -94,11 +94,13 @@ class MemoryMailStore:
             return _ACCEPTED
         return await self.claim(Request(mail.caller, mail.request_id, entry.fingerprint), mail.id)
 
-    def _find(self, key: str, fingerprint: bytes) -> Earlier | Running | Conflict | None:
+    def _find(self, key: str, fingerprint: bytes, mail_id: str) -> Earlier | Running | Conflict | None:
         claim = self._open.get(key)
         if claim is not None:
-            known, mail_id = claim
-            return Running(mail_id) if known == fingerprint else Conflict()
+            known, owner = claim
+            if known != fingerprint:
+                return Conflict()
+            return None if owner == mail_id else Running(owner)
         kept = self._requests.get(key)
         if kept is None:
             return None

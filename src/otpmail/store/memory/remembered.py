@@ -34,11 +34,6 @@ class Remembered:
             self._open_slice(now)
         self._newest[key] = value
 
-    def drop(self, key: str) -> None:
-        """Forget it now; without effect where it is not remembered."""
-        for kept in self._slices:
-            kept.pop(key, None)
-
     def get(self, key: str) -> bytes | None:
         """Return the latest value of that key, None where none is remembered."""
         for kept in reversed(self._slices):
