@@ -13,6 +13,7 @@ from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
@@ -32,7 +33,6 @@ from otpmail.telemetry.logs import LogObserver, log_event, mails
 from otpmail.telemetry.metrics import Metrics
 
 _COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
-_SUPPLY = 2  # mails that wait for each that may be in flight: more would only wait longer
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
 
@@ -54,8 +54,8 @@ class App:
         mail = settings.mail
         self._counts = LogObserver(len(settings.relays))
         self._health = Health()
+        queue = MailQueue()
         window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
-        queue = MailQueue(high_water=_SUPPLY * mail.workers * window)
         # Asked of parts that are made below, when somebody reads them.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],
@@ -64,7 +64,9 @@ class App:
         )
         self._metrics = MetricsServer(metrics.registry)
         watching = () if settings.server.http_port is None else (metrics,)
-        observer = Observers(self._counts, self._health, *watching, *observers)
+        observer = Observers(
+            self._counts, self._health, Supply(queue, workers=mail.workers, window=window), *watching, *observers
+        )
         self._store = MemoryStore(remember_seconds=mail.mail_remember_seconds, remember_count=mail.mail_remember_count)
         dispatcher, waiters = Dispatcher(queue), Waiters()
         self._lifecycle = Lifecycle(

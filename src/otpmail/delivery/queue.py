@@ -20,8 +20,7 @@ class MailQueue(asyncio.Queue[Job]):
     """
 
     def __init__(self, *, high_water: int = maxsize) -> None:
-        self._high_water = high_water
-        self._low_water = high_water // 2
+        self.set_high_water(high_water)
         self._producers: tuple[dict[Callable[[], None], None], ...] = tuple({} for _ in Priority)
         super().__init__()
 
@@ -77,6 +76,11 @@ class MailQueue(asyncio.Queue[Job]):
             self._call_producer(job.priority)
 
     # For producers of many jobs, which can wait with them.
+
+    def set_high_water(self, high_water: int) -> None:
+        """Move the marks, as the connections change."""
+        self._high_water = high_water
+        self._low_water = high_water // 2
 
     def is_above_high_water(self, priority: Priority) -> bool:
         """Return whether one more job of this priority would only wait longer. It may be put all the same."""
