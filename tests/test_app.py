@@ -52,16 +52,26 @@ class Failing:
             raise RuntimeError("boom")
 
 
+@pytest.mark.parametrize("stopping", [False, True], ids=["running", "stopping"])
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_when_a_part_fails(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    relay: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    stopping: bool,
 ) -> None:
-    """Waiting callers get UNAVAILABLE, neither gRPC nor metrics are served any more, and `run` raises the failure."""
+    """Waiting callers get UNAVAILABLE, neither gRPC nor metrics are served any more, and `run` raises the failure.
+
+    So it is where a stop has begun, and waits for the mail in flight.
+    """
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", "otpmail")
     settings, failing = _settings(relay, HTTP_PORT="0", WORKERS="1"), Failing()
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(App(settings, failing).run(asyncio.Event(), started.set_result))
+    stop = asyncio.Event()
+    running = asyncio.create_task(App(settings, failing).run(stop, started.set_result))
     address = await started
     (metrics,) = re.findall(r"metrics at http://([^/]+)/", caplog.text)
     assert not await _refuses(metrics)
@@ -69,6 +79,10 @@ async def test_when_a_part_fails(
         request = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello")
         waiting = asyncio.ensure_future(mail_pb2_grpc.MailServiceStub(channel).SendMail(request))
         await relay.wait_for_command("DATA")
+        if stopping:
+            stop.set()
+            while "stopping" not in caplog.text:
+                await asyncio.sleep(0)
         failing.fails = True
         relay.cut_connections()
         with pytest.raises(grpc.aio.AioRpcError) as told:

@@ -111,11 +111,12 @@ class App:
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
             try:
                 await stop.wait()
-            except asyncio.CancelledError:  # a part has failed: callers that wait get their answer all the same
+                await self._stop(workers)
+            except asyncio.CancelledError:  # a part has failed, during a stop even: callers that wait are answered
+                self._admission.close()
                 self._lifecycle.close()
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 raise
-            await self._stop(workers)
             for task in background:
                 task.cancel()
 
