@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from otpmail.app import App
 from otpmail.events import ConnectionOpened, Event, MailAccepted
@@ -36,6 +37,15 @@ async def _refuses(address: str) -> bool:
         return True
     writer.close()
     return False
+
+
+async def _not_serving(channel: grpc.aio.Channel) -> None:
+    """Wait until health says so, which a stop does first."""
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    async for answer in watch:
+        if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+            break
+    watch.cancel()
 
 
 class Failing:
@@ -81,8 +91,7 @@ async def test_when_a_part_fails(
         await relay.wait_for_command("DATA")
         if stopping:
             stop.set()
-            while "stopping" not in caplog.text:
-                await asyncio.sleep(0)
+            await _not_serving(channel)
         failing.fails = True
         relay.cut_connections()
         with pytest.raises(grpc.aio.AioRpcError) as told:
