@@ -53,6 +53,21 @@ async def test_a_relay_that_closes_after_an_unknown_number(service: Service, rel
     assert len(service.logged("message-limit-learned")) == 1
 
 
+@pytest.mark.relay(auth=(), close_after=1, closes_silently=True)
+async def test_a_relay_that_closes_after_each_mail(service: Service, relay: Relay) -> None:
+    """Every mail is accepted, with one dial for each; a mail is sent twice only before the limit is known."""
+    people = PEOPLE[:300]
+    await _send(service, people)
+    await service.wait_for_log("message-limit-learned", limit=1)
+    assert {caught.recipients[0] for caught in relay.mails} == set(people)
+    learned = len(relay.mails)
+    connections = relay.connections
+    await _send(service, PEOPLE[300:600])
+    assert len(relay.mails) == learned + 300
+    assert relay.connections <= connections + 310
+    assert not service.logged("relay-down")
+
+
 @pytest.mark.relay(auth=(), most_open=3)
 @pytest.mark.service(EMAIL_MAX_MESSAGES=100, EMAIL_RETRY_SECONDS=0.05)
 async def test_a_relay_that_has_enough_of_us(service: Service, relay: Relay) -> None:

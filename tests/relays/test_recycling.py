@@ -15,7 +15,7 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.transaction import GROUP
 from outcomes import outcome_of
-from relay import HOST, Faults
+from relay import HOST, Certificates, Faults
 from relay import Relay as Server
 from sending import Sending
 
@@ -70,6 +70,26 @@ async def test_a_limit_is_learned_and_kept_to(mode: Mode, silently: bool, after:
         again = await Sending.run(relay, range(mails), workers=WORKERS)
         assert (again.losses, again.ended) == (0, [])
         assert len(server.mails) == before + mails
+
+
+@pytest.mark.parametrize("silently", [False, True], ids=["421", "closes"])
+@pytest.mark.parametrize(("after", "mails"), [(1, 40), (10, 200), (100, 1000)])
+async def test_a_limit_is_learned_over_tls(
+    certificates: Certificates,
+    silently: bool,  # noqa: FBT001
+    after: int,
+    mails: int,
+) -> None:
+    """The relay closes with mails unread, which resets the connection and may destroy answers on their way."""
+    noted = Noted()
+    faults = replace(MODES[Mode.BDAT], security="tls", close_after=after, closes_silently=silently)
+    async with Server(faults, certificates=certificates) as server:
+        relay = _relay(server, noted, security="tls", ca_file=certificates.ca_file, retry_seconds=0.01)
+        sending = await Sending.run(relay, range(mails), workers=WORKERS)
+        _each_once(server, sending)
+        assert noted == [MessageLimitLearned(relay.name, after)]
+        again = await Sending.run(relay, range(mails), workers=WORKERS)
+        assert (again.losses, again.ended) == (0, [])
 
 
 @pytest.mark.parametrize("mode", list(Mode))
