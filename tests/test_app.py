@@ -41,7 +41,8 @@ async def _refuses(address: str) -> bool:
 
 async def _not_serving(channel: grpc.aio.Channel) -> None:
     """Wait until health says so, which a stop does first."""
-    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    watch = health.Watch(health_pb2.HealthCheckRequest())
     async for answer in watch:
         if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
             break
