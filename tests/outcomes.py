@@ -9,7 +9,7 @@ from otpmail.smtp.transaction import Callback, Outcome, Results
 
 
 class Sender(Protocol):
-    """What a mail is handed to: a connection, or its protocol."""
+    """A connection, or its protocol, to which mails are handed."""
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Start sending a mail."""

@@ -410,6 +410,20 @@ async def test_a_relay_that_is_away() -> None:
     assert isinstance(third, Unavailable)
 
 
+async def test_a_place_that_a_refused_mail_gives_back() -> None:
+    """A stream that waits gets it at once, though no mail settles."""
+    rig = Rig(queue_size=1)
+    with suppress(InvalidArgument):
+        async with rig.admission.reserve(call_of(), WaitFor.QUEUE, Priority.NORMAL):
+            taking = rig.take(Asked("a"))
+            await _turns()
+            assert not taking.done()
+            raise InvalidArgument("text", "is wrong")
+    async with asyncio.timeout(5):
+        await taking
+    assert rig.queue.get_nowait().request_id == "a"
+
+
 async def test_a_relay_that_goes_down_while_a_stream_waits_for_a_place() -> None:
     """A mail that waits for a place in the full queue is refused soon, though no other mail settles."""
     rig = Rig(queue_size=1, look=0.001)

@@ -155,7 +155,7 @@ def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breake
 def test_which_end_is_a_failure(breaker: Breaker, life: Ended, failure: bool) -> None:  # noqa: FBT001
     """One right after opening, or with mails in flight and no reply to any; from the second in a row on.
 
-    Whoever closes what is idle, even after two seconds, is well.
+    A relay that closes idle connections, even after two seconds, is well.
     """
     ends = []
     for now in (100.0, 110.0, 120.0):

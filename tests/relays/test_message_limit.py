@@ -63,7 +63,7 @@ def test_around_a_suspected_count_mails_go_one_at_a_time(limit: MessageLimit) ->
 
 
 def test_a_connection_that_carries_more_refutes_a_suspicion(limit: MessageLimit) -> None:
-    """What carried more and ends later is a suspicion of its own, at its own count."""
+    """Its own end, later, is a suspicion at its own count."""
     _end(limit, 10, dialled=0.0, now=10.0)
     limit.carried(10)
     assert limit.bounds(reviewing=False).careful == range(10, 12)

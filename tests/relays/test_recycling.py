@@ -133,7 +133,7 @@ async def test_a_mail_goes_to_as_many_as_the_relay_takes_at_once(rcpt_max: int |
         await connection.close()
 
 
-# What is shared by the connections of a relay. No sockets from here on.
+# The connections of a relay share it. No sockets from here on.
 
 
 @dataclass(eq=False)

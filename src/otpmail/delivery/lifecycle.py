@@ -169,11 +169,18 @@ class Lifecycle:
         self._settle_callbacks[callback] = None
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call `callback` any more. Where it was called already, and in vain, the next one is called."""
+        """Do not call `callback` any more. Where it was called already, the next one is called in its place."""
         if callback in self._settle_callbacks:
             del self._settle_callbacks[callback]
         else:
-            self._call_next()
+            self.call_next()
+
+    def call_next(self) -> None:
+        """Call the first callback that waits for a settlement, if there is one."""
+        callback = next(iter(self._settle_callbacks), None)
+        if callback is not None:
+            del self._settle_callbacks[callback]
+            callback()
 
     async def drained(self) -> None:
         """Wait until every accepted mail has settled, those that wait for a retry included."""
@@ -287,12 +294,6 @@ class Lifecycle:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]
         if self._settle_callbacks:
-            self._call_next()
+            self.call_next()
         if not self.jobs:
             self._empty.set()
-
-    def _call_next(self) -> None:
-        callback = next(iter(self._settle_callbacks), None)
-        if callback is not None:
-            del self._settle_callbacks[callback]
-            callback()

@@ -146,7 +146,9 @@ class Reservation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.reserved -= 1  # the mail is open from now on, or was refused
+        self._admission.reserved -= 1
+        if kind is not None:  # the mail is not open, so its place is free
+            self._admission.lifecycle.call_next()
 
 
 class Producer:

@@ -20,7 +20,7 @@ _NEVER_CAREFUL = range(0)
 
 
 class Bounds(NamedTuple):
-    """What one connection may carry: `most` mails, and while the count is in `careful` one mail at a time."""
+    """The bounds of one connection: `most` mails in all, and one mail at a time while the count is in `careful`."""
 
     most: int = UNLIMITED
     careful: range = _NEVER_CAREFUL
@@ -83,7 +83,7 @@ class MessageLimit:
             self._suspicion = None
 
     def bounds(self, *, reviewing: bool) -> Bounds:
-        """What a connection may carry now; `reviewing` is whether it is the one that goes on past the limit."""
+        """The bounds of a connection now; `reviewing` is whether it is the one that goes on past the limit."""
         if reviewing and self.known is not None:
             return Bounds(careful=_until_refuted(self.known, _around(self.known)))
         most = UNLIMITED if self.known is None else self.known

@@ -1,4 +1,4 @@
-"""What a relay announces in its answer to EHLO (RFC 5321, 4.1.1.1), and what that means for a mail."""
+"""The capabilities in a relay's answer to EHLO (RFC 5321, 4.1.1.1), and which mails they exclude."""
 
 import re
 from dataclasses import dataclass, field

@@ -15,7 +15,7 @@ QUESTION = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
 
 
 class Verdict(Enum):
-    """What the replies so far reveal about the relay."""
+    """The relay's behaviour, by the replies so far."""
 
     OPEN = auto()
     DISCARDS = auto()
