@@ -60,6 +60,7 @@ class Wire:
     most = 1000
     stalled = False
     batch_open = False
+    is_near_limit = False
     retire_at = inf
     on_lost: Callable[[], None]
     on_available: Callable[[], None]
@@ -396,6 +397,26 @@ async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
         await _turns()
         assert worn.closed.is_set()
         assert sorted(rig.handler.done) == ["a250", "b250"]
+
+
+async def test_a_busy_connection_near_its_limit_is_used_up_before_its_successor_serves() -> None:
+    """Each mail that it still carries spares a part of a dial; once idle, it makes way at once."""
+    async with _working() as rig:
+        worn = rig.wire(retire_at=-inf, most=4, is_near_limit=True, window=4)
+        await _turns()
+        rig.put("a")
+        await _turns()
+        fresh = rig.wire()
+        await _turns()
+        rig.put("bc")
+        await _turns()
+        assert (worn.carried, fresh.carried) == (["a", "b", "c"], [])
+        worn.answer()
+        await _turns()
+        assert worn.closed.is_set()
+        rig.put("d")
+        await _turns()
+        assert fresh.carried == ["d"]
 
 
 async def test_an_exhausted_connection_is_released_before_its_successor_is_open() -> None:

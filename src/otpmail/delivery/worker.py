@@ -89,7 +89,10 @@ class Worker:
     # Sending.
 
     async def _feed(self, connection: Connection) -> None:
-        """Send over the connection until it is lost, takes no more, or is to retire and its successor is ready."""
+        """Send over the connection until it is lost, takes no more, or is to retire and its successor is ready.
+
+        Under load a connection that nears its limit of mails is used up first: every mail spares a part of a dial.
+        """
         self._busy = False
         self._may_return = self._failover.return_at(connection) < inf
         on_available = partial(self._on_available, connection)
@@ -101,7 +104,7 @@ class Worker:
                 # One that takes no more does not wait for its successor: the relay may allow no more connections.
                 if connection.lost_cause or connection.is_exhausted:
                     return
-            if self._successor is not None and self._has_successor():
+            if self._successor is not None and self._has_successor() and not (self._busy and connection.is_near_limit):
                 return
             await self._wait(connection, self._renew(connection), listed=has_room)
 
@@ -141,7 +144,7 @@ class Worker:
         idle = not connection.in_flight
         if idle:
             self._busy = False
-        if not self._listed:
+        if not self._listed or (idle and self._successor is not None):
             self.wake()
         elif idle:
             self._dispatcher.became_idle(self)

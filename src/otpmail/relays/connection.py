@@ -201,6 +201,11 @@ class Connection:
         return self._session.begun >= self.most
 
     @property
+    def is_near_limit(self) -> bool:
+        """Whether it is to be replaced for the number of mails that it may carry, and may carry a few more."""
+        return self.most - self.lead <= self._session.begun < self.most
+
+    @property
     def retire_at(self) -> float:
         """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails."""
         if self._session.begun >= self.most - self.lead:
