@@ -56,7 +56,7 @@ class App:
         self._health = Health()
         queue = MailQueue()
         window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
-        # Asked of parts that are made below, when somebody reads them.
+        # These read parts that are made below, at each scrape.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],
             waiting=queue.waiting,
@@ -92,9 +92,10 @@ class App:
         return f"<App {self._lifecycle!r}, {self._store!r}>"
 
     async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
-        """Serve until `stop` is set, then stop in order. `started` is told the address.
+        """Serve until `stop` is set, then stop in order. `started` is called with the address.
 
-        Raises SettingsError when the address can't be had. A part that fails ends the whole: it must not limp.
+        Raises SettingsError when the service can't listen there. A part that fails stops the whole service, and `run`
+        raises its error.
         """
         await self._store.open()
         await self._health.start()
@@ -121,7 +122,7 @@ class App:
                 task.cancel()
 
     def give_up(self) -> None:
-        """Say what is lost. For a process that ends in the next moment, whatever is in flight."""
+        """Log how many mails are lost. For a process that ends right after this, whatever is in flight."""
         left = len(self._lifecycle)
         log_event(
             logging.WARNING,
@@ -165,7 +166,7 @@ class App:
         # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
         closed = self._lifecycle.close()
         await self._server.stop(_LAST_WORDS_SECONDS)
-        # 5. The workers close their connections, and metrics are answered no more.
+        # 5. The workers close their connections, and the metrics port is closed.
         for worker in workers:
             worker.cancel()
         await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The values that every part passes on: mails, their recipients and states, challenges. Nothing here acts."""
+"""The values that all parts share: mails, their recipients and states, challenges. Nothing here acts."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -11,7 +11,7 @@ FAILURE_WINDOW = 3600.0
 
 
 class Priority(IntEnum):
-    """The order in which waiting mails leave: lower first."""
+    """The order in which waiting mails are sent: lower first."""
 
     URGENT = 0
     NORMAL = 1
@@ -75,7 +75,7 @@ class RecipientResult:
 
 @frozen()
 class Envelope:
-    """What goes to the relay: who from, who to, and the bytes (canonical CRLF lines).
+    """A mail as the relay gets it: sender, recipients, and the bytes (canonical CRLF lines).
 
     Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
     """
@@ -94,7 +94,7 @@ class Envelope:
 
 @frozen()
 class Challenge:
-    """One issued code. The code itself is nowhere: it is derived from the id with the key named by `key_id`.
+    """One issued code. The code itself is not kept: it is derived from the id with the key named by `key_id`.
 
     `expires` is in seconds since the epoch.
     """
@@ -107,7 +107,7 @@ class Challenge:
 
 @frozen()
 class IssuedCode:
-    """Which challenge a mail carries the code of, and when its caller may ask for the next mail.
+    """The challenge whose code a mail carries, and when its caller may ask for the next mail.
 
     `next_send_time` is in seconds since the epoch.
     """
@@ -123,9 +123,9 @@ class IssuedCode:
 
 @frozen()
 class Mail:
-    """One accepted mail as its caller sees it: identity, state and what the relay said so far.
+    """One accepted mail as its caller sees it: identity, state and the relay's replies so far.
 
-    Times are seconds since the epoch. The content is not here: it is in the envelope, and gone once the mail settles.
+    Times are seconds since the epoch. The content is not here: it is in the envelope, dropped once the mail settles.
     """
 
     id: str
@@ -142,7 +142,7 @@ class Mail:
 
 @frozen()
 class CodeRecord:
-    """What is kept for one (caller, purpose, address): the live challenge, past failures, when a mail may go next.
+    """The record of one (caller, purpose, address): live challenge, past failures, when the next mail may be sent.
 
     Times are in seconds since the epoch. The rules that change it are in `otp.policy`.
     """

@@ -1,4 +1,4 @@
-"""Which worker takes the next mail: the only place where that is decided.
+"""Decides which worker takes the next mail: the only place that does.
 
 A worker whose connection is idle goes first, so a few mails spread over all connections. Mails that come in one turn of
 the loop leave together over one connection, as far as its relay answers quickly (`Connection.batch_open`). When all are
@@ -17,7 +17,7 @@ STALLED = 1 << 20
 
 
 class Taker(Protocol):
-    """What is decided about: a worker."""
+    """A worker as the dispatcher sees it."""
 
     @property
     def load(self) -> int:
@@ -62,7 +62,7 @@ class Dispatcher:
     def take(self, worker: Taker) -> Job | None:
         """Return the next job for a worker whose connection has room for it.
 
-        None: there is none, or it is for another worker, which has the turn then.
+        None: no job waits, or the next one is for another worker, which has the turn then.
         """
         self._woken.pop(worker, None)
         self._idle.pop(worker, None)

@@ -24,14 +24,14 @@ STOPPED = "the service stopped before the mail could be sent"
 
 
 class Closed(NamedTuple):
-    """What a stop did with the mails that had not settled: `kept` by the store for the next start, or `failed`."""
+    """How many unsettled mails a stop left: `kept` by the store for the next start, or `failed`."""
 
     kept: int
     failed: int
 
 
 class Lifecycle:
-    """The mails that have not settled, by id, and the rules by which they do.
+    """The mails that have not settled, by id, and the rules for how they settle.
 
     Retries and deadlines are timers of `call_later`, which is the running loop's unless given.
     """
@@ -76,7 +76,7 @@ class Lifecycle:
         return self.jobs.get(mail_id)
 
     def submit(self, job: Job) -> None:
-        """Take a job on: from now on it settles, whatever happens. Raises Unavailable after `close`."""
+        """Accept a job: from now on it settles in any case. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
             raise Unavailable(STOPPED)
         if not self.jobs:
@@ -187,10 +187,10 @@ class Lifecycle:
         await self._empty.wait()
 
     def close(self) -> Closed:
-        """Take nothing on any more, and let go of what has not settled, for a stop.
+        """Accept no further job, and release or fail those that have not settled, for a stop.
 
         A guaranteed mail of a durable store is released: the next start finds it there, unless the relay may have
-        accepted it and no further copy is allowed. Any other fails, and whoever waits for either gets Unavailable.
+        accepted it and no further copy is allowed. Any other mail fails. All waiters get Unavailable.
         """
         self._closed = True
         left = list(self.jobs.values())

@@ -1,6 +1,6 @@
-"""Which mail goes next: an asyncio.Queue with three lanes, urgent ahead of normal ahead of bulk, first in first out.
+"""Decides which mail goes next: an asyncio.Queue of three lanes, urgent before normal before bulk, first in first out.
 
-Which worker takes it is decided in `delivery.dispatch`, how many may wait in `mail.admission`.
+`delivery.dispatch` decides which worker takes it, `mail.admission` how many may wait.
 """
 
 import asyncio

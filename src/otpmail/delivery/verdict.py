@@ -1,4 +1,4 @@
-"""What the relay's replies, and lost connections, add up to: whether a mail may go again, and how it ends. Pure."""
+"""Judges a mail by the relay's replies and lost connections: whether it may be sent again, how it ends. Pure."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Who in this process waits for which mail: calls that wait for its end, callbacks, and watchers of each state."""
+"""Keeps the waiters of each mail in this process: calls that wait for its end, callbacks, watchers of each state."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from otpmail.errors import Unavailable
 from otpmail.model import Mail
 
 Outcome = Mail | Unavailable
-"""How a mail ended for those who wait: settled, or the service stopped first."""
+"""The end of a mail for its waiters: it settled, or the service stopped first."""
 
 DoneCallback = Callable[[Job, Outcome], None]
 """Called once when a job ends. It must not raise."""
 
 
 class Waiters:
-    """Those who wait, by job: `_waiting` need the mail, `_callbacks` only want to know, `watchers` see every state.
+    """The waiters of each job: `_waiting` need the mail, `_callbacks` are only notified, `watchers` see every state.
 
-    A job that nobody waits for, and that is not guaranteed, is abandoned. Build it inside a running loop.
+    A job without any `_waiting` that is not guaranteed is abandoned. Build it inside a running loop.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class Waiters:
         return f"<Waiters {len(self._waiting)} jobs awaited, {len(self.watchers)} watched>"
 
     def add_waiter(self, job: Job, callback: DoneCallback) -> None:
-        """Add one who needs the mail: `callback` is called at the job's end, unless `remove_waiter` comes first."""
+        """Add a waiter that needs the mail: `callback` is called at the job's end, unless it is removed before."""
         self._waiting[job] = (*self._waiting.get(job, ()), callback)
 
     def remove_waiter(self, job: Job, callback: DoneCallback) -> None:
-        """Remove one who needs the mail no more; without effect where the job has ended."""
+        """Remove a waiter; without effect where the job has ended."""
         left = tuple(waiter for waiter in self._waiting.get(job, ()) if waiter != callback)
         if left:
             self._waiting[job] = left
@@ -66,7 +66,7 @@ class Waiters:
                 self._loop.call_exception_handler(context)
 
     async def outcome(self, job: Job) -> Mail:
-        """Wait until the job ends, as one who needs it; returns the mail as it settled.
+        """Wait as a waiter that needs the mail until the job ends; returns the mail as it settled.
 
         Raises Unavailable where the service stops first.
         """

@@ -1,6 +1,6 @@
-"""A worker: a coroutine that owns one long-lived connection, and sends over it what the dispatcher gives it.
+"""A worker: a coroutine that owns one long-lived connection, and sends the dispatcher's mails over it.
 
-It decides nothing about a mail's fate: the relay's replies, and lost connections, go to the delivery handler.
+It decides nothing about a mail: the relay's replies, and lost connections, go to the delivery handler.
 """
 
 import asyncio
@@ -170,7 +170,7 @@ class Worker:
             self._listed = False
 
     def _set_alarm(self, until: float) -> None:
-        """Wake at `until` on the loop's clock. An earlier alarm serves on: a timer costs more than one look in vain."""
+        """Wake at `until` on the loop's clock. An earlier alarm is kept: a timer costs more than an extra look."""
         if self._alarm is not None and self._alarm.when() <= until:
             return
         self._cancel_alarm()
@@ -251,7 +251,7 @@ class Worker:
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
-        """Pass the turn on, and close what is open; a successor that is still being dialled is given up."""
+        """Pass the turn on, and close all connections; the dial of a successor is cancelled."""
         self._dispatcher.leave(self)
         self._cancel_alarm()
         if self._successor is not None:

@@ -1,1 +1,1 @@
-"""Mails: what they say, the queue they wait in, the workers that send them, and the use cases."""
+"""The use cases of mail: submissions, their admission and idempotency, the service, streams of mails."""

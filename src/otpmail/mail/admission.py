@@ -1,7 +1,7 @@
-"""May this mail come in, now? The only place where that is decided, by one reservation for each mail.
+"""Decides whether a mail may come in now: the only place that does, by one reservation for each mail.
 
-A reservation is a place among the QUEUE_SIZE mails that may be unsettled, from before anything is spent on a mail until
-it is accepted. A single call is refused where there is no place; a stream waits for one (`Producer`).
+A reservation is a place among the QUEUE_SIZE mails that may be unsettled. A call holds it from before any work is done
+for its mail until the mail is accepted. Without a free place a single call is rejected, a stream waits (`Producer`).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stre
 
 
 class RelayState(Protocol):
-    """What admission asks of the relays (`relays.failover`)."""
+    """The relays as admission sees them (`relays.failover`)."""
 
     @property
     def down(self) -> bool:
@@ -152,7 +152,7 @@ class Reservation:
 
 
 class Producer:
-    """One stream at the door: how many of its mails are outstanding, and how long it waits before the next one.
+    """One stream: how many of its mails are outstanding, and how long it waits before the next one.
 
     `outstanding` are its mails that have not settled, and results that its caller has not read; `brought` are those it
     put into the queue since its last pause. The stream counts both up.
@@ -189,9 +189,9 @@ class Producer:
         return self.outstanding >= self._most
 
     def turn(self) -> Awaitable[None] | None:
-        """Return what the stream must await before it brings another mail, None where it need not wait.
+        """Return an awaitable for the stream to await before it brings another mail, None where it need not wait.
 
-        Its caller has results to read first, or others are to have the loop.
+        It ends once other tasks have had the loop, and the caller has read enough results.
         """
         if self._left_of_turn and self.outstanding < self._most:
             self._left_of_turn -= 1
@@ -216,7 +216,7 @@ class Producer:
         return reservation
 
     def free(self, count: int = 1) -> None:
-        """So many fewer mails or results are outstanding."""
+        """Count `count` fewer mails or results as outstanding."""
         self.outstanding -= count
         if self._waits_for_room:
             self._waits_for_room = False

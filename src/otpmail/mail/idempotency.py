@@ -11,7 +11,7 @@ from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, 
 
 
 class _FirstCall:
-    """The first call with a request id, while it is being accepted. `end` is made for those that wait for it."""
+    """The first call with a request id, until its mail is accepted. `end` is made once another call waits for it."""
 
     __slots__ = ("end", "fingerprint")
 
@@ -20,7 +20,7 @@ class _FirstCall:
         self.end: asyncio.Future[Job | None] | None = None
 
     async def job(self) -> Job | None:
-        """Wait until it has its job, and return that; None where it was refused."""
+        """Wait until the call has its job, and return that; None where the call was rejected or cancelled."""
         if self.end is None:
             self.end = asyncio.get_running_loop().create_future()
         return await asyncio.shield(self.end)

@@ -1,4 +1,4 @@
-"""The use cases of mail: send, look up, watch, cancel."""
+"""The use cases of mail: send, get, watch, cancel."""
 
 import asyncio
 import secrets
@@ -26,7 +26,7 @@ MAX_MAIL_ID = 64
 
 
 class Door(Protocol):
-    """Where a mail asks for its place: `Admission` for a single call, `Producer` for a stream."""
+    """Gives a mail its place: `Admission` for a single call, `Producer` for a stream."""
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
         """Return a place for one mail."""
@@ -41,11 +41,11 @@ class Repeatable(Protocol):
 
     @property
     def fingerprint(self) -> bytes:
-        """What the request asks for, as a digest."""
+        """A digest of the request's content."""
 
 
 class MailService:
-    """Accepts mails, and says what has become of them while they are remembered. Build it inside a running loop.
+    """Accepts mails, and returns their state while they are remembered. Build it inside a running loop.
 
     A draft for it is made within its `limits`; `admission` decides when a mail may come in.
     """
@@ -73,15 +73,15 @@ class MailService:
     # Sending.
 
     async def send(self, call: Call, submission: Submission) -> Mail:
-        """Send a mail: returns it settled, or with WaitFor.QUEUE as soon as it is accepted.
+        """Send a mail: returns it settled, or with WaitFor.QUEUE once it is accepted.
 
-        Raises as `accept` does. Cancelling this call cancels the mail, if it has not left and nobody else needs it.
+        Raises as `accept` does. Cancelling this call cancels the mail if it is queued and nobody else waits for it.
         """
         job = await self.accept(call, submission)
         return job.mail if submission.wait_for.guarantees else await self.outcome(job)
 
     async def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Job:
-        """Check a mail and take it on; from then on it settles.
+        """Check a mail and accept it; from then on it settles.
 
         Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable where the service stops, or the caller
         would wait for a relay that is down; nothing is accepted then. A repeated request id returns its first job.
@@ -114,7 +114,7 @@ class MailService:
         )
 
     async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
-        """Take a mail on that has its place already (`admission.reserve`). Raises as `accept` does."""
+        """Accept a mail that has its place already (`admission.reserve`). Raises as `accept` does."""
         draft = submission.draft
         sender = self._sender if draft.sender is None else self._permitted_sender(draft.sender)
         deadline = (now := self._now()) + self._lifetime(submission)
@@ -157,22 +157,22 @@ class MailService:
     # For streams, which wait without a task for each mail.
 
     def wait(self, job: Job, callback: DoneCallback) -> None:
-        """Call `callback` at the job's end, for one who needs it."""
+        """Call `callback` at the job's end. The job is abandoned, and cancelled, once all its waiters have gone."""
         self._waiters.add_waiter(job, callback)
 
     def stop_waiting(self, job: Job, callback: DoneCallback) -> None:
-        """Do not call `callback` any more. A job that nobody else needs is cancelled, if it has not left."""
+        """Do not call `callback` any more. A queued job for which nobody else waits is cancelled."""
         self._waiters.remove_waiter(job, callback)
         self._lifecycle.drop_if_abandoned(job)
 
     def call_when_done(self, job: Job, callback: DoneCallback) -> None:
-        """Call `callback` at the job's end, for one who only wants to know: now, if it has settled."""
+        """Call `callback` at the job's end: now, if it has settled. It does not keep the job from being abandoned."""
         self._waiters.add_done_callback(job, callback)
 
     # Afterwards.
 
     async def get(self, caller: Caller, mail_id: str) -> Mail:
-        """Return what has become of a mail. Raises NotFound, and InvalidArgument for an id that is too long."""
+        """Return a mail's present state. Raises NotFound, and InvalidArgument for an id that is too long."""
         job = self._find(caller, mail_id)
         mail = job.mail if job is not None else await self._store.get(caller.name, mail_id)
         if mail is None:
@@ -211,7 +211,7 @@ class MailService:
         return mail
 
     def _find(self, caller: Caller, mail_id: str) -> Job | None:
-        """Return that caller's job, None where it has none that is open. Raises InvalidArgument for a long id."""
+        """Return that caller's open job, if there is one. Raises InvalidArgument for an id that is too long."""
         if len(mail_id) > MAX_MAIL_ID:
             raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
         job = self._lifecycle.find(mail_id)
@@ -222,7 +222,7 @@ class MailService:
             return await self.accept_reserved(call, submission, mail_id)
 
     async def _keep_and_submit(self, job: Job, fingerprint: bytes) -> Job:
-        """Take a mail on once a durable store keeps it; returns the job of an earlier call with its request id.
+        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.
 
         If the call is cancelled or the service stops meanwhile, the mail is cancelled: the next start must not send it.
         """

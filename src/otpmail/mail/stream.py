@@ -1,7 +1,7 @@
-"""Many mails of one call as a stream: those that have not settled, and the outcomes that nobody has collected yet.
+"""The mails of one stream: those that have not settled, and the outcomes that have not been collected yet.
 
-It knows nothing of gRPC. No mail has a task of its own: a mail that settles puts its outcome on the list, and wakes the
-one who collects outcomes from there. When the next mail may come in is decided in `mail.admission`.
+It knows nothing of gRPC. No mail has a task of its own: a mail that settles puts its outcome on a list, and wakes the
+task that collects outcomes from there. `mail.admission` decides when the next mail may come in.
 """
 
 import asyncio
@@ -23,25 +23,25 @@ _TOGETHER = 100
 _TOGETHER_SECONDS = 0.008
 
 Outcome = tuple[str, Mail | Exception]
-"""A request's id, and its mail as it is answered, or why there is none."""
+"""A request's id, and the mail to answer it with, or the error."""
 
 
 class MailRequest(Protocol):
-    """What asks for a mail, in whatever form it came."""
+    """A request for a mail, of whatever contract."""
 
     @property
     def request_id(self) -> str:
-        """The caller's name for it, which tells its outcome from others."""
+        """The caller's name for the request, which tells its outcome from others."""
 
 
 RequestT = TypeVar("RequestT", bound=MailRequest)
 
 
 class MailStream:
-    """Accepts mails, at most `most` of them outstanding, and has their outcomes in the order in which they come.
+    """Accepts mails, at most `most` of them outstanding, and returns their outcomes in the order of their ends.
 
-    One task calls `take` and then `close`; another calls `outcomes`, and `answered` once they have been written, until
-    none are left. `leave` is called in the end, however that came.
+    One task calls `take` and then `close`. Another calls `outcomes`, and `answered` once they have been written, until
+    none are left. In the end `leave` is called, after an error too.
     """
 
     def __init__(self, mails: MailService, call: Call, *, most: int, together: float = _TOGETHER_SECONDS) -> None:
@@ -67,9 +67,9 @@ class MailStream:
     # For the task that brings requests.
 
     async def take(self, requests: Iterable[RequestT], decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
-        """Accept each mail as soon as there is room for it, at the pace at which mails leave.
+        """Accept each mail as soon as there is a place for it.
 
-        What is wrong with one is its own outcome.
+        An error in one mail is that mail's outcome.
         """
         self._taking = True
         for request in requests:
@@ -84,7 +84,7 @@ class MailStream:
         self._wake_collector()
 
     def close(self, fault: CallerError | None = None) -> None:
-        """Expect no more mails. A `fault` is why, where that is more than the caller's wish."""
+        """Expect no more mails. `fault` is the error that ends the stream, None where its caller has closed it."""
         self._closed = True
         self._fault = fault
         self._wake_collector()
@@ -92,7 +92,7 @@ class MailStream:
     # For the task that answers.
 
     async def outcomes(self) -> list[Outcome]:
-        """Wait for outcomes, and return those that are ready; none once every mail has had its own.
+        """Wait for outcomes and return those that are ready; an empty list once every mail has had its own.
 
         Where several are ready at once and many are to come, it waits a moment for more.
         """
@@ -116,7 +116,7 @@ class MailStream:
     # For the end.
 
     def leave(self) -> None:
-        """Wait for nothing any more: mails that are not guaranteed are cancelled where they have not left."""
+        """Stop waiting for all mails: those that are queued and not guaranteed are cancelled."""
         awaited, self._awaited, self._waiting = self._awaited, {}, 0
         self._guaranteed.clear()
         for job in awaited:
@@ -125,7 +125,7 @@ class MailStream:
 
     @property
     def fault(self) -> CallerError | None:
-        """Why it is over, where its caller did not close it, or not well."""
+        """The error that ended the stream, None where its caller has closed it."""
         return self._fault if self._closed or not self._stopping else Unavailable("the service is stopping")
 
     def _on_stop(self) -> None:

@@ -9,7 +9,7 @@ from otpmail.values import frozen
 class Submission:
     """A draft and its terms.
 
-    `ttl` is in seconds, None for the default. `fingerprint` tells whether a repeated `request_id` means the same mail.
+    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`.
     """
 
     draft: Draft

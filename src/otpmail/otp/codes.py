@@ -29,7 +29,7 @@ def derive(key: bytes, challenge_id: bytes, digits: int) -> str:
 
 
 def normalize(text: str) -> str:
-    """What a person typed, reduced to the code meant: spaces and dashes go, full-width digits become ASCII."""
+    """Reduce a typed text to the code: spaces and dashes are removed, full-width digits become ASCII."""
     # Twice: a full-width dash is an ASCII one only afterwards, and what taking it away joins may compose anew.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FORGIVEN))
 

@@ -88,7 +88,7 @@ class Policy:
     def unsend(
         self, record: CodeRecord | None, challenge_id: bytes, next_send: float
     ) -> tuple[CodeRecord | None, None]:
-        """The mail that `send` gave `next_send` for did not leave: unless another did since, one may go at once."""
+        """Undo `send`, whose mail was not sent: the next may be sent at once, unless another was sent since."""
         if record is None or record.challenge is None or record.challenge.id != challenge_id:
             return record, None
         return (replace(record, next_send=0.0) if record.next_send == next_send else record), None

@@ -56,7 +56,7 @@ class CodeRequest:
 
 @frozen()
 class SentCode:
-    """What became of a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
+    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
 
     issued: IssuedCode
     reference: str
@@ -110,8 +110,8 @@ class OtpService:
     async def send_code(self, call: Call, request: CodeRequest) -> SentCode:
         """Mail a code: the live one if there is one, else a new one.
 
-        Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; nothing is mailed or spent then. How the mail
-        ended, a refusal by the relay included, is in the answer.
+        Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; no mail is sent and no limit is used up then.
+        The answer holds the end of the mail, a rejection by the relay included.
         """
         address = parse_address(request.email, "email")
         key = record_key(call.caller, request.purpose, address)
@@ -168,7 +168,7 @@ class OtpService:
             submission = partial(self._submission, request, address, IssuedCode(challenge, next_send), now)
             try:
                 job = await self._mails.accept_reserved(call, submission(), mail_id)
-            except BaseException as error:  # a cancelled call's too: no mail goes, so nothing need be waited for
+            except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
                 undo = partial(self._policy.unsend, challenge_id=challenge.id, next_send=next_send)
                 await asyncio.shield(self._undo(key, undo))
                 if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:

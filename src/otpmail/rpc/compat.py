@@ -1,4 +1,4 @@
-"""The services of the server this one replaces (package `mail`): its answers, in the words its clients know."""
+"""The contract of the original server (package `mail`), with the answers and messages that its clients expect."""
 
 import asyncio
 from functools import partial
@@ -23,9 +23,9 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         self._codes = codes
 
     async def SendCode(self, request: mail_pb2.SendCodeRequest, context: Context) -> mail_pb2.SendCodeResponse:
-        """Issue a code and mail it; answers FAILED, with gRPC OK, when the relay did not take the mail or is away.
+        """Issue a code and mail it. Answers FAILED with gRPC status OK if no relay accepts the mail or all are down.
 
-        The wait between two mails is not asked of these clients: theirs may call ten times at once, and always could.
+        These clients need not wait between two mails: the original server let them call ten times at once.
         """
         try:
             sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, spaced=False))
@@ -79,7 +79,7 @@ def _in_their_words(error: InvalidArgument) -> InvalidArgument:
 
 
 def _failure(mail: Mail) -> CallerError:
-    """Why the mail did not leave. Only a refusal for good is worth no second try by the caller."""
+    """The error for a mail that was not sent. A permanent rejection is FailedPrecondition: a retry makes no sense."""
     result = mail.recipients[0]
     said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
     if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived

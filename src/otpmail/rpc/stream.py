@@ -22,12 +22,12 @@ from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
 
 METHOD = "/otpmail.v1.MailService/SendMails"
-_MOST_RESULTS = 100  # in one response: the loop is others' between two
+_MOST_RESULTS = 100  # in one response: other tasks have the loop between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
 
 async def serve_stream(context: Context, stream: MailStream, limits: Limits) -> None:
-    """Serve one call until it is over: half-closed and answered, or stopping and answered, or broken."""
+    """Serve one call until its caller has closed it or the service stops, and all is answered; or until it fails."""
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_read(context, stream, limits))
@@ -59,7 +59,7 @@ async def _read(
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:
-    """Write outcomes until none are left. Returns what ends the call, where its caller did not end it."""
+    """Write outcomes until none are left. Returns the error that ends the call, None where its caller has closed it."""
     try:
         while outcomes := await stream.outcomes():
             for response in _responses(outcomes):

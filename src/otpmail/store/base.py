@@ -1,4 +1,4 @@
-"""What the use cases ask of a store, whichever it is: codes, request ids, accepted and settled mails.
+"""The protocols of a store as the use cases see it: codes, request ids, accepted and settled mails.
 
 A store decides in one step, so that two replicas, or two calls, never both get what only one may have. All times are
 seconds since the epoch, on the store's own clock (`store.clock`).
@@ -57,7 +57,7 @@ class Accepted:
 
 @frozen()
 class Earlier:
-    """The request id came before: `mail` is how its mail settled."""
+    """The request id came before: `mail` is its mail as it settled."""
 
     mail: Mail
 
@@ -144,4 +144,4 @@ class Store(Protocol):
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""
 
     async def close(self) -> None:
-        """Write what is noted, and let go of what this process owns."""
+        """Write the noted changes, and release the mails that this process owns."""

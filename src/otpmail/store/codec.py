@@ -1,4 +1,4 @@
-"""What a store keeps, as octets: code records, accepted mails, settled mails. Each begins with the version of its form.
+"""Encodes what a store keeps as octets: code records, accepted and settled mails. Each begins with its format version.
 
 Code records are packed by hand, since a million of them is the memory that a service needs; mails are MessagePack.
 """
@@ -56,7 +56,7 @@ def decode_record(octets: bytes) -> CodeRecord:
 
 
 def record_ends(octets: bytes) -> float:
-    """Return when a code record says nothing any more, in seconds since the epoch, without decoding the rest."""
+    """Return when a code record ends, in seconds since the epoch, without decoding the rest."""
     ends: float = _ENDS.unpack_from(octets)[0]
     return ends
 
