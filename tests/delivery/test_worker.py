@@ -320,6 +320,22 @@ async def test_waits_for_a_mail_and_for_a_slot() -> None:
             await wire.has_carried(2)
 
 
+async def test_join_waits_for_a_mail_that_is_put_back() -> None:
+    """A mail whose connection is lost still counts as unfinished: `MailQueue.join` returns once it is sent."""
+    async with _working() as rig:
+        rig.put("a")
+        joining = asyncio.create_task(rig.queue.join())
+        first = rig.wire()
+        await _turns()
+        first.lose()
+        await _turns()
+        assert not joining.done()
+        second = rig.wire()
+        await second.has_carried(1)
+        second.answer()
+        await joining
+
+
 async def test_a_mail_that_is_not_to_be_sent_any_more_is_passed_over() -> None:
     """A mail that was cancelled or has expired meanwhile is refused by the handler, and not sent."""
     async with _working() as rig:

@@ -127,13 +127,15 @@ class Worker:
         return False
 
     def _on_outcome(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
-        self._dispatcher.queue.task_done()
-        if isinstance(outcome, ConnectionLost):
-            self._handler.connection_lost(job, outcome)
-            return
-        if connection.owner.is_in_trouble and any(result.accepted for result in outcome):
-            connection.owner.accepted_mail(connection)
-        self._handler.replied(job, outcome)
+        try:
+            if isinstance(outcome, ConnectionLost):
+                self._handler.connection_lost(job, outcome)
+                return
+            if connection.owner.is_in_trouble and any(result.accepted for result in outcome):
+                connection.owner.accepted_mail(connection)
+            self._handler.replied(job, outcome)
+        finally:
+            self._dispatcher.queue.task_done()  # not before it may be put back, or `join` would return too early
 
     def _on_available(self, connection: Connection) -> None:
         """The connection has had replies. The worker need not look again where it waits for its turn anyway."""
