@@ -120,10 +120,14 @@ class ConnectionLost(RelayError, ConnectionError):
     """The connection ended with a mail in flight.
 
     `uncertain`: the relay may have accepted the mail, since its reply is lost. `not_started`: the relay has not
-    accepted it, and the connection ended because of another mail.
+    accepted it, and the connection ended because of another mail. `offered` are the recipients that the transaction
+    was for, where they may be fewer than the mail has (RCPTMAX of RFC 9422).
     """
 
-    def __init__(self, description: str, *, uncertain: bool = False, not_started: bool = False) -> None:
+    def __init__(
+        self, description: str, *, uncertain: bool = False, not_started: bool = False, offered: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(description)
         self.uncertain = uncertain
         self.not_started = not_started
+        self.offered = offered

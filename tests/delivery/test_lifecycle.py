@@ -105,6 +105,15 @@ CERTAIN = ConnectionLost("gone")
 UNCERTAIN = ConnectionLost("gone", uncertain=True)
 
 
+async def test_only_recipients_of_the_lost_transaction_are_uncertain() -> None:
+    """A relay takes fewer recipients in one transaction than the mail has: the others were never offered to it."""
+    rig = Rig()
+    job = rig.submit("ada@x.org", "bob@x.org", guaranteed=False)
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, ConnectionLost("gone", uncertain=True, offered=("ada@x.org",)))
+    assert job.uncertain == {"ada@x.org"}
+
+
 async def test_a_mail_that_the_relay_accepts_is_relayed() -> None:
     """A mail goes from queued over sending to relayed, then it is in the store and open no longer."""
     rig = Rig()

@@ -140,7 +140,7 @@ class Lifecycle:
         if not error.not_started:
             job.losses += 1
         if error.uncertain:
-            job.uncertain = job.uncertain.union(job.offered)
+            job.uncertain = job.uncertain.union(error.offered or job.offered)
             job.attempts += 1
             job.copies += 1
             if not may_copy(job, self._on_uncertain):

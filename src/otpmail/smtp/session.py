@@ -270,7 +270,8 @@ class Session:
             self.goodbye = ""
             self._doubted = True
             for transaction in settled:
-                transaction.outcome = ConnectionLost(cause, uncertain=transaction.written)
+                offered = transaction.envelope.recipients
+                transaction.outcome = ConnectionLost(cause, uncertain=transaction.written, offered=offered)
 
     def _outcome_at_end(self, transaction: Transaction, *, first: bool) -> Outcome:
         if transaction.is_decided and not self._doubted:
@@ -279,4 +280,5 @@ class Session:
             return transaction.outcome
         # The relay cannot have a mail whose last octet never left, nor one behind its goodbye if it kept to that.
         certain = bool(self.goodbye and not self._goes_on) or not transaction.written
-        return ConnectionLost(self.ended, uncertain=not certain, not_started=certain and not first)
+        offered = transaction.envelope.recipients
+        return ConnectionLost(self.ended, uncertain=not certain, not_started=certain and not first, offered=offered)
