@@ -578,7 +578,7 @@ async def test_each_settlement_calls_one_callback() -> None:
     assert called == ["a", "c", "d"]
 
 
-async def test_a_callback_in_vain_is_passed_on() -> None:
+async def test_a_callback_whose_caller_has_gone_is_passed_on() -> None:
     """One that was called, and whose caller has gone meanwhile, is forgotten: the next is called in its place."""
     rig = Rig()
     called: list[str] = []

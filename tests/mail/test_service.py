@@ -61,7 +61,7 @@ async def rig() -> Rig:
 
 
 class Pen:
-    """Stands in for `compose`: says when a mail is being written, and goes on when it is told to."""
+    """Stands in for `compose`: sets `writing` when a mail is being composed, and goes on once `go_on` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ async def test_the_loop_does_not_wait_for_a_large_mail(rig: Rig, monkeypatch: py
 async def test_a_mail_still_being_written_when_the_rest_is_abandoned(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, wait_for: WaitFor
 ) -> None:
-    """It is not accepted and then lost: its caller hears Unavailable, and no mail is remembered under its id."""
+    """A mail whose composing ends after the stop is not accepted: its caller gets Unavailable, its id is unknown."""
     pen = Pen(monkeypatch)
     call = rig.send(LARGE_DRAFT, wait_for=wait_for, request_id="r1", fingerprint=b"f")
     await pen.writing.wait()
@@ -214,8 +214,8 @@ async def test_a_full_queue(rig: Rig) -> None:
     await rig.accept()
 
 
-async def test_a_relay_that_is_away(rig: Rig) -> None:
-    """Who would wait for it hears Unavailable with the wait; who takes a promise gets one."""
+async def test_a_relay_that_is_down(rig: Rig) -> None:
+    """A caller that would wait for the relay gets Unavailable with the time to wait; a guaranteed mail is accepted."""
     rig.relay.down = True
     with pytest.raises(Unavailable) as caught:
         await rig.send()
@@ -259,8 +259,8 @@ async def test_a_caller_learns_how_the_mail_ended(rig: Rig, code: int, state: Ma
     assert (mail.state, mail.recipients[0].code) == (state, code)
 
 
-async def test_a_promise_is_answered_at_once(rig: Rig) -> None:
-    """With WaitFor.QUEUE the answer does not wait for the relay, nor does the mail go when the caller does."""
+async def test_a_guaranteed_mail_is_answered_at_once(rig: Rig) -> None:
+    """With WaitFor.QUEUE the answer does not wait for the relay, and the mail is sent though its caller has gone."""
     mail = await rig.send(wait_for=WaitFor.QUEUE)
     assert mail.state is MailState.QUEUED
     assert rig.queue.get_nowait().mail == mail
@@ -289,7 +289,7 @@ async def test_a_caller_that_goes_does_not_disturb_the_relay(rig: Rig) -> None:
     assert (await rig.mails.get(ANONYMOUS, job.mail.id)).state is MailState.RELAYED
 
 
-async def test_who_waits_when_the_service_stops_hears_so(rig: Rig) -> None:
+async def test_a_stop_answers_callers_that_wait(rig: Rig) -> None:
     """Unavailable, for each of them."""
     calls = [rig.send(request_id="r1", fingerprint=b"f") for _ in range(2)]
     await rig.queue.get()
@@ -304,7 +304,7 @@ async def test_who_waits_when_the_service_stops_hears_so(rig: Rig) -> None:
 
 
 async def test_a_repeated_request_is_the_same_mail(rig: Rig) -> None:
-    """While it is on its way and after it has settled; the full queue and the lost relay are nothing to it."""
+    """A repeated request finds its mail, open or settled, even if the queue is full or the relay is down."""
     job = await rig.accept(request_id="r1", fingerprint=b"f")
     for _ in range(2):
         await rig.accept()
@@ -616,14 +616,14 @@ async def test_what_can_not_be_cancelled(rig: Rig) -> None:
 
 
 async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(rig: Rig) -> None:
-    """Cancelled by word is decided: the same request again is not a new mail."""
+    """A mail that its caller cancelled is decided: the same request again is not a new mail."""
     job = await rig.accept(request_id="r1", fingerprint=b"f")
     await rig.mails.cancel(ANONYMOUS, job.mail.id)
     again = await rig.accept(request_id="r1", fingerprint=b"f")
     assert again.state is MailState.CANCELLED
 
 
-async def test_a_mail_given_up_with_its_call_frees_its_request_id(rig: Rig) -> None:
+async def test_a_mail_that_is_abandoned_with_its_call_frees_its_request_id(rig: Rig) -> None:
     """Nothing was decided of it but that its caller's time ran out: the next try sends."""
     call = rig.send(request_id="r1", fingerprint=b"f")
     await rig.queue.get()

@@ -30,7 +30,7 @@ class Asked:
 
 
 async def submission_from(asked: Asked) -> Submission:
-    """The order that it means."""
+    """Return the submission that it stands for."""
     if asked.fault is not None:
         raise asked.fault
     draft = read_draft(to=(asked.to,), subject="s", text="t")
@@ -79,7 +79,7 @@ def _states(outcomes: Iterable[Outcome]) -> dict[str, MailState | str]:
 
 
 async def test_mails_are_answered_as_they_settle() -> None:
-    """In the order of their ends, those that are ready together at once; the stream is over when all have their own."""
+    """Outcomes come in the order of their ends, those that are ready together; the stream ends once all have come."""
     rig = Rig()
     await rig.take(*(Asked(name) for name in "abc"))
     first, second, third = (rig.queue.get_nowait() for _ in range(3))
@@ -167,15 +167,15 @@ async def test_outcomes_that_come_one_by_one_do_not_wait() -> None:
         assert len(await answering) == 3
 
 
-async def test_who_closes_a_stream_is_answered_what_is_ready() -> None:
-    """At once, however many are to come."""
+async def test_a_stream_that_is_closed_while_it_waits_returns_what_is_ready() -> None:
+    """It returns at once, however many outcomes are still to come."""
     rig, _, answering = await _ready_of_many(40)
     rig.stream.close()
     async with asyncio.timeout(5):
         assert len(await answering) == 4
 
 
-async def test_a_promise_is_answered_at_once() -> None:
+async def test_a_guaranteed_mail_is_answered_at_once() -> None:
     """With WAIT_FOR_QUEUE the outcome is the accepted mail, and the stream does not wait for its end to be over."""
     rig = Rig()
     await rig.take(Asked("a", WaitFor.QUEUE))
@@ -297,7 +297,7 @@ async def test_a_queue_that_has_enough_is_brought_no_more() -> None:
 
 
 async def test_a_lane_of_its_own_is_not_waited_for() -> None:
-    """What goes ahead of those that wait does not wait for them, be the mails around it as they may."""
+    """An urgent mail does not wait for the lanes behind it, whatever their length."""
     rig = Rig(high_water=20)
     await rig.take(*_asked(32))
     async with asyncio.timeout(5):
@@ -308,8 +308,8 @@ async def test_a_lane_of_its_own_is_not_waited_for() -> None:
     assert not waiting.done()
 
 
-async def test_promised_mails_wait_for_the_queue_too() -> None:
-    """Else a stream of them would keep it so long that others hardly had a turn."""
+async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
+    """Otherwise a stream of guaranteed mails would fill the queue, and other callers would hardly have a turn."""
     rig = Rig(high_water=20)
     other = rig.another_stream()
     rig.take(*_asked(100, WaitFor.QUEUE))
@@ -352,7 +352,7 @@ async def test_a_queue_that_does_not_get_short() -> None:
 
 
 async def test_a_stop_while_the_queue_has_enough() -> None:
-    """What has not been taken on is refused at once."""
+    """Mails that have not been accepted are rejected at once."""
     rig = Rig(high_water=20)
     taking = rig.take(*_asked(33))
     await _turns()
@@ -382,7 +382,7 @@ async def test_a_full_queue_is_waited_for() -> None:
 
 
 async def test_a_stream_that_goes_while_it_waits_for_the_queue() -> None:
-    """It takes no place, and others are woken all the same."""
+    """A stream that ends takes no place, and other streams are woken all the same."""
     rig = Rig(queue_size=1)
     other = rig.another_stream(10)
     rig.take(Asked("a"))
@@ -398,8 +398,8 @@ async def test_a_stream_that_goes_while_it_waits_for_the_queue() -> None:
     assert rig.settle().request_id == "c"
 
 
-async def test_a_relay_that_is_away() -> None:
-    """Who would wait for it is refused, at a full queue too; who was promised is not."""
+async def test_a_relay_that_is_down() -> None:
+    """A mail that would wait for the relay is rejected, at a full queue too; a guaranteed mail is accepted."""
     rig = Rig(queue_size=1)
     rig.relay.down = True
     await rig.take(Asked("a"), Asked("b", WaitFor.QUEUE), Asked("c"))
@@ -436,8 +436,8 @@ async def test_a_relay_that_goes_down_while_a_stream_waits_for_a_place() -> None
     assert _states(await rig.stream.outcomes()) == {"b": "the relay is down"}
 
 
-async def test_who_leaves_gives_up_what_waits() -> None:
-    """With the relay it settles, promised it settles, asked for by another too it settles; else it is cancelled."""
+async def test_leaving_a_stream_cancels_its_queued_mails() -> None:
+    """A mail settles if the relay has it, if it is guaranteed or if another call waits; else it is cancelled."""
     rig = Rig()
     other = rig.another_stream(10)
     await rig.take(Asked("sending"), Asked("waiting"), Asked("guaranteed", WaitFor.QUEUE), Asked("shared"))
@@ -456,7 +456,7 @@ async def test_who_leaves_gives_up_what_waits() -> None:
 
 
 async def test_a_stop() -> None:
-    """What comes is refused, what is unsettled is awaited, and then the stream is over, with a reason."""
+    """New mails are rejected, unsettled ones are awaited, and then the stream ends with an error that says why."""
     rig = Rig()
     await rig.take(Asked("a"))
     rig.admission.close()
@@ -469,7 +469,7 @@ async def test_a_stop() -> None:
 
 
 async def test_a_stop_of_a_stream_without_mails() -> None:
-    """It is over at once; one that its caller has closed before has no reason to give."""
+    """A stream without mails ends at once, without an error if its caller has closed it before."""
     rig = Rig()
     waiting = asyncio.create_task(rig.stream.outcomes())
     await _turns()
@@ -480,7 +480,7 @@ async def test_a_stop_of_a_stream_without_mails() -> None:
 
 @pytest.mark.parametrize("first", ["stream", "admission"])
 async def test_a_stop_of_a_stream_that_is_closed(first: str) -> None:
-    """It is over once it is answered, and well, whichever came first."""
+    """A closed stream ends without an error once all is answered, whether the stop or the close came first."""
     rig = Rig()
     await rig.take(Asked("a"))
     for step in sorted(("stream", "admission"), key=lambda step: step != first):

@@ -371,7 +371,7 @@ async def test_an_unforeseen_failure_gives_the_wait_back(rig: Rig, monkeypatch: 
     assert (await rig.send()).mail.state is MailState.RELAYED
 
 
-async def test_what_a_caller_is_told_is_on_the_wall_clock(rig: Rig) -> None:
+async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
     """Expiry, the next mail and the next attempt are in seconds since the epoch."""
     sent = await rig.send()
     assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
@@ -446,7 +446,7 @@ async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
         )
 
 
-async def test_nothing_is_spent_while_the_relay_is_away(rig: Rig) -> None:
+async def test_no_limit_is_used_up_while_the_relay_is_down(rig: Rig) -> None:
     """Unavailable at once, with the wait; the next call after it is back is not too soon."""
     rig.relay.down = True
     with pytest.raises(Unavailable) as caught:

@@ -29,8 +29,10 @@ DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
         (MailState.UNCERTAIN, REFUSED, grpc.StatusCode.UNAVAILABLE, "(uncertain): 550 5.1.1 no such user"),
     ],
 )
-def test_why_a_mail_did_not_leave(state: MailState, result: RecipientResult, code: grpc.StatusCode, words: str) -> None:
-    """Only a refusal for good is FAILED_PRECONDITION; where an earlier copy may have arrived it is none."""
+def test_the_error_for_a_mail_that_was_not_sent(
+    state: MailState, result: RecipientResult, code: grpc.StatusCode, words: str
+) -> None:
+    """Only a permanent rejection is FAILED_PRECONDITION, and only if no earlier copy may have arrived."""
     status = status_of(_failure(Mail("m", "c", "<m@x>", 1.0, state=state, recipients=(result,))))
     assert status.code is code
     assert words in status.message

@@ -64,8 +64,8 @@ def test_a_response_is_of_bounded_size() -> None:
     assert [len(response.results) for response in stream._responses(many)] == [2, 2, 1]
 
 
-def test_a_mail_that_can_not_be_told_is_one_results_fault(caplog: pytest.LogCaptureFixture) -> None:
-    """Its caller hears INTERNAL in place of it, and the others hear of theirs."""
+def test_a_mail_that_can_not_be_encoded_is_an_error_in_its_own_result(caplog: pytest.LogCaptureFixture) -> None:
+    """The result has the code INTERNAL, and the other results are complete."""
     no_text = RecipientResult("p0@example.org", 250, "2.0.0", "\udcff")
     broken = "b", Mail("b", "anonymous", "<b@x>", 1.5, "b", MailState.RELAYED, (no_text,), 1, 2.25)
     with caplog.at_level(logging.ERROR, "otpmail"):
@@ -125,7 +125,7 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
 
 
 async def test_a_read_that_outlives_the_server() -> None:
-    """It is no error, and the call ends as it would."""
+    """A read that fails as the server ends is no error, and the call ends as cancelled."""
     context = Context(_BATCH, grpc.aio.BaseError())
     mails = MailRig().mails
     serving = asyncio.create_task(serve_stream(context, MailStream(mails, call_of(), most=10), mails.limits))
@@ -136,7 +136,7 @@ async def test_a_read_that_outlives_the_server() -> None:
 
 
 async def test_a_caller_that_is_gone() -> None:
-    """The write that fails is passed on as it is: gRPC knows what it means."""
+    """The error of a failed write is raised unchanged: gRPC handles it."""
     rig = MailRig()
     with pytest.raises(grpc.aio.InternalError):
         await serve_stream(

@@ -126,7 +126,7 @@ async def test_accepting_claims_the_request_ids(mails: MemoryMailStore) -> None:
 
 
 async def test_mails_without_a_request_id_leave_none_behind(mails: MemoryMailStore) -> None:
-    """An empty request id is none: a settled mail does not answer for it."""
+    """A settled mail without a request id is not found by the empty one."""
     mails.settle(_settled(_mail("m1")))
     assert repr(mails) == "<MemoryMailStore 1 settled, 0 request ids>"
 
@@ -230,7 +230,7 @@ async def test_nothing_arrives(mails: MemoryMailStore) -> None:
 
 
 async def test_the_clock_is_the_stores(mails: MemoryMailStore, clock: Clock) -> None:
-    """`now` is read on the clock by which mails are forgotten."""
+    """`now` is on the clock that decides when mails are forgotten."""
     clock.time += 5
     assert mails.now() == clock.time
 
