@@ -49,6 +49,13 @@ async def test_openmetrics_by_accept(url: str) -> None:
     assert body.endswith(b"# EOF\n")
 
 
+async def test_an_unknown_version_in_accept_gets_the_text_format(url: str) -> None:
+    """A version that is not made of numbers is no error, so no client can fill the log with tracebacks."""
+    response, body = await _get(url, Accept="application/openmetrics-text; version=abc")
+    assert response.headers["Content-Type"].startswith("text/plain")
+    assert "apples_total 3.0" in body.decode().splitlines()
+
+
 async def test_compressed_where_accepted(url: str) -> None:
     """The body is compressed for a client that accepts gzip, as Prometheus does."""
     response, body = await _get(url, **{"Accept-Encoding": "gzip"})

@@ -43,7 +43,10 @@ class MetricsServer:
             return status_response(HTTPStatus.NOT_FOUND)
         if request.method not in {"GET", "HEAD"}:
             return status_response(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except TypeError:  # the library compares versions as numbers, even where one is a word
+            encode, content_type = choose_encoder("")
         names = parse_qs(request.query).get("name[]")
         body = encode(self._registry.restricted_registry(names) if names else self._registry)
         if not gzip_accepted(request.headers.get("accept-encoding", "")):
