@@ -419,6 +419,22 @@ async def test_a_busy_connection_near_its_limit_is_used_up_before_its_successor_
         assert fresh.carried == ["d"]
 
 
+async def test_a_stalled_connection_near_its_limit_makes_way_for_its_successor() -> None:
+    """Mails do not wait for a relay that answers slowly on one connection while another one is open."""
+    async with _working() as rig:
+        worn = rig.wire(retire_at=-inf, most=4, is_near_limit=True)
+        await _turns()
+        fresh = rig.wire()
+        rig.put("abc")
+        await _turns()
+        assert (worn.carried, fresh.carried) == (["a", "b"], [])
+        worn.stalled = True
+        async with asyncio.timeout(5):
+            await fresh.has_carried(1)
+        assert (worn.carried, fresh.carried) == (["a", "b"], ["c"])
+        worn.answer()
+
+
 async def test_an_exhausted_connection_is_released_before_its_successor_is_open() -> None:
     """The relay may allow no more connections than there are: the next one would never open."""
     async with _working() as rig:

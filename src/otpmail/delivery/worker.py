@@ -16,6 +16,8 @@ from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
 from otpmail.smtp.transaction import Results
 
+_LOOK_SECONDS = 0.1  # between two looks whether a connection that is used up first has stalled
+
 
 class DeliveryHandler(Protocol):
     """Decides about each job before it is sent, and after the relay has replied (`delivery.lifecycle`)."""
@@ -104,7 +106,7 @@ class Worker:
                 # One that takes no more does not wait for its successor: the relay may allow no more connections.
                 if connection.lost_cause or connection.is_exhausted:
                     return
-            if self._successor is not None and self._has_successor() and not (self._busy and connection.is_near_limit):
+            if self._successor is not None and self._has_successor() and not self._is_used_up_first(connection):
                 return
             await self._wait(connection, self._renew(connection), listed=has_room)
 
@@ -207,8 +209,8 @@ class Worker:
 
         Returns when to ask again, on the loop's clock.
         """
-        if self._successor is not None:
-            return inf
+        if self._successor is not None:  # once it is open, it waits until the connection is used up or stalls
+            return self._loop.time() + _LOOK_SECONDS if self._successor.done() else inf
         return_at = self._failover.return_at(connection) if self._may_return else inf
         until = min(connection.retire_at, return_at)
         if until > self._loop.time():
@@ -222,6 +224,10 @@ class Worker:
             return until
         self._successor.add_done_callback(lambda _: self.wake())
         return inf
+
+    def _is_used_up_first(self, connection: Connection) -> bool:
+        """Whether the ready successor waits until the connection has carried as many mails as it may."""
+        return self._busy and connection.is_near_limit and not connection.stalled
 
     def _has_successor(self) -> bool:
         """Whether the successor is ready. One whose dial failed is forgotten: the connection serves on."""
