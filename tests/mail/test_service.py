@@ -514,6 +514,9 @@ async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> 
     rig.lifecycle.close()
     with pytest.raises(Unavailable):
         await rig.mails.outcome(job)
+    ends: list[Mail | Unavailable] = []
+    rig.mails.call_when_done(job, lambda _, end: ends.append(end))
+    assert [type(end) for end in ends] == [Unavailable]
 
 
 async def test_a_mail_whose_caller_waits_does_not_touch_a_durable_store() -> None:

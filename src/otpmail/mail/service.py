@@ -167,7 +167,10 @@ class MailService:
 
     def call_when_done(self, job: Job, callback: DoneCallback) -> None:
         """Call `callback` at the job's end: now, if it has settled. It does not keep the job from being abandoned."""
-        self._waiters.add_done_callback(job, callback)
+        if job.settled or job.id in self._lifecycle.jobs:
+            self._waiters.add_done_callback(job, callback)
+        else:  # a stop has released it since the caller was given it
+            callback(job, Unavailable(STOPPED))
 
     # Afterwards.
 
