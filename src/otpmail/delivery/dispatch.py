@@ -2,8 +2,8 @@
 
 A worker whose connection is idle goes first, so a few mails spread over all connections. Mails that come in one turn of
 the loop leave together over one connection, as far as its relay answers quickly (`Connection.batch_open`). When all are
-busy, every worker takes as much as its connection has room for; one whose mails are stalled goes last, so that nothing
-waits behind a slow mail while another way is open.
+busy, every worker takes as much as its connection has room for. A worker whose mails are stalled goes last: no mail
+waits behind a slow one while another connection is open.
 """
 
 from math import inf

@@ -16,7 +16,7 @@ class Job:
 
     `deadline` is in seconds since the epoch, on the store's clock. A `guaranteed` job is retried until then whether or
     not anybody waits. `losses` counts connections that ended under it, `copies` those of them after which the relay may
-    have accepted it, and `uncertain` are the recipients for whom it may have.
+    have accepted it. `uncertain` are the recipients for whom it may have.
     """
 
     __slots__ = (

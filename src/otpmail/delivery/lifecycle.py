@@ -189,8 +189,8 @@ class Lifecycle:
     def close(self) -> Closed:
         """Accept no further job, and release or fail those that have not settled, for a stop.
 
-        A guaranteed mail of a durable store is released: the next start finds it there, unless the relay may have
-        accepted it and no further copy is allowed. Any other mail fails. All waiters get Unavailable.
+        A guaranteed mail of a durable store is released, and the next start finds it there. Any other mail fails, also
+        one that the relay may have accepted if no further copy is allowed. All waiters get Unavailable.
         """
         self._closed = True
         left = list(self.jobs.values())

@@ -39,8 +39,8 @@ class RelayState(Protocol):
 class Admission:
     """Gives out `size` places for unsettled mails. Build it inside a running loop.
 
-    A stream pauses for `pause_seconds` at most before a queue above its high-water mark, and looks every `look_seconds`
-    whether the relay is down while it waits for a place.
+    A stream pauses for `pause_seconds` at most before a queue above its high-water mark. While it waits for a place, it
+    looks every `look_seconds` whether the relay is down.
 
     Its whole state: the open mails of the `lifecycle`, and `reserved`, the places of mails that are being accepted.
     """
@@ -154,8 +154,8 @@ class Reservation:
 class Producer:
     """One stream: how many of its mails are outstanding, and how long it waits before the next one.
 
-    `outstanding` are its mails that have not settled, and results that its caller has not read; `brought` are those it
-    put into the queue since its last pause. The stream counts both up.
+    `outstanding` counts its mails that have not settled, and results that its caller has not read. `brought` counts the
+    mails that it put into the queue since its last pause. The stream increments both.
     """
 
     def __init__(
@@ -252,8 +252,8 @@ class Producer:
     async def _pause(self, priority: Priority) -> None:
         """Wait until half of the jobs above the high-water mark have left, but only for a moment.
 
-        Further mails would be out of the processor's caches by the time they left, and a stream with a thousand mails
-        in the queue keeps everybody else's behind them.
+        Further mails would be out of the processor's caches by the time they left. And a stream with a thousand mails
+        in the queue keeps all other callers' mails behind them.
         """
         self.brought = 0
         self._queue.call_below_low_water(priority, self.wake)

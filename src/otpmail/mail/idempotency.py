@@ -45,8 +45,8 @@ class Idempotency:
         `with_content`: `accept` does nothing before it hands the request id to a durable store, in one commit with the
         mail. Otherwise the request id is claimed first.
         Where the first call is refused while others wait for it, the next of them counts as the first. Raises
-        InvalidArgument where the request id came before with another content, Unavailable where another process is
-        sending its mail, and what `accept` raises; the request id is free again then.
+        InvalidArgument where the request id came before with another content, and Unavailable where another process is
+        sending its mail. An error of `accept` is raised too, and the request id is free again then.
         """
         key = request.caller, request.request_id
         while (first := self._accepting.get(key)) is not None:

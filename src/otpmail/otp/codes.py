@@ -58,8 +58,8 @@ class CodeBook:
     def matches(self, challenge: Challenge | None, typed: str) -> bool:
         """Whether `typed` (already normalized) is the challenge's code.
 
-        Without a challenge, or where its key is gone, the same work is done and the answer is no: how long a check
-        takes does not tell whether a code is live.
+        Without a challenge, or if its key is gone, the same work is done and the answer is no. So the time of a check
+        does not tell whether a code is live.
         """
         key = None if challenge is None else self._keys.get(challenge.key_id)
         if challenge is None or key is None:

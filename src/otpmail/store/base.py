@@ -26,8 +26,9 @@ class Request:
 class Progress:
     """How far a mail has come: what a later attempt must know, also in another process.
 
-    `pending` are the recipients that still want an answer, `uncertain` those that the relay may have accepted without
-    saying so; `copies` counts the attempts that left somebody uncertain, `losses` the connections that ended under it.
+    `pending` are the recipients without a final reply, `uncertain` those that the relay may have accepted without
+    saying so. `copies` counts the attempts that left a recipient uncertain, `losses` the connections that ended under
+    it.
     """
 
     pending: tuple[str, ...]

@@ -9,8 +9,8 @@ _SLICES = 4  # each is one more place to look for a request id that has not come
 class Remembered:
     """Octets by key, each for at least `seconds`, at most `most` of them.
 
-    They are kept in slices by the time they came, and a slice is forgotten whole: a dict whose first keys are taken out
-    one by one would be searched from its beginning each time. So `get` may still find what is past its time.
+    They are kept in slices by the time they came, and a slice is forgotten whole. A dict whose first keys are removed
+    one by one would be searched from its beginning each time. `get` may therefore find a value that is past its time.
     """
 
     def __init__(self, *, seconds: float, most: int) -> None:
