@@ -430,6 +430,21 @@ async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(rig: Rig) 
     assert rig.mailed == 1
 
 
+async def test_closing_does_not_wait_for_a_store_that_does_not_answer(rig: Rig) -> None:
+    """A stop is bounded: a correction that the store has not made by then is given up."""
+    sending = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
+    job = await rig.queue.get()
+    rig.challenges.ready.clear()
+    rig.settle(job, 451)
+    rig.lifecycle.close()
+    with pytest.raises(Unavailable):
+        await sending
+    async with asyncio.timeout(5):
+        await rig.codes.close(seconds=0.01)
+    rig.challenges.ready.set()
+    await rig.codes.close()
+
+
 async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
     """InvalidArgument that names request_id; nothing is mailed."""
     await rig.send(request_id="r1", fingerprint=b"f")

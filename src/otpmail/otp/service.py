@@ -35,6 +35,7 @@ _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _RESERVED = frozenset({"code", "reference", "minutes", "email"})
+_CLOSE_SECONDS = 2.0
 
 Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
 """A rule of `otp.policy` that takes back what sending a code has changed."""
@@ -152,10 +153,10 @@ class OtpService:
         bound_to = _read_challenge_id(challenge_id)
         await self._store.update(key, lambda record: self._policy.void(record, bound_to))
 
-    async def close(self) -> None:
-        """Wait until the records of mails that were not sent are corrected."""
-        while self._undoing:
-            await asyncio.wait(self._undoing)
+    async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
+        """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
+        if self._undoing:
+            await asyncio.wait(self._undoing, timeout=seconds)
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT):
