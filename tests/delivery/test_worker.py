@@ -74,6 +74,7 @@ class Wire:
         self.refuses = False
         self._carried_more = asyncio.Event()
         self.closed = asyncio.Event()
+        self.succeeded_at: int | None = None
         self._drained = asyncio.Event()
 
     @property
@@ -101,6 +102,10 @@ class Wire:
     ) -> None:
         """Keep the callbacks."""
         self.on_lost, self.on_available, self.on_limit = on_lost, on_available, on_limit
+
+    def successor_opened(self) -> None:
+        """Note how many mails it has carried."""
+        self.succeeded_at = len(self.carried)
 
     def send(self, envelope: Envelope, tell: Callback) -> bool:
         """Send a mail, whose content is its name here; or reject it at once, as one that is too large for the relay."""
@@ -411,6 +416,7 @@ async def test_a_busy_connection_near_its_limit_is_used_up_before_its_successor_
         rig.put("bc")
         await _turns()
         assert (worn.carried, fresh.carried) == (["a", "b", "c"], [])
+        assert worn.succeeded_at == 1
         worn.answer()
         await _turns()
         assert worn.closed.is_set()

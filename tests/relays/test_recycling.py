@@ -142,6 +142,7 @@ class Carrier:
 
     most: int = 100
     lead: int = 16
+    succeeded_at: int | None = None
     carried: int = 0
     answered: int = 0
     lost_in_flight: int = 0
@@ -182,6 +183,16 @@ def test_a_successor_that_came_too_early_is_dialled_later() -> None:
         lead.replaced(carrier)
         carrier.limit(Bounds(), lead.mails)
     assert carrier.lead == 1
+
+
+def test_what_a_connection_carries_beside_its_open_successor_does_not_count() -> None:
+    """A busy connection is used up each time, and its successor is dialled no sooner for that."""
+    lead, carrier = Lead(), Carrier(carried=100, lead=64)
+    for _ in range(30):
+        carrier.succeeded_at = carrier.most - carrier.lead + 36
+        lead.replaced(carrier)
+        carrier.limit(Bounds(), lead.mails)
+    assert carrier.lead == 40
 
 
 def test_a_connection_replaced_for_another_reason_says_nothing_of_the_lead() -> None:

@@ -222,8 +222,13 @@ class Worker:
             self._successor = asyncio.create_task(self._failover.connect_before(connection))
         if self._successor is None:
             return until
-        self._successor.add_done_callback(lambda _: self.wake())
+        self._successor.add_done_callback(partial(self._on_successor, connection))
         return inf
+
+    def _on_successor(self, connection: Connection, dial: asyncio.Task[Connection]) -> None:
+        if not dial.cancelled() and dial.exception() is None:
+            connection.successor_opened()
+        self.wake()
 
     def _is_used_up_first(self, connection: Connection) -> bool:
         """Whether the ready successor waits until the connection has carried as many mails as it may."""

@@ -58,6 +58,8 @@ class Connection:
 
     owner: ConnectionOwner
     begun: float
+    succeeded_at: int | None = None
+    """How many mails it had been handed when its successor was open."""
     on_closed: Callable[[], None] | None = None
 
     def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
@@ -224,6 +226,10 @@ class Connection:
         now = self._loop.time()
         idle = not self._session.flights and now >= self._protocol.last_progress + self._settings.idle_seconds
         return idle or now >= self._expires_at
+
+    def successor_opened(self) -> None:
+        """Note that the next connection is open."""
+        self.succeeded_at = self._session.begun
 
     def watch(
         self,

@@ -35,6 +35,10 @@ class Recyclable(Protocol):
         """How many mails it was handed."""
 
     @property
+    def succeeded_at(self) -> int | None:
+        """How many of those before its successor was open, None if it was not."""
+
+    @property
     def answered(self) -> int:
         """How many of those the relay has accepted or refused."""
 
@@ -65,7 +69,9 @@ class Lead:
         """Learn from a connection that takes no more mails, unless it was replaced for another reason."""
         if connection.lost_cause:
             return
-        left = connection.most - connection.carried
+        # A busy connection is used up though its successor is open; what it carried after that had no dial to wait for.
+        before = connection.carried if connection.succeeded_at is None else connection.succeeded_at
+        left = connection.most - before
         used = connection.lead - left
         if left <= 0:
             self.mails = max(1, min(connection.lead * 3 // 2 + 1, connection.most - 1))
