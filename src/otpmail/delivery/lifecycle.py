@@ -102,12 +102,14 @@ class Lifecycle:
         if job.id not in self.jobs:  # a stop has let go of it, and its caller knows
             return
         # fast path: nearly every mail ends so, 3 us; held to the full path by tests/delivery/test_lifecycle.py
-        refusals = [result for result in results if not 200 <= result.code < 300]
-        if not (refusals or job.results) and len(results) == len(job.envelope.recipients):
+        usual = not job.results and len(results) == len(job.envelope.recipients)
+        for result in results:
+            usual = usual and 200 <= result.code < 300
+        if usual:
             job.attempts += 1
             self._end(job, _RELAYED, results)
-            return
-        self._note(job, results)
+        else:
+            self._note(job, results)
 
     def _note(self, job: Job, results: Results) -> None:
         """Keep the replies, and decide what is next: a further group of recipients, a further attempt, or the end."""

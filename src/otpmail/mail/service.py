@@ -80,36 +80,36 @@ class MailService:
         job = await self.accept(call, submission)
         return job.mail if submission.wait_for.guarantees else await self.outcome(job)
 
-    async def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Job:
-        """Check a mail and accept it; from then on it settles.
+    def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
+        """Check a mail and accept it; from then on it settles. Await what is returned.
 
         Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable where the service stops, or the caller
         would wait for a relay that is down; nothing is accepted then. A repeated request id returns its first job.
         """
         door = door or self.admission
         if not submission.request_id:
-            return await self._reserve_and_accept(call, submission, door, next(self._ids))
+            return self._reserve_and_accept(call, submission, door, next(self._ids))
         with_content = submission.wait_for.guarantees and self._store.durable
         accept = partial(self._reserve_and_accept, call, submission, door)
-        return await self.once(call, submission, accept, with_content=with_content)
+        return self.once(call, submission, accept, with_content=with_content)
 
-    async def once(
+    def once(
         self, call: Call, request: Repeatable, accept: Callable[[str], Awaitable[Job]], *, with_content: bool = False
-    ) -> Job:
-        """Return the job of the first call with this request id; if it is the first, what `accept` returns.
+    ) -> Awaitable[Job]:
+        """Find the job of the first call with this request id; if it is the first, what `accept` returns.
 
         `accept` gets the id of the new mail. See `Idempotency.once` for `with_content`, and what is raised.
         """
         mail_id = next(self._ids)
         request_id = request.request_id
         if not request_id:
-            return await accept(mail_id)
+            return accept(mail_id)
         if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
             raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
-        return await self._idempotency.once(
+        return self._idempotency.once(
             Request(call.caller.name, request_id, request.fingerprint),
             mail_id,
-            partial(accept, mail_id),
+            accept,
             with_content=with_content,
         )
 

@@ -5,7 +5,7 @@ seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from otpmail.model import CodeRecord, Envelope, Mail, Priority, RecipientResult
 from otpmail.values import frozen
@@ -13,8 +13,7 @@ from otpmail.values import frozen
 T = TypeVar("T")
 
 
-@frozen()
-class Request:
+class Request(NamedTuple):
     """A request id of one caller, and the fingerprint of what was asked for with it."""
 
     caller: str
