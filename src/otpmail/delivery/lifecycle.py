@@ -79,8 +79,7 @@ class Lifecycle:
         """Accept a job: from now on it settles in any case. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
             raise Unavailable(STOPPED)
-        if not self.jobs:
-            self._empty.clear()
+        self._empty.clear()
         self.jobs[job.id] = job
         self._deadlines.add(job)
         self._dispatcher.put(job)

@@ -23,6 +23,9 @@ from otpmail.store.base import Entry, Progress
 
 _VERSION = 1
 
+# One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
+_packer = msgpack.Packer()
+
 # Version; when the record ends; expiry, next send, id and attempts of the challenge; how many failures follow.
 _RECORD = struct.Struct("=Bddd16shH")
 _ENDS = struct.Struct("=xd")
@@ -63,7 +66,7 @@ def record_ends(octets: bytes) -> float:
 
 def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
     """Return a settled mail as octets, with when it and its request id are forgotten, and the request's fingerprint."""
-    packed: bytes = msgpack.packb((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
+    packed: bytes = _packer.pack((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
     return packed
 
 
@@ -110,7 +113,7 @@ def decode_progress(octets: bytes) -> Progress:
 
 
 def _pack(*fields: object) -> bytes:
-    packed: bytes = msgpack.packb((_VERSION, *fields))
+    packed: bytes = _packer.pack((_VERSION, *fields))
     return packed
 
 
