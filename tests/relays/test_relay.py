@@ -182,7 +182,7 @@ async def test_an_earlier_relay_that_is_down_gives_no_connection() -> None:
 
 
 async def test_while_one_dials_a_relay_that_is_down_others_look_again_later() -> None:
-    """A relay under dial refuses others at once and moves `return_at` on, so that they do not try over and over."""
+    """While one worker dials a relay, others are refused at once, and `return_at` moves on so that they wait."""
     noted = Noted()
     async with Server(Faults(silent_at="CONNECT")) as server:
         await server.close()

@@ -167,6 +167,6 @@ def test_the_fast_path_of_a_line_is_the_full_path(parts: list[bytes]) -> None:
     [(b"4", True), (b"42", True), (b"421-by", True), (b"421-bye\r\n4", True), (b"45", False), (b"250-a\r\n", False)],
 )
 def test_a_partial_reply_may_still_have_a_code(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
-    """A partial reply has a code if its first digits, or the lines that have arrived, show it."""
+    """A partial reply may have a code unless its first digits, or the lines that have arrived, rule it out."""
     reader = _read(b"250 ok\r\n" + begun)[2]
     assert (reader.is_partial, reader.may_be(CLOSING)) == (True, may_be)
