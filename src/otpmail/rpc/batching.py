@@ -10,6 +10,7 @@ MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
 _MEASURE_SECONDS = 0.25  # Between two measurements of how busy the process is.
+_IDLE_PART = 0.75  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
 _FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.
 _MOST = 32  # A larger batch saves hardly more for each of its calls.
 
@@ -27,8 +28,8 @@ class Clock(Protocol):
 class Batching:
     """Lets unary calls begin in batches under load: waking up for each alone costs more than most of them do.
 
-    - The busier the process is, by its `cpu` seconds, the longer a batch gathers: `most_seconds` if it keeps a core
-      busy, a quarter of that at half a core, since an idle process has little to gain. With 0 no call is held back.
+    - A batch gathers only where the process keeps more than three quarters of a core busy, by its `cpu` seconds. It
+      gathers longer the busier the process is, up to `most_seconds` at a whole core. With 0 no call is held back.
     - A batch begins early once it holds as many calls as were in flight together since the last batch. A lone client
       that makes each call after the previous response is therefore not held back.
     - Calls that are answered at once are never in flight together. Four times a second one batch therefore gathers for
@@ -97,6 +98,6 @@ class Batching:
     def _measure(self, now: float) -> None:
         used = self._cpu()
         busy = min(1.0, (used - self._cpu_used) / (now - self._measured_at))
-        self._interval = self._most_seconds * busy * busy
+        self._interval = self._most_seconds * max(0.0, busy - _IDLE_PART) / (1.0 - _IDLE_PART)
         self._measured_at, self._cpu_used = now, used
         self._expected = _MOST  # so that the next batch gathers for its whole time
