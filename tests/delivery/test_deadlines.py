@@ -56,7 +56,7 @@ async def test_a_deadline_that_has_passed_expires_at_once() -> None:
 
 
 async def test_jobs_that_fall_together_share_a_timer() -> None:
-    """They expire in the order they came; those that were discarded do not, and the last takes the timer along."""
+    """Jobs that share a timer expire in the order they came, and discarding the last of them cancels the timer."""
     rig = Rig()
     jobs = [rig.add(10 - place / 1000) for place in range(5)]
     alone = rig.add(20)
@@ -82,7 +82,7 @@ async def test_a_fault_over_one_job_keeps_no_other_waiting() -> None:
 
 
 async def test_the_callback_may_discard_its_job() -> None:
-    """The lifecycle does so with each, while others of the same moment have not been reached yet."""
+    """The callback may discard its job, as the lifecycle does, while other jobs of the same moment are still due."""
     rig = Rig()
     rig.discards = True
     jobs = [rig.add(1) for _ in range(3)]

@@ -40,7 +40,7 @@ def _dispatcher() -> Dispatcher:
 
 
 async def test_a_turn_that_is_passed_on() -> None:
-    """Where the idle worker leaves in the very turn of the loop in which a job comes, a busy one takes it."""
+    """A busy worker takes the job if the idle worker leaves in the same turn of the loop in which the job came."""
     dispatcher = _dispatcher()
     idle, busy = Taking(dispatcher), Taking(dispatcher, 3)
     idle.wait()
@@ -158,7 +158,7 @@ async def test_the_least_loaded_goes_first() -> None:
 
 
 async def test_one_that_can_take_no_more_wakes_the_next() -> None:
-    """Where more jobs are there than the woken worker takes, it passes its turn on for the rest."""
+    """A woken worker that takes only some of the waiting jobs passes its turn on for the rest."""
     dispatcher = _dispatcher()
     waiting = [Taking(dispatcher, load) for load in (1, 2)]
     for worker in waiting:
@@ -173,7 +173,7 @@ async def test_one_that_can_take_no_more_wakes_the_next() -> None:
 
 
 async def test_a_job_that_comes_back_wakes_a_worker() -> None:
-    """It goes to the front of its lane, and one worker is woken for it, as for a new one."""
+    """A job that is put back goes to the front of its lane and wakes one worker, as a new job does."""
     dispatcher = _dispatcher()
     worker = Taking(dispatcher)
     dispatcher.put(make_job("b"))

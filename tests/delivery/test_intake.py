@@ -58,7 +58,7 @@ async def test_arriving_mails_are_queued_in_order(caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_mail_goes_on_where_it_was() -> None:
-    """It is found by its id, is guaranteed, and only its pending recipients are offered."""
+    """The intake restores a mail under its id, as guaranteed, and offers only its pending recipients."""
     rig = Rig()
     job = make_job("a", "ada@x.org", "bob@x.org", deadline=NOW + 60)
     job.pending, job.attempts = ("bob@x.org",), 2
@@ -73,7 +73,7 @@ async def test_a_mail_goes_on_where_it_was() -> None:
 
 
 async def test_a_mail_whose_time_was_over_before_it_came_expires() -> None:
-    """It settles in the store, so that no later start finds it again."""
+    """A mail that arrives after its deadline settles in the store, so that no later start finds it again."""
     rig = Rig()
     rig.store.arriving = [[_entry("a", deadline=NOW - 60)]]
     await rig.intake.run()

@@ -19,7 +19,7 @@ def _people(count: int) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("count", [1, 2, GROUP, GROUP + 1, 2 * GROUP + 50])
 def test_groups_are_offered_one_after_the_other(count: int) -> None:
-    """Each offer is for the first GROUP of those that are pending, with the sender and content of the whole."""
+    """A job offers the first GROUP of its pending recipients, with the sender and content of the whole mail."""
     people = _people(count)
     job = make_job("m", *people)
     offered: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ def test_groups_are_offered_one_after_the_other(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, GROUP, GROUP + 1])
 def test_a_mail_that_goes_whole_is_offered_without_a_copy(count: int) -> None:
-    """It equals the envelope that is made for a group."""
+    """The envelope that a job offers for a whole mail equals the one that would be made for a group."""
     job = make_job("m", *_people(count))
     assert (job.offer is job.envelope) == (count <= GROUP)
     fast = job.offer
@@ -44,7 +44,7 @@ def test_a_mail_that_goes_whole_is_offered_without_a_copy(count: int) -> None:
 
 
 def test_a_mail_that_waits() -> None:
-    """Before the first attempt nothing is known of its recipients, and no result stands there."""
+    """Before the first attempt a job knows nothing of its recipients and shows no result for them."""
     job = make_job("a", request_id="r1", issued=_ISSUED)
     assert job.mail == Mail("a", "shop", "<a@example.org>", 1.0, "r1", issued=_ISSUED)
     assert not job.settled
@@ -67,7 +67,7 @@ def test_a_mail_that_is_retried_shows_its_results() -> None:
 
 
 def test_a_job_settles_for_good() -> None:
-    """Its mail is the one that it settled as, whatever is changed in the job after."""
+    """A settled job keeps the mail that it settled as, whatever is changed in the job afterwards."""
     job = make_job("a")
     results = (RecipientResult("ada@x.org", 250),)
     mail = job.settle(MailState.RELAYED, results, 7.0)
@@ -89,7 +89,7 @@ def test_a_finished_job_has_its_mail() -> None:
 
 
 def test_the_repr_shows_no_content_and_no_address() -> None:
-    """It shows id, state, priority and how many recipients are pending."""
+    """The repr of a job shows its id, state, priority and number of pending recipients, and nothing else."""
     assert repr(make_job("a", *_people(2))) == "<Job a QUEUED NORMAL 2 pending>"
 
 

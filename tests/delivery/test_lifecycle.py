@@ -261,7 +261,7 @@ async def test_a_mail_that_has_settled_is_not_started() -> None:
 
 
 async def test_a_mail_that_is_with_the_relay_at_its_deadline_is_left_to_the_relay() -> None:
-    """A reply that is on its way decides, not the clock."""
+    """A mail that is with the relay at its deadline is decided by the relay's reply, not by the clock."""
     rig = Rig()
     job = rig.submit(ttl=10)
     rig.take(job)
@@ -301,7 +301,7 @@ async def test_groups_follow_each_other_in_time() -> None:
 
 @pytest.mark.parametrize("error", [CERTAIN, UNCERTAIN])
 async def test_a_mail_that_is_lost_after_its_deadline_settles(error: ConnectionLost) -> None:
-    """Its timer has run already, so nothing else would end it while the relay is down."""
+    """A mail lost after its deadline settles at once, since its timer has run and nothing else would end it."""
     rig = Rig()
     job = rig.submit(ttl=10)
     rig.take(job)
@@ -362,7 +362,7 @@ async def test_losses_are_retried_ever_later() -> None:
 
 
 async def test_an_uncertain_loss_is_sent_again_as_the_same_mail() -> None:
-    """The bytes are the same, hence the Message-ID: a mailbox that has it can tell. The attempt counts."""
+    """A mail goes again after an uncertain loss with the same bytes and Message-ID, and the attempt counts."""
     rig = Rig()
     job = rig.submit()
     before = job.envelope, job.mail.message_id
@@ -396,7 +396,7 @@ async def test_no_more_copies_than_a_few() -> None:
     [(250, MailState.RELAYED), (550, MailState.UNCERTAIN), (451, MailState.UNCERTAIN), (421, MailState.UNCERTAIN)],
 )
 async def test_only_a_yes_ends_uncertainty(second: int, state: MailState) -> None:
-    """A reply against the second copy says nothing of the first: that may have arrived."""
+    """Only an acceptance ends uncertainty: a rejection of the second copy says nothing of the first."""
     rig = Rig()
     job = rig.submit(ttl=100)
     rig.take(job)
@@ -411,7 +411,7 @@ async def test_only_a_yes_ends_uncertainty(second: int, state: MailState) -> Non
 
 
 async def test_uncertainty_is_each_recipients_own() -> None:
-    """One who was rejected before the loss was not in doubt, one who is accepted after it is not any more: PARTIAL."""
+    """A recipient rejected before the loss is not uncertain, and one accepted after it is so no longer."""
     rig = Rig()
     job = rig.submit("ada@x.org", "bob@x.org")
     rig.take(job)
@@ -449,7 +449,7 @@ async def test_uncertain_settles_where_a_second_copy_is_not_wanted(error: Connec
 
 @pytest.mark.parametrize(("error", "state"), [(CERTAIN, MailState.FAILED), (UNCERTAIN, MailState.UNCERTAIN)])
 async def test_an_abandoned_mail_that_is_lost_settles(error: ConnectionLost, state: MailState) -> None:
-    """Nobody waits and it is not guaranteed: there is no second attempt, and one that may have left is UNCERTAIN."""
+    """An abandoned mail has no second attempt after a loss, and is UNCERTAIN if it may have left."""
     rig = Rig()
     job = rig.submit(guaranteed=False)
     rig.take(job)
@@ -458,7 +458,7 @@ async def test_an_abandoned_mail_that_is_lost_settles(error: ConnectionLost, sta
 
 
 async def test_an_abandoned_mail_that_is_deferred_fails() -> None:
-    """The caller has gone while the relay was asked: nobody would learn of a retry."""
+    """A deferred mail fails if its caller has left meanwhile, since nobody would learn of a retry."""
     rig = Rig()
     job = rig.submit(guaranteed=False)
     rig.take(job)
@@ -541,7 +541,7 @@ async def test_a_cancelled_mail_is_not_brought_back_by_its_retry() -> None:
 
 
 async def test_drained_when_all_have_settled() -> None:
-    """It waits for the last mail, retries included; with none open it returns at once."""
+    """`drained` waits for the last mail, retries included, and returns at once if no mail is open."""
     rig = Rig()
     await rig.lifecycle.drained()
     jobs = [rig.submit(), rig.submit()]
@@ -557,7 +557,7 @@ async def test_drained_when_all_have_settled() -> None:
 
 
 async def test_each_settlement_calls_one_callback() -> None:
-    """Callbacks are called in their order, one for each mail that settles, in whatever state; a forgotten one never."""
+    """Each settlement, in whatever state, calls the next callback in order; a forgotten callback is never called."""
     rig = Rig()
     called: list[str] = []
     callbacks = {name: (lambda name=name: called.append(name)) for name in "abcd"}
@@ -579,7 +579,7 @@ async def test_each_settlement_calls_one_callback() -> None:
 
 
 async def test_a_callback_whose_caller_has_gone_is_passed_on() -> None:
-    """One that was called, and whose caller has gone meanwhile, is forgotten: the next is called in its place."""
+    """If a callback is forgotten after it was called, the lifecycle calls the next callback in its place."""
     rig = Rig()
     called: list[str] = []
     callbacks = {name: (lambda name=name: called.append(name)) for name in "ab"}
@@ -608,7 +608,7 @@ async def test_there_is_room_when_a_settlement_is_announced() -> None:
 
 
 async def test_closing_fails_what_the_store_does_not_keep() -> None:
-    """What is left fails, or is UNCERTAIN where the relay has it; whoever waits gets Unavailable."""
+    """`close` fails open mails, or makes them UNCERTAIN if in flight, and every waiter gets Unavailable."""
     rig = Rig()
     waiting, sending = rig.submit(), rig.submit()
     assert rig.queue.get_nowait() is waiting
@@ -626,7 +626,7 @@ async def test_closing_fails_what_the_store_does_not_keep() -> None:
 
 
 async def test_a_durable_store_keeps_guaranteed_mails_at_a_stop() -> None:
-    """They do not settle, their progress is noted, one in flight as uncertain; mails only waited for fail."""
+    """A stop keeps guaranteed mails with their progress, those in flight as uncertain, and fails the others."""
     rig = Rig(durable=True)
     waiting, sending, deferred = rig.submit(), rig.submit("ada@x.org", "bob@x.org"), rig.submit()
     awaited = rig.submit(guaranteed=False)
@@ -662,7 +662,7 @@ async def test_a_durable_store_keeps_guaranteed_mails_at_a_stop() -> None:
 
 
 async def test_a_mail_that_is_kept_goes_on_as_if_nothing_had_been() -> None:
-    """Another lifecycle takes it up from its entry: accepted stays accepted, and doubt stays doubt."""
+    """The next lifecycle resumes a kept mail from its entry: accepted stays accepted, and doubt stays doubt."""
     rig = Rig(durable=True)
     job = rig.submit("ada@x.org", "bob@x.org", "cy@x.org")
     rig.take(job)
@@ -841,7 +841,7 @@ async def test_every_accepted_mail_settles_once(closes: bool, durable: bool, ste
 
 
 async def test_watchers_see_every_state_of_a_mail() -> None:
-    """They see each state, a deferral's results included, and the final one last."""
+    """Watchers see each state of a mail, with the results of a deferral, and the final state last."""
     rig = Rig()
     job = rig.submit()
     states: asyncio.Queue[Mail] = asyncio.Queue()
@@ -878,7 +878,7 @@ async def test_every_job_is_done_once_for_the_queue() -> None:
 
 
 async def test_an_observer_that_does_not_ask_is_not_notified_of_acceptance() -> None:
-    """A mail in its first state is not built for nobody."""
+    """The lifecycle builds no MailAccepted event for an observer that did not ask for that type."""
     rig = Rig()
     rig.event_types = frozenset({MailSettled})
     lifecycle = Lifecycle(Dispatcher(rig.queue), rig.store, rig.waiters, rig, random=lambda: 0.5)
@@ -888,7 +888,7 @@ async def test_an_observer_that_does_not_ask_is_not_notified_of_acceptance() -> 
 
 
 async def test_the_repr_counts() -> None:
-    """It counts open and deferred mails, and shows the dispatcher with its queue."""
+    """The repr of the lifecycle counts open and deferred mails and shows the dispatcher with its queue."""
     rig = Rig()
     job = rig.submit()
     rig.take(job)

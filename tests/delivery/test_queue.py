@@ -69,7 +69,7 @@ async def test_coming_back_is_for_once() -> None:
 
 @pytest.mark.parametrize("back", [True, False])
 async def test_get_waits_for_a_job(back: bool) -> None:  # noqa: FBT001
-    """One who waits gets the job at once, new or put back."""
+    """A waiting `get` returns a job at once when it is put or put back."""
     queue = MailQueue()
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_get_waits_for_a_job(back: bool) -> None:  # noqa: FBT001
 
 
 async def test_several_jobs_wake_several() -> None:
-    """Each job wakes one who waits: nobody sleeps on while a job is there, also when they come back."""
+    """Each job that is put, or put back, wakes one waiting `get`."""
     queue = MailQueue()
     waiting = [asyncio.create_task(queue.get()) for _ in range(2)]
     await asyncio.sleep(0)
@@ -90,7 +90,7 @@ async def test_several_jobs_wake_several() -> None:
 
 
 async def test_a_cancelled_get_loses_nothing() -> None:
-    """One who stops waiting at the very moment a job comes leaves it for the next."""
+    """A `get` that is cancelled at the very moment a job comes leaves the job for the next `get`."""
     queue = MailQueue()
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
@@ -125,7 +125,7 @@ async def test_join_waits_for_every_job() -> None:
 
 
 async def test_a_job_that_settles_leaves_its_lane() -> None:
-    """It does wherever it stands; the counts are right at once, and discarding one that does not wait is nothing."""
+    """`discard` takes a waiting job out of its lane at once, wherever it stands, and ignores any other job."""
     queue = MailQueue()
     jobs = [make_job(name) for name in "abc"]
     for job in jobs:
@@ -171,7 +171,7 @@ async def test_settling_looks_at_no_other_job() -> None:
 
 
 async def test_reprs_are_counts() -> None:
-    """Neither its repr nor its string shows a job, and both can be had while jobs wait."""
+    """Neither the repr nor the string of the queue shows a job, and both work while jobs wait."""
     queue = MailQueue()
     queue.put_nowait(make_job("secret", priority=Priority.URGENT))
     assert repr(queue) == str(queue) == "<MailQueue 1 urgent, 0 normal, 0 bulk>"

@@ -35,7 +35,7 @@ def test_the_final_state(
     state: MailState,
     decided: bool,  # noqa: FBT001
 ) -> None:
-    """It follows from the last reply about each recipient and from doubt; only time running out decides nothing."""
+    """The last reply about each recipient and doubt decide the state; only running out of time decides nothing."""
     job = make_job("m", "a@x.org", "b@x.org")
     job.results = {f"{name}@x.org": RecipientResult(f"{name}@x.org", code) for name, code in codes.items()}
     job.uncertain = frozenset(f"{name}@x.org" for name in uncertain)

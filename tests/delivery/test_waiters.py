@@ -28,7 +28,7 @@ class Notes:
 
 
 async def test_everyone_learns_of_the_end_once() -> None:
-    """Callbacks and waiters get the mail; what comes after the end reaches nobody."""
+    """Callbacks and waiters get the settled mail once, and nothing that comes after it."""
     waiters, notes, job = Waiters(), Notes(), make_job("a")
     waiters.add_waiter(job, notes.callback("needs"))
     waiters.add_done_callback(job, notes.callback("wants"))
@@ -41,7 +41,7 @@ async def test_everyone_learns_of_the_end_once() -> None:
 
 
 async def test_jobs_are_apart() -> None:
-    """The end of one job says nothing to those who wait for another."""
+    """The end of one job notifies nobody who waits for another job."""
     waiters, notes, jobs = Waiters(), Notes(), [make_job("a"), make_job("b")]
     for job in jobs:
         waiters.add_waiter(job, notes.callback(f"needs {job.id}"))
@@ -80,7 +80,7 @@ async def test_a_job_is_abandoned_when_nobody_needs_it() -> None:
 
 
 async def test_a_fault_in_one_callback_harms_no_other() -> None:
-    """The others learn of the end; the fault goes to the loop's handler."""
+    """If one callback raises, the others are called all the same, and the loop's handler gets the error."""
     faults: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(str(context["exception"])))
     waiters, notes, job = Waiters(), Notes(), make_job("a")
@@ -112,7 +112,7 @@ async def test_each_call_has_an_outcome_of_its_own() -> None:
 
 
 async def test_the_last_call_that_leaves_abandons_the_job() -> None:
-    """The caller of `outcome` may drop the job then."""
+    """A job is abandoned once its last waiting call leaves, so the caller of `outcome` may drop it."""
     waiters, job = Waiters(), make_job("a", guaranteed=False)
     waiting = asyncio.create_task(waiters.outcome(job))
     await asyncio.sleep(0)
@@ -123,7 +123,7 @@ async def test_the_last_call_that_leaves_abandons_the_job() -> None:
 
 
 async def test_a_call_that_is_cancelled_as_the_job_ends() -> None:
-    """Cancelled in the turn of the loop in which the mail settles, it has left nothing behind."""
+    """A call that is cancelled in the same turn of the loop in which its mail settles leaves nothing behind."""
     waiters, job = Waiters(), make_job("a", guaranteed=False)
     waiting = asyncio.create_task(waiters.outcome(job))
     await asyncio.sleep(0)
@@ -135,7 +135,7 @@ async def test_a_call_that_is_cancelled_as_the_job_ends() -> None:
 
 
 async def test_calls_learn_that_the_service_stops() -> None:
-    """Unavailable is raised in each; one that was cancelled has left no error behind."""
+    """A stop raises Unavailable in each waiting call, and leaves no error behind for one that was cancelled."""
     waiters, job = Waiters(), make_job("a")
     looks, leaves = (asyncio.create_task(waiters.outcome(job)) for _ in range(2))
     await asyncio.sleep(0)

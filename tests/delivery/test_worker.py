@@ -285,7 +285,7 @@ async def test_another_worker_takes_what_one_has_no_room_for() -> None:
 
 @pytest.mark.parametrize("how", ["paused", "full", "cancelled"])
 async def test_a_turn_is_not_kept_over_a_mail_that_is_not_to_be_sent(how: str) -> None:
-    """The worker lets others have the loop after it, then cannot take the next mail: another worker does."""
+    """Another worker takes the next mail if this one yields after a refused mail and then cannot take it."""
     async with _working() as rig:
         other_dialler, other_owner = Dialler(), ConnectionOwner()
         first, second = rig.wire(), Wire(other_owner)
@@ -352,7 +352,7 @@ async def test_a_mail_that_is_not_to_be_sent_any_more_is_passed_over() -> None:
 
 
 async def test_mails_that_the_relay_cannot_take_use_up_no_slot_and_hold_up_nobody() -> None:
-    """Each has its outcome at once, none counts against EMAIL_RATE, and others have the loop between two."""
+    """A mail that the relay cannot take has its outcome at once, uses no EMAIL_RATE slot and lets other tasks run."""
     async with _working() as rig:
         rig.put("x" * 50)
         rig.wire(refuses=True)
@@ -385,7 +385,7 @@ async def test_what_was_in_flight_goes_over_the_next_connection_first() -> None:
 
 
 async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
-    """Its last replies come while the successor is at work already, and then it is closed."""
+    """A worn connection closes once its last replies are read, while its successor already carries mails."""
     async with _working() as rig:
         worn = rig.wire(retire_at=-inf)
         await _turns()
@@ -405,7 +405,7 @@ async def test_a_worn_connection_serves_until_its_successor_is_there() -> None:
 
 
 async def test_a_busy_connection_near_its_limit_is_used_up_before_its_successor_serves() -> None:
-    """Each mail that it still carries spares a part of a dial; once idle, it makes way at once."""
+    """A busy connection near its limit carries mails after its successor has opened, and closes once it is idle."""
     async with _working() as rig:
         worn = rig.wire(retire_at=-inf, most=4, is_near_limit=True, window=4)
         await _turns()
@@ -442,7 +442,7 @@ async def test_a_stalled_connection_near_its_limit_makes_way_for_its_successor()
 
 
 async def test_an_exhausted_connection_is_released_before_its_successor_is_open() -> None:
-    """The relay may allow no more connections than there are: the next one would never open."""
+    """The worker releases an exhausted connection before it dials, since the relay may allow no further connection."""
     async with _working() as rig:
         worn = rig.wire(retire_at=-inf, most=2)
         await _turns()
@@ -520,7 +520,7 @@ async def test_a_turn_that_cannot_be_used_is_passed_on(which: int) -> None:
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
-    """It closes the connection, one that waits for its last replies, and a successor, open or just opening."""
+    """A stop closes the connection, one that awaits its last replies, and a successor, open or still opening."""
     rig = Rig()
     working = asyncio.create_task(rig.worker.run())
     wires = [rig.wire(retire_at=-inf)]
@@ -538,7 +538,7 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
 
 
 async def test_what_a_stop_closes_is_not_recycled() -> None:
-    """It was not replaced: neither the connection at work, nor a successor that has just opened, counts as such."""
+    """Connections that a stop closes do not count as recycled: neither the one at work nor a successor just opened."""
     async with _working() as rig:
         worn = rig.wire(retire_at=-inf)
         await _turns()
@@ -552,7 +552,7 @@ async def test_what_a_stop_closes_is_not_recycled() -> None:
 
 
 async def test_what_a_successor_replaces_is_recycled() -> None:
-    """It may close as the service stops, while it waits for its last replies: it was replaced before."""
+    """A replaced connection counts as recycled even if it closes during a stop while it awaits its last replies."""
     async with _working() as rig:
         rig.put("a")
         worn = rig.wire(retire_at=-inf)
@@ -566,7 +566,7 @@ async def test_what_a_successor_replaces_is_recycled() -> None:
 
 
 async def test_the_load_of_a_worker() -> None:
-    """It is how many mails are in flight, and from STALLED on if they make no progress; 0 without a connection."""
+    """A worker's load is its mails in flight, plus STALLED if they make no progress, and 0 without a connection."""
     async with _working() as rig:
         loads = [rig.worker.load]
         wire = rig.wire()
@@ -580,7 +580,7 @@ async def test_the_load_of_a_worker() -> None:
 
 
 async def test_a_reply_does_not_wake_a_worker_that_waits_for_its_turn() -> None:
-    """It would find no mail; once the last reply has come it counts as idle, and goes before busy workers."""
+    """A reply does not wake a worker that waits for its turn; after the last reply the worker counts as idle."""
     async with _working() as rig:
         wire = rig.wire(window=3)
         rig.put("a")
@@ -597,7 +597,7 @@ async def test_a_reply_does_not_wake_a_worker_that_waits_for_its_turn() -> None:
 
 
 async def test_a_reply_to_one_of_several_leaves_a_worker_busy() -> None:
-    """It waits for its turn behind idle workers, as long as a mail is in flight."""
+    """A worker with a mail still in flight after a reply waits for its turn behind idle workers."""
     async with _working() as rig:
         wire = rig.wire(window=3)
         rig.put("ab")
@@ -610,7 +610,7 @@ async def test_a_reply_to_one_of_several_leaves_a_worker_busy() -> None:
 
 
 async def test_a_reply_wakes_a_worker_that_waits_for_room() -> None:
-    """The next mail leaves at once, though nobody else says that there is one."""
+    """A reply that frees a place in the window wakes the worker, which sends the next mail at once."""
     async with _working() as rig:
         wire = rig.wire(window=1)
         rig.put("ab")
@@ -633,7 +633,7 @@ async def test_without_a_rate_no_slot_is_taken() -> None:
 
 @pytest.mark.parametrize(("trouble", "code", "said"), [(True, 250, 1), (True, 451, 0), (False, 250, 0)])
 async def test_a_relay_in_trouble_learns_of_an_accepted_mail(trouble: bool, code: int, said: int) -> None:  # noqa: FBT001
-    """Its breaker may close then; without trouble, or with no recipient accepted, there is nothing to say."""
+    """The worker reports an accepted mail to a relay in trouble only, so that its breaker may close."""
     async with _working() as rig:
         rig.owner.is_in_trouble = trouble
         wire = rig.wire()
@@ -645,7 +645,7 @@ async def test_a_relay_in_trouble_learns_of_an_accepted_mail(trouble: bool, code
 
 
 async def test_every_job_is_done_once_for_the_queue() -> None:
-    """`MailQueue.join` returns when each is replied to, refused or, once its connection was lost, sent again."""
+    """`MailQueue.join` returns once each mail is replied to, refused, or sent again after a lost connection."""
     async with _working() as rig:
         rig.handler.refused = {"r"}
         lost, wire = rig.wire(), rig.wire(window=3)

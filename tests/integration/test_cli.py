@@ -175,7 +175,7 @@ async def test_a_malformed_code_costs_no_attempt(dev: Service) -> None:
 
 
 async def test_the_wording_of_a_check(dev: Service) -> None:
-    """One attempt is not "1 attempts", and without a live code no attempts are counted."""
+    """`otpmail code validate` says "1 attempt" in the singular, and counts no attempts without a live code."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     wrong = f"{(int(json.loads(sent.out)['otp_code']) + 1) % 10**6:06d}"
     said = [(await otpmail("code", "validate", "ada@example.org", wrong, server=dev.address)).out for _ in range(4)]

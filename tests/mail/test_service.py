@@ -84,7 +84,7 @@ class Pen:
 
 
 async def test_an_accepted_mail_is_on_its_way(rig: Rig) -> None:
-    """It has an id, a Message-ID of its sender's domain, and a place in the queue."""
+    """An accepted mail has an id, a Message-ID of its sender's domain, and a place in the queue."""
     job = await rig.accept(priority=Priority.BULK)
     assert rig.queue.get_nowait() is job
     assert job.mail.state is MailState.QUEUED
@@ -106,7 +106,7 @@ async def test_an_accepted_mail_is_on_its_way(rig: Rig) -> None:
     ],
 )
 async def test_a_mails_time(terms: dict[str, Any], seconds: float) -> None:
-    """MAIL_WAIT_SECONDS where its caller waits, MAIL_TTL where it was promised, else its ttl; never over MAIL_TTL."""
+    """A mail without a ttl has MAIL_WAIT_SECONDS if its caller waits, else MAIL_TTL, which bounds any ttl as well."""
     rig = Rig(mail_ttl=1000, mail_wait_seconds=60)
     assert (await rig.accept(**terms)).deadline == NOW + seconds
 
@@ -123,7 +123,7 @@ async def test_a_mails_time(terms: dict[str, Any], seconds: float) -> None:
     ],
 )
 async def test_what_is_wrong_is_named_and_nothing_accepted(draft: Draft, terms: dict[str, Any], field: str) -> None:
-    """InvalidArgument with the field's name, and its request id is free for a better one."""
+    """A faulty mail is InvalidArgument that names the field, and its request id stays free for a better one."""
     rig = Rig(mail_max_bytes=1500)
     with pytest.raises(InvalidArgument) as caught:
         await rig.accept(draft, **{"request_id": "r1", "fingerprint": b"f", **terms})
@@ -170,7 +170,7 @@ async def test_a_mail_still_being_written_when_the_rest_is_abandoned(
 
 
 async def test_a_call_that_is_cancelled_while_its_mail_is_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is accepted for it, then or when the thread has ended, and its request id is free."""
+    """A call cancelled while a thread writes its mail has nothing accepted, and its request id is free."""
     pen = Pen(monkeypatch)
     call = rig.send(LARGE_DRAFT, request_id="r1", fingerprint=b"f")
     await pen.writing.wait()
@@ -205,7 +205,7 @@ async def test_a_refused_mail_gives_its_place_back(rig: Rig) -> None:
 
 
 async def test_a_full_queue(rig: Rig) -> None:
-    """QueueFull once QUEUE_SIZE mails have not settled, whatever they wait for; one that settles makes room."""
+    """The service raises QueueFull once QUEUE_SIZE mails have not settled, until one of them settles."""
     jobs = [await rig.accept() for _ in range(3)]
     rig.settle(rig.queue.get_nowait(), 451)  # it waits for its next try
     with pytest.raises(QueueFull):
@@ -235,7 +235,7 @@ async def test_a_relay_that_is_down(rig: Rig) -> None:
     ],
 )
 async def test_whom_a_mail_may_be_from(sender: str, permitted: bool) -> None:  # noqa: FBT001
-    """EMAIL_FROM, and whom EMAIL_FROM_ALLOWED names, by mailbox or by domain; else PermissionDenied."""
+    """The sender must be EMAIL_FROM or named by EMAIL_FROM_ALLOWED, by mailbox or domain; else PermissionDenied."""
     rig = Rig(email_from_allowed="boss@example.net, @shop.example")
     draft = read_draft(sender=sender)
     if permitted:
@@ -252,7 +252,7 @@ async def test_whom_a_mail_may_be_from(sender: str, permitted: bool) -> None:  #
 
 @pytest.mark.parametrize(("code", "state"), [(250, MailState.RELAYED), (550, MailState.FAILED)])
 async def test_a_caller_learns_how_the_mail_ended(rig: Rig, code: int, state: MailState) -> None:
-    """Relayed or refused: either is an answer."""
+    """A waiting caller gets the settled mail, whether it was relayed or refused."""
     call = rig.send()
     rig.settle(await rig.queue.get(), code)
     mail = await call
@@ -290,7 +290,7 @@ async def test_a_caller_that_goes_does_not_disturb_the_relay(rig: Rig) -> None:
 
 
 async def test_a_stop_answers_callers_that_wait(rig: Rig) -> None:
-    """Unavailable, for each of them."""
+    """A stop raises Unavailable in each caller that waits for its mail."""
     calls = [rig.send(request_id="r1", fingerprint=b"f") for _ in range(2)]
     await rig.queue.get()
     await asyncio.sleep(0)
@@ -317,7 +317,7 @@ async def test_a_repeated_request_is_the_same_mail(rig: Rig) -> None:
 
 
 async def test_a_request_id_is_for_one_content_and_one_caller(rig: Rig) -> None:
-    """With another content it is InvalidArgument that names it; another caller's is another mail."""
+    """A request id with another content is InvalidArgument that names it; another caller's is another mail."""
     job = await rig.accept(request_id="r1", fingerprint=b"f")
     with pytest.raises(InvalidArgument) as caught:
         await rig.accept(request_id="r1", fingerprint=b"g")
@@ -345,7 +345,7 @@ async def test_a_repeated_request_waits_for_the_first_that_is_still_being_accept
 async def test_a_repeated_request_counts_as_the_first_where_that_is_refused(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first call is cancelled while it is being accepted: the next one that waits for it is accepted."""
+    """If the first call is cancelled while it is being accepted, the next one that waits for it is accepted."""
     pen = Pen(monkeypatch)
     calls = [rig.send(LARGE_DRAFT, request_id="r1", fingerprint=b"f") for _ in range(3)]
     await pen.writing.wait()
@@ -360,7 +360,7 @@ async def test_a_repeated_request_counts_as_the_first_where_that_is_refused(
 async def test_a_first_call_that_ends_as_its_mail_is_queued_does_not_cancel_the_repeated_one(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first call is cancelled before the second has been handed its job: the second sends the mail itself."""
+    """If the first call is cancelled before the second has been handed its job, the second sends the mail itself."""
     pen = Pen(monkeypatch)
     first, second = (rig.send(LARGE_DRAFT, request_id="r1", fingerprint=b"f") for _ in range(2))
     await pen.writing.wait()
@@ -412,7 +412,7 @@ class SlowStore(MemoryMailStore):
 
 @pytest.mark.parametrize("wait_for", WaitFor)
 async def test_a_repeated_request_finds_the_first_while_the_store_waits(wait_for: WaitFor) -> None:
-    """Neither call is answered QUEUED for a mail that nobody sends: both have the one job, once it is accepted."""
+    """Both calls with one request id get the same job once the store has accepted it, and neither before that."""
     store = SlowStore()
     rig = Rig(store=store)
     calls = [asyncio.create_task(rig.accept(request_id="r1", fingerprint=b"f", wait_for=wait_for)) for _ in range(2)]
@@ -480,7 +480,7 @@ async def test_a_guaranteed_mail_whose_call_is_cancelled_while_the_store_keeps_i
 
 
 async def test_a_stop_while_the_store_keeps_a_guaranteed_mail_cancels_it() -> None:
-    """Its caller is answered Unavailable, so the next start does not send it."""
+    """A guaranteed mail that the store commits during a stop is cancelled, and its caller gets Unavailable."""
     store = LateStore()
     rig = Rig(store=store)
     call = rig.send(wait_for=WaitFor.QUEUE)
@@ -506,7 +506,7 @@ async def test_a_claim_that_is_cancelled_before_its_answer_is_released() -> None
 
 
 async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> None:
-    """A stop has released the mail to the store since this caller was given its job."""
+    """A call whose job a stop has released meanwhile gets Unavailable at once instead of waiting for ever."""
     store = SlowStore()
     store.answers.set()
     rig = Rig(store=store)
@@ -520,7 +520,7 @@ async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> 
 
 
 async def test_a_mail_whose_caller_waits_does_not_touch_a_durable_store() -> None:
-    """Without a request id there is nothing to keep: its caller learns of any loss by itself."""
+    """A mail without a request id whose caller waits is not stored: the caller learns of any loss by itself."""
     store = SlowStore()
     rig = Rig(store=store)
     call = rig.send()
@@ -533,7 +533,7 @@ async def test_a_mail_whose_caller_waits_does_not_touch_a_durable_store() -> Non
 
 
 async def test_looking_up(rig: Rig) -> None:
-    """A mail is there for its caller alone, on its way and settled; what is not there is NotFound."""
+    """Only its caller finds a mail, queued or settled; any other id is NotFound."""
     job = await rig.accept(caller="shop")
     assert await rig.mails.get(Caller("shop"), job.mail.id) == job.mail
     for settled in (False, True):
@@ -562,7 +562,7 @@ async def _watch(rig: Rig, mail_id: str) -> list[Mail]:
 async def test_an_id_that_can_not_be_one(
     rig: Rig, use: Callable[[Rig, str], Any], mail_id: str, error: type[Exception]
 ) -> None:
-    """Over 64 characters it is InvalidArgument that names the field, whatever is asked of it; else NotFound."""
+    """`get`, `cancel` and `watch` raise InvalidArgument for an id over 64 characters, else NotFound."""
     with pytest.raises(error) as caught:
         await use(rig, mail_id)
     if isinstance(caught.value, InvalidArgument):
@@ -586,7 +586,7 @@ async def test_watching(rig: Rig) -> None:
 
 
 async def test_another_callers_mail_can_not_be_watched_or_cancelled(rig: Rig) -> None:
-    """NotFound, as for one that never was; and nothing happens to it."""
+    """Another caller's mail is NotFound, as an unknown one is, and stays unchanged."""
     job = await rig.accept(caller="shop")
     with pytest.raises(NotFound):
         await _watch(rig, job.mail.id)
@@ -596,7 +596,7 @@ async def test_another_callers_mail_can_not_be_watched_or_cancelled(rig: Rig) ->
 
 
 async def test_cancelling(rig: Rig) -> None:
-    """A waiting mail is taken back, once; who waited for it learns that."""
+    """A queued mail settles once when it is cancelled, however often, and its waiting caller gets it."""
     call = rig.send()
     job = await rig.queue.get()
     rig.queue.put_back(job)
@@ -608,7 +608,7 @@ async def test_cancelling(rig: Rig) -> None:
 
 
 async def test_what_can_not_be_cancelled(rig: Rig) -> None:
-    """A mail that is with the relay, or has settled otherwise: FailedPrecondition."""
+    """Cancelling a mail that is in flight, or has settled otherwise, raises FailedPrecondition."""
     job = await rig.accept()
     assert rig.lifecycle.start(rig.queue.get_nowait())
     with pytest.raises(FailedPrecondition):
@@ -627,7 +627,7 @@ async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(rig: Rig) ->
 
 
 async def test_a_mail_that_is_abandoned_with_its_call_frees_its_request_id(rig: Rig) -> None:
-    """Nothing was decided of it but that its caller's time ran out: the next try sends."""
+    """A mail dropped because its caller's time ran out frees its request id, so that the next try sends."""
     call = rig.send(request_id="r1", fingerprint=b"f")
     await rig.queue.get()
     await rig.cancelled(call)
@@ -636,7 +636,7 @@ async def test_a_mail_that_is_abandoned_with_its_call_frees_its_request_id(rig: 
 
 
 async def test_the_repr_counts(rig: Rig) -> None:
-    """Open mails and lanes, nothing of what they say."""
+    """The repr of the service counts open mails and lanes, and shows no content."""
     await rig.accept()
     assert repr(rig.mails).startswith(
         "<MailService <Lifecycle 1 open, 0 deferred, <Dispatcher 0 idle, 0 busy, 0 woken, <MailQu"

@@ -113,7 +113,7 @@ async def _ready_of_many(
 
 
 async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled() -> None:
-    """Until there are a hundred, or little more is to come, or a moment has passed."""
+    """Few outcomes wait until there are a hundred, little more is to come, or a moment has passed."""
     rig, jobs, answering = await _ready_of_many(200)
     for job in jobs[4:99]:
         rig.settle(job)
@@ -138,7 +138,7 @@ async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled() -> 
 
 
 async def test_outcomes_wait_for_the_rest_of_a_batch() -> None:
-    """Few are unsettled where the queue has enough, but many are to come, unless their stream is full."""
+    """Outcomes wait while more of a batch is to come, though few mails are unsettled, unless the stream is full."""
     rig = Rig(high_water=20)
     rig.take(*_asked(100))
     await _turns()
@@ -161,14 +161,14 @@ async def test_outcomes_wait_for_the_rest_of_a_batch() -> None:
 
 
 async def test_outcomes_that_come_one_by_one_do_not_wait() -> None:
-    """However many are unsettled: from a relay that is slow, or may be sent few, nothing else is about to come."""
+    """Outcomes that come one by one do not wait, however many mails are unsettled, since none is about to follow."""
     _, _, answering = await _ready_of_many(200, ready=3)
     async with asyncio.timeout(5):
         assert len(await answering) == 3
 
 
 async def test_a_stream_that_is_closed_while_it_waits_returns_what_is_ready() -> None:
-    """It returns at once, however many outcomes are still to come."""
+    """A stream that is closed returns its ready outcomes at once, however many are still to come."""
     rig, _, answering = await _ready_of_many(40)
     rig.stream.close()
     async with asyncio.timeout(5):
@@ -187,7 +187,7 @@ async def test_a_guaranteed_mail_is_answered_at_once() -> None:
 
 
 async def test_what_is_wrong_with_one_is_its_own_outcome() -> None:
-    """A field, an unforeseen error, a missing id, an id of another mail: the ones before and behind are taken."""
+    """A faulty mail of a batch has an outcome of its own, and those before and behind it are accepted."""
     rig = Rig()
     wrong = InvalidArgument("priority", "17 is not a Priority")
     unforeseen = RuntimeError("boom")
@@ -212,7 +212,7 @@ async def test_what_is_wrong_with_one_is_its_own_outcome() -> None:
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("boom")])
 async def test_a_request_id_that_is_too_long_comes_back_cut(fault: Exception | None) -> None:
-    """Whatever else is wrong: a batch of them, returned whole, could be an answer too large for its caller to take."""
+    """An outcome holds a request id cut to its greatest length, so that no batch makes an answer too large."""
     rig = Rig()
     longest = "x" * MAX_REQUEST_ID
     await rig.take(Asked(longest), Asked(f"{longest}y", fault=fault))
@@ -223,7 +223,7 @@ async def test_a_request_id_that_is_too_long_comes_back_cut(fault: Exception | N
 
 
 async def test_the_same_request_twice_is_one_mail() -> None:
-    """It is mailed once, and each asking has its outcome, also when the mail has settled long ago."""
+    """The service sends a repeated request once and gives each an outcome, even long after the mail has settled."""
     rig = Rig()
     await rig.take(Asked("a"), Asked("a"))
     rig.settle()
@@ -255,7 +255,7 @@ async def test_no_more_than_its_share_is_unsettled(wait_for: WaitFor) -> None:
 
 
 async def test_what_nobody_answers_counts() -> None:
-    """Neither settled mails nor refusals pile up: nothing more is taken until outcomes have gone."""
+    """The stream takes nothing more until outcomes are answered, so neither settled mails nor refusals pile up."""
     rig = Rig(most=2)
     taking = rig.take(Asked("a"), Asked("b", fault=InvalidArgument("to", "x")), Asked("c"))
     await _turns()
@@ -275,7 +275,7 @@ def _asked(count: int, wait_for: WaitFor = WaitFor.RELAY, priority: Priority = P
 
 
 async def test_a_queue_that_has_enough_is_brought_no_more() -> None:
-    """A turn at a time, in batches of any size, and the next when few are left there: others' mails find it short."""
+    """A stream puts one turn of mails and the next at low water, so that other callers' mails find a short queue."""
     rig = Rig(high_water=20)
     taking = rig.take(*_asked(20))
     await taking
@@ -309,7 +309,7 @@ async def test_a_lane_of_its_own_is_not_waited_for() -> None:
 
 
 async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
-    """Otherwise a stream of guaranteed mails would fill the queue, and other callers would hardly have a turn."""
+    """Guaranteed mails wait at the high-water mark too, so that one stream does not fill the queue."""
     rig = Rig(high_water=20)
     other = rig.another_stream()
     rig.take(*_asked(100, WaitFor.QUEUE))
@@ -330,7 +330,7 @@ async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
 
 @pytest.mark.parametrize("why", ["away", "stop"])
 async def test_refusals_do_not_wait_for_the_queue(why: str) -> None:
-    """Where the relay has gone, or the service stops, callers hear of all of theirs at once."""
+    """Callers get all their refusals at once if the relay is down or the service stops."""
     rig = Rig(high_water=20)
     await rig.take(*_asked(31))
     if why == "away":
@@ -343,7 +343,7 @@ async def test_refusals_do_not_wait_for_the_queue(why: str) -> None:
 
 
 async def test_a_queue_that_does_not_get_short() -> None:
-    """Where others bring as many as leave, a stream has its turns all the same, and leaves nothing behind."""
+    """A stream gets its turns though other producers put as many mails as leave, and leaves nothing behind."""
     rig = Rig(high_water=20, pause=0.001)
     async with asyncio.timeout(5):
         await rig.take(*_asked(100))
@@ -411,7 +411,7 @@ async def test_a_relay_that_is_down() -> None:
 
 
 async def test_a_place_that_a_refused_mail_gives_back() -> None:
-    """A stream that waits gets it at once, though no mail settles."""
+    """A refused mail's place goes to a waiting stream at once, though no mail settles."""
     rig = Rig(queue_size=1)
     with suppress(InvalidArgument):
         async with rig.admission.reserve(call_of(), WaitFor.QUEUE, Priority.NORMAL):
@@ -492,7 +492,7 @@ async def test_a_stop_of_a_stream_that_is_closed(first: str) -> None:
 
 
 async def test_a_stop_in_the_middle_of_a_batch() -> None:
-    """Every mail of it is answered before the stream is over, those for which there was no room too."""
+    """A stop answers every mail of a batch before the stream ends, also those for which there was no room."""
     rig = Rig(most=2, queue_size=2)
     taking = rig.take(Asked("a"), Asked("b"), Asked("c"), Asked("d"))
     await _turns()
@@ -521,7 +521,7 @@ async def test_the_end_of_a_stop() -> None:
 
 
 async def test_others_have_the_loop_within_a_batch() -> None:
-    """However large it is."""
+    """Other tasks have the loop while the stream takes a batch, however large it is."""
     rig = Rig()
     taking = rig.take(*(Asked(str(number)) for number in range(500)))
     seen = set()

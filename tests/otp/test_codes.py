@@ -108,7 +108,7 @@ def test_keys_change_without_losing_codes() -> None:
 
 
 def test_without_keys_each_book_makes_its_own() -> None:
-    """No key set: a random one, so that two processes don't share codes by a built-in secret."""
+    """A book without a key makes a random one, so that no two processes share codes by a built-in secret."""
     books = [codes.CodeBook({}, digits=10) for _ in range(2)]
     assert books[0].issuing_key == books[1].issuing_key
     first, second = (book.code(_challenge(book.issuing_key)) for book in books)

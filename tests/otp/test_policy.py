@@ -36,7 +36,7 @@ def test_a_first_send_issues_the_fresh_challenge() -> None:
 
 
 def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
-    """The same code again: its expiry is not extended and its failed attempts are not forgiven."""
+    """A resend mails the same code: its expiry is not extended and its failed attempts are not forgiven."""
     standing = _fail(_sent(), 1.0, 2)
     _, mailed = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
     assert mailed == Challenge(b"a", "k1", expires=120.0, attempts=2)
@@ -68,7 +68,7 @@ def test_mails_are_spaced() -> None:
 
 
 def test_exactly_n_attempts() -> None:
-    """Try N is still compared, try N+1 is not, and says when a new code may be asked for."""
+    """The policy compares attempt N, refuses attempt N+1, and says when a new code may be asked for."""
     standing: CodeRecord | None = _sent()
     left = []
     for _ in range(POLICY.attempts):
@@ -92,7 +92,7 @@ def test_the_attempt_is_counted_before_anybody_compares() -> None:
 
 
 def test_the_failure_budget_outlives_the_code() -> None:
-    """A new code does not reset the failures: when they are spent, nothing is mailed and nothing compared."""
+    """A new code does not reset the failures: once they are spent, nothing is mailed or compared."""
     standing = _fail(_sent(), 1.0, 3)
     standing, _ = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
     standing = _fail(standing, 32.0, 2)

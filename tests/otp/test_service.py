@@ -186,7 +186,7 @@ async def test_a_resend_forgives_no_attempts(rig: Rig) -> None:
 
 
 async def test_a_new_code_does_not_reset_the_failures(rig: Rig) -> None:
-    """Ten failures in an hour, over two codes: then nothing is mailed and nothing compared, until the hour is over."""
+    """After ten failures in an hour, over two codes, nothing is mailed or compared until the hour is over."""
     started = rig.now
     for _ in range(2):
         sent = await rig.send()
@@ -220,7 +220,7 @@ async def test_two_hundred_at_once_give_one_valid(rig: Rig) -> None:
 
 
 async def test_two_hundred_guesses_at_once_are_n_attempts(rig: Rig) -> None:
-    """However many guess at the same moment, N of them are compared."""
+    """The service compares N guesses, however many callers guess at the same moment."""
     sent = await rig.send()
     results = await asyncio.gather(*(rig.check(_other(sent.code)) for _ in range(200)))
     assert results.count(CheckResult.WRONG_CODE) == 5
@@ -228,7 +228,7 @@ async def test_two_hundred_guesses_at_once_are_n_attempts(rig: Rig) -> None:
 
 
 async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
-    """The attempt is kept before the comparison."""
+    """The store keeps an attempt before the comparison, so a cancelled check does not give it back."""
     sent = await rig.send()
     holding = asyncio.Event()
     original = rig.challenges.update
@@ -265,7 +265,7 @@ async def test_the_address_may_be_spelt_otherwise(rig: Rig) -> None:
     "elsewhere", [{"purpose": "payment"}, {"caller": "bank"}, {"email": "bob@example.org"}, {"challenge_id": "0" * 32}]
 )
 async def test_a_code_is_for_its_own_caller_purpose_and_address(rig: Rig, elsewhere: dict[str, str]) -> None:
-    """Shown anywhere else it is no code at all, and stays good where it belongs."""
+    """A code for another caller, purpose or address is invalid, and stays valid where it belongs."""
     sent = await rig.send()
     assert await rig.check(sent.code, **elsewhere) is CheckResult.NO_LIVE_CODE
     bound = {"purpose": "login", "challenge_id": sent.issued.challenge.id.hex()}
@@ -281,7 +281,7 @@ async def test_the_relays_refusal_voids_the_code(rig: Rig) -> None:
 
 
 async def test_a_code_that_may_have_arrived_is_not_voided(rig: Rig) -> None:
-    """The first copy's answer was lost, the second is refused: the code stays good, and so does the wait."""
+    """A code whose first copy may have arrived stays valid, with its wait, though the second copy is refused."""
     call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
     job = await rig.queue.get()
     assert rig.lifecycle.start(job)
@@ -382,7 +382,7 @@ async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
 
 
 async def test_mails_are_spaced(rig: Rig) -> None:
-    """A second one too soon is refused with the wait; the original contract's callers are not spaced."""
+    """A second mail too soon is refused with the wait; callers of the original contract are not spaced."""
     sent = await rig.send()
     assert sent.issued.next_send_time == pytest.approx(sent.issued.expire_time - 90)
     rig.now += 10
@@ -394,7 +394,7 @@ async def test_mails_are_spaced(rig: Rig) -> None:
 
 
 async def test_a_repeated_request_is_the_same_mail(rig: Rig) -> None:
-    """The same request id again: the same mail, code and times; nothing more is mailed, even too soon."""
+    """The same request id gets the same mail, code and times, even too soon, and nothing more is mailed."""
     first = await rig.send(request_id="r1", fingerprint=b"f")
     again = await rig.send(request_id="r1", fingerprint=b"f")
     assert again == first
@@ -419,7 +419,7 @@ async def test_a_repeated_request_is_the_same_mail_with_a_durable_store(wait_for
 
 
 async def test_a_request_repeated_at_the_same_moment_is_the_same_mail(rig: Rig) -> None:
-    """Both calls get the one mail's end."""
+    """Two calls with one request id at the same moment both get the outcome of the one mail."""
     request = CodeRequest(email=EMAIL, request_id="r1", fingerprint=b"f")
     calls = [asyncio.create_task(rig.codes.send_code(call_of(), request)) for _ in range(2)]
     for _ in range(3):
@@ -446,7 +446,7 @@ async def test_closing_does_not_wait_for_a_store_that_does_not_answer(rig: Rig) 
 
 
 async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
-    """InvalidArgument that names request_id; nothing is mailed."""
+    """A request id with other content is InvalidArgument that names request_id, and nothing is mailed."""
     await rig.send(request_id="r1", fingerprint=b"f")
     with pytest.raises(InvalidArgument) as caught:
         await rig.send("bob@example.org", request_id="r1", fingerprint=b"g")
@@ -462,7 +462,7 @@ async def test_a_request_id_with_other_content_is_refused(rig: Rig) -> None:
 
 
 async def test_no_limit_is_used_up_while_the_relay_is_down(rig: Rig) -> None:
-    """Unavailable at once, with the wait; the next call after it is back is not too soon."""
+    """While the relay is down a call gets Unavailable with the wait, and the next call is not too soon."""
     rig.relay.down = True
     with pytest.raises(Unavailable) as caught:
         await rig.send()
@@ -481,7 +481,7 @@ async def test_a_caller_that_waits_for_the_queue_is_answered_at_once(rig: Rig) -
 
 
 async def test_nothing_is_spent_while_the_queue_is_full(rig: Rig) -> None:
-    """QueueFull, nothing accepted, and the next call is not too soon."""
+    """QueueFull leaves nothing accepted, and the next call is not too soon."""
     for name in ("a", "b", "c"):
         await rig.codes.send_code(call_of(), CodeRequest(email=f"{name}@example.org", wait_for=WaitFor.QUEUE))
     with pytest.raises(QueueFull):
@@ -523,7 +523,7 @@ async def test_revoking(rig: Rig) -> None:
     ],
 )
 async def test_what_is_wrong_is_named_and_nothing_mailed(rig: Rig, request_: CodeRequest, field: str) -> None:
-    """InvalidArgument with the field's name; no record, no mail, no wait."""
+    """A faulty call is InvalidArgument with the field's name, and leaves no record, no mail and no wait."""
     with pytest.raises(InvalidArgument) as caught:
         await rig.codes.send_code(call_of(), request_)
     assert caught.value.field == field
@@ -542,7 +542,7 @@ async def test_what_is_wrong_is_named_and_nothing_mailed(rig: Rig, request_: Cod
     ],
 )
 async def test_a_check_that_can_not_be_made_counts_nothing(rig: Rig, wrong: dict[str, str], field: str) -> None:
-    """InvalidArgument with the field's name, and all attempts still there."""
+    """A faulty check is InvalidArgument with the field's name, and uses up no attempt."""
     sent = await rig.send()
     for _ in range(6):
         with pytest.raises(InvalidArgument) as caught:
@@ -577,7 +577,7 @@ async def test_the_store_holds_neither_address_nor_code(rig: Rig) -> None:
 
 
 async def test_what_is_observed_is_the_result(rig: Rig) -> None:
-    """One event a check, with the answer's name."""
+    """The service notifies the observer of one event a check, with the result's name."""
     sent = await rig.send()
     await rig.check(_other(sent.code))
     await rig.check(sent.code)
@@ -587,7 +587,7 @@ async def test_what_is_observed_is_the_result(rig: Rig) -> None:
 
 
 async def test_no_code_or_key_is_in_a_repr_or_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Not at any level, not in an event, not in what holds the keys or the code."""
+    """No log line of any level, event or repr shows a code or a key."""
     rig = Rig(digits=10)  # so that no other number looks like it
     with caplog.at_level(logging.DEBUG):
         sent = await rig.send()

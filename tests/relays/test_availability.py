@@ -72,7 +72,7 @@ def _empty(availability: Availability, lost_cause: str, rest: float = 0.0) -> No
 
 
 def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> None:
-    """Further connections are no news; further failures are DialFailed."""
+    """RelayUp and RelayDown are notified once; further connections are not, and further failures are DialFailed."""
     availability.failed("refused")
     availability.failed("refused")
     assert availability.down
@@ -85,7 +85,7 @@ def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> 
 
 
 def test_a_moment_without_a_connection_is_not_notified(availability: Availability, rig: Rig) -> None:
-    """The last connection is lost, a dial fails, and the next connection is open within the second."""
+    """The relay is not down if the last connection is lost, a dial fails, and another opens within the second."""
     _open(availability)
     _empty(availability, "lost")
     availability.failed("refused")
@@ -115,7 +115,7 @@ def test_a_relay_whose_connections_we_closed_is_idle(availability: Availability,
 
 
 def test_an_idle_relay_that_is_wanted_is_down(availability: Availability, rig: Rig) -> None:
-    """We closed the last connection, and a worker has been dialling the next one for a second."""
+    """A relay whose last connection we closed is down once a worker has been dialling it for a second."""
     _open(availability)
     availability.wanted += 1
     _empty(availability, "")
@@ -125,7 +125,7 @@ def test_an_idle_relay_that_is_wanted_is_down(availability: Availability, rig: R
 
 
 def test_an_idle_relay_that_then_fails_is_down(availability: Availability, rig: Rig) -> None:
-    """A dial has failed since we closed the last connection."""
+    """A relay is down if a dial has failed since we closed the last connection."""
     _open(availability)
     _empty(availability, "")
     availability.failed("refused")
@@ -135,7 +135,7 @@ def test_an_idle_relay_that_then_fails_is_down(availability: Availability, rig: 
 
 
 def test_an_idle_relay_that_may_not_be_dialled_is_down(availability: Availability, rig: Rig) -> None:
-    """It had refused further connections before we closed the last one, and the next dial may not start yet."""
+    """An idle relay that had refused connections is down once a worker wants one before the next dial may start."""
     _open(availability)
     availability.failed("535 no")
     availability.refused()  # one is still open
@@ -151,7 +151,7 @@ def test_an_idle_relay_that_may_not_be_dialled_is_down(availability: Availabilit
 
 
 def test_a_doubtful_connection_that_we_close_leaves_it_idle(availability: Availability, rig: Rig) -> None:
-    """The relay has not hung up again, and no worker wants a connection."""
+    """A relay is idle if we close a doubtful connection before it hangs up again and no worker wants one."""
     availability.failed("it hung up")
     _open(availability, doubtful=True)
     _empty(availability, "")

@@ -57,7 +57,7 @@ def test_failures_of_dials_under_way_together_are_one(breaker: Breaker) -> None:
 
 @pytest.mark.parametrize(("random", "wait"), [(0.0, 7.5), (1.0, 12.5)])
 def test_the_wait_has_jitter(random: float, wait: float) -> None:
-    """A quarter of the wait, either way."""
+    """The breaker's wait has a jitter of a quarter either way."""
     breaker = Breaker(lambda: random, first=10.0, most=60.0, doubt=1.0)
     assert _fail(breaker, 0.0) == wait
 
@@ -97,7 +97,7 @@ def test_a_freed_slot_allows_one_try(breaker: Breaker) -> None:
 
 
 def test_a_freed_slot_is_nothing_to_a_refused_sign_in(breaker: Breaker) -> None:
-    """Fewer connections make no password right. A closed breaker stays closed."""
+    """A freed slot ends no wait after a refused sign-in, and leaves a closed breaker closed."""
     breaker.slot_freed(50.0)
     assert breaker.next_try == 0.0
     _fail(breaker, 100.0, Failure.SIGN_IN)
@@ -153,7 +153,7 @@ def test_refused_sign_ins_wait_longer_up_to_a_quarter_of_an_hour(breaker: Breake
     ids=["right after opening", "over a mail", "idle", "after a mail", "by us, young", "by us, over a mail"],
 )
 def test_which_end_is_a_failure(breaker: Breaker, life: Ended, failure: bool) -> None:  # noqa: FBT001
-    """One right after opening, or with mails in flight and no reply to any; from the second in a row on.
+    """The second end in a row is a failure if it came right after opening, or over mails without any reply.
 
     A relay that closes idle connections, even after two seconds, is well.
     """
@@ -174,7 +174,7 @@ def test_hang_ups_that_come_together_are_one(breaker: Breaker) -> None:
 
 
 def test_a_mail_that_is_taken_ends_a_row_of_hang_ups(breaker: Breaker) -> None:
-    """A mail on a connection from before them does not."""
+    """A mail ends a row of hang-ups only if its connection was dialled after them."""
     assert not _hang_up(breaker, 100.0)
     breaker.took_mail(begun=50.0)
     assert breaker.hangs_up
@@ -194,7 +194,7 @@ def test_after_an_idle_connection_the_next_dial_rests(breaker: Breaker) -> None:
 
 
 def test_a_mail_that_is_taken_ends_the_rest(breaker: Breaker) -> None:
-    """There are mails to send, so workers may dial; and after a connection that had carried mails there is no rest."""
+    """An accepted mail ends the rest, and a connection that had carried mails is followed by none."""
     breaker.ended(Ended(begun=10.0), 100.0)
     assert breaker.took_mail(begun=10.0)
     assert breaker.next_try == 0.0
@@ -235,6 +235,6 @@ def test_after_two_failed_probes_in_a_row_chunks_are_avoided_for_a_time(breaker:
 
 
 def test_a_failed_probe_is_a_failed_dial_too(breaker: Breaker) -> None:
-    """The next dial waits as after any failed dial."""
+    """After a failed probe the next dial waits as after any failed dial."""
     assert _fail(breaker, 100.0, Failure.PROBE) == 1.0
     assert _fail(breaker, 102.0) == 2.0

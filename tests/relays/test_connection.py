@@ -122,7 +122,7 @@ async def test_the_final_reply_has_a_longer_time() -> None:
 
 
 async def test_a_relay_that_hangs_up_over_the_probe() -> None:
-    """It raises ProbeFailed, so that the relay is not probed again; after 421 it is ConnectFailed."""
+    """A relay that hangs up over the probe raises ProbeFailed, so it is not probed again; after 421, ConnectFailed."""
     async with Relay(Faults(auth=(), cut_before_reply="BDAT")) as relay:
         with pytest.raises(ProbeFailed):
             await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
@@ -187,7 +187,7 @@ async def test_in_the_careful_range_mails_go_one_at_a_time() -> None:
 
 
 async def test_new_bounds_are_notified_when_they_change() -> None:
-    """The worker has to look again: the connection may be exhausted now, or due for replacement."""
+    """The connection notifies its worker of new bounds, since it may be exhausted now or due for replacement."""
     async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
         changes: list[int] = []
         connection.watch(on_lost=_nothing, on_available=_nothing, on_limit=lambda: changes.append(connection.most))
@@ -205,7 +205,7 @@ class _Client:
 
 
 def test_capabilities() -> None:
-    """Keywords in upper case, whatever the relay wrote; AUTH with its mechanisms."""
+    """A connection lists keywords in upper case, whatever the relay wrote, and AUTH with its mechanisms."""
     client = _Client({"pipelining": "", "size": "1000", "auth": "ignored"}, ["plain", "login"])
     capabilities = capabilities_of(cast("aiosmtplib.SMTP", client))
     assert capabilities.extensions == {"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}

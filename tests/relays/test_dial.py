@@ -14,7 +14,7 @@ from relay import HOST, Faults, Relay
 
 @pytest.mark.parametrize("reply", [b"220", b"250"])
 async def test_a_dial_that_is_cancelled_as_a_reply_arrives_ends(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
-    """Cancelled in the very turn of the loop in which a reply is read, a dial ends all the same, and closes.
+    """A dial that is cancelled in the very turn of the loop in which a reply is read ends all the same, and closes.
 
     In Python 3.11 asyncio.wait_for, which aiosmtplib waits with, forgets such a cancellation.
     """
@@ -43,7 +43,7 @@ async def test_a_dial_that_is_cancelled_as_a_reply_arrives_ends(monkeypatch: pyt
 
 
 async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
-    """OpenSSL's own message only names a version."""
+    """The dial error says that the relay speaks plain text, since OpenSSL's message only names a version."""
     async with Relay(Faults(auth=())) as server:
         settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(server.port), EMAIL_SECURITY="tls")
         with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port") as caught:

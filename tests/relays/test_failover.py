@@ -56,21 +56,21 @@ async def _owner(failover: Failover) -> object:
 
 
 async def test_the_first_that_is_up_is_taken() -> None:
-    """A later one is not asked."""
+    """The failover takes the first relay that is up, and does not ask a later one."""
     relays = Fake(), Fake()
     assert await _owner(_failover(relays)) is relays[0]
     assert relays[1].asked == 0
 
 
 async def test_a_relay_that_is_down_is_not_waited_for_while_a_later_one_is_up() -> None:
-    """It may not answer for EMAIL_TIMEOUT, and mails would wait; `connect_before` leads back to it."""
+    """The failover does not dial a relay that is down, and may be silent for long, while a later one is up."""
     relays = Fake(down=True, silent=True), Fake(down=True, silent=True), Fake(), Fake(down=True)
     assert await _owner(_failover(relays)) is relays[2]
     assert [relay.asked for relay in relays] == [0, 0, 1, 0]
 
 
 async def test_a_relay_that_proves_to_be_well_is_dialled_at_once() -> None:
-    """All have refused, and are not to be dialled for a minute: a mail accepted by one of them ends the wait."""
+    """If all relays have refused, a mail that one of them accepts ends the minute's wait for it."""
     relays = Fake(down=True), Fake(down=True)
     for relay in relays:
         relay.retry_after = 60.0
@@ -82,7 +82,7 @@ async def test_a_relay_that_proves_to_be_well_is_dialled_at_once() -> None:
 
 
 async def test_where_all_are_down_each_is_asked_in_order() -> None:
-    """The first one to be up again is taken."""
+    """If all relays are down, the failover asks each in order and takes the first that is up again."""
     relays = Fake(down=True), Fake(down=True), Fake(down=True)
     connecting = asyncio.create_task(_owner(_failover(relays)))
     await relays[2].was_asked.wait()
@@ -92,7 +92,7 @@ async def test_where_all_are_down_each_is_asked_in_order() -> None:
 
 
 async def test_where_those_that_are_not_down_refuse_the_others_are_asked() -> None:
-    """A later relay may have refused us before it became idle: it is not down then, and not to be dialled for long."""
+    """If each relay that is not down refuses us, the failover asks the relays that are down."""
 
     class Back(Fake):
         async def connect(self, *, patient: bool = True) -> Connection:
@@ -108,7 +108,7 @@ async def test_where_those_that_are_not_down_refuse_the_others_are_asked() -> No
 
 
 async def test_one_that_turns_out_to_be_down_is_passed_over() -> None:
-    """Nothing was known of it, and the next one is asked at once."""
+    """If a relay turns out to be down, the failover asks the next one at once."""
 
     class Unknown(Fake):
         async def connect(self, *, patient: bool = True) -> Connection:
@@ -120,7 +120,7 @@ async def test_one_that_turns_out_to_be_down_is_passed_over() -> None:
 
 
 async def test_only_earlier_ones_are_returned_to() -> None:
-    """In their order, and without waiting for one that is down."""
+    """`connect_before` asks the earlier relays in their order, without waiting for one that is down."""
     relays = Fake(down=True), Fake(), Fake()
     failover = _failover(relays)
     owner: object = (await failover.connect_before(_connection(relays[2]))).owner
@@ -132,13 +132,13 @@ async def test_only_earlier_ones_are_returned_to() -> None:
 
 
 async def test_when_to_return() -> None:
-    """When the earliest of the relays before it may be tried; never from the first."""
+    """A worker returns when the earliest of the relays before its own may be tried, and never from the first."""
     relays = Fake(return_at=30.0), Fake(return_at=20.0), Fake(return_at=10.0)
     failover = _failover(relays)
     assert [failover.return_at(_connection(relay)) for relay in relays] == [inf, 30.0, 20.0]
 
 
 async def test_it_is_down_when_all_are() -> None:
-    """An idle relay is not down."""
+    """The failover is down when all relays are down, and an idle relay is not."""
     assert _failover([Fake(down=True), Fake(down=True)]).down
     assert not _failover([Fake(down=True), Fake()]).down

@@ -63,7 +63,7 @@ def test_around_a_suspected_count_mails_go_one_at_a_time(limit: MessageLimit) ->
 
 
 def test_a_connection_that_carries_more_refutes_a_suspicion(limit: MessageLimit) -> None:
-    """Its own end, later, is a suspicion at its own count."""
+    """A connection that carries more refutes a suspicion, and its own end later is a suspicion at its own count."""
     _end(limit, 10, dialled=0.0, now=10.0)
     limit.carried(10)
     assert limit.bounds(reviewing=False).careful == range(10, 12)
@@ -75,13 +75,13 @@ def test_a_connection_that_carries_more_refutes_a_suspicion(limit: MessageLimit)
 
 
 def test_ends_at_random_counts_are_no_limit(limit: MessageLimit) -> None:
-    """No two in a row are near each other."""
+    """Ends at random counts are no limit, since no two in a row are near each other."""
     for n, mails in enumerate([7, 3, 15, 22, 4, 40, 9, 1]):
         assert _end(limit, mails, dialled=10.0 * n + 1, now=10.0 * n + 10) is None
 
 
 def test_the_limit_may_become_less(limit: MessageLimit) -> None:
-    """Two ends at a smaller count replace it; one that is near it moves it down at once, and never up again."""
+    """Two ends at a smaller count replace the limit; one end near it moves it down at once, and never up."""
     _learn(limit, 100)
     assert _end(limit, 98, dialled=21.0, now=30.0) == 98
     assert _end(limit, 99, dialled=31.0, now=40.0) == 98
@@ -98,7 +98,7 @@ def test_a_close_shortly_before_the_limit_leaves_it(limit: MessageLimit) -> None
 
 
 def test_one_connection_a_review_goes_past_the_limit(limit: MessageLimit) -> None:
-    """A minute after it was learned, on by one mail at a time; the others keep to it meanwhile."""
+    """A minute after the limit was learned, one connection goes past it, and the others keep to it."""
     assert not limit.is_to_be_reviewed(1000.0)
     _learn(limit, 10)
     assert [limit.is_to_be_reviewed(now) for now in (79.0, 80.0, 80.0, 139.0, 140.0)] == [

@@ -193,7 +193,7 @@ async def test_a_relay_that_trickles_after_421_is_left() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
 async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
-    """Where a reply may take long the relay is waited for, but only while its machine acknowledges packets."""
+    """A connection waits long for a reply only while the relay's machine acknowledges packets."""
     async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
         _unplug(talk.writer)
         (outcome,) = await _outcomes(list(talk.send(10)))
@@ -212,7 +212,7 @@ def _unplug(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
-    """Its machine is there, though a large mail fills all buffers for longer than EMAIL_TIMEOUT."""
+    """A large mail may fill all buffers beyond EMAIL_TIMEOUT while the relay judges the mail before it."""
     async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
         small, large = talk.send(10, 32 << 20)
         await talk.read_until(b"BDAT 10 LAST\r\n")
@@ -262,7 +262,7 @@ async def test_a_large_mail_stays_out_of_the_transports_buffer(mode: Mode) -> No
 
 
 async def test_a_batch_is_open_until_the_turn_is_over_where_the_relay_is_quick() -> None:
-    """Until the relay has answered something nobody knows that it is quick."""
+    """A batch stays open until the turn of the loop is over, once the relay's answers have shown it to be quick."""
     async with _talk(Mode.BDAT, turnaround=Turnaround(soon=600.0)) as talk:
         (first,) = talk.send(10)
         assert not talk.protocol.batch_open
@@ -278,7 +278,7 @@ async def test_a_batch_is_open_until_the_turn_is_over_where_the_relay_is_quick()
 
 
 async def test_a_batch_is_never_open_where_each_content_waits_for_its_354() -> None:
-    """One mail would wait for the other, however quick the relay is."""
+    """No batch is open in data mode, where one mail would wait for the other, however quick the relay is."""
     async with _talk(Mode.DATA, turnaround=Turnaround(soon=600.0)) as talk:
         for _ in range(2):
             (sending,) = talk.send(10)
@@ -357,7 +357,7 @@ async def test_a_connection_closed_with_a_mail_half_written_is_gone_at_once() ->
 
 
 async def test_a_mail_whose_sender_has_cancelled_goes_on() -> None:
-    """Its replies are read as its own, and the next mail gets the replies to its own commands."""
+    """A mail whose caller has cancelled keeps its own replies, and the next mail gets those to its own commands."""
     async with _talk(Mode.BDAT) as talk:
         first, second = talk.send(10, 10)
         await talk.read_until(b"BDAT 10 LAST\r\n")
@@ -416,7 +416,7 @@ async def test_an_end_with_mails_in_flight_is_a_hang_up(end: str) -> None:
 
 
 async def test_a_timeout_is_no_hang_up() -> None:
-    """The relay has not ended the connection: we have."""
+    """A timeout is no hang-up, since the connection was ended by us and not by the relay."""
     async with _talk(Mode.BDAT, timeout=0.05, final_timeout=0.05) as talk:
         (outcome,) = await _outcomes(talk.send(10))
         assert isinstance(outcome, ConnectionLost)

@@ -95,7 +95,7 @@ async def test_a_limit_is_learned_over_tls(
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("silently", [False, True], ids=["421", "closes"])
 async def test_a_relay_that_closes_at_random(mode: Mode, silently: bool) -> None:  # noqa: FBT001
-    """Nothing is lost; and if two ends happen to look like a limit, that is no more than what was seen."""
+    """No mail is lost over a relay that closes at random, and a limit is learned only from ends that suggest it."""
     async with Server(replace(MODES[mode], close_by_chance=0.1, closes_silently=silently)) as server:
         sending = await Sending.run(_relay(server, Noted()), range(300), workers=WORKERS)
         assert sending.taken == set(range(300))
@@ -105,7 +105,7 @@ async def test_a_relay_that_closes_at_random(mode: Mode, silently: bool) -> None
 
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_an_announced_limit_is_kept_to(mode: Mode) -> None:
-    """MAILMAX of RFC 9422: the relay never has to say 421, and nothing is learned."""
+    """Connections keep to MAILMAX (RFC 9422): the relay never has to say 421, and no limit is learned."""
     noted = Noted()
     async with Server(replace(MODES[mode], mail_max=10)) as server:
         sending = await Sending.run(_relay(server, noted), range(200), workers=WORKERS)
@@ -115,7 +115,7 @@ async def test_an_announced_limit_is_kept_to(mode: Mode) -> None:
 
 
 async def test_the_setting_caps_what_is_announced() -> None:
-    """EMAIL_MAX_MESSAGES where it is the smaller number."""
+    """EMAIL_MAX_MESSAGES caps the announced limit if it is the smaller number."""
     async with Server(replace(MODES[Mode.BDAT], mail_max=10)) as server:
         await Sending.run(_relay(server, Noted(), max_messages=4), range(40), workers=WORKERS)
         assert max(Counter(mail.connection for mail in server.mails).values()) == 4
@@ -123,7 +123,7 @@ async def test_the_setting_caps_what_is_announced() -> None:
 
 @pytest.mark.parametrize("rcpt_max", [None, 2])
 async def test_a_mail_goes_to_as_many_as_the_relay_takes_at_once(rcpt_max: int | None) -> None:
-    """RCPTMAX of RFC 9422, and GROUP at most: the results are those of the first so many."""
+    """A transaction has at most RCPTMAX (RFC 9422) and GROUP recipients, and its results are for those alone."""
     async with Server(Faults(auth=(), rcpt_max=rcpt_max)) as server:
         connection = await _relay(server, Noted()).connect()
         people = tuple(f"p{n}@y.org" for n in range(GROUP + 1))
@@ -158,7 +158,7 @@ class Carrier:
 
 
 def test_a_successor_that_came_too_late_is_dialled_sooner() -> None:
-    """Half as far ahead again, each time that a connection had carried its last mail before the next was open."""
+    """The lead grows by half each time that a connection has carried its last mail before its successor opened."""
     lead, leads = Lead(), []
     carrier = Carrier(carried=100)
     for _ in range(6):
@@ -169,7 +169,7 @@ def test_a_successor_that_came_too_late_is_dialled_sooner() -> None:
 
 
 def test_a_successor_that_came_too_early_is_dialled_later() -> None:
-    """An eighth each time, down to an eighth more than went while it was dialled, and never less than one mail."""
+    """The lead shrinks by an eighth each time, to an eighth more than went during the dial, and at least one mail."""
     lead, leads = Lead(), []
     carrier = Carrier(lead=64)
     for _ in range(5):
@@ -196,7 +196,7 @@ def test_what_a_connection_carries_beside_its_open_successor_does_not_count() ->
 
 
 def test_a_connection_replaced_for_another_reason_says_nothing_of_the_lead() -> None:
-    """Its age, or that it was lost."""
+    """A connection replaced for its age, or because it was lost, leaves the lead unchanged."""
     lead = Lead()
     lead.replaced(Carrier(carried=20))
     lead.replaced(Carrier(carried=100, lost_cause="connection lost"))
@@ -223,7 +223,7 @@ def _open(recycling: Recycling, now: float) -> Carrier:
 
 
 def test_what_is_learned_holds_for_all_connections(noted: Noted) -> None:
-    """Those that are open, and those to come; it is said once."""
+    """A learned limit holds for connections that are open and those to come, and is notified once."""
     now = 0.0
     recycling = Recycling("r:25", noted, now=lambda: now)
     first, other = _open(recycling, now), _open(recycling, now)
@@ -250,7 +250,7 @@ def test_an_open_connection_that_carried_more_refutes_it(noted: Noted) -> None:
 
 @pytest.mark.parametrize("how", ["open", "closed"])
 def test_a_wrong_limit_is_dropped_by_the_connection_that_goes_on(noted: Noted, how: str) -> None:
-    """One connection goes past the limit when it is due for review; what it carries is seen at the next dial."""
+    """A reviewing connection that goes past the limit makes all others drop it, at its close or the next dial."""
     now = 0.0
     recycling = Recycling("r:25", noted, now=lambda: now)
     for _ in range(2):

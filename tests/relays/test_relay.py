@@ -69,7 +69,7 @@ async def _gone(connection: Connection) -> None:
 
 
 async def test_a_refused_sign_in_sends_the_others_to_the_next_relay() -> None:
-    """Although a connection from before is open: the wait is a minute, and the next relay is up now."""
+    """After a refused sign-in other workers go to the next relay, although an older connection is still open."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
         failover = Failover([_relay(first, noted), _relay(second, noted)])
@@ -83,7 +83,7 @@ async def test_a_refused_sign_in_sends_the_others_to_the_next_relay() -> None:
 
 
 async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_next() -> None:
-    """It is not down, and its connection serves on; the others go to the next relay instead of waiting for a minute."""
+    """A relay that takes no more connections is not down and serves on; the other workers go to the next relay."""
     noted = Noted()
     async with Server(Faults(most_open=1)) as first, Server(Faults()) as second:
         relays = [_relay(first, noted, retry_seconds=60), _relay(second, noted)]
@@ -101,7 +101,7 @@ async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_ne
 
 
 async def test_only_patient_dials_wait_for_a_relay_that_takes_no_more_connections() -> None:
-    """They wait for a free slot, or the next try; others raise ConnectFailed."""
+    """Patient dials wait for a free slot or the next try, and other dials raise ConnectFailed."""
     async with Server(Faults(most_open=1)) as server:
         relay = _relay(server, Noted(), retry_seconds=60)
         only = await relay.connect()
@@ -182,7 +182,7 @@ async def test_an_earlier_relay_that_is_down_gives_no_connection() -> None:
 
 
 async def test_while_one_dials_a_relay_that_is_down_others_look_again_later() -> None:
-    """They are refused at once, so `return_at` is later: otherwise they would try on and on."""
+    """While one worker dials a relay, others are refused at once, and `return_at` moves on so that they wait."""
     noted = Noted()
     async with Server(Faults(silent_at="CONNECT")) as server:
         await server.close()
@@ -262,7 +262,7 @@ async def test_a_relay_that_begins_to_hang_up_counts_as_down() -> None:
 
 
 async def test_chunks_are_avoided_after_two_probes_that_end_a_connection() -> None:
-    """One may be a fault of the network; after two in a row mails go by DATA without a probe."""
+    """After two failed probes in a row mails go by DATA without a probe, since one may be a network fault."""
     noted = Noted()
     async with Server(Faults(cut_before_reply="BDAT", times=1)) as server:
         relay = _relay(server, noted)

@@ -15,7 +15,7 @@ def _measured(each: float) -> Turnaround:
 
 @pytest.mark.parametrize(("each", "together"), [(0.0001, 16), (0.0009, 5), (0.003, 1), (0.006, 0)])
 def test_as_many_leave_together_as_the_relay_soon_answers(each: float, together: int) -> None:
-    """The last of them waits for all others."""
+    """As many mails leave together as the relay answers soon, since the last of them waits for all others."""
     turnaround = _measured(each)
     turnaround.busy(12, 200.0)
     in_flight = 0
@@ -25,7 +25,7 @@ def test_as_many_leave_together_as_the_relay_soon_answers(each: float, together:
 
 
 def test_before_the_first_answer_nothing_is_soon() -> None:
-    """A relay that has not answered may be slow."""
+    """No answer counts as soon before the first one, since a relay that has not answered may be slow."""
     turnaround = Turnaround(soon=0.005)
     turnaround.busy(0, 100.0)
     assert not turnaround.is_soon(0, 100.0)

@@ -91,7 +91,7 @@ def _rig(mode: Mode = Mode.BDAT) -> Rig:
 
 
 def test_a_reply_that_is_overdue_ends_the_connection() -> None:
-    """After EMAIL_TIMEOUT where the relay has nothing to judge."""
+    """The watchdog ends the connection after EMAIL_TIMEOUT if the relay has nothing to judge."""
     rig = _rig(Mode.DATA)
     rig.send()
     assert rig.ring() == TIMEOUT
@@ -120,7 +120,7 @@ def test_the_shorter_timeout_holds_again_after_the_longer_one() -> None:
 
 
 def test_progress_moves_the_end_and_no_timer() -> None:
-    """One timer serves on; when it rings it is set for what is left."""
+    """Progress moves the timeout but not the timer, which is set for the rest of the time when it fires."""
     rig = _rig(Mode.DATA)
     rig.send()
     rig.now += 20.0
@@ -132,7 +132,7 @@ def test_progress_moves_the_end_and_no_timer() -> None:
 
 
 def test_a_relay_that_owes_nothing_is_not_watched() -> None:
-    """The timer that rings then is the last one, until the next mail."""
+    """The watchdog sets no further timer while the relay owes no reply, until the next mail."""
     rig = _rig()
     rig.send()
     rig.reply(OK * 4)
@@ -145,7 +145,7 @@ def test_a_relay_that_owes_nothing_is_not_watched() -> None:
 
 
 def test_a_machine_that_acknowledges_nothing_at_two_looks_is_gone() -> None:
-    """Long before the final timeout; one look is not enough, since a few packets may be lost just then."""
+    """A connection ends, long before the final timeout, if two looks in a row find nothing acknowledged."""
     rig = _rig()
     rig.send()
     for seconds in (TIMEOUT, 0.0, TIMEOUT):
@@ -157,7 +157,7 @@ def test_a_machine_that_acknowledges_nothing_at_two_looks_is_gone() -> None:
 
 
 def test_looks_with_nothing_owed_between_them_are_not_in_a_row() -> None:
-    """The look before a rest says nothing of the connection after it."""
+    """Two looks are not in a row if the relay owed no reply at a look between them."""
     rig = _rig()
     rig.unacknowledged = TIMEOUT
     rig.send()
@@ -174,7 +174,7 @@ def test_looks_with_nothing_owed_between_them_are_not_in_a_row() -> None:
 
 @pytest.mark.parametrize("closes", [True, False])
 def test_after_a_goodbye_the_relay_has_two_seconds_to_close(closes: bool) -> None:  # noqa: FBT001
-    """The mail behind the 421 is uncertain if it does not."""
+    """A relay has two seconds to close after 421, and the mail behind it is uncertain if it does not."""
     rig = _rig()
     rig.send()
     rig.reply(b"421 bye\r\n")

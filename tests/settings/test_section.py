@@ -146,7 +146,7 @@ def test_words_count_in_any_case(load: Load) -> None:
 
 
 def test_no_repr_shows_a_secret(load: Load, tmp_path: Path) -> None:
-    """Neither the settings, nor a section, nor the sources show a password or a key."""
+    """No repr of the settings, a section or the sources shows a password or a key."""
     (tmp_path / ".env").write_text(f"OTP_KEYS=k1:{KEY}\n")
     (tmp_path / "APP_PASSWORD").write_text("hunter2")
     settings = load(EMAIL="me@example.org", APP_PASSWORD="hunter2", SECRETS_DIR=str(tmp_path))

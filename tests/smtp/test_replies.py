@@ -122,7 +122,7 @@ def test_the_fast_path_of_a_result_is_the_full_path(parts: list[str]) -> None:
 
 
 def test_lines_of_one_reply_have_one_code() -> None:
-    """RFC 5321, 4.2.1."""
+    """All lines of one reply must have the same code (RFC 5321, 4.2.1)."""
     assert "250 and 550" in _read(b"250-ok\r\n550 no\r\n")[1]
 
 
@@ -130,7 +130,7 @@ def test_lines_of_one_reply_have_one_code() -> None:
 @pytest.mark.parametrize("octets", [MAX_REPLY, MAX_REPLY + 1])
 @pytest.mark.parametrize("line", [b"250 ", b"250-"])
 def test_the_bound_of_a_reply_is_the_same_however_it_is_cut(line: bytes, octets: int, cut: int) -> None:
-    """It is 64 KiB for a reply with all its lines and line ends, in one long line or many, in one piece or many."""
+    """A reply with all its lines and line ends is bounded at 64 KiB, in one line or many, in one piece or many."""
     lines = [line + b"x" * 95 + b"\n"] * (octets // 100) if line == b"250-" else []
     last = octets - sum(map(len, lines))
     stream = b"".join(lines) + (b"250 " + b"x" * last)[: last - 1] + b"\n"
@@ -167,6 +167,6 @@ def test_the_fast_path_of_a_line_is_the_full_path(parts: list[bytes]) -> None:
     [(b"4", True), (b"42", True), (b"421-by", True), (b"421-bye\r\n4", True), (b"45", False), (b"250-a\r\n", False)],
 )
 def test_a_partial_reply_may_still_have_a_code(begun: bytes, may_be: bool) -> None:  # noqa: FBT001
-    """By its first digits, or by the lines that have arrived."""
+    """A partial reply may have a code unless its first digits, or the lines that have arrived, rule it out."""
     reader = _read(b"250 ok\r\n" + begun)[2]
     assert (reader.is_partial, reader.may_be(CLOSING)) == (True, may_be)

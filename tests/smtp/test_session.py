@@ -94,7 +94,7 @@ def test_windows(mode: Mode, asked: int, window: int) -> None:
 
 
 def test_no_mail_sits_behind_a_large_one() -> None:
-    """While 64 KiB or more wait to be written it is not available; once they are written it is."""
+    """The session takes no further mail while 64 KiB or more wait to be written, so none waits behind a large one."""
     session = _session()
     session.begin(_mail(content=b"x" * (BACKLOG + 1)))
     assert not session.is_available
@@ -118,7 +118,7 @@ def test_take_returns_slices_and_marks_mails_as_written() -> None:
 
 
 def test_a_mail_is_written_with_its_content_not_with_the_rset_behind() -> None:
-    """From its last octet on the relay may have it, although RSET has not left."""
+    """A mail counts as written from its last octet on, although RSET has not left, since the relay may have it."""
     session = _session()
     transaction = session.begin(_mail())
     session.take(len(b"MAIL FROM:<a@x.org>\r\nRCPT TO:<b@y.org>\r\nBDAT 20 LAST\r\n" + BODY) - 1)
@@ -158,7 +158,7 @@ def test_an_unsafe_address_is_never_written(address: str) -> None:
 
 
 def test_a_mail_without_recipients_is_settled_without_a_command() -> None:
-    """No reply would be counted for it."""
+    """The session settles a mail without recipients at once, without a command whose reply would be counted."""
     session = _session()
     assert session.begin(Envelope("a@x.org", (), BODY)).outcome == ()
     assert (_written(session), len(session.flights)) == (b"", 0)
@@ -287,7 +287,7 @@ def test_each_recipient_has_a_result(mode: Mode) -> None:
     ],
 )
 def test_the_result_is_the_refusal_that_decided(mode: Mode, replies: bytes, codes: list[int]) -> None:
-    """Not the 503 that follows from it."""
+    """A recipient's result is the refusal that decided, not the 503 that follows from it."""
     session = _session(mode)
     transaction = session.begin(_mail())
     _written(session)
@@ -314,7 +314,7 @@ def test_354_without_recipients_gets_a_single_dot() -> None:
 
 @pytest.mark.parametrize("replies", [NO + b"503 no\r\n" + OK, OK + NO + OK])
 def test_a_content_accepted_without_recipients_ends_the_session(replies: bytes) -> None:
-    """Refused and then accepted: neither reply is believed, for this mail or for those behind it."""
+    """Content that is accepted without a recipient ends the session; it and the mail behind it are uncertain."""
     session = _session()
     mails = [session.begin(_mail()) for _ in range(2)]
     _written(session)
@@ -325,7 +325,7 @@ def test_a_content_accepted_without_recipients_ends_the_session(replies: bytes) 
 
 
 def test_a_final_reply_before_the_last_octet() -> None:
-    """After an acceptance no reply is believed; after a refusal the mail is refused, and the session ends."""
+    """A final reply before the last octet ends the session: an acceptance is not believed, and a refusal stands."""
     for reply, relayed in ((OK, None), (b"552 5.3.4 too big\r\n", [552])):
         session = _session()
         transaction = session.begin(_mail(content=b"z" * 100_000))
@@ -353,7 +353,7 @@ def test_a_reply_that_cannot_be_makes_its_read_doubtful(reply: bytes) -> None:
 
 
 def test_a_reply_too_many_makes_its_read_doubtful() -> None:
-    """One reply more than commands, and any of them may be the surplus one."""
+    """One reply more than commands makes all replies of its read doubtful, as any may be the surplus one."""
     session = _session()
     transaction = session.begin(_mail())
     _written(session)
@@ -364,7 +364,7 @@ def test_a_reply_too_many_makes_its_read_doubtful() -> None:
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_reply_before_its_command_is_one_too_many(mode: Mode) -> None:
-    """A reply that arrives before a mail's commands have left is none to it, not even a refusal."""
+    """A reply that arrives before a mail's commands have left is not taken for that mail, not even a refusal."""
     session = _session(mode)
     first = session.begin(_mail())
     assert session.receive(NO) == []
@@ -399,7 +399,7 @@ def test_plain_believes_a_250_too_many_behind_the_content() -> None:
 
 
 def test_a_goodbye_before_its_command_is_one() -> None:
-    """421 is the one thing that a relay may say unasked."""
+    """The session accepts 421 before a command has left, as the one reply that a relay may send unasked."""
     session = _session()
     transaction = session.begin(_mail())
     session.receive(b"421 4.4.2 idle\r\n")
@@ -513,7 +513,7 @@ def test_mails_behind_a_421_are_uncertain_where_the_relay_does_not_close() -> No
 
 
 def test_421_while_idle() -> None:
-    """It ends the session, and changes nothing of the mails before."""
+    """A 421 while idle ends the session and changes nothing for the mails before it."""
     session = _session()
     transaction = session.begin(_mail())
     _written(session)

@@ -16,7 +16,7 @@ class Times:
 
 
 def test_it_begins_with_the_wall_clock() -> None:
-    """Its times are seconds since the epoch, and go on as time passes."""
+    """The clock's times are seconds since the epoch, and go on as time passes."""
     times = Times()
     clock = times.clock()
     assert clock() == 1_700_000_000.0
@@ -26,7 +26,7 @@ def test_it_begins_with_the_wall_clock() -> None:
 
 
 def test_a_wall_clock_that_is_set_moves_nothing() -> None:
-    """Set back or forward while the service runs, it neither revives a code nor ends it early."""
+    """Setting the wall clock back or forward while the service runs neither revives a code nor ends it early."""
     times = Times()
     clock = times.clock()
     for wall in (0.0, 4e9):
@@ -53,7 +53,7 @@ def test_an_earlier_time_in_a_store_changes_nothing() -> None:
 
 
 def test_by_default_it_reads_the_clocks_of_the_system() -> None:
-    """It never runs backwards, and is in this century."""
+    """The clock by default never runs backwards, and reads a time in this century."""
     clock = StoreClock()
     first = clock()
     assert 1.6e9 < first <= clock()

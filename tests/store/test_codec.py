@@ -60,7 +60,7 @@ _MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)
 
 @given(_RECORDS)
 def test_a_code_record_comes_back_whole(record: CodeRecord) -> None:
-    """It does to the last bit of a time, with as many failures as OTP_FAILURES_PER_HOUR allows."""
+    """The codec returns a code record to the last bit of a time, with as many failures as the settings allow."""
     assert codec.decode_record(codec.encode_record(record)) == record
 
 
@@ -73,20 +73,20 @@ def test_the_end_of_a_code_record_is_read_without_the_rest(record: CodeRecord) -
 
 
 def test_a_code_record_is_small() -> None:
-    """A million of them are the memory that a service needs."""
+    """A code record takes at most 64 octets, since a service may keep a million of them."""
     assert len(codec.encode_record(_RECORD)) <= 64
 
 
 @given(_MAILS, _TIMES, _TIMES, st.binary(max_size=32))
 def test_a_settled_mail_comes_back_whole(mail: Mail, forgotten: float, request_ends: float, fingerprint: bytes) -> None:
-    """It does with its times and its request's fingerprint."""
+    """The codec returns a settled mail with its times and its request's fingerprint."""
     octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=fingerprint)
     assert codec.decode_settled(octets) == (mail, forgotten, request_ends, fingerprint)
 
 
 @given(_ENTRIES)
 def test_an_entry_comes_back_whole(entry: Entry) -> None:
-    """It does with content, terms and progress, in the types it had."""
+    """The codec returns an entry with content, terms and progress, in the types it had."""
     decoded = codec.decode_entry(codec.encode_entry(entry))
     assert decoded == entry
     assert isinstance(decoded.priority, Priority)
@@ -96,7 +96,7 @@ def test_an_entry_comes_back_whole(entry: Entry) -> None:
 
 @given(_PROGRESS)
 def test_progress_comes_back_whole(progress: Progress) -> None:
-    """It does in the types it had: recipients are compared with those of an envelope."""
+    """The codec returns progress in the types it had, since recipients are compared with those of an envelope."""
     assert codec.decode_progress(codec.encode_progress(progress)) == progress
 
 

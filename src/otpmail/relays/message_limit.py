@@ -20,7 +20,7 @@ _NEVER_CAREFUL = range(0)
 
 
 class Bounds(NamedTuple):
-    """The bounds of one connection: `most` mails in all, and one mail at a time while the count is in `careful`."""
+    """Limits one connection to `most` mails in all, and to one in flight while its count of mails is in `careful`."""
 
     most: int = UNLIMITED
     careful: range = _NEVER_CAREFUL
@@ -35,7 +35,7 @@ class _Suspicion:
 
 
 class MessageLimit:
-    """The limit of one relay; `known` is None while there is none. Times are on the caller's clock, in seconds.
+    """Learns the limit of one relay; `known` is None without one. Times are on the caller's clock, in seconds.
 
     A limit may be wrong, or change. So after `review` seconds, and later each time that it is confirmed, one connection
     goes on past it. Around a suspected or reviewed count, connections carry one mail at a time, which is all that a
@@ -83,7 +83,7 @@ class MessageLimit:
             self._suspicion = None
 
     def bounds(self, *, reviewing: bool) -> Bounds:
-        """The bounds of a connection now; `reviewing` is whether it is the one that goes on past the limit."""
+        """Return the present bounds of a connection; with `reviewing`, those of one that goes on past the limit."""
         if reviewing and self.known is not None:
             return Bounds(careful=_until_refuted(self.known, _around(self.known)))
         most = UNLIMITED if self.known is None else self.known
@@ -100,7 +100,7 @@ class MessageLimit:
         return True
 
     def _confirm(self, mails: int, *, exact: bool, now: float) -> None:
-        """The relay ended another connection near the limit, which moves down at most, so that it settles."""
+        """Note that the relay ended another connection near the limit, which only ever moves down."""
         assert self.known is not None
         if mails >= self.known:
             self._review = min(2 * self._review, self._review_most)
@@ -110,7 +110,7 @@ class MessageLimit:
 
 
 def _until_refuted(first: int, counts: range) -> range:
-    """The counts from `first` on, and the one at which a mail beyond all of them is still unanswered."""
+    """The counts from `first` to the last of `counts`, and one more, at which the refuting mail is in flight."""
     return range(first, counts.stop + 1)
 
 

@@ -98,7 +98,7 @@ class RelayProtocol(asyncio.Protocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether the relay has neither answered nor read on for so long that another connection is the better one."""
+        """Whether the relay has neither replied nor read on for the stall time: another connection is preferable."""
         return self._session.awaits_reply and self._loop.time() - self.last_progress > self._stall_seconds
 
     @property

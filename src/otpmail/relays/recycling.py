@@ -1,7 +1,7 @@
-"""When connections to one relay are replaced for the number of mails that they have carried.
+"""Decides when connections to one relay are replaced because of the number of mails that they have carried.
 
-All workers share what is learned: after how many mails the relay ends a connection, and how many mails ahead of that
-the successor has to be dialled to be open in time.
+All workers share two learned numbers: the mails after which the relay ends a connection, and how many mails before
+that the successor must be dialled to be open in time.
 """
 
 from collections.abc import Callable
@@ -58,8 +58,8 @@ class Recyclable(Protocol):
 class Lead:
     """How many mails ahead of a connection's last one its successor is dialled.
 
-    Too late, and a worker waits for the dial; too early, and each connection carries less than it could. Both depend on
-    how many mails go while a connection is dialled, which is seen whenever one is replaced.
+    If the dial starts too late, a worker waits for it; if too early, each connection carries less than it could. Each
+    replacement shows how many mails are sent while a connection is dialled.
     """
 
     def __init__(self) -> None:

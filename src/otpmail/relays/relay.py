@@ -1,8 +1,8 @@
-"""One relay as all workers share it: which worker may dial it when, and what is known of it.
+"""One relay, shared by all workers: decides which worker may dial it and when, and knows whether it is down.
 
-While the relay is well, every worker dials for itself. Otherwise one worker at a time dials, later each time, and the
-others wait for its result: a relay in trouble gets no storm of dials, and a refused sign-in is not repeated until the
-provider locks the account. The breaker decides when the next dial may start.
+While the relay is well, every worker dials for itself. After a failure one worker at a time dials, with backoff, and
+the others wait for its result. A relay in trouble gets no storm of dials, and no provider locks the account over
+repeated sign-ins. The breaker decides when the next dial may start.
 """
 
 import asyncio

@@ -1,23 +1,23 @@
-"""Whether the machine at the other end still answers: by its acknowledgements to the kernel, not by replies."""
+"""Tells by TCP acknowledgements, not by replies, whether the machine at the other end still answers."""
 
 import asyncio
 import socket
 import struct
 import sys
 
-# Linux, struct tcp_info: tcpi_retransmits and tcpi_probes, both in a row; tcpi_last_ack_recv, in milliseconds.
+# From Linux's struct tcp_info: tcpi_retransmits and tcpi_probes (attempts in a row), tcpi_last_ack_recv (milliseconds).
 _TCP_INFO = struct.Struct("=2xBB52xI")
 
-# As often as the kernel tries before it doubts the route (tcp_retries1). One or two packets are lost on a good one too.
+# Linux doubts the route after this many retransmissions (tcp_retries1). A good route loses one or two packets as well.
 _IN_VAIN = 3
 
 
 def seconds_unacknowledged(transport: asyncio.BaseTransport) -> float:
-    """Seconds since the other end acknowledged anything, if packets were sent again and again in vain; else 0.0.
+    """Seconds since the other end last acknowledged anything, or 0.0 unless packets were retransmitted in vain.
 
-    Always 0.0 except on Linux, where alone it is known. TCP_USER_TIMEOUT (RFC 5482) would not do: with it Linux also
-    ends a connection whose other end answers and only does not read, as a relay that judges one mail while the mails
-    behind it fill its buffers.
+    Only Linux reports this, so the result is 0.0 elsewhere. TCP_USER_TIMEOUT (RFC 5482) does not serve here. With it
+    Linux also ends a connection whose other end answers but does not read. A relay does that while it judges one mail
+    and the next mails fill its buffers.
     """
     connection = transport.get_extra_info("socket")
     if sys.platform != "linux" or connection is None:

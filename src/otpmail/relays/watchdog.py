@@ -1,4 +1,4 @@
-"""Ends a connection whose relay has owed a reply for too long, or whose other end acknowledges nothing any more."""
+"""Ends a connection whose relay has owed a reply for too long, or whose other end no longer acknowledges packets."""
 
 from collections.abc import Callable
 from math import inf
@@ -18,12 +18,12 @@ class Timer(Protocol):
 
 
 class Watchdog:
-    """Watches one session, by one timer that is not moved with every reply.
+    """Watches one session with a single timer, which is not reset at every reply.
 
-    `timeout` and `final_timeout` are in seconds: how long the relay may owe a reply, and how long one that may wait
-    until it has judged a content (RFC 5321, 4.5.3.2); `goodbye_seconds` is how long it may stay after 421.
-    `unacknowledged` returns for how long the relay's machine has acknowledged nothing. `end` is called with the cause.
-    The clock and `call_later` are the loop's.
+    All times are in seconds. The relay may owe a reply for `timeout`, or for `final_timeout` while it may be judging a
+    content (RFC 5321, 4.5.3.2). After 421 it has `goodbye_seconds` to close. `unacknowledged` returns for how long the
+    relay's machine has acknowledged nothing. The watchdog calls `end` with the cause of the end. The clock and
+    `call_later` are the loop's.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Watchdog:
             self._start(min(left, self._timeout, self._final_timeout), self._look)
 
     def _is_gone(self) -> bool:
-        """Whether nothing has been acknowledged at two looks in a row, EMAIL_TIMEOUT apart.
+        """Whether two looks in a row, EMAIL_TIMEOUT apart, have found that nothing was acknowledged.
 
-        One look is not enough. While a relay judges a mail for long there is nothing to acknowledge until the next one
-        is sent, and a few of the next one's packets may be lost.
+        One look is not enough. While the relay judges a mail, nothing is sent and nothing acknowledged. The first
+        packets of the next mail may then be lost though the relay's machine is there.
         """
         now = self._clock()
         if self._unacknowledged() < self._timeout:

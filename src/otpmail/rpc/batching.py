@@ -30,10 +30,10 @@ class Batching:
 
     - A batch gathers only where the process keeps more than three quarters of a core busy, by its `cpu` seconds. It
       gathers longer the busier the process is, up to `most_seconds` at a whole core. With 0 no call is held back.
-    - A batch begins early once it has the calls to be expected: as many as were in flight at once since the last one.
-      So calls that follow each other begin at once, each made after the last response.
-    - Calls that are answered at once are never in flight together. So four times a second one batch gathers for its
-      whole time, to count what comes.
+    - A batch begins early once it holds as many calls as were in flight together since the last batch. A lone client
+      that makes each call after the previous response is therefore not held back.
+    - Calls that are answered at once are never in flight together. Four times a second one batch therefore gathers for
+      its whole time, to count the calls that come.
 
     Build it inside a running loop. `clock` is that loop's unless another is passed in.
     """

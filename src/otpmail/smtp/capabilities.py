@@ -1,4 +1,4 @@
-"""The capabilities in a relay's answer to EHLO (RFC 5321, 4.1.1.1), and which mails they exclude."""
+"""The capabilities that a relay announces in its reply to EHLO (RFC 5321, 4.1.1.1), and the mails that it rejects."""
 
 import re
 from dataclasses import dataclass, field

@@ -1,21 +1,21 @@
-"""Whether a relay discards a chunk that it refuses, or runs it as commands. Asked once a connection, before any mail.
+"""Finds out, once a connection and before any mail, whether a relay discards a refused chunk or runs it as commands.
 
-By BDAT a mail's content is on its way before the relay has taken a recipient. If the relay takes none it must discard
-the content (RFC 3030, 2). A relay that does not would run a mail's content as commands.
+With BDAT a mail's content leaves before the relay has accepted a recipient. If the relay accepts none, it must discard
+the content (RFC 3030, 2). A relay that does not discard it would run a mail's content as commands.
 """
 
 from enum import Enum, auto
 
 from otpmail.smtp.replies import Reply
 
-# A relay that discards the chunk it refuses answers this twice. One that runs the chunk as commands answers the chunk
-# as well, and never with 250, since no relay knows the verb (RFC 5321, 4.1.5 and 4.2.4). So the second reply tells them
-# apart. A known verb would not: some relays answer HELP with 250, and their third reply would reach the first mail.
+# A relay that discards the refused chunk replies to BDAT and RSET. A relay that runs the chunk replies to XNIL as well,
+# never with 250, since no relay knows that verb (RFC 5321, 4.1.5 and 4.2.4). The second reply tells the two apart. A
+# known verb would not: some relays answer HELP with 250, and their third reply would reach the first mail.
 QUESTION = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
 
 
 class Verdict(Enum):
-    """The relay's behaviour, by the replies so far."""
+    """How the relay treats a refused chunk, as far as its replies have shown."""
 
     OPEN = auto()
     DISCARDS = auto()
@@ -24,13 +24,13 @@ class Verdict(Enum):
 
 
 class Probe:
-    """The replies to the question, one by one."""
+    """Reads the replies to QUESTION, one by one."""
 
     def __init__(self) -> None:
         self._replies: list[Reply] = []
 
     def read(self, reply: Reply) -> Verdict:
-        """Note the next reply; returns the verdict with it."""
+        """Read the next reply, and return the verdict that all replies so far give."""
         self._replies.append(reply)
         count, refused = len(self._replies), self._replies[0].code >= 400
         if count == 2 and refused and reply.code == 250:

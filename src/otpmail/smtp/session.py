@@ -1,15 +1,15 @@
-"""The client's side of an SMTP session after sign-in, as rules without I/O: which octets may go out, what replies mean.
+"""The client side of an SMTP session after sign-in, without I/O: decides which octets may leave, and reads replies.
 
-Replies are matched to commands by counting, never by their text (RFC 2920, 3.1). A reply that matches no command ends
-the session: it must not reach another mail. How mails are sent is the session's `mode`:
+The session matches replies to commands by counting, never by their text (RFC 2920, 3.1). A reply that matches no
+command ends the session, so that it reaches no other mail. The session's `mode` decides how mails are sent:
 
 BDAT    `MAIL RCPT.. BDAT n LAST <content> RSET` in one flight, the next mail behind it without waiting (RFC 3030)
 DATA    `MAIL RCPT.. DATA` in one flight; then `<content> . RSET` and the next mail's in another (RFC 2920, 3.1)
-PLAIN   a command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
+PLAIN   one command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
 
-The RSET does two things. It ends the transaction at the relay however it went, so that no mail's commands run in
-another's. And a mail is settled only when its RSET is answered: a positive reply too many puts replies out of step, and
-then the relay's true reply to the mail is read there, which anything but 250 reveals.
+RSET ends the relay's transaction in any case, so that no command runs in another mail's transaction. By BDAT and DATA
+the reply to RSET settles the mail. If a positive reply too many has put replies out of step, the session reads the
+relay's true reply to the mail there, and any code but 250 reveals the fault.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, re
 from otpmail.smtp.transaction import GROUP, Awaits, Callback, Outcome, SessionEnded, Transaction
 
 BACKLOG = 64 << 10
-"""Octets that may wait to be written before the session takes no further mail: none is to wait behind a large one."""
+"""Octets that may wait to be written before the session takes no further mail, so none waits behind a large one."""
 
 _TRANSACTIONS = MappingProxyType[Mode, type[Transaction]](
     {Mode.BDAT: BdatTransaction, Mode.DATA: DataTransaction, Mode.PLAIN: PlainTransaction}

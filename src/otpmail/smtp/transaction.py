@@ -121,7 +121,7 @@ class Transaction(ABC):
     def read(self, reply: Reply, output: Output) -> None:
         """Read the next reply to its commands, and write what may follow.
 
-        Raises SessionEnded where the reply is none that the command may get.
+        Raises SessionEnded if the reply is not one that the command may get.
         """
         match self.awaits:
             case Awaits.RECIPIENT:

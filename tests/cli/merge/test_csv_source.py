@@ -147,7 +147,7 @@ def test_a_forbidden_character_is_reported_with_its_column(files: Files) -> None
 
 
 def test_a_row_is_rendered_once_and_in_its_turn(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the check nor the search for repeated rows renders a row: a file may have a million."""
+    """The source renders a row when it is its turn: neither the check nor the search for repeated rows renders one."""
     rendered = []
     render = MailTemplate.render
 

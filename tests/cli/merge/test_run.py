@@ -159,7 +159,7 @@ def test_a_service_whose_relay_is_down_has_sent_nothing(merge: Merge) -> None:
 
 
 def test_a_mail_without_its_result_is_in_doubt(merge: Merge) -> None:
-    """Where the connection is lost, the mails that were handed over and have no result may have been sent."""
+    """The merge counts mails as doubtful that were handed over and have no result when the connection is lost."""
     answered: list[str] = []
 
     def answer(mail: mail_pb2.SendMailRequest) -> Result:
@@ -177,7 +177,7 @@ def test_a_mail_without_its_result_is_in_doubt(merge: Merge) -> None:
 
 
 def test_a_result_of_an_unknown_mail_is_ignored(merge: Merge) -> None:
-    """It is counted for no row."""
+    """The merge counts the result of an unknown mail for no row."""
     with _served(lambda mail: _result(mail_pb2.SendMailRequest(request_id=f"x{mail.request_id}"))) as address:
         summary = merge.run(address)
     assert (summary.counts.settled, summary.in_doubt) == (0, 250)

@@ -63,12 +63,12 @@ def test_the_result_is_one_line(summary: Summary, line: str) -> None:
     ],
 )
 def test_a_merge_that_stopped_says_how_to_go_on(counts: Counts, in_doubt: int, line: str) -> None:
-    """It says that mails may have been sent only where the service had them and gave no result."""
+    """The summary says that mails may have been sent only if the service had them and gave no result."""
     assert Summary(counts=counts, stop=DOWN, in_doubt=in_doubt).lines()[1] == line
 
 
 def test_the_journal_is_named() -> None:
-    """Where mails were relayed, the last line says what keeps them from a second sending."""
+    """If mails were relayed, the summary's last line names the journal, which keeps them from being sent twice."""
     lines = Summary(counts=Counts(1, relayed=1), journal=Path("j")).lines()
     assert lines[-1].startswith("j lists the mails that were relayed; the same command does not send them again.")
 

@@ -117,7 +117,7 @@ async def test_a_sweep_keeps_failures_of_the_last_hour(clock: Clock) -> None:
 
 
 async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
-    """A shard is swept at a time: other tasks have the loop many times before the end."""
+    """The sweep takes a shard at a time, so other tasks have the loop many times before its end."""
     store = MemoryChallengeStore(clock)
     for number in range(2000):
         await _write(store, number.to_bytes(16), _record())
@@ -136,7 +136,7 @@ async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
 
 
 async def test_sweeping_forever_ends_when_cancelled(challenges: MemoryChallengeStore, clock: Clock) -> None:
-    """It sweeps again and again, and ends by being cancelled, nothing else."""
+    """The sweeping task sweeps again and again, and ends only when it is cancelled."""
     sweeping = asyncio.create_task(challenges.sweep_forever(0.0))
     for _ in range(2):
         await _write(challenges, b"a", _record(expires=clock.time + 1))
@@ -150,7 +150,7 @@ async def test_sweeping_forever_ends_when_cancelled(challenges: MemoryChallengeS
 
 
 async def test_the_garbage_collector_does_not_look_at_records(challenges: MemoryChallengeStore) -> None:
-    """Neither they nor the dicts that hold them are among what it walks through: a million would hold the loop."""
+    """The garbage collector tracks neither records nor their dicts, since a million of them would block the loop."""
     gc.collect()
     before = len(gc.get_objects())
     for number in range(5000):
@@ -160,6 +160,6 @@ async def test_the_garbage_collector_does_not_look_at_records(challenges: Memory
 
 
 async def test_the_repr_is_a_count(challenges: MemoryChallengeStore) -> None:
-    """It counts the records and shows none of them."""
+    """The repr of the code store counts the records and shows none of them."""
     await _write(challenges, b"a", _record())
     assert repr(challenges) == "<MemoryChallengeStore 1 records>"

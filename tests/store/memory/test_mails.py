@@ -49,7 +49,7 @@ R1 = Request("shop", "r1", b"f")
 
 
 async def test_a_request_id_is_claimed_once(mails: MemoryMailStore) -> None:
-    """The first claim has it; the next ones find its mail, first as running and then as it settled."""
+    """The first claim takes a request id; later claims find its mail, first as running and then as settled."""
     assert await mails.claim(R1, "m1") == Accepted()
     assert await mails.claim(R1, "m2") == Running("m1")
     settled = _settled(_mail(request_id="r1"))
@@ -58,7 +58,7 @@ async def test_a_request_id_is_claimed_once(mails: MemoryMailStore) -> None:
 
 
 async def test_a_request_id_with_other_content_is_a_conflict(mails: MemoryMailStore) -> None:
-    """It is while the first mail runs and once it has settled, and changes nothing."""
+    """Other content under a request id is a Conflict that changes nothing, before and after its mail has settled."""
     other = Request("shop", "r1", b"g")
     await mails.claim(R1, "m1")
     assert await mails.claim(other, "m2") == Conflict()
@@ -69,7 +69,7 @@ async def test_a_request_id_with_other_content_is_a_conflict(mails: MemoryMailSt
 
 
 async def test_request_ids_are_each_callers_own(mails: MemoryMailStore) -> None:
-    """Another caller's id is another id."""
+    """Two callers may use the same request id for different mails."""
     await mails.claim(R1, "m1")
     assert await mails.claim(Request("bank", "r1", b"other"), "m2") == Accepted()
     mails.settle(_settled(_mail("m2", caller="bank", request_id="r1")))
@@ -77,7 +77,7 @@ async def test_request_ids_are_each_callers_own(mails: MemoryMailStore) -> None:
 
 
 async def test_a_released_request_id_counts_as_new(mails: MemoryMailStore) -> None:
-    """It is free for another content as well; releasing it twice changes nothing."""
+    """A released request id may be claimed for other content, and releasing it twice changes nothing."""
     await mails.claim(R1, "m1")
     for _ in range(2):
         mails.release(R1, "m1")
@@ -85,7 +85,7 @@ async def test_a_released_request_id_counts_as_new(mails: MemoryMailStore) -> No
 
 
 async def test_only_the_mail_that_has_a_request_id_releases_it(mails: MemoryMailStore) -> None:
-    """A call that was refused for a conflict, or found another mail, changes nothing."""
+    """Only the running mail that has a request id releases it, and any other release changes nothing."""
     await mails.claim(R1, "m1")
     mails.release(R1, "m2")
     assert await mails.claim(R1, "m3") == Running("m1")
@@ -96,14 +96,14 @@ async def test_only_the_mail_that_has_a_request_id_releases_it(mails: MemoryMail
 
 
 async def test_a_mail_is_accepted_with_the_request_id_that_was_claimed_for_it(mails: MemoryMailStore) -> None:
-    """Its own claim does not stand in its way, and is not given to a second mail."""
+    """The store accepts the mail for which a request id was claimed, and no second mail under that id."""
     await mails.claim(R1, "m1")
     assert await mails.accept([_entry(_mail("m1", request_id="r1"))]) == [Accepted()]
     assert await mails.accept([_entry(_mail("m2", request_id="r1"))]) == [Running("m1")]
 
 
 async def test_a_mail_that_settles_undecided_frees_its_request_id(mails: MemoryMailStore) -> None:
-    """With `keep_request=False` the mail is remembered by its id alone."""
+    """A mail that settles with `keep_request=False` frees its request id and is remembered by its id alone."""
     await mails.claim(R1, "m1")
     settled = _settled(_mail(request_id="r1"))
     mails.settle(settled, keep_request=False)
@@ -112,7 +112,7 @@ async def test_a_mail_that_settles_undecided_frees_its_request_id(mails: MemoryM
 
 
 async def test_accepting_claims_the_request_ids(mails: MemoryMailStore) -> None:
-    """Each entry has an answer of its own, in order; one without a request id is never the same as another."""
+    """`accept` claims request ids and answers each entry in order; entries without an id are never the same mail."""
     first = [_entry(_mail("m1", request_id="r1")), _entry(_mail("m2")), _entry(_mail("m3"))]
     assert await mails.accept(first) == [Accepted()] * 3
     again = [
@@ -147,7 +147,7 @@ async def test_request_ids_live_a_day(mails: MemoryMailStore, clock: Clock) -> N
 
 
 async def test_a_mail_that_ran_for_more_than_a_day_leaves_no_request_id(mails: MemoryMailStore, clock: Clock) -> None:
-    """Its request id was known as long as it ran; once it has settled, the day is over."""
+    """A mail that settles more than a day after its first call leaves no request id behind."""
     await mails.claim(R1, "m1")
     clock.time += 2 * DAY
     assert await mails.claim(R1, "m2") == Running("m1")
@@ -157,7 +157,7 @@ async def test_a_mail_that_ran_for_more_than_a_day_leaves_no_request_id(mails: M
 
 @pytest.mark.parametrize("every", [600.0, 7.0])
 async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: float) -> None:
-    """While there are fewer than the most, none goes before its time, however they come."""
+    """The store remembers mails and request ids for their whole time while they are fewer than `remember_count`."""
     begun = clock.time
     store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1_000_000)
     for number in range(round(1.5 * DAY / every)):
@@ -174,7 +174,7 @@ async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: f
 
 
 async def test_a_settled_mail_is_its_callers(mails: MemoryMailStore) -> None:
-    """It is found by its caller and id, and by nobody else; cancelling it finds the same."""
+    """Only its caller finds a settled mail by its id, by `get` and by `cancel` alike."""
     mails.settle(_settled(_mail()))
     for find in (mails.get, mails.cancel):
         assert await find("shop", "m1") == _settled(_mail())
@@ -183,7 +183,7 @@ async def test_a_settled_mail_is_its_callers(mails: MemoryMailStore) -> None:
 
 
 async def test_a_mail_that_runs_is_not_found(mails: MemoryMailStore) -> None:
-    """The lifecycle of this process has it; no other process does."""
+    """The store does not find a running mail, which only the lifecycle of this process knows."""
     await mails.accept([_entry(_mail(request_id="r1"))])
     mails.deferred("m1", Progress(pending=("ada@example.org",), attempts=1))
     assert await mails.get("shop", "m1") is None
@@ -191,7 +191,7 @@ async def test_a_mail_that_runs_is_not_found(mails: MemoryMailStore) -> None:
 
 
 async def test_settled_mails_are_forgotten_after_their_time(mails: MemoryMailStore, clock: Clock) -> None:
-    """They are not forgotten before, and not found later: the time is checked at the read."""
+    """A settled mail is found until its time is over and not after it, without a sweep in between."""
     mails.settle(_settled(_mail(), clock.time))
     clock.time += REMEMBER_SECONDS - 1
     assert await mails.get("shop", "m1") is not None
@@ -200,7 +200,7 @@ async def test_settled_mails_are_forgotten_after_their_time(mails: MemoryMailSto
 
 
 async def test_settled_mails_are_bounded_in_number(mails: MemoryMailStore) -> None:
-    """The oldest goes first."""
+    """The store drops the oldest settled mails once there are more than `remember_count`."""
     for number in range(REMEMBER_COUNT + 2):
         mails.settle(_settled(_mail(f"m{number}")))
     found = [await mails.get("shop", f"m{number}") is not None for number in range(REMEMBER_COUNT + 2)]
@@ -208,7 +208,7 @@ async def test_settled_mails_are_bounded_in_number(mails: MemoryMailStore) -> No
 
 
 async def test_the_garbage_collector_does_not_look_at_settled_mails(clock: Clock) -> None:
-    """Neither they nor their request ids are among what it walks through."""
+    """The garbage collector tracks neither settled mails nor their request ids."""
     store = MemoryMailStore(clock, remember_seconds=3600, remember_count=10_000)
     gc.collect()
     before = len(gc.get_objects())
@@ -223,7 +223,7 @@ async def test_the_garbage_collector_does_not_look_at_settled_mails(clock: Clock
 
 
 async def test_nothing_arrives(mails: MemoryMailStore) -> None:
-    """It is not durable: an earlier process left nothing, so there is nothing to take up."""
+    """A store in memory is not durable, so no mail of an earlier process arrives."""
     assert not mails.durable
     await mails.accept([_entry(_mail())])
     assert [entries async for entries in mails.arrivals()] == []
@@ -247,7 +247,7 @@ async def test_the_store_has_both_on_one_clock(clock: Clock) -> None:
 
 
 async def test_without_a_limit_in_time_mails_are_remembered_by_number(clock: Clock) -> None:
-    """By default only their number bounds what is remembered."""
+    """By default only their number limits how long settled mails are remembered."""
     store = MemoryStore(clock, remember_count=10)
     store.mails.settle(_settled(_mail(), clock.time))
     clock.time += 365 * DAY

@@ -17,7 +17,7 @@ def test_the_latest_value_of_a_key() -> None:
 
 
 def test_the_repr_counts() -> None:
-    """It counts values and slices."""
+    """The repr counts the remembered values and their slices."""
     remembered = Remembered(seconds=100, most=100)
     remembered.add("a", b"", 0.0)
     remembered.add("b", b"", 30.0)
@@ -36,7 +36,7 @@ def test_the_oldest_go_first() -> None:
 
 
 def test_few_slices_are_kept() -> None:
-    """Each is one more place to look, however slowly values come."""
+    """Few slices are kept, however slowly values come, since a look-up goes through each."""
     remembered = Remembered(seconds=100, most=1000)
     for number in range(100):
         remembered.add(str(number), b"", number * 30.0)
