@@ -45,7 +45,7 @@ def test_few_slices_are_kept() -> None:
 
 @given(seconds=st.floats(1, 1000), most=st.integers(1, 30), steps=st.lists(st.floats(0, 400), min_size=1, max_size=60))
 def test_each_is_kept_for_its_time_unless_there_are_too_many(seconds: float, most: int, steps: list[float]) -> None:
-    """A value younger than its time is found, if fewer than half of the most came after it."""
+    """A value younger than its time is found, if fewer than three quarters of the most came after it."""
     remembered, now = Remembered(seconds=seconds, most=most), 0.0
     came: list[float] = []
     for number, step in enumerate(steps):
@@ -54,5 +54,5 @@ def test_each_is_kept_for_its_time_unless_there_are_too_many(seconds: float, mos
         came.append(now)
         assert len(remembered) <= max(most, 1)
         for earlier, then in enumerate(came):
-            if now - then < seconds and number - earlier < most - 2 * max(1, most // 4):
+            if now - then < seconds and number - earlier < most - max(1, most // 4):
                 assert remembered.get(str(earlier)) is not None

@@ -30,6 +30,8 @@ class Remembered:
 
     def add(self, key: str, value: bytes, now: float) -> None:
         """Remember `value`; `now` is in seconds and never runs backwards."""
+        while self._slices and len(self) >= self._most:
+            self._forget_oldest()
         if now >= self._closes or len(self._newest) >= self._most_in_slice:
             self._open_slice(now)
         self._newest[key] = value
@@ -44,12 +46,13 @@ class Remembered:
 
     def _open_slice(self, now: float) -> None:
         length = self._seconds / _SLICES
-        while self._slices and (
-            len(self) + self._most_in_slice > self._most or self._begun[0] + length + self._seconds <= now
-        ):
-            self._slices.popleft()
-            self._begun.popleft()
+        while self._slices and self._begun[0] + length + self._seconds <= now:
+            self._forget_oldest()
         self._newest = {}
         self._slices.append(self._newest)
         self._begun.append(now)
         self._closes = now + length
+
+    def _forget_oldest(self) -> None:
+        self._slices.popleft()
+        self._begun.popleft()
