@@ -293,8 +293,9 @@ async def test_recycling_by_idleness(service: Service, relay: Relay) -> None:
 @pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.5)
 async def test_idleness_counts_from_the_last_answer(service: Service, relay: Relay) -> None:
     """A connection that has carried mail is replaced too once it is idle for EMAIL_IDLE_SECONDS."""
-    await _send(service)
+    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
     await relay.wait_for_connections(relay.connections + 1)
+    assert not service.logged("relay-down")
 
 
 @pytest.mark.service(WORKERS=1, EMAIL_MAX_AGE=0.1, LOG_LEVEL="debug")

@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from integration.calls import detail
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
 from otpmail.rpc.batching import Batching
-from otpmail.rpc.guard import Guard
+from otpmail.rpc.guard import Guard, MethodTable
 
 SERVICE = "test.Service"
 SECRET = "the code is 271828"
@@ -31,10 +31,10 @@ def _as_stream(behaviour: Behaviour) -> Stream:
 
 
 class Guarded:
-    """A guard, and the wrapped handlers as the server gets them."""
+    """A guard, and the wrapped handlers as the method table gets them."""
 
     def __init__(self, behaviour: Behaviour, stream: Stream | None = None, *, batching: Batching | None = None) -> None:
-        self.guard = Guard(self, batching or Batching())  # type: ignore[arg-type]  # the server's part of it is below
+        self.guard = Guard(self, batching or Batching())  # type: ignore[arg-type]  # the table's part of it is below
         self.handlers: dict[str, Any] = {}
         self.guard.add_registered_method_handlers(
             SERVICE,
@@ -46,7 +46,7 @@ class Guarded:
         )
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Keep the handlers, as a server does."""
+        """Keep the handlers, as the table does."""
         assert service == SERVICE
         self.handlers |= handlers
 
@@ -258,7 +258,9 @@ async def test_through_a_real_server() -> None:
         return request
 
     server = grpc.aio.server()
-    guard = Guard(server, Batching())
+    methods = MethodTable()
+    server.add_generic_rpc_handlers((methods,))
+    guard = Guard(methods, Batching())
     guard.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

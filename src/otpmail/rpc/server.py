@@ -15,7 +15,7 @@ from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
 from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
-from otpmail.rpc.guard import Guard
+from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
@@ -69,15 +69,17 @@ class Server:
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        self._guard = Guard(self._server, Batching(most_seconds=batch_seconds))
-        guard: Any = self._guard  # generated code is annotated for a whole server
+        methods: Any = MethodTable()  # generated code is annotated for a whole server
+        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds))
+        self._guard: Guard = guard
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
-        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
         if settings.grpc_reflection:
-            reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), self._server)
+            reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), methods)
+        self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> str:
         """Listen and serve. Returns the address, with the port that was chosen if PORT is 0.

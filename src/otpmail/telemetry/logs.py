@@ -30,7 +30,7 @@ from otpmail.events import (
 from otpmail.model import Mail, MailState, RecipientResult
 
 log = logging.getLogger("otpmail")
-_ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked}
+_ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
 
 def set_up(log_format: Literal["text", "json"], level: str) -> None:

@@ -21,16 +21,17 @@ class Remembered:
         self._begun: deque[float] = deque()  # when each slice was
         self._newest: dict[str, bytes] = {}
         self._closes = -inf  # when the newest slice takes no more
+        self._in_older = 0  # values in the slices before the newest
 
     def __len__(self) -> int:
-        return sum(map(len, self._slices))
+        return self._in_older + len(self._newest)
 
     def __repr__(self) -> str:
         return f"<Remembered {len(self)} in {len(self._slices)} slices>"
 
     def add(self, key: str, value: bytes, now: float) -> None:
         """Remember `value`; `now` is in seconds and never runs backwards."""
-        while self._slices and len(self) >= self._most:
+        while self._in_older and self._in_older + len(self._newest) >= self._most:
             self._forget_oldest()
         if now >= self._closes or len(self._newest) >= self._most_in_slice:
             self._open_slice(now)
@@ -46,13 +47,14 @@ class Remembered:
 
     def _open_slice(self, now: float) -> None:
         length = self._seconds / _SLICES
-        while self._slices and self._begun[0] + length + self._seconds <= now:
-            self._forget_oldest()
+        self._in_older += len(self._newest)
         self._newest = {}
+        while self._slices and (self._begun[0] + length + self._seconds <= now or self._in_older >= self._most):
+            self._forget_oldest()
         self._slices.append(self._newest)
         self._begun.append(now)
         self._closes = now + length
 
     def _forget_oldest(self) -> None:
-        self._slices.popleft()
+        self._in_older -= len(self._slices.popleft())
         self._begun.popleft()
