@@ -31,6 +31,27 @@ def schedule(rate: float, seconds: float, seed: int) -> Iterator[float]:
         due += arrivals.expovariate(rate)
 
 
+Times = tuple[float, float, float]
+"""When a call was due, started and ended."""
+
+
+def figures(done: list[Times], *, began: float, cpu: float) -> dict[str, object]:
+    """Return the figures of a run that has just ended: how long each call took, in microseconds, and the others.
+
+    `began` and `cpu` are the clock and the processor time of this process at its start.
+    """
+    ended = time.monotonic()
+    measured = [one for one in done if one[0] >= began + WARM_SECONDS]
+    late = sorted(started - due for due, started, _ in measured)
+    return {
+        "calls": len(done),
+        "took_us": [round((done - due) * 1e6) for due, _, done in measured],
+        "rate": len(measured) / (max(done for *_, done in measured) - began - WARM_SECONDS),
+        "late_ms": late[int(len(late) * 0.99)] * 1000,
+        "cores": (time.process_time() - cpu) / (ended - began),
+    }
+
+
 class Offer:
     """The calls of one run: those in flight, and the times of the others."""
 
@@ -38,7 +59,7 @@ class Offer:
         self._call = call
         self._number = first
         self._flying: set[asyncio.Task[None]] = set()
-        self.done: list[tuple[float, float, float]] = []  # when each was due, started and ended
+        self.done: list[Times] = []
         self.failed: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -87,16 +108,7 @@ async def offer(call: Call, rate: float, seconds: float, first: int, seed: int) 
     clock.start()
     await asyncio.to_thread(clock.join)
     await calls.ended()
-    ended = time.monotonic()
-    measured = [one for one in calls.done if one[0] >= began + WARM_SECONDS]
-    late = sorted(started - due for due, started, _ in measured)
-    return {
-        "calls": len(calls.done),
-        "took_us": [round((done - due) * 1e6) for due, _, done in measured],
-        "rate": len(measured) / (max(done for *_, done in measured) - began - WARM_SECONDS),
-        "late_ms": late[int(len(late) * 0.99)] * 1000,
-        "cores": (time.process_time() - cpu) / (ended - began),
-    }
+    return figures(calls.done, began=began, cpu=cpu)
 
 
 async def run(given: argparse.Namespace) -> dict[str, object]:

@@ -13,7 +13,7 @@ from collections import deque
 
 from benchmarks.load.h2load import PATH, framed_request
 from benchmarks.load.http2 import Connection
-from benchmarks.load.open_loop import WARM_SECONDS, schedule
+from benchmarks.load.open_loop import Times, figures, schedule
 
 _TIMEOUT_SECONDS = 60  # after the last call was due
 
@@ -28,7 +28,7 @@ class Offer:
         self._socket.settimeout(0)
         self._connection = Connection(address, PATH, framed_request())
         self._in_flight: dict[int, tuple[float, float]] = {}  # by stream: when it was due, and started
-        self.done: list[tuple[float, float, float]] = []  # when each was due, started and ended
+        self.done: list[Times] = []
 
     def __repr__(self) -> str:
         return f"<Offer {len(self._in_flight)} in flight, {len(self.done)} done>"
@@ -64,16 +64,7 @@ def offer(address: str, rate: float, seconds: float, seed: int) -> dict[str, obj
     calls = Offer(address)
     began, cpu = time.monotonic(), time.process_time()
     calls.run(deque(began + after for after in schedule(rate, seconds, seed)))
-    ended = time.monotonic()
-    measured = [call for call in calls.done if call[0] >= began + WARM_SECONDS]
-    late = sorted(started - due for due, started, _ in measured)
-    return {
-        "calls": len(calls.done),
-        "took_us": [round((done - due) * 1e6) for due, _, done in measured],
-        "rate": len(measured) / (max(done for *_, done in measured) - began - WARM_SECONDS),
-        "late_ms": late[int(len(late) * 0.99)] * 1000,
-        "cores": (time.process_time() - cpu) / (ended - began),
-    }
+    return figures(calls.done, began=began, cpu=cpu)
 
 
 def main() -> None:

@@ -7,44 +7,32 @@ import pytest
 
 from otpmail.events import ALL_EVENTS, DialFailed, Event, RelayDown, RelayIdle, RelayUp
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
-
-
-@dataclass
-class Alarm:
-    """A timer of the test."""
-
-    seconds: float
-    ring: Callable[[], None]
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Do not ring."""
-        self.cancelled = True
+from relays.timer import Timer
 
 
 @dataclass
 class Rig:
-    """The observer and the loop of an availability: it keeps the events and the alarms."""
+    """The observer and the loop of an availability: it keeps the events and the timers."""
 
     event_types = ALL_EVENTS
 
     events: list[Event] = field(default_factory=list)
-    alarms: list[Alarm] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
 
     def notify(self, event: Event) -> None:
         """Keep it."""
         self.events.append(event)
 
-    def call_later(self, seconds: float, ring: Callable[[], None]) -> Alarm:
-        """Set an alarm."""
-        self.alarms.append(Alarm(seconds, ring))
-        return self.alarms[-1]
+    def call_later(self, seconds: float, ring: Callable[[], None]) -> Timer:
+        """Set a timer, on a clock that stands at 0."""
+        self.timers.append(Timer(seconds, ring))
+        return self.timers[-1]
 
     def ring(self) -> None:
-        """Let time pass until the one alarm that is set rings."""
-        (alarm,) = (alarm for alarm in self.alarms if not alarm.cancelled)
-        self.alarms.clear()
-        alarm.ring()
+        """Let time pass until the one timer that is set rings."""
+        (timer,) = (timer for timer in self.timers if not timer.cancelled)
+        self.timers.clear()
+        timer.ring()
 
 
 @pytest.fixture
@@ -90,7 +78,7 @@ def test_a_moment_without_a_connection_is_not_notified(availability: Availabilit
     _empty(availability, "lost")
     availability.failed("refused")
     _open(availability)
-    assert all(alarm.cancelled for alarm in rig.alarms)
+    assert all(timer.cancelled for timer in rig.timers)
     assert rig.events == [UP, DialFailed("r:25", "refused", 3.0)]
 
 
@@ -98,7 +86,7 @@ def test_after_a_second_without_a_connection_the_relay_is_down(availability: Ava
     """The cause is that of the last connection; the second counts from when the next dial may start."""
     _open(availability)
     _empty(availability, "421 bye", rest=0.7)
-    assert rig.alarms[0].seconds == NOTICE_SECONDS + 0.7
+    assert rig.timers[0].at == NOTICE_SECONDS + 0.7
     rig.ring()
     assert availability.down
     assert rig.events == [UP, RelayDown("r:25", "the last connection ended: 421 bye", 3.0)]

@@ -11,22 +11,10 @@ from otpmail.relays.watchdog import Watchdog
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import Session
+from relays.timer import Timer
 
 OK = b"250 ok\r\n"
 TIMEOUT, FINAL_TIMEOUT, GOODBYE = 30.0, 300.0, 2.0
-
-
-@dataclass
-class Timer:
-    """A timer of the clock below."""
-
-    at: float
-    ring: Callable[[], None]
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        """Do not ring."""
-        self.cancelled = True
 
 
 @dataclass

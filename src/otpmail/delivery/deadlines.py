@@ -3,22 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from math import ceil
-from typing import Protocol
 
 from otpmail.delivery.job import Job
+from otpmail.timers import CallLater, Timer
 
 _TICKS = 16  # a second: a deadline is noticed this late at most
-
-
-class Timer(Protocol):
-    """As much of asyncio.TimerHandle as is used."""
-
-    def cancel(self) -> None:
-        """Never call back."""
-
-
-CallLater = Callable[..., Timer]
-"""The loop's `call_later`: seconds from now, a callback, and its arguments."""
 
 
 class Deadlines:

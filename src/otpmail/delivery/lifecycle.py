@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from otpmail.delivery import retry
-from otpmail.delivery.deadlines import CallLater, Deadlines, Timer
+from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.verdict import final_state, may_copy
@@ -18,6 +18,7 @@ from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.model import MailState, RecipientResult
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
+from otpmail.timers import CallLater, Timer
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
 STOPPED = "the service stopped before the mail could be sent"

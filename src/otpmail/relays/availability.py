@@ -2,19 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from otpmail.events import DialFailed, Observer, RelayDown, RelayIdle, RelayUp
+from otpmail.timers import CallLater, Timer
 
 NOTICE_SECONDS = 1.0
 """How long no connection may be open before the relay counts as down."""
-
-
-class Timer(Protocol):
-    """A callback that will be called."""
-
-    def cancel(self) -> None:
-        """Do not call it."""
 
 
 class Availability:
@@ -32,7 +25,7 @@ class Availability:
         observer: Observer,
         *,
         retry_after: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], Timer],
+        call_later: CallLater,
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.open = 0

@@ -2,19 +2,12 @@
 
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
 
 from otpmail.smtp.session import Session
+from otpmail.timers import CallLater, Timer
 
 GOODBYE_SECONDS = 2.0
 """How long a relay that said 421 may take to close; until then it may answer what it had read."""
-
-
-class Timer(Protocol):
-    """A callback that will be called."""
-
-    def cancel(self) -> None:
-        """Do not call it."""
 
 
 class Watchdog:
@@ -36,7 +29,7 @@ class Watchdog:
         unacknowledged: Callable[[], float],
         end: Callable[[str], None],
         clock: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], Timer],
+        call_later: CallLater,
     ) -> None:
         self._session = session
         self._timeout = timeout
