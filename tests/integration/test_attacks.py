@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from integration.calls import parsed, retry_seconds
+from calls import parsed, retry_seconds
 from otpmail.v1 import mail_pb2
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings

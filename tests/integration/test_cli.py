@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from integration.commands import otpmail
+from commands import otpmail
 from otpmail.v1 import mail_pb2
 from service import Service
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from integration.calls import bad_field, parsed, quota_subject, reason, retry_seconds, text_of
+from calls import bad_field, parsed, quota_subject, reason, retry_seconds, text_of
 from otpmail.v1 import mail_pb2, otp_pb2
 
 if TYPE_CHECKING:

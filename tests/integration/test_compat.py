@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from integration.calls import bad_field, text_of
+from calls import bad_field, text_of
 from otpmail.original import mail_pb2
 
 if TYPE_CHECKING:

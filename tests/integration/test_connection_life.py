@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.calls import parsed, send_to
+from calls import parsed, send_to
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:

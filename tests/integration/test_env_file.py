@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.commands import ended, otpmail, start
+from commands import ended, otpmail, start
 
 _HOOK = """
 import sys

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.calls import parsed, send_to
+from calls import parsed, send_to
 from otpmail.v1 import mail_pb2
 from relay import Faults, Relay
 from service import Service

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from integration.calls import parsed, reason, retry_seconds
+from calls import parsed, reason, retry_seconds
 from otpmail.v1 import mail_pb2
 from relay import Certificates, Faults, Relay, Security
 from service import Service, relay_settings

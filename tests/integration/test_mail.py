@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from integration.calls import bad_field, parsed, reason, retry_seconds, text_of
+from calls import bad_field, parsed, reason, retry_seconds, text_of
 from otpmail.v1 import mail_pb2
 from relay import Faults
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.calls import parsed, text_of
-from integration.commands import Ran, ended, otpmail, start
+from calls import parsed, text_of
+from commands import Ran, ended, otpmail, start
 from relay import Faults
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.calls import scrape
+from calls import scrape
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:

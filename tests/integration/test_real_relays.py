@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from integration.calls import parsed, text_of
+from calls import parsed, text_of
 from integration.servers import DOMAIN, LATER, PASSWORD, UNKNOWN, USER, MailServer
 from otpmail.v1 import mail_pb2, otp_pb2
 from service import Service

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import otpmail
-from integration.calls import reason
+from calls import reason
 from otpmail.v1 import mail_pb2
 from relay import Faults
 from service import Service, relay_settings

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
-from integration.calls import parsed, scrape, text_of
+from calls import parsed, scrape, text_of
 from otpmail.v1 import mail_pb2
 from relay import Faults
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from integration.calls import parsed, text_of
+from calls import parsed, text_of
 from integration.servers import DOMAIN, PASSWORD, USER, MailServer
 from otpmail.v1 import mail_pb2
 from service import Service

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
-from integration.calls import detail
+from calls import detail
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
