@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
+_PROCESS_TESTS = {"attacks", "integration"}  # folders whose tests start the service
 _MARKERS = (
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
     "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
@@ -32,7 +33,7 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run a test on both loops, unless it starts the service: that has its loop in a process of its own."""
-    if "integration" in item.path.parts:
+    if _PROCESS_TESTS.intersection(item.path.parts):
         return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

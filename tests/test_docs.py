@@ -13,6 +13,7 @@ _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`")
 _TREE_FILE = re.compile(r"\b[a-z_]+\.py\b")
+_TEST_NAME = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -57,6 +58,22 @@ def test_architecture_names_every_room() -> None:
         for name in _TREE_FILE.findall(line):
             assert (room / name).is_file(), f"{room.name}/{name}"
     assert rooms >= {path.parent.name for path in package.glob("*/__init__.py")} - {"templates"}
+
+
+def promises() -> list[list[str]]:
+    """Return the rows of all tables of the security page: attack, promise, tests."""
+    rows = re.findall(r"^\| (.*) \|$", (ROOT / "docs/security.md").read_text("utf-8"), re.MULTILINE)
+    return [row.split(" | ") for row in rows if not row.endswith("| Test")]
+
+
+@pytest.mark.parametrize("promise", promises(), ids=lambda row: re.sub(r"[^a-z0-9]+", "-", row[0].lower())[:40])
+def test_each_promise_names_its_test(promise: list[str]) -> None:
+    """Each promise of the security page names tests that exist, or says that it has none."""
+    assert len(promise) == 3, promise
+    named = _TEST_NAME.findall(promise[2])
+    assert named or promise[2] == "no test", promise
+    for path, name in named:
+        assert re.search(rf"^ *(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
 
 
 def test_readme_is_short() -> None:

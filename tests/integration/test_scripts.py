@@ -104,7 +104,7 @@ async def test_ci_says_that_it_is_ci(tree: Path) -> None:
 @pytest.fixture
 def stubs(tree: Path) -> Path:
     """A tree in which each command of `scripts/test` only prints its name and arguments."""
-    for name in ("venv", "install-servers", "generate", "test-pythons", "bench"):
+    for name in ("venv", "install-servers", "generate", "test-pythons", "attacks", "bench"):
         _write_script(tree / "scripts" / name, f'echo "{name} $*"')
     for name in ("ruff", "mypy", "lint-imports", "python"):
         _write_script(tree / ".venv/bin" / name, f'echo "{name} $*"')
@@ -117,7 +117,8 @@ async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
         "venv test",
         "install-servers ",
         *(f"{name}: good" for name in ("generated code", "format", "lint", "types", "import rules")),
-        "python -m pytest",
+        "python -m pytest --ignore tests/attacks",
+        "attacks --quick",
         "benchmarks: good",
     ]
     code, out = await _run(stubs / "scripts/test")
