@@ -1,13 +1,20 @@
 # The base needs Python 3.11 or later with its venv module. Both stages must have the same base: the environment links
-# to the base's interpreter.
+# to the base's interpreter. A tag can be moved, so a release gives BASE with its digest: see docs/operations.md.
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
 # The pip of another environment fills otpmail's: the image that runs has no pip.
-RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/otpmail
+RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/otpmail
 WORKDIR /build
+# Only wheels: pip does not check the hashes of what it needs to build a package from its source.
+ENV PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
+COPY requirements requirements
+RUN /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
+ && /opt/build/bin/pip --python /opt/otpmail/bin/python install --compile --require-hashes -r requirements/run.txt
 COPY . .
-RUN /opt/pip/bin/pip --python /opt/otpmail/bin/python install --no-cache-dir --compile .
+RUN /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir wheels . \
+ && /opt/build/bin/pip --python /opt/otpmail/bin/python install --compile --no-deps --no-index wheels/*.whl \
+ && /opt/build/bin/pip --python /opt/otpmail/bin/python check
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="otpmail" \

@@ -83,7 +83,7 @@ class RelayProtocol(asyncio.Protocol):
     def _take_over(self) -> None:
         # aiosmtplib keeps what arrived together with the reply that it waited for. A reply to a command that was not
         # sent yet would be taken for the reply to the first one, and every later reply for another command's.
-        surplus = bytes(self._inner._buffer)  # noqa: SLF001
+        surplus = bytes(self._inner._buffer)  # noqa: SLF001  so pyproject.toml bounds aiosmtplib
         if surplus:
             raise ConnectFailed(f"the relay said more than it was asked for: {surplus[:80]!r}")
         if self._transport.is_closing():
