@@ -21,12 +21,18 @@ _SOURCES = Path(otpmail.__file__).parents[1]
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The scripts, with a `.venv` whose programs run this otpmail."""
-    for name in ("scripts/run", "scripts/venv", "scripts/test", "scripts/test-pythons", "pyproject.toml", ".ci/run"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(_ROOT / name, tmp_path / name)
+    for name in ("run", "venv", "test", "test-pythons", "attacks", "lock"):
+        _copy(f"scripts/{name}", tmp_path)
+    _copy("pyproject.toml", tmp_path)
+    _copy(".ci/run", tmp_path)
     _write_script(tmp_path / ".venv/bin/python", f'exec {sys.executable} "$@"')
     _write_script(tmp_path / ".venv/bin/otpmail", f'exec {sys.executable} -m otpmail "$@"')
     return tmp_path
+
+
+def _copy(name: str, tree: Path) -> None:
+    (tree / name).parent.mkdir(exist_ok=True)
+    shutil.copy(_ROOT / name, tree / name)
 
 
 def _write_script(path: Path, line: str) -> None:
@@ -166,3 +172,32 @@ async def test_other_pythons(tree: Path) -> None:
         assert code == status
         assert line in out.splitlines()
         assert f"Python {missing}: not installed here, skipped" in out.splitlines()
+
+
+async def test_attacks_in_full_and_quick(tree: Path) -> None:
+    """`scripts/attacks` asks pytest for the full attacks, with --quick for the short ones; other arguments follow."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    _write_script(tree / ".venv/bin/python", 'echo "$*"')
+    full, quick = [await _run(tree / "scripts/attacks", *given, "-k", "x") for given in ((), ("--quick",))]
+    assert full == (0, "-m pytest tests/attacks --full --timeout 600 --session-timeout 1800 -k x\n")
+    assert quick == (0, "-m pytest tests/attacks --session-timeout 300 -k x\n")
+
+
+async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
+    """`scripts/lock` writes the lock of the service and that of its build; with --check it only compares them."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    _write_script(tree / ".venv-tools/bin/python", f'exec {sys.executable} "$@"')
+    uv = (
+        'while [ $# -gt 1 ]; do [ "$1" != --output-file ] || out=$2; shift; done; { echo "# of uv"; cat "$1"; } >"$out"'
+    )
+    _write_script(tree / ".venv-tools/bin/uv", uv)
+    locks = tree / "requirements"
+    locks.mkdir()
+    (locks / "run.txt").write_text("old")
+    code, out = await _run(tree / "scripts/lock", "--check")
+    assert (code, out.splitlines()[-1]) == (1, "the locks do not fit pyproject.toml: run scripts/lock")
+    assert (locks / "run.txt").read_text() == "old"
+    assert await _run(tree / "scripts/lock") == (0, "")
+    assert (locks / "run.txt").read_text() == "# of uv\n" + (tree / "pyproject.toml").read_text()
+    assert (locks / "build.txt").read_text().startswith("# of uv\nhatchling")
+    assert await _run(tree / "scripts/lock", "--check") == (0, "")
