@@ -19,6 +19,7 @@ from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
+from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -28,8 +29,6 @@ _OWN_SERVICES = tuple(
     for service in contract.DESCRIPTOR.services_by_name.values()
 )
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_PENDING_CALLS = 100_000
-_ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 
 
 class Server:
@@ -51,24 +50,7 @@ class Server:
         batch_seconds: float = MOST_SECONDS,
     ) -> None:
         self._settings = settings
-        self._server = grpc.aio.server(
-            options=(
-                # A second server on the port would get some of the calls, and does not know the codes of this one.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
-                # Above these limits gRPC drops calls at random and without a reason; QUEUE_SIZE rejects them with one.
-                ("grpc.server.max_pending_requests", _PENDING_CALLS),
-                ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-                # Find peers that are gone, and let callers ping every 10 s: meshes ping idle connections.
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                # A client whose connection ends finds new replicas; its running calls have time to finish.
-                ("grpc.max_connection_age_ms", 1_800_000),
-                ("grpc.max_connection_age_grace_ms", 300_000),
-            ),
-        )
+        self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes))
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         guard: Any = Guard(methods, Batching(most_seconds=batch_seconds))
         self._guard: Guard = guard

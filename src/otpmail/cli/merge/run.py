@@ -25,7 +25,8 @@ from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 BATCH_MAILS = 100
 BATCH_BYTES = 512 << 10  # below the limit of any service for one message, whatever its MAIL_MAX_BYTES
-# The service closes a connection after a while, and gives its calls five minutes more. A stream ends well before that.
+# A connection that is past its age ends with its last stream. Short streams let the merge follow to new replicas, and
+# pass through proxies that cut long ones.
 _STREAM_SECONDS = 180.0
 
 Show = Callable[[Counts], None]

@@ -1,0 +1,46 @@
+"""The options of the gRPC server: sizes, keepalive, the age of connections. gRPC names them in `grpc_types.h`."""
+
+from collections.abc import Sequence
+
+Options = Sequence[tuple[str, int]]
+
+METADATA_OCTETS = 64 << 10
+"""The most metadata of a call, in octets: names, values, and 32 for each entry (RFC 9113, 10.5.1)."""
+
+PING_SECONDS = 5.0
+"""The least time between two pings of a caller (RFC 9113, 6.7)."""
+
+AGE_SECONDS = 1800.0
+"""The age at which a connection takes no further calls: clients then open another, and find new replicas."""
+
+_ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
+_OWN_METADATA_OCTETS = 1 << 10  # what a gRPC library adds to each call's metadata: its path, its name, encodings
+_PENDING_CALLS = 100_000
+_PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
+
+
+def server_options(
+    *, max_mail_bytes: int, ping_seconds: float = PING_SECONDS, age_seconds: float = AGE_SECONDS
+) -> Options:
+    """Return the options of a server whose mails have at most `max_mail_bytes` octets."""
+    metadata = METADATA_OCTETS + _OWN_METADATA_OCTETS
+    return (
+        # A second server on the port would get some of the calls, and does not know the codes of this one.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
+        # Between a soft and a hard limit gRPC refuses calls at random, the more the larger they are. So both are one.
+        ("grpc.max_metadata_size", metadata),
+        ("grpc.absolute_max_metadata_size", metadata),
+        # Above these limits gRPC drops calls at random and without a reason; QUEUE_SIZE rejects them with one.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
+        # Find peers that are gone, and let callers ping often: meshes ping idle connections.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # gRPC never forgives an early ping of a call that only waits: the third one ends the connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", round(ping_seconds * _PING_LEEWAY * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Without a limit of the grace (grpc.max_connection_age_grace_ms) running calls end by themselves: no answer is
+        # lost to the age of a connection; see docs/decisions/054-old-connections-end-with-their-calls.md.
+        ("grpc.max_connection_age_ms", round(age_seconds * 1000)),
+    )

@@ -1,0 +1,175 @@
+"""What the server's options promise: metadata, pings, and calls that outlast their connection's age."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from otpmail.rpc.transport import METADATA_OCTETS, PING_SECONDS, server_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113, 3.4
+_SETTINGS, _PING, _GOAWAY = 4, 6, 7
+_ACK = 1
+_ENHANCE_YOUR_CALM = 0xB
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """One unary method, /Wait, which answers when the test lets it; one stream, /Echo, which answers each message."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.peers: set[str] = set()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a method."""
+        if handler_call_details.method == "/Echo":
+            return grpc.stream_stream_rpc_method_handler(self._echo)
+        behaviour = self._wait if handler_call_details.method == "/Wait" else self._answer
+        return grpc.unary_unary_rpc_method_handler(behaviour)
+
+    async def _answer(self, request: bytes, context: Any) -> bytes:
+        self.peers.add(context.peer())
+        return request
+
+    async def _wait(self, request: bytes, context: Any) -> bytes:
+        self.peers.add(context.peer())
+        self.waiting.set()
+        await self.let_go.wait()
+        return request
+
+    async def _echo(self, _: Any, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await context.write(message)
+
+
+@asynccontextmanager
+async def _serve(handlers: Handlers, **times: float) -> AsyncIterator[int]:
+    """Serve with the options of the service and these times; yield the port."""
+    server = grpc.aio.server(options=server_options(max_mail_bytes=1 << 20, **times))
+    server.add_generic_rpc_handlers((handlers,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield port
+    await server.stop(0)
+
+
+def _unary(channel: grpc.aio.Channel, method: str) -> Any:
+    return channel.unary_unary(method)
+
+
+@pytest.mark.parametrize("octets", [9 << 10, 15 << 10, 30 << 10, METADATA_OCTETS])
+async def test_metadata_up_to_the_limit_is_never_refused(octets: int) -> None:
+    """A call whose metadata has up to 64 KiB is served, each time: nothing is refused by chance."""
+    async with _serve(Handlers()) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(20):
+            assert await _unary(channel, "/Any")(b"ok", metadata=(("authorization", "x" * octets),)) == b"ok"
+
+
+async def test_metadata_above_the_limit() -> None:
+    """Metadata above 64 KiB is RESOURCE_EXHAUSTED with both sizes in the text; the connection's other calls go on."""
+    handlers = Handlers()
+    async with _serve(handlers) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        running = asyncio.ensure_future(_unary(channel, "/Wait")(b"ok"))
+        await handlers.waiting.wait()
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _unary(channel, "/Any")(b"", metadata=(("authorization", "x" * (METADATA_OCTETS + 2048)),))
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "metadata size exceeds hard limit" in str(caught.value.details())
+        handlers.let_go.set()
+        assert await running == b"ok"
+
+
+class Pinging:
+    """A connection that speaks HTTP/2 itself, since gRPC's own clients do not ping as often as they are told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, port: int) -> AsyncIterator[Pinging]:
+        """Connect, and exchange settings; the connection is closed after the block."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        connection = cls(reader, writer)
+        try:
+            writer.write(_PREFACE)
+            connection._send(_SETTINGS)
+            await connection._receive(_SETTINGS)
+            connection._send(_SETTINGS, flags=_ACK)
+            yield connection
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def ping(self) -> int | None:
+        """Ping once; returns the error code of a GOAWAY where that is the answer, None where it is acknowledged."""
+        self._send(_PING, payload=bytes(8))
+        kind, payload = await self._receive(_PING, _GOAWAY)
+        return None if kind == _PING else struct.unpack_from(">I", payload, 4)[0]
+
+    def _send(self, kind: int, *, flags: int = 0, payload: bytes = b"") -> None:
+        self._writer.write(struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + bytes(4) + payload)
+
+    async def _receive(self, *kinds: int) -> tuple[int, bytes]:
+        while True:
+            head = await self._reader.readexactly(9)
+            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] in kinds:
+                return head[3], payload
+
+
+async def test_pings_no_faster_than_allowed_are_acknowledged() -> None:
+    """A caller that pings no more often than allowed is never cut off, however long it stays without a call."""
+    async with _serve(Handlers(), ping_seconds=0.001) as port, Pinging.open(port) as connection:
+        for _ in range(20):
+            assert await connection.ping() is None
+            await asyncio.sleep(0.002)
+
+
+async def test_pings_that_are_too_fast_end_the_connection() -> None:
+    """A caller that pings much more often than every 5 s is cut off with ENHANCE_YOUR_CALM (RFC 9113, 7)."""
+    async with _serve(Handlers()) as port, Pinging.open(port) as connection:
+        answers = [await connection.ping()]
+        while answers[-1] is None and len(answers) < 10:
+            answers.append(await connection.ping())
+    assert answers[-1] == _ENHANCE_YOUR_CALM
+
+
+def test_a_caller_may_ping_every_five_seconds_by_its_clock() -> None:
+    """The server's limit lies below the 5 s that callers are promised, since a ping may arrive early."""
+    limit = dict(server_options(max_mail_bytes=1024))["grpc.http2.min_ping_interval_without_data_ms"]
+    assert PING_SECONDS == 5
+    assert 4000 <= limit <= 4800
+
+
+async def test_calls_outlast_the_age_of_their_connection() -> None:
+    """A connection past its age takes no new calls, but its running call and stream go on to their own ends."""
+    handlers = Handlers()
+    async with _serve(handlers, age_seconds=0.05) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        running = asyncio.ensure_future(_unary(channel, "/Wait")(b"ok"))
+        await handlers.waiting.wait()
+        stream: Any = channel.stream_stream("/Echo")()
+        await stream.write(b"first")
+        assert await stream.read() == b"first"
+        async with asyncio.timeout(10):
+            while len(handlers.peers) < 3:  # connections: that of the running call, and two later ones at least
+                await _unary(channel, "/Any")(b"")
+        for number in range(100):
+            await stream.write(b"%d" % number)
+            assert await stream.read() == b"%d" % number
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+        assert await stream.code() is grpc.StatusCode.OK
+        handlers.let_go.set()
+        assert await running == b"ok"
