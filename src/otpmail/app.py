@@ -24,6 +24,7 @@ from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
+from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
@@ -92,17 +93,17 @@ class App:
         return f"<App {self._lifecycle!r}, {self._store!r}>"
 
     async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
-        """Serve until `stop` is set, then stop in order. `started` is called with the address.
+        """Serve until `stop` is set, then stop in order. `started` is called with the first address.
 
-        Raises SettingsError when the service can't listen there. A part that fails stops the whole service, and `run`
+        Raises SettingsError when the service can't listen. A part that fails stops the whole service, and `run`
         raises its error.
         """
         await self._store.open()
         await self._health.start()
-        address = await self._server.start()
+        listening = await self._server.start()
         await self._start_metrics()
-        log_event(logging.INFO, "listening", f"listening on {address}", address=address)
-        started(address)
+        _log_listening(listening)
+        started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._health.run()),
@@ -184,6 +185,15 @@ class App:
             failed=self._counts.failed,
             out_of_time=closed.failed,
         )
+
+
+def _log_listening(listening: Listening) -> None:
+    for address in listening.absent:
+        message = f"not listening on {address}: this machine does not have that address"
+        log_event(logging.INFO, "address-absent", message, address=address)
+    addresses = listening.addresses
+    text = f"listening on {', '.join(addresses)}"
+    log_event(logging.INFO, "listening", text, address=addresses[0], addresses=addresses)
 
 
 def spare_the_collector() -> None:

@@ -1,7 +1,9 @@
 """The service that the commands call, and the words that start the program."""
 
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,12 @@ def test_which_service_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     assert endpoint.leads_to("127.0.0.1:40700", read_sources())
-    for line, address in {"HOST=::": "[::1]:40700", "OTPMAIL_SERVER=there:1": "there:1"}.items():
+    for line, address in {
+        "HOST=::": "[::1]:40700",
+        "HOST=unix:s,127.0.0.1": "unix:s",
+        "HOST=::1,unix:s\nPORT=7": "[::1]:7",
+        "OTPMAIL_SERVER=there:1": "there:1",
+    }.items():
         (tmp_path / ".env").write_text(line)
         assert endpoint.own_address() == address
         assert not endpoint.leads_to("127.0.0.1:40700", read_sources())
@@ -38,7 +45,17 @@ def test_which_service_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 @pytest.mark.parametrize(
     ("server", "good"),
     [
-        *((server, True) for server in ("127.0.0.1:1", "localhost:65535", "a-b_c.example:40700", "[::1]:1", "unix:s")),
+        *(
+            (server, True)
+            for server in (
+                "127.0.0.1:1",
+                "localhost:65535",
+                "a-b_c.example:40700",
+                "[::1]:1",
+                "unix:s",
+                "[fe80::1%eth0]:1",
+            )
+        ),
         *((server, False) for server in ("nonsense", ":1", "host:", "host:0", "host:65536", "host:http", "unix:")),
         *((server, False) for server in ("::1:40700", "http://host:1", "host:1/x", "me@host:1", "a b:1", "host:1\n")),
     ],
@@ -51,6 +68,21 @@ def test_the_form_of_an_address(server: str, good: bool) -> None:  # noqa: FBT00
     with pytest.raises(SettingsError) as caught:
         endpoint.well_formed(server, "--server")
     assert str(caught.value).startswith(f"--server: {server!r} is wrong: must be host:port, such as ")
+
+
+def test_an_address_of_a_name_that_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The commands pass over an address of a name that this machine lacks, as the service does."""
+    monkeypatch.delenv("OTPMAIL_SERVER", raising=False)
+    known = [(0, 0, 0, "", (address, 0)) for address in ("192.0.2.1", "127.0.0.2")]
+    resolve = socket.getaddrinfo
+
+    def two(host: str, *more: Any, **named: Any) -> list[Any]:
+        return known if host == "two.example" else resolve(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("HOST=two.example\n")
+    assert endpoint.own_address() == "127.0.0.2:40700"
 
 
 def test_a_script_that_is_not_on_the_path(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:

@@ -1,6 +1,7 @@
 """The service's own settings: where it may listen."""
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -9,22 +10,29 @@ from settings.conftest import Load, Problems
 
 
 @pytest.mark.parametrize(
-    ("host", "address"),
-    [("", "127.0.0.1:40700"), ("::1", "[::1]:40700"), ("[::1]", "[::1]:40700"), ("unix:/run/x", "unix:/run/x")],
+    ("host", "addresses"),
+    [
+        ("", ("127.0.0.1:40700", "[::1]:40700")),
+        ("127.0.0.1", ("127.0.0.1:40700",)),
+        ("[::1]", ("[::1]:40700",)),
+        ("unix:/run/x,localhost", ("unix:/run/x", "127.0.0.1:40700", "[::1]:40700")),
+    ],
 )
-def test_loopback_and_unix_sockets(load: Load, host: str, address: str) -> None:
-    """The service listens on loopback or a Unix socket without any other setting."""
-    assert load(HOST=host).server.address == address
+def test_loopback_and_unix_sockets(load: Load, host: str, addresses: tuple[str, ...]) -> None:
+    """The service listens on loopback or a Unix socket without any other setting; by default on both loopbacks."""
+    server = load(HOST=host).server
+    assert server.addresses == addresses
+    assert server.address == addresses[0]
 
 
 @pytest.fixture
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolve names without a network: here.example is one, and nothing else is."""
+    """Resolve names without a network: here.example is an address of the network, own.example is loopback."""
 
-    def resolve(host: str, port: None) -> list[str]:
-        assert port is None
-        if host == "here.example":
-            return ["an address"]
+    def resolve(host: str, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        known = {"here.example": "10.0.0.1", "own.example": "127.0.1.1"}
+        if host in known:
+            return [(0, 0, 0, "", (known[host], 0))]
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -32,19 +40,33 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_names")
 @pytest.mark.parametrize("anonymous", ["false", "true"])
-@pytest.mark.parametrize("host", ["nonsense", "127.0.0.1:40700", "a\nb", "[::1]:40700", "http://here.example"])
-def test_a_host_that_can_not_be_resolved(problems: Problems, host: str, anonymous: str) -> None:
+def test_a_host_that_can_not_be_resolved(problems: Problems, anonymous: str) -> None:
     """A HOST that is neither an address nor a known name is wrong, and ALLOW_ANONYMOUS does not change that."""
     rule = "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"
-    assert problems(HOST=host, ALLOW_ANONYMOUS=anonymous) == (f"HOST: {host!r} is wrong: {rule}",)
+    assert problems(HOST="nonsense", ALLOW_ANONYMOUS=anonymous) == (f"HOST: 'nonsense' is wrong: {rule}",)
 
 
 @pytest.mark.usefixtures("_names")
 def test_a_name_to_listen_on(load: Load, problems: Problems) -> None:
-    """A name that can be resolved is an address like others: strangers may reach it."""
-    assert load(HOST="here.example", ALLOW_ANONYMOUS="true").server.address == "here.example:40700"
-    (line,) = problems(HOST="here.example", ALLOW_ANONYMOUS="false")
-    assert line.startswith("HOST: here.example can be reached by strangers")
+    """A name is as good as the addresses that it has now: strangers may reach it unless they are loopback."""
+    assert load(HOST="here.example", ALLOW_ANONYMOUS="true").server.address == "10.0.0.1:40700"
+    assert load(HOST="own.example", ALLOW_ANONYMOUS="false").server.address == "127.0.1.1:40700"
+    (line,) = problems(HOST="own.example,here.example", ALLOW_ANONYMOUS="false")
+    assert line.startswith("HOST: here.example (10.0.0.1) can be reached by strangers")
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0660", 0o660), ("660", 0o660), ("0o600", 0o600), ("0777", 0o777)])
+def test_the_mode_of_a_socket(load: Load, text: str, mode: int) -> None:
+    """SOCKET_MODE is in octal, as chmod takes it."""
+    assert load(SOCKET_MODE=text).server.socket_mode == mode
+    assert load(SOCKET_MODE="").server.socket_mode is None
+
+
+@pytest.mark.parametrize("text", ["rw-rw----", "0888", "66", "01777", "-660", "0440"])
+def test_a_wrong_mode_of_a_socket(problems: Problems, text: str) -> None:
+    """A mode that is not octal, or lets nobody connect, is wrong."""
+    (line,) = problems(SOCKET_MODE=text)
+    assert line.startswith(f"SOCKET_MODE: {text!r} is wrong: ")
 
 
 def test_strangers_only_with_allow_anonymous(load: Load) -> None:

@@ -8,6 +8,7 @@ import typer
 from google.protobuf.message import Message
 from rich.markup import escape
 
+from otpmail.cli.channel import open_channel
 from otpmail.cli.output import EXIT_UNREACHABLE, address_of, describe_error, err, wrong_usage
 
 AnswerT = TypeVar("AnswerT", bound=Message)
@@ -26,7 +27,7 @@ def call(
     Raises typer.Exit with 2 for INVALID_ARGUMENT and 3 for any other error, after printing it in one line.
     """
     address = address_of(server)
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:

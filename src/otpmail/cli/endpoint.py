@@ -15,24 +15,28 @@ from otpmail.errors import SettingsError
 if TYPE_CHECKING:
     from otpmail.settings import Sources
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  looked for, not bound
-_ADDRESS = re.compile(r"unix:.+|(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
-_ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
+_ANY = {"0.0.0.0": ("127.0.0.1",), "[::]": ("[::1]", "127.0.0.1")}  # noqa: S104  looked for, not bound
+"""Where a service that listens on all addresses is called, the one to prefer first: gRPC binds both families."""
+
+_ADDRESS = re.compile(r"unix:.+|(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})")
 
 
 def own_address(sources: "Sources | None" = None) -> str:
-    """The address of the service that OTPMAIL_SERVER names, else of the one that HOST and PORT describe.
+    """The address of the service that OTPMAIL_SERVER names, else the first of those that HOST and PORT describe.
 
     Without `sources` they are read now. Raises SettingsError where one of these settings is wrong.
     """
-    from otpmail.settings import ServerSettings, load_section, named_server, read_sources
+    from otpmail.settings import ServerSettings, is_present, load_section, named_server, read_sources
 
     sources = read_sources() if sources is None else sources
     named = named_server(sources)
     if named:
         return well_formed(named, "OTPMAIL_SERVER")
     # A caller needs only the address; whether strangers may call is checked by the service.
-    return callable_address(load_section(ServerSettings, sources, ALLOW_ANONYMOUS="true").address)
+    settings = load_section(ServerSettings, sources, ALLOW_ANONYMOUS="true")
+    # The service passes over an address of a name that this machine lacks.
+    bound = (host for host in settings.hosts if host.path or is_present(host.host))
+    return callable_address(next(bound, settings.hosts[0]).with_port(settings.port))
 
 
 def well_formed(server: str, name: str) -> str:
@@ -58,13 +62,18 @@ def leads_to(address: str, sources: "Sources") -> bool:
 
 def callable_address(address: str) -> str:
     """The address to call from this machine for a service that listens on `address`: loopback for "any address"."""
+    from otpmail.settings import is_present
+
     host, colon, port = address.rpartition(":")
-    return f"{_LOOPBACK.get(host, host)}{colon}{port}"
+    if host not in _ANY:
+        return address
+    *preferred, last = _ANY[host]
+    return f"{next(filter(is_present, preferred), last)}{colon}{port}"
 
 
-def unreachable(server: str) -> str:
-    """The message for a service that does not answer."""
-    return f"no service answers on {server}; {_ELSEWHERE}"
+def socket_path(address: str) -> str:
+    """The path of a Unix socket's address; empty for another address."""
+    return address.removeprefix("unix:") if address.startswith("unix:") else ""
 
 
 def own_command() -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from otpmail.cli import endpoint
+from otpmail.cli.channel import unreachable
 from otpmail.errors import SettingsError
 from otpmail.v1 import mail_pb2
 
@@ -41,7 +42,7 @@ def describe_error(error: grpc.RpcError, address: str, timeout: float) -> str:
     details: Any = error.trailing_metadata()  # pairs, which the type stubs do not know
     from_service = any(key == "grpc-status-details-bin" for key, _ in details or ())
     if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
-        return endpoint.unreachable(address)
+        return unreachable(address)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not from_service:
         return f"no answer from {address} within {timeout:g} s"
     return f"{error.code().name}: {error.details() or ''}"

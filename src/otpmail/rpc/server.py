@@ -1,14 +1,11 @@
 """The gRPC server: both contracts, health and reflection on one port."""
 
-import socket
-from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from otpmail.errors import SettingsError
 from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
@@ -17,6 +14,7 @@ from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
 from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
+from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.transport import server_options
@@ -32,7 +30,7 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Server:
-    """Listens on one port or Unix socket, and serves until `stop`.
+    """Listens where HOST says, and serves until `stop`.
 
     `max_mail_bytes` limits what a request may hold; `batch_seconds` is the longest that unary calls are held back
     under load (`rpc.batching`).
@@ -63,28 +61,14 @@ class Server:
             reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), methods)
         self._server.add_generic_rpc_handlers((methods,))
 
-    async def start(self) -> str:
-        """Listen and serve. Returns the address, with the port that was chosen if PORT is 0.
+    async def start(self) -> Listening:
+        """Listen on every address of HOST, and serve. Returns where, with the port that was chosen if PORT is 0.
 
-        Raises SettingsError when the server can't listen on the address.
+        Raises SettingsError when the service can't listen on one of them.
         """
-        address = self._settings.address
-        setting = "HOST" if address.startswith("unix:") else "PORT"
-        if setting == "HOST":
-            path = Path(address.removeprefix("unix:"))
-            if not path.parent.is_dir():
-                raise SettingsError(f"HOST: can't listen on {address}; there is no folder {path.parent}")
-            if _is_served(str(path)):
-                raise SettingsError(f"HOST: can't listen on {address}; another server is there")
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            if setting == "PORT" and not _is_ours(self._settings.host):
-                raise SettingsError(f"HOST: can't listen on {address}; this machine does not have it") from None
-            remedy = "; PORT=0 takes any that is free" if setting == "PORT" else ""
-            raise SettingsError(f"{setting}: can't listen on {address}; is another server there?{remedy}") from None
+        listening = listen(self._settings, self._server.add_insecure_port)
         await self._server.start()
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return listening
 
     def refuse_calls(self) -> None:
         """Answer new calls with UNAVAILABLE; running calls and health go on."""
@@ -97,25 +81,3 @@ class Server:
     async def stop(self, grace: float) -> None:
         """Stop listening, and cancel the calls that still run after `grace` seconds."""
         await self._server.stop(grace)
-
-
-def _is_ours(host: str) -> bool:
-    """Whether this machine has the address, or one of the name's: gRPC reports only that it could not listen."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as probe:
-            try:
-                probe.bind(address)
-            except OSError:
-                continue
-            return True
-    return False
-
-
-def _is_served(path: str) -> bool:
-    """Whether a server answers on the Unix socket: gRPC would take over its path, and that server would not notice."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True

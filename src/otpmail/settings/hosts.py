@@ -1,4 +1,4 @@
-"""Judges hosts: whether a service can listen there, and whether only this machine reaches them."""
+"""Judges hosts: whether only this machine reaches them, and whether they are this machine's."""
 
 import ipaddress
 import socket
@@ -14,13 +14,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_place_to_listen(host: str) -> bool:
-    """Whether `host` is `unix:PATH`, an IP address, or a name that can be resolved here. Asks the resolver."""
-    if host.startswith("unix:"):
-        return host != "unix:"
-    if is_loopback(host):
-        return True
+def is_present(host: str) -> bool:
+    """Whether this machine has the IP address. False for names: no resolver is asked."""
+    host = host.strip("[]")
     try:
-        return bool(socket.getaddrinfo(host.strip("[]"), None))  # an address is not looked up anywhere
-    except (OSError, ValueError):  # ValueError: the text can't be a name in the DNS
+        ipaddress.ip_address(host)
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, ValueError):
         return False
+    return True

@@ -24,7 +24,8 @@ _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables
 _OTHER_NAMES = frozenset(
     {
         *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),
-        *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+        *("ALL_PROXY", "FTP_PROXY", "GRPC_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_GRPC_PROXY", "NO_PROXY"),
+        *("SSL_CERT_DIR", "SSL_CERT_FILE"),
         *("GRPC_TRACE", "GRPC_VERBOSITY", "HOME", "HOSTNAME", "LANG", "LC_ALL", "PATH", "TZ"),
     }
 )

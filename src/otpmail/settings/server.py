@@ -1,20 +1,29 @@
 """The service's own settings: where and how it listens, stops and logs."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
-from otpmail.settings.hosts import is_loopback, is_place_to_listen
+from otpmail.settings.hosts import is_loopback
+from otpmail.settings.listen import ListenAddress, read_hosts
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import Section, broken_rule, lower_case
+
+_MODE = re.compile(r"(?:0o?)?[0-7]{3}")
+_ANY_WRITE = 0o222
 
 
 class ServerSettings(Section):
     """Where and how the service listens, how long a stop takes, and how it logs."""
 
-    host: str = "127.0.0.1"
+    hosts: Annotated[tuple[ListenAddress, ...], NoDecode] = Field(
+        default="localhost", validation_alias="HOST", validate_default=True
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = 40700
+    socket_mode: int | None = None
     allow_anonymous: bool = False
     grpc_reflection: bool = False
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25
@@ -25,26 +34,46 @@ class ServerSettings(Section):
 
     _any_case = field_validator("log_format", "log_level", mode="before")(lower_case)
 
-    @field_validator("host")
+    @field_validator("hosts", mode="before")
     @classmethod
-    def _can_be_listened_on(cls, value: str) -> str:
-        if not is_place_to_listen(value):
-            raise broken_rule("is neither an IP address, nor unix:PATH, nor a name that can be resolved here")
-        return value
+    def _read_hosts(cls, value: object) -> object:
+        try:
+            return read_hosts(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise broken_rule(str(error)) from None
+
+    @field_validator("socket_mode", mode="before")
+    @classmethod
+    def _read_mode(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if not _MODE.fullmatch(value):
+            raise broken_rule("must be the permissions of a file in octal, such as 0660")
+        mode = int(value, 8)
+        if not mode & _ANY_WRITE:
+            raise broken_rule("lets nobody connect, for which a socket must be writable, as with 0600 or 0660")
+        return mode
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses for gRPC to bind, in the order of HOST: `host:port`, or `unix:PATH`."""
+        return tuple(host.with_port(self.port) for host in self.hosts)
 
     @property
     def address(self) -> str:
-        """The address for gRPC to bind: `host:port`, or `unix:PATH`."""
-        if self.host.startswith("unix:"):
-            return self.host
-        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
-        return f"{host}:{self.port}"
+        """The first of the addresses, which callers on this machine use."""
+        return self.addresses[0]
 
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for an address that strangers can reach, unless ALLOW_ANONYMOUS is set."""
-        if not is_loopback(self.host) and not self.allow_anonymous:
-            yield Problem(
-                f"HOST: {self.host} can be reached by strangers and callers are not asked who they are; "
-                "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true",
-                ("HOST", "ALLOW_ANONYMOUS"),
-            )
+        if self.allow_anonymous:
+            return
+        for address in self.hosts:
+            if not is_loopback(address.host):
+                shown = f"{address.name} ({address.host})" if address.name else address.host
+                yield Problem(
+                    f"HOST: {shown} can be reached by strangers and callers are not asked who they are; "
+                    "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true",
+                    ("HOST", "ALLOW_ANONYMOUS"),
+                )
+                return

@@ -14,7 +14,7 @@ import grpc
 from google.rpc import code_pb2
 from rich.markup import escape
 
-from otpmail.cli import endpoint
+from otpmail.cli.channel import open_channel, unreachable
 from otpmail.cli.merge.csv_source import Recipients, Row
 from otpmail.cli.merge.error_report import ErrorsFile, code_of, state_of, why
 from otpmail.cli.merge.journal import RELAYED, Journal
@@ -103,9 +103,9 @@ class Run:
     def _send_all(self) -> None:
         if not self._more:
             return
-        with grpc.insecure_channel(self._address) as channel:
+        with open_channel(self._address) as channel:
             if not connects(channel):
-                self._stop = Stop(endpoint.unreachable(self._address), by_service=True)
+                self._stop = Stop(unreachable(self._address), by_service=True)
                 return
             with display(self._counts.total, self._counts.relayed) as show:
                 while self._more and self._stop is None:
