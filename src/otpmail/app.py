@@ -99,14 +99,12 @@ class App:
         raises its error.
         """
         await self._store.open()
-        await self._health.start()
         listening = await self._server.start()
         await self._start_metrics()
         _log_listening(listening)
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(self._health.run()),
                 tasks.create_task(self._store.challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
             ]
@@ -155,7 +153,7 @@ class App:
             waiting=waiting,
         )
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
-        await self._health.stop()
+        self._health.stop()
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._server.refuse_calls()
         self._admission.close()

@@ -37,7 +37,8 @@ def test_the_variables_of_docker(monkeypatch: pytest.MonkeyPatch, variable: str)
     with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as service:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
         with open_channel(f"127.0.0.1:{service.getsockname()[1]}") as channel:
-            call: Any = channel.unary_unary("/any").future(b"")
+            method: Any = channel.unary_unary("/any")
+            call = method.future(b"")
             service.settimeout(10)
             connection, _ = service.accept()
             call.cancel()

@@ -1,66 +1,150 @@
-"""The health of the services: it follows the relays."""
+"""The health of the services: it follows the relays. All is asked over gRPC, or over HTTP/2 by hand."""
+
+from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from http2 import HEADERS, Http2
 from otpmail.events import RelayDown, RelayIdle, RelayUp
-from otpmail.rpc.health import SERVICES, Health
+from otpmail.rpc.health import LIVENESS, SERVICES, Health
 
-SERVING = {health_pb2.HealthCheckResponse.SERVING}
-NOT_SERVING = {health_pb2.HealthCheckResponse.NOT_SERVING}
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_Messages: Any = health_pb2  # its type stubs are older than List
+
+
+class Served:
+    """A Health, served on a port of its own, and a client of it."""
+
+    def __init__(self, health: Health, port: int, channel: grpc.aio.Channel) -> None:
+        self.health = health
+        self.port = port
+        self.stub: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def states(self) -> dict[str, int]:
+        """Ask for every state by List, and compare each with that of Check."""
+        listed = {
+            name: state.status for name, state in (await self.stub.List(_Messages.HealthListRequest())).statuses.items()
+        }
+        for name, status in listed.items():
+            assert (await self.stub.Check(health_pb2.HealthCheckRequest(service=name))).status == status
+        return listed
+
+    async def overall(self) -> set[int]:
+        """Return the different states of our services; liveness must be SERVING."""
+        states = await self.states()
+        assert states.pop(LIVENESS) == _SERVING
+        assert set(states) == set(SERVICES)
+        return set(states.values())
+
+    def watch(self, service: str = "") -> Any:
+        """Watch a service."""
+        return aiter(self.stub.Watch(health_pb2.HealthCheckRequest(service=service)))
 
 
 @pytest.fixture
-async def health() -> AsyncIterator[Health]:
-    """Start a Health with the task that applies its changes."""
-    health = Health()
-    await health.start()
-    running = asyncio.create_task(health.run())
-    yield health
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+async def served() -> AsyncIterator[Served]:
+    """Serve a Health."""
+    async with _serve() as served:
+        yield served
 
 
-async def _reported(health: Health) -> set[Any]:
-    """Let `run` apply all changes, for which it waits on nothing else, and return what the services report."""
-    for _ in range(len(SERVICES) + 2):
-        await asyncio.sleep(0)
-    context: Any = None
-    return {
-        (await health.servicer.Check(health_pb2.HealthCheckRequest(service=service), context)).status
-        for service in SERVICES
-    }
+@asynccontextmanager
+async def _serve() -> AsyncIterator[Served]:
+    server, health = grpc.aio.server(), Health()
+    add: Any = health_pb2_grpc.add_HealthServicer_to_server
+    add(health, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Served(health, port, channel)
+    await server.stop(0)
 
 
-async def test_services_are_serving_while_any_relay_is_up(health: Health) -> None:
+async def test_services_are_serving_while_any_relay_is_up(served: Served) -> None:
     """All services are SERVING while at least one relay is up, whichever it is."""
-    health.notify(RelayDown("a", "refused", 1.0))
-    assert await _reported(health) == NOT_SERVING
-    health.notify(RelayUp("b", "bdat", 16))
-    assert await _reported(health) == SERVING
-    health.notify(RelayDown("b", "lost", 1.0))
-    assert await _reported(health) == NOT_SERVING
+    assert await served.overall() == {_NOT_SERVING}
+    served.health.notify(RelayDown("a", "refused", 1.0))
+    assert await served.overall() == {_NOT_SERVING}
+    served.health.notify(RelayUp("b", "bdat", 16))
+    assert await served.overall() == {_SERVING}
+    served.health.notify(RelayDown("b", "lost", 1.0))
+    assert await served.overall() == {_NOT_SERVING}
 
 
-async def test_an_idle_relay_is_not_up(health: Health) -> None:
+async def test_an_idle_relay_is_not_up(served: Served) -> None:
     """A relay without an open connection does not count: once the other one is down, no service is SERVING."""
     for event in (RelayUp("b", "bdat", 16), RelayUp("a", "bdat", 16), RelayIdle("b")):
-        health.notify(event)
-    assert await _reported(health) == SERVING
-    health.notify(RelayDown("a", "lost", 1.0))
-    assert await _reported(health) == NOT_SERVING
-    health.notify(RelayUp("b", "bdat", 16))
-    assert await _reported(health) == SERVING
+        served.health.notify(event)
+    assert await served.overall() == {_SERVING}
+    served.health.notify(RelayDown("a", "lost", 1.0))
+    assert await served.overall() == {_NOT_SERVING}
 
 
-async def test_after_a_stop_no_service_is_serving(health: Health) -> None:
-    """During a stop health is NOT_SERVING for good, also when a relay comes up."""
-    health.notify(RelayUp("a", "bdat", 16))
-    assert await _reported(health) == SERVING
-    await health.stop()
-    health.notify(RelayUp("b", "bdat", 16))
-    assert await _reported(health) == NOT_SERVING
+async def test_after_a_stop_no_service_is_serving(served: Served) -> None:
+    """During a stop health is NOT_SERVING for good, also when a relay comes up; liveness goes on."""
+    served.health.notify(RelayUp("a", "bdat", 16))
+    served.health.stop()
+    served.health.notify(RelayUp("b", "bdat", 16))
+    assert await served.overall() == {_NOT_SERVING}
+
+
+async def test_a_watcher_sees_each_change_once(served: Served) -> None:
+    """Watch begins with the present state and has each change after it, and nothing in between."""
+    watch = served.watch("otpmail.v1.MailService")
+    assert (await anext(watch)).status == _NOT_SERVING
+    for _ in range(3):
+        served.health.notify(RelayUp("a", "bdat", 16))
+        served.health.notify(RelayUp("b", "bdat", 16))
+        assert (await anext(watch)).status == _SERVING
+        served.health.notify(RelayDown("a", "lost", 1.0))
+        served.health.notify(RelayDown("b", "lost", 1.0))
+        assert (await anext(watch)).status == _NOT_SERVING
+
+
+async def test_liveness_does_not_change(served: Served) -> None:
+    """A watcher of liveness is told SERVING once, whatever the relay does and also in a stop."""
+    watch = served.watch(LIVENESS)
+    assert (await anext(watch)).status == _SERVING
+    following = asyncio.ensure_future(anext(watch))
+    other = served.watch()
+    assert (await anext(other)).status == _NOT_SERVING
+    served.health.notify(RelayUp("a", "bdat", 16))
+    assert (await anext(other)).status == _SERVING
+    served.health.stop()
+    assert (await anext(other)).status == _NOT_SERVING
+    assert not following.done()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_unknown_service(served: Served) -> None:
+    """A name that is no service is NOT_FOUND by Check, and SERVICE_UNKNOWN by Watch, which goes on."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.Check(health_pb2.HealthCheckRequest(service="other"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    watch = served.watch("other")
+    assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+async def test_a_watcher_that_does_not_read_delays_nobody(served: Served) -> None:
+    """A client whose flow control lets nothing through keeps neither other watchers nor a stop waiting."""
+    async with Http2.open(served.port, window=0) as mute:
+        for stream in (1, 3, 5):
+            mute.call("/grpc.health.v1.Health/Watch", b"", stream=stream)
+            await mute.receive(HEADERS)
+        watch = served.watch()
+        assert (await anext(watch)).status == _NOT_SERVING
+        served.health.notify(RelayUp("a", "bdat", 16))
+        assert (await asyncio.wait_for(anext(watch), 5)).status == _SERVING
+        served.health.stop()
+        assert (await asyncio.wait_for(anext(watch), 5)).status == _NOT_SERVING

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from http2 import ENHANCE_YOUR_CALM, Http2
 from otpmail.rpc.transport import METADATA_OCTETS, PING_SECONDS, server_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113, 3.4
-_SETTINGS, _PING, _GOAWAY = 4, 6, 7
-_ACK = 1
-_ENHANCE_YOUR_CALM = 0xB
 
 
 class Handlers(grpc.GenericRpcHandler):
@@ -89,49 +84,9 @@ async def test_metadata_above_the_limit() -> None:
         assert await running == b"ok"
 
 
-class Pinging:
-    """A connection that speaks HTTP/2 itself, since gRPC's own clients do not ping as often as they are told to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, port: int) -> AsyncIterator[Pinging]:
-        """Connect, and exchange settings; the connection is closed after the block."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        connection = cls(reader, writer)
-        try:
-            writer.write(_PREFACE)
-            connection._send(_SETTINGS)
-            await connection._receive(_SETTINGS)
-            connection._send(_SETTINGS, flags=_ACK)
-            yield connection
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def ping(self) -> int | None:
-        """Ping once; returns the error code of a GOAWAY where that is the answer, None where it is acknowledged."""
-        self._send(_PING, payload=bytes(8))
-        kind, payload = await self._receive(_PING, _GOAWAY)
-        return None if kind == _PING else struct.unpack_from(">I", payload, 4)[0]
-
-    def _send(self, kind: int, *, flags: int = 0, payload: bytes = b"") -> None:
-        self._writer.write(struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + bytes(4) + payload)
-
-    async def _receive(self, *kinds: int) -> tuple[int, bytes]:
-        while True:
-            head = await self._reader.readexactly(9)
-            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-            if head[3] in kinds:
-                return head[3], payload
-
-
 async def test_pings_no_faster_than_allowed_are_acknowledged() -> None:
     """A caller that pings no more often than allowed is never cut off, however long it stays without a call."""
-    async with _serve(Handlers(), ping_seconds=0.001) as port, Pinging.open(port) as connection:
+    async with _serve(Handlers(), ping_seconds=0.001) as port, Http2.open(port) as connection:
         for _ in range(20):
             assert await connection.ping() is None
             await asyncio.sleep(0.002)
@@ -139,11 +94,11 @@ async def test_pings_no_faster_than_allowed_are_acknowledged() -> None:
 
 async def test_pings_that_are_too_fast_end_the_connection() -> None:
     """A caller that pings much more often than every 5 s is cut off with ENHANCE_YOUR_CALM (RFC 9113, 7)."""
-    async with _serve(Handlers()) as port, Pinging.open(port) as connection:
+    async with _serve(Handlers()) as port, Http2.open(port) as connection:
         answers = [await connection.ping()]
         while answers[-1] is None and len(answers) < 10:
             answers.append(await connection.ping())
-    assert answers[-1] == _ENHANCE_YOUR_CALM
+    assert answers[-1] == ENHANCE_YOUR_CALM
 
 
 def test_a_caller_may_ping_every_five_seconds_by_its_clock() -> None:

@@ -14,7 +14,9 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def health(
-    service: Annotated[str, typer.Argument(help="A gRPC service's full name. Default: all of them.")] = "",
+    service: Annotated[
+        str, typer.Argument(help="A gRPC service's full name, or liveness. Default: all services.")
+    ] = "",
     *,
     server: Server = "",
     as_json: Json = False,

@@ -1,31 +1,46 @@
-"""Serves grpc.health.v1: every service is SERVING while a relay is up, since none of them works without one."""
+"""Serves grpc.health.v1: every service is SERVING while a relay is up, since none of them works without one.
+
+`liveness` is a service name of its own: it is SERVING as long as this process answers at all. The servicer is ours, see
+docs/decisions/056-our-own-health-servicer.md.
+"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
-from grpc_health.v1.health import aio as health_aio
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
+from otpmail.rpc.calls import Context
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
+LIVENESS = "liveness"
+
+_Servicer: Any = health_pb2_grpc.HealthServicer  # the type stubs are older than List
+_ListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]  # as above
 
 
-class Health:
-    """An Observer that sets the health of all services: SERVING while a connection to a relay is open.
+class Health(_Servicer):  # type: ignore[misc]
+    """An Observer that serves the health of all services: SERVING while a connection to a relay is open.
 
-    Setting a status awaits its watchers, and an observer must not wait. So `run`, a task of the app, applies the
-    changes in their order.
+    A change only wakes the calls that watch. A client that does not read what it watches delays nobody.
     """
 
     event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle})
 
     def __init__(self) -> None:
-        self.servicer = health_aio.HealthServicer()
         self._up: set[str] = set()
-        self._changes: asyncio.Queue[bool] = asyncio.Queue()
+        self._stopped = False
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Health {'SERVING' if self._serving else 'NOT_SERVING'}, up: {sorted(self._up)}>"
 
     def notify(self, event: Event) -> None:
         """Note which relays are up."""
+        before = self._serving
         match event:
             case RelayUp(relay):
                 self._up.add(relay)
@@ -33,22 +48,48 @@ class Health:
                 self._up.discard(relay)
             case _:
                 return
-        self._changes.put_nowait(bool(self._up))
+        if self._serving != before:
+            self._wake_watchers()
 
-    async def start(self) -> None:
-        """Report NOT_SERVING until a relay is up."""
-        await self._set(serving=False)
-
-    async def run(self) -> None:
-        """Apply the changes until cancelled."""
-        while True:
-            await self._set(serving=await self._changes.get())
-
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Report NOT_SERVING for good; later changes have no effect."""
-        await self.servicer.enter_graceful_shutdown()
+        self._stopped = True
+        self._wake_watchers()
 
-    async def _set(self, *, serving: bool) -> None:
-        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
-        for service in SERVICES:
-            await self.servicer.set(service, status)
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        """Return the state of a service."""
+        status = self._status(request.service)
+        if status == HealthCheckResponse.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service; List has all names")
+        return HealthCheckResponse(status=status)
+
+    async def List(self, request: Any, context: Context) -> Any:
+        """Return the states of all services."""
+        states = {name: HealthCheckResponse(status=self._status(name)) for name in (*SERVICES, LIVENESS)}
+        return _ListResponse(statuses=states)
+
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
+        """Yield the state of a service, and then each change of it. It never ends by itself."""
+        last = None
+        while True:
+            changed = self._changed  # that of before the look: what changes while the caller reads is seen next
+            status = self._status(request.service)
+            if status != last:
+                yield HealthCheckResponse(status=status)
+                last = status
+            await changed.wait()
+
+    @property
+    def _serving(self) -> bool:
+        return bool(self._up) and not self._stopped
+
+    def _status(self, service: str) -> int:
+        if service == LIVENESS:
+            return HealthCheckResponse.SERVING
+        if service not in SERVICES:
+            return HealthCheckResponse.SERVICE_UNKNOWN
+        return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+
+    def _wake_watchers(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

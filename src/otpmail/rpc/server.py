@@ -4,7 +4,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
@@ -17,16 +16,12 @@ from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
+from otpmail.rpc.reflection import add_reflection
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
-_OWN_SERVICES = tuple(
-    service.full_name
-    for contract in (otp_pb2, mail_pb2, original_pb2)
-    for service in contract.DESCRIPTOR.services_by_name.values()
-)
-_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_FILES = (otp_pb2.DESCRIPTOR, mail_pb2.DESCRIPTOR, original_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
 
 
 class Server:
@@ -56,9 +51,10 @@ class Server:
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
-        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
+        health_pb2_grpc.add_HealthServicer_to_server(health, methods)
         if settings.grpc_reflection:
-            reflection.enable_server_reflection((*_OWN_SERVICES, _HEALTH, reflection.SERVICE_NAME), methods)
+            services = {service.full_name: file for file in _FILES for service in file.services_by_name.values()}
+            add_reflection(services, methods)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:

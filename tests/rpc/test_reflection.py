@@ -1,0 +1,80 @@
+"""Reflection, as a generic client uses it: it lists the services, and gets every file that one of them needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from otpmail.rpc.guard import MethodTable
+from otpmail.rpc.reflection import V1, V1ALPHA, add_reflection
+from otpmail.v1 import mail_pb2, otp_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_FILES: tuple[Any, ...] = (mail_pb2.DESCRIPTOR, otp_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+_SERVICES = {service.full_name: file for file in _FILES for service in file.services_by_name.values()}
+
+
+@pytest.fixture
+async def channel() -> AsyncIterator[grpc.aio.Channel]:
+    """A client of a server that serves reflection alone."""
+    server, methods = grpc.aio.server(), MethodTable()
+    add_reflection(_SERVICES, methods)
+    server.add_generic_rpc_handlers((methods,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(0)
+
+
+async def _ask(channel: grpc.aio.Channel, version: str, **question: Any) -> ServerReflectionResponse:
+    method = channel.stream_stream(
+        f"/{version}/ServerReflectionInfo",
+        request_serializer=ServerReflectionRequest.SerializeToString,
+        response_deserializer=ServerReflectionResponse.FromString,
+    )
+    return await anext(aiter(method(iter([ServerReflectionRequest(**question)]))))
+
+
+@pytest.mark.parametrize("version", [V1, V1ALPHA])
+async def test_each_listed_service_can_be_described(channel: grpc.aio.Channel, version: str) -> None:
+    """Each listed service, both versions of reflection among them, comes with all files that it needs."""
+    answer = await _ask(channel, version, list_services="*")
+    names = [service.name for service in answer.list_services_response.service]
+    assert set(names) == {*_SERVICES, V1, V1ALPHA}
+    for name in names:
+        found = await _ask(channel, version, file_containing_symbol=name)
+        files = [
+            FileDescriptorProto.FromString(octets) for octets in found.file_descriptor_response.file_descriptor_proto
+        ]
+        pool = DescriptorPool()
+        added: set[str] = set()
+        while remaining := [file for file in files if file.name not in added]:
+            ready = next(file for file in remaining if added.issuperset(file.dependency))
+            pool.Add(ready)
+            added.add(ready.name)
+        assert pool.FindServiceByName(name).full_name == name
+
+
+async def test_v1_is_the_published_file(channel: grpc.aio.Channel) -> None:
+    """Version 1 has the file name and package under which gRPC publishes it, and nothing of v1alpha."""
+    found = await _ask(channel, V1, file_by_filename="grpc/reflection/v1/reflection.proto")
+    [octets] = found.file_descriptor_response.file_descriptor_proto
+    assert FileDescriptorProto.FromString(octets).package == "grpc.reflection.v1"
+    assert b"v1alpha" not in octets
+
+
+@pytest.mark.parametrize("version", [V1, V1ALPHA])
+async def test_what_is_not_there(channel: grpc.aio.Channel, version: str) -> None:
+    """A name that is not known is answered with NOT_FOUND, and the stream goes on."""
+    for question in ({"file_by_filename": "x"}, {"file_containing_symbol": "otpmail.v1.Nothing"}):
+        answer = await _ask(channel, version, **question)
+        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
