@@ -1,7 +1,9 @@
 """Addresses: the texts that are accepted, their wire form, and the key under which a person is known."""
 
+import contextlib
 import os
 import re
+import time
 
 import email_validator
 import pytest
@@ -9,16 +11,21 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from otpmail import address
 from otpmail.address import (
     _USUAL,
     MAX_OCTETS,
     Address,
+    _checked_domain,
     control_characters,
     parse_address,
     parse_mailbox,
     parse_mailboxes,
+    parse_mailboxes_in_steps,
     refuse_control_characters,
+    refuse_control_characters_in_steps,
 )
+from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 
 _NEVER = re.compile(r"[\x00-\x20\x7f-\x9f<>\u2028\u2029\ud800-\udfff]")
@@ -216,12 +223,14 @@ def test_control_characters_are_named(character: str) -> None:
             refuse_control_characters(f"{character}{wrong}", "subject", others)
 
 
-@pytest.mark.parametrize("length", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+@pytest.mark.parametrize("length", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 3 << 16])
 def test_the_last_character_of_a_long_text_is_checked(length: int) -> None:
-    """A text of any length is searched to its end."""
-    refuse_control_characters("a" * length, "text")
-    with pytest.raises(InvalidArgument, match=r"U\+0000"):
-        refuse_control_characters("a" * length + "\0", "text")
+    """A text of any length is searched to its end, in steps too."""
+    controls = control_characters()
+    for check in (refuse_control_characters, lambda *text: finish(refuse_control_characters_in_steps(*text, controls))):
+        check("a" * length, "text")
+        with pytest.raises(InvalidArgument, match=r"U\+0000"):
+            check("a" * length + "\0", "text")
 
 
 _LOCAL = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~.-é\"@ ", min_size=0, max_size=70)
@@ -294,6 +303,89 @@ def test_special_use_domains_are_the_relays_to_know(text: str) -> None:
         assert spec is None
     else:
         assert address == Address(spec or "")
+
+
+_LOCALS = st.one_of(st.text('ab.-+é"@ ', max_size=8), st.integers(1, 70).map("x".__mul__))
+_DOMAINS = st.sampled_from(
+    [
+        *(
+            "bücher.example",
+            "BÜCHER.example",
+            "xn--bcher-kva.example",
+            "a--b.org",
+            "localhost",
+            "bücher.local",
+            "1.אב.com",
+        ),
+        *(f"{'ü' * 50}.{'ü' * 40}.org", f"{'ü' * 55}.{'ü' * 55}.{'ü' * 9}.org", ".".join(["b" * 62] * 3 + ["é" * 9])),
+        *("b\u0308ucher.example", "ﷺ.example", "xn--b.org", "", "-a.org", "a..org", "ＢÜcher。example"),
+    ]
+)
+
+
+@settings(max_examples=2000 if "CI" in os.environ else 300, deadline=None)
+@given(_LOCALS, _DOMAINS)
+@example("x" * 63, f"{'ü' * 55}.{'ü' * 55}.{'ü' * 9}.org")
+@example("x" * 64, f"{'ü' * 55}.{'ü' * 55}.{'ü' * 9}.org")
+def test_a_domain_that_was_read_before_is_read_the_same(local: str, domain: str) -> None:
+    """An address is read alike, or refused with the same words, whether or not its domain is remembered."""
+    read = []
+    for _ in range(2):
+        try:
+            read.append(str(parse_address(f"{local}@{domain}", "to")))
+        except InvalidArgument as error:
+            read.append(str(error))
+    try:
+        read.append(str(Address(f"{local}@{_checked_domain(f'{local}@{domain}', 'to')}")))
+    except InvalidArgument as error:
+        read.append(str(error))
+    if not domain.isascii() and len(f"{local}@{domain}".encode()) <= MAX_OCTETS:
+        assert read[0] == read[1] == read[2]
+    assert read[0] == read[1]
+
+
+def test_a_domain_is_read_by_the_library_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred addresses of one domain cost one look at it, whatever stands before the @."""
+    calls = []
+    monkeypatch.setattr(
+        address, "validate_email", lambda text, **how: calls.append(text) or validate_email(text, **how)
+    )
+    for number in range(100):
+        assert parse_address(f"p{number}@once-read-é.example", "to").spec == f"p{number}@xn--once-read--k7a.example"
+    assert calls == ["x@once-read-é.example"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + " " * 254 + "b <ada@example.org>",
+        "a" + " " * 700 + "<",
+        '"' + " " * 700,
+        '"a" ' + " " * 700 + "b<",
+        "a b" * 80,
+    ],
+)
+def test_a_name_of_blanks_is_read_once(text: str) -> None:
+    """A display name takes time by its length: no text makes the pattern go back over its blanks again and again."""
+    begun = time.thread_time()
+    for _ in range(100):
+        with contextlib.suppress(InvalidArgument):
+            parse_mailbox(text, "to[0]")
+    assert time.thread_time() - begun < 0.02
+
+
+def test_mailboxes_in_steps() -> None:
+    """Mailboxes are read in steps as at once, one in each step, and the same are refused."""
+    texts = ["ada@example.org", "Bob <bob@bücher.example>"]
+    steps = parse_mailboxes_in_steps(texts, "cc", most=2)
+    assert len(list(steps)) == 2
+    assert finish(parse_mailboxes_in_steps(texts, "cc", most=2)) == parse_mailboxes(texts, "cc", most=2)
+    for wrong, most in (([*texts, "nobody"], 3), (texts, 1)):
+        with pytest.raises(InvalidArgument) as in_steps:
+            finish(parse_mailboxes_in_steps(wrong, "cc", most=most))
+        with pytest.raises(InvalidArgument) as at_once:
+            parse_mailboxes(wrong, "cc", most=most)
+        assert str(in_steps.value) == str(at_once.value)
 
 
 def test_usual_addresses_take_the_fast_path() -> None:
