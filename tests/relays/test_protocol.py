@@ -51,6 +51,7 @@ class Wire:
         self.writes: list[bytes] = []
         self.most_buffered = 0
         self.is_full = asyncio.Event()
+        self.is_cut = False  # whether nothing goes on to the relay
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -58,7 +59,8 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Keep it, and write it."""
         self.writes.append(data)
-        self.transport.write(data)
+        if not self.is_cut:
+            self.transport.write(data)
         self.most_buffered = max(self.most_buffered, self.transport.get_write_buffer_size())
         if self.most_buffered > HIGH_WATER:
             self.is_full.set()
@@ -259,6 +261,21 @@ async def test_a_large_mail_stays_out_of_the_transports_buffer(mode: Mode) -> No
         assert talk.wire.most_buffered <= 1 << 20
         talk.writer.write(OK * 4 if mode is Mode.BDAT else OK * 2)
         assert (await sending)[0].accepted
+
+
+async def test_a_large_mail_to_a_quick_relay_leaves_turn_by_turn() -> None:
+    """Where the transport takes whatever it gets, a turn of the loop still writes no more than a few slices."""
+    async with _talk(Mode.BDAT) as talk:
+        talk.wire.is_cut = True
+        (sending,) = talk.send(10 << 20)
+        turns = []
+        while talk.session.output.pending:
+            talk.wire.writes.clear()
+            await asyncio.sleep(0)
+            turns.append(sum(map(len, talk.wire.writes)))
+        assert max(turns) <= 512 << 10
+        assert sum(turns) > 10 << 20
+    assert isinstance((await _outcomes([sending]))[0], ConnectionLost)
 
 
 async def test_a_batch_is_open_until_the_turn_is_over_where_the_relay_is_quick() -> None:

@@ -1,18 +1,20 @@
 """The session without I/O: which octets are written when, and what replies mean for a mail."""
 
 from collections.abc import Iterable
+from itertools import cycle
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.capabilities import Capabilities
-from otpmail.smtp.commands import stuffed
+from otpmail.smtp.commands import Stuffed, end_of, stuffed
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.output import LARGE
 from otpmail.smtp.session import BACKLOG, Session
-from otpmail.smtp.transaction import Transaction
+from otpmail.smtp.transaction import Awaits, Transaction
 
 ALL = {"PIPELINING": "", "CHUNKING": "", "SMTPUTF8": "", "8BITMIME": ""}
 BODY = b"Subject: s\r\n\r\n.dot\r\n"
@@ -171,6 +173,44 @@ def test_stuffing_can_be_undone_and_ends_once(content: bytes) -> None:
     assert (b"\r\n" + wire).index(b"\r\n.\r\n") == len(wire) - 3
     lines = (b"\r\n" + wire[:-3]).split(b"\r\n.")
     assert b"\r\n".join(lines)[2:] in (content, content + b"\r\n")
+
+
+@given(
+    st.binary(max_size=60).map(lambda raw: raw.replace(b"a", b"\r\n").replace(b"b", b".").replace(b"c", b"\r\n.")),
+    st.lists(st.integers(1, 7), min_size=1),
+)
+@example(b".\r\n.\r\n..\r\n.", [1])
+@example(b"\r\n.", [2, 1])
+def test_stuffing_slice_by_slice_is_the_same(content: bytes, sizes: list[int]) -> None:
+    """A dot is doubled in whichever slice it is, and however the CRLF before it is divided."""
+    pieces, begin = [], 0
+    for size in cycle(sizes):
+        pieces.append(Stuffed(content)[begin : begin + size])
+        begin += size
+        if begin >= len(content):
+            break
+    assert b"".join(pieces) + end_of(content) == stuffed(content)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 64 << 10, 1 << 30])
+@pytest.mark.parametrize("mode", [Mode.DATA, Mode.PLAIN])
+def test_a_large_content_is_stuffed_as_it_is_written(mode: Mode, size: int) -> None:
+    """A large mail by DATA leaves in slices, and counts as written from the final dot on."""
+    content = b".\r\n.." * 1000 + b"x" * LARGE + b"\r\n.y"
+    session = _session(mode)
+    transaction = session.begin(_mail(content=content))
+    while transaction.awaits is not Awaits.FINAL:
+        _written(session)
+        session.receive(b"354 go\r\n" if transaction.awaits is Awaits.GO_AHEAD else OK)
+    wire, pieces = stuffed(content), []
+    written = 0
+    while session.output.pending:
+        pieces.append(session.take(size))
+        written += len(pieces[-1])
+        assert transaction.written == (written >= len(wire))
+    assert b"".join(pieces) == wire + (b"RSET\r\n" if mode is Mode.DATA else b"")
+    assert max(map(len, pieces)) <= 2 * size
+    assert session.output.owed == (2 if mode is Mode.DATA else 1)
 
 
 # How long a reply may take.

@@ -1,11 +1,9 @@
 """A mail by BDAT: `MAIL RCPT.. BDAT n LAST <content> RSET` in one flight (RFC 3030)."""
 
 from otpmail.smtp import commands
-from otpmail.smtp.output import Output
+from otpmail.smtp.output import LARGE, Output
 from otpmail.smtp.replies import Reply
 from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction
-
-_LARGE = 64 << 10  # octets of a content from which on it is not copied
 
 
 class BdatTransaction(Transaction):
@@ -31,7 +29,7 @@ class BdatTransaction(Transaction):
         content = envelope.content
         size, owed = len(content), len(envelope.recipients) + 2  # replies to MAIL, each RCPT, BDAT
         head = commands.mail_and_rcpts(envelope, self.capabilities) + b"BDAT %d LAST\r\n" % size
-        if size < _LARGE:
+        if size < LARGE:
             output.push(b"".join((head, content, commands.RSET)), self, replies=owed + 1, behind=len(commands.RSET))
         else:  # not copied
             output.push(head, replies=owed)

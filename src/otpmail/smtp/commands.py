@@ -30,10 +30,37 @@ def stuffed(content: bytes) -> bytes:
 
     RFC 5321, 4.5.2.
     """
-    content = content.replace(b"\r\n.", b"\r\n..") if b"\r\n." in content else content
-    if content.startswith(b"."):
-        content = b"." + content
-    return content + (b".\r\n" if content.endswith(b"\r\n") or not content else b"\r\n.\r\n")
+    return _stuffed(content, 0, len(content)) + end_of(content)
+
+
+def end_of(content: bytes) -> bytes:
+    """The final dot line, behind a CRLF where the content's last line has none."""
+    return NO_CONTENT if content.endswith(b"\r\n") or not content else b"\r\n" + NO_CONTENT
+
+
+class Stuffed:
+    """A content of which each slice has a dot more before each line that begins with one; it is not copied.
+
+    `smtp.output` counts its octets without those dots.
+    """
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __getitem__(self, places: slice) -> bytes:
+        begin, end, _ = places.indices(len(self._content))
+        return _stuffed(self._content, begin, end)
+
+
+def _stuffed(content: bytes, begin: int, end: int) -> bytes:
+    before = max(begin - 2, 0)  # a dot is the first of its line where CRLF is before it
+    octets = content[before:end].replace(b"\r\n.", b"\r\n..")[begin - before :]
+    return b"." + octets if not begin and octets.startswith(b".") else octets
 
 
 def _mail(envelope: Envelope, capabilities: Capabilities) -> str:

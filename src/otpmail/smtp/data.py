@@ -1,7 +1,7 @@
 """A mail by DATA: `MAIL RCPT.. DATA` in one flight, then the content, with the next mail's commands (RFC 2920, 3.1)."""
 
 from otpmail.smtp import commands
-from otpmail.smtp.output import Output
+from otpmail.smtp.output import LARGE, Output
 from otpmail.smtp.replies import Reply
 from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction, is_accepted
 
@@ -42,8 +42,13 @@ class DataTransaction(Transaction):
             output.push(commands.RSET)
 
     def _write_content(self, output: Output) -> None:
+        content = self.envelope.content
         if not self.is_refused:
-            output.push(commands.stuffed(self.envelope.content), self)
+            if len(content) < LARGE:
+                output.push(commands.stuffed(content), self)
+            else:  # not copied
+                output.push(commands.Stuffed(content))
+                output.push(commands.end_of(content), self, replies=0)
         elif self.accepted:
             raise SessionEnded("the relay refused the sender, and then took recipients and content", doubtful=True)
         else:

@@ -3,11 +3,24 @@
 from collections import deque
 from typing import Protocol
 
+LARGE = 64 << 10
+"""Octets of a content from which on it is not copied, but written slice by slice."""
+
 
 class Mail(Protocol):
     """A mail whose content is written."""
 
     written: bool
+
+
+class Octets(Protocol):
+    """Octets of which a slice can be made when it is to be written; `bytes` are such."""
+
+    def __len__(self) -> int:
+        """How many they are, by the places that slices are made of."""
+
+    def __getitem__(self, places: slice, /) -> bytes:
+        """The octets to write for these places."""
 
 
 class Output:
@@ -19,13 +32,13 @@ class Output:
     def __init__(self) -> None:
         self.pending = 0
         self.owed = 0
-        self._pieces: deque[tuple[bytes, Mail | None, int, int]] = deque()
+        self._pieces: deque[tuple[Octets, Mail | None, int, int]] = deque()
         self._offset = 0  # how much of the first piece has left
 
     def __repr__(self) -> str:
         return f"<Output {self.pending} octets wait, {self.owed} replies owed>"
 
-    def push(self, piece: bytes, content_of: Mail | None = None, *, replies: int = 1, behind: int = 0) -> None:
+    def push(self, piece: Octets, content_of: Mail | None = None, *, replies: int = 1, behind: int = 0) -> None:
         """Add a piece, to which the relay will owe so many replies.
 
         `content_of` is the mail whose content ends in it, with so many octets `behind` that end.
@@ -34,7 +47,7 @@ class Output:
         self.pending += len(piece)
 
     def take(self, most: int) -> bytes:
-        """The next octets to write, which count as written: `most` of them, or all that there are."""
+        """The next octets to write, which count as written: those of `most` places, or all that there are."""
         taken: list[bytes] = []
         left = min(most, self.pending)
         self.pending -= left
@@ -43,11 +56,9 @@ class Output:
             size, begin = len(piece), self._offset
             if not begin:
                 self.owed += replies
-            if begin or size > left:
-                piece = piece[begin : begin + left]
-            taken.append(piece)
-            left -= len(piece)
-            end = begin + len(piece)
+            end = min(begin + left, size)
+            taken.append(piece[begin:end])
+            left -= end - begin
             if content_of is not None and end >= size - behind:
                 content_of.written = True
             if end == size:
