@@ -55,6 +55,7 @@ class Cooperator:
         try:
             return await self._run(steps)
         finally:
+            steps.close()  # an error's traceback would keep what has been made so far
             self._running -= 1
             self._places.release()
 

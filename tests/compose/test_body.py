@@ -2,7 +2,7 @@
 
 import re
 from base64 import encodebytes
-from binascii import b2a_qp
+from binascii import a2b_base64, a2b_qp, b2a_qp
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from otpmail.compose import transfer
 from otpmail.compose.body import write_content
+from otpmail.compose.draft import Attachment, base64_size
 
 MESSAGE_ID = "<0123456789abcdef@example.org>"
 FAST = settings(deadline=None, max_examples=200)
@@ -26,7 +28,7 @@ _BODIES = st.lists(_PIECES, max_size=25).map("".join)
 
 
 def _written(text: str, html: str = "") -> bytes:
-    return write_content(text, html, (), message_id=MESSAGE_ID)
+    return b"".join(write_content(text, html, (), message_id=MESSAGE_ID))
 
 
 def _parts(octets: bytes) -> list[EmailMessage]:
@@ -136,16 +138,102 @@ def test_the_shorter_encoding_is_chosen(plain: int, escaped: int) -> None:
 
 
 def test_no_part_holds_the_boundary() -> None:
-    """A text that holds the line that would divide it from the other gets another boundary."""
-    marks: list[str] = []
-    for text in ("a", "b"):
-        first = re.search(rb'boundary="(.*)"', _written("".join(f"--{mark}--\n" for mark in marks) + text, "<p>"))
-        assert first is not None
-        marks.append(first[1].decode())
-    assert marks[0] != marks[1]
-    assert len(_parts(_written(f"--{marks[0]}\n--{marks[0]}--\n--{marks[1]}\n", "<p>"))) == 2
+    """A text with a line that could divide it from the other part is encoded, so that it has no such line."""
+    first = re.search(rb'boundary="(.*)"', _written("a", "<p>"))
+    assert first is not None
+    mark = first[1].decode()
+    for text in (f"--{mark}\n--{mark}--\n", f"a\r--{mark}\r", f"{'a' * 998}\n--{mark}"):
+        octets = _written(text, "<p>")
+        assert octets.count(f"--{mark}".encode()) == 3
+        plain, _ = _parts(octets)
+        assert plain.get_payload(decode=True) == _canonical(text)
 
 
-def test_two_mails_have_two_boundaries() -> None:
-    """Boundaries of two mails differ, so that one mail can stand inside the other."""
-    assert _written("a", "<p>a") != write_content("a", "<p>a", (), message_id="<fedcba9876543210@example.org>")
+def test_two_boundaries_differ() -> None:
+    """Boundaries of two mails differ, and those in one mail, so that one can stand inside the other."""
+    files = (Attachment("a", "", b"", "cid"), Attachment("b", "", b""))
+    marks = [
+        mark
+        for message_id in (MESSAGE_ID, "<fedcba9876543210@example.org>")
+        for mark in re.findall(rb'boundary="(.*)"', b"".join(write_content("a", "b", files, message_id=message_id)))
+    ]
+    assert len(set(marks)) == len(marks) == 6
+
+
+# Slices.
+
+
+@FAST
+@given(_BODIES, st.integers(1, 200))
+@example("\r\n" * 10, 1)
+@example("é\r\n.\r" * 10, 7)
+@example("x" * 300, 76)
+def test_a_text_in_slices_is_the_same(text: str, size: int) -> None:
+    """The slices of a text are the text, and each ends behind a line if a line ends in it."""
+    slices = list(transfer.canonical_slices(text, size))
+    whole = transfer.canonical(text.encode())
+    assert b"".join(slices) == whole
+    assert not [octets for octets in slices[:-1] if b"\n" in octets and not octets.endswith(b"\n")]
+
+
+@FAST
+@given(_BODIES, st.integers(1, 300))
+@example("".join("x" * length + " " for length in range(66, 80)) * 9, 75)
+@example("é" * 500, 25)
+@example("x" * 500, 76)
+@example(("x" * 72 + " " * 20 + "é=\t") * 20, 77)
+def test_encoded_slices_read_as_the_text(text: str, size: int) -> None:
+    """Slices in either encoding read as the text, in lines of 76 octets at most; base64 is that of the whole."""
+    whole = transfer.canonical(text.encode())
+    quoted = b"".join(transfer.encode_slices(transfer.canonical_slices(text, size), transfer.QUOTED_PRINTABLE))
+    assert a2b_qp(quoted) == whole
+    assert max(map(len, quoted.split(b"\r\n"))) <= 76
+    assert not re.search(rb"[ \t]\r\n|^--=_", quoted, re.MULTILINE)
+    encoded = b"".join(transfer.encode_slices(transfer.canonical_slices(text, size), transfer.BASE64))
+    assert encoded == transfer.base64_lines(whole)
+    plain = b"".join(transfer.encode_slices(transfer.canonical_slices(text, size), transfer.SEVEN_BIT))
+    assert plain == whole
+
+
+_SIZE = transfer.TEXT_SLICE
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("x" * 70 + "\n", "7bit"),
+        ("\n", "7bit"),
+        ("\r", "7bit"),
+        ("\r\n.", "7bit"),
+        ("x" * 998 + "\r\n", "7bit"),
+        ("x" * 999 + "\r\n", "quoted-printable"),
+        ("x", "quoted-printable"),
+        (" ", "quoted-printable"),
+        ("=", "base64"),
+        ("é", "base64"),
+        ("😀\n", "base64"),
+        ("Grüße aus München, mit der Bitte um Antwort\n", "quoted-printable"),
+    ],
+)
+@pytest.mark.parametrize("last", ["", "\n", "\r", "é", "\n--=_", "x" * 1000])
+def test_a_large_text_is_written_as_a_small_one(text: str, encoding: str, last: str) -> None:
+    """A text of several slices has the encoding that its content wants, and comes back octet for octet."""
+    text *= 3 * _SIZE // len(text) + 1
+    text += last
+    found, octets, read = _part(text)
+    assert read == _canonical(text)
+    if last in {"", "\n", "\r"} or encoding != "7bit":
+        assert found == encoding
+    else:
+        assert found == "quoted-printable"
+    assert max(map(len, octets.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 57 * 3 - 1, 57 * 3, 57 * 7 + 5])
+def test_a_file_in_slices_is_the_same(size: int) -> None:
+    """A file in slices of lines is what it is in one piece; so its size is known before it is written."""
+    content = bytes(range(256))[:size] * (1 + size // 256)
+    encoded = transfer.base64_lines(content)
+    assert b"".join(transfer.base64_slices(content, 3)) == encoded
+    assert a2b_base64(encoded) == content
+    assert base64_size(len(content)) == len(encoded)

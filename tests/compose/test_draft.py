@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from cost import lines_run
 from drafts import ADA, read_draft
 from otpmail.address import Address
-from otpmail.compose.draft import _NOT_IN_A_BODY, _NOT_IN_A_VALUE, OWN_HEADERS, Attachment, Draft, Limits
+from otpmail.compose.draft import (
+    _NOT_IN_A_BODY,
+    _NOT_IN_A_VALUE,
+    LARGE,
+    OWN_HEADERS,
+    Attachment,
+    Draft,
+    Limits,
+    check_bodies,
+)
+from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 
 LIMITS = Limits(size=2000, recipients=5)
@@ -104,7 +114,7 @@ def test_own_headers_are_those_that_matter() -> None:
         {"text": "x" * 2000},
         {"headers": {"Auto-Submitted": "auto-generated", "List-Id": "<a.example.org>", "X-A": "ü\t"}},
         {"attachments": (FILE, replace(FILE, content_id="a@b"), Attachment("", "", b""))},
-        {"attachments": (replace(FILE, content=b"x" * 1000),) * 2},
+        {"attachments": (replace(FILE, content=b"x" * 700),) * 2},
     ],
 )
 def test_good_fields_are_kept_unchanged(fields: Fields) -> None:
@@ -141,6 +151,56 @@ def test_length_is_checked_first(fields: Fields) -> None:
     """A text that is too long is refused before it is read: a request may hold ten million characters of it."""
     with pytest.raises(InvalidArgument, match="longer than"):
         _draft(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"text": "x" * 1000, "html": "y" * 1001}, "html"),
+        ({"text": "x" * 1500, "html": "y" * 501}, "text"),
+        ({"attachments": (replace(FILE, content=b"x" * 1462),)}, "attachments"),
+        ({"text": "x" * 1000, "attachments": (replace(FILE, content=b"x" * 900),)}, "text"),
+    ],
+)
+def test_a_mail_that_can_only_be_too_large_is_no_draft(fields: Fields, wrong: str) -> None:
+    """Parts are counted together, files as long as base64 makes them; the error names the largest part."""
+    with pytest.raises(InvalidArgument, match="larger than 2000 octets") as caught:
+        _draft(fields)
+    assert caught.value.field == wrong
+
+
+def test_bodies_checked_in_steps() -> None:
+    """`check_bodies` refuses what a draft refuses, and a draft of bodies that it has checked takes them as they are."""
+    limits = Limits(size=300_000, recipients=5)
+    good = "line\r\n\t" * 30_000
+    assert len(list(check_bodies(good, "", limits))) > 2
+    for text, html in (("a\0", ""), ("", "a\x1b"), (good + "\0", ""), ("x" * 300_001, ""), ("", "x" * 300_001)):
+        with pytest.raises(InvalidArgument) as in_steps:
+            finish(check_bodies(text, html, limits))
+        with pytest.raises(InvalidArgument) as at_once:
+            _draft({"text": text, "html": html, "limits": limits})
+        assert str(in_steps.value) == str(at_once.value)
+    assert _draft({"text": good, "limits": limits, "bodies_checked": True}).text == good
+
+
+@pytest.mark.parametrize(
+    ("fields", "large"),
+    [
+        ({}, False),
+        ({"text": "x" * LARGE}, False),
+        ({"text": "x" * LARGE, "html": "y"}, True),
+        ({"attachments": (replace(FILE, content=b"x" * 10_000),) * 2}, False),
+        ({"attachments": (replace(FILE, content=b"x" * LARGE),)}, True),
+        ({"attachments": (replace(FILE, filename="é" * 255),) * 50}, True),
+        ({"attachments": (FILE,) * 50}, False),
+        ({"headers": {f"X-{number}": "x" * 4096 for number in range(20)}}, True),
+        ({"to": [f"p{number}@example.org" for number in range(300)]}, True),
+        ({"cc": [f"p{number}@example.org" for number in range(100)]}, False),
+    ],
+)
+def test_a_mail_is_large_by_whatever_takes_long(fields: Fields, large: bool) -> None:  # noqa: FBT001
+    """Texts, files, names of files, headers and recipients all count."""
+    assert _draft({"text": "", "limits": Limits(size=1 << 20, recipients=300), **fields}).is_large is large
 
 
 def test_each_recipient_is_mailed_once() -> None:

@@ -1,13 +1,15 @@
 """Header fields on their own; `test_message.py` holds whole mails to what a parser reads."""
 
 from email import message_from_string, policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from otpmail.compose.headers import disposition
+from cost import lines_run
+from otpmail.compose.headers import content_type, disposition
 
 _VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
 _SIGNS = st.sampled_from("ab 1.-_()=?*'%\"\\;:<>@/é你😀\u00a0")
@@ -42,6 +44,39 @@ def test_any_file_name_survives(filename: str, kind: str) -> None:
     assert field.isascii()
 
 
+def _by_encoded_words(parameter: str) -> str:
+    """A parameter's value as readers without RFC 2231 show it: they decode encoded words there too."""
+    return str(make_header(decode_header(parameter)))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(st.one_of(_SIGNS, _VISIBLE), min_size=1, max_size=255))
+@example("=?utf-8?q?a?=")
+@example(' a  "b"\\ ')
+@example("x" * 255)
+@example("😀" * 255)
+def test_readers_without_rfc_2231_find_the_name_in_the_type(filename: str) -> None:
+    """A name that is not legible in Content-Disposition stands in Content-Type as encoded words, on short lines."""
+    field = content_type("application/pdf", filename)
+    older: Message = message_from_string(f"{field}\r\n", policy=policy.compat32)
+    assert older.get_content_type() == "application/pdf"
+    name = older.get_param("name")
+    if name is None:
+        assert f'filename="{filename}"' in disposition("attachment", filename)
+    else:
+        assert isinstance(name, str)
+        assert _by_encoded_words(name) == filename
+    assert field.endswith("\r\n")
+    assert max(map(len, field.split("\r\n"))) <= 78
+    assert field.isascii()
+
+
+@pytest.mark.parametrize("filename", ["é" * 255, "😀" * 255, "x" * 255, '"' * 255, "%" * 255, "a" * 43 + "€" * 9])
+def test_a_long_name_costs_little(filename: str) -> None:
+    """The longest names take a few lines of Python each, not some for each character."""
+    assert lines_run(lambda: disposition("attachment", filename)) < 2000
+
+
 @pytest.mark.parametrize(
     ("filename", "written"),
     [
@@ -54,3 +89,9 @@ def test_any_file_name_survives(filename: str, kind: str) -> None:
 def test_forms_of_a_file_name(filename: str, written: str) -> None:
     """A plain name stays legible to readers without RFC 2231; others are encoded, and long ones in sections."""
     assert f" {written}\r\n" in disposition("attachment", filename)
+
+
+def test_forms_of_a_content_type() -> None:
+    """A plain name stands in Content-Disposition alone; no type is followed by a parameter then."""
+    assert content_type("image/png", "report 2026.pdf") == "Content-Type: image/png\r\n"
+    assert content_type("image/png", "März.pdf") == 'Content-Type: image/png; name="=?utf-8?b?TcOkcnoucGRm?="\r\n'

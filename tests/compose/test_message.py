@@ -1,11 +1,14 @@
 """The bytes of a mail: a standard parser reads from them whatever a draft holds."""
 
 import re
+import tracemalloc
+from collections import deque
 from datetime import UTC, datetime
 from email import message_from_string, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import getaddresses
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ from hypothesis import strategies as st
 from drafts import LIMITS, read_draft
 from otpmail.address import Address, parse_mailbox
 from otpmail.compose.draft import Attachment, Draft, Limits
-from otpmail.compose.message import compose
+from otpmail.compose.message import compose, compose_in_steps
+from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 from otpmail.model import Envelope
 
@@ -324,6 +328,56 @@ def test_any_file_survives(filename: str, content_type: str, content: bytes, con
     assert part.get_content_type() == (content_type or "application/octet-stream")
     assert part["Content-Disposition"].params["filename"] == (filename or "attachment")
     assert part["Content-ID"] == (f"<{content_id}>" if content_id else None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"text": "x\n" * 100_000, "html": "é" * 100_000},
+        {"to": ("jürgen@bücher.example", "b@x.org"), "headers": {"X-A": "é" * 999, "X-B": "b"}, "automatic": True},
+        {"html": "<p>", "attachments": (Attachment("é", "", b"x" * 99_999, "c"), Attachment("b", "", b"y" * 99_999))},
+        {"cc": [f"p{number}@example.org" for number in range(99)], "reply_to": "c@x.org"},
+    ],
+)
+def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:
+    """A mail that is written in steps has the same octets as one that is written at once."""
+    draft = read_draft(**({"subject": "Hello", "text": "Hello Ada"} | fields))
+    at_once = compose(draft, SENDER, MESSAGE_ID, NOW, LIMITS)
+    assert finish(compose_in_steps(draft, SENDER, MESSAGE_ID, NOW, LIMITS)) == at_once
+    least = Limits(len(at_once.content), 100)
+    assert finish(compose_in_steps(draft, SENDER, MESSAGE_ID, NOW, least)) == at_once
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong", "steps"),
+    [
+        ({"text": "é" * 40_000}, "text", 2),
+        ({"html": "x" * 70_000}, "html", 0),
+        ({"attachments": (Attachment("a", "", b"x" * 60_000),)}, "attachments", 0),
+        ({"headers": {f"X-{number}": "é" * 4096 for number in range(10)}}, "text", 8),
+    ],
+)
+def test_a_large_mail_beyond_the_limit_is_refused_early(fields: dict[str, Any], wrong: str, steps: int) -> None:
+    """A mail that is sure to be too large is refused before a step, any other as soon as it is too large."""
+    draft = read_draft(**fields)
+    work = compose_in_steps(draft, SENDER, MESSAGE_ID, NOW, Limits(1 << 16, 100))
+    with pytest.raises(InvalidArgument, match="makes the mail larger than 65536 octets") as caught:
+        deque(islice(work, steps + 1), maxlen=0)
+    assert caught.value.field == wrong
+
+
+def test_the_octets_of_a_large_mail_exist_once() -> None:
+    """Writing a file of 8 MB in steps takes the mail's own size in memory, and little more."""
+    limits = Limits(16 << 20, 1)
+    draft = read_draft(attachments=(Attachment("a", "", b"x" * 8_000_000),), limits=limits)
+    tracemalloc.start()
+    try:
+        envelope = finish(compose_in_steps(draft, SENDER, MESSAGE_ID, NOW, limits))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * len(envelope.content)  # a buffer grows by an eighth
 
 
 def test_a_mail_says_that_it_is_automatic() -> None:

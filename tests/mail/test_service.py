@@ -1,7 +1,6 @@
 """The use cases of mail, with the real lifecycle and store, and a relay that is the test's own hand."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 from drafts import read_draft
 from otpmail.callers import ANONYMOUS, Caller
 from otpmail.compose.draft import LARGE, Draft
-from otpmail.compose.message import compose
+from otpmail.compose.message import compose_in_steps
+from otpmail.cooperate import Steps
 from otpmail.delivery.job import Job
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
 from otpmail.events import MailSettled
@@ -61,23 +61,25 @@ async def rig() -> Rig:
 
 
 class Pen:
-    """Stands in for `compose`: sets `writing` when a mail is being composed, and goes on once `go_on` is set."""
+    """Stands in for `compose_in_steps`: sets `writing` at the first step, and goes on once `go_on` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._loop = asyncio.get_running_loop()
         self.writing = asyncio.Event()
-        self.go_on = threading.Event()
-        self.thread: threading.Thread | None = None
-        self.times = 0
-        monkeypatch.setattr(service, "compose", self)
+        self.go_on = asyncio.Event()
+        self.times = self.open = 0
+        monkeypatch.setattr(service, "compose_in_steps", self)
 
-    def __call__(self, *arguments: Any, **more: Any) -> Envelope:
+    def __call__(self, *arguments: Any, **more: Any) -> Steps[Envelope]:
         """Write the mail, not before it is time."""
-        self.thread = threading.current_thread()
         self.times += 1
-        self._loop.call_soon_threadsafe(self.writing.set)
-        assert self.go_on.wait(30)
-        return compose(*arguments, **more)
+        self.open += 1
+        try:
+            self.writing.set()
+            while not self.go_on.is_set():
+                yield
+            return (yield from compose_in_steps(*arguments, **more))
+        finally:
+            self.open -= 1
 
 
 # Accepting.
@@ -133,7 +135,7 @@ async def test_what_is_wrong_is_named_and_nothing_accepted(draft: Draft, terms: 
 
 
 async def test_a_large_mail_is_held_to_the_same_limit() -> None:
-    """A mail that a thread writes is refused by the same error."""
+    """A mail that is written in steps is refused by the same error."""
     rig = Rig(mail_max_bytes=LARGE)
     with pytest.raises(InvalidArgument) as caught:
         await rig.accept(LARGE_DRAFT)
@@ -141,15 +143,32 @@ async def test_a_large_mail_is_held_to_the_same_limit() -> None:
 
 
 async def test_the_loop_does_not_wait_for_a_large_mail(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mail that takes long to write is written in a thread: others are accepted meanwhile."""
+    """While a large mail is being written, others are accepted."""
     pen = Pen(monkeypatch)
     accepting = asyncio.create_task(rig.accept(LARGE_DRAFT))
     await pen.writing.wait()
-    assert pen.thread is not threading.current_thread()
+    small = await rig.accept()
+    assert rig.queue.get_nowait() is small
     assert not accepting.done()
     pen.go_on.set()
-    small = await rig.accept()
-    assert {await accepting, small} == {rig.queue.get_nowait(), rig.queue.get_nowait()}
+    large = await accepting
+    assert rig.queue.get_nowait() is large
+
+
+async def test_two_large_mails_are_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third large mail waits until one of two has been written."""
+    rig = Rig(queue_size=5)
+    pen = Pen(monkeypatch)
+    calls = [asyncio.create_task(rig.accept(LARGE_DRAFT)) for _ in range(4)]
+    await pen.writing.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (pen.times, pen.open) == (2, 2)
+    assert repr(rig.mails.cooperator) == "<Cooperator 2 of 2 running, 2 waiting>"
+    pen.go_on.set()
+    jobs = await asyncio.gather(*calls)
+    assert {rig.queue.get_nowait() for _ in jobs} == set(jobs)
+    assert pen.open == 0
 
 
 @pytest.mark.parametrize("wait_for", WaitFor)
@@ -170,14 +189,12 @@ async def test_a_mail_still_being_written_when_the_rest_is_abandoned(
 
 
 async def test_a_call_that_is_cancelled_while_its_mail_is_written(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call cancelled while a thread writes its mail has nothing accepted, and its request id is free."""
+    """A call cancelled while its mail is being written has nothing accepted, and its request id is free."""
     pen = Pen(monkeypatch)
     call = rig.send(LARGE_DRAFT, request_id="r1", fingerprint=b"f")
     await pen.writing.wait()
     await rig.cancelled(call)
-    pen.go_on.set()
-    assert pen.thread is not None
-    await asyncio.get_running_loop().shutdown_default_executor()
+    assert pen.open == 0
     assert rig.events == []
     assert await rig.store.claim(Request("anonymous", "r1", b"f"), "m") == Accepted()
 

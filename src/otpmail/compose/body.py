@@ -4,114 +4,91 @@ A text reaches its reader unchanged except for line ends: CRLF, lone CR and lone
 without an end gets one, whatever the encoding. A file is always base64, so every octet of it arrives.
 """
 
-import re
-from binascii import b2a_base64, b2a_qp
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import chain
 
+from otpmail.compose import transfer
 from otpmail.compose.draft import Attachment
-from otpmail.compose.headers import disposition
+from otpmail.compose.headers import content_type, disposition
 
-LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
-_CR = ord("\r")
-_BASE64_LINE = 76  # RFC 2045, 6.8, and 6.7 for quoted-printable
-# `binascii` escapes a blank at the end of a line without a new line: a full line of 76 then has 77 or 78 octets.
-_TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
-_NOT_ESCAPED = bytes(octet for octet in b"\t\r\n" + bytes(range(32, 127)) if octet != ord("="))  # RFC 2045, 6.7
+Pieces = Iterable[bytes]
+"""Octets in their order, each made when it is asked for, in a millisecond at most. Some are empty: they took time."""
+
+_TEXT = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b'
+_END_OF_PART = (b"\r\n",)
 _DEFAULT_TYPE = "application/octet-stream"  # RFC 2046, 4.5.1
 _DEFAULT_NAME = "attachment"
 
 
-def write_content(text: str, html: str, attachments: Sequence[Attachment], *, message_id: str) -> bytes:
+def write_content(text: str, html: str, attachments: Sequence[Attachment], *, message_id: str) -> Pieces:
     """Write the content's own headers, the empty line, and the content, which ends with CRLF.
 
     Text and HTML are alternatives, the HTML last (RFC 2046, 5.1.4). Inline files stand beside the HTML, or beside the
     text where there is no HTML (RFC 2387); other files follow (RFC 2046, 5.1.3).
     """
     content = _entity(b"html", html) if html else _entity(b"plain", text)
-    files: list[bytes] = []
+    files: list[Pieces] = []
     if attachments:
         inline = [_file(attachment) for attachment in attachments if attachment.content_id]
         files = [_file(attachment) for attachment in attachments if not attachment.content_id]
         if inline:
             root = b'related; type="text/html"' if html else b'related; type="text/plain"'
-            content = _multipart(root, [content, *inline], message_id)
+            content = _multipart(root, [content, *inline], f"0 {message_id}")
     if html and text:
-        content = _multipart(b"alternative", [_entity(b"plain", text), content], message_id)
-    return _multipart(b"mixed", [content, *files], message_id) if files else content
+        content = _multipart(b"alternative", [_entity(b"plain", text), content], f"1 {message_id}")
+    return _multipart(b"mixed", [content, *files], f"2 {message_id}") if files else content
 
 
-def canonical(octets: bytes) -> bytes:
-    """End every line, the last one included, with CRLF."""
-    if _CR in octets:
-        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if not octets.endswith(b"\n"):
-        octets += b"\n"
-    return octets.replace(b"\n", b"\r\n")
-
-
-def _entity(subtype: bytes, text: str) -> bytes:
+def _entity(subtype: bytes, text: str) -> Pieces:
     """Write a text with its headers.
 
     Its charset is UTF-8 also where it is ASCII, so that readers see one charset. It is never 8bit, so that no mail
     depends on the relay's 8BITMIME.
     """
-    octets = canonical(text.encode())
-    if text.isascii() and (len(octets) <= LINE or _fits(octets)):
-        encoding = b"7bit"
-    # Quoted-printable adds two octets for each that it escapes, base64 one for every three.
-    elif len(octets.translate(None, _NOT_ESCAPED)) * 6 <= len(octets):
-        encoding, octets = b"quoted-printable", _TOO_LONG.sub(lambda blank: b"=\r\n" + blank[0], b2a_qp(octets))
-    else:
-        encoding, octets = b"base64", _base64(octets)
-    return b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b' % (
-        subtype,
-        encoding,
-        octets,
-    )
+    if len(text) > transfer.TEXT_SLICE:
+        return _large_entity(subtype, text)
+    octets = transfer.canonical(text.encode())
+    if transfer.is_plain(octets):
+        return (_TEXT % (subtype, transfer.SEVEN_BIT, octets),)
+    encoding = transfer.shorter(transfer.count_escaped(octets), len(octets))
+    return (_TEXT % (subtype, encoding, transfer.encode(octets, encoding)),)
 
 
-def _file(attachment: Attachment) -> bytes:
+def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
+    """Write a text with its headers, slice by slice: they are read once to choose the encoding, and then encoded."""
+    plain, escaped, size = True, 0, 0
+    for octets in transfer.canonical_slices(text):
+        plain = plain and transfer.is_plain(octets)
+        escaped += transfer.count_escaped(octets)
+        size += len(octets)
+        yield b""
+    encoding = transfer.SEVEN_BIT if plain else transfer.shorter(escaped, size)
+    yield _TEXT % (subtype, encoding, b"")
+    yield from transfer.encode_slices(transfer.canonical_slices(text), encoding)
+
+
+def _file(attachment: Attachment) -> Pieces:
     """Write a file with its headers."""
+    filename = attachment.filename or _DEFAULT_NAME
     content_id = f"Content-ID: <{attachment.content_id}>\r\n" if attachment.content_id else ""
     head = (
-        f"Content-Type: {(attachment.content_type or _DEFAULT_TYPE).lower()}\r\n"
+        f"{content_type((attachment.content_type or _DEFAULT_TYPE).lower(), filename)}"
         "Content-Transfer-Encoding: base64\r\n"
-        f"{disposition('inline' if content_id else 'attachment', attachment.filename or _DEFAULT_NAME)}"
+        f"{disposition('inline' if content_id else 'attachment', filename)}"
         f"{content_id}\r\n"  # never folded: the HTML's `cid:` finds only the literal text (RFC 2392)
     )
-    return head.encode() + _base64(attachment.content)
+    return chain((head.encode(),), transfer.base64_slices(attachment.content))
 
 
-def _multipart(subtype: bytes, parts: Sequence[bytes], message_id: str) -> bytes:
-    """Write parts, each with its own headers, as one entity (RFC 2046, 5.1.1)."""
-    mark = _boundary(message_id, parts)
-    head = b'Content-Type: multipart/%b; boundary="%b"\r\n\r\n' % (subtype, mark)
-    return b"".join([head, *[b"--%b\r\n%b\r\n" % (mark, part) for part in parts], b"--%b--\r\n" % mark])
+def _multipart(subtype: bytes, parts: Sequence[Pieces], seed: str) -> Pieces:
+    """Write parts, each with its own headers, as one entity (RFC 2046, 5.1.1).
 
-
-def _fits(octets: bytes) -> bool:
-    """Whether every line is at most LINE octets. A step goes over as many lines as LINE octets hold."""
-    start = 0
-    while len(octets) - start > LINE:
-        end = octets.rfind(b"\n", start, start + LINE)
-        if end < 0:
-            return False
-        start = end + 1
-    return True
-
-
-def _base64(octets: bytes) -> bytes:
-    encoded = b2a_base64(octets, newline=False)
-    lines = [encoded[start : start + _BASE64_LINE] for start in range(0, len(encoded), _BASE64_LINE)]
-    return b"\r\n".join([*lines, b""])
-
-
-def _boundary(message_id: str, parts: Sequence[bytes]) -> bytes:
-    """A line that no part holds. Quoted-printable and base64 can't hold its "=_" (RFC 2045, 6.7)."""
-    attempt = 0
-    while True:
-        mark = b"=_" + blake2b(f"{attempt} {message_id}".encode(), digest_size=12).hexdigest().encode()
-        if not any(mark in part for part in parts):
-            return mark
-        attempt += 1
+    No part holds its boundary: see `transfer.DELIMITER`. The boundaries of one mail differ by their `seed`.
+    """
+    mark = b"=_" + blake2b(seed.encode(), digest_size=12).hexdigest().encode()
+    delimiter = (b"--%b\r\n" % mark,)
+    pieces: list[Pieces] = [(b'Content-Type: multipart/%b; boundary="%b"\r\n\r\n' % (subtype, mark),)]
+    for part in parts:
+        pieces += (delimiter, part, _END_OF_PART)
+    return chain.from_iterable([*pieces, (b"--%b--\r\n" % mark,)])

@@ -7,7 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import InitVar, field
 
-from otpmail.address import Address, control_characters, refuse_control_characters
+from otpmail.address import (
+    Address,
+    control_characters,
+    refuse_control_characters,
+    refuse_control_characters_in_steps,
+)
+from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 
@@ -17,9 +23,16 @@ MAX_HEADER_NAME = 64
 MAX_HEADER_VALUE = 4096
 MAX_ATTACHMENTS = 50
 MAX_FILENAME = 255
+OCTETS_OF_A_LINE = 57
+"""Octets that a line of base64 holds, in 76 characters (RFC 2045, 6.8)."""
 
 LARGE = 64 << 10
-"""Characters and octets of content from which on a thread checks and writes a mail: it takes milliseconds."""
+"""Characters and octets from which on a mail is checked and written in steps: at once it would take milliseconds."""
+
+# What a part of a mail takes to write, in characters of text that take as long.
+_RECIPIENT_COST = 256
+_FILE_COST = 1024
+_FILENAME_COST = 8  # for each character
 
 _HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")  # RFC 6838, 4.2
@@ -61,11 +74,13 @@ class Attachment:
 class Draft:
     """A mail as its caller asked for it, with every field within `limits`; without a `sender` it is from EMAIL_FROM.
 
-    `automatic` marks it as sent by a program, so that no holiday reply comes back (RFC 3834, 5). The constructor raises
+    `automatic` marks it as sent by a program, so that no holiday reply comes back (RFC 3834, 5). `bodies_checked` says
+    that `check_bodies` has checked text and HTML, which takes milliseconds where they are large. The constructor raises
     InvalidArgument, which names the first field that is not good.
     """
 
     limits: InitVar[Limits]
+    bodies_checked: InitVar[bool] = False
     to: tuple[Address, ...] = ()
     cc: tuple[Address, ...] = ()
     bcc: tuple[Address, ...] = ()
@@ -78,7 +93,7 @@ class Draft:
     attachments: tuple[Attachment, ...] = ()
     automatic: bool = False
 
-    def __post_init__(self, limits: Limits) -> None:
+    def __post_init__(self, limits: Limits, bodies_checked: bool) -> None:
         """Check every field except the addresses, which were checked when they were parsed."""
         recipients = len(self.to) + len(self.cc) + len(self.bcc)
         if not recipients:
@@ -90,13 +105,16 @@ class Draft:
         # fast path: a printable subject needs no search, 0.1 us; held to the full path by tests/compose/test_draft.py
         if not self.subject.isprintable():
             refuse_control_characters(self.subject, "subject", _NOT_IN_A_VALUE)
-        _check_body(self.text, "text", limits)
-        if self.html:
-            _check_body(self.html, "html", limits)
+        if not bodies_checked:
+            _check_body(self.text, "text", limits)
+            if self.html:
+                _check_body(self.html, "html", limits)
         if self.headers:
             _check_headers(self.headers)
         if self.attachments:
-            _check_attachments(self.attachments, limits)
+            _check_attachments(self.attachments)
+        if self.html or self.attachments:
+            refuse_hopeless(self, limits)
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -106,15 +124,56 @@ class Draft:
         return tuple(dict.fromkeys([address.spec for address in (*self.to, *self.cc, *self.bcc)]))
 
     @property
-    def size(self) -> int:
-        """About how much there is to write, in characters and octets."""
-        files = sum([len(attachment.content) for attachment in self.attachments]) if self.attachments else 0
-        return len(self.text) + len(self.html) + files
+    def is_large(self) -> bool:
+        """Whether it takes more than a millisecond to write."""
+        cost = len(self.text) + len(self.html)
+        if len(self.to) > 1 or self.cc or self.headers or self.attachments:
+            cost += _RECIPIENT_COST * (len(self.to) + len(self.cc)) + sum(map(len, self.headers.values()))
+            for file in self.attachments:
+                cost += _FILE_COST + _FILENAME_COST * len(file.filename) + len(file.content)
+        return cost > LARGE
+
+
+def check_bodies(text: str, html: str, limits: Limits) -> Steps[None]:
+    """Check text and HTML of any length for a draft of them with `bodies_checked`.
+
+    Raises InvalidArgument, which names the first of them that is not good.
+    """
+    for body, name in ((text, "text"), (html, "html")):
+        _check_length(body, name, limits)
+    for body, name in ((text, "text"), (html, "html")):
+        yield from refuse_control_characters_in_steps(body, name, _NOT_IN_A_BODY)
+
+
+def refuse_hopeless(draft: Draft, limits: Limits) -> None:
+    """Raise InvalidArgument, naming the largest part, where the mail is sure to be too large however it is written."""
+    least = len(draft.text) + len(draft.html) + sum([base64_size(len(file.content)) for file in draft.attachments])
+    if least > limits.size:
+        raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
+
+
+def largest_part(draft: Draft) -> str:
+    """The field that an error about the size of the whole names."""
+    sizes = {
+        "text": len(draft.text),
+        "html": len(draft.html),
+        "attachments": sum(len(attachment.content) for attachment in draft.attachments),
+    }
+    return max(sizes, key=sizes.__getitem__)
+
+
+def base64_size(octets: int) -> int:
+    """The size of so many octets in base64, in lines with their CRLF (RFC 2045, 6.8)."""
+    return (octets + 2) // 3 * 4 + 2 * -(-octets // OCTETS_OF_A_LINE)
+
+
+def _check_length(body: str, name: str, limits: Limits) -> None:
+    if len(body) > limits.size:
+        raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
 
 
 def _check_body(body: str, name: str, limits: Limits) -> None:
-    if len(body) > limits.size:
-        raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
+    _check_length(body, name, limits)
     # fast path: visible ASCII, blanks and line ends need no search, 0.7 us a mail; held to the full path by
     # tests/compose/test_draft.py
     if not (body.isascii() and not body.encode().translate(None, _PLAIN)):
@@ -135,11 +194,9 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         refuse_control_characters(value, where, _NOT_IN_A_VALUE)
 
 
-def _check_attachments(attachments: tuple[Attachment, ...], limits: Limits) -> None:
+def _check_attachments(attachments: tuple[Attachment, ...]) -> None:
     if len(attachments) > MAX_ATTACHMENTS:
         raise InvalidArgument("attachments", f"there are more than {MAX_ATTACHMENTS}")
-    if sum(len(attachment.content) for attachment in attachments) > limits.size:
-        raise InvalidArgument("attachments", f"make the mail larger than {limits.size} octets")
     for place, attachment in enumerate(attachments):
         _check_attachment(attachment, f"attachments[{place}]")
 

@@ -14,6 +14,7 @@ from otpmail.address import Address
 _LINE = 78  # RFC 5322, 2.1.1: characters that a line should have at most, without its CRLF
 _LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line can have
 _ENCODED_OCTETS = 45  # 60 characters of base64, so that an encoded word has at most 75 (RFC 2047, 2)
+_ENCODED_NAME_OCTETS = 39  # 64 characters, so that a line holds `name="` too
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")  # RFC 5322, 3.2.3: atoms
 _PLAIN_FILENAME = re.compile(r"(?=.{1,60}\Z)[A-Za-z0-9._(),+-]+(?: [A-Za-z0-9._(),+-]+)*")
 _SECTION = 60  # characters, so that a parameter has a line of its own
@@ -47,16 +48,39 @@ def disposition(kind: str, filename: str) -> str:
     """
     if _PLAIN_FILENAME.fullmatch(filename):
         return _fold("Content-Disposition", [f"{kind};", f'filename="{filename}"'])
-    sections = ["utf-8''"]
-    for character in filename:
-        escaped = quote(character, safe=_NOT_ESCAPED)
-        if len(sections[-1]) + len(escaped) > _SECTION:
-            sections.append("")
-        sections[-1] += escaped
+    sections = _sections(f"utf-8''{quote(filename, safe=_NOT_ESCAPED)}")
     if len(sections) == 1:
         return _fold("Content-Disposition", [f"{kind};", f"filename*={sections[0]}"])
     *before, last = [f"filename*{number}*={section}" for number, section in enumerate(sections)]
     return _fold("Content-Disposition", [f"{kind};", *[f"{parameter};" for parameter in before], last])
+
+
+def content_type(media_type: str, filename: str) -> str:
+    """A Content-Type field (RFC 2045, 5) for a file, with its CRLF.
+
+    A name that `disposition` encodes stands here too, in encoded words. They mean nothing in a parameter (RFC 2047, 5),
+    but readers that lack RFC 2231 look for them: see docs/decisions/040-file-names-are-written-twice.md.
+    """
+    if _PLAIN_FILENAME.fullmatch(filename):
+        return f"Content-Type: {media_type}\r\n"
+    first, *others = _encoded_words(filename, _ENCODED_NAME_OCTETS)
+    words = [f"{media_type};", f'name="{first}', *others]
+    words[-1] += '"'
+    return _fold("Content-Type", words)
+
+
+def _sections(value: str) -> list[str]:
+    """A percent-encoded value in pieces of a line, none of which divides a character."""
+    pieces, start = [], 0
+    while len(value) - start > _SECTION:
+        end = start + _SECTION
+        if "%" in value[end - 2 : end]:  # within the octet that it begins
+            end = value.rindex("%", start, end)
+        while value[end] == "%" and value[end + 1] in "89AB":  # within a character: the octet goes on with it
+            end -= len("%XX")
+        pieces.append(value[start:end])
+        start = end
+    return [*pieces, value[start:]]
 
 
 def _mailbox(address: Address) -> list[str]:
@@ -85,12 +109,15 @@ def _is_literal(value: str) -> bool:
     )
 
 
-def _encoded_words(value: str) -> list[str]:
-    """`value` as encoded words (RFC 2047), cut between characters: a reader joins them without the spaces between."""
+def _encoded_words(value: str, most: int = _ENCODED_OCTETS) -> list[str]:
+    """`value` as encoded words (RFC 2047) of `most` octets, a multiple of 3, cut between characters.
+
+    A reader joins them without the spaces between.
+    """
     octets = value.encode()
     words, start = [], 0
     while start < len(octets):
-        end = start + _ENCODED_OCTETS
+        end = start + most
         while end < len(octets) and octets[end] & 0xC0 == 0x80:  # within a character
             end -= 1
         words.append(f"=?utf-8?b?{b2a_base64(octets[start:end], newline=False).decode()}?=")

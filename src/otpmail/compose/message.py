@@ -6,11 +6,14 @@ A draft's fields are good from its birth, so nothing is checked here but the siz
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from io import BytesIO
+from itertools import chain
 
 from otpmail.address import Address
 from otpmail.compose.body import write_content
-from otpmail.compose.draft import Draft, Limits
+from otpmail.compose.draft import Draft, Limits, largest_part, refuse_hopeless
 from otpmail.compose.headers import mailboxes, unstructured
+from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
 from otpmail.model import Envelope
 
@@ -23,19 +26,42 @@ def compose(draft: Draft, sender: Address, message_id: str, now: float, limits: 
     RFC 5322 for the form, RFC 6532 for addresses that are not ASCII, RFC 2045 to 2047 for content. Raises
     InvalidArgument, naming the largest part, when the mail as a whole is larger than the limit.
     """
-    head = _headers(draft, sender, message_id, now)
-    content = head.encode() + write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
-    if len(content) > limits.size:
-        field = _largest_part(draft)
-        raise InvalidArgument(field, f"makes the mail {len(content)} octets, more than the {limits.size} allowed")
+    head = _head(draft, sender, message_id, now)
+    if draft.headers:
+        head += "".join([unstructured(name, value) for name, value in draft.headers.items()])
+    content = write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
+    octets = b"".join((head.encode(), *content))
+    size = len(octets)
+    if size > limits.size:
+        raise InvalidArgument(largest_part(draft), f"makes the mail {size} octets, more than the {limits.size} allowed")
+    return _envelope(draft, sender, octets, is_ascii=head.isascii())
+
+
+def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
+    """Do as `compose`, for a mail of any size. Its octets exist once, but for a slice."""
+    refuse_hopeless(draft, limits)
+    head = _head(draft, sender, message_id, now)
+    octets = BytesIO()
+    content = write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
+    headers = (unstructured(name, value).encode() for name, value in draft.headers.items())
+    for piece in chain((head.encode(),), headers, content):
+        octets.write(piece)
+        if octets.tell() > limits.size:
+            raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
+        yield
+    return _envelope(draft, sender, octets.getvalue(), is_ascii=head.isascii())
+
+
+def _envelope(draft: Draft, sender: Address, content: bytes, *, is_ascii: bool) -> Envelope:
+    """The mail for the relay; `is_ascii` is whether its content is."""
     recipients = draft.recipients
     # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
-    smtputf8 = not (head.isascii() and "".join(recipients).isascii())
+    smtputf8 = not (is_ascii and "".join(recipients).isascii())
     return Envelope(sender.spec, recipients, content, smtputf8)
 
 
-def _headers(draft: Draft, sender: Address, message_id: str, now: float) -> str:
-    """Every header but those of the content; Bcc is not among them."""
+def _head(draft: Draft, sender: Address, message_id: str, now: float) -> str:
+    """The headers that the service writes into every mail, but those of the content; Bcc is not among them."""
     head = _from(sender)
     if draft.to:
         head += mailboxes("To", draft.to)
@@ -47,8 +73,6 @@ def _headers(draft: Draft, sender: Address, message_id: str, now: float) -> str:
     head += f"Date: {_date(int(now))}\r\nMessage-ID: {message_id}\r\nMIME-Version: 1.0\r\n"
     if draft.automatic:
         head += _AUTOMATIC
-    for name, value in draft.headers.items():
-        head += unstructured(name, value)
     return head
 
 
@@ -60,12 +84,3 @@ def _from(sender: Address) -> str:
 @lru_cache(maxsize=4)  # the mails of one second share it
 def _date(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))
-
-
-def _largest_part(draft: Draft) -> str:
-    sizes = {
-        "text": len(draft.text),
-        "html": len(draft.html),
-        "attachments": sum(len(attachment.content) for attachment in draft.attachments),
-    }
-    return max(sizes, key=sizes.__getitem__)

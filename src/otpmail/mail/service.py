@@ -8,8 +8,9 @@ from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
 from otpmail.callers import Call, Caller
-from otpmail.compose.draft import LARGE, Limits
-from otpmail.compose.message import compose
+from otpmail.compose.draft import Limits
+from otpmail.compose.message import compose, compose_in_steps
+from otpmail.cooperate import Cooperator
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import STOPPED, Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
@@ -47,11 +48,19 @@ class Repeatable(Protocol):
 class MailService:
     """Accepts mails, and returns their state while they are remembered. Build it inside a running loop.
 
-    A draft for it is made within its `limits`; `admission` decides when a mail may come in.
+    A draft for it is made within its `limits`; `admission` decides when a mail may come in. The `cooperator` runs what
+    takes long to check or write, so that everybody else's mails go on meanwhile.
     """
 
     def __init__(
-        self, settings: MailSettings, lifecycle: Lifecycle, waiters: Waiters, store: MailStore, admission: Admission
+        self,
+        settings: MailSettings,
+        lifecycle: Lifecycle,
+        waiters: Waiters,
+        store: MailStore,
+        admission: Admission,
+        *,
+        cooperator: Cooperator | None = None,
     ) -> None:
         self._wait_seconds = settings.mail_wait_seconds
         self._most_seconds = settings.mail_ttl
@@ -65,6 +74,7 @@ class MailService:
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
         self._ids = _ids()
+        self.cooperator = cooperator or Cooperator()
         self.admission = admission
 
     def __repr__(self) -> str:
@@ -121,8 +131,9 @@ class MailService:
         domain = self._domain if draft.sender is None else sender.domain
         message_id = f"<{mail_id}@{domain}>"
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
-        if len(draft.text) + len(draft.html) > LARGE or (draft.attachments and draft.size > LARGE):
-            envelope = await asyncio.to_thread(compose, draft, sender, message_id, now, self.limits)
+        if draft.is_large:
+            steps = compose_in_steps(draft, sender, message_id, now, self.limits)
+            envelope = await self.cooperator.run(steps)
         else:
             envelope = compose(draft, sender, message_id, now, self.limits)
         job = Job(

@@ -1,0 +1,138 @@
+"""Content transfer encodings (RFC 2045, 6): 7bit, quoted-printable and base64, of a whole text or file or of slices.
+
+A slice takes half a millisecond. A text is cut behind a line end, or within a line that is longer than a slice.
+"""
+
+import re
+from binascii import b2a_base64, b2a_qp
+from collections.abc import Iterable, Iterator
+
+from otpmail.compose.draft import OCTETS_OF_A_LINE
+
+TEXT_SLICE = 64 << 10
+"""Characters of a slice."""
+
+SEVEN_BIT, QUOTED_PRINTABLE, BASE64 = b"7bit", b"quoted-printable", b"base64"
+DELIMITER = b"--=_"
+"""The beginning of a line that divides parts (RFC 2046, 5.1.1). No text in any encoding has a line that begins so."""
+
+_LINES = 1024  # of a slice of a file
+_LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
+_ENCODED_LINE = 76  # RFC 2045, 6.7 and 6.8
+_CR = ord("\r")
+# `binascii` escapes a blank at the end of a line without a new line: a full line of 76 then has 77 or 78 octets.
+_TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
+_NOT_ESCAPED = bytes(octet for octet in b"\t\r\n" + bytes(range(32, 127)) if octet != ord("="))  # RFC 2045, 6.7
+
+
+def canonical(octets: bytes) -> bytes:
+    """End every line, the last one included, with CRLF."""
+    octets = _canonical(octets)
+    return octets if octets.endswith(b"\n") else octets + b"\r\n"
+
+
+def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
+    """Yield `canonical` of a text in UTF-8, in slices of at most `size` characters."""
+    start = 0
+    while len(text) - start > size:
+        end = _cut(text, start, start + size)
+        yield _canonical(text[start:end].encode())
+        start = end
+    if start < len(text) or not text:
+        yield canonical(text[start:].encode())
+
+
+def is_plain(octets: bytes) -> bool:
+    """Whether a canonical text may be 7bit: ASCII, in lines that every relay takes, none of which divides parts."""
+    return (
+        octets.isascii()
+        and (len(octets) <= _LINE or _fits(octets))
+        and not (octets.startswith(DELIMITER) or b"\n" + DELIMITER in octets)
+    )
+
+
+def count_escaped(octets: bytes) -> int:
+    """How many octets of a text quoted-printable escapes."""
+    return len(octets.translate(None, _NOT_ESCAPED))
+
+
+def shorter(escaped: int, size: int) -> bytes:
+    """The shorter encoding for a text of `size` octets that is not plain, of which so many are escaped."""
+    # Quoted-printable adds two octets for each that it escapes, base64 one for every three.
+    return QUOTED_PRINTABLE if escaped * 6 <= size else BASE64
+
+
+def encode(octets: bytes, encoding: bytes) -> bytes:
+    """Encode a whole canonical text."""
+    if encoding is SEVEN_BIT:
+        return octets
+    return base64_lines(octets) if encoding is BASE64 else _quoted_printable(octets)
+
+
+def encode_slices(slices: Iterable[bytes], encoding: bytes) -> Iterator[bytes]:
+    """Encode a canonical text slice by slice: together they are the text encoded, with the same lines but for cuts."""
+    if encoding is SEVEN_BIT:
+        yield from slices
+    elif encoding is QUOTED_PRINTABLE:
+        for octets in slices:
+            yield _quoted_printable(octets) if octets.endswith(b"\n") else _quoted_with_soft_break(octets)
+    else:
+        rest = b""
+        for octets in slices:
+            unwritten = rest + octets
+            whole = len(unwritten) - len(unwritten) % OCTETS_OF_A_LINE
+            yield base64_lines(unwritten[:whole])
+            rest = unwritten[whole:]
+        yield base64_lines(rest)
+
+
+def base64_lines(octets: bytes) -> bytes:
+    """Base64 in lines of 76 characters, each with its CRLF (RFC 2045, 6.8)."""
+    encoded = b2a_base64(octets, newline=False)
+    lines = [encoded[start : start + _ENCODED_LINE] for start in range(0, len(encoded), _ENCODED_LINE)]
+    return b"\r\n".join([*lines, b""])
+
+
+def base64_slices(octets: bytes, lines: int = _LINES) -> Iterator[bytes]:
+    """Yield `base64_lines` of a file, so many lines at once."""
+    size = lines * OCTETS_OF_A_LINE
+    for start in range(0, len(octets), size):
+        yield base64_lines(octets[start : start + size])
+
+
+def _canonical(octets: bytes) -> bytes:
+    if _CR in octets:
+        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return octets.replace(b"\n", b"\r\n")
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """Where a slice ends that may go to `end`: behind its last line end, or there if it has none."""
+    line_end = max(text.rfind("\n", start, end), text.rfind("\r", start, end)) + 1
+    if not line_end:
+        return end
+    return line_end + text.startswith("\n", line_end) if text[line_end - 1] == "\r" else line_end
+
+
+def _fits(octets: bytes) -> bool:
+    """Whether every line is at most _LINE octets. A step goes over as many lines as _LINE octets hold."""
+    start = 0
+    while len(octets) - start > _LINE:
+        end = octets.rfind(b"\n", start, start + _LINE)
+        if end < 0:
+            return False
+        start = end + 1
+    return True
+
+
+def _quoted_printable(octets: bytes) -> bytes:
+    return _TOO_LONG.sub(lambda blank: b"=\r\n" + blank[0], b2a_qp(octets))
+
+
+def _quoted_with_soft_break(octets: bytes) -> bytes:
+    """Encode a slice that ends within a line, and break that line there without ending it."""
+    encoded = _quoted_printable(octets + b"\r\n")[:-2]  # `b2a_qp` writes CRLF only where it finds one
+    if len(encoded) - encoded.rfind(b"\n") <= _ENCODED_LINE:
+        return encoded + b"=\r\n"
+    character = 3 if encoded[-3:-2] == b"=" else 1
+    return b"%b=\r\n%b=\r\n" % (encoded[:-character], encoded[-character:])
