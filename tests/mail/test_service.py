@@ -1,6 +1,7 @@
 """The use cases of mail, with the real lifecycle and store, and a relay that is the test's own hand."""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -153,6 +154,24 @@ async def test_the_loop_does_not_wait_for_a_large_mail(rig: Rig, monkeypatch: py
     pen.go_on.set()
     large = await accepting
     assert rig.queue.get_nowait() is large
+
+
+class WeakText(str):
+    """A text of which a test can see whether anybody still has it."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_a_call_that_waits_for_the_relay_keeps_no_draft(rig: Rig) -> None:
+    """While a mail waits for the relay, its content exists once: as the octets for the relay."""
+    text = WeakText("x" * (LARGE + 1))
+    alive = weakref.ref(text)
+    call = asyncio.create_task(rig.mails.send(call_of(), Submission(draft=read_draft(text=text))))
+    del text
+    job = await rig.queue.get()
+    assert alive() is None
+    rig.settle(job)
+    assert (await call).state is MailState.RELAYED
 
 
 async def test_two_large_mails_are_written_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,8 +87,11 @@ class MailService:
 
         Raises as `accept` does. Cancelling this call cancels the mail if it is queued and nobody else waits for it.
         """
-        job = await self.accept(call, submission)
-        return job.mail if submission.wait_for.guarantees else await self.outcome(job)
+        guaranteed = submission.wait_for.guarantees
+        accepting = self.accept(call, submission)
+        del submission  # so that its content does not wait for the relay beside the octets made of it
+        job = await accepting
+        return job.mail if guaranteed else await self.outcome(job)
 
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
