@@ -11,6 +11,8 @@ from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Waiters
 from otpmail.events import ALL_EVENTS, Event
+from otpmail.limits.memory import Memory
+from otpmail.limits.places import Places
 from otpmail.mail.admission import Admission
 from otpmail.mail.service import MailService
 from otpmail.model import MailState, RecipientResult
@@ -41,7 +43,7 @@ class MailRig:
     """A MailService with everything around it in the test's hands.
 
     `high_water` is the queue's mark; `pause` and `look` are the seconds that a stream pauses before a queue above it,
-    and between two looks at the relay.
+    and between two looks at the relay. `memory` is the budget in octets.
     """
 
     event_types = ALL_EVENTS
@@ -53,6 +55,7 @@ class MailRig:
         pause: float = 600.0,
         look: float = 600.0,
         store: MailStore | None = None,
+        memory: int = maxsize,
         **settings: Any,
     ) -> None:
         self.now = NOW
@@ -63,10 +66,19 @@ class MailRig:
         self.events: list[Event] = []
         self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100)
         self.store = store or self.memory.mails
-        self.lifecycle = Lifecycle(self.dispatcher, self.store, self.waiters, self, random=lambda: 0.5)
         given = MailSettings(**{"email_from": "Shop <shop@example.org>", **settings})
+        self.memory_budget = Memory(memory, self.memory.mails)
+        self.lifecycle = Lifecycle(
+            self.dispatcher,
+            self.store,
+            self.waiters,
+            self,
+            random=lambda: 0.5,
+            places=Places(given.queue_size, now=lambda: self.now),
+            memory=self.memory_budget,
+        )
         self.admission = Admission(
-            given.queue_size, self.lifecycle, self.queue, self.relay, pause_seconds=pause, look_seconds=look
+            self.lifecycle, self.queue, self.relay, self.memory_budget, pause_seconds=pause, look_seconds=look
         )
         self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission)
 

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable
 from random import random
+from time import monotonic
 
 from otpmail.compose.templates import Templates
 from otpmail.delivery.dispatch import Dispatcher
@@ -17,6 +18,8 @@ from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
+from otpmail.limits.memory import Memory
+from otpmail.limits.places import Places
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
@@ -53,30 +56,45 @@ class App:
     ) -> None:
         self._settings = settings
         mail = settings.mail
+        limit = mail.memory_octets
         self._counts = LogObserver(len(settings.relays))
         self._health = Health()
         queue = MailQueue()
         window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
+        self._store = MemoryStore(
+            remember_seconds=mail.mail_remember_seconds,
+            remember_count=mail.mail_remember_count,
+            remember_octets=limit // 2,
+        )
+        self._memory = Memory(limit, self._store.mails)
         # These read parts that are made below, at each scrape.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],
             waiting=queue.waiting,
             unsettled=lambda: len(self._lifecycle),
+            memory=self._memory.parts,
+            memory_limit=limit,
         )
         self._metrics = MetricsServer(metrics.registry)
         watching = () if settings.server.http_port is None else (metrics,)
         observer = Observers(
             self._counts, self._health, Supply(queue, workers=mail.workers, window=window), *watching, *observers
         )
-        self._store = MemoryStore(remember_seconds=mail.mail_remember_seconds, remember_count=mail.mail_remember_count)
         dispatcher, waiters = Dispatcher(queue), Waiters()
         self._lifecycle = Lifecycle(
-            dispatcher, self._store.mails, waiters, observer, random=random, on_uncertain=mail.email_on_uncertain
+            dispatcher,
+            self._store.mails,
+            waiters,
+            observer,
+            random=random,
+            places=Places(mail.queue_size, now=monotonic),
+            memory=self._memory,
+            on_uncertain=mail.email_on_uncertain,
         )
         self._intake = Intake(self._store.mails, self._lifecycle)
         failover = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
         self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
-        self._admission = Admission(mail.queue_size, self._lifecycle, queue, failover, pause_seconds=pause_seconds)
+        self._admission = Admission(self._lifecycle, queue, failover, self._memory, pause_seconds=pause_seconds)
         mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
         self._server = Server(

@@ -7,7 +7,8 @@ OtpmailError
 │   ├── PermissionDenied (PermissionError)   this caller may not do that
 │   ├── FailedPrecondition                   the wrong moment for this request
 │   ├── LimitExceeded                        a limit is reached; names the time to wait
-│   │   └── QueueFull                        QUEUE_SIZE mails are waiting
+│   │   ├── QueueFull                        no place among the QUEUE_SIZE unsettled mails
+│   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
 │   └── Unavailable                          no relay is up; names the time to wait
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
@@ -70,12 +71,21 @@ class LimitExceeded(CallerError):
 
 
 class QueueFull(LimitExceeded):
-    """QUEUE_SIZE mails are waiting, so nothing was accepted."""
+    """The queue has no place for this mail, so nothing was accepted. It has `size` places, see `limits.places`."""
 
     reason = "QUEUE_FULL"
 
     def __init__(self, size: int) -> None:
-        super().__init__("queue", f"{size} mails are waiting, which is all the queue holds", retry_after=1.0)
+        super().__init__("queue", f"no place is free for this mail in the queue of {size}", retry_after=1.0)
+
+
+class MemoryFull(LimitExceeded):
+    """Mails take all of MEMORY_MAX_MB, so nothing was accepted."""
+
+    reason = "MEMORY_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("memory", "mails take all the memory that MEMORY_MAX_MB allows", retry_after=1.0)
 
 
 class Unavailable(CallerError):

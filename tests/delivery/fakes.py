@@ -8,6 +8,8 @@ from math import inf
 from typing import Any
 
 from otpmail.delivery.job import Job
+from otpmail.limits.memory import Memory
+from otpmail.limits.places import Places
 from otpmail.model import Envelope, IssuedCode, Mail, Priority
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
 
@@ -23,6 +25,7 @@ def make_job(
     guaranteed: bool = True,
     request_id: str = "",
     issued: IssuedCode | None = None,
+    source: str = "",
 ) -> Job:
     """Return a job whose content is its name, for ada@x.org unless told otherwise."""
     return Job(
@@ -36,7 +39,23 @@ def make_job(
         guaranteed=guaranteed,
         request_id=request_id,
         issued=issued,
+        source=source,
     )
+
+
+def limits(size: int = 1000, memory: int = 1 << 30) -> dict[str, Any]:
+    """Return the limits that a Lifecycle counts for: so many places, so many octets."""
+    return {"places": Places(size, now=lambda: NOW), "memory": Memory(memory, Nothing())}
+
+
+class Nothing:
+    """What is remembered where nothing is."""
+
+    octets = 0
+
+    def forget_oldest(self) -> bool:
+        """Return False, since nothing is left."""
+        return False
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from delivery.fakes import NOW, Store, make_job
+from delivery.fakes import NOW, Store, limits, make_job
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
 from otpmail.delivery.job import Job
@@ -27,7 +27,7 @@ class Rig:
         self.queue = MailQueue(high_water=1)
         self.store = store or Store(durable=True)
         self.events: list[Event] = []
-        self.lifecycle = Lifecycle(Dispatcher(self.queue), self.store, Waiters(), self, random=lambda: 0.5)
+        self.lifecycle = Lifecycle(Dispatcher(self.queue), self.store, Waiters(), self, random=lambda: 0.5, **limits())
         self.intake = Intake(self.store, self.lifecycle)
 
     def notify(self, event: Event) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delivery.fakes import NOW, Clock, Store, make_job
+from delivery.fakes import NOW, Clock, Store, limits, make_job
 from otpmail.delivery import retry
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
@@ -19,6 +20,7 @@ from otpmail.delivery.verdict import MOST_COPIES
 from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import ALL_EVENTS, Event, MailAccepted, MailDeferred, MailSettled
+from otpmail.limits.memory import Memory
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.smtp.transaction import GROUP
 
@@ -38,6 +40,8 @@ class Rig:
         self.waiters = Waiters()
         self.events: list[Event] = []
         self.ends: dict[Job, Outcome] = {}
+        all_options = limits() | options
+        self.memory: Memory = all_options["memory"]
         self.lifecycle = Lifecycle(
             Dispatcher(self.queue),
             self.store,
@@ -45,7 +49,7 @@ class Rig:
             self,
             random=lambda: 0.5,
             call_later=self.clock.call_later,
-            **options,
+            **all_options,
         )
         self._numbers = itertools.count(1)
 
@@ -556,50 +560,33 @@ async def test_drained_when_all_have_settled() -> None:
     await waiting
 
 
-async def test_each_settlement_calls_one_callback() -> None:
-    """Each settlement, in whatever state, calls the next callback in order; a forgotten callback is never called."""
+async def test_each_settlement_calls_one_stream() -> None:
+    """Each settlement, in whatever state, frees the mail's place and octets, and calls the next stream that waits."""
     rig = Rig()
-    called: list[str] = []
-    callbacks = {name: (lambda name=name: called.append(name)) for name in "abcd"}
+    places, called = rig.lifecycle.places, list[str]()
     for name in "abcd":
-        rig.lifecycle.call_at_next_settlement(callbacks[name])
-    rig.lifecycle.call_at_next_settlement(callbacks["a"])
-    rig.lifecycle.forget(callbacks["b"])
+        places.waiting.add(name, partial(called.append, name), lambda: True)
     relayed, cancelled, deferred = rig.submit(), rig.submit(), rig.submit(ttl=10)
+    assert (places.taken, rig.memory.unsettled) == (3, 3 * relayed.octets)
     rig.take(relayed)
     rig.reply(relayed)
     assert called == ["a"]
     rig.lifecycle.cancel(cancelled)
-    assert called == ["a", "c"]
+    assert called == ["a", "b"]
     rig.take(deferred)
     rig.reply(deferred, ada=451)
-    assert called == ["a", "c"]
+    assert called == ["a", "b"]
     rig.clock.advance(10)
-    assert called == ["a", "c", "d"]
+    assert called == ["a", "b", "c"]
+    assert (places.taken, rig.memory.unsettled) == (0, 0)
 
 
-async def test_a_callback_whose_caller_has_gone_is_passed_on() -> None:
-    """If a callback is forgotten after it was called, the lifecycle calls the next callback in its place."""
-    rig = Rig()
-    called: list[str] = []
-    callbacks = {name: (lambda name=name: called.append(name)) for name in "ab"}
-    for name in "ab":
-        rig.lifecycle.call_at_next_settlement(callbacks[name])
-    rig.lifecycle.cancel(rig.submit())
-    assert called == ["a"]
-    rig.lifecycle.forget(callbacks["a"])
-    assert called == ["a", "b"]
-    rig.lifecycle.forget(callbacks["b"])
-    rig.lifecycle.cancel(rig.submit())
-    assert called == ["a", "b"]
-
-
-async def test_there_is_room_when_a_settlement_is_announced() -> None:
-    """A callback finds the mail gone, so that a caller that waits for a place finds it free."""
+async def test_there_is_a_place_when_a_stream_is_called() -> None:
+    """A stream that is called finds the mail gone and its place free."""
     rig = Rig()
     job = rig.submit()
     left: list[int] = []
-    rig.lifecycle.call_at_next_settlement(lambda: left.append(len(rig.lifecycle)))
+    rig.lifecycle.places.waiting.add("a", lambda: left.append(rig.lifecycle.places.taken), lambda: True)
     rig.lifecycle.cancel(job)
     assert left == [0]
 
@@ -881,7 +868,7 @@ async def test_an_observer_that_does_not_ask_is_not_notified_of_acceptance() -> 
     """The lifecycle builds no MailAccepted event for an observer that did not ask for that type."""
     rig = Rig()
     rig.event_types = frozenset({MailSettled})
-    lifecycle = Lifecycle(Dispatcher(rig.queue), rig.store, rig.waiters, rig, random=lambda: 0.5)
+    lifecycle = Lifecycle(Dispatcher(rig.queue), rig.store, rig.waiters, rig, random=lambda: 0.5, **limits())
     lifecycle.submit(make_job(deadline=NOW + 1))
     assert rig.events == []
     lifecycle.close()

@@ -236,3 +236,70 @@ async def test_without_a_high_water_mark() -> None:
     for number in range(100):
         queue.put_nowait(make_job(str(number)))
     assert not queue.is_above_high_water(Priority.NORMAL)
+
+
+def _put(queue: MailQueue, *names: str, priority: Priority = Priority.NORMAL) -> list[Job]:
+    """Put jobs of the source in the first letter of their names."""
+    jobs = [make_job(name, priority=priority, source=name[0]) for name in names]
+    for job in jobs:
+        queue.put_nowait(job)
+    return jobs
+
+
+def _ids(queue: MailQueue) -> list[str]:
+    return [queue.get_nowait().id for _ in range(queue.qsize())]
+
+
+async def test_callers_take_turns() -> None:
+    """Within a lane one job of each caller leaves after the other, each caller's own in their order."""
+    queue = MailQueue()
+    _put(queue, "a1", "a2", "a3", "b1", "c1", "c2")
+    assert _ids(queue) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+    assert queue.empty()
+
+
+async def test_a_caller_with_one_mail_waits_for_one_of_each_other() -> None:
+    """A mail waits for at most one mail of each other caller, however many these have."""
+    queue = MailQueue()
+    _put(queue, *(f"a{number}" for number in range(1000)))
+    queue.get_nowait()
+    _put(queue, "b1")
+    assert [queue.get_nowait().id for _ in range(2)] == ["a1", "b1"]
+
+
+async def test_lanes_come_before_turns() -> None:
+    """An urgent mail leaves before the others, whosever turn it is."""
+    queue = MailQueue()
+    _put(queue, "b1", "c1")
+    _put(queue, "a1", "a2", priority=Priority.URGENT)
+    assert _ids(queue) == ["a1", "a2", "b1", "c1"]
+
+
+async def test_deferred_mails_share_one_turn() -> None:
+    """Retries of all callers take turns with fresh mails as if they were one caller's."""
+    queue = MailQueue()
+    retries = [make_job(f"r{number}", source=f"caller-{number}") for number in range(100)]
+    for job in retries:
+        job.defer()
+        queue.put_nowait(job)
+    _put(queue, "a1", "a2")
+    assert [queue.get_nowait().id for _ in range(5)] == ["r0", "a1", "r1", "a2", "r2"]
+
+
+async def test_what_comes_back_has_the_next_turn() -> None:
+    """A job that was taken but not sent goes first, whosever turn it is, and its caller has had its turn then."""
+    queue = MailQueue()
+    _put(queue, "a1", "a2", "b1", "c1")
+    taken = queue.get_nowait()
+    queue.put_back(taken)
+    assert _ids(queue) == ["a1", "b1", "c1", "a2"]
+
+
+async def test_a_caller_whose_jobs_have_settled_has_no_turn() -> None:
+    """Discarding a caller's last job gives the next caller the turn, and the count of the lane is right."""
+    queue = MailQueue()
+    a1, a2, _ = _put(queue, "a1", "a2", "b1")
+    queue.discard(a1)
+    queue.discard(a2)
+    assert queue.waiting() == {"urgent": 0, "normal": 1, "bulk": 0}
+    assert _ids(queue) == ["b1"]

@@ -308,6 +308,12 @@ async def test_a_lane_of_its_own_is_not_waited_for() -> None:
     assert not waiting.done()
 
 
+def _last(rig: Rig) -> str:
+    """Return whose mail is the last in the lane, where all are of one source."""
+    (jobs,) = rig.queue.lanes[Priority.NORMAL].values()
+    return list(jobs)[-1].request_id.partition("-")[0]
+
+
 async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
     """Guaranteed mails wait at the high-water mark too, so that one stream does not fill the queue."""
     rig = Rig(high_water=20)
@@ -320,12 +326,11 @@ async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
         rig.settle()
         await _turns()
     assert rig.queue.qsize() == 10 + 32
-    names = [job.request_id.partition("-")[0] for job in rig.queue.lanes[Priority.NORMAL]]
-    assert names[-1] == "NORMAL", "who came first goes first"
+    assert _last(rig) == "NORMAL", "who came first goes first"
     for _ in range(32):
         rig.settle()
         await _turns()
-    assert [job.request_id.partition("-")[0] for job in rig.queue.lanes[Priority.NORMAL]][-1] == "other"
+    assert _last(rig) == "other"
 
 
 @pytest.mark.parametrize("why", ["away", "stop"])
@@ -362,14 +367,14 @@ async def test_a_stop_while_the_queue_has_enough() -> None:
 
 
 async def test_a_full_queue_is_waited_for() -> None:
-    """The stream is its own back-pressure, and the queue's last tenth is left to those who can't wait."""
+    """The stream is its own back-pressure, and the queue's last tenth is left to urgent mails."""
     rig = Rig(queue_size=10)
     other = rig.another_stream()
     one = rig.take(*(Asked(f"a{number}") for number in range(12)))
     two = rig.take(*(Asked(f"b{number}") for number in range(12)), stream=other)
     await _turns()
     assert rig.queue.qsize() == 9
-    single = await rig.mails.accept(call_of(), Submission(draft=read_draft(text="t")))
+    single = await rig.mails.accept(call_of(), Submission(draft=read_draft(text="t"), priority=Priority.URGENT))
     rig.settle(single)
     while not (one.done() and two.done()):
         rig.settle()

@@ -38,6 +38,8 @@ def _metrics(*connections: SimpleNamespace) -> Metrics:
         connections=lambda: cast("tuple[Connection, ...]", connections),
         waiting=lambda: {"urgent": 1, "normal": 0, "bulk": 2},
         unsettled=lambda: 9,
+        memory=lambda: {"reading": 10, "unsettled": 20, "remembered": 30},
+        memory_limit=1000,
     )
 
 
@@ -109,6 +111,8 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert shown[f'otpmail_mails_sent_total{{relay="{RELAY}"}}'] == 55
     assert shown['otpmail_mails_waiting{priority="bulk"}'] == 2
     assert shown["otpmail_mails_unsettled"] == 9
+    assert shown['otpmail_memory_bytes{part="unsettled"}'] == 20
+    assert shown["otpmail_memory_limit_bytes"] == 1000
 
 
 def test_a_rate_has_a_first_value() -> None:
@@ -138,6 +142,8 @@ def test_no_name_changes() -> None:
         "mails_settled_total",
         "mails_unsettled",
         "mails_waiting",
+        "memory_bytes",
+        "memory_limit_bytes",
         "relay_up",
     }
     assert {"process_resident_memory_bytes", "python_info", "python_gc_collections_total"} <= names

@@ -6,9 +6,13 @@ All of it is what a store can keep. Callers that wait for it in this process are
 
 from typing import Self
 
+from otpmail.limits.memory import MAIL_OCTETS, RECIPIENT_OCTETS
 from otpmail.model import Envelope, IssuedCode, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
 from otpmail.store.base import Entry, Progress
+
+DEFERRED = "\0deferred"
+"""Whose turn a deferred mail waits for: no caller has this name."""
 
 
 class Job:
@@ -17,12 +21,16 @@ class Job:
     `deadline` is in seconds since the epoch, on the store's clock. A `guaranteed` job is retried until then whether or
     not anybody waits. `losses` counts connections that ended under it, `copies` those of them after which the relay may
     have accepted it. `uncertain` are the recipients for whom it may have.
+
+    `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` is whose
+    mails it takes turns with in its lane, `is_fresh` whether it is urgent and was never deferred, and `octets` is what
+    it takes in memory.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
-        *("issued", "losses", "message_id", "offer", "pending", "priority", "request_id", "results", "state"),
-        *("uncertain", "_settled"),
+        *("is_fresh", "issued", "losses", "message_id", "octets", "offer", "pending", "priority", "request_id"),
+        *("results", "source", "state", "turn", "uncertain", "_settled"),
     )
 
     def __init__(
@@ -38,6 +46,7 @@ class Job:
         guaranteed: bool,
         request_id: str = "",
         issued: IssuedCode | None = None,
+        source: str = "",
     ) -> None:
         self.id = mail_id
         self.caller = caller
@@ -49,6 +58,9 @@ class Job:
         self.priority = priority
         self.deadline = deadline
         self.guaranteed = guaranteed
+        self.source = self.turn = source or caller
+        self.is_fresh = priority is _URGENT
+        self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(envelope.recipients)
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = 0
         self.pending = envelope.recipients
@@ -65,6 +77,11 @@ class Job:
     def offered(self) -> tuple[str, ...]:
         """The recipients that the next transaction is for: a group of those that are pending."""
         return self.pending[:GROUP]
+
+    def defer(self) -> None:
+        """Take turns with all deferred mails from now on, so that no number of retries is ahead of fresh mails."""
+        self.is_fresh = False
+        self.turn = DEFERRED
 
     def narrow(self, pending: tuple[str, ...]) -> None:
         """Go on for these recipients alone, group by group."""
@@ -173,4 +190,4 @@ class Job:
         return job
 
 
-_QUEUED = MailState.QUEUED  # naming a member takes its time
+_QUEUED, _URGENT = MailState.QUEUED, Priority.URGENT  # naming a member takes its time

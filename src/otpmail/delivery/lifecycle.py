@@ -15,6 +15,8 @@ from otpmail.delivery.verdict import final_state, may_copy
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
+from otpmail.limits.memory import Memory
+from otpmail.limits.places import Places
 from otpmail.model import MailState, RecipientResult
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
@@ -34,7 +36,8 @@ class Closed(NamedTuple):
 class Lifecycle:
     """The mails that have not settled, by id, and the rules for how they settle.
 
-    Retries and deadlines are timers of `call_later`, which is the running loop's unless given.
+    It counts each mail's place and octets from `submit` until the mail settles. Retries and deadlines are timers of
+    `call_later`, which is the running loop's unless given.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Lifecycle:
         observer: Observer,
         *,
         random: Callable[[], float],
+        places: Places,
+        memory: Memory,
         on_uncertain: Literal["retry", "fail"] = "retry",
         call_later: CallLater | None = None,
     ) -> None:
@@ -53,6 +58,8 @@ class Lifecycle:
         self._waiters = waiters
         self._observer = observer
         self._random = random
+        self.places = places
+        self._memory = memory
         self._on_uncertain = on_uncertain
         self._now = store.now
         self._says_accepted = MailAccepted in observer.event_types
@@ -61,7 +68,6 @@ class Lifecycle:
         self._retries: dict[Job, Timer] = {}
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._deadlines = Deadlines(self._expire, now=store.now, call_later=self._call_later)
-        self._settle_callbacks: dict[Callable[[], None], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -82,6 +88,8 @@ class Lifecycle:
             raise Unavailable(STOPPED)
         self._empty.clear()
         self.jobs[job.id] = job
+        self.places.take(job.source, fresh=job.is_fresh)
+        self._memory.unsettled += job.octets
         self._deadlines.add(job)
         self._dispatcher.put(job)
         if self._says_accepted:
@@ -166,24 +174,6 @@ class Lifecycle:
             raise FailedPrecondition("the mail is being handed to the relay")
         self._settle(job, MailState.CANCELLED, by_caller=True)
 
-    def call_at_next_settlement(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when a mail settles: one callback for each mail, in their order. It must not raise."""
-        self._settle_callbacks[callback] = None
-
-    def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call `callback` any more. Where it was called already, the next one is called in its place."""
-        if callback in self._settle_callbacks:
-            del self._settle_callbacks[callback]
-        else:
-            self.call_next()
-
-    def call_next(self) -> None:
-        """Call the first callback that waits for a settlement, if there is one."""
-        callback = next(iter(self._settle_callbacks), None)
-        if callback is not None:
-            del self._settle_callbacks[callback]
-            callback()
-
     async def drained(self) -> None:
         """Wait until every accepted mail has settled, those that wait for a retry included."""
         await self._empty.wait()
@@ -235,8 +225,11 @@ class Lifecycle:
 
     def _retry_later(self, job: Job, reply: str) -> None:
         delay = retry.delay(max(1, job.attempts, job.losses - 1), self._random)
-        if self._now() + delay >= job.deadline:
-            self._settle(job, MailState.FAILED)  # no further attempt fits into its time
+        has_place = not job.is_fresh or self.places.defer(job.source)
+        job.defer()
+        # No further attempt fits into its time, or all places for deferred mails are taken and it is not guaranteed.
+        if self._now() + delay >= job.deadline or not (has_place or job.guaranteed):
+            self._settle(job, MailState.FAILED)
             return
         self._change(job, _QUEUED)
         if self._is_kept(job):
@@ -295,7 +288,9 @@ class Lifecycle:
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]
-        if self._settle_callbacks:
-            self.call_next()
+        self.places.free(job.source, fresh=job.is_fresh)
+        self._memory.unsettled -= job.octets
+        if self.places.waiting.sources:
+            self.places.waiting.call_next()
         if not self.jobs:
             self._empty.set()

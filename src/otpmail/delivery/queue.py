@@ -1,6 +1,7 @@
-"""Decides which mail goes next: an asyncio.Queue of three lanes, urgent before normal before bulk, first in first out.
+"""Decides which mail goes next: an asyncio.Queue of three lanes, urgent before normal before bulk.
 
-`delivery.dispatch` decides which worker takes it, `mail.admission` how many may wait.
+Within a lane the callers take turns, and each caller's mails go first in first out. `delivery.dispatch` decides which
+worker takes a mail, `mail.admission` how many may wait.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ class MailQueue(asyncio.Queue[Job]):
     """The jobs that wait for a worker. All methods of asyncio.Queue keep their meaning; it is not bounded.
 
     From `high_water` jobs in one lane on, one more in it would only wait longer: producers that can wait are called
-    back at half of that. `lanes` holds the jobs by priority.
+    back at half of that. `lanes` holds the jobs by priority, then by whose turn they wait for (`Job.turn`). The first
+    of a lane's turns is the next one.
     """
 
     def __init__(self, *, high_water: int = maxsize) -> None:
@@ -28,23 +30,36 @@ class MailQueue(asyncio.Queue[Job]):
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002
         # By job, since any of tens of thousands may settle while it waits.
-        self.lanes: tuple[OrderedDict[Job, None], ...] = tuple(OrderedDict() for _ in Priority)
+        self.lanes: tuple[OrderedDict[str, OrderedDict[Job, None]], ...] = tuple(OrderedDict() for _ in Priority)
+        self._lengths = [0 for _ in Priority]  # jobs in each lane
 
     def _put(self, item: Job) -> None:
-        self.lanes[item.priority][item] = None
+        lane = self.lanes[item.priority]
+        jobs = lane.get(item.turn)
+        if jobs is None:
+            jobs = lane[item.turn] = OrderedDict()
+        jobs[item] = None
+        self._lengths[item.priority] += 1
 
     def _get(self) -> Job:
-        for lane, producers in zip(self.lanes, self._producers, strict=True):
+        for lane in self.lanes:
             if lane:
-                job = lane.popitem(last=False)[0]
-                if producers and len(lane) <= self._low_water:
+                turn = next(iter(lane))
+                jobs = lane[turn]
+                job = jobs.popitem(last=False)[0]
+                if jobs:
+                    lane.move_to_end(turn)
+                else:
+                    del lane[turn]
+                self._lengths[job.priority] -= 1
+                if self._producers[job.priority]:
                     self._call_producer(job.priority)
                 return job
         raise asyncio.QueueEmpty
 
     def qsize(self) -> int:
         """Return how many jobs wait."""
-        return sum(map(len, self.lanes))
+        return sum(self._lengths)
 
     def empty(self) -> bool:
         """Return whether no job waits."""
@@ -53,7 +68,7 @@ class MailQueue(asyncio.Queue[Job]):
 
     def waiting(self) -> dict[str, int]:
         """Return how many jobs wait, by the name of their priority."""
-        return {priority.name.lower(): len(self.lanes[priority]) for priority in Priority}
+        return {priority.name.lower(): self._lengths[priority] for priority in Priority}
 
     def __repr__(self) -> str:
         return f"<MailQueue {', '.join(f'{count} {priority}' for priority, count in self.waiting().items())}>"
@@ -63,17 +78,22 @@ class MailQueue(asyncio.Queue[Job]):
     def put_back(self, job: Job) -> None:
         """Put a job that was taken but not sent at the front of its lane."""
         self.put_nowait(job)
-        self.lanes[job.priority].move_to_end(job, last=False)
+        lane = self.lanes[job.priority]
+        lane[job.turn].move_to_end(job, last=False)
+        lane.move_to_end(job.turn, last=False)
 
     def discard(self, job: Job) -> None:
         """Take a job out that has settled while it waited; without effect where it does not wait."""
         lane = self.lanes[job.priority]
-        if job not in lane:
+        jobs = lane.get(job.turn)
+        if jobs is None or job not in jobs:
             return
-        del lane[job]
+        del jobs[job]
+        if not jobs:
+            del lane[job.turn]
         self.task_done()
-        if len(lane) <= self._low_water:
-            self._call_producer(job.priority)
+        self._lengths[job.priority] -= 1
+        self._call_producer(job.priority)
 
     # For producers of many jobs, which can wait with them.
 
@@ -84,7 +104,7 @@ class MailQueue(asyncio.Queue[Job]):
 
     def is_above_high_water(self, priority: Priority) -> bool:
         """Return whether one more job of this priority would only wait longer. It may be put all the same."""
-        return len(self.lanes[priority]) >= self._high_water
+        return self._lengths[priority] >= self._high_water
 
     def call_below_low_water(self, priority: Priority, callback: Callable[[], None]) -> None:
         """Call `callback` once, when half of the high-water mark is left and it is its turn. It must not raise.
@@ -100,7 +120,7 @@ class MailQueue(asyncio.Queue[Job]):
     def _call_producer(self, priority: Priority) -> None:
         """Call the first producer, one for each job that leaves: all at once could put many times what is wanted."""
         producers = self._producers[priority]
-        if producers:
+        if producers and self._lengths[priority] <= self._low_water:
             callback = next(iter(producers))
             del producers[callback]
             callback()

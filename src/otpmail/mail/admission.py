@@ -1,11 +1,13 @@
 """Decides whether a mail may come in now: the only place that does, by one reservation for each mail.
 
-A reservation is a place among the QUEUE_SIZE mails that may be unsettled. A call holds it from before any work is done
-for its mail until the mail is accepted. Without a free place a single call is rejected, a stream waits (`Producer`).
+A reservation is a place among the QUEUE_SIZE mails that may be unsettled (`limits.places`), where there is memory for
+one more mail (`limits.memory`). A call holds it from before any work is done for its mail until the mail is accepted.
+Without a free place a single call is rejected, a stream waits (`Producer`).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,14 +15,15 @@ from otpmail.callers import Call
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import QueueFull, Unavailable
+from otpmail.limits.memory import Memory
 from otpmail.model import Priority, WaitFor
 
 PAUSE_SECONDS = 0.05
 """The longest pause of a stream before each turn, while the queue is above its high-water mark."""
 
 _STOPPING = "the service is stopping"
-_RESERVE = 10  # the last tenth of the queue is for single calls, which can't wait for a place
 _TURN = 32  # mails of a stream; then others have the loop, since a batch may be of any size
+_URGENT = Priority.URGENT  # naming a member takes its time
 _LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stream waits for a place
 
 
@@ -37,40 +40,39 @@ class RelayState(Protocol):
 
 
 class Admission:
-    """Gives out `size` places for unsettled mails. Build it inside a running loop.
+    """Gives out the places for unsettled mails. Build it inside a running loop.
 
     A stream pauses for `pause_seconds` at most before a queue above its high-water mark. While it waits for a place, it
     looks every `look_seconds` whether the relay is down.
 
-    Its whole state: the open mails of the `lifecycle`, and `reserved`, the places of mails that are being accepted.
+    Its whole state: the `places`, the `memory`, and `reserved`, the places of mails that are being accepted.
     """
 
     def __init__(
         self,
-        size: int,
         lifecycle: Lifecycle,
         queue: MailQueue,
         relays: RelayState,
+        memory: Memory,
         *,
         pause_seconds: float = PAUSE_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
-        self._size = size
-        self.most_for_streams = size - size // _RESERVE
+        self.places = lifecycle.places
+        self.memory = memory
         self._pause_seconds = pause_seconds
         self._look_seconds = look_seconds
-        self.lifecycle = lifecycle
         self.queue = queue
         self._relays = relays
         self.reserved = 0
         self._closed = False
         self._producers: set[Producer] = set()
-        self._reservations = {wait_for: Reservation(self, wait_for) for wait_for in WaitFor}
+        self._reservation = Reservation(self)
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        open_, streams = len(self.lifecycle), len(self._producers)
-        return f"<Admission {open_} open and {self.reserved} reserved of {self._size}, {streams} streams{state}>"
+        places = f"{self.places.taken} open and {self.reserved} reserved of {self.places.size}"
+        return f"<Admission {places}, {len(self._producers)} streams{state}>"
 
     @property
     def closed(self) -> bool:
@@ -83,30 +85,35 @@ class Admission:
         for producer in tuple(self._producers):
             producer.stop()
 
-    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
-        """Return a place for one mail: `async with` it until the mail is accepted.
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority, *, code: bool = False) -> "Reservation":
+        """Take a place for one mail, or for that of a `code`: `async with` what is returned until it is accepted.
 
-        Entering it raises QueueFull where there is no place, and Unavailable where the service stops, or the caller
-        would wait for a relay that is down.
+        Raises QueueFull where there is no place, MemoryFull where there is no memory, and Unavailable where the service
+        stops, or the caller would wait for a relay that is down.
         """
-        return self._reservations[wait_for]
+        if self._closed or (self._relays.down and not wait_for.guarantees):
+            self.check(wait_for)
+        source, fresh, places = call.source or call.caller.name, priority is _URGENT, self.places
+        most = places.size if fresh else places.for_others
+        if not places.has_place(source, fresh=fresh, guaranteed=wait_for.guarantees, most=most, reserved=self.reserved):
+            places.refused(source, fresh=fresh)
+            raise QueueFull(places.size)
+        memory = self.memory
+        # fast path: plenty of memory, 0.3 us; held to the full path by tests/mail/test_admission.py
+        if memory.reading + memory.unsettled + memory.remembered.octets > memory.for_mails:
+            memory.make_room(code=code)
+        self.reserved += 1
+        return self._reservation
 
-    def producer(self, *, most: int, on_stop: Callable[[], None]) -> "Producer":
+    def producer(self, call: Call, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
         seconds = self._pause_seconds, self._look_seconds
-        producer = Producer(self, self.queue, most=most, on_stop=on_stop, seconds=seconds)
+        source = call.source or call.caller.name
+        producer = Producer(self, self.queue, source, most=most, on_stop=on_stop, seconds=seconds)
         self._producers.add(producer)
         return producer
 
-    # For reservations and producers.
-
-    def take_place(self, wait_for: WaitFor) -> None:
-        """Take a place. Raises as entering a reservation does."""
-        if self._closed or (self._relays.down and not wait_for.guarantees):
-            self.check(wait_for)
-        if self.reserved + len(self.lifecycle.jobs) >= self._size:
-            raise QueueFull(self._size)
-        self.reserved += 1
+    # For producers.
 
     def check(self, wait_for: WaitFor) -> None:
         """Raise Unavailable in a stop, and for a caller that would wait for a relay that is down."""
@@ -115,40 +122,42 @@ class Admission:
         if not wait_for.guarantees and self._relays.down:
             raise Unavailable("the relay is down", retry_after=max(1.0, self._relays.retry_after))
 
-    @property
-    def has_place_for_streams(self) -> bool:
-        """Whether more than the reserve for single calls is left."""
-        return self.reserved + len(self.lifecycle.jobs) < self.most_for_streams
-
-    def call_at_next_settlement(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when the next mail settles and it is its turn."""
-        self.lifecycle.call_at_next_settlement(callback)
+    def has_place_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> bool:
+        """Whether a stream may have a place. Single calls, which can't wait, are left some."""
+        fresh, places = priority is _URGENT, self.places
+        most = places.size if fresh else places.for_streams
+        if not places.has_place(source, fresh=fresh, guaranteed=wait_for.guarantees, most=most, reserved=self.reserved):
+            return False
+        memory = self.memory
+        # fast path: as above
+        return (
+            memory.reading + memory.unsettled + memory.remembered.octets <= memory.for_mails
+            or memory.has_room_for_stream()
+        )
 
     def forget(self, producer: "Producer") -> None:
         """The producer's stream has ended."""
         self._producers.discard(producer)
-        self.lifecycle.forget(producer.wake)
 
 
 class Reservation:
-    """A place for one mail, held from entering to leaving it. It has no state of its own, so all calls share one."""
+    """A place for one mail, held until it is left. It has no state of its own, so all calls share one."""
 
-    __slots__ = ("_admission", "_wait_for")
+    __slots__ = ("_admission",)
 
-    def __init__(self, admission: Admission, wait_for: WaitFor) -> None:
+    def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._wait_for = wait_for
 
     async def __aenter__(self) -> Self:
-        self._admission.take_place(self._wait_for)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.reserved -= 1
-        if kind is not None:  # the mail is not open, so its place is free
-            self._admission.lifecycle.call_next()
+        admission = self._admission
+        admission.reserved -= 1
+        if kind is not None and admission.places.waiting.sources:  # the mail is not open, so its place is free
+            admission.places.waiting.call_next()
 
 
 class Producer:
@@ -162,6 +171,7 @@ class Producer:
         self,
         admission: Admission,
         queue: MailQueue,
+        source: str,
         *,
         most: int,
         on_stop: Callable[[], None],
@@ -170,6 +180,7 @@ class Producer:
         self._pause_seconds, self._look_seconds = seconds
         self._admission = admission
         self._queue = queue
+        self.source = source
         self._most = most
         self._on_stop = on_stop
         self._loop = asyncio.get_running_loop()
@@ -208,10 +219,10 @@ class Producer:
             await self._wait()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
-        """Return a place for one mail, as `Admission.reserve` does; entering it waits until there is one."""
+        """Return a place for one mail; entering it waits until there is one, and raises as `Admission.reserve`."""
         reservation = self._reservations.get((wait_for, priority))
         if reservation is None:
-            reservation = _StreamReservation(self._admission, wait_for, self, priority)
+            reservation = _StreamReservation(self._admission, self, wait_for, priority)
             self._reservations[wait_for, priority] = reservation
         return reservation
 
@@ -240,14 +251,18 @@ class Producer:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
         if self.brought >= _TURN and self._queue.is_above_high_water(priority) and not self._admission.closed:
             await self._pause(priority)
-        while not self._admission.has_place_for_streams:
+        may_go = partial(self._admission.has_place_for_stream, self.source, wait_for, priority)
+        waiting = self._admission.places.waiting
+        while not may_go():
             self._admission.check(wait_for)
-            self._admission.call_at_next_settlement(self.wake)
+            waiting.add(self.source, self.wake, may_go)
             try:
                 await self._wait(self._look_seconds)
             except BaseException:
-                self._admission.forget(self)  # so that another stream gets the place
+                if not waiting.discard(self.source, self.wake):
+                    waiting.call_next()  # so that another stream gets the place
                 raise
+            waiting.discard(self.source, self.wake)
 
     async def _pause(self, priority: Priority) -> None:
         """Wait until half of the jobs above the high-water mark have left, but only for a moment.
@@ -277,20 +292,20 @@ class Producer:
 class _StreamReservation(Reservation):
     """A place for one mail of a stream; like the other it is shared."""
 
-    __slots__ = ("_priority", "_producer")
+    __slots__ = ("_priority", "_producer", "_wait_for")
 
-    def __init__(self, admission: Admission, wait_for: WaitFor, producer: Producer, priority: Priority) -> None:
-        super().__init__(admission, wait_for)
+    def __init__(self, admission: Admission, producer: Producer, wait_for: WaitFor, priority: Priority) -> None:
+        super().__init__(admission)
         self._producer = producer
+        self._wait_for = wait_for
         self._priority = priority
 
     async def __aenter__(self) -> Self:
         admission = self._admission
-        # fast path: a short queue with places left is not waited for, 1 us; held to the full path by
-        # tests/mail/test_stream.py
-        if (
-            self._producer.brought >= _TURN and admission.queue.is_above_high_water(self._priority)
-        ) or admission.reserved + len(admission.lifecycle.jobs) >= admission.most_for_streams:
+        if (self._producer.brought >= _TURN and admission.queue.is_above_high_water(self._priority)) or (
+            not admission.has_place_for_stream(self._producer.source, self._wait_for, self._priority)
+        ):
             await self._producer.wait_for_place(self._wait_for, self._priority)
-        admission.take_place(self._wait_for)
+        admission.check(self._wait_for)
+        admission.reserved += 1
         return self

@@ -96,8 +96,10 @@ class MailService:
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
 
-        Raises InvalidArgument, PermissionDenied, QueueFull, and Unavailable where the service stops, or the caller
-        would wait for a relay that is down; nothing is accepted then. A repeated request id returns its first job.
+        Raises InvalidArgument, PermissionDenied, QueueFull, MemoryFull, and Unavailable where the service stops, or the
+        caller would wait for a relay that is down; nothing is accepted then.
+
+        A repeated request id returns its first job.
         """
         door = door or self.admission
         if not submission.request_id:
@@ -150,6 +152,7 @@ class MailService:
             guaranteed=submission.wait_for.guarantees,
             request_id=submission.request_id,
             issued=submission.issued,
+            source=call.source,
         )
         if job.guaranteed and self._store.durable:
             return await self._keep_and_submit(job, submission.fingerprint)

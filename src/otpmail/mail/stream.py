@@ -48,7 +48,7 @@ class MailStream:
         self._mails = mails
         self._call = call
         self._together = together
-        self._producer = mails.admission.producer(most=most, on_stop=self._on_stop)
+        self._producer = mails.admission.producer(call, most=most, on_stop=self._on_stop)
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
         self._waiting = 0  # outcomes that these are

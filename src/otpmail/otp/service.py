@@ -159,7 +159,7 @@ class OtpService:
             await asyncio.wait(self._undoing, timeout=seconds)
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
-        async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT):
+        async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
             fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, now + self._settings.lifespan_seconds)
             challenge = await self._store.update(

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import count
 
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream
 from otpmail.rpc import encode
-from otpmail.rpc.calls import Context, call_from
+from otpmail.rpc.calls import Context, call_from, stream_call_from
 from otpmail.rpc.decode import submission_from
 from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
@@ -18,6 +19,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
     def __init__(self, mails: MailService, *, most_unsettled: int) -> None:
         self._mails = mails
         self._most_unsettled = most_unsettled
+        self._streams = count(1)
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
@@ -30,7 +32,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
     ) -> None:
         """Send many mails over one stream."""
-        stream = MailStream(self._mails, call_from(context), most=self._most_unsettled)
+        stream = MailStream(self._mails, stream_call_from(context, next(self._streams)), most=self._most_unsettled)
         await serve_stream(context, stream, self._mails.limits)
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:

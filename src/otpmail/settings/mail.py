@@ -7,7 +7,10 @@ from pydantic_settings import NoDecode
 
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
+from otpmail.settings.machine import available_memory
 from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
+
+_MOST_MEMORY = 2 << 30
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -19,6 +22,7 @@ class MailSettings(Section):
     email_from_allowed: Names = ()
     workers: Annotated[int, Field(ge=1, le=1000)] = 5
     queue_size: Count = 10_000
+    memory_max_mb: Annotated[int, Field(ge=16)] | None = None
     stream_unsettled: Count = 1000
     mail_ttl: Positive = 86_400
     mail_wait_seconds: Positive = 60
@@ -28,6 +32,13 @@ class MailSettings(Section):
     mail_remember_count: Count = 20_000
     email_on_uncertain: Literal["retry", "fail"] = "retry"
     email_relays: SecretStr = SecretStr("")  # a secret, since the URLs hold passwords; `relays` reads them
+
+    @property
+    def memory_octets(self) -> int:
+        """MEMORY_MAX_MB in octets; without it half of the memory that this process may use, at most 2 GiB."""
+        if self.memory_max_mb is not None:
+            return self.memory_max_mb << 20
+        return min(available_memory() // 2, _MOST_MEMORY)
 
     _any_case = field_validator("email_on_uncertain", mode="before")(lower_case)
 

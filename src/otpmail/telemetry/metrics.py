@@ -43,8 +43,9 @@ from otpmail.relays.connection import Connection
 class Metrics:
     """An Observer that counts events in `registry`, which shows process, platform and garbage collector too.
 
-    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority, and
-    `unsettled` for that of accepted mails without a final state.
+    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority,
+    `unsettled` for that of accepted mails without a final state, and `memory` for the octets that each part of the
+    budget takes. `memory_limit` is the budget.
     """
 
     event_types = ALL_EVENTS - {ChunkingDisabled, MessageLimitLearned, MessageLimitDropped}
@@ -55,6 +56,8 @@ class Metrics:
         connections: Callable[[], Iterable[Connection]],
         waiting: Callable[[], Mapping[str, int]],
         unsettled: Callable[[], int],
+        memory: Callable[[], Mapping[str, int]],
+        memory_limit: int,
     ) -> None:
         # Otherwise each counter has a second series. The library knows this switch for the whole process only.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -79,7 +82,8 @@ class Metrics:
         gauge = partial(Gauge, namespace="otpmail", registry=self.registry)
         self._up = gauge("relay_up", "Whether the relay is up; absent for a relay that is not in use.", ["relay"])
         gauge("mails_unsettled", "Accepted mails that have not reached their final state.").set_function(unsettled)
-        self._live = _LiveCollector(connections, waiting)
+        gauge("memory_limit_bytes", "Octets that may be read, unsettled and remembered.").set(memory_limit)
+        self._live = _LiveCollector(connections, waiting, memory)
         self.registry.register(self._live)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -110,13 +114,17 @@ class Metrics:
 
 
 class _LiveCollector(Collector):
-    """Reads the queue and the open connections at each scrape, and remembers what closed connections have sent."""
+    """Reads queue, memory and open connections at each scrape, and remembers what closed connections have sent."""
 
     def __init__(
-        self, connections: Callable[[], Iterable[Connection]], waiting: Callable[[], Mapping[str, int]]
+        self,
+        connections: Callable[[], Iterable[Connection]],
+        waiting: Callable[[], Mapping[str, int]],
+        memory: Callable[[], Mapping[str, int]],
     ) -> None:
         self._connections = connections
         self._waiting = waiting
+        self._memory = memory
         self._sent_by_closed: Tally[str] = Tally()
 
     def add_closed(self, relay: str, sent: int) -> None:
@@ -125,7 +133,7 @@ class _LiveCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the families without values, for which the registry keeps their names."""
-        return _live_families({}, {}, {}, {})
+        return _live_families({}, {}, {}, {}, {})
 
     def collect(self) -> Iterable[Metric]:
         """Return the families as of now."""
@@ -135,11 +143,15 @@ class _LiveCollector(Collector):
             sent[relay] += connection.sent
             opened[relay] += 1
             in_flight[relay] += connection.in_flight
-        return _live_families(sent, opened, in_flight, self._waiting())
+        return _live_families(sent, opened, in_flight, self._waiting(), self._memory())
 
 
 def _live_families(
-    sent: Mapping[str, int], opened: Mapping[str, int], in_flight: Mapping[str, int], waiting: Mapping[str, int]
+    sent: Mapping[str, int],
+    opened: Mapping[str, int],
+    in_flight: Mapping[str, int],
+    waiting: Mapping[str, int],
+    memory: Mapping[str, int],
 ) -> list[Metric]:
     counter, gauge = CounterMetricFamily, GaugeMetricFamily
     return [
@@ -147,6 +159,7 @@ def _live_families(
         _family(gauge, "connections_open", "Open connections, draining ones included.", "relay", opened),
         _family(gauge, "mails_in_flight", "Mails sent to a relay that has not replied yet.", "relay", in_flight),
         _family(gauge, "mails_waiting", "Mails that wait for a connection.", "priority", waiting),
+        _family(gauge, "memory_bytes", "Octets of memory_limit_bytes that are taken.", "part", memory),
     ]
 
 

@@ -252,3 +252,32 @@ async def test_without_a_limit_in_time_mails_are_remembered_by_number(clock: Clo
     store.mails.settle(_settled(_mail(), clock.time))
     clock.time += 365 * DAY
     assert await store.mails.get("shop", "m1") is not None
+
+
+async def test_settled_mails_are_forgotten_before_request_ids(clock: Clock) -> None:
+    """Where memory is short settled mails go first: without its request id a repeated request is sent again."""
+    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1000)
+    for number in range(3):
+        await store.claim(Request("shop", f"r{number}", b"f"), f"m{number}")
+        store.settle(_settled(_mail(f"m{number}", request_id=f"r{number}"), 1000.0 + number))
+    assert store.octets > 0
+    assert store.forget_oldest()
+    assert await store.get("shop", "m0") is None
+    assert isinstance(await store.claim(Request("shop", "r0", b"f"), "new"), Earlier)
+    while store.forget_oldest():
+        pass
+    assert store.octets == 0
+    assert isinstance(await store.claim(Request("shop", "r0", b"f"), "new"), Accepted)
+
+
+async def test_remembered_mails_are_bounded_in_octets(clock: Clock) -> None:
+    """Mails for many recipients are forgotten once they take the octets they may, not only by their number."""
+    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1_000_000, remember_octets=1_000_000)
+    results = tuple(RecipientResult(f"person-{number}@example.org", 250, "2.0.0", "ok") for number in range(100))
+    for number in range(1000):
+        mail = replace(_mail(f"m{number}", request_id=f"r{number}"), recipients=results, settle_time=1000.0 + number)
+        await store.claim(Request("shop", f"r{number}", b"f"), mail.id)
+        store.settle(mail)
+        assert store.octets <= 1_020_000
+    assert await store.get("shop", "m999") is not None
+    assert await store.get("shop", "m0") is None

@@ -56,3 +56,31 @@ def test_each_is_kept_for_its_time_unless_there_are_too_many(seconds: float, mos
         for earlier, then in enumerate(came):
             if now - then < seconds and number - earlier < most - max(1, most // 4):
                 assert remembered.get(str(earlier)) is not None
+
+
+def test_octets_are_bounded() -> None:
+    """The values take about the octets that they may, and a slice that has its part of them takes no more."""
+    remembered = Remembered(seconds=1e9, most=1_000_000, most_octets=1_000_000)
+    for number in range(5000):
+        remembered.add(str(number), bytes(750), number / 100)
+        assert remembered.octets <= 1_001_000
+        assert number < 1000 or remembered.octets >= 740_000
+    assert remembered.get("4999") is not None
+    assert remembered.get("3000") is None
+
+
+def test_octets_are_those_of_what_is_left() -> None:
+    """Forgetting the oldest takes its octets off, until nothing is left, and values are remembered again after that."""
+    remembered = Remembered(seconds=100, most=100)
+    for now in (0.0, 30.0, 60.0):
+        remembered.add("a", bytes(1000), now)
+    octets = [remembered.octets]
+    while remembered.forget_oldest():
+        octets.append(remembered.octets)
+    assert len(octets) == 4
+    assert octets[0] >= 3000
+    assert octets[-1] == 0
+    assert remembered.get("a") is None
+    remembered.add("a", b"again", 61.0)
+    assert remembered.get("a") == b"again"
+    assert len(remembered) == 1

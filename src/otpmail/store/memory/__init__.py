@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import inf
+from sys import maxsize
 
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.codes import MemoryChallengeStore
@@ -11,15 +12,26 @@ from otpmail.store.memory.mails import MemoryMailStore
 class MemoryStore:
     """The store of `STORE_URL=memory:` (see `store.base.Store`). Nothing in it waits, and nothing outlives the process.
 
-    It remembers a settled mail for `remember_seconds`, and at most `remember_count` of them.
+    It remembers a settled mail for `remember_seconds`, and at most `remember_count` of them. These and request ids take
+    at most about `remember_octets` of memory.
     """
 
     def __init__(
-        self, clock: Callable[[], float] | None = None, *, remember_seconds: float = inf, remember_count: int
+        self,
+        clock: Callable[[], float] | None = None,
+        *,
+        remember_seconds: float = inf,
+        remember_count: int,
+        remember_octets: int = maxsize,
     ) -> None:
         clock = clock or StoreClock()
         self.challenges = MemoryChallengeStore(clock)
-        self.mails = MemoryMailStore(clock, remember_seconds=remember_seconds, remember_count=remember_count)
+        self.mails = MemoryMailStore(
+            clock,
+            remember_seconds=remember_seconds,
+            remember_count=remember_count,
+            remember_octets=remember_octets,
+        )
 
     def __repr__(self) -> str:
         return f"<MemoryStore {self.challenges!r}, {self.mails!r}>"

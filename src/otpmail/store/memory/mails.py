@@ -1,6 +1,7 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from sys import maxsize
 
 from otpmail.model import Mail
 from otpmail.store import codec
@@ -16,16 +17,26 @@ _ACCEPTED = Accepted()
 class MemoryMailStore:
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
-    Every decision returns without suspending, so that a hot path that awaits it costs nothing.
+    Every decision returns without suspending, so that a hot path that awaits it costs nothing. `octets` is the memory
+    that settled mails and request ids take, at most about `remember_octets`.
     """
 
     durable = False
 
-    def __init__(self, clock: Callable[[], float], *, remember_seconds: float, remember_count: int) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        remember_seconds: float,
+        remember_count: int,
+        remember_octets: int = maxsize,
+    ) -> None:
         self.now = clock
         self._remember_seconds = remember_seconds
-        self._settled = Remembered(seconds=remember_seconds, most=remember_count)
-        self._requests = Remembered(seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS)
+        half = remember_octets // 2
+        self._settled = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
+        self._requests = Remembered(seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS, most_octets=half)
+        self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
     def __repr__(self) -> str:
@@ -69,6 +80,16 @@ class MemoryMailStore:
         self._settled.add(mail.id, kept, now)
         if request is not None and keep_request:
             self._requests.add(key, kept, now)
+        self.octets = self._settled.octets + self._requests.octets
+
+    def forget_oldest(self) -> bool:
+        """Forget the mails that settled first, or the oldest request ids where no mail is left; False without either.
+
+        A request id is kept longer, since without it a repeated request is sent again.
+        """
+        forgotten = self._settled.forget_oldest() or self._requests.forget_oldest()
+        self.octets = self._settled.octets + self._requests.octets
+        return forgotten
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail, if it has settled and is still remembered."""

@@ -2,59 +2,90 @@
 
 from collections import deque
 from math import inf
+from sys import maxsize
 
 _SLICES = 4  # each is one more place to look for a request id that has not come before
+_ENTRY_OCTETS = 250  # a key, two object headers and a place in a dict, as `scripts/measure-memory` shows
+
+
+class _Slice:
+    """Values that came together, the octets they take, and when the first of them came."""
+
+    __slots__ = ("begun", "octets", "values")
+
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
+        self.octets = 0
+        self.values: dict[str, bytes] = {}
 
 
 class Remembered:
-    """Octets by key, each for at least `seconds`, at most `most` of them.
+    """Octets by key, each for at least `seconds`, at most `most` of them, which take about `most_octets` together.
 
     They are kept in slices by the time they came, and a slice is forgotten whole. A dict whose first keys are removed
     one by one would be searched from its beginning each time. `get` may therefore find a value that is past its time.
+    `octets` is what all take in memory, a value that came twice twice.
     """
 
-    def __init__(self, *, seconds: float, most: int) -> None:
+    def __init__(self, *, seconds: float, most: int, most_octets: int = maxsize) -> None:
         self._seconds = seconds
         self._most = most
+        self._most_octets = most_octets
         self._most_in_slice = max(1, most // _SLICES)
-        self._slices: deque[dict[str, bytes]] = deque()
-        self._begun: deque[float] = deque()  # when each slice was
-        self._newest: dict[str, bytes] = {}
+        self._most_octets_in_slice = most_octets // _SLICES
+        self._slices: deque[_Slice] = deque()
+        self._newest = _Slice(-inf)
         self._closes = -inf  # when the newest slice takes no more
-        self._in_older = 0  # values in the slices before the newest
+        self._count = 0
+        self.octets = 0
 
     def __len__(self) -> int:
-        return self._in_older + len(self._newest)
+        return self._count
 
     def __repr__(self) -> str:
         return f"<Remembered {len(self)} in {len(self._slices)} slices>"
 
     def add(self, key: str, value: bytes, now: float) -> None:
         """Remember `value`; `now` is in seconds and never runs backwards."""
-        while self._in_older and self._in_older + len(self._newest) >= self._most:
-            self._forget_oldest()
-        if now >= self._closes or len(self._newest) >= self._most_in_slice:
-            self._open_slice(now)
-        self._newest[key] = value
+        newest = self._newest
+        while len(self._slices) > 1 and (self._count >= self._most or self.octets >= self._most_octets):
+            self.forget_oldest()
+        if (
+            now >= self._closes
+            or len(newest.values) >= self._most_in_slice
+            or newest.octets >= self._most_octets_in_slice
+        ):
+            newest = self._open_slice(now)
+        octets = len(value) + _ENTRY_OCTETS
+        newest.octets += octets
+        self.octets += octets
+        self._count += key not in newest.values
+        newest.values[key] = value
 
     def get(self, key: str) -> bytes | None:
         """Return the latest value of that key, None where none is remembered."""
         for kept in reversed(self._slices):
-            value = kept.get(key)
+            value = kept.values.get(key)
             if value is not None:
                 return value
         return None
 
-    def _open_slice(self, now: float) -> None:
-        length = self._seconds / _SLICES
-        self._in_older += len(self._newest)
-        self._newest = {}
-        while self._slices and (self._begun[0] + length + self._seconds <= now or self._in_older >= self._most):
-            self._forget_oldest()
-        self._slices.append(self._newest)
-        self._begun.append(now)
-        self._closes = now + length
+    def forget_oldest(self) -> bool:
+        """Forget the oldest slice; False where there is none."""
+        if not self._slices:
+            return False
+        oldest = self._slices.popleft()
+        self._count -= len(oldest.values)
+        self.octets -= oldest.octets
+        if oldest is self._newest:
+            self._newest, self._closes = _Slice(-inf), -inf
+        return True
 
-    def _forget_oldest(self) -> None:
-        self._in_older -= len(self._slices.popleft())
-        self._begun.popleft()
+    def _open_slice(self, now: float) -> _Slice:
+        length = self._seconds / _SLICES
+        while self._slices and (self._slices[0].begun + length + self._seconds <= now or self._count >= self._most):
+            self.forget_oldest()
+        self._newest = _Slice(now)
+        self._slices.append(self._newest)
+        self._closes = now + length
+        return self._newest

@@ -1,0 +1,1 @@
+"""Limits of what the service takes in: places for mails, octets of memory, file descriptors."""

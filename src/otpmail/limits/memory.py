@@ -1,0 +1,75 @@
+"""One budget of octets, MEMORY_MAX_MB, over what is being read, unsettled and remembered. Pure arithmetic.
+
+What one thing takes is a figure that was measured with `scripts/measure-memory`, see docs/operations.md. gRPC's own
+buffers, code records and the program itself are not counted.
+"""
+
+from typing import Protocol
+
+from otpmail.errors import MemoryFull
+
+MAIL_OCTETS = 4096
+"""What an unsettled mail takes beside its content: job, timers, its place in the queue, the call that waits for it."""
+
+RECIPIENT_OCTETS = 512
+"""What each of its recipients takes: the address as it came and as it is sent, and the relay's reply."""
+
+READ_FACTOR = 4
+"""How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
+
+_FOR_CODES = 8  # an eighth of the budget is for codes and checks
+_FOR_READING = 4
+
+
+class Remembered(Protocol):
+    """What can be forgotten when memory is short (`store.memory`)."""
+
+    octets: int
+    """Octets that it takes."""
+
+    def forget_oldest(self) -> bool:
+        """Forget what is oldest, a part of the whole; False where nothing is left."""
+
+
+class Memory:
+    """The budget of `limit` octets. Its parts are plain numbers, which those that take octets add to and subtract from.
+
+    `reading` are requests of calls that run, `unsettled` accepted mails until they settle.
+    """
+
+    def __init__(self, limit: int, remembered: Remembered) -> None:
+        self.limit = limit
+        self.for_mails = limit - limit // _FOR_CODES
+        self._for_reading = limit // _FOR_READING
+        self.reading = 0
+        self.unsettled = 0
+        self.remembered = remembered
+
+    def __repr__(self) -> str:
+        return f"<Memory {sum(self.parts().values())} of {self.limit} octets>"
+
+    def parts(self) -> dict[str, int]:
+        """Return the octets by what takes them."""
+        return {"reading": self.reading, "unsettled": self.unsettled, "remembered": self.remembered.octets}
+
+    def make_room(self, octets: int = 0, *, code: bool = False) -> None:
+        """Make room for `octets` more, for a mail or a `code`: what is remembered gives way first.
+
+        Raises MemoryFull.
+        """
+        if not self._has_room(octets + self.reading, self.limit if code else self.for_mails):
+            raise MemoryFull
+
+    def has_room_for_stream(self) -> bool:
+        """Whether a mail of a stream fits, for which what is remembered gives way too.
+
+        Its batch is being read already, and is gone once its mails are accepted. So of what is being read no more than
+        a quarter of the budget counts here: otherwise streams whose batches take all of it would wait for each other.
+        """
+        return self._has_room(min(self.reading, self._for_reading), self.for_mails)
+
+    def _has_room(self, others: int, most: int) -> bool:
+        while others + self.unsettled + self.remembered.octets > most:
+            if not self.remembered.forget_oldest():
+                return False
+        return True

@@ -1,0 +1,102 @@
+"""Divides the QUEUE_SIZE places for unsettled mails among lanes and callers. Pure rules: nothing here waits.
+
+- Normal and bulk mails, and mails that the relay has deferred, share nine tenths. The last tenth is for urgent mails.
+- While another caller has mails or wants a place, no caller takes more than half of a lane.
+- A twentieth is for urgent mails that end soon. A guaranteed mail, which may be deferred for a day, takes no place
+  there, nor does a caller that has as many urgent mails already.
+"""
+
+from collections.abc import Callable
+from math import inf
+
+from otpmail.limits.waiting import Waiting
+
+_REMEMBER_SECONDS = 3.0  # a caller that was refused wants a place for so long: it is told to retry after 1 second
+
+
+class Places:
+    """The places of unsettled mails. Its whole state: the places of each source, by lane, and who wants one.
+
+    A source is whoever takes turns with others: a caller, or a connection or stream of an anonymous one. A fresh mail
+    is an urgent one that was never deferred. `now` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, size: int, *, now: Callable[[], float]) -> None:
+        tenth = size // 10
+        self.size = size
+        self.for_others = size - tenth
+        """Places for all mails but fresh ones."""
+        self.for_streams = self.for_others - self.for_others // 10
+        """Of these, those that streams take: they can wait for a place, and single calls can't."""
+        self._for_guaranteed = size - tenth // 2
+        self._few = tenth // 2
+        self._now = now
+        self.taken = 0
+        self.others = 0
+        self._held: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of all mails but fresh ones, and of fresh ones
+        self.waiting = Waiting()
+        self._refused, self._refused_at = "", -inf  # the latest source that found no place and had fewer than its share
+
+    def __repr__(self) -> str:
+        others, fresh = self._held
+        return (
+            f"<Places {self.taken} of {self.size} taken, {self.others} by others than urgent mails, "
+            f"{len(others)} and {len(fresh)} sources, {self.waiting!r}>"
+        )
+
+    def has_place(self, source: str, *, fresh: bool, guaranteed: bool, most: int, reserved: int = 0) -> bool:
+        """Whether this source may have one more place.
+
+        `most` is how many places there are for mails of its kind: `size`, `for_others` or `for_streams`. `reserved`
+        counts mails that are being accepted.
+        """
+        taken = self.taken + reserved
+        if taken >= self.size:
+            return False
+        mine = self._held[fresh].get(source, 0)
+        if not fresh:
+            free = self.others + reserved < most
+            lane = self.for_others
+        else:
+            free = taken < self._for_guaranteed or not (guaranteed or mine >= self._few)
+            lane = self.size - self.others
+        return free and (not mine or 2 * mine + 2 <= lane or not self._is_contended(source, fresh=fresh))
+
+    def take(self, source: str, *, fresh: bool) -> None:
+        """Count a mail that was accepted."""
+        held = self._held[fresh]
+        held[source] = held.get(source, 0) + 1
+        self.taken += 1
+        self.others += not fresh
+
+    def free(self, source: str, *, fresh: bool) -> None:
+        """Count a mail that has settled."""
+        held = self._held[fresh]
+        left = held[source] - 1
+        if left:
+            held[source] = left
+        else:
+            del held[source]
+        self.taken -= 1
+        self.others -= not fresh
+
+    def defer(self, source: str) -> bool:
+        """Count a fresh mail as a deferred one from now on; returns whether there is a place for it as such."""
+        had_place = self.others < self.for_others
+        self.free(source, fresh=True)
+        self.take(source, fresh=False)
+        return had_place
+
+    # Who wants a place.
+
+    def refused(self, source: str, *, fresh: bool) -> None:
+        """Note a single call that found no place, so that others do not take more than their half in its stead."""
+        if 2 * self._held[fresh].get(source, 0) < self.for_others:
+            self._refused, self._refused_at = source, self._now()
+
+    def _is_contended(self, source: str, *, fresh: bool) -> bool:
+        """Whether another source has mails in the lane, or wants a place."""
+        for sources in (self._held[fresh], self.waiting.sources):
+            if len(sources) > (source in sources):
+                return True
+        return self._refused != source and self._now() < self._refused_at + _REMEMBER_SECONDS

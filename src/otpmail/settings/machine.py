@@ -1,0 +1,54 @@
+"""What the machine, or the container, gives this process: how much memory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/")
+
+
+def available_memory(root: Path = _ROOT) -> int:
+    """Return the octets of memory that this process may use: the least limit of its cgroups, else the machine's memory.
+
+    It reads `memory.max` (cgroup v2) and `memory.limit_in_bytes` (v1) of its own cgroup and of those above.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min((machine, *_cgroup_limits(root)))
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """Yield the limits that are set."""
+    for file in _limit_files(root):
+        try:
+            text = file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):  # no such cgroup, or none that this process may see
+            continue
+        if text.isdecimal() and int(text) > 0:  # v2 says "max" where there is no limit, v1 a number that no machine has
+            yield int(text)
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    """Yield the files that may hold a limit, from this process's own cgroup to the root.
+
+    In a container its own cgroup is mounted as the root of the file system, and the path from outside is not there.
+    """
+    mounted = root / "sys/fs/cgroup"
+    for line in _lines(root / "proc/self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            folder, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            folder, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = Path(path.strip("/"))
+        for group in (own, *own.parents):
+            yield folder / group / name
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

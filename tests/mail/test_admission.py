@@ -1,0 +1,158 @@
+"""Which mails come in: places by caller and priority, octets, and what a stream does without either."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from drafts import read_draft
+from otpmail.callers import Call
+from otpmail.errors import MemoryFull, QueueFull
+from otpmail.mail.stream import MailStream
+from otpmail.mail.submission import Submission
+from otpmail.model import MailState, Priority, WaitFor
+from rig import MailRig, call_of
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.chdir(str(tmp_path))
+
+
+def _submission(
+    priority: Priority = Priority.NORMAL, wait_for: WaitFor = WaitFor.QUEUE, *, octets: int = 10, request_id: str = ""
+) -> Submission:
+    draft = read_draft(to=("ada@example.org",), subject="s", text="t" * octets)
+    return Submission(draft=draft, priority=priority, wait_for=wait_for, request_id=request_id)
+
+
+async def _decoded(submission: Submission) -> Submission:
+    return submission
+
+
+async def _fill(rig: MailRig, call: Call, submission: Submission) -> int:
+    """Accept mails until one is refused; returns how many were accepted."""
+    count = 0
+    while True:
+        try:
+            await rig.mails.accept(call, submission)
+        except (QueueFull, MemoryFull):
+            return count
+        count += 1
+
+
+async def _turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def _stream(rig: MailRig, name: str) -> MailStream:
+    return MailStream(rig.mails, replace(call_of(), source=name), most=1000)
+
+
+@pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.BULK])
+async def test_a_code_finds_a_place_in_a_full_queue(priority: Priority) -> None:
+    """Nine tenths are all that normal and bulk mails take, and an urgent mail is accepted beside them."""
+    rig = MailRig(queue_size=100)
+    assert await _fill(rig, call_of(), _submission(priority)) == 90
+    await rig.mails.accept(call_of("bank"), _submission(Priority.URGENT, WaitFor.RELAY))
+    assert rig.queue.waiting()["urgent"] == 1
+
+
+async def test_a_refused_caller_gets_the_next_places() -> None:
+    """A caller that fills the queue alone is refused once another one was, until that has its share."""
+    rig = MailRig(queue_size=100)
+    await _fill(rig, call_of("shop"), _submission())
+    assert await _fill(rig, call_of("bank"), _submission()) == 0
+    for _ in range(50):
+        rig.settle()
+    assert await _fill(rig, call_of("shop"), _submission()) == 5
+    assert await _fill(rig, call_of("bank"), _submission()) == 45
+
+
+async def test_urgent_mails_that_are_deferred_leave_their_places() -> None:
+    """Urgent mails that a relay defers fill no more than bulk ones do, and a code is accepted at any time."""
+    rig = MailRig(queue_size=100)
+    deferred = 0
+    for _ in range(1000):
+        try:
+            await rig.mails.accept(call_of(f"caller-{deferred}"), _submission(Priority.URGENT))
+        except QueueFull:
+            break
+        rig.settle(code=451)
+        deferred += 1
+    assert deferred == 95
+    await rig.mails.accept(call_of("bank"), _submission(Priority.URGENT, WaitFor.RELAY))
+
+
+async def test_a_waiting_caller_without_a_place_for_a_retry_gets_the_reply() -> None:
+    """Where deferred mails take all their places, an urgent mail that is deferred ends with the relay's reply."""
+    rig = MailRig(queue_size=100)
+    await _fill(rig, call_of("shop"), _submission())
+    sending = asyncio.create_task(rig.mails.send(call_of("bank"), _submission(Priority.URGENT, WaitFor.RELAY)))
+    await _turns()
+    rig.settle(code=451)
+    mail = await sending
+    assert mail.state is MailState.FAILED
+    assert mail.recipients[0].code == 451
+
+
+async def test_a_mail_without_memory_is_refused() -> None:
+    """Mails are refused once their octets take the budget, however few they are, and a code is accepted beside them."""
+    rig = MailRig(memory=1 << 20)
+    accepted = await _fill(rig, call_of(), _submission(octets=50_000))
+    assert 15 <= accepted <= 20
+    assert rig.memory_budget.unsettled >= 7 << 17
+    async with rig.admission.reserve(call_of("bank"), WaitFor.RELAY, Priority.URGENT, code=True):
+        pass
+    rig.settle()
+    rig.settle()
+    await rig.mails.accept(call_of(), _submission())
+
+
+async def test_remembered_mails_give_way() -> None:
+    """Settled mails are forgotten before a mail is refused."""
+    rig = MailRig(memory=1 << 20)
+    first = await rig.mails.accept(call_of(), _submission())
+    rig.settle()
+    assert rig.memory.mails.octets > 0
+    await _fill(rig, call_of(), _submission(octets=50_000))
+    assert rig.memory.mails.octets == 0
+    assert await rig.store.get(first.caller, first.id) is None
+
+
+async def test_a_stream_waits_for_memory() -> None:
+    """A stream whose mail has no memory waits until one settles, as it waits for a place."""
+    rig = MailRig(memory=1 << 20)
+    await _fill(rig, call_of(), _submission(octets=50_000))
+    stream = _stream(rig, "stream")
+    taking = asyncio.create_task(stream.take([_submission(request_id="r")], _decoded))
+    await _turns()
+    assert not taking.done()
+    rig.settle()
+    rig.settle()
+    await asyncio.wait_for(taking, 5)
+    assert rig.queue.lanes[Priority.NORMAL].keys() == {"anonymous", "stream"}
+
+
+async def test_streams_share_the_places() -> None:
+    """A second stream gets its half as the first one's mails settle, though the first one waits for longer."""
+    rig = MailRig(queue_size=100)
+    first, second = _stream(rig, "first"), _stream(rig, "second")
+    submissions = [_submission(request_id=f"r{number}") for number in range(200)]
+    taking = [asyncio.create_task(first.take(submissions, _decoded))]
+    await _turns()
+    assert rig.queue.waiting()["normal"] == 81
+    others = [replace(submission, request_id=f"s{number}") for number, submission in enumerate(submissions)]
+    taking.append(asyncio.create_task(second.take(others, _decoded)))
+    await _turns()
+    for _ in range(90):
+        rig.settle()
+        await _turns()
+    lane = rig.queue.lanes[Priority.NORMAL]
+    assert rig.queue.waiting()["normal"] == 81
+    assert (len(lane["first"]), len(lane["second"])) == (45, 36)
+    for task in taking:
+        task.cancel()
+    await asyncio.gather(*taking, return_exceptions=True)
+    assert not rig.admission.places.waiting.sources
