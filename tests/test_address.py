@@ -26,9 +26,24 @@ from otpmail.address import (
     refuse_control_characters,
     refuse_control_characters_in_steps,
 )
+from otpmail.blanks import trim
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 
+BLANKS = (
+    " ",
+    "\t",
+    "\r\n",
+    "\n \n",
+    "\u00a0",
+    "\u2003",
+    "\u3000",
+    "\u2028",
+    "\u200b",
+    "\ufeff",
+    "\u202a",
+    "\u2069\u00ad",
+)
 _NEVER = re.compile(r"[\x00-\x20\x7f-\x9f<>\u2028\u2029\ud800-\udfff]")
 _ODD = "aZ9.-_+@<>\"' \t\r\n\0\\[](),;:éßＡ。＠\u212a\u200b\u202e\u2028"
 _PARTS = st.text(st.one_of(st.sampled_from(_ODD), st.characters()), max_size=70)
@@ -50,7 +65,7 @@ def test_any_text_is_an_address_or_an_invalid_argument(text: str) -> None:
     assert not _NEVER.search(address.spec)
     assert len(address.spec.encode()) <= MAX_OCTETS
     assert address.domain.isascii()
-    assert address.spec.rpartition("@")[0] == text.rpartition("@")[0]
+    assert address.spec.rpartition("@")[0] == trim(text).rpartition("@")[0]
 
 
 @settings(deadline=None, max_examples=200)
@@ -77,7 +92,8 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "ada@example..org",
         ".ada@example.org",
         "ada @example.org",
-        "ada@example.org ",
+        "ada@exa\u200bmple.org",
+        "ada@example.org\n\neve@example.org",
         "ada@exam ple.org",
         "ada@example.org\r\nRCPT TO:<eve@example.org>",
         "ada@example.org\0",
@@ -205,6 +221,29 @@ def test_anything_but_a_named_mailbox_is_refused(text: str) -> None:
     assert caught.value.field == "to[0]"
 
 
+@pytest.mark.parametrize("blank", BLANKS, ids=lambda blank: "+".join(f"U+{ord(part):04X}" for part in blank))
+@pytest.mark.parametrize("place", ["{}{}", "{1}{0}", "{1}{0}{1}"])
+def test_blanks_around_a_mailbox_are_ignored(blank: str, place: str) -> None:
+    """Every kind of space, line end and invisible character around a mailbox is ignored, with a name and without."""
+    assert parse_address(place.format("ada@example.org", blank), "email") == Address("ada@example.org")
+    assert parse_mailbox(place.format("ada@example.org", blank), "to") == Address("ada@example.org")
+    assert parse_mailbox(place.format("Ada <ada@example.org>", blank), "to") == Address("ada@example.org", "Ada")
+    assert parse_mailboxes([place.format("ada@example.org", blank)], "to", most=1) == (Address("ada@example.org"),)
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=lambda blank: "+".join(f"U+{ord(part):04X}" for part in blank))
+def test_blanks_alone_are_an_empty_address(blank: str) -> None:
+    """A text of blanks alone is as empty as an empty one."""
+    with pytest.raises(InvalidArgument, match="is empty"):
+        parse_address(blank, "email")
+
+
+def test_only_so_many_blanks_are_looked_at() -> None:
+    """A text of a million blanks is refused by its length."""
+    with pytest.raises(InvalidArgument, match="longer than"):
+        parse_address(" " * 1_000_000 + "ada@example.org", "email")
+
+
 def test_a_text_far_too_long_is_not_parsed() -> None:
     """Length is checked first: no text longer than a name and an address reaches a pattern that backtracks."""
     with pytest.raises(InvalidArgument, match="longer than"):
@@ -295,11 +334,11 @@ def test_special_use_domains_are_the_relays_to_know(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(email_validator, "SPECIAL_USE_DOMAIN_NAMES", [])
         try:
-            checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
+            checked = validate_email(trim(text), check_deliverability=False, globally_deliverable=False, strict=True)
         except EmailNotValidError:
             spec = None
         else:
-            local, _, domain = text.rpartition("@")
+            local, _, domain = trim(text).rpartition("@")
             spec = f"{local}@{domain if domain.isascii() else checked.ascii_domain}"
     try:
         address = parse_address(text, "to")

@@ -10,12 +10,15 @@ from functools import lru_cache
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
+from otpmail.blanks import trim
 from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 
 MAX_OCTETS = 254  # RFC 5321, 4.5.3.1.3 less the angle brackets
 _MAX_NAME = 256
+_MAX_MAILBOX = 2 * _MAX_NAME + MAX_OCTETS  # every character of the name may be quoted
+_MAX_BLANKS = 64  # around a mailbox; a longer text is not searched for them
 # Possessive, so that a name of many blanks is read once and not once for each blank.
 _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\["\\])*+)"\s*+|(?P<plain>[^"<>]*+))<(?P<spec>[^<>]*+)>')
 # fast path: nearly every address matches, which saves 31 us of the library; held to the full path by
@@ -97,12 +100,14 @@ def refuse_control_characters_in_steps(text: str, field: str, forbidden: re.Patt
 
 
 def parse_address(text: str, field: str) -> Address:
-    """Read one bare mailbox, `ada@example.org`.
+    """Read one bare mailbox, `ada@example.org`. Blanks around it are ignored, since people paste them along.
 
     Raises InvalidArgument naming `field` (RFC 5321, 4.1.2; quoted local parts and address literals are refused).
     """
     if _USUAL.fullmatch(text):
         return Address(text)
+    if len(text) <= MAX_OCTETS + _MAX_BLANKS and (bare := trim(text)) != text:
+        return parse_address(bare, field)
     if not text:
         raise InvalidArgument(field, "is empty")
     if len(text) > MAX_OCTETS:  # before anything reads it
@@ -162,16 +167,18 @@ def _by_library(text: str) -> tuple[str, int]:
 
 
 def parse_mailbox(text: str, field: str) -> Address:
-    """Read a mailbox with or without a display name, `Ada Lovelace <ada@example.org>`.
+    """Read a mailbox with or without a display name, `Ada Lovelace <ada@example.org>`; blanks around it are ignored.
 
     Raises InvalidArgument naming `field` (RFC 5322, 3.4, without comments, groups and obsolete forms).
     """
     if "<" not in text:
         return parse_address(text, field)
-    if len(text) > 2 * _MAX_NAME + MAX_OCTETS:  # every character of the name may be quoted
+    if len(text) <= _MAX_MAILBOX + _MAX_BLANKS:
+        text = trim(text)
+    if len(text) > _MAX_MAILBOX:
         raise InvalidArgument(field, "is longer than a name and an address can be")
     refuse_control_characters(text, field)
-    match = _NAMED.fullmatch(text.strip())
+    match = _NAMED.fullmatch(text)
     if match is None:
         raise InvalidArgument(field, "is neither a mailbox address nor a name with one in angle brackets")
     name = match["plain"].rstrip() if match["quoted"] is None else re.sub(r"\\(.)", r"\1", match["quoted"])
