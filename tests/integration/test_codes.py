@@ -53,6 +53,25 @@ async def test_a_code_travels_to_a_mailbox_and_back(service: Service, relay: Rel
     assert (await _validate(service, typed)).result == NONE
 
 
+async def test_a_pasted_code_and_address_are_read(service: Service, relay: Relay) -> None:
+    """A code pasted with line ends, bidi marks and a soft hyphen is valid, with blanks around the address."""
+    sent = await _send(service, email=f"\u00a0{ADA}\r\n")
+    assert relay.mails[0].recipients == (ADA,)
+    typed = f"\ufeff\u202d{sent.otp_code[:3]}\u00ad\u2013{sent.otp_code[3:]}\u202c\r\n"
+    assert (await _validate(service, typed, email=f"\t{ADA}\u200b")).result == VALID
+
+
+@pytest.mark.parametrize("typed", ["12345", "1234567", "12 34 5a", "\u200b", "1" * 1000])
+async def test_a_text_that_can_not_be_a_code_costs_no_attempt(service: Service, typed: str) -> None:
+    """A text of another length or alphabet is WRONG_CODE, NO_LIVE_CODE without one, and costs no attempt."""
+    assert (await _validate(service, typed)).result == NONE
+    sent = await _send(service)
+    for _ in range(11):
+        answer = await _validate(service, typed)
+        assert (answer.result, answer.attempts_left) == (WRONG, 5)
+    assert (await _validate(service, sent.otp_code)).result == VALID
+
+
 async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None:
     """A resend mails the same code while it lives, with the same challenge and expiry."""
     first, second = await _send(service), await _send(service)
@@ -196,7 +215,7 @@ async def test_bad_fields_are_named(service: Service, relay: Relay, field: str, 
     assert relay.mails == []
 
 
-@pytest.mark.parametrize(("field", "value"), [("code", ""), ("code", "1" * 65), ("challenge_id", "zz")])
+@pytest.mark.parametrize(("field", "value"), [("code", ""), ("code", "1" * 1001), ("challenge_id", "zz")])
 async def test_bad_checks_are_named(service: Service, field: str, value: str) -> None:
     """A check that can't be one is INVALID_ARGUMENT, and costs no attempt."""
     sent = await _send(service)

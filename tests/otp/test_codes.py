@@ -1,6 +1,7 @@
 """Codes: derived, never stored, and read as people type them."""
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from otpmail.otp import codes
 
 _KEYS = st.binary(min_size=32, max_size=64)
 _IDS = st.binary(min_size=16, max_size=16)
-_SPACES = [*" \u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"]
-_DASHES = [*"-\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"]
+_SPACES = [*" \t\n\r\v\f\x85\u00a0\u2002\u2003\u2007\u2009\u200a\u2028\u2029\u202f\u3000"]
+_INVISIBLE = [*"\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u202d\u202e\u2060\u2066\u2069\ufe0f\ufeff"]
+_DASHES = [*"-\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\ufe58\ufe63\uff0d"]
+_DIGITS = [[c for c in map(chr, range(0x110000)) if unicodedata.decimal(c, None) == digit] for digit in range(10)]
 
 
 def _challenge(key_id: str = "k1", challenge_id: bytes = bytes(range(16))) -> Challenge:
@@ -62,17 +65,39 @@ def test_normalizing_twice_changes_nothing(typed: str) -> None:
 
 @settings(deadline=None)
 @given(st.text("0123456789", min_size=4, max_size=10), st.data())
-def test_normalizing_forgives_how_people_type(code: str, data: st.DataObject) -> None:
-    """Spaces and dashes of any kind, a tab and full-width digits make no difference."""
-    filler = st.text(st.sampled_from([*_SPACES, *_DASHES, "\t"]), max_size=3)
-    typed = "".join(data.draw(filler) + data.draw(st.sampled_from([digit, chr(ord(digit) + 0xFEE0)])) for digit in code)
+def test_normalizing_forgives_how_people_type_and_paste(code: str, data: st.DataObject) -> None:
+    """Spaces, line ends, dashes and invisible characters make no difference, and neither does the digits' script."""
+    filler = st.text(st.sampled_from([*_SPACES, *_DASHES, *_INVISIBLE]), max_size=3)
+    typed = "".join(data.draw(filler) + data.draw(st.sampled_from(_DIGITS[int(digit)])) for digit in code)
     assert codes.normalize(typed + data.draw(filler)) == code
 
 
-@pytest.mark.parametrize("typed", ["12345", "1234567", "12345a", "", "123.456", "123456\n1"])
+@settings(deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=64))
+def test_ascii_is_normalized_as_any_text(typed: str) -> None:
+    """The fast path for ASCII changes nothing: with another character behind it, the text is read alike."""
+    assert codes.normalize(f"{typed}é") == f"{codes.normalize(typed)}é"
+
+
+def test_every_dash_is_ignored() -> None:
+    """Every character of Unicode's category of dashes is ignored."""
+    dashes = [character for character in map(chr, range(0x110000)) if unicodedata.category(character) == "Pd"]
+    assert codes.normalize(f"123{''.join(dashes)}456") == "123456"
+
+
+@pytest.mark.parametrize("typed", ["12345", "1234567", "12345a", "", "123.456", "123_456", "123456\0", "12345\u4e00"])
 def test_normalizing_forgives_nothing_else(typed: str) -> None:
     """No digit is added, dropped or guessed."""
     assert codes.normalize(typed) != "123456"
+
+
+@pytest.mark.parametrize(
+    ("typed", "possible"),
+    [("123456", True), ("000000", True), ("12345", False), ("1234567", False), ("", False), ("12345a", False)],
+)
+def test_a_book_knows_what_a_code_looks_like(typed: str, possible: bool) -> None:  # noqa: FBT001
+    """A text of another length or alphabet can't be a code."""
+    assert codes.CodeBook({"k1": b"1" * 32}, digits=6).can_issue(typed) is possible
 
 
 def test_a_book_knows_its_codes() -> None:

@@ -135,6 +135,18 @@ def test_an_attempt_bound_to_another_challenge_is_not_compared() -> None:
     assert POLICY.attempt(standing, 1.0, b"a")[1].challenge is not None
 
 
+def test_a_text_that_can_not_be_a_code_costs_nothing() -> None:
+    """Such a text is compared like any other, and neither the code nor its address loses an attempt by it."""
+    standing = _fail(_sent(), 1.0, 1)
+    assert standing is not None
+    after, attempt = POLICY.attempt(standing, 2.0, counts=False)
+    assert after == standing
+    assert attempt == Attempt(standing.challenge, attempts_left=2)
+    spent = _fail(standing, 2.0, 2)
+    assert POLICY.attempt(spent, 3.0, counts=False)[1].exhausted
+    assert POLICY.attempt(standing, 500.0, counts=False)[1] == Attempt(None)
+
+
 def test_a_success_is_for_one_and_clears_everything() -> None:
     """The first to succeed uses the code up and clears the budgets; a second finds nothing."""
     standing = _fail(_sent(), 1.0, 2)

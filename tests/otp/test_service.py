@@ -248,11 +248,32 @@ async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
     assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
 
 
-@pytest.mark.parametrize("typed", [" {0} {1} ", "{0}-{1}", "{0}\u2013{1}", "{0}\u00a0{1}", "{0}\t{1}"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        " {0} {1} ",
+        "{0}-{1}",
+        "{0}\u2013{1}",
+        "{0}\u00a0{1}",
+        "{0}\t{1}",
+        "\ufeff{0}{1}\r\n",
+        "\u202d{0}\u00ad{1}\u202c",
+    ],
+)
 async def test_how_a_code_is_typed_does_not_matter(rig: Rig, typed: str) -> None:
-    """A code is valid with spaces and dashes, as a person may type it."""
+    """A code is valid with spaces, dashes and invisible characters, as a person may type or paste it."""
     code = (await rig.send()).code
     assert await rig.check(typed.format(code[:3], code[3:])) is CheckResult.VALID
+
+
+async def test_spaces_around_the_address_are_ignored(rig: Rig) -> None:
+    """A pasted address with blanks around it has the record of the bare one, and the mail goes to the bare one."""
+    sent = await rig.send("\u00a0 ada@example.org\r\n")
+    assert rig.jobs[0].envelope.recipients == (EMAIL,)
+    assert await rig.check(sent.code, "\tada@example.org\u200b") is CheckResult.VALID
+    sent = await rig.send()
+    await rig.codes.revoke_code(call_of(), email=f"{EMAIL}\n")
+    assert await rig.check(sent.code) is CheckResult.NO_LIVE_CODE
 
 
 async def test_the_address_may_be_spelt_otherwise(rig: Rig) -> None:
@@ -535,7 +556,7 @@ async def test_what_is_wrong_is_named_and_nothing_mailed(rig: Rig, request_: Cod
     ("wrong", "field"),
     [
         ({"email": "nobody"}, "email"),
-        ({"code": "1" * 65}, "code"),
+        ({"code": "1" * 1001}, "code"),
         ({"purpose": "a b"}, "purpose"),
         ({"challenge_id": "xyz"}, "challenge_id"),
         ({"challenge_id": "A" * 32}, "challenge_id"),
@@ -552,10 +573,22 @@ async def test_a_check_that_can_not_be_made_counts_nothing(rig: Rig, wrong: dict
     assert check.attempts_left == 4
 
 
-@pytest.mark.parametrize("typed", ["", "é", "１２３４５６", "\u0661\u0662\u0663", "000000 OR 1=1", "\0"])
-async def test_any_text_can_be_tried(rig: Rig, typed: str) -> None:
-    """Text that is no code is a wrong code, and costs an attempt."""
-    await rig.send()
+@pytest.mark.parametrize("typed", ["", "é", "12345", "1234567", "\u0661\u0662", "000000 OR 1=1", "\0", "1" * 1000])
+async def test_a_text_that_can_not_be_a_code_costs_no_attempt(rig: Rig, typed: str) -> None:
+    """Any text can be tried; one of another length or alphabet is a wrong code, and the code loses no attempt."""
+    assert await rig.check(typed) is CheckResult.NO_LIVE_CODE
+    sent = await rig.send()
+    for _ in range(12):
+        check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
+        assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 5)
+    assert await rig.check(sent.code) is CheckResult.VALID
+
+
+@pytest.mark.parametrize("zero", ["\uff10", "\u0660", "\u0966", "\U0001d7ce"])
+async def test_a_wrong_code_in_any_script_costs_an_attempt(rig: Rig, zero: str) -> None:
+    """Digits of any script are a code, so a wrong one costs an attempt."""
+    sent = await rig.send()
+    typed = _other(sent.code).translate({ord("0") + digit: ord(zero) + digit for digit in range(10)})
     check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
     assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 4)
 

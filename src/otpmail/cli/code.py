@@ -48,7 +48,7 @@ def validate_code(
 ) -> None:
     """Check a code. A valid code is valid once."""
     digits = normalize(typed)
-    if not (digits.isascii() and digits.isdecimal()):  # here a typing error costs nothing, at the service an attempt
+    if not (digits.isascii() and digits.isdecimal()):  # says more than "wrong code", the service's answer
         raise wrong_usage("CODE: is not a code, which has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)

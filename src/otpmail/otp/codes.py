@@ -6,10 +6,14 @@ import secrets
 import unicodedata
 from collections.abc import Mapping
 
+from otpmail.blanks import is_blank
 from otpmail.model import Challenge
 
 _CONTEXT = b"otpmail.code.v1|"
-_FORGIVEN = str.maketrans("", "", " -\u00a0\u2010\u2011\u2012\u2013\u2014\u2212\u3000\t")
+# Written for a hyphen by keyboards and typography, though Unicode does not have them in category Pd: the modifier,
+# bullet, superscript, subscript, mathematical and heavy ones, and the sound mark that Japanese keyboards have there.
+_MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
+_IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _NOBODY = bytes(16)
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6
 
@@ -29,9 +33,19 @@ def derive(key: bytes, challenge_id: bytes, digits: int) -> str:
 
 
 def normalize(text: str) -> str:
-    """Reduce a typed text to the code: spaces and dashes are removed, full-width digits become ASCII."""
-    # Twice: a full-width dash is an ASCII one only afterwards, and what taking it away joins may compose anew.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_FORGIVEN))
+    """Reduce a typed text to the code: blanks and dashes are removed, digits of any script become ASCII digits."""
+    # fast path: a code is nearly always ASCII, 2 us; held to the full path by tests/otp/test_codes.py
+    if text.isascii():
+        return text.translate(_IGNORED_ASCII)
+    return "".join([_normalized(character) for character in text])
+
+
+def _normalized(character: str) -> str:
+    digit = unicodedata.digit(character, None)  # category Nd, and superscript or circled digits
+    if digit is not None:
+        return str(digit)
+    ignored = is_blank(character) or character in _MORE_DASHES or unicodedata.category(character) == "Pd"
+    return "" if ignored else character
 
 
 def reference(challenge_id: bytes) -> str:
@@ -54,6 +68,10 @@ class CodeBook:
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""
         return derive(self._keys[challenge.key_id], challenge.id, self._digits)
+
+    def can_issue(self, typed: str) -> bool:
+        """Whether `typed` (already normalized) has the length and the alphabet of a code."""
+        return len(typed) == self._digits and typed.isascii() and typed.isdecimal()
 
     def matches(self, challenge: Challenge | None, typed: str) -> bool:
         """Whether `typed` (already normalized) is the challenge's code.

@@ -13,7 +13,7 @@ from otpmail.values import frozen
 
 @frozen()
 class Attempt:
-    """An attempt that has been counted. `challenge` is there when there is something to compare with."""
+    """The answer of the rules to an attempt. `challenge` is there when there is something to compare with."""
 
     challenge: Challenge | None
     attempts_left: int = 0
@@ -51,11 +51,12 @@ class Policy:
         return CodeRecord(live, record.failures, now + self.resend), live
 
     def attempt(
-        self, record: CodeRecord | None, now: float, only: bytes | None = None
+        self, record: CodeRecord | None, now: float, only: bytes | None = None, *, counts: bool = True
     ) -> tuple[CodeRecord | None, Attempt]:
         """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
 
-        A success takes the count back (`succeed`); a crash or a cancelled call in between does not.
+        A success takes the count back (`succeed`); a crash or a cancelled call in between does not. `counts` is False
+        for a text that can't be a code: comparing it tells nothing, so it costs nothing.
         """
         if record is None:
             return None, Attempt(None)
@@ -68,6 +69,8 @@ class Policy:
             return record, Attempt(None)
         if challenge.attempts >= self.attempts:
             return record, Attempt(None, exhausted=True, retry=max(now, record.next_send))
+        if not counts:
+            return record, Attempt(challenge, attempts_left=self.attempts - challenge.attempts)
         counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
         failures = (*record.failures, now)[-self.failures_per_hour :]
         after = CodeRecord(counted, failures, record.next_send)

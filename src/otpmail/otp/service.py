@@ -26,7 +26,7 @@ from otpmail.store.base import ChallengeStore
 from otpmail.values import frozen
 
 DEFAULT_PURPOSE = "login"
-MAX_CODE = 64
+MAX_CODE = 1000  # as it was typed or pasted, blanks included
 MAX_VARIABLES = 32
 MAX_VARIABLE = 1000
 
@@ -126,15 +126,20 @@ class OtpService:
     ) -> Check:
         """Check a code. The attempt is counted before anything is compared; a right code is used up.
 
-        Raises InvalidArgument; nothing is counted then.
+        A text that can't be a code by its length and alphabet is a wrong code, and costs no attempt. Raises
+        InvalidArgument; nothing is counted then.
         """
         key = record_key(call.caller, purpose, parse_address(email, "email"))
         if len(code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         bound_to = _read_challenge_id(challenge_id)
+        typed = codes.normalize(code)
+        counts = self._codes.can_issue(typed)
         now = self._store.now()
-        attempt = await self._store.update(key, lambda record: self._policy.attempt(record, now, bound_to))
-        matches = self._codes.matches(attempt.challenge, codes.normalize(code))
+        attempt = await self._store.update(
+            key, lambda record: self._policy.attempt(record, now, bound_to, counts=counts)
+        )
+        matches = self._codes.matches(attempt.challenge, typed)
         check = Check(CheckResult.NO_LIVE_CODE)
         if attempt.exhausted:
             check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=attempt.retry)

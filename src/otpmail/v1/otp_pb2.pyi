@@ -138,7 +138,7 @@ class ValidateCodeRequest(_message.Message):
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     code: _builtins.str
-    """spaces and dashes are ignored, full-width digits count as digits"""
+    """blanks, invisible characters and dashes are ignored; digits of any script count"""
     purpose: _builtins.str
     challenge_id: _builtins.str
     """optional: check against this SendCode only"""
@@ -173,6 +173,7 @@ class ValidateCodeResponse(_message.Message):
         RESULT_UNSPECIFIED: ValidateCodeResponse._Result.ValueType  # 0
         VALID: ValidateCodeResponse._Result.ValueType  # 1
         WRONG_CODE: ValidateCodeResponse._Result.ValueType  # 2
+        """costs no attempt if it can't be a code by its length or alphabet"""
         NO_LIVE_CODE: ValidateCodeResponse._Result.ValueType  # 3
         """never sent, expired, used or revoked: one answer for all, on purpose"""
         TOO_MANY_ATTEMPTS: ValidateCodeResponse._Result.ValueType  # 4
@@ -182,6 +183,7 @@ class ValidateCodeResponse(_message.Message):
     RESULT_UNSPECIFIED: ValidateCodeResponse.Result.ValueType  # 0
     VALID: ValidateCodeResponse.Result.ValueType  # 1
     WRONG_CODE: ValidateCodeResponse.Result.ValueType  # 2
+    """costs no attempt if it can't be a code by its length or alphabet"""
     NO_LIVE_CODE: ValidateCodeResponse.Result.ValueType  # 3
     """never sent, expired, used or revoked: one answer for all, on purpose"""
     TOO_MANY_ATTEMPTS: ValidateCodeResponse.Result.ValueType  # 4
