@@ -24,8 +24,8 @@ async def _send(service: Service) -> mail_pb2.SendCodeResponse:
     return await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=ADA))
 
 
-async def _validate(service: Service, code: str) -> tuple[mail_pb2.Status.ValueType, bool]:
-    answer = await service.original_otp.ValidateCode(mail_pb2.ValidateCodeRequest(email=ADA, otpCode=code))
+async def _validate(service: Service, code: str, email: str = ADA) -> tuple[mail_pb2.Status.ValueType, bool]:
+    answer = await service.original_otp.ValidateCode(mail_pb2.ValidateCodeRequest(email=email, otpCode=code))
     return answer.status, answer.isValid
 
 
@@ -48,6 +48,36 @@ async def test_a_wrong_code_leaves_the_right_one_valid(service: Service) -> None
     assert await _validate(service, wrong) == (mail_pb2.SUCCESS, False)
     assert await _validate(service, "") == (mail_pb2.SUCCESS, False)
     assert await _validate(service, code) == (mail_pb2.SUCCESS, True)
+
+
+@pytest.mark.parametrize("typed", ["", "12345", "1234567", "abcdef", "1" * 60_000])
+async def test_a_text_that_can_not_be_a_code_is_no_error(service: Service, typed: str) -> None:
+    """A text of any length is answered with OK: FAILED without a live code, else not valid, and costs no attempt."""
+    assert await _validate(service, typed) == (mail_pb2.FAILED, False)
+    code = (await _send(service)).otpCode
+    for _ in range(11):
+        assert await _validate(service, typed) == (mail_pb2.SUCCESS, False)
+    assert await _validate(service, f" {code[:3]}\u00a0{code[3:]}\r\n") == (mail_pb2.SUCCESS, True)
+
+
+@pytest.mark.parametrize(
+    "email", ["", "ada", "ada@", "ada@example.org, eve@example.org", "a\r\nb@example.org", "x" * 60_000]
+)
+async def test_an_address_that_is_none_is_failed_with_ok(service: Service, relay: Relay, email: str) -> None:
+    """A text that is no address is answered with OK and FAILED, and nothing is mailed."""
+    sent = await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=email))
+    assert sent == mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+    assert await _validate(service, "123456", email) == (mail_pb2.FAILED, False)
+    assert relay.mails == []
+
+
+async def test_spaces_around_an_address_are_ignored(service: Service, relay: Relay) -> None:
+    """Blanks around an address are ignored in every method."""
+    sent = await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=f"{ADA}\n"))
+    assert await _validate(service, sent.otpCode, f"\u00a0{ADA} ") == (mail_pb2.SUCCESS, True)
+    request = mail_pb2.SendEmailRequest(to=f"\ufeff{ADA}\t", subject="s", body="b")
+    assert (await service.original_mail.SendMail(request)).status == mail_pb2.SUCCESS
+    assert [mail.recipients for mail in relay.mails] == [(ADA,)] * 2
 
 
 async def test_ten_calls_at_once_all_succeed(service: Service, relay: Relay) -> None:
@@ -96,10 +126,11 @@ async def test_send_mail(service: Service, relay: Relay) -> None:
     assert text_of(mail.content) == "Guten Tag.\nHeute nichts.\n"
 
 
-async def test_send_mail_without_recipient(service: Service, relay: Relay) -> None:
+@pytest.mark.parametrize("to", ["", " \n"])
+async def test_send_mail_without_recipient(service: Service, relay: Relay, to: str) -> None:
     """An empty `to` is INVALID_ARGUMENT with the words that clients look for."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(subject="x", body="y"))
+        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=to, subject="x", body="y"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "recipient email is required" in (caught.value.details() or "")
     assert bad_field(caught.value) == "to"

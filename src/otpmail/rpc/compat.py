@@ -4,16 +4,17 @@ import asyncio
 from functools import partial
 
 from otpmail.address import parse_mailbox
+from otpmail.blanks import trim
 from otpmail.compose.draft import LARGE, Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.otp.service import CheckResult, CodeRequest, OtpService
+from otpmail.otp.service import MAX_CODE, CheckResult, CodeRequest, OtpService
 from otpmail.rpc.calls import Context, call_from
 
-_FIELDS = {"text": "body", "code": "otpCode"}
+_FIELDS = {"text": "body"}
 
 
 class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
@@ -23,13 +24,18 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         self._codes = codes
 
     async def SendCode(self, request: mail_pb2.SendCodeRequest, context: Context) -> mail_pb2.SendCodeResponse:
-        """Issue a code and mail it. Answers FAILED with gRPC status OK if no relay accepts the mail or all are down.
+        """Issue a code and mail it. Answers FAILED with gRPC status OK for a mail that no relay has accepted.
 
-        These clients need not wait between two mails: the original server let them call ten times at once.
+        A text that is no address is FAILED too, since no relay can accept a mail to it. These clients need not wait
+        between two mails: the original server let them call ten times at once.
         """
         try:
             sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, spaced=False))
         except Unavailable:
+            return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+        except InvalidArgument as error:
+            if error.field != "email":
+                raise
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         if sent.mail.state is not MailState.RELAYED:
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
@@ -38,11 +44,15 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
     async def ValidateCode(
         self, request: mail_pb2.ValidateCodeRequest, context: Context
     ) -> mail_pb2.ValidateCodeResponse:
-        """Check a code; SUCCESS says that there was one to compare with, not that it matched."""
+        """Check a code; SUCCESS says that there was one to compare with, not that it matched.
+
+        A text that is no address has no code, and one that is too long is as wrong as an empty one.
+        """
+        typed = request.otpCode if len(request.otpCode) <= MAX_CODE else ""
         try:
-            check = await self._codes.validate_code(call_from(context), email=request.email, code=request.otpCode)
-        except InvalidArgument as error:
-            raise _in_their_words(error) from None
+            check = await self._codes.validate_code(call_from(context), email=request.email, code=typed)
+        except InvalidArgument:
+            return mail_pb2.ValidateCodeResponse(status=mail_pb2.FAILED)
         compared = check.result in {CheckResult.VALID, CheckResult.WRONG_CODE}
         return mail_pb2.ValidateCodeResponse(
             status=mail_pb2.SUCCESS if compared else mail_pb2.FAILED, isValid=check.result is CheckResult.VALID
@@ -57,7 +67,7 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def SendMail(self, request: mail_pb2.SendEmailRequest, context: Context) -> mail_pb2.SendEmailResponse:
         """Send one text mail; any failure is a gRPC error."""
-        if not request.to:
+        if not trim(request.to):
             raise InvalidArgument("to", "recipient email is required")
         try:
             mail = await self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
