@@ -47,9 +47,7 @@ class Codes:
         nobody = cast("Any", SimpleNamespace())  # mails and templates, which a check does not use
         self._service = OtpService(settings, self.store, nobody, nobody, Observers())
         self._book: codes.CodeBook = self._service._codes  # noqa: SLF001  its key is random, and only it knows the code
-        self._policy = Policy(
-            settings.lifespan_seconds, settings.attempts, settings.failures_per_hour, settings.resend_seconds
-        )
+        self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
 
     def __repr__(self) -> str:
         return f"<Codes {self.store!r}>"
@@ -59,7 +57,8 @@ class Codes:
         key = record_key(ANONYMOUS, "", parse_address(holder(number), "email"))
         now = self.store.now()
         fresh = Challenge(codes.new_challenge_id(), self._book.issuing_key, now + _LIFESPAN)
-        return await self.store.update(key, lambda standing: self._policy.send(standing, now, fresh, spaced=True))
+        sending = await self.store.update(key, lambda standing: self._policy.send(standing, now, fresh, spaced=True))
+        return sending.challenge
 
     async def validate(self, number: int, code: str) -> None:
         """Check the right code, as ValidateCode does."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from otpmail.compose.templates import SHIPPED, MailTemplate, Templates, _compiled
 from otpmail.errors import InvalidArgument, SettingsError
 
-VALUES = {"code": "271828", "reference": "K7QD", "minutes": "2", "email": "ada@example.org"}
+VALUES = {"code": "271828", "reference": "K7QD", "email": "ada@example.org"}
 
 
 def _write(folder: Path, locale: str, *, subject: str = "$code", text: str = "$code", html: str | None = None) -> None:
@@ -24,11 +24,11 @@ def _write(folder: Path, locale: str, *, subject: str = "$code", text: str = "$c
 @pytest.mark.parametrize("locale", ["en", "de", "fr", "es"])
 def test_each_shipped_mail_is_complete(locale: str) -> None:
     """Code, time left and reference are in both parts; the code is in the subject too, where a phone shows it."""
-    mail = Templates(SHIPPED, default_locale="en").render(locale, VALUES)
+    mail = Templates(SHIPPED, default_locale="en").render(locale, VALUES, valid_seconds=600.0)
     assert "271828" in mail.subject
     assert "\n" not in mail.subject
     for part in (mail.text, mail.html):
-        assert all(VALUES[name] in part for name in ("code", "reference", "minutes"))
+        assert all(shown in part for shown in (VALUES["code"], VALUES["reference"], " 10 "))
         assert "$" not in part
     assert f'lang="{locale}"' in mail.html
 
@@ -55,36 +55,77 @@ def test_the_nearest_locale_is_chosen(tmp_path: Path, asked: str, subject: str, 
     for locale in ("en", "de"):
         _write(tmp_path, locale, subject=locale)
     _write(tmp_path, folder, subject="pt-br")
-    assert Templates(tmp_path, default_locale="en").render(asked, VALUES).subject == subject
+    assert Templates(tmp_path, default_locale="en").render(asked, VALUES, valid_seconds=600.0).subject == subject
 
 
 @pytest.mark.parametrize("default", ["pt-BR", "pt_BR", "PT-br"])
 def test_the_default_locale_in_any_spelling(tmp_path: Path, default: str) -> None:
     """OTP_LOCALE is read as a request's locale is."""
     _write(tmp_path, "pt-BR", subject="pt-br")
-    assert Templates(tmp_path, default_locale=default).render("", VALUES).subject == "pt-br"
+    assert Templates(tmp_path, default_locale=default).render("", VALUES, valid_seconds=600.0).subject == "pt-br"
 
 
 def test_values_are_text(tmp_path: Path) -> None:
     """A value is escaped in HTML, left alone in text, and never read as a template again."""
     _write(tmp_path, "en", subject="$name", text="${name} $$5", html="<p title='$name'>$name $$5</p>")
-    mail = Templates(tmp_path, default_locale="en").render("en", {"name": "<b>\"'&$code"})
+    mail = Templates(tmp_path, default_locale="en").render("en", {"name": "<b>\"'&$code"}, valid_seconds=600.0)
     assert mail.subject == "<b>\"'&$code"
     assert mail.text == "<b>\"'&$code $5"
     assert mail.html == "<p title='&lt;b&gt;&quot;&#x27;&amp;$code'>&lt;b&gt;&quot;&#x27;&amp;$code $5</p>"
 
 
+@pytest.mark.parametrize(
+    ("locale", "seconds", "sentence"),
+    [
+        ("en", 600.0, "It is valid for 10 minutes and"),
+        ("en", 599.9, "It is valid for 9 minutes and"),
+        ("en", 119.0, "It is valid for 119 seconds and"),
+        ("en", 1.5, "It is valid for 1 second and"),
+        ("de", 120.0, "Er gilt 2 Minuten und"),
+        ("de", 90.0, "Er gilt 90 Sekunden und"),
+        ("de", 1.0, "Er gilt 1 Sekunde und"),
+        ("es", 120.0, "Es válido durante 2 minutos y"),
+        ("es", 90.0, "Es válido durante 90 segundos y"),
+        ("es", 1.0, "Es válido durante 1 segundo y"),
+        ("fr", 120.0, "Il est valable 2 minutes et"),
+        ("fr", 90.0, "Il est valable 90 secondes et"),
+        ("fr", 1.0, "Il est valable 1 seconde et"),
+    ],
+)
+def test_each_shipped_mail_says_how_long_its_code_is_valid(locale: str, seconds: float, sentence: str) -> None:
+    """Both parts say it in whole minutes, below two minutes in seconds, with the plural of the language."""
+    mail = Templates(SHIPPED, default_locale="en").render(locale, VALUES, valid_seconds=seconds)
+    assert sentence in mail.text
+    assert sentence in mail.html
+
+
+def test_a_template_may_have_minutes_alone(tmp_path: Path) -> None:
+    """A template without words for it has the time by symbols, and one with `$minutes` whole minutes, at least one."""
+    _write(tmp_path, "en", subject="s", text="$valid_for, $minutes min")
+    templates = Templates(tmp_path, default_locale="en")
+    for seconds, text in ((600.0, "10 min, 10 min"), (119.0, "119 s, 1 min"), (30.0, "30 s, 1 min")):
+        assert templates.render("en", {}, valid_seconds=seconds).text == text
+
+
+def test_words_that_can_not_be_read_are_a_settings_error(tmp_path: Path) -> None:
+    """A file with other lines than the three forms is named by its locale."""
+    _write(tmp_path, "en")
+    (tmp_path / "en" / "valid_for.txt").write_text("minutes: $n minutes", "utf-8")
+    with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: valid_for\.txt must have three lines"):
+        Templates(tmp_path, default_locale="en")
+
+
 def test_a_template_without_html(tmp_path: Path) -> None:
     """A template without body.html makes a mail of text alone."""
     _write(tmp_path, "en")
-    assert Templates(tmp_path, default_locale="en").render("en", VALUES).html == ""
+    assert Templates(tmp_path, default_locale="en").render("en", VALUES, valid_seconds=600.0).html == ""
 
 
 def test_a_missing_variable_is_named(tmp_path: Path) -> None:
     """A value that the template needs and that is missing is InvalidArgument for `variables`, with its name."""
     _write(tmp_path, "en", text="$shop")
     with pytest.raises(InvalidArgument, match="'shop'") as caught:
-        Templates(tmp_path, default_locale="en").render("en", VALUES)
+        Templates(tmp_path, default_locale="en").render("en", VALUES, valid_seconds=600.0)
     assert caught.value.field == "variables"
 
 
@@ -154,4 +195,4 @@ def test_other_entries_are_ignored(tmp_path: Path) -> None:
 
 def test_a_rendered_mail_is_in_no_repr() -> None:
     """A rendered mail holds the code, so its repr is empty."""
-    assert "271828" not in repr(Templates(SHIPPED, default_locale="en").render("en", VALUES))
+    assert "271828" not in repr(Templates(SHIPPED, default_locale="en").render("en", VALUES, valid_seconds=600.0))

@@ -81,6 +81,20 @@ async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None
     assert len(relay.mails) == 2
 
 
+@pytest.mark.service(OTP_LIFESPAN_SECONDS=1.5)
+async def test_a_resend_near_the_end_is_a_new_code(service: Service) -> None:
+    """With less than half of its life left, a code is replaced by one with a whole life, which keeps the attempts."""
+    first = await _send(service)
+    await _validate(service, _wrong(first.otp_code))
+    async with asyncio.timeout(10):
+        while (again := await _send(service)).otp_code == first.otp_code:
+            assert again.challenge_id == first.challenge_id
+    assert again.expire_time.ToMicroseconds() - first.expire_time.ToMicroseconds() > 700_000
+    answer = await _validate(service, first.otp_code)
+    assert (answer.result, answer.attempts_left) == (WRONG, 3)
+    assert (await _validate(service, again.otp_code)).result == VALID
+
+
 @pytest.mark.service(OTP_ATTEMPTS=3)
 async def test_exactly_n_attempts(service: Service) -> None:
     """The right code on the last attempt passes; after N wrong ones even the right code does not."""

@@ -41,6 +41,12 @@ async def test_a_code_is_mailed_and_valid_once(service: Service, relay: Relay) -
     assert await _validate(service, code[0]) == (mail_pb2.FAILED, False)
 
 
+async def test_a_code_lives_as_long_as_the_originals(service: Service, relay: Relay) -> None:
+    """A code of this contract is valid for two minutes, and the mail says so."""
+    await _send(service)
+    assert "valid for 2 minutes" in text_of(relay.mails[0].content)
+
+
 async def test_a_wrong_code_leaves_the_right_one_valid(service: Service) -> None:
     """A wrong code is SUCCESS and not valid, since a code was live; the right one still works."""
     code = (await _send(service)).otpCode

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded
 from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
-from otpmail.otp.policy import Attempt, Policy
+from otpmail.otp.policy import Attempt, Policy, Sending
 
-POLICY = Policy(lifespan=120.0, attempts=3, failures_per_hour=5, resend=30.0)
+POLICY = Policy(attempts=3, failures_per_hour=5, resend=30.0)
+LIFESPAN = 120.0
 
 
 def _fresh(name: str, now: float = 0.0) -> Challenge:
-    return Challenge(name.encode(), "k1", now + POLICY.lifespan)
+    return Challenge(name.encode(), "k1", now + LIFESPAN)
 
 
 def _sent(now: float = 0.0, name: str = "a") -> CodeRecord:
@@ -30,30 +31,77 @@ def _fail(standing: CodeRecord | None, now: float, times: int) -> CodeRecord | N
 
 def test_a_first_send_issues_the_fresh_challenge() -> None:
     """Without a live code the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
-    standing, mailed = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
-    assert mailed == _fresh("a", 10.0)
-    assert standing == CodeRecord(mailed, (), 40.0)
+    standing, sending = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
+    assert sending == Sending(_fresh("a", 10.0), 40.0)
+    assert standing == CodeRecord(sending.challenge, (), 40.0)
 
 
 def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
     """A resend mails the same code: its expiry is not extended and its failed attempts are not forgiven."""
     standing = _fail(_sent(), 1.0, 2)
-    _, mailed = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    assert mailed == Challenge(b"a", "k1", expires=120.0, attempts=2)
+    _, sending = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
+    assert sending == Sending(Challenge(b"a", "k1", expires=120.0, attempts=2), 61.0)
 
 
-@pytest.mark.parametrize(("now", "name"), [(119.9, b"a"), (120.0, b"b")])
-def test_an_expired_challenge_is_replaced(now: float, name: bytes) -> None:
-    """From the moment of its expiry on, a challenge is no longer live."""
-    _, mailed = POLICY.send(_sent(), now, _fresh("b", now), spaced=True)
-    assert mailed.id == name
+@pytest.mark.parametrize(
+    ("lifespan", "left", "name"),
+    [
+        (120.0, 60.0, b"a"),
+        (120.0, 59.9, b"b"),
+        (600.0, 300.0, b"a"),
+        (600.0, 299.9, b"b"),
+        (90.0, 60.0, b"a"),
+        (90.0, 59.9, b"b"),
+        (61.0, 60.0, b"a"),
+        (60.0, 59.9, b"a"),
+        (60.0, 30.0, b"a"),
+        (60.0, 29.9, b"b"),
+        (2.0, 1.0, b"a"),
+        (2.0, 0.9, b"b"),
+    ],
+)
+def test_a_challenge_near_its_end_is_replaced(lifespan: float, left: float, name: bytes) -> None:
+    """A resend issues a new code with less than half of a life or a minute left; for a life of a minute, half of it."""
+    standing, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", lifespan), spaced=True)
+    now = lifespan - left
+    after, sending = POLICY.send(standing, now, Challenge(b"b", "k1", now + lifespan), spaced=False)
+    assert after.challenge == sending.challenge
+    assert sending.challenge.id == name
+    assert sending.replaced == (standing.challenge if name == b"b" else None)
+
+
+def test_the_rule_is_that_of_the_contract_that_asks() -> None:
+    """A code that lives longer than a new one would is mailed again, and one that lives shorter is replaced."""
+    long_lived, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", 600.0), spaced=True)
+    assert POLICY.send(long_lived, 400.0, Challenge(b"b", "k1", 520.0), spaced=False)[1].challenge.id == b"a"
+    short_lived, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", 120.0), spaced=False)
+    assert POLICY.send(short_lived, 31.0, Challenge(b"b", "k1", 631.0), spaced=True)[1].challenge.id == b"b"
+
+
+def test_a_challenge_that_replaces_another_takes_over_its_attempts() -> None:
+    """The older code is no code any more, and guesses at it count for the new one: over both there are N."""
+    standing = _fail(_sent(), 1.0, 2)
+    standing, sending = POLICY.send(standing, 70.0, _fresh("b", 70.0), spaced=True)
+    assert sending.challenge == Challenge(b"b", "k1", expires=190.0, attempts=2)
+    assert standing.failures == (1.0, 1.0)
+    assert POLICY.attempt(standing, 71.0, b"a")[1] == Attempt(None)
+    after, attempt = POLICY.attempt(standing, 71.0)
+    assert attempt.attempts_left == 0
+    assert POLICY.attempt(after, 71.0)[1].exhausted
+
+
+def test_an_expired_challenge_leaves_no_attempts() -> None:
+    """From the moment of its expiry on a challenge is not replaced but gone, and the next has all attempts."""
+    standing = _fail(_sent(), 1.0, 2)
+    _, sending = POLICY.send(standing, 120.0, _fresh("b", 120.0), spaced=True)
+    assert sending == Sending(_fresh("b", 120.0), 150.0)
 
 
 def test_a_challenge_without_attempts_left_is_replaced() -> None:
     """A code without attempts left is not mailed again."""
     standing = _fail(_sent(), 1.0, POLICY.attempts)
-    _, mailed = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    assert mailed == _fresh("b", 31.0)
+    _, sending = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
+    assert sending == Sending(_fresh("b", 31.0), 61.0)
 
 
 def test_mails_are_spaced() -> None:
@@ -63,8 +111,8 @@ def test_mails_are_spaced() -> None:
         POLICY.send(standing, 29.0, _fresh("b"), spaced=True)
     assert caught.value.retry_after == pytest.approx(1.0)
     assert caught.value.subject == "address"
-    assert POLICY.send(standing, 29.0, _fresh("b"), spaced=False)[1].id == b"a"
-    assert POLICY.send(standing, 30.0, _fresh("b"), spaced=True)[1].id == b"a"
+    assert POLICY.send(standing, 29.0, _fresh("b"), spaced=False)[1].challenge.id == b"a"
+    assert POLICY.send(standing, 30.0, _fresh("b"), spaced=True)[1].challenge.id == b"a"
 
 
 def test_exactly_n_attempts() -> None:
@@ -114,8 +162,8 @@ def test_the_failure_window_rolls() -> None:
     now = 1.0 + FAILURE_WINDOW
     with pytest.raises(LimitExceeded):
         POLICY.send(standing, now - 0.1, _fresh("c", now), spaced=True)
-    standing, mailed = POLICY.send(standing, now, _fresh("c", now), spaced=True)
-    assert mailed.id == b"c"
+    standing, sending = POLICY.send(standing, now, _fresh("c", now), spaced=True)
+    assert sending.challenge.id == b"c"
     standing = _fail(standing, now, 3)
     assert POLICY.attempt(standing, now)[1].exhausted
 
@@ -154,7 +202,7 @@ def test_a_success_is_for_one_and_clears_everything() -> None:
     after, used = POLICY.succeed(standing, b"a")
     assert (after, used) == (None, True)
     assert POLICY.succeed(after, b"a") == (None, False)
-    assert POLICY.send(after, 2.0, _fresh("b", 2.0), spaced=True)[1].id == b"b"
+    assert POLICY.send(after, 2.0, _fresh("b", 2.0), spaced=True)[1].challenge.id == b"b"
 
 
 def test_voiding_ends_the_code_and_keeps_the_failures() -> None:
@@ -171,12 +219,38 @@ def test_voiding_ends_the_code_and_keeps_the_failures() -> None:
 
 def test_a_mail_that_did_not_leave_is_not_waited_for() -> None:
     """After `unsend` the same code may be mailed at once; another challenge's mail changes nothing."""
-    standing = _sent()
-    assert POLICY.unsend(standing, b"b", standing.next_send) == (standing, None)
-    assert POLICY.unsend(standing, b"a", standing.next_send - 1) == (standing, None)  # another one left since
-    after, _ = POLICY.unsend(standing, b"a", standing.next_send)
-    assert POLICY.send(after, 1.0, _fresh("b", 1.0), spaced=True)[1] == _fresh("a")
-    assert POLICY.unsend(None, b"a", 0.0) == (None, None)
+    standing, sending = POLICY.send(None, 0.0, _fresh("a"), spaced=True)
+    assert POLICY.unsend(standing, Sending(_fresh("b"), sending.next_send)) == (standing, None)
+    assert POLICY.unsend(standing, Sending(_fresh("a"), sending.next_send - 1)) == (standing, None)  # one left since
+    after, _ = POLICY.unsend(standing, sending)
+    assert POLICY.send(after, 1.0, _fresh("b", 1.0), spaced=True)[1].challenge == _fresh("a")
+    assert POLICY.unsend(None, sending) == (None, None)
+
+
+def test_a_replaced_challenge_returns_where_the_new_ones_mail_did_not_leave() -> None:
+    """The code that a person has is valid again if no newer one was mailed; attempts at the newer one stay counted."""
+    standing = _fail(_sent(), 1.0, 1)
+    standing, sending = POLICY.send(standing, 70.0, _fresh("b", 70.0), spaced=True)
+    tried = _fail(standing, 71.0, 1)
+    after, _ = POLICY.unsend(tried, sending)
+    assert after is not None
+    assert after.challenge == Challenge(b"a", "k1", expires=120.0, attempts=2)
+    assert (after.failures, after.next_send) == ((1.0, 71.0), 0.0)
+    again, _ = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
+    assert POLICY.unsend(again, sending) == (again, None)  # the newer one was mailed since
+
+
+def test_a_refused_address_has_no_code() -> None:
+    """Where the relay refuses the address for good, neither the mailed challenge nor the one it replaced is live."""
+    standing, sending = POLICY.send(_sent(), 70.0, _fresh("b", 70.0), spaced=True)
+    after, _ = POLICY.refuse(standing, sending)
+    assert after == CodeRecord()
+    resent, _ = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
+    after, _ = POLICY.refuse(resent, sending)
+    assert after is not None
+    assert after.challenge is None
+    assert POLICY.refuse(_sent(), sending) == (_sent(), None)
+    assert POLICY.refuse(None, sending) == (None, None)
 
 
 @dataclass
@@ -190,19 +264,31 @@ class _World:
     expiries: dict[bytes, float] = field(default_factory=dict)
     failures: list[float] = field(default_factory=list)
     used: set[bytes] = field(default_factory=set)
+    chains: dict[bytes, bytes] = field(default_factory=dict)
+    dead: set[bytes] = field(default_factory=set)
+    last: Sending | None = None
 
     def send(self, *, spaced: bool) -> None:
         self.issued += 1
-        fresh = Challenge(self.issued.to_bytes(2), "k1", self.now + POLICY.lifespan)
+        fresh = Challenge(self.issued.to_bytes(2), "k1", self.now + LIFESPAN)
         try:
-            self.standing, mailed = POLICY.send(self.standing, self.now, fresh, spaced=spaced)
+            self.standing, sending = POLICY.send(self.standing, self.now, fresh, spaced=spaced)
         except LimitExceeded as error:
             assert error.retry_after > 0  # noqa: PT017  it is the whole answer
             return
-        assert self.now < mailed.expires == self.expiries.setdefault(mailed.id, mailed.expires)
-        assert mailed.expires <= self.now + POLICY.lifespan
-        assert mailed.id not in self.used
-        assert self.tries.get(mailed.id, 0) < POLICY.attempts
+        mailed = sending.challenge
+        self.last = sending
+        assert self.now + 60.0 <= mailed.expires == self.expiries.setdefault(mailed.id, mailed.expires)
+        assert mailed.expires <= self.now + LIFESPAN
+        if sending.replaced is not None:
+            self.chains[mailed.id] = self.chain(sending.replaced.id)
+            self.dead.add(sending.replaced.id)
+        assert mailed.id not in self.used | self.dead
+        assert self.tries.get(self.chain(mailed.id), 0) < POLICY.attempts
+
+    def chain(self, name: bytes) -> bytes:
+        """The first challenge of those that replaced each other: they share their attempts."""
+        return self.chains.get(name, name)
 
     def attempt(self, *, right: bool) -> None:
         self.standing, attempt = POLICY.attempt(self.standing, self.now)
@@ -210,9 +296,10 @@ class _World:
             return
         name = attempt.challenge.id
         assert self.now < self.expiries[name]
-        self.tries[name] = self.tries.get(name, 0) + 1
-        assert self.tries[name] <= POLICY.attempts
-        assert name not in self.used
+        chain = self.chain(name)
+        self.tries[chain] = self.tries.get(chain, 0) + 1
+        assert self.tries[chain] <= POLICY.attempts
+        assert name not in self.used | self.dead
         if right:
             self.standing, valid = POLICY.succeed(self.standing, name)
             assert valid
@@ -223,8 +310,12 @@ class _World:
             assert len(self.failures) <= POLICY.failures_per_hour
 
     def void(self, *, unsend: bool) -> None:
-        if unsend and self.standing is not None and self.standing.challenge is not None:
-            self.standing, _ = POLICY.unsend(self.standing, self.standing.challenge.id, self.standing.next_send)
+        if unsend and self.last is not None:
+            before = self.standing and self.standing.challenge
+            self.standing, _ = POLICY.unsend(self.standing, self.last)
+            after = self.standing and self.standing.challenge
+            if before and after and before.id != after.id:
+                self.dead = (self.dead - {after.id}) | {before.id}
         else:
             self.standing, _ = POLICY.void(self.standing, None)
 
@@ -233,7 +324,7 @@ _STEPS = st.lists(
     st.tuples(
         st.sampled_from(["send", "send", "attempt", "attempt", "attempt", "void", "wait"]),
         st.booleans(),
-        st.sampled_from([0.0, 0.5, 29.0, 31.0, 119.0, 121.0, 1700.0, 3599.0, 3601.0]),
+        st.sampled_from([0.0, 0.5, 29.0, 31.0, 61.0, 119.0, 121.0, 1700.0, 3599.0, 3601.0]),
     ),
     max_size=60,
 )
@@ -242,9 +333,9 @@ _STEPS = st.lists(
 @settings(deadline=None, max_examples=200)
 @given(_STEPS)
 def test_no_sequence_of_calls_gets_past_the_rules(steps: list[tuple[str, bool, float]]) -> None:
-    """No sequence of calls gets more than N attempts a code, or more failures an hour than the budget.
+    """No sequence of calls gets more than N attempts a code and those it replaced, or more failures than the budget.
 
-    A used code is never valid or mailed again, and a resend never moves an expiry.
+    A code that was used or replaced is never valid or mailed again, and a resend never moves an expiry.
     """
     world = _World()
     for step, flag, wait in steps:

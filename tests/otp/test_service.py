@@ -60,6 +60,7 @@ class Rig(MailRig):
         self.challenges = Challenges(lambda: self.now)
         self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
         self.jobs: list[Job] = []
+        self.contents: list[bytes] = []
 
     def notify(self, event: Event) -> None:
         """Keep the event, and log it as the service does."""
@@ -73,6 +74,8 @@ class Rig(MailRig):
 
     def settle(self, job: Job | None = None, code: int = 250) -> Job:
         """Be worker and relay for that job, or the next one."""
+        job = job or self.queue.get_nowait()
+        self.contents.append(job.envelope.content)
         self.jobs.append(super().settle(job, code))
         return self.jobs[-1]
 
@@ -128,7 +131,7 @@ async def test_the_mail_of_a_code(rig: Rig) -> None:
     sent = await call
     assert job.priority is Priority.URGENT
     assert job.envelope.recipients == ("Ada@Example.org",)
-    assert job.deadline == pytest.approx(NOW + 120)
+    assert job.deadline == pytest.approx(NOW + 600)
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Subject"] == f"Ihr Code: {sent.code}"
     assert message["From"] == "Shop <shop@example.org>"
@@ -141,18 +144,82 @@ async def test_the_mail_of_a_code(rig: Rig) -> None:
 async def test_a_resend_is_the_same_code_and_its_expiry_stays(rig: Rig) -> None:
     """A resend has the same code, challenge and expiry, and the ttl that is left."""
     first = await rig.send()
-    rig.now += 50
+    rig.now += 250
     again = await rig.send()
     assert again.code == first.code
     assert again.reference == first.reference
     assert again.issued.challenge == first.issued.challenge
     assert again.mail.id != first.mail.id
-    assert rig.jobs[1].deadline - rig.now == pytest.approx(70)
-    rig.now += 69.9
+    assert rig.jobs[1].deadline - rig.now == pytest.approx(350)
+    rig.now += 349.9
     assert await rig.check(_other(first.code)) is CheckResult.WRONG_CODE
     rig.now += 0.1
     assert await rig.check(first.code) is CheckResult.NO_LIVE_CODE
     assert (await rig.send()).code != first.code
+
+
+async def test_a_resend_near_the_end_is_a_new_code(rig: Rig) -> None:
+    """With less than half of its life left, a resend mails a new code with a whole life, and ends the older one."""
+    first = await rig.send()
+    assert await rig.check(_other(first.code)) is CheckResult.WRONG_CODE
+    rig.now += 301
+    again = await rig.send()
+    assert again.issued.challenge.id != first.issued.challenge.id
+    assert again.issued.expire_time == rig.now + 600
+    assert b"valid for 10 minutes" in rig.contents[1]
+    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=first.code)
+    assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 3)
+    assert await rig.check(again.code) is CheckResult.VALID
+
+
+async def test_a_resend_that_fails_leaves_the_older_code_valid(rig: Rig) -> None:
+    """Where the mail with the new code is not sent, the code that the person has stays valid."""
+    first = await rig.send()
+    rig.now += 301
+    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
+    await rig.queue.get()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await rig.codes.close()
+    assert await rig.check(first.code) is CheckResult.VALID
+
+
+async def test_a_resend_that_is_refused_leaves_the_older_code_valid(rig: Rig) -> None:
+    """A faulty request or a full queue takes no code away."""
+    first = await rig.send()
+    rig.now += 301
+    with pytest.raises(InvalidArgument):
+        await rig.send(variables={"shop": "x" * 1001})
+    for name in ("a", "b", "c"):
+        await rig.codes.send_code(call_of(), CodeRequest(email=f"{name}@example.org", wait_for=WaitFor.QUEUE))
+    with pytest.raises(QueueFull):
+        await rig.codes.send_code(call_of(), CodeRequest(email=EMAIL))
+    assert await rig.check(first.code) is CheckResult.VALID
+
+
+@pytest.mark.parametrize(
+    ("given", "lives"), [({}, (600, 120)), ({"lifespan_seconds": 300}, (300, 300)), ({"lifespan_seconds": 9}, (9, 9))]
+)
+async def test_a_life_by_the_contract(given: dict[str, float], lives: tuple[float, float]) -> None:
+    """A code lives ten minutes, two by the original's contract, and OTP_LIFESPAN_SECONDS in both where it is set."""
+    rig = Rig(**given)
+    own = await rig.send()
+    compat = await rig.send("bob@example.org", compat=True)
+    assert (own.issued.expire_time - NOW, compat.issued.expire_time - NOW) == lives
+
+
+async def test_two_calls_of_the_original_within_a_minute_have_one_code(rig: Rig) -> None:
+    """The original's clients get the live code again for a minute, and later one that lives two minutes again."""
+    first = await rig.send(compat=True)
+    rig.now += 60
+    again = await rig.send(compat=True)
+    assert again.code == first.code
+    rig.now += 0.1
+    later = await rig.send(compat=True)
+    assert later.issued.challenge.id != first.issued.challenge.id
+    assert later.issued.expire_time == rig.now + 120
+    assert await rig.check(later.code) is CheckResult.VALID
 
 
 async def test_exactly_n_attempts(rig: Rig) -> None:
@@ -395,7 +462,7 @@ async def test_an_unforeseen_failure_gives_the_wait_back(rig: Rig, monkeypatch: 
 async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
     """Expiry, the next mail and the next attempt are in seconds since the epoch."""
     sent = await rig.send()
-    assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 120, NOW + 30)
+    assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 600, NOW + 30)
     for _ in range(5):
         await rig.check(_other(sent.code))
     check = await rig.codes.validate_code(call_of(), email=EMAIL, code=sent.code)
@@ -405,12 +472,12 @@ async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
 async def test_mails_are_spaced(rig: Rig) -> None:
     """A second mail too soon is refused with the wait; callers of the original contract are not spaced."""
     sent = await rig.send()
-    assert sent.issued.next_send_time == pytest.approx(sent.issued.expire_time - 90)
+    assert sent.issued.next_send_time == pytest.approx(sent.issued.expire_time - 570)
     rig.now += 10
     with pytest.raises(LimitExceeded) as caught:
         await rig.send()
     assert caught.value.retry_after == pytest.approx(20)
-    assert (await rig.send(spaced=False)).code == sent.code
+    assert (await rig.send(compat=True)).code == sent.code
     assert rig.mailed == 2
 
 

@@ -14,3 +14,10 @@ def test_keys_keep_their_order(load: Load) -> None:
     assert list(parse_keys(f" new:{other} , old:{KEY}, ")) == ["new", "old"]
     assert parse_keys("") == {}
     assert load(OTP_KEYS=f"k1:{KEY}").otp.derivation_keys == {"k1": b"hunter2-hunter2-hunter2-hunter2-"}
+
+
+def test_the_life_of_a_code_depends_on_the_contract_unless_it_is_set(load: Load) -> None:
+    """Unset, a code lives ten minutes, and two by the original's contract; OTP_LIFESPAN_SECONDS is for both."""
+    unset, given = load().otp, load(OTP_LIFESPAN_SECONDS="90").otp
+    assert [unset.lifespan(compat=compat) for compat in (False, True)] == [600, 120]
+    assert [given.lifespan(compat=compat) for compat in (False, True)] == [90, 90]

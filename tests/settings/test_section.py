@@ -18,7 +18,7 @@ def test_the_originals_defaults() -> None:
     assert settings.server.address == "127.0.0.1:40700"
     assert (settings.relay.host, settings.relay.port, settings.relay.security) == ("smtp.gmail.com", 465, "tls")
     assert settings.mail.workers == 5
-    assert (settings.otp.lifespan_seconds, settings.otp.cleanup_seconds) == (120, 180)
+    assert (settings.otp.lifespan(compat=True), settings.otp.cleanup_seconds) == (120, 180)
     assert (settings.otp.digits, settings.otp.attempts, settings.otp.failures_per_hour) == (6, 5, 10)
     assert (settings.otp.resend_seconds, settings.otp.return_code) == (30, False)
     assert (settings.mail.queue_size, settings.mail.mail_ttl, settings.server.drain_seconds) == (10_000, 86_400, 25)

@@ -1,7 +1,8 @@
 """Mails from templates: subject, text and HTML, compiled once and rendered with values by name.
 
 A template is a folder with `subject.txt`, and `body.txt`, `body.html` or both. A value replaces `$name` and `${name}`;
-`$$` is a dollar sign. Values are escaped in HTML. For codes, a directory holds such a folder for each locale.
+`$$` is a dollar sign. Values are escaped in HTML. For codes, a directory holds such a folder for each locale, which may
+have a file with the words for `$valid_for` (`compose.validity`).
 """
 
 import re
@@ -13,6 +14,7 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Self
 
+from otpmail.compose.validity import ValidityWords, whole_minutes
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings import OtpSettings
 from otpmail.values import frozen
@@ -81,14 +83,14 @@ def _compiled(text: str) -> str:
 
 
 class Templates:
-    """The templates of one mail, one for each locale of a directory."""
+    """The templates of the mail with a code, one for each locale of a directory."""
 
     def __init__(self, folder: Traversable, *, default_locale: str) -> None:
-        self._by_locale: dict[str, MailTemplate] = {}
+        self._by_locale: dict[str, tuple[MailTemplate, ValidityWords]] = {}
         for entry in folder.iterdir():
             if entry.is_dir() and not entry.name.startswith(("_", ".")):
                 try:
-                    self._by_locale[_tag(entry.name)] = MailTemplate.read(entry)
+                    self._by_locale[_tag(entry.name)] = MailTemplate.read(entry), ValidityWords.read(entry)
                 except (OSError, ValueError) as error:
                     raise SettingsError(f"OTP_TEMPLATES_DIR: {entry.name}: {error}") from None
         if _tag(default_locale) not in self._by_locale:
@@ -104,18 +106,21 @@ class Templates:
     def __repr__(self) -> str:
         return f"<Templates {', '.join(sorted(self._by_locale))}>"
 
-    def render(self, locale: str, values: Mapping[str, str]) -> Rendered:
+    def render(self, locale: str, values: Mapping[str, str], *, valid_seconds: float) -> Rendered:
         """Render the mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
 
-        Raises InvalidArgument naming `variables` when the template needs one that is missing.
+        `valid_seconds` is how long the code is still valid; it fills in `$valid_for` and `$minutes`. Raises
+        InvalidArgument naming `variables` when the template needs one that is missing.
         """
         tag = _tag(locale)
-        template = self._by_locale.get(tag)
-        while template is None and tag:
+        found = self._by_locale.get(tag)
+        while found is None and tag:
             tag = tag.rpartition("-")[0]
-            template = self._by_locale.get(tag)
+            found = self._by_locale.get(tag)
+        template, words = found or self._default
+        times = {"valid_for": words.of(valid_seconds), "minutes": str(whole_minutes(valid_seconds))}
         try:
-            return (template or self._default).render(values)
+            return template.render({**values, **times})
         except KeyError as error:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
 

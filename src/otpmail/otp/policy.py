@@ -10,6 +10,8 @@ from otpmail.errors import LimitExceeded
 from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
 from otpmail.values import frozen
 
+_NEEDED_SECONDS = 60.0
+
 
 @frozen()
 class Attempt:
@@ -22,19 +24,31 @@ class Attempt:
 
 
 @frozen()
-class Policy:
-    """How long codes live, how often they may be tried, how soon they may be mailed again."""
+class Sending:
+    """A mail that may go now: with which challenge's code, and when the next may go.
 
-    lifespan: float
+    `replaced` is the live challenge that the mailed one has ended, None where it has ended none.
+    """
+
+    challenge: Challenge
+    next_send: float
+    replaced: Challenge | None = None
+
+
+@frozen()
+class Policy:
+    """How often codes may be tried, how soon they may be mailed again."""
+
     attempts: int
     failures_per_hour: int
     resend: float
 
     def send(
         self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool
-    ) -> tuple[CodeRecord, Challenge]:
-        """The challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
+    ) -> tuple[CodeRecord, Sending]:
+        """Decide which challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
 
+        A live one near its end is replaced, and `fresh` takes over its attempts: guesses at both are within the rules.
         Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend.
         """
         record = self._recent(record, now)
@@ -46,9 +60,13 @@ class Policy:
                 "address", "a code was mailed to this address just now", retry_after=record.next_send - now
             )
         live = record.challenge
+        mailed, replaced = live, None
         if live is None or live.attempts >= self.attempts:
-            live = fresh
-        return CodeRecord(live, record.failures, now + self.resend), live
+            mailed = fresh
+        elif live.expires - now < _near_end(fresh.expires - now):
+            mailed, replaced = replace(fresh, attempts=live.attempts), live
+        sending = Sending(mailed or fresh, now + self.resend, replaced)
+        return CodeRecord(sending.challenge, record.failures, sending.next_send), sending
 
     def attempt(
         self, record: CodeRecord | None, now: float, only: bytes | None = None, *, counts: bool = True
@@ -88,20 +106,26 @@ class Policy:
             return record, None
         return replace(record, challenge=None), None
 
-    def unsend(
-        self, record: CodeRecord | None, challenge_id: bytes, next_send: float
-    ) -> tuple[CodeRecord | None, None]:
-        """Undo `send`, whose mail was not sent: the next may be sent at once, unless another was sent since."""
-        if record is None or record.challenge is None or record.challenge.id != challenge_id:
-            return record, None
-        return (replace(record, next_send=0.0) if record.next_send == next_send else record), None
+    def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
+        """Undo `send`, whose mail was not sent: the next may be sent at once, unless another was sent since.
 
-    def refuse(
-        self, record: CodeRecord | None, challenge_id: bytes, next_send: float
-    ) -> tuple[CodeRecord | None, None]:
-        """The relay refused the address for good: the challenge is void, and its mail counts as not sent."""
-        after, _ = self.unsend(record, challenge_id, next_send)
-        return self.void(after, challenge_id)
+        The challenge that it replaced is live again, since a person may have its code. The attempts stay.
+        """
+        if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
+            return record, None
+        if record.next_send != sending.next_send:
+            return record, None
+        challenge = record.challenge
+        if sending.replaced is not None:
+            challenge = replace(sending.replaced, attempts=challenge.attempts)
+        return CodeRecord(challenge, record.failures), None
+
+    def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
+        """The relay refused the address for good: no challenge is live any more, and the mail counts as not sent."""
+        if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
+            return record, None
+        after, _ = self.unsend(record, sending)
+        return self.void(after, None)
 
     def _recent(self, record: CodeRecord | None, now: float) -> CodeRecord:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""
@@ -119,3 +143,11 @@ class Policy:
         if len(record.failures) < self.failures_per_hour:
             return now
         return record.failures[-self.failures_per_hour] + FAILURE_WINDOW
+
+
+def _near_end(lifespan: float) -> float:
+    """Return with how many seconds left a code is replaced rather than mailed again, where a new one lives `lifespan`.
+
+    A mail and a person need a minute. Codes that never have more than that are replaced at half of their life.
+    """
+    return max(lifespan / 2, _NEEDED_SECONDS) if lifespan > _NEEDED_SECONDS else lifespan / 2

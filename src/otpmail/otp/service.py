@@ -20,7 +20,7 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
 from otpmail.otp import codes
-from otpmail.otp.policy import Policy
+from otpmail.otp.policy import Policy, Sending
 from otpmail.settings import OtpSettings
 from otpmail.store.base import ChallengeStore
 from otpmail.values import frozen
@@ -34,7 +34,7 @@ _PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
-_RESERVED = frozenset({"code", "reference", "minutes", "email"})
+_RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
 _CLOSE_SECONDS = 2.0
 
 Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
@@ -43,7 +43,11 @@ Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
 
 @frozen(kw_only=True)
 class CodeRequest:
-    """A code that a caller wants mailed. `spaced` keeps mails OTP_RESEND_SECONDS apart (see `Policy.send`)."""
+    """A code that a caller wants mailed.
+
+    `compat` is for the original's contract: its mails need no OTP_RESEND_SECONDS between them, and its codes live for
+    two minutes unless OTP_LIFESPAN_SECONDS is set.
+    """
 
     email: str
     purpose: str = ""
@@ -52,7 +56,7 @@ class CodeRequest:
     request_id: str = ""
     fingerprint: bytes = b""
     wait_for: WaitFor = WaitFor.RELAY
-    spaced: bool = True
+    compat: bool = False
 
 
 @frozen()
@@ -100,16 +104,14 @@ class OtpService:
         self._templates = templates
         self._observer = observer
         self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
-        self._policy = Policy(
-            settings.lifespan_seconds, settings.attempts, settings.failures_per_hour, settings.resend_seconds
-        )
+        self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
         self._undoing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
 
     async def send_code(self, call: Call, request: CodeRequest) -> SentCode:
-        """Mail a code: the live one if there is one, else a new one.
+        """Mail a code: the live one if there is one that is not near its end, else a new one.
 
         Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; no mail is sent and no limit is used up then.
         The answer holds the end of the mail, a rejection by the relay included.
@@ -166,22 +168,22 @@ class OtpService:
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
-            fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, now + self._settings.lifespan_seconds)
-            challenge = await self._store.update(
-                key, lambda record: self._policy.send(record, now, fresh, spaced=request.spaced)
+            expires = now + self._settings.lifespan(compat=request.compat)
+            fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, expires)
+            sending = await self._store.update(
+                key, lambda record: self._policy.send(record, now, fresh, spaced=not request.compat)
             )
-            next_send = now + self._settings.resend_seconds
-            submission = partial(self._submission, request, address, IssuedCode(challenge, next_send), now)
+            issued = IssuedCode(sending.challenge, sending.next_send)
+            submission = partial(self._submission, request, address, issued, now)
             try:
                 job = await self._mails.accept_reserved(call, submission(), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
-                undo = partial(self._policy.unsend, challenge_id=challenge.id, next_send=next_send)
-                await asyncio.shield(self._undo(key, undo))
+                await asyncio.shield(self._undo(key, partial(self._policy.unsend, sending=sending)))
                 if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
                     words = f"make the mail's {error.field} one that {error.description}"
                     raise InvalidArgument("variables", words) from None
                 raise
-        self._mails.call_when_done(job, partial(self._on_mail_end, key, challenge.id, next_send))
+        self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
 
     def _submission(self, request: CodeRequest, address: Address, issued: IssuedCode, now: float) -> Submission:
@@ -192,10 +194,9 @@ class OtpService:
             **request.variables,
             "code": self._codes.code(challenge),
             "reference": codes.reference(challenge.id),
-            "minutes": str(max(1, round(left / 60))),
             "email": address.spec,
         }
-        mail = self._templates.render(request.locale, values)
+        mail = self._templates.render(request.locale, values, valid_seconds=left)
         return Submission(
             draft=Draft(
                 limits=self._mails.limits,
@@ -222,7 +223,7 @@ class OtpService:
             issued = replace(issued, next_send_time=mail.settle_time)
         return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
 
-    def _on_mail_end(self, key: bytes, challenge_id: bytes, next_send: float, job: Job, _: Outcome) -> None:
+    def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.
 
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
@@ -230,8 +231,7 @@ class OtpService:
         if job.state not in _NOT_SENT:
             return
         refused = any(result.refused for result in job.mail.recipients)
-        rule = self._policy.refuse if refused else self._policy.unsend
-        self._undo(key, partial(rule, challenge_id=challenge_id, next_send=next_send))
+        self._undo(key, partial(self._policy.refuse if refused else self._policy.unsend, sending=sending))
 
     def _undo(self, key: bytes, rule: Undo) -> "asyncio.Task[None]":
         """Apply a rule whatever becomes of the call that it belongs to; `close` waits for it."""

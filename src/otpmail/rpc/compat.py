@@ -30,7 +30,7 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         between two mails: the original server let them call ten times at once.
         """
         try:
-            sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, spaced=False))
+            sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, compat=True))
         except Unavailable:
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         except InvalidArgument as error:

@@ -11,13 +11,16 @@ from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.section import Positive, Section, broken_rule
 
+_LIFESPAN = 600.0
+_COMPAT_LIFESPAN = 120.0
+
 
 class OtpSettings(Section):
     """The form of codes, how many seconds they live, how often they may be tried and sent."""
 
     model_config = SettingsConfigDict(env_prefix="OTP_")
 
-    lifespan_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120
+    lifespan_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     cleanup_seconds: Positive = 180
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
@@ -43,6 +46,10 @@ class OtpSettings(Section):
         if value is not None and not value.is_dir():
             raise broken_rule("is not a directory")
         return value
+
+    def lifespan(self, *, compat: bool) -> float:
+        """How many seconds a code lives; `compat` for one of the original's contract, whose default stays."""
+        return self.lifespan_seconds or (_COMPAT_LIFESPAN if compat else _LIFESPAN)
 
     @property
     def derivation_keys(self) -> dict[str, bytes]:

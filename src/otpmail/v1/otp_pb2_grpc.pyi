@@ -35,7 +35,8 @@ class OtpServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OtpServiceAsyncStub: ...
     SendCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]
     """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    service mails the same code again. Its expiry and its count of failed attempts do not change.
+    service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+    code is mailed; it keeps the count, and the older one ends.
     """
     ValidateCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]
     """Checks a code. A right code is used up: it is valid exactly once."""
@@ -49,7 +50,8 @@ class OtpServiceAsyncStub(OtpServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]  # type: ignore[assignment]
     """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    service mails the same code again. Its expiry and its count of failed attempts do not change.
+    service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+    code is mailed; it keeps the count, and the older one ends.
     """
     ValidateCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]  # type: ignore[assignment]
     """Checks a code. A right code is used up: it is valid exactly once."""
@@ -66,7 +68,8 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_otp_pb2.SendCodeResponse, _abc.Awaitable[_otp_pb2.SendCodeResponse]]:
         """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-        service mails the same code again. Its expiry and its count of failed attempts do not change.
+        service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+        code is mailed; it keeps the count, and the older one ends.
         """
 
     @_abc_1.abstractmethod

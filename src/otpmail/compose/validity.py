@@ -1,0 +1,60 @@
+"""How long a code is valid, in the language of its mail: in whole minutes, below two minutes in seconds."""
+
+import re
+from importlib.resources.abc import Traversable
+from typing import Self
+
+from otpmail.values import frozen
+
+FILE = "valid_for.txt"
+_FORMS = frozenset({"minutes", "second", "seconds"})
+_LINE = re.compile(r"(?P<form>[a-z]+): *(?P<words>.*\S)")
+_IN_SECONDS_BELOW = 120
+
+
+@frozen()
+class ValidityWords:
+    """The words for a time, with `$n` for its number: two minutes or more, one second, and any other seconds.
+
+    The defaults are the symbols of SI, which need neither a language nor a plural.
+    """
+
+    minutes: str = "$n min"
+    second: str = "$n s"
+    seconds: str = "$n s"
+
+    @classmethod
+    def read(cls, folder: Traversable) -> Self:
+        """Read `valid_for.txt` of a template, with a line `form: words` for each form; the defaults without that file.
+
+        Raises OSError, and ValueError for a file that lacks a form, has another one, or has one without `$n`.
+        """
+        file = folder.joinpath(FILE)
+        if not file.is_file():
+            return cls()
+        lines = [_LINE.fullmatch(line.strip()) for line in file.read_text("utf-8").splitlines() if line.strip()]
+        words = {line["form"]: line["words"] for line in lines if line is not None}
+        if len(words) != len(lines) or words.keys() != _FORMS:
+            raise ValueError(
+                f"{FILE} must have three lines: minutes, second and seconds, each with a colon and its words"
+            )
+        if not all("$n" in form for form in words.values()):
+            raise ValueError(f"{FILE} must have $n in each line, which becomes the number")
+        return cls(**words)
+
+    def of(self, seconds: float) -> str:
+        """Return the words for a time that is left, rounded down, and at least a second."""
+        whole = max(1, whole_seconds(seconds))
+        if whole >= _IN_SECONDS_BELOW:
+            return self.minutes.replace("$n", str(whole // 60))
+        return (self.second if whole == 1 else self.seconds).replace("$n", str(whole))
+
+
+def whole_minutes(seconds: float) -> int:
+    """Return the minutes of a time that is left, rounded down, and at least one: for templates that know no seconds."""
+    return max(1, whole_seconds(seconds) // 60)
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the seconds, rounded down. The difference of two times may be a microsecond too short."""
+    return int(seconds + 0.001)
