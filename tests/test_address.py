@@ -372,17 +372,17 @@ _DOMAINS = st.sampled_from(
 @example("x" * 64, f"{'ü' * 55}.{'ü' * 55}.{'ü' * 9}.org")
 def test_a_domain_that_was_read_before_is_read_the_same(local: str, domain: str) -> None:
     """An address is read alike, or refused with the same words, whether or not its domain is remembered."""
-    read = []
+    text, read = trim(f"{local}@{domain}"), []
     for _ in range(2):
         try:
-            read.append(str(parse_address(f"{local}@{domain}", "to")))
+            read.append(str(parse_address(text, "to")))
         except InvalidArgument as error:
             read.append(str(error))
     try:
-        read.append(str(Address(f"{local}@{_checked_domain(f'{local}@{domain}', 'to')}")))
+        read.append(str(Address(f"{text.rpartition('@')[0]}@{_checked_domain(text, 'to')}")))
     except InvalidArgument as error:
         read.append(str(error))
-    if not domain.isascii() and len(f"{local}@{domain}".encode()) <= MAX_OCTETS:
+    if not domain.isascii() and len(text.encode()) <= MAX_OCTETS:
         assert read[0] == read[1] == read[2]
     assert read[0] == read[1]
 

@@ -9,6 +9,7 @@ OtpmailError
 │   ├── LimitExceeded                        a limit is reached; names the time to wait
 │   │   ├── QueueFull                        no place among the QUEUE_SIZE unsettled mails
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
+│   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
 │   └── Unavailable                          no relay is up; names the time to wait
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
@@ -86,6 +87,16 @@ class MemoryFull(LimitExceeded):
 
     def __init__(self) -> None:
         super().__init__("memory", "mails take all the memory that MEMORY_MAX_MB allows", retry_after=1.0)
+
+
+class DeadlineExceeded(CallerError, TimeoutError):
+    """The caller's deadline comes before the mail `mail_id` has settled; the message has its state."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self, description: str, *, mail_id: str) -> None:
+        super().__init__(description)
+        self.mail_id = mail_id
 
 
 class Unavailable(CallerError):

@@ -72,6 +72,11 @@ class RecipientResult:
         """The relay refused this recipient for good."""
         return self.code >= 500
 
+    @property
+    def said(self) -> str:
+        """The relay's reply in one line; empty before the relay has replied."""
+        return " ".join(filter(None, (str(self.code or ""), self.enhanced_code, self.reply)))
+
 
 @frozen()
 class Envelope:

@@ -100,7 +100,7 @@ async def test_a_fault_in_one_callback_harms_no_other() -> None:
 async def test_each_call_has_an_outcome_of_its_own() -> None:
     """A call that stops waiting takes nothing from the others, and is no waiter any more."""
     waiters, job = Waiters(), make_job("a", guaranteed=False)
-    stays, leaves = (asyncio.create_task(waiters.outcome(job)) for _ in range(2))
+    stays, leaves = (asyncio.create_task(waiters.outcome(job, 60.0)) for _ in range(2))
     await asyncio.sleep(0)
     leaves.cancel()
     await asyncio.gather(leaves, return_exceptions=True)
@@ -111,10 +111,35 @@ async def test_each_call_has_an_outcome_of_its_own() -> None:
     assert await stays is mail
 
 
+async def test_a_wait_that_is_over_has_no_outcome() -> None:
+    """A wait ends with None after its seconds, and the job is abandoned then unless it is kept."""
+    timers: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(seconds: float, callback: Callable[..., None], *arguments: object) -> asyncio.TimerHandle:
+        timers.append((seconds, lambda: callback(*arguments)))
+        return asyncio.get_running_loop().call_later(0, lambda: None)
+
+    waiters, job = Waiters(call_later=call_later), make_job("a", guaranteed=False)
+    waiting = asyncio.create_task(waiters.outcome(job, 7.0))
+    await asyncio.sleep(0)
+    [(seconds, ring)] = timers
+    assert seconds == 7.0
+    ring()
+    assert await waiting is None
+    assert waiters.is_abandoned(job)
+    waiters.keep(job)
+    waiters.keep(job)
+    assert not waiters.is_abandoned(job)
+    assert repr(waiters) == "<Waiters 1 jobs awaited, 0 watched>"
+    ring()  # late, as a timer may be that is not cancelled in time
+    waiters.resolve(job, _settle(job))
+    assert repr(waiters) == "<Waiters 0 jobs awaited, 0 watched>"
+
+
 async def test_the_last_call_that_leaves_abandons_the_job() -> None:
     """A job is abandoned once its last waiting call leaves, so the caller of `outcome` may drop it."""
     waiters, job = Waiters(), make_job("a", guaranteed=False)
-    waiting = asyncio.create_task(waiters.outcome(job))
+    waiting = asyncio.create_task(waiters.outcome(job, 60.0))
     await asyncio.sleep(0)
     assert not waiters.is_abandoned(job)
     waiting.cancel()
@@ -125,7 +150,7 @@ async def test_the_last_call_that_leaves_abandons_the_job() -> None:
 async def test_a_call_that_is_cancelled_as_the_job_ends() -> None:
     """A call that is cancelled in the same turn of the loop in which its mail settles leaves nothing behind."""
     waiters, job = Waiters(), make_job("a", guaranteed=False)
-    waiting = asyncio.create_task(waiters.outcome(job))
+    waiting = asyncio.create_task(waiters.outcome(job, 60.0))
     await asyncio.sleep(0)
     waiting.cancel()
     waiters.resolve(job, _settle(job))
@@ -137,7 +162,7 @@ async def test_a_call_that_is_cancelled_as_the_job_ends() -> None:
 async def test_calls_learn_that_the_service_stops() -> None:
     """A stop raises Unavailable in each waiting call, and leaves no error behind for one that was cancelled."""
     waiters, job = Waiters(), make_job("a")
-    looks, leaves = (asyncio.create_task(waiters.outcome(job)) for _ in range(2))
+    looks, leaves = (asyncio.create_task(waiters.outcome(job, 60.0)) for _ in range(2))
     await asyncio.sleep(0)
     leaves.cancel()
     waiters.resolve(job, Unavailable("stopping"))

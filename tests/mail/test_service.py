@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 
 from drafts import read_draft
-from otpmail.callers import ANONYMOUS, Caller
+from otpmail.callers import ANONYMOUS, Call, Caller
 from otpmail.compose.draft import LARGE, Draft
 from otpmail.compose.message import compose_in_steps
 from otpmail.cooperate import Steps
 from otpmail.delivery.job import Job
-from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, QueueFull, Unavailable
+from otpmail.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    QueueFull,
+    Unavailable,
+)
 from otpmail.events import MailSettled
 from otpmail.mail import service
 from otpmail.mail.submission import Submission
@@ -325,6 +333,74 @@ async def test_a_caller_that_goes_does_not_disturb_the_relay(rig: Rig) -> None:
     assert (await rig.mails.get(ANONYMOUS, job.mail.id)).state is MailState.RELAYED
 
 
+async def test_a_mail_goes_on_after_its_caller_has_waited() -> None:
+    """After MAIL_WAIT_SECONDS the caller gets the mail as it is; it is retried until its ttl though nobody waits."""
+    rig = Rig(mail_wait_seconds=0.01)
+    mail = await rig.send(ttl=600.0)
+    assert mail.state is MailState.QUEUED
+    job = rig.settle(code=451)
+    assert job.state is MailState.QUEUED
+    assert rig.settle(job).mail.state is MailState.RELAYED
+    assert repr(rig.waiters) == "<Waiters 0 jobs awaited, 0 watched>"
+
+
+async def test_a_mail_that_is_with_the_relay_goes_on_after_its_caller_has_waited() -> None:
+    """The relay's reply decides about a mail that it has at the end of the wait; a deferral then is the end."""
+    rig = Rig(mail_wait_seconds=0.01)
+    for code, state in ((250, MailState.RELAYED), (451, MailState.FAILED)):
+        call = rig.send()
+        job = await rig.queue.get()
+        assert rig.lifecycle.start(job)
+        assert (await call).state is MailState.SENDING
+        rig.now = job.deadline
+        assert rig.settle(job, code).mail.state is state
+
+
+async def test_a_mail_whose_time_is_that_of_the_wait_is_expired() -> None:
+    """A queued mail without a ttl ends with the wait, so the caller is not answered QUEUED for a mail that is over."""
+    rig = Rig(mail_wait_seconds=0.01)
+    mail = await rig.send()
+    assert mail.state is MailState.EXPIRED
+    assert rig.queue.empty()
+
+
+async def test_a_repeated_request_waits_again_for_a_mail_that_goes_on() -> None:
+    """A caller that was answered QUEUED repeats its request and gets the same mail's end."""
+    rig = Rig(mail_wait_seconds=0.01)
+    first = await rig.send(ttl=600.0, request_id="r1", fingerprint=b"f")
+    again = rig.send(ttl=600.0, request_id="r1", fingerprint=b"f")
+    await asyncio.sleep(0)
+    rig.settle()
+    assert (await again).id == first.id
+    assert (await again).state is MailState.RELAYED
+
+
+@pytest.mark.parametrize(("begun", "state"), [(False, "cancelled"), (True, "with the relay")])
+async def test_a_deadline_before_the_end_of_the_wait(rig: Rig, begun: bool, state: str) -> None:  # noqa: FBT001
+    """A deadline that comes first is an error with the mail's id, and abandons the mail as a cancelled call does."""
+    call = Call(ANONYMOUS, "unix:", rig.now + 0.02)
+    sending = asyncio.create_task(rig.mails.send(call, Submission(draft=DRAFT)))
+    job = await rig.queue.get()
+    if begun:
+        assert rig.lifecycle.start(job)
+    with pytest.raises(DeadlineExceeded, match=f"mail {job.id} .* it is {state}.*the relay has not replied") as caught:
+        await sending
+    assert caught.value.mail_id == job.id
+    assert rig.waiters.is_abandoned(job)
+    assert job.state is (MailState.SENDING if begun else MailState.CANCELLED)
+
+
+async def test_a_deadline_does_not_cancel_a_mail_that_others_wait_for(rig: Rig) -> None:
+    """A mail for which another caller still waits stays queued at the first caller's deadline."""
+    terms: dict[str, Any] = {"draft": DRAFT, "request_id": "r1", "fingerprint": b"f"}
+    call = Call(ANONYMOUS, "unix:", rig.now + 0.02)
+    first, other = asyncio.create_task(rig.mails.send(call, Submission(**terms))), rig.send(**terms)
+    with pytest.raises(DeadlineExceeded, match="it is still queued"):
+        await first
+    rig.settle()
+    assert (await other).state is MailState.RELAYED
+
+
 async def test_a_stop_answers_callers_that_wait(rig: Rig) -> None:
     """A stop raises Unavailable in each caller that waits for its mail."""
     calls = [rig.send(request_id="r1", fingerprint=b"f") for _ in range(2)]
@@ -549,7 +625,7 @@ async def test_a_call_that_comes_to_a_released_mail_does_not_wait_for_ever() -> 
     job = await rig.accept()
     rig.lifecycle.close()
     with pytest.raises(Unavailable):
-        await rig.mails.outcome(job)
+        await rig.mails.outcome(call_of(), job)
     ends: list[Mail | Unavailable] = []
     rig.mails.call_when_done(job, lambda _, end: ends.append(end))
     assert [type(end) for end in ends] == [Unavailable]

@@ -23,6 +23,8 @@ DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
 @pytest.mark.parametrize(
     ("state", "result", "code", "words"),
     [
+        (MailState.QUEUED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "is not sent yet (queued): 451 later"),
+        (MailState.SENDING, None, grpc.StatusCode.UNAVAILABLE, "is not sent yet (sending): the relay gave no answer"),
         (MailState.FAILED, REFUSED, grpc.StatusCode.FAILED_PRECONDITION, "refused the mail: 550 5.1.1 no such user"),
         (MailState.FAILED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "(failed): 451 later"),
         (MailState.EXPIRED, RecipientResult("ada@example.org"), grpc.StatusCode.UNAVAILABLE, "gave no answer"),
@@ -30,10 +32,10 @@ DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
     ],
 )
 def test_the_error_for_a_mail_that_was_not_sent(
-    state: MailState, result: RecipientResult, code: grpc.StatusCode, words: str
+    state: MailState, result: RecipientResult | None, code: grpc.StatusCode, words: str
 ) -> None:
     """Only a permanent rejection is FAILED_PRECONDITION, and only if no earlier copy may have arrived."""
-    status = status_of(_failure(Mail("m", "c", "<m@x>", 1.0, state=state, recipients=(result,))))
+    status = status_of(_failure(Mail("m", "c", "<m@x>", 1.0, state=state, recipients=(result,) if result else ())))
     assert status.code is code
     assert words in status.message
 

@@ -9,6 +9,7 @@ from google.rpc.status_pb2 import Status
 
 from otpmail.errors import (
     CallerError,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     LimitExceeded,
@@ -37,6 +38,13 @@ def test_each_error_has_its_status(error: CallerError, code: grpc.StatusCode, re
     assert status.code is code
     assert status.message == str(error)
     assert status.details[0] == ErrorInfo(reason=reason, domain=DOMAIN)
+
+
+def test_a_deadline_names_its_mail() -> None:
+    """ErrorInfo holds the id of the mail that the caller waited for."""
+    status = status_of(DeadlineExceeded("too late", mail_id="m1"))
+    assert status.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert status.details == (ErrorInfo(reason="DEADLINE_EXCEEDED", domain=DOMAIN, metadata={"mail_id": "m1"}),)
 
 
 def test_a_bad_field_is_named() -> None:

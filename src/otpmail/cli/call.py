@@ -13,7 +13,7 @@ from otpmail.cli.output import EXIT_UNREACHABLE, address_of, describe_error, err
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
-_TIMEOUT_SECONDS = 60.0
+_TIMEOUT_SECONDS = 75.0  # more than MAIL_WAIT_SECONDS, so that the service answers first
 
 
 def call(

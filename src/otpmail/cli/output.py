@@ -62,7 +62,7 @@ def print_json(answer: Message) -> None:
 
 def print_mail(mail: mail_pb2.Mail) -> None:
     """Print a mail's state, and the relay's reply for each recipient."""
-    good = mail.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED}
+    good = mail.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED, mail_pb2.Mail.SENDING}
     out.print(f"mail {mail.id}: {mail_pb2.Mail.State.Name(mail.state).lower()}", style="green" if good else "red")
     for result in mail.recipients:
         out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or 'no reply yet'}")

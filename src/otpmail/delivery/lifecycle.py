@@ -67,7 +67,7 @@ class Lifecycle:
         self.jobs: dict[str, Job] = {}
         self._retries: dict[Job, Timer] = {}
         self._call_later = call_later or asyncio.get_running_loop().call_later
-        self._deadlines = Deadlines(self._expire, now=store.now, call_later=self._call_later)
+        self._deadlines = Deadlines(self.expire, now=store.now, call_later=self._call_later)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -140,8 +140,7 @@ class Lifecycle:
         if not job.pending or self._is_over(job):
             self._settle(job, MailState.FAILED)
             return
-        last = job.results[job.pending[0]]
-        self._retry_later(job, " ".join(filter(None, (str(last.code), last.enhanced_code, last.reply))))
+        self._retry_later(job, job.results[job.pending[0]].said)
 
     def connection_lost(self, job: Job, error: ConnectionLost) -> None:
         """Go on with a job whose connection ended. The relay may have accepted it only if the error is `uncertain`."""
@@ -241,8 +240,8 @@ class Lifecycle:
         del self._retries[job]
         self._dispatcher.put(job)
 
-    def _expire(self, job: Job) -> None:
-        # One that the relay has at this moment is decided by the relay's reply.
+    def expire(self, job: Job) -> None:
+        """Settle a job that has not left by its deadline. The relay's reply decides about one that the relay has."""
         if job.state is _QUEUED:
             self._settle(job, MailState.EXPIRED)
 

@@ -7,6 +7,7 @@ from functools import partial
 from otpmail.delivery.job import Job
 from otpmail.errors import Unavailable
 from otpmail.model import Mail
+from otpmail.timers import CallLater
 
 Outcome = Mail | Unavailable
 """The end of a mail for its waiters: it settled, or the service stopped first."""
@@ -18,11 +19,13 @@ DoneCallback = Callable[[Job, Outcome], None]
 class Waiters:
     """The waiters of each job: `_waiting` need the mail, `_callbacks` are only notified, `watchers` see every state.
 
-    A job without any `_waiting` that is not guaranteed is abandoned. Build it inside a running loop.
+    A job without any `_waiting` that is not guaranteed is abandoned. Build it inside a running loop, whose `call_later`
+    ends waits unless another is given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, call_later: CallLater | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._call_later = call_later or self._loop.call_later
         self._waiting: dict[Job, tuple[DoneCallback, ...]] = {}
         self._callbacks: dict[Job, tuple[DoneCallback, ...]] = {}
         self.watchers: dict[Job, tuple[asyncio.Queue[Mail], ...]] = {}
@@ -49,6 +52,11 @@ class Waiters:
         else:
             self._callbacks[job] = (*self._callbacks.get(job, ()), callback)
 
+    def keep(self, job: Job) -> None:
+        """Do not let the job be abandoned, although a caller has stopped waiting for it."""
+        if _nobody not in self._waiting.get(job, ()):
+            self.add_waiter(job, _nobody)
+
     def is_abandoned(self, job: Job) -> bool:
         """Whether nobody waits for the job and it is not guaranteed."""
         return not job.guaranteed and job not in self._waiting
@@ -65,19 +73,21 @@ class Waiters:
                 context = {"message": "a callback failed at the end of a mail", "exception": error}
                 self._loop.call_exception_handler(context)
 
-    async def outcome(self, job: Job) -> Mail:
-        """Wait as a waiter that needs the mail until the job ends; returns the mail as it settled.
+    async def outcome(self, job: Job, seconds: float) -> Mail | None:
+        """Wait as a waiter that needs the mail until the job ends, `seconds` at most.
 
-        Raises Unavailable where the service stops first.
+        Returns the mail as it settled, None if it has not. Raises Unavailable where the service stops first.
         """
-        end: asyncio.Future[Mail] = self._loop.create_future()
+        end: asyncio.Future[Mail | None] = self._loop.create_future()
         callback = partial(_set_outcome, end)
         self.add_waiter(job, callback)
+        alarm = self._call_later(seconds, _end_wait, end)
         try:
             return await end
-        except BaseException:
-            self.remove_waiter(job, callback)
-            raise
+        finally:
+            alarm.cancel()
+            if job in self._waiting:  # neither settled nor released
+                self.remove_waiter(job, callback)
 
     # Watchers.
 
@@ -99,7 +109,16 @@ class Waiters:
             states.put_nowait(job.mail)
 
 
-def _set_outcome(end: "asyncio.Future[Mail]", _: Job, outcome: Outcome) -> None:
+def _nobody(_: Job, __: Outcome) -> None:
+    """Stand in for a caller that has stopped waiting for a job that goes on."""
+
+
+def _end_wait(end: "asyncio.Future[Mail | None]") -> None:
+    if not end.done():
+        end.set_result(None)
+
+
+def _set_outcome(end: "asyncio.Future[Mail | None]", _: Job, outcome: Outcome) -> None:
     if end.done():  # cancelled
         return
     if isinstance(outcome, Mail):

@@ -18,6 +18,7 @@ from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, Permis
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency
 from otpmail.mail.submission import Submission
+from otpmail.mail.waiting import Outcomes
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
@@ -73,6 +74,7 @@ class MailService:
         self._store = store
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
+        self._outcomes = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds)
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator()
         self.admission = admission
@@ -83,15 +85,16 @@ class MailService:
     # Sending.
 
     async def send(self, call: Call, submission: Submission) -> Mail:
-        """Send a mail: returns it settled, or with WaitFor.QUEUE once it is accepted.
+        """Send a mail: returns it settled, or as `outcome` does; with WaitFor.QUEUE once it is accepted.
 
-        Raises as `accept` does. Cancelling this call cancels the mail if it is queued and nobody else waits for it.
+        Raises as `accept` and `outcome` do. Cancelling this call cancels the mail if it is queued and nobody else waits
+        for it.
         """
         guaranteed = submission.wait_for.guarantees
         accepting = self.accept(call, submission)
         del submission  # so that its content does not wait for the relay beside the octets made of it
         job = await accepting
-        return job.mail if guaranteed else await self.outcome(job)
+        return job.mail if guaranteed else await self.outcome(call, job)
 
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
@@ -159,17 +162,9 @@ class MailService:
         self._lifecycle.submit(job)
         return job
 
-    async def outcome(self, job: Job) -> Mail:
-        """Wait until the job settles. Raises Unavailable when the service stops first."""
-        if job.state.final:
-            return job.mail
-        if job.id not in self._lifecycle.jobs:  # a stop has released it since the caller was given it
-            raise Unavailable(STOPPED)
-        try:
-            return await self._waiters.outcome(job)
-        except BaseException:
-            self._lifecycle.drop_if_abandoned(job)
-            raise
+    def outcome(self, call: Call, job: Job) -> Awaitable[Mail]:
+        """Return what waits until the job settles, MAIL_WAIT_SECONDS at most; raises as `Outcomes.wait` does."""
+        return self._outcomes.wait(call, job)
 
     # For streams, which wait without a task for each mail.
 

@@ -120,7 +120,7 @@ class OtpService:
         key = record_key(call.caller, request.purpose, address)
         _check_words(request)
         job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
-        mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(job)
+        mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)
 
     async def validate_code(

@@ -9,7 +9,7 @@ from otpmail.compose.draft import LARGE, Draft
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Mail, MailState
+from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.otp.service import MAX_CODE, CheckResult, CodeRequest, OtpService
 from otpmail.rpc.calls import Context, call_from
@@ -89,9 +89,10 @@ def _in_their_words(error: InvalidArgument) -> InvalidArgument:
 
 
 def _failure(mail: Mail) -> CallerError:
-    """The error for a mail that was not sent. A permanent rejection is FailedPrecondition: a retry makes no sense."""
-    result = mail.recipients[0]
-    said = " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
+    """The error for a mail that is not sent. A permanent rejection is FailedPrecondition: a retry makes no sense."""
+    result = mail.recipients[0] if mail.recipients else RecipientResult("")
     if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
-        return FailedPrecondition(f"the relay refused the mail: {said}")
-    return Unavailable(f"the mail could not be sent ({mail.state.name.lower()}): {said or 'the relay gave no answer'}")
+        return FailedPrecondition(f"the relay refused the mail: {result.said}")
+    could_not = "could not be sent" if mail.state.final else "is not sent yet"
+    said = result.said or "the relay gave no answer"
+    return Unavailable(f"the mail {could_not} ({mail.state.name.lower()}): {said}")

@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from otpmail.errors import (
     CallerError,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     LimitExceeded,
@@ -33,6 +34,7 @@ _CODES: tuple[tuple[type[CallerError], grpc.StatusCode], ...] = (
     (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
 )
 
@@ -73,8 +75,11 @@ def status_for(method: str, error: Exception) -> RpcStatus:
 def status_of(error: CallerError) -> RpcStatus:
     """The status of an error that is meant for callers, with its details."""
     code = next(code for kind, code in _CODES if isinstance(error, kind))
-    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    info = ErrorInfo(reason=error.reason, domain=DOMAIN)
+    details: list[Message] = [info]
     match error:
+        case DeadlineExceeded(mail_id=mail_id):
+            info.metadata["mail_id"] = mail_id
         case InvalidArgument(field=field, description=description):
             details.append(
                 BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=description)])

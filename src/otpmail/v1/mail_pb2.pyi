@@ -30,7 +30,7 @@ class _WaitForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitFor.Value
     WAIT_FOR_UNSPECIFIED: _WaitFor.ValueType  # 0
     """WAIT_FOR_RELAY"""
     WAIT_FOR_RELAY: _WaitFor.ValueType  # 1
-    """answer when the mail has settled"""
+    """answer when the mail has settled, or after MAIL_WAIT_SECONDS: look at its state"""
     WAIT_FOR_QUEUE: _WaitFor.ValueType  # 2
     """answer once the mail is accepted (with a durable store: written)"""
 
@@ -39,7 +39,7 @@ class WaitFor(_WaitFor, metaclass=_WaitForEnumTypeWrapper): ...
 WAIT_FOR_UNSPECIFIED: WaitFor.ValueType  # 0
 """WAIT_FOR_RELAY"""
 WAIT_FOR_RELAY: WaitFor.ValueType  # 1
-"""answer when the mail has settled"""
+"""answer when the mail has settled, or after MAIL_WAIT_SECONDS: look at its state"""
 WAIT_FOR_QUEUE: WaitFor.ValueType  # 2
 """answer once the mail is accepted (with a durable store: written)"""
 Global___WaitFor: _TypeAlias = WaitFor  # noqa: Y015
