@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from otpmail.settings import duration
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import RULE, Section
 
@@ -35,7 +36,9 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         case "integer":
             return f"a whole number{_bounds(schema)}"
         case "number":
-            return f"a number{_bounds(schema)}"
+            is_time = schema.get("format") == duration.FORMAT
+            form = "a time such as 90s, 5m or 1h30m, or a number of seconds" if is_time else "a number"
+            return f"{form}{_bounds(schema)}"
     return "a text that is not empty" if schema.get("minLength") else "a text"
 
 

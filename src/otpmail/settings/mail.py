@@ -7,8 +7,9 @@ from pydantic_settings import NoDecode
 
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
+from otpmail.settings.duration import Seconds
 from otpmail.settings.machine import available_memory
-from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
+from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
 _MOST_MEMORY = 2 << 30
 
@@ -24,11 +25,11 @@ class MailSettings(Section):
     queue_size: Count = 10_000
     memory_max_mb: Annotated[int, Field(ge=16)] | None = None
     stream_unsettled: Count = 1000
-    mail_ttl: Positive = 86_400
-    mail_wait_seconds: Positive = 60
+    mail_ttl: Seconds = 86_400
+    mail_wait_seconds: Seconds = 60
     mail_max_bytes: Annotated[int, Field(ge=1024, le=150 << 20)] = 10 << 20
     mail_max_recipients: Count = 100
-    mail_remember_seconds: Positive = 3600
+    mail_remember_seconds: Seconds = 3600
     mail_remember_count: Count = 20_000
     email_on_uncertain: Literal["retry", "fail"] = "retry"
     email_relays: SecretStr = SecretStr("")  # a secret, since the URLs hold passwords; `relays` reads them

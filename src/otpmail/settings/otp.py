@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from otpmail.settings.section import Positive, Section, broken_rule
+from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, Seconds
+from otpmail.settings.section import Section, broken_rule
 
 _LIFESPAN = 600.0
 _COMPAT_LIFESPAN = 120.0
@@ -20,12 +21,11 @@ class OtpSettings(Section):
 
     model_config = SettingsConfigDict(env_prefix="OTP_")
 
-    lifespan_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    cleanup_seconds: Positive = 180
+    lifespan_seconds: DayOrLess | None = None
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
-    resend_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
+    resend_seconds: DayOrLessOrZero = 30
     keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
     return_code: bool = False
     locale: str = "en"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from otpmail.settings.duration import Seconds
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
@@ -39,16 +40,16 @@ class RelaySettings(Section):
     token_file: Path | None = None
     ca_file: Path | None = None
     helo: str = Field(default_factory=_host_name)
-    timeout: Positive = 30
-    final_timeout: Positive = 300
+    timeout: Seconds = 30
+    final_timeout: Seconds = 300
     mode: Literal["auto", "data", "plain"] = "auto"
     window: Annotated[int, Field(ge=1, le=1000)] = 16
     rate: Positive | None = None
     max_messages: Count | None = None
-    max_age: Positive = 1800
-    idle_seconds: Positive = 240
-    retry_seconds: Positive = 1
-    retry_max_seconds: Positive = 60
+    max_age: Seconds = 1800
+    idle_seconds: Seconds = 240
+    retry_seconds: Seconds = 1
+    retry_max_seconds: Seconds = 60
 
     _any_case = field_validator("auth", "mode", "security", mode="before")(lower_case)
 

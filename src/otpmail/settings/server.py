@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from otpmail.settings.duration import SecondsOrZero
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.listen import ListenAddress, read_hosts
 from otpmail.settings.problems import Problem
@@ -26,7 +27,7 @@ class ServerSettings(Section):
     socket_mode: int | None = None
     allow_anonymous: bool = False
     grpc_reflection: bool = False
-    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25
+    drain_seconds: SecondsOrZero = 25
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     http_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
