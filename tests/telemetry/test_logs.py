@@ -2,9 +2,10 @@
 
 import json
 import logging
+import re
+import subprocess
 import sys
 from dataclasses import replace
-from datetime import datetime
 
 import pytest
 
@@ -25,7 +26,8 @@ from otpmail.events import (
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
-from otpmail.telemetry.logs import JsonFormatter, LogObserver, TextFormatter, log_event, set_up
+from otpmail.telemetry.formats import JsonFormatter
+from otpmail.telemetry.logs import LogObserver, log_event
 
 
 def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
@@ -114,39 +116,6 @@ def test_only_the_last_relay_to_go_down_stops_all_mail(caplog: pytest.LogCapture
     assert lines[0] == "relay a is down, next dial in 1.5 s: refused"
 
 
-def _record(**extra: object) -> logging.LogRecord:
-    record = logging.LogRecord("otpmail", logging.INFO, "file", 1, "a %s\nb", ("word",), None)
-    record.__dict__.update(extra)
-    return record
-
-
-def test_json_is_an_object_a_line() -> None:
-    """A JSON line holds time (RFC 3339), level, event, message and the fields; no value breaks the line."""
-    line = JsonFormatter().format(_record(event="e", fields={"sent": 3, "odd": object}))
-    assert "\n" not in line
-    found = json.loads(line)
-    assert (found["level"], found["event"], found["message"], found["sent"]) == ("info", "e", "a word\nb", 3)
-    assert datetime.fromisoformat(found["time"]).tzinfo is not None
-
-
-def test_json_of_what_others_log() -> None:
-    """A library's record has its logger's name as its event, and its exception in the same line."""
-    try:
-        raise ValueError("broken")
-    except ValueError:
-        record = _record(exc_info=sys.exc_info())
-    line = JsonFormatter().format(record)
-    assert "\n" not in line
-    found = json.loads(line)
-    assert found["event"] == "otpmail"
-    assert "ValueError: broken" in found["exception"]
-
-
-def test_text_is_for_people() -> None:
-    """A line of text is time, level and message."""
-    assert TextFormatter().format(_record()).endswith(" INFO a word\nb")
-
-
 def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     """`log_event` makes no record below the level that is set."""
     with caplog.at_level(logging.INFO, "otpmail"):
@@ -156,25 +125,42 @@ def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> 
     assert (record.__dict__["event"], record.__dict__["fields"]) == ("loud", {"number": 1})
 
 
+_SET_UP = """
+import sys, threading, warnings, logging
+from otpmail.telemetry.logs import log_event, set_up
+
+set_up({log_format!r}, "info")
+log_event(logging.INFO, "started", "up")
+log_event(logging.DEBUG, "detail", "hidden")
+logging.getLogger("library").info("hidden")
+logging.getLogger("library").warning("shown")
+logging.getLogger("library").warning("%d", "no number")
+warnings.warn("a warning")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("the \\x1b[31m end")
+"""
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_set_up_writes_to_standard_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], log_format: str
-) -> None:
-    """The log goes to standard error: libraries from warnings on, ours from the level that is set."""
-    root, ours = logging.getLogger(), logging.getLogger("otpmail")
-    before = root.handlers[:], root.level, ours.level
-    monkeypatch.setattr(root, "handlers", [])
-    try:
-        set_up(log_format, "info")  # type: ignore[arg-type]
-        log_event(logging.INFO, "started", "up")
-        log_event(logging.DEBUG, "detail", "hidden")
-        logging.getLogger("library").info("hidden")
-        logging.getLogger("library").warning("shown")
-    finally:
-        root.setLevel(before[1])
-        ours.setLevel(before[2])
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert len(shown.err.splitlines()) == 2
-    assert "hidden" not in shown.err
-    assert ('"event": "started"' in shown.err) is (log_format == "json")
+def test_all_that_is_logged_goes_through_the_one_log(log_format: str) -> None:
+    """Libraries' records, warnings and uncaught exceptions are lines of the log, in its form and in their order.
+
+    A record that can't be formatted is a line that says where it was made.
+    """
+    command = (sys.executable, "-Walways", "-c", _SET_UP.format(log_format=log_format))
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    if log_format == "json":
+        lines = [json.loads(line) for line in ended.stderr.splitlines()]
+        messages, exceptions = [line["message"] for line in lines], [line.get("exception", "") for line in lines]
+    else:
+        messages = [line for line in ended.stderr.splitlines() if not line.startswith("  ")]
+        exceptions = re.split(r"(?m)^\d\d:\d\d:\d\d ", ended.stderr)[1:]
+        assert ended.stderr.replace("\n", "").isprintable()
+    expected = ("up", "shown", "can't be formatted", "a warning", "nothing caught", "nothing caught")
+    assert len(messages) == len(expected), ended.stderr
+    assert all(words in message for words, message in zip(expected, messages, strict=True)), ended.stderr
+    assert "ZeroDivisionError" in exceptions[4]
+    assert "ValueError: the " in exceptions[5]

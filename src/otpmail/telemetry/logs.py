@@ -3,11 +3,11 @@
 No line holds a code, a password, a token or a mail's content. Events of single mails that went well are at debug.
 """
 
-import json
 import logging
 import sys
+import threading
 from dataclasses import asdict
-from datetime import UTC, datetime
+from types import TracebackType
 from typing import Literal
 
 from otpmail.events import (
@@ -28,17 +28,75 @@ from otpmail.events import (
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.telemetry.formats import JsonFormatter, TextFormatter
+from otpmail.telemetry.writer import BackgroundWriter
 
 log = logging.getLogger("otpmail")
+_FLUSH_SECONDS = 1.0
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
 
-def set_up(log_format: Literal["text", "json"], level: str) -> None:
-    """Send the log of the whole process to standard error: ours from `level` on, the libraries' from warnings on."""
-    handler = logging.StreamHandler(sys.stderr)
+class LogHandler(logging.Handler):
+    """Formats records, and leaves it to a thread to write them, so that no caller waits for whoever reads the log."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.writer = BackgroundWriter(fd, self._dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record as a line; for one that can't be formatted, a line that says where it came from."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  whatever a library's record raises
+            text = f"{record.name}, {record.pathname}:{record.lineno}: a line can't be formatted: {error!r}"
+            line = self.format(logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "msg": text}))
+        self.writer.write(_encoded(line))
+
+    def flush(self) -> None:
+        """Wait for the lines so far to be written, but no longer than a moment. `logging` calls it at exit."""
+        self.writer.flush(_FLUSH_SECONDS)
+
+    def _dropped(self, count: int) -> bytes:
+        lines = "1 line of the log was" if count == 1 else f"{count} lines of the log were"
+        record = logging.makeLogRecord(
+            {
+                "levelno": logging.WARNING,
+                "levelname": "WARNING",
+                "msg": f"{lines} dropped, since they could not be written in time",
+                "event": "log-dropped",
+                "fields": {"dropped": count},
+            }
+        )
+        return _encoded(self.format(record))
+
+
+def set_up(log_format: Literal["text", "json"], level: str, *, fd: int = 2) -> LogHandler:
+    """Send the log of the whole process to a file descriptor: ours from `level` on, the libraries' from warnings on.
+
+    Warnings of Python and exceptions that nothing catches, in any thread, are lines of the log too.
+    """
+    handler = LogHandler(fd)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda failed: _log_uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    sys.unraisablehook = lambda failed: _log_uncaught(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    set_level(level)
+    return handler
+
+
+def set_level(level: str) -> None:
+    """Log our events from `level` on."""
     log.setLevel(level.upper())
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None) -> None:
+    log.critical("an error that nothing caught", exc_info=(kind, error or kind(), traceback), extra={"event": "error"})
+
+
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
 def log_event(level: int, event: str, message: str, **fields: object) -> None:
@@ -50,30 +108,6 @@ def log_event(level: int, event: str, message: str, **fields: object) -> None:
 def mails(count: int) -> str:
     """Return the count with its noun: `1 mail`, `2 mails`."""
     return f"{count} mail" if count == 1 else f"{count} mails"
-
-
-class TextFormatter(logging.Formatter):
-    """Formats a record as `12:30:01 INFO message`."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line of JSON."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": getattr(record, "event", record.name),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
 
 
 class LogObserver:

@@ -1,0 +1,56 @@
+"""The two forms of a line of the log: text for people, JSON for machines. Neither lets a control character through."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as `12:30:01 INFO message`.
+
+    An exception follows in indented lines, so that no line which begins with a time was made up by its message.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
+        """Return the line without its exception."""
+        return escape(super().formatMessage(record).rstrip("\n"))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  the library's name
+        """Return the traceback, indented."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802  the library's name
+        """Return the stack, indented."""
+        return _indented(stack_info)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+
+
+def escape(text: str) -> str:
+    r"""Return the text with `\x1b` and the like in place of what a terminal may obey: control and bidi characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {escape(line)}" for line in text.split("\n"))

@@ -1,0 +1,114 @@
+"""The thread that writes the log: it blocks nobody, keeps the order, and says what it dropped."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otpmail.telemetry.writer import BackgroundWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PIPE_OCTETS = 1 << 16
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Open a pipe; what is written to it fits into 64 KiB."""
+    reading, writing = os.pipe()
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:  # the test has closed it
+            continue
+
+
+def _report(count: int) -> bytes:
+    return b"%d dropped\n" % count
+
+
+def _read_lines(fd: int, last: bytes) -> list[bytes]:
+    """Read until the line `last` has come."""
+    octets = b""
+    while not octets.endswith(b"%s\n" % last):
+        octets += os.read(fd, 1 << 20)
+    return octets.splitlines()
+
+
+def test_lines_keep_their_order(pipe: tuple[int, int]) -> None:
+    """Lines are written in the order in which they were queued, and a flush waits for all of them."""
+    reading, writing = pipe
+    writer = BackgroundWriter(writing, _report)
+    for number in range(1000):
+        writer.write(b"%d\n" % number)
+    assert writer.flush(10)
+    assert os.read(reading, _PIPE_OCTETS).split() == [b"%d" % number for number in range(1000)]
+
+
+def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
+    """Writing returns though the pipe is full; once it is read, a line in place of the dropped ones counts them."""
+    reading, writing = pipe
+    writer = BackgroundWriter(writing, _report, most_octets=100_000)
+    line = b"x" * 99 + b"\n"
+    for _ in range(5000):
+        writer.write(line)
+    assert not writer.flush(0.05)
+    lines = _read_lines(reading, b"dropped")  # the line that ends so comes when all else has been written
+    kept = lines.count(line.strip())
+    assert 1000 <= kept < 1700  # what the queue holds, and a pipe
+    assert lines == [line.strip()] * kept + [b"%d dropped" % (5000 - kept)]
+    writer.write(b"later\n")
+    assert _read_lines(reading, b"later") == [b"later"]
+
+
+def test_dropped_lines_are_counted_where_they_are_missing(pipe: tuple[int, int]) -> None:
+    """The count stands before the first line that was queued after the dropped ones."""
+    reading, writing = pipe
+    os.write(writing, b"." * _PIPE_OCTETS)  # so that the thread waits with its first batch
+    writer = BackgroundWriter(writing, _report, most_octets=10)
+    writer.write(b"123456789\n")
+    writer.write(b"lost\n")
+    writer.write(b"lost\n")
+    os.read(reading, _PIPE_OCTETS)
+    assert _read_lines(reading, b"2 dropped") == [b"123456789", b"2 dropped"]
+
+
+def test_a_closed_pipe_is_survived(pipe: tuple[int, int]) -> None:
+    """A reader that has gone costs lines and nothing else: writing and flushing still return."""
+    reading, writing = pipe
+    writer = BackgroundWriter(writing, _report)
+    os.close(reading)
+    writer.write(b"lost\n")
+    assert writer.flush(10)
+    writer.write(b"lost\n")
+    assert writer.flush(10)
+
+
+def test_a_descriptor_that_is_not_open() -> None:
+    """A closed descriptor is survived too, and lines are written once it is open again."""
+    reading, writing = os.pipe()
+    spare = os.dup(writing)
+    os.close(writing)
+    writer = BackgroundWriter(writing, _report)
+    for _ in range(3):
+        writer.write(b"lost\n")
+    assert writer.flush(10)
+    os.dup2(spare, writing)
+    writer.write(b"back\n")
+    assert _read_lines(reading, b"back") == [b"3 dropped", b"back"]
+    for fd in (reading, writing, spare):
+        os.close(fd)
+
+
+def test_a_descriptor_that_another_process_made_non_blocking(pipe: tuple[int, int]) -> None:
+    """EAGAIN means that the reader is slow, and drops no line."""
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    writer = BackgroundWriter(writing, _report)
+    for number in range(50_000):
+        writer.write(b"%d\n" % number)
+    assert _read_lines(reading, b"49999") == [b"%d" % number for number in range(50_000)]
