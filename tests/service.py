@@ -11,7 +11,7 @@ import signal as signals
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -63,12 +63,23 @@ class Service:
         self.log: list[LogLine] = []
         self.output: list[str] = []  # every line it wrote, logs included
         self._command = command
+        self._target = asyncio.subprocess.PIPE
         self._settings = _DEFAULTS | settings
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._channel: grpc.aio.Channel | None = None
         self._changed = asyncio.Event()
+
+    @classmethod
+    def writing_to(cls, target: int, *, command: str = "serve", **settings: object) -> Self:
+        """Make a service whose standard output and error are a descriptor that this object does not read.
+
+        Its HOST must be a Unix socket, since its log can't be asked for a port.
+        """
+        service = cls(command=command, **settings)
+        service._target = target
+        return service
 
     def __repr__(self) -> str:
         """Show the process and its last events."""
@@ -111,19 +122,20 @@ class Service:
             cwd=home,
             env=self._environment(home),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdout=self._target,
+            stderr=self._target,
             limit=_LONGEST_LINE,
         )
-        streams = cast("asyncio.StreamReader", self._process.stdout), cast("asyncio.StreamReader", self._process.stderr)
-        self._readers = [asyncio.create_task(self._read(stream)) for stream in streams]
+        streams = self._process.stdout, self._process.stderr
+        self._readers = [asyncio.create_task(self._read(stream)) for stream in streams if stream is not None]
 
     async def wait_exited(self, timeout: float = 30) -> int:
         """Return the exit code once the process has ended and all it wrote is read."""
         process = self._running()
         async with asyncio.timeout(timeout):
             code = await process.wait()
-            await asyncio.wait(self._readers)
+            if self._readers:
+                await asyncio.wait(self._readers)
         for reader in self._readers:
             reader.result()  # raises what kept it from reading
         return code
@@ -248,6 +260,8 @@ class Service:
     @property
     def address(self) -> str:
         """The address it listens on, for instance "127.0.0.1:34567"."""
+        if self._target != asyncio.subprocess.PIPE:
+            return str(self._settings["HOST"])
         return str(self.logged("listening")[0]["address"])
 
     @property
@@ -290,7 +304,10 @@ class Service:
     ) -> None:
         """Return once its health is `status`."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)  # whose types know no methods
-        call = stub.Watch(health_pb2.HealthCheckRequest(service=service))
+        call = stub.Watch(
+            health_pb2.HealthCheckRequest(service=service),
+            wait_for_ready=self._target != asyncio.subprocess.PIPE,  # nothing else says when it listens
+        )
         seen = None
         try:
             async with asyncio.timeout(timeout):

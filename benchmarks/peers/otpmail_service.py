@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.memory import resident
-from otpmail.app import App, spare_the_collector, stop_on_signals
+from otpmail.app import App, spare_the_collector
+from otpmail.cli.signals import Signals
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.settings import Settings
 from otpmail.telemetry.logs import set_up
@@ -44,7 +44,7 @@ async def serve(every: float, batch_seconds: float) -> None:
     settings = Settings.load()
     set_up(settings.server.log_format, settings.server.log_level)
     app, stop = App(settings, batch_seconds=batch_seconds), asyncio.Event()
-    stop_on_signals(stop, os._exit)
+    Signals(hangup_stops=True).attach(asyncio.get_running_loop(), stop=stop.set, reload=stop.set, give_up=lambda: None)
     reporting = asyncio.create_task(report(every)) if every else None
     await app.run(stop, started=lambda _: spare_the_collector())
     if reporting is not None:

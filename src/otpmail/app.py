@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
 from collections.abc import Callable
 from random import random
 from time import monotonic
@@ -12,7 +11,7 @@ from time import monotonic
 from otpmail.compose.templates import Templates
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
-from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.lifecycle import Closed, Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters
@@ -110,11 +109,11 @@ class App:
     def __repr__(self) -> str:
         return f"<App {self._lifecycle!r}, {self._store!r}>"
 
-    async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> None:
+    async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> int:
         """Serve until `stop` is set, then stop in order. `started` is called with the first address.
 
-        Raises SettingsError when the service can't listen. A part that fails stops the whole service, and `run`
-        raises its error.
+        Returns how many guaranteed mails the stop lost. Raises SettingsError when the service can't listen. A part
+        that fails stops the whole service, and `run` raises its error.
         """
         await self._store.open()
         listening = await self._server.start()
@@ -129,25 +128,28 @@ class App:
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
             try:
                 await stop.wait()
-                await self._stop(workers)
+                closed = await self._stop(workers)
             except asyncio.CancelledError:  # a part has failed, during a stop even: callers that wait are answered
                 self._admission.close()
-                self._lifecycle.close()
+                self._log_end("stopped by an error", self._lifecycle.close(), logging.ERROR)
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 raise
             for task in background:
                 task.cancel()
+        return closed.lost
 
     def give_up(self) -> None:
         """Log how many mails are lost. For a process that ends right after this, whatever is in flight."""
-        left = len(self._lifecycle)
+        left, lost = len(self._lifecycle), self._lifecycle.unkept
         log_event(
-            logging.WARNING,
+            logging.ERROR if lost else logging.WARNING,
             "stopped-at-once",
-            f"stopped at once by a second signal: {mails(left)} had not settled; what the relay has not taken is lost",
+            f"stopped at once by a second signal: {mails(left)} had not settled, {lost} of them guaranteed; what the "
+            "relay has not taken is lost",
             sent=self._counts.relayed,
             failed=self._counts.failed,
             unsettled=left,
+            lost=lost,
         )
 
     async def _start_metrics(self) -> None:
@@ -161,7 +163,7 @@ class App:
             raise
         log_event(logging.INFO, "metrics", f"metrics at {url}", url=url)
 
-    async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
+    async def _stop(self, workers: list[asyncio.Task[None]]) -> Closed:
         seconds = self._settings.server.drain_seconds
         waiting = len(self._lifecycle)
         log_event(
@@ -190,16 +192,26 @@ class App:
         # 6. The store closes, with what this process owned.
         await self._codes.close()
         await self._store.close()
-        sent = self._counts.relayed
+        self._log_end("stopped", closed, logging.ERROR if closed.lost else logging.INFO)
+        return closed
+
+    def _log_end(self, how: str, closed: Closed, level: int) -> None:
+        sent, failed = self._counts.relayed, self._counts.failed
+        text = f"{how}: {mails(sent)} sent, {closed.kept} kept for the next start, {failed} failed"
+        text += f" ({closed.failed} of them for lack of time)"
+        if closed.lost:
+            maybe = f", but the relay may have taken {closed.uncertain} of them" if closed.uncertain else ""
+            text += f"; {closed.lost} guaranteed {'mail is' if closed.lost == 1 else 'mails are'} lost{maybe}"
         log_event(
-            logging.INFO,
+            level,
             "stopped",
-            f"stopped: {mails(sent)} sent, {closed.kept} kept for the next start, {self._counts.failed} failed "
-            f"({closed.failed} of them for lack of time)",
+            text,
             sent=sent,
             kept=closed.kept,
-            failed=self._counts.failed,
+            failed=failed,
             out_of_time=closed.failed,
+            lost=closed.lost,
+            uncertain=closed.uncertain,
         )
 
 
@@ -221,16 +233,3 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
-
-
-def stop_on_signals(stop: asyncio.Event, at_once: Callable[[int], None]) -> None:
-    """SIGTERM or SIGINT sets `stop`; the second signal calls `at_once` with the exit code it stands for."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            at_once(128 + number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)

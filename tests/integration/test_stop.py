@@ -99,15 +99,47 @@ async def test_a_second_signal(service: Service, relay: Relay) -> None:
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", DRAIN_SECONDS=0.2, wait=False)
 async def test_a_stop_without_a_relay(service: Service) -> None:
-    """A service without its relay stops too, and logs how many guaranteed mails it could not send."""
+    """Guaranteed mails that a stop loses are an error with their number and exit code 1; others are told apart."""
     await service.wait_for_log("relay-down")
     for number in range(4):
         await service.mail.SendMail(_request(number, mail_pb2.WAIT_FOR_QUEUE))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.mail.SendMail(_request(9, mail_pb2.WAIT_FOR_RELAY))
     assert reason(caught.value) == "UNAVAILABLE"
-    assert await service.stop() == 0
-    assert service.log[-1]["out_of_time"] == 4
+    assert await service.stop() == 1
+    last = service.log[-1]
+    assert (last["event"], last["level"], last["out_of_time"], last["lost"], last["kept"]) == (
+        "stopped",
+        "error",
+        4,
+        4,
+        0,
+    )
+    assert str(last["message"]).endswith("; 4 guaranteed mails are lost")
+
+
+@pytest.mark.relay(chunking=False, silent_at=".")
+@pytest.mark.service(DRAIN_SECONDS=0.2, WORKERS=1)
+async def test_a_stop_that_does_not_know(service: Service, relay: Relay) -> None:
+    """A guaranteed mail whose content the relay has, and has not answered, is lost but may have been taken."""
+    await service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_QUEUE))
+    await relay.wait_for_command("DATA")
+    assert await service.stop() == 1
+    last = service.log[-1]
+    assert (last["level"], last["lost"], last["uncertain"]) == ("error", 1, 1)
+    assert str(last["message"]).endswith("; 1 guaranteed mail is lost, but the relay may have taken 1 of them")
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA")
+async def test_a_second_signal_with_guaranteed_mails(service: Service, relay: Relay) -> None:
+    """A second SIGTERM that loses guaranteed mails says how many, as an error, and ends with 143."""
+    await service.mail.SendMail(_request(1, mail_pb2.WAIT_FOR_QUEUE))
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGTERM)
+    await service.wait_for_log("stopping")
+    assert await service.stop(signal.SIGTERM, timeout=3) == 143
+    last = service.log[-1]
+    assert (last["event"], last["level"], last["unsettled"], last["lost"]) == ("stopped-at-once", "error", 1, 1)
 
 
 _FAILS_ON_SIGNAL = """
@@ -138,4 +170,7 @@ async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_p
             await call
         assert reason(caught.value) == "UNAVAILABLE"
         assert await service.wait_exited(timeout=10) == 1
-        assert any("RuntimeError: boom" in line for line in service.output)
+        stopped, failure = service.log[-2:]
+        assert (stopped["event"], stopped["level"], stopped["out_of_time"]) == ("stopped", "error", 1)
+        assert (failure["event"], failure["level"]) == ("error", "critical")
+        assert "RuntimeError: boom" in str(failure["exception"])

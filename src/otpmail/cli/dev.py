@@ -1,7 +1,7 @@
 """`otpmail dev`: runs the service with a relay of its own, which prints every mail and delivers none."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +13,16 @@ from rich.markup import escape
 from otpmail.cli import endpoint
 from otpmail.cli.output import out
 from otpmail.cli.running import load_settings, run, run_service
+from otpmail.cli.signals import Signals
+from otpmail.telemetry.formats import escape as escape_controls
 
 if TYPE_CHECKING:
     from otpmail.dev.relay import CaughtMail
     from otpmail.settings import Sources
+    from otpmail.telemetry.writer import BackgroundWriter
 
+_STDOUT = 1
+_FLUSH_SECONDS = 1.0
 _DEFAULT_ADDRESS = "127.0.0.1:40700"
 
 _FIXED: Mapping[str, str | None] = MappingProxyType(
@@ -51,52 +56,86 @@ def dev(
     """Run the service with a relay of its own that catches every mail and prints it. No credentials needed."""
     if address_file is not None and not address_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no directory {address_file.parent}", param_hint="--address-file")
-    run(_dev(address_file, examples=examples))
+    run(_dev(Signals(hangup_stops=True), address_file, examples=examples))
 
 
-async def _dev(address_file: Path | None, *, examples: bool) -> None:
+async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -> None:
     from otpmail.dev.relay import CatchAllRelay
     from otpmail.settings import read_sources
+    from otpmail.telemetry.writer import BackgroundWriter
 
-    relay = CatchAllRelay(_print_mail)
+    screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
+    relay = CatchAllRelay(screen.show_mail)
     port = await relay.start()
     try:
         sources = read_sources()
         settings = load_settings(sources, **{**_FIXED, "EMAIL_PORT": str(port)})
         if ignored := [name for name in _FIXED if any(name in layer for layer in sources.layers)]:
-            out.print(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
-        await run_service(settings, partial(_started, address_file, sources if examples else None))
+            screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
+        await run_service(settings, signals, partial(_started, screen, address_file, sources if examples else None))
     finally:
         await relay.close()
+        screen.close()
 
 
-def _started(address_file: Path | None, sources: "Sources | None", listening: str) -> None:
+def _started(screen: "Screen", address_file: Path | None, sources: "Sources | None", listening: str) -> None:
     """Print where the service listens, with examples if there are `sources`, and write the address file."""
     address = endpoint.callable_address(listening)
-    out.print(f"otpmail dev serves on {address}; every mail is caught and shown here.")
+    screen.show(f"otpmail dev serves on {address}; every mail is caught and shown here.")
     if sources is not None:
-        _print_examples(address, sources)
+        screen.show("\n".join(_examples(address, sources)))
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
         new.write_text(f"{address}\n")
         new.replace(address_file)  # a reader finds the whole address or no file
 
 
-def _print_examples(address: str, sources: "Sources") -> None:
+def _examples(address: str, sources: "Sources") -> Iterator[str]:
+    """Yield the lines that say what to try."""
     otpmail = endpoint.own_command()
     # The other terminal may have another environment, so only the default address can do without --server.
     found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address, sources)
     server = "" if found else f" --server {shlex.quote(address)}"
-    out.print("In another terminal:")
-    out.print(escape(f"  {otpmail} code send ada@example.org{server}"))
-    out.print(escape(f"  {otpmail} code validate ada@example.org CODE{server}"))
-    out.print(escape(f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"))
+    yield "In another terminal:"
+    yield f"  {otpmail} code send ada@example.org{server}"
+    yield f"  {otpmail} code validate ada@example.org CODE{server}"
+    yield f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"
 
 
-def _print_mail(mail: "CaughtMail") -> None:
-    message = mail.message
-    body = message.get_body(("plain", "html"))
-    text = body.get_content().rstrip() if body is not None else ""
-    out.rule(f"mail to {escape(', '.join(mail.recipients))}", align="left")
-    out.print(f"from {escape(mail.sender)}   subject {escape(str(message['Subject']))}", style="bold")
-    out.print(escape(text))
+class Screen:
+    """Shows lines and mails on standard output, and drops them if nobody reads there: no mail waits for that."""
+
+    def __init__(self, writer: "BackgroundWriter") -> None:
+        self._writer = writer
+
+    def __repr__(self) -> str:
+        return f"<Screen {self._writer!r}>"
+
+    def show(self, text: str) -> None:
+        """Show a text of one or more lines."""
+        with out.capture() as shown:
+            out.print(escape(text))
+        self._writer.write(shown.get().encode())
+
+    def show_mail(self, mail: "CaughtMail") -> None:
+        """Show a mail's envelope, subject and text. Control characters in them are escaped, as in the log."""
+        message = mail.message
+        body = message.get_body(("plain", "html"))
+        text = body.get_content().rstrip() if body is not None else ""
+        with out.capture() as shown:
+            out.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
+            out.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
+            out.print("\n".join(_plain(line) for line in text.splitlines()))
+        self._writer.write(shown.get().encode())
+
+    def close(self) -> None:
+        """Give the last lines a moment to be written."""
+        self._writer.flush(_FLUSH_SECONDS)
+
+
+def _not_shown(count: int) -> bytes:
+    return f"{count} texts or mails were not shown, since nobody read standard output\n".encode()
+
+
+def _plain(text: str) -> str:
+    return escape(escape_controls(text))

@@ -1,16 +1,19 @@
 """Loads the settings and runs a service until a signal stops it; `serve` and `dev` share it."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from otpmail.cli.output import wrong_usage
+import typer
+
+from otpmail.cli.output import EXIT_FAILED, err, wrong_usage
+from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
 
 if TYPE_CHECKING:
     from otpmail.app import App
     from otpmail.settings import Settings, Sources
+    from otpmail.telemetry.logs import LogHandler
 
 
 def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "Settings":
@@ -36,25 +39,37 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         raise wrong_usage(*error.problems) from None
 
 
-async def run_service(settings: "Settings", started: Callable[[str], None] = lambda _: None) -> None:
-    """Run the service until SIGTERM or SIGINT; a second signal ends the process. Calls `started` with the address."""
-    from otpmail.app import App, spare_the_collector, stop_on_signals
+async def run_service(settings: "Settings", signals: Signals, started: Callable[[str], None] = lambda _: None) -> None:
+    """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
+
+    Raises typer.Exit with 1 if the stop lost guaranteed mails.
+    """
+    from otpmail.app import App, spare_the_collector
     from otpmail.telemetry.logs import set_up
 
-    set_up(settings.server.log_format, settings.server.log_level)
-    app, stop = App(settings), asyncio.Event()
-    stop_on_signals(stop, _at_once(app))
+    log = set_up(settings.server.log_format, settings.server.log_level)
+    stop = asyncio.Event()
 
     def ready(address: str) -> None:
         spare_the_collector()
         started(address)
 
-    await app.run(stop, started=ready)
+    try:
+        app = App(settings)
+        _attach(signals, app, stop, log)
+        lost = await app.run(stop, started=ready)
+    except SettingsError as error:
+        with err.capture() as lines:
+            usage = wrong_usage(*error.problems)
+        log.writer.write(lines.get().encode())  # behind the lines of the log, and as safe as they from a full pipe
+        raise usage from None
+    if lost:
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _at_once(app: "App") -> Callable[[int], None]:
-    def end(exit_code: int) -> None:
+def _attach(signals: Signals, app: "App", stop: asyncio.Event, log: "LogHandler") -> None:
+    def give_up() -> None:
         app.give_up()
-        os._exit(exit_code)
+        log.flush()
 
-    return end
+    signals.attach(asyncio.get_running_loop(), stop=stop.set, reload=lambda: None, give_up=give_up)

@@ -27,10 +27,15 @@ STOPPED = "the service stopped before the mail could be sent"
 
 
 class Closed(NamedTuple):
-    """How many unsettled mails a stop left: `kept` by the store for the next start, or `failed`."""
+    """How many unsettled mails a stop left: `kept` by the store for the next start, or `failed`.
+
+    `lost` are those of the failed ones that were guaranteed; the relay may have accepted `uncertain` of these.
+    """
 
     kept: int
     failed: int
+    lost: int = 0
+    uncertain: int = 0
 
 
 class Lifecycle:
@@ -185,7 +190,7 @@ class Lifecycle:
         """
         self._closed = True
         left = list(self.jobs.values())
-        kept = 0
+        kept = lost = uncertain = 0
         for job in left:
             if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
                 job.uncertain = job.uncertain.union(job.offered)
@@ -194,8 +199,15 @@ class Lifecycle:
                 self._release(job)
                 kept += 1
             else:
+                lost += job.guaranteed
+                uncertain += job.guaranteed and bool(job.uncertain)
                 self._fail(job)
-        return Closed(kept, len(left) - kept)
+        return Closed(kept, len(left) - kept, lost, uncertain)
+
+    @property
+    def unkept(self) -> int:
+        """How many guaranteed mails would be lost if the process ended now."""
+        return sum(job.guaranteed and not self._is_kept(job) for job in self.jobs.values())
 
     def _is_kept(self, job: Job) -> bool:
         """Whether the job outlives this process."""

@@ -1,0 +1,67 @@
+"""What signals do to a running service: SIGTERM and SIGINT stop it, the second one ends it, SIGHUP reloads."""
+
+import os
+import signal
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from types import FrameType
+
+_STDIN = 0
+
+
+class Signals:
+    """Handles the signals of this process, from its construction on. Before `attach` there is nothing to stop.
+
+    The first SIGTERM or SIGINT stops the service, and a later one ends the process with 128 + its number. SIGHUP
+    reloads the settings. It stops the service if `hangup_stops`, or if standard input is a terminal that has gone.
+    These are handlers of Python, which run in the middle of the loop's work: a busy loop delays no end.
+    """
+
+    def __init__(self, *, hangup_stops: bool) -> None:
+        self._hangup_stops = hangup_stops
+        self._had_terminal = os.isatty(_STDIN)
+        self._loop: AbstractEventLoop | None = None
+        self._stopping = False
+        self._ending = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+
+    def __repr__(self) -> str:
+        return f"<Signals stopping={self._stopping} ending={self._ending}>"
+
+    def attach(
+        self,
+        loop: AbstractEventLoop,
+        *,
+        stop: Callable[[], None],
+        reload: Callable[[], None],
+        give_up: Callable[[], None],
+    ) -> None:
+        """Call `stop` and `reload` on the loop from now on, and `give_up` at once, before the process ends."""
+        self._stop, self._reload, self._give_up = stop, reload, give_up
+        self._loop = loop
+
+    def _on_stop(self, number: int, _: FrameType | None) -> None:
+        if self._loop is None or self._loop.is_closed() or self._ending:
+            os._exit(128 + number)
+        if not self._stopping:
+            self._stopping = True
+            self._loop.call_soon_threadsafe(self._stop)
+            return
+        self._ending = True
+        try:
+            self._give_up()
+        finally:
+            os._exit(128 + number)
+
+    def _on_hangup(self, number: int, _: FrameType | None) -> None:
+        stops = self._hangup_stops or (self._had_terminal and not os.isatty(_STDIN))
+        if self._loop is None or self._loop.is_closed():
+            if stops:
+                os._exit(128 + number)
+        elif not stops:
+            self._loop.call_soon_threadsafe(self._reload)
+        elif not self._stopping:  # a terminal that goes may send it twice, so it never ends a stop
+            self._stopping = True
+            self._loop.call_soon_threadsafe(self._stop)
