@@ -50,3 +50,61 @@ def test_what_is_wrong_and_has_no_default_by_itself(problems: Problems) -> None:
     """A wrong EMAIL_HELO counts as this machine's name meanwhile, so that the other settings are checked too."""
     lines = problems(EMAIL_HELO="a b", EMAIL_SECURITY="plain", EMAIL="me", APP_PASSWORD="hunter2")
     assert [line.partition(":")[0] for line in lines] == ["EMAIL_HELO", "EMAIL_SECURITY"]
+
+
+def test_a_password_from_a_file(load: Load, tmp_path: Path) -> None:
+    """APP_PASSWORD_FILE holds the password; the line end after it is no part of it, and other white space is."""
+    for text in (" hunter2 ", " hunter2 \n", " hunter2 \r\n"):
+        (tmp_path / "password").write_bytes(text.encode())
+        settings = load(EMAIL="me@example.org", APP_PASSWORD_FILE="password")
+        assert settings.relay.password.get_secret_value() == " hunter2 "
+        assert "hunter2" not in repr(settings)
+
+
+def test_a_password_twice(problems: Problems, tmp_path: Path) -> None:
+    """A password and a file of one, from whatever sources, are an error that names both."""
+    (tmp_path / "password").write_text("hunter2")
+    (tmp_path / ".env").write_text("APP_PASSWORD=hunter2\n")
+    assert problems(APP_PASSWORD_FILE="password", EMAIL="me@example.org") == (
+        "APP_PASSWORD_FILE: is set beside APP_PASSWORD; set one of the two",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\nhunter2\n", "has more than one line"),
+        (b"hunter2\xff", "is not text in UTF-8"),
+        (b"hunter2" * 10_000, "is larger than 64 KiB, which is no secret"),
+        ("hunter2\xa0\n".encode(), "ends with a no-break space (U+00A0); remove it"),
+    ],
+)
+def test_a_password_file_that_can_not_be_used(
+    problems: Problems, tmp_path: Path, content: bytes | None, fault: str
+) -> None:
+    """The error is one line with the setting, the file and its fault, and does not show what it holds."""
+    if content is not None:
+        (tmp_path / "password").write_bytes(content)
+    assert problems(APP_PASSWORD_FILE="password", EMAIL="me@example.org") == (
+        f"APP_PASSWORD_FILE: 'password' is wrong: {fault}",
+    )
+
+
+def test_each_relay_may_have_a_file(load: Load, problems: Problems, tmp_path: Path) -> None:
+    """A relay of EMAIL_RELAYS has the password of its URL or of its own file, and never the common one."""
+    (tmp_path / "password").write_text("hunter2")
+    urls = "smtps://me@one.example?password_file=password smtps://me:other@two.example smtp://three.example"
+    settings = load(EMAIL_RELAYS=urls, APP_PASSWORD="common")
+    assert [relay.password.get_secret_value() for relay in settings.relays] == ["hunter2", "other", ""]
+    (line,) = problems(EMAIL_RELAYS="smtps://me:other@one.example?password_file=password")
+    assert line == "EMAIL_RELAYS: relay 1: password_file: is set beside password; set one of the two"
+
+
+def test_a_password_is_one_line(problems: Problems) -> None:
+    """A control character in a password is an error, since no relay could be told it."""
+    assert problems(APP_PASSWORD="hunter2\n", EMAIL="me@example.org") == (
+        "APP_PASSWORD: holds a control character, such as a line end",
+    )

@@ -1,5 +1,8 @@
 """SECRETS_DIR: where it may be named, which of its files are read, and what is reported of those that can't be."""
 
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,14 +47,12 @@ def test_a_name_in_capitals_wins(directory: Path, load: Load) -> None:
 
 
 def test_links_as_kubernetes_makes_them(directory: Path, load: Load) -> None:
-    """A mounted Secret is a link to a link inside of the directory; directories are passed over."""
+    """A mounted Secret is a link to a link inside of the directory, beside names that are no settings."""
     (directory / "..2026").mkdir()
     (directory / "..2026" / "WORKERS").write_text("7")
     (directory / "..data").symlink_to("..2026")
     (directory / "WORKERS").symlink_to("..data/WORKERS")
-    (directory / "port").mkdir()
-    settings = load()
-    assert (settings.mail.workers, settings.server.port) == (7, 40700)
+    assert load().mail.workers == 7
 
 
 def test_a_file_that_can_not_be_used(directory: Path, problems: Problems, tmp_path: Path) -> None:
@@ -60,9 +61,51 @@ def test_a_file_that_can_not_be_used(directory: Path, problems: Problems, tmp_pa
     (directory / "APP_PASSWORD").symlink_to("../outside")
     (directory / "OTP_KEYS").write_bytes(b"k1:\xff")
     assert problems(EMAIL="me@example.org") == (
-        "APP_PASSWORD: its file in SECRETS_DIR is a link that leads out of the directory",
-        "OTP_KEYS: its file in SECRETS_DIR is not text in UTF-8",
+        "APP_PASSWORD: secrets/APP_PASSWORD is a link that leads out of the directory",
+        "OTP_KEYS: secrets/OTP_KEYS is not text in UTF-8",
     )
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def _huge(path: Path) -> None:
+    path.write_bytes(b"x" * (1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (_directory, "is a directory, as Docker makes it in place of a mounted file that is missing"),
+        (_dangling, "is a link to nothing"),
+        (_loop, "can't be read: Too many levels of symbolic links"),
+        (_pipe, "is a socket, a pipe or a device, and no file"),
+        (_socket, "is a socket, a pipe or a device, and no file"),
+        (_huge, "is larger than 64 KiB, which is no secret"),
+    ],
+)
+def test_what_is_no_file(directory: Path, problems: Problems, make: Callable[[Path], None], fault: str) -> None:
+    """Anything else under a setting's name is one line, and nothing waits for it."""
+    make(directory / "workers")
+    assert problems() == (f"WORKERS: secrets/workers {fault}",)
 
 
 def test_a_file_that_is_overruled_is_not_judged(directory: Path, load: Load) -> None:

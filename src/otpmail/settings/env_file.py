@@ -1,14 +1,16 @@
 """Reads `.env` in the working directory, once, and says which of its lines can't be read. The rest is `loader`'s."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from dotenv import dotenv_values
 from dotenv.parser import Binding, Original, parse_stream
+from dotenv.variables import Variable, parse_variables
 
 NAME = ".env"
+_COMMENT = re.compile(r"\s#")
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # a repr would show secrets
@@ -20,10 +22,17 @@ class EnvFile:
 
     values: Mapping[str, str]
     unreadable: tuple[str, ...] = ()
+    comments: Mapping[str, int] = field(default_factory=dict)
+    """The line of each value without quotes that a comment follows: it may be the rest of the value."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with a value, by its name in capitals."""
 
 
-def read() -> EnvFile:
-    """Read the file; without one nothing is set. After a faulty quote the values are unknown, and left out."""
+def read(environment: Mapping[str, str]) -> EnvFile:
+    """Read the file; without one nothing is set. After a faulty quote the values are unknown, and left out.
+
+    `${NAME}` and `${NAME:-default}` are references to earlier lines and to `environment`, but not in single quotes.
+    """
     try:
         text = Path(NAME).read_text("utf-8")
     except FileNotFoundError:
@@ -33,33 +42,73 @@ def read() -> EnvFile:
     except OSError as error:
         return EnvFile({}, (f"{NAME}: can't be read: {error.strerror}",))
     bindings = list(parse_stream(StringIO(text)))
-    good = dotenv_values(stream=StringIO("".join(_assignments(bindings))))
+    found = _Values(environment)
+    for binding in _assignments(bindings):
+        found.add(binding)
     return EnvFile(
-        {name.upper(): value or "" for name, value in good.items()},
+        {name.upper(): value for name, value in found.values.items()},
         tuple(_fault(binding.original) for binding in bindings if binding.error),
+        found.comments,
+        found.faults,
     )
 
 
-def _assignments(bindings: list[Binding]) -> list[str]:
+class _Values:
+    """The values so far. A later line for a name replaces an earlier one, with what was wrong with it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.values: dict[str, str] = {}
+        self.comments: dict[str, int] = {}
+        self.faults: dict[str, str] = {}
+        self._environment = environment
+
+    def add(self, binding: Binding) -> None:
+        """Take the value of one line."""
+        if binding.key is None:
+            return
+        name, value, line = binding.key.upper(), binding.value or "", _number(binding.original)
+        self.comments.pop(name, None)
+        self.faults.pop(name, None)
+        written = binding.original.string.partition("=")[2]
+        if not _is_quoted(binding.original.string) and _COMMENT.search(written):
+            self.comments[name] = line
+        if not written.lstrip().startswith("'"):
+            value, unknown = self._expand(value)
+            if unknown:
+                self.faults[name] = (
+                    f"line {line} of {NAME} refers by ${{}} to a name that is not set; single quotes keep a $ as it is"
+                )
+        self.values[binding.key] = value
+
+    def _expand(self, text: str) -> tuple[str, bool]:
+        """Replace the references in a value; the second is whether one of them refers to nothing."""
+        known = {**self._environment, **self.values}
+        parts = list(parse_variables(text))
+        unknown = any(isinstance(p, Variable) and p.name not in known and p.default is None for p in parts)
+        return "".join(part.resolve(known) for part in parts), unknown
+
+
+def _assignments(bindings: list[Binding]) -> Iterator[Binding]:
     """The lines that can be read. Those after a quote that is not closed may belong to its value, a secret even."""
-    lines: list[str] = []
     for binding in bindings:
         if not binding.error:
-            lines.append(binding.original.string)
+            yield binding
         elif _is_quoted(binding.original.string):
             break
-    return lines
 
 
 def _fault(line: Original) -> str:
-    # The parser counts from the end of what it read before, blank lines included.
-    number = line.line + line.string[: -len(line.string.lstrip())].count("\n")
     fault = (
         "its quote is not closed, or text follows it"
         if _is_quoted(line.string)
         else "is neither NAME=value nor a comment, which begins with #"
     )
-    return f"{NAME}: line {number}: {fault}"
+    return f"{NAME}: line {_number(line)}: {fault}"
+
+
+def _number(line: Original) -> int:
+    # The parser counts from the end of what it read before, blank lines included.
+    return line.line + line.string[: -len(line.string.lstrip())].count("\n")
 
 
 def _is_quoted(line: str) -> bool:

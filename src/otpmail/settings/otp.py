@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -43,8 +44,8 @@ class OtpSettings(Section):
     @field_validator("templates_dir")
     @classmethod
     def _is_a_directory(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_dir():
-            raise broken_rule("is not a directory")
+        if value is not None and not os.access(value / ".", os.R_OK | os.X_OK):
+            raise broken_rule("is not a directory that can be read")
         return value
 
     def lifespan(self, *, compat: bool) -> float:

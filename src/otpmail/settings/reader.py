@@ -20,19 +20,24 @@ def read_section(
 
     A wrong setting gets its default, so that the caller can go on and find what else is wrong.
     """
-    layers = (fixed, *sources.layers)
-    for name, fault in sources.secrets_dir.faults.items():
-        if name in section.variables() and not any(name in layer for layer in layers):
-            problems.add(Problem(f"{name}: its file in SECRETS_DIR {fault}", (name,)))
+    secrets, defaults = section.secrets(), section.defaults()
+    layers: tuple[Mapping[str, object], ...] = (fixed, *sources.layers)
+    for name in section.variables():
+        if name not in fixed and (fault := sources.fault(name, is_secret=name in secrets)):
+            problems.add(Problem(f"{name}: {fault}", (name,)))
+            layers = ({name: defaults[name]}, *layers)
     try:
         loaded = section.from_layers(*layers)
     except ValidationError as error:
-        wrong = [describe(section, details) for details in error.errors(include_url=False)]
+        wrong = [
+            describe(section, details)
+            for details in error.errors(include_url=False)
+            if details["type"] != "default_factory_not_called"  # a default that waits for the wrong ones
+        ]
         for problem in wrong:
             problems.add(problem)
         names = {name for problem in wrong for name in problem.names}
-        defaults = {name: default for name, default in section.defaults().items() if name in names}
-        loaded = section.from_layers(defaults, *layers)
+        loaded = section.from_layers({name: defaults[name] for name in names}, *layers)
     for conflict in loaded.conflicts():
         problems.conclude(conflict)
     return loaded

@@ -1,18 +1,18 @@
 """The settings of one relay: where it is, how to sign in, and how long a connection lives."""
 
-import os
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.duration import Seconds
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.problems import Problem
+from otpmail.settings.secret_file import SecretFile, is_readable
 from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
 
 Security = Literal["tls", "starttls", "plain"]
@@ -26,6 +26,25 @@ def _host_name() -> str:
     return name if _HELO.fullmatch(name) else "localhost"
 
 
+def _read_secret(value: object) -> object:
+    if value is None or isinstance(value, SecretFile):
+        return value
+    try:
+        return SecretFile.read(Path(str(value)))
+    except ValueError as error:
+        raise broken_rule(str(error)) from None
+
+
+PasswordFile = Annotated[SecretFile, BeforeValidator(_read_secret)]
+"""A path, whose file is read when the setting is."""
+
+
+def _from_file(settings: dict[str, Any]) -> SecretStr:
+    """Return the password of APP_PASSWORD_FILE, which is declared and read before APP_PASSWORD."""
+    file = settings.get("password_file")
+    return SecretStr(file.text if file else "")
+
+
 class RelaySettings(Section):
     """One relay: where it is, how to sign in, how fast to send, how long a connection lives. Times are in seconds."""
 
@@ -35,7 +54,8 @@ class RelaySettings(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 465
     security: Security = "tls"
     user: Annotated[str, Field(validation_alias="EMAIL")] = ""
-    password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD")] = SecretStr("")
+    password_file: Annotated[PasswordFile | None, Field(validation_alias="APP_PASSWORD_FILE")] = None
+    password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD", default_factory=_from_file)]
     auth: AuthMechanism | None = None
     token_file: Path | None = None
     ca_file: Path | None = None
@@ -52,6 +72,12 @@ class RelaySettings(Section):
     retry_max_seconds: Seconds = 60
 
     _any_case = field_validator("auth", "mode", "security", mode="before")(lower_case)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset_password(cls, values: dict[str, object]) -> dict[str, object]:
+        # A relay of EMAIL_RELAYS has an empty password in place of the common one; only an unset one has a file.
+        return {name: value for name, value in values.items() if name != "APP_PASSWORD" or value not in ("", None)}
 
     @model_validator(mode="before")
     @classmethod
@@ -79,18 +105,31 @@ class RelaySettings(Section):
     @field_validator("ca_file", "token_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not (value.is_file() and os.access(value, os.R_OK)):
+        if value is not None and not is_readable(value):
             raise broken_rule("is not a file that can be read")
         return value
 
+    @field_validator("password")
+    @classmethod
+    def _one_line(cls, value: SecretStr) -> SecretStr:
+        if any(ord(char) < 32 or char == "\x7f" for char in value.get_secret_value()):
+            raise broken_rule("holds a control character, such as a line end")
+        return value
+
     def conflicts(self) -> Iterator[Problem]:
-        """Yield a problem for credentials that are incomplete, or that others could read on the way."""
+        """Yield a problem for credentials that are incomplete, doubled, or that others could read on the way."""
+        if self.password_file is not None and "password" in self.model_fields_set:
+            yield Problem(
+                "APP_PASSWORD_FILE: is set beside APP_PASSWORD; set one of the two",
+                ("APP_PASSWORD_FILE", "APP_PASSWORD"),
+            )
         if self.auth == "xoauth2":
             if self.token_file is None:
                 yield Problem("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH"))
         elif self.user and not self.password.get_secret_value():
             yield Problem(
-                "APP_PASSWORD: is needed with EMAIL, the name to sign in with", ("APP_PASSWORD", "EMAIL", "EMAIL_AUTH")
+                "APP_PASSWORD: is needed with EMAIL, the name to sign in with; or set APP_PASSWORD_FILE",
+                ("APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL", "EMAIL_AUTH"),
             )
         if self.auth and not self.user:
             yield Problem(

@@ -10,7 +10,12 @@ from otpmail.settings.sources import Sources
 
 # `smtp` requires STARTTLS; plain text has to be asked for by name.
 _SECURITY = {"smtps": "tls", "smtp": "starttls", "smtp+starttls": "starttls", "smtp+plain": "plain"}
-_OPTIONS = {"auth": "EMAIL_AUTH", "token_file": "EMAIL_TOKEN_FILE", "ca_file": "EMAIL_CA_FILE"}
+_OPTIONS = {
+    "auth": "EMAIL_AUTH",
+    "token_file": "EMAIL_TOKEN_FILE",
+    "password_file": "APP_PASSWORD_FILE",
+    "ca_file": "EMAIL_CA_FILE",
+}
 _PORTS = {"tls": 465, "starttls": 587, "plain": 25}
 
 # The part of a URL that stands for a setting.
@@ -82,7 +87,8 @@ def parse_relay(text: str) -> dict[str, str | None]:
     """Read the URL of one relay into settings, by their names in the environment.
 
     A URL is `smtps://user:password@host:465`; `smtp://` stands for STARTTLS, `smtp+plain://` for neither. User and
-    password are percent-encoded. `?auth=`, `?token_file=` and `?ca_file=` are the EMAIL_ settings of these names.
+    password are percent-encoded. `?auth=`, `?token_file=` and `?ca_file=` are the EMAIL_ settings of these names, and
+    `?password_file=` is APP_PASSWORD_FILE.
     Raises ValueError that names the wrong part and repeats nothing which may be a password.
     """
     try:
@@ -113,7 +119,9 @@ def parse_relay(text: str) -> dict[str, str | None]:
 
 def _in_parts(line: str) -> str:
     """Name the parts of a URL in place of the settings that they stand for."""
-    return re.sub(r"\b(?:EMAIL_[A-Z_]+|EMAIL|APP_PASSWORD)\b", lambda name: _PARTS.get(name[0], name[0]), line)
+    return re.sub(
+        r"\b(?:EMAIL_[A-Z_]+|EMAIL|APP_PASSWORD_FILE|APP_PASSWORD)\b", lambda name: _PARTS.get(name[0], name[0]), line
+    )
 
 
 def _port(url: SplitResult, default: int) -> int:
@@ -127,7 +135,7 @@ def _port(url: SplitResult, default: int) -> int:
 
 
 def _options(url: SplitResult) -> dict[str, str | None]:
-    options: dict[str, str | None] = {"EMAIL_AUTH": None, "EMAIL_TOKEN_FILE": None}
+    options: dict[str, str | None] = {"EMAIL_AUTH": None, "EMAIL_TOKEN_FILE": None, "APP_PASSWORD_FILE": None}
     for name, value in parse_qsl(url.query, keep_blank_values=True):
         if name not in _OPTIONS:
             shown = "option" if "@" in url.query else f"?{name}="  # with an @ it may be the rest of a password

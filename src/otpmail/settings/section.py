@@ -74,7 +74,7 @@ class Section(BaseSettings):
         """Each setting's value when it is not set, by its name in the environment."""
         fields = cls.model_fields.values()
         return {
-            name: field.get_default(call_default_factory=True)
+            name: field.get_default(call_default_factory=True, validated_data={})
             for name, field in zip(cls.variables(), fields, strict=True)
         }
 

@@ -1,0 +1,22 @@
+"""Recognises values that were spoilt on their way here: by quotes that were kept, or characters that nobody sees."""
+
+_QUOTED = (
+    "is in quotes, which Docker's --env-file and a unit file of systemd may leave in the value; remove them, or put a "
+    "value that has quotes into .env"
+)
+_NAMES = {"\xa0": "a no-break space", "\u200b": "a zero-width space", "\ufeff": "a byte order mark"}
+
+
+def fault_of_quotes(value: str) -> str | None:
+    """Say that the whole value is in quotes, if it is."""
+    return _QUOTED if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else None
+
+
+def fault_at_ends(value: str) -> str | None:
+    """Name a character at an end of the value that cannot be seen: it comes with a copied text or a Windows file."""
+    if value.endswith("\r"):
+        return "ends with a carriage return, as in a file with Windows line ends; remove it"
+    for where, char in (("begins", value[0]), ("ends", value[-1])):
+        if not char.isascii() and not char.isprintable():
+            return f"{where} with {_NAMES.get(char, 'an invisible character')} (U+{ord(char):04X}); remove it"
+    return None
