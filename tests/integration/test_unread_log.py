@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.calls import send_to
+from calls import send_to
 from otpmail.v1 import mail_pb2, otp_pb2
 from service import Service, relay_settings
 
