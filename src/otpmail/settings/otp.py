@@ -23,6 +23,7 @@ class OtpSettings(Section):
     model_config = SettingsConfigDict(env_prefix="OTP_")
 
     lifespan_seconds: DayOrLess | None = None
+    cleanup_seconds: Seconds = 180
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
