@@ -10,7 +10,7 @@ _TIMES = [
     name
     for section in SECTIONS
     for name, schema in zip(section.variables(), section.model_json_schema()["properties"].values(), strict=True)
-    if schema.get("format") == FORMAT
+    if FORMAT in {part.get("format") for part in (schema, *schema.get("anyOf", ()))}
 ]
 
 
