@@ -17,6 +17,7 @@ from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
+from otpmail.limits.descriptors import ConnectionWatch, connections_of_callers, descriptor_limit, lowest_free
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
@@ -32,6 +33,7 @@ from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.telemetry.exposition import MetricsServer
+from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.logs import LogObserver, log_event, mails
 from otpmail.telemetry.metrics import Metrics
 
@@ -96,6 +98,8 @@ class App:
         self._admission = Admission(self._lifecycle, queue, failover, self._memory, pause_seconds=pause_seconds)
         mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
+        connections = _connections(settings)
+        self._connection_watch = ConnectionWatch(connections, observer)
         self._server = Server(
             settings.server,
             codes=self._codes,
@@ -103,6 +107,7 @@ class App:
             health=self._health,
             max_mail_bytes=mail.mail_max_bytes,
             most_unsettled=mail.stream_unsettled,
+            connections=connections,
             batch_seconds=batch_seconds,
         )
 
@@ -124,6 +129,7 @@ class App:
             background = [
                 tasks.create_task(self._store.challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
+                tasks.create_task(self._connection_watch.run()),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
             try:
@@ -222,6 +228,19 @@ def _log_listening(listening: Listening) -> None:
     addresses = listening.addresses
     text = f"listening on {', '.join(addresses)}"
     log_event(logging.INFO, "listening", text, address=addresses[0], addresses=addresses)
+
+
+def _connections(settings: Settings) -> int:
+    """Return how many connections of callers there may be on each address, so that relays and metrics have theirs."""
+    server, workers = settings.server, settings.mail.workers
+    kept = 2 * workers + (0 if server.http_port is None else MOST_CONNECTIONS)  # each worker may have a successor
+    return connections_of_callers(
+        server.max_connections,
+        limit=descriptor_limit(),
+        in_use=lowest_free(),
+        kept=kept,
+        listeners=len(server.hosts),
+    )
 
 
 def spare_the_collector() -> None:

@@ -133,6 +133,20 @@ class CodeChecked:
     result: str
 
 
+@frozen()
+class ConnectionsFull:
+    """Callers have as many connections as they may, `most` on an address; further ones are closed at once."""
+
+    most: int
+
+
+@frozen()
+class ConnectionsFree:
+    """Callers have fewer connections than `most` again."""
+
+    most: int
+
+
 Event = (
     RelayUp
     | RelayDown
@@ -147,6 +161,8 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
+    | ConnectionsFull
+    | ConnectionsFree
 )
 ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
 

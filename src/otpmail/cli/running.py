@@ -45,10 +45,12 @@ async def run_service(settings: "Settings", signals: Signals, started: Callable[
     Raises typer.Exit with 1 if the stop lost guaranteed mails.
     """
     from otpmail.app import App, spare_the_collector
+    from otpmail.limits.descriptors import raise_limit
     from otpmail.telemetry.logs import set_up
 
     log = set_up(settings.server.log_format, settings.server.log_level)
     stop = asyncio.Event()
+    raise_limit()
 
     def ready(address: str) -> None:
         spare_the_collector()

@@ -1,1 +1,1 @@
-"""Limits of what the service takes in: places for mails, octets of memory, file descriptors."""
+"""Limits of what the service takes in: places for mails, octets of memory, connections of callers."""

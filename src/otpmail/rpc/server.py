@@ -27,8 +27,8 @@ _FILES = (otp_pb2.DESCRIPTOR, mail_pb2.DESCRIPTOR, original_pb2.DESCRIPTOR, heal
 class Server:
     """Listens where HOST says, and serves until `stop`.
 
-    `max_mail_bytes` limits what a request may hold; `batch_seconds` is the longest that unary calls are held back
-    under load (`rpc.batching`).
+    `max_mail_bytes` limits what a request may hold, `connections` how many there are on each address. `batch_seconds`
+    is the longest that unary calls are held back under load (`rpc.batching`).
     """
 
     def __init__(
@@ -40,10 +40,11 @@ class Server:
         health: Health,
         max_mail_bytes: int,
         most_unsettled: int,
+        connections: int,
         batch_seconds: float = MOST_SECONDS,
     ) -> None:
         self._settings = settings
-        self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes))
+        self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes, connections=connections))
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         guard: Any = Guard(methods, Batching(most_seconds=batch_seconds))
         self._guard: Guard = guard

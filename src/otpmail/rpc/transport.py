@@ -16,13 +16,23 @@ AGE_SECONDS = 1800.0
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 _OWN_METADATA_OCTETS = 1 << 10  # what a gRPC library adds to each call's metadata: its path, its name, encodings
 _PENDING_CALLS = 100_000
+_STREAMS = 1000  # calls of one connection: clients queue further ones
+_IDLE_SECONDS = 600.0  # after its last call; clients dial again when they need to
+_HANDSHAKE_SECONDS = 10.0
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
 
 
 def server_options(
-    *, max_mail_bytes: int, ping_seconds: float = PING_SECONDS, age_seconds: float = AGE_SECONDS
+    *,
+    max_mail_bytes: int,
+    connections: int,
+    ping_seconds: float = PING_SECONDS,
+    age_seconds: float = AGE_SECONDS,
 ) -> Options:
-    """Return the options of a server whose mails have at most `max_mail_bytes` octets."""
+    """Return the options of a server whose mails have at most `max_mail_bytes` octets.
+
+    Callers may have so many `connections` on each address.
+    """
     metadata = METADATA_OCTETS + _OWN_METADATA_OCTETS
     return (
         # A second server on the port would get some of the calls, and does not know the codes of this one.
@@ -34,6 +44,13 @@ def server_options(
         # Above these limits gRPC drops calls at random and without a reason; QUEUE_SIZE rejects them with one.
         ("grpc.server.max_pending_requests", _PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
+        # A caller that resets its calls at once (CVE-2023-44487) costs no more than these calls at any time.
+        ("grpc.max_concurrent_streams", _STREAMS),
+        # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_connection_idle_ms", round(_IDLE_SECONDS * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(_HANDSHAKE_SECONDS * 1000)),
         # Find peers that are gone, and let callers ping often: meshes ping idle connections.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -11,7 +11,7 @@ from otpmail.settings.duration import SecondsOrZero
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.listen import ListenAddress, read_hosts
 from otpmail.settings.problems import Problem
-from otpmail.settings.section import Section, broken_rule, lower_case
+from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
 _MODE = re.compile(r"(?:0o?)?[0-7]{3}")
 _ANY_WRITE = 0o222
@@ -25,6 +25,7 @@ class ServerSettings(Section):
     )
     port: Annotated[int, Field(ge=0, le=65535)] = 40700
     socket_mode: int | None = None
+    max_connections: Count = 1000
     allow_anonymous: bool = False
     grpc_reflection: bool = False
     drain_seconds: SecondsOrZero = 25

@@ -17,6 +17,7 @@ import h11
 from otpmail.values import frozen
 
 log = logging.getLogger("otpmail")
+MOST_CONNECTIONS = 64
 _MAX_HEADER_BYTES = 16_384
 
 
@@ -54,7 +55,7 @@ class HttpServer:
     """
 
     def __init__(
-        self, answer: Callable[[Request], Response], *, max_connections: int = 64, timeout: float = 10.0
+        self, answer: Callable[[Request], Response], *, max_connections: int = MOST_CONNECTIONS, timeout: float = 10.0
     ) -> None:
         self.answer = answer
         self.timeout = timeout

@@ -16,6 +16,8 @@ from otpmail.events import (
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionsFree,
+    ConnectionsFull,
     DialFailed,
     Event,
     MailAccepted,
@@ -140,6 +142,11 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
+            case ConnectionsFull(most):
+                text = f"{most} connections of callers are open, as many as may be; further ones are closed at once"
+                log_event(logging.WARNING, "connections-full", f"{text} (MAX_CONNECTIONS, ulimit -n)", most=most)
+            case ConnectionsFree(most):
+                log_event(logging.INFO, "connections-free", "new connections of callers are accepted again", most=most)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _log_relay(event)

@@ -25,6 +25,8 @@ from otpmail.events import (
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionsFree,
+    ConnectionsFull,
     DialFailed,
     Event,
     MailAccepted,
@@ -48,7 +50,10 @@ class Metrics:
     budget takes. `memory_limit` is the budget.
     """
 
-    event_types = ALL_EVENTS - {ChunkingDisabled, MessageLimitLearned, MessageLimitDropped}
+    event_types = ALL_EVENTS - {
+        *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
+        *(ConnectionsFull, ConnectionsFree),
+    }
 
     def __init__(
         self,

@@ -1,0 +1,93 @@
+"""File descriptors: callers get so many connections that the relay's always find descriptors left.
+
+gRPC waits for a free descriptor without a word, and its callers with it. So there is a limit below that: gRPC closes
+further connections at once, and `ConnectionWatch` says so in the log.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+
+from otpmail.events import ConnectionsFree, ConnectionsFull, Observer
+
+_MOST = 1 << 20  # what Linux allows a process unless it is set otherwise (fs.nr_open)
+_MARGIN = 24  # what gRPC and the loop open for themselves
+_LOOK_SECONDS = 1.0
+_QUIET_SECONDS = 60.0  # between two warnings
+
+
+def raise_limit() -> None:
+    """Raise this process's limit of open files as far as it may (getrlimit(2), RLIMIT_NOFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # it may be more than the system allows
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else soft
+
+
+def connections_of_callers(most: int, *, limit: int, in_use: int, kept: int, listeners: int) -> int:
+    """Return how many connections each listener may have: `most`, or fewer where descriptors are few.
+
+    `limit` is how many descriptors there may be, `in_use` how many there are, `kept` those for relays and all else.
+    """
+    return max(1, min(most, (limit - in_use - kept - _MARGIN) // listeners))
+
+
+def lowest_free() -> int:
+    """Return the lowest free descriptor: so many at least are open. Without any it is the limit."""
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return descriptor_limit()
+    os.close(descriptor)
+    return descriptor
+
+
+class ConnectionWatch:
+    """Tells the observer when callers have as many connections as they may, and when they have fewer again.
+
+    It looks each `look_seconds` whether `most` descriptors more are open than when it began, and warns once in
+    `quiet_seconds`.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        observer: Observer,
+        *,
+        open_descriptors: Callable[[], int] = lowest_free,
+        look_seconds: float = _LOOK_SECONDS,
+        quiet_seconds: float = _QUIET_SECONDS,
+    ) -> None:
+        self._most = most
+        self._observer = observer
+        self._open_descriptors = open_descriptors
+        self._look_seconds = look_seconds
+        self._quiet_looks = round(quiet_seconds / look_seconds)
+        self._full = False
+
+    def __repr__(self) -> str:
+        return f"<ConnectionWatch {'full' if self._full else 'not full'}, at most {self._most}>"
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        full_at = self._open_descriptors() + self._most
+        quiet = 0
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            quiet = max(0, quiet - 1)
+            is_full = self._open_descriptors() >= full_at
+            if is_full and not self._full and not quiet:
+                self._full, quiet = True, self._quiet_looks
+                self._observer.notify(ConnectionsFull(self._most))
+            elif self._full and not is_full:
+                self._full = False
+                self._observer.notify(ConnectionsFree(self._most))
