@@ -5,6 +5,7 @@ Logs, metrics and health are observers. The parts that emit events know none of 
 
 from typing import Protocol, get_args
 
+from otpmail.callers import NO_TRACE, Trace
 from otpmail.model import Mail
 from otpmail.values import frozen
 
@@ -108,6 +109,7 @@ class MailAccepted:
     """A mail has an id and a place in the queue."""
 
     mail: Mail
+    trace: Trace = NO_TRACE
 
 
 @frozen()
@@ -117,6 +119,7 @@ class MailDeferred:
     mail: Mail
     retry_after: float
     reply: str
+    trace: Trace = NO_TRACE
 
 
 @frozen()
@@ -124,6 +127,7 @@ class MailSettled:
     """A mail reached its final state."""
 
     mail: Mail
+    trace: Trace = NO_TRACE
 
 
 @frozen()

@@ -6,6 +6,7 @@ All of it is what a store can keep. Callers that wait for it in this process are
 
 from typing import Self
 
+from otpmail.callers import NO_TRACE, Trace
 from otpmail.limits.memory import MAIL_OCTETS, RECIPIENT_OCTETS
 from otpmail.model import Envelope, IssuedCode, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
@@ -24,13 +25,13 @@ class Job:
 
     `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` is whose
     mails it takes turns with in its lane, `is_fresh` whether it is urgent and was never deferred, and `octets` is what
-    it takes in memory.
+    it takes in memory. `trace` is for the log; no store keeps it.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
         *("is_fresh", "issued", "losses", "message_id", "octets", "offer", "pending", "priority", "request_id"),
-        *("results", "source", "state", "turn", "uncertain", "_settled"),
+        *("results", "source", "state", "trace", "turn", "uncertain", "_settled"),
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class Job:
         request_id: str = "",
         issued: IssuedCode | None = None,
         source: str = "",
+        trace: Trace = NO_TRACE,
     ) -> None:
         self.id = mail_id
         self.caller = caller
@@ -59,6 +61,7 @@ class Job:
         self.deadline = deadline
         self.guaranteed = guaranteed
         self.source = self.turn = source or caller
+        self.trace = trace
         self.is_fresh = priority is _URGENT
         self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(envelope.recipients)
         self.state = _QUEUED

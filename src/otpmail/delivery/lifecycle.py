@@ -98,7 +98,7 @@ class Lifecycle:
         self._deadlines.add(job)
         self._dispatcher.put(job)
         if self._says_accepted:
-            self._observer.notify(MailAccepted(job.mail))
+            self._observer.notify(MailAccepted(job.mail, job.trace))
 
     def start(self, job: Job) -> bool:
         """Mark a job that a worker has taken as being sent. False when it must not be sent any more."""
@@ -246,7 +246,7 @@ class Lifecycle:
         if self._is_kept(job):
             self._store.deferred(job.id, job.progress)
         self._retries[job] = self._call_later(delay, self._retry, job)
-        self._observer.notify(MailDeferred(job.mail, delay, reply))
+        self._observer.notify(MailDeferred(job.mail, delay, reply, job.trace))
 
     def _retry(self, job: Job) -> None:
         del self._retries[job]
@@ -289,7 +289,7 @@ class Lifecycle:
             self._waiters.show(job)
         self._store.settle(mail, keep_request=keep_request)
         self._waiters.resolve(job, answer or mail)
-        self._observer.notify(MailSettled(mail))
+        self._observer.notify(MailSettled(mail, job.trace))
 
     def _remove(self, job: Job) -> None:
         """Take the job out of wherever it stands, and let those know who wait for a place or for the end of all."""

@@ -156,6 +156,7 @@ class MailService:
             request_id=submission.request_id,
             issued=submission.issued,
             source=call.source,
+            trace=call.trace,
         )
         if job.guaranteed and self._store.durable:
             return await self._keep_and_submit(job, submission.fingerprint)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from otpmail.callers import METADATA
 from otpmail.errors import Unavailable
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.status import status_for
@@ -44,7 +45,11 @@ class MethodTable(grpc.GenericRpcHandler):
         self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Return the handler of the method that a call names, None where there is no such method."""
+        """Return the handler of the method that a call names, None where there is no such method.
+
+        It runs in the call's own task, which from then on knows the call's metadata.
+        """
+        METADATA.set(handler_call_details.invocation_metadata or ())
         return self._handlers.get(handler_call_details.method)
 
 

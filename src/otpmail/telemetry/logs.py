@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
+from otpmail.callers import NO_TRACE, Trace
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -31,6 +32,7 @@ from otpmail.events import (
 )
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
+from otpmail.telemetry.trace import TraceFilter
 from otpmail.telemetry.writer import BackgroundWriter
 
 log = logging.getLogger("otpmail")
@@ -79,6 +81,7 @@ def set_up(log_format: Literal["text", "json"], level: str, *, fd: int = 2) -> L
     """
     handler = LogHandler(fd)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(TraceFilter(in_message=log_format == "text"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
@@ -101,10 +104,13 @@ def _encoded(line: str) -> bytes:
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
-def log_event(level: int, event: str, message: str, **fields: object) -> None:
-    """Log `message`. `event` is its stable name; `fields` are for machines, and are shown in JSON only."""
+def log_event(level: int, event: str, message: str, *, trace: Trace | None = None, **fields: object) -> None:
+    """Log `message`. `event` is its stable name; `fields` are for machines, and are shown in JSON only.
+
+    `trace` are the ids of the call that it is about, by default the one in whose task it is logged.
+    """
     if log.isEnabledFor(level):
-        log.log(level, message, extra={"event": event, "fields": fields})
+        log.log(level, message, extra={"event": event, "fields": fields, "trace": trace})
 
 
 def mails(count: int) -> str:
@@ -131,12 +137,14 @@ class LogObserver:
         """Log the event, if its level is on."""
         match event:
             case MailSettled():
-                self._settled(event.mail)
-            case MailDeferred(mail, retry_after, reply):
+                self._settled(event.mail, event.trace)
+            case MailDeferred(mail, retry_after, reply, trace):
                 text = f"mail {mail.id}: deferred, next attempt in {retry_after:.0f} s: {reply}"
-                log_event(logging.INFO, "mail-deferred", text, mail=mail.id, retry_after=round(retry_after, 3))
-            case MailAccepted(mail):
-                log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", mail=mail.id)
+                log_event(
+                    logging.INFO, "mail-deferred", text, trace=trace, mail=mail.id, retry_after=round(retry_after, 3)
+                )
+            case MailAccepted(mail, trace):
+                log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", trace=trace, mail=mail.id)
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
             case RelayDown(relay):
@@ -153,11 +161,12 @@ class LogObserver:
             case _:
                 _log_relay(event)
 
-    def _settled(self, mail: Mail) -> None:
+    def _settled(self, mail: Mail, trace: Trace) -> None:
         if mail.state is MailState.RELAYED:
             self.relayed += 1
             if self._debug:
-                log_event(logging.DEBUG, "mail-settled", f"mail {mail.id}: relayed", mail=mail.id, state="RELAYED")
+                text = f"mail {mail.id}: relayed"
+                log_event(logging.DEBUG, "mail-settled", text, trace=trace, mail=mail.id, state="RELAYED")
             return
         self.failed += mail.state is not MailState.CANCELLED
         rejections = (_reply(result) for result in mail.recipients if not result.accepted)
@@ -166,6 +175,7 @@ class LogObserver:
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
             "mail-settled",
             f"mail {mail.id}: {mail.state.name.lower()}{replies and f': {replies}'}",
+            trace=trace,
             mail=mail.id,
             state=mail.state.name,
         )
@@ -204,7 +214,7 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
             return
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
-    log_event(level, name, f"relay {text}", **fields)
+    log_event(level, name, f"relay {text}", trace=NO_TRACE, **fields)
 
 
 def _capacity(mode: str, window: int) -> str:
