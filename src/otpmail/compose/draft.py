@@ -66,7 +66,7 @@ class Attachment:
 
     filename: str
     content_type: str
-    content: bytes
+    content: bytes = field(repr=False)
     content_id: str = ""
 
 
@@ -89,7 +89,7 @@ class Draft:
     html: str = field(default="", repr=False)
     sender: Address | None = None
     reply_to: Address | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     attachments: tuple[Attachment, ...] = ()
     automatic: bool = False
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
@@ -18,7 +18,7 @@ class CaughtMail:
 
     sender: str
     recipients: tuple[str, ...]
-    content: bytes
+    content: bytes = field(repr=False)
 
     @property
     def message(self) -> EmailMessage:

@@ -7,6 +7,7 @@ connections and the time that one may take are bounded.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
@@ -27,8 +28,8 @@ class Request:
 
     method: str
     path: str
-    query: str
-    headers: Mapping[str, str]
+    query: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)  # they may hold a password
 
 
 @frozen()

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Container, Iterator
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +42,7 @@ class Row:
 
     number: int
     email: str
-    request: mail_pb2.SendMailRequest
+    request: mail_pb2.SendMailRequest = field(repr=False)
 
 
 @frozen()
@@ -53,7 +53,7 @@ class Recipients:
     """
 
     file: Path
-    content: bytes  # of the file, read once: the checked rows are sent, even if the file changes meanwhile
+    content: bytes = field(repr=False)  # of the file, read once: the checked rows are sent, even if it changes
     columns: tuple[str, ...]
     names: tuple[str, ...]  # of the columns that the template uses
     template: MailTemplate
