@@ -50,11 +50,8 @@ _ENCODED = (
         ("smtps://a:b@one.example:smtp", "port: must be a whole number from 1 to 65535"),
         ("smtps://a:b@one.example:0", "port: must be a whole number from 1 to 65535"),
         ("smtps://one.example/inbox", "after the port: only options may follow, as ?auth=login&ca_file=ca.pem"),
-        (
-            "smtps://one.example?colour=red",
-            "?colour=: is not an option; the options are auth, token_file, password_file, ca_file",
-        ),
-        ("smtps://a:b@c?sec=ret@one.example", "option: is not an option; the options are"),
+        ("smtps://one.example?colour=red", "option 1: is unknown; the options are auth, token_file, password_file, ca_file"),
+        ("smtps://a:b@c?sec=ret@one.example", "option 1: is unknown; the options are"),
     ],
 )
 def test_what_is_wrong_with_a_url_names_the_part_and_no_secret(url: str, words: str) -> None:
@@ -84,12 +81,12 @@ def test_relays_share_what_a_url_does_not_say(load: Load) -> None:
     [
         ("smtps://u@one.example", ["relay 1: password: is needed with user, the name to sign in with"]),
         ("smtp+plain://u:p@one.example", ["relay 1: scheme: plain would send the password unencrypted"]),
-        ("smtp://one.example?auth=basic", ["relay 1: auth: 'basic' is wrong: must be 'plain', 'login'"]),
+        ("smtp://one.example?auth=basic", ["relay 1: auth: must be 'plain', 'login'"]),
         ("smtp://one.example?auth=login", ["relay 1: user: is needed with auth=login"]),
         ("smtp://u@one.example?auth=xoauth2", ["relay 1: token_file: is needed with auth=xoauth2"]),
-        ("smtp://one.example?ca_file=no.pem", ["relay 1: ca_file: 'no.pem' is wrong: is not a file"]),
-        ("smtp://u%0A:p@one.example", ["relay 1: user: 'u\\n' is wrong: holds control characters"]),
-        ("smtp://a smtp://b smtp://a:587", ["relay 3: a:587 is relay 1 already"]),
+        ("smtp://one.example?ca_file=no.pem", ["relay 1: ca_file: is not a file"]),
+        ("smtp://u%0A:p@one.example", ["relay 1: user: holds control characters"]),
+        ("smtp://a smtp://b smtp://a:587", ["relay 3: its host and port are those of relay 1"]),
         ("ftp://a smtp://b smtp://u@c:0 smtp://u@d", ["relay 1: scheme: ", "relay 3: port: ", "relay 4: password: "]),
     ],
 )

@@ -63,7 +63,7 @@ class CodeBook:
         self.issuing_key = next(iter(self._keys))
 
     def __repr__(self) -> str:
-        return f"<CodeBook {self._digits} digits, keys {', '.join(self._keys)}>"
+        return f"<CodeBook {self._digits} digits, {len(self._keys)} keys>"
 
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""

@@ -1,6 +1,6 @@
 """Words a wrong value for a person: pydantic's own messages are for programmers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -10,11 +10,12 @@ from otpmail.settings.problems import Problem
 from otpmail.settings.section import RULE, Section
 
 
-def describe(section: type[Section], error: ErrorDetails) -> Problem:
-    """Name the setting, what it may be, and what it was unless that is a secret."""
+def describe(section: type[Section], error: ErrorDetails, *, hidden: Collection[str] = ()) -> Problem:
+    """Name the setting, what it may be, and what it was unless that is a secret, or its name is in `hidden`."""
     key = error["loc"][0]
     name, known_as = next(names for names in section.variables().items() if key in names)
-    shown = "" if name in section.secrets() else f"{error['input']!r} is wrong: "
+    is_hidden = name in section.secrets() or name in hidden
+    shown = "" if is_hidden else f"{error['input']!r} is wrong: "
     if error["type"] == RULE:
         rule = error["msg"]
     else:

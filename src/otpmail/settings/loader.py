@@ -1,5 +1,6 @@
 """Loads all settings in one pass: reads each source once, makes every section, and reports every mistake."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ _OTHER_NAMES = frozenset(
         *("GRPC_TRACE", "GRPC_VERBOSITY", "HOME", "HOSTNAME", "LANG", "LC_ALL", "PATH", "TZ"),
     }
 )
+_LIKE_A_SETTING = re.compile(r"[A-Z]{1,24}[0-9]{0,3}(?:_[A-Z]{0,24}[0-9]{0,3}){0,8}")
 _OTHER_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 
@@ -108,6 +110,10 @@ def _unknown_names(names: Iterable[str]) -> Iterator[Problem]:
         if name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES):
             continue
         nearest = get_close_matches(name, known, n=1)
+        # Otherwise it may be the rest of a secret that was broken over two lines.
+        if not _LIKE_A_SETTING.fullmatch(name) or not (nearest or "_" in name):
+            yield Problem(".env: a line sets something that has not the name of a setting; is a value on two lines?")
+            continue
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
         yield Problem(f"{name}: is in .env, but there is no such setting{meant}", (name, *nearest))
 

@@ -1,7 +1,6 @@
 """The settings of one-time codes: their form, how long they live, how often they may be tried and sent."""
 
 import base64
-import binascii
 import os
 import re
 from pathlib import Path
@@ -60,7 +59,10 @@ class OtpSettings(Section):
 
 
 def parse_keys(text: str) -> dict[str, bytes]:
-    """Read `id:base64,id:base64`. Raises ValueError, whose message never repeats a key."""
+    """Read `id:base64,id:base64`.
+
+    Raises ValueError, which names an entry by its place: what stands there as an id may be the key itself.
+    """
     keys: dict[str, bytes] = {}
     for place, part in enumerate(filter(None, (p.strip() for p in text.split(","))), 1):
         key_id, colon, encoded = part.partition(":")
@@ -68,11 +70,11 @@ def parse_keys(text: str) -> dict[str, bytes]:
             raise ValueError(f"entry {place} is not id:base64")
         try:
             key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            raise ValueError(f"the key {key_id!r} is not base64") from None
+        except ValueError:  # also for what is not ASCII
+            raise ValueError(f"entry {place} has a key that is not base64; an entry is id:base64") from None
         if len(key) < 32:
-            raise ValueError(f"the key {key_id!r} has fewer than 32 bytes")
+            raise ValueError(f"entry {place} has a key of fewer than 32 bytes")
         if key_id in keys:
-            raise ValueError(f"the key id {key_id!r} is used twice")
+            raise ValueError(f"entry {place} has the id of an earlier one")
         keys[key_id] = key
     return keys

@@ -1,6 +1,6 @@
 """Makes a section of what the sources hold, and notes what is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -14,11 +14,17 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def read_section(
-    section: type[SectionT], sources: Sources, fixed: Mapping[str, str | None], problems: Problems
+    section: type[SectionT],
+    sources: Sources,
+    fixed: Mapping[str, str | None],
+    problems: Problems,
+    *,
+    hidden: Collection[str] = (),
 ) -> SectionT:
     """Make a section; a setting in `fixed`, by name, is not looked up in the sources.
 
-    A wrong setting gets its default, so that the caller can go on and find what else is wrong.
+    A wrong setting gets its default, so that the caller can go on and find what else is wrong. No problem repeats the
+    value of a setting in `hidden`, besides those of secrets.
     """
     secrets, defaults = section.secrets(), section.defaults()
     layers: tuple[Mapping[str, object], ...] = (fixed, *sources.layers)
@@ -30,7 +36,7 @@ def read_section(
         loaded = section.from_layers(*layers)
     except ValidationError as error:
         wrong = [
-            describe(section, details)
+            describe(section, details, hidden=hidden)
             for details in error.errors(include_url=False)
             if details["type"] != "default_factory_not_called"  # a default that waits for the wrong ones
         ]

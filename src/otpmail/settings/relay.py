@@ -13,7 +13,7 @@ from otpmail.settings.duration import Seconds
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile, is_readable
-from otpmail.settings.section import Count, Positive, Section, broken_rule, lower_case
+from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case
 
 Security = Literal["tls", "starttls", "plain"]
 AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
@@ -57,7 +57,7 @@ class RelaySettings(Section):
     password_file: Annotated[PasswordFile | None, Field(validation_alias="APP_PASSWORD_FILE")] = None
     password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD", default_factory=_from_file)]
     auth: AuthMechanism | None = None
-    token_file: Path | None = None
+    token_file: Annotated[Path | None, NOT_SHOWN] = None
     ca_file: Path | None = None
     helo: str = Field(default_factory=_host_name)
     timeout: Seconds = 30

@@ -60,7 +60,7 @@ def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Pr
         relays.append(relay)
         first = places.setdefault((relay.host, relay.port), place) if not wrong else place
         if first < place:
-            again = f"{relay.host}:{relay.port} is relay {first} already; name each relay once"
+            again = f"its host and port are those of relay {first}; name each relay once"
             problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {again}"))
     return tuple(relays)
 
@@ -72,7 +72,9 @@ def _read_relay(url: str, sources: Sources) -> tuple[RelaySettings | None, list[
     except ValueError as error:
         return None, [str(error)]
     problems = Problems()
-    relay = read_section(RelaySettings, sources, entry, problems)
+    relay = read_section(
+        RelaySettings, sources, entry, problems, hidden=entry
+    )  # any part may be a password gone astray
     # A mistake in what all relays have in common is reported once, with the setting that makes it.
     own = [problem for problem in problems if not entry.keys().isdisjoint(problem.names)]
     return relay, [_in_parts(problem.line) for problem in own]
@@ -136,9 +138,8 @@ def _port(url: SplitResult, default: int) -> int:
 
 def _options(url: SplitResult) -> dict[str, str | None]:
     options: dict[str, str | None] = {"EMAIL_AUTH": None, "EMAIL_TOKEN_FILE": None, "APP_PASSWORD_FILE": None}
-    for name, value in parse_qsl(url.query, keep_blank_values=True):
-        if name not in _OPTIONS:
-            shown = "option" if "@" in url.query else f"?{name}="  # with an @ it may be the rest of a password
-            raise ValueError(f"{shown}: is not an option; the options are {', '.join(_OPTIONS)}")
+    for place, (name, value) in enumerate(parse_qsl(url.query, keep_blank_values=True), 1):
+        if name not in _OPTIONS:  # and may be the rest of a password
+            raise ValueError(f"option {place}: is unknown; the options are {', '.join(_OPTIONS)}")
         options[_OPTIONS[name]] = value
     return options

@@ -13,6 +13,9 @@ from otpmail.settings.problems import Problem
 RULE = "setting"
 """The type of those errors whose message is ours (`broken_rule`)."""
 
+NOT_SHOWN = "not shown"
+"""Marks, in `Annotated`, a setting whose value no error repeats: people put the secret there that it leads to."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -82,7 +85,7 @@ class Section(BaseSettings):
     def secrets(cls) -> frozenset[str]:
         """The names of those settings whose values are never shown."""
         fields = zip(cls.variables(), cls.model_fields.values(), strict=True)
-        return frozenset(name for name, field in fields if field.annotation is SecretStr)
+        return frozenset(name for name, field in fields if field.annotation is SecretStr or NOT_SHOWN in field.metadata)
 
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for each group of settings that do not go together.
