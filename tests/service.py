@@ -218,6 +218,15 @@ class Service:
         await self._wait(found, f"{count} x {event} {fields or ''}", timeout)
         return self.logged(event, **fields)[count - 1]
 
+    async def wait_for_line(self, text: str, timeout: float = 10) -> str:
+        """Return the first line of its output that holds the text, past lines included; for logs that are no JSON."""
+
+        def found() -> list[str]:
+            return [line for line in self.output if text in line]
+
+        await self._wait(lambda: bool(found()), f"a line with {text!r}", timeout)
+        return found()[0]
+
     def logged(self, event: str, **fields: object) -> list[LogLine]:
         """Return the lines so far with that event and those fields."""
         wanted = {"event": event, **fields}

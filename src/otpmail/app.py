@@ -92,12 +92,12 @@ class App:
             memory=self._memory,
             on_uncertain=mail.email_on_uncertain,
         )
-        self._intake = Intake(self._store.mails, self._lifecycle)
         failover = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
         self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
         self._admission = Admission(self._lifecycle, queue, failover, self._memory, pause_seconds=pause_seconds)
         mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
+        self._intake = Intake(self._store.mails, self._lifecycle, code_of=self._codes.code_of)
         connections = _connections(settings)
         self._connection_watch = ConnectionWatch(connections, observer)
         self._server = Server(

@@ -126,7 +126,14 @@ class RelayError(OtpmailError):
 
 
 class ConnectFailed(RelayError, ConnectionError):
-    """No usable connection was opened: refused, timed out, without required TLS, or greeted with an error."""
+    """No usable connection was opened: refused, timed out, without required TLS, or greeted with an error.
+
+    `without_tls`: the relay answered in plain text where TLS was expected.
+    """
+
+    def __init__(self, description: str, *, without_tls: bool = False) -> None:
+        super().__init__(description)
+        self.without_tls = without_tls
 
 
 class SignInRefused(ConnectFailed):

@@ -83,18 +83,24 @@ class Envelope:
     """A mail as the relay gets it: sender, recipients, and the bytes (canonical CRLF lines).
 
     Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
+    `code` is the one that the content holds, if it is the mail of a code: no reply about it may be repeated with that.
     """
 
     sender: str
     recipients: tuple[str, ...]
     content: bytes = field(repr=False)  # it may hold a code
     smtputf8: bool = False
+    code: str = field(default="", repr=False)
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:
             return self
-        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8)
+        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8, self.code)
+
+    def with_code(self, code: str) -> "Envelope":
+        """The same mail, as one whose content holds this code."""
+        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code)
 
 
 @frozen()

@@ -28,7 +28,7 @@ class Rig:
         self.store = store or Store(durable=True)
         self.events: list[Event] = []
         self.lifecycle = Lifecycle(Dispatcher(self.queue), self.store, Waiters(), self, random=lambda: 0.5, **limits())
-        self.intake = Intake(self.store, self.lifecycle)
+        self.intake = Intake(self.store, self.lifecycle, code_of=lambda _: "314159")
 
     def notify(self, event: Event) -> None:
         """Keep the event: this is the observer, too."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Security = Literal["plain", "starttls", "tls"]
 Point = str | int
@@ -18,6 +18,8 @@ class Faults:
 
     A reply is written as "451 4.3.0 later". One that holds a line feed is a reply of several lines. One that holds CRLF
     is sent unchanged, so that it can be more than one reply.
+    An octet that is no UTF-8 is written as a surrogate, as by the error handler surrogateescape. A function returns the
+    reply to what it is given, which it may quote: the content, or the lines of AUTH.
     A point (`cut_before_reply` and the like) is a command, "CONNECT" for the greeting, or "." for the end of DATA. It
     may also be the number of a reply on a connection, counted from the one to its first MAIL, or to the first after
     `Relay.recount`.
@@ -40,11 +42,12 @@ class Faults:
     # Rejections. Each uses up one of `times`, and so does each cut and silence below.
     greeting: str | None = None
     refuse_starttls: str | None = None
-    refuse_auth: str | None = None  # in place of the reply to right credentials
+    refuse_auth: str | Callable[[str], str] | None = None  # in place of the reply to right credentials
     refuse_sender: str | None = None
     refuse_recipients: Mapping[str, str] = field(default_factory=dict)
     refuse_data: str | None = None  # in place of 354
-    final_reply: str | None = None  # to the content, by DATA or BDAT; a positive one changes the wording only
+    # To the content, by DATA or BDAT; a positive one changes the wording only.
+    final_reply: str | Callable[[bytes], str] | None = None
     chance: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # by MAIL, RCPT or ".": probability and reply
     times: int | None = None  # how many faults there are, over all connections, before it is correct again
 
@@ -56,6 +59,7 @@ class Faults:
     extra_at: Point | None = None  # another 250 behind the reply
     most_open: int | None = None  # 421 to each connection beyond so many
     close_after: int | None = None  # 421 and a close, unasked, after this many mails on a connection
+    parting: str | Callable[[bytes], str] = "421 4.7.0 enough mails on this connection"  # that 421
     close_by_chance: float = 0.0  # the probability of the same after any mail
     closes_silently: bool = False  # without the 421, after the reply to the content
     delay: float = 0.0  # seconds from command to reply, as by distance: pipelined commands wait together
@@ -71,6 +75,7 @@ class Faults:
     strict: bool = True  # 554 and a close for input that should have waited for a reply, as Exim does
     sticky_bdat: bool = False  # a refused BDAT leaves the transaction open until RSET, as Exim does
     runs_refused_chunks: bool = False  # a BDAT out of sequence is not read past: its chunk runs as commands, as go-smtp
+    announces: tuple[str, ...] = ()  # further lines of the reply to EHLO
     helps_with_250: bool = False  # HELP is answered 250 and not 214, as Stalwart and Python's smtpd do
     data_without_recipients: bool = False  # 354 although every RCPT was refused
 

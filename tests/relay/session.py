@@ -10,7 +10,7 @@ import hmac
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
 from relay.faults import CaughtMail, Command
 from relay.wire import Gone
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from relay.server import Relay
     from relay.wire import Wire
 
+T = TypeVar("T")
 _PATH = re.compile(r"<([^<>\s]*)>(?: (.*))?", re.ASCII)
 _OPEN_BEFORE_TLS = frozenset({"EHLO", "HELO", "STARTTLS", "NOOP", "RSET", "QUIT"})
 _CLOSING = "421 4.3.2 shutting down"
@@ -53,6 +54,7 @@ class Session:
         self._taken = 0
         self._said = 0  # replies, from that to the first MAIL on
         self._held = b""  # replies that have not been let go
+        self._auth_lines: list[str] = []
 
     @property
     def is_idle(self) -> bool:
@@ -222,7 +224,7 @@ class Session:
             "STARTTLS": self._offers_tls,
             f"AUTH {' '.join(faults.auth)}": bool(faults.auth) and not self._offers_tls,
         }
-        return [name for name, offered in offers.items() if offered]
+        return [*(name for name, offered in offers.items() if offered), *faults.announces]
 
     async def _starttls(self, argument: str) -> None:
         if not self._offers_tls:
@@ -258,6 +260,7 @@ class Session:
         await self._answer("AUTH", await self._sign_in(argument))
 
     async def _sign_in(self, argument: str) -> str:
+        self._auth_lines = [argument]
         mechanism, _, initial = argument.partition(" ")
         if self._username is not None or self._transaction is not None or not self._greeted:
             return "503 5.5.1 AUTH not now"
@@ -269,7 +272,7 @@ class Session:
             return "501 5.5.2 cannot decode that"
         if username is None:
             return "535 5.7.8 wrong credentials"
-        if (refusal := self._fault(self._faults.refuse_auth)) is not None:
+        if (refusal := self._fault(_quoting(self._faults.refuse_auth, " ".join(self._auth_lines)))) is not None:
             return refusal
         self._username = username
         return "235 2.7.0 welcome"
@@ -301,6 +304,7 @@ class Session:
     async def _ask(self, challenge: str) -> str:
         await self._answer("AUTH", f"334 {base64.b64encode(challenge.encode()).decode()}")
         line = (await self.wire.read_line()).decode()
+        self._auth_lines.append(line)
         return _decoded(line)
 
     def _known(self, username: str, password: str) -> str | None:
@@ -435,7 +439,7 @@ class Session:
     async def _finish(self, point: str, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
         if self._faults.judging:
             await asyncio.sleep(self._faults.judging)
-        refusal = self._refusal_of_content(content) or self._fault(self._faults.final_reply)
+        refusal = self._refusal_of_content(content) or self._fault(_quoting(self._faults.final_reply, content))
         if refusal is None and self._is_at(self._faults.closing_at, point):
             refusal = self._fault(_CLOSING)
         reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
@@ -449,7 +453,7 @@ class Session:
         if reply.startswith("2") and self._has_enough():
             if self._faults.closes_silently:
                 await self._hang_up()
-            await self._answer("", "421 4.7.0 enough mails on this connection")
+            await self._answer("", _quoting(self._faults.parting, content) or "")
 
     def _has_enough(self) -> bool:
         likely = self._faults.close_by_chance
@@ -540,6 +544,11 @@ def _path(keyword: str, argument: str) -> tuple[str, dict[str, str]] | None:
     return parsed[1], parameters
 
 
+def _quoting(reply: str | Callable[[T], str] | None, quoted: T) -> str | None:
+    """Return the reply, which may be one that quotes something."""
+    return reply(quoted) if callable(reply) else reply
+
+
 def _masked(line: str) -> str:
     verb_and_mechanism = line.split(" ")[:2]
     return " ".join(verb_and_mechanism if line.count(" ") < len(verb_and_mechanism) else [*verb_and_mechanism, "***"])
@@ -553,6 +562,8 @@ def _decoded(text: str) -> str:
 
 def _on_the_wire(reply: str) -> bytes:
     if "\r\n" in reply:
-        return f"{reply}\r\n".encode()
+        return f"{reply}\r\n".encode("utf-8", "surrogateescape")
     code, lines = reply[:3], reply[4:].split("\n")
-    return "".join([*(f"{code}-{line}\r\n" for line in lines[:-1]), f"{code} {lines[-1]}\r\n"]).encode()
+    return "".join([*(f"{code}-{line}\r\n" for line in lines[:-1]), f"{code} {lines[-1]}\r\n"]).encode(
+        "utf-8", "surrogateescape"
+    )

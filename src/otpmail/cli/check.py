@@ -54,17 +54,16 @@ async def _check_relays(settings: "Settings") -> None:
 async def _check_relay(relay: "RelaySettings", workers: int, *, named_by_url: bool) -> bool:
     """Connect, print what was found, and say whether it went well."""
     from otpmail.relays.connection import Connection
-    from otpmail.relays.dial import answers_without_tls
     from otpmail.relays.relay import tls_context
 
     where = f"{relay.host}:{relay.port} ({relay.security})"
     try:
         connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:
-        advice = f"; {_other_security(named_by_url=named_by_url)}" if answers_without_tls(error) else ""
+        advice = f"; {_other_security(named_by_url=named_by_url)}" if error.without_tls else ""
         err.print(f"relay {escape(where)}: {escape(f'{error}{advice}')}", style="red")
         return False
-    out.print(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}")
+    out.print(escape(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}"))
     _print_capabilities(connection, workers)
     await connection.close()
     return True
@@ -76,7 +75,8 @@ def _print_capabilities(connection: "Connection", workers: int) -> None:
 
     announced = connection.capabilities.extensions
     for keyword in SHOWN:
-        out.print(f"  {keyword:<20} {announced.get(keyword, '') or 'yes' if keyword in announced else 'no'}")
+        found = announced.get(keyword, "") or "yes" if keyword in announced else "no"
+        out.print(escape(f"  {keyword:<20} {found}"))
     connections = f"{workers} {'connection' if workers == 1 else 'connections'}"
     out.print(f"mode: {connection.mode}, {connections}, {mails(connection.window)} in flight on each")
     out.print(f"round trips for a mail to one recipient: {connection.mode.round_trips}")

@@ -1,11 +1,14 @@
 """Takes up accepted mails that arrive from the store: at the start, and those of a process that died."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import Unavailable
-from otpmail.store.base import MailStore
+from otpmail.model import IssuedCode
+from otpmail.store.base import Entry, MailStore
 
 _log = logging.getLogger("otpmail")
 
@@ -13,12 +16,14 @@ _log = logging.getLogger("otpmail")
 class Intake:
     """Hands each arriving mail to the lifecycle, in the store's order. It waits for nobody's reservation.
 
-    These mails were accepted before, so no limit may refuse them now.
+    These mails were accepted before, so no limit may refuse them now. A store keeps no code: `code_of` derives the one
+    in the mail of a code, which no reply about that mail may be repeated with.
     """
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle) -> None:
+    def __init__(self, store: MailStore, lifecycle: Lifecycle, *, code_of: Callable[[IssuedCode], str]) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._code_of = code_of
         self.taken_up = 0
 
     def __repr__(self) -> str:
@@ -29,7 +34,7 @@ class Intake:
         async for entries in self._store.arrivals():
             try:
                 for entry in entries:
-                    self._lifecycle.submit(Job.from_entry(entry))
+                    self._lifecycle.submit(Job.from_entry(self._with_code(entry)))
             except Unavailable:  # the service stops, and the store keeps them for the next start
                 return
             self.taken_up += len(entries)
@@ -38,3 +43,7 @@ class Intake:
                 len(entries),
                 extra={"event": "mails-taken-up", "fields": {"mails": len(entries)}},
             )
+
+    def _with_code(self, entry: Entry) -> Entry:
+        issued = entry.mail.issued
+        return entry if issued is None else replace(entry, envelope=entry.envelope.with_code(self._code_of(issued)))

@@ -1,5 +1,7 @@
 """A submission (RFC 6409): a mail that a caller wants sent, and on what terms."""
 
+from dataclasses import field
+
 from otpmail.compose.draft import Draft
 from otpmail.model import IssuedCode, Priority, WaitFor
 from otpmail.values import frozen
@@ -9,7 +11,8 @@ from otpmail.values import frozen
 class Submission:
     """A draft and its terms.
 
-    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`.
+    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`. `code` is
+    the one that the draft holds, if it is the mail of a code.
     """
 
     draft: Draft
@@ -19,3 +22,4 @@ class Submission:
     request_id: str = ""
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
+    code: str = field(default="", repr=False)

@@ -52,7 +52,7 @@ class CodeRequest:
     email: str
     purpose: str = ""
     locale: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     request_id: str = ""
     fingerprint: bytes = b""
     wait_for: WaitFor = WaitFor.RELAY
@@ -160,6 +160,13 @@ class OtpService:
         bound_to = _read_challenge_id(challenge_id)
         await self._store.update(key, lambda record: self._policy.void(record, bound_to))
 
+    def code_of(self, issued: IssuedCode) -> str:
+        """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
+        try:
+            return self._codes.code(issued.challenge)
+        except KeyError:
+            return ""
+
     async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
         if self._undoing:
@@ -190,9 +197,10 @@ class OtpService:
         """The mail of a code: urgent, and not sent once the code has expired."""
         challenge = issued.challenge
         left = challenge.expires - now
+        code = self._codes.code(challenge)
         values = {
             **request.variables,
-            "code": self._codes.code(challenge),
+            "code": code,
             "reference": codes.reference(challenge.id),
             "email": address.spec,
         }
@@ -212,6 +220,7 @@ class OtpService:
             request_id=request.request_id,
             fingerprint=request.fingerprint,
             issued=issued,
+            code=code,
         )
 
     def _sent(self, mail: Mail) -> SentCode:

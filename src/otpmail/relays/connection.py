@@ -13,12 +13,13 @@ import aiosmtplib
 
 from otpmail.errors import ConnectFailed
 from otpmail.model import Envelope
-from otpmail.relays.dial import dial
+from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.protocol import RelayProtocol
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.redaction import clean, cut
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Callback
 
@@ -62,8 +63,8 @@ class Connection:
     """How many mails it had been handed when its successor was open."""
     on_closed: Callable[[], None] | None = None
 
-    def __init__(self, client: aiosmtplib.SMTP, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
-        self._client = client
+    def __init__(self, signed_in: SignedIn, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
+        self._client = client = signed_in.client
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
@@ -71,7 +72,8 @@ class Connection:
         self.capabilities = capabilities_of(client)
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
-        self._session = Session(self.capabilities, Mode.of(self.capabilities).slower(mode), window=settings.window)
+        mode = Mode.of(self.capabilities).slower(mode)
+        self._session = Session(self.capabilities, mode, window=settings.window, redactor=signed_in.redactor)
         self._protocol = RelayProtocol(
             cast("asyncio.Transport", client.transport),
             client.protocol,
@@ -94,14 +96,14 @@ class Connection:
 
         `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
         """
-        client = await dial(settings, tls)
+        signed_in = await dial(settings, tls)
         try:
             most = mode.slower(Mode.allowed_by(settings.mode))
-            connection = cls(client, settings, mode=most, lifetime=lifetime)
+            connection = cls(signed_in, settings, mode=most, lifetime=lifetime)
             await connection._protocol.probe()
             connection.limit(Bounds(), None)  # the window may have changed with the mode
         except BaseException:
-            client.close()
+            signed_in.client.close()
             raise
         return connection
 
@@ -275,10 +277,10 @@ class Connection:
 
 
 def capabilities_of(client: aiosmtplib.SMTP) -> Capabilities:
-    """The capabilities that the relay announced in its answer to the last EHLO of `client`."""
-    extensions = {name.upper(): parameters for name, parameters in client.esmtp_extensions.items()}
+    """The capabilities that the relay announced in its answer to the last EHLO of `client`, in clean words."""
+    extensions = {name.upper(): cut(clean(parameters)) for name, parameters in client.esmtp_extensions.items()}
     if client.server_auth_methods:
-        extensions["AUTH"] = " ".join(client.server_auth_methods).upper()
+        extensions["AUTH"] = cut(clean(" ".join(client.server_auth_methods).upper()))
     return Capabilities(extensions)
 
 

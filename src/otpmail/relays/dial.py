@@ -1,13 +1,17 @@
 """Opens, secures and signs in a connection, by aiosmtplib."""
 
 import asyncio
+import base64
+import re
 import ssl
 
 import aiosmtplib
 
 from otpmail.errors import ConnectFailed, SignInRefused
 from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.smtp.redaction import MASK, Redactor
 from otpmail.smtp.replies import CLOSING
+from otpmail.values import frozen
 
 # Under TLS a plain password is as safe as a digest of it, and the relay need not store the password itself.
 _PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
@@ -15,15 +19,29 @@ _PREFERENCE: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
 _NO_TLS = "does not speak TLS on this port, or not from the first byte"
 _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
 
-# ValueError: a malformed host name, a token file that is no text.
+# ValueError: a malformed host name.
 _FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
 
+# The digest of CRAM-MD5 (RFC 2195, 2), whole or in pieces, and what may be that in base64.
+_DIGEST = re.compile(r"\b[0-9a-f]{8,32}\b")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 
-async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> aiosmtplib.SMTP:
+
+@frozen()
+class SignedIn:
+    """An open connection, secured and signed in, and what takes its credentials out of the relay's words."""
+
+    client: aiosmtplib.SMTP
+    redactor: Redactor
+
+
+async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> SignedIn:
     """Connect, secure and sign in.
 
-    Raises ConnectFailed, or SignInRefused, with a text that names the cause.
+    Raises ConnectFailed, or SignInRefused, with one line that names the cause and holds no secret.
     """
+    secret = await _read_secret(settings) if settings.user else ""
+    redactor = Redactor.of_credentials(settings.user, secret)
     client = aiosmtplib.SMTP(
         hostname=settings.host,
         port=settings.port,
@@ -39,14 +57,31 @@ async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> aiosmtplib.SMTP:
         if settings.security == "starttls":
             await _start_tls(client, tls, settings.host)
         if settings.user:
-            await _sign_in(client, settings)
+            await _sign_in(client, settings, secret, redactor)
         _raise_if_cancelled()
     except BaseException as error:
         client.close()
         if isinstance(error, ConnectFailed) or not isinstance(error, _FAILURES):
             raise
-        raise ConnectFailed(_NO_TLS if answers_without_tls(error) else describe(error)) from error
-    return client
+        without_tls = _answers_without_tls(error)
+        # Not from the library's error, whose text holds the relay's words as they came.
+        raise ConnectFailed(
+            _NO_TLS if without_tls else redactor.line(_describe(error)), without_tls=without_tls
+        ) from None
+    return SignedIn(client, redactor)
+
+
+async def _read_secret(settings: RelaySettings) -> str:
+    """The password, or the token in EMAIL_TOKEN_FILE. Raises ConnectFailed when that can't be read."""
+    if settings.auth != "xoauth2":
+        return settings.password.get_secret_value()
+    assert settings.token_file is not None
+    try:
+        return (await asyncio.to_thread(settings.token_file.read_text, "utf-8")).strip()
+    except UnicodeDecodeError:
+        raise ConnectFailed("EMAIL_TOKEN_FILE: is not text in UTF-8") from None
+    except OSError as error:
+        raise ConnectFailed(f"EMAIL_TOKEN_FILE: can't be read: {error.strerror}") from None
 
 
 def _raise_if_cancelled() -> None:
@@ -66,33 +101,44 @@ async def _start_tls(client: aiosmtplib.SMTP, tls: ssl.SSLContext, host: str) ->
     await client.ehlo()  # capabilities from before TLS do not count (RFC 3207, 4.2)
 
 
-async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings) -> None:
+async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings, secret: str, redactor: Redactor) -> None:
     announced = client.server_auth_methods
     mechanism = settings.auth or next((name for name in _PREFERENCE if name in announced), None)
     if mechanism not in announced:
-        offered = ", ".join(announced).upper() or "nothing"
+        offered = redactor.line(", ".join(announced).upper() or "nothing")
         wanted = f"EMAIL_AUTH asks for {mechanism.upper()}" if mechanism else "none of these takes a password"
         raise SignInRefused(f"the relay offers {offered} to sign in with, and {wanted}")
-    password = settings.password.get_secret_value()
     try:
         match mechanism:
             case "xoauth2":
-                assert settings.token_file is not None
-                token = await asyncio.to_thread(settings.token_file.read_text)
-                await client.auth_xoauth2(settings.user, token.strip())
+                await client.auth_xoauth2(settings.user, secret)
             case "cram-md5":
-                await client.auth_crammd5(settings.user, password)
+                await client.auth_crammd5(settings.user, secret)
             case "plain":
-                await client.auth_plain(settings.user, password)
+                await client.auth_plain(settings.user, secret)
             case "login":
-                await client.auth_login(settings.user, password)
+                await client.auth_login(settings.user, secret)
     except aiosmtplib.SMTPAuthenticationError as error:
+        said = _describe(error)
+        if mechanism == "cram-md5":
+            said = _BASE64.sub(_without_digest, _DIGEST.sub(MASK, said))
+        said = redactor.line(said)
         if error.code == CLOSING or 400 <= error.code < 500:
-            raise ConnectFailed(f"signing in failed for now: {describe(error)}") from error
-        raise SignInRefused(f"the relay refused to sign {settings.user} in: {describe(error)}") from error
+            raise ConnectFailed(f"signing in failed for now: {said}") from None
+        raise SignInRefused(f"the relay refused to sign {settings.user} in: {said}") from None
 
 
-def answers_without_tls(error: BaseException | None) -> bool:
+def _without_digest(match: re.Match[str]) -> str:
+    """Mask a word in base64 that holds hexadecimal digits and nothing else."""
+    word = match[0].rstrip("=")
+    for before in range(4):
+        whole = word[before : before + (len(word) - before) // 4 * 4]
+        if _DIGEST.fullmatch(base64.b64decode(whole).decode("latin-1")):
+            return MASK
+    return match[0]
+
+
+def _answers_without_tls(error: BaseException | None) -> bool:
     """Whether the relay answered in plain text, as with a greeting by SMTP, which OpenSSL takes for a TLS version."""
     while error is not None:
         if isinstance(error, ssl.SSLError) and error.reason in _PLAIN_TEXT:
@@ -101,11 +147,11 @@ def answers_without_tls(error: BaseException | None) -> bool:
     return False
 
 
-def describe(error: Exception) -> str:
-    """An error in one line, for people."""
+def _describe(error: Exception) -> str:
+    """What failed, in the words of the relay or the library."""
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return f"{error.code} {error.message}".replace("\n", " ")
+        return f"{error.code} {error.message}"
     if isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(error.__cause__, OSError):
         # The library's own text repeats the host and the port, which every message begins with.
-        return f"cannot connect: {error.__cause__.strerror or describe(error.__cause__)}"
-    return str(error).replace("\n", " ") or type(error).__name__
+        return f"cannot connect: {error.__cause__.strerror or _describe(error.__cause__)}"
+    return str(error) or type(error).__name__

@@ -16,6 +16,7 @@ from otpmail.relays.tcp_info import seconds_unacknowledged
 from otpmail.relays.turnaround import Turnaround
 from otpmail.relays.watchdog import GOODBYE_SECONDS, Watchdog
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.redaction import clean, cut
 from otpmail.smtp.session import BACKLOG, Session
 from otpmail.smtp.transaction import Callback, Transaction
 
@@ -86,7 +87,7 @@ class RelayProtocol(asyncio.Protocol):
         # sent yet would be taken for the reply to the first one, and every later reply for another command's.
         surplus = bytes(self._inner._buffer)  # noqa: SLF001  so pyproject.toml bounds aiosmtplib
         if surplus:
-            raise ConnectFailed(f"the relay said more than it was asked for: {surplus[:80]!r}")
+            raise ConnectFailed(f"the relay said more than it was asked for: {self._session.redact(surplus)}")
         if self._transport.is_closing():
             raise ConnectFailed("the relay closed the connection right after signing in")
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -207,10 +208,11 @@ class RelayProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Call back for the mails in flight, and notify aiosmtplib."""
+        cause = cut(clean(f"connection lost: {exc}" if exc else "connection lost"))
         if exc is None or isinstance(exc, ConnectionError):
-            self._lose_to_close(f"connection lost: {exc}" if exc else "connection lost")
+            self._lose_to_close(cause)
         else:
-            self._lose(f"connection lost: {exc}")
+            self._lose(cause)
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -38,5 +38,5 @@ class BdatTransaction(Transaction):
 
     def _read_final_reply(self, reply: Reply) -> None:
         if reply.code == 250 and self.is_refused and self.written:
-            raise SessionEnded(f"the relay took a mail that it had refused for everybody: {reply}", doubtful=True)
+            raise SessionEnded("the relay took a mail that it had refused for everybody", reply, doubtful=True)
         super()._read_final_reply(reply)

@@ -5,24 +5,26 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from otpmail.model import RecipientResult
+from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, Redactor
 
 CLOSING = 421  # "service not available, closing transmission channel" (RFC 5321, 4.2.3): the mail was not taken
 MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.1.5 has 512 a line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
-_MAX_TEXT = 500
 _USUAL_LINE = 128  # octets
 
 
 class Reply(NamedTuple):
-    """One reply (RFC 5321, 4.2): its code, and the text of its lines as they came, joined by line feeds."""
+    """One reply (RFC 5321, 4.2): its code, and the text of its lines as they came, joined by line feeds.
+
+    The text may hold secrets: `result` and `describe` make of it what may be kept, logged and told.
+    """
 
     code: int
     text: bytes
 
-    def __str__(self) -> str:
-        said = self.text[:_MAX_TEXT].decode("utf-8", "replace")
-        return f"{self.code} {_printable(said)}".rstrip()
+    def __repr__(self) -> str:
+        return f"<Reply {self.code}>"
 
 
 # fast path: a relay answers MAIL, RCPT and RSET in the same words each time, 7 us a mail; held to the full path by
@@ -36,7 +38,11 @@ def _usual(line: bytes) -> Reply | None:
 
 
 class MalformedReply(ValueError):
-    """The relay sent a line that is no reply, or too long for one."""
+    """The relay sent a line that is no reply, or too long for one. `line` is what it sent, as far as that tells."""
+
+    def __init__(self, cause: str, line: bytes = b"") -> None:
+        super().__init__(cause)
+        self.line = line
 
 
 class ReplyReader:
@@ -78,8 +84,7 @@ class ReplyReader:
     def _read(self, line: bytes, replies: list[Reply]) -> None:
         match = _LINE.fullmatch(line)
         if match is None:
-            shown = _printable(line[:80].decode("utf-8", "replace"))
-            raise MalformedReply(f"the relay sent a line that is no reply: {shown}")
+            raise MalformedReply("the relay sent a line that is no reply", line)
         code, mark, text = match.groups()
         if self._lines and code != self._code:
             raise MalformedReply(f"the lines of one reply have the codes {self._code.decode()} and {code.decode()}")
@@ -94,32 +99,40 @@ class ReplyReader:
             self._size = 0
 
 
-def result(address: str, reply: Reply) -> RecipientResult:
-    """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text kept short."""
-    text = reply.text[: 4 * _MAX_TEXT].decode("utf-8", "replace")
+def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS) -> RecipientResult:
+    """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text short and redacted."""
+    octets = reply.text
+    text = octets.decode("utf-8", "replace") if len(octets) <= MAX_TEXT else ""
     word, _, said = text.partition(" ")
     # fast path: nearly every reply is one such line, 1 us a mail; held to the full path by tests/smtp/test_replies.py
-    if _is_enhanced(word) and len(said) <= _MAX_TEXT and said.isprintable():
-        return RecipientResult(address, reply.code, word, said.strip())
-    return RecipientResult(address, reply.code, *_split(text))
+    if _is_enhanced(word) and said.isprintable() and not redactor.codes:
+        for form in redactor.forms:
+            if form in said:
+                break
+        else:
+            if reply.code < 300 or not redactor.forms:
+                return RecipientResult(address, reply.code, word, said.strip())
+    return RecipientResult(address, reply.code, *_split(octets, redactor))
 
 
-def _split(text: str) -> tuple[str, str]:
+def describe(reply: Reply, redactor: Redactor) -> str:
+    """The reply in one line for people: its code, the enhanced code, and the text, short and redacted."""
+    return " ".join(filter(None, (str(reply.code), *_split(reply.text, redactor))))
+
+
+def _split(octets: bytes, redactor: Redactor) -> tuple[str, str]:
     """A reply's enhanced code, empty if it has none, and the rest of its text on one line."""
+    text = octets[:LONG].decode("utf-8", "replace")
     match = _ENHANCED.match(text)
-    enhanced = match[1] if match else ""
+    enhanced = redactor.status(match[1]) if match else ""
     if "\n" in text:
         said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in text.split("\n"))))
     else:
         said = (text[match.end() :] if match else text).strip()
-    return enhanced, _printable(said)[:_MAX_TEXT]
+    return enhanced, redactor.line(said)
 
 
 @lru_cache(maxsize=256)
 def _is_enhanced(word: str) -> bool:
     match = _ENHANCED.fullmatch(word)
     return match is not None and match[1] == word
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

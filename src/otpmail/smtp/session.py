@@ -24,7 +24,8 @@ from otpmail.smtp.mode import Mode
 from otpmail.smtp.output import Output
 from otpmail.smtp.plain import PlainTransaction
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
-from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
+from otpmail.smtp.redaction import NO_SECRETS, Redactor
+from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, describe, result
 from otpmail.smtp.transaction import GROUP, Awaits, Callback, Outcome, SessionEnded, Transaction
 
 BACKLOG = 64 << 10
@@ -45,9 +46,10 @@ class Session:
 
     `flights` are the mails that have begun and not ended, in their order. `ended` holds the cause once the session
     cannot go on. Then nothing may be sent or read any more, and `end` tells the outcomes of the mails in flight.
+    `redactor` knows the credentials, which no result and no cause of an end repeats.
     """
 
-    def __init__(self, capabilities: Capabilities, mode: Mode, *, window: int) -> None:
+    def __init__(self, capabilities: Capabilities, mode: Mode, *, window: int, redactor: Redactor = NO_SECRETS) -> None:
         self.capabilities = capabilities
         self.mode = mode
         self.window = mode.window(window)
@@ -67,6 +69,8 @@ class Session:
         self._doubted = False  # whether the session ended with replies and commands out of step
         self._probe: Probe | None = None
         self._reader = ReplyReader()
+        self._redactor = redactor
+        self._has_sent_codes = False
 
     def __repr__(self) -> str:
         state = self.ended or self.goodbye or "open"
@@ -111,12 +115,11 @@ class Session:
         """Begin a mail, for which the session must be available. Nothing of it is written before `take`.
 
         The session keeps `callback` with it, for its caller. It goes to its first GROUP recipients, or RCPTMAX of them
-        (RFC 9422). A mail that the relay cannot take, or that
-        would be unsafe to write, is settled at once: its `outcome` is set then.
+        (RFC 9422). A mail that the relay cannot take, or that would be unsafe to write, has its `outcome` at once.
         """
         if len(envelope.recipients) > self._group:
             envelope = envelope.only(envelope.recipients[: self._group])
-        transaction = _TRANSACTIONS[self.mode](envelope, self.capabilities, callback)
+        transaction = _TRANSACTIONS[self.mode](envelope, self.capabilities, self._redactor, callback)
         if not envelope.recipients:
             transaction.outcome = ()
             return transaction
@@ -125,6 +128,8 @@ class Session:
             transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
             return transaction
         self.begun += 1
+        if envelope.code:
+            self._has_sent_codes = True
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
@@ -159,10 +164,15 @@ class Session:
                 goodbye = self._reader.may_be(CLOSING)
                 raise SessionEnded("the relay began to say something unasked", doubtful=not goodbye)
         except MalformedReply as error:
-            self._end(str(error), settled, doubtful=True)
+            self._end(f"{error}: {self.redact(error.line)}" if error.line else str(error), settled, doubtful=True)
         except SessionEnded as error:
-            self._end(str(error), settled, doubtful=error.doubtful)
+            cause = str(error) if error.reply is None else f"{error}: {describe(error.reply, self._wary_redactor)}"
+            self._end(cause, settled, doubtful=error.doubtful)
         return settled
+
+    def redact(self, words: bytes) -> str:
+        """Return what the relay said, on one line without secrets, where it is no reply to a mail."""
+        return self._wary_redactor.line(words.decode("utf-8", "replace"))
 
     def stayed_open(self) -> None:
         """Note that the relay has not closed in good time after its goodbye: it may yet take a mail behind that."""
@@ -180,6 +190,12 @@ class Session:
         return left
 
     # The rules.
+
+    @property
+    def _wary_redactor(self) -> Redactor:
+        """For words that may quote any mail that was sent here. The codes of earlier mails are not kept."""
+        codes = [transaction.envelope.code for transaction in self.flights if transaction.envelope.code]
+        return self._redactor.with_codes(codes, masks_numbers=self._has_sent_codes)
 
     def _advance(self) -> None:
         """Start the mails whose commands may go now; not by BDAT, where all may at once."""
@@ -226,14 +242,14 @@ class Session:
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
-            self.goodbye = self.goodbye or f"the relay said: {reply}"
+            self.goodbye = self.goodbye or f"the relay said: {describe(reply, self._wary_redactor)}"
         elif self.goodbye:
             self._goes_on = True
         if self._probe is not None:
             self._read_probe_reply(self._probe.read(reply), reply)
             return
         if not self.output.owed:  # even if a mail has begun: its commands have not left
-            raise SessionEnded(f"the relay said unasked: {reply}", doubtful=reply.code != CLOSING)
+            raise SessionEnded("the relay said unasked", reply, doubtful=reply.code != CLOSING)
         self.output.owed -= 1
         transaction = self.flights[0]
         transaction.read(reply, self.output)
@@ -247,7 +263,7 @@ class Session:
     def _settle(self, transaction: Transaction) -> None:
         self._clean = transaction.is_taken
         self.sent += self._clean
-        transaction.settle()
+        transaction.settle(self.goodbye)
         self.answered += not isinstance(transaction.outcome, ConnectionLost)
 
     def _read_probe_reply(self, verdict: Verdict, reply: Reply) -> None:
@@ -261,7 +277,7 @@ class Session:
             self.mode = Mode.DATA
             self.window = self.mode.window(self._wanted_window)
         if verdict is Verdict.UNUSABLE:
-            raise SessionEnded(f"unexpected reply to RSET: {reply}", doubtful=False)
+            raise SessionEnded("unexpected reply to RSET", reply, doubtful=False)
 
     def _end(self, cause: str, settled: list[Transaction], *, doubtful: bool) -> None:
         self.ended = cause

@@ -14,6 +14,7 @@ from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.output import Output
+from otpmail.smtp.redaction import Redactor
 from otpmail.smtp.replies import CLOSING, Reply, result
 
 Results = tuple[RecipientResult, ...]
@@ -47,14 +48,15 @@ _MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # fast path: a global is read in 
 
 
 class SessionEnded(Exception):
-    """A reply after which the session cannot go on.
+    """A reply after which the session cannot go on; the cause names no secret, the reply may hold some.
 
     `doubtful`: commands and replies may have been out of step before it, so what was read together with it is not
     believed.
     """
 
-    def __init__(self, cause: str, *, doubtful: bool) -> None:
+    def __init__(self, cause: str, reply: Reply | None = None, *, doubtful: bool) -> None:
         super().__init__(cause)
+        self.reply = reply
         self.doubtful = doubtful
 
 
@@ -67,14 +69,15 @@ class Transaction(ABC):
 
     __slots__ = (
         *("accepted", "awaits", "begun", "callback", "capabilities", "envelope", "final", "outcome", "refusal"),
-        *("replies", "written"),
+        *("redactor", "replies", "written"),
     )
     _AFTER_RECIPIENTS: ClassVar[Awaits]
     _AFTER_FINAL: ClassVar[Awaits] = Awaits.RESET
 
-    def __init__(self, envelope: Envelope, capabilities: Capabilities, callback: Callback) -> None:
+    def __init__(self, envelope: Envelope, capabilities: Capabilities, redactor: Redactor, callback: Callback) -> None:
         self.envelope = envelope
         self.capabilities = capabilities
+        self.redactor = redactor.with_codes((envelope.code,)) if envelope.code else redactor
         self.callback = callback
         self.begun = False
         self.written = False
@@ -140,13 +143,13 @@ class Transaction(ABC):
         self.final = final
         recipients = self.envelope.recipients
         self.accepted = len(recipients)
-        self.outcome = tuple(map(result, recipients, repeat(final)))
+        self.outcome = tuple(map(result, recipients, repeat(final), repeat(self.redactor)))
 
-    def settle(self) -> None:
+    def settle(self, goodbye: str) -> None:
         """Set the outcome to what the relay has decided.
 
-        If it only said that it is closing (421) it has decided nothing, and the connection counts as lost. If it also
-        refused recipients that stands, and the others are deferred with 421.
+        If it only said that it is closing (421) it has decided nothing, and the connection counts as lost, with
+        `goodbye` as the cause. If it also refused recipients that stands, and the others are deferred with 421.
         """
         if self.refusal is not None:
             replies = [self.refusal] * len(self.envelope.recipients)
@@ -154,9 +157,9 @@ class Transaction(ABC):
             final = self.final
             replies = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
         if all(reply.code == CLOSING for reply in replies):
-            self.outcome = ConnectionLost(f"the relay said: {replies[0]}")
+            self.outcome = ConnectionLost(goodbye)
         else:
-            self.outcome = tuple(map(result, self.envelope.recipients, replies))
+            self.outcome = tuple(map(result, self.envelope.recipients, replies, repeat(self.redactor)))
 
     def _read_mail_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  for PLAIN, which writes RCPT now
         if not is_accepted(reply, _MAIL_OK):
@@ -172,10 +175,10 @@ class Transaction(ABC):
     def _read_final_reply(self, reply: Reply) -> None:
         accepted = is_accepted(reply, _MAIL_OK)
         if accepted and not self.written:
-            raise SessionEnded(f"the relay took a mail before it had been sent: {reply}", doubtful=True)
+            raise SessionEnded("the relay took a mail before it had been sent", reply, doubtful=True)
         self.final = reply
         if not self.written:
-            raise SessionEnded(f"the relay refused a mail before it had been sent: {reply}", doubtful=False)
+            raise SessionEnded("the relay refused a mail before it had been sent", reply, doubtful=False)
         self.awaits = self._AFTER_FINAL
 
 
@@ -184,11 +187,11 @@ def is_accepted(reply: Reply, good: frozenset[int]) -> bool:
     if reply.code in good:
         return True
     if reply.code < 400:
-        raise SessionEnded(f"unexpected reply: {reply}", doubtful=True)
+        raise SessionEnded("unexpected reply", reply, doubtful=True)
     return False
 
 
 def check_reset_reply(reply: Reply) -> None:
     """Raise SessionEnded unless the reply is one that RSET may get: 250, or a goodbye (RFC 5321, 4.1.1.5)."""
     if reply.code not in {250, CLOSING}:
-        raise SessionEnded(f"unexpected reply to RSET: {reply}", doubtful=True)
+        raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)

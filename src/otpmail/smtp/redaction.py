@@ -1,0 +1,212 @@
+"""A relay's words as they may be kept, logged and told: one short, printable line without secrets. No I/O.
+
+Relays quote what they refuse. Secrets are the credentials of the connection and the code that a mail carries, plainly
+or in an encoding that mail and SMTP use.
+"""
+
+import html
+import re
+import unicodedata
+from base64 import b64encode
+from binascii import a2b_base64, a2b_qp
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from string import ascii_letters, digits
+from urllib.parse import quote
+
+MAX_TEXT = 500
+"""Characters of a line at most."""
+
+LONG = 8 << 10
+"""Octets of a reply, and characters of any other text, that are read for it."""
+
+MASK = "***"
+WITHHELD = "(not shown, since these words hold the code in an encoded form)"
+
+_SHORTEST = 4  # characters of a secret that is masked inside a word, and of a form in base64
+_PIECE = 8  # characters of a credential that are masked also where the rest of it was cut off
+_BASE64 = f"{ascii_letters}{digits}+/"
+_LONG_WORD = re.compile(rf"\S{{{_PIECE},}}")
+_LINE_ENDS = str.maketrans("\r\n\t", "   ")
+
+_DIGITS = re.compile(r"\d(?:[\W_]*+\d)*+")  # with anything but letters between them
+_NUMBER = re.compile(r"\d(?:[ -]?\d){3,}")
+_ESCAPE = re.compile(r"[%=]([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\[nrt]")
+_TAG = re.compile(r"<[^<>]*+>")
+_ENCODED_WORD = re.compile(r"=\?[^?\s]{1,40}\?([BbQq])\?([^?\s]*)\?=(?:\s+(?==\?))?")  # RFC 2047, 2
+_MARKS_OF_ESCAPES = re.compile(r"[%=\\&<]")
+
+
+def clean(text: str) -> str:
+    """Return the text on one line: line ends become spaces, other characters that do not print question marks."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else "?" for c in text.translate(_LINE_ENDS)])
+
+
+def cut(text: str) -> str:
+    """Return the text, or its beginning with a mark of the cut, in MAX_TEXT characters at most."""
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
+
+
+class Redactor:
+    """Makes lines without secrets.
+
+    `forms` are what credentials look like in a text, `answers` what a client sends to AUTH: see `of_credentials`.
+    `codes` are those that the text may quote. With `masks_numbers` every number of four digits or more is masked: the
+    codes of earlier mails are not known.
+    """
+
+    __slots__ = ("answers", "codes", "forms", "masks_numbers")
+
+    def __init__(
+        self,
+        forms: tuple[str, ...] = (),
+        answers: tuple[str, ...] = (),
+        *,
+        codes: tuple[str, ...] = (),
+        masks_numbers: bool = False,
+    ) -> None:
+        self.forms = forms
+        self.answers = answers
+        self.codes = codes
+        self.masks_numbers = masks_numbers
+
+    def __repr__(self) -> str:
+        return f"<Redactor {len(self.forms)} forms, {len(self.codes)} codes>"
+
+    @classmethod
+    def of_credentials(cls, user: str, secret: str) -> "Redactor":
+        """Return the redactor of a connection that signs in with `user` and `secret`, a password or a token.
+
+        A text in base64 shows the secret by the same characters whatever stands around it, so these find the answers
+        to AUTH PLAIN, LOGIN and XOAUTH2. CRAM-MD5 and LOGIN begin with the user. The relay may quote a part of an
+        answer, or break it into lines.
+        """
+        if not secret:
+            return cls()
+        plain = (secret, quote(secret, safe=""), html.escape(secret))
+        encoded = [form for form in (*_in_base64(secret), next(_in_base64(user))) if len(form) >= _SHORTEST]
+        answers = f"\0{user}\0{secret}", f"user={user}\1auth=Bearer {secret}\1\1", user, secret
+        return cls(tuple(dict.fromkeys((*plain, *encoded))), tuple(next(_in_base64(answer)) for answer in answers))
+
+    def with_codes(self, codes: Iterable[str], *, masks_numbers: bool = False) -> "Redactor":
+        """Return a redactor that masks these codes, too."""
+        return Redactor(self.forms, self.answers, codes=tuple(codes), masks_numbers=masks_numbers)
+
+    def line(self, text: str) -> str:
+        """Return the text without secrets, on one line of MAX_TEXT characters at most."""
+        is_long = len(text) > LONG
+        redacted = self._redacted(clean(text[:LONG])).strip()
+        # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
+        return MASK if is_long and len(redacted) <= MAX_TEXT else cut(redacted)
+
+    def status(self, enhanced: str) -> str:
+        """Return an enhanced status code (RFC 3463) as it is, or without its details where these hold a code."""
+        numbers = enhanced.replace(".", "")
+        return f"{enhanced[0]}.0.0" if any(code in numbers for code in self.codes) else enhanced
+
+    def _redacted(self, text: str) -> str:
+        for form in self.forms:
+            if form in text:
+                text = _without_form(text, form)
+        if self.forms:
+            text = _LONG_WORD.sub(self._without_pieces, text)
+        for code in self.codes:
+            text = _without_code(text, code)
+        return _NUMBER.sub(MASK, text) if self.masks_numbers else text
+
+    def _without_pieces(self, match: re.Match[str]) -> str:
+        """Mask a long word that holds a piece of a credential: the relay may have cut the rest off."""
+        word = match[0]
+        for start in range(len(word) - _PIECE + 1):
+            piece = word[start : start + _PIECE]
+            for form in (*self.forms, *self.answers):
+                if piece in form:
+                    return MASK
+        return word
+
+
+NO_SECRETS = Redactor()
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Yield the characters by which a text in base64 shows the secret, for each of the three places it may stand at."""
+    octets = secret.encode("utf-8", "surrogateescape")
+    for before in range(3):
+        encoded = b64encode(bytes(before) + octets).decode()
+        yield encoded[-(-8 * before // 6) : 8 * (before + len(octets)) // 6]
+
+
+def _without_form(text: str, form: str) -> str:
+    """Mask a credential, with the whole of what is encoded around it; a very short one only as a word."""
+    if len(form) < _SHORTEST:
+        return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
+    first, *others = text.split(form)
+    rests = [other.lstrip(_BASE64).removeprefix("=").removeprefix("=") for other in others]
+    # What stands between two of them may belong to what is encoded around either.
+    parts = [part.rstrip(_BASE64) for part in (first, *rests[:-1])]
+    return MASK.join((*parts, rests[-1]))
+
+
+# Codes.
+
+
+def _without_code(text: str, code: str) -> str:
+    """Mask the code wherever its digits stand in their order, and withhold a text that shows it once decoded."""
+    text = _DIGITS.sub(lambda run: _masked(run[0], code), text)
+    joined = "".join(text.split())
+    if any(form in joined for form in _in_base64(code)):
+        return WITHHELD
+    if _MARKS_OF_ESCAPES.search(text) and any(_shows(reading, code) for reading in _readings(text)):
+        return WITHHELD
+    return text
+
+
+def _masked(run: str, code: str) -> str:
+    """Mask the code in a run of digits and what stands between them."""
+    places = [place for place, character in enumerate(run) if character.isdecimal()]
+    if len(places) < len(code):
+        return run
+    number = _decimal(run[place] for place in places)
+    kept, end = "", 0
+    found = number.find(code)
+    while found >= 0:
+        first, last = places[found], places[found + len(code) - 1]
+        if first >= end:
+            kept += run[end:first] + MASK
+        end = last + 1
+        found = number.find(code, found + 1)
+    return kept + run[end:]
+
+
+def _shows(text: str, code: str) -> bool:
+    return any(code in _decimal(filter(str.isdecimal, run)) for run in _DIGITS.findall(text))
+
+
+def _decimal(characters: Iterable[str]) -> str:
+    """Digits of any script as ASCII."""
+    return "".join([str(unicodedata.decimal(digit)) for digit in characters])
+
+
+def _readings(text: str) -> Iterator[str]:
+    """Yield the text with what mail, URLs and HTML may have encoded in it decoded."""
+    unescaped = _ESCAPE.sub(_unescaped, text)
+    yield unescaped
+    for reading in (text, unescaped):
+        yield html.unescape(_TAG.sub("", reading))
+        yield html.unescape(reading)
+    yield _ENCODED_WORD.sub(_decoded_word, text)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    escaped = match[1] or match[2] or match[3]
+    return chr(int(escaped, 16)) if escaped else " "
+
+
+def _decoded_word(match: re.Match[str]) -> str:
+    encoding, encoded = match.groups()
+    with suppress(ValueError):
+        octets = a2b_base64(encoded) if encoding in "Bb" else a2b_qp(encoded, header=True)
+        return octets.decode("utf-8", "replace")
+    return match[0]

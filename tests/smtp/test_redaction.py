@@ -1,0 +1,227 @@
+"""A relay's words: secrets are masked in every form that a relay may quote them in, and the rest stays readable."""
+
+import base64
+import html
+import quopri
+import time
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.model import RecipientResult
+from otpmail.smtp.redaction import LONG, MASK, MAX_TEXT, WITHHELD, Redactor, clean, cut
+from otpmail.smtp.replies import Reply, describe, result
+
+CODE = "493817"
+USER, PASSWORD, TOKEN = "codes@example.org", "tr0ub4dor&3 #ü", "ya29.a0Af_B-yC" * 20
+CODES = Redactor().with_codes((CODE,))
+
+
+def _b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _said(text: str, redactor: Redactor = CODES) -> RecipientResult:
+    return result("ada@example.org", Reply(550, text.encode()), redactor)
+
+
+# Codes.
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("5.7.1 spam: 'Your code: 493817'", "spam: 'Your code: ***'"),
+        ("5.7.1 493817", "***"),
+        ("5.7.1 code 493 817, sir", "code ***, sir"),
+        ("5.7.1 code 4-9-3-8-1-7", "code ***"),
+        ("5.7.1 code 493\u00a0817", "code ***"),
+        ("5.7.1 code ４９３８１７ or ٤٩٣٨١٧", "code *** or ***"),
+        ("5.7.1 your code is 493\n5.7.1 817 in two lines", "your code is *** in two lines"),
+        ("5.7.1 quoted: > 49=\n5.7.1 3817", "quoted: > ***"),
+        ("5.7.1 at 10.0.0.493, 817 times", "at 10.0.0.*** times"),
+        ("5.7.1 id 114938172 refused", "id 11***2 refused"),
+        ("5.7.1 twice 493817493817", "twice ******"),
+        ("5.7.1 493 of 817 from 493.16.8.17", "493 of 817 from 493.16.8.17"),
+    ],
+)
+def test_the_digits_of_a_code_are_masked(text: str, reply: str) -> None:
+    """The code is masked wherever its digits stand in their order, with anything but letters between; no more is."""
+    assert _said(text).reply == reply
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5.7.1 " + "".join(f"%3{digit}" for digit in CODE),
+        "5.7.1 https://x.test/?s=Your%20code%3A%204%3938%317",
+        "5.7.1 =34=39=33=38=31=37 in quoted-printable",
+        "5.7.1 " + "".join(f"&#{ord(digit)};" for digit in CODE),
+        "5.7.1 " + "".join(f"&#x{ord(digit):x};" for digit in CODE),
+        "5.7.1 <b>493</b>&nbsp;<b>817</b>",
+        "5.7.1 <td class=w1>493</td><td class=w2>817</td>",
+        "5.7.1 " + "".join(f"\\u00{ord(digit):x}" for digit in CODE),
+        "5.7.1 493\\r\\n817",
+        *(f"5.7.1 {_b64('x' * before + CODE + ' is your code')}" for before in range(3)),
+        f"5.7.1 {_b64('Subject: Your code is ' + CODE)[:20]}\n5.7.1 {_b64('Subject: Your code is ' + CODE)[20:]}",
+        f"5.7.1 Subject: =?utf-8?b?{_b64('Su código: 493')}?=\n5.7.1  =?utf-8?b?{_b64('817')}?=",
+        "5.7.1 Subject: =?utf-8?q?Su_c=C3=B3digo=3A_493?= =?utf-8?q?817?=",
+    ],
+)
+def test_a_code_that_is_encoded_withholds_the_text(text: str) -> None:
+    """A code in an encoding that mail, URLs or HTML use leaves nothing of the text; the reply codes stay."""
+    assert _said(text) == RecipientResult("ada@example.org", 550, "5.7.1", WITHHELD)
+
+
+@given(before=st.text(max_size=40), between=st.text(" .-_\t\n/()\u200b", max_size=5), after=st.text(max_size=600))
+def test_no_text_keeps_the_code(before: str, between: str, after: str) -> None:
+    """Whatever stands around it, the code is not in the result, also where the text is cut."""
+    said = _said(f"{before}{between.join(CODE)}{after}").reply
+    assert CODE not in "".join(filter(str.isdecimal, said))
+    assert len(said) <= MAX_TEXT
+
+
+@pytest.mark.parametrize("length", range(MAX_TEXT - 8, MAX_TEXT + 2))
+def test_the_cut_leaves_no_part_of_a_code(length: int) -> None:
+    """A code that stands where the text is cut is masked before the cut: no first digits of it are left."""
+    assert not any(map(str.isdecimal, _said("5.7.1 " + "x" * length + CODE + "y" * 100).reply))
+
+
+def test_a_code_in_the_status_code() -> None:
+    """Digits of the enhanced status code that are the code leave its class alone."""
+    assert _said("5.493.817 no") == RecipientResult("ada@example.org", 550, "5.0.0", "no")
+    assert _said("5.7.26 no") == RecipientResult("ada@example.org", 550, "5.7.26", "no")
+
+
+def test_numbers_are_masked_where_the_codes_are_not_known() -> None:
+    """Numbers that may be an earlier mail's code are masked; status codes, IP addresses and short ones are kept."""
+    wary = Redactor().with_codes((), masks_numbers=True)
+    said = "4.7.28 [203.0.113.70] 15 mails like 'Your code: 493817', '493 817'"
+    assert (
+        describe(Reply(421, said.encode()), wary) == "421 4.7.28 [203.0.113.70] 15 mails like 'Your code: ***', '***'"
+    )
+
+
+# Credentials.
+
+PLAIN = Redactor.of_credentials(USER, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        PASSWORD,
+        urllib.parse.quote(PASSWORD),
+        html.escape(PASSWORD),
+        _b64(PASSWORD),
+        _b64(PASSWORD).rstrip("="),
+        _b64(USER),
+        _b64(f"\0{USER}\0{PASSWORD}"),
+        _b64(f"{USER}\0{USER}\0{PASSWORD}"),
+        _b64(f"{USER}:{PASSWORD}"),
+        _b64(f"{USER} 9e95aaa1bb3ab0bd4d1b9e95aaa1bb3a"),
+        _b64(f"\0{USER}\0{PASSWORD}")[:-6],
+        _b64(PASSWORD)[:12],
+        PASSWORD[:9],
+    ],
+)
+@pytest.mark.parametrize("form", ["AUTH PLAIN {}", "({})", "{}", "said='{}'; no", "{}\n5.7.8 {}"])
+def test_credentials_are_masked(quoted: str, form: str) -> None:
+    """Password, its base64 in every answer to AUTH, the user's base64, and long pieces of them are masked."""
+    said = _said("5.7.8 " + form.format(quoted, quoted), PLAIN).reply
+    assert MASK in said
+    for length in range(4, len(quoted)):
+        assert quoted[-length:] not in said
+    assert quoted[:4] not in said
+
+
+def test_a_token_is_masked() -> None:
+    """A token of any length, and the XOAUTH2 answer that holds it, are masked over the lines of a reply too."""
+    redactor = Redactor.of_credentials(USER, TOKEN)
+    answer = _b64(f"user={USER}\x01auth=Bearer {TOKEN}\x01\x01")
+    for quoted in (TOKEN, answer, f"{answer[:70]}\n5.7.8 {answer[70:140]}", urllib.parse.quote(TOKEN)):
+        said = _said(f"5.7.8 Invalid token {quoted} given", redactor).reply
+        assert MASK in said
+        assert not any(quoted[start : start + 12] in said for start in range(0, 100, 7)), said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Username and Password not accepted. For more information, go to https://support.google.com/mail/?p=BadCreds",
+        "<ada@example.org>: Recipient address rejected: User unknown in local recipient table",
+        "OK 1732816161 d9443c01a7336-2123bfa5c8csi1234.5 - gsmtp",
+    ],
+)
+def test_other_words_are_kept(text: str) -> None:
+    """Words that hold no secret are kept as they are."""
+    redactor = Redactor.of_credentials(USER, "correct horse battery").with_codes((CODE,))
+    assert _said(f"5.7.8 {text}", redactor).reply == text
+
+
+def test_a_very_short_password_is_masked_as_a_word() -> None:
+    """A password of three characters is masked where it stands alone, and not inside of other words."""
+    redactor = Redactor.of_credentials("me", "abc")
+    assert _said("5.7.8 abc is not in the abcdarium (abc)", redactor).reply == "*** is not in the abcdarium (***)"
+
+
+def test_without_credentials_nothing_is_masked() -> None:
+    """A relay without a sign-in has no secrets, and an empty password masks nothing."""
+    assert Redactor.of_credentials("", "").forms == ()
+    assert _said("5.7.8 any words", Redactor.of_credentials("me", "")).reply == "any words"
+
+
+@given(st.text(), st.sampled_from(["2.0.0 ", "5.1.1 ", ""]), st.sampled_from([250, 550]))
+def test_the_fast_path_of_a_result_masks_the_same(text: str, enhanced: str, code: int) -> None:
+    """A result by the fast path has the same words as by the full one."""
+    reply = Reply(code, f"{enhanced}{text}".encode("utf-8", "surrogatepass"))
+    in_full = result("ada@example.org", reply, PLAIN.with_codes(("99999999999",)))
+    assert result("ada@example.org", reply, PLAIN) == in_full
+
+
+# Any words.
+
+
+@given(st.text())
+def test_words_are_one_printable_line(text: str) -> None:
+    """No control, bidirectional or invisible character and no line end is left, and the length stays."""
+    assert clean(text).isprintable()
+    assert len(clean(text)) == len(text)
+    assert len(cut(text)) <= MAX_TEXT
+
+
+def test_how_words_are_cleaned() -> None:
+    """Line ends and tabs become spaces, what does not print a question mark, and a cut is marked."""
+    assert clean("a\r\n\x1b[31mb\0c\u202ed\u200be\u2028f\ud800\t\x9b") == "a  ?[31mb?c?d?e?f? ?"
+    assert clean("grüße, 你好") == "grüße, 你好"
+    assert cut("x" * 501) == "x" * 497 + "..."
+    assert describe(Reply(554, b"\xff\xfe no"), Redactor()) == "554 \ufffd\ufffd no"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(mark * 65_000 for mark in ("4", "<", "A", "%", "\n", " ")),
+        *(marks * 21_000 for marks in ("4 ", "=?", "&#4", "=3", "<4>", "\\u0")),
+        f"{'A' * 30_000}{CODE}{'A' * 30_000}",
+        f"{CODE} " * 9000,
+    ],
+)
+def test_no_reply_takes_long(text: str) -> None:
+    """The largest reply that a hostile relay can send is read in milliseconds: nothing is tried twice."""
+    redactor = PLAIN.with_codes((CODE,))
+    reply = Reply(550, text.encode())
+    begun = time.process_time()
+    result("ada@example.org", reply, redactor)
+    assert time.process_time() - begun < 0.1
+    assert len(text) > LONG
+
+
+def test_quoted_printable_of_the_standard_library() -> None:
+    """A body that a relay quotes as it went over the wire, in quoted-printable with soft line breaks, shows no code."""
+    body = quopri.encodestring(f"{'é' * 23} {CODE} {'é' * 10}".encode()).decode()
+    assert "=\n" in body
+    said = _said("5.7.1 " + body.replace("\n", "\n5.7.1 ")).reply
+    assert CODE not in "".join(filter(str.isdecimal, said))

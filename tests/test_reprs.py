@@ -1,0 +1,189 @@
+"""No representation of a value or a part shows a code, a credential or the content of a mail."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib
+import logging
+import pkgutil
+import traceback
+from collections import deque
+from functools import partial
+from types import MappingProxyType, MethodType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otpmail
+from drafts import read_draft
+from otpmail.compose.draft import Attachment, Draft
+from otpmail.compose.templates import SHIPPED, Templates
+from otpmail.delivery.job import Job
+from otpmail.errors import OtpmailError
+from otpmail.mail.submission import Submission
+from otpmail.model import Envelope, WaitFor
+from otpmail.otp.service import CodeRequest, OtpService
+from otpmail.settings import OtpSettings
+from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.mode import Mode
+from otpmail.smtp.redaction import Redactor
+from otpmail.smtp.replies import Reply
+from otpmail.smtp.session import Session
+from rig import MailRig, call_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SENTINEL = "hunter2"
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque, partial, MethodType, MappingProxyType)
+KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
+
+# The names of fields that hold neither codes, nor credentials, nor what a caller writes into a mail. A new field is
+# hidden from its class's repr, or its name is put here once it is known to be harmless.
+HARMLESS = frozenset(
+    {
+        *("address", "attachments", "attempts", "attempts_left", "automatic", "bcc", "by_service", "caller"),
+        *("careful", "cause", "cc", "challenge", "client", "columns", "content_id", "content_type", "copies"),
+        *("counts", "create_time", "deadline", "details", "digests", "draft", "email", "enhanced_code", "envelope"),
+        *("error", "errors", "escaped", "exhausted", "expires", "extensions", "failed", "failed_before", "failures"),
+        *("failures_per_hour", "file", "filename", "fingerprint", "id", "in_doubt", "issued", "journal", "kept"),
+        *("key_id", "lifespan", "limit", "line", "locale", "losses", "mail", "mail_id", "mail_max", "message"),
+        *("message_id", "method", "mode", "most", "name", "names", "next_send", "next_send_time", "number", "otp"),
+        *("path", "peer", "pending", "priority", "progress", "purpose", "rcpt_max", "reason", "recipients"),
+        *("recycled", "redactor", "reference", "relay", "relayed", "relayed_before", "relays", "repeated", "reply"),
+        *("reply_to", "request_id", "resend", "result", "results", "retry", "retry_after", "retry_time", "seconds"),
+        *("seen", "sender", "sent", "server", "settle_time", "size", "smtputf8", "spaced", "spec", "state", "status"),
+        *("stop", "template", "to", "total", "ttl", "uncertain", "wait_for", "window"),
+    }
+)
+# Harmless in these classes alone: templates that are not filled in, SMTP and gRPC codes, answers of the metrics port.
+HARMLESS_THERE = frozenset(
+    {
+        *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
+        *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
+        *(("Response", "headers"), ("Response", "body")),
+    }
+)
+
+
+def _values() -> Iterator[type]:
+    """Yield every dataclass and NamedTuple of the package."""
+    for found in pkgutil.walk_packages(otpmail.__path__, "otpmail."):
+        if found.name.endswith(("__main__", "_pb2", "_pb2_grpc")):
+            continue
+        for kind in vars(importlib.import_module(found.name)).values():
+            if isinstance(kind, type) and kind.__module__ == found.name and _fields(kind):
+                yield kind
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    fields: tuple[str, ...] = getattr(kind, "_fields", ())
+    return fields
+
+
+class _Marked:
+    """Stands for the value of a field, and shows which in any representation."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<<{self._name}>>"
+
+
+@pytest.mark.parametrize("kind", list(_values()), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_a_value_shows_only_fields_that_are_known_to_be_harmless(kind: type) -> None:
+    """Each dataclass and NamedTuple hides the fields that may hold a secret from its representation."""
+    names = _fields(kind)
+    value: Any
+    if issubclass(kind, tuple):
+        value = tuple.__new__(kind, map(_Marked, names))
+    else:
+        value = object.__new__(kind)
+        for name in names:
+            object.__setattr__(value, name, _Marked(name))
+    try:
+        shown = {name for name in names if f"<<{name}>>" in repr(value) + str(value)}
+    except (AttributeError, TypeError, ValueError) as error:  # a representation of our own reads more than fields
+        pytest.fail(f"make the representation of {kind.__name__} one that a test can read: {error}")
+    assert {name for name in shown if name not in HARMLESS and (kind.__name__, name) not in HARMLESS_THERE} == set()
+
+
+class _Rig(MailRig):
+    """The use cases of codes and mails, with what they keep on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        templates = Templates(SHIPPED, default_locale="en")
+        settings = OtpSettings.from_layers({"OTP_KEYS": KEYS})
+        self.codes = OtpService(settings, self.memory.challenges, self.mails, templates, self)
+
+
+def _parts(*roots: object) -> Iterator[object]:
+    """Yield every object of the package's classes that the roots lead to, and the roots."""
+    seen: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        ours = str(type(thing).__module__).startswith(("otpmail.", __name__))
+        if ours:
+            yield thing
+        if ours or isinstance(thing, _CONTAINERS):
+            waiting += gc.get_referents(thing)
+
+
+async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """While a code and a mail are on their way, none of all objects shows the code, a variable or the content."""
+    rig = _Rig()
+    request = CodeRequest(email="ada@example.org", variables={"shop": SENTINEL}, wait_for=WaitFor.QUEUE)
+    await rig.codes.send_code(call_of(), request)
+    draft = read_draft(
+        to=["bob@example.org"],
+        subject=SENTINEL,
+        text=SENTINEL,
+        html=SENTINEL,
+        headers={"X-Token": SENTINEL},
+        attachments=(Attachment("a.txt", "text/plain", SENTINEL.encode()),),
+    )
+    await rig.mails.accept(call_of(), Submission(draft=draft, wait_for=WaitFor.QUEUE))
+    session = Session(Capabilities({}), Mode.PLAIN, window=1, redactor=Redactor.of_credentials("me", SENTINEL))
+    jobs = list(rig.lifecycle.jobs.values())
+    transaction = session.begin(jobs[0].offer)
+    (code,) = {job.envelope.code for job in jobs if job.envelope.code}
+    assert code.encode() in jobs[0].envelope.content
+    entries = [job.entry() for job in jobs]
+    parts = list(_parts(rig, request, draft, session, transaction, entries, Reply(550, SENTINEL.encode())))
+    assert {type(part) for part in parts} >= {Job, Reply, Session, CodeRequest, Draft, Attachment, Envelope, Redactor}
+    for part in parts:
+        shown = f"{part!r} {part!s}"
+        assert SENTINEL not in shown, type(part)
+        assert code not in shown, type(part)
+    assert code not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"headers": {"Subject": SENTINEL}},
+        {"headers": {"X-Token": f"{SENTINEL}\n"}},
+        {"headers": {"X-Token": SENTINEL * 1000}},
+        {"subject": f"{SENTINEL}\r\nBcc: x@y.org"},
+        {"text": f"{SENTINEL}\0"},
+        {"html": f"{SENTINEL}\x1b"},
+        {"attachments": (Attachment("a\n.txt", "text/plain", SENTINEL.encode()),)},
+    ],
+)
+def test_no_error_shows_the_value_of_a_field(wrong: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """An error about a mail names the field, and neither its text nor a traceback in the log holds the value."""
+    with pytest.raises(OtpmailError) as caught:
+        read_draft(to=["ada@example.org"], **wrong)
+    with caplog.at_level(logging.ERROR):
+        logging.getLogger("test").error("failed", exc_info=caught.value)
+    shown = f"{caught.value} {caught.value!r} {''.join(traceback.format_exception(caught.value))} {caplog.text}"
+    assert SENTINEL not in shown
