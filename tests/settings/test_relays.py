@@ -50,7 +50,10 @@ _ENCODED = (
         ("smtps://a:b@one.example:smtp", "port: must be a whole number from 1 to 65535"),
         ("smtps://a:b@one.example:0", "port: must be a whole number from 1 to 65535"),
         ("smtps://one.example/inbox", "after the port: only options may follow, as ?auth=login&ca_file=ca.pem"),
-        ("smtps://one.example?colour=red", "option 1: is unknown; the options are auth, token_file, password_file, ca_file"),
+        (
+            "smtps://one.example?colour=red",
+            "option 1: is unknown; the options are auth, token_file, password_file, ca_file",
+        ),
         ("smtps://a:b@c?sec=ret@one.example", "option 1: is unknown; the options are"),
     ],
 )

@@ -101,6 +101,7 @@ def test_no_error_about_the_keys_shows_one(
         f"smtps://u@one.example?auth={PASSWORD}",
         f"smtps://u@one.example?auth=xoauth2&token_file={PASSWORD}",
         f"smtps://u:p@one.example?ca_file={PASSWORD}",
+        f"smtps://u@one.example?password_file={PASSWORD}",
         f"smtps://{PASSWORD}%0a:u@one.example",
         f"smtps://{PASSWORD}%0a:{PASSWORD}@one.example?auth=plain",
         f"smtps://u:p@{PASSWORD} smtps://u:p@{PASSWORD}",
@@ -120,14 +121,14 @@ def test_no_error_about_the_relays_shows_a_part_of_them(
     assert not _shows(said, PASSWORD), said
 
 
-@pytest.mark.parametrize("name", ["EMAIL_TOKEN_FILE"])
+@pytest.mark.parametrize("name", ["EMAIL_TOKEN_FILE", "APP_PASSWORD_FILE"])
 def test_a_secret_in_place_of_its_file_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """Somebody who sets the name of a file to the secret itself does not find it in the log."""
     monkeypatch.setenv(name, PASSWORD)
     said = _everything_said(caplog)
-    assert f"{name}: is not a file that can be read" in said
+    assert f"{name}: " in said
     assert not _shows(said, PASSWORD), said
 
 

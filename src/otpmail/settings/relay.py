@@ -54,7 +54,7 @@ class RelaySettings(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 465
     security: Security = "tls"
     user: Annotated[str, Field(validation_alias="EMAIL")] = ""
-    password_file: Annotated[PasswordFile | None, Field(validation_alias="APP_PASSWORD_FILE")] = None
+    password_file: Annotated[PasswordFile | None, NOT_SHOWN, Field(validation_alias="APP_PASSWORD_FILE")] = None
     password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD", default_factory=_from_file)]
     auth: AuthMechanism | None = None
     token_file: Annotated[Path | None, NOT_SHOWN] = None
