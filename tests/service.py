@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
 
 LogLine = dict[str, object]
-_SOURCES = Path(otpmail.__file__).parents[1]  # so that the process runs what the tests import
+# So that the process runs what the tests import.
+_PYTHON_PATH = os.pathsep.join(map(str, (Path(otpmail.__file__).parents[1], Path(__file__).parent)))
 _LONGEST_LINE = 1 << 20
 _DEFAULTS: dict[str, object] = {
     "HOST": "127.0.0.1",
@@ -58,12 +59,16 @@ class Service:
     default here; a bool is written as true or false.
     """
 
-    def __init__(self, *, command: str = "serve", **settings: object) -> None:
-        """Take the settings by their names in the environment; `command` may be "dev" too."""
+    def __init__(self, *, command: str = "serve", module: str = "otpmail", **settings: object) -> None:
+        """Take the settings by their names in the environment; `command` may be "dev" too.
+
+        `module` is what Python runs: another one of the tests runs otpmail in its own way.
+        """
         self.log: list[LogLine] = []
         self.output: list[str] = []  # every line it wrote, logs included
         self._command = command
         self._target = asyncio.subprocess.PIPE
+        self._module = module
         self._settings = _DEFAULTS | settings
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
@@ -117,7 +122,7 @@ class Service:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "otpmail",
+            self._module,
             self._command,
             cwd=home,
             env=self._environment(home),
@@ -198,7 +203,7 @@ class Service:
 
     def _environment(self, home: str) -> dict[str, str]:
         given = {name: _as_text(value) for name, value in self._settings.items() if value is not None}
-        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "PYTHONPATH": str(_SOURCES), **given}
+        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "PYTHONPATH": _PYTHON_PATH, **given}
 
     # Its log.
 

@@ -13,7 +13,7 @@ from otpmail.address import (
     refuse_control_characters,
     refuse_control_characters_in_steps,
 )
-from otpmail.cooperate import Steps
+from otpmail.cooperate import Steps, finish
 from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 
@@ -174,9 +174,11 @@ def _check_length(body: str, name: str, limits: Limits) -> None:
 
 def _check_body(body: str, name: str, limits: Limits) -> None:
     _check_length(body, name, limits)
+    if len(body) > LARGE:
+        finish(refuse_control_characters_in_steps(body, name, _NOT_IN_A_BODY))
     # fast path: visible ASCII, blanks and line ends need no search, 0.7 us a mail; held to the full path by
     # tests/compose/test_draft.py
-    if not (body.isascii() and not body.encode().translate(None, _PLAIN)):
+    elif not (body.isascii() and not body.encode().translate(None, _PLAIN)):
         refuse_control_characters(body, name, _NOT_IN_A_BODY)
 
 
