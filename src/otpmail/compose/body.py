@@ -4,18 +4,14 @@ A text reaches its reader unchanged except for line ends: CRLF, lone CR and lone
 without an end gets one, whatever the encoding. A file is always base64, so every octet of it arrives.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain
 
-from otpmail.compose import transfer
 from otpmail.compose.draft import Attachment
 from otpmail.compose.headers import content_type, disposition
+from otpmail.compose.transfer import Pieces, base64_slices, text_entity
 
-Pieces = Iterable[bytes]
-"""Octets in their order, each made when it is asked for, in a millisecond at most. Some are empty: they took time."""
-
-_TEXT = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b'
 _END_OF_PART = (b"\r\n",)
 _DEFAULT_TYPE = "application/octet-stream"  # RFC 2046, 4.5.1
 _DEFAULT_NAME = "attachment"
@@ -27,7 +23,7 @@ def write_content(text: str, html: str, attachments: Sequence[Attachment], *, me
     Text and HTML are alternatives, the HTML last (RFC 2046, 5.1.4). Inline files stand beside the HTML, or beside the
     text where there is no HTML (RFC 2387); other files follow (RFC 2046, 5.1.3).
     """
-    content = _entity(b"html", html) if html else _entity(b"plain", text)
+    content = text_entity(b"html", html) if html else text_entity(b"plain", text)
     files: list[Pieces] = []
     if attachments:
         inline = [_file(attachment) for attachment in attachments if attachment.content_id]
@@ -36,36 +32,8 @@ def write_content(text: str, html: str, attachments: Sequence[Attachment], *, me
             root = b'related; type="text/html"' if html else b'related; type="text/plain"'
             content = _multipart(root, [content, *inline], f"0 {message_id}")
     if html and text:
-        content = _multipart(b"alternative", [_entity(b"plain", text), content], f"1 {message_id}")
+        content = _multipart(b"alternative", [text_entity(b"plain", text), content], f"1 {message_id}")
     return _multipart(b"mixed", [content, *files], f"2 {message_id}") if files else content
-
-
-def _entity(subtype: bytes, text: str) -> Pieces:
-    """Write a text with its headers.
-
-    Its charset is UTF-8 also where it is ASCII, so that readers see one charset. It is never 8bit, so that no mail
-    depends on the relay's 8BITMIME.
-    """
-    if len(text) > transfer.TEXT_SLICE:
-        return _large_entity(subtype, text)
-    octets = transfer.canonical(text.encode())
-    if transfer.is_plain(octets):
-        return (_TEXT % (subtype, transfer.SEVEN_BIT, octets),)
-    encoding = transfer.shorter(transfer.count_escaped(octets), len(octets))
-    return (_TEXT % (subtype, encoding, transfer.encode(octets, encoding)),)
-
-
-def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
-    """Write a text with its headers, slice by slice: they are read once to choose the encoding, and then encoded."""
-    plain, escaped, size = True, 0, 0
-    for octets in transfer.canonical_slices(text):
-        plain = plain and transfer.is_plain(octets)
-        escaped += transfer.count_escaped(octets)
-        size += len(octets)
-        yield b""
-    encoding = transfer.SEVEN_BIT if plain else transfer.shorter(escaped, size)
-    yield _TEXT % (subtype, encoding, b"")
-    yield from transfer.encode_slices(transfer.canonical_slices(text), encoding)
 
 
 def _file(attachment: Attachment) -> Pieces:
@@ -78,13 +46,13 @@ def _file(attachment: Attachment) -> Pieces:
         f"{disposition('inline' if content_id else 'attachment', filename)}"
         f"{content_id}\r\n"  # never folded: the HTML's `cid:` finds only the literal text (RFC 2392)
     )
-    return chain((head.encode(),), transfer.base64_slices(attachment.content))
+    return chain((head.encode(),), base64_slices(attachment.content))
 
 
 def _multipart(subtype: bytes, parts: Sequence[Pieces], seed: str) -> Pieces:
     """Write parts, each with its own headers, as one entity (RFC 2046, 5.1.1).
 
-    No part holds its boundary: see `transfer.DELIMITER`. The boundaries of one mail differ by their `seed`.
+    No part holds its boundary: see `compose.transfer`. The boundaries of one mail differ by their `seed`.
     """
     mark = b"=_" + blake2b(seed.encode(), digest_size=12).hexdigest().encode()
     delimiter = (b"--%b\r\n" % mark,)

@@ -92,6 +92,8 @@ class Draft:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     attachments: tuple[Attachment, ...] = ()
     automatic: bool = False
+    is_large: bool = field(default=False, init=False, compare=False, repr=False)
+    """Whether it takes more than a millisecond to write."""
 
     def __post_init__(self, limits: Limits, bodies_checked: bool) -> None:
         """Check every field except the addresses, which were checked when they were parsed."""
@@ -109,12 +111,15 @@ class Draft:
             _check_body(self.text, "text", limits)
             if self.html:
                 _check_body(self.html, "html", limits)
-        if self.headers:
-            _check_headers(self.headers)
-        if self.attachments:
-            _check_attachments(self.attachments)
-        if self.html or self.attachments:
-            refuse_hopeless(self, limits)
+        if self.headers or self.attachments or recipients > 1 or len(self.text) + len(self.html) > LARGE:
+            self._check_further(limits)
+
+    def _check_further(self, limits: Limits) -> None:
+        """Check what a small mail without headers and files lacks."""
+        _check_headers(self.headers)
+        _check_attachments(self.attachments)
+        refuse_hopeless(self, limits)
+        object.__setattr__(self, "is_large", _cost(self) > LARGE)
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -123,26 +128,14 @@ class Draft:
             return (self.to[0].spec,)
         return tuple(dict.fromkeys([address.spec for address in (*self.to, *self.cc, *self.bcc)]))
 
-    @property
-    def is_large(self) -> bool:
-        """Whether it takes more than a millisecond to write."""
-        cost = len(self.text) + len(self.html)
-        if len(self.to) > 1 or self.cc or self.headers or self.attachments:
-            cost += _RECIPIENT_COST * (len(self.to) + len(self.cc)) + sum(map(len, self.headers.values()))
-            for file in self.attachments:
-                cost += _FILE_COST + _FILENAME_COST * len(file.filename) + len(file.content)
-        return cost > LARGE
-
 
 def check_bodies(text: str, html: str, limits: Limits) -> Steps[None]:
     """Check text and HTML of any length for a draft of them with `bodies_checked`.
 
     Raises InvalidArgument, which names the first of them that is not good.
     """
-    for body, name in ((text, "text"), (html, "html")):
-        _check_length(body, name, limits)
-    for body, name in ((text, "text"), (html, "html")):
-        yield from refuse_control_characters_in_steps(body, name, _NOT_IN_A_BODY)
+    yield from _check_body_in_steps(text, "text", limits)
+    yield from _check_body_in_steps(html, "html", limits)
 
 
 def refuse_hopeless(draft: Draft, limits: Limits) -> None:
@@ -167,19 +160,26 @@ def base64_size(octets: int) -> int:
     return (octets + 2) // 3 * 4 + 2 * -(-octets // OCTETS_OF_A_LINE)
 
 
-def _check_length(body: str, name: str, limits: Limits) -> None:
-    if len(body) > limits.size:
-        raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
+def _cost(draft: Draft) -> int:
+    """How long a mail takes to write, in characters of text that take as long."""
+    files = [_FILE_COST + _FILENAME_COST * len(file.filename) + len(file.content) for file in draft.attachments]
+    shown = _RECIPIENT_COST * (len(draft.to) + len(draft.cc))
+    return len(draft.text) + len(draft.html) + sum(map(len, draft.headers.values())) + sum(files) + shown
 
 
 def _check_body(body: str, name: str, limits: Limits) -> None:
-    _check_length(body, name, limits)
-    if len(body) > LARGE:
-        finish(refuse_control_characters_in_steps(body, name, _NOT_IN_A_BODY))
+    if len(body) > LARGE or len(body) > limits.size:
+        finish(_check_body_in_steps(body, name, limits))
     # fast path: visible ASCII, blanks and line ends need no search, 0.7 us a mail; held to the full path by
     # tests/compose/test_draft.py
     elif not (body.isascii() and not body.encode().translate(None, _PLAIN)):
         refuse_control_characters(body, name, _NOT_IN_A_BODY)
+
+
+def _check_body_in_steps(body: str, name: str, limits: Limits) -> Steps[None]:
+    if len(body) > limits.size:
+        raise InvalidArgument(name, f"makes the mail larger than {limits.size} octets")
+    yield from refuse_control_characters_in_steps(body, name, _NOT_IN_A_BODY)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

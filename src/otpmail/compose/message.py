@@ -34,7 +34,9 @@ def compose(draft: Draft, sender: Address, message_id: str, now: float, limits: 
     size = len(octets)
     if size > limits.size:
         raise InvalidArgument(largest_part(draft), f"makes the mail {size} octets, more than the {limits.size} allowed")
-    return _envelope(draft, sender, octets, is_ascii=head.isascii())
+    recipients = draft.recipients
+    # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
+    return Envelope(sender.spec, recipients, octets, not (head.isascii() and "".join(recipients).isascii()))
 
 
 def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
@@ -49,15 +51,9 @@ def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float,
         if octets.tell() > limits.size:
             raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
         yield
-    return _envelope(draft, sender, octets.getvalue(), is_ascii=head.isascii())
-
-
-def _envelope(draft: Draft, sender: Address, content: bytes, *, is_ascii: bool) -> Envelope:
-    """The mail for the relay; `is_ascii` is whether its content is."""
     recipients = draft.recipients
-    # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
-    smtputf8 = not (is_ascii and "".join(recipients).isascii())
-    return Envelope(sender.spec, recipients, content, smtputf8)
+    smtputf8 = not (head.isascii() and "".join(recipients).isascii())
+    return Envelope(sender.spec, recipients, octets.getvalue(), smtputf8)
 
 
 def _head(draft: Draft, sender: Address, message_id: str, now: float) -> str:

@@ -1,6 +1,7 @@
-"""Content transfer encodings (RFC 2045, 6): 7bit, quoted-printable and base64, of a whole text or file or of slices.
+"""Texts as MIME entities, and the transfer encodings of texts and files: 7bit, quoted-printable, base64 (RFC 2045, 6).
 
-A slice takes half a millisecond. A text is cut behind a line end, or within a line that is longer than a slice.
+What is large is written slice by slice, each in half a millisecond. A text is cut behind a line end, or within a line
+that is longer than a slice.
 """
 
 import re
@@ -14,7 +15,12 @@ TEXT_SLICE = 64 << 10
 
 SEVEN_BIT, QUOTED_PRINTABLE, BASE64 = b"7bit", b"quoted-printable", b"base64"
 DELIMITER = b"--=_"
-"""The beginning of a line that divides parts (RFC 2046, 5.1.1). No text in any encoding has a line that begins so."""
+"""How a line begins that divides parts (RFC 2046, 5.1.1). No text in any encoding holds this."""
+
+Pieces = Iterable[bytes]
+"""Octets in their order, each made when it is asked for, in a millisecond at most. Some are empty: they took time."""
+
+_TEXT = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b'
 
 _LINES = 1024  # of a slice of a file
 _LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
@@ -25,9 +31,37 @@ _TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
 _NOT_ESCAPED = bytes(octet for octet in b"\t\r\n" + bytes(range(32, 127)) if octet != ord("="))  # RFC 2045, 6.7
 
 
+def text_entity(subtype: bytes, text: str) -> Pieces:
+    """Write a text with its headers.
+
+    Its charset is UTF-8 also where it is ASCII, so that readers see one charset. It is never 8bit, so that no mail
+    depends on the relay's 8BITMIME.
+    """
+    if len(text) > TEXT_SLICE:
+        return _large_entity(subtype, text)
+    octets = canonical(text.encode())
+    if is_plain(octets):
+        return (_TEXT % (subtype, SEVEN_BIT, octets),)
+    encoding = _shorter(_count_escaped(octets), len(octets))
+    return (_TEXT % (subtype, encoding, b"".join(encode_slices((octets,), encoding))),)
+
+
+def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
+    """Write a text with its headers, slice by slice: they are read once to choose the encoding, and then encoded."""
+    plain, escaped, size = True, 0, 0
+    for octets in canonical_slices(text):
+        plain = plain and is_plain(octets)
+        escaped += _count_escaped(octets)
+        size += len(octets)
+        yield b""
+    encoding = SEVEN_BIT if plain else _shorter(escaped, size)
+    yield _TEXT % (subtype, encoding, b"")
+    yield from encode_slices(canonical_slices(text), encoding)
+
+
 def canonical(octets: bytes) -> bytes:
     """End every line, the last one included, with CRLF."""
-    octets = _canonical(octets)
+    octets = _crlf(octets) if _CR in octets else octets.replace(b"\n", b"\r\n")
     return octets if octets.endswith(b"\n") else octets + b"\r\n"
 
 
@@ -36,7 +70,7 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
     start = 0
     while len(text) - start > size:
         end = _cut(text, start, start + size)
-        yield _canonical(text[start:end].encode())
+        yield _crlf(text[start:end].encode())
         start = end
     if start < len(text) or not text:
         yield canonical(text[start:].encode())
@@ -44,29 +78,7 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
 
 def is_plain(octets: bytes) -> bool:
     """Whether a canonical text may be 7bit: ASCII, in lines that every relay takes, none of which divides parts."""
-    return (
-        octets.isascii()
-        and (len(octets) <= _LINE or _fits(octets))
-        and not (octets.startswith(DELIMITER) or b"\n" + DELIMITER in octets)
-    )
-
-
-def count_escaped(octets: bytes) -> int:
-    """How many octets of a text quoted-printable escapes."""
-    return len(octets.translate(None, _NOT_ESCAPED))
-
-
-def shorter(escaped: int, size: int) -> bytes:
-    """The shorter encoding for a text of `size` octets that is not plain, of which so many are escaped."""
-    # Quoted-printable adds two octets for each that it escapes, base64 one for every three.
-    return QUOTED_PRINTABLE if escaped * 6 <= size else BASE64
-
-
-def encode(octets: bytes, encoding: bytes) -> bytes:
-    """Encode a whole canonical text."""
-    if encoding is SEVEN_BIT:
-        return octets
-    return base64_lines(octets) if encoding is BASE64 else _quoted_printable(octets)
+    return octets.isascii() and (len(octets) <= _LINE or _fits(octets)) and DELIMITER not in octets
 
 
 def encode_slices(slices: Iterable[bytes], encoding: bytes) -> Iterator[bytes]:
@@ -100,10 +112,8 @@ def base64_slices(octets: bytes, lines: int = _LINES) -> Iterator[bytes]:
         yield base64_lines(octets[start : start + size])
 
 
-def _canonical(octets: bytes) -> bytes:
-    if _CR in octets:
-        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return octets.replace(b"\n", b"\r\n")
+def _crlf(octets: bytes) -> bytes:
+    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def _cut(text: str, start: int, end: int) -> int:
@@ -112,6 +122,17 @@ def _cut(text: str, start: int, end: int) -> int:
     if not line_end:
         return end
     return line_end + text.startswith("\n", line_end) if text[line_end - 1] == "\r" else line_end
+
+
+def _count_escaped(octets: bytes) -> int:
+    """How many octets of a text quoted-printable escapes."""
+    return len(octets.translate(None, _NOT_ESCAPED))
+
+
+def _shorter(escaped: int, size: int) -> bytes:
+    """The shorter encoding for a text of `size` octets that is not plain, of which so many are escaped."""
+    # Quoted-printable adds two octets for each that it escapes, base64 one for every three.
+    return QUOTED_PRINTABLE if escaped * 6 <= size else BASE64
 
 
 def _fits(octets: bytes) -> bool:
