@@ -59,16 +59,15 @@ class Service:
     default here; a bool is written as true or false.
     """
 
-    def __init__(self, *, command: str = "serve", module: str = "otpmail", **settings: object) -> None:
-        """Take the settings by their names in the environment; `command` may be "dev" too.
+    module = "otpmail"
+    """What Python runs."""
 
-        `module` is what Python runs: another one of the tests runs otpmail in its own way.
-        """
+    def __init__(self, *, command: str = "serve", **settings: object) -> None:
+        """Take the settings by their names in the environment; `command` may be "dev" too."""
         self.log: list[LogLine] = []
         self.output: list[str] = []  # every line it wrote, logs included
         self._command = command
         self._target = asyncio.subprocess.PIPE
-        self._module = module
         self._settings = _DEFAULTS | settings
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
@@ -122,7 +121,7 @@ class Service:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            self._module,
+            self.module,
             self._command,
             cwd=home,
             env=self._environment(home),
