@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpmail.compose.validity import FILE, ValidityWords, whole_minutes
+from otpmail.compose.validity import FILE, ValidityWords
 
 ENGLISH = ValidityWords("$n minutes", "$n second", "$n seconds")
 NOW = 1_700_000_000.1
@@ -28,7 +28,7 @@ NOW = 1_700_000_000.1
 )
 def test_a_time_is_rounded_down(seconds: float, words: str) -> None:
     """Two minutes or more are in minutes, less is in seconds, always rounded down and never zero."""
-    assert ENGLISH.of(seconds) == words
+    assert ENGLISH.values(seconds)["valid_for"] == words
 
 
 @given(st.integers(2, 1440), st.floats(0, 1e6))
@@ -36,14 +36,13 @@ def test_a_difference_of_two_times_is_not_a_minute_short(minutes: int, later: fl
     """A code that is issued for whole minutes is mailed with so many, whatever the clock's reading is."""
     now = NOW + later
     left = (now + minutes * 60) - now
-    assert ENGLISH.of(left) == f"{minutes} minutes"
-    assert whole_minutes(left) == minutes
+    assert ENGLISH.values(left) == {"valid_for": f"{minutes} minutes", "minutes": str(minutes)}
 
 
 @given(st.floats(0, 86_400))
 def test_no_more_is_promised_than_there_is(left: float) -> None:
     """The time in the mail is at most what is left, but for the last second."""
-    number, unit = ENGLISH.of(left).split()
+    number, unit = ENGLISH.values(left)["valid_for"].split()
     assert int(number) * (60 if unit == "minutes" else 1) <= max(1.0, left + 0.001)
 
 
@@ -56,7 +55,7 @@ def test_words_are_read_from_a_file(tmp_path: Path) -> None:
 def test_without_a_file_there_are_symbols(tmp_path: Path) -> None:
     """A template of before has no such file."""
     assert ValidityWords.read(tmp_path) == ValidityWords()
-    assert [ValidityWords().of(seconds) for seconds in (600, 90, 1)] == ["10 min", "90 s", "1 s"]
+    assert [ValidityWords().values(seconds)["valid_for"] for seconds in (600, 90, 1)] == ["10 min", "90 s", "1 s"]
 
 
 @pytest.mark.parametrize(

@@ -111,28 +111,72 @@ async def test_each_call_has_an_outcome_of_its_own() -> None:
     assert await stays is mail
 
 
+class Timers:
+    """Stands in for the loop's `call_later`; `ring` calls back."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    def call_later(self, seconds: float, callback: Callable[..., None], *arguments: object) -> asyncio.Handle:
+        """Note a timer."""
+        self.seconds.append(seconds)
+        self._callbacks.append(lambda: callback(*arguments))
+        return asyncio.get_running_loop().call_soon(lambda: None)
+
+    def ring(self) -> None:
+        """Let the first timer go off."""
+        self._callbacks.pop(0)()
+
+
 async def test_a_wait_that_is_over_has_no_outcome() -> None:
     """A wait ends with None after its seconds, and the job is abandoned then unless it is kept."""
-    timers: list[tuple[float, Callable[[], None]]] = []
-
-    def call_later(seconds: float, callback: Callable[..., None], *arguments: object) -> asyncio.TimerHandle:
-        timers.append((seconds, lambda: callback(*arguments)))
-        return asyncio.get_running_loop().call_later(0, lambda: None)
-
-    waiters, job = Waiters(call_later=call_later), make_job("a", guaranteed=False)
+    timers = Timers()
+    waiters, job = Waiters(call_later=timers.call_later), make_job("a", guaranteed=False)
     waiting = asyncio.create_task(waiters.outcome(job, 7.0))
     await asyncio.sleep(0)
-    [(seconds, ring)] = timers
-    assert seconds == 7.0
-    ring()
+    assert timers.seconds == [7.0]
+    timers.ring()
     assert await waiting is None
     assert waiters.is_abandoned(job)
     waiters.keep(job)
     waiters.keep(job)
     assert not waiters.is_abandoned(job)
     assert repr(waiters) == "<Waiters 1 jobs awaited, 0 watched>"
-    ring()  # late, as a timer may be that is not cancelled in time
     waiters.resolve(job, _settle(job))
+    assert repr(waiters) == "<Waiters 0 jobs awaited, 0 watched>"
+
+
+async def test_a_timer_ends_the_waits_of_its_moment_alone() -> None:
+    """Waits of almost the same moment share a timer; a wait that had its outcome, and a later one, are not ended."""
+    timers = Timers()
+    waiters, jobs = Waiters(call_later=timers.call_later), [make_job(name) for name in "abcd"]
+    waits = [asyncio.create_task(waiters.outcome(job, 7.0)) for job in jobs[:3]]
+    later = asyncio.create_task(waiters.outcome(jobs[3], 9.0))
+    await asyncio.sleep(0)
+    assert timers.seconds in ([7.0, 9.0], [7.0, 7.0, 9.0])  # two where a 64th of a second began between them
+    waiters.resolve(jobs[0], mail := _settle(jobs[0]))
+    waits[1].cancel()
+    await asyncio.gather(*waits[:2], return_exceptions=True)
+    for _ in timers.seconds[:-1]:
+        timers.ring()
+    assert await waits[0] is mail
+    assert waits[1].cancelled()
+    assert await waits[2] is None
+    assert not later.done()
+    timers.ring()
+    assert await later is None
+
+
+async def test_a_wait_that_ends_as_the_job_does() -> None:
+    """A job that ends in the same turn of the loop as the wait leaves no error and no waiter behind."""
+    timers = Timers()
+    waiters, job = Waiters(call_later=timers.call_later), make_job("a")
+    waiting = asyncio.create_task(waiters.outcome(job, 7.0))
+    await asyncio.sleep(0)
+    timers.ring()
+    waiters.resolve(job, Unavailable("stopping"))
+    assert await waiting is None
     assert repr(waiters) == "<Waiters 0 jobs awaited, 0 watched>"
 
 

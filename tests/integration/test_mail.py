@@ -279,7 +279,7 @@ async def test_from(service: Service, relay: Relay) -> None:
         ({"text": "a\0b"}, "text"),
         ({"html": "a\x1bb"}, "html"),
         ({"from": "nobody"}, "from"),
-        ({"reply_to": "a@b.c\r\n"}, "reply_to"),
+        ({"reply_to": "a@b.c\r\nBcc: eve@example.org"}, "reply_to"),
         ({"headers": {"Bcc": EVE}}, "headers['Bcc']"),
         ({"headers": {"X-A\r\nBcc": "x"}}, "headers['X-A\\r\\nBcc']"),
         ({"headers": {"X-A": "x\r\nBcc: eve@example.org"}}, "headers['X-A']"),

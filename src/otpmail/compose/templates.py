@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Self
 
-from otpmail.compose.validity import ValidityWords, whole_minutes
+from otpmail.compose.validity import ValidityWords
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings import OtpSettings
 from otpmail.values import frozen
@@ -118,9 +118,8 @@ class Templates:
             tag = tag.rpartition("-")[0]
             found = self._by_locale.get(tag)
         template, words = found or self._default
-        times = {"valid_for": words.of(valid_seconds), "minutes": str(whole_minutes(valid_seconds))}
         try:
-            return template.render({**values, **times})
+            return template.render({**values, **words.values(valid_seconds)})
         except KeyError as error:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
 

@@ -42,19 +42,16 @@ class ValidityWords:
             raise ValueError(f"{FILE} must have $n in each line, which becomes the number")
         return cls(**words)
 
-    def of(self, seconds: float) -> str:
-        """Return the words for a time that is left, rounded down, and at least a second."""
-        whole = max(1, whole_seconds(seconds))
+    def values(self, seconds: float) -> dict[str, str]:
+        """Return `valid_for` and `minutes`, for a template to be filled in with, of a time that is left.
+
+        Both are rounded down, and never zero. The difference of two times may be a microsecond too short: a whole
+        minute is not lost by that.
+        """
+        whole = max(1, int(seconds + 0.001))
+        minutes = whole // 60
         if whole >= _IN_SECONDS_BELOW:
-            return self.minutes.replace("$n", str(whole // 60))
-        return (self.second if whole == 1 else self.seconds).replace("$n", str(whole))
-
-
-def whole_minutes(seconds: float) -> int:
-    """Return the minutes of a time that is left, rounded down, and at least one: for templates that know no seconds."""
-    return max(1, whole_seconds(seconds) // 60)
-
-
-def whole_seconds(seconds: float) -> int:
-    """Return the seconds, rounded down. The difference of two times may be a microsecond too short."""
-    return int(seconds + 0.001)
+            words = self.minutes.replace("$n", str(minutes))
+        else:
+            words = (self.second if whole == 1 else self.seconds).replace("$n", str(whole))
+        return {"valid_for": words, "minutes": str(max(1, minutes))}

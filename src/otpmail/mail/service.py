@@ -74,7 +74,7 @@ class MailService:
         self._store = store
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
-        self._outcomes = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds)
+        self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator()
         self.admission = admission
@@ -164,10 +164,6 @@ class MailService:
             return await self._keep_and_submit(job, submission.fingerprint)
         self._lifecycle.submit(job)
         return job
-
-    def outcome(self, call: Call, job: Job) -> Awaitable[Mail]:
-        """Return what waits until the job settles, MAIL_WAIT_SECONDS at most; raises as `Outcomes.wait` does."""
-        return self._outcomes.wait(call, job)
 
     # For streams, which wait without a task for each mail.
 

@@ -105,6 +105,7 @@ class OtpService:
         self._observer = observer
         self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
         self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
+        self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -175,7 +176,7 @@ class OtpService:
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
-            expires = now + self._settings.lifespan(compat=request.compat)
+            expires = now + self._lifespans[request.compat]
             fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, expires)
             sending = await self._store.update(
                 key, lambda record: self._policy.send(record, now, fresh, spaced=not request.compat)
