@@ -1,0 +1,101 @@
+"""Measures how long the service holds its event loop: the longest turn, in the processor time of the loop's thread.
+
+As a program (`python -m attacks.probe serve`) it is `otpmail` with the measure on its loop. Both sides share a file.
+"""
+
+import asyncio
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from service import Service
+
+LONGEST_TURN = 0.030
+"""Seconds that no single request may hold the loop for."""
+
+_TICK_SECONDS = 0.001
+_FILE = "OTPMAIL_PROBE_FILE"
+_VALUES = struct.Struct("dq")  # the longest turn in seconds, and how often the loop was looked at
+
+
+class ProbedService(Service):
+    """The service as a process whose loop is measured; `directory` is where the file of the measure is put."""
+
+    module = "attacks.probe"
+
+    def __init__(self, directory: Path, **settings: object) -> None:
+        path = directory / "probe"
+        path.write_bytes(bytes(_VALUES.size))
+        super().__init__(command="serve", **{_FILE: path, **settings})
+        self._probe = _Shared(path)
+
+    def reset_probe(self) -> None:
+        """Measure from now on."""
+        self._probe.write(0.0, 0)
+
+    async def longest_turn(self) -> float:
+        """Return the longest turn since the last reset, in seconds, at most a millisecond too long."""
+        _, ticks = self._probe.read()
+        async with asyncio.timeout(10):
+            # The turn that runs now counts too.
+            while self._probe.read()[1] < ticks + 2:  # noqa: ASYNC110  the other process can set no event
+                await asyncio.sleep(_TICK_SECONDS)
+        return self._probe.read()[0]
+
+
+class _Shared:
+    """The values in the file."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._octets = mmap.mmap(file.fileno(), _VALUES.size)
+
+    def read(self) -> tuple[float, int]:
+        longest, ticks = _VALUES.unpack_from(self._octets)
+        return longest, ticks
+
+    def write(self, longest: float, ticks: int) -> None:
+        _VALUES.pack_into(self._octets, 0, longest, ticks)
+
+
+class _Probe:
+    """Looks at the loop every millisecond: what its thread has worked in between is a turn, or a few short ones."""
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._before = time.thread_time()
+        self._tick()
+
+    @classmethod
+    def start(cls, path: str) -> Self:
+        return cls(_Shared(Path(path)))
+
+    def _tick(self) -> None:
+        now = time.thread_time()
+        longest, ticks = self._shared.read()
+        self._shared.write(max(longest, now - self._before), ticks + 1)
+        self._before = now
+        self._loop.call_later(_TICK_SECONDS, self._tick)
+
+
+def main() -> None:
+    """Run the command line of otpmail, with the measure on the loop of the service."""
+    from otpmail.__main__ import main as otpmail
+    from otpmail.app import App
+
+    run = App.run
+
+    async def measured(app: App, *arguments: Any, **more: Any) -> None:
+        _Probe.start(os.environ[_FILE])
+        await run(app, *arguments, **more)
+
+    App.run = measured  # type: ignore[assignment,method-assign]  # what it returns is the same
+    otpmail()
+
+
+if __name__ == "__main__":
+    main()

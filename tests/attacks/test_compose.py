@@ -1,0 +1,164 @@
+"""Mails that take long to read, check, write or send: whatever their shape, others have the loop in between."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from attacks.probe import LONGEST_TURN, ProbedService
+from otpmail.v1 import mail_pb2
+from relay import Certificates, Faults, Relay
+from service import relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from relay.faults import Security
+
+MB = 1_000_000
+TEN_MIB = 10 << 20
+
+
+def _text_of(part: str) -> dict[str, Any]:
+    return {"text": part * (4 * MB // len(part.encode()))}
+
+
+def _files(*sizes: int, filename: str = "a.bin", **more: str) -> list[mail_pb2.Attachment]:
+    return [mail_pb2.Attachment(filename=filename, content=b"\0" * size, **more) for size in sizes]
+
+
+TEXTS: dict[str, str] = {
+    "no line end": "x",
+    "line ends": "\n",
+    "lone CR": "\r",
+    "dots": "\r\n.",
+    "dots of two": "\r\n..",
+    "equals signs": "=",
+    "blanks": " ",
+    "tabs and line ends": "\t\n",
+    "accents": "é",
+    "accents and blanks": "é ",
+    "ideographs": "你",
+    "emoji": "😀",
+    "lines of 998": "x" * 998 + "\n",
+    "lines of 999": "x" * 999 + "\n",
+    "lines of 76 and a blank": "x" * 75 + " \n",
+    "separators": "\u2028",
+    "delimiters": "\n--=_",
+    "form feeds": "\f",
+}
+"""What a text of 4 MB is made of."""
+
+WRONG: dict[str, Callable[[], dict[str, Any]]] = {
+    "NUL at the end": lambda: {"text": "x" * (TEN_MIB - 1) + "\0"},
+    "lone escape in HTML": lambda: {"html": "é" * (4 * MB) + "\x1b"},
+    "files of 10 MB": lambda: {"attachments": _files(*[200_000] * 50)},
+    "one file of 10 MB": lambda: {"attachments": _files(10 * MB)},
+    "text and HTML": lambda: {"text": "x" * (5 * MB), "html": "y" * (6 * MB)},
+    "an encoding too long": lambda: {"text": "é" * (5 * MB)},
+    "subject": lambda: {"subject": "x" * 100_000},
+    "subject of line ends": lambda: {"subject": "\n" * 100_000},
+    "a file name too long": lambda: {"attachments": _files(1, filename="é" * 256)},
+    "a control character in the last name": lambda: {"attachments": [*_files(*[1] * 49), *_files(1, filename="a\rb")]},
+    "headers too long": lambda: {"headers": {f"X-{number}": "é" * 4097 for number in range(50)}},
+    "a composite type": lambda: {"attachments": _files(1, content_type="multipart/" + "x" * 64)},
+    "a name of blanks": lambda: {"to": ["a" + " " * 700 + "<"]},
+}
+"""Mails that are refused."""
+
+GOOD: dict[str, Callable[[], dict[str, Any]]] = {
+    "50 long names": lambda: {"attachments": _files(*[1] * 50, filename="é" * 255)},
+    "50 names of emoji": lambda: {"attachments": _files(*[1] * 50, filename="😀" * 255)},
+    "50 names of quotes": lambda: {"attachments": _files(*[1] * 50, filename='"\\' * 127)},
+    "50 names of percent signs": lambda: {"attachments": _files(*[1] * 50, filename="%" * 255)},
+    "50 names like encoded words": lambda: {"attachments": _files(*[1] * 50, filename="=?utf-8?q?a?=" * 19)},
+    "50 inline images": lambda: {"html": "<p>", "attachments": _files(*[1000] * 50, content_id="c" * 128)},
+    "50 files": lambda: {"attachments": _files(*[140_000] * 50)},
+    "one file": lambda: {"attachments": _files(7 * MB)},
+    "text and HTML": lambda: {"text": "line\n" * MB, "html": "<p>é</p>\n" * 100_000},
+    "100 A-labels": lambda: {"bcc": [f"p@xn--bcher-kva.x{number}.example" for number in range(100)]},
+    "100 local parts in other letters": lambda: {"bcc": [f"{'é' * 30}{number}@example.org" for number in range(100)]},
+    "100 long names of people": lambda: {"to": [f"{'é' * 256} <p{number}@example.org>" for number in range(100)]},
+    "100 quoted names": lambda: {"cc": [f'"{"a, " * 80}" <p{number}@example.org>' for number in range(100)]},
+    "100 names of blanks": lambda: {"cc": [f"a{' ' * 254}b <p{number}@example.org>" for number in range(100)]},
+    "50 long headers": lambda: {"headers": {f"X-{number}": "é" * 4096 for number in range(50)}},
+    "50 headers of words": lambda: {"headers": {f"X-{number}": "a " * 2047 + "b" for number in range(50)}},
+    "50 headers of blanks": lambda: {"headers": {f"X-{number}": " " * 4096 for number in range(50)}},
+    "long subject": lambda: {"subject": "é" * 998},
+    "odd types": lambda: {"attachments": _files(*[1] * 50, content_type="!#$&^_.+-" + "a" * 55 + "/" + "b" * 64)},
+}
+"""Mails that are sent."""
+
+
+@asynccontextmanager
+async def _probed(
+    certificates: Certificates, tmp_path: Path, *, security: Security = "plain", chunking: bool = True
+) -> AsyncIterator[tuple[ProbedService, Relay]]:
+    faults = Faults(security=security, chunking=chunking)
+    async with Relay(faults, certificates=certificates) as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token")
+        async with ProbedService(tmp_path, **settings) as service:
+            await service.wait_until_serving()
+            yield service, relay
+
+
+async def _send(service: ProbedService, fields: dict[str, Any]) -> grpc.StatusCode:
+    recipients = {} if {"to", "cc", "bcc"} & fields.keys() else {"to": ["ada@example.org"]}
+    request = mail_pb2.SendMailRequest(**({"subject": "Hello"} | recipients | fields))
+    try:
+        answer = await service.mail.SendMail(request)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    assert answer.mail.state == mail_pb2.Mail.RELAYED, answer.mail
+    return grpc.StatusCode.OK
+
+
+async def _longest_turns(
+    service: ProbedService, shapes: Mapping[str, Callable[[], dict[str, Any]]], code: grpc.StatusCode
+) -> dict[str, float]:
+    """Send a mail of each shape, which must end with the code; return the longest turns, in milliseconds."""
+    turns = {}
+    for name, fields in shapes.items():
+        request = fields()
+        service.reset_probe()
+        assert await _send(service, request) == code, name
+        turns[name] = round(await service.longest_turn() * 1000, 1)
+    return turns
+
+
+def _too_long(turns: dict[str, float]) -> dict[str, float]:
+    return {name: turn for name, turn in turns.items() if turn > LONGEST_TURN * 1000}
+
+
+@pytest.mark.parametrize(
+    ("security", "chunking"),
+    [("plain", True), ("plain", False), pytest.param("tls", True, marks=pytest.mark.full)],
+    ids=["BDAT", "DATA", "BDAT over TLS"],
+)
+async def test_no_mail_holds_the_loop(
+    certificates: Certificates,
+    tmp_path: Path,
+    security: Security,
+    chunking: bool,  # noqa: FBT001  parameters
+) -> None:
+    """The loop is never held for more than 30 ms by a mail that is sent, whatever it is made of."""
+    async with _probed(certificates, tmp_path, security=security, chunking=chunking) as (service, relay):
+        turns = await _longest_turns(service, GOOD, grpc.StatusCode.OK)
+        assert not _too_long(turns)
+        texts = {name: partial(_text_of, part) for name, part in TEXTS.items()}
+        turns = await _longest_turns(service, texts, grpc.StatusCode.OK)
+        assert not _too_long(turns)
+        assert len(relay.mails) == len(GOOD) + len(TEXTS)
+
+
+async def test_no_mail_that_is_refused_holds_the_loop(certificates: Certificates, tmp_path: Path) -> None:
+    """The loop is never held for more than 30 ms by a mail that is too large or has a wrong field."""
+    async with _probed(certificates, tmp_path) as (service, relay):
+        turns = await _longest_turns(service, WRONG, grpc.StatusCode.INVALID_ARGUMENT)
+        assert not _too_long(turns)
+        assert not relay.mails
