@@ -590,17 +590,15 @@ async def test_there_is_a_place_when_a_stream_is_called() -> None:
     rig.lifecycle.cancel(job)
     assert left == [0]
 
+    # A stop.
 
-# A stop.
-
-
-async def test_closing_fails_what_the_store_does_not_keep() -> None:
+    """`close` counts and fails open mails, or makes them UNCERTAIN if in flight; each waiter gets Unavailable."""
     """`close` fails open mails, or makes them UNCERTAIN if in flight, and every waiter gets Unavailable."""
     rig = Rig()
     waiting, sending = rig.submit(), rig.submit()
     assert rig.queue.get_nowait() is waiting
     rig.take(sending)
-    assert rig.lifecycle.close() == Closed(kept=0, failed=2)
+    assert rig.lifecycle.close() == Closed(kept=0, failed=2, lost=2, uncertain=1)
     for job in (waiting, sending):
         assert isinstance(rig.ends[job], Unavailable)
         assert job.mail.state is (MailState.UNCERTAIN if job is sending else MailState.FAILED)
@@ -687,7 +685,7 @@ async def test_a_stop_keeps_no_mail_that_may_not_be_copied(how: str) -> None:
     job, waiting = rig.submit(), rig.submit()
     job.copies = MOST_COPIES - 1 if how == "copies" else 0
     rig.take(job)
-    assert rig.lifecycle.close() == Closed(kept=1, failed=1)
+    assert rig.lifecycle.close() == Closed(kept=1, failed=1, lost=1, uncertain=1)
     assert job.mail.state is MailState.UNCERTAIN
     assert rig.store.settled == [job.mail]
     assert rig.store.undecided == []
