@@ -590,10 +590,12 @@ async def test_there_is_a_place_when_a_stream_is_called() -> None:
     rig.lifecycle.cancel(job)
     assert left == [0]
 
-    # A stop.
 
+# A stop.
+
+
+async def test_closing_fails_what_the_store_does_not_keep() -> None:
     """`close` counts and fails open mails, or makes them UNCERTAIN if in flight; each waiter gets Unavailable."""
-    """`close` fails open mails, or makes them UNCERTAIN if in flight, and every waiter gets Unavailable."""
     rig = Rig()
     waiting, sending = rig.submit(), rig.submit()
     assert rig.queue.get_nowait() is waiting
