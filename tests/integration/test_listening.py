@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from commands import otpmail
 from otpmail.rpc.health import LIVENESS
+from otpmail.settings import is_present
 from service import LogLine, Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from relay import Certificates, Relay
 
+_with_ipv6 = pytest.mark.skipif(not is_present("::1"), reason="this machine has no ::1")
 _UNREACHABLE_PROXY = "http://127.0.0.1:1"
 
 
@@ -33,6 +35,7 @@ def _addresses(line: LogLine) -> list[str]:
     return addresses
 
 
+@_with_ipv6
 @pytest.mark.service(HOST=None, wait=False)
 async def test_the_default(service: Service) -> None:
     """Without HOST the service listens on 127.0.0.1 and ::1, with one port, also where PORT=0 chose it."""
@@ -47,6 +50,7 @@ async def test_the_default(service: Service) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@_with_ipv6
 @pytest.mark.parametrize("host", [None, "localhost", "127.0.0.1,::1"])
 @pytest.mark.parametrize("taken", ["127.0.0.1", "::1"])
 async def test_another_server_on_one_of_the_addresses(host: str | None, taken: str) -> None:
@@ -78,6 +82,7 @@ async def test_a_list_with_a_socket(certificates: Certificates, relay: Relay, tm
     assert not path.exists()
 
 
+@_with_ipv6
 @pytest.mark.service(HOST=None)
 async def test_the_health_check_of_a_container(service: Service, tmp_path: Path) -> None:
     """HEALTHCHECK succeeds with the proxy variables that Docker gives to each container, also by PORT alone."""

@@ -15,13 +15,14 @@ import pytest
 from otpmail.errors import SettingsError
 from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.transport import server_options
-from otpmail.settings import ServerSettings
+from otpmail.settings import ServerSettings, is_present
 from otpmail.settings.listen import ListenAddress
 from users import as_another_user, folder_for_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+_with_ipv6 = pytest.mark.skipif(not is_present("::1"), reason="this machine has no ::1")
 _ABSENT = "192.0.2.1"  # of TEST-NET-1 (RFC 5737): no machine has it
 
 
@@ -58,6 +59,7 @@ def _connect(family: socket.AddressFamily, host: str, port: int) -> None:
         client.connect((host, port))
 
 
+@_with_ipv6
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1,127.0.0.2,::1"])
 async def test_one_port_on_all_addresses(host: str, add_port: Callable[[str], int]) -> None:
     """With PORT=0 one free port is taken, the same on each address."""
@@ -69,6 +71,7 @@ async def test_one_port_on_all_addresses(host: str, add_port: Callable[[str], in
         _connect(socket.AF_INET6 if ":" in address.host else socket.AF_INET, address.host, port)
 
 
+@_with_ipv6
 async def test_a_port_that_is_free_on_one_address_only() -> None:
     """With PORT=0 a port that is taken on a later address is given up for another one."""
     with socket.socket() as holder:
@@ -90,6 +93,7 @@ async def test_a_port_that_is_free_on_one_address_only() -> None:
     assert not list(ports)
 
 
+@_with_ipv6
 @pytest.mark.parametrize(
     ("host", "taken", "shown"),
     [
@@ -119,6 +123,7 @@ async def test_a_port_that_is_taken_on_one_address(
                 _connect(socket.AF_INET6 if ":" in free else socket.AF_INET, free, port)
 
 
+@_with_ipv6
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
 async def test_a_wildcard_takes_both_families(host: str, add_port: Callable[[str], int]) -> None:
     """Either wildcard listens for IPv4 and IPv6."""
