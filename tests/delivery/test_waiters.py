@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cost import lines_run
 from delivery.fakes import make_job
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome, Waiters
@@ -238,3 +239,25 @@ async def test_watchers_see_each_state() -> None:
     waiters.show(job)
     states = [[queue.get_nowait().state.name for _ in range(queue.qsize())] for queue in (early, late)]
     assert states == [["SENDING", "QUEUED", "RELAYED"], ["RELAYED", "RELAYED"]]
+
+
+async def test_thousands_of_waiters_of_one_job_go_at_once() -> None:
+    """Each of many watchers and callers of one job is added and removed in the same small time, in any order."""
+    waiters, notes, job = Waiters(), Notes(), make_job("a", guaranteed=False)
+    queues: list[asyncio.Queue[Mail]] = [asyncio.Queue() for _ in range(6000)]
+    callbacks = [notes.callback(str(number)) for number in range(6000)]
+
+    def come_and_go() -> None:
+        for queue, callback in zip(queues, callbacks, strict=True):
+            waiters.add_watcher(job, queue)
+            waiters.add_waiter(job, callback)
+        for queue, callback in zip(queues[1:], callbacks[1:], strict=True):
+            waiters.remove_watcher(job, queue)
+            waiters.remove_waiter(job, callback)
+
+    assert lines_run(come_and_go) < 6000 * 30
+    assert not waiters.is_abandoned(job)
+    waiters.show(job)
+    waiters.resolve(job, _settle(job))
+    assert [queue.qsize() for queue in queues[:3]] == [1, 0, 0]
+    assert [name for name, _, _ in notes.ends] == ["0"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from otpmail.delivery.job import Job
 from otpmail.errors import Unavailable
@@ -10,6 +11,8 @@ from otpmail.model import Mail
 from otpmail.timers import CallLater
 
 _TICKS = 64  # a second: a wait ends this early at most
+
+T = TypeVar("T")
 
 Outcome = Mail | Unavailable
 """The end of a mail for its waiters: it settled, or the service stopped first."""
@@ -21,44 +24,39 @@ DoneCallback = Callable[[Job, Outcome], None]
 class Waiters:
     """The waiters of each job: `_waiting` need the mail, `_callbacks` are only notified, `watchers` see every state.
 
-    A job without any `_waiting` that is not guaranteed is abandoned. Build it inside a running loop, whose `call_later`
-    ends waits unless another is given.
+    A job without any `_waiting` that is not guaranteed is abandoned. One job may have thousands of waiters, so each is
+    added and removed at once. Build it inside a running loop, whose `call_later` ends waits unless another is given.
     """
 
     def __init__(self, *, call_later: CallLater | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._call_later = call_later or self._loop.call_later
-        self._waiting: dict[Job, tuple[DoneCallback, ...]] = {}
-        self._callbacks: dict[Job, tuple[DoneCallback, ...]] = {}
+        self._waiting: dict[Job, dict[DoneCallback, None]] = {}
+        self._callbacks: dict[Job, list[DoneCallback]] = {}
         self._ending: dict[int, set[asyncio.Future[Mail | None]]] = {}
-        self.watchers: dict[Job, tuple[asyncio.Queue[Mail], ...]] = {}
+        self.watchers: dict[Job, dict[asyncio.Queue[Mail], None]] = {}
 
     def __repr__(self) -> str:
         return f"<Waiters {len(self._waiting)} jobs awaited, {len(self.watchers)} watched>"
 
     def add_waiter(self, job: Job, callback: DoneCallback) -> None:
         """Add a waiter that needs the mail: `callback` is called at the job's end, unless it is removed before."""
-        self._waiting[job] = (*self._waiting.get(job, ()), callback)
+        self._waiting.setdefault(job, {})[callback] = None
 
     def remove_waiter(self, job: Job, callback: DoneCallback) -> None:
         """Remove a waiter; without effect where the job has ended."""
-        left = tuple(waiter for waiter in self._waiting.get(job, ()) if waiter != callback)
-        if left:
-            self._waiting[job] = left
-        else:
-            self._waiting.pop(job, None)
+        _remove(self._waiting, job, callback)
 
     def add_done_callback(self, job: Job, callback: DoneCallback) -> None:
         """Call `callback` once at the job's end: now, if it has settled."""
         if job.settled:
             callback(job, job.mail)
         else:
-            self._callbacks[job] = (*self._callbacks.get(job, ()), callback)
+            self._callbacks.setdefault(job, []).append(callback)
 
     def keep(self, job: Job) -> None:
         """Do not let the job be abandoned, although a caller has stopped waiting for it."""
-        if _nobody not in self._waiting.get(job, ()):
-            self.add_waiter(job, _nobody)
+        self.add_waiter(job, _nobody)
 
     def is_abandoned(self, job: Job) -> bool:
         """Whether nobody waits for the job and it is not guaranteed."""
@@ -66,10 +64,8 @@ class Waiters:
 
     def resolve(self, job: Job, outcome: Outcome) -> None:
         """Call everyone who waits for the job's end, once."""
-        callbacks = self._waiting.pop(job, ())
-        if job in self._callbacks:
-            callbacks = self._callbacks.pop(job) + callbacks
-        for callback in callbacks:
+        waiting = self._waiting.pop(job, {})
+        for callback in [*self._callbacks.pop(job), *waiting] if job in self._callbacks else waiting:
             try:
                 callback(job, outcome)
             except Exception as error:  # noqa: BLE001  a fault in one callback must not harm those behind it
@@ -108,20 +104,27 @@ class Waiters:
 
     def add_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
         """Put the job's mail into `states` at each change from now on."""
-        self.watchers[job] = (*self.watchers.get(job, ()), states)
+        self.watchers.setdefault(job, {})[states] = None
 
     def remove_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
         """Put nothing into `states` any more."""
-        left = tuple(watcher for watcher in self.watchers.get(job, ()) if watcher is not states)
-        if left:
-            self.watchers[job] = left
-        else:
-            self.watchers.pop(job, None)
+        _remove(self.watchers, job, states)
 
     def show(self, job: Job) -> None:
         """Let the job's watchers see its present state."""
-        for states in self.watchers.get(job, ()):
-            states.put_nowait(job.mail)
+        if job in self.watchers:
+            mail = job.mail
+            for states in self.watchers[job]:
+                states.put_nowait(mail)
+
+
+def _remove(waiters: dict[Job, dict[T, None]], job: Job, waiter: T) -> None:
+    """Remove one waiter of a job, and the job once that was its last."""
+    left = waiters.get(job)
+    if left is not None:
+        left.pop(waiter, None)
+        if not left:
+            del waiters[job]
 
 
 def _nobody(_: Job, __: Outcome) -> None:
