@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sys import maxsize
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpmail.callers import ANONYMOUS, Call, Caller
@@ -20,6 +21,8 @@ from otpmail.settings import MailSettings
 from otpmail.store.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otpmail.delivery.job import Job
     from otpmail.store.base import MailStore
 
@@ -43,7 +46,8 @@ class MailRig:
     """A MailService with everything around it in the test's hands.
 
     `high_water` is the queue's mark; `pause` and `look` are the seconds that a stream pauses before a queue above it,
-    and between two looks at the relay. `memory` is the budget in octets.
+    and between two looks at the relay. `clock` tells streams for how long they have had the loop. `memory` is the
+    budget in octets.
     """
 
     event_types = ALL_EVENTS
@@ -54,6 +58,7 @@ class MailRig:
         high_water: int = maxsize,
         pause: float = 600.0,
         look: float = 600.0,
+        clock: Callable[[], float] = monotonic,
         store: MailStore | None = None,
         memory: int = maxsize,
         **settings: Any,
@@ -78,7 +83,13 @@ class MailRig:
             memory=self.memory_budget,
         )
         self.admission = Admission(
-            self.lifecycle, self.queue, self.relay, self.memory_budget, pause_seconds=pause, look_seconds=look
+            self.lifecycle,
+            self.queue,
+            self.relay,
+            self.memory_budget,
+            pause_seconds=pause,
+            look_seconds=look,
+            clock=clock,
         )
         self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission)
 

@@ -1,9 +1,11 @@
 """Mails as a stream, with the real delivery and store, and a relay that is the test's own hand."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -525,12 +527,67 @@ async def test_the_end_of_a_stop() -> None:
     assert isinstance(told, Unavailable)
 
 
-async def test_others_have_the_loop_within_a_batch() -> None:
-    """Other tasks have the loop while the stream takes a batch, however large it is."""
-    rig = Rig()
-    taking = rig.take(*(Asked(str(number)) for number in range(500)))
-    seen = set()
+class Slow:
+    """A clock on which each mail takes so many seconds to read."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 0.0
+        self._seconds = seconds
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+    async def submission_from(self, asked: Asked) -> Submission:
+        """Read a mail."""
+        self.now += self._seconds
+        return await submission_from(asked)
+
+
+@pytest.mark.parametrize(("seconds", "mails"), [(0.0001, 20), (0.001, 2), (5.0, 1)])
+async def test_others_have_the_loop_within_a_batch(seconds: float, mails: int) -> None:
+    """A stream lets others have the loop after two milliseconds, be that after one mail or after many."""
+    clock = Slow(seconds)
+    rig = Rig(clock=clock)
+    taking = asyncio.create_task(rig.stream.take(_asked(100), clock.submission_from))
+    steps = {0}
     while not taking.done():
-        seen.add(rig.queue.qsize())
+        steps.add(rig.queue.qsize())
         await asyncio.sleep(0)
-    assert len(seen) > 10
+    taken = sorted(steps)
+    assert {after - before for before, after in pairwise(taken)} <= {mails, mails + 1}
+    assert taken[-1] >= 100 - mails
+
+
+async def test_all_streams_together_hold_the_loop_no_longer_than_one() -> None:
+    """Of several streams whose time is up, one goes on in each round of the loop, each in its turn."""
+    clock = Slow(0.001)
+    rig = Rig(clock=clock)
+    streams = [rig.another_stream() for _ in range(5)]
+    tasks = [
+        asyncio.create_task(stream.take([Asked(f"{name}-{number}") for number in range(50)], clock.submission_from))
+        for name, stream in enumerate(streams)
+    ]
+    await asyncio.sleep(0)
+    assert rig.queue.qsize() == 10, "each has begun its batch"
+    before = 10
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        assert rig.queue.qsize() - before <= 3
+        before = rig.queue.qsize()
+    order = [job.request_id.partition("-")[0] for job in rig.queue.lanes[Priority.NORMAL]]
+    assert Counter(order[:200]) == dict.fromkeys("01234", 40), "none is far ahead of the others"
+
+
+async def test_a_stream_that_ends_while_it_waits_for_its_turn_holds_up_no_other() -> None:
+    """The turn of a stream that was cancelled goes to the next one."""
+    clock = Slow(5.0)
+    rig = Rig(clock=clock)
+    gone, stays = (asyncio.create_task(rig.another_stream().take(_asked(3), clock.submission_from)) for _ in range(2))
+    await asyncio.sleep(0)
+    assert "2 waiting" in repr(rig.admission.turns)
+    gone.cancel()
+    async with asyncio.timeout(5):
+        await stays
+    assert gone.cancelled()
+    assert "0 waiting" in repr(rig.admission.turns)

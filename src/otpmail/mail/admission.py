@@ -8,6 +8,7 @@ Without a free place a single call is rejected, a stream waits (`Producer`).
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,14 +17,15 @@ from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import QueueFull, Unavailable
 from otpmail.limits.memory import Memory
+from otpmail.mail.turns import TURN_SECONDS, Turns
 from otpmail.model import Priority, WaitFor
 
 PAUSE_SECONDS = 0.05
 """The longest pause of a stream before each turn, while the queue is above its high-water mark."""
 
 _STOPPING = "the service is stopping"
-_TURN = 32  # mails of a stream; then others have the loop, since a batch may be of any size
 _URGENT = Priority.URGENT  # naming a member takes its time
+_FEW = 32  # mails that a stream brings before it looks at the queue's high-water mark again
 _LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stream waits for a place
 
 
@@ -57,11 +59,13 @@ class Admission:
         *,
         pause_seconds: float = PAUSE_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.places = lifecycle.places
         self.memory = memory
-        self._pause_seconds = pause_seconds
-        self._look_seconds = look_seconds
+        self.pause_seconds = pause_seconds
+        self.look_seconds = look_seconds
+        self.turns = Turns(clock)
         self.queue = queue
         self._relays = relays
         self.reserved = 0
@@ -107,9 +111,7 @@ class Admission:
 
     def producer(self, call: Call, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
-        seconds = self._pause_seconds, self._look_seconds
-        source = call.source or call.caller.name
-        producer = Producer(self, self.queue, source, most=most, on_stop=on_stop, seconds=seconds)
+        producer = Producer(self, call.source or call.caller.name, most=most, on_stop=on_stop)
         self._producers.add(producer)
         return producer
 
@@ -167,26 +169,17 @@ class Producer:
     mails that it put into the queue since its last pause. The stream increments both.
     """
 
-    def __init__(
-        self,
-        admission: Admission,
-        queue: MailQueue,
-        source: str,
-        *,
-        most: int,
-        on_stop: Callable[[], None],
-        seconds: tuple[float, float],
-    ) -> None:
-        self._pause_seconds, self._look_seconds = seconds
+    def __init__(self, admission: Admission, source: str, *, most: int, on_stop: Callable[[], None]) -> None:
         self._admission = admission
-        self._queue = queue
+        self._queue = admission.queue
         self.source = source
         self._most = most
         self._on_stop = on_stop
         self._loop = asyncio.get_running_loop()
         self.outstanding = 0
         self.brought = 0
-        self._left_of_turn = _TURN
+        self._turns, self._clock = admission.turns, admission.turns.clock
+        self._turn_ends = 0.0
         self._reservations: dict[tuple[WaitFor, Priority], _StreamReservation] = {}
         self._waiting: asyncio.Future[None] | None = None
         self._waits_for_room = False
@@ -199,24 +192,26 @@ class Producer:
         """Whether as many mails are outstanding as may be."""
         return self.outstanding >= self._most
 
+    def begin_turn(self) -> None:
+        """Count the time of a turn from now on: the stream has waited for something else."""
+        self._turn_ends = self._clock() + TURN_SECONDS
+
     def turn(self) -> Awaitable[None] | None:
         """Return an awaitable for the stream to await before it brings another mail, None where it need not wait.
 
         It ends once other tasks have had the loop, and the caller has read enough results.
         """
-        if self._left_of_turn and self.outstanding < self._most:
-            self._left_of_turn -= 1
+        if self.outstanding < self._most and self._clock() < self._turn_ends:
             return None
         return self._wait_for_turn()
 
     async def _wait_for_turn(self) -> None:
-        if not self._left_of_turn:
-            self._left_of_turn = _TURN
-            await asyncio.sleep(0)
-        self._left_of_turn -= 1
+        if self.outstanding < self._most:
+            await self._turns.wait()
         while self.outstanding >= self._most:
             self._waits_for_room = True
             await self._wait()
+        self.begin_turn()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
         """Return a place for one mail; entering it waits until there is one, and raises as `Admission.reserve`."""
@@ -249,7 +244,7 @@ class Producer:
 
     async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
-        if self.brought >= _TURN and self._queue.is_above_high_water(priority) and not self._admission.closed:
+        if self.brought >= _FEW and self._queue.is_above_high_water(priority) and not self._admission.closed:
             await self._pause(priority)
         may_go = partial(self._admission.has_place_for_stream, self.source, wait_for, priority)
         waiting = self._admission.places.waiting
@@ -257,7 +252,7 @@ class Producer:
             self._admission.check(wait_for)
             waiting.add(self.source, self.wake, may_go)
             try:
-                await self._wait(self._look_seconds)
+                await self._wait(self._admission.look_seconds)
             except BaseException:
                 if not waiting.discard(self.source, self.wake):
                     waiting.call_next()  # so that another stream gets the place
@@ -273,7 +268,7 @@ class Producer:
         self.brought = 0
         self._queue.call_below_low_water(priority, self.wake)
         try:
-            await self._wait(self._pause_seconds)
+            await self._wait(self._admission.pause_seconds)
         finally:
             self._queue.forget(priority, self.wake)
 
@@ -302,7 +297,7 @@ class _StreamReservation(Reservation):
 
     async def __aenter__(self) -> Self:
         admission = self._admission
-        if (self._producer.brought >= _TURN and admission.queue.is_above_high_water(self._priority)) or (
+        if (self._producer.brought >= _FEW and admission.queue.is_above_high_water(self._priority)) or (
             not admission.has_place_for_stream(self._producer.source, self._wait_for, self._priority)
         ):
             await self._producer.wait_for_place(self._wait_for, self._priority)

@@ -72,6 +72,7 @@ class MailStream:
         An error in one mail is that mail's outcome.
         """
         self._taking = True
+        self._producer.begin_turn()
         for request in requests:
             if (turn := self._producer.turn()) is not None:
                 await turn
@@ -141,9 +142,9 @@ class MailStream:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
     async def _take(self, request: RequestT, decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
-        if not request.request_id:
-            raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
         submission = await decode(request)
+        if not submission.request_id:
+            raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
         job = await self._mails.accept(self._call, submission, self._producer)
         if not job.settled:
             self._producer.brought += 1

@@ -1,0 +1,39 @@
+"""Shares the event loop between streams: each brings mails for a short time, and then others have their turn."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+TURN_SECONDS = 0.002
+
+
+class Turns:
+    """The turns of all streams. Of the streams that have used up their turn, one goes on in each round of the loop.
+
+    So any number of streams holds the loop no longer than one does. `clock` counts seconds. Build it inside a running
+    loop.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Turns {len(self._waiting)} waiting>"
+
+    async def wait(self) -> None:
+        """Wait for the next turn, behind the streams that wait already."""
+        turn = self._loop.create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._give)
+        await turn
+
+    def _give(self) -> None:
+        turn = self._waiting.popleft()
+        if not turn.done():  # it is, where its stream was cancelled
+            turn.set_result(None)
+        if self._waiting:
+            self._loop.call_soon(self._give)
