@@ -419,13 +419,26 @@ async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.St
 
 
 async def test_a_batch_that_cannot_be_read(service: Service, relay: Relay) -> None:
-    """Bad UTF-8, or no message at all, ends the stream with INVALID_ARGUMENT, after the results of earlier mails."""
+    """Octets that are no batch end the stream with INVALID_ARGUMENT, after the results of earlier mails."""
     good = mail_pb2.SendMailsRequest(mails=[_mail("good")]).SerializeToString()
-    for bad in (good.replace(b"good@example.org", b"\xff\xfe\xfd\xfc@example.org"), b"\xff\xff"):
-        results, code, said = await _raw(service, good, bad)
-        assert _states(results) == {"good": "RELAYED"}
-        assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "mails: the request is no SendMailsRequest")
+    results, code, said = await _raw(service, good, b"\xff\xff")
+    assert _states(results) == {"good": "RELAYED"}
+    assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "mails: the request is no SendMailsRequest")
     assert len(relay.mails) == 1
+
+
+async def test_a_mail_that_cannot_be_read(service: Service, relay: Relay) -> None:
+    """A mail with bad UTF-8 has a result of its own, and the other mails of its batch are sent."""
+    mails = [_mail("good"), _mail("bad"), _mail("also-good")]
+    batch = mail_pb2.SendMailsRequest(mails=mails).SerializeToString()
+    results, code, _ = await _raw(service, batch.replace(b"bad@", b"\xff\xfe\xfd@"))
+    assert code is grpc.StatusCode.OK
+    assert {result.request_id: (result.code, result.message) for result in results} == {
+        "good": (0, ""),
+        "bad": (code_pb2.INVALID_ARGUMENT, "mails[1]: is no otpmail.v1.SendMailRequest"),
+        "also-good": (0, ""),
+    }
+    assert len(relay.mails) == 2
 
 
 @pytest.mark.service(MAIL_MAX_BYTES=20_000)

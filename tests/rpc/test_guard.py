@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -30,16 +30,27 @@ def _as_stream(behaviour: Behaviour) -> Stream:
     return responses
 
 
+def _not_called(octets: bytes) -> bytes:
+    raise AssertionError(octets)
+
+
 class Guarded:
     """A guard, and the wrapped handlers as the method table gets them."""
 
-    def __init__(self, behaviour: Behaviour, stream: Stream | None = None, *, batching: Batching | None = None) -> None:
-        self.guard = Guard(self, batching or Batching())  # type: ignore[arg-type]  # the table's part of it is below
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        stream: Stream | None = None,
+        *,
+        batching: Batching | None = None,
+        parsers: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.guard = Guard(self, batching or Batching(), parsers or {})  # type: ignore[arg-type]  # the table's part of it is below
         self.handlers: dict[str, Any] = {}
         self.guard.add_registered_method_handlers(
             SERVICE,
             {
-                "Unary": grpc.unary_unary_rpc_method_handler(behaviour),
+                "Unary": grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=_not_called),
                 "Stream": grpc.unary_stream_rpc_method_handler(stream or _as_stream(behaviour)),
                 "Both": grpc.stream_stream_rpc_method_handler(behaviour),
             },
@@ -137,6 +148,37 @@ async def test_each_unexpected_error_has_its_own_id(caplog: pytest.LogCaptureFix
             await _unary(guarded, Context())
     first, second = (record.fields["error_id"] for record in caplog.records)  # type: ignore[attr-defined]
     assert first != second
+
+
+def _parse_number(octets: bytes) -> int:
+    if not octets:
+        raise InvalidArgument("request", "is no number")
+    return int(octets)
+
+
+async def test_requests_are_parsed_by_the_guard(caplog: pytest.LogCaptureFixture) -> None:
+    """A method gets what its parser makes of the octets, and gRPC parses nothing itself; others get the octets."""
+    seen: list[Any] = []
+
+    async def behaviour(request: Any, _context: Any) -> bytes:
+        seen.append(request)
+        return b""
+
+    parsers = {f"/{SERVICE}/Unary": _parse_number, f"/{SERVICE}/Stream": _parse_number}
+    guarded = Guarded(behaviour, parsers=parsers)
+    assert {handler.request_deserializer for handler in guarded.handlers.values()} == {None}
+    await guarded.handlers["Unary"].unary_unary(b"7", Context())
+    assert [response async for response in guarded.handlers["Stream"].unary_stream(b"8", Context())] == [b"first", b""]
+    await guarded.handlers["Both"].stream_stream(b"9", Context())
+    assert seen == [7, 8, b"9"]
+    for call in (_unary, _stream):
+        context = Context()
+        with pytest.raises(grpc.aio.AbortError):
+            await call(guarded, context)
+        assert context.aborted[0][:2] == (grpc.StatusCode.INVALID_ARGUMENT, "request: is no number")
+    assert len(seen) == 3
+    assert caplog.records == []
+    assert guarded.guard.idle.is_set()
 
 
 @each_kind
@@ -260,7 +302,7 @@ async def test_through_a_real_server() -> None:
     server = grpc.aio.server()
     methods = MethodTable()
     server.add_generic_rpc_handlers((methods,))
-    guard = Guard(methods, Batching())
+    guard = Guard(methods, Batching(), {})
     guard.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.rpc import encode, stream
+from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2
 from rig import MailRig, call_of
@@ -107,15 +107,15 @@ class Context:
         raise grpc.aio.AbortError
 
 
-_BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()])
+_BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()]).SerializeToString()
 
 
 async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     """Once what came before it is answered."""
     rig = MailRig()
-    context = Context(_BATCH, DecodeError())
+    context = Context(_BATCH, b"\xff" * 20, _BATCH)
     with pytest.raises(grpc.aio.AbortError):
-        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), rig.mails.limits)
+        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), BatchReader(rig.mails.limits))
     assert [len(response.results) for response in context.written] == [1]
     assert context.aborted[0][:2] == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -128,7 +128,9 @@ async def test_a_read_that_outlives_the_server() -> None:
     """A read that fails as the server ends is no error, and the call ends as cancelled."""
     context = Context(_BATCH, grpc.aio.BaseError())
     mails = MailRig().mails
-    serving = asyncio.create_task(serve_stream(context, MailStream(mails, call_of(), most=10), mails.limits))
+    serving = asyncio.create_task(
+        serve_stream(context, MailStream(mails, call_of(), most=10), BatchReader(mails.limits))
+    )
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -140,6 +142,6 @@ async def test_a_caller_that_is_gone() -> None:
     rig = MailRig()
     with pytest.raises(grpc.aio.InternalError):
         await serve_stream(
-            Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10), rig.mails.limits
+            Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10), BatchReader(rig.mails.limits)
         )
     assert "0 streams" in repr(rig.admission)

@@ -1,4 +1,4 @@
-"""Wraps every method of the service: errors become statuses, running calls are counted, unary calls begin in batches.
+"""Wraps every method of the service: it parses requests, maps errors to statuses, counts calls, starts them in batches.
 
 The text of an unexpected exception never reaches a client. Methods are wrapped once, when they are added: gRPC would
 call an interceptor again for each call. All methods, wrapped or not, are in one generic handler (`MethodTable`).
@@ -14,6 +14,7 @@ import grpc
 from otpmail.callers import METADATA
 from otpmail.errors import Unavailable
 from otpmail.rpc.batching import Batching
+from otpmail.rpc.parse import Parser
 from otpmail.rpc.status import status_for
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class MethodTable(grpc.GenericRpcHandler):
 class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to the `methods`.
 
+    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none.
     `idle` is set while no wrapped call runs. Health and reflection are added to the `methods` themselves: they map
     their own errors, and must answer during a stop. Build it inside a running loop.
     """
 
-    def __init__(self, methods: MethodTable, batching: Batching) -> None:
+    def __init__(self, methods: MethodTable, batching: Batching, parsers: Mapping[str, Parser]) -> None:
         self._methods = methods
+        self._parsers = parsers
         self._running = 0
         self._stopping = False
         self._batching = batching
@@ -85,7 +88,7 @@ class Guard:
         self._methods.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        codecs = (handler.request_deserializer, handler.response_serializer)
+        codecs = (None, handler.response_serializer)
         if handler.unary_unary is not None:
             guarded = self._guard_call(method, handler.unary_unary, batched=True)
             return grpc.unary_unary_rpc_method_handler(guarded, *codecs)
@@ -97,6 +100,8 @@ class Guard:
         return handler
 
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, batched: bool) -> Callable[..., Any]:
+        parse = self._parsers.get(method)
+
         async def guarded(request: Any, context: Any) -> Any:
             """Run one call, which may read and write a stream by its context."""
             self._running += 1
@@ -107,7 +112,7 @@ class Guard:
                     raise Unavailable(_STOPPING)
                 if batched and (turn := self._batching.take(self._unary)) is not None:
                     await turn
-                return await behaviour(request, context)
+                return await behaviour(request if parse is None else parse(request), context)
             except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
                 raise
             except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
@@ -121,6 +126,8 @@ class Guard:
         return guarded
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        parse = self._parsers.get(method)
+
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             """Run one call that yields its responses; its generator is closed when the caller goes."""
             self._running += 1
@@ -128,7 +135,8 @@ class Guard:
             try:
                 if self._stopping:
                     raise Unavailable(_STOPPING)
-                async with aclosing(behaviour(request, context)) as responses:
+                parsed = request if parse is None else parse(request)
+                async with aclosing(behaviour(parsed, context)) as responses:
                     async for response in responses:
                         yield response
             except grpc.aio.BaseError:  # the call has its status already, or its caller has gone

@@ -7,6 +7,7 @@ from itertools import count
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream
 from otpmail.rpc import encode
+from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context, call_from, stream_call_from
 from otpmail.rpc.decode import submission_from
 from otpmail.rpc.stream import serve_stream
@@ -20,6 +21,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         self._mails = mails
         self._most_unsettled = most_unsettled
         self._streams = count(1)
+        self._batches = BatchReader(mails.limits)
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
@@ -31,9 +33,9 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
     async def SendMails(  # type: ignore[override]  # the stubs know generators, grpc.aio also calls that read and write
         self, request_iterator: AsyncIterator[mail_pb2.SendMailsRequest], context: Context
     ) -> None:
-        """Send many mails over one stream."""
+        """Send many mails over one stream, whose requests come as octets."""
         stream = MailStream(self._mails, stream_call_from(context, next(self._streams)), most=self._most_unsettled)
-        await serve_stream(context, stream, self._mails.limits)
+        await serve_stream(context, stream, self._batches)
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""

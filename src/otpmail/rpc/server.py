@@ -10,18 +10,24 @@ from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
 from otpmail.rpc.batching import MOST_SECONDS, Batching
+from otpmail.rpc.bounds import bounds_of_mail, bounds_of_original_mail
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
 from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
+from otpmail.rpc.parse import parsers
 from otpmail.rpc.reflection import add_reflection
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
-_FILES = (otp_pb2.DESCRIPTOR, mail_pb2.DESCRIPTOR, original_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+_SERVICES = tuple(
+    service
+    for file in (otp_pb2, mail_pb2, original_pb2, health_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
 
 
 class Server:
@@ -46,7 +52,8 @@ class Server:
         self._settings = settings
         self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes, connections=connections))
         methods: Any = MethodTable()  # generated code is annotated for a whole server
-        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds))
+        bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
+        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds), parsers(_SERVICES, bounds))
         self._guard: Guard = guard
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
@@ -54,8 +61,7 @@ class Server:
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
         health_pb2_grpc.add_HealthServicer_to_server(health, methods)
         if settings.grpc_reflection:
-            services = {service.full_name: file for file in _FILES for service in file.services_by_name.values()}
-            add_reflection(services, methods)
+            add_reflection({service.full_name: service.file for service in _SERVICES}, methods)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:

@@ -6,18 +6,15 @@ STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from otpmail.compose.draft import Limits
 from otpmail.errors import InvalidArgument
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.rpc import encode
+from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context
-from otpmail.rpc.decode import submission_from
 from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
 
@@ -26,11 +23,11 @@ _MOST_RESULTS = 100  # in one response: other tasks have the loop between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
 
-async def serve_stream(context: Context, stream: MailStream, limits: Limits) -> None:
+async def serve_stream(context: Context, stream: MailStream, batches: BatchReader) -> None:
     """Serve one call until its caller has closed it or the service stops, and all is answered; or until it fails."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_read(context, stream, limits))
+            tasks.create_task(_read(context, stream, batches))
             ended = await _answer(context, stream)
     finally:
         stream.leave()
@@ -38,24 +35,21 @@ async def serve_stream(context: Context, stream: MailStream, limits: Limits) -> 
         raise ended
 
 
-async def _read(
-    context: Context,
-    stream: MailStream,
-    limits: Limits,
-) -> None:
-    decode = partial(submission_from, limits=limits)
+async def _read(context: Context, stream: MailStream, batches: BatchReader) -> None:
     while True:
         try:
-            batch = await context.read()
-        except DecodeError:
-            stream.close(InvalidArgument("mails", "the request is no SendMailsRequest"))
-            return
+            octets = await context.read()
         except grpc.aio.BaseError:  # the call is over, by `_answer` or by the end of the server
             return
-        if batch is grpc.aio.EOF:
+        if octets is grpc.aio.EOF:
             stream.close()
             return
-        await stream.take(batch.mails, decode)
+        try:
+            mails = batches.read(octets)
+        except InvalidArgument as error:
+            stream.close(error)
+            return
+        await stream.take(mails, batches.submission_from)
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:
