@@ -17,7 +17,7 @@ from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import QueueFull, Unavailable
 from otpmail.limits.memory import Memory
-from otpmail.mail.turns import TURN_SECONDS, Turns
+from otpmail.mail.turns import Turns
 from otpmail.model import Priority, WaitFor
 
 PAUSE_SECONDS = 0.05
@@ -70,13 +70,13 @@ class Admission:
         self._relays = relays
         self.reserved = 0
         self._closed = False
-        self._producers: set[Producer] = set()
+        self.producers: set[Producer] = set()
         self._reservation = Reservation(self)
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         places = f"{self.places.taken} open and {self.reserved} reserved of {self.places.size}"
-        return f"<Admission {places}, {len(self._producers)} streams{state}>"
+        return f"<Admission {places}, {len(self.producers)} streams{state}>"
 
     @property
     def closed(self) -> bool:
@@ -86,7 +86,7 @@ class Admission:
     def close(self) -> None:
         """Refuse every mail from now on, since the service stops. Streams that wait for a place get Unavailable."""
         self._closed = True
-        for producer in tuple(self._producers):
+        for producer in tuple(self.producers):
             producer.stop()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority, *, code: bool = False) -> "Reservation":
@@ -112,7 +112,7 @@ class Admission:
     def producer(self, call: Call, *, most: int, on_stop: Callable[[], None]) -> "Producer":
         """Return a stream's own way to places, with at most `most` mails outstanding; `close` calls `on_stop`."""
         producer = Producer(self, call.source or call.caller.name, most=most, on_stop=on_stop)
-        self._producers.add(producer)
+        self.producers.add(producer)
         return producer
 
     # For producers.
@@ -136,10 +136,6 @@ class Admission:
             memory.reading + memory.unsettled + memory.remembered.octets <= memory.for_mails
             or memory.has_room_for_stream()
         )
-
-    def forget(self, producer: "Producer") -> None:
-        """The producer's stream has ended."""
-        self._producers.discard(producer)
 
 
 class Reservation:
@@ -166,7 +162,7 @@ class Producer:
     """One stream: how many of its mails are outstanding, and how long it waits before the next one.
 
     `outstanding` counts its mails that have not settled, and results that its caller has not read. `brought` counts the
-    mails that it put into the queue since its last pause. The stream increments both.
+    mails that it put into the queue since its last pause. The stream increments both. `slice` is the time of its turn.
     """
 
     def __init__(self, admission: Admission, source: str, *, most: int, on_stop: Callable[[], None]) -> None:
@@ -178,8 +174,7 @@ class Producer:
         self._loop = asyncio.get_running_loop()
         self.outstanding = 0
         self.brought = 0
-        self._turns, self._clock = admission.turns, admission.turns.clock
-        self._turn_ends = 0.0
+        self.slice = admission.turns.slice()
         self._reservations: dict[tuple[WaitFor, Priority], _StreamReservation] = {}
         self._waiting: asyncio.Future[None] | None = None
         self._waits_for_room = False
@@ -192,26 +187,22 @@ class Producer:
         """Whether as many mails are outstanding as may be."""
         return self.outstanding >= self._most
 
-    def begin_turn(self) -> None:
-        """Count the time of a turn from now on: the stream has waited for something else."""
-        self._turn_ends = self._clock() + TURN_SECONDS
-
     def turn(self) -> Awaitable[None] | None:
         """Return an awaitable for the stream to await before it brings another mail, None where it need not wait.
 
         It ends once other tasks have had the loop, and the caller has read enough results.
         """
-        if self.outstanding < self._most and self._clock() < self._turn_ends:
+        if self.outstanding < self._most and not self.slice.is_over:
             return None
         return self._wait_for_turn()
 
     async def _wait_for_turn(self) -> None:
         if self.outstanding < self._most:
-            await self._turns.wait()
+            await self._admission.turns.wait()
         while self.outstanding >= self._most:
             self._waits_for_room = True
             await self._wait()
-        self.begin_turn()
+        self.slice.begin()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":  # noqa: ARG002  limits will
         """Return a place for one mail; entering it waits until there is one, and raises as `Admission.reserve`."""
@@ -240,7 +231,7 @@ class Producer:
 
     def leave(self) -> None:
         """The stream has ended."""
-        self._admission.forget(self)
+        self._admission.producers.discard(self)
 
     async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""

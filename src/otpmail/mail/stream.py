@@ -72,7 +72,7 @@ class MailStream:
         An error in one mail is that mail's outcome.
         """
         self._taking = True
-        self._producer.begin_turn()
+        self._producer.slice.begin()  # reading the batch was a wait
         for request in requests:
             if (turn := self._producer.turn()) is not None:
                 await turn
