@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cost import lines_run
 from drafts import read_draft
 from otpmail.address import parse_address
 from otpmail.callers import ANONYMOUS
@@ -710,3 +711,25 @@ async def test_no_code_or_key_is_in_a_repr_or_a_log_line(caplog: pytest.LogCaptu
         assert refused.code not in text
         assert "c2VjcmV0" not in text
         assert "secret-secret" not in text
+
+
+async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
+    """As many lines of code run for a wrong code whether one is live, expired, used, spent or was never issued."""
+
+    def lines(email: str) -> int:
+        check = rig.codes.validate_code(call_of(), email=email, code="000000")
+
+        def run_to_its_end() -> None:
+            with pytest.raises(StopIteration):  # the memory store makes nobody wait
+                check.send(None)
+
+        return lines_run(run_to_its_end)
+
+    sent = {name: await rig.send(f"{name}@example.org") for name in ("expired", "used", "spent")}
+    rig.now = sent["expired"].issued.expire_time + 1
+    sent |= {name: await rig.send(f"{name}@example.org") for name in ("used", "spent", "live")}
+    assert await rig.check(sent["used"].code, "used@example.org") is CheckResult.VALID
+    for _ in range(5):
+        await rig.check(_other(sent["spent"].code), "spent@example.org")
+    counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live")}
+    assert max(counts.values()) - min(counts.values()) <= 8, counts

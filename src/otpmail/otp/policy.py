@@ -12,6 +12,10 @@ from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
 
+# What an attempt at an address without a record is tried on: as much work as with one.
+_NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
+_NOBODY = CodeRecord(Challenge(bytes(16), "", 1e18), (1e18,))
+
 
 @frozen()
 class Attempt:
@@ -76,23 +80,25 @@ class Policy:
         A success takes the count back (`succeed`); a crash or a cancelled call in between does not. `counts` is False
         for a text that can't be a code: comparing it tells nothing, so it costs nothing.
         """
-        if record is None:
-            return None, Attempt(None)
-        record = self._recent(record, now)
-        blocked_until = self._blocked_until(record, now)
-        challenge = record.challenge
-        if blocked_until > now:
-            return record, Attempt(None, exhausted=True, retry=blocked_until)
-        if challenge is None or only not in (None, challenge.id):
-            return record, Attempt(None)
-        if challenge.attempts >= self.attempts:
-            return record, Attempt(None, exhausted=True, retry=max(now, record.next_send))
-        if not counts:
-            return record, Attempt(challenge, attempts_left=self.attempts - challenge.attempts)
+        # All that a counted attempt needs is made in every case, so that the time tells none from another.
+        recent = self._recent(_NOBODY if record is None else record, now)
+        blocked_until = self._blocked_until(recent, now)
+        challenge = recent.challenge or _NO_CHALLENGE
         counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
-        failures = (*record.failures, now)[-self.failures_per_hour :]
-        after = CodeRecord(counted, failures, record.next_send)
-        return after, Attempt(counted, attempts_left=self.attempts - counted.attempts)
+        failures = (*recent.failures, now)[-self.failures_per_hour :]
+        after = CodeRecord(counted, failures, recent.next_send)
+        left = self.attempts - counted.attempts
+        if record is None:
+            return None, Attempt(None, 0, exhausted=False, retry=0.0)
+        if blocked_until > now:
+            return record, Attempt(None, 0, exhausted=True, retry=blocked_until)
+        if challenge is _NO_CHALLENGE or only not in (None, challenge.id):
+            return record, Attempt(None, 0, exhausted=False, retry=0.0)
+        if left < 0:
+            return record, Attempt(None, 0, exhausted=True, retry=max(now, record.next_send))
+        if not counts:
+            return record, Attempt(challenge, left + 1, exhausted=False, retry=0.0)
+        return after, Attempt(counted, left, exhausted=False, retry=0.0)
 
     def succeed(self, record: CodeRecord | None, challenge_id: bytes) -> tuple[CodeRecord | None, bool]:
         """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
@@ -133,11 +139,9 @@ class Policy:
             return CodeRecord()
         challenge, failures = record.challenge, record.failures
         ended = challenge is not None and challenge.expires <= now
-        aged = bool(failures) and failures[0] <= now - FAILURE_WINDOW
-        if not (ended or aged):
-            return record
-        recent = tuple(failure for failure in failures if failure > now - FAILURE_WINDOW)
-        return CodeRecord(None if ended else challenge, recent, record.next_send)
+        left = tuple([failure for failure in failures if failure > now - FAILURE_WINDOW])
+        recent = CodeRecord(None if ended else challenge, left, record.next_send)  # in any case, as `attempt` says
+        return recent if ended or len(left) < len(failures) else record
 
     def _blocked_until(self, record: CodeRecord, now: float) -> float:
         if len(record.failures) < self.failures_per_hour:

@@ -143,17 +143,17 @@ class OtpService:
             key, lambda record: self._policy.attempt(record, now, bound_to, counts=counts)
         )
         matches = self._codes.matches(attempt.challenge, typed)
-        check = Check(CheckResult.NO_LIVE_CODE)
+        result, retry_time = CheckResult.NO_LIVE_CODE, None
         if attempt.exhausted:
-            check = Check(CheckResult.TOO_MANY_ATTEMPTS, retry_time=attempt.retry)
-        elif attempt.challenge is not None and not matches:
-            check = Check(CheckResult.WRONG_CODE, attempt.attempts_left)
-        elif attempt.challenge is not None:
+            result, retry_time = CheckResult.TOO_MANY_ATTEMPTS, attempt.retry
+        elif matches and attempt.challenge is not None:
             used_id = attempt.challenge.id
             if await self._store.update(key, lambda record: self._policy.succeed(record, used_id)):
-                check = Check(CheckResult.VALID)
-        self._observer.notify(CodeChecked(check.result.name))
-        return check
+                result = CheckResult.VALID
+        elif attempt.challenge is not None:
+            result = CheckResult.WRONG_CODE
+        self._observer.notify(CodeChecked(result.name))
+        return Check(result, attempt.attempts_left if result is CheckResult.WRONG_CODE else 0, retry_time)
 
     async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
         """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""

@@ -55,11 +55,12 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
             purpose=request.purpose,
             challenge_id=request.challenge_id,
         )
-        return otp_pb2.ValidateCodeResponse(
-            result=_RESULTS[check.result],
-            attempts_left=check.attempts_left,
-            retry_time=None if check.retry_time is None else encode.timestamp(check.retry_time),
-        )
+        response = otp_pb2.ValidateCodeResponse(result=_RESULTS[check.result], attempts_left=check.attempts_left)
+        # Filled in in any case, so that each answer takes as long.
+        encode.fill_timestamp(response.retry_time, check.retry_time or 0.0)
+        if check.retry_time is None:
+            response.ClearField("retry_time")
+        return response
 
     async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:
         """End a live code."""

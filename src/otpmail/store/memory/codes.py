@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from otpmail.model import CodeRecord
+from otpmail.model import Challenge, CodeRecord
 from otpmail.store import codec
 
 T = TypeVar("T")
 
+_NO_RECORD = codec.encode_record(CodeRecord(Challenge(bytes(16), "k1", 0.0, 1), (0.0,)))
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -37,13 +38,14 @@ class MemoryChallengeStore:
         shard = self._shards[hash(key) % _SHARDS]
         async with self._lock:
             kept = shard.get(key)
-            before = None if kept is None else codec.decode_record(kept)
-            after, result = rule(before)
+            # A record is decoded and encoded in every case, so that the time does not tell whether there is one.
+            before = codec.decode_record(_NO_RECORD if kept is None else kept)
+            after, result = rule(before if kept is not None else None)
+            octets = codec.encode_record(before if after is None else after)
             if after is None:
-                if kept is not None:
-                    del shard[key]
-            elif after is not before:
-                shard[key] = codec.encode_record(after)
+                shard.pop(key, None)
+            else:
+                shard[key] = octets
             return result
 
     async def sweep(self) -> int:
