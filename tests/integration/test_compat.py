@@ -69,7 +69,7 @@ async def test_a_text_that_can_not_be_a_code_is_no_error(service: Service, typed
 @pytest.mark.parametrize(
     "email", ["", "ada", "ada@", "ada@example.org, eve@example.org", "a\r\nb@example.org", "x" * 60_000]
 )
-async def test_an_address_that_is_none_is_failed_with_ok(service: Service, relay: Relay, email: str) -> None:
+async def test_an_invalid_address_is_failed_with_ok(service: Service, relay: Relay, email: str) -> None:
     """A text that is no address is answered with OK and FAILED, and nothing is mailed."""
     sent = await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=email))
     assert sent == mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)

@@ -96,7 +96,7 @@ async def test_a_deferred_code_goes_on_after_its_caller_was_answered(service: Se
 
 
 @pytest.mark.service(EMAIL_WINDOW=1)
-async def test_a_mail_behind_a_silent_relay_is_not_told_as_queued_for_ever(service: Service, relay: Relay) -> None:
+async def test_a_mail_without_a_ttl_ends_with_the_wait(service: Service, relay: Relay) -> None:
     """A mail without a ttl that has not left after MAIL_WAIT_SECONDS is EXPIRED, so its caller may send it again."""
     _fall_silent(relay, "MAIL")
     await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ADA), timeout=10)

@@ -334,7 +334,7 @@ async def test_a_caller_that_goes_does_not_disturb_the_relay(rig: Rig) -> None:
 
 
 async def test_a_mail_goes_on_after_its_caller_has_waited() -> None:
-    """After MAIL_WAIT_SECONDS the caller gets the mail as it is; it is retried until its ttl though nobody waits."""
+    """After MAIL_WAIT_SECONDS the caller gets the present state; the mail is retried until its ttl, with no caller."""
     rig = Rig(mail_wait_seconds=0.01)
     mail = await rig.send(ttl=600.0)
     assert mail.state is MailState.QUEUED
