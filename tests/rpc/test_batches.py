@@ -8,6 +8,7 @@ import pytest
 from cost import lines_run
 from drafts import ADA, LIMITS
 from octets import group, text
+from otpmail.cooperate import Cooperator
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.rpc.batches import MAX_MAILS, BatchReader, UnparsedMail
@@ -30,7 +31,7 @@ def _submissions(octets: bytes) -> list[tuple[str, Submission | str]]:
     """Return the name of each mail of a batch, and its submission or the error in it."""
 
     async def read() -> list[tuple[str, Submission | str]]:
-        reader = BatchReader(LIMITS)
+        reader = BatchReader(LIMITS, Cooperator())
         found: list[tuple[str, Submission | str]] = []
         for mail in reader.read(octets):
             try:
@@ -47,9 +48,9 @@ def test_a_small_and_a_large_batch_give_the_same_submissions() -> None:
     mails = [_mail(f"m{number}", subject="s" * number, headers={"X-A": "1"}) for number in range(20)]
     small = _batch(*mails)
     filler = _mail("filler", text="x" * SMALL)
-    assert not any(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS).read(small))
+    assert not any(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS, Cooperator()).read(small))
     large = _batch(*mails, filler)
-    assert all(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS).read(large))
+    assert all(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS, Cooperator()).read(large))
     assert _submissions(large)[:-1] == _submissions(small)
 
 
@@ -87,13 +88,13 @@ def test_a_mail_beyond_its_bounds_is_alone_in_it() -> None:
 def test_octets_that_are_no_batch(octets: bytes) -> None:
     """Octets that can't be cut into mails are refused as a whole."""
     with pytest.raises(InvalidArgument, match=r"^mails: the request is no SendMailsRequest$"):
-        BatchReader(LIMITS).read(octets)
+        BatchReader(LIMITS, Cooperator()).read(octets)
 
 
 @pytest.mark.parametrize("count", [MAX_MAILS + 1, 1_000_000])
 def test_a_batch_of_too_many_mails_is_refused(count: int) -> None:
     """A batch has a greatest number of mails; a batch of any number costs no more than one that has one too many."""
-    reader = BatchReader(LIMITS)
+    reader = BatchReader(LIMITS, Cooperator())
     assert len(reader.read(_batch(b"") * MAX_MAILS)) == MAX_MAILS
     octets = _batch(b"") * count
 
@@ -108,6 +109,6 @@ def test_a_batch_of_too_many_mails_is_refused(count: int) -> None:
 def test_other_fields_of_a_batch_are_bounded(other: bytes) -> None:
     """A few fields that are no mails are let through; many are refused."""
     filler = _batch(_mail("filler", text="x" * SMALL))
-    assert len(BatchReader(LIMITS).read(other * 400 + filler)) == 1
+    assert len(BatchReader(LIMITS, Cooperator()).read(other * 400 + filler)) == 1
     with pytest.raises(InvalidArgument, match=r"^SendMailsRequest: holds more than 1000 fields"):
-        BatchReader(LIMITS).read(other * 1_000_000 + filler)
+        BatchReader(LIMITS, Cooperator()).read(other * 1_000_000 + filler)

@@ -1,15 +1,15 @@
 """The original contract's services, where a use case's end has to be said in its words."""
 
-import threading
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
+from counting import CountingCooperator
 from drafts import LIMITS, read_draft
 from otpmail.callers import Call
-from otpmail.compose.draft import LARGE, Draft
+from otpmail.compose.draft import LARGE
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2
@@ -40,26 +40,20 @@ def test_the_error_for_a_mail_that_was_not_sent(
     assert words in status.message
 
 
-@pytest.mark.parametrize(("length", "where"), [(LARGE, "loop"), (LARGE + 1, "thread")])
-async def test_a_thread_checks_a_large_mail(monkeypatch: pytest.MonkeyPatch, length: int, where: str) -> None:
-    """A thread checks a large mail of the original contract too, and the mail is sent as any other."""
-    places: list[str] = []
+@pytest.mark.parametrize(("length", "pieces"), [(LARGE, 0), (LARGE + 1, 1)])
+async def test_a_large_mail_is_checked_in_steps(length: int, pieces: int) -> None:
+    """A large mail of the original contract is checked in steps too, and the mail is sent as any other."""
     sent: list[Submission] = []
-    loop_thread = threading.current_thread()
-
-    def noted(**fields: Any) -> Draft:
-        places.append("loop" if threading.current_thread() is loop_thread else "thread")
-        return Draft(**fields)
 
     async def send(_call: Call, submission: Submission) -> Mail:
         sent.append(submission)
         return Mail("m", "c", "<m@x>", 1.0, state=MailState.RELAYED)
 
-    monkeypatch.setattr("otpmail.rpc.compat.Draft", noted)
-    mails: Any = SimpleNamespace(limits=LIMITS, send=send)
+    cooperator = CountingCooperator()
+    mails: Any = SimpleNamespace(limits=LIMITS, send=send, cooperator=cooperator)
     context: Any = SimpleNamespace(peer=lambda: "unix:", time_remaining=lambda: None)
     request = mail_pb2.SendEmailRequest(to="Ada <ada@example.org>", subject="s", body="x" * length)
     answer = await CompatMailServicer(mails).SendMail(request, context)
     assert answer.status == mail_pb2.SUCCESS
-    assert places == [where]
+    assert len(cooperator.steps) == pieces
     assert sent == [Submission(draft=read_draft(to=("Ada <ada@example.org>",), subject="s", text="x" * length))]

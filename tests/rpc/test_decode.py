@@ -1,22 +1,29 @@
 """The decoder: from a request of otpmail.v1 to a submission."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Coroutine
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from cost import lines_run
+from counting import CountingCooperator
 from drafts import ADA, LIMITS
 from otpmail.address import Address
 from otpmail.compose.draft import LARGE, Attachment, Draft
+from otpmail.cooperate import Cooperator
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
 from otpmail.rpc import decode
 from otpmail.rpc.decode import submission_from
+from otpmail.rpc.wire import read_fields
 from otpmail.v1 import mail_pb2, otp_pb2
+
+
+def _submission(request: mail_pb2.SendMailRequest) -> Coroutine[Any, None, Submission]:
+    return submission_from(request, LIMITS, Cooperator())
 
 
 async def test_every_field_has_its_place() -> None:
@@ -37,7 +44,7 @@ async def test_every_field_has_its_place() -> None:
         request_id="r1",
         **{"from": "F <f@x.org>"},
     )
-    assert await submission_from(request, LIMITS) == Submission(
+    assert await _submission(request) == Submission(
         draft=Draft(
             limits=LIMITS,
             to=(Address("a@x.org"), Address("b@x.org", "B")),
@@ -61,7 +68,7 @@ async def test_every_field_has_its_place() -> None:
 
 async def test_a_field_left_out_has_its_default() -> None:
     """A request with a recipient alone is a submission without a ttl and without a fingerprint."""
-    asked = await submission_from(mail_pb2.SendMailRequest(to=[ADA]), LIMITS)
+    asked = await _submission(mail_pb2.SendMailRequest(to=[ADA]))
     assert asked == Submission(draft=Draft(limits=LIMITS, to=(Address(ADA),)))
 
 
@@ -70,41 +77,47 @@ async def test_numbers_that_the_contract_lacks_are_refused(field: str) -> None:
     """A number that an enum lacks is refused with its field's name."""
     numbers: dict[str, Any] = {field: 17}
     with pytest.raises(InvalidArgument) as caught:
-        await submission_from(mail_pb2.SendMailRequest(to=[ADA], **numbers), LIMITS)
+        await _submission(mail_pb2.SendMailRequest(to=[ADA], **numbers))
     assert caught.value.field == field
 
 
+_IN_OTHER_LETTERS = [f"p@bücher{number}.example" for number in range(11)]
+
+
 @pytest.mark.parametrize(
-    ("fields", "where"),
+    ("fields", "least"),
     [
-        ({"text": "x" * LARGE}, "loop"),
-        ({"text": "x" * LARGE, "html": "x"}, "thread"),
-        ({"attachments": [mail_pb2.Attachment(content=b"x" * (LARGE + 1))]}, "thread"),
+        ({"text": "x" * LARGE}, 0),
+        ({"to": [ADA] * 100}, 0),
+        ({"to": _IN_OTHER_LETTERS[:10]}, 0),
+        ({"text": "x" * LARGE, "html": "x"}, 3),
+        ({"text": "x" * (1 << 20)}, 16),
+        ({"attachments": [mail_pb2.Attachment(content=b"x" * (LARGE + 1))]}, 3),
+        ({"to": _IN_OTHER_LETTERS}, 11),
+        ({"to": [ADA], "cc": _IN_OTHER_LETTERS[:5], "bcc": _IN_OTHER_LETTERS[5:]}, 11),
     ],
 )
-async def test_a_thread_reads_a_large_request(
-    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], where: str
-) -> None:
-    """A thread checks and hashes a large request, so that the loop does not wait for it."""
-    places: list[str] = []
-    loop_thread = threading.current_thread()
+async def test_what_takes_long_is_read_in_steps(fields: dict[str, Any], least: int) -> None:
+    """A large request, and one with many addresses in other letters, is read in steps; others in one go."""
+    cooperator = CountingCooperator()
+    request = mail_pb2.SendMailRequest(**{"to": [ADA], "request_id": "r1", **fields})
+    submission = await submission_from(request, LIMITS, cooperator)
+    assert len(submission.draft.recipients) == len({*request.to, *request.cc, *request.bcc})
+    assert len(cooperator.steps) == (least > 0)
+    assert sum(cooperator.steps) >= least
 
-    def noting(act: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*arguments: Any, **more: Any) -> Any:
-            places.append("loop" if threading.current_thread() is loop_thread else "thread")
-            return act(*arguments, **more)
 
-        return noted
-
-    monkeypatch.setattr(decode, "Draft", noting(Draft))
-    monkeypatch.setattr(decode, "fingerprint_of", noting(decode.fingerprint_of))
-    await submission_from(mail_pb2.SendMailRequest(to=[ADA], request_id="r1", **fields), LIMITS)
-    assert places == [where, where]
+@pytest.mark.parametrize("name", ["text", "html"])
+async def test_a_large_body_is_checked(name: str) -> None:
+    """A control character anywhere in a large body is refused in its field's name."""
+    request = mail_pb2.SendMailRequest(to=[ADA], **{name: "x" * (LARGE * 3) + "\0" + "x"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=f"^{name}: holds the control character U\\+0000$"):
+        await _submission(request)
 
 
 async def test_a_request_without_an_id_has_no_fingerprint() -> None:
     """A request that can't be repeated is not hashed."""
-    assert (await submission_from(mail_pb2.SendMailRequest(to=[ADA], text="x"), LIMITS)).fingerprint == b""
+    assert (await _submission(mail_pb2.SendMailRequest(to=[ADA], text="x"))).fingerprint == b""
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ def test_a_list_is_read_to_its_limit(fields: dict[str, Any], wrong: str) -> None
 
     def read() -> None:
         with pytest.raises(InvalidArgument) as caught:
-            submission_from(request, LIMITS).send(None)
+            _submission(request).send(None)
         assert caught.value.field == wrong
 
     assert lines_run(read) < 2000
@@ -197,3 +210,54 @@ def test_a_fingerprint_is_the_content() -> None:
     assert decode.fingerprint_of(one) != decode.fingerprint_of(other)
     empty = {decode.fingerprint_of(kind()) for kind in (mail_pb2.GetMailRequest, otp_pb2.SendCodeRequest)}
     assert len(empty) == 2
+
+
+def _large(**fields: Any) -> mail_pb2.SendMailRequest:
+    request = mail_pb2.SendMailRequest(to=[ADA], request_id="r1", text="é" * LARGE, html="<p>")
+    request.attachments.add(filename="a", content=b"x" * 300_000)
+    request.MergeFrom(mail_pb2.SendMailRequest(**fields))
+    return request
+
+
+async def test_the_fingerprint_of_a_large_mail_is_its_content() -> None:
+    """Equal large mails have equal fingerprints in any order of fields and maps; any difference shows."""
+    headers = {f"X-{number}": str(number) for number in range(20)}
+    octets = _large(headers=headers).SerializeToString()
+    fingerprint = (await _submission(mail_pb2.SendMailRequest.FromString(octets))).fingerprint
+    fields = [octets[start:end] for start, end in _top_level(octets)]
+    reordered = mail_pb2.SendMailRequest.FromString(b"".join(reversed(fields)))
+    assert (await _submission(reordered)).fingerprint == fingerprint
+    others = [
+        _large(headers={**headers, "X-0": "1"}),
+        _large(headers=headers, text="é" * (LARGE - 1) + "e"),
+        _large(headers=headers, text="é" * (LARGE + 1)),
+        _large(headers=headers, html="<b>"),
+        _large(headers=headers, attachments=[mail_pb2.Attachment()]),
+        _large(headers=headers, attachments=[mail_pb2.Attachment(content=b"x")]),
+    ]
+    found = {(await _submission(request)).fingerprint for request in others}
+    assert len(found) == len(others)
+    assert fingerprint not in found
+
+
+def _top_level(octets: bytes) -> list[tuple[int, int]]:
+    """Where each field of a message starts and ends, with its tag."""
+    ends = [end for _, _, end in read_fields(octets, 0, len(octets))]
+    return list(pairwise([0, *ends]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((101, 0, 0), "to: holds more than 100 recipients"),
+        ((1, 101, 0), "cc: holds more than 100 recipients"),
+        ((1, 0, 101), "bcc: holds more than 100 recipients"),
+        ((50, 50, 1), "to: there are more than 100 recipients with cc and bcc"),
+    ],
+)
+async def test_recipients_are_counted_before_any_is_read(counts: tuple[int, int, int], said: str) -> None:
+    """Too many recipients are refused by their number, in one list or in all three, whatever they are."""
+    to, cc, bcc = (["\0"] * count for count in counts)
+    with pytest.raises(InvalidArgument) as caught:
+        await _submission(mail_pb2.SendMailRequest(to=to, cc=cc, bcc=bcc))
+    assert str(caught.value) == said

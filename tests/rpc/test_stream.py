@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.rpc import encode, stream
@@ -110,12 +111,16 @@ class Context:
 _BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()]).SerializeToString()
 
 
+def _reader(mails: MailService) -> BatchReader:
+    return BatchReader(mails.limits, mails.cooperator)
+
+
 async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     """Once what came before it is answered."""
     rig = MailRig()
     context = Context(_BATCH, b"\xff" * 20, _BATCH)
     with pytest.raises(grpc.aio.AbortError):
-        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), BatchReader(rig.mails.limits))
+        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), _reader(rig.mails))
     assert [len(response.results) for response in context.written] == [1]
     assert context.aborted[0][:2] == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -128,9 +133,7 @@ async def test_a_read_that_outlives_the_server() -> None:
     """A read that fails as the server ends is no error, and the call ends as cancelled."""
     context = Context(_BATCH, grpc.aio.BaseError())
     mails = MailRig().mails
-    serving = asyncio.create_task(
-        serve_stream(context, MailStream(mails, call_of(), most=10), BatchReader(mails.limits))
-    )
+    serving = asyncio.create_task(serve_stream(context, MailStream(mails, call_of(), most=10), _reader(mails)))
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -142,6 +145,8 @@ async def test_a_caller_that_is_gone() -> None:
     rig = MailRig()
     with pytest.raises(grpc.aio.InternalError):
         await serve_stream(
-            Context(_BATCH, write_fails=True), MailStream(rig.mails, call_of(), most=10), BatchReader(rig.mails.limits)
+            Context(_BATCH, write_fails=True),
+            MailStream(rig.mails, call_of(), most=10),
+            _reader(rig.mails),
         )
     assert "0 streams" in repr(rig.admission)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from otpmail.compose.draft import Limits
+from otpmail.cooperate import Cooperator
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.rpc.bounds import Bounds, bounds_of_mail
@@ -50,10 +51,11 @@ class UnparsedMail:
 
 
 class BatchReader:
-    """Reads batches of mails within `limits`."""
+    """Reads batches of mails within `limits`; the `cooperator` runs what takes long."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, cooperator: Cooperator) -> None:
         self._limits = limits
+        self._cooperator = cooperator
         self._bounds = bounds_of_mail(limits)
 
     def read(self, octets: bytes) -> Sequence[mail_pb2.SendMailRequest | UnparsedMail]:
@@ -77,7 +79,7 @@ class BatchReader:
         """Decode a mail of a batch. Raises InvalidArgument, which names the first field that is not good."""
         if isinstance(mail, UnparsedMail):
             mail = mail.parse(self._bounds)
-        return await submission_from(mail, self._limits)
+        return await submission_from(mail, self._limits, self._cooperator)
 
 
 def _cut(octets: bytes) -> list[UnparsedMail]:

@@ -1,11 +1,8 @@
 """The contract of the original server (package `mail`), with the answers and messages that its clients expect."""
 
-import asyncio
-from functools import partial
-
 from otpmail.address import parse_mailbox
 from otpmail.blanks import trim
-from otpmail.compose.draft import LARGE, Draft
+from otpmail.compose.draft import LARGE, Draft, check_bodies
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
@@ -79,8 +76,10 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def _draft(self, request: mail_pb2.SendEmailRequest) -> Draft:
         to, body = parse_mailbox(request.to, "to"), request.body
-        check = partial(Draft, limits=self._mails.limits, to=(to,), subject=request.subject, text=body)
-        return await asyncio.to_thread(check) if len(body) > LARGE else check()
+        limits, is_large = self._mails.limits, len(body) > LARGE
+        if is_large:
+            await self._mails.cooperator.run(check_bodies(body, "", limits))
+        return Draft(limits=limits, bodies_checked=is_large, to=(to,), subject=request.subject, text=body)
 
 
 def _in_their_words(error: InvalidArgument) -> InvalidArgument:

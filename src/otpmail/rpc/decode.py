@@ -1,6 +1,5 @@
 """Decodes requests of otpmail.v1 into submissions, and their fields into the model."""
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from functools import cache
@@ -10,8 +9,9 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from otpmail.address import parse_mailbox, parse_mailboxes
-from otpmail.compose.draft import LARGE, MAX_ATTACHMENTS, MAX_HEADERS, Attachment, Draft, Limits
+from otpmail.address import Address, parse_mailbox, parse_mailboxes, parse_mailboxes_in_steps
+from otpmail.compose.draft import LARGE, MAX_ATTACHMENTS, MAX_HEADERS, Attachment, Draft, Limits, check_bodies
+from otpmail.cooperate import Cooperator, Steps
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
@@ -31,8 +31,15 @@ _WAIT_FOR: dict[int, WaitFor] = {
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits) -> Submission:
-    """Decode a request for a mail and check its draft.
+_FEW = 10  # recipients who are read at once, whatever their addresses are like
+_HASHED_AT_ONCE = 256 << 10  # characters or octets, in less than a millisecond
+
+Recipients = tuple[tuple[Address, ...], tuple[Address, ...], tuple[Address, ...]]
+Content = tuple[str, str, tuple[Attachment, ...]]
+
+
+async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, cooperator: Cooperator) -> Submission:
+    """Decode a request for a mail and check its draft; the `cooperator` runs what takes long.
 
     Raises InvalidArgument, which names the first field that is not good.
     """
@@ -41,11 +48,13 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits) -> 
     size = len(text) + len(html)
     if files:
         size += sum([len(file.content) for file in files])
-    # 10 MiB take tens of milliseconds. In a thread they hold the loop for less: hashlib releases the interpreter.
-    if size > LARGE:
-        draft, fingerprint = await asyncio.to_thread(_read, request, text, html, files, limits)
+    is_large = size > LARGE
+    if is_large or _are_slow(request, limits):
+        steps = _read_in_steps(request, (text, html, files), limits, is_large=is_large)
+        draft, fingerprint = await cooperator.run(steps)
     else:
-        draft, fingerprint = _read(request, text, html, files, limits)
+        draft = _draft(request, _recipients(request, limits), (text, html, files), limits)
+        fingerprint = fingerprint_of(request) if request.request_id else b""
     return Submission(
         draft=draft,
         priority=priority_from(request.priority),
@@ -56,29 +65,75 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits) -> 
     )
 
 
-def _read(
-    request: mail_pb2.SendMailRequest, text: str, html: str, files: tuple[Attachment, ...], limits: Limits
-) -> tuple[Draft, bytes]:
-    """The draft, and the fingerprint where the request has an id.
+def _are_slow(request: mail_pb2.SendMailRequest, limits: Limits) -> bool:
+    """Whether its recipients may take long to read. Raises InvalidArgument for too many, before any is read."""
+    to, cc, bcc = request.to, request.cc, request.bcc
+    count = len(to) + len(cc) + len(bcc)
+    if count <= _FEW:
+        return False
+    most = limits.recipients
+    if count > most:
+        for addresses, field in ((to, "to"), (cc, "cc"), (bcc, "bcc")):
+            if len(addresses) > most:
+                raise InvalidArgument(field, f"holds more than {most} recipients")
+        raise InvalidArgument("to", f"there are more than {most} recipients with cc and bcc")
+    return not all(map(str.isascii, (*to, *cc, *bcc)))
 
-    A request may hold millions of entries, so each list is read to one entry beyond its limit, which then refuses it.
-    """
+
+def _recipients(request: mail_pb2.SendMailRequest, limits: Limits) -> Recipients:
     cc, bcc, most = request.cc, request.bcc, limits.recipients
-    sender, reply_to = getattr(request, "from"), request.reply_to
-    draft = Draft(
+    return (
+        parse_mailboxes(request.to[:], "to", most=most),  # a slice is copied in C, in half the time
+        parse_mailboxes(cc[:], "cc", most=most) if cc else (),
+        parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
+    )
+
+
+def _read_in_steps(
+    request: mail_pb2.SendMailRequest, content: Content, limits: Limits, *, is_large: bool
+) -> Steps[tuple[Draft, bytes]]:
+    """Return the draft, and the fingerprint where the request has an id."""
+    text, html, _ = content
+    most = limits.recipients
+    to = yield from parse_mailboxes_in_steps(request.to[:], "to", most=most)
+    cc = yield from parse_mailboxes_in_steps(request.cc[:], "cc", most=most)
+    bcc = yield from parse_mailboxes_in_steps(request.bcc[:], "bcc", most=most)
+    yield from check_bodies(text, html, limits)
+    draft = _draft(request, (to, cc, bcc), content, limits, bodies_checked=True)
+    if not request.request_id:
+        return draft, b""
+    if not is_large:
+        return draft, fingerprint_of(request)
+    fingerprint = yield from _fingerprint_in_steps(request, content)
+    return draft, fingerprint
+
+
+def _draft(
+    request: mail_pb2.SendMailRequest,
+    recipients: Recipients,
+    content: Content,
+    limits: Limits,
+    *,
+    bodies_checked: bool = False,
+) -> Draft:
+    to, cc, bcc = recipients
+    text, html, files = content
+    sender, reply_to, headers = getattr(request, "from"), request.reply_to, request.headers
+    return Draft(
         limits=limits,
-        to=parse_mailboxes(request.to[: most + 1], "to", most=most),  # a slice is copied in C, in half the time
-        cc=parse_mailboxes(cc[: most + 1], "cc", most=most) if cc else (),
-        bcc=parse_mailboxes(bcc[: most + 1], "bcc", most=most) if bcc else (),
+        bodies_checked=bodies_checked,
+        to=to,
+        cc=cc,
+        bcc=bcc,
         subject=request.subject,
         text=text,
         html=html,
         sender=parse_mailbox(sender, "from") if sender else None,
         reply_to=parse_mailbox(reply_to, "reply_to") if reply_to else None,
-        headers=dict(islice(request.headers.items(), MAX_HEADERS + 1)) if request.headers else _NO_HEADERS,
+        # A map is read to one entry beyond its limit, which then refuses it.
+        headers=dict(islice(headers.items(), MAX_HEADERS + 1)) if headers else _NO_HEADERS,
         attachments=files,
     )
-    return draft, fingerprint_of(request) if request.request_id else b""
 
 
 def _files(request: mail_pb2.SendMailRequest) -> tuple[Attachment, ...]:
@@ -117,6 +172,25 @@ def fingerprint_of(request: Message) -> bytes:
     """A digest of a request and its kind, equal only where a repeated request id means the same request."""
     kind = _kind(type(request))  # type: ignore[arg-type]  # a class is hashable, even if its objects are not
     return hashlib.sha256(kind + request.SerializeToString(deterministic=True)).digest()
+
+
+def _fingerprint_in_steps(request: mail_pb2.SendMailRequest, content: Content) -> Steps[bytes]:
+    """Do as `fingerprint_of` for a large mail, whose content is taken out of the request and hashed by itself."""
+    text, html, files = content
+    request.ClearField("text")
+    request.ClearField("html")
+    for item in request.attachments:
+        item.ClearField("content")
+    rest = request.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(_kind(type(request)))  # type: ignore[arg-type]  # as above
+    parts: tuple[str | bytes, ...] = (rest, text, html, *[file.content for file in files])
+    for part in parts:
+        digest.update(b"%d\0" % len(part))
+        for start in range(0, len(part), _HASHED_AT_ONCE):
+            piece = part[start : start + _HASHED_AT_ONCE]
+            digest.update(piece if isinstance(piece, bytes) else piece.encode())
+            yield
+    return digest.digest()
 
 
 @cache

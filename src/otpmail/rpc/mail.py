@@ -21,11 +21,14 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         self._mails = mails
         self._most_unsettled = most_unsettled
         self._streams = count(1)
-        self._batches = BatchReader(mails.limits)
+        self._batches = BatchReader(mails.limits, mails.cooperator)
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
-        mail = await self._mails.send(call_from(context), await submission_from(request, self._mails.limits))
+        mails = self._mails
+        submission = await submission_from(request, mails.limits, mails.cooperator)
+        del request  # which may be large, and the relay slow
+        mail = await mails.send(call_from(context), submission)
         response = mail_pb2.SendMailResponse()
         encode.fill_mail(response.mail, mail)
         return response
