@@ -11,7 +11,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from otpmail.rpc.guard import MethodTable
+from otpmail.rpc.batching import Batching
+from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.reflection import V1, V1ALPHA, add_reflection
 from otpmail.v1 import mail_pb2, otp_pb2
 
@@ -26,7 +27,7 @@ _SERVICES = {service.full_name: file for file in _FILES for service in file.serv
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     """A client of a server that serves reflection alone."""
     server, methods = grpc.aio.server(), MethodTable()
-    add_reflection(_SERVICES, methods)
+    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}))
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -78,3 +79,13 @@ async def test_what_is_not_there(channel: grpc.aio.Channel, version: str) -> Non
     for question in ({"file_by_filename": "x"}, {"file_containing_symbol": "otpmail.v1.Nothing"}):
         answer = await _ask(channel, version, **question)
         assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize("version", [V1, V1ALPHA])
+async def test_octets_that_are_no_request(channel: grpc.aio.Channel, version: str) -> None:
+    """Octets that are no request end the stream with INVALID_ARGUMENT, in fixed words."""
+    method: Any = channel.stream_stream(f"/{version}/ServerReflectionInfo")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(method(iter([b"\xff" * 20]))))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "request: is no grpc.reflection.v1alpha.ServerReflectionRequest"

@@ -58,8 +58,8 @@ class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to the `methods`.
 
     A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none.
-    `idle` is set while no wrapped call runs. Health and reflection are added to the `methods` themselves: they map
-    their own errors, and must answer during a stop. Build it inside a running loop.
+    `idle` is set while no wrapped call runs. Health and reflection have a guard of their own, which is never told
+    to refuse calls: they must answer during a stop. Build it inside a running loop.
     """
 
     def __init__(self, methods: MethodTable, batching: Batching, parsers: Mapping[str, Parser]) -> None:

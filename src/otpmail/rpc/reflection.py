@@ -3,14 +3,18 @@
 The library has v1alpha alone. Both have the same messages but for the name of their package, so v1 is made from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from otpmail.rpc.calls import Context
+from otpmail.rpc.parse import parse
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: str = reflection.SERVICE_NAME
@@ -20,21 +24,30 @@ File = Any  # a FileDescriptor: the type stubs know two of that name
 _FILE = "grpc/reflection/v1/reflection.proto"
 
 
-def add_reflection(services: Mapping[str, File], methods: Any) -> None:
-    """Add both versions to `methods`, which take the place of a server. They describe the services and each other."""
+def add_reflection(services: Mapping[str, File], server: Any) -> None:
+    """Add both versions to what takes the place of a server. They describe the services, by name, and each other.
+
+    The methods get the octets of requests, as `rpc.guard` hands them on.
+    """
     pool = DescriptorPool()  # of our own: in the process's pool, v1 would collide with one that a library brings
     for file in (*services.values(), reflection_pb2.DESCRIPTOR):
         _add_file(pool, file)
     pool.Add(_as_v1(_proto(reflection_pb2.DESCRIPTOR)))
-    servicer = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA), pool=pool)
-    add_v1alpha: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # without types in the stubs
-    add_v1alpha(servicer, methods)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    methods.add_registered_method_handlers(V1, {"ServerReflectionInfo": handler})
+    servicer: Any = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA), pool=pool)
+
+    async def answer(_: Any, context: Context) -> None:
+        async for response in servicer.ServerReflectionInfo(_requests(context), context):
+            await context.write(response)
+
+    serialize = reflection_pb2.ServerReflectionResponse.SerializeToString
+    handler: Any = grpc.stream_stream_rpc_method_handler(answer, None, serialize)
+    for version in (V1, V1ALPHA):
+        server.add_registered_method_handlers(version, {"ServerReflectionInfo": handler})
+
+
+async def _requests(context: Context) -> AsyncIterator[ServerReflectionRequest]:
+    while (octets := await context.read()) is not grpc.aio.EOF:
+        yield parse(octets, ServerReflectionRequest)
 
 
 def _add_file(pool: DescriptorPool, file: File) -> None:

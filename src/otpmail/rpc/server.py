@@ -53,15 +53,18 @@ class Server:
         self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes, connections=connections))
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
-        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds), parsers(_SERVICES, bounds))
+        parse = parsers(_SERVICES, bounds)
+        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds), parse)
         self._guard: Guard = guard
+        # Health and reflection answer in a stop too, and no stop waits for them.
+        always: Any = Guard(methods, Batching(most_seconds=0), parse)
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
-        health_pb2_grpc.add_HealthServicer_to_server(health, methods)
+        health_pb2_grpc.add_HealthServicer_to_server(health, always)
         if settings.grpc_reflection:
-            add_reflection({service.full_name: service.file for service in _SERVICES}, methods)
+            add_reflection({service.full_name: service.file for service in _SERVICES}, always)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:
