@@ -70,14 +70,14 @@ async def test_another_server_on_one_of_the_addresses(host: str | None, taken: s
 async def test_a_list_with_a_socket(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
     """A Unix socket beside TCP has SOCKET_MODE, is called first where it stands first, and is removed in the end."""
     settings = relay_settings(relay, certificates, tmp_path / "token")
-    path = tmp_path / "s"
+    path = tmp_path / "s ?%20#é"
     async with Service(**settings, HOST=f"unix:{path}, 127.0.0.1", SOCKET_MODE="0620") as service:
-        await service.wait_until_serving()
+        await service.wait_for_log("relay-up")
         assert service.address == f"unix:{path}"
         assert stat.S_IMODE(path.stat().st_mode) == 0o620
         (line,) = service.logged("listening")
         for address in _addresses(line):
-            assert (await otpmail("health", server=address)).out.strip() == "SERVING"
+            assert (await otpmail("health", "--server", address)).out.strip() == "SERVING"
         assert await service.stop() == 0
     assert not path.exists()
 

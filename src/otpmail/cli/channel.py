@@ -19,8 +19,10 @@ def open_channel(address: str) -> grpc.Channel:
     A service on this machine is called directly: Docker gives each container the proxy variables of its host, and no
     proxy reaches a container's own loopback. For any other service gRPC reads these variables, NO_PROXY among them.
     """
+    from otpmail.settings import grpc_target
+
     options = (("grpc.enable_http_proxy", 0),) if _is_here(address) else ()
-    return grpc.insecure_channel(address, options)
+    return grpc.insecure_channel(grpc_target(address), options)
 
 
 def unreachable(address: str) -> str:

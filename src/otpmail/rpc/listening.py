@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from otpmail.errors import SettingsError
 from otpmail.settings import ServerSettings
-from otpmail.settings.listen import WILDCARDS, ListenAddress
+from otpmail.settings.listen import WILDCARDS, ListenAddress, grpc_target
 
 _TRIES = 20  # for PORT=0: a port that is free on one address may be taken on another
 _LOOK_SECONDS = 1.0
@@ -56,12 +56,13 @@ def listen(settings: ServerSettings, add_port: Callable[[str], int]) -> Listenin
 
 
 def _add(host: ListenAddress, port: int, mode: int | None, add_port: Callable[[str], int]) -> None:
+    target = grpc_target(host.with_port(port))
     try:
         if host.path and mode is not None:
             with _umask(~mode & 0o777):  # a chmod would come after the first caller
-                add_port(host.host)
+                add_port(target)
         else:
-            add_port(host.with_port(port))
+            add_port(target)
     except RuntimeError:
         if not host.path:
             raise _taken(host, port) from None

@@ -1,6 +1,7 @@
 """The settings: a frozen section for each part of the service, and `loader`, which reads and checks them all."""
 
 from otpmail.settings.hosts import is_loopback, is_present
+from otpmail.settings.listen import grpc_target
 from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
 from otpmail.settings.mail import MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
@@ -18,6 +19,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "Sources",
+    "grpc_target",
     "is_loopback",
     "is_present",
     "load_section",

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from urllib.parse import quote
 
 from otpmail.values import frozen
 
@@ -32,10 +33,15 @@ class ListenAddress:
         return self.host.removeprefix(UNIX) if self.host.startswith(UNIX) else ""
 
     def with_port(self, port: int) -> str:
-        """Return the address as gRPC takes it: `127.0.0.1:40700`, `[::1]:40700` or `unix:PATH`."""
+        """Return the address as people write it: `127.0.0.1:40700`, `[::1]:40700` or `unix:PATH`."""
         if self.path:
             return self.host
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+
+def grpc_target(address: str) -> str:
+    """Return an address as gRPC reads it: it takes the path of a Unix socket for part of a URL (RFC 3986, 2.1)."""
+    return f"{UNIX}{quote(address.removeprefix(UNIX))}" if address.startswith(UNIX) else address
 
 
 def read_hosts(text: str) -> tuple[ListenAddress, ...]:

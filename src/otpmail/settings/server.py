@@ -58,7 +58,7 @@ class ServerSettings(Section):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses for gRPC to bind, in the order of HOST: `host:port`, or `unix:PATH`."""
+        """The addresses to bind, in the order of HOST: `host:port`, or `unix:PATH`."""
         return tuple(host.with_port(self.port) for host in self.hosts)
 
     @property
