@@ -60,7 +60,7 @@ class Service:
     """
 
     module = "otpmail"
-    """What Python runs."""
+    """The module that Python runs."""
 
     def __init__(self, *, command: str = "serve", **settings: object) -> None:
         """Take the settings by their names in the environment; `command` may be "dev" too."""

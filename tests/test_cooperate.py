@@ -55,7 +55,7 @@ async def test_a_few_pieces_of_work_run_at_a_time(work: Work) -> None:
 
 
 async def test_an_error_is_the_callers(work: Work) -> None:
-    """What a step raises reaches the caller, and the place is free again."""
+    """An error that a step raises reaches the caller, and the place is free again."""
 
     def failing() -> Steps[None]:
         yield

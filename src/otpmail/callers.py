@@ -7,7 +7,7 @@ from typing import Self
 from otpmail.values import frozen
 
 TRACEPARENT, REQUEST_ID = TRACE_KEYS = ("traceparent", "x-request-id")
-"""The metadata by which callers find their calls in logs: that of W3C Trace Context, and the one that proxies set."""
+"""The metadata with which callers find their calls in logs: that of W3C Trace Context, and the one that proxies set."""
 
 _LONGEST_ID = 256  # characters that are kept of an id
 
@@ -26,7 +26,7 @@ class Caller:
 
 @frozen()
 class Trace:
-    """The ids by which a caller finds its call in logs: cut, but not checked before a line is logged."""
+    """The ids with which a caller finds its call in logs: cut, but not checked before a line is logged."""
 
     traceparent: str = ""
     request_id: str = ""

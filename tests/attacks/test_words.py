@@ -1,7 +1,7 @@
 """A relay says what it should not: it quotes codes and credentials, and sends characters that drive a terminal.
 
-The service is a process with its real log. What its callers are told, what it logs and what `otpmail check` prints
-holds no code, no credential and no character that does not print.
+The service is a process with its real log. No answer, no line of its log and no output of
+`otpmail check` holds a code, a credential or a character that does not print.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_socket_that_the_user_may_not_write_to(folder: Path) -> None:
-    """A lack of permission is told from the lack of a service, with what the socket is and who asks."""
+    """An error tells a lack of permission from the lack of a service, with what the socket is and who asks."""
     path = folder / "s"
     with socket.socket(socket.AF_UNIX) as service:
         service.bind(str(path))

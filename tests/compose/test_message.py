@@ -359,7 +359,7 @@ def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:
     ],
 )
 def test_a_large_mail_beyond_the_limit_is_refused_early(fields: dict[str, Any], wrong: str, steps: int) -> None:
-    """A mail that is sure to be too large is refused before a step, any other as soon as it is too large."""
+    """A mail that is sure to be too large is refused before a step, any other once it is too large."""
     draft = read_draft(**fields)
     work = compose_in_steps(draft, SENDER, MESSAGE_ID, NOW, Limits(1 << 16, 100))
     with pytest.raises(InvalidArgument, match="makes the mail larger than 65536 octets") as caught:

@@ -49,7 +49,7 @@ def limits(size: int = 1000, memory: int = 1 << 30) -> dict[str, Any]:
 
 
 class Nothing:
-    """What is remembered where nothing is."""
+    """Remembers nothing."""
 
     octets = 0
 

@@ -20,7 +20,7 @@ def _places(size: int) -> Places:
 
 
 def _fill(places: Places, source: str, *, fresh: bool = False, guaranteed: bool = False, stream: bool = False) -> int:
-    """Take places until there is none; returns how many those were."""
+    """Take all places that are left; returns how many those were."""
     most = places.size if fresh else places.for_streams if stream else places.for_others
     count = 0
     while places.has_place(source, fresh=fresh, guaranteed=guaranteed, most=most):
@@ -117,7 +117,7 @@ def test_a_twentieth_is_for_urgent_mails_that_end_soon(guaranteed: bool) -> None
 
 
 def test_a_deferred_mail_leaves_the_tenth() -> None:
-    """A deferred urgent mail counts with the others, and is told when these have no place left."""
+    """A deferred urgent mail counts with the others; `defer` says when these have no place left."""
     places = _places(100)
     for number in range(95):
         places.take(f"caller-{number}", fresh=True)

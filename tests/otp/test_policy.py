@@ -184,7 +184,7 @@ def test_an_attempt_bound_to_another_challenge_is_not_compared() -> None:
 
 
 def test_a_text_that_can_not_be_a_code_costs_nothing() -> None:
-    """Such a text is compared like any other, and neither the code nor its address loses an attempt by it."""
+    """The policy compares such a text like any other, and neither the code nor its address loses an attempt by it."""
     standing = _fail(_sent(), 1.0, 1)
     assert standing is not None
     after, attempt = POLICY.attempt(standing, 2.0, counts=False)

@@ -112,7 +112,7 @@ async def test_a_watcher_sees_each_change_once(served: Served) -> None:
 
 
 async def test_liveness_does_not_change(served: Served) -> None:
-    """A watcher of liveness is told SERVING once, whatever the relay does and also in a stop."""
+    """A watcher of liveness gets SERVING once, whatever the relay does and also in a stop."""
     watch = served.watch(LIVENESS)
     assert (await anext(watch)).status == _SERVING
     following = asyncio.ensure_future(anext(watch))

@@ -1,4 +1,4 @@
-"""Every address of HOST is bound, or none, and the reason is told in one line. Real sockets, and gRPC's own binding."""
+"""Every address of HOST is bound, or none, with the reason in one line. Real sockets, and gRPC's own binding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server's options promise: metadata, pings, and calls that outlast their connection's age."""
+"""The promises of the server's options: metadata, pings, and calls that outlast their connection's age."""
 
 from __future__ import annotations
 

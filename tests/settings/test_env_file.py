@@ -102,14 +102,14 @@ def test_a_reference_to_nothing_is_a_fault(problems: Problems, tmp_path: Path) -
 
 @pytest.mark.parametrize("line", ["APP_PASSWORD=abc #def", "APP_PASSWORD=abc\t# why", "APP_PASSWORD= #abc"])
 def test_a_secret_is_not_cut_at_a_comment(problems: Problems, tmp_path: Path, line: str) -> None:
-    """What follows a # may be the rest of a password, so it is an error that says so; other settings take comments."""
+    """A # in a password may belong to it, so it is an error that says so; other settings take comments."""
     (tmp_path / ".env").write_text(f"WORKERS=2 # why\n{line}\n")
     (found,) = problems(EMAIL="me")
     assert found.startswith("APP_PASSWORD: a comment begins at the # in line 2 of .env; put a value that holds a # ")
 
 
 def test_the_environment_overrules_a_fault(load: Load, tmp_path: Path) -> None:
-    """What is wrong with a line of `.env` does not matter when the environment has the setting."""
+    """A fault in a line of `.env` does not matter when the environment has the setting."""
     (tmp_path / ".env").write_text("APP_PASSWORD=abc #def\nWORKERS=${x}\n")
     settings = load(APP_PASSWORD="hunter2", WORKERS="3")
     assert (settings.relay.password.get_secret_value(), settings.mail.workers) == ("hunter2", 3)

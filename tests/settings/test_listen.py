@@ -1,4 +1,4 @@
-"""What HOST may hold: addresses, names and Unix sockets."""
+"""HOST may hold addresses, names and Unix sockets."""
 
 import re
 import socket

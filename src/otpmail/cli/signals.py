@@ -1,4 +1,4 @@
-"""What signals do to a running service: SIGTERM and SIGINT stop it, the second one ends it, SIGHUP reloads."""
+"""The signals of a running service: SIGTERM and SIGINT stop it, the second one ends it, SIGHUP reloads."""
 
 import os
 import signal

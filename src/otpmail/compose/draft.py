@@ -29,7 +29,7 @@ OCTETS_OF_A_LINE = 57
 LARGE = 64 << 10
 """Characters and octets from which on a mail is checked and written in steps: at once it would take milliseconds."""
 
-# What a part of a mail takes to write, in characters of text that take as long.
+# The cost of writing a part of a mail, in characters of text that take as long.
 _RECIPIENT_COST = 256
 _FILE_COST = 1024
 _FILENAME_COST = 8  # for each character

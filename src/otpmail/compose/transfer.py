@@ -1,6 +1,6 @@
 """Texts as MIME entities, and the transfer encodings of texts and files: 7bit, quoted-printable, base64 (RFC 2045, 6).
 
-What is large is written slice by slice, each in half a millisecond. A text is cut behind a line end, or within a line
+A large part is written slice by slice, each in half a millisecond. A text is cut behind a line end, or within a line
 that is longer than a slice.
 """
 

@@ -16,7 +16,7 @@ from otpmail.model import Priority
 class MailQueue(asyncio.Queue[Job]):
     """The jobs that wait for a worker. All methods of asyncio.Queue keep their meaning; it is not bounded.
 
-    From `high_water` jobs in one lane on, one more in it would only wait longer: producers that can wait are called
+    From `high_water` jobs in one lane on, one more in it would only wait longer. Producers that can wait are called
     back at half of that. `lanes` holds the jobs by priority, then by whose turn they wait for (`Job.turn`). The first
     of a lane's turns is the next one.
     """

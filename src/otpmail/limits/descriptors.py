@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from otpmail.events import ConnectionsFree, ConnectionsFull, Observer
 
-_MOST = 1 << 20  # what Linux allows a process unless it is set otherwise (fs.nr_open)
-_MARGIN = 24  # what gRPC and the loop open for themselves
+_MOST = 1 << 20  # the limit of Linux for a process, unless it is set otherwise (fs.nr_open)
+_MARGIN = 24  # descriptors that gRPC and the loop open for themselves
 _LOOK_SECONDS = 1.0
 _QUIET_SECONDS = 60.0  # between two warnings
 

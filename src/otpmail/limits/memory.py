@@ -1,7 +1,7 @@
 """One budget of octets, MEMORY_MAX_MB, over what is being read, unsettled and remembered. Pure arithmetic.
 
-What one thing takes is a figure that was measured with `scripts/measure-memory`, see docs/operations.md. gRPC's own
-buffers, code records and the program itself are not counted.
+The octets of each thing were measured with `scripts/measure-memory`, see docs/operations.md. gRPC's own buffers, code
+records and the program itself are not counted.
 """
 
 from typing import Protocol
@@ -9,10 +9,10 @@ from typing import Protocol
 from otpmail.errors import MemoryFull
 
 MAIL_OCTETS = 4096
-"""What an unsettled mail takes beside its content: job, timers, its place in the queue, the call that waits for it."""
+"""Octets of an unsettled mail beside its content: job, timers, its place in the queue, the call that waits for it."""
 
 RECIPIENT_OCTETS = 512
-"""What each of its recipients takes: the address as it came and as it is sent, and the relay's reply."""
+"""Octets of each of its recipients: the address as it came and in its wire form, and the relay's reply."""
 
 READ_FACTOR = 4
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
@@ -22,7 +22,7 @@ _FOR_READING = 4
 
 
 class Remembered(Protocol):
-    """What can be forgotten when memory is short (`store.memory`)."""
+    """Things that can be forgotten when memory is short (`store.memory`)."""
 
     octets: int
     """Octets that it takes."""
@@ -64,7 +64,7 @@ class Memory:
         """Whether a mail of a stream fits, for which what is remembered gives way too.
 
         Its batch is being read already, and is gone once its mails are accepted. So of what is being read no more than
-        a quarter of the budget counts here: otherwise streams whose batches take all of it would wait for each other.
+        a quarter of the budget counts here. Otherwise streams whose batches take all of it would wait for each other.
         """
         return self._has_room(min(self.reading, self._for_reading), self.for_mails)
 

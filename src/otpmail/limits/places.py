@@ -11,7 +11,7 @@ from math import inf
 
 from otpmail.limits.waiting import Waiting
 
-_REMEMBER_SECONDS = 3.0  # a caller that was refused wants a place for so long: it is told to retry after 1 second
+_REMEMBER_SECONDS = 3.0  # for which a refused caller still wants a place; its error says to retry after 1 second
 
 
 class Places:
@@ -87,7 +87,7 @@ class Places:
         self.take(source, fresh=False)
         return had_place
 
-    # Who wants a place.
+    # Callers that want a place.
 
     def refused(self, source: str, *, fresh: bool) -> None:
         """Note a single call that found no place, so that others do not take more than their half in its stead."""

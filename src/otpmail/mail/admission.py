@@ -92,8 +92,8 @@ class Admission:
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority, *, code: bool = False) -> "Reservation":
         """Take a place for one mail, or for that of a `code`: `async with` what is returned until it is accepted.
 
-        Raises QueueFull where there is no place, MemoryFull where there is no memory, and Unavailable where the service
-        stops, or the caller would wait for a relay that is down.
+        Raises QueueFull where there is no place, and MemoryFull where there is no memory. Raises Unavailable where the
+        service stops, or the caller would wait for a relay that is down.
         """
         if self._closed or (self._relays.down and not wait_for.guarantees):
             self.check(wait_for)

@@ -99,8 +99,8 @@ class MailService:
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
 
-        Raises InvalidArgument, PermissionDenied, QueueFull, MemoryFull, and Unavailable where the service stops, or the
-        caller would wait for a relay that is down; nothing is accepted then.
+        Raises InvalidArgument, PermissionDenied, QueueFull or MemoryFull; nothing is accepted then. Raises Unavailable
+        where the service stops, or the caller would wait for a relay that is down.
 
         A repeated request id returns its first job.
         """

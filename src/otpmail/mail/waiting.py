@@ -9,8 +9,8 @@ from otpmail.delivery.waiters import Waiters
 from otpmail.errors import DeadlineExceeded, Unavailable
 from otpmail.model import Mail, MailState, RecipientResult
 
-# The answer must reach the client before its own deadline: a tenth of a short time earlier, and of a long one the time
-# of an answer and what gRPC's C core may have added to it. That sends a timeout rounded up, by a hundredth at most.
+# The answer must reach the client before its own deadline. A short time ends a tenth earlier. A long one ends earlier
+# by the time of an answer, and by a hundredth: gRPC's C core sends a timeout rounded up by as much at most.
 _EARLIER = 0.1
 _ANSWER_SECONDS = 0.2
 _ROUNDED_UP = 0.01

@@ -10,8 +10,8 @@ from otpmail.blanks import is_blank
 from otpmail.model import Challenge
 
 _CONTEXT = b"otpmail.code.v1|"
-# Written for a hyphen by keyboards and typography, though Unicode does not have them in category Pd: the modifier,
-# bullet, superscript, subscript, mathematical and heavy ones, and the sound mark that Japanese keyboards have there.
+# Keyboards and typography write these for a hyphen, though Unicode does not have them in category Pd. They are the
+# modifier, bullet, superscript, subscript, mathematical and heavy dashes, and the sound mark of Japanese keyboards.
 _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _NOBODY = bytes(16)

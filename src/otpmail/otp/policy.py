@@ -12,7 +12,7 @@ from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
 
-# What an attempt at an address without a record is tried on: as much work as with one.
+# An attempt at an address without a record is tried on these, which is as much work as with one.
 _NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
 _NOBODY = CodeRecord(Challenge(bytes(16), "", 1e18), (1e18,))
 

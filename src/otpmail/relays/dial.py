@@ -148,7 +148,7 @@ def _answers_without_tls(error: BaseException | None) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    """What failed, in the words of the relay or the library."""
+    """Return the reason of a failure, in the words of the relay or the library."""
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return f"{error.code} {error.message}"
     if isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(error.__cause__, OSError):

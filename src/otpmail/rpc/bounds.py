@@ -47,7 +47,7 @@ class Size:
 
 @frozen()
 class _Field:
-    """What is known of a field by its tag: `most` is how often it may come, None where it is not repeated."""
+    """A field that is known by its tag. `most` is how often it may come, None where it is not repeated."""
 
     name: str
     most: int | None

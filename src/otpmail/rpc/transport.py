@@ -14,7 +14,7 @@ AGE_SECONDS = 1800.0
 """The age at which a connection takes no further calls: clients then open another, and find new replicas."""
 
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
-_OWN_METADATA_OCTETS = 1 << 10  # what a gRPC library adds to each call's metadata: its path, its name, encodings
+_OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
 _PENDING_CALLS = 100_000
 _STREAMS = 1000  # calls of one connection: clients queue further ones
 _IDLE_SECONDS = 600.0  # after its last call; clients dial again when they need to

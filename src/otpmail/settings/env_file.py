@@ -25,7 +25,7 @@ class EnvFile:
     comments: Mapping[str, int] = field(default_factory=dict)
     """The line of each value without quotes that a comment follows: it may be the rest of the value."""
     faults: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong with a value, by its name in capitals."""
+    """The fault of a value, by its name in capitals."""
 
 
 def read(environment: Mapping[str, str]) -> EnvFile:

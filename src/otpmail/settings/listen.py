@@ -96,7 +96,7 @@ def _socket_path(path: str) -> str:
 
 
 def _ip_address(text: str) -> str | None:
-    """Return an IP address in its shortest form, None where the text is none."""
+    """Return an IP address in its shortest form, None for any other text."""
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     try:

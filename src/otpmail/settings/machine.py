@@ -1,4 +1,4 @@
-"""What the machine, or the container, gives this process: how much memory."""
+"""Finds out how much memory the machine, or the container, gives this process."""
 
 import os
 from collections.abc import Iterator

@@ -39,7 +39,7 @@ class Sources:
         return self.environment, _without_empty(self.env_file.values), _without_empty(secrets)
 
     def fault(self, name: str, *, is_secret: bool) -> str | None:
-        """What is wrong with the value of a setting as it was written down, whatever it means; None if nothing is.
+        """Return what is wrong with the value of a setting by its form alone, None if nothing is.
 
         Of an empty file or value nothing is wrong, since it counts as not set.
         """

@@ -79,7 +79,7 @@ class Redactor:
     def of_credentials(cls, user: str, secret: str) -> "Redactor":
         """Return the redactor of a connection that signs in with `user` and `secret`, a password or a token.
 
-        A text in base64 shows the secret by the same characters whatever stands around it, so these find the answers
+        A text in base64 shows the secret by the same characters, whatever stands around it. So these find the answers
         to AUTH PLAIN, LOGIN and XOAUTH2. CRAM-MD5 and LOGIN begin with the user. The relay may quote a part of an
         answer, or break it into lines.
         """
@@ -102,7 +102,7 @@ class Redactor:
         return MASK if is_long and len(redacted) <= MAX_TEXT else cut(redacted)
 
     def status(self, enhanced: str) -> str:
-        """Return an enhanced status code (RFC 3463) as it is, or without its details where these hold a code."""
+        """Return an enhanced status code (RFC 3463) unchanged, or without its details where these hold a code."""
         numbers = enhanced.replace(".", "")
         return f"{enhanced[0]}.0.0" if any(code in numbers for code in self.codes) else enhanced
 
@@ -131,7 +131,7 @@ NO_SECRETS = Redactor()
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield the characters by which a text in base64 shows the secret, for each of the three places it may stand at."""
+    """Yield the characters that show the secret in a text in base64, for each of the three places it may stand at."""
     octets = secret.encode("utf-8", "surrogateescape")
     for before in range(3):
         encoded = b64encode(bytes(before) + octets).decode()
@@ -144,7 +144,7 @@ def _without_form(text: str, form: str) -> str:
         return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
     first, *others = text.split(form)
     rests = [other.lstrip(_BASE64).removeprefix("=").removeprefix("=") for other in others]
-    # What stands between two of them may belong to what is encoded around either.
+    # The characters between two of them may belong to what is encoded around either.
     parts = [part.rstrip(_BASE64) for part in (first, *rests[:-1])]
     return MASK.join((*parts, rests[-1]))
 

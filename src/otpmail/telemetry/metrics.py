@@ -45,9 +45,9 @@ from otpmail.relays.connection import Connection
 class Metrics:
     """An Observer that counts events in `registry`, which shows process, platform and garbage collector too.
 
-    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority,
-    `unsettled` for that of accepted mails without a final state, and `memory` for the octets that each part of the
-    budget takes. `memory_limit` is the budget.
+    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority, and
+    `unsettled` for that of accepted mails without a final state. It calls `memory` for the octets that each part of the
+    budget takes; `memory_limit` is the budget.
     """
 
     event_types = ALL_EVENTS - {

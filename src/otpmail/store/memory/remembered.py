@@ -71,7 +71,7 @@ class Remembered:
         return None
 
     def forget_oldest(self) -> bool:
-        """Forget the oldest slice; False where there is none."""
+        """Forget the oldest slice; return False where nothing is remembered."""
         if not self._slices:
             return False
         oldest = self._slices.popleft()
