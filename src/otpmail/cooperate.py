@@ -5,7 +5,7 @@ A thread would not do: Python code, and C code that holds the interpreter, keep 
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,7 +22,8 @@ _MOST = 2  # so that one piece of work never waits for a far larger one, and two
 class Cooperator:
     """Runs long work in steps, a few pieces of work at a time; the others wait, first come, first served.
 
-    `turn_seconds` is how long a piece of work keeps the loop at a time, by `clock`, which counts seconds.
+    `turn_seconds` is how long a piece of work keeps the loop at a time, by `clock`, which counts seconds. What
+    `give_way` returns ends once others have had the loop.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Cooperator:
         most: int = _MOST,
         turn_seconds: float = TURN_SECONDS,
         clock: Callable[[], float] = time.perf_counter,
+        give_way: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._give_way = give_way or _let_others_run
         self._most = most
         self._turn_seconds = turn_seconds
         self._clock = clock
@@ -68,8 +71,12 @@ class Cooperator:
                 result: T = end.value
                 return result
             if self._clock() >= end_of_turn:
-                await asyncio.sleep(0)
+                await self._give_way()
                 end_of_turn = self._clock() + self._turn_seconds
+
+
+async def _let_others_run() -> None:
+    await asyncio.sleep(0)
 
 
 def finish(steps: Steps[T]) -> T:
