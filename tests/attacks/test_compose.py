@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 from attacks.probe import LONGEST_TURN, ProbedService
+from calls import parsed
 from otpmail.v1 import mail_pb2
 from relay import Certificates, Faults, Relay
 from service import relay_settings
@@ -30,6 +32,10 @@ def _text_of(part: str) -> dict[str, Any]:
 
 def _files(*sizes: int, filename: str = "a.bin", **more: str) -> list[mail_pb2.Attachment]:
     return [mail_pb2.Attachment(filename=filename, content=b"\0" * size, **more) for size in sizes]
+
+
+def _idn(count: int, start: int = 0, label: str = "ü" * 40) -> list[str]:
+    return [f"p@{label}.{label}{number}.example" for number in range(start, start + count)]
 
 
 TEXTS: dict[str, str] = {
@@ -63,6 +69,7 @@ WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "an encoding too long": lambda: {"text": "é" * (5 * MB)},
     "subject": lambda: {"subject": "x" * 100_000},
     "subject of line ends": lambda: {"subject": "\n" * 100_000},
+    "recipients in each list": lambda: {"to": _idn(100), "cc": _idn(100, 100), "bcc": _idn(100, 200)},
     "a file name too long": lambda: {"attachments": _files(1, filename="é" * 256)},
     "a control character in the last name": lambda: {"attachments": [*_files(*[1] * 49), *_files(1, filename="a\rb")]},
     "headers too long": lambda: {"headers": {f"X-{number}": "é" * 4097 for number in range(50)}},
@@ -81,6 +88,9 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "50 files": lambda: {"attachments": _files(*[140_000] * 50)},
     "one file": lambda: {"attachments": _files(7 * MB)},
     "text and HTML": lambda: {"text": "line\n" * MB, "html": "<p>é</p>\n" * 100_000},
+    "100 domains in other letters": lambda: {"to": _idn(34), "cc": _idn(33, 34), "bcc": _idn(33, 67)},
+    "100 domains of many labels": lambda: {"bcc": [f"p@{'é.' * 30}{number}.example" for number in range(100)]},
+    "100 domains from right to left": lambda: {"bcc": _idn(100, label="א" * 30)},
     "100 A-labels": lambda: {"bcc": [f"p@xn--bcher-kva.x{number}.example" for number in range(100)]},
     "100 local parts in other letters": lambda: {"bcc": [f"{'é' * 30}{number}@example.org" for number in range(100)]},
     "100 long names of people": lambda: {"to": [f"{'é' * 256} <p{number}@example.org>" for number in range(100)]},
@@ -162,3 +172,21 @@ async def test_no_mail_that_is_refused_holds_the_loop(certificates: Certificates
         turns = await _longest_turns(service, WRONG, grpc.StatusCode.INVALID_ARGUMENT)
         assert not _too_long(turns)
         assert not relay.mails
+
+
+async def test_many_large_mails_at_once_hold_the_loop_no_longer(certificates: Certificates, tmp_path: Path) -> None:
+    """Eighteen mails of 6 MB from six callers hold the loop no longer than one of them does, and all arrive whole."""
+    text = "line of a large mail\n" * 300_000
+    async with _probed(certificates, tmp_path) as (service, relay):
+        service.reset_probe()
+
+        async def caller(number: int) -> None:
+            for _ in range(3):
+                assert await _send(service, {"to": [f"p{number}@example.org"], "text": text}) == grpc.StatusCode.OK
+
+        async with asyncio.TaskGroup() as callers:
+            for number in range(6):
+                callers.create_task(caller(number))
+        assert await service.longest_turn() <= LONGEST_TURN
+        assert {parsed(mail.content).get_content() for mail in relay.mails} == {text.replace("\n", "\r\n")}
+        assert len(relay.mails) == 18

@@ -76,7 +76,7 @@ class MailService:
         self._idempotency = Idempotency(store, lifecycle)
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         self._ids = _ids()
-        self.cooperator = cooperator or Cooperator()
+        self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)
         self.admission = admission
 
     def __repr__(self) -> str:

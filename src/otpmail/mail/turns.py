@@ -1,4 +1,4 @@
-"""Shares the event loop between streams: each brings mails for a short time, and then others have their turn."""
+"""Shares the event loop between streams and other long work: each has it for a short time, and then others do."""
 
 import asyncio
 from collections import deque
@@ -28,9 +28,9 @@ class Slice:
 
 
 class Turns:
-    """The turns of all streams. Of the streams that have used up their turn, one goes on in each round of the loop.
+    """The turns of all streams, and of the mails that take long. In each round of the loop one of them goes on.
 
-    So any number of streams holds the loop no longer than one does. `clock` counts seconds. Build it inside a running
+    So any number of them holds the loop no longer than one does. `clock` counts seconds. Build it inside a running
     loop.
     """
 
@@ -47,7 +47,7 @@ class Turns:
         return Slice(self._clock)
 
     async def wait(self) -> None:
-        """Wait for the next turn, behind the streams that wait already."""
+        """Wait for the next turn, behind those who wait already."""
         turn = self._loop.create_future()
         self._waiting.append(turn)
         if len(self._waiting) == 1:
@@ -56,7 +56,7 @@ class Turns:
 
     def _give(self) -> None:
         turn = self._waiting.popleft()
-        if not turn.done():  # it is, where its stream was cancelled
+        if not turn.done():  # it is, where its task was cancelled
             turn.set_result(None)
         if self._waiting:
             self._loop.call_soon(self._give)
