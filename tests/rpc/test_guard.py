@@ -13,6 +13,7 @@ from calls import detail
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
+from otpmail.rpc.parse import SMALL
 
 SERVICE = "test.Service"
 SECRET = "the code is 271828"
@@ -44,8 +45,10 @@ class Guarded:
         *,
         batching: Batching | None = None,
         parsers: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
-        self.guard = Guard(self, batching or Batching(), parsers or {})  # type: ignore[arg-type]  # the table's part of it is below
+        methods: Any = self  # the table's part of it is below
+        self.guard = Guard(methods, batching or Batching(), parsers or {}, **more)
         self.handlers: dict[str, Any] = {}
         self.guard.add_registered_method_handlers(
             SERVICE,
@@ -179,6 +182,27 @@ async def test_requests_are_parsed_by_the_guard(caplog: pytest.LogCaptureFixture
     assert len(seen) == 3
     assert caplog.records == []
     assert guarded.guard.idle.is_set()
+
+
+async def test_large_requests_are_parsed_in_turns() -> None:
+    """A large request waits for a turn before it is parsed, and for another before its method; small ones don't."""
+    happened: list[str] = []
+
+    async def behaviour(_request: Any, _context: Any) -> bytes:
+        happened.append("method")
+        return b""
+
+    async def turn() -> None:
+        happened.append("turn")
+
+    def parse(_octets: bytes) -> Any:
+        happened.append("parse")
+
+    guarded = Guarded(behaviour, parsers={f"/{SERVICE}/Unary": parse}, turn=turn)
+    for size, expected in ((SMALL, ["parse", "method"]), (SMALL + 1, ["turn", "parse", "turn", "method"])):
+        happened.clear()
+        await guarded.handlers["Unary"].unary_unary(bytes(size), Context())
+        assert happened == expected
 
 
 @each_kind

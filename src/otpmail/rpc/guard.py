@@ -5,16 +5,17 @@ call an interceptor again for each call. All methods, wrapped or not, are in one
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import Message
 
 from otpmail.callers import METADATA
 from otpmail.errors import Unavailable
 from otpmail.rpc.batching import Batching
-from otpmail.rpc.parse import Parser
+from otpmail.rpc.parse import SMALL, Parser
 from otpmail.rpc.status import status_for
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 else:  # the class is generic in the stubs alone
     Handler = grpc.RpcMethodHandler
 
+Turn = Callable[[], Awaitable[None]]
+
 _STOPPING = "the service is stopping"
+
+
+async def _no_turn() -> None:
+    pass
 
 
 class MethodTable(grpc.GenericRpcHandler):
@@ -57,13 +64,17 @@ class MethodTable(grpc.GenericRpcHandler):
 class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to the `methods`.
 
-    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none.
-    `idle` is set while no wrapped call runs. Health and reflection have a guard of their own, which is never told
-    to refuse calls: they must answer during a stop. Build it inside a running loop.
+    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none. A
+    large one is parsed once `turn` ends, so that many that arrive together are not parsed at once. `idle` is set while
+    no wrapped call runs. Health and reflection have a guard of their own, which is never told to refuse calls: they
+    must answer during a stop. Build it inside a running loop.
     """
 
-    def __init__(self, methods: MethodTable, batching: Batching, parsers: Mapping[str, Parser]) -> None:
+    def __init__(
+        self, methods: MethodTable, batching: Batching, parsers: Mapping[str, Parser], turn: Turn = _no_turn
+    ) -> None:
         self._methods = methods
+        self._turn = turn
         self._parsers = parsers
         self._running = 0
         self._stopping = False
@@ -112,7 +123,12 @@ class Guard:
                     raise Unavailable(_STOPPING)
                 if batched and (turn := self._batching.take(self._unary)) is not None:
                     await turn
-                return await behaviour(request if parse is None else parse(request), context)
+                if parse is None:
+                    return await behaviour(request, context)
+                # The method alone has what was parsed, so that it can let go of it.
+                if len(request) <= SMALL:
+                    return await behaviour(parse(request), context)
+                return await behaviour(await self._parse_in_turn(parse, request), context)
             except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
                 raise
             except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
@@ -124,6 +140,13 @@ class Guard:
                     self.idle.set()
 
         return guarded
+
+    async def _parse_in_turn(self, parse: Parser, octets: bytes) -> Message:
+        """Parse a large request in a turn of its own: the method, in the next one, copies its texts."""
+        await self._turn()
+        parsed = parse(octets)
+        await self._turn()
+        return parsed
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         parse = self._parsers.get(method)

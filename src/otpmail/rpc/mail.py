@@ -27,8 +27,9 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         """Send one mail."""
         mails = self._mails
         submission = await submission_from(request, mails.limits, mails.cooperator)
-        del request  # which may be large, and the relay slow
-        mail = await mails.send(call_from(context), submission)
+        sending = mails.send(call_from(context), submission)
+        del request, submission  # which may be large, and the relay slow
+        mail = await sending
         response = mail_pb2.SendMailResponse()
         encode.fill_mail(response.mail, mail)
         return response

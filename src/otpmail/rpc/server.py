@@ -54,7 +54,8 @@ class Server:
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
         parse = parsers(_SERVICES, bounds)
-        guard: Any = Guard(methods, Batching(most_seconds=batch_seconds), parse)
+        batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
+        guard: Any = Guard(methods, batching, parse, turn)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.
         always: Any = Guard(methods, Batching(most_seconds=0), parse)
