@@ -22,9 +22,9 @@ class Work:
             yield
         return name
 
-    def cooperator(self, turn_seconds: float, **more: int) -> Cooperator:
+    def cooperator(self, turn_seconds: float, *, most: int = 2) -> Cooperator:
         """Return a cooperator on the clock of this work."""
-        return Cooperator(turn_seconds=turn_seconds, clock=lambda: self.now, **more)
+        return Cooperator(most=most, turn_seconds=turn_seconds, clock=lambda: self.now)
 
 
 @pytest.fixture
