@@ -84,13 +84,19 @@ def text_of(content: bytes) -> str:
     return str(body.get_content()).replace("\r\n", "\n")
 
 
-async def scrape(service: Service) -> dict[str, float]:
-    """Return the metrics by name, labels included, of a service with HTTP_PORT."""
+async def metrics_text(service: Service) -> str:
+    """Return the metrics of a service with HTTP_PORT, as it answers them."""
     (line,) = service.logged("metrics")
 
     def get() -> str:
         with urllib.request.urlopen(str(line["url"]), timeout=10) as response:
             return str(response.read().decode())
 
-    parted = (row.rpartition(" ") for row in (await asyncio.to_thread(get)).splitlines() if not row.startswith("#"))
+    return await asyncio.to_thread(get)
+
+
+async def scrape(service: Service) -> dict[str, float]:
+    """Return the metrics by name, labels included, of a service with HTTP_PORT."""
+    text = await metrics_text(service)
+    parted = (row.rpartition(" ") for row in text.splitlines() if not row.startswith("#"))
     return {name: float(value) for name, _, value in parted}

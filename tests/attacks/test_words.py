@@ -6,18 +6,17 @@ The service is a process with its real log. No answer, no line of its log and no
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import re
 import urllib.parse
-import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from calls import metrics_text
 from commands import otpmail
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.smtp.redaction import MAX_TEXT
@@ -108,9 +107,7 @@ class Quoting(Relay):
 async def _told(service: Service, mail_id: str) -> str:
     """Return every word of the service so far: of that mail, in its log and in its metrics."""
     got = await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail_id))
-    url = str(service.logged("metrics")[0]["url"])
-    metrics = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
-    return "\n".join((*map(str, got.recipients), metrics, *service.output))
+    return "\n".join((*map(str, got.recipients), await metrics_text(service), *service.output))
 
 
 @pytest.mark.parametrize("code", ["250", "451", "554"])
