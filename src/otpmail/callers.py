@@ -13,9 +13,6 @@ _LONGEST_ID = 256  # characters that are kept of an id
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
-METADATA: ContextVar[Metadata] = ContextVar("METADATA", default=())
-"""The metadata of the call in whose task code runs; `telemetry.trace` reads it when a line is logged there."""
-
 
 @frozen()
 class Caller:
@@ -39,6 +36,9 @@ class Trace:
 
 
 NO_TRACE = Trace()
+
+TRACE: ContextVar[Trace] = ContextVar("TRACE", default=NO_TRACE)
+"""The ids of the call in whose task code runs. Timers keep it for as long as they run, so it must stay small."""
 
 
 @frozen()

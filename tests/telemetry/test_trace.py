@@ -7,7 +7,7 @@ from contextvars import copy_context
 
 import pytest
 
-from otpmail.callers import METADATA, NO_TRACE, Trace
+from otpmail.callers import NO_TRACE, TRACE, Trace
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
 from otpmail.telemetry.logs import log, log_event
 from otpmail.telemetry.trace import TraceFilter, fields_of
@@ -79,7 +79,7 @@ def _lines_of_a_call(formatter: logging.Formatter, *, in_message: bool) -> list[
     handler.addFilter(TraceFilter(in_message=in_message))
 
     def run() -> None:
-        METADATA.set((("x-request-id", "own"), ("traceparent", _PARENT)))
+        TRACE.set(Trace(_PARENT, "own"))
         log_event(logging.WARNING, "one", "100% of it", some=1)
         log_event(logging.WARNING, "two", "of another", trace=Trace(request_id="other"))
         log_event(logging.WARNING, "three", "of nobody", trace=NO_TRACE)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from time import time
 from typing import Any
 
-from otpmail.callers import ANONYMOUS, METADATA, NO_TRACE, TRACE_KEYS, Call, Trace
+from otpmail.callers import ANONYMOUS, TRACE, Call
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
 
@@ -13,12 +13,7 @@ def call_from(context: Context) -> Call:
     """Return the call that a handler's context belongs to. Callers are anonymous, so connections take turns."""
     left = context.time_remaining()
     peer = context.peer()
-    trace = NO_TRACE
-    for key, _ in METADATA.get():
-        if key in TRACE_KEYS:
-            trace = Trace.read(METADATA.get())
-            break
-    return Call(ANONYMOUS, peer, None if left is None else time() + left, peer, trace)
+    return Call(ANONYMOUS, peer, None if left is None else time() + left, peer, TRACE.get())
 
 
 def stream_call_from(context: Context, number: int) -> Call:

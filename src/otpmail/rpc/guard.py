@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import Message
 
-from otpmail.callers import METADATA
+from otpmail.callers import TRACE, TRACE_KEYS, Trace
 from otpmail.errors import Unavailable
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.parse import SMALL, Parser
@@ -55,9 +55,13 @@ class MethodTable(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of the method that a call names, None where there is no such method.
 
-        It runs in the call's own task, which from then on knows the call's metadata.
+        It runs in the call's own task, which from then on knows the ids that the caller sent.
         """
-        METADATA.set(handler_call_details.invocation_metadata or ())
+        metadata = handler_call_details.invocation_metadata or ()
+        for key, _ in metadata:
+            if key in TRACE_KEYS:
+                TRACE.set(Trace.read(metadata))
+                break
         return self._handlers.get(handler_call_details.method)
 
 

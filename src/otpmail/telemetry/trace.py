@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 
-from otpmail.callers import METADATA, REQUEST_ID, TRACEPARENT, Trace
+from otpmail.callers import REQUEST_ID, TRACE, TRACEPARENT, Trace
 
 # Version, trace id, parent id, flags (W3C Trace Context, 3.2.2); a later version may go on after these.
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -29,7 +29,7 @@ class TraceFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the ids; no record is dropped."""
-        trace = getattr(record, "trace", None) or Trace.read(METADATA.get())
+        trace = getattr(record, "trace", None) or TRACE.get()
         ids = fields_of(trace)
         if ids:
             record.fields = {**getattr(record, "fields", {}), **ids}
