@@ -56,11 +56,13 @@ async def unread(
         await service.close()
 
 
-def _read_lines(fd: int, last: str) -> list[dict[str, object]]:
+async def _read_lines(fd: int, last: str) -> list[dict[str, object]]:
     """Read the log until the line of the event `last`."""
     octets = b""
     while f'"event": "{last}"'.encode() not in octets or not octets.endswith(b"\n"):
-        octets += os.read(fd, 1 << 20)
+        part = await asyncio.wait_for(asyncio.to_thread(os.read, fd, 1 << 20), 20)
+        assert part, "the log ended"
+        octets += part
     return [json.loads(line) for line in octets.lstrip(b".").splitlines()]
 
 
@@ -92,9 +94,10 @@ async def test_what_was_dropped_is_counted(unread: Service, full_pipe: tuple[int
     """When somebody reads again, the lines come in their order, and one says how many are missing."""
     for _ in range(20):  # three lines of some 200 octets each fill the mebibyte
         await send_to(unread, _PEOPLE)
-    reading = asyncio.create_task(asyncio.to_thread(_read_lines, full_pipe[0], "stopped"))
-    assert await unread.stop() == 0
-    lines = await asyncio.wait_for(reading, 10)
+    lines = await _read_lines(full_pipe[0], "log-dropped")
+    unread.send(signal.SIGTERM)
+    lines += await _read_lines(full_pipe[0], "stopped")
+    assert await unread.wait_exited() == 0
     assert lines[0]["event"] == "listening"
     times = [str(line["time"]) for line in lines if line["event"] != "log-dropped"]
     assert times == sorted(times)

@@ -41,7 +41,7 @@ class BackgroundWriter:
         # Each counter has one writer, so that none needs a lock: first those of `write`, then those of the thread.
         self._queued = self._dropped = 0
         self._done = self._reported = self._failed = 0
-        self._torn = False
+        self._full = self._torn = False
         Thread(target=self._run, name=f"writer of {fd}", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -49,7 +49,11 @@ class BackgroundWriter:
 
     def write(self, line: bytes) -> None:
         """Queue a line, which ends with a line feed, or drop it. Returns at once. Callers take turns."""
-        if self._queued - self._done + len(line) > self._most_octets:
+        waiting = self._queued - self._done
+        # Once it was full it is left to empty by half, so that a slow reader gets few reports among many lines.
+        most = self._most_octets // 2 if self._full else self._most_octets
+        self._full = waiting + len(line) > most
+        if self._full:
             self._dropped += 1
             return
         self._queued += len(line)
