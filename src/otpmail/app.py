@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import random
 from time import monotonic
 
@@ -24,7 +24,7 @@ from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
-from otpmail.relays.relay import Relay
+from otpmail.relays.relay import Access, Relay
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
@@ -78,7 +78,7 @@ class App:
         )
         self._metrics = MetricsServer(metrics.registry)
         watching = () if settings.server.http_port is None else (metrics,)
-        observer = Observers(
+        self._observer = observer = Observers(
             self._counts, self._health, Supply(queue, workers=mail.workers, window=window), *watching, *observers
         )
         dispatcher, waiters = Dispatcher(queue), Waiters()
@@ -92,7 +92,8 @@ class App:
             memory=self._memory,
             on_uncertain=mail.email_on_uncertain,
         )
-        failover = Failover([Relay(relay, observer, random=random) for relay in settings.relays])
+        self._relays = [Relay(relay, observer, random=random) for relay in settings.relays]
+        failover = Failover(self._relays)
         self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
         self._admission = Admission(self._lifecycle, queue, failover, self._memory, pause_seconds=pause_seconds)
         mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
@@ -157,6 +158,25 @@ class App:
             unsettled=left,
             lost=lost,
         )
+
+    @property
+    def templates(self) -> Templates:
+        """The templates of codes that are used now."""
+        return self._codes.templates
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """How each relay is dialled now."""
+        return tuple(relay.access for relay in self._relays)
+
+    def renew(self, templates: Templates, accesses: Sequence[Access]) -> None:
+        """Use these from now on, and the level of the log that is set. Mails in flight are not touched."""
+        self._codes.templates = templates
+        for relay, access in zip(self._relays, accesses, strict=True):
+            if access != relay.access:
+                relay.renew(access)
+        self._counts.refresh()
+        self._observer.refresh()
 
     async def _start_metrics(self) -> None:
         server = self._settings.server

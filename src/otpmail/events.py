@@ -172,7 +172,7 @@ ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
 
 
 class Observer(Protocol):
-    """Is notified of events whose type is in `event_types`, which does not change after construction.
+    """Is notified of events whose type is in `event_types`. After that changes, `Observers.refresh` is called.
 
     An emitter may look there, and skip events that no observer asks for.
     """
@@ -187,8 +187,13 @@ class Observers:
     """One observer in front of several: each is notified, in order, of the events it asks for."""
 
     def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again which events each observer asks for."""
         self._notify = {
-            kind: tuple(observer.notify for observer in observers if kind in observer.event_types)
+            kind: tuple(observer.notify for observer in self._observers if kind in observer.event_types)
             for kind in ALL_EVENTS
         }
         self.event_types = frozenset(kind for kind, targets in self._notify.items() if targets)

@@ -238,3 +238,20 @@ def test_a_failed_probe_is_a_failed_dial_too(breaker: Breaker) -> None:
     """After a failed probe the next dial waits as after any failed dial."""
     assert _fail(breaker, 100.0, Failure.PROBE) == 1.0
     assert _fail(breaker, 102.0) == 2.0
+
+
+def test_other_settings_are_tried_at_once(breaker: Breaker) -> None:
+    """A new password ends the wait of a refused one, and a dial with the old one that fails later does not count."""
+    assert _fail(breaker, 100.0, Failure.SIGN_IN) == 60.0
+    breaker.settings_changed(110.0)
+    assert breaker.next_try == 110.0
+    assert not breaker.failed(Failure.SIGN_IN, begun=109.0, now=111.0)
+    assert breaker.next_try == 110.0
+    assert _fail(breaker, 112.0, Failure.SIGN_IN) == 60.0
+
+
+def test_other_settings_do_not_matter_to_a_relay_that_is_well(breaker: Breaker) -> None:
+    """A closed breaker stays closed."""
+    breaker.settings_changed(100.0)
+    assert breaker.closed
+    assert breaker.next_try == 0.0

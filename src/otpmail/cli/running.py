@@ -12,6 +12,7 @@ from otpmail.errors import SettingsError
 
 if TYPE_CHECKING:
     from otpmail.app import App
+    from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
     from otpmail.telemetry.logs import LogHandler
 
@@ -46,6 +47,7 @@ async def run_service(settings: "Settings", signals: Signals, started: Callable[
     """
     from otpmail.app import App, spare_the_collector
     from otpmail.limits.descriptors import raise_limit
+    from otpmail.reload import Reloader
     from otpmail.telemetry.logs import set_up
 
     log = set_up(settings.server.log_format, settings.server.log_level)
@@ -58,8 +60,13 @@ async def run_service(settings: "Settings", signals: Signals, started: Callable[
 
     try:
         app = App(settings)
-        _attach(signals, app, stop, log)
-        lost = await app.run(stop, started=ready)
+        reloader = Reloader(app, settings)
+        _attach(signals, app, stop, reloader, log)
+        reloading = asyncio.create_task(reloader.run())
+        try:
+            lost = await app.run(stop, started=ready)
+        finally:
+            reloading.cancel()
     except SettingsError as error:
         with err.capture() as lines:
             usage = wrong_usage(*error.problems)
@@ -69,9 +76,9 @@ async def run_service(settings: "Settings", signals: Signals, started: Callable[
         raise typer.Exit(EXIT_FAILED)
 
 
-def _attach(signals: Signals, app: "App", stop: asyncio.Event, log: "LogHandler") -> None:
+def _attach(signals: Signals, app: "App", stop: asyncio.Event, reloader: "Reloader", log: "LogHandler") -> None:
     def give_up() -> None:
         app.give_up()
         log.flush()
 
-    signals.attach(asyncio.get_running_loop(), stop=stop.set, reload=lambda: None, give_up=give_up)
+    signals.attach(asyncio.get_running_loop(), stop=stop.set, reload=reloader.request, give_up=give_up)

@@ -86,17 +86,21 @@ class Templates:
     """The templates of the mail with a code, one for each locale of a directory."""
 
     def __init__(self, folder: Traversable, *, default_locale: str) -> None:
-        self._by_locale: dict[str, tuple[MailTemplate, ValidityWords]] = {}
-        for entry in folder.iterdir():
+        self.by_locale: dict[str, tuple[MailTemplate, ValidityWords]] = {}
+        try:
+            entries = list(folder.iterdir())
+        except OSError as error:
+            raise SettingsError(f"OTP_TEMPLATES_DIR: can't be read: {error.strerror}") from None
+        for entry in entries:
             if entry.is_dir() and not entry.name.startswith(("_", ".")):
                 try:
-                    self._by_locale[_tag(entry.name)] = MailTemplate.read(entry), ValidityWords.read(entry)
+                    self.by_locale[_tag(entry.name)] = MailTemplate.read(entry), ValidityWords.read(entry)
                 except (OSError, ValueError) as error:
                     raise SettingsError(f"OTP_TEMPLATES_DIR: {entry.name}: {error}") from None
-        if _tag(default_locale) not in self._by_locale:
-            known = ", ".join(sorted(self._by_locale)) or "none"
+        if _tag(default_locale) not in self.by_locale:
+            known = ", ".join(sorted(self.by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {default_locale!r}; there are: {known}")
-        self._default = self._by_locale[_tag(default_locale)]
+        self._default = self.by_locale[_tag(default_locale)]
 
     @classmethod
     def load(cls, settings: OtpSettings) -> Self:
@@ -104,7 +108,7 @@ class Templates:
         return cls(settings.templates_dir or SHIPPED, default_locale=settings.locale)
 
     def __repr__(self) -> str:
-        return f"<Templates {', '.join(sorted(self._by_locale))}>"
+        return f"<Templates {', '.join(sorted(self.by_locale))}>"
 
     def render(self, locale: str, values: Mapping[str, str], *, valid_seconds: float) -> Rendered:
         """Render the mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
@@ -113,10 +117,10 @@ class Templates:
         InvalidArgument naming `variables` when the template needs one that is missing.
         """
         tag = _tag(locale)
-        found = self._by_locale.get(tag)
+        found = self.by_locale.get(tag)
         while found is None and tag:
             tag = tag.rpartition("-")[0]
-            found = self._by_locale.get(tag)
+            found = self.by_locale.get(tag)
         template, words = found or self._default
         try:
             return template.render({**values, **words.values(valid_seconds)})

@@ -67,7 +67,6 @@ class Lifecycle:
         self._memory = memory
         self._on_uncertain = on_uncertain
         self._now = store.now
-        self._says_accepted = MailAccepted in observer.event_types
         self._closed = False
         self.jobs: dict[str, Job] = {}
         self._retries: dict[Job, Timer] = {}
@@ -97,7 +96,7 @@ class Lifecycle:
         self._memory.unsettled += job.octets
         self._deadlines.add(job)
         self._dispatcher.put(job)
-        if self._says_accepted:
+        if MailAccepted in self._observer.event_types:
             self._observer.notify(MailAccepted(job.mail, job.trace))
 
     def start(self, job: Job) -> bool:

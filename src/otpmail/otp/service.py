@@ -101,7 +101,7 @@ class OtpService:
         self._settings = settings
         self._store = store
         self._mails = mails
-        self._templates = templates
+        self.templates = templates
         self._observer = observer
         self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
         self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
@@ -205,7 +205,7 @@ class OtpService:
             "reference": codes.reference(challenge.id),
             "email": address.spec,
         }
-        mail = self._templates.render(request.locale, values, valid_seconds=left)
+        mail = self.templates.render(request.locale, values, valid_seconds=left)
         return Submission(
             draft=Draft(
                 limits=self._mails.limits,

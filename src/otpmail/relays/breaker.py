@@ -87,6 +87,7 @@ class Breaker:
         self._hang_ups = _Row()
         self._failed_probes = _Row()
         self._avoided_until = 0.0
+        self._changed = -inf
 
     def __repr__(self) -> str:
         return f"<Breaker {'closed' if self.closed else f'open, {self._failures.count} failures'}>"
@@ -113,6 +114,8 @@ class Breaker:
 
         A first hang-up does not, since the network may have caused it: the next dial starts at once.
         """
+        if begun <= self._changed:
+            return False
         if failure is Failure.HANG_UP:
             if not self._hang_ups.is_news(begun):
                 return False
@@ -158,6 +161,16 @@ class Breaker:
             return self.failed(Failure.HANG_UP, begun=life.begun, now=now)
         self._rest(now)
         return False
+
+    def settings_changed(self, now: float) -> None:
+        """The next dial is another one, as by a new password, so it need not wait because the last one failed.
+
+        Nor does a dial that has begun, and fails after this, prove anything about the next one.
+        """
+        self._changed = now
+        if not self.closed:
+            self._failures.count = 0
+            self.next_try = min(self.next_try, now)
 
     def slot_freed(self, now: float) -> None:
         """One of our connections is closed, so a relay that limits their number may take one more dial at once."""

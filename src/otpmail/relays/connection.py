@@ -16,6 +16,7 @@ from otpmail.model import Envelope
 from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.protocol import RelayProtocol
+from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
@@ -90,13 +91,19 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, settings: RelaySettings, tls: ssl.SSLContext, *, lifetime: float, mode: Mode = Mode.BDAT
+        cls,
+        settings: RelaySettings,
+        tls: ssl.SSLContext,
+        *,
+        lifetime: float,
+        mode: Mode = Mode.BDAT,
+        token: Token | None = None,
     ) -> Self:
         """Connect, secure, sign in, and find out how mails may be sent: by `mode` at the fastest.
 
         `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
         """
-        signed_in = await dial(settings, tls)
+        signed_in = await dial(settings, tls, token or Token.of(settings))
         try:
             most = mode.slower(Mode.allowed_by(settings.mode))
             connection = cls(signed_in, settings, mode=most, lifetime=lifetime)

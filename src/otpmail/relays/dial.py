@@ -8,6 +8,7 @@ import ssl
 import aiosmtplib
 
 from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.relays.token import Token
 from otpmail.settings import AuthMechanism, RelaySettings
 from otpmail.smtp.redaction import MASK, Redactor
 from otpmail.smtp.replies import CLOSING
@@ -35,12 +36,12 @@ class SignedIn:
     redactor: Redactor
 
 
-async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> SignedIn:
-    """Connect, secure and sign in.
+async def dial(settings: RelaySettings, tls: ssl.SSLContext, token: Token | None = None) -> SignedIn:
+    """Connect, secure and sign in, by `token` if EMAIL_AUTH is xoauth2, else by the password.
 
     Raises ConnectFailed, or SignInRefused, with one line that names the cause and holds no secret.
     """
-    secret = await _read_secret(settings) if settings.user else ""
+    secret = await _read_secret(settings, token) if settings.user else ""
     redactor = Redactor.of_credentials(settings.user, secret)
     client = aiosmtplib.SMTP(
         hostname=settings.host,
@@ -71,17 +72,12 @@ async def dial(settings: RelaySettings, tls: ssl.SSLContext) -> SignedIn:
     return SignedIn(client, redactor)
 
 
-async def _read_secret(settings: RelaySettings) -> str:
+async def _read_secret(settings: RelaySettings, token: Token | None) -> str:
     """The password, or the token in EMAIL_TOKEN_FILE. Raises ConnectFailed when that can't be read."""
     if settings.auth != "xoauth2":
         return settings.password.get_secret_value()
-    assert settings.token_file is not None
-    try:
-        return (await asyncio.to_thread(settings.token_file.read_text, "utf-8")).strip()
-    except UnicodeDecodeError:
-        raise ConnectFailed("EMAIL_TOKEN_FILE: is not text in UTF-8") from None
-    except OSError as error:
-        raise ConnectFailed(f"EMAIL_TOKEN_FILE: can't be read: {error.strerror}") from None
+    assert token is not None
+    return await token.read()
 
 
 def _raise_if_cancelled() -> None:

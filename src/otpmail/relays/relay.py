@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 from otpmail import backoff
 from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
@@ -19,11 +20,20 @@ from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
 from otpmail.relays.rate_limit import RateLimit
 from otpmail.relays.recycling import Recycling
+from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 
 AGE_JITTER = 0.2
 _LOOK_SECONDS = 1.0  # between two looks at the result of another worker's dial
+
+
+class Access(NamedTuple):
+    """How to dial a relay and sign in: what may change while the service runs."""
+
+    settings: RelaySettings
+    tls: ssl.SSLContext
+    token: Token | None
 
 
 class Relay:
@@ -46,7 +56,7 @@ class Relay:
         self._observer = observer
         self._random = random
         self._look_seconds = look_seconds
-        self._tls = tls_context(settings)
+        self.access = Access(settings, tls_context(settings), Token.of(settings))
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._rate_limit = RateLimit(settings.rate)
@@ -85,6 +95,12 @@ class Relay:
         While another worker dials it that is not now, but when to look at the result.
         """
         return self._loop.time() + (self._look_seconds if self._is_tried_while_down else self.retry_after)
+
+    def renew(self, access: Access) -> None:
+        """Use other credentials and authorities from the next dial on; open connections stay as they are."""
+        self.access = access
+        self._breaker.settings_changed(self._loop.time())
+        self._notify_changed()
 
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
@@ -196,7 +212,8 @@ class Relay:
         lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
         mode = self._mode.slower(Mode.DATA) if self._breaker.avoids_chunks(begun) else self._mode
         try:
-            connection = await Connection.open(self._settings, self._tls, lifetime=lifetime, mode=mode)
+            settings, tls, token = self.access
+            connection = await Connection.open(settings, tls, lifetime=lifetime, mode=mode, token=token)
         except ConnectFailed as error:
             self._failed(error, begun)
             return None
@@ -240,5 +257,7 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except ssl.SSLError:
         raise SettingsError(f"EMAIL_CA_FILE: {settings.ca_file} holds no certificates in PEM form") from None
+    except OSError as error:
+        raise SettingsError(f"EMAIL_CA_FILE: {settings.ca_file} can't be read: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

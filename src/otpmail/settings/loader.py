@@ -1,7 +1,7 @@
 """Loads all settings in one pass: reads each source once, makes every section, and reports every mistake."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
@@ -49,7 +49,13 @@ class Settings:
 
         Without `sources` they are read now. Raises SettingsError with a line for each mistake.
         """
-        sources = read_sources() if sources is None else sources
+        settings, problems = cls.read(read_sources() if sources is None else sources, fixed)
+        problems.raise_if_any()
+        return settings
+
+    @classmethod
+    def read(cls, sources: Sources, fixed: Mapping[str, str | None]) -> tuple[Self, Problems]:
+        """Read every setting as `load` does, and return what is wrong too: a wrong setting has its default."""
         problems = Problems()
         problems.add_unreadable(sources.unreadable)
         for problem in _unknown_names(sources.env_file.values):
@@ -60,8 +66,7 @@ class Settings:
         otp = read_section(OtpSettings, sources, fixed, problems)
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
-        problems.raise_if_any()
-        return cls(server, relays, mail, otp)
+        return cls(server, relays, mail, otp), problems
 
     @property
     def relay(self) -> RelaySettings:

@@ -1,7 +1,6 @@
 """The settings of one-time codes: their form, how long they live, how often they may be tried and sent."""
 
 import base64
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, Seconds
+from otpmail.settings.secret_file import is_readable_directory
 from otpmail.settings.section import Section, broken_rule
 
 _LIFESPAN = 600.0
@@ -44,7 +44,7 @@ class OtpSettings(Section):
     @field_validator("templates_dir")
     @classmethod
     def _is_a_directory(cls, value: Path | None) -> Path | None:
-        if value is not None and not os.access(value / ".", os.R_OK | os.X_OK):
+        if value is not None and not is_readable_directory(value):
             raise broken_rule("is not a directory that can be read")
         return value
 

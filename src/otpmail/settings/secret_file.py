@@ -64,5 +64,13 @@ def is_readable(path: Path) -> bool:
         return False
 
 
+def is_readable_directory(path: Path) -> bool:
+    """Whether the path is a directory that can be listed and entered."""
+    try:
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except OSError:  # as above
+        return False
+
+
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)

@@ -36,6 +36,9 @@ from otpmail.telemetry.trace import TraceFilter
 from otpmail.telemetry.writer import BackgroundWriter
 
 log = logging.getLogger("otpmail")
+LEVELS = ("debug", "info", "warning", "error")
+"""The values of LOG_LEVEL; the first shows most."""
+
 _FLUSH_SECONDS = 1.0
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
@@ -122,9 +125,7 @@ class LogObserver:
     """Logs events, and counts mails for the last line of the log. `relays` is the number of configured relays."""
 
     def __init__(self, relays: int = 1) -> None:
-        self._debug = log.isEnabledFor(logging.DEBUG)
-        # Every mail brings a MailAccepted, which would make no line at other levels.
-        self.event_types = ALL_EVENTS if self._debug else _ALL_BUT_DEBUG
+        self.refresh()
         self.relayed = 0
         self.failed = 0
         self._relays = relays
@@ -132,6 +133,12 @@ class LogObserver:
 
     def __repr__(self) -> str:
         return f"<LogObserver {self.relayed} relayed, {self.failed} failed>"
+
+    def refresh(self) -> None:
+        """Ask for the events that make a line at the level that is set now."""
+        self._debug = log.isEnabledFor(logging.DEBUG)
+        # Every mail brings a MailAccepted, which would make no line at other levels.
+        self.event_types = ALL_EVENTS if self._debug else _ALL_BUT_DEBUG
 
     def notify(self, event: Event) -> None:
         """Log the event, if its level is on."""

@@ -1,0 +1,45 @@
+"""The access token for EMAIL_AUTH=xoauth2, in a file that another program renews."""
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+from otpmail.errors import ConnectFailed
+from otpmail.settings import RelaySettings
+from otpmail.settings.secret_file import read_text
+
+
+class Token:
+    """The token in EMAIL_TOKEN_FILE, which is read again for each dial.
+
+    While the file can't be read, the last token is used: it may still be good.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.last = ""
+        """The token that was read last; empty if there is none yet."""
+
+    def __repr__(self) -> str:
+        return f"<Token {self._file}>"
+
+    @classmethod
+    def of(cls, settings: RelaySettings) -> Self | None:
+        """The token to sign in with, if the settings name a file."""
+        return None if settings.token_file is None else cls(settings.token_file)
+
+    async def read(self) -> str:
+        """Return the token. Raises ConnectFailed if none was ever read."""
+        try:
+            await asyncio.to_thread(self.refresh)
+        except ValueError as error:
+            if not self.last:
+                raise ConnectFailed(f"EMAIL_TOKEN_FILE: {error}") from None
+        return self.last
+
+    def refresh(self) -> None:
+        """Read the file, which may block. Raises ValueError that says what is wrong with it."""
+        token = read_text(self._file).strip()
+        if not token:
+            raise ValueError("is empty")
+        self.last = token

@@ -1,0 +1,125 @@
+"""Reloads what can change while the service runs: credentials, authorities, templates, the level of the log.
+
+All is read and checked in a thread, and taken in one turn of the loop. A wrong value leaves the one before.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+
+from otpmail.app import App
+from otpmail.compose.templates import Templates
+from otpmail.errors import SettingsError
+from otpmail.relays.relay import Access, tls_context
+from otpmail.relays.token import Token
+from otpmail.settings import RelaySettings, Settings, read_sources
+from otpmail.settings.reload import reload
+from otpmail.telemetry.logs import LEVELS, log_event, set_level
+
+
+@dataclass
+class _Found:
+    """What a reload has read: what to use from now on, and what to log about it."""
+
+    settings: Settings
+    templates: Templates
+    accesses: list[Access] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    """The first line about each setting that is wrong, by its name."""
+    changed: dict[str, None] = field(default_factory=dict)
+    need_restart: tuple[str, ...] = ()
+
+    def add_problems(self, *lines: str) -> None:
+        """Keep lines that open with a setting's name, unless there is one about it."""
+        for line in lines:
+            self.problems.setdefault(line.partition(":")[0], line)
+
+
+class Reloader:
+    """Reloads the settings of `app` at each request, one after the other."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._requested = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Reloader requested={self._requested.is_set()}>"
+
+    def request(self) -> None:
+        """Reload soon. Requests that come before that count as one."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Reload whenever it is requested, until cancelled. A reload that fails changes nothing, and is logged."""
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            try:
+                self._take(await asyncio.to_thread(self._read))
+            except Exception:
+                logging.getLogger("otpmail").exception("the reload failed; all values before are kept")
+
+    def _read(self) -> _Found:
+        """Read everything again. Runs in a thread, and changes nothing that the loop uses."""
+        settings, problems, changed, need_restart = reload(self._settings, read_sources())
+        found = _Found(settings, self._app.templates, changed=dict.fromkeys(changed), need_restart=need_restart)
+        found.add_problems(*problems)
+        self._read_templates(found)
+        for access, relay in zip(self._app.accesses, settings.relays, strict=True):
+            found.accesses.append(_read_access(access, relay, found))
+        found.settings = replace(found.settings, relays=tuple(access.settings for access in found.accesses))
+        return found
+
+    def _read_templates(self, found: _Found) -> None:
+        try:
+            found.templates = Templates.load(found.settings.otp)
+        except SettingsError as error:
+            found.add_problems(*error.problems)
+            found.settings = replace(found.settings, otp=self._settings.otp)
+            for name in ("OTP_TEMPLATES_DIR", "OTP_LOCALE"):
+                found.changed.pop(name, None)
+        else:
+            if found.templates.by_locale != self._app.templates.by_locale:
+                found.changed["OTP_TEMPLATES_DIR"] = None
+
+    def _take(self, found: _Found) -> None:
+        levels = self._settings.server.log_level, found.settings.server.log_level
+        set_level(
+            min(levels, key=LEVELS.index)
+        )  # so that the lines are shown if the old level or the new one shows them
+        for name, problem in found.problems.items():
+            log_event(logging.ERROR, "reload-failed", f"reload: {problem}; the value before is kept", setting=name)
+        text = f"reloaded: {', '.join(found.changed) or 'nothing has changed'}"
+        if found.need_restart:
+            text += f"; a restart is needed for {', '.join(found.need_restart)}"
+        changed, need_restart = list(found.changed), list(found.need_restart)
+        log_event(logging.INFO, "reloaded", text, changed=changed, need_restart=need_restart)
+        set_level(levels[1])
+        self._settings = found.settings
+        self._app.renew(found.templates, found.accesses)
+
+
+def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
+    """Read the files of one relay: certificates of authorities, and the token. A wrong one leaves the one before."""
+    tls, token = old.tls, old.token
+    try:
+        fresh_tls = tls_context(settings)
+    except SettingsError as error:
+        found.add_problems(*error.problems)
+        settings = settings.model_copy(update={"ca_file": old.settings.ca_file})
+    else:
+        if fresh_tls.get_ca_certs(binary_form=True) != tls.get_ca_certs(binary_form=True):
+            found.changed["EMAIL_CA_FILE"] = None
+            tls = fresh_tls
+    if (fresh_token := Token.of(settings)) is not None:
+        try:
+            fresh_token.refresh()
+        except ValueError as error:
+            found.add_problems(f"EMAIL_TOKEN_FILE: {error}")
+            settings = settings.model_copy(update={"token_file": old.settings.token_file})
+        else:
+            if token is None or fresh_token.last != token.last:
+                found.changed["EMAIL_TOKEN_FILE"] = None
+                token = fresh_token
+    return Access(settings, tls, token)

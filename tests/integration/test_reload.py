@@ -1,0 +1,259 @@
+"""SIGHUP: what it reloads while mails are in flight, what a wrong value leaves as it was, and when it stops instead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import shutil
+import signal
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2
+
+import otpmail
+from calls import parsed
+from otpmail.v1 import mail_pb2, otp_pb2
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from relay import Certificates, Relay
+    from service import LogLine
+
+_SHIPPED = Path(otpmail.__file__).parent / "templates" / "code"
+RELAYED = mail_pb2.Mail.RELAYED
+
+
+@asynccontextmanager
+async def _serving(relay: Relay, certificates: Certificates, tmp_path: Path, **more: Any) -> AsyncIterator[Service]:
+    """Run a service whose password is in the file `password`."""
+    (tmp_path / "password").write_text("secret\n")
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    if settings.get("APP_PASSWORD"):
+        settings |= {"APP_PASSWORD": None, "APP_PASSWORD_FILE": tmp_path / "password"}
+    async with Service(**settings | more) as service:
+        yield service
+
+
+async def _reload(service: Service) -> LogLine:
+    """Send SIGHUP, and return the line about it."""
+    count = len(service.logged("reloaded"))
+    service.send(signal.SIGHUP)
+    return await service.wait_for_log("reloaded", count=count + 1)
+
+
+async def _send_on_a_new_connection(service: Service, relay: Relay) -> int:
+    """Cut all connections, and return the state of a mail that is sent after that."""
+    relay.cut_connections()
+    answer = await service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello"))
+    return answer.mail.state
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff", b"a\nb\n"])
+async def test_the_password(relay: Relay, certificates: Certificates, tmp_path: Path, content: bytes | None) -> None:
+    """A changed password is used for the next dial. A file that can't be used leaves the one before, in one line."""
+    async with _serving(relay, certificates, tmp_path) as service:
+        await service.wait_until_serving()
+        (tmp_path / "password").write_text("changed\n")
+        relay.faults = replace(relay.faults, password="changed")
+        line = await _reload(service)
+        assert (line["changed"], line["message"]) == (["APP_PASSWORD_FILE"], "reloaded: APP_PASSWORD_FILE")
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        (tmp_path / "password").unlink() if content is None else (tmp_path / "password").write_bytes(content)
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert (wrong["level"], wrong["setting"]) == ("error", "APP_PASSWORD_FILE")
+        assert str(wrong["message"]).endswith("; the value before is kept")
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        assert not any("changed\\n" in line or "secret" in line for line in service.output)
+
+
+@pytest.mark.relay(password="right")
+async def test_a_refused_password_is_mended_at_once(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A right password after a wrong one is tried at once, although a refused sign-in waits for a minute."""
+    async with _serving(relay, certificates, tmp_path) as service:
+        await service.wait_for_log("relay-down")
+        (tmp_path / "password").write_text("right")
+        await _reload(service)
+        await service.wait_until_serving(timeout=15)
+
+
+@pytest.mark.relay(auth=("XOAUTH2",))
+@pytest.mark.parametrize("content", [None, b"", b"\xff"])
+async def test_the_token(relay: Relay, certificates: Certificates, tmp_path: Path, content: bytes | None) -> None:
+    """A token is read again for each dial; SIGHUP checks it, and a file that can't be used leaves the last one."""
+    async with _serving(relay, certificates, tmp_path) as service:
+        await service.wait_until_serving()
+        (tmp_path / "token").write_text("renewed")
+        relay.faults = replace(relay.faults, token="renewed")
+        await _reload(service)
+        assert service.logged("reload-failed") == []
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        (tmp_path / "token").unlink() if content is None else (tmp_path / "token").write_bytes(content)
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert wrong["setting"] == "EMAIL_TOKEN_FILE"
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+
+
+@pytest.mark.relay(security="tls")
+async def test_the_authorities(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """Other authorities are trusted at the next dial; a file without certificates leaves the ones before."""
+    authorities = tmp_path / "ca.pem"
+    other = trustme.CA().cert_pem.bytes()
+    authorities.write_bytes(certificates.ca_file.read_bytes())
+    async with _serving(relay, certificates, tmp_path, EMAIL_CA_FILE=authorities) as service:
+        await service.wait_until_serving()
+        authorities.write_text("no certificate")
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert wrong["setting"] == "EMAIL_CA_FILE"
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        authorities.write_bytes(other)
+        assert (await _reload(service))["changed"] == ["EMAIL_CA_FILE"]
+        relay.cut_connections()
+        await service.wait_for_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        authorities.write_bytes(other + certificates.ca_file.read_bytes())
+        await _reload(service)
+        await service.wait_until_serving()
+        assert any("certificate verify failed" in line for line in service.output)
+
+
+async def test_templates(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """Changed templates are used for the next code; one that can't be read leaves all of them as they were."""
+    templates = tmp_path / "templates"
+    shutil.copytree(_SHIPPED, templates)
+    settings = {"OTP_TEMPLATES_DIR": templates, "OTP_RESEND_SECONDS": 0}
+
+    async def subject() -> str:
+        await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
+        return str(parsed(relay.mails[-1].content)["Subject"])
+
+    async with _serving(relay, certificates, tmp_path, **settings) as service:
+        await service.wait_until_serving()
+        assert await subject() != "Changed"
+        (templates / "en" / "subject.txt").write_text("Changed\n")
+        assert (await _reload(service))["changed"] == ["OTP_TEMPLATES_DIR"]
+        assert await subject() == "Changed"
+        (templates / "en" / "subject.txt").write_text("Wrong $\n")
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert str(wrong["message"]).startswith("reload: OTP_TEMPLATES_DIR: en: has a $ that begins no name")
+        assert await subject() == "Changed"
+        shutil.rmtree(templates)
+        await _reload(service)
+        assert len(service.logged("reload-failed")) == 2
+        assert await subject() == "Changed"
+
+
+@pytest.mark.service(OTP_LOCALE=None)
+async def test_settings_in_the_file(service: Service) -> None:
+    """`.env` is read again: the level of the log is taken; a wrong value, or one that needs a restart, is named."""
+    env = service.directory / ".env"
+    env.write_text("LOG_LEVEL=debug\nWORKERS=7\n")
+    line = await _reload(service)
+    assert (line["changed"], line["need_restart"]) == (["LOG_LEVEL"], ["WORKERS"])
+    assert line["message"] == "reloaded: LOG_LEVEL; a restart is needed for WORKERS"
+    await service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello"))
+    await service.wait_for_log("mail-accepted")
+    env.write_text("LOG_LEVEL=loud\nOTP_LOCALE=de\nWORKERS=0\n")
+    line = await _reload(service)
+    assert line["changed"] == ["OTP_LOCALE"]
+    assert [wrong["setting"] for wrong in service.logged("reload-failed")] == ["LOG_LEVEL", "WORKERS"]
+    await service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello"))
+    await service.wait_for_log("mail-accepted", count=2)
+    env.write_text("LOG_LEVEL=warning\nLOG LEVEL\n")
+    assert (await _reload(service))["changed"] == []
+    assert service.logged("reload-failed")[-1]["setting"] == ".env"
+    env.write_text("LOG_LEVEL=error\n")
+    assert (await _reload(service))["changed"] == ["LOG_LEVEL", "OTP_LOCALE"]
+
+
+@pytest.mark.relay(delay=0.005)
+async def test_nothing_is_lost(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """Reloads while mails are queued and in flight lose none and stop nothing; many that come together are few."""
+    people = [f"p{number}@example.org" for number in range(300)]
+    wait = mail_pb2.WAIT_FOR_QUEUE
+    async with _serving(relay, certificates, tmp_path) as service:
+        await service.wait_until_serving()
+        for number, person in enumerate(people):
+            request = mail_pb2.SendMailRequest(to=[person], text="Hello", wait_for=wait)
+            await service.mail.SendMail(request)
+            if number % 20 == 0:
+                (tmp_path / "password").write_text("secret" if number % 40 else "secret\n")
+                service.send(signal.SIGHUP)
+        await _reload(service)
+        assert await service.stop() == 0
+        assert service.log[-1]["sent"] == len(people)
+    assert sorted(mail.recipients[0] for mail in relay.mails) == sorted(people)
+
+
+@pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
+@pytest.mark.service(WORKERS=1)
+async def test_during_a_stop(service: Service, relay: Relay) -> None:
+    """SIGHUP ends no stop that has begun: the mails go on."""
+    call = asyncio.ensure_future(service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"], text="t")))
+    await relay.wait_for_command("DATA")
+    service.send(signal.SIGTERM)
+    await service.wait_for_log("stopping")
+    await _reload(service)
+    relay.cut_connections()
+    assert (await call).mail.state == RELAYED
+    assert await service.wait_exited() == 0
+
+
+async def test_dev_stops() -> None:
+    """`otpmail dev` stops at SIGHUP as at SIGTERM: its terminal has gone."""
+    settings: dict[str, Any] = {"EMAIL": None, "APP_PASSWORD": None, "EMAIL_FROM": None}
+    async with Service(command="dev", **settings) as service:
+        await service.wait_until_serving()
+        assert await service.stop(signal.SIGHUP) == 0
+        assert service.log[-1]["event"] == "stopped"
+
+
+async def test_a_terminal(tmp_path: Path) -> None:
+    """A service with a terminal reloads at a SIGHUP that somebody sends, and stops when the terminal goes."""
+    master, terminal = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "otpmail", "serve"),
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(Path(otpmail.__file__).parents[1]),
+            "HOST": f"unix:{tmp_path}/s",
+            "EMAIL_HOST": "127.0.0.1",
+            "EMAIL_PORT": "1",
+            "EMAIL_FROM": "codes@example.org",
+        },
+        stdin=terminal,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    try:
+        assert process.stderr is not None
+        async with asyncio.timeout(20), grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+            await channel.channel_ready()
+            process.send_signal(signal.SIGHUP)
+            async for line in process.stderr:
+                if b"reloaded: nothing has changed" in line:
+                    break
+            os.close(master)
+            process.send_signal(signal.SIGHUP)  # as the shell does, whose session this is not
+            process.send_signal(signal.SIGHUP)
+            assert b"stopped: 0 mails sent" in await process.stderr.read()
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
