@@ -33,7 +33,7 @@ class Health(_Servicer):  # type: ignore[misc]
     def __init__(self) -> None:
         self._up: set[str] = set()
         self._stopped = False
-        self._changed = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()  # by which thousands of watchers can leave at once
 
     def __repr__(self) -> str:
         return f"<Health {'SERVING' if self._serving else 'NOT_SERVING'}, up: {sorted(self._up)}>"
@@ -72,12 +72,12 @@ class Health(_Servicer):  # type: ignore[misc]
         """Yield the state of a service, and then each change of it. It never ends by itself."""
         last = None
         while True:
-            changed = self._changed  # that of before the look: what changes while the caller reads is seen next
             status = self._status(request.service)
-            if status != last:
+            if status == last:
+                await self._change()
+            else:
                 yield HealthCheckResponse(status=status)
                 last = status
-            await changed.wait()
 
     @property
     def _serving(self) -> bool:
@@ -90,6 +90,15 @@ class Health(_Servicer):  # type: ignore[misc]
             return HealthCheckResponse.SERVICE_UNKNOWN
         return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
 
+    async def _change(self) -> None:
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.add(change)
+        try:
+            await change
+        finally:
+            self._waiting.discard(change)
+
     def _wake_watchers(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        for change in self._waiting:
+            if not change.done():  # a watcher that leaves at this moment
+                change.set_result(None)
