@@ -26,8 +26,8 @@ MB = 1_000_000
 TEN_MIB = 10 << 20
 
 
-def _text_of(part: str) -> dict[str, Any]:
-    return {"text": part * (4 * MB // len(part.encode()))}
+def _text_of(part: str, octets: int) -> dict[str, Any]:
+    return {"text": part * (octets // len(part.encode()))}
 
 
 def _files(*sizes: int, filename: str = "a.bin", **more: str) -> list[mail_pb2.Attachment]:
@@ -58,7 +58,7 @@ TEXTS: dict[str, str] = {
     "delimiters": "\n--=_",
     "form feeds": "\f",
 }
-"""What a text of 4 MB is made of."""
+"""What a text of some MB is made of."""
 
 WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "NUL at the end": lambda: {"text": "x" * (TEN_MIB - 1) + "\0"},
@@ -107,11 +107,11 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
 
 @asynccontextmanager
 async def _probed(
-    certificates: Certificates, tmp_path: Path, *, security: Security = "plain", chunking: bool = True
+    certificates: Certificates, tmp_path: Path, *, security: Security = "plain", chunking: bool = True, **more: object
 ) -> AsyncIterator[tuple[ProbedService, Relay]]:
     faults = Faults(security=security, chunking=chunking)
     async with Relay(faults, certificates=certificates) as relay:
-        settings = relay_settings(relay, certificates, tmp_path / "token")
+        settings = relay_settings(relay, certificates, tmp_path / "token") | more
         async with ProbedService(tmp_path, **settings) as service:
             await service.wait_until_serving()
             yield service, relay
@@ -155,12 +155,13 @@ async def test_no_mail_holds_the_loop(
     tmp_path: Path,
     security: Security,
     chunking: bool,  # noqa: FBT001  parameters
+    full: bool,  # noqa: FBT001
 ) -> None:
     """The loop is never held for more than 30 ms by a mail that is sent, whatever it is made of."""
     async with _probed(certificates, tmp_path, security=security, chunking=chunking) as (service, relay):
         turns = await _longest_turns(service, GOOD, grpc.StatusCode.OK)
         assert not _too_long(turns)
-        texts = {name: partial(_text_of, part) for name, part in TEXTS.items()}
+        texts = {name: partial(_text_of, part, (4 if full else 1) * MB) for name, part in TEXTS.items()}
         turns = await _longest_turns(service, texts, grpc.StatusCode.OK)
         assert not _too_long(turns)
         assert len(relay.mails) == len(GOOD) + len(TEXTS)
@@ -172,6 +173,23 @@ async def test_no_mail_that_is_refused_holds_the_loop(certificates: Certificates
         turns = await _longest_turns(service, WRONG, grpc.StatusCode.INVALID_ARGUMENT)
         assert not _too_long(turns)
         assert not relay.mails
+
+
+async def test_a_batch_of_slow_addresses_holds_the_loop_no_longer(certificates: Certificates, tmp_path: Path) -> None:
+    """Twenty mails of a batch, each to 300 domains in other letters, hold the loop no longer than a mail may."""
+    async with _probed(certificates, tmp_path, MAIL_MAX_RECIPIENTS=300) as (service, _):
+        mails = [
+            mail_pb2.SendMailRequest(
+                request_id=str(number), to=_idn(100, 300 * number), cc=_idn(100, 300 * number + 100), bcc=_idn(100)
+            )
+            for number in range(20)
+        ]
+        service.reset_probe()
+        call = service.mail.SendMails(iter([mail_pb2.SendMailsRequest(mails=mails)]))
+        results = [result async for response in call for result in response.results]
+        assert await service.longest_turn() <= LONGEST_TURN
+        assert {result.mail.state for result in results} == {mail_pb2.Mail.RELAYED}
+        assert len(results) == 20
 
 
 async def test_many_large_mails_at_once_hold_the_loop_no_longer(certificates: Certificates, tmp_path: Path) -> None:
