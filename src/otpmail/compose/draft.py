@@ -75,8 +75,9 @@ class Draft:
     """A mail as its caller asked for it, with every field within `limits`; without a `sender` it is from EMAIL_FROM.
 
     `automatic` marks it as sent by a program, so that no holiday reply comes back (RFC 3834, 5). `bodies_checked` says
-    that `check_bodies` has checked text and HTML, which takes milliseconds where they are large. The constructor raises
-    InvalidArgument, which names the first field that is not good.
+    that `check_bodies` has checked text and HTML, which takes milliseconds where they are large. `code` is the one that
+    the content holds, if it is the mail of a code. The constructor raises InvalidArgument, which names the first field
+    that is not good.
     """
 
     limits: InitVar[Limits]
@@ -92,6 +93,7 @@ class Draft:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     attachments: tuple[Attachment, ...] = ()
     automatic: bool = False
+    code: str = field(default="", repr=False)
     is_large: bool = field(default=False, init=False, compare=False, repr=False)
     """Whether it takes more than a millisecond to write."""
 

@@ -36,7 +36,8 @@ def compose(draft: Draft, sender: Address, message_id: str, now: float, limits: 
         raise InvalidArgument(largest_part(draft), f"makes the mail {size} octets, more than the {limits.size} allowed")
     recipients = draft.recipients
     # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
-    return Envelope(sender.spec, recipients, octets, not (head.isascii() and "".join(recipients).isascii()))
+    smtputf8 = not (head.isascii() and "".join(recipients).isascii())
+    return Envelope(sender.spec, recipients, octets, smtputf8, draft.code)
 
 
 def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
@@ -53,7 +54,7 @@ def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float,
         yield
     recipients = draft.recipients
     smtputf8 = not (head.isascii() and "".join(recipients).isascii())
-    return Envelope(sender.spec, recipients, octets.getvalue(), smtputf8)
+    return Envelope(sender.spec, recipients, octets.getvalue(), smtputf8, draft.code)
 
 
 def _head(draft: Draft, sender: Address, message_id: str, now: float) -> str:

@@ -144,8 +144,6 @@ class MailService:
             envelope = await self.cooperator.run(steps)
         else:
             envelope = compose(draft, sender, message_id, now, self.limits)
-        if submission.code:
-            envelope = envelope.with_code(submission.code)
         job = Job(
             mail_id,
             call.caller.name,

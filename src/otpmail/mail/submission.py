@@ -1,7 +1,5 @@
 """A submission (RFC 6409): a mail that a caller wants sent, and on what terms."""
 
-from dataclasses import field
-
 from otpmail.compose.draft import Draft
 from otpmail.model import IssuedCode, Priority, WaitFor
 from otpmail.values import frozen
@@ -11,8 +9,7 @@ from otpmail.values import frozen
 class Submission:
     """A draft and its terms.
 
-    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`. `code` is
-    the one that the draft holds, if it is the mail of a code.
+    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`.
     """
 
     draft: Draft
@@ -22,4 +19,3 @@ class Submission:
     request_id: str = ""
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
-    code: str = field(default="", repr=False)

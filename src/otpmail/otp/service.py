@@ -214,6 +214,7 @@ class OtpService:
                 text=mail.text,
                 html=mail.html,
                 automatic=True,
+                code=code,
             ),
             priority=Priority.URGENT,
             wait_for=request.wait_for,
@@ -221,7 +222,6 @@ class OtpService:
             request_id=request.request_id,
             fingerprint=request.fingerprint,
             issued=issued,
-            code=code,
         )
 
     def _sent(self, mail: Mail) -> SentCode:

@@ -29,6 +29,7 @@ _BASE64 = f"{ascii_letters}{digits}+/"
 _LONG_WORD = re.compile(rf"\S{{{_PIECE},}}")
 _LINE_ENDS = str.maketrans("\r\n\t", "   ")
 
+_DIGIT = re.compile(r"[0-9]")
 _DIGITS = re.compile(r"\d(?:[\W_]*+\d)*+")  # with anything but letters between them
 _NUMBER = re.compile(r"\d(?:[ -]?\d){3,}")
 _ESCAPE = re.compile(r"[%=]([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\[nrt]")
@@ -52,28 +53,18 @@ def cut(text: str) -> str:
 class Redactor:
     """Makes lines without secrets.
 
-    `forms` are what credentials look like in a text, `answers` what a client sends to AUTH: see `of_credentials`.
-    `codes` are those that the text may quote. With `masks_numbers` every number of four digits or more is masked: the
-    codes of earlier mails are not known.
+    `forms` are what credentials look like in a text, `answers` what a client sends to AUTH: see `of_credentials`. Codes
+    come with each text that may quote them.
     """
 
-    __slots__ = ("answers", "codes", "forms", "masks_numbers")
+    __slots__ = ("_pieces", "forms")
 
-    def __init__(
-        self,
-        forms: tuple[str, ...] = (),
-        answers: tuple[str, ...] = (),
-        *,
-        codes: tuple[str, ...] = (),
-        masks_numbers: bool = False,
-    ) -> None:
+    def __init__(self, forms: tuple[str, ...] = (), answers: tuple[str, ...] = ()) -> None:
         self.forms = forms
-        self.answers = answers
-        self.codes = codes
-        self.masks_numbers = masks_numbers
+        self._pieces = "\0".join((*forms, *answers))
 
     def __repr__(self) -> str:
-        return f"<Redactor {len(self.forms)} forms, {len(self.codes)} codes>"
+        return f"<Redactor {len(self.forms)} forms>"
 
     @classmethod
     def of_credentials(cls, user: str, secret: str) -> "Redactor":
@@ -90,40 +81,35 @@ class Redactor:
         answers = f"\0{user}\0{secret}", f"user={user}\1auth=Bearer {secret}\1\1", user, secret
         return cls(tuple(dict.fromkeys((*plain, *encoded))), tuple(next(_in_base64(answer)) for answer in answers))
 
-    def with_codes(self, codes: Iterable[str], *, masks_numbers: bool = False) -> "Redactor":
-        """Return a redactor that masks these codes, too."""
-        return Redactor(self.forms, self.answers, codes=tuple(codes), masks_numbers=masks_numbers)
+    def line(self, text: str, codes: Iterable[str] = (), *, masks_numbers: bool = False) -> str:
+        """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
-    def line(self, text: str) -> str:
-        """Return the text without secrets, on one line of MAX_TEXT characters at most."""
+        It is without `codes`, too. With `masks_numbers` it is without every number of four digits or more: the codes of
+        earlier mails are not known.
+        """
         is_long = len(text) > LONG
-        redacted = self._redacted(clean(text[:LONG])).strip()
+        redacted = clean(text[:LONG])
+        if self.forms:
+            redacted = self._without_credentials(redacted)
+        for code in codes:
+            redacted = _without_code(redacted, code)
+        if masks_numbers:
+            redacted = _NUMBER.sub(MASK, redacted)
         # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
-        return MASK if is_long and len(redacted) <= MAX_TEXT else cut(redacted)
+        return MASK if is_long and len(redacted) <= MAX_TEXT else cut(redacted.strip())
 
-    def status(self, enhanced: str) -> str:
-        """Return an enhanced status code (RFC 3463) unchanged, or without its details where these hold a code."""
-        numbers = enhanced.replace(".", "")
-        return f"{enhanced[0]}.0.0" if any(code in numbers for code in self.codes) else enhanced
-
-    def _redacted(self, text: str) -> str:
+    def _without_credentials(self, text: str) -> str:
         for form in self.forms:
             if form in text:
                 text = _without_form(text, form)
-        if self.forms:
-            text = _LONG_WORD.sub(self._without_pieces, text)
-        for code in self.codes:
-            text = _without_code(text, code)
-        return _NUMBER.sub(MASK, text) if self.masks_numbers else text
+        return _LONG_WORD.sub(self._without_pieces, text)
 
     def _without_pieces(self, match: re.Match[str]) -> str:
         """Mask a long word that holds a piece of a credential: the relay may have cut the rest off."""
         word = match[0]
         for start in range(len(word) - _PIECE + 1):
-            piece = word[start : start + _PIECE]
-            for form in (*self.forms, *self.answers):
-                if piece in form:
-                    return MASK
+            if word[start : start + _PIECE] in self._pieces:
+                return MASK
         return word
 
 
@@ -152,9 +138,16 @@ def _without_form(text: str, form: str) -> str:
 # Codes.
 
 
+def status_without(enhanced: str, codes: Iterable[str]) -> str:
+    """Return an enhanced status code (RFC 3463) unchanged, or without its details where these hold a code."""
+    numbers = enhanced.replace(".", "")
+    return f"{enhanced[0]}.0.0" if any(code in numbers for code in codes) else enhanced
+
+
 def _without_code(text: str, code: str) -> str:
     """Mask the code wherever its digits stand in their order, and withhold a text that shows it once decoded."""
-    text = _DIGITS.sub(lambda run: _masked(run[0], code), text)
+    if not text.isascii() or code in "".join(_DIGIT.findall(text)):
+        text = _DIGITS.sub(lambda run: _masked(run[0], code), text)
     joined = "".join(text.split())
     if any(form in joined for form in _in_base64(code)):
         return WITHHELD

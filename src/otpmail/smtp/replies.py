@@ -1,17 +1,23 @@
 """A relay's replies: read from the octets that arrive, and turned into the result of a recipient. No I/O."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from otpmail.model import RecipientResult
-from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, Redactor
+from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, Redactor, status_without
 
 CLOSING = 421  # "service not available, closing transmission channel" (RFC 5321, 4.2.3): the mail was not taken
 MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.1.5 has 512 a line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _USUAL_LINE = 128  # octets
+
+# What stands in each text that shows a code other than by its digits in ASCII: a mark of an escape, an octet that is
+# not ASCII, or, in base64, the first two characters of a digit that stands first in its group of three octets.
+_HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]")
+_NO_DIGITS = bytes(octet for octet in range(256) if not chr(octet).isdecimal())
 
 
 class Reply(NamedTuple):
@@ -99,37 +105,52 @@ class ReplyReader:
             self._size = 0
 
 
-def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS) -> RecipientResult:
-    """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text short and redacted."""
+def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: str = "") -> RecipientResult:
+    """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text short and redacted.
+
+    `code` is the one that the mail holds, if it is the mail of a code.
+    """
     octets = reply.text
     text = octets.decode("utf-8", "replace") if len(octets) <= MAX_TEXT else ""
     word, _, said = text.partition(" ")
     # fast path: nearly every reply is one such line, 1 us a mail; held to the full path by tests/smtp/test_replies.py
-    if _is_enhanced(word) and said.isprintable() and not redactor.codes:
+    # and tests/smtp/test_redaction.py
+    if _is_enhanced(word) and said.isprintable() and not (code and _may_show(octets, code)):
         for form in redactor.forms:
             if form in said:
                 break
         else:
             if reply.code < 300 or not redactor.forms:
                 return RecipientResult(address, reply.code, word, said.strip())
-    return RecipientResult(address, reply.code, *_split(octets, redactor))
+    return RecipientResult(address, reply.code, *_split(octets, redactor, (code,) if code else ()))
 
 
-def describe(reply: Reply, redactor: Redactor) -> str:
-    """The reply in one line for people: its code, the enhanced code, and the text, short and redacted."""
-    return " ".join(filter(None, (str(reply.code), *_split(reply.text, redactor))))
+def _may_show(octets: bytes, code: str) -> bool:
+    """Whether a text may show the code, in any form. Nearly every good reply does not, and needs no closer look."""
+    return _HINT.search(octets) is not None or code.encode() in octets.translate(None, _NO_DIGITS)
 
 
-def _split(octets: bytes, redactor: Redactor) -> tuple[str, str]:
+def describe(
+    reply: Reply, redactor: Redactor = NO_SECRETS, codes: Sequence[str] = (), *, masks_numbers: bool = False
+) -> str:
+    """The reply in one line for people: its code, the enhanced code, and the text, short and redacted.
+
+    See `Redactor.line` for `codes` and `masks_numbers`.
+    """
+    split = _split(reply.text, redactor, codes, masks_numbers=masks_numbers)
+    return " ".join(filter(None, (str(reply.code), *split)))
+
+
+def _split(octets: bytes, redactor: Redactor, codes: Sequence[str], *, masks_numbers: bool = False) -> tuple[str, str]:
     """A reply's enhanced code, empty if it has none, and the rest of its text on one line."""
     text = octets[:LONG].decode("utf-8", "replace")
     match = _ENHANCED.match(text)
-    enhanced = redactor.status(match[1]) if match else ""
+    enhanced = status_without(match[1], codes) if match else ""
     if "\n" in text:
         said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in text.split("\n"))))
     else:
         said = (text[match.end() :] if match else text).strip()
-    return enhanced, redactor.line(said)
+    return enhanced, redactor.line(said, codes, masks_numbers=masks_numbers)
 
 
 @lru_cache(maxsize=256)

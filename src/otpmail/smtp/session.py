@@ -67,10 +67,9 @@ class Session:
         self._clean = True  # whether the last transaction is known to have ended well
         self._goes_on = False  # whether the relay answered more after its goodbye, or did not close
         self._doubted = False  # whether the session ended with replies and commands out of step
-        self._probe: Probe | None = None
-        self._reader = ReplyReader()
-        self._redactor = redactor
         self._has_sent_codes = False
+        self._probe: Probe | None = None
+        self._reader, self._redactor = ReplyReader(), redactor
 
     def __repr__(self) -> str:
         state = self.ended or self.goodbye or "open"
@@ -128,8 +127,7 @@ class Session:
             transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
             return transaction
         self.begun += 1
-        if envelope.code:
-            self._has_sent_codes = True
+        self._has_sent_codes |= bool(envelope.code)
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
@@ -150,10 +148,9 @@ class Session:
 
         Once `ended` is set nothing is read any more. Raises nothing.
         """
-        settled: list[Transaction] = []
+        settled, replies = list[Transaction](), list[Reply]()
         if self.ended:
             return settled
-        replies: list[Reply] = []
         try:
             try:
                 self._reader.feed(data, replies)
@@ -166,13 +163,13 @@ class Session:
         except MalformedReply as error:
             self._end(f"{error}: {self.redact(error.line)}" if error.line else str(error), settled, doubtful=True)
         except SessionEnded as error:
-            cause = str(error) if error.reply is None else f"{error}: {describe(error.reply, self._wary_redactor)}"
-            self._end(cause, settled, doubtful=error.doubtful)
+            said = f": {self._describe(error.reply)}" if error.reply else ""
+            self._end(f"{error}{said}", settled, doubtful=error.doubtful)
         return settled
 
     def redact(self, words: bytes) -> str:
         """Return what the relay said, on one line without secrets, where it is no reply to a mail."""
-        return self._wary_redactor.line(words.decode("utf-8", "replace"))
+        return self._redactor.line(words.decode("utf-8", "replace"), self._codes, masks_numbers=self._has_sent_codes)
 
     def stayed_open(self) -> None:
         """Note that the relay has not closed in good time after its goodbye: it may yet take a mail behind that."""
@@ -192,10 +189,13 @@ class Session:
     # The rules.
 
     @property
-    def _wary_redactor(self) -> Redactor:
-        """For words that may quote any mail that was sent here. The codes of earlier mails are not kept."""
-        codes = [transaction.envelope.code for transaction in self.flights if transaction.envelope.code]
-        return self._redactor.with_codes(codes, masks_numbers=self._has_sent_codes)
+    def _codes(self) -> list[str]:
+        """The codes in the mails in flight; those of earlier mails are not kept."""
+        return [code for transaction in self.flights if (code := transaction.envelope.code)]
+
+    def _describe(self, reply: Reply) -> str:
+        """Return a reply that may quote any mail that was sent here, on one line without secrets."""
+        return describe(reply, self._redactor, self._codes, masks_numbers=self._has_sent_codes)
 
     def _advance(self) -> None:
         """Start the mails whose commands may go now; not by BDAT, where all may at once."""
@@ -242,7 +242,7 @@ class Session:
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
-            self.goodbye = self.goodbye or f"the relay said: {describe(reply, self._wary_redactor)}"
+            self.goodbye = self.goodbye or f"the relay said: {self._describe(reply)}"
         elif self.goodbye:
             self._goes_on = True
         if self._probe is not None:

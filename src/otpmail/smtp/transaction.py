@@ -77,7 +77,7 @@ class Transaction(ABC):
     def __init__(self, envelope: Envelope, capabilities: Capabilities, redactor: Redactor, callback: Callback) -> None:
         self.envelope = envelope
         self.capabilities = capabilities
-        self.redactor = redactor.with_codes((envelope.code,)) if envelope.code else redactor
+        self.redactor = redactor
         self.callback = callback
         self.begun = False
         self.written = False
@@ -143,7 +143,7 @@ class Transaction(ABC):
         self.final = final
         recipients = self.envelope.recipients
         self.accepted = len(recipients)
-        self.outcome = tuple(map(result, recipients, repeat(final), repeat(self.redactor)))
+        self.outcome = tuple(map(result, recipients, repeat(final), repeat(self.redactor), repeat(self.envelope.code)))
 
     def settle(self, goodbye: str) -> None:
         """Set the outcome to what the relay has decided.
@@ -159,7 +159,10 @@ class Transaction(ABC):
         if all(reply.code == CLOSING for reply in replies):
             self.outcome = ConnectionLost(goodbye)
         else:
-            self.outcome = tuple(map(result, self.envelope.recipients, replies, repeat(self.redactor)))
+            envelope = self.envelope
+            self.outcome = tuple(
+                map(result, envelope.recipients, replies, repeat(self.redactor), repeat(envelope.code))
+            )
 
     def _read_mail_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  for PLAIN, which writes RCPT now
         if not is_accepted(reply, _MAIL_OK):
