@@ -59,13 +59,13 @@ SUSPECT_NAMES = frozenset(
         *("query", "request", "secret", "secrets", "subject", "text", "token", "typed", "variables"),
     }
 )
-SUSPECT_TYPES = ("bytes", "Mapping[str, str]", "dict[str, str]", "_pb2.")
+SUSPECT_TYPES = ("bytes", "_pb2.")
 # Those that are harmless: ids and digests, templates that are not filled in, SMTP and gRPC codes, answers of the
 # metrics port, lines of the log.
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
-        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Capabilities", "extensions")),
+        *(("Request", "fingerprint"), ("Recipients", "digests")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(("Response", "headers"), ("Response", "body"), ("_Line", "octets"), ("_Report", "octets")),
