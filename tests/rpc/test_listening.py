@@ -132,6 +132,19 @@ async def test_a_wildcard_takes_both_families(host: str, add_port: Callable[[str
     _connect(socket.AF_INET6, "::1", _port(address))
 
 
+def _ports_are_privileged() -> bool:
+    start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    return start.exists() and int(start.read_text()) > 1
+
+
+@pytest.mark.skipif(not _ports_are_privileged(), reason="this system has no privileged ports")
+def test_a_port_that_needs_privileges() -> None:
+    """A port below 1024 that the system keeps for root is refused with that reason."""
+    with as_another_user():
+        line = _refusal(_settings("127.0.0.1", PORT="1"), _not_asked)
+    assert line == "PORT: can't listen on 127.0.0.1:1; ports below 1024 need privileges"
+
+
 async def test_an_address_of_a_name_that_is_absent(add_port: Callable[[str], int]) -> None:
     """An address that a name stands for, and that this machine lacks, is passed over and told."""
     hosts = ListenAddress("127.0.0.1", "two.example"), ListenAddress(_ABSENT, "two.example")

@@ -33,7 +33,7 @@ class Health(_Servicer):  # type: ignore[misc]
     def __init__(self) -> None:
         self._up: set[str] = set()
         self._stopped = False
-        self._waiting: set[asyncio.Future[None]] = set()  # by which thousands of watchers can leave at once
+        self._waiting: set[asyncio.Future[None]] = set()  # a set, so that thousands of watchers can leave at once
 
     def __repr__(self) -> str:
         return f"<Health {'SERVING' if self._serving else 'NOT_SERVING'}, up: {sorted(self._up)}>"

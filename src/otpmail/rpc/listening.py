@@ -179,10 +179,10 @@ def _why_not(path: Path) -> str:
         return f"this user may not make a socket in {folder}"
     if kind is None:
         return ""
-    return _who_answers(path) if stat.S_ISSOCK(kind) else "a file is there that is no socket"
+    return _why_in_use(path) if stat.S_ISSOCK(kind) else "a file is there that is no socket"
 
 
-def _who_answers(path: Path) -> str:
+def _why_in_use(path: Path) -> str:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(_LOOK_SECONDS)
         try:
