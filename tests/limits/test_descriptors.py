@@ -46,7 +46,7 @@ def test_the_lowest_free_descriptor() -> None:
     """It rises with the descriptors that are open, and falls with them."""
     before = lowest_free()
     opened = [os.dup(0) for _ in range(10)]
-    assert lowest_free() == before + 10
+    assert lowest_free() >= before + 10
     for descriptor in opened:
         os.close(descriptor)
     assert lowest_free() == before

@@ -10,12 +10,15 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
 from calls import detail
+from delivery.fakes import Nothing
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
+from otpmail.limits.memory import CALL_OCTETS, LARGE, READ_FACTOR, Memory
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.parse import SMALL
+from otpmail.rpc.reads import Reads
 
-SERVICE = "test.Service"
+SERVICE = "test.MailService"
 SECRET = "the code is 271828"
 Behaviour = Callable[[bytes, Any], Awaitable[bytes]]
 Stream = Callable[[bytes, Any], AsyncIterator[bytes]]
@@ -45,10 +48,13 @@ class Guarded:
         *,
         batching: Batching | None = None,
         parsers: Mapping[str, Any] | None = None,
+        memory: int = 1 << 30,
         **more: Any,
     ) -> None:
         methods: Any = self  # the table's part of it is below
-        self.guard = Guard(methods, batching or Batching(), parsers or {}, **more)
+        self.memory = Memory(memory, Nothing())
+        reads = Reads(self.memory, most_octets=1 << 20)
+        self.guard = Guard(methods, batching or Batching(), parsers or {}, reads, **more)
         self.handlers: dict[str, Any] = {}
         self.guard.add_registered_method_handlers(
             SERVICE,
@@ -66,10 +72,15 @@ class Guarded:
 
 
 class Context:
-    """The part of a call's context that is used."""
+    """The part of a call's context that is used; its caller has sent `request`."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: Any = b"") -> None:
+        self.request = request
         self.aborted: list[Any] = []
+
+    async def read(self) -> Any:
+        """Return the request."""
+        return self.request
 
     async def abort(self, *arguments: Any) -> None:
         """Keep the status, and raise as grpc.aio does."""
@@ -78,11 +89,11 @@ class Context:
 
 
 async def _unary(guarded: Guarded, context: Context) -> Any:
-    return await guarded.handlers["Unary"].unary_unary(b"", context)
+    return await guarded.handlers["Unary"].stream_unary(None, context)
 
 
 async def _stream(guarded: Guarded, context: Context) -> Any:
-    return [response async for response in guarded.handlers["Stream"].unary_stream(b"", context)]
+    return [response async for response in guarded.handlers["Stream"].stream_stream(None, context)]
 
 
 async def _both(guarded: Guarded, context: Context) -> Any:
@@ -170,8 +181,11 @@ async def test_requests_are_parsed_by_the_guard(caplog: pytest.LogCaptureFixture
     parsers = {f"/{SERVICE}/Unary": _parse_number, f"/{SERVICE}/Stream": _parse_number}
     guarded = Guarded(behaviour, parsers=parsers)
     assert {handler.request_deserializer for handler in guarded.handlers.values()} == {None}
-    await guarded.handlers["Unary"].unary_unary(b"7", Context())
-    assert [response async for response in guarded.handlers["Stream"].unary_stream(b"8", Context())] == [b"first", b""]
+    await guarded.handlers["Unary"].stream_unary(None, Context(b"7"))
+    assert [response async for response in guarded.handlers["Stream"].stream_stream(None, Context(b"8"))] == [
+        b"first",
+        b"",
+    ]
     await guarded.handlers["Both"].stream_stream(b"9", Context())
     assert seen == [7, 8, b"9"]
     for call in (_unary, _stream):
@@ -201,7 +215,7 @@ async def test_large_requests_are_parsed_in_turns() -> None:
     guarded = Guarded(behaviour, parsers={f"/{SERVICE}/Unary": parse}, turn=turn)
     for size, expected in ((SMALL, ["parse", "method"]), (SMALL + 1, ["turn", "parse", "turn", "method"])):
         happened.clear()
-        await guarded.handlers["Unary"].unary_unary(bytes(size), Context())
+        await guarded.handlers["Unary"].stream_unary(None, Context(bytes(size)))
         assert happened == expected
 
 
@@ -266,7 +280,7 @@ async def test_a_stream_without_a_reader_is_closed() -> None:
             closed.set()
 
     guarded = Guarded(_raises(RuntimeError()), endless)
-    responses = guarded.handlers["Stream"].unary_stream(b"", Context())
+    responses = guarded.handlers["Stream"].stream_stream(None, Context(b""))
     assert await anext(responses) == b"again"
     assert not guarded.guard.idle.is_set()
     await responses.aclose()
@@ -301,7 +315,7 @@ async def test_idle_when_the_last_call_has_ended() -> None:
 
     guarded = Guarded(waits)
     handler = guarded.handlers["Unary"]
-    tasks = [asyncio.create_task(handler.unary_unary(bytes([place]), Context())) for place in range(2)]
+    tasks = [asyncio.create_task(handler.stream_unary(None, Context(bytes([place])))) for place in range(2)]
     await asyncio.sleep(0)
     assert repr(guarded.guard) == "<Guard 2 calls running>"
     going[0].set()
@@ -326,7 +340,8 @@ async def test_through_a_real_server() -> None:
     server = grpc.aio.server()
     methods = MethodTable()
     server.add_generic_rpc_handlers((methods,))
-    guard = Guard(methods, Batching(), {})
+    memory = Memory(1 << 30, Nothing())
+    guard = Guard(methods, Batching(), {}, Reads(memory, most_octets=1 << 20))
     guard.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -371,11 +386,11 @@ async def test_unary_calls_begin_in_batches() -> None:
 
     batching = HeldBack()
     guarded = Guarded(behaviour, batching=batching)
-    call = asyncio.ensure_future(guarded.handlers["Unary"].unary_unary(b"unary", Context()))
+    call = asyncio.ensure_future(guarded.handlers["Unary"].stream_unary(None, Context(b"unary")))
     await asyncio.sleep(0)
     assert (begun, batching.in_flight) == ([], [1])
     await guarded.handlers["Both"].stream_stream(b"both", Context())
-    another = asyncio.ensure_future(guarded.handlers["Unary"].unary_unary(b"another", Context()))
+    another = asyncio.ensure_future(guarded.handlers["Unary"].stream_unary(None, Context(b"another")))
     await asyncio.sleep(0)
     assert (begun, batching.in_flight) == ([b"both"], [1, 2])
     assert not guarded.guard.idle.is_set()
@@ -399,7 +414,62 @@ async def test_streams_do_not_count_for_a_batch() -> None:
     streams = [asyncio.ensure_future(guarded.handlers["Both"].stream_stream(b"stream", Context())) for _ in range(5)]
     await asyncio.sleep(0)
     for _ in range(2):
-        assert await guarded.handlers["Unary"].unary_unary(b"unary", Context()) == b"unary"
+        assert await guarded.handlers["Unary"].stream_unary(None, Context(b"unary")) == b"unary"
     assert batching.in_flight == [1, 1]
     ends.set()
     await asyncio.gather(*streams)
+
+
+async def test_a_call_counts_while_it_runs() -> None:
+    """The memory counts each call, and its request, a large one several times, until it has ended."""
+    counted: list[int] = []
+
+    async def behaviour(request: bytes, _context: Any) -> bytes:
+        counted.append(guarded.memory.reading)
+        return request
+
+    guarded = Guarded(behaviour)
+    for octets in (10, LARGE):
+        await guarded.handlers["Unary"].stream_unary(None, Context(bytes(octets)))
+    await guarded.handlers["Both"].stream_stream(b"", Context())
+    assert counted == [CALL_OCTETS + 10, CALL_OCTETS + READ_FACTOR * LARGE, CALL_OCTETS]
+    assert guarded.memory.reading == 0
+
+
+@each_kind
+async def test_calls_beyond_their_part_are_refused(call: Callable[[Guarded, Context], Awaitable[Any]]) -> None:
+    """A call is RESOURCE_EXHAUSTED once those that run take half of the budget, before its request is read."""
+    guarded = Guarded(_never)
+    guarded.memory.reading = guarded.memory.for_calls
+    context = Context()
+    context.read = _not_read  # type: ignore[method-assign]
+    with pytest.raises(grpc.aio.AbortError):
+        await call(guarded, context)
+    assert context.aborted[0][0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert guarded.memory.reading == guarded.memory.for_calls
+
+
+async def test_a_large_request_without_memory_is_refused() -> None:
+    """A large request is RESOURCE_EXHAUSTED before it is parsed where the memory does not hold its mail."""
+    guarded = Guarded(_never, memory=1 << 20)
+    context = Context(bytes(300_000))
+    with pytest.raises(grpc.aio.AbortError):
+        await guarded.handlers["Unary"].stream_unary(None, context)
+    assert context.aborted[0][0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert guarded.memory.reading == 0
+
+
+async def test_a_call_without_a_request_is_refused() -> None:
+    """A caller that ends a call of one request without any gets INVALID_ARGUMENT."""
+    guarded, context = Guarded(_never), Context(grpc.aio.EOF)
+    with pytest.raises(grpc.aio.AbortError):
+        await guarded.handlers["Unary"].stream_unary(None, context)
+    assert context.aborted[0][0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def _never(request: bytes, _context: Any) -> bytes:
+    raise AssertionError(request)
+
+
+async def _not_read() -> Any:
+    raise AssertionError

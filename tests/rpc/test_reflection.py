@@ -11,8 +11,11 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from delivery.fakes import Nothing
+from otpmail.limits.memory import Memory
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
+from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import V1, V1ALPHA, add_reflection
 from otpmail.v1 import mail_pb2, otp_pb2
 
@@ -27,7 +30,8 @@ _SERVICES = {service.full_name: file for file in _FILES for service in file.serv
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     """A client of a server that serves reflection alone."""
     server, methods = grpc.aio.server(), MethodTable()
-    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}))
+    reads = Reads(Memory(1 << 30, Nothing()), most_octets=1 << 20)
+    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads))
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

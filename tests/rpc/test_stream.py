@@ -15,6 +15,7 @@ from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.rpc import encode, stream
 from otpmail.rpc.batches import BatchReader
+from otpmail.rpc.reads import Reads
 from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2
 from rig import MailRig, call_of
@@ -108,6 +109,10 @@ class Context:
         raise grpc.aio.AbortError
 
 
+def _reads(rig: MailRig) -> Reads:
+    return Reads(rig.memory_budget, most_octets=1 << 20)
+
+
 _BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()]).SerializeToString()
 
 
@@ -120,7 +125,7 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
     rig = MailRig()
     context = Context(_BATCH, b"\xff" * 20, _BATCH)
     with pytest.raises(grpc.aio.AbortError):
-        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), _reader(rig.mails))
+        await serve_stream(context, MailStream(rig.mails, call_of(), most=10), _reader(rig.mails), _reads(rig))
     assert [len(response.results) for response in context.written] == [1]
     assert context.aborted[0][:2] == (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -132,8 +137,10 @@ async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:
 async def test_a_read_that_outlives_the_server() -> None:
     """A read that fails as the server ends is no error, and the call ends as cancelled."""
     context = Context(_BATCH, grpc.aio.BaseError())
-    mails = MailRig().mails
-    serving = asyncio.create_task(serve_stream(context, MailStream(mails, call_of(), most=10), _reader(mails)))
+    rig = MailRig()
+    serving = asyncio.create_task(
+        serve_stream(context, MailStream(rig.mails, call_of(), most=10), _reader(rig.mails), _reads(rig))
+    )
     await context.wrote.wait()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -148,5 +155,6 @@ async def test_a_caller_that_is_gone() -> None:
             Context(_BATCH, write_fails=True),
             MailStream(rig.mails, call_of(), most=10),
             _reader(rig.mails),
+            _reads(rig),
         )
     assert "0 streams" in repr(rig.admission)

@@ -11,14 +11,21 @@ from otpmail.errors import MemoryFull
 MAIL_OCTETS = 4096
 """Octets of an unsettled mail beside its content: job, timers, its place in the queue, the call that waits for it."""
 
-RECIPIENT_OCTETS = 512
+RECIPIENT_OCTETS = 400
 """Octets of each of its recipients: the address as it came and in its wire form, and the relay's reply."""
+
+CALL_OCTETS = 20 << 10
+"""What a call that runs takes beside its request, most of it in gRPC."""
+
+LARGE = 64 << 10
+"""Octets of a request from which on it counts READ_FACTOR times while its call runs."""
 
 READ_FACTOR = 4
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
 
 _FOR_CODES = 8  # an eighth of the budget is for codes and checks
-_FOR_READING = 4
+_FOR_READING = 4  # a quarter for batches of streams, and for requests that are half received
+_FOR_CALLS = 2  # half of it for calls that run, with their requests
 
 
 class Remembered(Protocol):
@@ -40,13 +47,18 @@ class Memory:
     def __init__(self, limit: int, remembered: Remembered) -> None:
         self.limit = limit
         self.for_mails = limit - limit // _FOR_CODES
-        self._for_reading = limit // _FOR_READING
+        self.for_reading = limit // _FOR_READING
+        self.for_calls = limit // _FOR_CALLS
         self.reading = 0
         self.unsettled = 0
         self.remembered = remembered
 
     def __repr__(self) -> str:
-        return f"<Memory {sum(self.parts().values())} of {self.limit} octets>"
+        return f"<Memory {self.used()} of {self.limit} octets>"
+
+    def used(self) -> int:
+        """Return how many octets are taken."""
+        return self.reading + self.unsettled + self.remembered.octets
 
     def parts(self) -> dict[str, int]:
         """Return the octets by what takes them."""
@@ -55,9 +67,11 @@ class Memory:
     def make_room(self, octets: int = 0, *, code: bool = False) -> None:
         """Make room for `octets` more, for a mail or a `code`: what is remembered gives way first.
 
-        Raises MemoryFull.
+        What is being read counts for mails alone, since streams may read more than their part for a moment. Raises
+        MemoryFull.
         """
-        if not self._has_room(octets + self.reading, self.limit if code else self.for_mails):
+        fits = self._has_room(octets, self.limit) if code else self._has_room(octets + self.reading, self.for_mails)
+        if not fits:
             raise MemoryFull
 
     def has_room_for_stream(self) -> bool:
@@ -66,7 +80,7 @@ class Memory:
         Its batch is being read already, and is gone once its mails are accepted. So of what is being read no more than
         a quarter of the budget counts here. Otherwise streams whose batches take all of it would wait for each other.
         """
-        return self._has_room(min(self.reading, self._for_reading), self.for_mails)
+        return self._has_room(min(self.reading, self.for_reading), self.for_mails)
 
     def _has_room(self, others: int, most: int) -> bool:
         while others + self.unsettled + self.remembered.octets > most:

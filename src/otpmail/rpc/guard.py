@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import Message
+from grpc.aio import EOF
 
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
-from otpmail.errors import Unavailable
+from otpmail.errors import InvalidArgument, MemoryFull, Unavailable
+from otpmail.limits.memory import CALL_OCTETS, LARGE, READ_FACTOR
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.parse import SMALL, Parser
+from otpmail.rpc.reads import Reads
 from otpmail.rpc.status import status_for
 
 if TYPE_CHECKING:
@@ -68,16 +71,26 @@ class MethodTable(grpc.GenericRpcHandler):
 class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to the `methods`.
 
-    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none. A
-    large one is parsed once `turn` ends, so that many that arrive together are not parsed at once. `idle` is set while
-    no wrapped call runs. Health and reflection have a guard of their own, which is never told to refuse calls: they
-    must answer during a stop. Build it inside a running loop.
+    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none,
+    and reads none either: to gRPC every method is one of streams, which no caller sees (`rpc.reads`). A large one is
+    parsed once `turn` ends, so that many that arrive together are not parsed at once. Octets of calls and of their
+    requests count in the memory.
+
+    `idle` is set while no wrapped call runs. Health and reflection have a guard of their own, which is never told to
+    refuse calls: they must answer during a stop. Build it inside a running loop.
     """
 
     def __init__(
-        self, methods: MethodTable, batching: Batching, parsers: Mapping[str, Parser], turn: Turn = _no_turn
+        self,
+        methods: MethodTable,
+        batching: Batching,
+        parsers: Mapping[str, Parser],
+        reads: Reads,
+        turn: Turn = _no_turn,
     ) -> None:
         self._methods = methods
+        self._reads = reads
+        self._memory = reads.memory
         self._turn = turn
         self._parsers = parsers
         self._running = 0
@@ -103,29 +116,40 @@ class Guard:
         self._methods.add_registered_method_handlers(service, wrapped)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        codecs = (None, handler.response_serializer)
+        serializer = handler.response_serializer
         if handler.unary_unary is not None:
-            guarded = self._guard_call(method, handler.unary_unary, batched=True)
-            return grpc.unary_unary_rpc_method_handler(guarded, *codecs)
+            guarded = self._guard_call(method, handler.unary_unary, unary=True)
+            return grpc.stream_unary_rpc_method_handler(guarded, None, serializer)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._guard_stream(method, handler.unary_stream), *codecs)
+            watched = self._guard_stream(method, handler.unary_stream)
+            return grpc.stream_stream_rpc_method_handler(watched, None, serializer)
         if handler.stream_stream is not None:  # ours reads and writes by its context, and returns nothing
-            guarded = self._guard_call(method, handler.stream_stream, batched=False)
-            return grpc.stream_stream_rpc_method_handler(guarded, *codecs)
+            guarded = self._guard_call(method, handler.stream_stream, unary=False)
+            return grpc.stream_stream_rpc_method_handler(guarded, None, serializer)
         return handler
 
-    def _guard_call(self, method: str, behaviour: Callable[..., Any], *, batched: bool) -> Callable[..., Any]:
-        parse = self._parsers.get(method)
+    def _guard_call(self, method: str, behaviour: Callable[..., Any], *, unary: bool) -> Callable[..., Any]:
+        parse, memory = self._parsers.get(method), self._memory
+        is_for_mails = _is_for_mails(method)
 
-        async def guarded(request: Any, context: Any) -> Any:
-            """Run one call, which may read and write a stream by its context."""
-            self._running += 1
-            self.idle.clear()
-            self._unary += batched
+        async def guarded(requests: Any, context: Any) -> Any:
+            """Run one call: one with a single request, or one that reads and writes a stream by its context."""
+            running, taken, request = 0, CALL_OCTETS, requests
+            memory.reading += taken
             try:
+                if is_for_mails and memory.reading > memory.for_calls:
+                    raise MemoryFull
+                if unary:
+                    request = await self._reads.read(context)
+                    taken += (octets := self._weigh(request, code=not is_for_mails))
+                    memory.reading += octets
+                running = 1  # not before: a stop does not wait for a request that never comes
+                self._running += 1
+                self.idle.clear()
+                self._unary += unary
                 if self._stopping:
                     raise Unavailable(_STOPPING)
-                if batched and (turn := self._batching.take(self._unary)) is not None:
+                if unary and (turn := self._batching.take(self._unary)) is not None:
                     await turn
                 if parse is None:
                     return await behaviour(request, context)
@@ -138,10 +162,8 @@ class Guard:
             except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
                 await status_for(method, error).abort(context)
             finally:
-                self._unary -= batched
-                self._running -= 1
-                if not self._running:
-                    self.idle.set()
+                memory.reading -= taken
+                self._ended(running, unary=running * unary)
 
         return guarded
 
@@ -153,13 +175,22 @@ class Guard:
         return parsed
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        parse = self._parsers.get(method)
+        parse, memory = self._parsers.get(method), self._memory
+        is_for_mails = _is_for_mails(method)
 
-        async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def guarded(_: Any, context: Any) -> AsyncIterator[Any]:
             """Run one call that yields its responses; its generator is closed when the caller goes."""
-            self._running += 1
-            self.idle.clear()
+            running, taken = 0, CALL_OCTETS
+            memory.reading += taken
             try:
+                if is_for_mails and memory.reading > memory.for_calls:
+                    raise MemoryFull
+                request = await self._reads.read(context)
+                taken += (octets := self._weigh(request, code=not is_for_mails))
+                memory.reading += octets
+                running = 1
+                self._running += 1
+                self.idle.clear()
                 if self._stopping:
                     raise Unavailable(_STOPPING)
                 parsed = request if parse is None else parse(request)
@@ -171,8 +202,32 @@ class Guard:
             except Exception as error:  # noqa: BLE001  as above
                 await status_for(method, error).abort(context)
             finally:
-                self._running -= 1
-                if not self._running:
-                    self.idle.set()
+                memory.reading -= taken
+                self._ended(running)
 
         return guarded
+
+    def _weigh(self, request: Any, *, code: bool) -> int:
+        """Return the octets that a request takes.
+
+        Raises MemoryFull for a large one where these are too many, and InvalidArgument where there is no request.
+        """
+        if request is EOF:
+            raise InvalidArgument("request", "is missing")
+        octets = len(request)
+        if octets < LARGE:
+            return octets
+        self._memory.make_room(READ_FACTOR * octets, code=code)
+        return READ_FACTOR * octets
+
+    def _ended(self, running: int, *, unary: int = 0) -> None:
+        """Count a call less, if it was running."""
+        self._unary -= unary
+        self._running -= running
+        if not self._running:
+            self.idle.set()
+
+
+def _is_for_mails(method: str) -> bool:
+    """Whether the method, by its path, is one for mails: a part of the memory is for codes, checks and health."""
+    return method.split("/")[1].endswith("MailService")

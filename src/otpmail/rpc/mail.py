@@ -10,6 +10,7 @@ from otpmail.rpc import encode
 from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context, call_from, stream_call_from
 from otpmail.rpc.decode import submission_from
+from otpmail.rpc.reads import Reads
 from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -17,8 +18,9 @@ from otpmail.v1 import mail_pb2, mail_pb2_grpc
 class MailServicer(mail_pb2_grpc.MailServiceServicer):
     """Serves `mail.service.MailService`. A stream has at most `most_unsettled` mails outstanding."""
 
-    def __init__(self, mails: MailService, *, most_unsettled: int) -> None:
+    def __init__(self, mails: MailService, reads: Reads, *, most_unsettled: int) -> None:
         self._mails = mails
+        self._reads = reads
         self._most_unsettled = most_unsettled
         self._streams = count(1)
         self._batches = BatchReader(mails.limits, mails.cooperator)
@@ -39,7 +41,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
     ) -> None:
         """Send many mails over one stream, whose requests come as octets."""
         stream = MailStream(self._mails, stream_call_from(context, next(self._streams)), most=self._most_unsettled)
-        await serve_stream(context, stream, self._batches)
+        await serve_stream(context, stream, self._batches, self._reads)
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""

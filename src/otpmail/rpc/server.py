@@ -18,8 +18,9 @@ from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.mail import MailServicer
 from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.parse import parsers
+from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import add_reflection
-from otpmail.rpc.transport import server_options
+from otpmail.rpc.transport import most_request_octets, server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -55,12 +56,15 @@ class Server:
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
         parse = parsers(_SERVICES, bounds)
         batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
-        guard: Any = Guard(methods, batching, parse, turn)
+        reads = Reads(mails.admission.memory, most_octets=most_request_octets(max_mail_bytes))
+        guard: Any = Guard(methods, batching, parse, reads, turn)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.
-        always: Any = Guard(methods, Batching(most_seconds=0), parse)
+        always: Any = Guard(methods, Batching(most_seconds=0), parse, reads)
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(MailServicer(mails, most_unsettled=most_unsettled), guard)
+        mail_pb2_grpc.add_MailServiceServicer_to_server(
+            MailServicer(mails, reads, most_unsettled=most_unsettled), guard
+        )
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
         health_pb2_grpc.add_HealthServicer_to_server(health, always)

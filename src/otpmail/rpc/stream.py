@@ -6,6 +6,7 @@ STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 
@@ -15,6 +16,7 @@ from otpmail.model import Mail
 from otpmail.rpc import encode
 from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context
+from otpmail.rpc.reads import Reads, ReadTooSlow
 from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
 
@@ -23,11 +25,11 @@ _MOST_RESULTS = 100  # in one response: other tasks have the loop between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
 
-async def serve_stream(context: Context, stream: MailStream, batches: BatchReader) -> None:
+async def serve_stream(context: Context, stream: MailStream, batches: BatchReader, reads: Reads) -> None:
     """Serve one call until its caller has closed it or the service stops, and all is answered; or until it fails."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_read(context, stream, batches))
+            tasks.create_task(_read(context, stream, batches, reads))
             ended = await _answer(context, stream)
     finally:
         stream.leave()
@@ -35,21 +37,24 @@ async def serve_stream(context: Context, stream: MailStream, batches: BatchReade
         raise ended
 
 
-async def _read(context: Context, stream: MailStream, batches: BatchReader) -> None:
+async def _read(context: Context, stream: MailStream, batches: BatchReader, reads: Reads) -> None:
+    refuse = partial(stream.close, ReadTooSlow())
     while True:
         try:
-            octets = await context.read()
+            octets = await reads.read_batch(context, refuse)
         except grpc.aio.BaseError:  # the call is over, by `_answer` or by the end of the server
             return
         if octets is grpc.aio.EOF:
             stream.close()
             return
-        try:
-            mails = batches.read(octets)
-        except InvalidArgument as error:
-            stream.close(error)
-            return
-        await stream.take(mails, batches.submission_from)
+        with reads.counted(octets):
+            try:
+                mails = batches.read(octets)
+            except InvalidArgument as error:
+                stream.close(error)
+                return
+            await stream.take(mails, batches.submission_from)
+            del octets, mails  # the next one may be long in coming
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:

@@ -15,11 +15,16 @@ AGE_SECONDS = 1800.0
 
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 _OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
-_PENDING_CALLS = 100_000
+_PENDING_CALLS = 4000  # about 16 KiB each
 _STREAMS = 4000  # calls of one connection: clients queue further ones, once they know of the limit
 _IDLE_SECONDS = 600.0  # after its last call; clients dial again when they need to
 _HANDSHAKE_SECONDS = 10.0
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
+
+
+def most_request_octets(max_mail_bytes: int) -> int:
+    """Return how large a request may be: larger ones end with RESOURCE_EXHAUSTED before gRPC buffers them."""
+    return max_mail_bytes + _ENVELOPE_OCTETS
 
 
 def server_options(
@@ -37,15 +42,17 @@ def server_options(
     return (
         # A second server on the port would get some of the calls, and does not know the codes of this one.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", max_mail_bytes + _ENVELOPE_OCTETS),
+        ("grpc.max_receive_message_length", most_request_octets(max_mail_bytes)),
         # Between a soft and a hard limit gRPC refuses calls at random, the more the larger they are. So both are one.
         ("grpc.max_metadata_size", metadata),
         ("grpc.absolute_max_metadata_size", metadata),
-        # Above these limits gRPC drops calls at random and without a reason; QUEUE_SIZE rejects them with one.
+        # Calls that have not begun, those that their callers have reset (CVE-2023-44487) among them. Between two such
+        # limits gRPC would refuse calls at random, so both are one.
         ("grpc.server.max_pending_requests", _PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-        # A caller that resets its calls at once (CVE-2023-44487) costs no more than these calls at any time.
+        # gRPC's own protection counts calls that have ended, and refuses those of clients that keep to the limit.
         ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.http.overload_protection", 0),
         # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", connections),

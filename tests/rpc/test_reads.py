@@ -1,0 +1,204 @@
+"""Requests that are half received: few at a time, and none for ever."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+
+from delivery.fakes import Clock, Nothing
+from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
+from otpmail.rpc.reads import Reads
+
+MIB = 1 << 20
+SLOW = 0.3  # seconds after which a read counts as slow, and more
+
+
+class Context:
+    """A call that is never received whole, unless the test says so, until it has its status."""
+
+    def __init__(self, peer: str = "ipv4:127.0.0.1:1") -> None:
+        self._peer = peer
+        self.received: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.status: Any = None
+
+    def peer(self) -> str:
+        """Where it comes from."""
+        return self._peer
+
+    async def read(self) -> Any:
+        """Wait for the request."""
+        return await self.received
+
+    async def abort(self, code: Any, *_: Any) -> None:
+        """End the call, and so the read, as grpc.aio does."""
+        self.status = code
+        if not self.received.done():
+            self.received.set_exception(grpc.aio.AbortError())
+        raise grpc.aio.AbortError
+
+
+class Rig:
+    """Reads of which four may be slow, on a clock that the test moves, in a process whose memory the test says."""
+
+    def __init__(self, *, budget: int = 16 * MIB) -> None:
+        self.clock = Clock()
+        self.memory = Memory(budget, Nothing())
+        self.resident = 50 * MIB
+        self.reads = Reads(
+            self.memory,
+            most_octets=MIB,
+            most_seconds=60,
+            call_later=self.clock.call_later,
+            resident=lambda: self.resident,
+        )
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def begin(self, *contexts: Context) -> None:
+        """Begin to read."""
+        self.tasks += [asyncio.create_task(self.reads.read(context)) for context in contexts]
+        await _turns()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let the time pass, and what it causes happen."""
+        self.clock.advance(seconds)
+        await _turns()
+
+    async def end(self) -> None:
+        """Cancel what is left."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def _ended(contexts: list[Context]) -> list[int]:
+    return [place for place, context in enumerate(contexts) if context.status is not None]
+
+
+async def test_a_request_that_is_there() -> None:
+    """A read returns the request, and leaves nothing behind that a timer would look at."""
+    rig = Rig()
+    context = Context()
+    context.received.set_result(b"octets")
+    assert await rig.reads.read(context) == b"octets"
+    assert repr(rig.reads) == "<Reads 0 pending and 0 of streams, at most 4 slow ones>"
+    await rig.pass_time(1)
+    await rig.end()
+
+
+async def test_few_are_half_received() -> None:
+    """Of more slow reads than there may be the oldest ones are RESOURCE_EXHAUSTED, and the others go on."""
+    rig = Rig()
+    contexts = [Context(f"ipv4:127.0.0.1:{port}") for port in range(7)]
+    await rig.begin(*contexts)
+    await rig.pass_time(SLOW)
+    assert _ended(contexts) == [0, 1, 2]
+    assert contexts[0].status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.aio.AbortError):
+        await rig.tasks[0]
+    await rig.pass_time(10)
+    assert _ended(contexts) == [0, 1, 2]
+    contexts[6].received.set_result(b"whole")
+    assert await rig.tasks[6] == b"whole"
+    await rig.end()
+
+
+async def test_the_most_greedy_connection_loses_first() -> None:
+    """Half requests of one connection do not end another one's, which began earlier."""
+    rig = Rig()
+    quiet, greedy = [Context("ipv4:10.0.0.1:1")], [Context("ipv4:10.0.0.2:1") for _ in range(50)]
+    await rig.begin(*quiet, *greedy)
+    await rig.pass_time(SLOW)
+    assert _ended(quiet) == []
+    assert _ended(greedy) == list(range(47))
+    await rig.end()
+
+
+async def test_a_burst_is_not_slow() -> None:
+    """Thousands of requests that have just begun are not ended, however many there are."""
+    rig = Rig()
+    contexts = [Context() for _ in range(2000)]
+    await rig.begin(*contexts)
+    await rig.pass_time(0.1)
+    assert _ended(contexts) == []
+    for context in contexts:
+        context.received.set_result(b"whole")
+    assert await asyncio.gather(*rig.tasks) == [b"whole"] * 2000
+
+
+async def test_none_is_half_received_for_ever() -> None:
+    """A single request that does not arrive whole ends after some time."""
+    rig = Rig()
+    contexts = [Context(), Context()]
+    await rig.begin(contexts[0])
+    await rig.pass_time(50)
+    await rig.begin(contexts[1])
+    await rig.pass_time(15)
+    assert _ended(contexts) == [0]
+    await rig.end()
+
+
+async def test_streams_are_ended_where_memory_is_short() -> None:
+    """Streams that wait for a batch go on while the process takes what is counted; beyond it half of them end."""
+    rig = Rig()
+    refused: list[int] = []
+    contexts = [Context() for _ in range(44)]
+    for place, context in enumerate(contexts):
+        refuse = partial(refused.append, place)
+        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(context, refuse)))
+    await _turns()
+    await rig.pass_time(5)
+    assert refused == []
+    rig.memory.unsettled = 12 * MIB
+    rig.resident += 70 * MIB
+    await rig.pass_time(5)
+    assert refused == []
+    rig.resident += 20 * MIB
+    await rig.pass_time(0.2)
+    assert refused == list(range(20))
+    await rig.end()
+
+
+async def test_few_streams_are_never_ended() -> None:
+    """As many streams as may be half received wait for as long as they like."""
+    rig = Rig()
+    refused: list[int] = []
+    for place in range(4):
+        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(Context(), partial(refused.append, place))))
+    await _turns()
+    rig.resident += 10_000 * MIB
+    await rig.pass_time(60)
+    assert refused == []
+    await rig.end()
+
+
+async def test_a_batch_waits_for_memory() -> None:
+    """A stream reads its next batch once requests take less than their part."""
+    rig = Rig()
+    rig.memory.reading = rig.memory.for_reading + 1
+    context = Context()
+    context.received.set_result(b"batch")
+    reading = asyncio.create_task(rig.reads.read_batch(context, _not_called))
+    await _turns()
+    assert not reading.done()
+    rig.memory.reading = 0
+    assert await asyncio.wait_for(reading, 5) == b"batch"
+
+
+def _not_called() -> None:
+    raise AssertionError
+
+
+async def test_a_batch_counts_while_it_is_worked_on() -> None:
+    """A batch counts until its mails are accepted, a large one several times."""
+    rig = Rig()
+    for octets, counted in ((10, 10), (LARGE, READ_FACTOR * LARGE)):
+        with rig.reads.counted(bytes(octets)):
+            assert rig.memory.reading == counted
+        assert rig.memory.reading == 0
