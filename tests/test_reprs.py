@@ -65,7 +65,7 @@ SUSPECT_TYPES = ("bytes", "_pb2.")
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
-        *(("Request", "fingerprint"), ("Recipients", "digests")),
+        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(("Response", "headers"), ("Response", "body"), ("_Line", "octets"), ("_Report", "octets")),
