@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import uvloop
+
 from service import Service
 
 LONGEST_TURN = 0.030
@@ -18,6 +20,7 @@ LONGEST_TURN = 0.030
 
 _TICK_SECONDS = 0.001
 _FILE = "OTPMAIL_PROBE_FILE"
+_LOOP = "OTPMAIL_PROBE_LOOP"
 _VALUES = struct.Struct("dq")  # the longest turn in seconds, and how often the loop was looked at
 
 
@@ -26,10 +29,11 @@ class ProbedService(Service):
 
     module = "attacks.probe"
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, *, loop: str = "uvloop", **settings: object) -> None:
+        """Take the settings; `loop` is asyncio's own or uvloop, which the service runs on."""
         path = directory / "probe"
         path.write_bytes(bytes(_VALUES.size))
-        super().__init__(command="serve", **{_FILE: path, **settings})
+        super().__init__(command="serve", **{_FILE: path, _LOOP: loop, **settings})
         self._probe = _Shared(path)
 
     def reset_probe(self) -> None:
@@ -87,6 +91,8 @@ def main() -> None:
     from otpmail.__main__ import main as otpmail
     from otpmail.app import App
 
+    if os.environ[_LOOP] == "asyncio":
+        uvloop.run = asyncio.run  # type: ignore[assignment]  # it takes what the service gives it
     run = App.run
 
     async def measured(app: App, *arguments: Any, **more: Any) -> None:

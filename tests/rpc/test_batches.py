@@ -19,6 +19,14 @@ MAILS = 1  # the number of the field
 REQUEST_ID = mail_pb2.SendMailRequest.REQUEST_ID_FIELD_NUMBER
 
 
+async def _give_way() -> None:
+    await asyncio.sleep(0)
+
+
+def _reader() -> BatchReader:
+    return BatchReader(LIMITS, Cooperator(), _give_way)
+
+
 def _mail(name: str, **fields: Any) -> bytes:
     return mail_pb2.SendMailRequest(to=[ADA], request_id=name, **fields).SerializeToString()
 
@@ -31,7 +39,7 @@ def _submissions(octets: bytes) -> list[tuple[str, Submission | str]]:
     """Return the name of each mail of a batch, and its submission or the error in it."""
 
     async def read() -> list[tuple[str, Submission | str]]:
-        reader = BatchReader(LIMITS, Cooperator())
+        reader = _reader()
         found: list[tuple[str, Submission | str]] = []
         for mail in reader.read(octets):
             try:
@@ -48,9 +56,9 @@ def test_a_small_and_a_large_batch_give_the_same_submissions() -> None:
     mails = [_mail(f"m{number}", subject="s" * number, headers={"X-A": "1"}) for number in range(20)]
     small = _batch(*mails)
     filler = _mail("filler", text="x" * SMALL)
-    assert not any(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS, Cooperator()).read(small))
+    assert not any(isinstance(mail, UnparsedMail) for mail in _reader().read(small))
     large = _batch(*mails, filler)
-    assert all(isinstance(mail, UnparsedMail) for mail in BatchReader(LIMITS, Cooperator()).read(large))
+    assert all(isinstance(mail, UnparsedMail) for mail in _reader().read(large))
     assert _submissions(large)[:-1] == _submissions(small)
 
 
@@ -88,13 +96,13 @@ def test_a_mail_beyond_its_bounds_is_alone_in_it() -> None:
 def test_octets_that_are_no_batch(octets: bytes) -> None:
     """Octets that can't be cut into mails are refused as a whole."""
     with pytest.raises(InvalidArgument, match=r"^mails: the request is no SendMailsRequest$"):
-        BatchReader(LIMITS, Cooperator()).read(octets)
+        _reader().read(octets)
 
 
 @pytest.mark.parametrize("count", [MAX_MAILS + 1, 1_000_000])
 def test_a_batch_of_too_many_mails_is_refused(count: int) -> None:
     """A batch has a greatest number of mails; a batch of any number costs no more than one that has one too many."""
-    reader = BatchReader(LIMITS, Cooperator())
+    reader = _reader()
     assert len(reader.read(_batch(b"") * MAX_MAILS)) == MAX_MAILS
     octets = _batch(b"") * count
 
@@ -109,6 +117,6 @@ def test_a_batch_of_too_many_mails_is_refused(count: int) -> None:
 def test_other_fields_of_a_batch_are_bounded(other: bytes) -> None:
     """A few fields that are no mails are let through; many are refused."""
     filler = _batch(_mail("filler", text="x" * SMALL))
-    assert len(BatchReader(LIMITS, Cooperator()).read(other * 400 + filler)) == 1
+    assert len(_reader().read(other * 400 + filler)) == 1
     with pytest.raises(InvalidArgument, match=r"^SendMailsRequest: holds more than 1000 fields"):
-        BatchReader(LIMITS, Cooperator()).read(other * 1_000_000 + filler)
+        _reader().read(other * 1_000_000 + filler)

@@ -66,6 +66,17 @@ def test_unknown_fields_are_bounded_together(octets: bytes) -> None:
     assert _refusal(octets * 1001) == "SendMailRequest: holds more than 1000 fields that this version does not know"
 
 
+def test_the_octets_of_unknown_fields_are_bounded_together() -> None:
+    """Unknown fields of 64 KiB in all are let through, in whatever messages they are; more are refused."""
+    bounds = bounds_of_mail(LIMITS)
+    half = text(99, b"x" * (32 << 10))
+    inside = text(_FIELDS["attachments"], half)
+    bounds.check(half + inside)
+    said = "holds more than 65536 octets that this version does not know"
+    assert _refusal(half + half + text(99, b"x")) == f"SendMailRequest: {said}"
+    assert _refusal(half + inside + inside) == f"attachments[1]: {said}"
+
+
 def test_what_may_be_spared_is_counted_over_all_messages() -> None:
     """Fifty attachments have no more unknown fields than one."""
     assert _refusal(text(_FIELDS["attachments"], integer(9, 1) * 30) * 50).startswith("attachments[33]: holds more")

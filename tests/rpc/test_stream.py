@@ -117,7 +117,7 @@ _BATCH = mail_pb2.SendMailsRequest(mails=[mail_pb2.SendMailRequest()]).Serialize
 
 
 def _reader(mails: MailService) -> BatchReader:
-    return BatchReader(mails.limits, mails.cooperator)
+    return BatchReader(mails.limits, mails.cooperator, mails.admission.turns.wait)
 
 
 async def test_a_batch_that_cannot_be_read_ends_the_call() -> None:

@@ -1,6 +1,6 @@
 """Reads requests of SendMails: the mails of a large one are parsed one by one, each when its turn comes."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from otpmail.compose.draft import Limits
 from otpmail.cooperate import Cooperator
@@ -36,6 +36,11 @@ class UnparsedMail:
         return parse(self._batch[self._start : self._end], mail_pb2.SendMailRequest, bounds, self.field)
 
     @property
+    def is_large(self) -> bool:
+        """Whether it takes milliseconds to parse."""
+        return self._end - self._start > SMALL
+
+    @property
     def request_id(self) -> str:
         """Its request id, also where the mail can't be parsed; empty where none is found among its first fields."""
         request_id = ""
@@ -51,11 +56,15 @@ class UnparsedMail:
 
 
 class BatchReader:
-    """Reads batches of mails within `limits`; the `cooperator` runs what takes long."""
+    """Reads batches of mails within `limits`; the `cooperator` runs what takes long.
 
-    def __init__(self, limits: Limits, cooperator: Cooperator) -> None:
+    What `give_way` returns ends once others have had the loop.
+    """
+
+    def __init__(self, limits: Limits, cooperator: Cooperator, give_way: Callable[[], Awaitable[None]]) -> None:
         self._limits = limits
         self._cooperator = cooperator
+        self._give_way = give_way
         self._bounds = bounds_of_mail(limits)
 
     def read(self, octets: bytes) -> Sequence[mail_pb2.SendMailRequest | UnparsedMail]:
@@ -77,9 +86,12 @@ class BatchReader:
 
     async def submission_from(self, mail: mail_pb2.SendMailRequest | UnparsedMail) -> Submission:
         """Decode a mail of a batch. Raises InvalidArgument, which names the first field that is not good."""
-        if isinstance(mail, UnparsedMail):
-            mail = mail.parse(self._bounds)
-        return await submission_from(mail, self._limits, self._cooperator)
+        if not isinstance(mail, UnparsedMail):
+            return await submission_from(mail, self._limits, self._cooperator)
+        parsed = mail.parse(self._bounds)
+        if mail.is_large:
+            await self._give_way()  # that took milliseconds, and so will reading it
+        return await submission_from(parsed, self._limits, self._cooperator)
 
 
 def _cut(octets: bytes) -> list[UnparsedMail]:

@@ -25,6 +25,7 @@ from otpmail.v1 import mail_pb2
 from otpmail.values import frozen
 
 _SPARE = 1000  # unknown fields, and repetitions of fields that are not repeated, in one request
+_SPARE_OCTETS = 64 << 10  # of unknown fields in one request
 _SHOWN_KEY = 64
 _KEY = tag_of(1, LENGTH)  # of the key of a map's entry
 _TEXT = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
@@ -95,12 +96,13 @@ def _fields(
 
 
 class _Check:
-    """The check of one request. `spare` is how many fields that need not be there may still come."""
+    """The check of one request: how many fields that need not be there may still come, and how many octets of them."""
 
     def __init__(self, octets: bytes, kind: str) -> None:
         self._octets = octets
         self._kind = kind
         self._spare = _SPARE
+        self._spare_octets = _SPARE_OCTETS
 
     def check(self, start: int, end: int, fields: Mapping[int, _Field], prefix: str) -> None:
         """Check the message between two places; `prefix` stands before the names of its fields."""
@@ -110,8 +112,7 @@ class _Check:
             index = seen.get(tag, 0)
             seen[tag] = index + 1
             if field is None:
-                where = prefix.rstrip(".") or self._kind
-                self._spend(where, f"holds more than {_SPARE} fields that this version does not know")
+                self._skip(prefix.rstrip(".") or self._kind, stop - begin)
                 continue
             place = prefix + field.name
             if field.most is None:
@@ -127,6 +128,13 @@ class _Check:
                 raise InvalidArgument(place, field.size.description)
             if field.inside is not None:
                 self.check(begin, stop, field.inside, place if field.is_map else f"{place}.")
+
+    def _skip(self, where: str, octets: int) -> None:
+        """Count an unknown field."""
+        self._spend(where, f"holds more than {_SPARE} fields that this version does not know")
+        self._spare_octets -= octets
+        if self._spare_octets < 0:
+            raise InvalidArgument(where, f"holds more than {_SPARE_OCTETS} octets that this version does not know")
 
     def _spend(self, where: str, description: str) -> None:
         self._spare -= 1

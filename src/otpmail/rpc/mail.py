@@ -23,7 +23,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         self._reads = reads
         self._most_unsettled = most_unsettled
         self._streams = count(1)
-        self._batches = BatchReader(mails.limits, mails.cooperator)
+        self._batches = BatchReader(mails.limits, mails.cooperator, mails.admission.turns.wait)
 
     async def SendMail(self, request: mail_pb2.SendMailRequest, context: Context) -> mail_pb2.SendMailResponse:
         """Send one mail."""
