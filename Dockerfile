@@ -28,7 +28,8 @@ ENV PATH="/opt/otpmail/bin:${PATH}" \
 USER 10001:10001
 WORKDIR /
 EXPOSE 40700
-# The check is a gRPC call, as a caller makes it, and follows the relay; `otpmail health liveness` does not. The interval is long since each check starts a Python.
+# The check is a gRPC call, as a caller makes it, and follows the relay; `otpmail health liveness` does not. The interval
+# is long since each check starts a Python.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 CMD ["otpmail", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["otpmail"]

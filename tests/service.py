@@ -231,6 +231,15 @@ class Service:
         await self._wait(lambda: bool(found()), f"a line with {text!r}", timeout)
         return found()[0]
 
+    async def wait_for_output(self, part: str, *, timeout: float = 10) -> str:
+        """Return the first line of output, past lines included, that holds `part`."""
+
+        def found() -> list[str]:
+            return [line for line in self.output if part in line]
+
+        await self._wait(lambda: bool(found()), f"{part!r} in the output", timeout)
+        return found()[0]
+
     def logged(self, event: str, **fields: object) -> list[LogLine]:
         """Return the lines so far with that event and those fields."""
         wanted = {"event": event, **fields}

@@ -36,9 +36,8 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     assert sent.code == 0
     code = json.loads(sent.out)["otp_code"]
-    shown = "\n".join(dev.output)
-    assert "mail to ada@example.org" in shown
-    assert f"Your code is {code}" in shown
+    await dev.wait_for_output("mail to ada@example.org")
+    await dev.wait_for_output(f"Your code is {code}")
     wrong = await otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
     assert (wrong.code, wrong.out.strip()) == (1, "wrong code, 4 attempts left")
     right = await otpmail("code", "validate", "ada@example.org", code, server=dev.address)
@@ -72,7 +71,7 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     assert ran.code == 0
     assert "relayed" in ran.out
     assert "grace@example.org: 250" in ran.out
-    assert any("subject [x] Grüße" in line for line in dev.output)
+    await dev.wait_for_output("subject [x] Grüße")
     queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
     assert json.loads(queued.out)["mail"]["state"] == "QUEUED"
 
@@ -210,7 +209,7 @@ async def test_a_malformed_line_in_env(tmp_path: Path, command: tuple[str, ...])
 
 async def test_dev_prints_examples(dev: Service) -> None:
     """The commands that `otpmail dev` prints work as they are: with its program and its address."""
-    (line,) = (line for line in dev.output if " code send " in line)
+    line = await dev.wait_for_output(" code send ")
     assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
 
 
