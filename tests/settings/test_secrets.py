@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings import Settings
+from otpmail.settings import RelaySettings, Settings
 from otpmail.settings.loader import read_sources
 
 PASSWORD = "hunter2-Tr0ub4dor"
@@ -163,6 +163,13 @@ def test_no_error_about_the_file_shows_a_secret(
     assert "SettingsError" in said
     assert not _shows(said, KEY), said
     assert not _shows(said, PASSWORD), said
+
+
+def test_an_error_of_the_library_shows_no_value() -> None:
+    """An error of pydantic that nobody words shows no value, since the log holds it with its traceback."""
+    with pytest.raises(ValueError, match="port") as caught:
+        RelaySettings.from_layers({"EMAIL_PORT": PASSWORD, "APP_PASSWORD": PASSWORD, "EMAIL_AUTH": PASSWORD})
+    assert not _shows(f"{caught.value} {caught.value!r}", PASSWORD)
 
 
 def test_good_secrets_are_in_no_representation(

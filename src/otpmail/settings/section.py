@@ -37,7 +37,7 @@ class Section(BaseSettings):
     by hand holds what it is given and defaults: only `loader` reads the environment, `.env` and the secrets directory.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     @classmethod
     def settings_customise_sources(
