@@ -76,6 +76,14 @@ def test_each_promise_names_its_test(promise: list[str]) -> None:
         assert re.search(rf"^ *(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
 
 
+def test_each_attack_stands_on_the_page() -> None:
+    """The security page names every test of tests/attacks, so that none is there without its promise."""
+    named = set(_TEST_NAME.findall((ROOT / "docs/security.md").read_text("utf-8")))
+    for path in sorted((ROOT / "tests/attacks").glob("test_*.py")):
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text("utf-8"), re.MULTILINE):
+            assert (f"tests/attacks/{path.name}", name) in named
+
+
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
