@@ -13,7 +13,7 @@ _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`")
 _TREE_FILE = re.compile(r"\b[a-z_]+\.py\b")
-_TEST_NAME = re.compile(r"`(tests/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
+_TEST_NAME = re.compile(r"`((?:tests|benchmarks)/[a-z0-9_/]+\.py)::(test_[a-z0-9_]+)`")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 

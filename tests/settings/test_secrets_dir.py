@@ -9,6 +9,7 @@ import pytest
 
 from otpmail.settings import secrets_dir
 from settings.conftest import Load, Problems
+from users import as_another_user, folder_for_all
 
 
 @pytest.fixture
@@ -31,6 +32,18 @@ def test_where_it_is_named(monkeypatch: pytest.MonkeyPatch, load: Load, problems
     for wrong in ("three", ".env"):
         (tmp_path / ".env").write_text(f"SECRETS_DIR={wrong}\n")
         assert problems() == (f"SECRETS_DIR: {wrong!r} is wrong: is not a directory",)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_the_default_need_not_be_open_to_this_user(mode: int) -> None:
+    """The default directory is as if absent where this user may not list it or open its files."""
+    with folder_for_all() as folder:
+        (folder / "secrets").mkdir()
+        (folder / "secrets/WORKERS").write_text("1")
+        (folder / "secrets").chmod(mode)
+        with as_another_user():
+            found = secrets_dir.read("", {"WORKERS"}, default=str(folder / "secrets"))
+    assert (found.values, found.faults, found.unreadable) == ({}, {}, ())
 
 
 def test_white_space_around_a_secret_is_dropped(directory: Path, load: Load) -> None:

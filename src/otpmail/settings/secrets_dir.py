@@ -22,13 +22,13 @@ class SecretsDir:
     """A line when the directory itself can't be read."""
 
 
-def read(named: str, settings: Collection[str]) -> SecretsDir:
-    """Read the directory that SECRETS_DIR names, else the usual one, which need not exist or be open to this user.
+def read(named: str, settings: Collection[str], *, default: str = DEFAULT) -> SecretsDir:
+    """Read the directory that SECRETS_DIR names, else the default, which need not exist or be open to this user.
 
     Files that are not named like one of `settings`, in any case, are not opened: they are other programs' secrets.
     """
-    directory = Path(named or DEFAULT)
-    if not named and not os.access(directory, os.R_OK | os.X_OK):
+    directory = Path(named or default)
+    if not named and not os.access(directory, os.R_OK | os.X_OK, effective_ids=True):
         return SecretsDir({}, {})
     try:
         paths = sorted(directory.iterdir(), reverse=True)  # so that a name in capitals, which comes last, wins
