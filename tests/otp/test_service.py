@@ -714,7 +714,7 @@ async def test_no_code_or_key_is_in_a_repr_or_a_log_line(caplog: pytest.LogCaptu
 
 
 async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
-    """As many lines of code run for a wrong code whether one is live, expired, used, spent or was never issued."""
+    """As many lines of code run for a wrong code whether one is live, expired, used, revoked, spent or never issued."""
 
     def lines(email: str) -> int:
         check = rig.codes.validate_code(call_of(), email=email, code="000000")
@@ -727,9 +727,10 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
 
     sent = {name: await rig.send(f"{name}@example.org") for name in ("expired", "used", "spent")}
     rig.now = sent["expired"].issued.expire_time + 1
-    sent |= {name: await rig.send(f"{name}@example.org") for name in ("used", "spent", "live")}
+    sent |= {name: await rig.send(f"{name}@example.org") for name in ("used", "spent", "live", "revoked")}
     assert await rig.check(sent["used"].code, "used@example.org") is CheckResult.VALID
     for _ in range(5):
         await rig.check(_other(sent["spent"].code), "spent@example.org")
-    counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live")}
+    await rig.codes.revoke_code(call_of(), email="revoked@example.org")
+    counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live", "revoked")}
     assert max(counts.values()) - min(counts.values()) <= 8, counts

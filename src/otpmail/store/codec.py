@@ -31,19 +31,25 @@ _RECORD = struct.Struct("=Bddd16shH")
 _ENDS = struct.Struct("=xd")
 _TIME = struct.Struct("=d")
 _NO_CHALLENGE = -1  # attempts of a record without one
+_NOTHING = Challenge(b"", "", 0.0, _NO_CHALLENGE)
 
 _STATES = {state.value: state for state in MailState}
 
 
 def encode_record(record: CodeRecord) -> bytes:
-    """Return a code record as octets."""
-    challenge, failures = record.challenge, record.failures
-    expires, challenge_id, attempts, key = 0.0, b"", _NO_CHALLENGE, b""
-    if challenge is not None:
-        challenge_id, attempts, expires = challenge.id, challenge.attempts, challenge.expires
-        key = challenge.key_id.encode()
-    head = _RECORD.pack(_VERSION, record.expires, expires, record.next_send, challenge_id, attempts, len(failures))
-    return head + (struct.pack(f"={len(failures)}d", *failures) if failures else b"") + key
+    """Return a code record as octets. It takes as long with a challenge as without one, and so does `decode_record`."""
+    challenge, failures = record.challenge or _NOTHING, record.failures
+    head = _RECORD.pack(
+        _VERSION,
+        record.expires,
+        challenge.expires,
+        record.next_send,
+        challenge.id,
+        challenge.attempts,
+        len(failures),
+    )
+    packed = struct.pack(f"={len(failures)}d", *failures) if failures else b""
+    return head + packed + challenge.key_id.encode()
 
 
 def decode_record(octets: bytes) -> CodeRecord:
@@ -52,10 +58,9 @@ def decode_record(octets: bytes) -> CodeRecord:
         raise _unknown("code record", octets[0])
     _, _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(octets)
     failures = struct.unpack_from(f"={count}d", octets, _RECORD.size) if count else ()
-    if attempts == _NO_CHALLENGE:
-        return CodeRecord(None, failures, next_send)
     key = octets[_RECORD.size + count * _TIME.size :].decode()
-    return CodeRecord(Challenge(challenge_id, key, expires, attempts), failures, next_send)
+    challenge = Challenge(challenge_id, key, expires, attempts)
+    return CodeRecord(None if attempts == _NO_CHALLENGE else challenge, failures, next_send)
 
 
 def record_ends(octets: bytes) -> float:
