@@ -93,6 +93,11 @@ class Wire:
         return self.retire_at <= asyncio.get_running_loop().time()
 
     @property
+    def flights(self) -> list[Callback]:
+        """The mails in flight."""
+        return self.flying
+
+    @property
     def in_flight(self) -> int:
         """How many mails are in flight."""
         return len(self.flying)

@@ -18,6 +18,7 @@ class Rig:
 
     events: list[Event] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
+    changes: int = 0
 
     def notify(self, event: Event) -> None:
         """Keep it."""
@@ -27,6 +28,10 @@ class Rig:
         """Set a timer, on a clock that stands at 0."""
         self.timers.append(Timer(seconds, ring))
         return self.timers[-1]
+
+    def on_change(self) -> None:
+        """Count the changes."""
+        self.changes += 1
 
     def ring(self) -> None:
         """Let time pass until the one timer that is set rings."""
@@ -44,7 +49,7 @@ def rig() -> Rig:
 @pytest.fixture
 def availability(rig: Rig) -> Availability:
     """Return the availability of a relay that was not dialled yet."""
-    return Availability("r:25", rig, retry_after=lambda: 3.0, call_later=rig.call_later)
+    return Availability("r:25", rig, retry_after=lambda: 3.0, call_later=rig.call_later, on_change=rig.on_change)
 
 
 UP = RelayUp("r:25", "bdat", 16)
@@ -70,6 +75,7 @@ def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> 
     assert not availability.down
     failed = DialFailed("r:25", "refused", 3.0), DialFailed("r:25", "too many", 3.0)
     assert rig.events == [RelayDown("r:25", "refused", 3.0), failed[0], UP, failed[1]]
+    assert rig.changes == 2
 
 
 def test_a_moment_without_a_connection_is_not_notified(availability: Availability, rig: Rig) -> None:

@@ -1,7 +1,7 @@
 """Several relays in order: which of them is asked for a connection, and when an earlier one is. No relay is real."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from types import SimpleNamespace
 from typing import cast
@@ -17,6 +17,8 @@ from otpmail.relays.relay import Relay
 class Fake:
     """A relay that gives connections, refuses, or, if it is `silent`, never answers."""
 
+    on_change: Callable[[], None]
+
     def __init__(self, *, down: bool = False, silent: bool = False, return_at: float = 0.0) -> None:
         self.down = down
         self.silent = silent
@@ -25,6 +27,11 @@ class Fake:
         self.asked = 0
         self.was_asked = asyncio.Event()
         self.has_changed = asyncio.Event()
+
+    def becomes(self, *, down: bool) -> None:
+        """Change, and tell the failover."""
+        self.down = down
+        self.on_change()
 
     async def connect(self, *, patient: bool = True) -> Connection:
         """Give a connection unless it is down."""
@@ -140,5 +147,10 @@ async def test_when_to_return() -> None:
 
 async def test_it_is_down_when_all_are() -> None:
     """The failover is down when all relays are down, and an idle relay is not."""
-    assert _failover([Fake(down=True), Fake(down=True)]).down
-    assert not _failover([Fake(down=True), Fake()]).down
+    relays = [Fake(down=True), Fake()]
+    failover = _failover(relays)
+    assert not failover.down
+    relays[1].becomes(down=True)
+    assert failover.down
+    relays[0].becomes(down=False)
+    assert not failover.down

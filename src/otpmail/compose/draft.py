@@ -96,13 +96,15 @@ class Draft:
     code: str = field(default="", repr=False)
     is_large: bool = field(default=False, init=False, compare=False, repr=False)
     """Whether it takes more than a millisecond to write."""
+    recipients: tuple[str, ...] = field(default=(), init=False, compare=False, repr=False)
+    """Everybody the mail goes to, each once, in wire form."""
 
     def __post_init__(self, limits: Limits, bodies_checked: bool) -> None:
         """Check every field except the addresses, which were checked when they were parsed."""
-        recipients = len(self.to) + len(self.cc) + len(self.bcc)
-        if not recipients:
+        everybody = (*self.to, *self.cc, *self.bcc)
+        if not everybody:
             raise InvalidArgument("to", "recipient email is required")
-        if recipients > limits.recipients:
+        if len(everybody) > limits.recipients:
             raise InvalidArgument("to", f"there are more than {limits.recipients} recipients with cc and bcc")
         if len(self.subject) > MAX_SUBJECT:
             raise InvalidArgument("subject", f"is longer than {MAX_SUBJECT} characters")
@@ -113,7 +115,9 @@ class Draft:
             _check_body(self.text, "text", limits)
             if self.html:
                 _check_body(self.html, "html", limits)
-        if self.headers or self.attachments or recipients > 1 or len(self.text) + len(self.html) > LARGE:
+        recipients = tuple(dict.fromkeys([address.spec for address in everybody]))
+        object.__setattr__(self, "recipients", recipients)
+        if self.headers or self.attachments or len(everybody) > 1 or len(self.text) + len(self.html) > LARGE:
             self._check_further(limits)
 
     def _check_further(self, limits: Limits) -> None:
@@ -122,13 +126,6 @@ class Draft:
         _check_attachments(self.attachments)
         refuse_hopeless(self, limits)
         object.__setattr__(self, "is_large", _cost(self) > LARGE)
-
-    @property
-    def recipients(self) -> tuple[str, ...]:
-        """Everybody the mail goes to, each once, in wire form."""
-        if len(self.to) == 1 and not (self.cc or self.bcc):
-            return (self.to[0].spec,)
-        return tuple(dict.fromkeys([address.spec for address in (*self.to, *self.cc, *self.bcc)]))
 
 
 def check_bodies(text: str, html: str, limits: Limits) -> Steps[None]:

@@ -143,7 +143,7 @@ class Worker:
         """The connection has had replies. The worker need not look again where it waits for its turn anyway."""
         if connection is not self._connection:  # it is to be closed, and takes no more mails
             return
-        idle = not connection.in_flight
+        idle = not connection.flights
         if idle:
             self._busy = False
         if not self._listed or (idle and self._successor is not None):

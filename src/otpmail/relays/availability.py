@@ -15,8 +15,9 @@ class Availability:
 
     `down` is whether no connection is open although one is wanted, and has not been for longer than a dial takes.
 
-    `retry_after` returns in how many seconds the next dial may start. `call_later` is the loop's. `notice_seconds` is
-    how long no connection may be open before the relay counts as down.
+    `retry_after` returns in how many seconds the next dial may start. `call_later` is the loop's. `on_change` is
+    called when `down` may have changed. `notice_seconds` is how long no connection may be open before the relay counts
+    as down.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Availability:
         *,
         retry_after: Callable[[], float],
         call_later: CallLater,
+        on_change: Callable[[], None],
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.open = 0
@@ -35,6 +37,7 @@ class Availability:
         self._observer = observer
         self._retry_after = retry_after
         self._call_later = call_later
+        self._on_change = on_change
         self._notice_seconds = notice_seconds
         self._up: bool | None = None  # None while nothing is known: before the first dial, and while it is idle
         self._closed_by_us = False  # whether we closed the last connection, and nothing has failed since
@@ -86,13 +89,13 @@ class Availability:
         if not self.open:  # the doubtful connection has ended meanwhile
             self._stayed_empty()
         elif self._up is not True:
-            self._up, self.down = True, False
+            self._become(up=True)
             self._observer.notify(RelayUp(self._name, mode, window))
 
     def _set_down(self) -> None:
         self._cancel_notice()
         if self._up is not False:
-            self._up, self.down = False, True
+            self._become(up=False)
             self._observer.notify(RelayDown(self._name, self._cause, self._retry_after()))
 
     def _stayed_empty(self) -> None:
@@ -101,8 +104,12 @@ class Availability:
         if self.wanted or not self._closed_by_us:
             self._set_down()
         elif self._up is not None:
-            self._up, self.down = None, False
+            self._become(up=None)
             self._observer.notify(RelayIdle(self._name))
+
+    def _become(self, *, up: bool | None) -> None:
+        self._up, self.down = up, up is False
+        self._on_change()
 
     def _cancel_notice(self) -> None:
         if self._notice is not None:

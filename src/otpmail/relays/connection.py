@@ -6,7 +6,7 @@ used again: a reply must not reach another mail.
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol, Self, cast
 
 import aiosmtplib
@@ -75,6 +75,8 @@ class Connection:
             raise ConnectFailed("the relay closed the connection right after signing in")
         mode = Mode.of(self.capabilities).slower(mode)
         self._session = Session(self.capabilities, mode, window=settings.window, redactor=signed_in.redactor)
+        self.flights: Collection[object] = self._session.flights
+        """The mails in flight."""
         self._protocol = RelayProtocol(
             cast("asyncio.Transport", client.transport),
             client.protocol,

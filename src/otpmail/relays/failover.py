@@ -16,19 +16,17 @@ _LOOK_SECONDS = 0.1  # between two looks, while other workers dial relays that a
 class Failover:
     """Gives out connections. With several relays, a later one is used while those before it are down."""
 
+    down: bool
+    """Whether every relay is down (`Availability.down`). A plain value, since it is asked for with every mail."""
+
     def __init__(self, relays: Sequence[Relay]) -> None:
         self._relays = tuple(relays)
+        for relay in self._relays:
+            relay.on_change = self._look
+        self._look()
 
     def __repr__(self) -> str:
         return f"<Failover {' '.join(map(repr, self._relays))}>"
-
-    @property
-    def down(self) -> bool:
-        """Whether every relay is down (`Availability.down`)."""
-        for relay in self._relays:  # noqa: SIM110  asked for every mail, and `all` over a generator is slower
-            if not relay.down:
-                return False
-        return True
 
     @property
     def retry_after(self) -> float:
@@ -64,6 +62,9 @@ class Failover:
         if connection.owner is self._relays[0]:
             return inf
         return min((relay.return_at for relay in self._before(connection)), default=inf)
+
+    def _look(self) -> None:
+        self.down = all(relay.down for relay in self._relays)
 
     @property
     def _not_down(self) -> Sequence[Relay]:

@@ -42,6 +42,11 @@ class Relay:
     `random` returns [0, 1), `look_seconds` and `notice_seconds` (`Availability`) are in seconds.
     """
 
+    is_in_trouble = False
+    """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
+    on_change: Callable[[], None]
+    """Called when `down` may have changed."""
+
     def __init__(
         self,
         settings: RelaySettings,
@@ -51,6 +56,7 @@ class Relay:
         look_seconds: float = _LOOK_SECONDS,
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
+        self.on_change = _nothing
         self.name = f"{settings.host}:{settings.port}"
         self._settings = settings
         self._observer = observer
@@ -69,6 +75,7 @@ class Relay:
             observer,
             retry_after=lambda: self.retry_after,
             call_later=self._loop.call_later,
+            on_change=self._availability_changed,
             notice_seconds=notice_seconds,
         )
         self._recycling = Recycling(self.name, observer, now=self._loop.time)
@@ -132,7 +139,11 @@ class Relay:
         """Wait until it may be dialled sooner: a connection was opened or closed, or a mail accepted on a new one."""
         await self._changed.wait()
 
+    def _availability_changed(self) -> None:
+        self.on_change()
+
     def _notify_changed(self) -> None:
+        self.is_in_trouble = self._breaker.has_failures
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -144,14 +155,11 @@ class Relay:
         """A mail is being sent to it now."""
         self._rate_limit.take(self._loop.time())
 
-    @property
-    def is_in_trouble(self) -> bool:
-        """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
-        return self._breaker.has_failures
-
     def accepted_mail(self, connection: Connection) -> None:
         """The relay accepted a mail: it is well if the connection was dialled after the last failure."""
-        if self._breaker.took_mail(connection.begun):
+        proved_well = self._breaker.took_mail(connection.begun)
+        self.is_in_trouble = self._breaker.has_failures
+        if proved_well:
             self._notify_changed()
 
     def released(self, connection: Connection) -> None:
@@ -233,6 +241,7 @@ class Relay:
         now = self._loop.time()
         avoided = self._breaker.avoids_chunks(now)
         self._breaker.failed(_kind(error), begun=begun, now=now)
+        self.is_in_trouble = self._breaker.has_failures
         if self._breaker.avoids_chunks(now) and not avoided:
             self._observer.notify(ChunkingDisabled(self.name))
         self._availability.failed(str(error))
@@ -246,6 +255,10 @@ def _kind(error: ConnectFailed) -> Failure:
             return Failure.PROBE
         case _:
             return Failure.DIAL
+
+
+def _nothing() -> None:
+    pass
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
