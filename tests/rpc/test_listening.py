@@ -219,7 +219,7 @@ async def test_a_socket_that_was_left_behind(tmp_path: Path, add_port: Callable[
         client.connect(f"{tmp_path}/s")
 
 
-@pytest.mark.parametrize("name", ["a b", "a%20b", "a%b", "a?b#c", "é", "[a]:1"])
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a%b", "a?b#c", "é", "\udce9", "[a]:1"])
 async def test_a_path_is_taken_as_it_stands(tmp_path: Path, add_port: Callable[[str], int], name: str) -> None:
     """The socket has the very name that HOST says, whatever a URL would mean by it."""
     address = f"unix:{tmp_path}/{name}"

@@ -36,7 +36,8 @@ def _hosts(text: str) -> list[str]:
         ("[::1]", ["::1"]),
         ("0:0:0:0:0:0:0:1", ["::1"]),
         ("::ffff:127.0.0.1", ["127.0.0.1"]),
-        ("fe80::1%eth0", ["fe80::1%eth0"]),
+        ("fe80::1%lo", ["fe80::1%lo"]),
+        ("fe80::1%1", ["fe80::1%1"]),
         ("two.example", ["10.0.0.1", "fd00::1"]),
         ("127.0.0.1,unix:/run/s,", ["127.0.0.1", "unix:/run/s"]),
         ("unix:s", ["unix:s"]),
@@ -81,6 +82,7 @@ def test_a_wildcard_covers_the_other_addresses(text: str, hosts: list[str]) -> N
         ("unix:", "names no path"),
         ("unix://run/s", "must be unix:PATH or unix:///PATH"),
         (f"unix:{'é' * 54}", "is too long: the path of a Unix socket has at most 107 octets, this has 108"),
+        *((f"fe80::1%{scope}", "names no network interface of this machine") for scope in ("no-such", "é", "\ud800")),
         ("fe80::1", "needs the name of its network interface, as in fe80::1%eth0"),
         *(
             (text, "is neither an IP address, nor unix:PATH, nor a name that can be resolved here")

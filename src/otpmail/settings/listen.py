@@ -41,7 +41,7 @@ class ListenAddress:
 
 def grpc_target(address: str) -> str:
     """Return an address as gRPC reads it: it takes the path of a Unix socket for part of a URL (RFC 3986, 2.1)."""
-    return f"{UNIX}{quote(address.removeprefix(UNIX))}" if address.startswith(UNIX) else address
+    return f"{UNIX}{quote(os.fsencode(address.removeprefix(UNIX)))}" if address.startswith(UNIX) else address
 
 
 def read_hosts(text: str) -> tuple[ListenAddress, ...]:
@@ -108,7 +108,19 @@ def _ip_address(text: str) -> str | None:
             return str(address.ipv4_mapped)
         if address.is_link_local and not address.scope_id:
             raise ValueError(f"needs the name of its network interface, as in {address}%eth0")
+        if address.scope_id and not _is_interface(address.scope_id):
+            raise ValueError("names no network interface of this machine")
     return str(address)
+
+
+def _is_interface(scope: str) -> bool:
+    if scope.isascii() and scope.isdecimal():  # its index
+        return True
+    try:
+        socket.if_nametoindex(scope)
+    except (OSError, ValueError):  # ValueError: the text can't be a name
+        return False
+    return True
 
 
 def _resolve(name: str) -> Iterable[str]:
