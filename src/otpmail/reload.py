@@ -5,6 +5,7 @@ All is read and checked in a thread, and taken in one turn of the loop. A wrong 
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from otpmail.app import App
@@ -36,10 +37,11 @@ class _Found:
 
 
 class Reloader:
-    """Reloads the settings of `app` at each request, one after the other."""
+    """Reloads the settings of `app` at each request, one after the other. Those in `fixed` stay (`Settings.load`)."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: App, settings: Settings, fixed: Mapping[str, str | None]) -> None:
         self._app = app
+        self._fixed = fixed
         self._settings = settings
         self._requested = asyncio.Event()
 
@@ -62,7 +64,7 @@ class Reloader:
 
     def _read(self) -> _Found:
         """Read everything again. Runs in a thread, and changes nothing that the loop uses."""
-        settings, problems, changed, need_restart = reload(self._settings, read_sources())
+        settings, problems, changed, need_restart = reload(self._settings, read_sources(), self._fixed)
         found = _Found(settings, self._app.templates, changed=dict.fromkeys(changed), need_restart=need_restart)
         found.add_problems(*problems)
         self._read_templates(found)

@@ -121,6 +121,30 @@ def test_what_is_no_file(directory: Path, problems: Problems, make: Callable[[Pa
     assert problems() == (f"WORKERS: secrets/workers {fault}",)
 
 
+def test_a_secret_that_ends_with_what_cannot_be_seen(directory: Path, problems: Problems) -> None:
+    """Only white space of ASCII is dropped in silence."""
+    (directory / "APP_PASSWORD").write_text("hunter2\xa0\n")
+    fault = "ends with a no-break space (U+00A0); remove it"
+    assert problems(EMAIL="me@example.org") == (f"APP_PASSWORD: secrets/APP_PASSWORD {fault}",)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "closed"])
+def test_the_default_directory_may_be_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Load, kind: str
+) -> None:
+    """A default directory that is none, or that this user can't open, is as if there were none."""
+    default = tmp_path / "run"
+    monkeypatch.setattr(secrets_dir, "DEFAULT", str(default))
+    if kind == "file":
+        default.write_text("no directory")
+        default.chmod(0o700)
+    elif kind == "closed":
+        default.mkdir()
+        (default / "WORKERS").write_text("7")
+        monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+    assert load().mail.workers == 5
+
+
 def test_a_file_that_is_overruled_is_not_judged(directory: Path, load: Load) -> None:
     """A file that can't be used does not matter when its setting is set elsewhere."""
     (directory / "WORKERS").write_bytes(b"\xff")

@@ -42,10 +42,14 @@ def test_what_cannot_be_seen(problems: Problems, name: str, value: str, fault: s
     assert problems(**{name: value}) == (f"{name}: {fault}",)
 
 
-def test_what_cannot_be_seen_in_the_file(problems: Problems, tmp_path: Path) -> None:
-    """Values in `.env` are looked at too."""
-    (tmp_path / ".env").write_text('APP_PASSWORD="hunter2\xa0"\n')
-    assert problems() == ("APP_PASSWORD: ends with a no-break space (U+00A0); remove it",)
+def test_what_cannot_be_seen_in_the_file(load: Load, problems: Problems, tmp_path: Path) -> None:
+    """Values in `.env` are looked at too, in quotes or without; a line end of Windows is none of theirs."""
+    for line in ('APP_PASSWORD="hunter2\xa0"\n', "APP_PASSWORD=hunter2\xa0\r\n", "APP_PASSWORD=hunter2\xa0 "):
+        (tmp_path / ".env").write_text(line, newline="")
+        assert problems() == ("APP_PASSWORD: ends with a no-break space (U+00A0); remove it",)
+    (tmp_path / ".env").write_text("APP_PASSWORD=hunter2 \r\nWORKERS=2\r\n", newline="")
+    settings = load()
+    assert (settings.relay.password.get_secret_value(), settings.mail.workers) == ("hunter2", 2)
 
 
 def test_other_spaces_and_quotes_are_kept(load: Load) -> None:

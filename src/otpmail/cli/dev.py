@@ -69,10 +69,13 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     port = await relay.start()
     try:
         sources = read_sources()
-        settings = load_settings(sources, **{**_FIXED, "EMAIL_PORT": str(port)})
+        fixed = {**_FIXED, "EMAIL_PORT": str(port)}
+        settings = load_settings(sources, **fixed)
         if ignored := [name for name in _FIXED if any(name in layer for layer in sources.layers)]:
             screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
-        await run_service(settings, signals, partial(_started, screen, address_file, sources if examples else None))
+        await run_service(
+            settings, signals, partial(_started, screen, address_file, sources if examples else None), fixed
+        )
     finally:
         await relay.close()
         screen.close()

@@ -1,7 +1,8 @@
 """Loads the settings and runs a service until a signal stops it; `serve` and `dev` share it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,8 +41,15 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         raise wrong_usage(*error.problems) from None
 
 
-async def run_service(settings: "Settings", signals: Signals, started: Callable[[str], None] = lambda _: None) -> None:
+async def run_service(
+    settings: "Settings",
+    signals: Signals,
+    started: Callable[[str], None] = lambda _: None,
+    fixed: Mapping[str, str | None] = MappingProxyType({}),
+) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
+
+    `fixed` are the settings that `settings` was loaded with in place of others.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails.
     """
@@ -60,7 +68,7 @@ async def run_service(settings: "Settings", signals: Signals, started: Callable[
 
     try:
         app = App(settings)
-        reloader = Reloader(app, settings)
+        reloader = Reloader(app, settings, fixed)
         _attach(signals, app, stop, reloader, log)
         reloading = asyncio.create_task(reloader.run())
         try:

@@ -13,13 +13,16 @@ class Signals:
     """Handles the signals of this process, from its construction on. Before `attach` there is nothing to stop.
 
     The first SIGTERM or SIGINT stops the service, and a later one ends the process with 128 + its number. SIGHUP
-    reloads the settings. It stops the service if `hangup_stops`, or if standard input is a terminal that has gone.
+    reloads the settings. It stops the service if `hangup_stops`, or if standard input is a terminal that has gone,
+    except under nohup.
     These are handlers of Python, which run in the middle of the loop's work: a busy loop delays no end.
     """
 
     def __init__(self, *, hangup_stops: bool) -> None:
-        self._hangup_stops = hangup_stops
-        self._had_terminal = os.isatty(_STDIN)
+        # Under nohup a service is to outlive its terminal.
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._hangup_stops = hangup_stops and not ignored
+        self._had_terminal = os.isatty(_STDIN) and not ignored
         self._loop: AbstractEventLoop | None = None
         self._stopping = False
         self._ending = False

@@ -9,6 +9,8 @@ from pathlib import Path
 from dotenv.parser import Binding, Original, parse_stream
 from dotenv.variables import Variable, parse_variables
 
+from otpmail.settings.spoilt import ASCII_SPACE, fault_at_ends
+
 NAME = ".env"
 _COMMENT = re.compile(r"\s#")
 
@@ -70,15 +72,24 @@ class _Values:
         self.comments.pop(name, None)
         self.faults.pop(name, None)
         written = binding.original.string.partition("=")[2]
-        if not _is_quoted(binding.original.string) and _COMMENT.search(written):
-            self.comments[name] = line
+        if not _is_quoted(binding.original.string):
+            if _COMMENT.search(written):
+                self.comments[name] = line
+            # The parser drops white space of every kind from the ends, and Docker's keeps what is not ASCII.
+            elif text := written.strip(ASCII_SPACE):
+                self._note(name, fault_at_ends(text))
         if not written.lstrip().startswith("'"):
             value, unknown = self._expand(value)
             if unknown:
-                self.faults[name] = (
-                    f"line {line} of {NAME} refers by ${{}} to a name that is not set; single quotes keep a $ as it is"
+                self._note(
+                    name,
+                    f"line {line} of {NAME} refers by ${{}} to a name that is not set; single quotes keep a $ as it is",
                 )
         self.values[binding.key] = value
+
+    def _note(self, name: str, fault: str | None) -> None:
+        if fault is not None:
+            self.faults.setdefault(name, fault)
 
     def _expand(self, text: str) -> tuple[str, bool]:
         """Replace the references in a value; the second is whether one of them refers to nothing."""

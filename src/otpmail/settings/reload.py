@@ -1,6 +1,6 @@
 """Reads all settings again while the service runs, and says which of the new values can be used before a restart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from otpmail.settings.loader import Settings
@@ -30,12 +30,13 @@ class Reloaded(NamedTuple):
     need_restart: tuple[str, ...] = ()
 
 
-def reload(current: Settings, sources: Sources) -> Reloaded:
+def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None]) -> Reloaded:
     """Take from `sources` what can change while the service runs. A wrong value leaves the current one.
 
-    The environment of a process does not change; `.env`, SECRETS_DIR and the files that settings name may.
+    Those in `fixed` are not looked up, as in `Settings.load`. The environment of a process does not change; `.env`,
+    SECRETS_DIR and the files that settings name may.
     """
-    fresh, problems = Settings.read(sources, {})
+    fresh, problems = Settings.read(sources, fixed)
     lines = tuple(problem.line for problem in problems)
     if sources.unreadable:  # any setting may be in the part that can't be read
         return Reloaded(current, lines)

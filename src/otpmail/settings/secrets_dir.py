@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otpmail.settings.secret_file import read_text
+from otpmail.settings.spoilt import ASCII_SPACE, fault_at_ends
 
 DEFAULT = "/run/secrets"
 """Used when SECRETS_DIR is not set."""
@@ -50,7 +51,9 @@ def read(named: str, settings: Collection[str], *, default: str = DEFAULT) -> Se
 
 def _read_file(path: Path, directory: Path) -> str:
     """The text without the white space around it. Raises ValueError with what is wrong."""
-    text = read_text(path).strip()
+    text = read_text(path).strip(ASCII_SPACE)
+    if text and (fault := fault_at_ends(text)):
+        raise ValueError(fault)
     if directory.resolve() not in path.resolve().parents:
         raise ValueError("is a link that leads out of the directory")
     return text
