@@ -33,6 +33,7 @@ _FIXED: Mapping[str, str | None] = MappingProxyType(
         "EMAIL_SECURITY": "plain",
         "EMAIL": "",
         "APP_PASSWORD": "",
+        "APP_PASSWORD_FILE": None,
         "EMAIL_AUTH": None,
         "EMAIL_CA_FILE": None,
         "EMAIL_TOKEN_FILE": None,
