@@ -35,12 +35,12 @@ RELAYED = mail_pb2.Mail.RELAYED
 
 @asynccontextmanager
 async def _serving(relay: Relay, certificates: Certificates, tmp_path: Path, **more: Any) -> AsyncIterator[Service]:
-    """Run a service whose password is in the file `password`."""
+    """Run a service with one connection, whose password is in the file `password`."""
     (tmp_path / "password").write_text("secret\n")
     settings = relay_settings(relay, certificates, tmp_path / "token")
     if settings.get("APP_PASSWORD"):
         settings |= {"APP_PASSWORD": None, "APP_PASSWORD_FILE": tmp_path / "password"}
-    async with Service(**settings | more) as service:
+    async with Service(**settings | {"WORKERS": 1} | more) as service:
         yield service
 
 
