@@ -47,6 +47,12 @@ def test_without_proc(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == MACHINE
 
 
+@pytest.mark.parametrize(("mib", "expected"), [(1536, 1024), (512, 128)])
+def test_an_address_space_that_is_limited(tmp_path: Path, mib: int, expected: int) -> None:
+    """Of a limited address space counts what libraries and threads leave, and a quarter at the least."""
+    assert available_memory(tmp_path, mib * MIB) == expected * MIB
+
+
 def test_the_budget_is_half_of_it() -> None:
     """Without MEMORY_MAX_MB the budget is half of that memory, at most 2 GiB; with it, the setting counts."""
     assert MailSettings().memory_octets == min(available_memory() // 2, 2 << 30)

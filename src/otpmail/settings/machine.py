@@ -1,19 +1,25 @@
 """Finds out how much memory the machine, or the container, gives this process."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
+_NOT_MEMORY = 512 << 20  # of the address space: libraries, stacks, and what the threads of gRPC reserve
 
 
-def available_memory(root: Path = _ROOT) -> int:
+def available_memory(root: Path = _ROOT, address_space: int | None = None) -> int:
     """Return the octets of memory that this process may use: the least limit of its cgroups, else the machine's memory.
 
-    It reads `memory.max` (cgroup v2) and `memory.limit_in_bytes` (v1) of its own cgroup and of those above.
+    It reads `memory.max` (cgroup v2) and `memory.limit_in_bytes` (v1) of its own cgroup and of those above. Less counts
+    where the `address_space` is limited, which is RLIMIT_AS (getrlimit(2)) unless it is given.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min((machine, *_cgroup_limits(root)))
+    if address_space is None:
+        address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = (max(address_space - _NOT_MEMORY, address_space // 4),) if address_space != resource.RLIM_INFINITY else ()
+    return min((machine, *_cgroup_limits(root), *mapped))
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:

@@ -1,0 +1,210 @@
+"""Memory, descriptors and half requests: in 512 MiB nothing ends the process, or loses a mail that it guaranteed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from attacks.http2 import Connection, message
+from attacks.limited import LimitedService
+from calls import reason, retry_seconds, scrape
+from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2
+from relay import Certificates, Faults, Relay
+from service import relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from service import Service
+
+pytestmark = pytest.mark.timeout(300)
+
+LATER = "later@slow.example"
+"""Whom the relay defers."""
+
+TEN_MB = 10_000_000
+ELEVEN_MIB = 11 << 20
+ENOUGH = 10_900_000  # octets of a message of eleven MiB, so that it never ends
+QUEUED, SENDING = mail_pb2.Mail.QUEUED, mail_pb2.Mail.SENDING
+SEND_MAIL, SEND_MAILS = "/otpmail.v1.MailService/SendMail", "/otpmail.v1.MailService/SendMails"
+SEND_CODE, ORIGINAL = "/otpmail.v1.OtpService/SendCode", "/mail.MailService/SendMail"
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[Relay]:
+    """Start a relay that defers one recipient."""
+    async with Relay(Faults(auth=(), refuse_recipients={LATER: "451 4.7.1 later"})) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def service(relay: Relay, certificates: Certificates, tmp_path: Path) -> AsyncIterator[LimitedService]:
+    """Start the service in its 512 MiB."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with LimitedService(HTTP_PORT=0, OTP_RESEND_SECONDS=1, **settings) as service:
+        await service.wait_until_serving()
+        yield service
+
+
+async def _code_works(service: Service, person: str) -> float:
+    """Send a code over a connection of its own; returns the seconds that this took."""
+    begun = time.monotonic()
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        call: Any = channel.unary_unary(SEND_CODE, otp_pb2.SendCodeRequest.SerializeToString)
+        await call(otp_pb2.SendCodeRequest(email=f"{person}@example.org"), timeout=20)
+    return time.monotonic() - begun
+
+
+async def _is_answered(service: Service) -> bool:
+    """Whether a call is answered: gRPC itself cancels calls while too many have not begun."""
+    try:
+        await _code_works(service, "ada")
+    except grpc.aio.AioRpcError as error:
+        assert error.code() is grpc.StatusCode.CANCELLED
+        return False
+    return True
+
+
+def _alive(service: LimitedService) -> None:
+    assert service.exit_code is None
+    assert service.peak < service.allowed
+
+
+async def test_large_guaranteed_mails(service: LimitedService, full: bool) -> None:  # noqa: FBT001  a fixture
+    """Guaranteed mails of 10 MB are kept while they fit and refused after that, and a code still goes out."""
+    options = (("grpc.max_send_message_length", -1),)
+    request = mail_pb2.SendMailRequest(to=[LATER], text=("x" * 70 + "\n") * (TEN_MB // 71))
+    request.wait_for = mail_pb2.WAIT_FOR_QUEUE
+    kept: list[str] = []
+    refused: list[grpc.aio.AioRpcError] = []
+    async with grpc.aio.insecure_channel(service.address, options=options) as channel:
+        stub: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
+
+        async def send(count: int) -> None:
+            for _ in range(count):
+                try:
+                    kept.append((await stub.SendMail(request)).mail.id)
+                except grpc.aio.AioRpcError as error:
+                    refused.append(error)
+
+        await asyncio.gather(*(send(30 if full else 10) for _ in range(4)))
+    assert len(kept) >= 10
+    assert refused
+    for error in refused:
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(error) == "MEMORY_FULL"
+        assert retry_seconds(error) > 0
+    assert await _code_works(service, "ada") < 1
+    states = [(await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail))).state for mail in kept]
+    assert set(states) <= {QUEUED, SENDING}
+    shown = await scrape(service)
+    assert shown["otpmail_mails_unsettled"] == len(kept)
+    assert shown['otpmail_memory_bytes{part="unsettled"}'] <= shown["otpmail_memory_limit_bytes"]
+    assert shown["otpmail_memory_limit_bytes"] <= service.allowed / 2
+    _alive(service)
+
+
+async def test_remembered_mails(service: LimitedService, full: bool) -> None:  # noqa: FBT001  a fixture
+    """Settled mails for a hundred recipients each are forgotten, the oldest first, before they take too much."""
+    people = [f"person-{number}-of-a-hundred-who-get-this-mail@example.org" for number in range(100)]
+    ids: list[str] = []
+
+    async def send(count: int) -> None:
+        for _ in range(count):
+            request = mail_pb2.SendMailRequest(to=people, text="hello", request_id=f"r{len(ids)}-{id(asyncio)}")
+            ids.append((await service.mail.SendMail(request)).mail.id)
+
+    await asyncio.gather(*(send(2000 if full else 100) for _ in range(10)))
+    shown = await scrape(service)
+    assert 0 < shown['otpmail_memory_bytes{part="remembered"}'] <= 0.55 * shown["otpmail_memory_limit_bytes"]
+    assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=ids[-1]))).id == ids[-1]
+    assert await _code_works(service, "ada") < 1
+    _alive(service)
+
+
+@pytest.mark.parametrize("path", [SEND_MAIL, SEND_MAILS, SEND_CODE, ORIGINAL])
+@pytest.mark.parametrize("connections", [1, 80])
+async def test_messages_that_never_end(service: LimitedService, path: str, connections: int) -> None:
+    """Eighty half messages of 11 MiB, over one connection or each over its own, leave memory and time for a code."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(connections)]
+        calls = [(opened[number % connections], opened[number % connections].call(path)) for number in range(80)]
+
+        async def send(connection: Connection, call: int) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(8):
+                    await connection.send(call, message(ELEVEN_MIB) + bytes(ENOUGH))
+
+        sending = [asyncio.create_task(send(connection, call)) for connection, call in calls]
+        await asyncio.sleep(1)
+        seconds = [await _code_works(service, f"ada{number}") for number in range(3)]
+        await asyncio.gather(*sending)
+        seconds.append(await _code_works(service, "grace"))
+        assert max(seconds) < 1, seconds
+        _alive(service)
+
+
+async def test_rapid_reset(service: LimitedService, full: bool) -> None:  # noqa: FBT001  a fixture
+    """Calls that are reset as they begin (CVE-2023-44487) take bounded memory, and others are answered soon after."""
+
+    async def attack(connection: Connection) -> None:
+        for number in range(20_000 if full else 4000):
+            connection.reset(connection.call(SEND_MAIL))
+            if number % 100 == 0:
+                await connection.flush()
+                await asyncio.sleep(0)
+
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(4)]
+        with suppress(ConnectionError):
+            await asyncio.gather(*map(attack, opened))
+        async with asyncio.timeout(20):
+            while not await _is_answered(service):
+                pass
+    assert await _code_works(service, "grace") < 1
+    _alive(service)
+
+
+async def test_calls_that_wait_for_ever(service: LimitedService) -> None:
+    """Streams that bring nothing are refused once they take their part of the memory, and codes are not."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(10)]
+        for connection in opened:
+            for _ in range(2000):
+                connection.call(SEND_MAILS)
+            await connection.flush()
+        await asyncio.wait_for(opened[-1].one_ended.wait(), 60)
+        await _code_works(service, "ada")
+        assert await _code_works(service, "grace") < 1
+        _alive(service)
+
+
+class FewDescriptors(LimitedService):
+    """The service where it may open few files."""
+
+    descriptors = 150
+
+
+async def test_full_descriptors(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """Callers beyond their number are told at once, the relay is dialled all the same, and the log says so once."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with FewDescriptors(OTP_RESEND_SECONDS=1, EMAIL_RETRY_SECONDS=0.1, HOST="127.0.0.1", **settings) as service:
+        await service.wait_until_serving()
+        request = otp_pb2.SendCodeRequest(email="ada@example.org")
+        await service.otp.SendCode(request)
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(200)]
+            await service.wait_for_log("connections-full", timeout=20)
+            assert sum(connection.closed.is_set() for connection in opened) > 50
+            relay.cut_connections()
+            await service.otp.SendCode(otp_pb2.SendCodeRequest(email="grace@example.org"), timeout=20)
+        await service.wait_for_log("connections-free", timeout=20)
+        assert await _code_works(service, "alan") < 5
+        assert len(service.logged("connections-full")) == 1
+        assert service.exit_code is None
