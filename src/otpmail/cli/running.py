@@ -55,12 +55,14 @@ async def run_service(
     """
     from otpmail.app import App, spare_the_collector
     from otpmail.limits.descriptors import raise_limit
+    from otpmail.limits.resident import return_large_blocks
     from otpmail.reload import Reloader
     from otpmail.telemetry.logs import set_up
 
     log = set_up(settings.server.log_format, settings.server.log_level)
     stop = asyncio.Event()
     raise_limit()
+    return_large_blocks()
 
     def ready(address: str) -> None:
         spare_the_collector()

@@ -20,7 +20,7 @@ CALL_OCTETS = 20 << 10
 LARGE = 64 << 10
 """Octets of a request from which on it counts READ_FACTOR times while its call runs."""
 
-READ_FACTOR = 4
+READ_FACTOR = 3
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
 
 _FOR_CODES = 8  # an eighth of the budget is for codes and checks

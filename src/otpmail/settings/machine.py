@@ -19,7 +19,8 @@ def available_memory(root: Path = _ROOT, address_space: int | None = None) -> in
     if address_space is None:
         address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     mapped = (max(address_space - _NOT_MEMORY, address_space // 4),) if address_space != resource.RLIM_INFINITY else ()
-    return min((machine, *_cgroup_limits(root), *mapped))
+    limits: tuple[int, ...] = (machine, *_cgroup_limits(root), *mapped)
+    return min(limits)
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
