@@ -11,7 +11,9 @@ from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from string import ascii_letters, digits
+from functools import partial
+from string import ascii_letters
+from string import digits as ascii_digits
 from urllib.parse import quote
 
 MAX_TEXT = 500
@@ -25,7 +27,7 @@ WITHHELD = "(not shown, since these words hold the code in an encoded form)"
 
 _SHORTEST = 4  # characters of a secret that is masked inside a word, and of a form in base64
 _PIECE = 8  # characters of a credential that are masked also where the rest of it was cut off
-_BASE64 = f"{ascii_letters}{digits}+/"
+_BASE64 = f"{ascii_letters}{ascii_digits}+/"
 _LONG_WORD = re.compile(rf"\S{{{_PIECE},}}")
 _LINE_ENDS = str.maketrans("\r\n\t", "   ")
 
@@ -138,26 +140,41 @@ def _without_form(text: str, form: str) -> str:
 # Codes.
 
 
-def status_without(enhanced: str, codes: Iterable[str]) -> str:
-    """Return an enhanced status code (RFC 3463) unchanged, or without its details where these hold a code."""
-    numbers = enhanced.replace(".", "")
-    return f"{enhanced[0]}.0.0" if any(code in numbers for code in codes) else enhanced
+def shows(text: str, code: str) -> bool:
+    """Whether the digits of the code stand in the text in their order, with anything but letters between them."""
+    return any(code in _decimal(filter(str.isdecimal, run)) for run in _DIGITS.findall(text))
 
 
 def _without_code(text: str, code: str) -> str:
     """Mask the code wherever its digits stand in their order, and withhold a text that shows it once decoded."""
-    if not text.isascii() or code in "".join(_DIGIT.findall(text)):
-        text = _DIGITS.sub(lambda run: _masked(run[0], code), text)
+    number = "".join(_DIGIT.findall(text))
+    for digits in (code, code.encode().hex()):
+        if digits in number or not text.isascii():
+            text = _DIGITS.sub(partial(_masked, digits), text)
+    text = _without_beginning(text, code)
     joined = "".join(text.split())
     if any(form in joined for form in _in_base64(code)):
         return WITHHELD
-    if _MARKS_OF_ESCAPES.search(text) and any(_shows(reading, code) for reading in _readings(text)):
-        return WITHHELD
-    return text
+    is_plain = text.isascii() and not _MARKS_OF_ESCAPES.search(text)
+    return text if is_plain or not any(shows(reading, code) for reading in _readings(text)) else WITHHELD
 
 
-def _masked(run: str, code: str) -> str:
+def _without_beginning(text: str, code: str) -> str:
+    """Mask the code without its last one or two digits where the text ends so: the relay may have cut these off."""
+    end = len(text)
+    while end and not text[end - 1].isalnum():
+        end -= 1
+    start = end
+    while start and text[start - 1].isdecimal():
+        start -= 1
+    number = _decimal(text[start:end])
+    is_cut = len(number) >= max(3, len(code) - 2) and code.startswith(number)
+    return text[:start] + MASK + text[end:] if is_cut else text
+
+
+def _masked(code: str, match: re.Match[str]) -> str:
     """Mask the code in a run of digits and what stands between them."""
+    run = match[0]
     places = [place for place, character in enumerate(run) if character.isdecimal()]
     if len(places) < len(code):
         return run
@@ -173,10 +190,6 @@ def _masked(run: str, code: str) -> str:
     return kept + run[end:]
 
 
-def _shows(text: str, code: str) -> bool:
-    return any(code in _decimal(filter(str.isdecimal, run)) for run in _DIGITS.findall(text))
-
-
 def _decimal(characters: Iterable[str]) -> str:
     """Digits of any script as ASCII."""
     return "".join([str(unicodedata.decimal(digit)) for digit in characters])
@@ -190,6 +203,7 @@ def _readings(text: str) -> Iterator[str]:
         yield html.unescape(_TAG.sub("", reading))
         yield html.unescape(reading)
     yield _ENCODED_WORD.sub(_decoded_word, text)
+    yield unicodedata.normalize("NFKC", text)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from otpmail.model import RecipientResult
-from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, Redactor, status_without
+from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, WITHHELD, Redactor, shows
 
 CLOSING = 421  # "service not available, closing transmission channel" (RFC 5321, 4.2.3): the mail was not taken
 MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.1.5 has 512 a line
@@ -115,19 +115,23 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
     word, _, said = text.partition(" ")
     # fast path: nearly every reply is one such line, 1 us a mail; held to the full path by tests/smtp/test_replies.py
     # and tests/smtp/test_redaction.py
-    if _is_enhanced(word) and said.isprintable() and not (code and _may_show(octets, code)):
+    if _is_enhanced(word) and said.isprintable() and not (code and _may_show(reply, code)):
         for form in redactor.forms:
             if form in said:
                 break
         else:
             if reply.code < 300 or not redactor.forms:
                 return RecipientResult(address, reply.code, word, said.strip())
-    return RecipientResult(address, reply.code, *_split(octets, redactor, (code,) if code else ()))
+    return RecipientResult(address, reply.code, *_split(reply, redactor, (code,) if code else ()))
 
 
-def _may_show(octets: bytes, code: str) -> bool:
-    """Whether a text may show the code, in any form. Nearly every good reply does not, and needs no closer look."""
-    return _HINT.search(octets) is not None or code.encode() in octets.translate(None, _NO_DIGITS)
+def _may_show(reply: Reply, code: str) -> bool:
+    """Whether a reply may show the code, in any form. Nearly every good reply does not, and needs no closer look."""
+    if _HINT.search(reply.text):
+        return True
+    digits = b"%d%b" % (reply.code, reply.text.translate(None, _NO_DIGITS))
+    # Its first digits alone are masked at the end of a text, and they are three at least.
+    return code[:3].encode() in digits or code.encode().hex().encode() in digits
 
 
 def describe(
@@ -137,20 +141,30 @@ def describe(
 
     See `Redactor.line` for `codes` and `masks_numbers`.
     """
-    split = _split(reply.text, redactor, codes, masks_numbers=masks_numbers)
+    split = _split(reply, redactor, codes, masks_numbers=masks_numbers)
     return " ".join(filter(None, (str(reply.code), *split)))
 
 
-def _split(octets: bytes, redactor: Redactor, codes: Sequence[str], *, masks_numbers: bool = False) -> tuple[str, str]:
+def _split(reply: Reply, redactor: Redactor, codes: Sequence[str], *, masks_numbers: bool = False) -> tuple[str, str]:
     """A reply's enhanced code, empty if it has none, and the rest of its text on one line."""
-    text = octets[:LONG].decode("utf-8", "replace")
+    text = reply.text[:LONG].decode("utf-8", "replace")
     match = _ENHANCED.match(text)
-    enhanced = status_without(match[1], codes) if match else ""
     if "\n" in text:
         said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in text.split("\n"))))
     else:
         said = (text[match.end() :] if match else text).strip()
-    return enhanced, redactor.line(said, codes, masks_numbers=masks_numbers)
+    said = redactor.line(said, codes, masks_numbers=masks_numbers)
+    split = (match[1] if match else "", said)
+    return _without_crossing(reply.code, *split, codes) if codes else split
+
+
+def _without_crossing(reply_code: int, enhanced: str, said: str, codes: Sequence[str]) -> tuple[str, str]:
+    """Leave out the details of an enhanced code (RFC 3463), or the text, where a code shows from one to the other."""
+    general = f"{enhanced[0]}.0.0" if enhanced else ""
+    for split in ((enhanced, said), (general, said)):
+        if not any(shows(" ".join((str(reply_code), *split)), code) for code in codes):
+            return split
+    return general, WITHHELD
 
 
 @lru_cache(maxsize=256)
