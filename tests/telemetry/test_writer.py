@@ -12,7 +12,7 @@ from otpmail.telemetry.writer import BackgroundWriter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PIPE_OCTETS = 1 << 16
+_PIPE_OCTETS = _URGENT_OCTETS = 1 << 16
 
 
 @pytest.fixture
@@ -112,3 +112,26 @@ def test_a_descriptor_that_another_process_made_non_blocking(pipe: tuple[int, in
     for number in range(50_000):
         writer.write(b"%d\n" % number)
     assert _read_lines(reading, b"49999") == [b"%d" % number for number in range(50_000)]
+
+
+def test_urgent_lines_are_kept_when_others_are_not(pipe: tuple[int, int]) -> None:
+    """A full queue still takes urgent lines, in their place behind the report of those that it dropped."""
+    reading, writing = pipe
+    os.write(writing, b"." * _PIPE_OCTETS)
+    writer = BackgroundWriter(writing, _report, most_octets=10)
+    writer.write(b"123456789\n")
+    writer.write(b"lost\n")
+    writer.write(b"urgent\n", urgent=True)
+    writer.write(b"lost\n")
+    os.read(reading, _PIPE_OCTETS)
+    assert _read_lines(reading, b"1 dropped")[-4:] == [b"123456789", b"1 dropped", b"urgent", b"1 dropped"]
+
+
+def test_urgent_lines_have_a_limit_too(pipe: tuple[int, int]) -> None:
+    """An endless flow of urgent lines takes no more memory than their part of the queue."""
+    writer = BackgroundWriter(pipe[1], _report, most_octets=1000)
+    for _ in range(10_000):
+        writer.write(b"x" * 99 + b"\n", urgent=True)
+    assert not writer.flush(0.05)
+    queued = int(repr(writer).split()[1])
+    assert 0 < queued <= 1000 + _URGENT_OCTETS

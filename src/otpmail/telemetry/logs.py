@@ -40,6 +40,7 @@ LEVELS = ("debug", "info", "warning", "error")
 """The values of LOG_LEVEL; the first shows most."""
 
 _FLUSH_SECONDS = 1.0
+_LAST_EVENTS = frozenset({"stopped", "stopped-at-once"})
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
 
@@ -57,7 +58,8 @@ class LogHandler(logging.Handler):
         except Exception as error:  # noqa: BLE001  whatever a library's record raises
             text = f"{record.name}, {record.pathname}:{record.lineno}: a line can't be formatted: {error!r}"
             line = self.format(logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "msg": text}))
-        self.writer.write(_encoded(line))
+        urgent = record.levelno >= logging.ERROR or getattr(record, "event", "") in _LAST_EVENTS
+        self.writer.write(_encoded(line), urgent=urgent)
 
     def flush(self) -> None:
         """Wait for the lines so far to be written, but no longer than a moment. `logging` calls it at exit."""

@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 _MOST_OCTETS = 1 << 20
+_URGENT_OCTETS = 64 << 10
 _MOST_LINES = 100  # in one write, since each write waits for the interpreter lock
 
 
@@ -47,13 +48,19 @@ class BackgroundWriter:
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self._queued - self._done} octets queued, {self._dropped} lines dropped>"
 
-    def write(self, line: bytes) -> None:
-        """Queue a line, which ends with a line feed, or drop it. Returns at once. Callers take turns."""
-        waiting = self._queued - self._done
-        # Once it was full it is left to empty by half, so that a slow reader gets few reports among many lines.
-        most = self._most_octets // 2 if self._full else self._most_octets
-        self._full = waiting + len(line) > most
-        if self._full:
+    def write(self, line: bytes, *, urgent: bool = False) -> None:
+        """Queue a line, which ends with a line feed, or drop it. Returns at once. Callers take turns.
+
+        Urgent lines have a further part of the queue for themselves.
+        """
+        if urgent:
+            most = self._most_octets + _URGENT_OCTETS
+        else:  # once it was full it is left to empty by half, so that a slow reader gets few reports among many lines
+            most = self._most_octets // 2 if self._full else self._most_octets
+        fits = self._queued - self._done + len(line) <= most
+        if not urgent:
+            self._full = not fits
+        if not fits:
             self._dropped += 1
             return
         self._queued += len(line)
