@@ -206,7 +206,7 @@ def _relay_that_signs_in(mechanism: str, **more: Any) -> Faults:
 
 
 def _holds_credentials(text: str, quoted: str = "") -> list[str]:
-    """Return the lines that hold a part of a credential: as it is, or in what the client answered to AUTH."""
+    """Return the lines that hold a part of a credential, plainly or in what the client answered to AUTH."""
     forms = [PASSWORD, TOKEN, _b64(PASSWORD), _b64(TOKEN), *map(_b64, _ANSWERS.values()), *quoted.split(" ")[1:]]
     parts = [form[start : start + 8] for form in forms for start in range(max(1, len(form) - 8))]
     parts = [part for part in parts if part not in USER]

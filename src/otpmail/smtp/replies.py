@@ -14,7 +14,7 @@ _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _USUAL_LINE = 128  # octets
 
-# What stands in each text that shows a code other than by its digits in ASCII: a mark of an escape, an octet that is
+# A text that shows a code other than by its digits in ASCII holds one of these: a mark of an escape, an octet that is
 # not ASCII, or, in base64, the first two characters of a digit that stands first in its group of three octets.
 _HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]")
 _NO_DIGITS = bytes(octet for octet in range(256) if not chr(octet).isdecimal())
