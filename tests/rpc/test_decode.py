@@ -258,6 +258,7 @@ def _top_level(octets: bytes) -> list[tuple[int, int]]:
 async def test_recipients_are_counted_before_any_is_read(counts: tuple[int, int, int], said: str) -> None:
     """Too many recipients are refused by their number, in one list or in all three, whatever they are."""
     to, cc, bcc = (["\0"] * count for count in counts)
-    with pytest.raises(InvalidArgument) as caught:
-        await _submission(mail_pb2.SendMailRequest(to=to, cc=cc, bcc=bcc))
-    assert str(caught.value) == said
+    for text in ("", "x" * (LARGE + 1)):
+        with pytest.raises(InvalidArgument) as caught:
+            await _submission(mail_pb2.SendMailRequest(to=to, cc=cc, bcc=bcc, text=text))
+        assert str(caught.value) == said

@@ -29,8 +29,6 @@ _WAIT_FOR: dict[int, WaitFor] = {
     mail_pb2.WAIT_FOR_QUEUE: WaitFor.QUEUE,
 }
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
-
 _FEW = 10  # recipients who are read at once, whatever their addresses are like
 _HASHED_AT_ONCE = 256 << 10  # characters or octets, in less than a millisecond
 
@@ -49,11 +47,13 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
     if files:
         size += sum([len(file.content) for file in files])
     is_large = size > LARGE
-    if is_large or _are_slow(request, limits):
+    has_many = len(request.to) > _FEW or request.cc or request.bcc
+    is_slow = has_many and _are_slow(request, limits)
+    if is_large or is_slow:
         steps = _read_in_steps(request, (text, html, files), limits, is_large=is_large)
         draft, fingerprint = await cooperator.run(steps)
     else:
-        draft = _draft(request, _recipients(request, limits), (text, html, files), limits)
+        draft = _draft(request, (text, html, files), limits)
         fingerprint = fingerprint_of(request) if request.request_id else b""
     return Submission(
         draft=draft,
@@ -80,15 +80,6 @@ def _are_slow(request: mail_pb2.SendMailRequest, limits: Limits) -> bool:
     return not all(map(str.isascii, (*to, *cc, *bcc)))
 
 
-def _recipients(request: mail_pb2.SendMailRequest, limits: Limits) -> Recipients:
-    cc, bcc, most = request.cc, request.bcc, limits.recipients
-    return (
-        parse_mailboxes(request.to[:], "to", most=most),  # a slice is copied in C, in half the time
-        parse_mailboxes(cc[:], "cc", most=most) if cc else (),
-        parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
-    )
-
-
 def _read_in_steps(
     request: mail_pb2.SendMailRequest, content: Content, limits: Limits, *, is_large: bool
 ) -> Steps[tuple[Draft, bytes]]:
@@ -99,7 +90,7 @@ def _read_in_steps(
     cc = yield from parse_mailboxes_in_steps(request.cc[:], "cc", most=most)
     bcc = yield from parse_mailboxes_in_steps(request.bcc[:], "bcc", most=most)
     yield from check_bodies(text, html, limits)
-    draft = _draft(request, (to, cc, bcc), content, limits, bodies_checked=True)
+    draft = _draft(request, content, limits, (to, cc, bcc))
     if not request.request_id:
         return draft, b""
     if not is_large:
@@ -109,22 +100,26 @@ def _read_in_steps(
 
 
 def _draft(
-    request: mail_pb2.SendMailRequest,
-    recipients: Recipients,
-    content: Content,
-    limits: Limits,
-    *,
-    bodies_checked: bool = False,
+    request: mail_pb2.SendMailRequest, content: Content, limits: Limits, checked: Recipients | None = None
 ) -> Draft:
-    to, cc, bcc = recipients
+    """Make the draft. With `checked` recipients the bodies have been checked too."""
     text, html, files = content
     sender, reply_to, headers = getattr(request, "from"), request.reply_to, request.headers
+    if checked is None:
+        cc, bcc, most = request.cc, request.bcc, limits.recipients
+        recipients = (
+            parse_mailboxes(request.to[:], "to", most=most),  # a slice is copied in C, in half the time
+            parse_mailboxes(cc[:], "cc", most=most) if cc else (),
+            parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
+        )
+    else:
+        recipients = checked
     return Draft(
         limits=limits,
-        bodies_checked=bodies_checked,
-        to=to,
-        cc=cc,
-        bcc=bcc,
+        bodies_checked=checked is not None,
+        to=recipients[0],
+        cc=recipients[1],
+        bcc=recipients[2],
         subject=request.subject,
         text=text,
         html=html,

@@ -1,9 +1,10 @@
 """otpmail.v1.OtpService: decodes requests, and encodes what `otp.service` answers."""
 
 import ipaddress
+from itertools import islice
 
 from otpmail.errors import InvalidArgument
-from otpmail.otp.service import CheckResult, CodeRequest, OtpService
+from otpmail.otp.service import MAX_VARIABLES, CheckResult, CodeRequest, OtpService
 from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
@@ -27,7 +28,8 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 email=request.email,
                 purpose=request.purpose,
                 locale=request.locale,
-                variables=dict(request.variables),
+                # A map is read to one entry beyond its limit, which then refuses it.
+                variables=dict(islice(request.variables.items(), MAX_VARIABLES + 1)),
                 request_id=request.request_id,
                 fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
                 wait_for=decode.wait_for_from(request.wait_for),
