@@ -12,6 +12,7 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
+from otpmail.relays.handover import check_handover
 from otpmail.relays.tcp_info import seconds_unacknowledged
 from otpmail.relays.turnaround import Turnaround
 from otpmail.relays.watchdog import GOODBYE_SECONDS, Watchdog
@@ -77,21 +78,12 @@ class RelayProtocol(asyncio.Protocol):
         self.lost_in_flight = 0  # mails in flight when the relay closed it without 421
         self.on_lost: Callable[[], None] = _nothing
         self.on_available: Callable[[], None] = _nothing
-        self._take_over()
+        check_handover(transport, inner, session)
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        transport.set_protocol(self)
 
     def __repr__(self) -> str:
         return f"<RelayProtocol {self.lost_cause or 'open'}, {self._session!r}>"
-
-    def _take_over(self) -> None:
-        # aiosmtplib keeps what arrived together with the reply that it waited for. A reply to a command that was not
-        # sent yet would be taken for the reply to the first one, and every later reply for another command's.
-        surplus = bytes(self._inner._buffer)  # noqa: SLF001  so pyproject.toml bounds aiosmtplib
-        if surplus:
-            raise ConnectFailed(f"the relay said more than it was asked for: {self._session.redact(surplus)}")
-        if self._transport.is_closing():
-            raise ConnectFailed("the relay closed the connection right after signing in")
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport.set_protocol(self)
 
     @property
     def last_progress(self) -> float:
