@@ -87,7 +87,7 @@ async def test_a_request_that_is_there() -> None:
     context = Context()
     context.received.set_result(b"octets")
     assert await rig.reads.read(context) == b"octets"
-    assert repr(rig.reads) == "<Reads 0 pending and 0 of streams, at most 4 slow ones>"
+    assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"
     await rig.pass_time(1)
     await rig.end()
 
@@ -125,7 +125,7 @@ async def test_a_burst_is_not_slow() -> None:
     rig = Rig()
     contexts = [Context() for _ in range(2000)]
     await rig.begin(*contexts)
-    await rig.pass_time(0.1)
+    await rig.pass_time(0.05)
     assert _ended(contexts) == []
     for context in contexts:
         context.received.set_result(b"whole")
@@ -160,7 +160,7 @@ async def test_streams_are_ended_where_memory_is_short() -> None:
     await rig.pass_time(5)
     assert refused == []
     rig.resident += 20 * MIB
-    await rig.pass_time(0.2)
+    await rig.pass_time(0.05)
     assert refused == list(range(20))
     await rig.end()
 
@@ -202,3 +202,62 @@ async def test_a_batch_counts_while_it_is_worked_on() -> None:
         with rig.reads.counted(bytes(octets)):
             assert rig.memory.reading == counted
         assert rig.memory.reading == 0
+
+
+async def test_mails_wait_for_their_turn() -> None:
+    """Of mails no more than four are read at a time, and the connections that wait take turns."""
+    rig = Rig()
+    greedy, other = [Context("ipv4:10.0.0.1:1") for _ in range(10)], Context("ipv4:10.0.0.2:1")
+    order: list[Context] = []
+
+    async def read(context: Context) -> None:
+        await rig.reads.read_mail(context)
+        order.append(context)
+
+    tasks = [asyncio.create_task(read(context)) for context in (*greedy, other)]
+    await _turns()
+    assert repr(rig.reads) == "<Reads 4 mails, 0 others, 0 streams, at most 4>"
+    for context in (*greedy, other):
+        context.received.set_result(b"mail")
+    await asyncio.gather(*tasks)
+    assert order.index(other) == 5
+    assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"
+    await asyncio.wait_for(rig.reads.read_mail(other), 1)
+
+
+async def test_a_mail_that_keeps_others_waiting_is_ended() -> None:
+    """A half mail goes on while nobody waits, and ends after half a second where somebody does."""
+    rig = Rig()
+    contexts = [Context(f"ipv4:127.0.0.1:{port}") for port in range(5)]
+    rig.tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts[:4]]
+    await _turns()
+    await rig.pass_time(10)
+    assert _ended(contexts) == []
+    rig.tasks.append(asyncio.create_task(rig.reads.read_mail(contexts[4])))
+    await _turns()
+    await rig.pass_time(0.02)
+    assert _ended(contexts) == [0]
+    await rig.pass_time(10)
+    assert _ended(contexts) == [0]
+    contexts[4].received.set_result(b"mail")
+    assert await rig.tasks[4] == b"mail"
+    await rig.end()
+
+
+async def test_a_mail_that_is_cancelled_while_it_waits() -> None:
+    """A call that goes while it waits for its turn, or as it gets it, leaves the turn to the next."""
+    rig = Rig()
+    contexts = [Context() for _ in range(7)]
+    tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    await _turns()
+    tasks[4].cancel()
+    contexts[0].received.set_result(b"mail")
+    await tasks[0]
+    tasks[5].cancel()
+    await _turns()
+    contexts[6].received.set_result(b"mail")
+    assert await tasks[6] == b"mail"
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"

@@ -131,36 +131,42 @@ class Guard:
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, unary: bool) -> Callable[..., Any]:
         parse, memory = self._parsers.get(method), self._memory
         is_for_mails = _is_for_mails(method)
+        read = self._reads.read_mail if method.endswith("/SendMail") else self._reads.read
 
         async def guarded(requests: Any, context: Any) -> Any:
             """Run one call: one with a single request, or one that reads and writes a stream by its context."""
             running, taken, request = 0, CALL_OCTETS, requests
             memory.reading += taken
             try:
-                if is_for_mails and memory.reading > memory.for_calls:
-                    raise MemoryFull
-                if unary:
-                    request = await self._reads.read(context)
-                    taken += (octets := self._weigh(request, code=not is_for_mails))
-                    memory.reading += octets
-                running = 1  # not before: a stop does not wait for a request that never comes
-                self._running += 1
-                self.idle.clear()
-                self._unary += unary
-                if self._stopping:
-                    raise Unavailable(_STOPPING)
-                if unary and (turn := self._batching.take(self._unary)) is not None:
-                    await turn
-                if parse is None:
-                    return await behaviour(request, context)
-                # The method alone has what was parsed, so that it can let go of it.
-                if len(request) <= SMALL:
-                    return await behaviour(parse(request), context)
-                return await behaviour(await self._parse_in_turn(parse, request), context)
-            except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
-                raise
-            except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
-                await status_for(method, error).abort(context)
+                try:
+                    if is_for_mails and memory.reading > memory.for_calls:
+                        raise MemoryFull
+                    if unary:
+                        request = await read(context)
+                        taken += (octets := self._weigh(request, code=not is_for_mails))
+                        memory.reading += octets
+                    running = 1  # not before: a stop does not wait for a request that never comes
+                    self._running += 1
+                    self.idle.clear()
+                    self._unary += unary
+                    if self._stopping:
+                        raise Unavailable(_STOPPING)
+                    if unary and (turn := self._batching.take(self._unary)) is not None:
+                        await turn
+                    if parse is None:
+                        return await behaviour(request, context)
+                    # The method alone has what was parsed, so that it can let go of it.
+                    if len(request) <= SMALL:
+                        return await behaviour(parse(request), context)
+                    return await behaviour(await self._parse_in_turn(parse, request), context)
+                except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
+                    raise
+                except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
+                    status = status_for(method, error)
+                # Not while the error is handled: grpc.aio keeps what is raised here, with the error and all that its
+                # frames hold, in a cycle that only the garbage collector frees. Of large requests these were gigabytes.
+                request = None
+                await status.abort(context)
             finally:
                 memory.reading -= taken
                 self._ended(running, unary=running * unary)
@@ -183,24 +189,29 @@ class Guard:
             running, taken = 0, CALL_OCTETS
             memory.reading += taken
             try:
-                if is_for_mails and memory.reading > memory.for_calls:
-                    raise MemoryFull
-                request = await self._reads.read(context)
-                taken += (octets := self._weigh(request, code=not is_for_mails))
-                memory.reading += octets
-                running = 1
-                self._running += 1
-                self.idle.clear()
-                if self._stopping:
-                    raise Unavailable(_STOPPING)
-                parsed = request if parse is None else parse(request)
-                async with aclosing(behaviour(parsed, context)) as responses:
-                    async for response in responses:
-                        yield response
-            except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
-                raise
-            except Exception as error:  # noqa: BLE001  as above
-                await status_for(method, error).abort(context)
+                try:
+                    if is_for_mails and memory.reading > memory.for_calls:
+                        raise MemoryFull
+                    request = await self._reads.read(context)
+                    taken += (octets := self._weigh(request, code=not is_for_mails))
+                    memory.reading += octets
+                    running = 1
+                    self._running += 1
+                    self.idle.clear()
+                    if self._stopping:
+                        raise Unavailable(_STOPPING)
+                    parsed = request if parse is None else parse(request)
+                    async with aclosing(behaviour(parsed, context)) as responses:
+                        async for response in responses:
+                            yield response
+                except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
+                    raise
+                except Exception as error:  # noqa: BLE001  as above
+                    status = status_for(method, error)
+                else:
+                    return
+                request = None
+                await status.abort(context)
             finally:
                 memory.reading -= taken
                 self._ended(running)

@@ -5,9 +5,10 @@ also one with a single request, and a read that does not end at once counts with
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Any
 
 import grpc
@@ -20,12 +21,13 @@ from otpmail.timers import CallLater, Timer
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
 
-_TICK_SECONDS = 0.05
-_SLOW_TICKS = 4  # a message that is there is read within one turn of the loop, and there is one between two ticks
+_TICK_SECONDS = 0.02
+_SLOW_TICKS = 3  # a message that is there is read within a turn or two of the loop, of which one is in each tick
+_SLOW_MAIL_TICKS = 25  # of a mail that keeps others waiting
 _FEWEST = 4
 _MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
-_LOOK_SECONDS = 0.2  # between two looks at the memory of the process, while many streams wait for a batch
+_LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
 _LEEWAY = 64 << 20  # what the process takes beside: code records, buffers of connections, free memory in pieces
 _PAUSE_SECONDS = 0.05  # between two looks of a stream whether it may read its next batch
 
@@ -42,10 +44,14 @@ class ReadTooSlow(LimitExceeded):
 class Reads:
     """The requests that are being received. Build it inside a running loop.
 
-    Beyond `most` slow reads the one that began first is ended, of the connection that has most of them. So is one that
-    takes longer than `most_seconds`. `most_octets` is what a request may have, and `memory` tells how much there is for
-    requests. A stream that waits for its next batch may have received half of it, or nothing. Where more streams than
-    `most` wait, and the process takes more memory than is counted, some of them are ended in the same order.
+    - Mails may be large, so `most` of them are read at a time, and the others wait in turns by connection. One that
+      keeps others waiting for half a second is ended.
+    - Other requests are small, and are there when their call begins. Beyond `most` that are not, some are ended soon.
+    - A stream that waits for its next batch may have received half of it, or nothing. Where more than `most` streams
+      wait, and the process takes more memory than is counted, some of them are ended.
+
+    The connection that has most of them loses first, and of its own the oldest. `most_octets` is what a request may
+    have, and `memory` tells how much there is for requests. No read takes longer than `most_seconds`, but for streams.
     """
 
     def __init__(
@@ -65,7 +71,10 @@ class Reads:
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._resident = resident
         self._uncounted = resident() + memory.for_reading + _LEEWAY
-        self._pending: dict[Context, int] = {}  # the tick at which each read began, the first first
+        self._slots = self._most
+        self._turns: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # of mails that wait, by connection
+        self._mails: dict[Context, int] = {}  # the tick at which each read of a mail began, the first first
+        self._others: dict[Context, int] = {}
         self._batches: dict[Context, Callable[[], None]] = {}  # reads of streams, and how to end each
         self._tick = 0
         self._timer: Timer | None = None
@@ -73,22 +82,59 @@ class Reads:
         self._ending: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return (
-            f"<Reads {len(self._pending)} pending and {len(self._batches)} of streams, at most {self._most} slow ones>"
-        )
+        reads = f"{len(self._mails)} mails, {len(self._others)} others, {len(self._batches)} streams"
+        return f"<Reads {reads}, at most {self._most}>"
 
     async def read(self, context: Context) -> Any:
         """Return the one request of a call as octets, EOF where its caller has gone without one.
 
         Raises AbortError where the read took too long, and the call has its status.
         """
-        self._pending[context] = self._tick
+        return await self._read(context, self._others)
+
+    async def read_mail(self, context: Context) -> Any:
+        """Return the one request of a call that may be large, when it is its turn; otherwise like `read`."""
+        if self._slots:
+            self._slots -= 1
+        else:
+            await self._wait_for_turn(context.peer())
+        try:
+            return await self._read(context, self._mails)
+        finally:
+            self._pass_turn_on()
+
+    async def _read(self, context: Context, pending: dict[Context, int]) -> Any:
+        pending[context] = self._tick
         if self._timer is None:
             self._timer = self._call_later(_TICK_SECONDS, self._on_tick)
         try:
             return await context.read()
         finally:
-            del self._pending[context]
+            del pending[context]
+
+    async def _wait_for_turn(self, peer: str) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.setdefault(peer, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_turn_on()
+            raise
+
+    def _pass_turn_on(self) -> None:
+        """Give the slot to the next connection that waits for one."""
+        while self._turns:
+            peer, turns = next(iter(self._turns.items()))
+            turn = turns.popleft()
+            if turns:
+                self._turns.move_to_end(peer)
+            else:
+                del self._turns[peer]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._slots += 1
 
     async def read_batch(self, context: Context, refuse: Callable[[], None]) -> Any:
         """Return the next request of a stream as octets, or EOF, once there is memory to read it.
@@ -117,19 +163,23 @@ class Reads:
 
     def _on_tick(self) -> None:
         self._timer = None
-        if not self._pending:
+        if not self._mails and not self._others:
             return
         self._tick += 1
         self._timer = self._call_later(_TICK_SECONDS, self._on_tick)
-        slow: list[Context] = []
-        for context, begun in self._pending.items():  # the first that is not slow ends it, so it looks at few
-            if self._tick - begun < _SLOW_TICKS:
-                break
-            slow.append(context)
-        if slow and self._tick - self._pending[slow[0]] > self._most_ticks:
-            self._end(slow[:1])
-        elif len(slow) > self._most:
+        for pending in (self._mails, self._others):
+            self._end(self._older(pending, self._most_ticks))
+        if self._turns:
+            slow = self._older(self._mails, _SLOW_MAIL_TICKS)
+            self._end(_most_greedy(slow, min(len(slow), sum(map(len, self._turns.values())))))
+        slow = self._older(self._others, _SLOW_TICKS)
+        if len(slow) > self._most:
             self._end(_most_greedy(slow, len(slow) - self._most))
+
+    def _older(self, pending: dict[Context, int], ticks: float) -> list[Context]:
+        """Return the reads that began so many ticks ago: the first one that did not ends the search."""
+        latest = self._tick - ticks
+        return list(takewhile(lambda context: pending[context] <= latest, pending))
 
     def _on_look(self) -> None:
         self._look_timer = None
