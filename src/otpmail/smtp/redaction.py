@@ -19,8 +19,8 @@ from urllib.parse import quote
 MAX_TEXT = 500
 """Characters of a line at most."""
 
-LONG = 8 << 10
-"""Octets of a reply, and characters of any other text, that are read for it."""
+LONG = 2 << 10
+"""Characters of a text that are read for it."""
 
 MASK = "***"
 WITHHELD = "(not shown, since these words hold the code in an encoded form)"

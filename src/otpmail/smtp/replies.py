@@ -147,7 +147,7 @@ def describe(
 
 def _split(reply: Reply, redactor: Redactor, codes: Sequence[str], *, masks_numbers: bool = False) -> tuple[str, str]:
     """A reply's enhanced code, empty if it has none, and the rest of its text on one line."""
-    text = reply.text[:LONG].decode("utf-8", "replace")
+    text = reply.text[: 4 * LONG].decode("utf-8", "replace")
     match = _ENHANCED.match(text)
     if "\n" in text:
         said = " ".join(filter(None, (_ENHANCED.sub("", line, count=1).strip() for line in text.split("\n"))))
