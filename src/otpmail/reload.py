@@ -16,6 +16,9 @@ from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, Settings, read_sources
 from otpmail.settings.reload import reload
 from otpmail.telemetry.logs import LEVELS, log_event, set_level
+from otpmail.threads import call_detached
+
+_READ_SECONDS = 30.0
 
 
 @dataclass
@@ -58,7 +61,10 @@ class Reloader:
             await self._requested.wait()
             self._requested.clear()
             try:
-                self._take(await asyncio.to_thread(self._read))
+                self._take(await call_detached(self._read, timeout=_READ_SECONDS))
+            except TimeoutError:
+                text = f"reload: the files could not be read in {_READ_SECONDS:g} s; all values before are kept"
+                log_event(logging.ERROR, "reload-failed", text)
             except Exception:
                 logging.getLogger("otpmail").exception("the reload failed; all values before are kept")
 

@@ -178,6 +178,36 @@ async def test_settings_in_the_file(service: Service) -> None:
     assert (await _reload(service))["changed"] == ["LOG_LEVEL", "OTP_LOCALE"]
 
 
+@pytest.mark.relay(auth=("XOAUTH2",), security="tls")
+async def test_pipes_in_place_of_files(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A pipe that nobody writes to is no file, and is not waited for by SIGHUP, a dial or a stop."""
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(certificates.ca_file.read_bytes())
+    async with _serving(relay, certificates, tmp_path, EMAIL_CA_FILE=authorities) as service:
+        await service.wait_until_serving()
+        for file in (authorities, tmp_path / "token"):
+            file.unlink()
+            os.mkfifo(file)
+        await _reload(service)
+        wrong = {line["setting"] for line in service.logged("reload-failed")}
+        assert wrong == {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        assert await service.stop(timeout=10) == 0
+
+
+async def test_a_template_that_is_never_read(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A file that blocks its reader, as on a file system that is away, delays no call and no stop."""
+    templates = tmp_path / "templates"
+    shutil.copytree(_SHIPPED, templates)
+    async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
+        await service.wait_until_serving()
+        (templates / "en" / "subject.txt").unlink()
+        os.mkfifo(templates / "en" / "subject.txt")
+        service.send(signal.SIGHUP)
+        await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
+        assert await service.stop(timeout=10) == 0
+
+
 @pytest.mark.relay(delay=0.005)
 async def test_nothing_is_lost(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """Reloads while mails are queued and in flight lose none and stop nothing; many that come together are few."""

@@ -77,7 +77,7 @@ async def _read_secret(settings: RelaySettings, token: Token | None) -> str:
     if settings.auth != "xoauth2":
         return settings.password.get_secret_value()
     assert token is not None
-    return await token.read()
+    return await token.read(settings.timeout)
 
 
 def _raise_if_cancelled() -> None:

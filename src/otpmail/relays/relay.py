@@ -22,6 +22,7 @@ from otpmail.relays.rate_limit import RateLimit
 from otpmail.relays.recycling import Recycling
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
+from otpmail.settings.secret_file import is_readable
 from otpmail.smtp.mode import Mode
 
 AGE_JITTER = 0.2
@@ -266,6 +267,8 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 
     Raises SettingsError when EMAIL_CA_FILE holds no certificates.
     """
+    if settings.ca_file is not None and not is_readable(settings.ca_file):  # to open a pipe would block
+        raise SettingsError("EMAIL_CA_FILE: is not a file that can be read")
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
     except ssl.SSLError:

@@ -1,12 +1,12 @@
 """The access token for EMAIL_AUTH=xoauth2, in a file that another program renews."""
 
-import asyncio
 from pathlib import Path
 from typing import Self
 
 from otpmail.errors import ConnectFailed
 from otpmail.settings import RelaySettings
 from otpmail.settings.secret_file import read_text
+from otpmail.threads import call_detached
 
 
 class Token:
@@ -28,13 +28,13 @@ class Token:
         """The token to sign in with, if the settings name a file."""
         return None if settings.token_file is None else cls(settings.token_file)
 
-    async def read(self) -> str:
-        """Return the token. Raises ConnectFailed if none was ever read."""
+    async def read(self, timeout: float) -> str:
+        """Return the token, after `timeout` seconds at most. Raises ConnectFailed if none was ever read."""
         try:
-            await asyncio.to_thread(self.refresh)
-        except ValueError as error:
+            await call_detached(self.refresh, timeout=timeout)
+        except (ValueError, TimeoutError) as error:
             if not self.last:
-                raise ConnectFailed(f"EMAIL_TOKEN_FILE: {error}") from None
+                raise ConnectFailed(f"EMAIL_TOKEN_FILE: {str(error) or 'takes too long to read'}") from None
         return self.last
 
     def refresh(self) -> None:

@@ -1,0 +1,73 @@
+"""A call in a thread of its own: what it returns and raises, and that nobody has to wait for it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from otpmail.threads import call_detached
+
+
+async def test_its_result() -> None:
+    """What the call returns is returned."""
+    assert await call_detached(lambda: 7, timeout=10) == 7
+
+
+async def test_its_error() -> None:
+    """What the call raises is raised where it is awaited."""
+    with pytest.raises(ZeroDivisionError):
+        await call_detached(lambda: 1 // 0, timeout=10)
+
+
+async def test_a_call_that_blocks() -> None:
+    """After the timeout the caller goes on, and a result that comes later changes nothing."""
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(TimeoutError):
+            await call_detached(lambda: os.read(reading, 1), timeout=0.05)
+        os.write(writing, b".")
+        assert await call_detached(lambda: "the next call", timeout=10) == "the next call"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+async def test_a_caller_that_is_cancelled() -> None:
+    """Cancelling the caller does not wait for the call."""
+    reading, writing = os.pipe()
+    call = asyncio.create_task(call_detached(lambda: os.read(reading, 1), timeout=60))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    os.write(writing, b".")
+    os.close(writing)
+
+
+_ENDS = """
+import asyncio, sys
+sys.path.insert(0, {sources!r})
+from otpmail.threads import call_detached
+
+async def main():
+    try:
+        await call_detached(lambda: open({pipe!r}).read(), timeout=0.1)
+    except TimeoutError:
+        print("ends")
+
+asyncio.run(main())
+"""
+
+
+def test_the_process_ends_without_it(tmp_path: Path) -> None:
+    """Neither the loop nor the interpreter waits at its end for a call that never returns."""
+    os.mkfifo(tmp_path / "pipe")
+    script = _ENDS.format(sources=str(Path(__file__).parents[1] / "src"), pipe=str(tmp_path / "pipe"))
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    assert ended.stdout == "ends\n"
+    assert time.monotonic() - began < 20
