@@ -14,7 +14,7 @@ from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Waiters
 from otpmail.events import ALL_EVENTS, Event, MailAccepted
-from otpmail.model import MailState, Priority, RecipientResult
+from otpmail.model import Challenge, IssuedCode, MailState, Priority, RecipientResult
 from otpmail.store.base import Entry
 
 
@@ -70,6 +70,20 @@ async def test_a_mail_goes_on_where_it_was() -> None:
     assert again.guaranteed
     assert (again.offered, again.mail.attempts) == (("bob@x.org",), 2)
     assert [result.code for result in again.mail.recipients] == [250, 0]
+
+
+async def test_the_mail_of_a_code_gets_its_code_again() -> None:
+    """A store keeps no code, so the intake derives it for the mail that holds it: no reply may be repeated with it."""
+    rig = Rig()
+    issued = IssuedCode(Challenge(bytes(16), "k1", NOW + 60), NOW)
+    rig.store.arriving = [
+        [make_job("a", "ada@x.org", "bob@x.org", deadline=NOW + 60, issued=issued).entry(), _entry("b")]
+    ]
+    await rig.intake.run()
+    code_mail, other = rig.queued()
+    assert (code_mail.envelope.code, other.envelope.code) == ("314159", "")
+    code_mail.narrow(("bob@x.org",))
+    assert code_mail.offer.code == "314159"
 
 
 async def test_a_mail_whose_time_was_over_before_it_came_expires() -> None:

@@ -734,3 +734,11 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
     await rig.codes.revoke_code(call_of(), email="revoked@example.org")
     counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live", "revoked")}
     assert max(counts.values()) - min(counts.values()) <= 8, counts
+
+
+async def test_the_code_of_a_mail_is_derived_again(rig: Rig) -> None:
+    """The code of an issued challenge is the one that was mailed; without its key there is none."""
+    sent = await rig.send()
+    assert rig.codes.code_of(sent.issued) == sent.code
+    unknown = replace(sent.issued, challenge=replace(sent.issued.challenge, key_id="gone"))
+    assert rig.codes.code_of(unknown) == ""
