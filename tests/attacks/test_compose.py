@@ -18,12 +18,11 @@ from relay import Certificates, Faults, Relay
 from service import relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from relay.faults import Security
 
-_TRIES = 3
 MB = 1_000_000
 TEN_MIB = 10 << 20
 
@@ -132,19 +131,6 @@ async def _send(service: ProbedService, fields: dict[str, Any]) -> grpc.StatusCo
     return grpc.StatusCode.OK
 
 
-async def _longest_turn(service: ProbedService, attack: Callable[[], Awaitable[None]]) -> float:
-    """Attack, and return the longest turn, in milliseconds.
-
-    One that is too long is tried again, since a busy machine prolongs a turn now and then.
-    """
-    turns: list[float] = []
-    while len(turns) < _TRIES and (not turns or turns[-1] > LONGEST_TURN):
-        service.reset_probe()
-        await attack()
-        turns.append(await service.longest_turn())
-    return round(min(turns) * 1000, 1)
-
-
 async def _longest_turns(
     service: ProbedService, shapes: Mapping[str, Callable[[], dict[str, Any]]], code: grpc.StatusCode
 ) -> dict[str, float]:
@@ -155,7 +141,7 @@ async def _longest_turns(
         async def attack(name: str = name, fields: Callable[[], dict[str, Any]] = fields) -> None:
             assert await _send(service, fields()) == code, name
 
-        turns[name] = await _longest_turn(service, attack)
+        turns[name] = round(await service.longest_turn_of(attack) * 1000, 1)
     return turns
 
 
@@ -206,7 +192,7 @@ async def test_a_batch_of_slow_addresses_holds_the_loop_no_longer(certificates: 
             results = [result async for response in call for result in response.results]
             assert [result.mail.state for result in results] == [mail_pb2.Mail.RELAYED] * 20
 
-        assert await _longest_turn(service, attack) <= LONGEST_TURN * 1000
+        assert await service.longest_turn_of(attack) <= LONGEST_TURN
 
 
 async def test_many_large_mails_at_once_hold_the_loop_no_longer(certificates: Certificates, tmp_path: Path) -> None:
@@ -223,6 +209,6 @@ async def test_many_large_mails_at_once_hold_the_loop_no_longer(certificates: Ce
                 for number in range(6):
                     callers.create_task(caller(number))
 
-        assert await _longest_turn(service, attack) <= LONGEST_TURN * 1000
+        assert await service.longest_turn_of(attack) <= LONGEST_TURN
         assert {parsed(mail.content).get_content() for mail in relay.mails} == {text.replace("\n", "\r\n")}
         assert len(relay.mails) >= 18

@@ -71,6 +71,12 @@ async def _is_answered(service: Service) -> bool:
         return False
 
 
+async def _wait_until_answered(service: Service) -> None:
+    async with asyncio.timeout(20):
+        while not await _is_answered(service):
+            pass
+
+
 def _alive(service: LimitedService) -> None:
     assert service.exit_code is None
     assert service.peak < service.allowed
@@ -164,9 +170,7 @@ async def test_rapid_reset(service: LimitedService, full: bool) -> None:  # noqa
         opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(4)]
         with suppress(ConnectionError):
             await asyncio.gather(*map(attack, opened))
-        async with asyncio.timeout(20):
-            while not await _is_answered(service):
-                pass
+        await _wait_until_answered(service)
     _alive(service)
 
 
@@ -179,8 +183,7 @@ async def test_calls_that_wait_for_ever(service: LimitedService) -> None:
                 connection.call(SEND_MAILS)
             await connection.flush()
         await asyncio.wait_for(opened[-1].one_ended.wait(), 60)
-        await _code_works(service, "ada")
-        assert await _code_works(service, "grace") < 1
+        await _wait_until_answered(service)
         _alive(service)
 
 
