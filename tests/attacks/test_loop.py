@@ -195,3 +195,34 @@ async def test_thousands_of_watchers_of_one_mail_go_at_once(
                 assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail.id))).id == mail.id
 
             assert await service.longest_turn_of(come_and_go) <= LONGEST_TURN
+
+
+def _batch(stream: int, mails: int) -> bytes:
+    batch = mail_pb2.SendMailsRequest()
+    for number in range(mails):
+        batch.mails.add(to=[f"p{number}@example.org"], subject="s", text="t" * 50, request_id=f"{stream}-{number}")
+    return batch.SerializeToString()
+
+
+@pytest.mark.parametrize(("streams", "mails"), [(50, 100), (8, 1200)], ids=["small batches", "large batches"])
+async def test_many_streams_hold_the_loop_no_longer_than_one(
+    service: ProbedService, streams: int, mails: int, *, full: bool
+) -> None:
+    """Streams that send batches at the same time hold the loop no longer than one does, and all mails are sent."""
+    assert (len(_batch(0, mails)) > SMALL) == (mails > 1000)
+
+    async def send(number: int) -> int:
+        method: Any = service.channel.stream_stream("/otpmail.v1.MailService/SendMails")
+        results = 0
+        async for response in method(iter([_batch(number, mails)]), timeout=_SECONDS):
+            found = mail_pb2.SendMailsResponse.FromString(response).results
+            assert {result.code for result in found} == {0}
+            results += len(found)
+        return results
+
+    async def send_all() -> None:
+        for _ in range(3 if full else 1):
+            answered = await asyncio.gather(*(send(next(_NUMBERS)) for _ in range(streams)))
+            assert answered == [mails] * streams
+
+    assert await service.longest_turn_of(send_all) <= LONGEST_TURN

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,6 +46,12 @@ async def submission_from(asked: Asked) -> Submission:
     )
 
 
+async def _take(stream: MailStream, asked: Iterable[Asked], decode: Callable[[Asked], Awaitable[Submission]]) -> None:
+    """Hand a batch to the stream when its turn comes."""
+    await stream.begin()
+    await stream.take(asked, decode)
+
+
 class Rig(MailRig):
     """A MailService with one stream of it. `together` is how long outcomes wait for others."""
 
@@ -61,7 +67,7 @@ class Rig(MailRig):
 
     def take(self, *asked: Asked, stream: MailStream | None = None) -> "asyncio.Task[None]":
         """Hand a batch to the stream."""
-        self.tasks.append(asyncio.create_task((stream or self.stream).take(asked, submission_from)))
+        self.tasks.append(asyncio.create_task(_take(stream or self.stream, asked, submission_from)))
         return self.tasks[-1]
 
 
@@ -551,7 +557,7 @@ async def test_others_have_the_loop_within_a_batch(seconds: float, mails: int) -
     """A stream lets others have the loop after two milliseconds, be that after one mail or after many."""
     clock = Slow(seconds)
     rig = Rig(clock=clock)
-    taking = asyncio.create_task(rig.stream.take(_asked(100), clock.submission_from))
+    taking = asyncio.create_task(_take(rig.stream, _asked(100), clock.submission_from))
     steps = {0}
     while not taking.done():
         steps.add(rig.queue.qsize())
@@ -562,30 +568,29 @@ async def test_others_have_the_loop_within_a_batch(seconds: float, mails: int) -
 
 
 async def test_all_streams_together_hold_the_loop_no_longer_than_one() -> None:
-    """Of several streams whose time is up, one goes on in each round of the loop, each in its turn."""
+    """Of several streams one begins or goes on in each round of the loop, each in its turn."""
     clock = Slow(0.001)
     rig = Rig(clock=clock)
     streams = [rig.another_stream() for _ in range(5)]
     tasks = [
-        asyncio.create_task(stream.take([Asked(f"{name}-{number}") for number in range(50)], clock.submission_from))
+        asyncio.create_task(_take(stream, [Asked(f"{name}-{number}") for number in range(50)], clock.submission_from))
         for name, stream in enumerate(streams)
     ]
-    await asyncio.sleep(0)
-    assert rig.queue.qsize() == 10, "each has begun its batch"
-    before = 10
+    before = 0
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
         assert rig.queue.qsize() - before <= 3
         before = rig.queue.qsize()
     order = [name.partition("-")[0] for name in clock.read]
-    assert Counter(order[:200]) == dict.fromkeys("01234", 40), "none is far ahead of the others"
+    counts = Counter(order[:200])
+    assert min(counts[name] for name in "01234") >= 38, "none is far ahead of the others"
 
 
 async def test_a_stream_that_ends_while_it_waits_for_its_turn_holds_up_no_other() -> None:
     """The turn of a stream that was cancelled goes to the next one."""
     clock = Slow(5.0)
     rig = Rig(clock=clock)
-    gone, stays = (asyncio.create_task(rig.another_stream().take(_asked(3), clock.submission_from)) for _ in range(2))
+    gone, stays = (asyncio.create_task(_take(rig.another_stream(), _asked(3), clock.submission_from)) for _ in range(2))
     await asyncio.sleep(0)
     assert "2 waiting" in repr(rig.admission.turns)
     gone.cancel()

@@ -40,8 +40,8 @@ RequestT = TypeVar("RequestT", bound=MailRequest)
 class MailStream:
     """Accepts mails, at most `most` of them outstanding, and returns their outcomes in the order of their ends.
 
-    One task calls `take` and then `close`. Another calls `outcomes`, and `answered` once they have been written, until
-    none are left. In the end `leave` is called, after an error too.
+    One task calls `begin` and `take` for each batch, and then `close`. Another calls `outcomes`, and `answered` once
+    they have been written, until none are left. In the end `leave` is called, after an error too.
     """
 
     def __init__(self, mails: MailService, call: Call, *, most: int, together: float = _TOGETHER_SECONDS) -> None:
@@ -66,13 +66,17 @@ class MailStream:
 
     # For the task that brings requests.
 
+    async def begin(self) -> None:
+        """Wait for the stream's turn, before its next batch is parsed."""
+        await self._mails.admission.turns.begin()
+        self._producer.slice.begin()
+
     async def take(self, requests: Iterable[RequestT], decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
         """Accept each mail as soon as there is a place for it.
 
         An error in one mail is that mail's outcome.
         """
         self._taking = True
-        self._producer.slice.begin()  # reading the batch was a wait
         for request in requests:
             if (turn := self._producer.turn()) is not None:
                 await turn

@@ -38,6 +38,7 @@ class Turns:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_free = True  # nobody has begun in this round of the loop
 
     def __repr__(self) -> str:
         return f"<Turns {len(self._waiting)} waiting>"
@@ -45,6 +46,17 @@ class Turns:
     def slice(self) -> Slice:
         """Return the time slice of a new stream, which has not begun."""
         return Slice(self._clock)
+
+    async def begin(self) -> None:
+        """Wait for a turn as one who has just waited for something else: at once, where nobody else has the loop."""
+        if not self._is_free or self._waiting:
+            await self.wait()
+            return
+        self._is_free = False
+        self._loop.call_soon(self._end_round)
+
+    def _end_round(self) -> None:
+        self._is_free = True
 
     async def wait(self) -> None:
         """Wait for the next turn, behind those who wait already."""

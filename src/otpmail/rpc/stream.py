@@ -48,6 +48,7 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
             stream.close()
             return
         with reads.counted(octets):
+            await stream.begin()
             try:
                 mails = batches.read(octets)
             except InvalidArgument as error:
