@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,17 @@ async def test_its_error() -> None:
     """What the call raises is raised where it is awaited."""
     with pytest.raises(ZeroDivisionError):
         await call_detached(lambda: 1 // 0, timeout=10)
+
+
+async def test_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on threads is an error of the system, which callers handle like that of a file."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(BlockingIOError, match="can't start new thread"):
+        await call_detached(lambda: 7, timeout=10)
 
 
 async def test_a_call_that_blocks() -> None:

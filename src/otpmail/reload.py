@@ -38,6 +38,11 @@ class _Found:
         for line in lines:
             self.problems.setdefault(line.partition(":")[0], line)
 
+    def keep(self, *names: str) -> None:
+        """Say of these settings that their new values are not taken."""
+        for name in names:
+            self.changed.pop(name, None)
+
 
 class Reloader:
     """Reloads the settings of `app` at each request, one after the other. Those in `fixed` stay (`Settings.load`)."""
@@ -85,17 +90,14 @@ class Reloader:
         except SettingsError as error:
             found.add_problems(*error.problems)
             found.settings = replace(found.settings, otp=self._settings.otp)
-            for name in ("OTP_TEMPLATES_DIR", "OTP_LOCALE"):
-                found.changed.pop(name, None)
+            found.keep("OTP_TEMPLATES_DIR", "OTP_LOCALE")
         else:
             if found.templates.by_locale != self._app.templates.by_locale:
                 found.changed["OTP_TEMPLATES_DIR"] = None
 
     def _take(self, found: _Found) -> None:
         levels = self._settings.server.log_level, found.settings.server.log_level
-        set_level(
-            min(levels, key=LEVELS.index)
-        )  # so that the lines are shown if the old level or the new one shows them
+        set_level(min(levels, key=LEVELS.index))  # the old level or the new one may show these lines
         for name, problem in found.problems.items():
             log_event(logging.ERROR, "reload-failed", f"reload: {problem}; the value before is kept", setting=name)
         text = f"reloaded: {', '.join(found.changed) or 'nothing has changed'}"
@@ -115,6 +117,7 @@ def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
         fresh_tls = tls_context(settings)
     except SettingsError as error:
         found.add_problems(*error.problems)
+        found.keep("EMAIL_CA_FILE")
         settings = settings.model_copy(update={"ca_file": old.settings.ca_file})
     else:
         if fresh_tls.get_ca_certs(binary_form=True) != tls.get_ca_certs(binary_form=True):
@@ -125,9 +128,10 @@ def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
             fresh_token.refresh()
         except ValueError as error:
             found.add_problems(f"EMAIL_TOKEN_FILE: {error}")
+            found.keep("EMAIL_TOKEN_FILE")
             settings = settings.model_copy(update={"token_file": old.settings.token_file})
         else:
-            if token is None or fresh_token.last != token.last:
+            if token is None or settings.token_file != old.settings.token_file or fresh_token.last != token.last:
                 found.changed["EMAIL_TOKEN_FILE"] = None
                 token = fresh_token
     return Access(settings, tls, token)

@@ -1,6 +1,7 @@
-"""Calls what may block, such as a file on a file system that is away, in a thread that nobody has to wait for."""
+"""Calls what may block, as a file system that does not answer, in a thread that nobody has to wait for."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,8 +14,8 @@ ResultT = TypeVar("ResultT")
 async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> ResultT:
     """Call `work` in a thread of its own, and return or raise what it does.
 
-    Raises TimeoutError after `timeout` seconds. Then, and when the caller is cancelled, the thread is left alone: it
-    delays neither the loop's end nor that of the process, as those of `asyncio.to_thread` do.
+    Raises TimeoutError after `timeout` seconds, and OSError where no thread can be started. A thread whose caller has
+    gone on delays neither the end of the loop nor that of the process, as those of `asyncio.to_thread` do.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[ResultT] = loop.create_future()
@@ -31,6 +32,9 @@ async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> Resul
         with suppress(RuntimeError):  # the loop has ended, and the caller with it
             loop.call_soon_threadsafe(settle, outcome)
 
-    Thread(target=run, name=f"detached {getattr(work, '__name__', work)}", daemon=True).start()
+    try:
+        Thread(target=run, name=f"detached {getattr(work, '__name__', work)}", daemon=True).start()
+    except RuntimeError as error:  # a limit on processes and threads
+        raise OSError(errno.EAGAIN, str(error)) from None
     async with asyncio.timeout(timeout):
         return await future

@@ -196,7 +196,7 @@ async def test_pipes_in_place_of_files(relay: Relay, certificates: Certificates,
 
 
 async def test_a_template_that_is_never_read(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
-    """A file that blocks its reader, as on a file system that is away, delays no call and no stop."""
+    """A file that blocks its reader, as on a file system that does not answer, delays no call and no stop."""
     templates = tmp_path / "templates"
     shutil.copytree(_SHIPPED, templates)
     async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:

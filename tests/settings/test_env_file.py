@@ -96,7 +96,7 @@ def test_references_and_comments(tmp_path: Path, line: str, value: str) -> None:
 def test_a_reference_to_nothing_is_a_fault(problems: Problems, tmp_path: Path) -> None:
     """A `${` that is part of a value is found, and not dropped; a later line replaces the fault with the value."""
     (tmp_path / ".env").write_text("\nAPP_PASSWORD=hunter${2}\nWORKERS=${x}\nWORKERS=2\n")
-    fault = "refers by ${} to a name that is not set; single quotes keep a $ as it is"
+    fault = "refers by ${} to a name that is not set; single quotes keep a $"
     assert problems(EMAIL="me") == (f"APP_PASSWORD: line 2 of .env {fault}",)
 
 

@@ -18,7 +18,7 @@ class Token:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.last = ""
-        """The token that was read last; empty if there is none yet."""
+        """The token that was read last; empty before that."""
 
     def __repr__(self) -> str:
         return f"<Token {self._file}>"
@@ -32,7 +32,7 @@ class Token:
         """Return the token, after `timeout` seconds at most. Raises ConnectFailed if none was ever read."""
         try:
             await call_detached(self.refresh, timeout=timeout)
-        except (ValueError, TimeoutError) as error:
+        except (ValueError, OSError) as error:  # TimeoutError is an OSError
             if not self.last:
                 raise ConnectFailed(f"EMAIL_TOKEN_FILE: {str(error) or 'takes too long to read'}") from None
         return self.last

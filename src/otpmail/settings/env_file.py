@@ -83,7 +83,7 @@ class _Values:
             if unknown:
                 self._note(
                     name,
-                    f"line {line} of {NAME} refers by ${{}} to a name that is not set; single quotes keep a $ as it is",
+                    f"line {line} of {NAME} refers by ${{}} to a name that is not set; single quotes keep a $",
                 )
         self.values[binding.key] = value
 
