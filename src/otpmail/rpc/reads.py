@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from otpmail.errors import LimitExceeded
+from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
 from otpmail.limits.resident import release_free_memory, resident
 from otpmail.rpc.status import status_of
@@ -153,8 +153,16 @@ class Reads:
 
     @contextmanager
     def counted(self, batch: bytes) -> Iterator[None]:
-        """Count a batch that was read until its mails are accepted."""
-        octets = len(batch) if len(batch) < LARGE else READ_FACTOR * len(batch)
+        """Count a batch that was read until its mails are accepted.
+
+        Raises MemoryFull for a large one where calls take their part of the memory: many streams that have waited for
+        long may bring one at the same moment.
+        """
+        octets = len(batch)
+        if octets >= LARGE:
+            octets *= READ_FACTOR
+            if self.memory.reading + octets > self.memory.for_calls and self.memory.reading > octets:
+                raise MemoryFull
         self.memory.reading += octets
         try:
             yield
@@ -195,7 +203,8 @@ class Reads:
 
     def _is_short(self) -> bool:
         """Whether the process takes more memory than what is counted, what it began with, and a part for requests."""
-        return self._resident() > self._uncounted + self.memory.used()
+        counted = min(self.memory.used(), self.memory.limit)  # batches count more than once
+        return self._resident() > self._uncounted + counted
 
     def _end(self, contexts: Iterable[Context]) -> None:
         """End these calls by their status: a read that is cancelled leaves gRPC's core to write into freed memory."""

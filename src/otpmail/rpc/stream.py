@@ -10,7 +10,7 @@ from functools import partial
 
 import grpc
 
-from otpmail.errors import InvalidArgument
+from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.rpc import encode
@@ -47,15 +47,15 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
         if octets is grpc.aio.EOF:
             stream.close()
             return
-        with reads.counted(octets):
-            await stream.begin()
-            try:
+        try:
+            with reads.counted(octets):
+                await stream.begin()
                 mails = batches.read(octets)
-            except InvalidArgument as error:
-                stream.close(error)
-                return
-            await stream.take(mails, batches.submission_from)
-            del octets, mails  # the next one may be long in coming
+                await stream.take(mails, batches.submission_from)
+        except (InvalidArgument, MemoryFull) as error:
+            stream.close(error.with_traceback(None))  # whose frames would keep the batch until the stream ends
+            return
+        del octets, mails  # the next one may be long in coming
 
 
 async def _answer(context: Context, stream: MailStream) -> Exception | None:
