@@ -1,82 +1,178 @@
-"""A connection that speaks HTTP/2 by hand (RFC 9113), for what gRPC's own clients never do."""
+"""HTTP/2 by hand (RFC 9113), for what no gRPC library would send: half messages, resets, nothing at all."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from collections import defaultdict
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-ENHANCE_YOUR_CALM = 0xB
+    from types import TracebackType
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_ACK = _END_STREAM = 1
-_END_HEADERS = 4
-_INITIAL_WINDOW_SIZE = 4
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+_INITIAL_WINDOW_SIZE = 4  # a setting
+_INITIAL_WINDOW = 65_535
+_MAX_FRAME = 16_384
+_CANCEL = 8
+ENHANCE_YOUR_CALM = 11
 
 
-class Frame(NamedTuple):
-    """A frame as it was received."""
+class Connection:
+    """One connection to the service at `host:port`. It answers settings and pings, and keeps to flow control.
 
-    kind: int
-    stream: int
-    payload: bytes
+    The server may send `window` octets of each stream. `begun` holds the streams of which it has sent headers, `ended`
+    those that it has ended or reset; `one_ended` is set with the first. `closed` is set once the connection is over.
+    """
 
+    def __init__(self, address: str, *, window: int = _INITIAL_WINDOW) -> None:
+        self.address = address
+        self.begun: set[int] = set()
+        self.ended: set[int] = set()
+        self.closed = asyncio.Event()
+        self.one_ended = asyncio.Event()
+        self._next = 1
+        self._settings = struct.pack("!HI", _INITIAL_WINDOW_SIZE, window)
+        self._acknowledged = 0  # pings
+        self._refusal: int | None = None  # the error of a GOAWAY
+        self._window = _INITIAL_WINDOW
+        self._initial_window = _INITIAL_WINDOW
+        self._windows: defaultdict[int, int] = defaultdict(int)  # octets that the server has added to each stream's
+        self._changed = asyncio.Event()
 
-class Http2:
-    """One connection. `open` it; frames of kinds that nobody waits for are dropped."""
+    async def __aenter__(self) -> Self:
+        """Connect and send the preface."""
+        host, _, port = self.address.rpartition(":")
+        self._reader, self._writer = await asyncio.open_connection(host, int(port))
+        self._writer.write(_PREFACE + frame(_SETTINGS, 0, 0, self._settings))
+        self._task = asyncio.create_task(self._read())
+        return self
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close at once."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._writer.transport.abort()
 
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, port: int, *, window: int = 65_535) -> AsyncIterator[Http2]:
-        """Connect to the port of 127.0.0.1, and exchange settings; each stream may be sent `window` octets."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        connection = cls(reader, writer)
-        try:
-            writer.write(_PREFACE)
-            connection.send(SETTINGS, payload=struct.pack(">HI", _INITIAL_WINDOW_SIZE, window))
-            await connection.receive(SETTINGS)
-            connection.send(SETTINGS, flags=_ACK)
-            yield connection
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
+    def call(self, path: str) -> int:
+        """Begin a gRPC call of that path; returns its stream."""
+        stream, self._next = self._next, self._next + 2
+        fields = (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", self.address)
+        more = ("content-type", "application/grpc"), ("te", "trailers")
+        block = b"".join(_literal(name, value) for name, value in (*fields, *more))
+        self._writer.write(frame(_HEADERS, _END_HEADERS, stream, block))
+        return stream
 
-    def send(self, kind: int, *, flags: int = 0, stream: int = 0, payload: bytes = b"") -> None:
-        """Send one frame."""
-        self._writer.write(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
+    def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        self._writer.write(frame(_RESET, 0, stream, struct.pack("!I", _CANCEL)))
 
-    async def receive(self, *kinds: int) -> Frame:
-        """Return the next frame of one of these kinds."""
-        while True:
-            head = await self._reader.readexactly(9)
-            payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-            if head[3] in kinds:
-                return Frame(head[3], int.from_bytes(head[5:], "big"), payload)
+    async def send(self, stream: int, octets: bytes, *, end: bool = False) -> bool:
+        """Send octets of a call's body as the server allows; False where it has ended the call or the connection."""
+        at = 0
+        while at < len(octets):
+            allowed = min(self._window, self._initial_window + self._windows[stream], _MAX_FRAME, len(octets) - at)
+            if stream in self.ended or self.closed.is_set():
+                return False
+            if allowed <= 0:
+                await self._change()
+                continue
+            self._writer.write(frame(_DATA, 0, stream, octets[at : at + allowed]))
+            self._window -= allowed
+            self._windows[stream] -= allowed
+            at += allowed
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
+        if end:
+            self._writer.write(frame(_DATA, _END_STREAM, stream))
+        return True
+
+    async def wait_for_headers(self, stream: int) -> None:
+        """Wait until the server has begun to answer a call. Raises ConnectionError where it closes the connection."""
+        while stream not in self.begun:
+            await self._change_of_open()
 
     async def ping(self) -> int | None:
-        """Ping once; returns the error code of a GOAWAY where that is the answer, None where it is acknowledged."""
-        self.send(PING, payload=bytes(8))
-        frame = await self.receive(PING, GOAWAY)
-        return None if frame.kind == PING else struct.unpack_from(">I", frame.payload, 4)[0]
+        """Ping once; return None where that is acknowledged, and the error code of a GOAWAY where that is the answer.
 
-    def call(self, path: str, message: bytes, *, stream: int = 1) -> None:
-        """Begin a call of gRPC with one message, after which this side has ended the stream."""
-        headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "test", "te": "trailers"}
-        headers["content-type"] = "application/grpc"
-        block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers.items())
-        self.send(HEADERS, flags=_END_HEADERS, stream=stream, payload=block)
-        self.send(DATA, flags=_END_STREAM, stream=stream, payload=b"\x00" + struct.pack(">I", len(message)) + message)
+        Raises ConnectionError where the server closes the connection without a word.
+        """
+        acknowledged = self._acknowledged
+        self._writer.write(frame(_PING, 0, 0, bytes(8)))
+        while self._acknowledged == acknowledged and self._refusal is None:
+            await self._change_of_open()
+        return self._refusal
+
+    async def flush(self) -> None:
+        """Wait until the socket has taken what was written."""
+        await self._writer.drain()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _change_of_open(self) -> None:
+        if self.closed.is_set():
+            raise ConnectionResetError
+        await self._change()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                head = await self._reader.readexactly(9)
+                kind, flags = head[3], head[4]
+                stream = int.from_bytes(head[5:]) & 0x7FFF_FFFF
+                payload = await self._reader.readexactly(int.from_bytes(head[:3]))
+                if stream:
+                    self._received_on_stream(kind, flags, stream, payload)
+                else:
+                    self._received_on_connection(kind, flags, payload)
+                self._changed.set()
+        except (EOFError, ConnectionError):
+            pass
+        finally:
+            self.closed.set()
+            self._changed.set()
+
+    def _received_on_stream(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _WINDOW_UPDATE:
+            self._windows[stream] += int.from_bytes(payload) & 0x7FFF_FFFF
+        if kind == _HEADERS:
+            self.begun.add(stream)
+        if kind == _RESET or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
+            self.ended.add(stream)
+            self.one_ended.set()
+
+    def _received_on_connection(self, kind: int, flags: int, payload: bytes) -> None:
+        if kind == _WINDOW_UPDATE:
+            self._window += int.from_bytes(payload) & 0x7FFF_FFFF
+        elif kind == _GOAWAY:
+            self._refusal = int.from_bytes(payload[4:8])
+        elif kind == _PING and flags & _ACK:
+            self._acknowledged += 1
+        elif kind == _PING:
+            self._writer.write(frame(_PING, _ACK, 0, payload))
+        elif kind == _SETTINGS and not flags & _ACK:
+            settings = dict(struct.iter_unpack("!HI", payload))
+            self._initial_window = settings.get(_INITIAL_WINDOW_SIZE, self._initial_window)
+            self._writer.write(frame(_SETTINGS, _ACK, 0))
 
 
-def _text(text: str) -> bytes:
-    """Return a string literal of HPACK, without Huffman's code (RFC 7541, 5.2). It has fewer than 127 octets."""
-    return bytes((len(text),)) + text.encode()
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Return one frame (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+def message(length: int, begun: bytes = b"") -> bytes:
+    """Return the beginning of a gRPC message that says it has `length` octets."""
+    return struct.pack("!BI", 0, length) + begun
+
+
+def _literal(name: str, value: str) -> bytes:
+    """Return a header field that is not indexed (RFC 7541, 6.2.2), whose parts are shorter than 127 octets."""
+    return b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()

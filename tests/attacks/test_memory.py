@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from attacks.http2 import Connection, message
 from attacks.limited import LimitedService
 from calls import reason, retry_seconds, scrape
+from http2 import Connection, message
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2
 from relay import Certificates, Faults, Relay
 from service import relay_settings

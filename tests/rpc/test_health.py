@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from http2 import HEADERS, Http2
+from http2 import Connection, message
 from otpmail.events import RelayDown, RelayIdle, RelayUp
 from otpmail.rpc.health import LIVENESS, SERVICES, Health
 
@@ -138,10 +138,11 @@ async def test_an_unknown_service(served: Served) -> None:
 
 async def test_a_watcher_that_does_not_read_delays_nobody(served: Served) -> None:
     """A client whose flow control lets nothing through keeps neither other watchers nor a stop waiting."""
-    async with Http2.open(served.port, window=0) as mute:
-        for stream in (1, 3, 5):
-            mute.call("/grpc.health.v1.Health/Watch", b"", stream=stream)
-            await mute.receive(HEADERS)
+    async with Connection(f"127.0.0.1:{served.port}", window=0) as mute:
+        for _ in range(3):
+            stream = mute.call("/grpc.health.v1.Health/Watch")
+            await mute.send(stream, message(0), end=True)
+            await mute.wait_for_headers(stream)
         watch = served.watch()
         assert (await anext(watch)).status == _NOT_SERVING
         served.health.notify(RelayUp("a", "bdat", 16))

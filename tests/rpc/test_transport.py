@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from http2 import ENHANCE_YOUR_CALM, Http2
+from http2 import ENHANCE_YOUR_CALM, Connection
 from otpmail.rpc.transport import METADATA_OCTETS, PING_SECONDS, server_options
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def test_metadata_above_the_limit() -> None:
 
 async def test_pings_no_faster_than_allowed_are_acknowledged() -> None:
     """A caller that pings no more often than allowed is never cut off, however long it stays without a call."""
-    async with _serve(Handlers(), ping_seconds=0.001) as port, Http2.open(port) as connection:
+    async with _serve(Handlers(), ping_seconds=0.001) as port, Connection(f"127.0.0.1:{port}") as connection:
         for _ in range(20):
             assert await connection.ping() is None
             await asyncio.sleep(0.002)
@@ -94,7 +94,7 @@ async def test_pings_no_faster_than_allowed_are_acknowledged() -> None:
 
 async def test_pings_that_are_too_fast_end_the_connection() -> None:
     """A caller that pings much more often than every 5 s is cut off with ENHANCE_YOUR_CALM (RFC 9113, 7)."""
-    async with _serve(Handlers()) as port, Http2.open(port) as connection:
+    async with _serve(Handlers()) as port, Connection(f"127.0.0.1:{port}") as connection:
         answers = [await connection.ping()]
         while answers[-1] is None and len(answers) < 10:
             answers.append(await connection.ping())
