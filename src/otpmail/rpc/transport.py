@@ -13,12 +13,16 @@ PING_SECONDS = 5.0
 AGE_SECONDS = 1800.0
 """The age at which a connection takes no further calls: clients then open another, and find new replicas."""
 
+IDLE_SECONDS = 600.0
+"""How long a connection stays after its last call: clients dial again when they need to."""
+
+HANDSHAKE_SECONDS = 10.0
+"""How long a client may take to begin to speak HTTP/2."""
+
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 _OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
 _PENDING_CALLS = 4000  # about 16 KiB each
 _STREAMS = 4000  # calls of one connection: clients queue further ones, once they know of the limit
-_IDLE_SECONDS = 600.0  # after its last call; clients dial again when they need to
-_HANDSHAKE_SECONDS = 10.0
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
 
 
@@ -33,6 +37,8 @@ def server_options(
     connections: int,
     ping_seconds: float = PING_SECONDS,
     age_seconds: float = AGE_SECONDS,
+    idle_seconds: float = IDLE_SECONDS,
+    handshake_seconds: float = HANDSHAKE_SECONDS,
 ) -> Options:
     """Return the options of a server whose mails have at most `max_mail_bytes` octets.
 
@@ -56,8 +62,8 @@ def server_options(
         # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.max_connection_idle_ms", round(_IDLE_SECONDS * 1000)),
-        ("grpc.server_handshake_timeout_ms", round(_HANDSHAKE_SECONDS * 1000)),
+        ("grpc.max_connection_idle_ms", round(idle_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(handshake_seconds * 1000)),
         # Find peers that are gone, and let callers ping often: meshes ping idle connections.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
