@@ -84,10 +84,13 @@ class BatchReader:
             raise _too_many()
         return mails
 
-    async def submission_from(self, mail: mail_pb2.SendMailRequest | UnparsedMail) -> Submission:
+    def submission_from(self, mail: mail_pb2.SendMailRequest | UnparsedMail) -> Awaitable[Submission]:
         """Decode a mail of a batch. Raises InvalidArgument, which names the first field that is not good."""
-        if not isinstance(mail, UnparsedMail):
-            return await submission_from(mail, self._limits, self._cooperator)
+        if isinstance(mail, UnparsedMail):
+            return self._parse_and_decode(mail)
+        return submission_from(mail, self._limits, self._cooperator)
+
+    async def _parse_and_decode(self, mail: UnparsedMail) -> Submission:
         parsed = mail.parse(self._bounds)
         if mail.is_large:
             await self._give_way()  # that took milliseconds, and so will reading it

@@ -1,9 +1,9 @@
 """Decodes requests of otpmail.v1 into submissions, and their fields into the model."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
@@ -32,6 +32,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _FEW = 10  # recipients who are read at once, whatever their addresses are like
 _HASHED_AT_ONCE = 256 << 10  # characters or octets, in less than a millisecond
 
+Lists = tuple[Sequence[str], Sequence[str], Sequence[str]]
 Recipients = tuple[tuple[Address, ...], tuple[Address, ...], tuple[Address, ...]]
 Content = tuple[str, str, tuple[Attachment, ...]]
 
@@ -47,13 +48,19 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
     if files:
         size += sum([len(file.content) for file in files])
     is_large = size > LARGE
-    has_many = len(request.to) > _FEW or request.cc or request.bcc
-    is_slow = has_many and _are_slow(request, limits)
+    lists = to, cc, bcc = request.to, request.cc, request.bcc
+    is_slow = (len(to) > _FEW or cc or bcc) and _are_slow(lists, limits)
     if is_large or is_slow:
-        steps = _read_in_steps(request, (text, html, files), limits, is_large=is_large)
+        steps = _read_in_steps(request, lists, (text, html, files), limits, is_large=is_large)
         draft, fingerprint = await cooperator.run(steps)
     else:
-        draft = _draft(request, (text, html, files), limits)
+        most = limits.recipients
+        recipients = (
+            parse_mailboxes(to[:], "to", most=most),  # a slice is copied in C, in half the time
+            parse_mailboxes(cc[:], "cc", most=most) if cc else (),
+            parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
+        )
+        draft = _draft(request, recipients, (text, html, files), limits)
         fingerprint = fingerprint_of(request) if request.request_id else b""
     return Submission(
         draft=draft,
@@ -65,32 +72,31 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
     )
 
 
-def _are_slow(request: mail_pb2.SendMailRequest, limits: Limits) -> bool:
-    """Whether its recipients may take long to read. Raises InvalidArgument for too many, before any is read."""
-    to, cc, bcc = request.to, request.cc, request.bcc
-    count = len(to) + len(cc) + len(bcc)
+def _are_slow(lists: Lists, limits: Limits) -> bool:
+    """Whether recipients may take long to read. Raises InvalidArgument for too many, before any is read."""
+    count = sum(map(len, lists))
     if count <= _FEW:
         return False
     most = limits.recipients
     if count > most:
-        for addresses, field in ((to, "to"), (cc, "cc"), (bcc, "bcc")):
+        for addresses, field in zip(lists, ("to", "cc", "bcc"), strict=True):
             if len(addresses) > most:
                 raise InvalidArgument(field, f"holds more than {most} recipients")
         raise InvalidArgument("to", f"there are more than {most} recipients with cc and bcc")
-    return not all(map(str.isascii, (*to, *cc, *bcc)))
+    return not all(map(str.isascii, chain(*lists)))
 
 
 def _read_in_steps(
-    request: mail_pb2.SendMailRequest, content: Content, limits: Limits, *, is_large: bool
+    request: mail_pb2.SendMailRequest, lists: Lists, content: Content, limits: Limits, *, is_large: bool
 ) -> Steps[tuple[Draft, bytes]]:
     """Return the draft, and the fingerprint where the request has an id."""
     text, html, _ = content
     most = limits.recipients
-    to = yield from parse_mailboxes_in_steps(request.to[:], "to", most=most)
-    cc = yield from parse_mailboxes_in_steps(request.cc[:], "cc", most=most)
-    bcc = yield from parse_mailboxes_in_steps(request.bcc[:], "bcc", most=most)
+    to = yield from parse_mailboxes_in_steps(lists[0][:], "to", most=most)
+    cc = yield from parse_mailboxes_in_steps(lists[1][:], "cc", most=most)
+    bcc = yield from parse_mailboxes_in_steps(lists[2][:], "bcc", most=most)
     yield from check_bodies(text, html, limits)
-    draft = _draft(request, content, limits, (to, cc, bcc))
+    draft = _draft(request, (to, cc, bcc), content, limits, bodies_checked=True)
     if not request.request_id:
         return draft, b""
     if not is_large:
@@ -100,26 +106,22 @@ def _read_in_steps(
 
 
 def _draft(
-    request: mail_pb2.SendMailRequest, content: Content, limits: Limits, checked: Recipients | None = None
+    request: mail_pb2.SendMailRequest,
+    recipients: Recipients,
+    content: Content,
+    limits: Limits,
+    *,
+    bodies_checked: bool = False,
 ) -> Draft:
-    """Make the draft. With `checked` recipients the bodies have been checked too."""
+    to, cc, bcc = recipients
     text, html, files = content
     sender, reply_to, headers = getattr(request, "from"), request.reply_to, request.headers
-    if checked is None:
-        cc, bcc, most = request.cc, request.bcc, limits.recipients
-        recipients = (
-            parse_mailboxes(request.to[:], "to", most=most),  # a slice is copied in C, in half the time
-            parse_mailboxes(cc[:], "cc", most=most) if cc else (),
-            parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
-        )
-    else:
-        recipients = checked
     return Draft(
         limits=limits,
-        bodies_checked=checked is not None,
-        to=recipients[0],
-        cc=recipients[1],
-        bcc=recipients[2],
+        bodies_checked=bodies_checked,
+        to=to,
+        cc=cc,
+        bcc=bcc,
         subject=request.subject,
         text=text,
         html=html,
