@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,33 @@ async def test_venv_without_the_interpreter(tree: Path) -> None:
     code, out = await _run(tree / "scripts/venv", PYTHON="python3.99")
     assert code == 1
     assert out == "otpmail needs Python 3.11 or later; there is no python3.99 here. Set PYTHON to another.\n"
+
+
+_PYTHON = """
+case "$*" in
+  "-m venv "*) mkdir -p "$3/bin"; touch "$3/pyvenv.cfg" "$3/pip"; cp "$0" "$3/bin/python" ;;
+  "-m pip --version") test -e "${0%/bin/python}/pip" ;;
+  "-m pip install "*) exit "$PIP_STATUS" ;;
+  *) exec INTERPRETER "$@" ;;
+esac
+"""
+
+
+async def test_an_interrupted_venv_is_made_anew(tree: Path) -> None:
+    """`scripts/venv` replaces an environment without pip, and one that pip did not finish; a whole one stays."""
+    _copy("requirements/run.txt", tree)
+    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", sys.executable))
+    install = partial(_run, tree / "scripts/venv", VENV="made", PYTHON=str(tree / "python"))
+    made, left = tree / "made", tree / "made/left"
+    assert (await install(PIP_STATUS="0"))[0] == 0
+    (made / "pip").unlink()  # Ctrl-C came before it
+    (made / ".installed-run").unlink()
+    for pip_status, stays in (("1", False), ("0", False), ("1", True)):
+        left.touch()
+        assert (await install("test", PIP_STATUS=pip_status))[0] == int(pip_status)
+        assert left.exists() is stays
+        with (tree / "pyproject.toml").open("a") as changed:
+            changed.write("# new\n")
 
 
 async def test_ci_says_that_it_is_ci(tree: Path) -> None:
