@@ -111,5 +111,5 @@ def test_a_secret_is_not_cut_at_a_comment(problems: Problems, tmp_path: Path, li
 def test_the_environment_overrules_a_fault(load: Load, tmp_path: Path) -> None:
     """A fault in a line of `.env` does not matter when the environment has the setting."""
     (tmp_path / ".env").write_text("APP_PASSWORD=abc #def\nWORKERS=${x}\n")
-    settings = load(APP_PASSWORD="hunter2", WORKERS="3")
+    settings = load(EMAIL="me", APP_PASSWORD="hunter2", WORKERS="3")
     assert (settings.relay.password.get_secret_value(), settings.mail.workers) == ("hunter2", 3)

@@ -6,7 +6,11 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.settings import ServerSettings, Settings, load_section, named_server, read_sources
+from otpmail.settings.loader import SECTIONS
+from otpmail.settings.usual_names import MEANT
 from settings.conftest import Load, Problems
+
+_NO_SETTING = "is no setting of otpmail; its name is not shown, since it may be part of a secret on two lines"
 
 
 def _names(lines: tuple[str, ...]) -> list[str]:
@@ -20,7 +24,7 @@ def test_sources_in_their_order(load: Load, tmp_path: Path) -> None:
     for name, value in {"WORKERS": "1", "QUEUE_SIZE": "1", "MAIL_TTL": "1", "APP_PASSWORD": "hunter2"}.items():
         (secrets / name).write_text(value)
     (tmp_path / ".env").write_text("WORKERS=2\nQUEUE_SIZE=2\nOTP_DIGITS=8\n")
-    settings = load(WORKERS="3", SECRETS_DIR=str(secrets))
+    settings = load(EMAIL="me", WORKERS="3", SECRETS_DIR=str(secrets))
     assert (settings.mail.workers, settings.mail.queue_size, settings.mail.mail_ttl) == (3, 2, 1)
     assert settings.otp.digits == 8
     assert settings.relay.password.get_secret_value() == "hunter2"
@@ -134,12 +138,36 @@ def test_nothing_is_concluded_from_a_wrong_value(problems: Problems, wrong: dict
         ("EMIAL_HOST=", "EMIAL_HOST: is in .env, but there is no such setting; did you mean EMAIL_HOST?"),
         ("otp_digts=8", "OTP_DIGTS: is in .env, but there is no such setting; did you mean OTP_DIGITS?"),
         ("COLOUR_OF_THE_SKY=blue", "COLOUR_OF_THE_SKY: is in .env, but there is no such setting"),
+        ("\nFOO=25", f".env: line 3: {_NO_SETTING}"),
     ],
 )
 def test_a_misspelt_setting_in_the_file(problems: Problems, tmp_path: Path, line: str, problem: str) -> None:
     """A name in `.env` that is no setting is refused with the nearest setting, and without its value."""
     (tmp_path / ".env").write_text(f"EMAIL_PORT=465\n{line}\n")
     assert problems() == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SMTP_HOST", "EMAIL_HOST"),
+        ("EMAIL_USER", "EMAIL"),
+        ("smtp_password", "APP_PASSWORD"),
+        ("EMAIL_PASSWORD", "APP_PASSWORD"),
+        ("MAIL_FROM", "EMAIL_FROM"),
+    ],
+)
+def test_a_usual_name_of_other_programs(problems: Problems, tmp_path: Path, name: str, meant: str) -> None:
+    """For a name that other programs use, the setting of the same meaning is proposed, not one of like letters."""
+    (tmp_path / ".env").write_text(f"{name}=x\n")
+    assert problems() == (f"{name.upper()}: is in .env, but there is no such setting; did you mean {meant}?",)
+
+
+def test_the_usual_names_lead_to_settings() -> None:
+    """Each name of other programs leads to a setting, and is none itself."""
+    settings = {name for section in SECTIONS for name in section.variables()}
+    assert settings.issuperset(MEANT.values())
+    assert settings.isdisjoint(MEANT)
 
 
 @pytest.mark.parametrize("line", ["EMIAL_FROM=shop@example.org", "EMAIL=me@example.org\nAPP_PASSWRD=hunter2"])

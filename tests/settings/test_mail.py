@@ -23,4 +23,4 @@ def test_the_name_to_sign_in_with_is_the_sender(load: Load, problems: Problems) 
     """EMAIL stands in for EMAIL_FROM where it is a mailbox."""
     assert load(EMAIL_FROM="", EMAIL="me@example.org", APP_PASSWORD="hunter2").mail.email_from == "me@example.org"
     assert problems(EMAIL="me") == ("EMAIL_FROM: is needed, since EMAIL is not a mailbox address to send from",)
-    assert problems(EMAIL="") == ("EMAIL_FROM: is needed, since EMAIL is not set either",)
+    assert problems(EMAIL="", APP_PASSWORD="") == ("EMAIL_FROM: is needed, since EMAIL is not set either",)

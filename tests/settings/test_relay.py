@@ -107,3 +107,16 @@ def test_a_password_is_one_line(problems: Problems) -> None:
     assert problems(APP_PASSWORD="hunter2\n", EMAIL="me@example.org") == (
         "APP_PASSWORD: holds a control character, such as a line end",
     )
+
+
+def test_a_password_needs_a_user(load: Load, problems: Problems, tmp_path: Path) -> None:
+    """A password without EMAIL is an error, in the URL of a relay too; beside EMAIL_RELAYS it has no use."""
+    (tmp_path / "password").write_text("hunter2")
+    needed, file = "as the name to sign in with", "password_file"
+    assert problems(APP_PASSWORD="hunter2", EMAIL_FROM="") == (f"EMAIL: is needed with APP_PASSWORD, {needed}",)
+    assert problems(EMAIL_FROM="a@example.org") == (f"EMAIL: is needed with APP_PASSWORD, {needed}",)
+    (line,) = problems(APP_PASSWORD="", APP_PASSWORD_FILE="password")
+    assert line == f"EMAIL: is needed with APP_PASSWORD_FILE, {needed}"
+    for url, name in (("smtp://:x@a.example", "password"), (f"smtp://a.example?{file}=password", file)):
+        assert problems(EMAIL_RELAYS=url) == (f"EMAIL_RELAYS: relay 1: user: is needed with {name}, {needed}",)
+    assert load(EMAIL_RELAYS="smtp://a.example", APP_PASSWORD="hunter2", APP_PASSWORD_FILE="").relay.user == ""

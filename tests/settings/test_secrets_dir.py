@@ -49,7 +49,7 @@ def test_the_default_need_not_be_open_to_this_user(mode: int) -> None:
 def test_white_space_around_a_secret_is_dropped(directory: Path, load: Load) -> None:
     """Editors end a file with a line end, which is no part of the secret."""
     (directory / "APP_PASSWORD").write_text(" hunter2\n")
-    assert load().relay.password.get_secret_value() == "hunter2"
+    assert load(EMAIL="me").relay.password.get_secret_value() == "hunter2"
 
 
 def test_a_name_in_capitals_wins(directory: Path, load: Load) -> None:

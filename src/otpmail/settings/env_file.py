@@ -28,6 +28,8 @@ class EnvFile:
     """The line of each value without quotes that a comment follows: it may be the rest of the value."""
     faults: Mapping[str, str] = field(default_factory=dict)
     """The fault of a value, by its name in capitals."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """The line that sets a name in capitals, the last one if there are several."""
 
 
 def read(environment: Mapping[str, str]) -> EnvFile:
@@ -52,6 +54,7 @@ def read(environment: Mapping[str, str]) -> EnvFile:
         tuple(_fault(binding.original) for binding in bindings if binding.error),
         found.comments,
         found.faults,
+        found.lines,
     )
 
 
@@ -62,6 +65,7 @@ class _Values:
         self.values: dict[str, str] = {}
         self.comments: dict[str, int] = {}
         self.faults: dict[str, str] = {}
+        self.lines: dict[str, int] = {}
         self._environment = environment
 
     def add(self, binding: Binding) -> None:
@@ -69,6 +73,7 @@ class _Values:
         if binding.key is None:
             return
         name, value, line = binding.key.upper(), binding.value or "", _number(binding.original)
+        self.lines[name] = line
         self.comments.pop(name, None)
         self.faults.pop(name, None)
         written = binding.original.string.partition("=")[2]

@@ -1,7 +1,7 @@
 """Loads all settings in one pass: reads each source once, makes every section, and reports every mistake."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
@@ -16,6 +16,7 @@ from otpmail.settings.relay import RelaySettings
 from otpmail.settings.relays import read_relays
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
+from otpmail.settings.usual_names import MEANT
 
 SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
 _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables())
@@ -31,6 +32,7 @@ _OTHER_NAMES = frozenset(
     }
 )
 _LIKE_A_SETTING = re.compile(r"[A-Z]{1,24}[0-9]{0,3}(?:_[A-Z]{0,24}[0-9]{0,3}){0,8}")
+_NOT_SHOWN = "is no setting of otpmail; its name is not shown, since it may be part of a secret on two lines"
 _OTHER_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 
@@ -58,7 +60,7 @@ class Settings:
         """Read every setting as `load` does, and return what is wrong too: a wrong setting has its default."""
         problems = Problems()
         problems.add_unreadable(sources.unreadable)
-        for problem in _unknown_names(sources.env_file.values):
+        for problem in _unknown_names(sources.env_file.lines):
             problems.add(problem)
         server = read_section(ServerSettings, sources, fixed, problems)
         relay = read_section(RelaySettings, sources, fixed, problems)
@@ -105,19 +107,21 @@ def named_server(sources: Sources) -> str:
     return sources.env_file.values.get("OTPMAIL_SERVER", "")
 
 
-def _unknown_names(names: Iterable[str]) -> Iterator[Problem]:
+def _unknown_names(lines: Mapping[str, int]) -> Iterator[Problem]:
     """Yield a problem for each name in `.env` that is no setting, with the one that was probably meant.
 
-    The environment and SECRETS_DIR are not checked: other programs' names stand there.
+    `lines` has the number of each name's line. The environment and SECRETS_DIR are not checked: other programs' names
+    stand there.
     """
     known = sorted(_SETTINGS)
-    for name in names:
+    for name, line in lines.items():
         if name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES):
             continue
-        nearest = get_close_matches(name, known, n=1)
+        usual = MEANT.get(name)
+        nearest = [usual] if usual else get_close_matches(name, known, n=1)
         # Otherwise it may be the rest of a secret that was broken over two lines.
         if not _LIKE_A_SETTING.fullmatch(name) or not (nearest or "_" in name):
-            yield Problem(".env: a line sets something that has not the name of a setting; is a value on two lines?")
+            yield Problem(f".env: line {line}: {_NOT_SHOWN}")
             continue
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
         yield Problem(f"{name}: is in .env, but there is no such setting{meant}", (name, *nearest))
@@ -126,6 +130,8 @@ def _unknown_names(names: Iterable[str]) -> Iterator[Problem]:
 def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems: Problems) -> MailSettings:
     """Use EMAIL as EMAIL_FROM where that is not set: with Gmail and its like, the name to sign in with is a mailbox."""
     if mail.email_from or not relays or not problems.are_good("EMAIL_FROM", "EMAIL", "EMAIL_RELAYS"):
+        return mail
+    if any(relays[0].without_user()):  # reported already
         return mail
     user = relays[0].user
     try:

@@ -140,3 +140,16 @@ class RelaySettings(Section):
                 "EMAIL_SECURITY: plain would send the password unencrypted to another machine",
                 ("EMAIL_SECURITY", "EMAIL_HOST", "EMAIL"),
             )
+
+    def without_user(self) -> Iterator[Problem]:
+        """Yield a problem for a password without a name to sign in with.
+
+        It is no conflict of the section: beside EMAIL_RELAYS the passwords are in its URLs, and a password that stands
+        elsewhere has no use.
+        """
+        if not self.user and self.auth is None and self.password.get_secret_value():
+            name = "APP_PASSWORD_FILE" if self.password_file else "APP_PASSWORD"
+            yield Problem(
+                f"EMAIL: is needed with {name}, as the name to sign in with",
+                ("EMAIL", "APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL_AUTH"),
+            )

@@ -41,6 +41,8 @@ def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Pr
         return ()
     texts = urls(text)
     if not texts:
+        for problem in common.without_user():
+            problems.conclude(problem)
         return (common,)
     if "host" in common.model_fields_set:
         problems.conclude(
@@ -75,6 +77,8 @@ def _read_relay(url: str, sources: Sources) -> tuple[RelaySettings | None, list[
     relay = read_section(
         RelaySettings, sources, entry, problems, hidden=entry
     )  # any part may be a password gone astray
+    for problem in relay.without_user():
+        problems.conclude(problem)
     # A mistake in what all relays have in common is reported once, with the setting that makes it.
     own = [problem for problem in problems if not entry.keys().isdisjoint(problem.names)]
     return relay, [_in_parts(problem.line) for problem in own]
