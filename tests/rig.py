@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sys import maxsize
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpmail.callers import ANONYMOUS, Call, Caller
@@ -46,8 +45,8 @@ class MailRig:
     """A MailService with everything around it in the test's hands.
 
     `high_water` is the queue's mark; `pause` and `look` are the seconds that a stream pauses before a queue above it,
-    and between two looks at the relay. `clock` tells streams for how long they have had the loop. `memory` is the
-    budget in octets.
+    and between two looks at the relay. `clock` tells streams for how long they have had the loop; by default it
+    stands still. `memory` is the budget in octets.
     """
 
     event_types = ALL_EVENTS
@@ -58,7 +57,7 @@ class MailRig:
         high_water: int = maxsize,
         pause: float = 600.0,
         look: float = 600.0,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = lambda: 0.0,
         store: MailStore | None = None,
         memory: int = maxsize,
         **settings: Any,
