@@ -250,40 +250,61 @@ async def test_dev_stops() -> None:
         assert service.log[-1]["event"] == "stopped"
 
 
-async def test_a_terminal(tmp_path: Path) -> None:
-    """A service with a terminal reloads at a SIGHUP that somebody sends, and stops when the terminal goes."""
+@asynccontextmanager
+async def _at_a_terminal(directory: Path, *command: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """Run a command at a new terminal until it listens on the socket `s`; also yield the terminal's other end."""
     master, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "otpmail", "serve"),
-        cwd=tmp_path,
+        *command,
+        cwd=directory,
         env={
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(Path(otpmail.__file__).parents[1]),
-            "HOST": f"unix:{tmp_path}/s",
+            "HOST": f"unix:{directory}/s",
             "EMAIL_HOST": "127.0.0.1",
             "EMAIL_PORT": "1",
             "EMAIL_FROM": "codes@example.org",
         },
         stdin=terminal,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=terminal,
         stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
     )
     os.close(terminal)
     try:
-        assert process.stderr is not None
-        async with asyncio.timeout(20), grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
+        async with asyncio.timeout(20), grpc.aio.insecure_channel(f"unix:{directory}/s") as channel:
             await channel.channel_ready()
-            process.send_signal(signal.SIGHUP)
-            async for line in process.stderr:
-                if b"reloaded: nothing has changed" in line:
-                    break
-            os.close(master)
-            process.send_signal(signal.SIGHUP)  # as the shell does, whose session this is not
-            process.send_signal(signal.SIGHUP)
-            assert b"stopped: 0 mails sent" in await process.stderr.read()
-            assert await process.wait() == 0
+            yield process, master
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_terminal(tmp_path: Path) -> None:
+    """A service with a terminal reloads at a SIGHUP that somebody sends, and stops at one after the terminal went.
+
+    The shell may send one beside that of the kernel, and a second one ends nothing.
+    """
+    async with _at_a_terminal(tmp_path, sys.executable, "-m", "otpmail", "serve") as (process, master):
+        assert process.stderr is not None
+        process.send_signal(signal.SIGHUP)
+        async for line in process.stderr:
+            if b"reloaded: nothing has changed" in line:
+                break
+        os.close(master)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        assert b"stopped: 0 mails sent" in await process.stderr.read()
+        assert await process.wait() == 0
+
+
+@pytest.mark.skipif(not shutil.which("setsid"), reason="needs setsid, to give a process its own terminal")
+@pytest.mark.parametrize("command", ["serve", "dev"])
+async def test_a_terminal_that_is_closed(tmp_path: Path, command: str) -> None:
+    """Closing the window stops a service that runs in it, and nothing that it still prints there fails."""
+    program = ("setsid", "--ctty", sys.executable, "-m", "otpmail", command)
+    async with _at_a_terminal(tmp_path, *program) as (process, master):
+        assert process.stderr is not None
+        os.close(master)
+        assert b"stopped: 0 mails sent" in await process.stderr.read()
+        assert await process.wait() == 0

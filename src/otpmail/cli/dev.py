@@ -1,13 +1,15 @@
 """`otpmail dev`: runs the service with a relay of its own, which prints every mail and delivers none."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from otpmail.cli import endpoint
@@ -111,26 +113,32 @@ class Screen:
 
     def __init__(self, writer: "BackgroundWriter") -> None:
         self._writer = writer
+        self._is_terminal, self._width = out.is_terminal, out.width  # while the terminal is there
 
     def __repr__(self) -> str:
         return f"<Screen {self._writer!r}>"
 
     def show(self, text: str) -> None:
         """Show a text of one or more lines."""
-        with out.capture() as shown:
-            out.print(escape(text))
-        self._writer.write(shown.get().encode())
+        self._render(lambda console: console.print(escape(text)))
 
     def show_mail(self, mail: "CaughtMail") -> None:
         """Show a mail's envelope, subject and text. Control characters in them are escaped, as in the log."""
         message = mail.message
         body = message.get_body(("plain", "html"))
         text = body.get_content().rstrip() if body is not None else ""
-        with out.capture() as shown:
-            out.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
-            out.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
-            out.print("\n".join(_plain(line) for line in text.splitlines()))
-        self._writer.write(shown.get().encode())
+
+        def render(console: Console) -> None:
+            console.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
+            console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
+            console.print("\n".join(_plain(line) for line in text.splitlines()))
+
+        self._render(render)
+
+    def _render(self, render: Callable[[Console], None]) -> None:
+        text = StringIO()
+        render(Console(file=text, force_terminal=self._is_terminal, width=self._width, highlight=False, soft_wrap=True))
+        self._writer.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Give the last lines a moment to be written."""

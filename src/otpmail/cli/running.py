@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from otpmail.cli.output import EXIT_FAILED, err, wrong_usage
+from otpmail.cli.output import EXIT_FAILED, EXIT_USAGE, wrong_usage
 from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
 
@@ -78,10 +78,9 @@ async def run_service(
         finally:
             reloading.cancel()
     except SettingsError as error:
-        with err.capture() as lines:
-            usage = wrong_usage(*error.problems)
-        log.writer.write(lines.get().encode())  # behind the lines of the log, and as safe as they from a full pipe
-        raise usage from None
+        for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
+            log.writer.write(f"{problem}\n".encode())
+        raise typer.Exit(EXIT_USAGE) from None
     if lost:
         raise typer.Exit(EXIT_FAILED)
 
