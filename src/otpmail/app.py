@@ -138,7 +138,7 @@ class App:
                 closed = await self._stop(workers)
             except asyncio.CancelledError:  # a part has failed, during a stop even: callers that wait are answered
                 self._admission.close()
-                self._log_end("stopped by an error", self._lifecycle.close(), logging.ERROR)
+                self._log_end(self._lifecycle.close(), by_error=True)
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 raise
             for task in background:
@@ -218,18 +218,18 @@ class App:
         # 6. The store closes, with what this process owned.
         await self._codes.close()
         await self._store.close()
-        self._log_end("stopped", closed, logging.ERROR if closed.lost else logging.INFO)
+        self._log_end(closed)
         return closed
 
-    def _log_end(self, how: str, closed: Closed, level: int) -> None:
+    def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed
-        text = f"{how}: {mails(sent)} sent, {closed.kept} kept for the next start, {failed} failed"
-        text += f" ({closed.failed} of them for lack of time)"
+        text = f"stopped{' by an error' * by_error}: {mails(sent)} sent, {closed.kept} kept for the next start, "
+        text += f"{failed} failed ({closed.failed} of them {'with it' if by_error else 'for lack of time'})"
         if closed.lost:
             maybe = f", but the relay may have taken {closed.uncertain} of them" if closed.uncertain else ""
             text += f"; {closed.lost} guaranteed {'mail is' if closed.lost == 1 else 'mails are'} lost{maybe}"
         log_event(
-            level,
+            logging.ERROR if closed.lost or by_error else logging.INFO,
             "stopped",
             text,
             sent=sent,
