@@ -1,6 +1,6 @@
 """One budget of octets, MEMORY_MAX_MB, over what is being read, unsettled and remembered. Pure arithmetic.
 
-The octets of each thing were measured with `scripts/measure-memory`, see docs/operations.md. gRPC's own buffers, code
+The octets of each thing were measured, see docs/operations.md. gRPC's own buffers, code
 records and the program itself are not counted.
 """
 
@@ -15,7 +15,7 @@ RECIPIENT_OCTETS = 400
 """Octets of each of its recipients: the address as it came and in its wire form, and the relay's reply."""
 
 CALL_OCTETS = 20 << 10
-"""What a call that runs takes beside its request, most of it in gRPC."""
+"""Octets of a running call beside its request, most of them in gRPC."""
 
 LARGE = 64 << 10
 """Octets of a request from which on it counts READ_FACTOR times while its call runs."""

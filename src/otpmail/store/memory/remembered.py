@@ -5,7 +5,7 @@ from math import inf
 from sys import maxsize
 
 _SLICES = 4  # each is one more place to look for a request id that has not come before
-_ENTRY_OCTETS = 250  # a key, two object headers and a place in a dict, as `scripts/measure-memory` shows
+_ENTRY_OCTETS = 250  # a key, two object headers and a place in a dict
 
 
 class _Slice:
