@@ -1,6 +1,7 @@
-"""Dials that are cancelled, or answered in plain text."""
+"""Dials that are cancelled, or answered in plain text, or not at all."""
 
 import asyncio
+import socket
 
 import pytest
 from aiosmtplib.protocol import SMTPProtocol
@@ -49,3 +50,54 @@ async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
         with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port") as caught:
             await dial(settings, tls_context(settings))
     assert caught.value.without_tls
+
+
+@pytest.mark.parametrize(
+    ("security", "words"),
+    [
+        (
+            "plain",
+            "connected, but no greeting after 0.2 s; is this an SMTP server, and not one for EMAIL_SECURITY=tls?",
+        ),
+        ("tls", "no connection with TLS after 0.2 s; does it speak TLS here?"),
+    ],
+)
+async def test_a_server_that_says_nothing(security: str, words: str) -> None:
+    """The error says how far the dial came: a server that takes connections and is silent was connected to."""
+    with socket.create_server((HOST, 0)) as server:  # the kernel takes the connection
+        port = server.getsockname()[1]
+        settings = load_section(
+            RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(port), EMAIL_SECURITY=security, EMAIL_TIMEOUT="0.2"
+        )
+        with pytest.raises(ConnectFailed) as caught:
+            await dial(settings, tls_context(settings))
+    assert str(caught.value) == words
+
+
+async def test_a_relay_that_is_silent_later() -> None:
+    """A relay that greets and does not answer EHLO was connected to, and the error says so."""
+    async with Relay(Faults(auth=(), silent_at="EHLO")) as server:
+        settings = load_section(
+            RelaySettings,
+            EMAIL_HOST=HOST,
+            EMAIL_PORT=str(server.port),
+            EMAIL_SECURITY="plain",
+            EMAIL_TIMEOUT="0.2",
+        )
+        with pytest.raises(ConnectFailed, match=r"^connected, but no reply to a command after 0\.2 s$"):
+            await dial(settings, tls_context(settings))
+
+
+async def test_a_relay_without_sign_in() -> None:
+    """Where a relay offers no sign-in, the error speaks of no list of mechanisms."""
+    async with Relay(Faults(auth=())) as server:
+        settings = load_section(
+            RelaySettings,
+            EMAIL_HOST=HOST,
+            EMAIL_PORT=str(server.port),
+            EMAIL_SECURITY="plain",
+            EMAIL="user",
+            APP_PASSWORD="secret",
+        )
+        with pytest.raises(ConnectFailed, match=r"^the relay offers no sign-in on this connection; if it needs none, "):
+            await dial(settings, tls_context(settings))

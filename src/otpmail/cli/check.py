@@ -57,6 +57,7 @@ async def _check_relay(relay: "RelaySettings", workers: int, *, named_by_url: bo
     from otpmail.relays.relay import tls_context
 
     where = f"{relay.host}:{relay.port} ({relay.security})"
+    out.print(escape(f"relay {where}: dialling; each reply may take {relay.timeout:g} s"))
     try:
         connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:

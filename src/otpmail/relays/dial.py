@@ -4,6 +4,7 @@ import asyncio
 import base64
 import re
 import ssl
+from collections.abc import Sequence
 
 import aiosmtplib
 
@@ -67,7 +68,8 @@ async def dial(settings: RelaySettings, tls: ssl.SSLContext, token: Token | None
         without_tls = _answers_without_tls(error)
         # Not from the library's error, whose text holds the relay's words as they came.
         raise ConnectFailed(
-            _NO_TLS if without_tls else redactor.line(_describe(error)), without_tls=without_tls
+            _NO_TLS if without_tls else _silence(error, settings) or redactor.line(_describe(error)),
+            without_tls=without_tls,
         ) from None
     return SignedIn(client, redactor)
 
@@ -101,9 +103,7 @@ async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings, secret: str
     announced = client.server_auth_methods
     mechanism = settings.auth or next((name for name in _PREFERENCE if name in announced), None)
     if mechanism not in announced:
-        offered = redactor.line(", ".join(announced).upper() or "nothing")
-        wanted = f"EMAIL_AUTH asks for {mechanism.upper()}" if mechanism else "none of these takes a password"
-        raise SignInRefused(f"the relay offers {offered} to sign in with, and {wanted}")
+        raise SignInRefused(redactor.line(_no_mechanism(announced, mechanism)))
     try:
         match mechanism:
             case "xoauth2":
@@ -124,6 +124,13 @@ async def _sign_in(client: aiosmtplib.SMTP, settings: RelaySettings, secret: str
         raise SignInRefused(f"the relay refused to sign {settings.user} in: {said}") from None
 
 
+def _no_mechanism(announced: Sequence[str], wanted: str | None) -> str:
+    if not announced:
+        return "the relay offers no sign-in on this connection; if it needs none, leave EMAIL and the password unset"
+    why = f"EMAIL_AUTH asks for {wanted.upper()}" if wanted else "none of these takes a password"
+    return f"the relay offers {', '.join(announced).upper()} to sign in with, and {why}"
+
+
 def _without_digest(match: re.Match[str]) -> str:
     """Mask a word in base64 that holds hexadecimal digits and nothing else."""
     word = match[0].rstrip("=")
@@ -141,6 +148,22 @@ def _answers_without_tls(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _silence(error: Exception, settings: RelaySettings) -> str:
+    """Return what the relay did not answer in time, empty for another failure; the library's types tell them apart."""
+    after, cause, is_tls = f"after {settings.timeout:g} s", error.__cause__, settings.security == "tls"
+    if not isinstance(error, aiosmtplib.SMTPConnectError):
+        return f"connected, but no reply to a command {after}" if isinstance(error, TimeoutError) else ""
+    if isinstance(cause, aiosmtplib.SMTPTimeoutError):
+        advice = "is this an SMTP server?" if is_tls else "is this an SMTP server, and not one for EMAIL_SECURITY=tls?"
+        return f"connected, but no greeting {after}; {advice}"
+    # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
+    if not isinstance(cause, TimeoutError | ConnectionAbortedError) or cause.errno is not None:
+        return ""
+    return (
+        f"no connection with TLS {after}; does it speak TLS here?" if is_tls else f"cannot connect: no answer {after}"
+    )
 
 
 def _describe(error: Exception) -> str:
