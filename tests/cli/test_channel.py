@@ -84,7 +84,7 @@ def test_a_folder_that_the_user_may_not_enter(folder: Path) -> None:
 def test_a_socket_without_a_service(tmp_path: Path) -> None:
     """A socket that is not there, and one whose service has gone, are a service that does not answer."""
     path = tmp_path / "s"
-    elsewhere = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
+    elsewhere = "start one (otpmail serve, otpmail dev), or name another by --server, OTPMAIL_SERVER, or HOST and PORT"
     assert unreachable(f"unix:{path}") == f"no service answers on unix:{path}, where there is no socket; {elsewhere}"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))

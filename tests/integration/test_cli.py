@@ -100,11 +100,14 @@ async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
 async def test_a_service_that_is_not_listening(command: tuple[str, ...]) -> None:
-    """Without a service, one line says where none answers and how to name another; the exit code is 3."""
+    """Without a service, one line says where none answers, and how to start one or name another; the exit code is 3."""
     ran = await otpmail(*command, server="127.0.0.1:1")
     assert ran.code == 3
     (line,) = ran.err.splitlines()
-    assert line == "no service answers on 127.0.0.1:1; --server, OTPMAIL_SERVER, or HOST and PORT name another"
+    assert line == (
+        "no service answers on 127.0.0.1:1; start one (otpmail serve, otpmail dev), or name another by --server, "
+        "OTPMAIL_SERVER, or HOST and PORT"
+    )
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org"), _MAIL])

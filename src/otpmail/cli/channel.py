@@ -9,7 +9,7 @@ import grpc
 
 from otpmail.cli import endpoint
 
-_ELSEWHERE = "--server, OTPMAIL_SERVER, or HOST and PORT name another"
+_ELSEWHERE = "start one (otpmail serve, otpmail dev), or name another by --server, OTPMAIL_SERVER, or HOST and PORT"
 _LOOK_SECONDS = 1.0
 
 
