@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMMAND = ("merge", "people.csv", "--template", "spring")
 KEPT = (
     "people.journal lists the mails that were relayed; the same command does not send them again. To start over, "
-    "delete it; for a day, the service remembers them too."
+    "delete it and restart the service, which remembers them for a day."
 )
 
 
@@ -320,7 +320,7 @@ async def test_the_help_says_how_to_start_over() -> None:
     """The help of --journal says how to send the same mails again."""
     ran = await otpmail("merge", "--help")
     words = " ".join(ran.out.replace("\u2502", " ").split())
-    assert "Default: FILE.journal beside FILE. To start over, delete it." in words
+    assert "Default: people.journal beside people.csv. To start over, delete it and restart the service" in words
 
 
 async def test_the_former_command() -> None:

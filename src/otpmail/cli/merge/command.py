@@ -32,14 +32,16 @@ Template = Annotated[
 ]
 Errors = Annotated[
     Path | None,
-    typer.Option(dir_okay=False, help="Lists the mails that were not relayed. Default: FILE.errors.csv beside FILE."),
+    typer.Option(
+        dir_okay=False, help="Lists the mails that were not relayed. Default: people.errors.csv beside people.csv."
+    ),
 ]
 Journal = Annotated[
     Path | None,
     typer.Option(
         dir_okay=False,
-        help="Keeps which mails were relayed; they are not sent again. Default: FILE.journal beside FILE. To start "
-        "over, delete it. The service itself also remembers them, for a day or until it is restarted.",
+        help="Keeps which mails were relayed; they are not sent again. Default: people.journal beside "
+        "people.csv. To start over, delete it and restart the service, which remembers them for a day.",
     ),
 ]
 

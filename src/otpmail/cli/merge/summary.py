@@ -106,7 +106,7 @@ class Summary:
         if self.journal is not None:
             lines.append(
                 f"{self.journal} lists the mails that were relayed; the same command does not send them again. "
-                "To start over, delete it; for a day, the service remembers them too."
+                "To start over, delete it and restart the service, which remembers them for a day."
             )
         return lines
 
