@@ -13,9 +13,22 @@ def main() -> None:
     _open_standard_streams()
     if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    if sys.argv[1:2] == ["serve"] and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        _outlive_hangup()
     from otpmail.cli import app
 
     app()
+
+
+def _outlive_hangup() -> None:
+    """Ignore SIGHUP while the parts are imported, for tenths of a second, unless the terminal has gone."""
+    had_terminal = os.isatty(0)
+
+    def on_hangup(number: int, _: object) -> None:
+        if had_terminal and not os.isatty(0):
+            os._exit(128 + number)
+
+    signal.signal(signal.SIGHUP, on_hangup)
 
 
 def _open_standard_streams() -> None:

@@ -112,6 +112,36 @@ async def test_process_1_before_it_serves(tmp_path: Path) -> None:
         assert await outer.wait() == 143
 
 
+async def test_a_hangup_before_it_serves(tmp_path: Path) -> None:
+    """SIGHUP does not end a service that still imports its parts, for which SIGTERM needs no handler."""
+    (tmp_path / "sitecustomize.py").write_text(_SLOW_START)
+    command = (sys.executable, "-m", "otpmail", "serve")
+    environment = {"PYTHONPATH": f"{tmp_path}:{_SOURCES}"}
+    async with _started(*command, environment=environment, here=tmp_path) as process, asyncio.timeout(20):
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"importing\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)  # of two signals that wait, the kernel delivers the lower number first
+        assert await process.wait() == -signal.SIGTERM
+
+
+_HANGUP_AT_THE_END = """
+import functools, os, signal
+
+# No function refers to the names of this module, so that they go with it, and not in a collection that leaves them out.
+last = type("Last", (), {"__del__": functools.partial(os.kill, os.getpid(), signal.SIGHUP)})()
+"""
+
+
+async def test_a_hangup_after_the_last_line(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """SIGHUP does not change the exit code of a service that has stopped, and whose interpreter is at its end."""
+    (tmp_path / "sitecustomize.py").write_text(_HANGUP_AT_THE_END)
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings, PYTHONPATH=f"{tmp_path}:{_SOURCES}") as service:
+        await service.wait_until_serving()
+        assert await service.stop() == 0
+
+
 @pytest.mark.relay(delay=0.001)
 async def test_many_hangups(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """Hundreds of SIGHUPs under load lose no call and no mail, and become few reloads."""

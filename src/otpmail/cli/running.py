@@ -77,6 +77,7 @@ async def run_service(
             lost = await app.run(stop, started=ready)
         finally:
             reloading.cancel()
+            signals.ignore_hangup()
     except SettingsError as error:
         for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
             log.writer.write(f"{problem}\n".encode())

@@ -45,6 +45,10 @@ class Signals:
         self._stop, self._reload, self._give_up = stop, reload, give_up
         self._loop = loop
 
+    def ignore_hangup(self) -> None:
+        """Ignore SIGHUP from now on. Python's exit restores the default, which ends the process, for other handlers."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def _on_stop(self, number: int, _: FrameType | None) -> None:
         if self._loop is None or self._loop.is_closed() or self._ending:
             os._exit(128 + number)
