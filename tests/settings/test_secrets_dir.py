@@ -29,7 +29,7 @@ def test_where_it_is_named(monkeypatch: pytest.MonkeyPatch, load: Load, problems
     assert load().mail.workers == 1
     assert load(SECRETS_DIR="two").mail.workers == 2
     monkeypatch.setenv("SECRETS_DIR", "")
-    for wrong in ("three", ".env"):
+    for wrong in ("three", ".env", "th\0ree"):
         (tmp_path / ".env").write_text(f"SECRETS_DIR={wrong}\n")
         assert problems() == (f"SECRETS_DIR: {wrong!r} is wrong: is not a directory",)
 

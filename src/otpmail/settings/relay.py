@@ -14,6 +14,7 @@ from otpmail.settings.hosts import is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile, is_readable
 from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case
+from otpmail.settings.spoilt import holds_control_character
 
 Security = Literal["tls", "starttls", "plain"]
 AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
@@ -112,7 +113,7 @@ class RelaySettings(Section):
     @field_validator("password")
     @classmethod
     def _one_line(cls, value: SecretStr) -> SecretStr:
-        if any(ord(char) < 32 or char == "\x7f" for char in value.get_secret_value()):
+        if holds_control_character(value.get_secret_value()):
             raise broken_rule("holds a control character, such as a line end")
         return value
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from otpmail.settings.spoilt import fault_at_ends
+from otpmail.settings.spoilt import fault_at_ends, holds_control_character
 
 _MOST_OCTETS = 64 << 10
 _NO_FILE = "is a socket, a pipe or a device, and no file"
@@ -31,6 +31,8 @@ class SecretFile:
             raise ValueError("is empty")
         if "\n" in text or "\r" in text:
             raise ValueError("has more than one line")
+        if holds_control_character(text):
+            raise ValueError("holds a control character, such as a tab")
         if fault := fault_at_ends(text):
             raise ValueError(fault)
         return cls(path, text)

@@ -10,6 +10,11 @@ _QUOTED = (
 _NAMES = {"\xa0": "a no-break space", "\u200b": "a zero-width space", "\ufeff": "a byte order mark"}
 
 
+def holds_control_character(text: str) -> bool:
+    """Whether a text holds a control character of ASCII: no password does, and some would end a line of SMTP."""
+    return any(ord(char) < 32 or char == "\x7f" for char in text)
+
+
 def fault_of_quotes(value: str) -> str | None:
     """Say that the whole value is in quotes, if it is."""
     return _QUOTED if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else None
