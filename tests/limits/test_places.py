@@ -135,3 +135,16 @@ def test_a_single_place_is_for_anybody() -> None:
     places = _places(1)
     places.refused("bank", fresh=False)
     assert places.has_place("shop", fresh=False, guaranteed=True, most=1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 10, 19, 20, 100, 1000])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_with_plenty_of_places_anybody_has_one(size: int, fresh: bool) -> None:  # noqa: FBT001
+    """While fewer than `plenty` places are taken no rule refuses a caller, whoever else has or wants one."""
+    places = _places(size)
+    places.refused("bank", fresh=False)
+    places.waiting.add("stream", lambda: None, lambda: True)
+    while places.taken < places.plenty:
+        for most in (places.size,) if fresh else (places.for_others, places.for_streams):
+            assert places.has_place("shop", fresh=fresh, guaranteed=True, most=most)
+        places.take("shop", fresh=fresh)

@@ -135,12 +135,12 @@ async def test_a_burst_is_not_slow() -> None:
 async def test_none_is_half_received_for_ever() -> None:
     """A single request that does not arrive whole ends after some time."""
     rig = Rig()
-    contexts = [Context(), Context()]
-    await rig.begin(contexts[0])
+    contexts = [Context(), Context(), Context()]
+    await rig.begin(contexts[0], contexts[1])
     await rig.pass_time(50)
-    await rig.begin(contexts[1])
+    await rig.begin(contexts[2])
     await rig.pass_time(15)
-    assert _ended(contexts) == [0]
+    assert _ended(contexts) == [0, 1]
     await rig.end()
 
 

@@ -63,8 +63,7 @@ class Lifecycle:
         self._waiters = waiters
         self._observer = observer
         self._random = random
-        self.places = places
-        self._memory = memory
+        self.places, self._memory = places, memory
         self._on_uncertain = on_uncertain
         self._now = store.now
         self._closed = False

@@ -90,27 +90,39 @@ class Reads:
 
         Raises AbortError where the read took too long, and the call has its status.
         """
-        return await self._read(context, self._others)
+        pending = self._others
+        pending[context] = self._tick
+        if self._timer is None and len(pending) > 1:
+            self._set_timer()
+        try:
+            return await context.read()
+        finally:
+            del pending[context]
 
     async def read_mail(self, context: Context) -> Any:
         """Return the one request of a call that may be large, when it is its turn; otherwise like `read`."""
         if self._slots:
             self._slots -= 1
         else:
+            if self._timer is None:
+                self._set_timer()
             await self._wait_for_turn(context.peer())
-        try:
-            return await self._read(context, self._mails)
-        finally:
-            self._pass_turn_on()
-
-    async def _read(self, context: Context, pending: dict[Context, int]) -> Any:
+        pending = self._mails
         pending[context] = self._tick
-        if self._timer is None:
-            self._timer = self._call_later(_TICK_SECONDS, self._on_tick)
+        if self._timer is None and len(pending) > 1:
+            self._set_timer()
         try:
             return await context.read()
         finally:
             del pending[context]
+            if self._turns:
+                self._pass_turn_on()
+            else:
+                self._slots += 1
+
+    def _set_timer(self) -> None:
+        """Look at the reads from now on. One that is alone keeps nobody waiting, so no timer is set for it."""
+        self._timer = self._call_later(_TICK_SECONDS, self._on_tick)
 
     async def _wait_for_turn(self, peer: str) -> None:
         turn = asyncio.get_running_loop().create_future()
