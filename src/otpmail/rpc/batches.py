@@ -8,7 +8,7 @@ from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
 from otpmail.rpc.bounds import Bounds, bounds_of_mail
 from otpmail.rpc.decode import submission_from
-from otpmail.rpc.parse import SMALL, parse
+from otpmail.rpc.parse import SMALL, no_message, parse
 from otpmail.rpc.wire import LENGTH, MalformedError, read_fields, tag_of
 from otpmail.v1 import mail_pb2
 
@@ -30,6 +30,13 @@ class UnparsedMail:
         self._start = start
         self._end = end
         self.field = f"mails[{index}]"
+
+    def check(self, bounds: Bounds) -> None:
+        """Check a large mail where it is, without a copy. Raises InvalidArgument, as `parse` does."""
+        try:
+            bounds.check(self._batch, self._start, self._end)
+        except MalformedError:
+            raise no_message(mail_pb2.SendMailRequest, self.field) from None
 
     def parse(self, bounds: Bounds) -> mail_pb2.SendMailRequest:
         """Parse it. Raises InvalidArgument, which names the mail or the first field beyond its bounds."""
@@ -91,9 +98,12 @@ class BatchReader:
         return submission_from(mail, self._limits, self._cooperator)
 
     async def _parse_and_decode(self, mail: UnparsedMail) -> Submission:
+        if mail.is_large:
+            mail.check(self._bounds)
+            await self._give_way()  # receiving it took milliseconds, and so will the next two steps
         parsed = mail.parse(self._bounds)
         if mail.is_large:
-            await self._give_way()  # that took milliseconds, and so will reading it
+            await self._give_way()
         return await submission_from(parsed, self._limits, self._cooperator)
 
 

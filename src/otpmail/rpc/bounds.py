@@ -68,12 +68,12 @@ class Bounds:
         self.message = message
         self._fields = _fields(message, "", counts, sizes)
 
-    def check(self, octets: bytes) -> None:
-        """Read the octets of a message field by field, to the first that is beyond its bounds.
+    def check(self, octets: bytes, start: int = 0, end: int | None = None) -> None:
+        """Read the message between two places field by field, to the first field that is beyond its bounds.
 
         Raises InvalidArgument, which names that field, and MalformedError where the octets are no message.
         """
-        _Check(octets, self.message.name).check(0, len(octets), self._fields, "")
+        _Check(octets, self.message.name).check(start, len(octets) if end is None else end, self._fields, "")
 
 
 def _fields(

@@ -38,7 +38,12 @@ def parse(octets: bytes, kind: type[MessageT], bounds: Bounds | None = None, fie
             bounds.check(octets)
         return kind.FromString(octets)
     except (DecodeError, MalformedError):
-        raise InvalidArgument(field, f"is no {kind.DESCRIPTOR.full_name}") from None
+        raise no_message(kind, field) from None
+
+
+def no_message(kind: type[Message], field: str) -> InvalidArgument:
+    """Return the error for octets that are no message of this kind."""
+    return InvalidArgument(field, f"is no {kind.DESCRIPTOR.full_name}")
 
 
 def parsers(services: Iterable[ServiceDescriptor], bounds: Iterable[Bounds]) -> Mapping[str, Parser]:
