@@ -44,9 +44,9 @@ class RelayState:
 class MailRig:
     """A MailService with everything around it in the test's hands.
 
-    `high_water` is the queue's mark; `pause` and `look` are the seconds that a stream pauses before a queue above it,
-    and between two looks at the relay. `clock` tells streams for how long they have had the loop; by default it
-    stands still. `memory` is the budget in octets.
+    `high_water` is the queue's mark. A stream pauses for `pause` seconds before a queue above it, and looks at the
+    relay each `look` seconds. `clock` tells streams for how long they have had the loop; by default it stands still.
+    `memory` is the budget in octets.
     """
 
     event_types = ALL_EVENTS

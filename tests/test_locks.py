@@ -56,7 +56,7 @@ def test_a_lock_has_versions_and_hashes_only(lock: str) -> None:
 
 
 def test_a_package_whose_private_attributes_are_read_has_an_upper_bound() -> None:
-    """The next minor release of aiosmtplib, whose private buffer `relays/protocol.py` reads, does not fit."""
+    """The next minor release of aiosmtplib, whose private buffer `relays/handover.py` reads, does not fit."""
     (bounded,) = (Requirement(line) for line in WANTED["run"] if line.startswith("aiosmtplib"))
     major, minor, *_ = locked("run")["aiosmtplib"].split(".")
     assert not bounded.specifier.contains(f"{major}.{int(minor) + 1}.0")

@@ -14,12 +14,12 @@ from otpmail.threads import call_detached
 
 
 async def test_its_result() -> None:
-    """What the call returns is returned."""
+    """The result of the call is returned."""
     assert await call_detached(lambda: 7, timeout=10) == 7
 
 
 async def test_its_error() -> None:
-    """What the call raises is raised where it is awaited."""
+    """An error of the call is raised where it is awaited."""
     with pytest.raises(ZeroDivisionError):
         await call_detached(lambda: 1 // 0, timeout=10)
 

@@ -9,9 +9,10 @@ from random import random
 from time import monotonic
 
 from otpmail.compose.templates import Templates
+from otpmail.delivery.closing import Closed
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
-from otpmail.delivery.lifecycle import Closed, Lifecycle
+from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from delivery.fakes import NOW, Clock, Store, limits, make_job
 from otpmail.delivery import retry
+from otpmail.delivery.closing import Closed
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import Closed, Lifecycle
+from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.verdict import MOST_COPIES
 from otpmail.delivery.waiters import Outcome, Waiters

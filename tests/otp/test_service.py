@@ -737,7 +737,7 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
 
 
 async def test_the_code_of_a_mail_is_derived_again(rig: Rig) -> None:
-    """The code of an issued challenge is the one that was mailed; without its key there is none."""
+    """The code of an issued challenge is the one that was mailed; without its key it has no code."""
     sent = await rig.send()
     assert rig.codes.code_of(sent.issued) == sent.code
     unknown = replace(sent.issued, challenge=replace(sent.issued.challenge, key_id="gone"))

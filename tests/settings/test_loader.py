@@ -164,7 +164,7 @@ def test_a_usual_name_of_other_programs(problems: Problems, tmp_path: Path, name
 
 
 def test_the_usual_names_lead_to_settings() -> None:
-    """Each name of other programs leads to a setting, and is none itself."""
+    """Each name of other programs leads to a setting, and is no setting itself."""
     settings = {name for section in SECTIONS for name in section.variables()}
     assert settings.issuperset(MEANT.values())
     assert settings.isdisjoint(MEANT)

@@ -129,7 +129,7 @@ def test_a_secret_that_ends_with_what_cannot_be_seen(directory: Path, problems: 
 
 
 def test_the_default_directory_may_be_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, load: Load) -> None:
-    """A default directory that does not exist, or is none, sets nothing."""
+    """A default directory that does not exist, or is a file, sets nothing."""
     monkeypatch.setattr(secrets_dir, "DEFAULT", str(tmp_path / "run"))
     assert load().mail.workers == 5
     (tmp_path / "run").write_text("no directory")

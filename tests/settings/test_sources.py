@@ -43,7 +43,7 @@ def test_what_cannot_be_seen(problems: Problems, name: str, value: str, fault: s
 
 
 def test_what_cannot_be_seen_in_the_file(load: Load, problems: Problems, tmp_path: Path) -> None:
-    """Values in `.env` are looked at too, in quotes or without; a line end of Windows is none of theirs."""
+    """Values in `.env` are looked at too, in quotes or without; a line end of Windows does not belong to them."""
     for line in ('APP_PASSWORD="hunter2\xa0"\n', "APP_PASSWORD=hunter2\xa0\r\n", "APP_PASSWORD=hunter2\xa0 "):
         (tmp_path / ".env").write_text(line, newline="")
         assert problems() == ("APP_PASSWORD: ends with a no-break space (U+00A0); remove it",)

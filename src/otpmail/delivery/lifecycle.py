@@ -5,9 +5,10 @@ The workers report here (`worker.DeliveryHandler`). Nothing here waits, so a ste
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from otpmail.delivery import retry
+from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
@@ -23,19 +24,6 @@ from otpmail.store.base import MailStore
 from otpmail.timers import CallLater, Timer
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
-STOPPED = "the service stopped before the mail could be sent"
-
-
-class Closed(NamedTuple):
-    """How many unsettled mails a stop left: `kept` by the store for the next start, or `failed`.
-
-    `lost` are those of the failed ones that were guaranteed; the relay may have accepted `uncertain` of these.
-    """
-
-    kept: int
-    failed: int
-    lost: int = 0
-    uncertain: int = 0
 
 
 class Lifecycle:

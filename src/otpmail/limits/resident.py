@@ -19,7 +19,7 @@ def resident() -> int:
 
 
 def return_large_blocks() -> None:
-    """Let the system have a large block back as soon as it is freed, for the whole process (mallopt(3)).
+    """Let the system have a large block back once it is freed, for the whole process (mallopt(3)).
 
     glibc would keep the space of a mail of 10 MB for later ones, in pieces that are too small for the next one. A tenth
     to a third of the memory of large mails was lost so. Other libraries have no such call.

@@ -11,8 +11,9 @@ from otpmail.callers import Call, Caller
 from otpmail.compose.draft import Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
+from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import STOPPED, Lifecycle
+from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from otpmail.mail.admission import Admission, Reservation

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from otpmail.callers import Call
+from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import STOPPED, Lifecycle
+from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import DeadlineExceeded, Unavailable
 from otpmail.model import Mail, MailState, RecipientResult

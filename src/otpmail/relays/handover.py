@@ -1,4 +1,4 @@
-"""What must hold before a connection is taken over from aiosmtplib, which has signed in on it."""
+"""Checks a connection before it is taken over from aiosmtplib, which has signed in on it."""
 
 import asyncio
 

@@ -1,7 +1,7 @@
 """Recognises values that were spoilt on their way here: by quotes that were kept, or characters that nobody sees."""
 
 ASCII_SPACE = " \t\r\n\f\v"
-"""What may be dropped from the ends of a value without a word."""
+"""Characters that may be dropped from the ends of a value without a word."""
 
 _QUOTED = (
     "is in quotes, which Docker's --env-file and a unit file of systemd may leave in the value; remove them, or put a "
