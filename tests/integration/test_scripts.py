@@ -71,15 +71,19 @@ async def test_run_once(tree: Path) -> None:
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int) -> None:
-    """`scripts/run` calls the service at the address in .env, also on a free port, and ends with the signal's code."""
+    """`scripts/run` calls the service at its address in .env, says at last what to try, and ends by the signal."""
     _write_script(tree / "scripts/venv", "exit 0")
     (tree / ".env").write_text("HOST=127.0.0.2\nPORT=0\nLOG_LEVEL=error\n")
     process = await _start(tree / "scripts/run")
     assert process.stdout is not None
+    lines: list[str] = []
     async with asyncio.timeout(60):
-        async for line in process.stdout:
-            if b"stays up on 127.0.0.2:" in line:
-                process.send_signal(sign)
+        while not lines or " mail send " not in lines[-1]:
+            lines.append((await process.stdout.readline()).decode())
+    assert "stays up on 127.0.0.2:" in lines[-5]
+    assert lines[-3].startswith("  .venv/bin/otpmail code send ada@example.org --server 127.0.0.2:")
+    process.send_signal(sign)
+    await process.communicate()
     assert await process.wait() == code
 
 
