@@ -145,7 +145,8 @@ def _checked_domain(text: str, field: str) -> str:
     try:
         return _by_library(text)[0]
     except EmailNotValidError as error:
-        raise InvalidArgument(field, f"is not a mailbox address: {error}") from None
+        reason = str(error).rstrip(".")  # a sentence of the library
+        raise InvalidArgument(field, f"is not a mailbox address ({reason[:1].lower()}{reason[1:]})") from None
 
 
 def _by_library(text: str) -> tuple[str, int]:

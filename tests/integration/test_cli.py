@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
     """A wrong address gives exit code 2 and names the field."""
     bad = await otpmail("mail", "send", "--to", "nobody", "--text", "Hi", server=dev.address)
     assert bad.code == 2
-    assert bad.err.startswith("INVALID_ARGUMENT: to[0]: is not a mailbox address")
+    assert bad.err.startswith("to[0]: is not a mailbox address (an email address must have an @-sign)")
 
 
 async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
@@ -167,9 +168,11 @@ async def test_a_malformed_code_costs_no_attempt(dev: Service) -> None:
     """`code validate` refuses letters before the service counts the attempt; it skips spaces and dashes."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)
     code = json.loads(sent.out)["otp_code"]
-    for typed in ("ABCDEF", "12345O", "", "1.5"):
+    for typed in ("ABCDEF", "12345O", "1.5"):
         ran = await otpmail("code", "validate", "ada@example.org", typed, server=dev.address)
         assert (ran.code, ran.err.strip()) == (2, "CODE: is not a code, which has digits only")
+    ran = await otpmail("code", "validate", "ada@example.org", "", server=dev.address)
+    assert (ran.code, ran.err.strip()) == (2, "CODE: is empty; give the code as the person typed it")
     wrong = await otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
     assert wrong.out.strip() == "wrong code, 4 attempts left"
     right = await otpmail("code", "validate", "ada@example.org", f"{code[:3]}-{code[3:]}", server=dev.address)
@@ -184,6 +187,22 @@ async def test_the_wording_of_a_check(dev: Service) -> None:
     assert said[3].strip() == "wrong code, 1 attempt left"
     none = await otpmail("code", "validate", "grace@example.org", "123456", server=dev.address)
     assert (none.code, none.out.strip()) == (1, "no live code")
+
+
+async def test_the_health_of_an_unknown_service(dev: Service) -> None:
+    """`otpmail health` of a name that is no service is a wrong argument, and the error has the names."""
+    ran = await otpmail("health", "nosuch", server=dev.address)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("there is no such service; there are mail.OtpService, ")
+    assert "otpmail.v1.MailService and liveness" in ran.err
+
+
+async def test_what_is_printed_of_a_code(dev: Service) -> None:
+    """`otpmail code send` prints where the reference stands, and the time of the end to the second."""
+    sent = await otpmail("code", "send", "ada@example.org", server=dev.address)
+    last = sent.out.splitlines()[-1]
+    ends = r"[0-9-]{10} [0-9:]{8} UTC"
+    assert re.fullmatch(rf"reference [0-9A-Z]{{4}} \(in the mail too\), valid until {ends}, code [0-9]{{6}}", last)
 
 
 async def test_the_version() -> None:

@@ -86,8 +86,9 @@ def test_a_wildcard_covers_the_other_addresses(text: str, hosts: list[str]) -> N
         ("fe80::1", "needs the name of its network interface, as in fe80::1%eth0"),
         *(
             (text, "is neither an IP address, nor unix:PATH, nor a name that can be resolved here")
-            for text in ("nonsense", "127.0.0.1:40700", "[::1]:40700", "a\nb", "http://one.example", "unix-abstract:s")
+            for text in ("nonsense", "a\nb", "http://one.example", "unix-abstract:s")
         ),
+        *((text, "names a port, which goes into PORT") for text in ("127.0.0.1:40700", "[::1]:40700", "a.example:1")),
         ("127.0.0.1,nonsense", "'nonsense' is neither an IP address, nor unix:PATH, nor a name that can be resolved"),
         ("127.0.0.1,unix:", "'unix:' names no path"),
     ],

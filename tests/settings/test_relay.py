@@ -40,7 +40,7 @@ def test_a_token_replaces_the_password(load: Load, tmp_path: Path) -> None:
     assert "hunter2" not in repr(settings)
 
 
-@pytest.mark.parametrize(("name", "shown"), [("EMAIL_CA_FILE", "{!r} is wrong: "), ("EMAIL_TOKEN_FILE", "")])
+@pytest.mark.parametrize(("name", "shown"), [("EMAIL_CA_FILE", "{!r} "), ("EMAIL_TOKEN_FILE", "")])
 def test_a_directory_is_no_file(problems: Problems, tmp_path: Path, name: str, shown: str) -> None:
     """A path that can't be read is found at the start, and shown unless it may be the token itself."""
     path = str(tmp_path)

@@ -31,7 +31,7 @@ def test_where_it_is_named(monkeypatch: pytest.MonkeyPatch, load: Load, problems
     monkeypatch.setenv("SECRETS_DIR", "")
     for wrong in ("three", ".env", "th\0ree"):
         (tmp_path / ".env").write_text(f"SECRETS_DIR={wrong}\n")
-        assert problems() == (f"SECRETS_DIR: {wrong!r} is wrong: is not a directory",)
+        assert problems() == (f"SECRETS_DIR: {wrong!r} is not a directory",)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])

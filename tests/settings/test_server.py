@@ -43,7 +43,14 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_host_that_can_not_be_resolved(problems: Problems, anonymous: str) -> None:
     """A HOST that is neither an address nor a known name is wrong, and ALLOW_ANONYMOUS does not change that."""
     rule = "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"
-    assert problems(HOST="nonsense", ALLOW_ANONYMOUS=anonymous) == (f"HOST: 'nonsense' is wrong: {rule}",)
+    assert problems(HOST="nonsense", ALLOW_ANONYMOUS=anonymous) == (f"HOST: 'nonsense' {rule}",)
+
+
+@pytest.mark.usefixtures("_names")
+@pytest.mark.parametrize("host", ["localhost:40700", "[::1]:40700", "127.0.0.1:0", ":40700"])
+def test_a_host_with_a_port(problems: Problems, host: str) -> None:
+    """A port in HOST is an error that says where it goes."""
+    assert problems(HOST=host) == (f"HOST: {host!r} names a port, which goes into PORT",)
 
 
 @pytest.mark.usefixtures("_names")
@@ -66,7 +73,7 @@ def test_the_mode_of_a_socket(load: Load, text: str, mode: int) -> None:
 def test_a_wrong_mode_of_a_socket(problems: Problems, text: str) -> None:
     """A mode that is not octal, or lets nobody connect, is wrong."""
     (line,) = problems(SOCKET_MODE=text)
-    assert line.startswith(f"SOCKET_MODE: {text!r} is wrong: ")
+    assert line.startswith(f"SOCKET_MODE: {text!r} ")
 
 
 def test_strangers_only_with_allow_anonymous(load: Load) -> None:

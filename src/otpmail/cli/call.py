@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from rich.markup import escape
 
 from otpmail.cli.channel import open_channel
-from otpmail.cli.output import EXIT_UNREACHABLE, address_of, describe_error, err, wrong_usage
+from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, address_of, describe_error, err, wrong_usage
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
@@ -24,7 +24,8 @@ def call(
 ) -> AnswerT:
     """Call `method` of the service at `server`, by default the one that the settings name. `timeout` is in seconds.
 
-    Raises typer.Exit with 2 for INVALID_ARGUMENT and 3 for any other error, after printing it in one line.
+    Raises typer.Exit with 2 for INVALID_ARGUMENT and NOT_FOUND, and 3 for any other error, after printing it in one
+    line.
     """
     address = address_of(server)
     with open_channel(address) as channel:
@@ -32,7 +33,7 @@ def call(
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
             code, description = error.code(), describe_error(error, address, timeout)
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
+    if code in WRONG_ARGUMENT:
         raise wrong_usage(description)
     err.print(escape(description), style="red")
     raise typer.Exit(EXIT_UNREACHABLE)

@@ -1,5 +1,6 @@
 """`otpmail code`: sends a one-time code to a mailbox, and checks the code that the person typed."""
 
+from datetime import UTC
 from typing import Annotated
 
 import typer
@@ -33,7 +34,8 @@ def send_code(
     else:
         print_mail(answer.mail)
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
-        out.print(f"reference {answer.reference}, valid until {answer.expire_time.ToJsonString()}{shown}")
+        expires = answer.expire_time.ToDatetime(UTC)
+        out.print(f"reference {answer.reference} (in the mail too), valid until {expires:%Y-%m-%d %H:%M:%S} UTC{shown}")
     exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
 
 
@@ -48,6 +50,8 @@ def validate_code(
 ) -> None:
     """Check a code. A valid code is valid once."""
     digits = normalize(typed)
+    if not digits:
+        raise wrong_usage("CODE: is empty; give the code as the person typed it")
     if not (digits.isascii() and digits.isdecimal()):  # says more than "wrong code", the service's answer
         raise wrong_usage("CODE: is not a code, which has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)

@@ -50,7 +50,7 @@ def send_mail(
 ) -> None:
     """Send one mail."""
     if not to:
-        raise wrong_usage("--to: is needed")
+        raise wrong_usage("--to: is needed, as in --to ada@example.org")
     if not (text or html or attach):  # the service would send an empty mail; here a person forgot something
         raise wrong_usage("--text: is needed, as in --text 'Good morning', or --html or --attach: the mail is empty")
     wait_for = mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY

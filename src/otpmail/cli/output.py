@@ -1,12 +1,17 @@
 """How commands answer: words in colour for people, JSON for programs, and an exit code for both."""
 
 import json
+from collections.abc import Iterable
+from contextlib import suppress
+from math import ceil
 from typing import Any, NoReturn
 
 import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from rich.console import Console
 from rich.markup import escape
 
@@ -18,6 +23,11 @@ from otpmail.v1 import mail_pb2
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
+
+WRONG_ARGUMENT = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
+"""The statuses of a call whose arguments are wrong, on which the service would always answer so."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -40,12 +50,26 @@ def describe_error(error: grpc.RpcError, address: str, timeout: float) -> str:
     `timeout` is that of the call, in seconds.
     """
     details: Any = error.trailing_metadata()  # pairs, which the type stubs do not know
-    from_service = any(key == "grpc-status-details-bin" for key, _ in details or ())
+    from_service = any(key == _DETAILS_KEY for key, _ in details or ())
     if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
         return unreachable(address)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not from_service:
         return f"no answer from {address} within {timeout:g} s"
-    return f"{error.code().name}: {error.details() or ''}"
+    said = error.details() or ""
+    if error.code() in WRONG_ARGUMENT and said:
+        return said  # names the field
+    return f"{error.code().name}: {said}{_when_to_retry(details)}"
+
+
+def _when_to_retry(details: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return the words for the RetryInfo in the details of a status, empty without one."""
+    packed = next((value for key, value in details or () if key == _DETAILS_KEY and isinstance(value, bytes)), b"")
+    retry = RetryInfo()
+    with suppress(DecodeError):  # of a server that is not ours
+        for detail in Status.FromString(packed).details:
+            if detail.Unpack(retry):
+                return f"; try again in {max(1, ceil(retry.retry_delay.ToTimedelta().total_seconds()))} s"
+    return ""
 
 
 def wrong_usage(*problems: str) -> typer.Exit:

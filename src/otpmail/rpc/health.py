@@ -17,6 +17,7 @@ from otpmail.rpc.calls import Context
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
 LIVENESS = "liveness"
+_NAMES = f"{', '.join(filter(None, SERVICES))} and {LIVENESS}, and the empty name for all services"
 
 _Servicer: Any = health_pb2_grpc.HealthServicer  # the type stubs are older than List
 _ListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]  # as above
@@ -60,7 +61,7 @@ class Health(_Servicer):  # type: ignore[misc]
         """Return the state of a service."""
         status = self._status(request.service)
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service; List has all names")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no such service; there are {_NAMES}")
         return HealthCheckResponse(status=status)
 
     async def List(self, request: Any, context: Context) -> Any:

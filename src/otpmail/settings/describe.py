@@ -1,5 +1,6 @@
 """Words a wrong value for a person: pydantic's own messages are for programmers."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,17 +10,22 @@ from otpmail.settings import duration
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import RULE, Section
 
+_OF_THE_VALUE = re.compile(r"(?:is|has|holds|lets|names|needs)\b")
+"""The verb of a rule that goes on where the value stands, as in "'x' is neither ..."."""
+
 
 def describe(section: type[Section], error: ErrorDetails, *, hidden: Collection[str] = ()) -> Problem:
     """Name the setting, what it may be, and what it was unless that is a secret, or its name is in `hidden`."""
     key = error["loc"][0]
     name, known_as = next(names for names in section.variables().items() if key in names)
-    is_hidden = name in section.secrets() or name in hidden
-    shown = "" if is_hidden else f"{error['input']!r} is wrong: "
     if error["type"] == RULE:
         rule = error["msg"]
     else:
         rule = f"must be {_allowed(section.model_json_schema()['properties'][known_as])}"
+    if name in section.secrets() or name in hidden:
+        shown = ""
+    else:
+        shown = f"{error['input']!r} " if _OF_THE_VALUE.match(rule) else f"{error['input']!r} is wrong: "
     return Problem(f"{name}: {shown}{rule}", (name,))
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
@@ -14,6 +15,7 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  told from other addresse
 
 _LOCALHOST = ("127.0.0.1", "::1")
 _LONGEST_PATH = 107  # octets: sun_path of unix(7) without the null that ends it
+_WITH_PORT = re.compile(r"(?:[^:]*|\[.*\]):[0-9]+")
 
 
 @frozen()
@@ -127,6 +129,8 @@ def _resolve(name: str) -> Iterable[str]:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, ValueError):  # ValueError: the text can't be a name in the DNS
+        if _WITH_PORT.fullmatch(name):
+            raise ValueError("names a port, which goes into PORT") from None
         raise ValueError("is neither an IP address, nor unix:PATH, nor a name that can be resolved here") from None
     return [str(address[0]) for *_, address in found]
 

@@ -34,7 +34,7 @@ def read(named: str, settings: Collection[str], *, default: str = DEFAULT) -> Se
     try:
         paths = sorted(directory.iterdir(), reverse=True)  # so that a name in capitals, which comes last, wins
     except (NotADirectoryError, FileNotFoundError, ValueError):  # ValueError: a null can't be part of a path
-        problem = f"SECRETS_DIR: {named!r} is wrong: is not a directory"
+        problem = f"SECRETS_DIR: {named!r} is not a directory"
         return SecretsDir({}, {}, (problem,) if named else ())
     except OSError as error:
         return SecretsDir({}, {}, (f"SECRETS_DIR: {str(directory)!r} can't be read: {error.strerror}",))

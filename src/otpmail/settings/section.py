@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def broken_rule(message: str) -> PydanticCustomError:
-    """The error for a validator to raise; the message follows "'value' is wrong: " and shows no secret."""
+    """The error for a validator to raise; the message follows the value and shows no secret."""
     return PydanticCustomError(RULE, "{message}", {"message": message})
 
 
