@@ -60,3 +60,15 @@ def test_a_package_whose_private_attributes_are_read_has_an_upper_bound() -> Non
     (bounded,) = (Requirement(line) for line in WANTED["run"] if line.startswith("aiosmtplib"))
     major, minor, *_ = locked("run")["aiosmtplib"].split(".")
     assert not bounded.specifier.contains(f"{major}.{int(minor) + 1}.0")
+
+
+def test_the_image_takes_nothing_without_a_hash() -> None:
+    """Each stage of the image builds on BASE, and pip installs by hash, or without an index and dependencies."""
+    commands = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ").splitlines()
+    assert {line.split()[1] for line in commands if line.startswith("FROM ")} == {"${BASE}"}
+    installs = [
+        part for line in commands for part in line.split("&&") if re.search(r"bin/pip .*(install|wheel) ", part)
+    ]
+    assert len(installs) == 4
+    for install in installs:
+        assert "--require-hashes" in install or {"--no-deps", "--no-index"} <= set(install.split()), install
