@@ -47,7 +47,7 @@ class Handlers(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def _serve(handlers: Handlers, **times: float) -> AsyncIterator[int]:
+async def _serve(handlers: Handlers, **times: Any) -> AsyncIterator[int]:
     """Serve with the options of the service and these times; yield the port."""
     server = grpc.aio.server(options=server_options(max_mail_bytes=1 << 20, connections=100, **times))
     server.add_generic_rpc_handlers((handlers,))

@@ -51,12 +51,14 @@ class Server:
         batch_seconds: float = MOST_SECONDS,
     ) -> None:
         self._settings = settings
-        self._server = grpc.aio.server(options=server_options(max_mail_bytes=max_mail_bytes, connections=connections))
+        memory = mails.admission.memory
+        options = server_options(max_mail_bytes=max_mail_bytes, connections=connections, call_octets=memory.for_reading)
+        self._server = grpc.aio.server(options=options)
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
         parse = parsers(_SERVICES, bounds)
         batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
-        reads = Reads(mails.admission.memory, most_octets=most_request_octets(max_mail_bytes))
+        reads = Reads(memory, most_octets=most_request_octets(max_mail_bytes))
         guard: Any = Guard(methods, batching, parse, reads, turn)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.

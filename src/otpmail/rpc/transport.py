@@ -21,8 +21,8 @@ HANDSHAKE_SECONDS = 10.0
 
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 _OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
-_PENDING_CALLS = 4000  # about 16 KiB each
-_STREAMS = 4000  # calls of one connection: clients queue further ones, once they know of the limit
+_CALLS = 4000
+_CALL_OCTETS = 16 << 10  # of a call that has not begun
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
 
 
@@ -35,6 +35,7 @@ def server_options(
     *,
     max_mail_bytes: int,
     connections: int,
+    call_octets: int = _CALLS * _CALL_OCTETS,
     ping_seconds: float = PING_SECONDS,
     age_seconds: float = AGE_SECONDS,
     idle_seconds: float = IDLE_SECONDS,
@@ -42,8 +43,9 @@ def server_options(
 ) -> Options:
     """Return the options of a server whose mails have at most `max_mail_bytes` octets.
 
-    Callers may have so many `connections` on each address.
+    Callers may have so many `connections` on each address. Calls that have not begun may take `call_octets` of memory.
     """
+    calls = max(_CALLS, call_octets // _CALL_OCTETS)
     metadata = METADATA_OCTETS + _OWN_METADATA_OCTETS
     return (
         # A second server on the port would get some of the calls, and does not know the codes of this one.
@@ -54,10 +56,11 @@ def server_options(
         ("grpc.absolute_max_metadata_size", metadata),
         # Calls that have not begun, those that their callers have reset (CVE-2023-44487) among them. Between two such
         # limits gRPC would refuse calls at random, so both are one.
-        ("grpc.server.max_pending_requests", _PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests", calls),
+        ("grpc.server.max_pending_requests_hard_limit", calls),
         # gRPC's own protection counts calls that have ended, and refuses those of clients that keep to the limit.
-        ("grpc.max_concurrent_streams", _STREAMS),
+        # Clients queue calls of one connection beyond these, once they know of the limit.
+        ("grpc.max_concurrent_streams", calls),
         ("grpc.http.overload_protection", 0),
         # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
         ("grpc.http2.bdp_probe", 0),
