@@ -19,6 +19,11 @@ class Taking:
         self.woken = 0
         self.taken = ""
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has jobs in flight."""
+        return self.load > 0
+
     def wake(self) -> None:
         """Count it; taking is for `turn`, since a worker takes in a later step of its own."""
         self.woken += 1
@@ -216,6 +221,11 @@ class Modelled:
         self.alive = True
         self.listed = False
         self.must_act = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has jobs in flight."""
+        return bool(self.flying)
 
     @property
     def load(self) -> int:

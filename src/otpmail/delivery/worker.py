@@ -51,7 +51,7 @@ class Worker:
         self._recycled = 0  # connections that it replaced before they were lost
         self._waiting: asyncio.Future[None] | None = None  # what it waits for, while it waits
         self._listed = False  # whether it waits for its turn
-        self._busy = False  # whether mails are in flight on its connection
+        self.busy = False  # whether mails are in flight on its connection
         self._alarm: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class Worker:
     def load(self) -> int:
         """How many mails in flight the next one would wait for (see `dispatch.Taker`)."""
         connection = self._connection
-        if connection is None or not self._busy or connection.batch_open:
+        if connection is None or not self.busy or connection.batch_open:
             return 0
         return connection.in_flight + (STALLED if connection.stalled else 0)
 
@@ -95,7 +95,7 @@ class Worker:
 
         Under load a connection that nears its limit of mails is used up first: every mail spares a part of a dial.
         """
-        self._busy = False
+        self.busy = False
         self._may_return = self._failover.return_at(connection) < inf
         on_available = partial(self._on_available, connection)
         connection.watch(on_lost=self.wake, on_available=on_available, on_limit=self.wake)
@@ -121,7 +121,7 @@ class Worker:
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
             elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
-                self._busy = True
+                self.busy = True
                 if limited:
                     owner.take_slot()
                 continue
@@ -145,7 +145,7 @@ class Worker:
             return
         idle = not connection.flights
         if idle:
-            self._busy = False
+            self.busy = False
         if not self._listed or (idle and self._successor is not None):
             self.wake()
         elif idle:
@@ -160,7 +160,7 @@ class Worker:
         """
         self._listed = listed
         if listed:
-            self._dispatcher.wait(self, busy=self._busy)
+            self._dispatcher.wait(self, busy=self.busy)
         elif connection.is_available:
             until = min(until, self._loop.time() + connection.owner.pause())
         self._set_alarm(until)
@@ -232,7 +232,7 @@ class Worker:
 
     def _is_used_up_first(self, connection: Connection) -> bool:
         """Whether the ready successor waits until the connection has carried as many mails as it may."""
-        return self._busy and connection.is_near_limit and not connection.stalled
+        return self.busy and connection.is_near_limit and not connection.stalled
 
     def _has_successor(self) -> bool:
         """Whether the successor is ready. One whose dial failed is forgotten: the connection serves on."""

@@ -42,6 +42,7 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
 
     Raises InvalidArgument, which names the first field that is not good.
     """
+    priority, wait_for = priority_from(request.priority), wait_for_from(request.wait_for)
     text, html = request.text, request.html
     files = _files(request) if request.attachments else ()
     size = len(text) + len(html)
@@ -64,8 +65,8 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
         fingerprint = fingerprint_of(request) if request.request_id else b""
     return Submission(
         draft=draft,
-        priority=priority_from(request.priority),
-        wait_for=wait_for_from(request.wait_for),
+        priority=priority,
+        wait_for=wait_for,
         ttl=ttl_from(request.ttl) if request.HasField("ttl") else None,
         request_id=request.request_id,
         fingerprint=fingerprint,
