@@ -15,8 +15,12 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     if sys.argv[1:2] == ["serve"] and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         _outlive_hangup()
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is not signal.SIG_IGN:  # Ctrl-C during the imports would print where they were
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     from otpmail.cli import app
 
+    signal.signal(signal.SIGINT, interrupt)
     app()
 
 

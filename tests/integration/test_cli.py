@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+import otpmail as package
 from commands import otpmail
 from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 _MAIL = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
 
@@ -203,6 +205,24 @@ async def test_what_is_printed_of_a_code(dev: Service) -> None:
     last = sent.out.splitlines()[-1]
     ends = r"[0-9-]{10} [0-9:]{8} UTC"
     assert re.fullmatch(rf"reference [0-9A-Z]{{4}} \(in the mail too\), valid until {ends}, code [0-9]{{6}}", last)
+
+
+async def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
+    """Ctrl-C while a command still imports its parts ends it with 130, and prints nothing."""
+    # In place of the first library that the command line imports.
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nsignal.pause()\n")
+    sources = Path(package.__file__).parents[1]
+    ran = await otpmail("health", PYTHONPATH=f"{tmp_path}{os.pathsep}{sources}")
+    assert ran == (130, "", "")
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("mail", "send"), ("merge",)])
+async def test_the_help_of_flags(command: tuple[str, ...]) -> None:
+    """--help shows no type at a flag, after which no value may stand."""
+    ran = await otpmail(*command, "--help")
+    assert ran.code == 0
+    assert "--help" in ran.out
+    assert "<bool>" not in ran.out
 
 
 async def test_the_version() -> None:

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from otpmail.cli import check, code, dev, health, mail, serve
+from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
 
 app = typer.Typer(
     name="otpmail",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,10 +36,10 @@ def otpmail(
     """Send a mail, or a one-time code in a mail, to a person: gRPC in, SMTP out."""
 
 
-app.command()(serve.serve)
-app.command()(dev.dev)
-app.command()(check.check)
-app.command()(health.health)
+app.command(cls=Command)(serve.serve)
+app.command(cls=Command)(dev.dev)
+app.command(cls=Command)(check.check)
+app.command(cls=Command)(health.health)
 app.add_typer(code.code, name="code")
 app.add_typer(mail.mail, name="mail")
-app.command()(merge.merge)
+app.command(cls=Command)(merge.merge)

@@ -6,23 +6,26 @@ from typing import Annotated
 import typer
 
 from otpmail.cli.call import call
+from otpmail.cli.help import Command, Group
 from otpmail.cli.options import Json, Server
 from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.otp.codes import normalize
 from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
 
-code = typer.Typer(help="Send and check one-time codes.", no_args_is_help=True)
+code = typer.Typer(cls=Group, help="Send and check one-time codes.", no_args_is_help=True)
 
-Email = Annotated[str, typer.Argument(help="The mailbox, such as ada@example.org.")]
-Purpose = Annotated[str, typer.Option(help="The purpose of the code. A code for one purpose is wrong for another.")]
+Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The mailbox, such as ada@example.org.")]
+Purpose = Annotated[
+    str, typer.Option(metavar="NAME", help="The purpose of the code. A code for one purpose is wrong for another.")
+]
 
 
-@code.command("send")
+@code.command("send", cls=Command)
 def send_code(
     email: Email,
     *,
     purpose: Purpose = "",
-    locale: Annotated[str, typer.Option(help="The mail's language, such as de or pt-BR.")] = "",
+    locale: Annotated[str, typer.Option(metavar="LANGUAGE", help="The mail's language, such as de or pt-BR.")] = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
@@ -39,7 +42,7 @@ def send_code(
     exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
 
 
-@code.command("validate")
+@code.command("validate", cls=Command)
 def validate_code(
     email: Email,
     typed: Annotated[str, typer.Argument(metavar="CODE", help="The code as the person typed it.")],

@@ -52,7 +52,11 @@ def dev(
     *,
     address_file: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write the service's address to this file once it listens; for scripts."),
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="Write the service's address to this file once it listens; for scripts.",
+        ),
     ] = None,
     examples: Annotated[bool, typer.Option(help="Print commands to try in another terminal.")] = True,
 ) -> None:

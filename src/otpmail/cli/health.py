@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 5.0
 
 def health(
     service: Annotated[
-        str, typer.Argument(help="A gRPC service's full name, or liveness. Default: all services.")
+        str, typer.Argument(metavar="SERVICE", help="A gRPC service's full name, or liveness. Default: all services.")
     ] = "",
     *,
     server: Server = "",

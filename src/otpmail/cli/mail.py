@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from otpmail.cli.call import call
+from otpmail.cli.help import Command, Group
 from otpmail.cli.options import From, Json, ReplyTo, Server
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
-mail = typer.Typer(help="Send mails.", no_args_is_help=True)
+mail = typer.Typer(cls=Group, help="Send mails.", no_args_is_help=True)
 
 
 def _moved(given: list[str] | None) -> None:
@@ -19,10 +20,10 @@ def _moved(given: list[str] | None) -> None:
         raise wrong_usage("mail send: sends one mail; for a file of recipients use: otpmail merge FILE --template NAME")
 
 
-Addresses = Annotated[list[str] | None, typer.Option(help="A recipient. May be given several times.")]
+Addresses = Annotated[list[str] | None, typer.Option(metavar="EMAIL", help="A recipient. May be given several times.")]
 Attach = Annotated[
     list[Path] | None,
-    typer.Option(exists=True, dir_okay=False, help="A file to attach. May be given several times."),
+    typer.Option(exists=True, metavar="FILE", dir_okay=False, help="A file to attach. May be given several times."),
 ]
 Queue = Annotated[bool, typer.Option("--queue", help="Wait until the service has queued the mail, not for the relay.")]
 Moved = Annotated[
@@ -31,13 +32,13 @@ Moved = Annotated[
 ]
 
 
-@mail.command("send")
+@mail.command("send", cls=Command)
 def send_mail(
     *,
     to: Addresses = None,
-    subject: Annotated[str, typer.Option(help="The subject.")] = "",
-    text: Annotated[str, typer.Option(help="The text.")] = "",
-    html: Annotated[str, typer.Option(help="The HTML.")] = "",
+    subject: Annotated[str, typer.Option(metavar="TEXT", help="The subject.")] = "",
+    text: Annotated[str, typer.Option(metavar="TEXT", help="The text.")] = "",
+    html: Annotated[str, typer.Option(metavar="HTML", help="The HTML.")] = "",
     cc: Addresses = None,
     bcc: Addresses = None,
     sender: From = "",

@@ -19,10 +19,11 @@ def _check_server(server: str) -> str:
 Server = Annotated[
     str,
     typer.Option(
+        metavar="ADDRESS",
         callback=_check_server,
         help="The service to call: host:port or unix:PATH. Default: OTPMAIL_SERVER, else HOST and PORT.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-From = Annotated[str, typer.Option("--from", help="The sender. Default: the service's EMAIL_FROM.")]
-ReplyTo = Annotated[str, typer.Option(help="Where a person's reply goes. Default: to the sender.")]
+From = Annotated[str, typer.Option("--from", metavar="EMAIL", help="The sender. Default: the service's EMAIL_FROM.")]
+ReplyTo = Annotated[str, typer.Option(metavar="EMAIL", help="Where a person's reply goes. Default: to the sender.")]

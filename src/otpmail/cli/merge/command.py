@@ -25,7 +25,7 @@ Template = Annotated[
     Path,
     typer.Option(
         file_okay=False,
-        metavar="NAME",
+        metavar="FOLDER",
         help="The template: a folder with subject.txt, and body.txt, body.html or both. $city is replaced by the "
         "value of the column city, $$ by a dollar sign. Values are escaped in the HTML.",
     ),
@@ -33,12 +33,15 @@ Template = Annotated[
 Errors = Annotated[
     Path | None,
     typer.Option(
-        dir_okay=False, help="Lists the mails that were not relayed. Default: people.errors.csv beside people.csv."
+        metavar="FILE",
+        dir_okay=False,
+        help="Lists the mails that were not relayed. Default: people.errors.csv beside people.csv.",
     ),
 ]
 Journal = Annotated[
     Path | None,
     typer.Option(
+        metavar="FILE",
         dir_okay=False,
         help="Keeps which mails were relayed; they are not sent again. Default: people.journal beside "
         "people.csv. To start over, delete it and restart the service, which remembers them for a day.",
