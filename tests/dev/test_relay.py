@@ -90,3 +90,21 @@ async def test_malformed_bdat(caught: list[CaughtMail], arguments: bytes) -> Non
     async with _connected(caught) as talk:
         assert await talk.say(b"BDAT" + arguments + b"\r\n", 1) == ["501"]
     assert caught == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x1b[31m", "a line that is no SMTP command, maybe TLS"),
+        (b"HELLO there", "the unknown command HELLO"),
+    ],
+)
+async def test_what_is_no_command_is_not_logged_as_it_came(
+    caught: list[CaughtMail], caplog: pytest.LogCaptureFixture, line: bytes, said: str
+) -> None:
+    """Octets of a TLS client are one short line of the log without them; an unknown command is named."""
+    async with _connected(caught) as talk:
+        assert await talk.say(line + b"\r\n", 1) == ["500"]
+    (logged,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert logged.startswith(f"the relay of otpmail dev got {said}; its client is 127.0.0.1:")
+    assert len(logged) < 120

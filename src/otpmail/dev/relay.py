@@ -1,6 +1,7 @@
 """A relay that accepts every mail, delivers none, and hands each to a callback: aiosmtpd with two more extensions."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from email.message import EmailMessage
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
 _MAX_BYTES = 160 << 20
+_LONGEST = 12  # letters of a command
+_log = logging.getLogger("mail.log")  # aiosmtpd's
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,31 @@ class _Session(SMTP):
         await self.push(reply)
 
 
+class _NoCommand(logging.Filter):
+    """Words aiosmtpd's warning of a line that is no command: it shows all octets, of a TLS client's first ones too."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the message of such a warning, and let every record pass."""
+        if "unrecognised" in record.msg and isinstance(record.args, tuple) and len(record.args) == 2:
+            peer, command = record.args
+            known = isinstance(command, str) and command.isascii() and command.isalpha() and len(command) <= _LONGEST
+            said = f"the unknown command {command}" if known else "a line that is no SMTP command, maybe TLS"
+            where = ":".join(map(str, peer[:2])) if isinstance(peer, tuple) else ""
+            record.msg, record.args = "the relay of otpmail dev got %s; its client is %s", (said, where)
+        return True
+
+
 class CatchAllRelay:
     """Listens on a free port of 127.0.0.1, and calls `caught` with each mail."""
 
     def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
         self._handler = _Handler(caught)
         self._server: asyncio.Server | None = None
+        self._filter = _NoCommand()
 
     async def start(self) -> int:
         """Start to listen, and return the port."""
+        _log.addFilter(self._filter)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._session, "127.0.0.1", 0, family=socket.AF_INET)
         port: int = self._server.sockets[0].getsockname()[1]
@@ -88,6 +107,7 @@ class CatchAllRelay:
 
     async def close(self) -> None:
         """Stop listening; open connections end with the process."""
+        _log.removeFilter(self._filter)
         if self._server is not None:
             self._server.close()
 
