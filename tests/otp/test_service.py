@@ -186,6 +186,47 @@ async def test_a_resend_that_fails_leaves_the_older_code_valid(rig: Rig) -> None
     assert await rig.check(first.code) is CheckResult.VALID
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_resends_that_all_fail_leave_the_older_code_valid(rig: Rig, order: tuple[int, ...]) -> None:
+    """Of several resends at once, none of which is sent, the last to end makes the older code valid again."""
+    first = await rig.send(compat=True)
+    rig.now += 61
+    resends = await _resend(rig, len(order))
+    for index in order:
+        assert await rig.check(first.code) is CheckResult.WRONG_CODE
+        await _cancel(rig, resends[index][0])
+    assert await rig.check(first.code) is CheckResult.VALID
+
+
+@pytest.mark.parametrize("sent_first", [False, True])
+async def test_one_of_several_resends_ends_the_older_code(rig: Rig, sent_first: bool) -> None:  # noqa: FBT001
+    """Of several resends at once, one that is sent is enough to end the older code, whatever becomes of the others."""
+    first = await rig.send(compat=True)
+    rig.now += 61
+    (sent, job), (cancelled, _) = await _resend(rig, 2)
+    if sent_first:
+        rig.settle(job)
+    await _cancel(rig, cancelled)
+    if not sent_first:
+        rig.settle(job)
+    again = await sent
+    assert await rig.check(first.code) is CheckResult.WRONG_CODE
+    assert await rig.check(again.code) is CheckResult.VALID
+
+
+async def _resend(rig: Rig, count: int) -> list[tuple[asyncio.Task[SentCode], Job]]:
+    """Start so many resends by the original's contract, and take their mails from the queue."""
+    request = CodeRequest(email=EMAIL, compat=True)
+    return [(asyncio.create_task(rig.codes.send_code(call_of(), request)), await rig.queue.get()) for _ in range(count)]
+
+
+async def _cancel(rig: Rig, call: asyncio.Task[SentCode]) -> None:
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await rig.codes.close()
+
+
 async def test_a_resend_that_is_refused_leaves_the_older_code_valid(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail that can't be written, or a full queue, takes no code away."""
     first = await rig.send()

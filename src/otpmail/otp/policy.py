@@ -119,7 +119,7 @@ class Policy:
         """
         if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
             return record, None
-        if record.next_send != sending.next_send:
+        if record.next_send not in (sending.next_send, 0.0):  # 0 since the latest mail was not sent either
             return record, None
         challenge = record.challenge
         if sending.replaced is not None:

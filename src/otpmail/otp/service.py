@@ -21,6 +21,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy, Sending
+from otpmail.otp.replacements import Replacements
 from otpmail.settings import OtpSettings
 from otpmail.store.base import ChallengeStore
 from otpmail.values import frozen
@@ -107,6 +108,7 @@ class OtpService:
         self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
+        self._replacements = Replacements()
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
@@ -181,12 +183,14 @@ class OtpService:
             sending = await self._store.update(
                 key, lambda record: self._policy.send(record, now, fresh, spaced=not request.compat)
             )
+            if sending.replaced is not None or self._replacements.under_way:
+                self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
             submission = partial(self._submission, request, address, issued, now)
             try:
                 job = await self._mails.accept_reserved(call, submission(), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
-                await asyncio.shield(self._undo(key, partial(self._policy.unsend, sending=sending)))
+                await asyncio.shield(self._unsend(key, sending))
                 if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
                     words = f"make the mail's {error.field} one that {error.description}"
                     raise InvalidArgument("variables", words) from None
@@ -238,10 +242,15 @@ class OtpService:
 
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
-        if job.state not in _NOT_SENT:
-            return
-        refused = any(result.refused for result in job.mail.recipients)
-        self._undo(key, partial(self._policy.refuse if refused else self._policy.unsend, sending=sending))
+        if job.state in _NOT_SENT:
+            self._unsend(key, sending, refused=any(result.refused for result in job.mail.recipients))
+        elif self._replacements.under_way:
+            self._replacements.sent(sending)
+
+    def _unsend(self, key: bytes, sending: Sending, *, refused: bool = False) -> "asyncio.Task[None]":
+        """Take back what a mail has changed that was not sent; the code that it replaced may be live again."""
+        sending = replace(sending, replaced=self._replacements.not_sent(sending))
+        return self._undo(key, partial(self._policy.refuse if refused else self._policy.unsend, sending=sending))
 
     def _undo(self, key: bytes, rule: Undo) -> "asyncio.Task[None]":
         """Apply a rule whatever becomes of the call that it belongs to; `close` waits for it."""
