@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import otpmail as package
+from service import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SOURCES = str(Path(package.__file__).parents[1])
 
 
 class Ran(NamedTuple):
@@ -35,7 +33,7 @@ async def start(
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "otpmail", *arguments),
         cwd=here,
-        env={**os.environ, "PYTHONPATH": _SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **(environment or {})},
+        env={**os.environ, "PYTHONPATH": SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **(environment or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
     )

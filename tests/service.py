@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
 
 LogLine = dict[str, object]
-# So that the process runs what the tests import.
-_PYTHON_PATH = os.pathsep.join(map(str, (Path(otpmail.__file__).parents[1], Path(__file__).parent)))
+SOURCES = str(Path(otpmail.__file__).parents[1])
+"""For PYTHONPATH, so that a process runs what the tests import."""
+
+_PYTHON_PATH = os.pathsep.join((SOURCES, str(Path(__file__).parent)))
 _LONGEST_LINE = 1 << 20
 _DEFAULTS: dict[str, object] = {
     "HOST": "127.0.0.1",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_NOBODY = 65534
+NOBODY = 65534
+"""The user of that name on Debian, who owns nothing."""
 
 
 @contextmanager
@@ -14,7 +15,7 @@ def as_another_user() -> Iterator[None]:
     """Give up root's rights to all files meanwhile, if the tests have them."""
     own = os.geteuid()
     if own == 0:
-        os.seteuid(_NOBODY)
+        os.seteuid(NOBODY)
     try:
         yield
     finally:

@@ -175,7 +175,7 @@ async def test_remembered_mails(service: LimitedService, full: bool) -> None:  #
 
 @pytest.mark.parametrize("path", [SEND_MAIL, SEND_MAILS, SEND_CODE, ORIGINAL])
 @pytest.mark.parametrize("connections", [1, 80])
-async def test_messages_that_never_end(service: LimitedService, path: str, connections: int) -> None:
+async def test_messages_that_never_end(service: LimitedService, path: str, connections: int, full: bool) -> None:  # noqa: FBT001  a fixture
     """Eighty half messages of 11 MiB, over one connection or each over its own, leave memory and time for a code."""
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(connections)]
@@ -183,7 +183,7 @@ async def test_messages_that_never_end(service: LimitedService, path: str, conne
 
         async def send(connection: Connection, call: int) -> None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(8):
+                async with asyncio.timeout(8 if full else 3):
                     await connection.send(call, message(ELEVEN_MIB) + bytes(ENOUGH))
 
         sending = [asyncio.create_task(send(connection, call)) for connection, call in calls]

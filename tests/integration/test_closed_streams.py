@@ -11,9 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-import otpmail
-
-_SOURCES = str(Path(otpmail.__file__).parents[1])
+from service import SOURCES
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -52,7 +50,7 @@ async def _start(script: str, directory: Path) -> asyncio.subprocess.Process:
         cwd=directory,
         env={
             "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": _SOURCES,
+            "PYTHONPATH": SOURCES,
             "HOST": f"unix:{directory}/s",
             "EMAIL_HOST": "127.0.0.1",
             "EMAIL_PORT": "1",

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import otpmail
 from calls import send_to
 from otpmail.v1 import mail_pb2
-from service import Service, ServiceExitedError, relay_settings
+from service import SOURCES, Service, ServiceExitedError, relay_settings
+from users import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from relay import Certificates, Relay
-
-_SOURCES = str(Path(otpmail.__file__).parents[1])
-_NOBODY = 65534
 
 
 @asynccontextmanager
@@ -35,7 +32,7 @@ async def _started(
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=here,
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": _SOURCES, **environment},
+        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": SOURCES, **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -72,7 +69,7 @@ async def test_a_loop_that_is_stuck(relay: Relay, certificates: Certificates, tm
     """The second signal ends a process whose loop never turns again."""
     (tmp_path / "sitecustomize.py").write_text(_BUSY)
     settings = relay_settings(relay, certificates, tmp_path / "token")
-    async with Service(**settings, PYTHONPATH=f"{tmp_path}:{_SOURCES}") as service:
+    async with Service(**settings, PYTHONPATH=f"{tmp_path}:{SOURCES}") as service:
         await service.wait_until_serving()
         service.send(signal.SIGUSR1)
         await service.wait_for_log("busy")
@@ -103,7 +100,7 @@ async def test_process_1_before_it_serves(tmp_path: Path) -> None:
     """Process 1 of a container ends at SIGTERM from its start on: the kernel drops signals without a handler there."""
     (tmp_path / "sitecustomize.py").write_text(_SLOW_START)
     command = ("unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "otpmail", "serve")
-    environment = {"PYTHONPATH": f"{tmp_path}:{_SOURCES}"}
+    environment = {"PYTHONPATH": f"{tmp_path}:{SOURCES}"}
     async with _started(*command, environment=environment, here=tmp_path) as outer, asyncio.timeout(20):
         assert outer.stdout is not None
         if await outer.stdout.readline() != b"importing\n":
@@ -116,7 +113,7 @@ async def test_a_hangup_before_it_serves(tmp_path: Path) -> None:
     """SIGHUP does not end a service that still imports its parts, for which SIGTERM needs no handler."""
     (tmp_path / "sitecustomize.py").write_text(_SLOW_START)
     command = (sys.executable, "-m", "otpmail", "serve")
-    environment = {"PYTHONPATH": f"{tmp_path}:{_SOURCES}"}
+    environment = {"PYTHONPATH": f"{tmp_path}:{SOURCES}"}
     async with _started(*command, environment=environment, here=tmp_path) as process, asyncio.timeout(20):
         assert process.stdout is not None
         assert await process.stdout.readline() == b"importing\n"
@@ -137,7 +134,7 @@ async def test_a_hangup_after_the_last_line(relay: Relay, certificates: Certific
     """SIGHUP does not change the exit code of a service that has stopped, and whose interpreter is at its end."""
     (tmp_path / "sitecustomize.py").write_text(_HANGUP_AT_THE_END)
     settings = relay_settings(relay, certificates, tmp_path / "token")
-    async with Service(**settings, PYTHONPATH=f"{tmp_path}:{_SOURCES}") as service:
+    async with Service(**settings, PYTHONPATH=f"{tmp_path}:{SOURCES}") as service:
         await service.wait_until_serving()
         assert await service.stop() == 0
 
@@ -196,8 +193,8 @@ def _nobody_can_run(tmp_path: Path) -> bool:
     pid = os.fork()
     if pid == 0:
         try:
-            os.setuid(_NOBODY)
-            readable = os.access(_SOURCES, os.R_OK) and os.access(sys.executable, os.X_OK)
+            os.setuid(NOBODY)
+            readable = os.access(SOURCES, os.R_OK) and os.access(sys.executable, os.X_OK)
             os._exit(0 if readable and os.access(tmp_path, os.X_OK) else 1)
         finally:
             os._exit(1)
@@ -225,7 +222,7 @@ async def test_secrets_that_another_user_owns(tmp_path: Path, mode: int, of_file
     secrets.chmod(mode)
     environment = {"SECRETS_DIR": str(secrets), "EMAIL_FROM": "codes@example.org"}
     command = (sys.executable, "-m", "otpmail", "serve")
-    async with _started(*command, environment=environment, here=tmp_path, user=_NOBODY) as process:
+    async with _started(*command, environment=environment, here=tmp_path, user=NOBODY) as process:
         _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, errors.decode()) == (2, line.format(secrets) + "\n")
 

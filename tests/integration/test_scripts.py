@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-import otpmail
+from service import SOURCES
 
 _ROOT = Path(__file__).parents[2]
-_SOURCES = Path(otpmail.__file__).parents[1]
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ async def _start(script: Path, *arguments: str, **environment: str) -> asyncio.s
     return await asyncio.create_subprocess_exec(
         str(script),
         *arguments,
-        env=inherited | {"PYTHONPATH": str(_SOURCES)} | environment,
+        env=inherited | {"PYTHONPATH": SOURCES} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
