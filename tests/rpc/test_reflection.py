@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,18 +28,25 @@ _FILES: tuple[Any, ...] = (mail_pb2.DESCRIPTOR, otp_pb2.DESCRIPTOR, health_pb2.D
 _SERVICES = {service.full_name: file for file in _FILES for service in file.services_by_name.values()}
 
 
-@pytest.fixture
-async def channel() -> AsyncIterator[grpc.aio.Channel]:
-    """A client of a server that serves reflection alone."""
+@asynccontextmanager
+async def _serve(budget: int) -> AsyncIterator[grpc.aio.Channel]:
+    """Serve reflection alone, with so many octets of memory, to a client."""
     server, methods = grpc.aio.server(), MethodTable()
-    reads = Reads(Memory(1 << 30, Nothing()), most_octets=1 << 20)
-    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads))
+    reads = Reads(Memory(budget, Nothing()), most_octets=1 << 20)
+    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads), reads.read)
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     await server.stop(0)
+
+
+@pytest.fixture
+async def channel() -> AsyncIterator[grpc.aio.Channel]:
+    """A client of a server with memory for all that it asks."""
+    async with _serve(1 << 30) as channel:
+        yield channel
 
 
 async def _ask(channel: grpc.aio.Channel, version: str, **question: Any) -> ServerReflectionResponse:
@@ -93,3 +102,20 @@ async def test_octets_that_are_no_request(channel: grpc.aio.Channel, version: st
         await anext(aiter(method(iter([b"\xff" * 20]))))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "request: is no grpc.reflection.v1alpha.ServerReflectionRequest"
+
+
+@pytest.mark.parametrize("version", [V1, V1ALPHA])
+async def test_few_requests_are_half_received(version: str) -> None:
+    """More streams than there is memory for, each with a request that does not come, are ended until few are left."""
+    async with _serve(16 << 20) as channel:
+        method: Any = channel.stream_stream(f"/{version}/ServerReflectionInfo")
+        calls = [method() for _ in range(6)]
+        reading = [asyncio.create_task(call.read()) for call in calls]
+        async with asyncio.timeout(20):
+            while len([one for one in reading if one.done()]) < 2:
+                await asyncio.wait([one for one in reading if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        for call in calls:
+            call.cancel()
+        ends = await asyncio.gather(*reading, return_exceptions=True)
+    refused = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
+    assert [end.code() for end in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2

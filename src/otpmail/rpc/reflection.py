@@ -3,7 +3,7 @@
 The library has v1alpha alone. Both have the same messages but for the name of their package, so v1 is made from it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -19,15 +19,18 @@ from otpmail.rpc.parse import parse
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: str = reflection.SERVICE_NAME
 
+Read = Callable[[Context], Awaitable[Any]]
+"""Reads the next request of a call as octets, or EOF: `Reads.read`."""
+
 File = Any  # a FileDescriptor: the type stubs know two of that name
 
 _FILE = "grpc/reflection/v1/reflection.proto"
 
 
-def add_reflection(services: Mapping[str, File], server: Any) -> None:
+def add_reflection(services: Mapping[str, File], server: Any, read: Read) -> None:
     """Add both versions to what takes the place of a server. They describe the services, by name, and each other.
 
-    The methods get the octets of requests, as `rpc.guard` hands them on.
+    `read` bounds how many requests are half received, as it does for calls with one request.
     """
     pool = DescriptorPool()  # of our own: in the process's pool, v1 would collide with one that a library brings
     for file in (*services.values(), reflection_pb2.DESCRIPTOR):
@@ -36,7 +39,7 @@ def add_reflection(services: Mapping[str, File], server: Any) -> None:
     servicer: Any = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA), pool=pool)
 
     async def answer(_: Any, context: Context) -> None:
-        async for response in servicer.ServerReflectionInfo(_requests(context), context):
+        async for response in servicer.ServerReflectionInfo(_requests(context, read), context):
             await context.write(response)
 
     serialize = reflection_pb2.ServerReflectionResponse.SerializeToString
@@ -45,8 +48,8 @@ def add_reflection(services: Mapping[str, File], server: Any) -> None:
         server.add_registered_method_handlers(version, {"ServerReflectionInfo": handler})
 
 
-async def _requests(context: Context) -> AsyncIterator[ServerReflectionRequest]:
-    while (octets := await context.read()) is not grpc.aio.EOF:
+async def _requests(context: Context, read: Read) -> AsyncIterator[ServerReflectionRequest]:
+    while (octets := await read(context)) is not grpc.aio.EOF:
         yield parse(octets, ServerReflectionRequest)
 
 
