@@ -1,12 +1,15 @@
 """The access token for EMAIL_AUTH=xoauth2, in a file that another program renews."""
 
 from pathlib import Path
+from threading import Semaphore
 from typing import Self
 
 from otpmail.errors import ConnectFailed
 from otpmail.settings import RelaySettings
 from otpmail.settings.secret_file import read_text
 from otpmail.threads import call_detached
+
+_MOST_READS = 100  # at a time: those of a file system that does not answer never end
 
 
 class Token:
@@ -19,6 +22,7 @@ class Token:
         self._file = file
         self.last = ""
         """The token that was read last; empty before that."""
+        self._reads = Semaphore(_MOST_READS)
 
     def __repr__(self) -> str:
         return f"<Token {self._file}>"
@@ -39,7 +43,12 @@ class Token:
 
     def refresh(self) -> None:
         """Read the file, which may block. Raises ValueError that says what is wrong with it."""
-        token = read_text(self._file).strip()
+        if not self._reads.acquire(blocking=False):
+            raise ValueError("takes too long to read")
+        try:
+            token = read_text(self._file).strip()
+        finally:
+            self._reads.release()
         if not token:
             raise ValueError("is empty")
         self.last = token
