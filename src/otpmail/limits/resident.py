@@ -11,11 +11,16 @@ _LARGE_BLOCK = 1 << 20
 _STATM = Path("/proc/self/statm")
 
 
-def resident() -> int:
-    """Return the octets that are resident (proc(5), statm); 0 on systems other than Linux."""
+def resident(file: Path = _STATM) -> int:
+    """Return the octets that are resident (proc(5), statm); 0 where they can't be read.
+
+    That is so on systems other than Linux, without a mounted /proc, and while no file descriptor is free.
+    """
     if sys.platform != "linux":
         return 0
-    return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError):
+        return int(file.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def return_large_blocks() -> None:
