@@ -3,6 +3,7 @@
 import asyncio
 import errno
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from threading import Thread
@@ -38,3 +39,20 @@ async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> Resul
         raise OSError(errno.EAGAIN, str(error)) from None
     async with asyncio.timeout(timeout):
         return await future
+
+
+def call_interruptibly(work: Callable[[], ResultT]) -> ResultT:
+    """Call `work` in a thread, wait for it, and return or raise what it does.
+
+    A handler of a signal runs meanwhile. It would wait for a call in C, such as one of the system's resolver.
+    """
+    future: Future[ResultT] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  the caller's to handle
+            future.set_exception(error)
+
+    Thread(target=run, name=f"call {getattr(work, '__name__', work)}", daemon=True).start()
+    return future.result()

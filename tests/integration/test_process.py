@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from relay import Certificates, Relay
+
+_RESOLVER = "127.0.0.53"
 
 
 @asynccontextmanager
@@ -157,6 +160,40 @@ async def test_many_hangups(relay: Relay, certificates: Certificates, tmp_path: 
         assert await service.stop() == 0
         assert len(service.logged("reloaded")) < sent
     assert len(relay.mails) == len(people)
+
+
+# A resolver that does not answer.
+
+
+@pytest.fixture
+def silent_resolver(tmp_path: Path) -> Iterator[tuple[socket.socket, tuple[str, ...]]]:
+    """Return a name server that never answers, and a service's command for which it is the only one."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs another /etc/resolv.conf in a namespace")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        try:
+            server.bind((_RESOLVER, 53))
+        except OSError as error:
+            pytest.skip(f"needs port 53 of {_RESOLVER}: {error}")
+        server.setblocking(False)  # noqa: FBT003  the library's signature
+        (tmp_path / "resolv.conf").write_text(f"nameserver {_RESOLVER}\noptions timeout:30\n")
+        command = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf || echo cannot; exec "$@"'
+        yield server, ("unshare", "--mount", "sh", "-c", command, "sh", sys.executable, "-m", "otpmail", "serve")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("EMAIL_HOST", 0), ("HOST", 143)], ids=["of the relay", "of the service's own addresses"]
+)
+async def test_a_resolver_that_is_silent(
+    silent_resolver: tuple[socket.socket, tuple[str, ...]], tmp_path: Path, name: str, code: int
+) -> None:
+    """SIGTERM ends a service that waits for a name to be looked up, as it starts or dials."""
+    server, command = silent_resolver
+    environment = {"EMAIL_FROM": "codes@example.org", "HOST": f"unix:{tmp_path}/s"} | {name: "never.example"}
+    async with _started(*command, environment=environment, here=tmp_path) as process, asyncio.timeout(20):
+        await asyncio.get_running_loop().sock_recv(server, 512)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == code
 
 
 # Output.

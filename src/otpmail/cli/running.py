@@ -1,7 +1,9 @@
 """Loads the settings and runs a service until a signal stops it; `serve` and `dev` share it."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Mapping
+from threading import Timer
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
     from otpmail.telemetry.logs import LogHandler
+
+_END_SECONDS = 3.0  # the last lines of the log and of `otpmail dev` have a second each
 
 
 def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "Settings":
@@ -51,7 +55,7 @@ async def run_service(
 
     `fixed` are the settings that `settings` was loaded with in place of others.
 
-    Raises typer.Exit with 1 if the stop lost guaranteed mails.
+    Raises typer.Exit with 1 if the stop lost guaranteed mails. The process ends soon after that.
     """
     from otpmail.app import App, spare_the_collector
     from otpmail.limits.descriptors import raise_limit
@@ -82,8 +86,16 @@ async def run_service(
         for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
             log.writer.write(f"{problem}\n".encode())
         raise typer.Exit(EXIT_USAGE) from None
+    _end_soon(EXIT_FAILED if lost else 0)
     if lost:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _end_soon(code: int) -> None:
+    """End the process in a moment, unless it ends before: closing the loop waits for a resolver that is silent."""
+    timer = Timer(_END_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def _attach(signals: Signals, app: "App", stop: asyncio.Event, reloader: "Reloader", log: "LogHandler") -> None:

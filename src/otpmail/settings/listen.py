@@ -5,8 +5,10 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Iterator
+from functools import partial
 from urllib.parse import quote
 
+from otpmail.threads import call_interruptibly
 from otpmail.values import frozen
 
 UNIX = "unix:"
@@ -127,7 +129,7 @@ def _is_interface(scope: str) -> bool:
 
 def _resolve(name: str) -> Iterable[str]:
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        found = call_interruptibly(partial(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM))
     except (OSError, ValueError):  # ValueError: the text can't be a name in the DNS
         if _WITH_PORT.fullmatch(name):
             raise ValueError("names a port, which goes into PORT") from None
