@@ -42,6 +42,7 @@ def _hosts(text: str) -> list[str]:
         ("127.0.0.1,unix:/run/s,", ["127.0.0.1", "unix:/run/s"]),
         ("unix:s", ["unix:s"]),
         ("unix:///run/s", ["unix:/run/s"]),
+        ("unix:s,unix:./s,unix:t", ["unix:./s", "unix:t"]),
     ],
 )
 def test_addresses_in_their_order(text: str, hosts: list[str]) -> None:

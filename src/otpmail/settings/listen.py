@@ -64,8 +64,10 @@ def read_hosts(text: str) -> tuple[ListenAddress, ...]:
         except ValueError as error:
             raise ValueError(f"{entry!r} {error}" if several else str(error)) from None
         for address in addresses:
-            if address.host not in found or not address.name:  # named by itself, it may not be missing
-                found[address.host] = address
+            # gRPC would replace the socket of a path by that of its other spelling.
+            key = os.path.realpath(address.path) if address.path else address.host
+            if key not in found or not address.name:  # named by itself, it may not be missing
+                found[key] = address
     return tuple(_without_covered(found.values()))
 
 
