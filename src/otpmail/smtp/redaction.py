@@ -9,7 +9,7 @@ import re
 import unicodedata
 from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from string import ascii_letters
@@ -31,7 +31,6 @@ _BASE64 = f"{ascii_letters}{ascii_digits}+/"
 _LONG_WORD = re.compile(rf"\S{{{_PIECE},}}")
 _LINE_ENDS = str.maketrans("\r\n\t", "   ")
 
-_DIGIT = re.compile(r"[0-9]")
 _DIGITS = re.compile(r"\d(?:[\W_]*+\d)*+")  # with anything but letters between them
 _NUMBER = re.compile(r"\d(?:[ -]?\d){3,}")
 _ESCAPE = re.compile(r"[%=]([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\[nrt]")
@@ -93,8 +92,7 @@ class Redactor:
         redacted = clean(text[:LONG])
         if self.forms:
             redacted = self._without_credentials(redacted)
-        for code in codes:
-            redacted = _without_code(redacted, code)
+        redacted = _without_codes(redacted, tuple(codes))
         if masks_numbers:
             redacted = _NUMBER.sub(MASK, redacted)
         # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
@@ -142,21 +140,35 @@ def _without_form(text: str, form: str) -> str:
 
 def shows(text: str, code: str) -> bool:
     """Whether the digits of the code stand in the text in their order, with anything but letters between them."""
-    return any(code in _decimal(filter(str.isdecimal, run)) for run in _DIGITS.findall(text))
+    return any(code in number for number in _numbers(text))
 
 
-def _without_code(text: str, code: str) -> str:
-    """Mask the code wherever its digits stand in their order, and withhold a text that shows it once decoded."""
-    number = "".join(_DIGIT.findall(text))
-    for digits in (code, code.encode().hex()):
-        if digits in number or not text.isascii():
-            text = _DIGITS.sub(partial(_masked, digits), text)
-    text = _without_beginning(text, code)
+def _numbers(text: str) -> Iterator[str]:
+    """Yield the digits of each run of digits and what stands between them."""
+    for run in _DIGITS.findall(text):
+        yield _decimal(filter(str.isdecimal, run))
+
+
+def _without_codes(text: str, codes: Sequence[str]) -> str:
+    """Mask each code wherever its digits stand in their order, and withhold a text that shows one once decoded."""
+    for code in codes:
+        number = _decimal(filter(str.isdecimal, text))
+        for digits in (code, code.encode().hex()):
+            if digits in number:
+                text = _DIGITS.sub(partial(_masked, digits), text)
+        text = _without_beginning(text, code)
+    return WITHHELD if codes and _shows_encoded(text, codes) else text
+
+
+def _shows_encoded(text: str, codes: Sequence[str]) -> bool:
+    """Whether the text shows one of the codes once decoded. It is decoded once: a session may have many in flight."""
     joined = "".join(text.split())
-    if any(form in joined for form in _in_base64(code)):
-        return WITHHELD
-    is_plain = text.isascii() and not _MARKS_OF_ESCAPES.search(text)
-    return text if is_plain or not any(shows(reading, code) for reading in _readings(text)) else WITHHELD
+    if any(form in joined for code in codes for form in _in_base64(code)):
+        return True
+    if text.isascii() and not _MARKS_OF_ESCAPES.search(text):
+        return False
+    numbers = [number for reading in _readings(text) for number in _numbers(reading)]
+    return any(code in number for code in codes for number in numbers)
 
 
 def _without_beginning(text: str, code: str) -> str:
