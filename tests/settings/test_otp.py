@@ -1,9 +1,11 @@
-"""The settings of codes: the keys they are derived with."""
+"""The settings of codes: the keys they are derived with, how long they live, how often expired ones are dropped."""
 
 import base64
 
+import pytest
+
 from otpmail.settings import parse_keys
-from settings.conftest import Load
+from settings.conftest import Load, Problems
 
 KEY = base64.b64encode(b"hunter2-hunter2-hunter2-hunter2-").decode()
 
@@ -21,3 +23,11 @@ def test_the_life_of_a_code_depends_on_the_contract_unless_it_is_set(load: Load)
     unset, given = load().otp, load(OTP_LIFESPAN_SECONDS="90").otp
     assert [unset.lifespan(compat=compat) for compat in (False, True)] == [600, 120]
     assert [given.lifespan(compat=compat) for compat in (False, True)] == [90, 90]
+
+
+@pytest.mark.parametrize("text", ["0", "0.5", "1us", "900ms"])
+def test_records_are_dropped_at_most_every_second(problems: Problems, text: str) -> None:
+    """A time below a second would keep the processor busy with sweeps, and is an error."""
+    (line,) = problems(OTP_CLEANUP_SECONDS=text)
+    assert line.startswith(f"OTP_CLEANUP_SECONDS: {text!r} is wrong: must be a time such as 90s, 5m or 1h30m, or a ")
+    assert line.endswith(" from 1 to 316224000")

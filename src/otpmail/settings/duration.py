@@ -36,6 +36,9 @@ _UNITS_TOO = WrapValidator(_with_units)
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time above 0, at most ten years."""
 
+SecondOrMore = Annotated[float, Field(ge=1, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
+"""A time from a second to ten years, for what is done again and again, and would take all of the processor."""
+
 SecondsOrZero = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time of at most ten years."""
 

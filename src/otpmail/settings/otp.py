@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, Seconds
+from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, SecondOrMore
 from otpmail.settings.secret_file import is_readable_directory
 from otpmail.settings.section import Section, broken_rule
 
@@ -22,7 +22,7 @@ class OtpSettings(Section):
     model_config = SettingsConfigDict(env_prefix="OTP_")
 
     lifespan_seconds: DayOrLess | None = None
-    cleanup_seconds: Seconds = 180
+    cleanup_seconds: SecondOrMore = 180
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
