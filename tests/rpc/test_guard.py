@@ -219,6 +219,26 @@ async def test_large_requests_are_parsed_in_turns() -> None:
         assert happened == expected
 
 
+async def test_no_octets_of_a_large_request_are_kept() -> None:
+    """The octets of a large request are let go of once it is parsed, however long its call goes on."""
+    happened: list[str] = []
+
+    class Octets(bytes):
+        def __del__(self) -> None:
+            happened.append("freed")
+
+    class OnceRead(Context):
+        async def read(self) -> Any:
+            return Octets(SMALL + 1)
+
+    async def behaviour(_request: Any, _context: Any) -> bytes:
+        happened.append("method")
+        return b""
+
+    await _unary(Guarded(behaviour, parsers={f"/{SERVICE}/Unary": len}), OnceRead())
+    assert happened == ["freed", "method"]
+
+
 @each_kind
 async def test_a_call_that_has_ended_itself_is_left_alone(call: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A handler that aborts its call has sent the status: it is neither logged nor aborted again."""

@@ -158,7 +158,9 @@ class Guard:
                     # The method alone has what was parsed, so that it can let go of it.
                     if len(request) <= SMALL:
                         return await behaviour(parse(request), context)
-                    return await behaviour(await self._parse_in_turn(parse, request), context)
+                    parsing = self._parse_in_turn(parse, request)
+                    request = None  # a large mail may wait for the relay for a minute
+                    return await behaviour(await parsing, context)
                 except grpc.aio.BaseError:  # the call has its status already, or its caller has gone
                     raise
                 except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
