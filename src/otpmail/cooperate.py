@@ -22,8 +22,8 @@ _MOST = 2  # so that one piece of work never waits for a far larger one, and two
 class Cooperator:
     """Runs long work in steps, a few pieces of work at a time; the others wait, first come, first served.
 
-    `turn_seconds` is how long a piece of work keeps the loop at a time, by `clock`, which counts seconds. What
-    `give_way` returns ends once others have had the loop.
+    `turn_seconds` is how long a piece of work keeps the loop at a time, by `clock`, which counts seconds. `give_way`
+    returns an awaitable that ends once others have had the loop.
     """
 
     def __init__(

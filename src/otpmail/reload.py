@@ -23,7 +23,7 @@ _READ_SECONDS = 30.0
 
 @dataclass
 class _Found:
-    """What a reload has read: what to use from now on, and what to log about it."""
+    """The result of a reload: values to use from now on, and lines to log about them."""
 
     settings: Settings
     templates: Templates

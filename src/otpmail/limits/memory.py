@@ -67,8 +67,8 @@ class Memory:
     def make_room(self, octets: int = 0, *, code: bool = False) -> None:
         """Make room for `octets` more, for a mail or a `code`: what is remembered gives way first.
 
-        What is being read counts for mails alone, since streams may read more than their part for a moment. Raises
-        MemoryFull.
+        Requests that are being read count for mails alone, since streams may read more than their part for a moment.
+        Raises MemoryFull.
         """
         fits = self._has_room(octets, self.limit) if code else self._has_room(octets + self.reading, self.for_mails)
         if not fits:

@@ -11,7 +11,7 @@ from otpmail.errors import DeadlineExceeded, Unavailable
 from otpmail.model import Mail, MailState, RecipientResult
 
 # The answer must reach the client before its own deadline. A short time ends a tenth earlier. A long one ends earlier
-# by the time of an answer, and by a hundredth: gRPC's C core sends a timeout rounded up by as much at most.
+# by the time of an answer, and by a hundredth. gRPC's C core rounds up a timeout by as much at most.
 _EARLIER = 0.1
 _ANSWER_SECONDS = 0.2
 _ROUNDED_UP = 0.01
@@ -40,8 +40,8 @@ class Outcomes:
     async def wait(self, call: Call, job: Job) -> Mail:
         """Wait until the job settles. A mail that has not settled after `most_seconds` is returned, and goes on.
 
-        Raises DeadlineExceeded shortly before the call's deadline where that comes first, which abandons the mail like
-        a cancelled call, and Unavailable when the service stops first.
+        Raises Unavailable when the service stops first. Raises DeadlineExceeded shortly before the call's deadline
+        where that comes first, which abandons the mail like a cancelled call.
         """
         if job.state.final:
             return job.mail

@@ -12,7 +12,7 @@ def check_handover(transport: asyncio.Transport, inner: SMTPProtocol, session: S
     """Raise ConnectFailed where the relay has said more than it was asked for, or has closed the connection.
 
     aiosmtplib keeps what arrived together with the reply that it waited for. A reply to a command that was not sent yet
-    would be taken for the reply to the first one, and every later reply for another command's.
+    would be taken for the reply to the first one. Every later reply would be taken for another command's.
     """
     surplus = bytes(inner._buffer)  # noqa: SLF001  so pyproject.toml bounds aiosmtplib
     if surplus:

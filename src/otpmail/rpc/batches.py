@@ -65,7 +65,7 @@ class UnparsedMail:
 class BatchReader:
     """Reads batches of mails within `limits`; the `cooperator` runs what takes long.
 
-    What `give_way` returns ends once others have had the loop.
+    `give_way` returns an awaitable that ends once others have had the loop.
     """
 
     def __init__(self, limits: Limits, cooperator: Cooperator, give_way: Callable[[], Awaitable[None]]) -> None:

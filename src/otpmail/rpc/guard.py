@@ -165,8 +165,8 @@ class Guard:
                     raise
                 except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
                     status = status_for(method, error)
-                # Not while the error is handled: grpc.aio keeps what is raised here, with the error and all that its
-                # frames hold, in a cycle that only the garbage collector frees. Of large requests these were gigabytes.
+                # Not while the error is handled: grpc.aio keeps what is raised here in a cycle, with the error and all
+                # that its frames hold. Only the garbage collector frees that; of large requests it was gigabytes.
                 request = None
                 await status.abort(context)
             finally:

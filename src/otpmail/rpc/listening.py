@@ -1,7 +1,7 @@
 """Binds every address of HOST, or none: gRPC by itself is content with one of several, and does not say why.
 
-Each TCP address is first bound by a socket of our own, which learns the cause of a failure, and holds the port until
-gRPC listens there. That works because both set SO_REUSEADDR and ours never listens (socket(7)).
+Each TCP address is first bound by a socket of our own. It learns the cause of a failure, and holds the port until gRPC
+listens there. That works because both set SO_REUSEADDR and ours never listens (socket(7)).
 """
 
 import errno

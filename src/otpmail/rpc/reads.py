@@ -28,7 +28,7 @@ _FEWEST = 4
 _MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
 _LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
-_LEEWAY = 64 << 20  # what the process takes beside: code records, buffers of connections, free memory in pieces
+_LEEWAY = 64 << 20  # for what is not counted: code records, buffers of connections, free memory in pieces
 _PAUSE_SECONDS = 0.05  # between two looks of a stream whether it may read its next batch
 
 
@@ -51,7 +51,8 @@ class Reads:
       wait, and the process takes more memory than is counted, some of them are ended.
 
     The connection that has most of them loses first, and of its own the oldest. `most_octets` is what a request may
-    have, and `memory` tells how much there is for requests. No read takes longer than `most_seconds`, but for streams.
+    have, and `memory` tells how much there is for requests. A read that is not alone ends after `most_seconds`, except
+    for that of a stream.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Reads:
 
         `refuse` is called where the stream is to end: by its status, which ends the read.
         """
-        while self.memory.reading > self.memory.for_reading:  # noqa: ASYNC110  nobody is told when a number changes
+        while self.memory.reading > self.memory.for_reading:  # noqa: ASYNC110  a plain number wakes nobody
             await asyncio.sleep(_PAUSE_SECONDS)
         self._batches[context] = refuse
         if self._look_timer is None and len(self._batches) > self._most:
@@ -167,7 +168,7 @@ class Reads:
     def counted(self, batch: bytes) -> Iterator[None]:
         """Count a batch that was read until its mails are accepted.
 
-        Raises MemoryFull for a large one where calls take their part of the memory: many streams that have waited for
+        Raises MemoryFull for a large one where calls take their part of the memory. Many streams that have waited for
         long may bring one at the same moment.
         """
         octets = len(batch)

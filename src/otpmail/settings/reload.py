@@ -15,7 +15,7 @@ _PASSWORD = frozenset({"APP_PASSWORD", "APP_PASSWORD_FILE"})
 """Two ways to give one value, so that both are kept if one is wrong."""
 _RELAY = _PASSWORD | {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
 _BY_URL = frozenset({"APP_PASSWORD", "EMAIL", "EMAIL_AUTH", "EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY"})
-"""What EMAIL_RELAYS says of each relay."""
+"""The settings that EMAIL_RELAYS gives for each relay."""
 
 
 class Reloaded(NamedTuple):
