@@ -117,13 +117,15 @@ class Timers:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.handles: list[asyncio.Handle] = []
         self._callbacks: list[Callable[[], None]] = []
 
     def call_later(self, seconds: float, callback: Callable[..., None], *arguments: object) -> asyncio.Handle:
         """Note a timer."""
         self.seconds.append(seconds)
         self._callbacks.append(lambda: callback(*arguments))
-        return asyncio.get_running_loop().call_soon(lambda: None)
+        self.handles.append(asyncio.get_running_loop().call_soon(lambda: None))
+        return self.handles[-1]
 
     def ring(self) -> None:
         """Let the first timer go off."""
@@ -167,6 +169,20 @@ async def test_a_timer_ends_the_waits_of_its_moment_alone() -> None:
     assert not later.done()
     timers.ring()
     assert await later is None
+
+
+async def test_no_timer_outlives_a_long_wait() -> None:
+    """A timer that is an hour away ends with the last wait for it, so that their number does not grow for an hour."""
+    timers, jobs = Timers(), [make_job("a"), make_job("b")]
+    waiters = Waiters(call_later=timers.call_later)
+    waits = [asyncio.create_task(waiters.outcome(job, 3600.0)) for job in jobs]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    await asyncio.wait(waits[:1])
+    assert not timers.handles[-1].cancelled()
+    waiters.resolve(jobs[1], mail := _settle(jobs[1]))
+    assert await waits[1] is mail
+    assert all(handle.cancelled() for handle in timers.handles)
 
 
 async def test_a_wait_that_ends_as_the_job_does() -> None:

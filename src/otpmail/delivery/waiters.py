@@ -8,9 +8,10 @@ from typing import TypeVar
 from otpmail.delivery.job import Job
 from otpmail.errors import Unavailable
 from otpmail.model import Mail
-from otpmail.timers import CallLater
+from otpmail.timers import CallLater, Timer
 
 _TICKS = 64  # a second: a wait ends this early at most
+_LONG_SECONDS = 120.0  # beyond which timers without a wait would become too many
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Waiters:
         self._call_later = call_later or self._loop.call_later
         self._waiting: dict[Job, dict[DoneCallback, None]] = {}
         self._callbacks: dict[Job, list[DoneCallback]] = {}
-        self._ending: dict[int, set[asyncio.Future[Mail | None]]] = {}
+        self._ending: dict[int, tuple[set[asyncio.Future[Mail | None]], Timer]] = {}
         self.watchers: dict[Job, dict[asyncio.Queue[Mail], None]] = {}
 
     def __repr__(self) -> str:
@@ -85,18 +86,22 @@ class Waiters:
         tick = int((self._loop.time() + seconds) * _TICKS)
         ending = self._ending.get(tick)
         if ending is None:
-            ending = self._ending[tick] = set()
-            self._call_later(seconds, self._end_waits, tick)
-        ending.add(end)
+            ending = self._ending[tick] = set(), self._call_later(seconds, self._end_waits, tick)
+        ends, timer = ending
+        ends.add(end)
         try:
             return await end
         finally:
-            ending.discard(end)
+            ends.discard(end)
+            if seconds > _LONG_SECONDS and not ends and self._ending.get(tick) is ending:
+                timer.cancel()
+                del self._ending[tick]
             if job in self._waiting:  # neither settled nor released
                 self.remove_waiter(job, callback)
 
     def _end_waits(self, tick: int) -> None:
-        for end in self._ending.pop(tick):
+        ends, _ = self._ending.pop(tick)
+        for end in ends:
             if not end.done():
                 end.set_result(None)
 
