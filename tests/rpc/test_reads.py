@@ -244,6 +244,19 @@ async def test_a_mail_that_keeps_others_waiting_is_ended() -> None:
     await rig.end()
 
 
+async def test_no_mail_is_ended_for_one_that_has_gone() -> None:
+    """A half mail goes on where the only call that waited for its turn was cancelled."""
+    rig = Rig()
+    contexts = [Context(f"ipv4:127.0.0.1:{port}") for port in range(5)]
+    rig.tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    await _turns()
+    rig.tasks[4].cancel()
+    await _turns()
+    await rig.pass_time(10)
+    assert _ended(contexts) == []
+    await rig.end()
+
+
 async def test_a_mail_that_is_cancelled_while_it_waits() -> None:
     """A call that goes while it waits for its turn, or as it gets it, leaves the turn to the next."""
     rig = Rig()

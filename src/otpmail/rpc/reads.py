@@ -5,7 +5,7 @@ also one with a single request, and a read that does not end at once counts with
 """
 
 import asyncio
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -73,7 +73,8 @@ class Reads:
         self._resident = resident
         self._uncounted = resident() + memory.for_reading + _LEEWAY
         self._slots = self._most
-        self._turns: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # of mails that wait, by connection
+        # Of mails that wait, by connection.
+        self._turns: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
         self._mails: dict[Context, int] = {}  # the tick at which each read of a mail began, the first first
         self._others: dict[Context, int] = {}
         self._batches: dict[Context, Callable[[], None]] = {}  # reads of streams, and how to end each
@@ -127,19 +128,23 @@ class Reads:
 
     async def _wait_for_turn(self, peer: str) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._turns.setdefault(peer, deque()).append(turn)
+        self._turns.setdefault(peer, OrderedDict())[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._pass_turn_on()
+            elif peer in self._turns:  # so that no mail ends for the sake of one that has gone
+                self._turns[peer].pop(turn, None)
+                if not self._turns[peer]:
+                    del self._turns[peer]
             raise
 
     def _pass_turn_on(self) -> None:
         """Give the slot to the next connection that waits for one."""
         while self._turns:
             peer, turns = next(iter(self._turns.items()))
-            turn = turns.popleft()
+            turn, _ = turns.popitem(last=False)
             if turns:
                 self._turns.move_to_end(peer)
             else:
