@@ -209,7 +209,7 @@ async def test_a_thousand_half_requests_cost_no_thread_and_keep_nobody_out() -> 
     threads = threading.active_count()
     async with _serve(server) as port, _clients(port, 1000, HALF) as clients:
         assert (await _exchange(port)).startswith(b"HTTP/1.1 200 ")
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads  # one of an earlier test may just have ended
         refused = [await reader.read() for reader, _ in clients[: 1000 - 63]]
         assert {answer[:13] for answer in refused} == {b"HTTP/1.1 503 "}
         assert repr(server) in {"<HttpServer 63 of 64 connections>", "<HttpServer 64 of 64 connections>"}

@@ -143,7 +143,7 @@ class Guard:
                         raise MemoryFull
                     if unary:
                         request = await read(context)
-                        taken += (octets := self._weigh(request, code=not is_for_mails))
+                        taken += (octets := self._weigh(request, for_mails=is_for_mails))
                         memory.reading += octets
                     running = 1  # not before: a stop does not wait for a request that never comes
                     self._running += 1
@@ -195,7 +195,7 @@ class Guard:
                     if is_for_mails and memory.reading > memory.for_calls:
                         raise MemoryFull
                     request = await self._reads.read(context)
-                    taken += (octets := self._weigh(request, code=not is_for_mails))
+                    taken += (octets := self._weigh(request, for_mails=is_for_mails))
                     memory.reading += octets
                     running = 1
                     self._running += 1
@@ -220,7 +220,7 @@ class Guard:
 
         return guarded
 
-    def _weigh(self, request: Any, *, code: bool) -> int:
+    def _weigh(self, request: Any, *, for_mails: bool) -> int:
         """Return the octets that a request takes.
 
         Raises MemoryFull for a large one where these are too many, and InvalidArgument where there is no request.
@@ -228,9 +228,9 @@ class Guard:
         if request is EOF:
             raise InvalidArgument("request", "is missing")
         octets = len(request)
-        if octets < LARGE:
+        if octets < LARGE or not for_mails:  # parsers of other methods refuse a large one, so nothing gives way to it
             return octets
-        self._memory.make_room(READ_FACTOR * octets, code=code)
+        self._memory.make_room(READ_FACTOR * octets)
         return READ_FACTOR * octets
 
     def _ended(self, running: int, *, unary: int = 0) -> None:

@@ -160,7 +160,7 @@ class LogObserver:
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
             case ConnectionsFull(most):
-                text = f"{most} connections of callers are open, as many as may be; further ones are closed at once"
+                text = f"{most} connections of callers are open; an address with so many closes new ones at once"
                 log_event(logging.WARNING, "connections-full", f"{text} (MAX_CONNECTIONS, ulimit -n)", most=most)
             case ConnectionsFree(most):
                 log_event(logging.INFO, "connections-free", "new connections of callers are accepted again", most=most)
