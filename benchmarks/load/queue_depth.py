@@ -1,6 +1,6 @@
 """How long it takes to accept a mail, by how many wait already: one caller, with WAIT_FOR_QUEUE.
 
-Ends with the first mail that the service refuses because the queue is full.
+Ends with the first mail that the service refuses because the queue has no place left for it.
 """
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone

@@ -1,4 +1,4 @@
-"""The time to accept a mail, from an empty queue to a full one."""
+"""The time to accept a mail, from an empty queue to one with no place left for normal mails."""
 
 from benchmarks.peers.servers import Certificates, relay, service
 from benchmarks.processes import run
@@ -18,8 +18,8 @@ async def test_accepting_by_how_many_wait(certificates: Certificates, results: R
         empty = server.process.resident
         arguments = ("--address", server.address, "--size", size, "--parts", parts)
         measured = await run("benchmarks.load.queue_depth", *arguments)
-        each = (server.process.resident - empty) / size
-    assert measured["accepted"] == size
+        each = (server.process.resident - empty) / measured["accepted"]
+    assert measured["accepted"] == size - size // 10  # the last tenth is for urgent mails
     full: dict[str, object] = {"waiting": "full: refused", "p50_ms": measured["refused_ms"], "p99_ms": ""}
     beside = {"settings": server.settings, "sender KiB/mail": each / 1024, "caller cores": measured["cores"]}
     first, last = measured["rows"][0], measured["rows"][-1]
