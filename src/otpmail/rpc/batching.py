@@ -10,7 +10,7 @@ MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
 _MEASURE_SECONDS = 0.25  # Between two measurements of how busy the process is.
-_IDLE_PART = 0.75  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
+_IDLE_PART = 0.9  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
 _FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.
 _MOST = 32  # A larger batch saves hardly more for each of its calls.
 
@@ -28,7 +28,7 @@ class Clock(Protocol):
 class Batching:
     """Lets unary calls begin in batches under load: waking up for each alone costs more than most of them do.
 
-    - A batch gathers only where the process keeps more than three quarters of a core busy, by its `cpu` seconds. It
+    - A batch gathers only where the process keeps more than nine tenths of a core busy, by its `cpu` seconds. It
       gathers longer the busier the process is, up to `most_seconds` at a whole core. With 0 no call is held back.
     - A batch begins early once it holds as many calls as were in flight together since the last batch. A lone client
       that makes each call after the previous response is therefore not held back.
