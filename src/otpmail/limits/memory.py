@@ -1,7 +1,7 @@
 """One budget of octets, MEMORY_MAX_MB, over what is being read, unsettled and remembered. Pure arithmetic.
 
-The octets of each thing were measured, see docs/operations.md. gRPC's own buffers, code
-records and the program itself are not counted.
+The octets of each thing were measured, see docs/operations.md. gRPC's own buffers, code records and the program itself
+are not counted.
 """
 
 from typing import Protocol
