@@ -54,7 +54,7 @@ class Stream:
         sent = self._open.pop(result.request_id, None)
         if sent is None:
             raise RuntimeError(f"a result without a mail: {result}")
-        if result.mail.state != mail_pb2.Mail.RELAYED:
+        if result.mail.state != mail_pb2.Mail.STATE_RELAYED:
             raise RuntimeError(f"a mail is not RELAYED: {result}")
         self.took.append(now - sent)
 

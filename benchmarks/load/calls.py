@@ -32,7 +32,7 @@ def holder(number: int) -> str:
 async def send_code(codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int) -> str:
     """Have the code with this number mailed, and return it where OTP_RETURN_CODE is set."""
     sent = await codes.SendCode(otp_pb2.SendCodeRequest(email=holder(number)))
-    if sent.mail.state != v1_mail_pb2.Mail.RELAYED:
+    if sent.mail.state != v1_mail_pb2.Mail.STATE_RELAYED:
         raise RuntimeError(f"the mail of a code is not RELAYED: {sent.mail}")
     return sent.otp_code
 
@@ -61,7 +61,7 @@ def _validate_code(channel: grpc.aio.Channel, issued: list[str]) -> Call:
     async def call(number: int) -> None:
         code = issued[number] if issued else ANY_CODE
         check = await codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=holder(number), code=code))
-        if check.result != otp_pb2.ValidateCodeResponse.VALID:
+        if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
             raise RuntimeError(f"code {number} is not valid: {check}")
 
     return call

@@ -35,7 +35,7 @@ async def measure(address: str, size: int, mails: int) -> dict[str, float]:
             began = time.perf_counter()
             answer = await service.SendMail(request)
             took.append(time.perf_counter() - began)
-            if answer.mail.state != mail_pb2.Mail.RELAYED:
+            if answer.mail.state != mail_pb2.Mail.STATE_RELAYED:
                 raise RuntimeError(f"a mail of {size} octets is not RELAYED: {answer.mail}")
     cpu = time.process_time() - cpu
     return {"mails": mails + 1, "p50_ms": median(took[1:]) * 1000, "cpu": cpu, "cores": cpu / sum(took)}

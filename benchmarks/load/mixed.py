@@ -72,14 +72,14 @@ class Mixed:
     async def _send_and_validate(self, number: int) -> None:
         email = holder(number % _HOLDERS)
         sent = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=email), timeout=_TIMEOUT_SECONDS)
-        if sent.mail.state != mail_pb2.Mail.RELAYED:
+        if sent.mail.state != mail_pb2.Mail.STATE_RELAYED:
             self._check_refused(sent)
             self.counts["codes refused"] += 1
             return
         check = await self._codes.ValidateCode(
             otp_pb2.ValidateCodeRequest(email=email, code=sent.otp_code), timeout=_TIMEOUT_SECONDS
         )
-        if check.result != otp_pb2.ValidateCodeResponse.VALID:
+        if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
             raise RuntimeError(f"a code is not valid: {check}")
         self.counts["codes"] += 1
 
@@ -103,13 +103,13 @@ class Mixed:
 
         async for answer in self._streams.SendMails(batches()):
             for result in answer.results:
-                if result.code or result.mail.state != mail_pb2.Mail.RELAYED:
+                if result.code or result.mail.state != mail_pb2.Mail.STATE_RELAYED:
                     self._check_refused(result)
                 settled.release()
             self.counts["mails by stream"] += len(answer.results)
 
     def _check_refused(self, answer: otp_pb2.SendCodeResponse | mail_pb2.SendMailsResponse.Result) -> None:
-        if answer.mail.state != mail_pb2.Mail.FAILED or answer.mail.recipients[0].code != 550:
+        if answer.mail.state != mail_pb2.Mail.STATE_FAILED or answer.mail.recipients[0].code != 550:
             raise RuntimeError(f"neither RELAYED nor refused with 550: {answer}")
 
 

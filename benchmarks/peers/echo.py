@@ -65,7 +65,7 @@ class EchoMails(v1_mail_pb2_grpc.MailServiceServicer):
             response = v1_mail_pb2.SendMailsResponse()
             for mail in batch.mails:
                 result = response.results.add(request_id=mail.request_id)
-                result.mail.state = v1_mail_pb2.Mail.RELAYED
+                result.mail.state = v1_mail_pb2.Mail.STATE_RELAYED
             yield response
 
 
@@ -78,7 +78,7 @@ class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> otp_pb2.SendCodeResponse:
         """Answer RELAYED."""
-        return otp_pb2.SendCodeResponse(mail=v1_mail_pb2.Mail(state=v1_mail_pb2.Mail.RELAYED))
+        return otp_pb2.SendCodeResponse(mail=v1_mail_pb2.Mail(state=v1_mail_pb2.Mail.STATE_RELAYED))
 
     async def ValidateCode(  # noqa: N802  the contract's name
         self,
@@ -86,7 +86,7 @@ class EchoCodes(otp_pb2_grpc.OtpServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> otp_pb2.ValidateCodeResponse:
         """Answer VALID."""
-        return otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.VALID)
+        return otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.RESULT_VALID)
 
 
 async def run(given: argparse.Namespace) -> None:

@@ -107,18 +107,18 @@ class Caller:
         """Send a text mail to one recipient, and wait until it is relayed."""
         request = mail_pb2.SendMailRequest(to=[_EMAIL], subject="Hello", text="Good morning")
         answer = await self._mails.SendMail(request)
-        assert answer.mail.state == mail_pb2.Mail.RELAYED
+        assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
 
     async def send_code(self) -> None:
         """Have a code mailed, and wait until its mail is relayed."""
         answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=_EMAIL))
-        assert answer.mail.state == mail_pb2.Mail.RELAYED
+        assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
         self._code = answer.otp_code
 
     async def validate_code(self) -> None:
         """Validate the last code."""
         answer = await self._codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=_EMAIL, code=self._code))
-        assert answer.result == otp_pb2.ValidateCodeResponse.VALID
+        assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
 
 @asynccontextmanager

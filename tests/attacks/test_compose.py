@@ -127,7 +127,7 @@ async def _send(service: ProbedService, fields: dict[str, Any]) -> grpc.StatusCo
         answer = await service.mail.SendMail(request)
     except grpc.aio.AioRpcError as error:
         return error.code()
-    assert answer.mail.state == mail_pb2.Mail.RELAYED, answer.mail
+    assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED, answer.mail
     return grpc.StatusCode.OK
 
 
@@ -190,7 +190,7 @@ async def test_a_batch_of_slow_addresses_holds_the_loop_no_longer(certificates: 
             ]
             call = service.mail.SendMails(iter([mail_pb2.SendMailsRequest(mails=mails)]))
             results = [result async for response in call for result in response.results]
-            assert [result.mail.state for result in results] == [mail_pb2.Mail.RELAYED] * 20
+            assert [result.mail.state for result in results] == [mail_pb2.Mail.STATE_RELAYED] * 20
 
         assert await service.longest_turn_of(attack) <= LONGEST_TURN
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-RELAYED, FAILED = mail_pb2.Mail.RELAYED, mail_pb2.Mail.FAILED
-UNCERTAIN = mail_pb2.Mail.UNCERTAIN
+RELAYED, FAILED = mail_pb2.Mail.STATE_RELAYED, mail_pb2.Mail.STATE_FAILED
+UNCERTAIN = mail_pb2.Mail.STATE_UNCERTAIN
 MODES: dict[str, dict[str, Any]] = {
     "bdat": {"auth": ()},
     "data": {"auth": (), "chunking": False},

@@ -31,7 +31,7 @@ LATER = "later@slow.example"
 TEN_MB = 10_000_000
 ELEVEN_MIB = 11 << 20
 ENOUGH = 10_900_000  # octets of a message of eleven MiB, so that it never ends
-QUEUED, SENDING = mail_pb2.Mail.QUEUED, mail_pb2.Mail.SENDING
+QUEUED, SENDING = mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING
 SEND_MAIL, SEND_MAILS = "/otpmail.v1.MailService/SendMail", "/otpmail.v1.MailService/SendMails"
 SEND_CODE, ORIGINAL = "/otpmail.v1.OtpService/SendCode", "/mail.MailService/SendMail"
 

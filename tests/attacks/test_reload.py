@@ -37,7 +37,7 @@ async def test_a_reload_does_not_hold_the_loop(relay: Relay, certificates: Certi
                 (templates / f"x{number}" / "subject.txt").write_text(f"Changed {count}\n")
             service.send(signal.SIGHUP)
             answers = await send_to(service, _PEOPLE, at_once=5)
-            assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.RELAYED}
+            assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.STATE_RELAYED}
             line = await service.wait_for_log("reloaded", count=count + 1)
             assert line["changed"] == ["OTP_TEMPLATES_DIR"]
 

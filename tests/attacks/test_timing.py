@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 GUESS = "000000"
 CASES = {
-    "live": otp_pb2.ValidateCodeResponse.WRONG_CODE,
-    "none": otp_pb2.ValidateCodeResponse.NO_LIVE_CODE,
-    "expired": otp_pb2.ValidateCodeResponse.NO_LIVE_CODE,
-    "used": otp_pb2.ValidateCodeResponse.NO_LIVE_CODE,
-    "spent": otp_pb2.ValidateCodeResponse.TOO_MANY_ATTEMPTS,
+    "live": otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE,
+    "none": otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE,
+    "expired": otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE,
+    "used": otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE,
+    "spent": otp_pb2.ValidateCodeResponse.RESULT_TOO_MANY_ATTEMPTS,
 }
 
 
@@ -66,7 +66,7 @@ class Guesser:
         issued = await self._issue(self._samples // (ATTEMPTS - 1) + 60)
         used, spent, live = [*issued][:50], [*issued][50:60], [*issued][60:]
         for email in used:
-            assert await self._try(email, issued[email]) == otp_pb2.ValidateCodeResponse.VALID
+            assert await self._try(email, issued[email]) == otp_pb2.ValidateCodeResponse.RESULT_VALID
         for email in spent * ATTEMPTS:
             assert await self._try(email, _other_than(issued[email])) == CASES["live"]
         addresses = {

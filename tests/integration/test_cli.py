@@ -47,7 +47,7 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
     assert (right.code, right.out.strip()) == (0, "valid")
     again = await otpmail("code", "validate", "ada@example.org", code, "--json", server=dev.address)
     assert again.code == 1
-    assert json.loads(again.out)["result"] == "NO_LIVE_CODE"
+    assert json.loads(again.out)["result"] == "RESULT_NO_LIVE_CODE"
 
 
 async def test_short_limits_are_off(dev: Service) -> None:
@@ -76,7 +76,7 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     assert "grace@example.org: 250" in ran.out
     await dev.wait_for_output("subject [x] Grüße")
     queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
-    assert json.loads(queued.out)["mail"]["state"] == "QUEUED"
+    assert json.loads(queued.out)["mail"]["state"] == "STATE_QUEUED"
 
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:
@@ -98,7 +98,7 @@ async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:
     for content in (("--html", "<p>Hi</p>"), ("--attach", str(file))):
         assert (await otpmail(*to, *content, server=dev.address)).code == 0
     answer = await dev.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"]))
-    assert answer.mail.state == mail_pb2.Mail.RELAYED
+    assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
 
 
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])

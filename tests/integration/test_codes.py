@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.service(OTP_RETURN_CODE=True, OTP_RESEND_SECONDS=0)
 ADA = "ada@example.org"
 VALID, WRONG, NONE, SPENT = (
-    otp_pb2.ValidateCodeResponse.VALID,
-    otp_pb2.ValidateCodeResponse.WRONG_CODE,
-    otp_pb2.ValidateCodeResponse.NO_LIVE_CODE,
-    otp_pb2.ValidateCodeResponse.TOO_MANY_ATTEMPTS,
+    otp_pb2.ValidateCodeResponse.RESULT_VALID,
+    otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE,
+    otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE,
+    otp_pb2.ValidateCodeResponse.RESULT_TOO_MANY_ATTEMPTS,
 )
 
 
@@ -41,7 +41,7 @@ def _wrong(code: str, by: int = 1) -> str:
 async def test_a_code_travels_to_a_mailbox_and_back(service: Service, relay: Relay) -> None:
     """The code from the mail is valid, also as a person may type it; the mail carries what the answer says."""
     sent = await _send(service)
-    assert sent.mail.state == mail_pb2.Mail.RELAYED
+    assert sent.mail.state == mail_pb2.Mail.STATE_RELAYED
     (mail,) = relay.mails
     message = parsed(mail.content)
     assert message["Auto-Submitted"] == "auto-generated"
@@ -155,10 +155,10 @@ async def test_two_mails_are_spaced(service: Service, relay: Relay) -> None:
 async def test_a_refused_address_voids_the_code(service: Service) -> None:
     """When the relay rejects the address the answer says so, no code is live, and no wait is spent."""
     sent = await _send(service)
-    assert sent.mail.state == mail_pb2.Mail.FAILED
+    assert sent.mail.state == mail_pb2.Mail.STATE_FAILED
     assert (sent.mail.recipients[0].code, sent.mail.recipients[0].enhanced_code) == (550, "5.1.1")
     assert (await _validate(service, sent.otp_code)).result == NONE
-    assert (await _send(service)).mail.state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).mail.state == mail_pb2.Mail.STATE_RELAYED
 
 
 async def test_codes_of_one_purpose_fail_for_another(service: Service) -> None:

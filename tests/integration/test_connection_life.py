@@ -24,7 +24,7 @@ PEOPLE = [f"p{n}@example.org" for n in range(MAILS)]
 
 async def _send(service: Service, people: Sequence[str] = PEOPLE) -> None:
     told = await send_to(service, people)
-    assert {mail.state for mail in told.values()} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in told.values()} == {mail_pb2.Mail.STATE_RELAYED}
 
 
 def _each_once(relay: Relay) -> None:
@@ -125,7 +125,7 @@ async def test_a_mail_for_more_than_a_hundred(service: Service, relay: Relay) ->
     people = [f"p{n}@example.org" for n in range(230)]
     relay.faults = replace(relay.faults, refuse_recipients={people[3]: "550 5.1.1 no", people[150]: "550 5.1.1 no"})
     mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(bcc=people, text="for many"))).mail
-    assert mail.state == mail_pb2.Mail.PARTIAL
+    assert mail.state == mail_pb2.Mail.STATE_PARTIAL
     assert mail.attempts == 1
     assert [result.code for result in mail.recipients].count(250) == 228
     assert [mail.recipients[n].code for n in (3, 150)] == [550, 550]
@@ -168,6 +168,6 @@ async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: R
     ]
     async with asyncio.timeout(10):
         answers = await asyncio.gather(*map(service.mail.SendMail, urgent))
-    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.STATE_RELAYED}
     assert len({caught.connection for caught in relay.mails if caught.recipients != ("slow@example.org",)}) == 1
     relay.cut_connections()

@@ -43,7 +43,7 @@ async def test_the_first_relay_is_used_while_it_is_there(pair: tuple[Relay, Rela
     async with Service(**_settings(first, second)) as service:
         await service.wait_until_serving()
         for _ in range(10):
-            assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+            assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert (len(first.mails), second.connections) == (10, 0)
 
 
@@ -52,14 +52,14 @@ async def test_failover_and_return(pair: tuple[Relay, Relay]) -> None:
     first, second = pair
     async with Service(**_settings(first, second, WORKERS=3)) as service:
         await service.wait_until_serving()
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
         await first.close()
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
         assert (len(first.mails), len(second.mails)) == (1, 1)
         await first.start()
         await first.wait_for_open(3)
         await second.wait_for_open(0)
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
         assert (len(first.mails), len(second.mails)) == (2, 1)
         # The second one was left on purpose: the log says neither that it is down nor that no mail can be sent.
         assert str((await service.wait_for_log("relay-left"))["relay"]).endswith(f":{second.port}")
@@ -78,7 +78,7 @@ async def test_a_first_relay_that_says_nothing_holds_up_no_mail(pair: tuple[Rela
         await first.wait_for_connections(1)
         async with asyncio.timeout(10):  # less than EMAIL_TIMEOUT
             for _ in range(20):
-                assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+                assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
         first.cut_connections()
     assert len(second.mails) == 20
 
@@ -89,7 +89,7 @@ async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Rela
     await first.close()
     async with Service(**_settings(first, second)) as service:
         await service.wait_until_serving()
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
         assert str(first.port) in str((await service.wait_for_log("relay-down"))["message"])
     assert len(second.mails) == 1
 
@@ -110,7 +110,7 @@ async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay
         await first.start()
         await first.wait_for_mails(MAILS // 5)
         told = await sending
-    assert {mail.state for mail in told.values()} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in told.values()} == {mail_pb2.Mail.STATE_RELAYED}
     copies: dict[str, list[str]] = {person: [] for person in people}
     for caught in (*first.mails, *second.mails):
         (person,) = caught.recipients
@@ -129,5 +129,5 @@ async def test_rate(service: Service, relay: Relay) -> None:
     began = loop.time()
     mails = await asyncio.gather(*(_send(service, f"p{n}@example.org") for n in range(30)))
     assert loop.time() - began > 0.9 * (30 - 1 - 50 * 0.05) / 50
-    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.STATE_RELAYED}
     assert len(relay.mails) == 30

@@ -44,14 +44,14 @@ async def test_every_way_to_sign_in(mechanism: str, certificates: Certificates, 
             settings = relay_settings(relay, certificates, tmp_path / "token")
             async with Service(WORKERS=1, **settings) as service:
                 await service.wait_until_serving()
-                assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+                assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
             assert relay.mails[0].username == "user"
 
 
 @pytest.mark.parametrize("wanted", [pytest.param(s, marks=pytest.mark.relay(security=s)) for s in get_args(Security)])
 async def test_every_kind_of_security(wanted: str, service: Service, relay: Relay) -> None:
     """Plain (to loopback), STARTTLS and TLS from the first byte each carry mail."""
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert any(command.line == "STARTTLS" for command in relay.commands) is (wanted == "starttls")
 
 
@@ -126,7 +126,7 @@ async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp
         await service.wait_until_serving()
         await relay.wait_for_mails(1)
         states = [m.state async for m in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=guaranteed.id))]
-        assert states[-1] == mail_pb2.Mail.RELAYED
+        assert states[-1] == mail_pb2.Mail.STATE_RELAYED
         assert len(service.logged("relay-down")) == 1
         await relay.close()
         await service.wait_for_log("relay-down", count=2)
@@ -140,7 +140,7 @@ async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp
 async def test_451_is_tried_again(service: Service, relay: Relay) -> None:
     """A deferred mail is retried and settles relayed; the caller gets the final state only."""
     mail = await _send(service)
-    assert (mail.state, mail.attempts) == (mail_pb2.Mail.RELAYED, 3)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 3)
     assert len(relay.mails) == 1
 
 
@@ -148,10 +148,10 @@ async def test_451_is_tried_again(service: Service, relay: Relay) -> None:
 async def test_5xx_settles_at_once(service: Service, relay: Relay) -> None:
     """A mail rejected with 5xx is not retried, and its connection stays in use."""
     mail = await _send(service)
-    assert (mail.state, mail.attempts) == (mail_pb2.Mail.FAILED, 1)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_FAILED, 1)
     assert (mail.recipients[0].code, mail.recipients[0].reply) == (550, "sender not allowed")
     relay.faults = Faults()
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert relay.connections == 5
 
 
@@ -170,7 +170,7 @@ async def test_a_connection_lost_before_the_content(
         async with Service(**relay_settings(relay, certificates, tmp_path / "token"), WORKERS=2) as service:
             await service.wait_until_serving()
             mail = await _send(service)
-            assert mail.state == mail_pb2.Mail.RELAYED
+            assert mail.state == mail_pb2.Mail.STATE_RELAYED
         assert len(relay.mails) == 1
 
 
@@ -179,7 +179,7 @@ async def test_a_lost_final_reply(service: Service, relay: Relay, point: str) ->
     """A mail whose final reply is lost is sent again with the same Message-ID."""
     relay.faults = replace(relay.faults, cut_before_reply=point, times=1)
     mail = await _send(service)
-    assert (mail.state, mail.attempts) == (mail_pb2.Mail.RELAYED, 2)
+    assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 2)
     assert len(relay.mails) == 2
     assert {parsed(caught.content)["Message-ID"] for caught in relay.mails} == {mail.message_id}
 
@@ -189,7 +189,7 @@ async def test_a_lost_final_reply(service: Service, relay: Relay, point: str) ->
 async def test_a_lost_final_reply_and_no_second_copy(service: Service, relay: Relay, point: str) -> None:
     """EMAIL_ON_UNCERTAIN=fail settles a mail whose final reply is lost as UNCERTAIN, without a second copy."""
     relay.faults = replace(relay.faults, cut_before_reply=point, times=1)
-    assert (await _send(service)).state == mail_pb2.Mail.UNCERTAIN
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_UNCERTAIN
     assert len(relay.mails) == 1
 
 
@@ -198,7 +198,7 @@ async def test_a_cut_after_the_final_reply(service: Service, relay: Relay, point
     """A connection lost after the final reply changes nothing: the mail is relayed once, and so is the next."""
     relay.faults = replace(relay.faults, cut_after_reply=point, times=1)
     for _ in range(2):
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert len(relay.mails) == 2
 
 
@@ -207,7 +207,7 @@ async def test_a_cut_after_the_final_reply(service: Service, relay: Relay, point
 async def test_a_silent_relay(service: Service, relay: Relay, point: str) -> None:
     """A connection without a reply in time is closed, and the mail goes over another one."""
     relay.faults = replace(relay.faults, silent_at=point, times=1)
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     await relay.wait_for_connections(2)
 
 
@@ -220,7 +220,7 @@ async def test_a_relay_that_judges_a_content_for_long(service: Service, relay: R
     """A relay that judges a content for longer than EMAIL_TIMEOUT gets each mail once, held replies or not."""
     people = [f"p{n}@example.org" for n in range(3)]
     mails = await asyncio.gather(*(_send(service, to=person) for person in people))
-    assert [(mail.state, mail.attempts) for mail in mails] == [(mail_pb2.Mail.RELAYED, 1)] * 3
+    assert [(mail.state, mail.attempts) for mail in mails] == [(mail_pb2.Mail.STATE_RELAYED, 1)] * 3
     assert sorted(caught.recipients[0] for caught in relay.mails) == people
     assert relay.faults.holds_replies is holds
 
@@ -229,14 +229,14 @@ async def test_a_relay_that_judges_a_content_for_long(service: Service, relay: R
 async def test_a_slow_relay(service: Service, relay: Relay) -> None:
     """A slow relay gets ten mails at once over five connections."""
     mails = await asyncio.gather(*(_send(service) for _ in range(10)))
-    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.STATE_RELAYED}
     assert len(relay.mails) == 10
 
 
 @pytest.mark.relay(refuse_sender="421 4.3.2 shutting down", times=1)
 async def test_421_is_not_taken_and_goes_again(service: Service, relay: Relay) -> None:
     """A mail answered 421 was not taken: it is sent again over another connection and arrives once."""
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert len(relay.mails) == 1
 
 
@@ -252,7 +252,7 @@ async def test_a_relay_that_closes_after_a_few_mails(service: Service, relay: Re
     is sent a second time, with the same Message-ID.
     """
     mails = await asyncio.gather(*(_send(service, to=f"p{n}@example.org") for n in range(40)))
-    assert {mail.state for mail in mails} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.STATE_RELAYED}
     assert {caught.recipients[0] for caught in relay.mails} == {f"p{n}@example.org" for n in range(40)}
     if len(relay.mails) > len(mails):
         assert not known
@@ -266,7 +266,7 @@ async def test_connections_dropped_while_idle(service: Service, relay: Relay) ->
     await service.wait_for_log("connection-opened", count=3)
     assert relay.drop_connections("421 4.4.2 idle too long") == 3
     await relay.wait_for_connections(6)
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert len(relay.mails) == 1
 
 
@@ -274,7 +274,7 @@ async def test_connections_dropped_while_idle(service: Service, relay: Relay) ->
 async def test_recycling_by_count(service: Service, relay: Relay) -> None:
     """After EMAIL_MAX_MESSAGES mails a connection is replaced, with a QUIT, and no mail is lost."""
     for _ in range(5):
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     await relay.wait_for_connections(3)
     await relay.wait_for_command("QUIT", 2)
     assert max(sum(m.connection == c for m in relay.mails) for c in range(1, 4)) <= 2
@@ -286,14 +286,14 @@ async def test_recycling_by_idleness(service: Service, relay: Relay) -> None:
     await relay.wait_for_connections(3)
     await relay.wait_for_command("QUIT")
     assert relay.max_open == 2
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
 
 
 @pytest.mark.relay(delay=0.05)
 @pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.5)
 async def test_idleness_counts_from_the_last_answer(service: Service, relay: Relay) -> None:
     """A connection that has carried mail is replaced too once it is idle for EMAIL_IDLE_SECONDS."""
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     await relay.wait_for_connections(relay.connections + 1)
     assert not service.logged("relay-down")
 
@@ -302,7 +302,7 @@ async def test_idleness_counts_from_the_last_answer(service: Service, relay: Rel
 async def test_recycling_by_age(service: Service, relay: Relay) -> None:
     """A connection older than EMAIL_MAX_AGE is replaced, and mails go on."""
     await relay.wait_for_connections(3)
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     await service.wait_for_log("connection-closed")
 
 
@@ -316,7 +316,7 @@ async def test_a_relay_that_hangs_up_after_signing_in(service: Service, relay: R
     assert max(waits[-5:]) > 8 * min(waits)
     assert len(service.logged("relay-down")) <= 2  # the first close is not yet a pattern
     relay.faults = Faults()
-    assert (await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)).state == mail_pb2.Mail.QUEUED
+    assert (await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE)).state == mail_pb2.Mail.STATE_QUEUED
     await relay.wait_for_mails(1)
 
 
@@ -328,13 +328,13 @@ async def test_one_reply_too_many(service: Service, relay: Relay) -> None:
     If it is seen before the mail is settled, the mail is sent again with the same Message-ID, and `attempts` counts it.
     """
     mail = await _send(service)
-    assert mail.state == mail_pb2.Mail.RELAYED
+    assert mail.state == mail_pb2.Mail.STATE_RELAYED
     copies = len(relay.mails)
     assert copies == mail.attempts
     assert {parsed(caught.content)["Message-ID"] for caught in relay.mails} == {mail.message_id}
     relay.faults = Faults(final_reply="554 5.7.1 not this one")
     mail = await _send(service)
-    assert (mail.state, mail.recipients[0].code) == (mail_pb2.Mail.FAILED, 554)
+    assert (mail.state, mail.recipients[0].code) == (mail_pb2.Mail.STATE_FAILED, 554)
     assert relay.connections == 2
     assert len(relay.mails) == copies
 
@@ -342,7 +342,7 @@ async def test_one_reply_too_many(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(chunking=False, refuse_data="250 2.0.0 as you like", times=1)
 async def test_a_wrong_positive_reply(service: Service, relay: Relay) -> None:
     """A positive reply that does not fit its command settles nothing: the mail goes over another connection."""
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert len(relay.mails) == 1
 
 
@@ -352,7 +352,7 @@ async def test_a_relay_that_hangs_up_after_refusing(service: Service, relay: Rel
     last = "DATA" if point == "." else "BDAT"
     relay.faults = replace(relay.faults, refuse_recipients={ADA: "550 5.1.1 no such user"}, cut_before_reply=last)
     mail = await _send(service)
-    assert (mail.state, mail.attempts, mail.recipients[0].code) == (mail_pb2.Mail.FAILED, 1, 550)
+    assert (mail.state, mail.attempts, mail.recipients[0].code) == (mail_pb2.Mail.STATE_FAILED, 1, 550)
     assert sum(command.line.startswith("MAIL") for command in relay.commands) == 1
 
 
@@ -370,7 +370,7 @@ async def test_a_password_that_is_changed_meanwhile(service: Service, relay: Rel
     """When a sign-in is rejected after connections had worked, the workers do not all try one after the other."""
     await relay.wait_for_open(2)
     for _ in range(2):
-        assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+        assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     relay.faults = Faults(refuse_auth="535 5.7.8 changed")
     relay.cut_connections()
     down = await service.wait_for_log("relay-down")
@@ -391,7 +391,7 @@ async def test_a_retry_after_a_deadline(service: Service, relay: Relay) -> None:
     relay.faults = Faults()
     relay.cut_connections()
     mail = (await service.mail.SendMail(request)).mail
-    assert mail.state == mail_pb2.Mail.RELAYED
+    assert mail.state == mail_pb2.Mail.STATE_RELAYED
     assert mail.id != blocking.id
     assert len(relay.mails) == 2
 
@@ -399,5 +399,5 @@ async def test_a_retry_after_a_deadline(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(chunking=False, refuse_data="354 go ahead\r\n250 2.0.0 one too many", times=1)
 async def test_one_reply_too_many_in_a_transaction(service: Service, relay: Relay) -> None:
     """An extra reply behind DATA's is not taken for the content's: the mail goes over another connection."""
-    assert (await _send(service)).state == mail_pb2.Mail.RELAYED
+    assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     assert len(relay.mails) == 1

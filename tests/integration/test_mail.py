@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from service import Service
 
 ADA, GRACE, EVE = "ada@example.org", "grace@example.org", "eve@example.org"
-RELAYED, PARTIAL, FAILED = mail_pb2.Mail.RELAYED, mail_pb2.Mail.PARTIAL, mail_pb2.Mail.FAILED
-QUEUED, SENDING, CANCELLED = mail_pb2.Mail.QUEUED, mail_pb2.Mail.SENDING, mail_pb2.Mail.CANCELLED
+RELAYED, PARTIAL, FAILED = mail_pb2.Mail.STATE_RELAYED, mail_pb2.Mail.STATE_PARTIAL, mail_pb2.Mail.STATE_FAILED
+QUEUED, SENDING, CANCELLED = mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING, mail_pb2.Mail.STATE_CANCELLED
 
 
 def _request(**fields: object) -> mail_pb2.SendMailRequest:

@@ -155,7 +155,7 @@ async def test_many_hangups(relay: Relay, certificates: Certificates, tmp_path: 
             sent += 1
             await asyncio.sleep(0)
         answers = await calls
-        assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.RELAYED}
+        assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.STATE_RELAYED}
         await service.wait_for_log("reloaded")
         assert await service.stop() == 0
         assert len(service.logged("reloaded")) < sent

@@ -46,7 +46,7 @@ async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates,
         code = re.search(r"\b\d{6}\b", text_of(delivered))
         assert code is not None
         checked = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=ada, code=code[0]))
-        assert checked.result == otp_pb2.ValidateCodeResponse.VALID
+        assert checked.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
         text = "Grüße\n.\n..\nFrom here\n \ntrailing  \n" + "lang " * 500 + "\n"
         grace, bcc = f"grace-{security}@{DOMAIN}", f"bcc-{security}@{DOMAIN}"
@@ -61,7 +61,7 @@ async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates,
                 attachments=[attachment],
             )
         )
-        assert answer.mail.state == mail_pb2.Mail.RELAYED
+        assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
         for address in (grace, bcc):
             (delivered,) = await server.mails(address, 1)
             message = parsed(delivered)
@@ -80,7 +80,7 @@ async def test_recipients_one_by_one(server: MailServer, certificates: Certifica
         await service.wait_until_serving()
         request = mail_pb2.SendMailRequest(to=[UNKNOWN, LATER, good], text="t", ttl={"seconds": 4})  # type: ignore[arg-type]
         mail = (await service.mail.SendMail(request)).mail
-        assert mail.state == mail_pb2.Mail.PARTIAL
+        assert mail.state == mail_pb2.Mail.STATE_PARTIAL
         assert [result.code // 10 for result in mail.recipients] == [55, 45, 25]
         assert len(await server.mails(good, 1)) == 1
 
@@ -91,7 +91,7 @@ async def test_an_internationalised_local_part(server: MailServer, certificates:
     async with Service(**_settings(server, certificates, "tls")) as service:
         await service.wait_until_serving()
         mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(to=[address], subject="ü", text="ü"))).mail
-        assert mail.state == mail_pb2.Mail.RELAYED
+        assert mail.state == mail_pb2.Mail.STATE_RELAYED
         (delivered,) = await server.mails(address, 1)
         assert text_of(delivered) == "ü\n"
 
@@ -104,7 +104,7 @@ async def test_many_mails_at_once(server: MailServer, certificates: Certificates
         answers = await asyncio.gather(
             *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[a], subject=a, text=a)) for a in addresses)
         )
-    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.STATE_RELAYED}
     for address in addresses:
         (delivered,) = await server.mails(address, 1)
         assert parsed(delivered)["Subject"] == address

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from service import LogLine
 
 _SHIPPED = Path(otpmail.__file__).parent / "templates" / "code"
-RELAYED = mail_pb2.Mail.RELAYED
+RELAYED = mail_pb2.Mail.STATE_RELAYED
 
 
 @asynccontextmanager

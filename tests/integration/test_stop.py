@@ -35,7 +35,7 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     service.send(signal.SIGTERM)
     answers = await asyncio.gather(*waited)
     assert await service.wait_exited() == 0
-    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.RELAYED}
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.STATE_RELAYED}
     assert len(guaranteed) == 100
     arrived = [mail.recipients[0] for mail in relay.mails]
     assert sorted(arrived) == sorted(f"p{n}@example.org" for n in range(200))
@@ -76,7 +76,7 @@ async def test_while_stopping(service: Service, relay: Relay) -> None:
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     relay.faults = Faults()
     relay.cut_connections()
-    assert (await running).mail.state == mail_pb2.Mail.RELAYED
+    assert (await running).mail.state == mail_pb2.Mail.STATE_RELAYED
     assert await service.wait_exited() == 0
 
 

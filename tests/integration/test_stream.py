@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from service import Service
 
 ADA = "ada@example.org"
-RELAYED, QUEUED, FAILED = mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED, mail_pb2.Mail.FAILED
+RELAYED, QUEUED, FAILED = mail_pb2.Mail.STATE_RELAYED, mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_FAILED
 RELAY, QUEUE = mail_pb2.WAIT_FOR_RELAY, mail_pb2.WAIT_FOR_QUEUE
 Result = mail_pb2.SendMailsResponse.Result
 
@@ -96,7 +96,7 @@ def _states(results: Iterable[Result]) -> dict[str, str]:
     return {
         result.request_id: code_pb2.Code.Name(result.code)
         if result.code
-        else mail_pb2.Mail.State.Name(result.mail.state)
+        else mail_pb2.Mail.State.Name(result.mail.state).removeprefix("STATE_")
         for result in results
     }
 
@@ -207,7 +207,7 @@ async def test_what_is_unsettled_is_bounded(service: Service, relay: Relay) -> N
     await relay.wait_for_command("MAIL")
     behind = (await service.mail.SendMail(_mail("behind", wait_for=QUEUE))).mail
     async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=behind.id)):
-        if mail.state == mail_pb2.Mail.SENDING:  # and so is all that was taken before it
+        if mail.state == mail_pb2.Mail.STATE_SENDING:  # and so is all that was taken before it
             break
     assert (await scrape(service))["otpmail_mails_unsettled"] == 21
     relay.faults = Faults(security="plain")

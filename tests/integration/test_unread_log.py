@@ -69,7 +69,7 @@ async def _read_lines(fd: int, last: str) -> list[dict[str, object]]:
 async def test_calls_and_a_stop(unread: Service, relay: Relay) -> None:
     """Calls, health and codes are answered as always, and SIGTERM ends the service with 0, though no line was read."""
     answers = await send_to(unread, _PEOPLE)
-    assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.RELAYED}
+    assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.STATE_RELAYED}
     check = otp_pb2.ValidateCodeRequest(email="ada@example.org", code="123456")
     await unread.otp.ValidateCode(check)
     await unread.wait_until_serving()
@@ -136,7 +136,7 @@ async def test_dev_shows_mails_to_nobody(full_pipe: tuple[int, int], tmp_path: P
         await service.spawn()
         await service.wait_until_serving()
         answers = await send_to(service, _PEOPLE)
-        assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.RELAYED}
+        assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.STATE_RELAYED}
         assert await service.stop(timeout=10) == 0
     finally:
         await service.close()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.service(
     MAIL_WAIT_SECONDS=0.4, WORKERS=1, EMAIL_TIMEOUT=1.5, EMAIL_FINAL_TIMEOUT=1.5, OTP_RETURN_CODE=True
 )
 ADA = "ada@example.org"
-SENDING, QUEUED, RELAYED = mail_pb2.Mail.SENDING, mail_pb2.Mail.QUEUED, mail_pb2.Mail.RELAYED
+SENDING, QUEUED, RELAYED = mail_pb2.Mail.STATE_SENDING, mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_RELAYED
 LATER = "451 4.3.0 later"
 
 # A relay is asked how it reads a refused chunk before its first mail, so a fault is set after that.
@@ -53,7 +53,7 @@ async def test_a_silent_relay_does_not_keep_the_caller_of_a_code(service: Servic
     assert sent.mail.state == SENDING
     assert await _last_state(service, sent.mail.id) == RELAYED
     check = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=ADA, code=sent.otp_code))
-    assert check.result == otp_pb2.ValidateCodeResponse.VALID
+    assert check.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
 
 @in_every_stage
@@ -92,7 +92,7 @@ async def test_a_deferred_code_goes_on_after_its_caller_was_answered(service: Se
     relay.faults = replace(relay.faults, refuse_recipients={})
     assert await _last_state(service, sent.mail.id) == RELAYED
     check = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=ADA, code=sent.otp_code))
-    assert check.result == otp_pb2.ValidateCodeResponse.VALID
+    assert check.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
 
 @pytest.mark.service(EMAIL_WINDOW=1)
@@ -102,8 +102,8 @@ async def test_a_mail_without_a_ttl_ends_with_the_wait(service: Service, relay: 
     await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ADA), timeout=10)
     request = mail_pb2.SendMailRequest(to=[ADA], subject="s", text="t")
     sent = (await service.mail.SendMail(request, timeout=10)).mail
-    assert sent.state == mail_pb2.Mail.EXPIRED
-    assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.id))).state == mail_pb2.Mail.EXPIRED
+    assert sent.state == mail_pb2.Mail.STATE_EXPIRED
+    assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.id))).state == mail_pb2.Mail.STATE_EXPIRED
 
 
 @pytest.mark.service(MAIL_WAIT_SECONDS=60, EMAIL_TIMEOUT=30)
@@ -119,7 +119,7 @@ async def test_a_deadline_names_the_mail_and_the_relays_last_reply(service: Serv
     assert f"mail {mail_id}" in message
     assert "it is cancelled" in message
     assert LATER in message
-    assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail_id))).state == mail_pb2.Mail.CANCELLED
+    assert (await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail_id))).state == mail_pb2.Mail.STATE_CANCELLED
 
 
 @pytest.mark.service(MAIL_WAIT_SECONDS=60, EMAIL_TIMEOUT=30, EMAIL_FINAL_TIMEOUT=30)

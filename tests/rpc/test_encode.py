@@ -15,7 +15,7 @@ def test_a_mail() -> None:
     settled = Mail("m1", "shop", "<m@x>", 1.5, "r1", MailState.FAILED, results, 2, settle_time=2.5)
     message = encode.mail_message(settled)
     assert (message.id, message.message_id, message.request_id, message.attempts) == ("m1", "<m@x>", "r1", 2)
-    assert message.state == mail_pb2.Mail.FAILED
+    assert message.state == mail_pb2.Mail.STATE_FAILED
     assert [(r.address, r.code, r.enhanced_code, r.reply) for r in message.recipients] == [
         ("ada@example.org", 550, "5.1.1", "no"),
         ("bob@example.org", 0, "", ""),
@@ -41,4 +41,4 @@ def test_a_time_is_the_nearest_microsecond() -> None:
 def test_every_state_has_its_number(state: MailState) -> None:
     """Each state has the number of its name, and none is unspecified."""
     number = encode.mail_message(Mail("m", "c", "", 0.0, state=state)).state
-    assert mail_pb2.Mail.State.Name(number) == state.name
+    assert mail_pb2.Mail.State.Name(number) == f"STATE_{state.name}"

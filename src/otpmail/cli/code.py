@@ -39,7 +39,7 @@ def send_code(
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
         expires = answer.expire_time.ToDatetime(UTC)
         out.print(f"reference {answer.reference} (in the mail too), valid until {expires:%Y-%m-%d %H:%M:%S} UTC{shown}")
-    exit_unless(answer.mail.state == mail_pb2.Mail.RELAYED)
+    exit_unless(answer.mail.state == mail_pb2.Mail.STATE_RELAYED)
 
 
 @code.command("validate", cls=Command)
@@ -59,7 +59,7 @@ def validate_code(
         raise wrong_usage("CODE: is not a code, which has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
-    valid = answer.result == otp_pb2.ValidateCodeResponse.VALID
+    valid = answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
     if as_json:
         print_json(answer)
     else:
@@ -68,7 +68,8 @@ def validate_code(
 
 
 def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
-    result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result).lower().replace("_", " ")
-    if answer.result != otp_pb2.ValidateCodeResponse.WRONG_CODE:
+    result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result)
+    result = result.removeprefix("RESULT_").lower().replace("_", " ")
+    if answer.result != otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE:
         return result
     return f"{result}, {answer.attempts_left} {'attempt' if answer.attempts_left == 1 else 'attempts'} left"

@@ -64,7 +64,7 @@ def send_mail(
         print_json(answer)
     else:
         print_mail(answer.mail)
-    exit_unless(answer.mail.state == (mail_pb2.Mail.QUEUED if queue else mail_pb2.Mail.RELAYED))
+    exit_unless(answer.mail.state == (mail_pb2.Mail.STATE_QUEUED if queue else mail_pb2.Mail.STATE_RELAYED))
 
 
 def _attachment(path: Path) -> mail_pb2.Attachment:

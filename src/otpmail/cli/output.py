@@ -86,10 +86,17 @@ def print_json(answer: Message) -> None:
 
 def print_mail(mail: mail_pb2.Mail) -> None:
     """Print a mail's state, and the relay's reply for each recipient."""
-    good = mail.state in {mail_pb2.Mail.RELAYED, mail_pb2.Mail.QUEUED, mail_pb2.Mail.SENDING}
-    out.print(f"mail {mail.id}: {mail_pb2.Mail.State.Name(mail.state).lower()}", style="green" if good else "red")
+    good = mail.state in {mail_pb2.Mail.STATE_RELAYED, mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING}
+    out.print(f"mail {mail.id}: {state_of(mail).lower()}", style="green" if good else "red")
     for result in mail.recipients:
         out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or 'no reply yet'}")
+
+
+def state_of(mail: mail_pb2.Mail) -> str:
+    """A mail's state as people read it, such as RELAYED; its number where only a newer service knows the state."""
+    if mail.state not in mail_pb2.Mail.State.values():
+        return str(mail.state)
+    return mail_pb2.Mail.State.Name(mail.state).removeprefix("STATE_")
 
 
 def relay_reply(result: mail_pb2.RecipientResult) -> str:

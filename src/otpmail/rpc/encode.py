@@ -5,7 +5,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from otpmail.model import Mail, MailState
 from otpmail.v1 import mail_pb2
 
-_STATES = {state: mail_pb2.Mail.State.Value(state.name) for state in MailState}
+_STATES = {state: mail_pb2.Mail.State.Value(f"STATE_{state.name}") for state in MailState}
 
 
 def timestamp(seconds: float) -> Timestamp:

@@ -10,7 +10,7 @@ from otpmail.rpc.calls import Context, call_from
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 _MAX_CLIENT_IP = 64
-_RESULTS = {result: otp_pb2.ValidateCodeResponse.Result.Value(result.name) for result in CheckResult}
+_RESULTS = {result: otp_pb2.ValidateCodeResponse.Result.Value(f"RESULT_{result.name}") for result in CheckResult}
 
 
 class OtpServicer(otp_pb2_grpc.OtpServiceServicer):

@@ -284,34 +284,34 @@ class Mail(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mail._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Mail._State.ValueType  # 0
-        QUEUED: Mail._State.ValueType  # 1
-        SENDING: Mail._State.ValueType  # 2
-        RELAYED: Mail._State.ValueType  # 3
+        STATE_QUEUED: Mail._State.ValueType  # 1
+        STATE_SENDING: Mail._State.ValueType  # 2
+        STATE_RELAYED: Mail._State.ValueType  # 3
         """the relay accepted it for every recipient"""
-        PARTIAL: Mail._State.ValueType  # 4
+        STATE_PARTIAL: Mail._State.ValueType  # 4
         """the relay accepted it for some recipients: see recipients"""
-        FAILED: Mail._State.ValueType  # 5
+        STATE_FAILED: Mail._State.ValueType  # 5
         """rejected for good, no time for a retry, or the service stopped"""
-        EXPIRED: Mail._State.ValueType  # 6
+        STATE_EXPIRED: Mail._State.ValueType  # 6
         """its time passed before it was sent"""
-        CANCELLED: Mail._State.ValueType  # 7
-        UNCERTAIN: Mail._State.ValueType  # 8
+        STATE_CANCELLED: Mail._State.ValueType  # 7
+        STATE_UNCERTAIN: Mail._State.ValueType  # 8
         """the reply was lost, so the relay may have accepted it; no further copy is sent"""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Mail.State.ValueType  # 0
-    QUEUED: Mail.State.ValueType  # 1
-    SENDING: Mail.State.ValueType  # 2
-    RELAYED: Mail.State.ValueType  # 3
+    STATE_QUEUED: Mail.State.ValueType  # 1
+    STATE_SENDING: Mail.State.ValueType  # 2
+    STATE_RELAYED: Mail.State.ValueType  # 3
     """the relay accepted it for every recipient"""
-    PARTIAL: Mail.State.ValueType  # 4
+    STATE_PARTIAL: Mail.State.ValueType  # 4
     """the relay accepted it for some recipients: see recipients"""
-    FAILED: Mail.State.ValueType  # 5
+    STATE_FAILED: Mail.State.ValueType  # 5
     """rejected for good, no time for a retry, or the service stopped"""
-    EXPIRED: Mail.State.ValueType  # 6
+    STATE_EXPIRED: Mail.State.ValueType  # 6
     """its time passed before it was sent"""
-    CANCELLED: Mail.State.ValueType  # 7
-    UNCERTAIN: Mail.State.ValueType  # 8
+    STATE_CANCELLED: Mail.State.ValueType  # 7
+    STATE_UNCERTAIN: Mail.State.ValueType  # 8
     """the reply was lost, so the relay may have accepted it; no further copy is sent"""
 
     ID_FIELD_NUMBER: _builtins.int

@@ -171,22 +171,22 @@ class ValidateCodeResponse(_message.Message):
     class _ResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ValidateCodeResponse._Result.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         RESULT_UNSPECIFIED: ValidateCodeResponse._Result.ValueType  # 0
-        VALID: ValidateCodeResponse._Result.ValueType  # 1
-        WRONG_CODE: ValidateCodeResponse._Result.ValueType  # 2
+        RESULT_VALID: ValidateCodeResponse._Result.ValueType  # 1
+        RESULT_WRONG_CODE: ValidateCodeResponse._Result.ValueType  # 2
         """costs no attempt if it can't be a code by its length or alphabet"""
-        NO_LIVE_CODE: ValidateCodeResponse._Result.ValueType  # 3
+        RESULT_NO_LIVE_CODE: ValidateCodeResponse._Result.ValueType  # 3
         """never sent, expired, used or revoked: one answer for all, on purpose"""
-        TOO_MANY_ATTEMPTS: ValidateCodeResponse._Result.ValueType  # 4
+        RESULT_TOO_MANY_ATTEMPTS: ValidateCodeResponse._Result.ValueType  # 4
         """this code or this address has no attempts left"""
 
     class Result(_Result, metaclass=_ResultEnumTypeWrapper): ...
     RESULT_UNSPECIFIED: ValidateCodeResponse.Result.ValueType  # 0
-    VALID: ValidateCodeResponse.Result.ValueType  # 1
-    WRONG_CODE: ValidateCodeResponse.Result.ValueType  # 2
+    RESULT_VALID: ValidateCodeResponse.Result.ValueType  # 1
+    RESULT_WRONG_CODE: ValidateCodeResponse.Result.ValueType  # 2
     """costs no attempt if it can't be a code by its length or alphabet"""
-    NO_LIVE_CODE: ValidateCodeResponse.Result.ValueType  # 3
+    RESULT_NO_LIVE_CODE: ValidateCodeResponse.Result.ValueType  # 3
     """never sent, expired, used or revoked: one answer for all, on purpose"""
-    TOO_MANY_ATTEMPTS: ValidateCodeResponse.Result.ValueType  # 4
+    RESULT_TOO_MANY_ATTEMPTS: ValidateCodeResponse.Result.ValueType  # 4
     """this code or this address has no attempts left"""
 
     RESULT_FIELD_NUMBER: _builtins.int
@@ -196,7 +196,7 @@ class ValidateCodeResponse(_message.Message):
     attempts_left: _builtins.int
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """with TOO_MANY_ATTEMPTS: when a new code may be requested"""
+        """with RESULT_TOO_MANY_ATTEMPTS: when a new code may be requested"""
 
     def __init__(
         self,

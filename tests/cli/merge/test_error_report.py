@@ -20,18 +20,18 @@ Result = mail_pb2.SendMailsResponse.Result
         (
             Result(
                 mail=mail_pb2.Mail(
-                    state=mail_pb2.Mail.FAILED,
+                    state=mail_pb2.Mail.STATE_FAILED,
                     recipients=[mail_pb2.RecipientResult(code=550, enhanced_code="5.1.1", reply="no such user")],
                 )
             ),
             ("550", "5.1.1 no such user"),
         ),
         (Result(mail=mail_pb2.Mail(state=99)), ("99", "the relay did not reply")),  # type: ignore[arg-type]
-        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.EXPIRED)), ("EXPIRED", "the relay did not reply")),
+        (Result(mail=mail_pb2.Mail(state=mail_pb2.Mail.STATE_EXPIRED)), ("EXPIRED", "the relay did not reply")),
         (
             Result(
                 mail=mail_pb2.Mail(
-                    state=mail_pb2.Mail.UNCERTAIN, recipients=[mail_pb2.RecipientResult(code=451, reply="later")]
+                    state=mail_pb2.Mail.STATE_UNCERTAIN, recipients=[mail_pb2.RecipientResult(code=451, reply="later")]
                 )
             ),
             ("UNCERTAIN", "later"),

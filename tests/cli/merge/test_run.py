@@ -60,7 +60,7 @@ def _served(answer: Callable[[mail_pb2.SendMailRequest], Result]) -> Iterator[st
 
 def _result(
     mail: mail_pb2.SendMailRequest,
-    state: mail_pb2.Mail.State.ValueType = mail_pb2.Mail.RELAYED,
+    state: mail_pb2.Mail.State.ValueType = mail_pb2.Mail.STATE_RELAYED,
     created: float = BEGAN + 0.5,
 ) -> Result:
     result = Result(request_id=mail.request_id, mail=mail_pb2.Mail(state=state))
@@ -119,7 +119,7 @@ def test_sent_now_and_known_already(merge: Merge) -> None:
     def answer(mail: mail_pb2.SendMailRequest) -> Result:
         assert mail.request_id not in in_journal
         if mail.request_id in refused:
-            return _result(mail, mail_pb2.Mail.FAILED, created=BEGAN - 0.001)
+            return _result(mail, mail_pb2.Mail.STATE_FAILED, created=BEGAN - 0.001)
         return _result(mail, created=BEGAN - 0.001 if mail.request_id in in_service else BEGAN)
 
     with _served(answer) as address:

@@ -7,6 +7,7 @@ from typing import TextIO
 from google.rpc import code_pb2
 
 from otpmail.cli.merge.csv_source import MergeError, Row
+from otpmail.cli.output import state_of
 from otpmail.v1 import mail_pb2
 
 _HEADER = "row,email,code,message"
@@ -19,19 +20,13 @@ def code_of(result: mail_pb2.SendMailsResponse.Result) -> str:
     return code_pb2.Code.Name(result.code) if result.code in code_pb2.Code.values() else str(result.code)
 
 
-def state_of(mail: mail_pb2.Mail) -> str:
-    """The name of a mail's state; its number where only a newer service knows the state."""
-    known = mail.state in mail_pb2.Mail.State.values()
-    return mail_pb2.Mail.State.Name(mail.state) if known else str(mail.state)
-
-
 def why(result: mail_pb2.SendMailsResponse.Result) -> tuple[str, str]:
     """A code and a message for a mail that was not relayed: the service's, else the relay's, else the mail's state."""
     if result.code:
         return code_of(result), result.message
     (reply, *_) = (*result.mail.recipients, mail_pb2.RecipientResult())
     message = " ".join(filter(None, (reply.enhanced_code, reply.reply)))
-    if reply.code and result.mail.state == mail_pb2.Mail.FAILED:
+    if reply.code and result.mail.state == mail_pb2.Mail.STATE_FAILED:
         return str(reply.code), message
     return state_of(result.mail), message or "the relay did not reply"
 

@@ -16,11 +16,11 @@ from rich.markup import escape
 
 from otpmail.cli.channel import open_channel, unreachable
 from otpmail.cli.merge.csv_source import Recipients, Row
-from otpmail.cli.merge.error_report import ErrorsFile, code_of, state_of, why
+from otpmail.cli.merge.error_report import ErrorsFile, code_of, why
 from otpmail.cli.merge.journal import RELAYED, Journal
 from otpmail.cli.merge.progress import display
 from otpmail.cli.merge.summary import Counts, Stop, Summary
-from otpmail.cli.output import describe_error, err
+from otpmail.cli.output import describe_error, err, state_of
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 BATCH_MAILS = 100
@@ -142,7 +142,7 @@ class Run:
             return
         counts = self._counts
         before = self._is_of_an_earlier_run(result)
-        if result.mail.state == mail_pb2.Mail.RELAYED:
+        if result.mail.state == mail_pb2.Mail.STATE_RELAYED:
             counts.relayed += 1
             counts.relayed_before += before
             self._journal.add(result.request_id, RELAYED)
