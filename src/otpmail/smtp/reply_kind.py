@@ -1,0 +1,168 @@
+"""What a refusal is about: the mail, or the way in which it was sent. Pure.
+
+Relays tell these apart by their words more often than by their codes. The words here are those of real relays;
+`tests/smtp/test_reply_kind.py` has each with its source.
+"""
+
+import re
+from enum import Enum, auto
+
+from otpmail.model import RecipientResult
+
+
+class Command(Enum):
+    """What a reply is to."""
+
+    CONNECT = auto()  # the greeting
+    EHLO = auto()  # or HELO
+    AUTH = auto()
+    MAIL = auto()
+    RCPT = auto()
+    CONTENT = auto()  # DATA, BDAT, or the content itself
+
+
+class ReplyKind(Enum):
+    """What a refusal is about, and so what would help."""
+
+    RECIPIENT_LIMIT = auto()  # the transaction has too many recipients: the others go in another one
+    TOO_MANY_CONNECTIONS = auto()  # fewer connections, or fewer sign-ins
+    TOO_FAST = auto()  # fewer mails a second
+    HELO_FAULT = auto()  # another name in EHLO (EMAIL_HELO)
+    CREDENTIALS = auto()  # another user or password
+    MAILBOX = auto()  # nothing: it is about this recipient alone
+    OTHER = auto()  # by the code alone
+
+
+_GREYLIST = re.compile(r"gr[ea]y-?list|gr[ea]y bounce")
+
+_ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
+_HELO = re.compile(r"(?<![\w.@-])[he]{2}lo(?![\w@-]|\.\w)")
+_NOT_A_NAME = frozenset({500, 502})  # an unknown command says nothing of its parameter
+_WRONG_NAME = frozenset({501, 504})  # to EHLO: it is the parameter that is wrong
+
+# How many mails a connection may carry is another limit (`relays.message_limit`).
+_PER_CONNECTION = re.compile(
+    r"(?:messages?|e?-?mails?|transactions?)\b.{0,20}\b(?:per|in|on|over|for|this)\b.{0,8}"
+    r"\b(?:connection|session)"
+)
+_CONNECTIONS = re.compile(
+    r"too (?:many|frequent) (?:[\w-]+ ){0,3}(?:connect(?:ion)?s?|sessions?)\b"
+    r"|\b(?:connections?|sessions?|sender thread|concurrency) (?:[\w-]+ ){0,2}limit"
+    r"|\bmax(?:imum)? (?:[\w-]+ ){0,4}(?:connections?|sessions?)\b"
+    r"|exceed\w* (?:[\w-]+ ){0,5}(?:connections?|sessions?)\b"
+    r"|\b(?:connections?|sessions?) (?:[\w-]+ ){0,4}exceed"
+    r"|all server ports are busy|trop de connexions"
+    r"|too many (?:[\w-]+ ){0,2}(?:log-?ins?|sign-?ins?|auth\w*)\b"
+)
+
+_RECEIVER_IS_BUSY = re.compile(r"receiving (?:e-?mail|mail|messages) (?:too quickly|at a rate)")
+_MAILBOX_IS_FULL = re.compile(r"[45]\.2\.2")
+_FLOOD = re.compile(r"[45]\.7\.28|4\.7\.[56]\d\d")  # X.7.28 by IANA; Microsoft's throttling of an address
+_OF_TIME = r"(?:\b(?:per|an?|this) |/ ?)(?:second|sec|minute|min|hour)\b|too many recipients from\b"
+_PER_TIME = re.compile(_OF_TIME)
+_RATE = re.compile(
+    r"rate[ -]?limit|limited rate|unusual rate|throttl|slow(?:er|ing)? down|again slower|unexpected volume"
+    r"|\b(?:sending|sender|submission|messages?|e?-?mails?|delivery) rate\b|peak smtp relay limit"
+    r"|too (?:fast|quick|frequent|often)|\btoo much e?-?mail"
+    r"|too many (?:[\w-]+ ){0,2}(?:messages?|e?-?mails?|requests?)\b|frequency limit"
+    rf"|{_OF_TIME}"
+)
+
+_FULL_TRANSACTION = re.compile(r"[45]\.5\.3")
+_NO_DETAILS = frozenset({"", "4.0.0", "5.0.0"})
+_RECIPIENTS = re.compile(
+    r"(?:too many|no more|multiple) (?:[\w-]+ ){0,2}(?:recipients?|rcpts?|domains)\b"
+    r"|\b(?:recipients?|rcpts?) (?:[\w-]+ ){0,4}(?:limit|max|exceed)"
+    r"|\b(?:limit|max\w*) (?:[\w-]+ ){0,4}(?:recipients?|rcpts?)\b"
+)
+
+_MAILBOX_CODE = re.compile(r"[45]\.(?:1\.(?:1|2|3|4|6|10)|2\.\d+)")
+_MAILBOX = re.compile(
+    r"mailbox|\bquota\b|\b(?:user|recipient|account|address)\b.{0,20}\b(?:unknown|not exist|not found|disabled)"
+    r"|\b(?:unknown|no such|invalid) (?:user|recipient|address)"
+)
+_OF_MAILS = frozenset({Command.MAIL, Command.RCPT, Command.CONTENT})
+_PASSWORD_REFUSED = frozenset({530, 534, 535, 538})
+_WEAK = re.compile(r"mechanism.{0,20}\bweak|encryption required")  # another mechanism, or TLS, would do
+
+
+def kind_of(command: Command, code: int, enhanced_code: str, words: str, *, others_accepted: bool = False) -> ReplyKind:
+    """Return what a reply is about, by the command it is to, its codes and its words.
+
+    `words` are its text without the codes, in one line. `others_accepted` is whether the relay has taken another
+    recipient of the same transaction: without one, its recipients can't be too many.
+    """
+    said = words.lower()
+    if code < 400 or _GREYLIST.search(said):
+        return ReplyKind.OTHER
+    if others_accepted and _is_recipient_limit(command, code, enhanced_code, said):
+        return ReplyKind.RECIPIENT_LIMIT
+    pace = _pace(enhanced_code, said)
+    return _fault(command, code, enhanced_code, said) if pace is ReplyKind.OTHER else pace
+
+
+def kind_of_result(result: RecipientResult) -> ReplyKind:
+    """Return what the reply about one recipient is about, at whichever of a mail's commands it came.
+
+    It is never RECIPIENT_LIMIT: the session has put those recipients off to another transaction.
+    """
+    return kind_of(Command.RCPT, result.code, result.enhanced_code, result.reply)
+
+
+def _pace(enhanced_code: str, said: str) -> ReplyKind:
+    """Return whether too much comes at once, by the count of connections or of mails."""
+    if _RECEIVER_IS_BUSY.search(said) or _MAILBOX_IS_FULL.fullmatch(enhanced_code):
+        return ReplyKind.MAILBOX
+    if _FLOOD.fullmatch(enhanced_code):
+        return ReplyKind.TOO_FAST
+    if not _PER_CONNECTION.search(said):
+        if _CONNECTIONS.search(said):
+            return ReplyKind.TOO_MANY_CONNECTIONS
+        if _RATE.search(said):
+            return ReplyKind.TOO_FAST
+    return ReplyKind.OTHER
+
+
+def _fault(command: Command, code: int, enhanced_code: str, said: str) -> ReplyKind:
+    """Return whose fault it is: of the service's settings, or of the recipient's mailbox."""
+    if _is_helo_fault(command, code, enhanced_code, said):
+        return ReplyKind.HELO_FAULT
+    if _is_about_credentials(command, code, said):
+        return ReplyKind.CREDENTIALS
+    if command in _OF_MAILS and (_MAILBOX_CODE.fullmatch(enhanced_code) or _is_mailbox(enhanced_code, said)):
+        return ReplyKind.MAILBOX
+    return ReplyKind.OTHER
+
+
+def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:
+    """Whether the transaction has all the recipients that the relay takes (RFC 5321, 4.5.3.1.10).
+
+    That section has clients read 552 as 452. Both have other meanings too, which other words or details tell.
+    """
+    if _PER_TIME.search(said):
+        return False
+    if command is Command.CONTENT:
+        return bool(_RECIPIENTS.search(said))
+    if command is not Command.RCPT:
+        return False
+    if _FULL_TRANSACTION.fullmatch(enhanced_code) or _RECIPIENTS.search(said):
+        return True
+    return code in {452, 552} and enhanced_code in _NO_DETAILS and not _MAILBOX.search(said)
+
+
+def _is_helo_fault(command: Command, code: int, enhanced_code: str, said: str) -> bool:
+    """Whether the relay refuses the name in EHLO, which many do at RCPT only."""
+    if code in _NOT_A_NAME or _MAILBOX_CODE.fullmatch(enhanced_code):
+        return False
+    return (command is Command.EHLO and code in _WRONG_NAME) or bool(_HELO.search(_ADDRESS.sub("", said)))
+
+
+def _is_about_credentials(command: Command, code: int, said: str) -> bool:
+    """Whether another user or password is needed, or a first one (RFC 4954, 6)."""
+    if command is Command.AUTH:
+        return code in _PASSWORD_REFUSED and not _WEAK.search(said)
+    return code == 530 and "starttls" not in said
+
+
+def _is_mailbox(enhanced_code: str, said: str) -> bool:
+    return enhanced_code in _NO_DETAILS and bool(_MAILBOX.search(said))
