@@ -86,6 +86,13 @@ def _states(outcomes: Iterable[Outcome]) -> dict[str, MailState | str]:
     return {name: told.state if isinstance(told, Mail) else str(told) for name, told in outcomes}
 
 
+async def test_a_mail_that_a_stream_waits_for_has_the_time_of_a_wait() -> None:
+    """The results of a stream are final, so its mail without a ttl has MAIL_WAIT_SECONDS; a guaranteed one MAIL_TTL."""
+    rig = Rig(mail_wait_seconds=60, mail_ttl=1000)
+    await rig.take(Asked("a"), Asked("b", wait_for=WaitFor.QUEUE))
+    assert [rig.queue.get_nowait().deadline for _ in range(2)] == [rig.now + 60, rig.now + 1000]
+
+
 async def test_mails_are_answered_as_they_settle() -> None:
     """Outcomes come in the order of their ends, those that are ready together; the stream ends once all have come."""
     rig = Rig()

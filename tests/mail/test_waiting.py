@@ -13,10 +13,10 @@ TAKEN = RecipientResult("bob@example.org", 250, "2.0.0", "ok")
 
 @given(st.floats(0, 1e6))
 def test_the_answer_comes_before_the_deadline(left: float) -> None:
-    """A call is answered a tenth of its time before its deadline, or 0.2 s and a hundredth of it if that is less."""
+    """A call is answered at half of a short time, 0.05 s and a tenth before the end of a longer one, or less early."""
     wait = wait_until_deadline(left)
     assert 0 <= wait <= left
-    assert left - wait == pytest.approx(min(left / 10, 0.2 + left / 100), abs=1e-6)
+    assert left - wait == pytest.approx(min(left / 2, 0.05 + left / 10, 0.2 + left / 100), abs=1e-6)
 
 
 def test_a_deadline_that_has_passed_leaves_nothing_to_wait() -> None:

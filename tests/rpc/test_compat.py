@@ -23,12 +23,21 @@ DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
 @pytest.mark.parametrize(
     ("state", "result", "code", "words"),
     [
-        (MailState.QUEUED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "is not sent yet (queued): 451 later"),
-        (MailState.SENDING, None, grpc.StatusCode.UNAVAILABLE, "is not sent yet (sending): the relay gave no answer"),
         (MailState.FAILED, REFUSED, grpc.StatusCode.FAILED_PRECONDITION, "refused the mail: 550 5.1.1 no such user"),
-        (MailState.FAILED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "(failed): 451 later"),
-        (MailState.EXPIRED, RecipientResult("ada@example.org"), grpc.StatusCode.UNAVAILABLE, "gave no answer"),
-        (MailState.UNCERTAIN, REFUSED, grpc.StatusCode.UNAVAILABLE, "(uncertain): 550 5.1.1 no such user"),
+        (MailState.FAILED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "could not be sent; try again later: 451 later"),
+        (
+            MailState.EXPIRED,
+            RecipientResult("ada@example.org"),
+            grpc.StatusCode.UNAVAILABLE,
+            "in time; try again later: the relay gave no",
+        ),
+        (MailState.CANCELLED, None, grpc.StatusCode.UNAVAILABLE, "was cancelled before it was sent"),
+        (
+            MailState.UNCERTAIN,
+            REFUSED,
+            grpc.StatusCode.UNAVAILABLE,
+            "may send it twice: 550 5.1.1 no such user",
+        ),
     ],
 )
 def test_the_error_for_a_mail_that_was_not_sent(

@@ -8,7 +8,8 @@ STOPPED = "the service stopped before the mail could be sent"
 class Closed(NamedTuple):
     """How many unsettled mails a stop left: `kept` by the store for the next start, or `failed`.
 
-    `lost` are those of the failed ones that were guaranteed; the relay may have accepted `uncertain` of these.
+    `lost` are those of the failed ones that were guaranteed, or whose callers were answered that they go on. The relay
+    may have accepted `uncertain` of these.
     """
 
     kept: int

@@ -185,15 +185,20 @@ class Lifecycle:
                 self._release(job)
                 kept += 1
             else:
-                lost += job.guaranteed
-                uncertain += job.guaranteed and bool(job.uncertain)
+                promised = self._is_promised(job)
+                lost += promised
+                uncertain += promised and bool(job.uncertain)
                 self._fail(job)
         return Closed(kept, len(left) - kept, lost, uncertain)
 
     @property
     def unkept(self) -> int:
-        """How many guaranteed mails would be lost if the process ended now."""
-        return sum(job.guaranteed and not self._is_kept(job) for job in self.jobs.values())
+        """How many mails that callers rely on would be lost if the process ended now."""
+        return sum(self._is_promised(job) and not self._is_kept(job) for job in self.jobs.values())
+
+    def _is_promised(self, job: Job) -> bool:
+        """Whether a caller has been told that the job goes on, so that its loss is an error."""
+        return job.guaranteed or self._waiters.is_kept(job)
 
     def _is_kept(self, job: Job) -> bool:
         """Whether the job outlives this process."""

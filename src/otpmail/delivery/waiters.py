@@ -59,6 +59,10 @@ class Waiters:
         """Do not let the job be abandoned, although a caller has stopped waiting for it."""
         self.add_waiter(job, _nobody)
 
+    def is_kept(self, job: Job) -> bool:
+        """Whether a caller has stopped waiting for the job and was told that it goes on."""
+        return _nobody in self._waiting.get(job, ())
+
     def is_abandoned(self, job: Job) -> bool:
         """Whether nobody waits for the job and it is not guaranteed."""
         return not job.guaranteed and job not in self._waiting

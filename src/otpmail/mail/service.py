@@ -132,11 +132,16 @@ class MailService:
             with_content=with_content,
         )
 
-    async def accept_reserved(self, call: Call, submission: Submission, mail_id: str) -> Job:
-        """Accept a mail that has its place already (`admission.reserve`). Raises as `accept` does."""
+    async def accept_reserved(
+        self, call: Call, submission: Submission, mail_id: str, *, most_seconds: float | None = None
+    ) -> Job:
+        """Accept a mail that has its place already (`admission.reserve`). Raises as `accept` does.
+
+        Without a ttl it is tried for `most_seconds`, MAIL_TTL unless given.
+        """
         draft = submission.draft
         sender = self._sender if draft.sender is None else self._permitted_sender(draft.sender)
-        deadline = (now := self._now()) + self._lifetime(submission)
+        deadline = (now := self._now()) + self._lifetime(submission.ttl, most_seconds)
         domain = self._domain if draft.sender is None else sender.domain
         message_id = f"<{mail_id}@{domain}>"
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
@@ -232,7 +237,10 @@ class MailService:
 
     async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
         async with door.reserve(call, submission.wait_for, submission.priority):
-            return await self.accept_reserved(call, submission, mail_id)
+            # The results of a stream are final ones, so its mails have no longer than another caller waits.
+            ends_soon = door is not self.admission and not submission.wait_for.guarantees
+            most = self._wait_seconds if ends_soon else None
+            return await self.accept_reserved(call, submission, mail_id, most_seconds=most)
 
     async def _keep_and_submit(self, job: Job, fingerprint: bytes) -> Job:
         """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.
@@ -256,12 +264,12 @@ class MailService:
         if not keeping.cancelled() and keeping.exception() is None and isinstance(keeping.result()[0], Accepted):
             self._store.settle(job.settle(MailState.CANCELLED, (), self._now()), keep_request=False)
 
-    def _lifetime(self, submission: Submission) -> float:
-        if submission.ttl is None:
-            return self._most_seconds if submission.wait_for.guarantees else self._wait_seconds
-        if submission.ttl <= 0:
+    def _lifetime(self, ttl: float | None, default: float | None) -> float:
+        if ttl is None:
+            return self._most_seconds if default is None else default
+        if ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
-        return min(submission.ttl, self._most_seconds)
+        return min(ttl, self._most_seconds)
 
     def _permitted_sender(self, sender: Address) -> Address:
         domain = sender.key[sender.key.rindex("@") :]

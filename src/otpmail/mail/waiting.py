@@ -10,13 +10,14 @@ from otpmail.delivery.waiters import Waiters
 from otpmail.errors import DeadlineExceeded, Unavailable
 from otpmail.model import Mail, MailState, RecipientResult
 
-# The answer must reach the client before its own deadline. A short time ends a tenth earlier. A long one ends earlier
-# by the time of an answer, and by a hundredth. gRPC's C core rounds up a timeout by as much at most.
-_EARLIER = 0.1
-_ANSWER_SECONDS = 0.2
+# The answer must reach the client before the client's own deadline. It needs some turns of a loop that is busy, and a
+# client that gets to read it. gRPC's C core rounds up a timeout by a hundredth at most.
+_SHORT = 0.5  # of the time that is left: a call of 50 ms can't give away more
+_USUAL_SECONDS = 0.05
+_USUAL = 0.1  # of the time that is left, beside _USUAL_SECONDS
+_LONG_SECONDS = 0.2
 _ROUNDED_UP = 0.01
 
-_TICK = 1 / 16  # seconds that `delivery.deadlines` may notice a deadline late
 _STATES = {
     MailState.QUEUED: "it is still queued",
     MailState.SENDING: "it is with the relay, and GetMail returns how it ends",
@@ -59,20 +60,14 @@ class Outcomes:
             if until_deadline:
                 self._lifecycle.drop_if_abandoned(job)
                 raise deadline_exceeded(job.mail)
-            self._go_on(job)
-        return mail or job.mail
-
-    def _go_on(self, job: Job) -> None:
-        """Let the job go on until its own deadline. If that is now, the job is over."""
-        if job.deadline <= self._now() + _TICK:
-            self._lifecycle.expire(job)
-        if not job.settled:
             self._waiters.keep(job)
+        return mail or job.mail
 
 
 def wait_until_deadline(left: float) -> float:
     """Return how many seconds a call waits whose deadline is `left` seconds away."""
-    return max(0.0, left - min(left * _EARLIER, _ANSWER_SECONDS + left * _ROUNDED_UP))
+    earlier = min(left * _SHORT, _USUAL_SECONDS + left * _USUAL, _LONG_SECONDS + left * _ROUNDED_UP)
+    return max(0.0, left - earlier)
 
 
 def deadline_exceeded(mail: Mail) -> DeadlineExceeded:

@@ -12,6 +12,12 @@ from otpmail.otp.service import MAX_CODE, CheckResult, CodeRequest, OtpService
 from otpmail.rpc.calls import Context, call_from
 
 _FIELDS = {"text": "body"}
+_ENDS = {
+    MailState.FAILED: "the mail could not be sent; try again later",
+    MailState.EXPIRED: "the mail was not sent in time; try again later",
+    MailState.CANCELLED: "the mail was cancelled before it was sent",
+    MailState.UNCERTAIN: "the relay may have accepted the mail, but its reply was lost; another try may send it twice",
+}
 
 
 class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
@@ -63,13 +69,19 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         self._mails = mails
 
     async def SendMail(self, request: mail_pb2.SendEmailRequest, context: Context) -> mail_pb2.SendEmailResponse:
-        """Send one text mail; any failure is a gRPC error."""
+        """Send one text mail; any failure is a gRPC error.
+
+        A mail that goes on without its caller is FAILED with OK. UNAVAILABLE would let clients and proxies with a retry
+        policy send it twice.
+        """
         if not trim(request.to):
             raise InvalidArgument("to", "recipient email is required")
         try:
             mail = await self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
         except InvalidArgument as error:
             raise _in_their_words(error) from None
+        if not mail.state.final:
+            return mail_pb2.SendEmailResponse(status=mail_pb2.FAILED)
         if mail.state is not MailState.RELAYED:
             raise _failure(mail)
         return mail_pb2.SendEmailResponse(status=mail_pb2.SUCCESS)
@@ -92,6 +104,4 @@ def _failure(mail: Mail) -> CallerError:
     result = mail.recipients[0] if mail.recipients else RecipientResult("")
     if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
         return FailedPrecondition(f"the relay refused the mail: {result.said}")
-    could_not = "could not be sent" if mail.state.final else "is not sent yet"
-    said = result.said or "the relay gave no answer"
-    return Unavailable(f"the mail {could_not} ({mail.state.name.lower()}): {said}")
+    return Unavailable(f"{_ENDS[mail.state]}: {result.said or 'the relay gave no answer'}")
