@@ -21,6 +21,7 @@ from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch, connections_of_callers, descriptor_limit, lowest_free
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
+from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
@@ -60,7 +61,7 @@ class App:
         mail = settings.mail
         limit = mail.memory_octets
         self._counts = LogObserver(len(settings.relays))
-        self._health = Health()
+        self._health = Health(StreamLimit(limit))
         queue = MailQueue()
         window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
         self._store = MemoryStore(

@@ -10,9 +10,17 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from calls import reason, retry_seconds
+from delivery.fakes import Nothing
 from http2 import Connection, message
 from otpmail.events import RelayDown, RelayIdle, RelayUp
+from otpmail.limits.memory import Memory
+from otpmail.limits.streams import StreamLimit
+from otpmail.rpc.batching import Batching
+from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import LIVENESS, SERVICES, Health
+from otpmail.rpc.parse import parsers
+from otpmail.rpc.reads import Reads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _Messages: Any = health_pb2  # its type stubs are older than List
+_DESCRIBED: Any = health_pb2.DESCRIPTOR.services_by_name.values()
 
 
 class Served:
@@ -60,9 +69,11 @@ async def served() -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def _serve() -> AsyncIterator[Served]:
-    server, health = grpc.aio.server(), Health()
+    server, health, methods = grpc.aio.server(), Health(StreamLimit(1 << 30, of_connection=4)), MethodTable()
     add: Any = health_pb2_grpc.add_HealthServicer_to_server
-    add(health, server)
+    reads = Reads(Memory(1 << 30, Nothing()), most_octets=1 << 20)
+    add(health, Guard(methods, Batching(most_seconds=0), parsers(_DESCRIBED, ()), reads))
+    server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -149,3 +160,31 @@ async def test_a_watcher_that_does_not_read_delays_nobody(served: Served) -> Non
         assert (await asyncio.wait_for(anext(watch), 5)).status == _SERVING
         served.health.stop()
         assert (await asyncio.wait_for(anext(watch), 5)).status == _NOT_SERVING
+
+
+async def test_a_connection_has_few_watchers(served: Served) -> None:
+    """More watchers of a connection than it may have are RESOURCE_EXHAUSTED; one that leaves makes room for another."""
+    watchers = [served.stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(4)]
+    for watch in watchers:
+        assert (await watch.read()).status == _NOT_SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(served.watch())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason(caught.value) == "TOO_MANY_STREAMS"
+    assert retry_seconds(caught.value) > 0
+    assert await served.overall() == {_NOT_SERVING}
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", (("grpc.use_local_subchannel_pool", 1),)) as other:
+        stub: Any = health_pb2_grpc.HealthStub(other)
+        theirs = aiter(stub.Watch(health_pb2.HealthCheckRequest()))
+        assert (await anext(theirs)).status == _NOT_SERVING
+    watchers[0].cancel()
+    async with asyncio.timeout(20):
+        while not await _is_watched(served):
+            pass
+
+
+async def _is_watched(served: Served) -> bool:
+    try:
+        return bool(await anext(served.watch()))
+    except grpc.aio.AioRpcError:
+        return False

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 
 from delivery.fakes import Nothing
 from otpmail.limits.memory import Memory
+from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.reads import Reads
@@ -33,7 +34,8 @@ async def _serve(budget: int) -> AsyncIterator[grpc.aio.Channel]:
     """Serve reflection alone, with so many octets of memory, to a client."""
     server, methods = grpc.aio.server(), MethodTable()
     reads = Reads(Memory(budget, Nothing()), most_octets=1 << 20)
-    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads), reads.read)
+    limit = StreamLimit(1 << 30, of_connection=8)
+    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads), reads.read, limit)
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -119,3 +121,18 @@ async def test_few_requests_are_half_received(version: str) -> None:
         ends = await asyncio.gather(*reading, return_exceptions=True)
     refused = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
     assert [end.code() for end in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+
+
+async def test_a_connection_has_few_streams(channel: grpc.aio.Channel) -> None:
+    """More streams of a connection than it may have, of both versions together, are RESOURCE_EXHAUSTED."""
+    question = ServerReflectionRequest(list_services="*").SerializeToString()
+    calls: list[Any] = []
+    for number in range(9):
+        method: Any = channel.stream_stream(f"/{(V1, V1ALPHA)[number % 2]}/ServerReflectionInfo")
+        calls.append(call := method())
+        await call.write(question)
+        if number < 8:
+            assert await call.read()
+    assert await calls[-1].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for call in calls:
+        call.cancel()

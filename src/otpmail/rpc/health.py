@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
+from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.calls import Context
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
@@ -26,12 +27,14 @@ _ListResponse: Any = health_pb2.HealthListResponse  # type: ignore[attr-defined]
 class Health(_Servicer):  # type: ignore[misc]
     """An Observer that serves the health of all services: SERVING while a connection to a relay is open.
 
-    A change only wakes the calls that watch. A client that does not read what it watches delays nobody.
+    A change only wakes the calls that watch. A client that does not read what it watches delays nobody. These calls
+    count in `streams`, with those of reflection.
     """
 
     event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle})
 
-    def __init__(self) -> None:
+    def __init__(self, streams: StreamLimit) -> None:
+        self.streams = streams
         self._up: set[str] = set()
         self._stopped = False
         self._waiting: set[asyncio.Future[None]] = set()  # a set, so that thousands of watchers can leave at once
@@ -70,15 +73,16 @@ class Health(_Servicer):  # type: ignore[misc]
         return _ListResponse(statuses=states)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
-        """Yield the state of a service, and then each change of it. It never ends by itself."""
+        """Yield the state of a service, and then each change of it. It never ends by itself. Raises TooManyStreams."""
         last = None
-        while True:
-            status = self._status(request.service)
-            if status == last:
-                await self._change()
-            else:
-                yield HealthCheckResponse(status=status)
-                last = status
+        with self.streams.open(context.peer()):
+            while True:
+                status = self._status(request.service)
+                if status == last:
+                    await self._change()
+                else:
+                    yield HealthCheckResponse(status=status)
+                    last = status
 
     @property
     def _serving(self) -> bool:

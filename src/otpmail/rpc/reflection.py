@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.calls import Context
 from otpmail.rpc.parse import parse
 
@@ -27,10 +28,11 @@ File = Any  # a FileDescriptor: the type stubs know two of that name
 _FILE = "grpc/reflection/v1/reflection.proto"
 
 
-def add_reflection(services: Mapping[str, File], server: Any, read: Read) -> None:
+def add_reflection(services: Mapping[str, File], server: Any, read: Read, streams: StreamLimit) -> None:
     """Add both versions to what takes the place of a server. They describe the services, by name, and each other.
 
-    `read` bounds how many requests are half received, as it does for calls with one request.
+    `read` bounds how many requests are half received, as it does for calls with one request, and `streams` how many
+    calls there are.
     """
     pool = DescriptorPool()  # of our own: in the process's pool, v1 would collide with one that a library brings
     for file in (*services.values(), reflection_pb2.DESCRIPTOR):
@@ -39,8 +41,9 @@ def add_reflection(services: Mapping[str, File], server: Any, read: Read) -> Non
     servicer: Any = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA), pool=pool)
 
     async def answer(_: Any, context: Context) -> None:
-        async for response in servicer.ServerReflectionInfo(_requests(context, read), context):
-            await context.write(response)
+        with streams.open(context.peer()):
+            async for response in servicer.ServerReflectionInfo(_requests(context, read), context):
+                await context.write(response)
 
     serialize = reflection_pb2.ServerReflectionResponse.SerializeToString
     handler: Any = grpc.stream_stream_rpc_method_handler(answer, None, serialize)

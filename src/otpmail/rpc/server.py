@@ -71,7 +71,8 @@ class Server:
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
         health_pb2_grpc.add_HealthServicer_to_server(health, always)
         if settings.grpc_reflection:
-            add_reflection({service.full_name: service.file for service in _SERVICES}, always, reads.read)
+            files = {service.full_name: service.file for service in _SERVICES}
+            add_reflection(files, always, reads.read, health.streams)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:
