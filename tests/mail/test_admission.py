@@ -8,6 +8,7 @@ import pytest
 from drafts import read_draft
 from otpmail.callers import Call
 from otpmail.errors import MemoryFull, QueueFull
+from otpmail.limits.memory import HELD, READ_FACTOR, Held
 from otpmail.mail.stream import MailStream
 from otpmail.mail.submission import Submission
 from otpmail.model import MailState, Priority, WaitFor
@@ -108,6 +109,27 @@ async def test_a_mail_without_memory_is_refused() -> None:
     rig.settle()
     rig.settle()
     await rig.mails.accept(call_of(), _submission())
+
+
+async def test_a_large_mail_counts_once_while_its_call_waits() -> None:
+    """What a large request takes counts no more once its mail is accepted, that of a repeated one either."""
+    rig = MailRig(memory=64 << 20)
+    octets = 1 << 20
+    submission = _submission(wait_for=WaitFor.RELAY, request_id="r", octets=octets)
+
+    async def call() -> None:
+        HELD.set(Held(rig.memory_budget, READ_FACTOR * octets))
+        await rig.mails.send(call_of(), submission)
+
+    calls = [asyncio.create_task(call()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert rig.memory_budget.reading == 2 * READ_FACTOR * octets
+    while rig.memory_budget.reading:  # noqa: ASYNC110  a plain number wakes nobody
+        await asyncio.sleep(0)
+    assert rig.queue.waiting()["normal"] == 1
+    assert octets <= rig.memory_budget.unsettled < 1.2 * octets
+    rig.settle()
+    await asyncio.gather(*calls)
 
 
 async def test_remembered_mails_give_way() -> None:

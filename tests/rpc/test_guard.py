@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,11 +13,12 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from calls import detail
 from delivery.fakes import Nothing
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, NotFound, QueueFull, Unavailable
-from otpmail.limits.memory import CALL_OCTETS, LARGE, READ_FACTOR, Memory
+from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Memory
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
-from otpmail.rpc.parse import SMALL
+from otpmail.rpc.parse import SMALL, parse
 from otpmail.rpc.reads import Reads
+from otpmail.v1.mail_pb2 import GetMailRequest
 
 SERVICE = "test.MailService"
 SECRET = "the code is 271828"
@@ -60,6 +62,7 @@ class Guarded:
             SERVICE,
             {
                 "Unary": grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=_not_called),
+                "SendMail": grpc.unary_unary_rpc_method_handler(behaviour),
                 "Stream": grpc.unary_stream_rpc_method_handler(stream or _as_stream(behaviour)),
                 "Both": grpc.stream_stream_rpc_method_handler(behaviour),
             },
@@ -212,10 +215,10 @@ async def test_large_requests_are_parsed_in_turns() -> None:
     def parse(_octets: bytes) -> Any:
         happened.append("parse")
 
-    guarded = Guarded(behaviour, parsers={f"/{SERVICE}/Unary": parse}, turn=turn)
+    guarded = Guarded(behaviour, parsers={f"/{SERVICE}/SendMail": parse}, turn=turn)
     for size, expected in ((SMALL, ["parse", "method"]), (SMALL + 1, ["turn", "parse", "turn", "method"])):
         happened.clear()
-        await guarded.handlers["Unary"].stream_unary(None, Context(bytes(size)))
+        await guarded.handlers["SendMail"].stream_unary(None, Context(bytes(size)))
         assert happened == expected
 
 
@@ -235,7 +238,8 @@ async def test_no_octets_of_a_large_request_are_kept() -> None:
         happened.append("method")
         return b""
 
-    await _unary(Guarded(behaviour, parsers={f"/{SERVICE}/Unary": len}), OnceRead())
+    guarded = Guarded(behaviour, parsers={f"/{SERVICE}/SendMail": len})
+    await guarded.handlers["SendMail"].stream_unary(None, OnceRead())
     assert happened == ["freed", "method"]
 
 
@@ -450,7 +454,7 @@ async def test_a_call_counts_while_it_runs() -> None:
 
     guarded = Guarded(behaviour)
     for octets in (10, LARGE):
-        await guarded.handlers["Unary"].stream_unary(None, Context(bytes(octets)))
+        await guarded.handlers["SendMail"].stream_unary(None, Context(bytes(octets)))
     await guarded.handlers["Both"].stream_stream(b"", Context())
     assert counted == [CALL_OCTETS + 10, CALL_OCTETS + READ_FACTOR * LARGE, CALL_OCTETS]
     assert guarded.memory.reading == 0
@@ -474,8 +478,41 @@ async def test_a_large_request_without_memory_is_refused() -> None:
     guarded = Guarded(_never, memory=1 << 20)
     context = Context(bytes(300_000))
     with pytest.raises(grpc.aio.AbortError):
-        await guarded.handlers["Unary"].stream_unary(None, context)
+        await guarded.handlers["SendMail"].stream_unary(None, context)
     assert context.aborted[0][0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert guarded.memory.reading == 0
+
+
+async def test_a_large_mail_counts_until_it_is_accepted() -> None:
+    """A large request counts no more once its mail is accepted, which counts itself, however long its call goes on."""
+    counted: list[int] = []
+
+    async def behaviour(request: bytes, _context: Any) -> bytes:
+        counted.append(guarded.memory.reading)
+        held = HELD.get()
+        assert held is not None
+        held.release()
+        counted.append(guarded.memory.reading)
+        return request
+
+    guarded = Guarded(behaviour)
+    await guarded.handlers["SendMail"].stream_unary(None, Context(bytes(LARGE)))
+    assert counted == [CALL_OCTETS + READ_FACTOR * LARGE, CALL_OCTETS]
+    assert guarded.memory.reading == 0
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Stream"])
+async def test_a_large_request_that_is_no_mail(kind: str) -> None:
+    """A large request to a method that takes no mail is refused before it counts: nothing gives way to it."""
+    guarded = Guarded(_never, parsers={f"/{SERVICE}/{kind}": partial(parse, kind=GetMailRequest)}, memory=1 << 20)
+    guarded.memory.unsettled = guarded.memory.for_mails
+    context = Context(GetMailRequest(id="x" * SMALL).SerializeToString())
+    with pytest.raises(grpc.aio.AbortError):
+        await (_unary if kind == "Unary" else _stream)(guarded, context)
+    assert context.aborted[0][:2] == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"id: makes the request larger than {SMALL} octets",
+    )
     assert guarded.memory.reading == 0
 
 

@@ -4,6 +4,7 @@ The octets of each thing were measured, see docs/operations.md. gRPC's own buffe
 are not counted.
 """
 
+from contextvars import ContextVar
 from typing import Protocol
 
 from otpmail.errors import MemoryFull
@@ -18,7 +19,7 @@ CALL_OCTETS = 20 << 10
 """Octets of a running call beside its request, most of them in gRPC."""
 
 LARGE = 64 << 10
-"""Octets of a request from which on it counts READ_FACTOR times while its call runs."""
+"""Octets of a request from which on it counts READ_FACTOR times until its mail is accepted."""
 
 READ_FACTOR = 3
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
@@ -26,6 +27,26 @@ READ_FACTOR = 3
 _FOR_CODES = 8  # an eighth of the budget is for codes and checks
 _FOR_READING = 4  # a quarter for batches of streams, and for requests that are half received
 _FOR_CALLS = 2  # half of it for calls that run, with their requests
+
+
+class Held:
+    """Octets that a large request takes: they count as being read until its mail is accepted or its call ends."""
+
+    __slots__ = ("_memory", "_octets")
+
+    def __init__(self, memory: "Memory", octets: int) -> None:
+        self._memory = memory
+        self._octets = octets
+        memory.reading += octets
+
+    def release(self) -> None:
+        """Count them no more; without effect the second time."""
+        self._memory.reading -= self._octets
+        self._octets = 0
+
+
+HELD: ContextVar[Held | None] = ContextVar("HELD", default=None)
+"""What the large request takes in whose task code runs, None for small ones."""
 
 
 class Remembered(Protocol):

@@ -16,6 +16,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency
 from otpmail.mail.submission import Submission
@@ -95,6 +96,8 @@ class MailService:
         accepting = self.accept(call, submission)
         del submission  # so that its content does not wait for the relay beside the octets made of it
         job = await accepting
+        if (held := HELD.get()) is not None:
+            held.release()  # from here on the job counts itself
         return job.mail if guaranteed else await self.outcome(call, job)
 
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:

@@ -77,7 +77,9 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         if not trim(request.to):
             raise InvalidArgument("to", "recipient email is required")
         try:
-            mail = await self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
+            sending = self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
+            del request  # which may be large, and the relay slow
+            mail = await sending
         except InvalidArgument as error:
             raise _in_their_words(error) from None
         if not mail.state.final:

@@ -15,7 +15,7 @@ from grpc.aio import EOF
 
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
 from otpmail.errors import InvalidArgument, MemoryFull, Unavailable
-from otpmail.limits.memory import CALL_OCTETS, LARGE, READ_FACTOR
+from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Held
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.parse import SMALL, Parser
 from otpmail.rpc.reads import Reads
@@ -130,8 +130,8 @@ class Guard:
 
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, unary: bool) -> Callable[..., Any]:
         parse, memory = self._parsers.get(method), self._memory
-        is_for_mails = _is_for_mails(method)
-        read = self._reads.read_mail if method.endswith("/SendMail") else self._reads.read
+        is_for_mails, is_mail = _is_for_mails(method), _takes_mail(method)
+        read = self._reads.read_mail if is_mail else self._reads.read
 
         async def guarded(requests: Any, context: Any) -> Any:
             """Run one call: one with a single request, or one that reads and writes a stream by its context."""
@@ -143,7 +143,7 @@ class Guard:
                         raise MemoryFull
                     if unary:
                         request = await read(context)
-                        taken += (octets := self._weigh(request, for_mails=is_for_mails))
+                        taken += (octets := self._weigh(request, parse, is_mail=is_mail))
                         memory.reading += octets
                     running = 1  # not before: a stop does not wait for a request that never comes
                     self._running += 1
@@ -171,7 +171,7 @@ class Guard:
                 await status.abort(context)
             finally:
                 memory.reading -= taken
-                self._ended(running, unary=running * unary)
+                self._ended(running, unary=running * unary, is_mail=is_mail)
 
         return guarded
 
@@ -195,7 +195,7 @@ class Guard:
                     if is_for_mails and memory.reading > memory.for_calls:
                         raise MemoryFull
                     request = await self._reads.read(context)
-                    taken += (octets := self._weigh(request, for_mails=is_for_mails))
+                    taken += (octets := self._weigh(request, parse, is_mail=False))
                     memory.reading += octets
                     running = 1
                     self._running += 1
@@ -220,25 +220,38 @@ class Guard:
 
         return guarded
 
-    def _weigh(self, request: Any, *, for_mails: bool) -> int:
-        """Return the octets that a request takes.
+    def _weigh(self, request: Any, parse: Parser | None, *, is_mail: bool) -> int:
+        """Return the octets that a request takes until its call ends; those of a large mail are HELD instead.
 
-        Raises MemoryFull for a large one where these are too many, and InvalidArgument where there is no request.
+        Raises InvalidArgument where there is no request, or a large one that is no mail. Raises MemoryFull for a mail
+        that is too large for what is left.
         """
         if request is EOF:
             raise InvalidArgument("request", "is missing")
         octets = len(request)
-        if octets < LARGE or not for_mails:  # parsers of other methods refuse a large one, so nothing gives way to it
+        if octets < LARGE:
             return octets
-        self._memory.make_room(READ_FACTOR * octets)
-        return READ_FACTOR * octets
+        if is_mail:
+            self._memory.make_room(READ_FACTOR * octets)
+            HELD.set(Held(self._memory, READ_FACTOR * octets))
+            return 0
+        if octets > SMALL and parse is not None:  # before it counts, so that nothing that is remembered gives way to it
+            parse(request)  # raises: no other method has bounds for a large one
+        return octets
 
-    def _ended(self, running: int, *, unary: int = 0) -> None:
-        """Count a call less, if it was running."""
+    def _ended(self, running: int, *, unary: int = 0, is_mail: bool = False) -> None:
+        """Count a call less, if it was running, and no more what its request takes."""
+        if is_mail and (held := HELD.get()) is not None:
+            held.release()
         self._unary -= unary
         self._running -= running
         if not self._running:
             self.idle.set()
+
+
+def _takes_mail(method: str) -> bool:
+    """Whether the method, by its path, has a mail as its one request, which may be large."""
+    return method.endswith("/SendMail")
 
 
 def _is_for_mails(method: str) -> bool:
