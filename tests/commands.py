@@ -26,6 +26,7 @@ async def start(
     *arguments: str,
     server: str = "",
     here: Path | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
     stderr: int = asyncio.subprocess.PIPE,
     environment: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
@@ -34,7 +35,7 @@ async def start(
         *(sys.executable, "-m", "otpmail", *arguments),
         cwd=here,
         env={**os.environ, "PYTHONPATH": SOURCES, "OTPMAIL_SERVER": server, "COLUMNS": "200", **(environment or {})},
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=stderr,
     )
 
@@ -43,7 +44,7 @@ async def ended(process: asyncio.subprocess.Process) -> Ran:
     """Wait for the command's end, and return what it did."""
     out, err = await process.communicate()
     assert process.returncode is not None
-    return Ran(process.returncode, out.decode(), (err or b"").decode())
+    return Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
 async def otpmail(*arguments: str, server: str = "", here: Path | None = None, **environment: str) -> Ran:

@@ -4,13 +4,15 @@ import os
 import signal
 import sys
 
+from otpmail import standard_streams
+
 # gRPC's core writes lines of its own to standard error, beside ours, about what it also raises. Read at its import.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def main() -> None:
     """Run the command line."""
-    _open_standard_streams()
+    output = standard_streams.set_up()
     if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     if sys.argv[1:2] == ["serve"] and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
@@ -21,7 +23,12 @@ def main() -> None:
     from otpmail.cli import app
 
     signal.signal(signal.SIGINT, interrupt)
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        sys.stdout.flush()
+        code = end.code if isinstance(end.code, int) else 0
+        raise SystemExit(output.exit_code(code)) from None
 
 
 def _outlive_hangup() -> None:
@@ -33,22 +40,6 @@ def _outlive_hangup() -> None:
             os._exit(128 + number)
 
     signal.signal(signal.SIGHUP, on_hangup)
-
-
-def _open_standard_streams() -> None:
-    """Open the null device in place of a standard stream that is closed, as after `2>&-`.
-
-    Otherwise the first socket would have the stream's number: libuv aborts over that, and the log would go to a relay.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    # Python has no object for a stream that was closed at its start.
-    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115  for the whole life of the process
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115  as above
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115  as above
 
 
 if __name__ == "__main__":

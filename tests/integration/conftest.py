@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,22 @@ def exim(certificate_files: CertificateFiles) -> Iterator[Exim]:
     _require(Exim)
     with Exim(certificate_files.cert_file, certificate_files.key_file) as server:
         yield server
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """Open a pipe that is full, so that the first write to it blocks."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+    assert os.write(writing, b"." * size) == size
+    os.set_blocking(writing, True)
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:  # the test has closed it
+            continue
 
 
 def _require(server: type[MailServer]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -16,28 +15,12 @@ from otpmail.v1 import mail_pb2, otp_pb2
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from relay import Certificates, Relay
 
 _PEOPLE = [f"p{number}@example.org" for number in range(300)]
-
-
-@pytest.fixture
-def full_pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe that is full, so that the first write to it blocks."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
-    assert os.write(writing, b"." * size) == size
-    os.set_blocking(writing, True)
-    yield reading, writing
-    for fd in (reading, writing):
-        try:
-            os.close(fd)
-        except OSError:  # the test has closed it
-            continue
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The command line. `serve`, `dev` and `check` run a service or look at its settings; the other commands call one.
 
 Exit codes: 0, the command did what was asked. 1, it did not: a mail was not relayed, a code was not valid, a service is
-not serving, a merge was interrupted. 2, a setting or an argument is wrong. 3, no service answered, or it refused.
+not serving, a merge was interrupted. 2, a setting or an argument is wrong. 3, no service answered, or it refused. 4, it
+did, but its answer could not be written (`standard_streams`).
 """
 
 from importlib.metadata import version

@@ -1,0 +1,87 @@
+"""Standard output and error that can't be written, or that nobody reads: no command shows a traceback or waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from commands import ended, start
+from service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SETTINGS = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": "1", "EMAIL_FROM": "codes@example.org"}
+_GONE = "standard output: can't be written: Broken pipe\n"
+_FULL = "standard output: can't be written: No space left on device\n"
+_SEND = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
+
+
+@pytest.fixture(params=["gone", "full"])
+def broken(request: pytest.FixtureRequest) -> Iterator[tuple[int, str, int]]:
+    """Open an output that can't be written; with the line about it, and the exit code of what was a success."""
+    if request.param == "gone":
+        reading, writing = os.pipe()
+        os.close(reading)
+        line, code = _GONE, 0
+    else:
+        writing, line, code = os.open("/dev/full", os.O_WRONLY), _FULL, 4
+    yield writing, line, code
+    os.close(writing)
+
+
+@pytest.mark.parametrize("command", [("--version",), ("--help",), ("check", "--no-dial"), ("serve", "--help")])
+async def test_success_without_an_output(
+    broken: tuple[int, str, int], command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A command that did its work ends with 0 if the reader has gone, else with 4, after one line on standard error."""
+    output, line, code = broken
+    ran = await ended(await start(*command, here=tmp_path, stdout=output, environment=_SETTINGS))
+    assert (ran.code, ran.err) == (code, line)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_a_call_without_an_output(broken: tuple[int, str, int], form: tuple[str, ...]) -> None:
+    """What the service answers decides the exit code: it serves, the mail is sent, the code is wrong."""
+    output, line, code = broken
+    async with Service(command="dev", EMAIL=None, APP_PASSWORD=None, EMAIL_FROM=None) as dev:
+        await dev.wait_until_serving()
+        validate = ("code", "validate", "ada@example.org", "123456")
+        for command, expected in (("health",), code), (_SEND, code), (validate, 1):
+            ran = await ended(await start(*command, *form, server=dev.address, stdout=output))
+            assert (ran.code, ran.err) == (expected, line), command
+
+
+async def test_an_error_without_an_output(broken: tuple[int, str, int]) -> None:
+    """A command that fails before it prints anything has its usual error and exit code."""
+    output, _, _ = broken
+    ran = await ended(await start("health", server="127.0.0.1:1", stdout=output))
+    assert ran.code == 3
+    assert ran.err.startswith("no service answers on 127.0.0.1:1")
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [(("serve",), 2), (("dev",), 2), (("check",), 2), (("health",), 3), (("serve", "-x"), 2)],
+)
+async def test_errors_that_nobody_reads(
+    full_pipe: tuple[int, int], command: tuple[str, ...], code: int, tmp_path: Path
+) -> None:
+    """A command ends with its exit code, though standard error is a full pipe that nobody reads."""
+    environment = {"WORKERS": "0", "HOST": f"unix:{tmp_path}/s"}
+    process = await start(*command, here=tmp_path, stderr=full_pipe[1], environment=environment)
+    async with asyncio.timeout(20):
+        assert (await ended(process)).code == code
+
+
+async def test_errors_on_a_full_disk(tmp_path: Path) -> None:
+    """A command ends with its exit code, though standard error is on a full disk."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await start("serve", here=tmp_path, stderr=full, environment={"WORKERS": "0"})
+    os.close(full)
+    assert (await ended(process)).code == 2
