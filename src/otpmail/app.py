@@ -108,7 +108,7 @@ class App:
             codes=self._codes,
             mails=mails,
             health=self._health,
-            max_mail_bytes=mail.mail_max_bytes,
+            most_octets=mail.most_request_octets,
             most_unsettled=mail.stream_unsettled,
             connections=connections,
             batch_seconds=batch_seconds,

@@ -33,7 +33,7 @@ def _settings(host: str, **more: Any) -> ServerSettings:
 @pytest.fixture
 async def add_port() -> AsyncIterator[Callable[[str], int]]:
     """The binding of gRPC itself, by a server that serves nothing."""
-    server = grpc.aio.server(options=server_options(max_mail_bytes=1024, connections=100))
+    server = grpc.aio.server(options=server_options(most_octets=2 << 20, connections=100))
     yield server.add_insecure_port
     await server.start()  # else it keeps its sockets
     await server.stop(0)

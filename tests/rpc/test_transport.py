@@ -49,7 +49,7 @@ class Handlers(grpc.GenericRpcHandler):
 @asynccontextmanager
 async def _serve(handlers: Handlers, **times: Any) -> AsyncIterator[int]:
     """Serve with the options of the service and these times; yield the port."""
-    server = grpc.aio.server(options=server_options(max_mail_bytes=1 << 20, connections=100, **times))
+    server = grpc.aio.server(options=server_options(most_octets=2 << 20, connections=100, **times))
     server.add_generic_rpc_handlers((handlers,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -103,7 +103,7 @@ async def test_pings_that_are_too_fast_end_the_connection() -> None:
 
 def test_a_caller_may_ping_every_five_seconds_by_its_clock() -> None:
     """The server's limit lies below the 5 s that callers are promised, since a ping may arrive early."""
-    limit = dict(server_options(max_mail_bytes=1024, connections=100))["grpc.http2.min_ping_interval_without_data_ms"]
+    limit = dict(server_options(most_octets=2 << 20, connections=100))["grpc.http2.min_ping_interval_without_data_ms"]
     assert PING_SECONDS == 5
     assert 4000 <= limit <= 4800
 

@@ -24,3 +24,30 @@ def test_the_name_to_sign_in_with_is_the_sender(load: Load, problems: Problems) 
     assert load(EMAIL_FROM="", EMAIL="me@example.org", APP_PASSWORD="hunter2").mail.email_from == "me@example.org"
     assert problems(EMAIL="me") == ("EMAIL_FROM: is needed, since EMAIL is not a mailbox address to send from",)
     assert problems(EMAIL="", APP_PASSWORD="") == ("EMAIL_FROM: is needed, since EMAIL is not set either",)
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("memory", "mail", "needed"),
+    [("16", str(10 * MIB), 44), ("43", str(10 * MIB), 44), ("500", str(150 * MIB), 604), ("16", str(3 * MIB + 1), 17)],
+)
+def test_a_mail_that_the_memory_does_not_hold(problems: Problems, memory: str, mail: str, needed: int) -> None:
+    """A memory that can't hold the largest mail while it is read is an error that names both settings and the need."""
+    [line] = problems(MEMORY_MAX_MB=memory, MAIL_MAX_BYTES=mail)
+    assert line.startswith(f"MEMORY_MAX_MB: {memory} MiB can't hold a mail of MAIL_MAX_BYTES ({mail})")
+    assert f"set MEMORY_MAX_MB to {needed} or more" in line
+
+
+@pytest.mark.parametrize(("memory", "mail"), [("44", 10 * MIB), ("604", 150 * MIB), ("16", 3 * MIB), ("16", 1024)])
+def test_the_least_memory_for_a_mail(load: Load, memory: str, mail: int) -> None:
+    """The memory that an error asks for is enough."""
+    assert load(MEMORY_MAX_MB=memory, MAIL_MAX_BYTES=str(mail)).mail.most_request_octets == mail + MIB
+
+
+def test_a_small_container(problems: Problems, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where MEMORY_MAX_MB is not set, the error says how much of the container's memory there is."""
+    monkeypatch.setattr("otpmail.settings.mail.available_memory", lambda: 64 * MIB)
+    [line] = problems()
+    assert line.startswith("MEMORY_MAX_MB: is not set, and half of the memory that this process may use, 32 MiB, can't")

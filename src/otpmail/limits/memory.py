@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from otpmail.errors import MemoryFull
+from otpmail.settings import FOR_REQUESTS
 
 MAIL_OCTETS = 4096
 """Octets of an unsettled mail beside its content: job, timers, its place in the queue, the call that waits for it."""
@@ -25,7 +26,6 @@ READ_FACTOR = 3
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
 
 _FOR_CODES = 8  # an eighth of the budget is for codes and checks
-_FOR_READING = 4  # a quarter for batches of streams, and for requests that are half received
 _FOR_CALLS = 2  # half of it for calls that run, with their requests
 
 
@@ -68,7 +68,7 @@ class Memory:
     def __init__(self, limit: int, remembered: Remembered) -> None:
         self.limit = limit
         self.for_mails = limit - limit // _FOR_CODES
-        self.for_reading = limit // _FOR_READING
+        self.for_reading = limit // FOR_REQUESTS
         self.for_calls = limit // _FOR_CALLS
         self.reading = 0
         self.unsettled = 0

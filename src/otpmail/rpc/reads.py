@@ -24,7 +24,6 @@ Context = Any  # generated stubs name a context type that exists for the type ch
 _TICK_SECONDS = 0.02
 _SLOW_TICKS = 3  # a message that is there is read within a turn or two of the loop, of which one is in each tick
 _SLOW_MAIL_TICKS = 25  # of a mail that keeps others waiting
-_FEWEST = 4
 _MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
 _LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
@@ -66,7 +65,7 @@ class Reads:
         resident: Callable[[], int] = resident,
     ) -> None:
         self.memory = memory
-        self._most = max(_FEWEST, memory.for_reading // most_octets)
+        self._most = max(1, memory.for_reading // most_octets)
         self._most_ticks = most_seconds / _TICK_SECONDS
         self._look_seconds = look_seconds
         self._call_later = call_later or asyncio.get_running_loop().call_later

@@ -20,7 +20,7 @@ from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.parse import parsers
 from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import add_reflection
-from otpmail.rpc.transport import most_request_octets, server_options
+from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
@@ -34,8 +34,8 @@ _SERVICES = tuple(
 class Server:
     """Listens where HOST says, and serves until `stop`.
 
-    `max_mail_bytes` limits what a request may hold, `connections` how many there are on each address. `batch_seconds`
-    is the longest that unary calls are held back under load (`rpc.batching`).
+    A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
+    longest that unary calls are held back under load (`rpc.batching`).
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class Server:
         codes: OtpService,
         mails: MailService,
         health: Health,
-        max_mail_bytes: int,
+        most_octets: int,
         most_unsettled: int,
         connections: int,
         batch_seconds: float = MOST_SECONDS,
     ) -> None:
         self._settings = settings
         memory = mails.admission.memory
-        options = server_options(max_mail_bytes=max_mail_bytes, connections=connections, call_octets=memory.for_reading)
+        options = server_options(most_octets=most_octets, connections=connections, call_octets=memory.for_reading)
         self._server = grpc.aio.server(options=options)
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
         parse = parsers(_SERVICES, bounds)
         batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
-        reads = Reads(memory, most_octets=most_request_octets(max_mail_bytes))
+        reads = Reads(memory, most_octets=most_octets)
         guard: Any = Guard(methods, batching, parse, reads, turn)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.

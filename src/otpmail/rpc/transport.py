@@ -19,21 +19,15 @@ IDLE_SECONDS = 600.0
 HANDSHAKE_SECONDS = 10.0
 """How long a client may take to begin to speak HTTP/2."""
 
-_ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 _OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
 _CALLS = 4000
 _CALL_OCTETS = 16 << 10  # of a call that has not begun
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
 
 
-def most_request_octets(max_mail_bytes: int) -> int:
-    """Return how large a request may be: larger ones end with RESOURCE_EXHAUSTED before gRPC buffers them."""
-    return max_mail_bytes + _ENVELOPE_OCTETS
-
-
 def server_options(
     *,
-    max_mail_bytes: int,
+    most_octets: int,
     connections: int,
     call_octets: int = _CALLS * _CALL_OCTETS,
     ping_seconds: float = PING_SECONDS,
@@ -41,7 +35,7 @@ def server_options(
     idle_seconds: float = IDLE_SECONDS,
     handshake_seconds: float = HANDSHAKE_SECONDS,
 ) -> Options:
-    """Return the options of a server whose mails have at most `max_mail_bytes` octets.
+    """Return the options of a server whose requests have at most `most_octets`.
 
     Callers may have so many `connections` on each address. Calls that have not begun may take `call_octets` of memory.
     """
@@ -50,7 +44,7 @@ def server_options(
     return (
         # A second server on the port would get some of the calls, and does not know the codes of this one.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", most_request_octets(max_mail_bytes)),
+        ("grpc.max_receive_message_length", most_octets),
         # Between a soft and a hard limit gRPC refuses calls at random, the more the larger they are. So both are one.
         ("grpc.max_metadata_size", metadata),
         ("grpc.absolute_max_metadata_size", metadata),

@@ -3,13 +3,14 @@
 from otpmail.settings.hosts import is_loopback, is_present
 from otpmail.settings.listen import grpc_target
 from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
-from otpmail.settings.mail import MailSettings
+from otpmail.settings.mail import FOR_REQUESTS, MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
 from otpmail.settings.relay import AuthMechanism, RelaySettings, Security
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
 
 __all__ = [
+    "FOR_REQUESTS",
     "SECTIONS",
     "AuthMechanism",
     "MailSettings",

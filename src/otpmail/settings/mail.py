@@ -1,5 +1,6 @@
 """The settings of mails: senders, sizes, how many may wait, and for how long."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -9,9 +10,14 @@ from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
 from otpmail.settings.duration import Seconds
 from otpmail.settings.machine import available_memory
+from otpmail.settings.problems import Problem
 from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
+FOR_REQUESTS = 4
+"""The part of the memory for requests that are half received: a quarter. The largest request must fit in there."""
+
 _MOST_MEMORY = 2 << 30
+_ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -40,6 +46,25 @@ class MailSettings(Section):
         if self.memory_max_mb is not None:
             return self.memory_max_mb << 20
         return min(available_memory() // 2, _MOST_MEMORY)
+
+    @property
+    def most_request_octets(self) -> int:
+        """How large a request may be: larger ones end with RESOURCE_EXHAUSTED before gRPC buffers them."""
+        return self.mail_max_bytes + _ENVELOPE_OCTETS
+
+    def conflicts(self) -> Iterator[Problem]:
+        """Yield a problem where the memory does not hold the largest mail while it is received and written."""
+        needed = -(-FOR_REQUESTS * self.most_request_octets >> 20)
+        if needed << 20 <= self.memory_octets:
+            return
+        given = f"{self.memory_octets >> 20} MiB"
+        if self.memory_max_mb is None:
+            given = f"is not set, and half of the memory that this process may use, {given},"
+        yield Problem(
+            f"MEMORY_MAX_MB: {given} can't hold a mail of MAIL_MAX_BYTES ({self.mail_max_bytes}), which takes {needed} "
+            f"MiB while it is received and written; set MEMORY_MAX_MB to {needed} or more, or MAIL_MAX_BYTES to less",
+            ("MEMORY_MAX_MB", "MAIL_MAX_BYTES"),
+        )
 
     _any_case = field_validator("email_on_uncertain", mode="before")(lower_case)
 
