@@ -1,5 +1,7 @@
 """How QUEUE_SIZE is divided: the last tenth for urgent mails, and no more than half of a lane beside others."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from otpmail.limits.places import Places
@@ -148,3 +150,19 @@ def test_with_plenty_of_places_anybody_has_one(size: int, fresh: bool) -> None: 
         for most in (places.size,) if fresh else (places.for_others, places.for_streams):
             assert places.has_place("shop", fresh=fresh, guaranteed=True, most=most)
         places.take("shop", fresh=fresh)
+
+
+def test_mails_that_are_still_being_accepted_count_for_their_source() -> None:
+    """A mail that takes long to accept counts for its own source's share, and for nobody else's, until it is."""
+    places = _places(100)
+    with ExitStack() as stack:
+        for _ in range(44):
+            stack.enter_context(places.accepting("shop", fresh=False))
+        with places.accepting("shop", fresh=False):
+            assert _fill(places, "bank") == 45
+            assert not places.has_place("shop", fresh=False, guaranteed=False, most=places.for_others)
+        for _ in range(45):
+            places.free("bank", fresh=False)
+        assert _fill(places, "shop") == 90
+    places.take("bank", fresh=False)
+    assert not places.has_place("shop", fresh=False, guaranteed=False, most=places.size)

@@ -6,7 +6,8 @@
   there, nor does a caller that has as many urgent mails already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 
 from otpmail.limits.waiting import Waiting
@@ -36,6 +37,7 @@ class Places:
         self.taken = 0
         self.others = 0
         self._held: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of all mails but fresh ones, and of fresh ones
+        self._accepting: tuple[dict[str, int], dict[str, int]] = ({}, {})  # by source too, mails that take long
         self.waiting = Waiting()
         self._refused, self._refused_at = "", -inf  # the latest source that found no place and had fewer than its share
 
@@ -50,12 +52,14 @@ class Places:
         """Whether this source may have one more place.
 
         `most` is how many places there are for mails of its kind: `size`, `for_others` or `for_streams`. `reserved`
-        counts mails that are being accepted.
+        counts mails of all sources that are being accepted; of its own those count for its share that take long.
         """
         taken = self.taken + reserved
         if taken >= self.size:
             return False
         mine = self._held[fresh].get(source, 0)
+        if self._accepting[fresh]:
+            mine += self._accepting[fresh].get(source, 0)
         if not fresh:
             free = self.others + reserved < most
             lane = self.for_others
@@ -70,6 +74,18 @@ class Places:
         held[source] = held.get(source, 0) + 1
         self.taken += 1
         self.others += not fresh
+
+    @contextmanager
+    def accepting(self, source: str, *, fresh: bool) -> Iterator[None]:
+        """Count a mail for its source's share already, where accepting it takes long: it has a place by reservation."""
+        accepting = self._accepting[fresh]
+        accepting[source] = accepting.get(source, 0) + 1
+        try:
+            yield
+        finally:
+            accepting[source] -= 1
+            if not accepting[source]:
+                del accepting[source]
 
     def free(self, source: str, *, fresh: bool) -> None:
         """Count a mail that has settled."""
@@ -98,7 +114,7 @@ class Places:
 
     def _is_contended(self, source: str, *, fresh: bool) -> bool:
         """Whether another source has mails in the lane, or wants a place."""
-        for sources in (self._held[fresh], self.waiting.sources):
+        for sources in (self._held[fresh], self._accepting[fresh], self.waiting.sources):
             if len(sources) > (source in sources):
                 return True
         return self._refused != source and self._now() < self._refused_at + _REMEMBER_SECONDS

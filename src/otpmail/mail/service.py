@@ -150,7 +150,9 @@ class MailService:
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
         if draft.is_large:
             steps = compose_in_steps(draft, sender, message_id, now, self.limits)
-            envelope = await self.cooperator.run(steps)
+            source, fresh = call.source or call.caller.name, submission.priority is Priority.URGENT
+            with self.admission.places.accepting(source, fresh=fresh):
+                envelope = await self.cooperator.run(steps)
         else:
             envelope = compose(draft, sender, message_id, now, self.limits)
         job = Job(
@@ -252,7 +254,8 @@ class MailService:
         """
         keeping = asyncio.ensure_future(self._store.accept([job.entry(fingerprint)]))
         try:
-            [answer] = await asyncio.shield(keeping)
+            with self.admission.places.accepting(job.source, fresh=job.is_fresh):
+                [answer] = await asyncio.shield(keeping)
             earlier = self._idempotency.job_of(answer)
             if earlier is not None:
                 return earlier
