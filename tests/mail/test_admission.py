@@ -7,6 +7,7 @@ import pytest
 
 from drafts import read_draft
 from otpmail.callers import Call
+from otpmail.delivery.job import Job
 from otpmail.errors import MemoryFull, QueueFull
 from otpmail.limits.memory import HELD, READ_FACTOR, Held
 from otpmail.mail.stream import MailStream
@@ -178,3 +179,35 @@ async def test_streams_share_the_places() -> None:
         task.cancel()
     await asyncio.gather(*taking, return_exceptions=True)
     assert not rig.admission.places.waiting.sources
+
+
+async def test_all_streams_go_on_for_which_a_large_mail_makes_room() -> None:
+    """One large mail that settles lets every stream go on whose mail then fits, and the others wait on."""
+    rig = MailRig(memory=1 << 20)
+    large = await rig.mails.accept(call_of(), _submission(octets=400_000))
+    await _fill(rig, call_of(), _submission(octets=40_000))
+    streams = [_stream(rig, f"stream-{number}") for number in range(20)]
+    mails = [_submission(request_id=f"r{number}", octets=40_000) for number in range(20)]
+    taking = [asyncio.create_task(stream.take([mail], _decoded)) for stream, mail in zip(streams, mails, strict=True)]
+    await _turns()
+    assert not any(task.done() for task in taking)
+    rig.settle(large)
+    for _ in range(10):
+        await _turns()
+    gone = sum(task.done() for task in taking)
+    assert 8 <= gone <= 11
+    assert rig.memory_budget.unsettled <= rig.memory_budget.for_mails + 50_000
+    for task in taking:
+        task.cancel()
+    await asyncio.gather(*taking, return_exceptions=True)
+
+
+async def test_large_mails_that_are_written_count_for_their_callers_share() -> None:
+    """A caller that sends many large mails at once gets no more than half of the places beside another's mail."""
+    rig = MailRig(queue_size=100)
+    await rig.mails.accept(call_of("bank"), _submission())
+    large = _submission(octets=300_000)
+    ends = await asyncio.gather(*(rig.mails.accept(call_of("shop"), large) for _ in range(89)), return_exceptions=True)
+    assert {type(end) for end in ends} == {Job, QueueFull}
+    assert 44 <= sum(isinstance(end, Job) for end in ends) <= 45
+    assert repr(rig.admission.places).startswith("<Places 4")

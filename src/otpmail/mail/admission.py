@@ -166,6 +166,7 @@ class Producer:
 
     `outstanding` counts its mails that have not settled, and results that its caller has not read. `brought` counts the
     mails that it put into the queue since its last pause. The stream increments both. `slice` is the time of its turn.
+    `has_waited` says that its next mail had to wait for its place.
     """
 
     def __init__(self, admission: Admission, source: str, *, most: int, on_stop: Callable[[], None]) -> None:
@@ -177,6 +178,7 @@ class Producer:
         self._loop = asyncio.get_running_loop()
         self.outstanding = 0
         self.brought = 0
+        self.has_waited = False
         self.slice = admission.turns.slice()
         self._reservations: dict[tuple[WaitFor, Priority], _StreamReservation] = {}
         self._waiting: asyncio.Future[None] | None = None
@@ -244,6 +246,7 @@ class Producer:
         waiting = self._admission.places.waiting
         while not may_go():
             self._admission.check(wait_for)
+            self.has_waited = True
             waiting.add(self.source, self.wake, may_go)
             try:
                 await self._wait(self._admission.look_seconds)
@@ -298,3 +301,12 @@ class _StreamReservation(Reservation):
         admission.check(self._wait_for)
         admission.reserved += 1
         return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        admission, producer = self._admission, self._producer
+        admission.reserved -= 1
+        if kind is not None or producer.has_waited:  # a large mail that has left makes room for many others
+            producer.has_waited = False
+            admission.places.waiting.call_next()
