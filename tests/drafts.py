@@ -15,8 +15,9 @@ def read_draft(
     to: Sequence[str] = (ADA,),
     cc: Sequence[str] = (),
     bcc: Sequence[str] = (),
+    from_: str = "",
     sender: str = "",
-    reply_to: str = "",
+    reply_to: Sequence[str] = (),
     limits: Limits = LIMITS,
     **content: Any,
 ) -> Draft:
@@ -26,7 +27,8 @@ def read_draft(
         to=parse_mailboxes(to, "to", most=limits.recipients),
         cc=parse_mailboxes(cc, "cc", most=limits.recipients),
         bcc=parse_mailboxes(bcc, "bcc", most=limits.recipients),
-        sender=parse_mailbox(sender, "from") if sender else None,
-        reply_to=parse_mailbox(reply_to, "reply_to") if reply_to else None,
+        from_=parse_mailbox(from_, "from") if from_ else None,
+        sender=parse_mailbox(sender, "sender") if sender else None,
+        reply_to=parse_mailboxes(reply_to, "reply_to", most=limits.recipients),
         **content,
     )

@@ -23,6 +23,7 @@ from otpmail.address import (
     parse_mailbox,
     parse_mailboxes,
     parse_mailboxes_in_steps,
+    parse_return_path,
     refuse_control_characters,
     refuse_control_characters_in_steps,
 )
@@ -449,3 +450,28 @@ def test_a_list_of_mailboxes() -> None:
     assert caught.value.field == "cc[2]"
     with pytest.raises(InvalidArgument, match="cc: holds more than 2"):
         parse_mailboxes([*texts, "nobody"], "cc", most=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("<>", ""),
+        (" <> ", ""),
+        ("b@example.org", "b@example.org"),
+        ("<b@example.org>", "b@example.org"),
+        ("b+ada=x.org@bücher.example", "b+ada=x.org@xn--bcher-kva.example"),
+    ],
+)
+def test_a_return_path(text: str, path: str) -> None:
+    """A return path is an address in wire form, or the null sender, for which a relay sends no bounces."""
+    assert parse_return_path(text, "return_path") == path
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<", "< >", "<<>>", "Ada <b@example.org>", "<b@example.org", "b", "<b@x.org> SIZE=1"]
+)
+def test_anything_but_a_return_path_is_refused(text: str) -> None:
+    """A display name, an empty text and an open bracket are InvalidArgument with the field's name."""
+    with pytest.raises(InvalidArgument) as caught:
+        parse_return_path(text, "return_path")
+    assert caught.value.field == "return_path"

@@ -17,7 +17,8 @@ import pytest
 
 import otpmail
 from drafts import read_draft
-from otpmail.compose.draft import Attachment, Draft
+from otpmail.compose.attachment import Attachment
+from otpmail.compose.draft import Draft
 from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import OtpmailError
@@ -157,7 +158,7 @@ async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytes
         subject=SENTINEL,
         text=SENTINEL,
         html=SENTINEL,
-        headers={"X-Token": SENTINEL},
+        headers=(("X-Token", SENTINEL),),
         attachments=(Attachment("a.txt", "text/plain", SENTINEL.encode()),),
     )
     await rig.mails.accept(call_of(), Submission(draft=draft, wait_for=WaitFor.QUEUE))
@@ -179,9 +180,9 @@ async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytes
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"headers": {"Subject": SENTINEL}},
-        {"headers": {"X-Token": f"{SENTINEL}\n"}},
-        {"headers": {"X-Token": SENTINEL * 1000}},
+        {"headers": (("Subject", SENTINEL),)},
+        {"headers": (("X-Token", f"{SENTINEL}\n"),)},
+        {"headers": (("X-Token", SENTINEL * 1000),)},
         {"subject": f"{SENTINEL}\r\nBcc: x@y.org"},
         {"text": f"{SENTINEL}\0"},
         {"html": f"{SENTINEL}\x1b"},

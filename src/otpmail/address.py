@@ -188,6 +188,19 @@ def parse_mailbox(text: str, field: str) -> Address:
     return Address(parse_address(match["spec"], field).spec, name)
 
 
+def parse_return_path(text: str, field: str) -> str:
+    """Read where bounces go, with or without angle brackets, in wire form; `<>` is nowhere, and returned empty.
+
+    Raises InvalidArgument naming `field` (RFC 5321, 4.1.1.2 and 4.5.5; a display name is refused).
+    """
+    bare = trim(text) if len(text) <= MAX_OCTETS + _MAX_BLANKS else text
+    if bare.startswith("<") and bare.endswith(">"):
+        bare = bare[1:-1]
+        if not bare:
+            return ""
+    return parse_address(bare, field).spec
+
+
 def parse_mailboxes(texts: Sequence[str], field: str, *, most: int) -> tuple[Address, ...]:
     """Read a list of mailboxes, each as `parse_mailbox` does; its errors name the place, as in `to[0]`.
 

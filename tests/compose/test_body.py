@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otpmail.compose import transfer
+from otpmail.compose.attachment import Attachment
 from otpmail.compose.body import write_content
-from otpmail.compose.draft import Attachment, base64_size
+from otpmail.compose.draft import base64_size
 
 MESSAGE_ID = "<0123456789abcdef@example.org>"
 FAST = settings(deadline=None, max_examples=200)

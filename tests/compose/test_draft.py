@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 from cost import lines_run
 from drafts import ADA, read_draft
 from otpmail.address import Address
+from otpmail.compose.attachment import Attachment
 from otpmail.compose.draft import (
     _NOT_IN_A_BODY,
-    _NOT_IN_A_VALUE,
     LARGE,
-    OWN_HEADERS,
-    Attachment,
     Draft,
     Limits,
     check_bodies,
 )
+from otpmail.compose.fields import NOT_IN_A_VALUE, OWN_HEADERS, bare_message_id
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 
@@ -34,7 +33,7 @@ def _draft(fields: Fields) -> Draft:
     return read_draft(**(good | fields))
 
 
-def _with_file(**changes: str | bytes) -> Fields:
+def _with_file(**changes: str | bytes | bool) -> Fields:
     return {"attachments": (FILE, replace(FILE, **changes))}  # type: ignore[arg-type]
 
 
@@ -49,8 +48,10 @@ def _with_file(**changes: str | bytes) -> Fields:
         ({"to": (ADA,) * 6}, "to"),
         ({"cc": (ADA,) * 6}, "cc"),
         ({"to": ("a@x.org",) * 2, "cc": ("b@x.org",) * 2, "bcc": ("c@x.org",) * 2}, "to"),
-        ({"sender": "nobody"}, "from"),
-        ({"reply_to": "nobody"}, "reply_to"),
+        ({"from_": "nobody"}, "from"),
+        ({"sender": "nobody"}, "sender"),
+        ({"reply_to": (ADA, "nobody")}, "reply_to[1]"),
+        ({"reply_to": (ADA,) * 51, "limits": Limits(size=2000, recipients=100)}, "reply_to"),
         ({"subject": "x" * 999}, "subject"),
         ({"subject": "a\r\nBcc: eve@example.org"}, "subject"),
         ({"subject": "a\u2028b"}, "subject"),
@@ -58,25 +59,41 @@ def _with_file(**changes: str | bytes) -> Fields:
         ({"text": "a\0b"}, "text"),
         ({"html": "x" * 2001}, "html"),
         ({"html": "a\x1bb"}, "html"),
-        ({"headers": {f"X-{number}": "" for number in range(51)}}, "headers"),
-        ({"headers": {"": "x"}}, "headers['']"),
-        ({"headers": {"X A": "x"}}, "headers['X A']"),
-        ({"headers": {"X:A": "x"}}, "headers['X:A']"),
-        ({"headers": {"X-Ä": "x"}}, "headers['X-Ä']"),
-        ({"headers": {"X\r\nBcc": "x"}}, "headers['X\\r\\nBcc']"),
-        ({"headers": {"X" * 65: "x"}}, f"headers['{'X' * 64}']"),
-        ({"headers": {"X-A": "x\r\nBcc: eve@example.org"}}, "headers['X-A']"),
-        ({"headers": {"X-A": "x\nb"}}, "headers['X-A']"),
-        ({"headers": {"X-A": "x" * 4097}}, "headers['X-A']"),
+        ({"headers": tuple((f"X-{number}", "") for number in range(51))}, "headers"),
+        ({"headers": (("", "x"),)}, "headers['']"),
+        ({"headers": (("X A", "x"),)}, "headers['X A']"),
+        ({"headers": (("X:A", "x"),)}, "headers['X:A']"),
+        ({"headers": (("X-Ä", "x"),)}, "headers['X-Ä']"),
+        ({"headers": (("X\r\nBcc", "x"),)}, "headers['X\\r\\nBcc']"),
+        ({"headers": (("X" * 65, "x"),)}, f"headers['{'X' * 64}']"),
+        ({"headers": (("X-A", "x\r\nBcc: eve@example.org"),)}, "headers['X-A']"),
+        ({"headers": (("X-A", "x\nb"),)}, "headers['X-A']"),
+        ({"headers": (("X-A", "x" * 4097),)}, "headers['X-A']"),
         ({"attachments": (FILE,) * 51}, "attachments"),
         ({"attachments": (replace(FILE, content=b"x" * 1001),) * 2}, "attachments"),
         (_with_file(filename="x" * 256), "attachments[1].filename"),
         (_with_file(filename='a"\r\nX-A: b'), "attachments[1].filename"),
         (_with_file(content_type="text"), "attachments[1].content_type"),
-        (_with_file(content_type="text/plain; charset=utf-8"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain charset=utf-8"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain; charset"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain; charset=a b"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain; charset=utf-8; Charset=utf-8"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain (a comment)"), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain; x=é"), "attachments[1].content_type"),
+        (_with_file(content_type='text/plain; x="a'), "attachments[1].content_type"),
+        (_with_file(content_type='text/plain; x="a\nb"'), "attachments[1].content_type"),
+        (_with_file(content_type="text/plain; x=" + "y" * 500), "attachments[1].content_type"),
         (_with_file(content_type="text/plain\r\nX-A: b"), "attachments[1].content_type"),
         (_with_file(content_type="multipart/mixed"), "attachments[1].content_type"),
-        (_with_file(content_type="Message/rfc822"), "attachments[1].content_type"),
+        (_with_file(content_type="Message/Partial; id=a"), "attachments[1].content_type"),
+        (_with_file(content_id="a", alternative=True), "attachments[1].alternative"),
+        ({"message_id": "<a@b>"}, "message_id"),
+        ({"message_id": "a"}, "message_id"),
+        ({"message_id": "a b@c"}, "message_id"),
+        ({"message_id": "ä@c"}, "message_id"),
+        ({"message_id": "a@b@c"}, "message_id"),
+        ({"message_id": "a@b\r\nBcc: eve@example.org"}, "message_id"),
+        ({"message_id": "a" * 250 + "@b"}, "message_id"),
         (_with_file(content_id="a b"), "attachments[1].content_id"),
         (_with_file(content_id="a>\r\nX-A: b"), "attachments[1].content_id"),
         (_with_file(content_id="x" * 129), "attachments[1].content_id"),
@@ -94,7 +111,7 @@ def test_the_services_own_headers_are_refused(name: str) -> None:
     """A caller can't write a header, in any spelling, that the service or a relay writes or that names recipients."""
     for spelt in (name, name.title(), name.upper()):
         with pytest.raises(InvalidArgument, match="written by the service itself"):
-            _draft({"headers": {spelt: "x"}})
+            _draft({"headers": ((spelt, "x"),)})
 
 
 def test_own_headers_are_those_that_matter() -> None:
@@ -112,9 +129,21 @@ def test_own_headers_are_those_that_matter() -> None:
         {"subject": "tab\tand Ünïcode 你好"},
         {"text": "lines\r\nof\nany\rkind\f\x85\u2028\u2029\t"},
         {"text": "x" * 2000},
-        {"headers": {"Auto-Submitted": "auto-generated", "List-Id": "<a.example.org>", "X-A": "ü\t"}},
+        {
+            "headers": (
+                ("Auto-Submitted", "auto-generated"),
+                ("List-Id", "<a.example.org>"),
+                ("X-A", "ü\t"),
+                ("X-A", ""),
+            )
+        },
         {"attachments": (FILE, replace(FILE, content_id="a@b"), Attachment("", "", b""))},
         {"attachments": (replace(FILE, content=b"x" * 700),) * 2},
+        {"attachments": (replace(FILE, content_type='Text/Calendar ; Method=a;b="c";', alternative=True),)},
+        {"attachments": (replace(FILE, content_type="message/rfc822"),)},
+        {"message_id": "..a.b=c..@[127.0.0.1]"},
+        {"message_id": "a" * 248 + "@b"},
+        {"return_path": ""},
     ],
 )
 def test_good_fields_are_kept_unchanged(fields: Fields) -> None:
@@ -125,9 +154,11 @@ def test_good_fields_are_kept_unchanged(fields: Fields) -> None:
 
 def test_a_draft_holds_addresses() -> None:
     """The addresses of a draft are parsed; a mail may go to Bcc alone."""
-    draft = _draft({"to": (), "bcc": ("Ada <ada@example.org>",), "reply_to": "b@bücher.example", "sender": "c@x.org"})
+    draft = _draft(
+        {"to": (), "bcc": ("Ada <ada@example.org>",), "reply_to": ("b@bücher.example",), "sender": "c@x.org"}
+    )
     assert (draft.to, draft.bcc) == ((), (Address(ADA, "Ada"),))
-    assert (draft.reply_to, draft.sender) == (Address("b@xn--bcher-kva.example"), Address("c@x.org"))
+    assert (draft.reply_to, draft.sender) == ((Address("b@xn--bcher-kva.example"),), Address("c@x.org"))
 
 
 @pytest.mark.parametrize("character", ["\n", "\t", "a", "\u2028", "你"])
@@ -141,9 +172,9 @@ def test_a_body_is_checked_in_one_search(character: str) -> None:
     "fields",
     [
         {"to": ("\0" * 1000,)},
-        {"reply_to": "<" + "\0" * 1000},
+        {"reply_to": ("<" + "\0" * 1000,)},
         {"subject": "\0" * 1000},
-        {"headers": {"X-A": "\0" * 5000}},
+        {"headers": (("X-A", "\0" * 5000),)},
         _with_file(filename="\0" * 1000),
     ],
 )
@@ -193,7 +224,7 @@ def test_bodies_checked_in_steps() -> None:
         ({"attachments": (replace(FILE, content=b"x" * LARGE),)}, True),
         ({"attachments": (replace(FILE, filename="é" * 255),) * 50}, True),
         ({"attachments": (FILE,) * 50}, False),
-        ({"headers": {f"X-{number}": "x" * 4096 for number in range(20)}}, True),
+        ({"headers": tuple((f"X-{number}", "x" * 4096) for number in range(20))}, True),
         ({"to": [f"p{number}@example.org" for number in range(300)]}, True),
         ({"cc": [f"p{number}@example.org" for number in range(100)]}, False),
     ],
@@ -218,7 +249,7 @@ def test_each_recipient_is_mailed_once() -> None:
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(
-        {"to": st.tuples(st.text()), "reply_to": st.text(), "subject": st.text(), "text": st.text()},
+        {"to": st.tuples(st.text()), "reply_to": st.tuples(st.text()), "subject": st.text(), "text": st.text()},
     )
 )
 def test_any_text_is_good_or_an_invalid_argument(fields: Fields) -> None:
@@ -245,10 +276,16 @@ _ODD = st.text(
 @settings(max_examples=1000)
 def test_the_fast_paths_refuse_as_the_patterns_do(text: str) -> None:
     """Most texts pass without a search for control characters, and the search would find none in them."""
-    for field, forbidden in (("text", _NOT_IN_A_BODY), ("subject", _NOT_IN_A_VALUE)):
+    for field, forbidden in (("text", _NOT_IN_A_BODY), ("subject", NOT_IN_A_VALUE)):
         if forbidden.search(text):
             with pytest.raises(InvalidArgument) as refused:
                 _draft({field: text})
             assert refused.value.field == field
         else:
             assert getattr(_draft({field: text}), field) == text
+
+
+@pytest.mark.parametrize("text", ["a@b.org", "<a@b.org>", " <a@b.org>\r\n"])
+def test_a_message_id_with_or_without_brackets(text: str) -> None:
+    """Brackets and blanks around a message id are not part of it."""
+    assert _draft({"message_id": bare_message_id(text)}).message_id == "a@b.org"

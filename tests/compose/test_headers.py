@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cost import lines_run
 from otpmail.compose.headers import content_type, disposition
+from otpmail.compose.media_type import MediaType
 
 _VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
 _SIGNS = st.sampled_from("ab 1.-_()=?*'%\"\\;:<>@/é你😀\u00a0")
@@ -57,7 +58,7 @@ def _by_encoded_words(parameter: str) -> str:
 @example("😀" * 255)
 def test_readers_without_rfc_2231_find_the_name_in_the_type(filename: str) -> None:
     """A name that is not legible in Content-Disposition stands in Content-Type as encoded words, on short lines."""
-    field = content_type("application/pdf", filename)
+    field = content_type(MediaType("application/pdf"), filename)
     older: Message = message_from_string(f"{field}\r\n", policy=policy.compat32)
     assert older.get_content_type() == "application/pdf"
     name = older.get_param("name")
@@ -93,5 +94,8 @@ def test_forms_of_a_file_name(filename: str, written: str) -> None:
 
 def test_forms_of_a_content_type() -> None:
     """A plain name stands in Content-Disposition alone; no type is followed by a parameter then."""
-    assert content_type("image/png", "report 2026.pdf") == "Content-Type: image/png\r\n"
-    assert content_type("image/png", "März.pdf") == 'Content-Type: image/png; name="=?utf-8?b?TcOkcnoucGRm?="\r\n'
+    assert content_type(MediaType("image/png"), "report 2026.pdf") == "Content-Type: image/png\r\n"
+    assert (
+        content_type(MediaType("image/png"), "März.pdf")
+        == 'Content-Type: image/png; name="=?utf-8?b?TcOkcnoucGRm?="\r\n'
+    )

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from drafts import LIMITS, read_draft
 from otpmail.address import Address, parse_mailbox
-from otpmail.compose.draft import Attachment, Draft, Limits
+from otpmail.compose.attachment import Attachment
+from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
@@ -169,14 +170,18 @@ def test_smtputf8_only_where_an_address_needs_it() -> None:
     assert _parse(envelope)["To"].addresses[0].username == "jürgen"
 
 
-@pytest.mark.parametrize("field", ["to", "cc", "bcc", "reply_to", "sender"])
+@pytest.mark.parametrize("field", ["to", "cc", "bcc", "reply_to", "from", "sender", "return_path"])
 def test_an_address_that_is_not_ascii_needs_smtputf8(field: str) -> None:
     """A local part that is not ASCII needs SMTPUTF8 wherever it stands; a domain or a display name does not."""
     for text, needed in (("jürgen@example.org", True), ("Jürgen <ada@bücher.example>", False)):
-        if field == "sender":
+        if field == "from":
             envelope = _compose(by=parse_mailbox(text, "from"))
         else:
-            value: Any = text if field == "reply_to" else (text,)
+            value: Any = (text,)
+            if field == "sender":
+                value = text
+            elif field == "return_path":
+                value = parse_mailbox(text, "return_path").spec
             envelope = _compose(**{field: value})
         assert envelope.smtputf8 is needed
         _assert_wire_form(envelope)
@@ -189,8 +194,8 @@ def test_an_address_that_is_not_ascii_needs_smtputf8(field: str) -> None:
         {"to": (f"{INJECTION} <ada@example.org>",)},
         {"to": (f'"{INJECTION}" <ada@example.org>',)},
         {"cc": (f"a {INJECTION} b <cy@example.org>",)},
-        {"reply_to": f"{INJECTION} <cy@example.org>"},
-        {"headers": {"X-A": INJECTION}},
+        {"reply_to": (f"{INJECTION} <cy@example.org>",)},
+        {"headers": (("X-A", INJECTION),)},
         {"attachments": (Attachment(INJECTION, "text/plain", b"x"),)},
     ],
 )
@@ -236,7 +241,7 @@ def test_any_name_survives(name: str) -> None:
         address = parse_mailbox(f'"{quoted}" <ada@example.org>', "to[0]")
     except InvalidArgument:
         return
-    draft = Draft(limits=LIMITS, to=(address,), cc=(address, SENDER), reply_to=address)
+    draft = Draft(limits=LIMITS, to=(address,), cc=(address, SENDER), reply_to=(address,))
     envelope = compose(draft, SENDER, MESSAGE_ID, NOW, LIMITS)
     message = _parse(envelope)
     _assert_wire_form(envelope)
@@ -281,7 +286,7 @@ def test_any_body_survives(text: str, html: str) -> None:
 def test_any_extra_header_survives(headers: dict[str, str]) -> None:
     """The parser reads each extra header with its value, and no other header."""
     headers = {name: value for name, value in headers.items() if len({n.lower() for n in headers}) == len(headers)}
-    envelope = _compose(headers=headers)
+    envelope = _compose(headers=tuple(headers.items()))
     _assert_wire_form(envelope)
     _assert_headers(_parse(envelope), {**_OWN, "To": "ada@example.org", "Subject": "Hello", **headers})
 
@@ -296,7 +301,7 @@ def test_any_extra_header_survives(headers: dict[str, str]) -> None:
 )
 def test_long_ascii_values_are_not_encoded(name: str, value: str) -> None:
     """A URL or a message id stays literal: readers don't decode an encoded word inside one (RFC 2047, 5)."""
-    envelope = _compose(headers={name: value})
+    envelope = _compose(headers=((name, value),))
     assert b"=?" not in envelope.content
     assert _parse(envelope)[name] == value
 
@@ -335,9 +340,9 @@ def test_any_file_survives(filename: str, content_type: str, content: bytes, con
     [
         {},
         {"text": "x\n" * 100_000, "html": "é" * 100_000},
-        {"to": ("jürgen@bücher.example", "b@x.org"), "headers": {"X-A": "é" * 999, "X-B": "b"}, "automatic": True},
+        {"to": ("jürgen@bücher.example", "b@x.org"), "headers": (("X-A", "é" * 999), ("X-B", "b")), "automatic": True},
         {"html": "<p>", "attachments": (Attachment("é", "", b"x" * 99_999, "c"), Attachment("b", "", b"y" * 99_999))},
-        {"cc": [f"p{number}@example.org" for number in range(99)], "reply_to": "c@x.org"},
+        {"cc": [f"p{number}@example.org" for number in range(99)], "reply_to": ("c@x.org",)},
     ],
 )
 def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:
@@ -355,7 +360,7 @@ def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:
         ({"text": "é" * 40_000}, "text", 2),
         ({"html": "x" * 70_000}, "html", 0),
         ({"attachments": (Attachment("a", "", b"x" * 60_000),)}, "attachments", 0),
-        ({"headers": {f"X-{number}": "é" * 4096 for number in range(10)}}, "text", 8),
+        ({"headers": tuple((f"X-{number}", "é" * 4096) for number in range(10))}, "text", 8),
     ],
 )
 def test_a_large_mail_beyond_the_limit_is_refused_early(fields: dict[str, Any], wrong: str, steps: int) -> None:
@@ -398,3 +403,35 @@ def test_an_envelope_shows_no_content() -> None:
     envelope = _compose(subject="271828", text="271828")
     assert b"271828" in envelope.content
     assert "271828" not in repr(envelope)
+
+
+def test_who_a_mail_is_from() -> None:
+    """From, Sender and Reply-To are headers of their own; bounces go to From unless a return path is given."""
+    draft = read_draft(
+        from_="Boss <boss@example.org>", sender="Desk <desk@example.org>", reply_to=("a@x.org", "B <b@x.org>")
+    )
+    envelope = compose(draft, parse_mailbox("Boss <boss@example.org>", "from"), MESSAGE_ID, NOW, LIMITS)
+    message = _parse(envelope)
+    assert (message["From"], message["Sender"]) == ("Boss <boss@example.org>", "Desk <desk@example.org>")
+    assert message["Reply-To"] == "a@x.org, B <b@x.org>"
+    assert envelope.sender == "boss@example.org"
+
+
+@pytest.mark.parametrize("path", ["", "bounce+ada=example.org@example.org", "b@xn--bcher-kva.example"])
+def test_a_return_path_is_in_the_envelope_alone(path: str) -> None:
+    """Bounces go to the return path, or nowhere (RFC 5321, 4.5.5); no header says so, as the last relay writes it."""
+    envelope = _compose(return_path=path)
+    assert envelope.sender == path
+    assert "Return-Path" not in _parse(envelope)
+
+
+def test_no_sender_where_it_is_the_author() -> None:
+    """Sender is left out where it is the mailbox in From (RFC 5322, 3.6.2)."""
+    assert "Sender" not in _parse(_compose(sender=SENDER.spec))
+
+
+def test_headers_come_in_their_order_and_may_come_twice() -> None:
+    """A caller's headers are written in the given order, each as often as it is given."""
+    headers = (("X-Tag", "b"), ("X-A", "1"), ("x-tag", "a"), ("X-Tag", "b"))
+    message = _parse(_compose(headers=headers))
+    assert [(name, value) for name, value in message.items() if name.lower().startswith("x-")] == list(headers)

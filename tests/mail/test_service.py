@@ -281,7 +281,7 @@ async def test_a_relay_that_is_down(rig: Rig) -> None:
 async def test_whom_a_mail_may_be_from(sender: str, permitted: bool) -> None:  # noqa: FBT001
     """The sender must be EMAIL_FROM or named by EMAIL_FROM_ALLOWED, by mailbox or domain; else PermissionDenied."""
     rig = Rig(email_from_allowed="boss@example.net, @shop.example")
-    draft = read_draft(sender=sender)
+    draft = read_draft(from_=sender)
     if permitted:
         job = await rig.accept(draft)
         assert job.envelope.sender in sender

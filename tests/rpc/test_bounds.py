@@ -7,7 +7,9 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from cost import lines_run
 from octets import group, integer, text, varint
-from otpmail.compose.draft import MAX_ATTACHMENTS, MAX_FILENAME, MAX_HEADER_NAME, MAX_HEADERS, MAX_SUBJECT, Limits
+from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
+from otpmail.compose.draft import MAX_SUBJECT, Limits
+from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADERS
 from otpmail.errors import InvalidArgument
 from otpmail.rpc.bounds import Bounds, Size, bounds_of_mail, bounds_of_original_mail
 from otpmail.v1 import mail_pb2

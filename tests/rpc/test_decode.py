@@ -11,7 +11,8 @@ from cost import lines_run
 from counting import CountingCooperator
 from drafts import ADA, LIMITS
 from otpmail.address import Address
-from otpmail.compose.draft import LARGE, Attachment, Draft
+from otpmail.compose.attachment import Attachment
+from otpmail.compose.draft import LARGE, Draft
 from otpmail.cooperate import Cooperator
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
@@ -53,9 +54,9 @@ async def test_every_field_has_its_place() -> None:
             subject="s",
             text="t",
             html="h",
-            sender=Address("f@x.org", "F"),
-            reply_to=Address("r@x.org"),
-            headers={"X-A": "1"},
+            from_=Address("f@x.org", "F"),
+            reply_to=(Address("r@x.org"),),
+            headers=(("X-A", "1"),),
             attachments=(Attachment("f", "a/b", b"c", "i"),),
         ),
         priority=Priority.BULK,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from otpmail.address import Address
+from otpmail.compose.media_type import MediaType
 
 _LINE = 78  # RFC 5322, 2.1.1: characters that a line should have at most, without its CRLF
 _LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line can have
@@ -55,16 +56,18 @@ def disposition(kind: str, filename: str) -> str:
     return _fold("Content-Disposition", [f"{kind};", *[f"{parameter};" for parameter in before], last])
 
 
-def content_type(media_type: str, filename: str) -> str:
+def content_type(kind: MediaType, filename: str) -> str:
     """A Content-Type field (RFC 2045, 5) for a file, with its CRLF.
 
     A name that `disposition` encodes stands here too, in encoded words. They mean nothing in a parameter (RFC 2047, 5),
     but readers that lack RFC 2231 look for them: see docs/decisions/040-file-names-are-written-twice.md.
     """
-    if _PLAIN_FILENAME.fullmatch(filename):
-        return f"Content-Type: {media_type}\r\n"
+    *before, last = kind.words()
+    words = [f"{word};" for word in before]
+    if not filename or _PLAIN_FILENAME.fullmatch(filename) or kind.get("name"):
+        return _fold("Content-Type", [*words, last])
     first, *others = _encoded_words(filename, _ENCODED_NAME_OCTETS)
-    words = [f"{media_type};", f'name="{first}', *others]
+    words += [f"{last};", f'name="{first}', *others]
     words[-1] += '"'
     return _fold("Content-Type", words)
 

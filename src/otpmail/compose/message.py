@@ -21,15 +21,15 @@ from otpmail.model import Envelope
 _AUTOMATIC = "Auto-Submitted: auto-generated\r\n"  # RFC 3834, 5
 
 
-def compose(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Envelope:
+def compose(draft: Draft, from_: Address, message_id: str, now: float, limits: Limits) -> Envelope:
     """Write a draft as the envelope and bytes of a mail. `now` is seconds since the epoch, for its Date.
 
     RFC 5322 for the form, RFC 6532 for addresses that are not ASCII, RFC 2045 to 2047 for content. Raises
     InvalidArgument, naming the largest part, when the mail as a whole is larger than the limit.
     """
-    head = _head(draft, sender, message_id, now)
+    head = _head(draft, from_, message_id, now)
     if draft.headers:
-        head += "".join([unstructured(name, value) for name, value in draft.headers.items()])
+        head += "".join([unstructured(name, value) for name, value in draft.headers])
     # fast path: a text alone is one entity, 0.2 us; held to the full path by tests/compose/test_message.py
     if draft.html or draft.attachments:
         content = write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
@@ -39,38 +39,44 @@ def compose(draft: Draft, sender: Address, message_id: str, now: float, limits: 
     size = len(octets)
     if size > limits.size:
         raise InvalidArgument(largest_part(draft), f"makes the mail {size} octets, more than the {limits.size} allowed")
-    recipients = draft.recipients
-    # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
-    smtputf8 = not (head.isascii() and "".join(recipients).isascii())
-    return Envelope(sender.spec, recipients, octets, smtputf8, draft.code)
+    return _envelope(draft, from_, head, octets)
 
 
-def compose_in_steps(draft: Draft, sender: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
+def compose_in_steps(draft: Draft, from_: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
     """Do as `compose`, for a mail of any size. Its octets exist once, but for a slice."""
     refuse_hopeless(draft, limits)
-    head = _head(draft, sender, message_id, now)
+    head = _head(draft, from_, message_id, now)
     octets = BytesIO()
     content = write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
-    headers = (unstructured(name, value).encode() for name, value in draft.headers.items())
+    headers = (unstructured(name, value).encode() for name, value in draft.headers)
     for piece in chain((head.encode(),), headers, content):
         octets.write(piece)
         if octets.tell() > limits.size:
             raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
         yield
-    recipients = draft.recipients
-    smtputf8 = not (head.isascii() and "".join(recipients).isascii())
-    return Envelope(sender.spec, recipients, octets.getvalue(), smtputf8, draft.code)
+    return _envelope(draft, from_, head, octets.getvalue())
 
 
-def _head(draft: Draft, sender: Address, message_id: str, now: float) -> str:
+def _envelope(draft: Draft, from_: Address, head: str, octets: bytes) -> Envelope:
+    return_path, recipients = draft.return_path, draft.recipients
+    if return_path is None:
+        return_path = from_.spec
+    # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
+    smtputf8 = not (head.isascii() and return_path.isascii() and "".join(recipients).isascii())
+    return Envelope(return_path, recipients, octets, smtputf8, draft.code)
+
+
+def _head(draft: Draft, from_: Address, message_id: str, now: float) -> str:
     """The headers that the service writes into every mail, but those of the content; Bcc is not among them."""
-    head = _from(sender)
+    head = _from(from_)
+    if draft.sender is not None and draft.sender.spec != from_.spec:  # RFC 5322, 3.6.2
+        head += mailboxes("Sender", (draft.sender,))
     if draft.to:
         head += mailboxes("To", draft.to)
     if draft.cc:
         head += mailboxes("Cc", draft.cc)
-    if draft.reply_to is not None:
-        head += mailboxes("Reply-To", (draft.reply_to,))
+    if draft.reply_to:
+        head += mailboxes("Reply-To", draft.reply_to)
     head += unstructured("Subject", draft.subject)
     head += f"Date: {_date(int(now))}\r\nMessage-ID: {message_id}\r\nMIME-Version: 1.0\r\n"
     if draft.automatic:
@@ -79,8 +85,8 @@ def _head(draft: Draft, sender: Address, message_id: str, now: float) -> str:
 
 
 @lru_cache(maxsize=64)  # few senders write most mails
-def _from(sender: Address) -> str:
-    return mailboxes("From", (sender,))
+def _from(from_: Address) -> str:
+    return mailboxes("From", (from_,))
 
 
 @lru_cache(maxsize=4)  # the mails of one second share it

@@ -6,9 +6,11 @@ that is longer than a slice.
 
 import re
 from binascii import b2a_base64, b2a_qp
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from typing import TypeVar
 
 from otpmail.compose.draft import OCTETS_OF_A_LINE
+from otpmail.cooperate import Steps
 
 TEXT_SLICE = 64 << 10
 """Characters of a slice."""
@@ -19,6 +21,8 @@ DELIMITER = b"--=_"
 
 Pieces = Iterable[bytes]
 """Octets in their order, each made when it is asked for, in a millisecond at most. Some are empty: they took time."""
+
+T = TypeVar("T")
 
 _TEXT = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b'
 
@@ -59,10 +63,26 @@ def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
     yield from encode_slices(canonical_slices(text), encoding)
 
 
+def paced(steps: Steps[T]) -> Generator[bytes, None, T]:
+    """Run steps as a part of pieces: each step is an empty one."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield b""
+
+
 def canonical(octets: bytes) -> bytes:
     """End every line, the last one included, with CRLF."""
-    octets = _crlf(octets) if _CR in octets else octets.replace(b"\n", b"\r\n")
+    octets = crlf(octets) if _CR in octets else octets.replace(b"\n", b"\r\n")
     return octets if octets.endswith(b"\n") else octets + b"\r\n"
+
+
+def crlf(octets: bytes) -> bytes:
+    """End every line with CRLF, but for a last one without an end."""
+    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
@@ -70,7 +90,7 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
     start = 0
     while len(text) - start > size:
         end = _cut(text, start, start + size)
-        yield _crlf(text[start:end].encode())
+        yield crlf(text[start:end].encode())
         start = end
     if start < len(text) or not text:
         yield canonical(text[start:].encode())
@@ -78,7 +98,18 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
 
 def is_plain(octets: bytes) -> bool:
     """Whether a canonical text may be 7bit: ASCII, in lines that every relay takes, none of which divides parts."""
-    return octets.isascii() and (len(octets) <= _LINE or _fits(octets)) and DELIMITER not in octets
+    return octets.isascii() and (len(octets) <= _LINE or lines_fit(octets)) and DELIMITER not in octets
+
+
+def lines_fit(octets: bytes) -> bool:
+    """Whether every line of a canonical text has at most 998 octets."""
+    start = 0  # each step goes over as many lines as _LINE octets hold
+    while len(octets) - start > _LINE:
+        end = octets.rfind(b"\n", start, start + _LINE)
+        if end < 0:
+            return False
+        start = end + 1
+    return True
 
 
 def encode_slices(slices: Iterable[bytes], encoding: bytes) -> Iterator[bytes]:
@@ -112,10 +143,6 @@ def base64_slices(octets: bytes, lines: int = _LINES) -> Iterator[bytes]:
         yield base64_lines(octets[start : start + size])
 
 
-def _crlf(octets: bytes) -> bytes:
-    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-
-
 def _cut(text: str, start: int, end: int) -> int:
     """Where a slice ends that may go to `end`: behind its last line end, or there if it has none."""
     line_end = max(text.rfind("\n", start, end), text.rfind("\r", start, end)) + 1
@@ -133,17 +160,6 @@ def _shorter(escaped: int, size: int) -> bytes:
     """The shorter encoding for a text of `size` octets that is not plain, of which so many are escaped."""
     # Quoted-printable adds two octets for each that it escapes, base64 one for every three.
     return QUOTED_PRINTABLE if escaped * 6 <= size else BASE64
-
-
-def _fits(octets: bytes) -> bool:
-    """Whether every line is at most _LINE octets. A step goes over as many lines as _LINE octets hold."""
-    start = 0
-    while len(octets) - start > _LINE:
-        end = octets.rfind(b"\n", start, start + _LINE)
-        if end < 0:
-            return False
-        start = end + 1
-    return True
 
 
 def _quoted_printable(octets: bytes) -> bytes:

@@ -143,10 +143,10 @@ class MailService:
         Without a ttl it is tried for `most_seconds`, MAIL_TTL unless given.
         """
         draft = submission.draft
-        sender = self._sender if draft.sender is None else self._permitted_sender(draft.sender)
+        sender = self._sender if draft.from_ is None else self._permitted_sender(draft.from_)
         deadline = (now := self._now()) + self._lifetime(submission.ttl, most_seconds)
-        domain = self._domain if draft.sender is None else sender.domain
-        message_id = f"<{mail_id}@{domain}>"
+        domain = self._domain if draft.from_ is None else sender.domain
+        message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
         if draft.is_large:
             steps = compose_in_steps(draft, sender, message_id, now, self.limits)

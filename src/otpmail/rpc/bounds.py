@@ -8,15 +8,9 @@ from collections.abc import Mapping
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from otpmail.compose.draft import (
-    MAX_ATTACHMENTS,
-    MAX_FILENAME,
-    MAX_HEADER_NAME,
-    MAX_HEADER_VALUE,
-    MAX_HEADERS,
-    MAX_SUBJECT,
-    Limits,
-)
+from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
+from otpmail.compose.draft import MAX_SUBJECT, Limits
+from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADER_VALUE, MAX_HEADERS
 from otpmail.errors import InvalidArgument
 from otpmail.mail.service import MAX_REQUEST_ID
 from otpmail.original import mail_pb2 as original_pb2

@@ -1,16 +1,17 @@
 """Decodes requests of otpmail.v1 into submissions, and their fields into the model."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain, islice
-from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from otpmail.address import Address, parse_mailbox, parse_mailboxes, parse_mailboxes_in_steps
-from otpmail.compose.draft import LARGE, MAX_ATTACHMENTS, MAX_HEADERS, Attachment, Draft, Limits, check_bodies
+from otpmail.compose.attachment import MAX_ATTACHMENTS, Attachment
+from otpmail.compose.draft import LARGE, Draft, Limits, check_bodies
+from otpmail.compose.fields import MAX_HEADERS
 from otpmail.cooperate import Cooperator, Steps
 from otpmail.errors import InvalidArgument
 from otpmail.mail.submission import Submission
@@ -28,7 +29,6 @@ _WAIT_FOR: dict[int, WaitFor] = {
     mail_pb2.WAIT_FOR_RELAY: WaitFor.RELAY,
     mail_pb2.WAIT_FOR_QUEUE: WaitFor.QUEUE,
 }
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _FEW = 10  # recipients who are read at once, whatever their addresses are like
 _HASHED_AT_ONCE = 256 << 10  # characters or octets, in less than a millisecond
 
@@ -126,10 +126,10 @@ def _draft(
         subject=request.subject,
         text=text,
         html=html,
-        sender=parse_mailbox(sender, "from") if sender else None,
-        reply_to=parse_mailbox(reply_to, "reply_to") if reply_to else None,
+        from_=parse_mailbox(sender, "from") if sender else None,
+        reply_to=(parse_mailbox(reply_to, "reply_to"),) if reply_to else (),
         # A map is read to one entry beyond its limit, which then refuses it.
-        headers=dict(islice(headers.items(), MAX_HEADERS + 1)) if headers else _NO_HEADERS,
+        headers=tuple(islice(headers.items(), MAX_HEADERS + 1)) if headers else (),
         attachments=files,
     )
 

@@ -1,0 +1,58 @@
+"""The header fields that a caller may write into its mail, and those of them whose values have a structure."""
+
+import re
+
+from otpmail.address import control_characters, refuse_control_characters
+from otpmail.errors import InvalidArgument
+
+MAX_HEADERS = 50
+MAX_HEADER_NAME = 64
+MAX_HEADER_VALUE = 4096
+MAX_MESSAGE_ID = 250
+
+NOT_IN_A_VALUE = control_characters(but="\t")
+"""The characters that no header field holds."""
+
+_HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+# RFC 5322, 3.6.4, but dots may stand anywhere: a caller who repeats an id that came in must not change it.
+_MESSAGE_ID = re.compile(rf"\.*{_ATOM}(?:\.+{_ATOM})*\.*@(?:{_ATOM}(?:\.{_ATOM})*|\[[!-Z^-~]+\])")
+
+# The service writes these, or relays on the way do, or they name further recipients. "Auto-Submitted" is not among
+# them: a caller may say that its mail is automatic.
+OWN_HEADERS = frozenset(
+    {
+        *("from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id", "mime-version"),
+        *("return-path", "received", "dkim-signature", "resent-to", "resent-cc", "resent-bcc", "resent-from"),
+        *("resent-sender", "resent-date", "resent-message-id", "delivered-to", "apparently-to"),
+    }
+)
+
+
+def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    """Raise InvalidArgument, which names the first field that a caller may not write, or not so."""
+    if len(headers) > MAX_HEADERS:
+        raise InvalidArgument("headers", f"there are more than {MAX_HEADERS}")
+    for name, value in headers:
+        where = f"headers[{name[:MAX_HEADER_NAME]!r}]"
+        if len(name) > MAX_HEADER_NAME or not _HEADER_NAME.fullmatch(name):
+            raise InvalidArgument(where, "is not a header name (RFC 5322, 3.6.8)")
+        if name.lower() in OWN_HEADERS or name.lower().startswith("content-"):
+            raise InvalidArgument(where, "is written by the service itself")
+        if len(value) > MAX_HEADER_VALUE:
+            raise InvalidArgument(where, f"is longer than {MAX_HEADER_VALUE} characters")
+        refuse_control_characters(value, where, NOT_IN_A_VALUE)
+
+
+def bare_message_id(text: str) -> str:
+    """A message id without blanks and angle brackets around it; `check_message_id` decides whether it is one."""
+    bare = text.strip()
+    return bare[1:-1] if bare.startswith("<") and bare.endswith(">") else bare
+
+
+def check_message_id(message_id: str) -> None:
+    """Raise InvalidArgument unless it is a message id without its angle brackets (RFC 5322, 3.6.4)."""
+    if len(message_id) > MAX_MESSAGE_ID:
+        raise InvalidArgument("message_id", f"is longer than {MAX_MESSAGE_ID} characters")
+    if not _MESSAGE_ID.fullmatch(message_id):
+        raise InvalidArgument("message_id", "is not a message id such as 1234@example.org (RFC 5322, 3.6.4)")
