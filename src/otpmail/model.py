@@ -10,6 +10,10 @@ FAILURE_WINDOW = 3600.0
 """How long a failed attempt counts against its address, in seconds."""
 
 
+Labels = tuple[tuple[str, str], ...]
+"""A caller's own notes on a mail: pairs of a name and a value, as a mapping that can be hashed."""
+
+
 class Priority(IntEnum):
     """The order in which waiting mails are sent: lower first."""
 
@@ -136,7 +140,8 @@ class IssuedCode:
 class Mail:
     """One accepted mail as its caller sees it: identity, state and the relay's replies so far.
 
-    Times are seconds since the epoch. The content is not here: it is in the envelope, dropped once the mail settles.
+    Times are seconds since the epoch; `next_attempt_time` is set while it is deferred. The content is not here: it is
+    in the envelope, dropped once the mail settles.
     """
 
     id: str
@@ -149,6 +154,8 @@ class Mail:
     attempts: int = 0
     settle_time: float | None = None
     issued: IssuedCode | None = None
+    labels: Labels = ()
+    next_attempt_time: float | None = None
 
 
 @frozen()

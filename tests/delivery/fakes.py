@@ -10,7 +10,7 @@ from typing import Any
 from otpmail.delivery.job import Job
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
-from otpmail.model import Envelope, IssuedCode, Mail, Priority
+from otpmail.model import Envelope, IssuedCode, Labels, Mail, Priority
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
 
 NOW = 1_700_000_000.0
@@ -25,6 +25,7 @@ def make_job(
     guaranteed: bool = True,
     request_id: str = "",
     issued: IssuedCode | None = None,
+    labels: Labels = (),
     source: str = "",
 ) -> Job:
     """Return a job whose content is its name, for ada@x.org unless told otherwise."""
@@ -39,6 +40,7 @@ def make_job(
         guaranteed=guaranteed,
         request_id=request_id,
         issued=issued,
+        labels=labels,
         source=source,
     )
 
@@ -133,6 +135,10 @@ class Store:
             self.undecided.append(mail)
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

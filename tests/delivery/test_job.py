@@ -66,6 +66,13 @@ def test_a_mail_that_is_retried_shows_its_results() -> None:
     assert job.mail.attempts == 1
 
 
+def test_labels_take_memory() -> None:
+    """The octets that a job counts for cover its labels, in any script."""
+    plain, labelled = make_job("a"), make_job("a", labels=(("tenant", "t1"), ("x", "y" * 1000)))
+    assert labelled.octets - plain.octets > 1000
+    assert labelled.mail.labels == (("tenant", "t1"), ("x", "y" * 1000))
+
+
 def test_a_job_settles_for_good() -> None:
     """A settled job keeps the mail that it settled as, whatever is changed in the job afterwards."""
     job = make_job("a")
@@ -120,7 +127,9 @@ def test_a_job_goes_on_where_its_entry_stands(
     fingerprint: bytes,
 ) -> None:
     """The job that is made from an entry yields an equal entry, offers the same, and is guaranteed."""
-    first = make_job("a", *recipients, priority=priority, deadline=1e9, request_id="r1", issued=issued)
+    first = make_job(
+        "a", *recipients, priority=priority, deadline=1e9, request_id="r1", issued=issued, labels=(("a", "1"),)
+    )
     entry = first.entry(fingerprint)
     entry = Entry(
         mail=entry.mail,
@@ -137,6 +146,7 @@ def test_a_job_goes_on_where_its_entry_stands(
     assert again.fingerprint == fingerprint
     assert (job.id, job.caller, job.message_id, job.create_time) == ("a", "shop", "<a@example.org>", 1.0)
     assert (job.request_id, job.issued, job.state) == ("r1", issued, MailState.QUEUED)
+    assert job.labels == (("a", "1"),)
     assert job.guaranteed
     assert job.offered == progress.pending[:GROUP]
     assert Job.from_entry(again).entry(fingerprint) == again

@@ -207,6 +207,28 @@ async def test_retries_follow_the_schedule() -> None:
     assert job.mail.attempts == len(retry.SCHEDULE)
 
 
+async def test_a_mail_shows_its_next_attempt_while_it_is_deferred() -> None:
+    """A mail says when it is sent again from its deferral on, until it is in the queue or has settled."""
+    rig = Rig()
+    job, other = rig.submit(), rig.submit()
+    states: asyncio.Queue[Mail] = asyncio.Queue()
+    rig.waiters.add_watcher(job, states)
+    for each in (job, other):
+        rig.take(each)
+        assert each.mail.next_attempt_time is None
+        rig.reply(each, ada=451)
+        assert each.mail.next_attempt_time == rig.clock.time + retry.SCHEDULE[0]
+    shown = [states.get_nowait() for _ in range(states.qsize())]
+    assert [mail.next_attempt_time is None for mail in shown] == [True, False]
+    rig.lifecycle.cancel(other)
+    assert rig.settled(other).next_attempt_time is None
+    rig.clock.advance(retry.SCHEDULE[0])
+    assert (job.mail.state, job.mail.next_attempt_time) == (MailState.QUEUED, None)
+    rig.take(job)
+    rig.reply(job, ada=250)
+    assert rig.settled(job).next_attempt_time is None
+
+
 async def test_no_retry_is_planned_past_the_deadline() -> None:
     """A mail whose next retry does not fit into its time fails now, with the relay's reply; its request id is free."""
     rig = Rig()

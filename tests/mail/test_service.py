@@ -2,60 +2,28 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from drafts import read_draft
-from otpmail.callers import ANONYMOUS, Call, Caller
+from mail.rigs import DRAFT, LARGE_DRAFT, Pen, Rig
+from otpmail.callers import ANONYMOUS, Call
 from otpmail.compose.draft import LARGE, Draft
-from otpmail.compose.message import compose_in_steps
-from otpmail.cooperate import Steps
-from otpmail.delivery.job import Job
 from otpmail.errors import (
     DeadlineExceeded,
-    FailedPrecondition,
     InvalidArgument,
-    NotFound,
     PermissionDenied,
     QueueFull,
     Unavailable,
 )
 from otpmail.events import MailSettled
-from otpmail.mail import service
 from otpmail.mail.submission import Submission
-from otpmail.model import Envelope, Mail, MailState, Priority, RecipientResult, WaitFor
+from otpmail.model import Mail, MailState, Priority, RecipientResult, WaitFor
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Request, Running
 from otpmail.store.memory.mails import MemoryMailStore
-from rig import NOW, MailRig, call_of
-
-DRAFT = read_draft(subject="Hello", text="Hello Ada")
-LARGE_DRAFT = read_draft(text="x" * (LARGE + 1))
-
-
-class Rig(MailRig):
-    """A MailService whose calls a test makes in short."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"queue_size": 3, **settings})
-
-    async def accept(self, draft: Draft = DRAFT, *, caller: str = ANONYMOUS.name, **more: Any) -> Job:
-        """Accept a guaranteed mail, unless `wait_for` says otherwise."""
-        submission = Submission(**{"draft": draft, "wait_for": WaitFor.QUEUE, **more})
-        return await self.mails.accept(call_of(caller), submission)
-
-    def send(self, draft: Draft = DRAFT, **more: Any) -> "asyncio.Task[Mail]":
-        """Begin a call that waits for the relay."""
-        return asyncio.create_task(self.mails.send(call_of(), Submission(draft=draft, **more)))
-
-    async def cancelled(self, *calls: "asyncio.Task[Mail]") -> None:
-        """Cancel calls, and wait until they have ended by that."""
-        for call in calls:
-            call.cancel()
-        for call in calls:
-            with pytest.raises(asyncio.CancelledError):
-                await call
+from rig import NOW, call_of
 
 
 @pytest.fixture(autouse=True)
@@ -67,28 +35,6 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 async def rig() -> Rig:
     """The service with its defaults."""
     return Rig()
-
-
-class Pen:
-    """Stands in for `compose_in_steps`: sets `writing` at the first step, and goes on once `go_on` is set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.writing = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.times = self.open = 0
-        monkeypatch.setattr(service, "compose_in_steps", self)
-
-    def __call__(self, *arguments: Any, **more: Any) -> Steps[Envelope]:
-        """Write the mail, not before it is time."""
-        self.times += 1
-        self.open += 1
-        try:
-            self.writing.set()
-            while not self.go_on.is_set():
-                yield
-            return (yield from compose_in_steps(*arguments, **more))
-        finally:
-            self.open -= 1
 
 
 # Accepting.
@@ -643,92 +589,6 @@ async def test_a_mail_whose_caller_waits_does_not_touch_a_durable_store() -> Non
 
 
 # Afterwards, and in between.
-
-
-async def test_looking_up(rig: Rig) -> None:
-    """Only its caller finds a mail, queued or settled; any other id is NotFound."""
-    job = await rig.accept(caller="shop")
-    assert await rig.mails.get(Caller("shop"), job.mail.id) == job.mail
-    for settled in (False, True):
-        if settled:
-            rig.settle(rig.queue.get_nowait())
-        assert await rig.mails.get(Caller("shop"), job.mail.id) == job.mail
-        for caller, mail_id in (("bank", job.mail.id), ("shop", "nope"), ("shop", ""), ("shop", "x" * 64)):
-            with pytest.raises(NotFound):
-                await rig.mails.get(Caller(caller), mail_id)
-
-
-async def _watch(rig: Rig, mail_id: str) -> list[Mail]:
-    return [mail async for mail in rig.mails.watch(ANONYMOUS, mail_id)]
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda rig, mail_id: rig.mails.get(ANONYMOUS, mail_id),
-        lambda rig, mail_id: rig.mails.cancel(ANONYMOUS, mail_id),
-        _watch,
-    ],
-    ids=["get", "cancel", "watch"],
-)
-@pytest.mark.parametrize(("mail_id", "error"), [("x" * 64, NotFound), ("x" * 65, InvalidArgument)])
-async def test_an_id_that_can_not_be_one(
-    rig: Rig, use: Callable[[Rig, str], Any], mail_id: str, error: type[Exception]
-) -> None:
-    """`get`, `cancel` and `watch` raise InvalidArgument for an id over 64 characters, else NotFound."""
-    with pytest.raises(error) as caught:
-        await use(rig, mail_id)
-    if isinstance(caught.value, InvalidArgument):
-        assert caught.value.field == "id"
-
-
-async def test_watching(rig: Rig) -> None:
-    """Every watcher sees the present state and each that follows; one that goes early is not kept."""
-    job = await rig.accept()
-    watching = asyncio.create_task(_watch(rig, job.mail.id))
-    leaving = rig.mails.watch(ANONYMOUS, job.mail.id)
-    assert (await anext(leaving)).state is MailState.QUEUED
-    await asyncio.sleep(0)
-    assert len(rig.waiters.watchers[job]) == 2
-    await leaving.aclose()
-    assert len(rig.waiters.watchers[job]) == 1
-    rig.settle(rig.queue.get_nowait())
-    assert [mail.state.name for mail in await watching] == ["QUEUED", "SENDING", "RELAYED"]
-    assert not rig.waiters.watchers
-    assert await _watch(rig, job.mail.id) == [job.mail]
-
-
-async def test_another_callers_mail_can_not_be_watched_or_cancelled(rig: Rig) -> None:
-    """Another caller's mail is NotFound, as an unknown one is, and stays unchanged."""
-    job = await rig.accept(caller="shop")
-    with pytest.raises(NotFound):
-        await _watch(rig, job.mail.id)
-    with pytest.raises(NotFound):
-        await rig.mails.cancel(Caller("bank"), job.mail.id)
-    assert job.mail.state is MailState.QUEUED
-
-
-async def test_cancelling(rig: Rig) -> None:
-    """A queued mail settles once when it is cancelled, however often, and its waiting caller gets it."""
-    call = rig.send()
-    job = await rig.queue.get()
-    rig.queue.put_back(job)
-    for _ in range(2):
-        assert (await rig.mails.cancel(ANONYMOUS, job.mail.id)).state is MailState.CANCELLED
-    assert (await call).state is MailState.CANCELLED
-    assert sum(isinstance(event, MailSettled) for event in rig.events) == 1
-    assert rig.queue.empty()
-
-
-async def test_what_can_not_be_cancelled(rig: Rig) -> None:
-    """Cancelling a mail that is in flight, or has settled otherwise, raises FailedPrecondition."""
-    job = await rig.accept()
-    assert rig.lifecycle.start(rig.queue.get_nowait())
-    with pytest.raises(FailedPrecondition):
-        await rig.mails.cancel(ANONYMOUS, job.mail.id)
-    rig.lifecycle.replied(job, (RecipientResult("ada@example.org", 250),))
-    with pytest.raises(FailedPrecondition, match="RELAYED"):
-        await rig.mails.cancel(ANONYMOUS, job.mail.id)
 
 
 async def test_a_mail_taken_back_by_its_caller_keeps_its_request_id(rig: Rig) -> None:

@@ -13,7 +13,7 @@ import pytest
 from drafts import read_draft
 from otpmail.delivery.job import Job
 from otpmail.errors import InvalidArgument, Unavailable
-from otpmail.mail.service import MAX_REQUEST_ID
+from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor

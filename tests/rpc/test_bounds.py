@@ -11,6 +11,7 @@ from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
 from otpmail.compose.draft import MAX_SUBJECT, Limits
 from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADERS
 from otpmail.errors import InvalidArgument
+from otpmail.mail.labels import MAX_LABELS
 from otpmail.rpc.bounds import Bounds, Size, bounds_of_mail, bounds_of_original_mail
 from otpmail.v1 import mail_pb2
 
@@ -33,6 +34,7 @@ def _refusal(octets: bytes) -> str:
         ("cc", b"a@x.org", "cc: there are more than 3"),
         ("bcc", b"", "bcc: there are more than 3"),
         ("headers", b"", f"headers: there are more than {MAX_HEADERS}"),
+        ("labels", b"", f"labels: there are more than {MAX_LABELS}"),
         ("attachments", b"", f"attachments: there are more than {MAX_ATTACHMENTS}"),
         ("subject", b"", "subject: is there more than 1000 times"),
         ("ttl", b"\x08\x01", "ttl: is there more than 1000 times"),
@@ -130,6 +132,7 @@ def test_what_is_within_its_bounds_passes() -> None:
         headers={f"{number:064}": "😀" * 4096 for number in range(MAX_HEADERS)},
         attachments=[mail_pb2.Attachment(filename="😀" * MAX_FILENAME, content=b"x" * 1000)] * MAX_ATTACHMENTS,
         request_id="😀" * 128,
+        labels={f"{number:064}": "😀" * 256 for number in range(MAX_LABELS)},
         priority=mail_pb2.PRIORITY_BULK,
     )
     request.ttl.FromSeconds(5)
@@ -144,14 +147,17 @@ def test_a_field_without_a_bound_is_an_error_at_the_start() -> None:
     """A field that is added to the contract must get its bound, or the service does not start."""
     message = mail_pb2.SendMailsResponse.Result.DESCRIPTOR
     names = {"request_id", "message", "mail.id", "mail.message_id", "mail.request_id"}
+    names |= {"mail.labels.key", "mail.labels.value"}
+    counts = {"mail.recipients": 1, "mail.labels": 1}
     names |= {f"mail.recipients.{name}" for name in ("address", "enhanced_code", "reply")}
     sizes = {name: Size(10, "is too long") for name in names}
-    Bounds(message, {"mail.recipients": 1}, sizes)
-    with pytest.raises(KeyError):
-        Bounds(message, {}, sizes)
+    Bounds(message, counts, sizes)
+    for name in counts:
+        with pytest.raises(KeyError):
+            Bounds(message, {other: most for other, most in counts.items() if other != name}, sizes)
     for name in names:
         with pytest.raises(KeyError):
-            Bounds(message, {"mail.recipients": 1}, {other: size for other, size in sizes.items() if other != name})
+            Bounds(message, counts, {other: size for other, size in sizes.items() if other != name})
 
 
 @pytest.mark.parametrize("kind", [FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_MESSAGE])

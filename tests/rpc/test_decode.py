@@ -43,8 +43,9 @@ async def test_every_field_has_its_place() -> None:
         wait_for=mail_pb2.WAIT_FOR_QUEUE,
         ttl=Duration(seconds=5),
         request_id="r1",
-        **{"from": "F <f@x.org>"},
+        labels={"tenant": "t1", "campaign": "c1"},
     )
+    setattr(request, "from", "F <f@x.org>")  # a keyword in Python
     assert await _submission(request) == Submission(
         draft=Draft(
             limits=LIMITS,
@@ -64,6 +65,7 @@ async def test_every_field_has_its_place() -> None:
         ttl=5.0,
         request_id="r1",
         fingerprint=decode.fingerprint_of(request),
+        labels=(("campaign", "c1"), ("tenant", "t1")),
     )
 
 
@@ -208,6 +210,9 @@ def test_a_fingerprint_is_the_content() -> None:
     other = mail_pb2.SendMailRequest(to=["a@x.org"], headers=dict(reversed(headers.items())))
     assert decode.fingerprint_of(one) == decode.fingerprint_of(other)
     other.text = "x"
+    assert decode.fingerprint_of(one) != decode.fingerprint_of(other)
+    other.text = ""
+    other.labels["tenant"] = "t1"
     assert decode.fingerprint_of(one) != decode.fingerprint_of(other)
     empty = {decode.fingerprint_of(kind()) for kind in (mail_pb2.GetMailRequest, otp_pb2.SendCodeRequest)}
     assert len(empty) == 2

@@ -33,6 +33,7 @@ _MAILS = st.builds(
     attempts=st.integers(0, 1000),
     settle_time=st.none() | _TIMES,
     issued=st.none() | st.builds(IssuedCode, _CHALLENGES, _TIMES),
+    labels=st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple),
 )
 _ADDRESSES = st.lists(st.text(), max_size=5).map(tuple)
 _PROGRESS = st.builds(
@@ -100,9 +101,9 @@ def test_progress_comes_back_whole(progress: Progress) -> None:
     assert codec.decode_progress(codec.encode_progress(progress)) == progress
 
 
-def _of_version_2(octets: bytes) -> bytes:
+def _of_version_3(octets: bytes) -> bytes:
     _, *fields = msgpack.unpackb(octets)
-    packed: bytes = msgpack.packb((2, *fields, "a field that version 1 does not know"))
+    packed: bytes = msgpack.packb((3, *fields, "a field that this program does not know"))
     return packed
 
 
@@ -120,35 +121,44 @@ _ENTRY_OCTETS = codec.encode_entry(
 
 
 @pytest.mark.parametrize(
-    ("octets", "decode", "name"),
+    ("octets", "decode", "name", "versions"),
     [
-        (b"\x02" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record"),
-        (b"\x02 shorter", codec.decode_record, "code record"),
-        (_of_version_2(_SETTLED), codec.decode_settled, "settled mail"),
-        (_of_version_2(_ENTRY_OCTETS), codec.decode_entry, "mail"),
-        (_of_version_2(_PROGRESS_OCTETS), codec.decode_progress, "progress"),
+        (b"\x03" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record", "1"),
+        (b"\x03 shorter", codec.decode_record, "code record", "1"),
+        (_of_version_3(_SETTLED), codec.decode_settled, "settled mail", "1 and 2"),
+        (_of_version_3(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2"),
+        (_of_version_3(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2"),
     ],
 )
-def test_another_version_is_a_store_error(octets: bytes, decode: Callable[[bytes], object], name: str) -> None:
-    """The message names what was read, its version, and the one that this program reads."""
+def test_another_version_is_a_store_error(
+    octets: bytes, decode: Callable[[bytes], object], name: str, versions: str
+) -> None:
+    """The message names what was read, its version, and those that this program reads."""
     with pytest.raises(StoreError) as caught:
         decode(octets)
-    assert str(caught.value) == f"a {name} in the store has version 2; this program reads version 1"
+    assert str(caught.value) == f"a {name} in the store has version 3; this program reads version {versions}"
 
 
-def test_the_form_of_version_1() -> None:
+def test_a_mail_of_version_1_has_no_labels() -> None:
+    """The codec reads what a program before labels wrote."""
+    fields = ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None]
+    assert codec.decode_settled(msgpack.packb([1, fields, 1.0, 2.0, b"f"])) == (_MAIL, 1.0, 2.0, b"f")
+    assert codec.decode_progress(msgpack.packb([1, ["ada@x.org"], [], [], 0, 0, 0])).pending == ("ada@x.org",)
+
+
+def test_the_forms_that_are_written() -> None:
     """A change of these octets needs a new version: stores of earlier programs hold them."""
     assert codec.encode_record(_RECORD) == struct.pack(
         "=Bddd16shHd2s", 1, 4599.5, 1120.0, 1030.0, bytes(range(16)), 2, 1, 999.5, b"k1"
     )
     assert msgpack.unpackb(_ENTRY_OCTETS) == [
-        1,
-        ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None],
+        2,
+        ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None, []],
         ["service@example.org", ["ada@x.org"], b"hi\r\n", False],
         2,
         60.0,
         [["ada@x.org"], [], [], 0, 0, 0],
         b"",
     ]
-    assert msgpack.unpackb(_SETTLED) == [1, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
-    assert msgpack.unpackb(_PROGRESS_OCTETS) == [1, ["ada@x.org"], [], [], 0, 0, 0]
+    assert msgpack.unpackb(_SETTLED) == [2, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
+    assert msgpack.unpackb(_PROGRESS_OCTETS) == [2, ["ada@x.org"], [], [], 0, 0, 0]

@@ -7,8 +7,8 @@ All of it is what a store can keep. Callers that wait for it in this process are
 from typing import Self
 
 from otpmail.callers import NO_TRACE, Trace
-from otpmail.limits.memory import MAIL_OCTETS, RECIPIENT_OCTETS
-from otpmail.model import Envelope, IssuedCode, Mail, MailState, Priority, RecipientResult
+from otpmail.limits.memory import LABEL_OCTETS, MAIL_OCTETS, RECIPIENT_OCTETS
+from otpmail.model import Envelope, IssuedCode, Labels, Mail, MailState, Priority, RecipientResult
 from otpmail.smtp.transaction import GROUP
 from otpmail.store.base import Entry, Progress
 
@@ -25,13 +25,13 @@ class Job:
 
     `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` is whose
     mails it takes turns with in its lane, `is_fresh` whether it is urgent and was never deferred, and `octets` is what
-    it takes in memory. `trace` is for the log; no store keeps it.
+    it takes in memory. `next_attempt_time` is set while it is deferred. That and `trace`, for the log, no store keeps.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
-        *("is_fresh", "issued", "losses", "message_id", "octets", "offer", "pending", "priority", "request_id"),
-        *("results", "source", "state", "trace", "turn", "uncertain", "_settled"),
+        *("is_fresh", "issued", "labels", "losses", "message_id", "next_attempt_time", "octets", "offer", "pending"),
+        *("priority", "request_id", "results", "source", "state", "trace", "turn", "uncertain", "_settled"),
     )
 
     def __init__(
@@ -47,6 +47,7 @@ class Job:
         guaranteed: bool,
         request_id: str = "",
         issued: IssuedCode | None = None,
+        labels: Labels = (),
         source: str = "",
         trace: Trace = NO_TRACE,
     ) -> None:
@@ -56,6 +57,7 @@ class Job:
         self.create_time = create_time
         self.request_id = request_id
         self.issued = issued
+        self.labels = labels
         self.envelope = envelope
         self.priority = priority
         self.deadline = deadline
@@ -64,6 +66,8 @@ class Job:
         self.trace = trace
         self.is_fresh = priority is _URGENT
         self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(envelope.recipients)
+        if labels:
+            self.octets += sum([LABEL_OCTETS + _WIDEST * (len(name) + len(value)) for name, value in labels])
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = 0
         self.pending = envelope.recipients
@@ -71,6 +75,7 @@ class Job:
         self.deferred: tuple[str, ...] = ()
         self.uncertain: frozenset[str] = frozenset()
         self.results: dict[str, RecipientResult] = {}
+        self.next_attempt_time: float | None = None
         self._settled: Mail | None = None
 
     def __repr__(self) -> str:
@@ -125,6 +130,8 @@ class Job:
             self.attempts,
             settle_time,
             self.issued,
+            self.labels,
+            self.next_attempt_time,
         )
 
     # What a store keeps of it.
@@ -185,6 +192,7 @@ class Job:
             guaranteed=True,
             request_id=mail.request_id,
             issued=mail.issued,
+            labels=mail.labels,
         )
         job.narrow(progress.pending)
         job.results = {result.address: result for result in progress.results}
@@ -193,4 +201,5 @@ class Job:
         return job
 
 
+_WIDEST = 4  # octets that a character of a string takes at most
 _QUEUED, _URGENT = MailState.QUEUED, Priority.URGENT  # naming a member takes its time

@@ -233,6 +233,7 @@ class Lifecycle:
         if self._now() + delay >= job.deadline or not (has_place or job.guaranteed):
             self._settle(job, MailState.FAILED)
             return
+        job.next_attempt_time = self._now() + delay
         self._change(job, _QUEUED)
         if self._is_kept(job):
             self._store.deferred(job.id, job.progress)
@@ -241,6 +242,7 @@ class Lifecycle:
 
     def _retry(self, job: Job) -> None:
         del self._retries[job]
+        job.next_attempt_time = None
         self._dispatcher.put(job)
 
     def expire(self, job: Job) -> None:
@@ -287,6 +289,7 @@ class Lifecycle:
         self._deadlines.discard(job)
         if job in self._retries:
             self._retries.pop(job).cancel()
+            job.next_attempt_time = None
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]

@@ -16,6 +16,9 @@ MAIL_OCTETS = 4096
 RECIPIENT_OCTETS = 400
 """Octets of each of its recipients: the address as it came and in its wire form, and the relay's reply."""
 
+LABEL_OCTETS = 200
+"""Octets of each of its labels beside the characters: two strings and their pair."""
+
 CALL_OCTETS = 20 << 10
 """Octets of a running call beside its request, most of them in gRPC."""
 

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument, Unavailable
-from otpmail.model import MailState
+from otpmail.model import Mail, MailState
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
+
+MAX_REQUEST_ID = 128
 
 
 class Idempotency:
@@ -66,6 +68,21 @@ class Idempotency:
                 self._ends.pop(key).set_result(job)
         return job
 
+    async def find(self, caller: str, request_id: str) -> Job | Mail | None:
+        """Return the mail that a caller's request id names: the job where it has not settled; None where there is none.
+
+        It waits while that mail is being accepted: a caller that cancels it must not hear that there is none.
+        """
+        while (key := (caller, request_id)) in self._accepting:
+            await self._first_job(key)
+        match await self._store.find(caller, request_id):
+            case Earlier(mail):
+                return mail
+            case Running(mail_id):
+                return self._lifecycle.find(mail_id) or await self._store.get(caller, mail_id)
+            case None:
+                return None
+
     async def _first_job(self, key: tuple[str, str]) -> Job | None:
         """Wait until the first call has its job, and return that; None where it was rejected or cancelled."""
         end = self._ends.get(key)
@@ -90,6 +107,12 @@ class Idempotency:
                 return job
             case Conflict():
                 raise _conflict()
+
+
+def check_request_id(request_id: str) -> None:
+    """Raise InvalidArgument for a text that is no request id."""
+    if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
+        raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
 
 
 def _conflict() -> InvalidArgument:

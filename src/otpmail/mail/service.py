@@ -1,13 +1,13 @@
-"""The use cases of mail: send, get, watch, cancel."""
+"""Sends mails: checks who may send from where, writes the mail, and hands it to delivery."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Protocol
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.callers import Call, Caller
+from otpmail.callers import Call
 from otpmail.compose.draft import Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
@@ -15,18 +15,16 @@ from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
-from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from otpmail.errors import InvalidArgument, PermissionDenied, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
-from otpmail.mail.idempotency import Idempotency
+from otpmail.mail.idempotency import Idempotency, check_request_id
+from otpmail.mail.lookup import Lookup
 from otpmail.mail.submission import Submission
 from otpmail.mail.waiting import Outcomes
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
-
-MAX_REQUEST_ID = 128
-MAX_MAIL_ID = 64
 
 
 class Door(Protocol):
@@ -77,6 +75,8 @@ class MailService:
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
+        lookup = Lookup(store, lifecycle, waiters, self._idempotency)
+        self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)
         self.admission = admission
@@ -126,8 +126,7 @@ class MailService:
         request_id = request.request_id
         if not request_id:
             return accept(mail_id)
-        if len(request_id) > MAX_REQUEST_ID or not request_id.isprintable():
-            raise InvalidArgument("request_id", f"must be printable and at most {MAX_REQUEST_ID} characters")
+        check_request_id(request_id)
         return self._idempotency.once(
             Request(call.caller.name, request_id, request.fingerprint),
             mail_id,
@@ -166,6 +165,7 @@ class MailService:
             guaranteed=submission.wait_for.guarantees,
             request_id=submission.request_id,
             issued=submission.issued,
+            labels=submission.labels,
             source=call.source,
             trace=call.trace,
         )
@@ -191,54 +191,6 @@ class MailService:
             self._waiters.add_done_callback(job, callback)
         else:  # a stop has released it since the caller was given it
             callback(job, Unavailable(STOPPED))
-
-    # Afterwards.
-
-    async def get(self, caller: Caller, mail_id: str) -> Mail:
-        """Return a mail's present state. Raises NotFound, and InvalidArgument for an id that is too long."""
-        job = self._find(caller, mail_id)
-        mail = job.mail if job is not None else await self._store.get(caller.name, mail_id)
-        if mail is None:
-            raise _not_found()
-        return mail
-
-    async def watch(self, caller: Caller, mail_id: str) -> AsyncGenerator[Mail, None]:
-        """Yield every state of a mail, from the present one until it settles. Raises as `get` does."""
-        job = self._find(caller, mail_id)
-        if job is None:
-            yield await self.get(caller, mail_id)
-            return
-        states: asyncio.Queue[Mail] = asyncio.Queue()
-        self._waiters.add_watcher(job, states)
-        try:
-            yield (mail := job.mail)
-            while not mail.state.final:
-                yield (mail := await states.get())
-        finally:
-            self._waiters.remove_watcher(job, states)
-
-    async def cancel(self, caller: Caller, mail_id: str) -> Mail:
-        """Cancel a mail that has not been handed to the relay. Cancelling it twice is no error.
-
-        Raises as `get` does, and FailedPrecondition when it is with the relay or has settled otherwise.
-        """
-        job = self._find(caller, mail_id)
-        if job is not None:
-            self._lifecycle.cancel(job)
-            return job.mail
-        mail = await self._store.cancel(caller.name, mail_id)
-        if mail is None:
-            raise _not_found()
-        if mail.state is not MailState.CANCELLED:
-            raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
-        return mail
-
-    def _find(self, caller: Caller, mail_id: str) -> Job | None:
-        """Return that caller's open job, if there is one. Raises InvalidArgument for an id that is too long."""
-        if len(mail_id) > MAX_MAIL_ID:
-            raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
-        job = self._lifecycle.find(mail_id)
-        return job if job is not None and job.caller == caller.name else None
 
     async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
         async with door.reserve(call, submission.wait_for, submission.priority):
@@ -282,10 +234,6 @@ class MailService:
         if sender.key == self._sender.key or sender.key in self._allowed or domain in self._allowed:
             return sender
         raise PermissionDenied(f"mails may not be sent from {sender.spec}: EMAIL_FROM_ALLOWED does not hold it")
-
-
-def _not_found() -> NotFound:
-    return NotFound("there is no such mail, or it settled too long ago")
 
 
 def _ids() -> Iterator[str]:

@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from otpmail.callers import Call
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, InvalidArgument, Unavailable
-from otpmail.mail.service import MAX_REQUEST_ID, MailService
+from otpmail.mail.idempotency import MAX_REQUEST_ID
+from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail
 

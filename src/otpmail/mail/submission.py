@@ -1,7 +1,7 @@
 """A submission (RFC 6409): a mail that a caller wants sent, and on what terms."""
 
 from otpmail.compose.draft import Draft
-from otpmail.model import IssuedCode, Priority, WaitFor
+from otpmail.model import IssuedCode, Labels, Priority, WaitFor
 from otpmail.values import frozen
 
 
@@ -9,7 +9,8 @@ from otpmail.values import frozen
 class Submission:
     """A draft and its terms.
 
-    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`.
+    `ttl` is in seconds, None for the default. A repeated `request_id` must come with the same `fingerprint`. `labels`
+    are good: see `mail.labels`.
     """
 
     draft: Draft
@@ -19,3 +20,4 @@ class Submission:
     request_id: str = ""
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
+    labels: Labels = ()

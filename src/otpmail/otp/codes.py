@@ -55,23 +55,23 @@ def reference(challenge_id: bytes) -> str:
 
 
 class CodeBook:
-    """Derives and checks codes with a set of keys by id: the first one issues, the others still check."""
+    """Derives and checks codes of `digits` with a set of keys by id: the first one issues, the others still check."""
 
     def __init__(self, keys: Mapping[str, bytes], *, digits: int) -> None:
         self._keys = dict(keys) or {"random": secrets.token_bytes(32)}
-        self._digits = digits
+        self.digits = digits
         self.issuing_key = next(iter(self._keys))
 
     def __repr__(self) -> str:
-        return f"<CodeBook {self._digits} digits, {len(self._keys)} keys>"
+        return f"<CodeBook {self.digits} digits, {len(self._keys)} keys>"
 
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""
-        return derive(self._keys[challenge.key_id], challenge.id, self._digits)
+        return derive(self._keys[challenge.key_id], challenge.id, self.digits)
 
     def can_issue(self, typed: str) -> bool:
         """Whether `typed` (already normalized) has the length and the alphabet of a code."""
-        return len(typed) == self._digits and typed.isascii() and typed.isdecimal()
+        return len(typed) == self.digits and typed.isascii() and typed.isdecimal()
 
     def matches(self, challenge: Challenge | None, typed: str) -> bool:
         """Whether `typed` (already normalized) is the challenge's code.
@@ -81,6 +81,6 @@ class CodeBook:
         """
         key = None if challenge is None else self._keys.get(challenge.key_id)
         if challenge is None or key is None:
-            hmac.compare_digest(derive(self._keys[self.issuing_key], _NOBODY, self._digits).encode(), typed.encode())
+            hmac.compare_digest(derive(self._keys[self.issuing_key], _NOBODY, self.digits).encode(), typed.encode())
             return False
-        return hmac.compare_digest(derive(key, challenge.id, self._digits).encode(), typed.encode())
+        return hmac.compare_digest(derive(key, challenge.id, self.digits).encode(), typed.encode())

@@ -18,7 +18,7 @@ from otpmail.errors import InvalidArgument
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority, WaitFor
+from otpmail.model import Challenge, CodeRecord, IssuedCode, Labels, Mail, MailState, Priority, WaitFor
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy, Sending
 from otpmail.otp.replacements import Replacements
@@ -57,16 +57,18 @@ class CodeRequest:
     request_id: str = ""
     fingerprint: bytes = b""
     wait_for: WaitFor = WaitFor.RELAY
+    labels: Labels = ()
     compat: bool = False
 
 
 @frozen()
 class SentCode:
-    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on."""
+    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in digits."""
 
     issued: IssuedCode
     reference: str
     mail: Mail
+    code_length: int
     code: str = field(default="", repr=False)
 
 
@@ -226,6 +228,7 @@ class OtpService:
             request_id=request.request_id,
             fingerprint=request.fingerprint,
             issued=issued,
+            labels=request.labels,
         )
 
     def _sent(self, mail: Mail) -> SentCode:
@@ -235,7 +238,7 @@ class OtpService:
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
-        return SentCode(issued, codes.reference(issued.challenge.id), mail, code)
+        return SentCode(issued, codes.reference(issued.challenge.id), mail, self._codes.digits, code)
 
     def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.

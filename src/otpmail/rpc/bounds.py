@@ -12,7 +12,8 @@ from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
 from otpmail.compose.draft import MAX_SUBJECT, Limits
 from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADER_VALUE, MAX_HEADERS
 from otpmail.errors import InvalidArgument
-from otpmail.mail.service import MAX_REQUEST_ID
+from otpmail.mail.idempotency import MAX_REQUEST_ID
+from otpmail.mail.labels import MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABELS
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.rpc.wire import FIXED32, FIXED64, LENGTH, VARINT, read_fields, tag_of
 from otpmail.v1 import mail_pb2
@@ -162,11 +163,14 @@ def bounds_of_mail(limits: Limits) -> Bounds:
         "attachments.content_type": _TOKEN,
         "attachments.content_id": _TOKEN,
         "request_id": _characters(MAX_REQUEST_ID),
+        "labels.key": _characters(MAX_LABEL_NAME, "has a name"),
+        "labels.value": _characters(MAX_LABEL_VALUE),
     }
     counts = {
         **dict.fromkeys(("to", "cc", "bcc"), limits.recipients),
         "headers": MAX_HEADERS,
         "attachments": MAX_ATTACHMENTS,
+        "labels": MAX_LABELS,
     }
     return Bounds(mail_pb2.SendMailRequest.DESCRIPTOR, counts, sizes)
 

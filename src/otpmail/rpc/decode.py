@@ -14,6 +14,7 @@ from otpmail.compose.draft import LARGE, Draft, Limits, check_bodies
 from otpmail.compose.fields import MAX_HEADERS
 from otpmail.cooperate import Cooperator, Steps
 from otpmail.errors import InvalidArgument
+from otpmail.mail.labels import checked_labels
 from otpmail.mail.submission import Submission
 from otpmail.model import Priority, WaitFor
 from otpmail.v1 import mail_pb2
@@ -70,6 +71,7 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
         ttl=ttl_from(request.ttl) if request.HasField("ttl") else None,
         request_id=request.request_id,
         fingerprint=fingerprint,
+        labels=checked_labels(labels) if (labels := request.labels) else (),
     )
 
 

@@ -43,3 +43,7 @@ def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
         fill_timestamp(message.settle_time, mail.settle_time)
     message.message_id = mail.message_id
     message.request_id = mail.request_id
+    if mail.labels:
+        message.labels.update(mail.labels)
+    if mail.next_attempt_time is not None:
+        fill_timestamp(message.next_attempt_time, mail.next_attempt_time)

@@ -45,14 +45,19 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""
-        return encode.mail_message(await self._mails.get(call_from(context).caller, request.id))
+        return encode.mail_message(
+            await self._mails.get(call_from(context).caller, request.id, request_id=request.request_id)
+        )
 
     async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
         """Yield every state of a mail until it settles."""
-        async with aclosing(self._mails.watch(call_from(context).caller, request.id)) as mails:
+        watching = self._mails.watch(call_from(context).caller, request.id, request_id=request.request_id)
+        async with aclosing(watching) as mails:
             async for mail in mails:
                 yield encode.mail_message(mail)
 
     async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
         """Cancel a waiting mail."""
-        return encode.mail_message(await self._mails.cancel(call_from(context).caller, request.id))
+        return encode.mail_message(
+            await self._mails.cancel(call_from(context).caller, request.id, request_id=request.request_id)
+        )

@@ -4,6 +4,7 @@ import ipaddress
 from itertools import islice
 
 from otpmail.errors import InvalidArgument
+from otpmail.mail.labels import checked_labels
 from otpmail.otp.service import MAX_VARIABLES, CheckResult, CodeRequest, OtpService
 from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from
@@ -33,10 +34,15 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 request_id=request.request_id,
                 fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
                 wait_for=decode.wait_for_from(request.wait_for),
+                labels=checked_labels(labels) if (labels := request.labels) else (),
             ),
         )
         response = otp_pb2.SendCodeResponse(
-            challenge_id=sent.issued.challenge.id.hex(), reference=sent.reference, otp_code=sent.code
+            challenge_id=sent.issued.challenge.id.hex(),
+            reference=sent.reference,
+            otp_code=sent.code,
+            code_length=sent.code_length,
+            code_is_numeric=True,  # of CodeBook.can_issue
         )
         encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
         encode.fill_timestamp(response.next_send_time, sent.issued.next_send_time)

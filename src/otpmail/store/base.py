@@ -124,6 +124,12 @@ class MailStore(Protocol):
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail while it is remembered, None otherwise."""
 
+    async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
+        """Return that caller's mail of a request id, while it or the id is remembered, None otherwise.
+
+        A mail whose request id was released is found too, until the id comes again.
+        """
+
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing."""
 

@@ -21,7 +21,8 @@ from otpmail.model import (
 )
 from otpmail.store.base import Entry, Progress
 
-_VERSION = 1
+_RECORD_VERSION = 1
+_VERSIONS = (1, 2)  # of mails: those of version 1 have no labels; the last is written
 
 # One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
 _packer = msgpack.Packer()
@@ -40,7 +41,7 @@ def encode_record(record: CodeRecord) -> bytes:
     """Return a code record as octets. It takes as long with a challenge as without one, and so does `decode_record`."""
     challenge, failures = record.challenge or _NOTHING, record.failures
     head = _RECORD.pack(
-        _VERSION,
+        _RECORD_VERSION,
         record.expires,
         challenge.expires,
         record.next_send,
@@ -54,8 +55,8 @@ def encode_record(record: CodeRecord) -> bytes:
 
 def decode_record(octets: bytes) -> CodeRecord:
     """Return the code record that `encode_record` wrote. Raises StoreError for another version."""
-    if octets[0] != _VERSION:
-        raise _unknown("code record", octets[0])
+    if octets[0] != _RECORD_VERSION:
+        raise _unknown("code record", octets[0], (_RECORD_VERSION,))
     _, _, expires, next_send, challenge_id, attempts, count = _RECORD.unpack_from(octets)
     failures = struct.unpack_from(f"={count}d", octets, _RECORD.size) if count else ()
     key = octets[_RECORD.size + count * _TIME.size :].decode()
@@ -71,7 +72,7 @@ def record_ends(octets: bytes) -> float:
 
 def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
     """Return a settled mail as octets, with when it and its request id are forgotten, and the request's fingerprint."""
-    packed: bytes = _packer.pack((_VERSION, _mail_fields(mail), forgotten, request_ends, fingerprint))
+    packed: bytes = _packer.pack((_VERSIONS[-1], _mail_fields(mail), forgotten, request_ends, fingerprint))
     return packed
 
 
@@ -118,20 +119,21 @@ def decode_progress(octets: bytes) -> Progress:
 
 
 def _pack(*fields: object) -> bytes:
-    packed: bytes = _packer.pack((_VERSION, *fields))
+    packed: bytes = _packer.pack((_VERSIONS[-1], *fields))
     return packed
 
 
 def _unpack(what: str, octets: bytes) -> list[Any]:
     fields: list[Any]
     version, *fields = msgpack.unpackb(octets)
-    if version != _VERSION:
-        raise _unknown(what, version)
+    if version not in _VERSIONS:
+        raise _unknown(what, version, _VERSIONS)
     return fields
 
 
-def _unknown(what: str, version: int) -> StoreError:
-    return StoreError(f"a {what} in the store has version {version}; this program reads version {_VERSION}")
+def _unknown(what: str, version: int, known: tuple[int, ...]) -> StoreError:
+    versions = " and ".join(map(str, known))
+    return StoreError(f"a {what} in the store has version {version}; this program reads version {versions}")
 
 
 def _mail_fields(mail: Mail) -> tuple[object, ...]:
@@ -150,11 +152,14 @@ def _mail_fields(mail: Mail) -> tuple[object, ...]:
         mail.attempts,
         mail.settle_time,
         issued,
+        mail.labels,
     )
 
 
 def _mail(fields: list[Any]) -> Mail:
-    mail_id, caller, message_id, create_time, request_id, state, results, attempts, settle_time, issued = fields
+    mail_id, caller, message_id, create_time, request_id, state, results, attempts, settle_time, issued, *labels = (
+        fields
+    )
     return Mail(
         mail_id,
         caller,
@@ -166,6 +171,7 @@ def _mail(fields: list[Any]) -> Mail:
         attempts,
         settle_time,
         None if issued is None else IssuedCode(Challenge(*issued[:4]), issued[4]),
+        tuple([(name, value) for name, value in labels[0]]) if labels else (),
     )
 
 

@@ -28,20 +28,25 @@ class _WaitFor:
 class _WaitForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitFor.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WAIT_FOR_UNSPECIFIED: _WaitFor.ValueType  # 0
-    """WAIT_FOR_RELAY"""
+    """WAIT_FOR_RELAY."""
     WAIT_FOR_RELAY: _WaitFor.ValueType  # 1
-    """answer when the mail has settled, or after MAIL_WAIT_SECONDS: look at its state"""
+    """Once the mail has settled, or after MAIL_WAIT_SECONDS: look at its state. A deadline that comes first cancels a
+    mail that still waits.
+    """
     WAIT_FOR_QUEUE: _WaitFor.ValueType  # 2
-    """answer once the mail is accepted (with a durable store: written)"""
+    """Once the mail is accepted and, with a durable store, written."""
 
-class WaitFor(_WaitFor, metaclass=_WaitForEnumTypeWrapper): ...
+class WaitFor(_WaitFor, metaclass=_WaitForEnumTypeWrapper):
+    """When a call is answered."""
 
 WAIT_FOR_UNSPECIFIED: WaitFor.ValueType  # 0
-"""WAIT_FOR_RELAY"""
+"""WAIT_FOR_RELAY."""
 WAIT_FOR_RELAY: WaitFor.ValueType  # 1
-"""answer when the mail has settled, or after MAIL_WAIT_SECONDS: look at its state"""
+"""Once the mail has settled, or after MAIL_WAIT_SECONDS: look at its state. A deadline that comes first cancels a
+mail that still waits.
+"""
 WAIT_FOR_QUEUE: WaitFor.ValueType  # 2
-"""answer once the mail is accepted (with a durable store: written)"""
+"""Once the mail is accepted and, with a durable store, written."""
 Global___WaitFor: _TypeAlias = WaitFor  # noqa: Y015
 
 class _Priority:
@@ -51,24 +56,31 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """PRIORITY_NORMAL"""
+    """PRIORITY_NORMAL."""
     PRIORITY_NORMAL: _Priority.ValueType  # 1
+    """After urgent mails, before bulk mails."""
     PRIORITY_BULK: _Priority.ValueType  # 2
+    """Last: newsletters and the like."""
     PRIORITY_URGENT: _Priority.ValueType  # 3
-    """the lane of codes"""
+    """First, in the lane of codes."""
 
-class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper): ...
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """The order in which waiting mails are sent."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""PRIORITY_NORMAL"""
+"""PRIORITY_NORMAL."""
 PRIORITY_NORMAL: Priority.ValueType  # 1
+"""After urgent mails, before bulk mails."""
 PRIORITY_BULK: Priority.ValueType  # 2
+"""Last: newsletters and the like."""
 PRIORITY_URGENT: Priority.ValueType  # 3
-"""the lane of codes"""
+"""First, in the lane of codes."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
 class Attachment(_message.Message):
+    """A file in a mail."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILENAME_FIELD_NUMBER: _builtins.int
@@ -76,10 +88,13 @@ class Attachment(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
+    """The name under which the file is saved."""
     content_type: _builtins.str
+    """The media type, such as "application/pdf"."""
     content: _builtins.bytes
+    """The octets of the file."""
     content_id: _builtins.str
-    """if set, the attachment is inline, for use in html"""
+    """If set, the attachment is inline, and html shows it as "cid:" with this id."""
     def __init__(
         self,
         *,
@@ -98,10 +113,32 @@ Global___Attachment: _TypeAlias = Attachment  # noqa: Y015
 
 @_typing.final
 class SendMailRequest(_message.Message):
+    """A mail to send, and on what terms."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -134,29 +171,48 @@ class SendMailRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FOR_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
+    """The subject."""
     text: _builtins.str
+    """The text."""
     html: _builtins.str
-    """with text: multipart/alternative"""
+    """The HTML. With text, both are alternatives in one mail."""
     reply_to: _builtins.str
+    """The mailbox for replies, where it differs from `from`."""
     priority: Global___Priority.ValueType
+    """The order in which waiting mails are sent."""
     request_id: _builtins.str
+    """A request with the same id and the same content sends no second mail, and gets the answer of the first (AIP-155)."""
     wait_for: Global___WaitFor.ValueType
+    """When this call is answered."""
     @_builtins.property
-    def to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def cc(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def bcc(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """extra headers; headers that the service writes are refused"""
+    def to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mailboxes, with or without a display name. There must be at least one in to, cc and bcc."""
 
     @_builtins.property
-    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]: ...
+    def cc(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mailboxes that get a copy."""
+
+    @_builtins.property
+    def bcc(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mailboxes that get a copy, and stand in no header."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further headers. Headers that the service writes are refused."""
+
+    @_builtins.property
+    def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
+        """Files."""
+
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """after this time nothing is sent any more"""
+        """After this time nothing is sent any more."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The caller's own notes. The mail's results have them; the mail that is sent does not."""
 
     def __init__(
         self,
@@ -174,10 +230,11 @@ class SendMailRequest(_message.Message):
         request_id: _builtins.str = ...,
         wait_for: Global___WaitFor.ValueType = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "bcc", b"bcc", "cc", b"cc", "from", b"from", "headers", b"headers", "html", b"html", "priority", b"priority", "reply_to", b"reply_to", "request_id", b"request_id", "subject", b"subject", "text", b"text", "to", b"to", "ttl", b"ttl", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "bcc", b"bcc", "cc", b"cc", "from", b"from", "headers", b"headers", "html", b"html", "labels", b"labels", "priority", b"priority", "reply_to", b"reply_to", "request_id", b"request_id", "subject", b"subject", "text", b"text", "to", b"to", "ttl", b"ttl", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,11 +242,15 @@ Global___SendMailRequest: _TypeAlias = SendMailRequest  # noqa: Y015
 
 @_typing.final
 class SendMailResponse(_message.Message):
+    """The answer to SendMail."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def mail(self) -> Global___Mail: ...
+    def mail(self) -> Global___Mail:
+        """The present state of the mail."""
+
     def __init__(
         self,
         *,
@@ -205,11 +266,15 @@ Global___SendMailResponse: _TypeAlias = SendMailResponse  # noqa: Y015
 
 @_typing.final
 class SendMailsRequest(_message.Message):
+    """A batch of mails."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAILS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def mails(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMailRequest]: ...
+    def mails(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMailRequest]:
+        """The mails; each needs a request_id."""
+
     def __init__(
         self,
         *,
@@ -225,10 +290,14 @@ Global___SendMailsRequest: _TypeAlias = SendMailsRequest  # noqa: Y015
 
 @_typing.final
 class SendMailsResponse(_message.Message):
+    """Results of mails, in the order in which they came."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Result(_message.Message):
+        """The result of one mail."""
+
         DESCRIPTOR: _descriptor.Descriptor
 
         REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -236,12 +305,14 @@ class SendMailsResponse(_message.Message):
         CODE_FIELD_NUMBER: _builtins.int
         MESSAGE_FIELD_NUMBER: _builtins.int
         request_id: _builtins.str
+        """The mail's request_id. One over 128 characters is cut."""
         code: _builtins.int
-        """a google.rpc.Code other than OK: the service refused this mail"""
+        """A google.rpc.Code other than OK, if the service refused this mail."""
         message: _builtins.str
+        """Why the service refused this mail."""
         @_builtins.property
         def mail(self) -> Global___Mail:
-            """or:"""
+            """The mail, if the service accepted it."""
 
         def __init__(
             self,
@@ -259,7 +330,9 @@ class SendMailsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMailsResponse.Result]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendMailsResponse.Result]:
+        """The results."""
+
     def __init__(
         self,
         *,
@@ -275,6 +348,8 @@ Global___SendMailsResponse: _TypeAlias = SendMailsResponse  # noqa: Y015
 
 @_typing.final
 class Mail(_message.Message):
+    """An accepted mail."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
@@ -284,35 +359,65 @@ class Mail(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mail._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Mail._State.ValueType  # 0
+        """Never the state of a mail."""
         STATE_QUEUED: Mail._State.ValueType  # 1
+        """It waits to be sent, for the first time or again."""
         STATE_SENDING: Mail._State.ValueType  # 2
+        """It is with the relay."""
         STATE_RELAYED: Mail._State.ValueType  # 3
-        """the relay accepted it for every recipient"""
+        """The relay accepted it for every recipient."""
         STATE_PARTIAL: Mail._State.ValueType  # 4
-        """the relay accepted it for some recipients: see recipients"""
+        """The relay accepted it for some recipients: see recipients."""
         STATE_FAILED: Mail._State.ValueType  # 5
-        """rejected for good, no time for a retry, or the service stopped"""
+        """Rejected for good, no time for a retry, or the service stopped."""
         STATE_EXPIRED: Mail._State.ValueType  # 6
-        """its time passed before it was sent"""
+        """Its time passed before it was sent."""
         STATE_CANCELLED: Mail._State.ValueType  # 7
+        """It was cancelled before it was sent."""
         STATE_UNCERTAIN: Mail._State.ValueType  # 8
-        """the reply was lost, so the relay may have accepted it; no further copy is sent"""
+        """The reply was lost, so the relay may have accepted it; no further copy is sent."""
 
-    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What has become of a mail. All states except STATE_QUEUED and STATE_SENDING are final."""
+
     STATE_UNSPECIFIED: Mail.State.ValueType  # 0
+    """Never the state of a mail."""
     STATE_QUEUED: Mail.State.ValueType  # 1
+    """It waits to be sent, for the first time or again."""
     STATE_SENDING: Mail.State.ValueType  # 2
+    """It is with the relay."""
     STATE_RELAYED: Mail.State.ValueType  # 3
-    """the relay accepted it for every recipient"""
+    """The relay accepted it for every recipient."""
     STATE_PARTIAL: Mail.State.ValueType  # 4
-    """the relay accepted it for some recipients: see recipients"""
+    """The relay accepted it for some recipients: see recipients."""
     STATE_FAILED: Mail.State.ValueType  # 5
-    """rejected for good, no time for a retry, or the service stopped"""
+    """Rejected for good, no time for a retry, or the service stopped."""
     STATE_EXPIRED: Mail.State.ValueType  # 6
-    """its time passed before it was sent"""
+    """Its time passed before it was sent."""
     STATE_CANCELLED: Mail.State.ValueType  # 7
+    """It was cancelled before it was sent."""
     STATE_UNCERTAIN: Mail.State.ValueType  # 8
-    """the reply was lost, so the relay may have accepted it; no further copy is sent"""
+    """The reply was lost, so the relay may have accepted it; no further copy is sent."""
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -322,18 +427,38 @@ class Mail(_message.Message):
     SETTLE_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """The service's name for the mail."""
     state: Global___Mail.State.ValueType
+    """What has become of it."""
     attempts: _builtins.int
+    """How often the relay may have received it."""
     message_id: _builtins.str
-    """the Message-ID header, the same at each attempt"""
+    """Its Message-ID header, the same at each attempt."""
     request_id: _builtins.str
+    """The request_id of the request for it."""
     @_builtins.property
-    def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientResult]: ...
+    def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientResult]:
+        """The relay's last reply about each recipient. Empty before the relay has replied."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the service accepted it."""
+
     @_builtins.property
-    def settle_time(self) -> _timestamp_pb2.Timestamp: ...
+    def settle_time(self) -> _timestamp_pb2.Timestamp:
+        """When it settled. Unset before that."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels of the request for it."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is sent again. Set only while it is deferred."""
+
     def __init__(
         self,
         *,
@@ -345,10 +470,12 @@ class Mail(_message.Message):
         settle_time: _timestamp_pb2.Timestamp | None = ...,
         message_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settle_time", b"settle_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "id", b"id", "message_id", b"message_id", "recipients", b"recipients", "request_id", b"request_id", "settle_time", b"settle_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "id", b"id", "labels", b"labels", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "recipients", b"recipients", "request_id", b"request_id", "settle_time", b"settle_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +483,8 @@ Global___Mail: _TypeAlias = Mail  # noqa: Y015
 
 @_typing.final
 class RecipientResult(_message.Message):
+    """The relay's last reply about one recipient."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
@@ -363,10 +492,13 @@ class RecipientResult(_message.Message):
     ENHANCED_CODE_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
     address: _builtins.str
+    """The recipient's address, with the domain in ASCII."""
     code: _builtins.int
-    """SMTP reply code; 0 without a reply"""
+    """The SMTP reply code (RFC 5321, 4.2). 0 without a reply."""
     enhanced_code: _builtins.str
+    """The enhanced status code (RFC 3463), such as "5.1.1". Empty without one."""
     reply: _builtins.str
+    """The relay's words, or what happened to the connection."""
     def __init__(
         self,
         *,
@@ -385,18 +517,25 @@ Global___RecipientResult: _TypeAlias = RecipientResult  # noqa: Y015
 
 @_typing.final
 class GetMailRequest(_message.Message):
+    """Names a mail: exactly one field is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """The mail's id."""
+    request_id: _builtins.str
+    """The request_id of the request for it."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,18 +543,25 @@ Global___GetMailRequest: _TypeAlias = GetMailRequest  # noqa: Y015
 
 @_typing.final
 class WatchMailRequest(_message.Message):
+    """Names a mail: exactly one field is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """The mail's id."""
+    request_id: _builtins.str
+    """The request_id of the request for it."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,18 +569,25 @@ Global___WatchMailRequest: _TypeAlias = WatchMailRequest  # noqa: Y015
 
 @_typing.final
 class CancelMailRequest(_message.Message):
+    """Names a mail: exactly one field is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """The mail's id."""
+    request_id: _builtins.str
+    """The request_id of the request for it."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

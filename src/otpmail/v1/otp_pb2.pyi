@@ -23,10 +23,32 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class SendCodeRequest(_message.Message):
+    """A code to send."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class VariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -52,20 +74,26 @@ class SendCodeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FOR_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """one mailbox"""
+    """One mailbox, without a display name."""
     purpose: _builtins.str
-    """[a-z0-9_-]{1,32}, "login" if empty; a code of one purpose is wrong for another"""
+    """The purpose, [a-z0-9_-]{1,32}. "login" if empty. A code of one purpose is wrong for another."""
     locale: _builtins.str
-    """BCP 47; OTP_LOCALE if empty or unknown"""
+    """The language of the mail (BCP 47). OTP_LOCALE if empty or unknown."""
     request_id: _builtins.str
-    """a repeated call with the same id sends no second mail (AIP-155)"""
+    """A request with the same id and the same content sends no second mail, and gets the answer of the first (AIP-155)."""
     wait_for: _mail_pb2.WaitFor.ValueType
+    """When this call is answered."""
     client_ip: _builtins.str
-    """the end user's IP address as the caller knows it; checked but not used yet"""
+    """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
     @_builtins.property
     def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """for the mail's template, which escapes them in HTML"""
+        """Values for the mail's template, which escapes them in HTML."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The caller's own notes. The mail's results have them; the mail that is sent does not."""
 
     def __init__(
         self,
@@ -77,10 +105,11 @@ class SendCodeRequest(_message.Message):
         request_id: _builtins.str = ...,
         wait_for: _mail_pb2.WaitFor.ValueType = ...,
         client_ip: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "email", b"email", "locale", b"locale", "purpose", b"purpose", "request_id", b"request_id", "variables", b"variables", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "email", b"email", "labels", b"labels", "locale", b"locale", "purpose", b"purpose", "request_id", b"request_id", "variables", b"variables", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +117,8 @@ Global___SendCodeRequest: _TypeAlias = SendCodeRequest  # noqa: Y015
 
 @_typing.final
 class SendCodeResponse(_message.Message):
+    """The answer to SendCode."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
@@ -96,18 +127,29 @@ class SendCodeResponse(_message.Message):
     NEXT_SEND_TIME_FIELD_NUMBER: _builtins.int
     MAIL_FIELD_NUMBER: _builtins.int
     OTP_CODE_FIELD_NUMBER: _builtins.int
+    CODE_LENGTH_FIELD_NUMBER: _builtins.int
+    CODE_IS_NUMERIC_FIELD_NUMBER: _builtins.int
     challenge_id: _builtins.str
+    """The name of this issue of a code, to which a check can be bound."""
     reference: _builtins.str
-    """short and not secret; the mail shows it too, so that a person can tell two mails apart"""
+    """Four characters that are not secret. The mail shows them too, so that a person can tell two mails apart."""
     otp_code: _builtins.str
-    """empty unless OTP_RETURN_CODE is true"""
+    """The code. Empty unless OTP_RETURN_CODE is true."""
+    code_length: _builtins.int
+    """How many characters the person has to type."""
+    code_is_numeric: _builtins.bool
+    """Whether all of these are digits, so that a phone may show the keyboard for numbers."""
     @_builtins.property
-    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the code expires."""
+
     @_builtins.property
-    def next_send_time(self) -> _timestamp_pb2.Timestamp: ...
+    def next_send_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next mail may be requested."""
+
     @_builtins.property
     def mail(self) -> _mail_pb2.Mail:
-        """the present state of the mail"""
+        """The present state of the mail."""
 
     def __init__(
         self,
@@ -118,10 +160,12 @@ class SendCodeResponse(_message.Message):
         next_send_time: _timestamp_pb2.Timestamp | None = ...,
         mail: _mail_pb2.Mail | None = ...,
         otp_code: _builtins.str = ...,
+        code_length: _builtins.int = ...,
+        code_is_numeric: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "mail", b"mail", "next_send_time", b"next_send_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "expire_time", b"expire_time", "mail", b"mail", "next_send_time", b"next_send_time", "otp_code", b"otp_code", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "code_is_numeric", b"code_is_numeric", "code_length", b"code_length", "expire_time", b"expire_time", "mail", b"mail", "next_send_time", b"next_send_time", "otp_code", b"otp_code", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,6 +173,8 @@ Global___SendCodeResponse: _TypeAlias = SendCodeResponse  # noqa: Y015
 
 @_typing.final
 class ValidateCodeRequest(_message.Message):
+    """A code to check."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
@@ -137,12 +183,15 @@ class ValidateCodeRequest(_message.Message):
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     email: _builtins.str
+    """The mailbox to which the code was sent."""
     code: _builtins.str
-    """blanks, invisible characters and dashes are ignored; digits of any script count"""
+    """The code as the person typed it. Blanks, invisible characters and dashes are ignored; digits of any script count."""
     purpose: _builtins.str
+    """The purpose of the code. "login" if empty."""
     challenge_id: _builtins.str
-    """optional: check against this SendCode only"""
+    """If set, only the code of this SendCode is right."""
     client_ip: _builtins.str
+    """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
     def __init__(
         self,
         *,
@@ -162,6 +211,8 @@ Global___ValidateCodeRequest: _TypeAlias = ValidateCodeRequest  # noqa: Y015
 
 @_typing.final
 class ValidateCodeResponse(_message.Message):
+    """The answer to ValidateCode."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Result:
@@ -171,32 +222,40 @@ class ValidateCodeResponse(_message.Message):
     class _ResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ValidateCodeResponse._Result.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         RESULT_UNSPECIFIED: ValidateCodeResponse._Result.ValueType  # 0
+        """Never the outcome of a check."""
         RESULT_VALID: ValidateCodeResponse._Result.ValueType  # 1
+        """The code is right, and used up."""
         RESULT_WRONG_CODE: ValidateCodeResponse._Result.ValueType  # 2
-        """costs no attempt if it can't be a code by its length or alphabet"""
+        """The code is wrong. It costs no attempt if it can't be a code by its length or alphabet."""
         RESULT_NO_LIVE_CODE: ValidateCodeResponse._Result.ValueType  # 3
-        """never sent, expired, used or revoked: one answer for all, on purpose"""
+        """Never sent, expired, used or revoked: one answer for all, on purpose."""
         RESULT_TOO_MANY_ATTEMPTS: ValidateCodeResponse._Result.ValueType  # 4
-        """this code or this address has no attempts left"""
+        """This code or this address has no attempts left."""
 
-    class Result(_Result, metaclass=_ResultEnumTypeWrapper): ...
+    class Result(_Result, metaclass=_ResultEnumTypeWrapper):
+        """The outcome of a check."""
+
     RESULT_UNSPECIFIED: ValidateCodeResponse.Result.ValueType  # 0
+    """Never the outcome of a check."""
     RESULT_VALID: ValidateCodeResponse.Result.ValueType  # 1
+    """The code is right, and used up."""
     RESULT_WRONG_CODE: ValidateCodeResponse.Result.ValueType  # 2
-    """costs no attempt if it can't be a code by its length or alphabet"""
+    """The code is wrong. It costs no attempt if it can't be a code by its length or alphabet."""
     RESULT_NO_LIVE_CODE: ValidateCodeResponse.Result.ValueType  # 3
-    """never sent, expired, used or revoked: one answer for all, on purpose"""
+    """Never sent, expired, used or revoked: one answer for all, on purpose."""
     RESULT_TOO_MANY_ATTEMPTS: ValidateCodeResponse.Result.ValueType  # 4
-    """this code or this address has no attempts left"""
+    """This code or this address has no attempts left."""
 
     RESULT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_LEFT_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
     result: Global___ValidateCodeResponse.Result.ValueType
+    """The outcome."""
     attempts_left: _builtins.int
+    """With RESULT_WRONG_CODE: how many more wrong codes are allowed."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """with RESULT_TOO_MANY_ATTEMPTS: when a new code may be requested"""
+        """With RESULT_TOO_MANY_ATTEMPTS: when a new code may be requested."""
 
     def __init__(
         self,
@@ -215,14 +274,19 @@ Global___ValidateCodeResponse: _TypeAlias = ValidateCodeResponse  # noqa: Y015
 
 @_typing.final
 class RevokeCodeRequest(_message.Message):
+    """A code to end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     email: _builtins.str
+    """The mailbox to which the code was sent."""
     purpose: _builtins.str
+    """The purpose of the code. "login" if empty."""
     challenge_id: _builtins.str
+    """If set, only the code of this SendCode is ended."""
     def __init__(
         self,
         *,
@@ -240,6 +304,8 @@ Global___RevokeCodeRequest: _TypeAlias = RevokeCodeRequest  # noqa: Y015
 
 @_typing.final
 class RevokeCodeResponse(_message.Message):
+    """The answer to RevokeCode."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(

@@ -111,6 +111,47 @@ async def test_a_mail_that_settles_undecided_frees_its_request_id(mails: MemoryM
     assert await mails.claim(Request("shop", "r1", b"other"), "m2") == Accepted()
 
 
+async def test_a_request_id_finds_its_mail(mails: MemoryMailStore) -> None:
+    """`find` returns the running mail of a request id, then the settled one, to its caller alone."""
+    assert await mails.find("shop", "r1") is None
+    await mails.claim(R1, "m1")
+    assert await mails.find("shop", "r1") == Running("m1")
+    mails.settle(settled := _settled(_mail(request_id="r1")))
+    assert await mails.find("shop", "r1") == Earlier(settled)
+    assert await mails.find("bank", "r1") is None
+
+
+async def test_a_request_id_finds_its_mail_for_a_day(mails: MemoryMailStore, clock: Clock) -> None:
+    """`find` returns a settled mail as long as a repeated request does, though `get` has forgotten it."""
+    await mails.claim(R1, "m1")
+    mails.settle(settled := _settled(_mail(request_id="r1", create_time=clock()), clock()))
+    clock.time += DAY - 1
+    assert await mails.get("shop", "m1") is None
+    assert await mails.find("shop", "r1") == Earlier(settled)
+    clock.time += 1
+    assert await mails.find("shop", "r1") is None
+
+
+async def test_a_free_request_id_finds_the_last_mail(mails: MemoryMailStore, clock: Clock) -> None:
+    """`find` returns a mail that freed its request id, as long as `get` does, or until the id comes again."""
+    await mails.claim(R1, "m1")
+    mails.settle(undecided := _settled(_mail(request_id="r1"), clock()), keep_request=False)
+    assert await mails.find("shop", "r1") == Earlier(undecided)
+    assert await mails.claim(R1, "m2") == Accepted()
+    assert await mails.find("shop", "r1") == Running("m2")
+    mails.settle(settled := _settled(_mail("m2", request_id="r1", create_time=2.0), clock()))
+    assert await mails.find("shop", "r1") == Earlier(settled)
+
+
+async def test_a_free_request_id_is_forgotten_with_its_mail(mails: MemoryMailStore, clock: Clock) -> None:
+    """`find` and `get` forget a mail that freed its request id at the same time."""
+    await mails.claim(R1, "m1")
+    mails.settle(_settled(_mail(request_id="r1", create_time=clock()), clock()), keep_request=False)
+    clock.time += REMEMBER_SECONDS
+    assert await mails.find("shop", "r1") is None
+    assert await mails.get("shop", "m1") is None
+
+
 async def test_accepting_claims_the_request_ids(mails: MemoryMailStore) -> None:
     """`accept` claims request ids and answers each entry in order; entries without an id are never the same mail."""
     first = [_entry(_mail("m1", request_id="r1")), _entry(_mail("m2")), _entry(_mail("m3"))]

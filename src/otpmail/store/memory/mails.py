@@ -74,12 +74,12 @@ class MemoryMailStore:
         kept = codec.encode_settled(
             mail,
             forgotten=now + self._remember_seconds,
-            request_ends=mail.create_time + _REQUEST_SECONDS,
+            request_ends=mail.create_time + _REQUEST_SECONDS if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
         self._settled.add(mail.id, kept, now)
-        if request is not None and keep_request:
-            self._requests.add(key, kept, now)
+        if request is not None:  # one that is not kept answers no repeated request, and is still found by `find`
+            (self._requests if keep_request else self._settled).add(key, kept, now)
         self.octets = self._settled.octets + self._requests.octets
 
     def forget_oldest(self) -> bool:
@@ -98,6 +98,16 @@ class MemoryMailStore:
             return None
         mail, forgotten, _, _ = codec.decode_settled(kept)
         return mail if mail.caller == caller and forgotten > self.now() else None
+
+    async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
+        """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
+        key = _key(caller, request_id)
+        if key in self._open:
+            return Running(self._open[key][1])
+        kept = [codec.decode_settled(one) for one in (self._requests.get(key), self._settled.get(key)) if one]
+        now = self.now()
+        mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
+        return Earlier(max(mails, key=lambda mail: mail.create_time)) if mails else None
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this store."""
