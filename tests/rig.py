@@ -71,7 +71,7 @@ class MailRig:
         self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100)
         self.store = store or self.memory.mails
         given = MailSettings(**{"email_from": "Shop <shop@example.org>", **settings})
-        self.memory_budget = Memory(memory, self.memory.mails)
+        self.memory_budget = Memory(memory, self.memory.mails, self.memory.challenges)
         self.lifecycle = Lifecycle(
             self.dispatcher,
             self.store,

@@ -69,7 +69,7 @@ class App:
             remember_count=mail.mail_remember_count,
             remember_octets=limit // 2,
         )
-        self._memory = Memory(limit, self._store.mails)
+        self._memory = Memory(limit, self._store.mails, self._store.challenges)
         # These read parts that are made below, at each scrape.
         metrics = Metrics(
             connections=lambda: [connection for worker in self._workers for connection in worker.connections],

@@ -81,12 +81,12 @@ class QueueFull(LimitExceeded):
 
 
 class MemoryFull(LimitExceeded):
-    """Mails take all of MEMORY_MAX_MB, so nothing was accepted."""
+    """Mails and code records take what they may of MEMORY_MAX_MB, so nothing was accepted."""
 
     reason = "MEMORY_FULL"
 
-    def __init__(self) -> None:
-        super().__init__("memory", "mails take all the memory that MEMORY_MAX_MB allows", retry_after=1.0)
+    def __init__(self, taken: str = "mails and codes take all") -> None:
+        super().__init__("memory", f"{taken} of the memory that MEMORY_MAX_MB allows", retry_after=1.0)
 
 
 class DeadlineExceeded(CallerError, TimeoutError):

@@ -47,7 +47,7 @@ def make_job(
 
 def limits(size: int = 1000, memory: int = 1 << 30) -> dict[str, Any]:
     """Return the limits that a Lifecycle counts for: so many places, so many octets."""
-    return {"places": Places(size, now=lambda: NOW), "memory": Memory(memory, Nothing())}
+    return {"places": Places(size, now=lambda: NOW), "memory": Memory(memory, Nothing(), Nothing())}
 
 
 class Nothing:

@@ -17,7 +17,7 @@ from otpmail.address import parse_address
 from otpmail.callers import ANONYMOUS
 from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
-from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, QueueFull, Unavailable
+from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.submission import Submission
 from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, WaitFor
@@ -59,6 +59,7 @@ class Rig(MailRig):
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
         self.challenges = Challenges(lambda: self.now)
+        self.memory_budget.codes = self.challenges
         self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
         self.jobs: list[Job] = []
         self.contents: list[bytes] = []
@@ -783,3 +784,21 @@ async def test_the_code_of_a_mail_is_derived_again(rig: Rig) -> None:
     assert rig.codes.code_of(sent.issued) == sent.code
     unknown = replace(sent.issued, challenge=replace(sent.issued.challenge, key_id="gone"))
     assert rig.codes.code_of(unknown) == ""
+
+
+async def test_codes_of_new_addresses_without_memory(rig: Rig) -> None:
+    """Where code records take their half of the memory a new address is refused; one that has a record goes on."""
+    first = await rig.send("first@example.org")
+    assert rig.challenges.octets > 0
+    rig.memory_budget.for_records = 2 * rig.challenges.octets
+    await rig.send("second@example.org")
+    with pytest.raises(MemoryFull, match="codes of other addresses take their half of the memory that MEMORY_MAX_MB"):
+        await rig.codes.send_code(call_of(), CodeRequest(email="third@example.org"))
+    assert rig.memory_budget.unsettled == 0
+    assert len(rig.challenges) == 2
+    rig.now += 100
+    assert (await rig.send("first@example.org")).code == first.code
+    rig.now += 4000
+    await rig.challenges.sweep()
+    assert rig.challenges.octets == 0
+    await rig.send("third@example.org")

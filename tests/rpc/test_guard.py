@@ -54,7 +54,7 @@ class Guarded:
         **more: Any,
     ) -> None:
         methods: Any = self  # the table's part of it is below
-        self.memory = Memory(memory, Nothing())
+        self.memory = Memory(memory, Nothing(), Nothing())
         reads = Reads(self.memory, most_octets=1 << 20)
         self.guard = Guard(methods, batching or Batching(), parsers or {}, reads, **more)
         self.handlers: dict[str, Any] = {}
@@ -364,7 +364,7 @@ async def test_through_a_real_server() -> None:
     server = grpc.aio.server()
     methods = MethodTable()
     server.add_generic_rpc_handlers((methods,))
-    memory = Memory(1 << 30, Nothing())
+    memory = Memory(1 << 30, Nothing(), Nothing())
     guard = Guard(methods, Batching(), {}, Reads(memory, most_octets=1 << 20))
     guard.add_registered_method_handlers(SERVICE, {"Unary": grpc.unary_unary_rpc_method_handler(behaviour)})
     port = server.add_insecure_port("127.0.0.1:0")

@@ -71,7 +71,7 @@ async def served() -> AsyncIterator[Served]:
 async def _serve() -> AsyncIterator[Served]:
     server, health, methods = grpc.aio.server(), Health(StreamLimit(1 << 30, of_connection=4)), MethodTable()
     add: Any = health_pb2_grpc.add_HealthServicer_to_server
-    reads = Reads(Memory(1 << 30, Nothing()), most_octets=1 << 20)
+    reads = Reads(Memory(1 << 30, Nothing(), Nothing()), most_octets=1 << 20)
     add(health, Guard(methods, Batching(most_seconds=0), parsers(_DESCRIBED, ()), reads))
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -44,7 +44,7 @@ class Rig:
 
     def __init__(self, *, budget: int = 16 * MIB) -> None:
         self.clock = Clock()
-        self.memory = Memory(budget, Nothing())
+        self.memory = Memory(budget, Nothing(), Nothing())
         self.resident = 50 * MIB
         self.reads = Reads(
             self.memory,

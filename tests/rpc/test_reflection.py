@@ -33,7 +33,7 @@ _SERVICES = {service.full_name: file for file in _FILES for service in file.serv
 async def _serve(budget: int) -> AsyncIterator[grpc.aio.Channel]:
     """Serve reflection alone, with so many octets of memory, to a client."""
     server, methods = grpc.aio.server(), MethodTable()
-    reads = Reads(Memory(budget, Nothing()), most_octets=1 << 20)
+    reads = Reads(Memory(budget, Nothing(), Nothing()), most_octets=1 << 20)
     limit = StreamLimit(1 << 30, of_connection=8)
     add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads), reads.read, limit)
     server.add_generic_rpc_handlers((methods,))

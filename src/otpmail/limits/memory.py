@@ -1,7 +1,7 @@
-"""One budget of octets, MEMORY_MAX_MB, over what is being read, unsettled and remembered. Pure arithmetic.
+"""One budget of octets, MEMORY_MAX_MB: what is being read, unsettled, remembered, and code records. Pure arithmetic.
 
-The octets of each thing were measured, see docs/operations.md. gRPC's own buffers, code records and the program itself
-are not counted.
+The octets of each thing were measured, see docs/operations.md. gRPC's own buffers and the program itself are not
+counted.
 """
 
 from contextvars import ContextVar
@@ -29,6 +29,7 @@ READ_FACTOR = 3
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
 
 _FOR_CODES = 8  # an eighth of the budget is for codes and checks
+_FOR_RECORDS = 2  # half of it for code records, so that no flood of codes leaves nothing for mails
 _FOR_CALLS = 2  # half of it for calls that run, with their requests
 
 
@@ -52,11 +53,15 @@ HELD: ContextVar[Held | None] = ContextVar("HELD", default=None)
 """What the large request takes in whose task code runs, None for small ones."""
 
 
-class Remembered(Protocol):
-    """Things that can be forgotten when memory is short (`store.memory`)."""
+class Counted(Protocol):
+    """Things that count their own octets (`store.memory`)."""
 
     octets: int
-    """Octets that it takes."""
+    """Octets that they take."""
+
+
+class Remembered(Counted, Protocol):
+    """Things that can be forgotten when memory is short."""
 
     def forget_oldest(self) -> bool:
         """Forget what is oldest, a part of the whole; False where nothing is left."""
@@ -65,28 +70,35 @@ class Remembered(Protocol):
 class Memory:
     """The budget of `limit` octets. Its parts are plain numbers, which those that take octets add to and subtract from.
 
-    `reading` are requests of calls that run, `unsettled` accepted mails until they settle.
+    `reading` are requests of calls that run, `unsettled` accepted mails until they settle, `codes` code records.
     """
 
-    def __init__(self, limit: int, remembered: Remembered) -> None:
+    def __init__(self, limit: int, remembered: Remembered, codes: Counted) -> None:
         self.limit = limit
         self.for_mails = limit - limit // _FOR_CODES
         self.for_reading = limit // FOR_REQUESTS
         self.for_calls = limit // _FOR_CALLS
+        self.for_records = limit // _FOR_RECORDS
         self.reading = 0
         self.unsettled = 0
         self.remembered = remembered
+        self.codes = codes
 
     def __repr__(self) -> str:
         return f"<Memory {self.used()} of {self.limit} octets>"
 
     def used(self) -> int:
         """Return how many octets are taken."""
-        return self.reading + self.unsettled + self.remembered.octets
+        return self.reading + self.unsettled + self.remembered.octets + self.codes.octets
 
     def parts(self) -> dict[str, int]:
         """Return the octets by what takes them."""
-        return {"reading": self.reading, "unsettled": self.unsettled, "remembered": self.remembered.octets}
+        return {
+            "reading": self.reading,
+            "unsettled": self.unsettled,
+            "remembered": self.remembered.octets,
+            "codes": self.codes.octets,
+        }
 
     def make_room(self, octets: int = 0, *, code: bool = False) -> None:
         """Make room for `octets` more, for a mail or a `code`: what is remembered gives way first.
@@ -107,7 +119,7 @@ class Memory:
         return self._has_room(min(self.reading, self.for_reading), self.for_mails)
 
     def _has_room(self, others: int, most: int) -> bool:
-        while others + self.unsettled + self.remembered.octets > most:
+        while others + self.unsettled + self.remembered.octets + self.codes.octets > most:
             if not self.remembered.forget_oldest():
                 return False
         return True

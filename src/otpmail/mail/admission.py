@@ -101,7 +101,8 @@ class Admission:
         # fast path: plenty of places and memory, 1 us; held to the full path by tests/mail/test_admission.py
         if places.taken + self.reserved >= places.plenty:
             self._check_place(call.source or call.caller.name, wait_for, fresh=priority is _URGENT)
-        if memory.reading + memory.unsettled + memory.remembered.octets > memory.for_mails:
+        kept = memory.remembered.octets + memory.codes.octets
+        if memory.reading + memory.unsettled + kept > memory.for_mails:
             memory.make_room(code=code)
         self.reserved += 1
         return self._reservation
@@ -134,11 +135,9 @@ class Admission:
         if not places.has_place(source, fresh=fresh, guaranteed=wait_for.guarantees, most=most, reserved=self.reserved):
             return False
         memory = self.memory
+        kept = memory.remembered.octets + memory.codes.octets
         # fast path: as above
-        return (
-            memory.reading + memory.unsettled + memory.remembered.octets <= memory.for_mails
-            or memory.has_room_for_stream()
-        )
+        return memory.reading + memory.unsettled + kept <= memory.for_mails or memory.has_room_for_stream()
 
 
 class Reservation:

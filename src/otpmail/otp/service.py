@@ -14,7 +14,7 @@ from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
-from otpmail.errors import InvalidArgument
+from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
@@ -37,6 +37,7 @@ _LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
 _CLOSE_SECONDS = 2.0
+_RECORDS_FULL = "codes of other addresses take their half"
 
 Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
 """A rule of `otp.policy` that takes back what sending a code has changed."""
@@ -178,13 +179,18 @@ class OtpService:
             await asyncio.wait(self._undoing, timeout=seconds)
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
+        memory = self._mails.admission.memory
         async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
             expires = now + self._lifespans[request.compat]
             fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, expires)
-            sending = await self._store.update(
-                key, lambda record: self._policy.send(record, now, fresh, spaced=not request.compat)
-            )
+
+            def send(record: CodeRecord | None) -> tuple[CodeRecord, Sending]:
+                if record is None and memory.codes.octets >= memory.for_records:
+                    raise MemoryFull(_RECORDS_FULL)
+                return self._policy.send(record, now, fresh, spaced=not request.compat)
+
+            sending = await self._store.update(key, send)
             if sending.replaced is not None or self._replacements.under_way:
                 self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)

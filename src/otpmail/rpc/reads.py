@@ -27,7 +27,7 @@ _SLOW_MAIL_TICKS = 25  # of a mail that keeps others waiting
 _MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
 _LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
-_LEEWAY = 64 << 20  # for what is not counted: code records, buffers of connections, free memory in pieces
+_LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
 _PAUSE_SECONDS = 0.05  # between two looks of a stream whether it may read its next batch
 
 

@@ -87,7 +87,9 @@ class Metrics:
         gauge = partial(Gauge, namespace="otpmail", registry=self.registry)
         self._up = gauge("relay_up", "Whether the relay is up; absent for a relay that is not in use.", ["relay"])
         gauge("mails_unsettled", "Accepted mails that have not reached their final state.").set_function(unsettled)
-        gauge("memory_limit_bytes", "Octets that may be read, unsettled and remembered.").set(memory_limit)
+        gauge("memory_limit_bytes", "Octets for what is read, unsettled and remembered, and for codes.").set(
+            memory_limit
+        )
         self._live = _LiveCollector(connections, waiting, memory)
         self.registry.register(self._live)
         ProcessCollector(registry=self.registry)

@@ -163,3 +163,35 @@ async def test_the_repr_is_a_count(challenges: MemoryChallengeStore) -> None:
     """The repr of the code store counts the records and shows none of them."""
     await _write(challenges, b"a", _record())
     assert repr(challenges) == "<MemoryChallengeStore 1 records>"
+
+
+async def test_octets_are_those_of_the_records(challenges: MemoryChallengeStore, clock: Clock) -> None:
+    """The octets follow each record as it comes, grows, shrinks, goes and is swept; a faulty rule changes nothing."""
+
+    def fail(_: CodeRecord | None) -> tuple[None, None]:
+        raise InvalidArgument("field", "is wrong")
+
+    async def octets() -> int:
+        fresh = MemoryChallengeStore(clock)
+        for number in range(5):
+            if (record := await _read(challenges, bytes([number]))) is not None:
+                await _write(fresh, bytes([number]), record)
+        return fresh.octets
+
+    assert challenges.octets == 0
+    for number in range(5):
+        await _write(challenges, bytes([number]), _record(expires=1100.0 + number))
+    usual = challenges.octets
+    assert 5 * 180 < usual < 5 * 240
+    await _write(challenges, b"\1", replace(_record(), failures=(1.0, 2.0, 3.0, 4.0)))
+    assert challenges.octets == usual + 3 * 8 == await octets()
+    await _write(challenges, b"\1", replace(_record(), failures=()))
+    assert challenges.octets == usual - 8 == await octets()
+    with pytest.raises(InvalidArgument):
+        await challenges.update(b"\1", fail)
+    await _write(challenges, b"\2", None)
+    await _write(challenges, b"\2", None)
+    assert challenges.octets == await octets()
+    clock.time = 10_000.0
+    assert await challenges.sweep() == 4
+    assert challenges.octets == 0

@@ -10,6 +10,7 @@ from otpmail.store import codec
 T = TypeVar("T")
 
 _NO_RECORD = codec.encode_record(CodeRecord(Challenge(bytes(16), "k1", 0.0, 1), (0.0,)))
+_ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -17,10 +18,12 @@ class MemoryChallengeStore:
     """Code records by key (see `store.base.ChallengeStore`). The dict is split into shards of a thousand keys or so.
 
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
+    `octets` is the memory that all records take.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.now = clock
+        self.octets = 0
         self._lock = asyncio.Lock()
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
 
@@ -42,6 +45,9 @@ class MemoryChallengeStore:
             before = codec.decode_record(_NO_RECORD if kept is None else kept)
             after, result = rule(before if kept is not None else None)
             octets = codec.encode_record(before if after is None else after)
+            self.octets += (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
+                0 if kept is None else len(kept) + _ENTRY_OCTETS
+            )
             if after is None:
                 shard.pop(key, None)
             else:
@@ -56,7 +62,7 @@ class MemoryChallengeStore:
                 now = self.now()
                 ended = [key for key, kept in shard.items() if codec.record_ends(kept) <= now]
                 for key in ended:
-                    del shard[key]
+                    self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
             dropped += len(ended)
             await asyncio.sleep(0)  # other tasks have the loop between two shards
         return dropped
