@@ -18,7 +18,7 @@ from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose
 from otpmail.errors import ConnectionLost
 from otpmail.relays.connection import Connection
-from otpmail.relays.relay import tls_context
+from otpmail.relays.secure import tls_context
 from otpmail.settings import RelaySettings, load_section
 from otpmail.smtp.transaction import Results
 

@@ -128,12 +128,12 @@ class RelayError(OtpmailError):
 class ConnectFailed(RelayError, ConnectionError):
     """No usable connection was opened: refused, timed out, without required TLS, or greeted with an error.
 
-    `without_tls`: the relay answered in plain text where TLS was expected.
+    `code` is that of the relay's reply, 0 where there was none.
     """
 
-    def __init__(self, description: str, *, without_tls: bool = False) -> None:
+    def __init__(self, description: str, *, code: int = 0) -> None:
         super().__init__(description)
-        self.without_tls = without_tls
+        self.code = code
 
 
 class SignInRefused(ConnectFailed):

@@ -14,12 +14,13 @@ from otpmail.values import frozen
 class RelayUp:
     """A connection to the relay is open and signed in, the first since the relay was down or idle.
 
-    `mode` is how mails are sent on it, `window` how many may be in flight at once.
+    `mode` is how mails are sent on it, `window` how many may be in flight at once, `address` the relay's IP address.
     """
 
     relay: str
     mode: str
     window: int
+    address: str = ""
 
 
 @frozen()
@@ -84,11 +85,15 @@ class MessageLimitDropped:
 
 @frozen()
 class ConnectionOpened:
-    """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once."""
+    """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once.
+
+    `address` is the IP address of the relay that it leads to.
+    """
 
     relay: str
     mode: str
     window: int
+    address: str = ""
 
 
 @frozen()

@@ -5,13 +5,15 @@ All is read and checked in a thread, and taken in one turn of the loop. A wrong 
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from otpmail.app import App
 from otpmail.compose.templates import Templates
 from otpmail.errors import SettingsError
-from otpmail.relays.relay import Access, tls_context
+from otpmail.relays.relay import Access
+from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, Settings, read_sources
 from otpmail.settings.reload import reload
@@ -111,18 +113,9 @@ class Reloader:
 
 
 def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
-    """Read the files of one relay: certificates of authorities, and the token. A wrong one leaves the one before."""
-    tls, token = old.tls, old.token
-    try:
-        fresh_tls = tls_context(settings)
-    except SettingsError as error:
-        found.add_problems(*error.problems)
-        found.keep("EMAIL_CA_FILE")
-        settings = settings.model_copy(update={"ca_file": old.settings.ca_file})
-    else:
-        if fresh_tls.get_ca_certs(binary_form=True) != tls.get_ca_certs(binary_form=True):
-            found.changed["EMAIL_CA_FILE"] = None
-            tls = fresh_tls
+    """Read the files of one relay: certificates, and the token. A wrong one leaves the one before."""
+    token = old.token
+    tls, identity, settings = _read_certificates(old, settings, found)
     if (fresh_token := Token.of(settings)) is not None:
         try:
             fresh_token.refresh()
@@ -134,4 +127,24 @@ def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
             if token is None or settings.token_file != old.settings.token_file or fresh_token.last != token.last:
                 found.changed["EMAIL_TOKEN_FILE"] = None
                 token = fresh_token
-    return Access(settings, tls, token)
+    return Access(settings, tls, token, identity)
+
+
+def _read_certificates(
+    old: Access, settings: RelaySettings, found: _Found
+) -> tuple[ssl.SSLContext, bytes, RelaySettings]:
+    """Read the certificates of authorities and our own, all of which stay as they are if one is wrong."""
+    try:
+        fresh, identity = tls_context(settings), read_identity(settings)
+    except SettingsError as error:
+        found.add_problems(*error.problems)
+        found.keep("EMAIL_CA_FILE", "EMAIL_CERT_FILE", "EMAIL_KEY_FILE")
+        kept = {name: getattr(old.settings, name) for name in ("ca_file", "cert_file", "key_file")}
+        return old.tls, old.identity, settings.model_copy(update=kept)
+    has_other_authorities = fresh.get_ca_certs(binary_form=True) != old.tls.get_ca_certs(binary_form=True)
+    if has_other_authorities:
+        found.changed["EMAIL_CA_FILE"] = None
+    if identity != old.identity:
+        found.changed["EMAIL_CERT_FILE"] = None
+    is_new = has_other_authorities or identity != old.identity
+    return fresh if is_new else old.tls, identity, settings

@@ -4,16 +4,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
-import aiosmtplib
 import pytest
 
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
-from otpmail.relays.connection import Connection, capabilities_of
+from otpmail.relays.connection import Connection
 from otpmail.relays.message_limit import Bounds
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
@@ -194,20 +191,3 @@ async def test_new_bounds_are_notified_when_they_change() -> None:
         for most in (100, 100, 50, 100):
             connection.limit(Bounds(most), None)
         assert changes == [100, 50, 100]
-
-
-@dataclass
-class _Client:
-    """As much of aiosmtplib.SMTP as is read."""
-
-    esmtp_extensions: dict[str, str] = field(default_factory=dict)
-    server_auth_methods: list[str] = field(default_factory=list)
-
-
-def test_capabilities() -> None:
-    """A connection lists keywords in upper case, whatever the relay wrote, and AUTH with its mechanisms."""
-    client = _Client({"pipelining": "", "size": "1000", "auth": "ignored"}, ["plain", "login"])
-    capabilities = capabilities_of(cast("aiosmtplib.SMTP", client))
-    assert capabilities.extensions == {"PIPELINING": "", "SIZE": "1000", "AUTH": "PLAIN LOGIN"}
-    assert "PIPELINING" in capabilities
-    assert "CHUNKING" not in capabilities

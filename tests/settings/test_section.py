@@ -132,7 +132,7 @@ _TIME = "a time such as 90s, 5m or 1h30m, or a number of seconds"
         ("OTP_RESEND_SECONDS", "25h", f"{_TIME} from 0 to 86400"),
         ("GRPC_REFLECTION", "perhaps", "true or false"),
         ("EMAIL_SECURITY", "ssl", "'tls', 'starttls' or 'plain'"),
-        ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5' or 'xoauth2'"),
+        ("EMAIL_AUTH", "basic", "'plain', 'login', 'cram-md5', 'xoauth2', 'oauthbearer' or 'external'"),
     ],
 )
 def test_the_values_that_are_allowed_are_reported(problems: Problems, name: str, value: str, may_be: str) -> None:

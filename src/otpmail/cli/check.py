@@ -30,7 +30,7 @@ def check(
 def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
     from otpmail.compose.templates import Templates
-    from otpmail.relays.relay import tls_context
+    from otpmail.relays.secure import tls_context
 
     reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp)]
     reads += [partial(tls_context, relay) for relay in settings.relays]
@@ -45,24 +45,22 @@ def _check_files(settings: "Settings") -> None:
 
 
 async def _check_relays(settings: "Settings") -> None:
-    named_by_url = bool(settings.mail.email_relays.get_secret_value())
-    good = [await _check_relay(relay, settings.mail.workers, named_by_url=named_by_url) for relay in settings.relays]
+    good = [await _check_relay(relay, settings.mail.workers) for relay in settings.relays]
     if not all(good):
         raise typer.Exit(EXIT_FAILED)
 
 
-async def _check_relay(relay: "RelaySettings", workers: int, *, named_by_url: bool) -> bool:
+async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
     """Connect, print what was found, and say whether it went well."""
     from otpmail.relays.connection import Connection
-    from otpmail.relays.relay import tls_context
+    from otpmail.relays.secure import tls_context
 
-    where = f"{relay.host}:{relay.port} ({relay.security})"
+    where = f"{relay.endpoint} ({relay.security})"
     out.print(escape(f"relay {where}: dialling; each reply may take {relay.timeout:g} s"))
     try:
         connection = await Connection.open(relay, tls_context(relay), lifetime=relay.max_age)
     except ConnectFailed as error:
-        advice = f"; {_other_security(named_by_url=named_by_url)}" if error.without_tls else ""
-        err.print(f"relay {escape(where)}: {escape(f'{error}{advice}')}", style="red")
+        err.print(f"relay {escape(where)}: {escape(str(error))}", style="red")
         return False
     out.print(escape(f"relay {where}: connected, {f'signed in as {relay.user}' if relay.user else 'no sign-in'}"))
     _print_capabilities(connection, workers)
@@ -83,13 +81,3 @@ def _print_capabilities(connection: "Connection", workers: int) -> None:
     out.print(f"round trips for a mail to one recipient: {connection.mode.round_trips}")
     if connection.runs_refused_chunks:
         out.print("  it runs a chunk that it refuses as commands: no BDAT")
-
-
-def _other_security(*, named_by_url: bool) -> str:
-    """Say what to set where the relay answers without TLS."""
-    starttls, plain, port = (
-        ("smtp:// in EMAIL_RELAYS", "smtp+plain://", "its port to the one")
-        if named_by_url
-        else ("EMAIL_SECURITY=starttls", "plain", "EMAIL_PORT to the one")
-    )
-    return f"set {starttls}, or {plain}, which encrypts nothing; or set {port} where it does, mostly 465"

@@ -53,14 +53,14 @@ class Availability:
         """Whether a connection is open, or we closed the last one and nothing has failed since."""
         return self.open > 0 or self._closed_by_us
 
-    def opened(self, mode: str, window: int, *, doubtful: bool) -> None:
+    def opened(self, mode: str, window: int, *, doubtful: bool, address: str = "") -> None:
         """A connection is open. The relay is up when a doubtful one has lasted for `notice_seconds`."""
         self.open += 1
         self._cancel_notice()
         if doubtful:
-            self._notice = self._call_later(self._notice_seconds, partial(self._lasted, mode, window))
+            self._notice = self._call_later(self._notice_seconds, partial(self._lasted, mode, window, address))
         else:
-            self._lasted(mode, window)
+            self._lasted(mode, window, address)
 
     def failed(self, cause: str) -> None:
         """A dial has failed, or the relay has hung up, which counts as one."""
@@ -84,13 +84,13 @@ class Availability:
         if self._notice is None:
             self._notice = self._call_later(rest + self._notice_seconds, self._stayed_empty)
 
-    def _lasted(self, mode: str, window: int) -> None:
+    def _lasted(self, mode: str, window: int, address: str) -> None:
         self._cancel_notice()
         if not self.open:  # the doubtful connection has ended meanwhile
             self._stayed_empty()
         elif self._up is not True:
             self._become(up=True)
-            self._observer.notify(RelayUp(self._name, mode, window))
+            self._observer.notify(RelayUp(self._name, mode, window, address))
 
     def _set_down(self) -> None:
         self._cancel_notice()

@@ -13,14 +13,13 @@ import aiosmtplib
 
 from otpmail.errors import ConnectFailed
 from otpmail.model import Envelope
+from otpmail.relays.addresses import Addresses
 from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.protocol import RelayProtocol
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
-from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.redaction import clean, cut
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Callback
 
@@ -70,7 +69,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._expires_at = self.opened + lifetime
-        self.capabilities = capabilities_of(client)
+        self.capabilities = signed_in.capabilities
+        self.address = signed_in.address
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
         mode = Mode.of(self.capabilities).slower(mode)
@@ -100,12 +100,21 @@ class Connection:
         lifetime: float,
         mode: Mode = Mode.BDAT,
         token: Token | None = None,
+        addresses: Addresses | None = None,
     ) -> Self:
         """Connect, secure, sign in, and find out how mails may be sent: by `mode` at the fastest.
 
-        `lifetime` is in seconds. Raises ConnectFailed, or SignInRefused, with a text that says what went wrong.
+        `lifetime` is in seconds, `addresses` what is known of the relay's. Raises ConnectFailed, or SignInRefused, with
+        a text that says what went wrong.
         """
-        signed_in = await dial(settings, tls, token or Token.of(settings))
+        signed_in = await dial(settings, tls, token or Token.of(settings), addresses)
+        return await cls.over(signed_in, settings, lifetime=lifetime, mode=mode)
+
+    @classmethod
+    async def over(
+        cls, signed_in: SignedIn, settings: RelaySettings, *, lifetime: float, mode: Mode = Mode.BDAT
+    ) -> Self:
+        """Take over a connection that is signed in, and find out how mails may be sent on it, as `open` does."""
         try:
             most = mode.slower(Mode.allowed_by(settings.mode))
             connection = cls(signed_in, settings, mode=most, lifetime=lifetime)
@@ -283,14 +292,6 @@ class Connection:
             self._client.close()
             if self.on_closed is not None:
                 self.on_closed()
-
-
-def capabilities_of(client: aiosmtplib.SMTP) -> Capabilities:
-    """The capabilities that the relay announced in its answer to the last EHLO of `client`, in clean words."""
-    extensions = {name.upper(): cut(clean(parameters)) for name, parameters in client.esmtp_extensions.items()}
-    if client.server_auth_methods:
-        extensions["AUTH"] = cut(clean(" ".join(client.server_auth_methods).upper()))
-    return Capabilities(extensions)
 
 
 def _nothing() -> None:

@@ -13,16 +13,17 @@ from functools import partial
 from typing import NamedTuple
 
 from otpmail import backoff
-from otpmail.errors import ConnectFailed, ProbeFailed, SettingsError, SignInRefused
+from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
 from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
+from otpmail.relays.addresses import Addresses
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
 from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
 from otpmail.relays.rate_limit import RateLimit
 from otpmail.relays.recycling import Recycling
+from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
-from otpmail.settings.secret_file import is_readable
 from otpmail.smtp.mode import Mode
 
 AGE_JITTER = 0.2
@@ -30,11 +31,15 @@ _LOOK_SECONDS = 1.0  # between two looks at the result of another worker's dial
 
 
 class Access(NamedTuple):
-    """How to dial a relay and sign in: what may change while the service runs."""
+    """How to dial a relay and sign in: what may change while the service runs.
+
+    `identity` is what `tls` shows the relay of us, as in the files (`secure.read_identity`).
+    """
 
     settings: RelaySettings
     tls: ssl.SSLContext
     token: Token | None
+    identity: bytes = b""
 
 
 class Relay:
@@ -58,12 +63,13 @@ class Relay:
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.on_change = _nothing
-        self.name = f"{settings.host}:{settings.port}"
+        self.name = settings.endpoint
         self._settings = settings
         self._observer = observer
         self._random = random
         self._look_seconds = look_seconds
-        self.access = Access(settings, tls_context(settings), Token.of(settings))
+        self.access = Access(settings, tls_context(settings), Token.of(settings), read_identity(settings))
+        self._addresses = Addresses(settings.host, settings.port)
         self._mode = Mode.allowed_by(settings.mode)
         self._loop = asyncio.get_running_loop()
         self._rate_limit = RateLimit(settings.rate)
@@ -221,8 +227,10 @@ class Relay:
         lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
         mode = self._mode.slower(Mode.DATA) if self._breaker.avoids_chunks(begun) else self._mode
         try:
-            settings, tls, token = self.access
-            connection = await Connection.open(settings, tls, lifetime=lifetime, mode=mode, token=token)
+            settings, tls, token, _ = self.access
+            connection = await Connection.open(
+                settings, tls, lifetime=lifetime, mode=mode, token=token, addresses=self._addresses
+            )
         except ConnectFailed as error:
             self._failed(error, begun)
             return None
@@ -232,10 +240,12 @@ class Relay:
             self._mode = Mode.DATA  # for ever, since the relay was seen to do so
             self._observer.notify(ChunkingDisabled(self.name))
         self._recycling.opened(connection)
-        self._availability.opened(connection.mode, connection.window, doubtful=self._breaker.hangs_up)
+        self._availability.opened(
+            connection.mode, connection.window, doubtful=self._breaker.hangs_up, address=connection.address
+        )
         self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
         self._notify_changed()
-        self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window))
+        self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window, connection.address))
         return connection
 
     def _failed(self, error: ConnectFailed, begun: float) -> None:
@@ -260,20 +270,3 @@ def _kind(error: ConnectFailed) -> Failure:
 
 def _nothing() -> None:
     pass
-
-
-def tls_context(settings: RelaySettings) -> ssl.SSLContext:
-    """TLS 1.2 or later, with the relay's certificate and name verified against the system's CAs, or EMAIL_CA_FILE.
-
-    Raises SettingsError when EMAIL_CA_FILE holds no certificates.
-    """
-    if settings.ca_file is not None and not is_readable(settings.ca_file):  # to open a pipe would block
-        raise SettingsError("EMAIL_CA_FILE: is not a file that can be read")
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except ssl.SSLError:
-        raise SettingsError(f"EMAIL_CA_FILE: {settings.ca_file} holds no certificates in PEM form") from None
-    except OSError as error:
-        raise SettingsError(f"EMAIL_CA_FILE: {settings.ca_file} can't be read: {error.strerror}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -14,6 +14,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_ip_address(host: str) -> bool:
+    """Whether `host` is an IP address, without brackets."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def bare_address(host: str) -> str:
+    """Take the brackets off an IPv6 address, as URLs write it; anything else is returned as it came."""
+    bare = host.removeprefix("[").removesuffix("]")
+    return bare if host == f"[{bare}]" and ":" in bare and is_ip_address(bare) else host
+
+
 def is_present(host: str) -> bool:
     """Whether this machine has the IP address. False for names: no resolver is asked."""
     host = host.strip("[]")

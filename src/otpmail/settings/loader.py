@@ -8,6 +8,7 @@ from typing import Self
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.helo import sender_domain
 from otpmail.settings.mail import MailSettings
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
@@ -68,7 +69,7 @@ class Settings:
         otp = read_section(OtpSettings, sources, fixed, problems)
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
-        return cls(server, relays, mail, otp), problems
+        return cls(server, _with_helo(relays, mail), mail, otp), problems
 
     @property
     def relay(self) -> RelaySettings:
@@ -141,3 +142,15 @@ def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems
         why = "is not a mailbox address to send from" if user else "is not set either"
         problems.conclude(Problem(f"EMAIL_FROM: is needed, since {whose} {why}"))
     return mail.model_copy(update={"email_from": user})
+
+
+def _with_helo(relays: tuple[RelaySettings, ...], mail: MailSettings) -> tuple[RelaySettings, ...]:
+    """Use the domain of EMAIL_FROM as EMAIL_HELO where neither that nor this machine's name can be said."""
+    try:
+        sender = parse_mailbox(mail.email_from, "EMAIL_FROM")
+    except InvalidArgument:  # reported already
+        return relays
+    return tuple(
+        relay if relay.helo else relay.model_copy(update={"helo": sender_domain(sender, relay.host)})
+        for relay in relays
+    )

@@ -1,7 +1,5 @@
 """The settings of one relay: where it is, how to sign in, and how long a connection lives."""
 
-import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,21 +8,17 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.duration import Seconds
-from otpmail.settings.hosts import is_loopback
+from otpmail.settings.helo import host_name, is_helo, is_host_name
+from otpmail.settings.hosts import bare_address, is_ip_address, is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile, is_readable
 from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case
 from otpmail.settings.spoilt import holds_control_character
 
 Security = Literal["tls", "starttls", "plain"]
-AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2"]
+AuthMechanism = Literal["plain", "login", "cram-md5", "xoauth2", "oauthbearer", "external"]
 
-_HELO = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9A-Za-z.:]+\]")
-
-
-def _host_name() -> str:
-    name = socket.gethostname()
-    return name if _HELO.fullmatch(name) else "localhost"
+_BY_TOKEN = frozenset({"xoauth2", "oauthbearer"})
 
 
 def _read_secret(value: object) -> object:
@@ -59,8 +53,11 @@ class RelaySettings(Section):
     password: Annotated[SecretStr, Field(validation_alias="APP_PASSWORD", default_factory=_from_file)]
     auth: AuthMechanism | None = None
     token_file: Annotated[Path | None, NOT_SHOWN] = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
     ca_file: Path | None = None
-    helo: str = Field(default_factory=_host_name)
+    tls_name: str | None = None
+    helo: str = Field(default_factory=host_name)
     timeout: Seconds = 30
     final_timeout: Seconds = 300
     mode: Literal["auto", "data", "plain"] = "auto"
@@ -89,10 +86,22 @@ class RelaySettings(Section):
             values["security"] = "starttls"
         return values
 
+    @field_validator("host", "tls_name")
+    @classmethod
+    def _without_brackets(cls, value: str | None) -> str | None:
+        return value and bare_address(value)
+
+    @field_validator("tls_name")
+    @classmethod
+    def _name_of_a_certificate(cls, value: str | None) -> str | None:
+        if value and not (is_host_name(value) or is_ip_address(value)):
+            raise broken_rule("is neither a host name nor an IP address")
+        return value
+
     @field_validator("helo")
     @classmethod
     def _helo_is_a_name(cls, value: str) -> str:
-        if not _HELO.fullmatch(value):
+        if value and not is_helo(value):
             raise broken_rule("is neither a host name nor an address literal")
         return value
 
@@ -103,7 +112,7 @@ class RelaySettings(Section):
             raise broken_rule("holds control characters, or has spaces around it")
         return value
 
-    @field_validator("ca_file", "token_file")
+    @field_validator("ca_file", "token_file", "cert_file", "key_file")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not is_readable(value):
@@ -117,22 +126,47 @@ class RelaySettings(Section):
             raise broken_rule("holds a control character, such as a line end")
         return value
 
+    @property
+    def endpoint(self) -> str:
+        """Host and port, as the log names the relay."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        """The name that the relay's certificate must be valid for, and that it is asked for (SNI)."""
+        return self.tls_name or self.host
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether to sign in: with a name, or by the client certificate alone."""
+        return bool(self.user) or self.auth == "external"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether to sign in with the token in EMAIL_TOKEN_FILE: asked for, or given without a password."""
+        if self.auth is None:
+            return self.token_file is not None and not self.password.get_secret_value()
+        return self.auth in _BY_TOKEN
+
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for credentials that are incomplete, doubled, or that others could read on the way."""
+        yield from self._conflicts_of_certificates()
         if self.password_file is not None and "password" in self.model_fields_set:
             yield Problem(
                 "APP_PASSWORD_FILE: is set beside APP_PASSWORD; set one of the two",
                 ("APP_PASSWORD_FILE", "APP_PASSWORD"),
             )
-        if self.auth == "xoauth2":
-            if self.token_file is None:
-                yield Problem("EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=xoauth2", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH"))
+        if self.has_token or self.auth == "external":
+            if self.has_token and self.token_file is None:
+                yield Problem(
+                    f"EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH={self.auth}", ("EMAIL_TOKEN_FILE", "EMAIL_AUTH")
+                )
         elif self.user and not self.password.get_secret_value():
             yield Problem(
                 "APP_PASSWORD: is needed with EMAIL, the name to sign in with; or set APP_PASSWORD_FILE",
                 ("APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL", "EMAIL_AUTH"),
             )
-        if self.auth and not self.user:
+        if self.auth not in (None, "external") and not self.user:
             yield Problem(
                 f"EMAIL: is needed with EMAIL_AUTH={self.auth}, as the name to sign in with", ("EMAIL", "EMAIL_AUTH")
             )
@@ -140,6 +174,19 @@ class RelaySettings(Section):
             yield Problem(
                 "EMAIL_SECURITY: plain would send the password unencrypted to another machine",
                 ("EMAIL_SECURITY", "EMAIL_HOST", "EMAIL"),
+            )
+
+    def _conflicts_of_certificates(self) -> Iterator[Problem]:
+        if self.key_file is not None and self.cert_file is None:
+            yield Problem("EMAIL_CERT_FILE: is needed with EMAIL_KEY_FILE", ("EMAIL_CERT_FILE", "EMAIL_KEY_FILE"))
+        if self.auth != "external":
+            return
+        if self.cert_file is None:
+            yield Problem("EMAIL_CERT_FILE: is needed with EMAIL_AUTH=external", ("EMAIL_CERT_FILE", "EMAIL_AUTH"))
+        if self.security == "plain":
+            yield Problem(
+                "EMAIL_SECURITY: plain shows the relay no certificate, which EMAIL_AUTH=external signs in by",
+                ("EMAIL_SECURITY", "EMAIL_AUTH"),
             )
 
     def without_user(self) -> Iterator[Problem]:

@@ -15,7 +15,12 @@ _OPTIONS = {
     "token_file": "EMAIL_TOKEN_FILE",
     "password_file": "APP_PASSWORD_FILE",
     "ca_file": "EMAIL_CA_FILE",
+    "cert_file": "EMAIL_CERT_FILE",
+    "key_file": "EMAIL_KEY_FILE",
+    "tls_name": "EMAIL_TLS_NAME",
+    "helo": "EMAIL_HELO",
 }
+_OWN = ("EMAIL_AUTH", "EMAIL_TOKEN_FILE", "APP_PASSWORD_FILE", "EMAIL_TLS_NAME")
 _PORTS = {"tls": 465, "starttls": 587, "plain": 25}
 
 # The part of a URL that stands for a setting.
@@ -93,8 +98,8 @@ def parse_relay(text: str) -> dict[str, str | None]:
     """Read the URL of one relay into settings, by their names in the environment.
 
     A URL is `smtps://user:password@host:465`; `smtp://` stands for STARTTLS, `smtp+plain://` for neither. User and
-    password are percent-encoded. `?auth=`, `?token_file=` and `?ca_file=` are the EMAIL_ settings of these names, and
-    `?password_file=` is APP_PASSWORD_FILE.
+    password are percent-encoded. `?password_file=` is APP_PASSWORD_FILE, and the other options are the EMAIL_ settings
+    of their names.
     Raises ValueError that names the wrong part and repeats nothing which may be a password.
     """
     try:
@@ -141,7 +146,8 @@ def _port(url: SplitResult, default: int) -> int:
 
 
 def _options(url: SplitResult) -> dict[str, str | None]:
-    options: dict[str, str | None] = {"EMAIL_AUTH": None, "EMAIL_TOKEN_FILE": None, "APP_PASSWORD_FILE": None}
+    # What holds for one relay alone is not taken from the common settings.
+    options: dict[str, str | None] = dict.fromkeys(_OWN)
     for place, (name, value) in enumerate(parse_qsl(url.query, keep_blank_values=True), 1):
         if name not in _OPTIONS:  # and may be the rest of a password
             raise ValueError(f"option {place}: is unknown; the options are {', '.join(_OPTIONS)}")

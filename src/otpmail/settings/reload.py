@@ -12,8 +12,9 @@ from otpmail.settings.sources import Sources
 _SERVER = frozenset({"LOG_LEVEL"})
 _OTP = frozenset({"OTP_TEMPLATES_DIR", "OTP_LOCALE"})
 _PASSWORD = frozenset({"APP_PASSWORD", "APP_PASSWORD_FILE"})
-"""Two ways to give one value, so that both are kept if one is wrong."""
-_RELAY = _PASSWORD | {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
+"""Two ways to give one value, so that both are kept if one is wrong. So are a certificate and its key."""
+_CERTIFICATE = frozenset({"EMAIL_CERT_FILE", "EMAIL_KEY_FILE"})
+_RELAY = _PASSWORD | _CERTIFICATE | {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
 _BY_URL = frozenset({"APP_PASSWORD", "EMAIL", "EMAIL_AUTH", "EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY"})
 """The settings that EMAIL_RELAYS gives for each relay."""
 
@@ -41,8 +42,9 @@ def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None])
     if sources.unreadable:  # any setting may be in the part that can't be read
         return Reloaded(current, lines)
     wrong = frozenset(name for problem in problems for name in problem.names)
-    if wrong & _PASSWORD:
-        wrong |= _PASSWORD
+    for together in (_PASSWORD, _CERTIFICATE):
+        if wrong & together:
+            wrong |= together
     renewed = Settings(
         _renewed(current.server, fresh.server, _SERVER - wrong),
         _renewed_relays(current, fresh, wrong),

@@ -197,8 +197,8 @@ def _reply(result: RecipientResult) -> str:
 
 def _log_relay(event: Event, *, all_down: bool = False) -> None:
     match event:
-        case RelayUp(relay, mode, window):
-            line = logging.INFO, "relay-up", f"{relay} is up: {_capacity(mode, window)}"
+        case RelayUp(relay, mode, window, address):
+            line = logging.INFO, "relay-up", f"{relay} is up{_at(relay, address)}: {_capacity(mode, window)}"
         case RelayDown(relay, error, wait):
             effect = "is down, no mail can be sent" if all_down else "is down"
             line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}"
@@ -215,8 +215,9 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
         case MessageLimitDropped(relay, limit):
             text = f"{relay} took more than {mails(limit)} on a connection; that limit is dropped"
             line = logging.INFO, "message-limit-dropped", text
-        case ConnectionOpened(relay, mode, window):
-            line = logging.DEBUG, "connection-opened", f"{relay}: connection opened: {_capacity(mode, window)}"
+        case ConnectionOpened(relay, mode, window, address):
+            text = f"{relay}: connection opened{_at(relay, address)}: {_capacity(mode, window)}"
+            line = logging.DEBUG, "connection-opened", text
         case ConnectionClosed(relay, cause, sent):
             line = logging.DEBUG, "connection-closed", f"{relay}: connection closed after {mails(sent)}: {cause}"
         case _:
@@ -224,6 +225,11 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
     log_event(level, name, f"relay {text}", trace=NO_TRACE, **fields)
+
+
+def _at(relay: str, address: str) -> str:
+    """Name the IP address, unless the relay is named by it."""
+    return "" if not address or relay.startswith((f"{address}:", f"[{address}]:")) else f" at {address}"
 
 
 def _capacity(mode: str, window: int) -> str:

@@ -1,0 +1,174 @@
+"""Opens a connection to one address of a relay: TCP, TLS, greeting and EHLO, before any sign-in, by aiosmtplib."""
+
+import asyncio
+import re
+import socket
+import ssl
+
+import aiosmtplib
+from aiosmtplib import SMTPResponse
+
+from otpmail.errors import ConnectFailed
+from otpmail.relays.addresses import Address
+from otpmail.relays.helo import address_literal
+from otpmail.relays.secure import CURE_TLS, explain
+from otpmail.settings import RelaySettings
+from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.ehlo import read_capabilities
+from otpmail.smtp.redaction import Redactor
+from otpmail.smtp.replies import CLOSING
+
+FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
+"""What aiosmtplib raises. ValueError: a malformed host name."""
+
+_HELO_FAULT = re.compile(r"\b(?:helo|ehlo|hostname|host name|fqdn|fully.qualified)\b", re.IGNORECASE)
+
+
+class Opened:
+    """An open connection, secured where EMAIL_SECURITY asks for it, with what the relay announced last."""
+
+    def __init__(self, client: aiosmtplib.SMTP, address: Address) -> None:
+        self.client = client
+        self.address = address
+        self.capabilities = Capabilities({})
+        self.helo = ""
+
+    def __repr__(self) -> str:
+        return f"<Opened {self.address.text}>"
+
+    def close(self) -> None:
+        """Close it without QUIT."""
+        self.client.close()
+
+
+async def connect(address: Address, timeout: float) -> socket.socket:
+    """Connect to the address in `timeout` seconds. Raises ConnectFailed."""
+    sock = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.settimeout(0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(sock, address.target)
+    except TimeoutError as error:
+        sock.close()
+        why = error.strerror if error.errno else f"no answer after {timeout:g} s"
+        raise ConnectFailed(f"cannot connect: {why}") from None
+    except OSError as error:
+        sock.close()
+        raise ConnectFailed(f"cannot connect: {error.strerror or error}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def greet(
+    address: Address, sock: socket.socket, settings: RelaySettings, tls: ssl.SSLContext, redactor: Redactor
+) -> Opened:
+    """Make a connected socket ready for sign-in. Raises ConnectFailed with one line that names the cause and the cure.
+
+    The caller closes the socket when this fails.
+    """
+    literal = address_literal(str(sock.getsockname()[0]))
+    client = aiosmtplib.SMTP(
+        hostname=settings.server_name,
+        use_tls=settings.security == "tls",
+        start_tls=False,  # done below, where a relay without STARTTLS is an error
+        tls_context=tls,
+        timeout=settings.timeout,
+        local_hostname=settings.helo or literal,
+        sock=sock,
+    )
+    opened = Opened(client, address)
+    opened.helo = settings.helo or literal
+    try:
+        await client.connect()
+        await _say_hello(opened, redactor)
+        if settings.security == "starttls":
+            await _start_tls(opened, settings, tls, redactor)
+        raise_if_cancelled()
+    except BaseException as error:
+        if isinstance(client.transport, asyncio.Transport):
+            client.transport.abort()  # at once, since its socket is closed next
+        client.close()
+        if isinstance(error, ConnectFailed) or not isinstance(error, FAILURES):
+            raise
+        raise failure(error, settings, redactor) from None
+    return opened
+
+
+async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContext, redactor: Redactor) -> None:
+    if "STARTTLS" not in opened.capabilities:
+        raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
+    await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
+    await _say_hello(opened, redactor)  # capabilities from before TLS do not count (RFC 3207, 4.2)
+
+
+async def _say_hello(opened: Opened, redactor: Redactor) -> None:
+    """Send EHLO, and HELO to a relay that refuses EHLO (RFC 5321, 3.2): it announces nothing then."""
+    client, name = opened.client, opened.helo.encode()
+    reply = await client.execute_command(b"EHLO", name)
+    if reply.code // 100 == 2:
+        client.last_ehlo_response = reply
+        opened.capabilities = read_capabilities(reply.message)
+        return
+    if reply.code // 100 == 5:
+        try:
+            older = await client.execute_command(b"HELO", name)
+        except aiosmtplib.SMTPException:  # it closes after its refusal
+            older = reply
+        if older.code // 100 == 2:
+            client.last_helo_response = older
+            opened.capabilities = Capabilities({})
+            return
+        reply = older
+    raise _hello_refused(reply, opened, redactor)
+
+
+def _hello_refused(reply: SMTPResponse, opened: Opened, redactor: Redactor) -> ConnectFailed:
+    said = redactor.line(f"{reply.code} {reply.message}")
+    if reply.code != CLOSING and _HELO_FAULT.search(reply.message):
+        cure = "set EMAIL_HELO to a name of this machine that DNS knows"
+        return ConnectFailed(f"the relay refused the name {opened.helo} in EHLO: {said}; {cure}", code=reply.code)
+    return ConnectFailed(said, code=reply.code)
+
+
+def raise_if_cancelled() -> None:
+    """Raise the CancelledError that asyncio.wait_for, which aiosmtplib waits with, may have swallowed.
+
+    Python 3.11 does so if a reply arrives in the turn of the loop in which the task is cancelled.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def failure(error: BaseException, settings: RelaySettings, redactor: Redactor) -> ConnectFailed:
+    """Return the error of a dial, which does not show the library's: its text holds the relay's words as they came."""
+    code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else 0
+    said = explain(error, settings) or _silence(error, settings) or redactor.line(_describe(error))
+    return ConnectFailed(said, code=code)
+
+
+def _silence(error: BaseException, settings: RelaySettings) -> str:
+    """Return what the relay did not answer in time, empty for another failure; the library's types tell them apart."""
+    after, cause, is_tls = f"after {settings.timeout:g} s", error.__cause__, settings.security == "tls"
+    if not isinstance(error, aiosmtplib.SMTPConnectError):
+        return f"connected, but no reply to a command {after}" if isinstance(error, TimeoutError) else ""
+    if isinstance(cause, aiosmtplib.SMTPTimeoutError):
+        advice = "is this an SMTP server?" if is_tls else f"is this an SMTP server? {CURE_TLS}"
+        return f"connected, but no greeting {after}; {advice}"
+    # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
+    if not isinstance(cause, TimeoutError | ConnectionAbortedError) or cause.errno is not None:
+        return ""
+    return f"no connection with TLS {after}; does it speak TLS here?" if is_tls else ""
+
+
+def _describe(error: BaseException) -> str:
+    """Return the reason of a failure, in the words of the relay or the library."""
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return f"{error.code} {error.message}"
+    if isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(error.__cause__, OSError):
+        # The library's own text repeats the host and the port, which every message begins with.
+        return f"cannot connect: {error.__cause__.strerror or _describe(error.__cause__)}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,107 @@
+"""Signs in on an open connection, by the first mechanism that both sides take."""
+
+import base64
+import re
+from collections.abc import Sequence
+
+import aiosmtplib
+from aiosmtplib import SMTPResponse
+
+from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.smtp.redaction import MASK, Redactor
+from otpmail.smtp.replies import CLOSING
+from otpmail.smtp.sasl import MECHANISMS, Credentials, Mechanism, Unanswerable, read_challenge
+
+# Under TLS a plain password is as safe as a digest of it, and the relay need not store the password itself.
+_BY_PASSWORD: tuple[AuthMechanism, ...] = ("plain", "login", "cram-md5")
+_BY_TOKEN: tuple[AuthMechanism, ...] = ("xoauth2", "oauthbearer")
+
+_MOST_CHALLENGES = 5
+_CONTINUE = 334
+# These refuse the mechanism, not the password (RFC 4954, 4 and 6; Exchange says 504 5.7.4, qmail's kin 553).
+_NOT_THIS_MECHANISM = frozenset({500, 501, 502, 504, 553})
+_UNSUPPORTED = re.compile(r"5\.7\.4\b|5\.5\.4\b|mechanism\b.{0,40}\bweak", re.IGNORECASE | re.DOTALL)
+
+# The digest of CRAM-MD5 (RFC 2195, 2), whole or in pieces, and what may be that in base64.
+_DIGEST = re.compile(r"\b[0-9a-f]{8,32}\b")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+
+
+async def sign_in(
+    client: aiosmtplib.SMTP, offered: Sequence[str], settings: RelaySettings, secret: str, redactor: Redactor
+) -> None:
+    """Sign in by EMAIL_AUTH, or by the mechanisms that fit the credentials, until the relay takes one.
+
+    A refused mechanism is followed by the next one, a refused password is not: providers lock accounts over these.
+    Raises SignInRefused, or ConnectFailed when the relay refuses for now.
+    """
+    wanted = (settings.auth,) if settings.auth else _BY_TOKEN if settings.has_token else _BY_PASSWORD
+    mechanisms = [name for name in wanted if name in offered]
+    if not mechanisms:
+        raise SignInRefused(redactor.line(_no_mechanism(offered, settings)))
+    known = Credentials(settings.user, secret, settings.host, settings.port)
+    refusals: list[str] = []
+    for name in mechanisms:
+        try:
+            reply = await _exchange(client, name, MECHANISMS[name](known))
+        except Unanswerable as error:
+            refusals.append(f"{name.upper()}: {redactor.line(str(error))}")
+            continue
+        if reply.code // 100 == 2:
+            return
+        said = _words(reply, name, redactor)
+        if reply.code == CLOSING or 400 <= reply.code < 500:
+            raise ConnectFailed(f"signing in failed for now: {said}")
+        refusals.append(said if settings.auth or len(mechanisms) == 1 else f"{name.upper()}: {said}")
+        if not _refuses_mechanism(reply):
+            break
+    whose = f"sign {settings.user} in" if settings.user else "sign in by the client certificate"
+    raise SignInRefused(redactor.line(f"the relay refused to {whose}: {'; '.join(refusals)}"))
+
+
+async def _exchange(client: aiosmtplib.SMTP, name: str, mechanism: Mechanism) -> SMTPResponse:
+    """Run one exchange to the reply that ends it. Raises Unanswerable once it is cancelled (RFC 4954, 4)."""
+    first = [] if mechanism.initial is None else [base64.b64encode(mechanism.initial) or b"="]
+    reply = await client.execute_command(b"AUTH", name.upper().encode(), *first)
+    for _ in range(_MOST_CHALLENGES):
+        if reply.code != _CONTINUE:
+            return reply
+        try:
+            response = mechanism.respond(read_challenge(reply.message))
+        except Unanswerable:
+            await client.execute_command(b"*")
+            raise
+        reply = await client.execute_command(base64.b64encode(response))
+    return reply
+
+
+def _refuses_mechanism(reply: SMTPResponse) -> bool:
+    return reply.code in _NOT_THIS_MECHANISM or _UNSUPPORTED.search(reply.message) is not None
+
+
+def _words(reply: SMTPResponse, mechanism: str, redactor: Redactor) -> str:
+    said = f"{reply.code} {reply.message}"
+    if mechanism == "cram-md5":
+        said = _BASE64.sub(_without_digest, _DIGEST.sub(MASK, said))
+    return redactor.line(said)
+
+
+def _no_mechanism(offered: Sequence[str], settings: RelaySettings) -> str:
+    if not offered:
+        return "the relay offers no sign-in on this connection; if it needs none, leave EMAIL and the password unset"
+    if settings.auth:
+        why = f"EMAIL_AUTH asks for {settings.auth.upper()}"
+    else:
+        why = "none of these takes a token" if settings.has_token else "none of these takes a password"
+    return f"the relay offers {', '.join(offered).upper()} to sign in with, and {why}"
+
+
+def _without_digest(match: re.Match[str]) -> str:
+    """Mask a word in base64 that holds hexadecimal digits and nothing else."""
+    word = match[0].rstrip("=")
+    for before in range(4):
+        whole = word[before : before + (len(word) - before) // 4 * 4]
+        if _DIGEST.fullmatch(base64.b64decode(whole).decode("latin-1")):
+            return MASK
+    return match[0]
