@@ -603,7 +603,7 @@ async def test_waiting_ends_with_what_was_seen(relay: Relay) -> None:
 # TLS gone wrong.
 
 
-@pytest.mark.relay(security="tls", wrong_certificate=True)
+@pytest.mark.relay(security="tls", certificate="wrong_name")
 async def test_wrong_certificate(relay: Relay, certificates: Certificates) -> None:
     """The certificate may be for another host, at which a client that checks goes away."""
     with pytest.raises(aiosmtplib.SMTPConnectError, match="mismatch"):

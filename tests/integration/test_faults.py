@@ -58,8 +58,8 @@ async def test_every_kind_of_security(wanted: str, service: Service, relay: Rela
 @pytest.mark.parametrize(
     ("faults", "words"),
     [
-        ({"security": "tls", "wrong_certificate": True}, "certificate"),
-        ({"security": "starttls", "wrong_certificate": True}, "certificate"),
+        ({"security": "tls", "certificate": "wrong_name"}, "certificate"),
+        ({"security": "starttls", "certificate": "wrong_name"}, "certificate"),
         ({"security": "tls", "tls_1_1": True}, ""),
         ({"security": "starttls", "starttls_stripped": True}, "STARTTLS"),
         ({"security": "starttls", "refuse_starttls": "454 4.7.0 not now"}, "454"),

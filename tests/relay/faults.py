@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Security = Literal["plain", "starttls", "tls"]
+Kind = Literal["right", "wrong_name", "expired", "self_signed"]
 Point = str | int
 
 
@@ -27,7 +28,9 @@ class Faults:
 
     # Options.
     security: Security = "plain"
-    auth: tuple[str, ...] = ("PLAIN", "LOGIN")  # of PLAIN, LOGIN, CRAM-MD5, XOAUTH2; () neither has nor needs AUTH
+    # Of PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER, EXTERNAL; () neither has nor needs AUTH.
+    auth: tuple[str, ...] = ("PLAIN", "LOGIN")
+    auth_keyword: str = "AUTH "  # what stands before the mechanisms; some say "AUTH=" or put a tab there
     username: str = "user"
     password: str = "secret"
     token: str = "token"
@@ -43,6 +46,9 @@ class Faults:
     greeting: str | None = None
     refuse_starttls: str | None = None
     refuse_auth: str | Callable[[str], str] | None = None  # in place of the reply to right credentials
+    refuse_mechanisms: Mapping[str, str] = field(default_factory=dict)  # in place of the exchange
+    refuse_ehlo: str | None = None
+    refuse_name: Callable[[str], str | None] | None = None  # to each RCPT, by the name in EHLO, as Postfix does
     refuse_sender: str | None = None
     refuse_recipients: Mapping[str, str] = field(default_factory=dict)
     refuse_data: str | None = None  # in place of 354
@@ -64,9 +70,14 @@ class Faults:
     closes_silently: bool = False  # without the 421, after the reply to the content
     delay: float = 0.0  # seconds from command to reply, as by distance: pipelined commands wait together
 
+    # Oddities of sign-in.
+    ignores_initial_responses: bool = False  # 334 to AUTH with one: the client is to say it again
+    login_prompts: tuple[str, str] = ("Username:", "Password:")
+
     # Faults of TLS.
+    wants_certificate: bool = False  # TLS ends unless the client shows a certificate of the test's authority
     tls_1_1: bool = False  # it speaks TLS 1.1 at most
-    wrong_certificate: bool = False  # the certificate is for another host name
+    certificate: Kind = "right"  # "wrong_name": for relay.invalid
     starttls_stripped: bool = False  # with security "starttls": not announced, and AUTH offered in the clear
 
     # Oddities of real relays.

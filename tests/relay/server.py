@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
 
 class Relay:
-    """The relay: listens on 127.0.0.1, records mails and commands, and commits `faults`, which may be replaced.
+    """The relay: listens on loopback, records mails and commands, and commits `faults`, which may be replaced.
 
     `faults` is read at each decision, so that a replacement holds for open connections too.
     """
 
     def __init__(
-        self, faults: Faults | None = None, *, certificates: Certificates | None = None, port: int = 0
+        self,
+        faults: Faults | None = None,
+        *,
+        certificates: Certificates | None = None,
+        host: str = HOST,
+        port: int = 0,
     ) -> None:
-        """Make a relay that `start` will bind to `port`; certificates are needed unless security is "plain"."""
+        """Make a relay that `start` will bind to `host` and `port`; it needs certificates but for security "plain"."""
         self.certificates = certificates
+        self.host = host
         self.port = port
         self.mails: list[CaughtMail] = []
         self.commands: list[Command] = []
@@ -83,7 +89,8 @@ class Relay:
 
     async def start(self) -> None:
         """Listen; a relay that was closed comes back on the port it had."""
-        self._listener = socket.create_server((HOST, self.port), backlog=1024)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, self.port), family=family, backlog=1024)
         self._listener.settimeout(0)
         self.port = self._listener.getsockname()[1]
         asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
@@ -196,7 +203,10 @@ class Relay:
         if self.certificates is None:
             message = f"security {self.faults.security!r} needs certificates"
             raise RuntimeError(message)
-        return self.certificates.server_context(wrong_name=self.faults.wrong_certificate, tls_1_1=self.faults.tls_1_1)
+        faults = self.faults
+        return self.certificates.server_context(
+            faults.certificate, tls_1_1=faults.tls_1_1, wants_certificate=faults.wants_certificate
+        )
 
     def handshake_failed(self) -> None:
         """Count a client whose TLS handshake failed."""

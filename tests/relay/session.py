@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
+from relay.certificates import HOST
 from relay.faults import CaughtMail, Command
 from relay.wire import Gone
 
@@ -55,6 +56,7 @@ class Session:
         self._said = 0  # replies, from that to the first MAIL on
         self._held = b""  # replies that have not been let go
         self._auth_lines: list[str] = []
+        self._name = ""  # in EHLO
 
     @property
     def is_idle(self) -> bool:
@@ -199,11 +201,16 @@ class Session:
 
     async def _ehlo(self, argument: str) -> None:
         self._greet()
+        if (refusal := self._fault(self._faults.refuse_ehlo)) is not None:
+            await self._answer("EHLO", refusal)
+            return
+        self._name = argument
         offers = "\n".join(["250 relay.test", *self._offers(), "ENHANCEDSTATUSCODES"])
         await self._answer("EHLO", offers if argument else "501 5.5.4 EHLO needs a name")
 
     async def _helo(self, argument: str) -> None:
         self._greet()
+        self._name = argument
         await self._answer("HELO", "250 relay.test" if argument else "501 5.5.4 HELO needs a name")
 
     def _greet(self) -> None:
@@ -222,7 +229,7 @@ class Session:
             f"SIZE {faults.size}": faults.size is not None,
             f"LIMITS {' '.join(limits)}": bool(limits),
             "STARTTLS": self._offers_tls,
-            f"AUTH {' '.join(faults.auth)}": bool(faults.auth) and not self._offers_tls,
+            f"{faults.auth_keyword}{' '.join(faults.auth)}": bool(faults.auth) and not self._offers_tls,
         }
         return [*(name for name, offered in offers.items() if offered), *faults.announces]
 
@@ -266,8 +273,15 @@ class Session:
             return "503 5.5.1 AUTH not now"
         if mechanism.upper() not in self._faults.auth:
             return "504 5.5.4 mechanism not offered"
+        if self._faults.ignores_initial_responses:
+            initial = ""
+        if (refusal := self._fault(self._faults.refuse_mechanisms.get(mechanism.upper()))) is not None:
+            return refusal
+        return await self._exchange(mechanism.upper(), initial)
+
+    async def _exchange(self, mechanism: str, initial: str) -> str:
         try:
-            username = await self._MECHANISMS[mechanism.upper()](self, initial)
+            username = await self._MECHANISMS[mechanism](self, initial)
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return "501 5.5.2 cannot decode that"
         if username is None:
@@ -282,8 +296,9 @@ class Session:
         return self._known(username, password)
 
     async def _login(self, initial: str) -> str | None:
-        username = _decoded(initial) or await self._ask("Username:")
-        return self._known(username, await self._ask("Password:"))
+        first, second = self._faults.login_prompts
+        username = _decoded(initial) or await self._ask(first)
+        return self._known(username, await self._ask(second))
 
     async def _cram_md5(self, initial: str) -> str | None:
         if initial:
@@ -300,6 +315,21 @@ class Session:
             return username
         await self._ask(json.dumps({"status": "401", "schemes": "bearer"}))  # as Google does: the client says ""
         return None
+
+    async def _oauthbearer(self, initial: str) -> str | None:
+        given = _decoded(initial) or await self._ask("")
+        username, token = self._faults.username, self._faults.token
+        where = f"host={HOST}\x01port={self._relay.port}"
+        if given == f"n,a={username},\x01{where}\x01auth=Bearer {token}\x01\x01":
+            return username
+        if await self._ask(json.dumps({"status": "invalid_token"})) != "\x01":  # RFC 7628, 3.2.3
+            raise ValueError(given)
+        return None
+
+    async def _external(self, initial: str) -> str | None:
+        if not initial:
+            initial = await self._ask("")
+        return self.wire.client_name if initial in {"=", "", self.wire.client_name} else None
 
     async def _ask(self, challenge: str) -> str:
         await self._answer("AUTH", f"334 {base64.b64encode(challenge.encode()).decode()}")
@@ -373,7 +403,9 @@ class Session:
             return "555 5.5.4 no parameters offered"
         if not recipient.isascii() and "SMTPUTF8" not in self._transaction.parameters:
             return "553 5.6.7 that address needs SMTPUTF8"
-        refusal = self._fault(self._faults.refuse_recipients.get(recipient)) or self._by_chance("RCPT")
+        name_is_refused = self._faults.refuse_name and self._faults.refuse_name(self._name)
+        refusal = self._fault(name_is_refused or self._faults.refuse_recipients.get(recipient))
+        refusal = refusal or self._by_chance("RCPT")
         if refusal is not None:
             return refusal
         self._transaction.recipients.append(recipient)
@@ -527,6 +559,8 @@ class Session:
         "LOGIN": _login,
         "CRAM-MD5": _cram_md5,
         "XOAUTH2": _xoauth2,
+        "OAUTHBEARER": _oauthbearer,
+        "EXTERNAL": _external,
     }
 
 

@@ -86,6 +86,12 @@ class Wire(asyncio.Protocol):
         self._over_tls = context is not None
 
     @property
+    def client_name(self) -> str:
+        """The name in the certificate that the client has shown, empty without one."""
+        certificate = self.transport.get_extra_info("peercert") or {}
+        return next((name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"), "")
+
+    @property
     def has_input(self) -> bool:
         """Whether something has come that was not read."""
         return bool(self._buffer)

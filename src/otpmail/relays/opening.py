@@ -1,7 +1,6 @@
 """Opens a connection to one address of a relay: TCP, TLS, greeting and EHLO, before any sign-in, by aiosmtplib."""
 
 import asyncio
-import re
 import socket
 import ssl
 
@@ -16,12 +15,11 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import read_capabilities
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import CLOSING
+from otpmail.smtp.replies import Reply, result
+from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 
 FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
 """What aiosmtplib raises. ValueError: a malformed host name."""
-
-_HELO_FAULT = re.compile(r"\b(?:helo|ehlo|hostname|host name|fqdn|fully.qualified)\b", re.IGNORECASE)
 
 
 class Opened:
@@ -127,7 +125,8 @@ async def _say_hello(opened: Opened, redactor: Redactor) -> None:
 
 def _hello_refused(reply: SMTPResponse, opened: Opened, redactor: Redactor) -> ConnectFailed:
     said = redactor.line(f"{reply.code} {reply.message}")
-    if reply.code != CLOSING and _HELO_FAULT.search(reply.message):
+    split = result("", Reply(reply.code, reply.message.encode("utf-8", "surrogateescape")))
+    if kind_of(Command.EHLO, split.code, split.enhanced_code, split.reply) is ReplyKind.HELO_FAULT:
         cure = "set EMAIL_HELO to a name of this machine that DNS knows"
         return ConnectFailed(f"the relay refused the name {opened.helo} in EHLO: {said}; {cure}", code=reply.code)
     return ConnectFailed(said, code=reply.code)
