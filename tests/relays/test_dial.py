@@ -8,7 +8,7 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed
 from otpmail.relays.dial import dial
-from otpmail.relays.secure import CURE_TLS, tls_context
+from otpmail.relays.secure import tls_context
 from otpmail.settings import RelaySettings, load_section
 from relay import HOST, Faults, Relay
 
@@ -56,7 +56,10 @@ async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
     [
         (
             "plain",
-            f"connected, but no greeting after 0.2 s; is this an SMTP server? {CURE_TLS}",
+            (
+                "connected, but no greeting after 0.2 s; is this an SMTP server? if this port speaks TLS from the "
+                "first byte, as 465 does, set EMAIL_SECURITY=tls"
+            ),
         ),
         ("tls", "no connection with TLS after 0.2 s; does it speak TLS here?"),
     ],

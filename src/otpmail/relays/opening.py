@@ -10,7 +10,7 @@ from aiosmtplib import SMTPResponse
 from otpmail.errors import ConnectFailed
 from otpmail.relays.addresses import Address
 from otpmail.relays.helo import address_literal
-from otpmail.relays.secure import CURE_TLS, explain
+from otpmail.relays.secure import cure_silence, explain
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import read_capabilities
@@ -155,7 +155,7 @@ def _silence(error: BaseException, settings: RelaySettings) -> str:
     if not isinstance(error, aiosmtplib.SMTPConnectError):
         return f"connected, but no reply to a command {after}" if isinstance(error, TimeoutError) else ""
     if isinstance(cause, aiosmtplib.SMTPTimeoutError):
-        advice = "is this an SMTP server?" if is_tls else f"is this an SMTP server? {CURE_TLS}"
+        advice = "is this an SMTP server?" if is_tls else f"is this an SMTP server? {cure_silence(settings)}"
         return f"connected, but no greeting {after}; {advice}"
     # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
     if not isinstance(cause, TimeoutError | ConnectionAbortedError) or cause.errno is not None:

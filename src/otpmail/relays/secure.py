@@ -15,12 +15,7 @@ _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18
 _UNKNOWN_ISSUERS = frozenset({2, 18, 19, 20, 21, 27})
 _OTHER_NAMES = frozenset({62, 63, 64})
 
-NO_TLS = "does not speak TLS on this port, or not from the first byte"
-CURE_NO_TLS = (
-    "set EMAIL_SECURITY=starttls (in EMAIL_RELAYS smtp://), or plain (smtp+plain://), which encrypts nothing, "
-    "or EMAIL_PORT to the one where it does, mostly 465"
-)
-CURE_TLS = "if this port speaks TLS from the first byte, as 465 does, set EMAIL_SECURITY=tls (in EMAIL_RELAYS smtps://)"
+_NO_TLS = "does not speak TLS on this port, or not from the first byte"
 
 
 def tls_context(settings: RelaySettings) -> ssl.SSLContext:
@@ -79,7 +74,7 @@ def explain(error: BaseException | None, settings: RelaySettings) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
             return _explain_certificate(error, settings)
         if isinstance(error, ssl.SSLError) and error.reason in _PLAIN_TEXT:
-            return f"{NO_TLS}; {CURE_NO_TLS}"
+            return f"{_NO_TLS}; {_cure_no_tls(settings)}"
         if isinstance(error, ssl.SSLError) and error.reason in _TOO_OLD:
             return "speaks only versions of TLS that are not safe; the relay has to be updated to TLS 1.2 or later"
         if isinstance(error, ssl.SSLError) and error.reason in _WANTS_CERTIFICATE:
@@ -88,13 +83,29 @@ def explain(error: BaseException | None, settings: RelaySettings) -> str:
     return ""
 
 
+def _cure_no_tls(settings: RelaySettings) -> str:
+    starttls, plain, port = (
+        ("smtp:// in EMAIL_RELAYS", "smtp+plain://", "its port to the one")
+        if settings.named_by_url
+        else ("EMAIL_SECURITY=starttls", "plain", "EMAIL_PORT to the one")
+    )
+    return f"set {starttls}, or {plain}, which encrypts nothing; or set {port} where it does, mostly 465"
+
+
+def cure_silence(settings: RelaySettings) -> str:
+    """Say what to set where a relay that is silent waits for TLS."""
+    tls = "smtps:// in EMAIL_RELAYS" if settings.named_by_url else "EMAIL_SECURITY=tls"
+    return f"if this port speaks TLS from the first byte, as 465 does, set {tls}"
+
+
 def _explain_certificate(error: ssl.SSLCertVerificationError, settings: RelaySettings) -> str:
     why = error.verify_message or "it can't be verified"
     code = error.verify_code
     if code in _OTHER_NAMES:
+        host, tls_name = ("its host", "?tls_name=") if settings.named_by_url else ("EMAIL_HOST", "EMAIL_TLS_NAME")
         return (
-            f"its certificate is not for {settings.server_name}; set EMAIL_HOST to a name in the certificate, or "
-            "EMAIL_TLS_NAME to that name"
+            f"its certificate is not for {settings.server_name}; set {host} to a name that is in it, or {tls_name} to "
+            "that name"
         )
     if code == _EXPIRED:
         return "its certificate has expired; the relay's operator has to renew it, unless this machine's clock is wrong"

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.duration import Seconds
@@ -69,6 +69,8 @@ class RelaySettings(Section):
     retry_seconds: Seconds = 1
     retry_max_seconds: Seconds = 60
 
+    _named_by_url: bool = PrivateAttr(default=False)
+
     _any_case = field_validator("auth", "mode", "security", mode="before")(lower_case)
 
     @model_validator(mode="before")
@@ -125,6 +127,16 @@ class RelaySettings(Section):
         if holds_control_character(value.get_secret_value()):
             raise broken_rule("holds a control character, such as a line end")
         return value
+
+    @property
+    def named_by_url(self) -> bool:
+        """Whether EMAIL_RELAYS names the relay, so that advice speaks of the parts of its URL."""
+        return self._named_by_url
+
+    def from_url(self) -> Self:
+        """Note that EMAIL_RELAYS names the relay."""
+        self._named_by_url = True
+        return self
 
     @property
     def endpoint(self) -> str:

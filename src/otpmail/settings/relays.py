@@ -79,9 +79,8 @@ def _read_relay(url: str, sources: Sources) -> tuple[RelaySettings | None, list[
     except ValueError as error:
         return None, [str(error)]
     problems = Problems()
-    relay = read_section(
-        RelaySettings, sources, entry, problems, hidden=entry
-    )  # any part may be a password gone astray
+    # Any part may be a password gone astray.
+    relay = read_section(RelaySettings, sources, entry, problems, hidden=entry).from_url()
     for problem in relay.without_user():
         problems.conclude(problem)
     # A mistake in what all relays have in common is reported once, with the setting that makes it.
