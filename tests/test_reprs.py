@@ -185,7 +185,7 @@ async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytes
         {"headers": (("X-Token", SENTINEL * 1000),)},
         {"subject": f"{SENTINEL}\r\nBcc: x@y.org"},
         {"text": f"{SENTINEL}\0"},
-        {"html": f"{SENTINEL}\x1b"},
+        {"html": f"{SENTINEL}\0"},
         {"attachments": (Attachment("a\n.txt", "text/plain", SENTINEL.encode()),)},
     ],
 )

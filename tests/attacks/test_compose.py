@@ -65,7 +65,7 @@ TEXTS: dict[str, str] = {
 
 WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "NUL at the end": lambda: {"text": "x" * (TEN_MIB - 1) + "\0"},
-    "lone escape in HTML": lambda: {"html": "é" * (4 * MB) + "\x1b"},
+    "lone NUL in HTML": lambda: {"html": "é" * (4 * MB) + "\0"},
     "files of 10 MB": lambda: {"attachments": _files(*[200_000] * 50)},
     "one file of 10 MB": lambda: {"attachments": _files(10 * MB)},
     "text and HTML": lambda: {"text": "x" * (5 * MB), "html": "y" * (6 * MB)},

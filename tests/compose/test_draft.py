@@ -58,7 +58,7 @@ def _with_file(**changes: str | bytes | bool) -> Fields:
         ({"text": "x" * 2001}, "text"),
         ({"text": "a\0b"}, "text"),
         ({"html": "x" * 2001}, "html"),
-        ({"html": "a\x1bb"}, "html"),
+        ({"html": "a\0b"}, "html"),
         ({"headers": tuple((f"X-{number}", "") for number in range(51))}, "headers"),
         ({"headers": (("", "x"),)}, "headers['']"),
         ({"headers": (("X A", "x"),)}, "headers['X A']"),
@@ -205,7 +205,7 @@ def test_bodies_checked_in_steps() -> None:
     limits = Limits(size=300_000, recipients=5)
     good = "line\r\n\t" * 30_000
     assert len(list(check_bodies(good, "", limits))) > 2
-    for text, html in (("a\0", ""), ("", "a\x1b"), (good + "\0", ""), ("x" * 300_001, ""), ("", "x" * 300_001)):
+    for text, html in (("a\0", ""), ("", "a\0"), (good + "\0", ""), ("x" * 300_001, ""), ("", "x" * 300_001)):
         with pytest.raises(InvalidArgument) as in_steps:
             finish(check_bodies(text, html, limits))
         with pytest.raises(InvalidArgument) as at_once:

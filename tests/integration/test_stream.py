@@ -154,7 +154,7 @@ async def test_bad_mails_of_each_kind(service: Service, relay: Relay) -> None:
         "to[0]": {"to": ["nobody"]},
         "subject": {"subject": "a\nBcc: eve@example.org"},
         "text": {"text": "x" * 20_001},
-        "html": {"html": "a\x1bb"},
+        "html": {"html": "a\0b"},
         "headers['Bcc']": {"headers": {"Bcc": ADA}},
         "attachments[0].filename": {"attachments": [{"filename": "a\r\nb"}]},
         "priority": {"priority": 17},

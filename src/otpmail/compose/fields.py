@@ -3,6 +3,7 @@
 import re
 
 from otpmail.address import control_characters, refuse_control_characters
+from otpmail.compose.structured import fault, is_structured
 from otpmail.errors import InvalidArgument
 
 MAX_HEADERS = 50
@@ -28,6 +29,8 @@ OWN_HEADERS = frozenset(
     }
 )
 
+_ONCE = frozenset({"references", "in-reply-to", "auto-submitted"})
+
 
 def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
     """Raise InvalidArgument, which names the first field that a caller may not write, or not so."""
@@ -42,6 +45,14 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
         if len(value) > MAX_HEADER_VALUE:
             raise InvalidArgument(where, f"is longer than {MAX_HEADER_VALUE} characters")
         refuse_control_characters(value, where, NOT_IN_A_VALUE)
+        if is_structured(name) and (description := fault(value)):
+            raise InvalidArgument(where, description)
+        if _comes_once(name.lower()) and sum([name.lower() == other.lower() for other, _ in headers]) > 1:
+            raise InvalidArgument(where, "may come only once (RFC 5322, 3.6; RFC 2369, 3)")
+
+
+def _comes_once(lowered: str) -> bool:
+    return lowered in _ONCE or lowered.startswith("list-")
 
 
 def bare_message_id(text: str) -> str:

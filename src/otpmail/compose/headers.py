@@ -11,12 +11,19 @@ from urllib.parse import quote
 
 from otpmail.address import Address
 from otpmail.compose.media_type import MediaType
+from otpmail.compose.structured import is_structured, squeezed, words_of
 
 _LINE = 78  # RFC 5322, 2.1.1: characters that a line should have at most, without its CRLF
-_LONGEST_WORD = 900  # leaves room for any field's name in the 998 that a line can have
+_LONGEST_LINE = 998  # and those that it can have
+_LONGEST_WORD = 900  # leaves room for any field's name in them
+_ENCODED_LINE = 76  # RFC 2047, 2: of a field with encoded words
 _ENCODED_OCTETS = 45  # 60 characters of base64, so that an encoded word has at most 75 (RFC 2047, 2)
+_FRAME = len("=?utf-8?b??=")
+_LEAST_OCTETS = 6  # in groups of 3, so that the longest character is in one word
 _ENCODED_NAME_OCTETS = 39  # 64 characters, so that a line holds `name="` too
 _PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")  # RFC 5322, 3.2.3: atoms
+# How an encoded word begins, to readers that are not strict. Where none ends behind it, the text is no encoded word.
+_ENCODED_WORD = re.compile(r"=\?[^?]*+\?[^?]++\?")
 _PLAIN_FILENAME = re.compile(r"(?=.{1,60}\Z)[A-Za-z0-9._(),+-]+(?: [A-Za-z0-9._(),+-]+)*")
 _SECTION = 60  # characters, so that a parameter has a line of its own
 _NOT_ESCAPED = "!#$&+^`{|}"  # by RFC 2231, 7, beside those that `quote` never escapes
@@ -25,9 +32,21 @@ _NOT_ESCAPED = "!#$&+^`{|}"  # by RFC 2231, 7, beside those that `quote` never e
 def unstructured(name: str, value: str) -> str:
     """A field whose value is any text (RFC 5322, 3.2.5), with its CRLF."""
     if not _is_literal(value):
-        return _fold(name, _encoded_words(value))
+        return _fold(name, _encoded_words(value, before=len(name)), _ENCODED_LINE)
     whole = f"{name}: {value}\r\n"
     return whole if len(whole) <= _LINE + len("\r\n") else _fold(name, value.split(" "))
+
+
+def extra(name: str, value: str) -> str:
+    """A field of the caller's, with its CRLF."""
+    return structured(name, value) if is_structured(name) else unstructured(name, value)
+
+
+def structured(name: str, value: str) -> str:
+    """A field whose value has a structure and no `structured.fault`, with its CRLF: folded, but never encoded."""
+    value = squeezed(value)
+    whole = f"{name}: {value}\r\n"
+    return whole if len(whole) <= _LINE + len("\r\n") else _fold_parts(name, words_of(f" {value}"), _LINE)
 
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
@@ -36,9 +55,10 @@ def mailboxes(name: str, addresses: Sequence[Address]) -> str:
         return f"{name}: {addresses[0].spec}\r\n"
     words: list[str] = []
     for place, address in enumerate(addresses, 1):
-        *before, last = _mailbox(address)
-        words += (*before, last if place == len(addresses) else f"{last},")
-    return _fold(name, words)
+        *shown, last = _mailbox(address, before=len(name) if place == 1 else 0)
+        words += (*shown, last if place == len(addresses) else f"{last},")
+    has_encoded = any(word.startswith("=?") for word in words)
+    return _fold(name, words, _ENCODED_LINE if has_encoded else _LINE)
 
 
 def disposition(kind: str, filename: str) -> str:
@@ -66,10 +86,10 @@ def content_type(kind: MediaType, filename: str) -> str:
     words = [f"{word};" for word in before]
     if not filename or _PLAIN_FILENAME.fullmatch(filename) or kind.get("name"):
         return _fold("Content-Type", [*words, last])
-    first, *others = _encoded_words(filename, _ENCODED_NAME_OCTETS)
+    first, *others = _encoded_words(filename, most=_ENCODED_NAME_OCTETS)
     words += [f"{last};", f'name="{first}', *others]
     words[-1] += '"'
-    return _fold("Content-Type", words)
+    return _fold("Content-Type", words, _ENCODED_LINE)
 
 
 def _sections(value: str) -> list[str]:
@@ -86,12 +106,12 @@ def _sections(value: str) -> list[str]:
     return [*pieces, value[start:]]
 
 
-def _mailbox(address: Address) -> list[str]:
+def _mailbox(address: Address, *, before: int) -> list[str]:
     name = address.name
     if not name:
         return [address.spec]
     if not _is_literal(name):
-        shown = _encoded_words(name)
+        shown = _encoded_words(name, before=before)
     elif _PHRASE.fullmatch(name):
         shown = name.split(" ")
     else:
@@ -105,39 +125,55 @@ def _is_literal(value: str) -> bool:
     return (
         value.isascii()
         and value.isprintable()
-        and "=?" not in value
+        and ("=?" not in value or not _holds_encoded_word(value))
         and "  " not in value
         and value == value.strip(" ")
         and (len(value) <= _LONGEST_WORD or max(map(len, value.split(" "))) <= _LONGEST_WORD)
     )
 
 
-def _encoded_words(value: str, most: int = _ENCODED_OCTETS) -> list[str]:
+def _holds_encoded_word(value: str) -> bool:
+    begun = _ENCODED_WORD.search(value)
+    return begun is not None and value.find("?=", begun.end()) >= 0
+
+
+def _encoded_words(value: str, *, before: int = 0, most: int = _ENCODED_OCTETS) -> list[str]:
     """`value` as encoded words (RFC 2047) of `most` octets, a multiple of 3, cut between characters.
 
-    A reader joins them without the spaces between.
+    The first is shorter where it follows a field's name, of so many characters, on a line of 76; a name too long for
+    that has a line of its own. A reader joins the words without the spaces between.
     """
     octets = value.encode()
+    room = (_ENCODED_LINE - before - len(": ") - _FRAME) // 4 * 3 if before else most
+    size = min(room, most) if room >= _LEAST_OCTETS else most
     words, start = [], 0
     while start < len(octets):
-        end = start + most
+        end = start + size
         while end < len(octets) and octets[end] & 0xC0 == 0x80:  # within a character
             end -= 1
         words.append(f"=?utf-8?b?{b2a_base64(octets[start:end], newline=False).decode()}?=")
-        start = end
+        start, size = end, most
     return words
 
 
-def _fold(name: str, words: Sequence[str]) -> str:
-    """Put words after the field's name, on lines of 78 characters where the words allow it."""
-    whole = f"{name}: {' '.join(words)}"
-    if len(whole) <= _LINE:
+def _fold(name: str, words: Sequence[str], most: int = _LINE) -> str:
+    """Put words after the field's name, on lines of so many characters where the words allow it."""
+    return _fold_parts(name, [f" {word}" for word in words], most)
+
+
+def _fold_parts(name: str, parts: Sequence[str], most: int) -> str:
+    """Put parts after the field's name, each with the blank before it; where it has none, a new line adds one."""
+    whole = f"{name}:{''.join(parts)}"
+    if len(whole) <= most:
         return f"{whole}\r\n"
-    line, folded = f"{name}:", ""
-    for place, word in enumerate(words):
-        # Never directly after the name: a line of nothing but a name is legal, but some readers refuse it.
-        if place and len(line) + 1 + len(word) > _LINE:
+    first = parts[0]
+    line, folded = f"{name}:{first}", ""
+    # Only where it must, directly after the name: a line of nothing but a name is legal, but some readers refuse it.
+    if len(line) > (most if first.startswith(" =?") else _LONGEST_LINE):
+        line, folded = first, f"{name}:\r\n"
+    for part in parts[1:]:
+        if len(line) + len(part) > most:
             folded += f"{line}\r\n"
             line = ""
-        line += f" {word}"
+        line += part if line or part.startswith(" ") else f" {part}"
     return f"{folded}{line}\r\n"

@@ -32,6 +32,8 @@ _ENCODED_LINE = 76  # RFC 2045, 6.7 and 6.8
 _CR = ord("\r")
 # `binascii` escapes a blank at the end of a line without a new line: a full line of 76 then has 77 or 78 octets.
 _TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
+# RFC 2045, 2.7 and RFC 5322, 3.5: other control characters are encoded, since some relays change or refuse them.
+_CLEAR = b"\t\r\n\f" + bytes(range(32, 127))
 _NOT_ESCAPED = bytes(octet for octet in b"\t\r\n" + bytes(range(32, 127)) if octet != ord("="))  # RFC 2045, 6.7
 
 
@@ -97,8 +99,10 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
 
 
 def is_plain(octets: bytes) -> bool:
-    """Whether a canonical text may be 7bit: ASCII, in lines that every relay takes, none of which divides parts."""
-    return octets.isascii() and (len(octets) <= _LINE or lines_fit(octets)) and DELIMITER not in octets
+    """Whether a canonical text may be 7bit: visible ASCII, in lines that relays take, and none that divides parts."""
+    return (
+        not octets.translate(None, _CLEAR) and (len(octets) <= _LINE or lines_fit(octets)) and DELIMITER not in octets
+    )
 
 
 def lines_fit(octets: bytes) -> bool:

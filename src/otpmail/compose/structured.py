@@ -1,0 +1,75 @@
+"""Values of header fields that have a structure: addresses, message ids, URLs, JSON. They are never encoded.
+
+An encoded word means nothing in them (RFC 2047, 5): a List-Unsubscribe in base64 unsubscribes nobody.
+"""
+
+import re
+
+MAX_WORD = 997  # RFC 5322, 2.1.1: 998 characters of a line, less the blank that begins a folded one
+
+# By their usual spelling in lower case. Fields of a relay's own are for its programs, not for people.
+_NAMES = frozenset(
+    {
+        *("references", "in-reply-to", "original-message-id", "supersedes", "archived-at", "message-context"),
+        *("auto-submitted", "autosubmitted", "precedence", "importance", "priority", "sensitivity", "expires"),
+        *("expiry-date", "reply-by", "tls-required", "mt-priority", "deferred-delivery", "autocrypt", "bimi-selector"),
+        *("disposition-notification-to", "disposition-notification-options", "return-receipt-to", "errors-to"),
+        *("original-recipient", "mail-followup-to", "mail-reply-to", "authentication-results", "received-spf"),
+        *("feedback-id", "x-feedback-id", "x-priority", "x-msmail-priority", "x-confirm-reading-to"),
+        *("x-auto-response-suppress", "x-entity-ref-id", "x-abuse-reports-to", "x-report-abuse-to", "x-campaign-id"),
+        *("x-smtpapi", "x-msys-api", "x-msfbl", "x-virtual-mta", "x-job", "x-accordstats", "x-csa-complaints"),
+    }
+)
+_PREFIXES = (
+    *("list-", "arc-", "dkim-", "bimi-", "x-list-", "x-ms-", "x-msg-", "x-gm-", "x-google-", "x-ses-", "x-amz-"),
+    *("x-mc-", "x-mandrill-", "x-mailgun-", "x-pm-", "x-mj-", "x-mailjet-", "x-sib-", "x-mailin-", "x-sg-"),
+    *("x-mt-", "x-mailersend-", "x-elasticemail-", "x-smtp2go-", "x-resend-", "resend-", "x-ee-", "x-sparkpost-"),
+)
+
+_QUOTED = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)'  # to the end, where the quotes are not closed
+_OUTSIDE_QUOTES = re.compile(f"({_QUOTED})")
+_BLANKS = re.compile(r"[ \t]+")
+_WORD = re.compile(rf"[ \t]*+(?:(?:{_QUOTED}|<[^<>]*+>|[^ \t,])++,*+|,++)")
+_NO_BLANK = re.compile(r"[ \t]*+[^ \t]++")
+
+
+def is_structured(name: str) -> bool:
+    """Whether a field of this name has a structure, in any case of its letters."""
+    lowered = name.lower()
+    return lowered in _NAMES or lowered.startswith(_PREFIXES)
+
+
+def fault(value: str) -> str:
+    """What keeps a value from being written into a field with a structure; empty for a good one."""
+    if not value.isascii():
+        return "is not ASCII, and this header can't be encoded (RFC 2047, 5)"
+    if not value.strip(" \t"):
+        return "is empty"
+    # fast path: nearly every value is folded at its blanks, if at all; held to `words_of` by
+    # tests/compose/test_structured.py
+    if len(value) <= MAX_WORD or max(map(len, value.split())) <= MAX_WORD:
+        return ""
+    if max([len(word.lstrip(" \t")) for word in words_of(value)]) <= MAX_WORD:
+        return ""
+    return f"has more than {MAX_WORD} characters without a blank or a comma where a line could end (RFC 5322, 2.1.1)"
+
+
+def squeezed(value: str) -> str:
+    """A value with one blank for each run of them, and none at its ends; those in quotes stay."""
+    if '"' not in value:
+        return " ".join(value.split())
+    parts = _OUTSIDE_QUOTES.split(value.strip(" \t"))
+    parts[::2] = [_BLANKS.sub(" ", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def words_of(value: str) -> list[str]:
+    """The words of a value between which a line may end, each with the blanks before it.
+
+    A line may end at a blank, and behind a comma that is neither in quotes nor in angle brackets. Only a word that no
+    line would hold is divided at the blanks within its quotes.
+    """
+    words = _WORD.findall(value)
+    if max(map(len, words), default=0) <= MAX_WORD:
+        return words
+    return [part for word in words for part in (_NO_BLANK.findall(word) if len(word) > MAX_WORD else (word,))]
