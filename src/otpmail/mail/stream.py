@@ -12,6 +12,7 @@ from otpmail.callers import Call
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, InvalidArgument, Unavailable
 from otpmail.mail.idempotency import MAX_REQUEST_ID
+from otpmail.mail.producer import Producer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail
@@ -49,7 +50,7 @@ class MailStream:
         self._mails = mails
         self._call = call
         self._together = together
-        self._producer = mails.admission.producer(call, most=most, on_stop=self._on_stop)
+        self._producer = Producer(mails.admission, call, most=most, on_stop=self._on_stop)
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
         self._waiting = 0  # outcomes that these are
@@ -69,8 +70,7 @@ class MailStream:
 
     async def begin(self) -> None:
         """Wait for the stream's turn, before its next batch is parsed."""
-        await self._mails.admission.turns.begin()
-        self._producer.slice.begin()
+        await self._producer.begin()
 
     async def take(self, requests: Iterable[RequestT], decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
         """Accept each mail as soon as there is a place for it.

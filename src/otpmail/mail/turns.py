@@ -5,27 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from otpmail.cooperate import TURN_SECONDS
-
-
-class Slice:
-    """The time for which one stream may bring mails before others have their turn."""
-
-    __slots__ = ("_clock", "_ends")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._ends = 0.0
-
-    def begin(self) -> None:
-        """Count from now on: the stream has waited, so that others had their turn."""
-        self._ends = self._clock() + TURN_SECONDS
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the stream has used it up."""
-        return self._clock() >= self._ends
-
 
 class Turns:
     """The turns of all streams, and of the mails that take long. In each round of the loop one of them goes on.
@@ -35,17 +14,13 @@ class Turns:
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_free = True  # nobody has begun in this round of the loop
 
     def __repr__(self) -> str:
         return f"<Turns {len(self._waiting)} waiting>"
-
-    def slice(self) -> Slice:
-        """Return the time slice of a new stream, which has not begun."""
-        return Slice(self._clock)
 
     async def begin(self) -> None:
         """Wait for a turn as one who has just waited for something else: at once, where nobody else has the loop."""

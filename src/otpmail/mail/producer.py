@@ -1,0 +1,174 @@
+"""A stream's way into the queue: its turns, the mails that it may have outstanding, and its waits for a place."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from otpmail.callers import Call
+from otpmail.cooperate import TURN_SECONDS
+from otpmail.mail.admission import Admission, Reservation
+from otpmail.model import Priority, WaitFor
+
+_FEW = 32  # mails that a stream brings before it looks at the queue's high-water mark again
+
+
+class Producer:
+    """One stream: how many of its mails are outstanding, and how long it waits before the next one.
+
+    It has at most `most` mails outstanding. `on_stop` is called when the service stops.
+
+    `outstanding` counts its mails that have not settled, and results that its caller has not read. `brought` counts the
+    mails that it put into the queue since its last pause. The stream increments both.
+    `has_waited` says that its next mail had to wait for its place.
+    """
+
+    def __init__(self, admission: Admission, call: Call, *, most: int, on_stop: Callable[[], None]) -> None:
+        self._admission = admission
+        self._queue = admission.queue
+        self.source = call.source or call.caller.name
+        self._most = most
+        self._on_stop = on_stop
+        self._loop = asyncio.get_running_loop()
+        self.outstanding = 0
+        self.brought = 0
+        self.has_waited = False
+        self._clock = admission.turns.clock
+        self._turn_ends = 0.0
+        self._reservations: dict[tuple[WaitFor, Priority], _WaitingReservation] = {}
+        self._waiting: asyncio.Future[None] | None = None
+        self._waits_for_room = False
+        admission.producers.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Producer {self.outstanding} of {self._most} outstanding>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many mails are outstanding as may be."""
+        return self.outstanding >= self._most
+
+    def turn(self) -> Awaitable[None] | None:
+        """Return an awaitable for the stream to await before it brings another mail, None where it need not wait.
+
+        It ends once other tasks have had the loop, and the caller has read enough results.
+        """
+        if self.outstanding < self._most and self._clock() < self._turn_ends:
+            return None
+        return self._wait_for_turn()
+
+    async def begin(self) -> None:
+        """Wait for a turn as one who has just waited for something else (`Turns.begin`)."""
+        await self._admission.turns.begin()
+        self._turn_ends = self._clock() + TURN_SECONDS
+
+    async def _wait_for_turn(self) -> None:
+        if self.outstanding < self._most:
+            await self._admission.turns.wait()
+        while self.outstanding >= self._most:
+            self._waits_for_room = True
+            await self._wait()
+        self._turn_ends = self._clock() + TURN_SECONDS
+
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
+        """Return a place for one mail; entering it waits until there is one. Raises as `Admission.reserve`."""
+        # fast path: where a single call is not refused a stream need not wait, 1 us; held to the full path by
+        # tests/mail/test_admission.py
+        if self._admission.has_plenty and not (self.brought >= _FEW and self._queue.is_above_high_water(priority)):
+            return self._admission.reserve(call, wait_for, priority)
+        reservation = self._reservations.get((wait_for, priority))
+        if reservation is None:
+            reservation = _WaitingReservation(self._admission, self, wait_for, priority)
+            self._reservations[wait_for, priority] = reservation
+        return reservation
+
+    def free(self, count: int = 1) -> None:
+        """Count `count` fewer mails or results as outstanding."""
+        self.outstanding -= count
+        if self._waits_for_room:
+            self._waits_for_room = False
+            self.wake()
+
+    def wake(self) -> None:
+        """Look again."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def stop(self) -> None:
+        """The service stops."""
+        self.wake()
+        self._on_stop()
+
+    def leave(self) -> None:
+        """The stream has ended."""
+        self._admission.producers.discard(self)
+
+    async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
+        """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
+        if self.brought >= _FEW and self._queue.is_above_high_water(priority) and not self._admission.closed:
+            await self._pause(priority)
+        may_go = partial(self._admission.has_place_for_stream, self.source, wait_for, priority)
+        waiting = self._admission.places.waiting
+        while not may_go():
+            self._admission.check(wait_for)
+            self.has_waited = True
+            waiting.add(self.source, self.wake, may_go)
+            try:
+                await self._wait(self._admission.look_seconds)
+            except BaseException:
+                if not waiting.discard(self.source, self.wake):
+                    waiting.call_next()  # so that another stream gets the place
+                raise
+            waiting.discard(self.source, self.wake)
+
+    async def _pause(self, priority: Priority) -> None:
+        """Wait until half of the jobs above the high-water mark have left, but only for a moment.
+
+        Further mails would be out of the processor's caches by the time they left. And a stream with a thousand mails
+        in the queue keeps all other callers' mails behind them.
+        """
+        self.brought = 0
+        self._queue.call_below_low_water(priority, self.wake)
+        try:
+            await self._wait(self._admission.pause_seconds)
+        finally:
+            self._queue.forget(priority, self.wake)
+
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Wait to be woken, at most `seconds`."""
+        self._waiting = self._loop.create_future()
+        alarm = None if seconds is None else self._loop.call_later(seconds, self.wake)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            if alarm is not None:
+                alarm.cancel()
+
+
+class _WaitingReservation(Reservation):
+    """A place for one mail of a stream, which entering it waits for; like the other it is shared."""
+
+    __slots__ = ("_priority", "_producer", "_wait_for")
+
+    def __init__(self, admission: Admission, producer: Producer, wait_for: WaitFor, priority: Priority) -> None:
+        super().__init__(admission)
+        self._producer = producer
+        self._wait_for = wait_for
+        self._priority = priority
+
+    async def __aenter__(self) -> Self:
+        await self._producer.wait_for_place(self._wait_for, self._priority)
+        self._admission.check(self._wait_for)
+        self._admission.reserved += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        admission, producer = self._admission, self._producer
+        admission.reserved -= 1
+        if kind is not None or producer.has_waited:  # a large mail that has left makes room for many others
+            producer.has_waited = False
+            admission.places.waiting.call_next()
