@@ -1,12 +1,14 @@
 """Waiters: each learns of a job's end once, and as long as one needs it the job is not abandoned."""
 
 import asyncio
+import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from cost import lines_run
-from delivery.fakes import make_job
+from delivery.fakes import Clock, make_job
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import Unavailable
@@ -277,3 +279,35 @@ async def test_thousands_of_waiters_of_one_job_go_at_once() -> None:
     waiters.resolve(job, _settle(job))
     assert [queue.qsize() for queue in queues[:3]] == [1, 0, 0]
     assert [name for name, _, _ in notes.ends] == ["0"]
+
+
+@pytest.mark.parametrize("first", ["cancelled", "released", "timed out"])
+async def test_no_outcome_is_left_unread(first: str) -> None:
+    """A wait that is cancelled, or ends by its time, in the turn in which a stop releases its job logs no error."""
+    loop, faults, clock = asyncio.get_running_loop(), list[Any](), Clock()
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    try:
+        waiters, job = Waiters(call_later=clock.call_later), make_job(guaranteed=False)
+        waiting = [asyncio.create_task(waiters.outcome(job, 60)) for _ in range(3)]
+        await asyncio.sleep(0)
+        if first == "cancelled":
+            waiting[0].cancel()
+        elif first == "timed out":
+            clock.advance(61)
+        waiters.resolve(job, Unavailable("the service is stopping"))
+        waiting[1].cancel()
+        ends = [type(end) for end in await asyncio.gather(*waiting, return_exceptions=True)]
+        del waiting
+        gc.collect()  # a future that goes with an error that nobody has read calls the handler
+        await asyncio.sleep(0)
+        assert (
+            ends
+            == {
+                "cancelled": [asyncio.CancelledError, asyncio.CancelledError, Unavailable],
+                "released": [Unavailable, asyncio.CancelledError, Unavailable],
+                "timed out": [type(None), asyncio.CancelledError, type(None)],
+            }[first]
+        )
+        assert faults == []
+    finally:
+        loop.set_exception_handler(None)
