@@ -21,6 +21,7 @@ from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch, connections_of_callers, descriptor_limit, lowest_free
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
+from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
@@ -102,7 +103,7 @@ class App:
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
         self._intake = Intake(self._store.mails, self._lifecycle, code_of=self._codes.code_of)
         connections = _connections(settings)
-        self._connection_watch = ConnectionWatch(connections, observer)
+        self._connection_watch = ConnectionWatch(connections, observer, count=count_by_address)
         self._server = Server(
             settings.server,
             codes=self._codes,
@@ -132,7 +133,7 @@ class App:
             background = [
                 tasks.create_task(self._store.challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
-                tasks.create_task(self._connection_watch.run()),
+                tasks.create_task(self._connection_watch.run(listening.addresses)),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._workers]
             try:

@@ -144,15 +144,17 @@ class CodeChecked:
 
 @frozen()
 class ConnectionsFull:
-    """Callers have as many connections as they may, `most` on an address; further ones are closed at once."""
+    """An address has `most` connections of callers, as many as it may; further ones there are closed at once."""
 
+    address: str
     most: int
 
 
 @frozen()
 class ConnectionsFree:
-    """Callers have fewer connections than `most` again."""
+    """The address has fewer connections than `most` again."""
 
+    address: str
     most: int
 
 

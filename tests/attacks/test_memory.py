@@ -239,13 +239,13 @@ class FewDescriptors(LimitedService):
 async def test_full_descriptors(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """Callers beyond their number are told at once, the relay is dialled all the same, and the log says so once."""
     settings = relay_settings(relay, certificates, tmp_path / "token")
-    async with FewDescriptors(OTP_RESEND_SECONDS=1, EMAIL_RETRY_SECONDS=0.1, HOST="127.0.0.1", **settings) as service:
+    async with FewDescriptors(OTP_RESEND_SECONDS=1, EMAIL_RETRY_SECONDS=0.1, **settings) as service:
         await service.wait_until_serving()
         request = otp_pb2.SendCodeRequest(email="ada@example.org")
         await service.otp.SendCode(request)
         async with AsyncExitStack() as stack:
             opened = [await stack.enter_async_context(Connection(service.address)) for _ in range(200)]
-            await service.wait_for_log("connections-full", timeout=20)
+            await service.wait_for_log("connections-full", timeout=20, address=service.address)
             assert sum(connection.closed.is_set() for connection in opened) > 50
             relay.cut_connections()
             await service.otp.SendCode(otp_pb2.SendCodeRequest(email="grace@example.org"), timeout=20)

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import resource
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
@@ -71,23 +72,55 @@ class Seen:
         self.events.put_nowait(event)
 
 
-async def test_a_warning_and_its_end() -> None:
-    """The watch says once that callers have all their connections, and once that they have fewer again."""
-    counts = iter([30, 100, 129, 130, 500, 129, 130, 130, 90])
+ADDRESSES = ("127.0.0.1:40700", "[::1]:40700")
+
+
+def _counts(*pairs: tuple[int, int]) -> Callable[[Sequence[str]], Awaitable[Counter[str]]]:
+    """Return a count that says one pair after the other, and then fails."""
+    left = iter(pairs)
+
+    async def count(addresses: Sequence[str]) -> Counter[str]:
+        return Counter(dict(zip(addresses, next(left), strict=True)))
+
+    return count
+
+
+async def _watch(
+    *pairs: tuple[int, int], quiet_seconds: float = 0.001, descriptors: Callable[[], int] = lambda: 1000
+) -> list[Event]:
+    """Run a watch of addresses with 100 connections at most until the pairs have ended; returns the events."""
     seen = Seen()
-    watch = ConnectionWatch(100, seen, open_descriptors=lambda: next(counts), look_seconds=0.001, quiet_seconds=0.001)
-    with pytest.raises(RuntimeError):  # the numbers have ended, as StopIteration in a coroutine
-        await watch.run()
-    events = [seen.events.get_nowait() for _ in range(seen.events.qsize())]
-    assert events == [ConnectionsFull(100), ConnectionsFree(100)] * 2
+    watch = ConnectionWatch(
+        100,
+        seen,
+        count=_counts(*pairs),
+        open_descriptors=descriptors,
+        look_seconds=0.001,
+        quiet_seconds=quiet_seconds,
+    )
+    with pytest.raises(RuntimeError):  # the pairs have ended, as StopIteration in a coroutine
+        await watch.run(ADDRESSES)
+    return [seen.events.get_nowait() for _ in range(seen.events.qsize())]
+
+
+async def test_a_warning_and_its_end() -> None:
+    """The watch says once that an address has all its connections, which one, and once that it has fewer again."""
+    events = await _watch((0, 0), (99, 99), (100, 0), (130, 10), (99, 99), (0, 100), (99, 0))
+    assert events == [
+        *(kind(ADDRESSES[0], 100) for kind in (ConnectionsFull, ConnectionsFree)),
+        *(kind(ADDRESSES[1], 100) for kind in (ConnectionsFull, ConnectionsFree)),
+    ]
+
+
+async def test_connections_are_counted_only_where_there_may_be_many() -> None:
+    """While fewer descriptors are open than one address may have connections, nothing is counted."""
+    descriptors = iter([5, 99, 100])
+    events = await _watch((100, 0), (0, 0), descriptors=lambda: next(descriptors, 1000))
+    assert [type(event) for event in events] == [ConnectionsFull, ConnectionsFree]
+    assert next(descriptors, None) is None
 
 
 async def test_warnings_are_rare() -> None:
     """Callers that open and close connections again and again cause one warning in a while."""
-    counts = iter([30, *[130, 30] * 50])
-    seen = Seen()
-    watch = ConnectionWatch(100, seen, open_descriptors=lambda: next(counts), look_seconds=0.001, quiet_seconds=0.02)
-    with pytest.raises(RuntimeError):
-        await watch.run()
-    events = [seen.events.get_nowait() for _ in range(seen.events.qsize())]
-    assert 4 <= events.count(ConnectionsFull(100)) <= 6
+    events = await _watch(*[(100, 0), (0, 0)] * 50, quiet_seconds=0.02)
+    assert 4 <= sum(isinstance(event, ConnectionsFull) for event in events) <= 6

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 
 from otpmail.events import ConnectionsFree, ConnectionsFull, Observer
 
@@ -52,10 +53,10 @@ def lowest_free() -> int:
 
 
 class ConnectionWatch:
-    """Tells the observer when callers have as many connections as they may, and when they have fewer again.
+    """Tells the observer when an address has as many connections of callers as it may, and when it has fewer again.
 
-    It looks each `look_seconds` whether `most` descriptors more are open than when it began, and warns once in
-    `quiet_seconds`.
+    It looks each `look_seconds` whether `most` descriptors are open at all, and only then lets `count` say how many
+    connections each address has. It warns once in `quiet_seconds`.
     """
 
     def __init__(
@@ -63,31 +64,39 @@ class ConnectionWatch:
         most: int,
         observer: Observer,
         *,
+        count: Callable[[Sequence[str]], Awaitable[Counter[str]]],
         open_descriptors: Callable[[], int] = lowest_free,
         look_seconds: float = _LOOK_SECONDS,
         quiet_seconds: float = _QUIET_SECONDS,
     ) -> None:
         self._most = most
         self._observer = observer
+        self._count = count
         self._open_descriptors = open_descriptors
         self._look_seconds = look_seconds
         self._quiet_looks = round(quiet_seconds / look_seconds)
-        self._full = False
+        self._full = ""
 
     def __repr__(self) -> str:
         return f"<ConnectionWatch {'full' if self._full else 'not full'}, at most {self._most}>"
 
-    async def run(self) -> None:
-        """Look until cancelled."""
-        full_at = self._open_descriptors() + self._most
+    async def run(self, addresses: Sequence[str]) -> None:
+        """Look at these addresses, on which callers connect, until cancelled."""
         quiet = 0
         while True:
             await asyncio.sleep(self._look_seconds)
             quiet = max(0, quiet - 1)
-            is_full = self._open_descriptors() >= full_at
-            if is_full and not self._full and not quiet:
-                self._full, quiet = True, self._quiet_looks
-                self._observer.notify(ConnectionsFull(self._most))
-            elif self._full and not is_full:
-                self._full = False
-                self._observer.notify(ConnectionsFree(self._most))
+            address = await self._full_address(addresses)
+            if address and not self._full and not quiet:
+                self._full, quiet = address, self._quiet_looks
+                self._observer.notify(ConnectionsFull(address, self._most))
+            elif self._full and not address:
+                self._observer.notify(ConnectionsFree(self._full, self._most))
+                self._full = ""
+
+    async def _full_address(self, addresses: Sequence[str]) -> str:
+        """Return the address with the most connections where it takes no more, else an empty one."""
+        if self._open_descriptors() < self._most:
+            return ""
+        [(address, connections)] = (await self._count(addresses)).most_common(1) or [("", 0)]
+        return address if connections >= self._most else ""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
 from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
 from otpmail.limits.resident import release_free_memory, resident
+from otpmail.limits.sockets import receiving
 from otpmail.rpc.status import status_of
 from otpmail.timers import CallLater, Timer
 
@@ -27,6 +29,7 @@ _SLOW_MAIL_TICKS = 25  # of a mail that keeps others waiting
 _MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
 _LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
+_ACTIVE_SECONDS = 0.5  # for which a connection counts as one that brings something
 _LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
 _PAUSE_SECONDS = 0.05  # between two looks of a stream whether it may read its next batch
 
@@ -49,7 +52,8 @@ class Reads:
     - A stream that waits for its next batch may have received half of it, or nothing. Where more than `most` streams
       wait, and the process takes more memory than is counted, some of them are ended.
 
-    The connection that has most of them loses first, and of its own the oldest. `most_octets` is what a request may
+    The connection that has most of them loses first, and of its own the oldest. Of connections with as many streams
+    those lose first on which nothing has come lately: they are idle, or stuck. `most_octets` is what a request may
     have, and `memory` tells how much there is for requests. A read that is not alone ends after `most_seconds`, except
     for that of a stream.
     """
@@ -63,6 +67,7 @@ class Reads:
         look_seconds: float = _LOOK_SECONDS,
         call_later: CallLater | None = None,
         resident: Callable[[], int] = resident,
+        receiving: Callable[[float], frozenset[str]] = receiving,
     ) -> None:
         self.memory = memory
         self._most = max(1, memory.for_reading // most_octets)
@@ -70,6 +75,7 @@ class Reads:
         self._look_seconds = look_seconds
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._resident = resident
+        self._receiving = receiving
         self._uncounted = resident() + memory.for_reading + _LEEWAY
         self._slots = self._most
         # Of mails that wait, by connection.
@@ -215,7 +221,9 @@ class Reads:
         if self._is_short():
             release_free_memory()
             if self._is_short():
-                for context in _most_greedy(list(self._batches), (excess + 1) // 2):
+                active = self._receiving(_ACTIVE_SECONDS)
+                idle_first = sorted(self._batches, key=lambda context: _name(context.peer()) in active)
+                for context in _most_greedy(idle_first, (excess + 1) // 2):
                     self._batches[context]()
 
     def _is_short(self) -> bool:
@@ -248,3 +256,8 @@ def _most_greedy(contexts: list[Context], count: int) -> list[Context]:
         chosen.append(of_peer[peer][-left[peer]])
         left[peer] -= 1
     return chosen
+
+
+def _name(peer: str) -> str:
+    """Return the address in what gRPC calls a peer: `ipv6:%5B::1%5D:40000`."""
+    return unquote(peer.partition(":")[2])

@@ -159,11 +159,15 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
-            case ConnectionsFull(most):
-                text = f"{most} connections of callers are open; an address with so many closes new ones at once"
-                log_event(logging.WARNING, "connections-full", f"{text} (MAX_CONNECTIONS, ulimit -n)", most=most)
-            case ConnectionsFree(most):
-                log_event(logging.INFO, "connections-free", "new connections of callers are accepted again", most=most)
+            case ConnectionsFull(address, most):
+                text = (
+                    f"{address} has {most} connections of callers, as many as it may; new ones there are closed at once"
+                )
+                text += " (MAX_CONNECTIONS, ulimit -n)"
+                log_event(logging.WARNING, "connections-full", text, address=address, most=most)
+            case ConnectionsFree(address, most):
+                text = f"{address} accepts new connections of callers again"
+                log_event(logging.INFO, "connections-free", text, address=address, most=most)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _log_relay(event)

@@ -1,0 +1,76 @@
+"""Looks at the sockets of this process: most of them are gRPC's, which tells nothing about its connections."""
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from otpmail.limits.descriptors import lowest_free
+
+_ANY = ("0.0.0.0:", "[::]:")
+_MAPPED = "::ffff:"  # an IPv4 address at a socket for both families (RFC 4291, 2.5.5.2)
+_DESCRIPTORS = Path("/proc/self/fd")
+_AT_ONCE = 256  # descriptors, in about a millisecond
+_MOST = 4096  # descriptors that are looked at without a pause
+_SINCE_RECEIVED = struct.Struct("=52xI")  # tcpi_last_data_recv of linux/tcp.h, in milliseconds
+
+Name = str
+"""`127.0.0.1:40700`, `[::1]:40700` or `unix:PATH`."""
+
+
+async def count_by_address(addresses: Iterable[Name], descriptors: Iterable[int] | None = None) -> Counter[Name]:
+    """Count the connections at each of the addresses that this process listens on. Others have the loop in between."""
+    wildcards = {address.rpartition(":")[2]: address for address in addresses if address.startswith(_ANY)}
+    wanted, counts = frozenset(addresses), Counter[Name]()
+    for number, descriptor in enumerate(open_descriptors() if descriptors is None else descriptors, 1):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        with suppress(OSError), _borrow(descriptor) as borrowed:
+            name = _name(borrowed.getsockname())
+            address = name if name in wanted else wildcards.get(name.rpartition(":")[2], "")
+            if address and not borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                counts[address] += 1
+    return counts
+
+
+def receiving(seconds: float, descriptors: Iterable[int] | None = None) -> frozenset[Name]:
+    """Return the peers from which data came in the last `seconds`, by TCP.
+
+    No peer is returned where the system does not tell, and of thousands of connections only the first ones are.
+    """
+    found: set[Name] = set()
+    for _, descriptor in zip(range(_MOST), open_descriptors() if descriptors is None else descriptors, strict=False):
+        with suppress(OSError, struct.error, AttributeError), _borrow(descriptor) as borrowed:
+            info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SINCE_RECEIVED.size)
+            if _SINCE_RECEIVED.unpack(info)[0] <= seconds * 1000:
+                found.add(_name(borrowed.getpeername()))
+    return frozenset(found)
+
+
+def open_descriptors() -> list[int]:
+    """Return the descriptors of this process, some of which may be closed meanwhile."""
+    try:
+        return [int(path.name) for path in _DESCRIPTORS.iterdir()]
+    except OSError:  # another system, or no descriptor is free to look
+        return list(range(lowest_free()))
+
+
+@contextmanager
+def _borrow(descriptor: int) -> Iterator[socket.socket]:
+    """Yield the socket of a descriptor, which stays open whatever happens. Raises OSError where there is none."""
+    borrowed = socket.socket(fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
+
+
+def _name(address: object) -> Name:
+    """Return the name of what `getsockname` or `getpeername` returned."""
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host, port = address[0].removeprefix(_MAPPED).partition("%")[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,115 @@
+"""The sockets of a process: the connections of each address, and those on which something came."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from otpmail.limits.descriptors import lowest_free
+from otpmail.limits.sockets import count_by_address, open_descriptors, receiving
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Close what a test opens."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _listen(stack: ExitStack, family: socket.AddressFamily, address: object) -> socket.socket:
+    listener = stack.enter_context(socket.socket(family))
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind(address)  # type: ignore[arg-type]
+    listener.listen()
+    return listener
+
+
+def _connect(stack: ExitStack, listener: socket.socket, family: socket.AddressFamily, address: object) -> socket.socket:
+    """Connect to the listener, and return the client's end."""
+    client = stack.enter_context(socket.socket(family))
+    client.connect(address)  # type: ignore[arg-type]
+    stack.enter_context(listener.accept()[0])
+    return client
+
+
+async def test_each_address_has_its_own(stack: ExitStack, tmp_path: Path) -> None:
+    """Connections count at the address that they came to, listeners and the clients' own ends at none."""
+    first = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
+    port = first.getsockname()[1]
+    second = _listen(stack, socket.AF_UNIX, str(tmp_path / "socket"))
+    for _ in range(3):
+        _connect(stack, first, socket.AF_INET, ("127.0.0.1", port))
+    _connect(stack, second, socket.AF_UNIX, str(tmp_path / "socket"))
+    addresses = (f"127.0.0.1:{port}", f"unix:{tmp_path}/socket", f"[::1]:{port}")
+    counts = await count_by_address(addresses)
+    assert [counts[address] for address in addresses] == [3, 1, 0]
+
+
+async def test_a_wildcard_has_those_of_every_address(stack: ExitStack) -> None:
+    """A wildcard takes the connections to all addresses of its port, those over IPv4 too."""
+    listener = _listen(stack, socket.AF_INET6, ("::", 0))
+    port = listener.getsockname()[1]
+    _connect(stack, listener, socket.AF_INET, ("127.0.0.1", port))
+    _connect(stack, listener, socket.AF_INET, ("127.0.0.2", port))
+    assert await count_by_address((f"[::]:{port}",)) == {f"[::]:{port}": 2}
+
+
+async def test_others_have_the_loop_meanwhile() -> None:
+    """Thousands of descriptors are looked at in pieces."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    await count_by_address((), range(100_000, 102_048))
+    counting.cancel()
+    assert turns == 8
+
+
+def test_no_descriptor_is_closed(stack: ExitStack) -> None:
+    """What is looked at stays open, a socket as well as a file."""
+    ends = socket.socketpair()
+    for end in ends:
+        stack.enter_context(end)
+    with Path(os.devnull).open("rb") as file:
+        before = set(open_descriptors())
+        asyncio.run(count_by_address(("127.0.0.1:1",), [end.fileno() for end in ends] + [file.fileno(), 10**6]))
+        receiving(1, [end.fileno() for end in ends] + [file.fileno(), 10**6])
+        assert file.read() == b""
+    ends[0].sendall(b"x")
+    assert ends[1].recv(1) == b"x"
+    assert {end.fileno() for end in ends} <= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells when something came")
+def test_peers_that_have_sent_something(stack: ExitStack) -> None:
+    """A peer counts that has sent something lately, and one that is silent does not."""
+    listener = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
+    address = listener.getsockname()
+    silent = _connect(stack, listener, socket.AF_INET, address)
+    active = _connect(stack, listener, socket.AF_INET, address)
+    names = ["{}:{}".format(*client.getsockname()) for client in (silent, active)]
+    while set(names) & receiving(0.02):  # a new connection counts as active
+        pass
+    found: frozenset[str] = frozenset()
+    while names[1] not in found:  # at once, unless this process stands still for so long
+        active.sendall(b"x")
+        found = receiving(0.02)
+    assert names[0] not in found
+    assert receiving(0.02, []) == frozenset()
+
+
+def test_without_the_list_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no list, all below the lowest free descriptor are looked at."""
+    monkeypatch.setattr("otpmail.limits.sockets._DESCRIPTORS", Path("/no/such/folder"))
+    assert open_descriptors() == list(range(lowest_free()))
