@@ -31,8 +31,12 @@ def _text_of(part: str, octets: int) -> dict[str, Any]:
     return {"text": part * (octets // len(part.encode()))}
 
 
-def _files(*sizes: int, filename: str = "a.bin", **more: str) -> list[mail_pb2.Attachment]:
+def _files(*sizes: int, filename: str = "a.bin", **more: Any) -> list[mail_pb2.Attachment]:
     return [mail_pb2.Attachment(filename=filename, content=b"\0" * size, **more) for size in sizes]
+
+
+def _headers(value: str) -> list[mail_pb2.Header]:
+    return [mail_pb2.Header(name=f"X-{number}", value=value) for number in range(50)]
 
 
 def _idn(count: int, label: str = "ü" * 40) -> list[str]:
@@ -75,7 +79,10 @@ WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "recipients in each list": lambda: {"to": _idn(100), "cc": _idn(100), "bcc": _idn(100)},
     "a file name too long": lambda: {"attachments": _files(1, filename="é" * 256)},
     "a control character in the last name": lambda: {"attachments": [*_files(*[1] * 49), *_files(1, filename="a\rb")]},
-    "headers too long": lambda: {"headers": {f"X-{number}": "é" * 4097 for number in range(50)}},
+    "headers too long": lambda: {"headers": _headers("é" * 4097)},
+    "labels too many": lambda: {"labels": {str(number): "" for number in range(33)}},
+    "a message id of dots": lambda: {"message_id": "a." * 125},
+    "a return path of blanks": lambda: {"return_path": " " * 60_000},
     "a composite type": lambda: {"attachments": _files(1, content_type="multipart/" + "x" * 64)},
     "a name of blanks": lambda: {"to": ["a" + " " * 700 + "<"]},
 }
@@ -99,10 +106,14 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "100 long names of people": lambda: {"to": [f"{'é' * 256} <p{number}@example.org>" for number in range(100)]},
     "100 quoted names": lambda: {"cc": [f'"{"a, " * 80}" <p{number}@example.org>' for number in range(100)]},
     "100 names of blanks": lambda: {"cc": [f"a{' ' * 254}b <p{number}@example.org>" for number in range(100)]},
-    "50 long headers": lambda: {"headers": {f"X-{number}": "é" * 4096 for number in range(50)}},
-    "50 headers of words": lambda: {"headers": {f"X-{number}": "a " * 2047 + "b" for number in range(50)}},
-    "50 headers of blanks": lambda: {"headers": {f"X-{number}": " " * 4096 for number in range(50)}},
+    "50 long headers": lambda: {"headers": _headers("é" * 4096)},
+    "50 headers of words": lambda: {"headers": _headers("a " * 2047 + "b")},
+    "50 headers of blanks": lambda: {"headers": _headers(" " * 4096)},
     "long subject": lambda: {"subject": "é" * 998},
+    "50 headers of one name": lambda: {"headers": [mail_pb2.Header(name="X-A", value="é" * 4096)] * 50},
+    "labels": lambda: {"labels": {f"{number:02}": "x" * 126 for number in range(32)}},
+    "labels in other letters": lambda: {"labels": {f"{number}": "😀" * 250 for number in range(4)}},
+    "a long message id": lambda: {"message_id": ".".join("a" * 124) + "@b"},
     "odd types": lambda: {"attachments": _files(*[1] * 50, content_type="!#$&^_.+-" + "a" * 55 + "/" + "b" * 64)},
 }
 """Mails that are sent."""

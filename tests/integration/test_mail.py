@@ -25,6 +25,10 @@ def _request(**fields: object) -> mail_pb2.SendMailRequest:
     return mail_pb2.SendMailRequest(**{"to": [ADA], "subject": "s", "text": "t", **fields})  # type: ignore[arg-type]
 
 
+def _headers(*pairs: tuple[str, str]) -> list[mail_pb2.Header]:
+    return [mail_pb2.Header(name=name, value=value) for name, value in pairs]
+
+
 async def _send(service: Service, **fields: object) -> mail_pb2.Mail:
     return (await service.mail.SendMail(_request(**fields))).mail
 
@@ -45,8 +49,8 @@ async def test_everything_a_mail_can_have(service: Service, relay: Relay) -> Non
         subject="Prüfung: 日本語 " + "lang " * 30,
         text="Zeile eins\n.\n..zwei\nünïcödé\n",
         html='<p>Bild: <img src="cid:logo"></p>',
-        reply_to="Support <help@example.org>",
-        headers={"X-Campaign": "März", "List-Unsubscribe": "<https://example.org/u>"},
+        reply_to=["Support <help@example.org>"],
+        headers=_headers(("X-Campaign", "März"), ("List-Unsubscribe", "<https://example.org/u>")),
         attachments=[
             mail_pb2.Attachment(filename="logo.png", content_type="image/png", content=b"\x89PNG", content_id="logo"),
             mail_pb2.Attachment(filename="Überblick.pdf", content_type="application/pdf", content=bytes(range(256))),
@@ -279,12 +283,20 @@ async def test_from(service: Service, relay: Relay) -> None:
         ({"text": "a\0b"}, "text"),
         ({"html": "a\0b"}, "html"),
         ({"from": "nobody"}, "from"),
-        ({"reply_to": "a@b.c\r\nBcc: eve@example.org"}, "reply_to"),
-        ({"headers": {"Bcc": EVE}}, "headers['Bcc']"),
-        ({"headers": {"X-A\r\nBcc": "x"}}, "headers['X-A\\r\\nBcc']"),
-        ({"headers": {"X-A": "x\r\nBcc: eve@example.org"}}, "headers['X-A']"),
-        ({"headers": {"Content-Type": "text/html"}}, "headers['Content-Type']"),
-        ({"headers": {f"X-{n}": "x" for n in range(51)}}, "headers"),
+        ({"reply_to": ["a@b.c\r\nBcc: eve@example.org"]}, "reply_to[0]"),
+        ({"headers": _headers(("Bcc", EVE))}, "headers['Bcc']"),
+        ({"headers": _headers(("X-A\r\nBcc", "x"))}, "headers['X-A\\r\\nBcc']"),
+        ({"headers": _headers(("X-A", "x\r\nBcc: eve@example.org"))}, "headers['X-A']"),
+        ({"headers": _headers(("Content-Type", "text/html"))}, "headers['Content-Type']"),
+        ({"headers": _headers(*[("X-A", "x")] * 51)}, "headers"),
+        ({"return_path": "Bounces <bounces@example.org>"}, "return_path"),
+        ({"return_path": "a@b.c\r\nRCPT TO:<eve@example.org>"}, "return_path"),
+        ({"return_path": "<"}, "return_path"),
+        ({"sender": "a@b.c\r\nBcc: eve@example.org"}, "sender"),
+        ({"message_id": "<a@b.c>\r\nBcc: eve@example.org"}, "message_id"),
+        ({"message_id": "<>"}, "message_id"),
+        ({"message_id": " "}, "message_id"),
+        ({"message_id": "<a@b.c"}, "message_id"),
         ({"attachments": [{"filename": "a\r\nb"}]}, "attachments[0].filename"),
         ({"attachments": [{"content_type": "text"}]}, "attachments[0].content_type"),
         ({"attachments": [{"content_id": "a>b"}]}, "attachments[0].content_id"),

@@ -53,7 +53,7 @@ def _submissions(octets: bytes) -> list[tuple[str, Submission | str]]:
 
 def test_a_small_and_a_large_batch_give_the_same_submissions() -> None:
     """A batch that is parsed as a whole gives what the same mails give one by one in a large batch."""
-    mails = [_mail(f"m{number}", subject="s" * number, headers={"X-A": "1"}) for number in range(20)]
+    mails = [_mail(f"m{number}", subject="s" * number, labels={"a": "1"}) for number in range(20)]
     small = _batch(*mails)
     filler = _mail("filler", text="x" * SMALL)
     assert not any(isinstance(mail, UnparsedMail) for mail in _reader().read(small))

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from cost import lines_run
 from octets import group, integer, text, varint
 from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
-from otpmail.compose.draft import MAX_SUBJECT, Limits
+from otpmail.compose.draft import MAX_REPLY_TO, MAX_SUBJECT, Limits
 from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADERS
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import MAX_LABELS
@@ -40,7 +40,9 @@ def _refusal(octets: bytes) -> str:
         ("ttl", b"\x08\x01", "ttl: is there more than 1000 times"),
         ("attachments", text(1, b"") * MANY, "attachments[0].filename: is there more than 1000 times"),
         ("attachments", text(77, b"") * MANY, "attachments[0]: holds more than 1000 fields that this version does not"),
-        ("headers", text(1, b"X-A") * MANY, "headers['X-A']: is there more than 1000 times"),
+        ("headers", text(1, b"X-A") * MANY, "headers[0].name: is there more than 1000 times"),
+        ("labels", text(1, b"tenant") * MANY, "labels['tenant']: is there more than 1000 times"),
+        ("reply_to", b"", f"reply_to: there are more than {MAX_REPLY_TO}"),
         ("ttl", integer(1, 1) * MANY, "ttl.seconds: is there more than 1000 times"),
     ],
 )
@@ -97,13 +99,19 @@ def test_what_may_be_spared_is_counted_over_all_messages() -> None:
         (text(_FIELDS["request_id"], b"x" * 1001), "request_id: is longer than 128 characters"),
         (
             text(_FIELDS["headers"], text(1, b"X" * 300) + text(2, b"1")),
-            f"headers[{'X' * 64!r}]: has a name longer than {MAX_HEADER_NAME} characters",
+            f"headers[0].name: is longer than {MAX_HEADER_NAME} characters",
         ),
+        (text(_FIELDS["headers"], text(2, b"x" * 20_000)), "headers[0].value: is longer than 4096 characters"),
+        (text(_FIELDS["labels"], text(1, b"x" * 300)), f"labels[{'x' * 64!r}]: has a name longer than 64 characters"),
         (
-            text(_FIELDS["headers"], text(1, b"X-A") + text(2, b"x" * 20_000)),
-            "headers['X-A']: is longer than 4096 characters",
+            text(_FIELDS["labels"], text(1, b"tenant") + text(2, b"x" * 2000)),
+            "labels['tenant']: is longer than 256 characters",
         ),
-        (text(_FIELDS["headers"], text(2, b"x" * 20_000)), "headers['']: is longer than 4096 characters"),
+        (text(_FIELDS["labels"], text(2, b"x" * 2000)), "labels['']: is longer than 256 characters"),
+        (text(_FIELDS["reply_to"], b"x" * 5000), "reply_to[0]: is longer than a name and an address can be"),
+        (text(_FIELDS["return_path"], b"x" * 5000), "return_path: is longer than a name and an address can be"),
+        (text(_FIELDS["sender"], b"x" * 5000), "sender: is longer than a name and an address can be"),
+        (text(_FIELDS["message_id"], b"x" * 1001), "message_id: is longer than 250 characters"),
         (
             text(_FIELDS["attachments"], b"") + text(_FIELDS["attachments"], text(1, b"x" * 1100)),
             f"attachments[1].filename: is longer than {MAX_FILENAME} characters",
@@ -129,7 +137,11 @@ def test_what_is_within_its_bounds_passes() -> None:
         subject="😀" * MAX_SUBJECT,
         text="x" * 1000,
         html="x" * 1000,
-        headers={f"{number:064}": "😀" * 4096 for number in range(MAX_HEADERS)},
+        reply_to=["ä" * 766] * MAX_REPLY_TO,
+        return_path="ä" * 766,
+        sender="ä" * 766,
+        message_id="x" * 252,
+        headers=[mail_pb2.Header(name="x" * 64, value="😀" * 4096)] * MAX_HEADERS,
         attachments=[mail_pb2.Attachment(filename="😀" * MAX_FILENAME, content=b"x" * 1000)] * MAX_ATTACHMENTS,
         request_id="😀" * 128,
         labels={f"{number:064}": "😀" * 256 for number in range(MAX_LABELS)},

@@ -36,13 +36,19 @@ async def test_every_field_has_its_place() -> None:
         subject="s",
         text="t",
         html="h",
-        reply_to="r@x.org",
-        headers={"X-A": "1"},
-        attachments=[mail_pb2.Attachment(filename="f", content_type="a/b", content=b"c", content_id="i")],
+        reply_to=["r@x.org", "S <s@x.org>"],
+        headers=[mail_pb2.Header(name="X-A", value="1"), mail_pb2.Header(name="X-A", value="2")],
+        attachments=[
+            mail_pb2.Attachment(filename="f", content_type="a/b", content=b"c", content_id="i"),
+            mail_pb2.Attachment(filename="g", content_type="a/b; c=d", content=b"e", alternative=True),
+        ],
         priority=mail_pb2.PRIORITY_BULK,
         wait_for=mail_pb2.WAIT_FOR_QUEUE,
         ttl=Duration(seconds=5),
         request_id="r1",
+        return_path="<bounces+ada=x.org@x.org>",
+        sender="T <t@x.org>",
+        message_id="<m1@x.org>",
         labels={"tenant": "t1", "campaign": "c1"},
     )
     setattr(request, "from", "F <f@x.org>")  # a keyword in Python
@@ -56,9 +62,12 @@ async def test_every_field_has_its_place() -> None:
             text="t",
             html="h",
             from_=Address("f@x.org", "F"),
-            reply_to=(Address("r@x.org"),),
-            headers=(("X-A", "1"),),
-            attachments=(Attachment("f", "a/b", b"c", "i"),),
+            sender=Address("t@x.org", "T"),
+            return_path="bounces+ada=x.org@x.org",
+            reply_to=(Address("r@x.org"), Address("s@x.org", "S")),
+            message_id="m1@x.org",
+            headers=(("X-A", "1"), ("X-A", "2")),
+            attachments=(Attachment("f", "a/b", b"c", "i"), Attachment("g", "a/b; c=d", b"e", alternative=True)),
         ),
         priority=Priority.BULK,
         wait_for=WaitFor.QUEUE,
@@ -130,7 +139,10 @@ async def test_a_request_without_an_id_has_no_fingerprint() -> None:
         ({"to": ["\0"] * 100_000}, "to"),
         ({"cc": ["\0"] * 100_000}, "cc"),
         ({"bcc": ["\0"] * 100_000}, "bcc"),
-        ({"headers": {str(number): "\0" for number in range(100_000)}}, "headers"),
+        ({"reply_to": ["\0"] * 100_000}, "reply_to[0]"),
+        ({"reply_to": [ADA] * 100_000}, "reply_to"),
+        ({"headers": [mail_pb2.Header(name="\0")] * 100_000}, "headers"),
+        ({"labels": {str(number): "\0" for number in range(100_000)}}, "labels"),
         ({"attachments": [mail_pb2.Attachment(filename="\0")] * 100_000}, "attachments"),
     ],
 )
@@ -205,14 +217,14 @@ def test_a_duration_out_of_range_is_refused(duration: Duration) -> None:
 
 def test_a_fingerprint_is_the_content() -> None:
     """Equal requests have equal fingerprints in any order of their maps; any difference shows, the kind too."""
-    headers = {f"X-{number}": str(number) for number in range(20)}
-    one = mail_pb2.SendMailRequest(to=["a@x.org"], headers=headers)
-    other = mail_pb2.SendMailRequest(to=["a@x.org"], headers=dict(reversed(headers.items())))
+    labels = {f"x-{number}": str(number) for number in range(20)}
+    one = mail_pb2.SendMailRequest(to=["a@x.org"], labels=labels)
+    other = mail_pb2.SendMailRequest(to=["a@x.org"], labels=dict(reversed(labels.items())))
     assert decode.fingerprint_of(one) == decode.fingerprint_of(other)
     other.text = "x"
     assert decode.fingerprint_of(one) != decode.fingerprint_of(other)
     other.text = ""
-    other.labels["tenant"] = "t1"
+    other.labels["x-0"] = "1"
     assert decode.fingerprint_of(one) != decode.fingerprint_of(other)
     empty = {decode.fingerprint_of(kind()) for kind in (mail_pb2.GetMailRequest, otp_pb2.SendCodeRequest)}
     assert len(empty) == 2
@@ -227,19 +239,19 @@ def _large(**fields: Any) -> mail_pb2.SendMailRequest:
 
 async def test_the_fingerprint_of_a_large_mail_is_its_content() -> None:
     """Equal large mails have equal fingerprints in any order of fields and maps; any difference shows."""
-    headers = {f"X-{number}": str(number) for number in range(20)}
-    octets = _large(headers=headers).SerializeToString()
+    labels = {f"x-{number}": str(number) for number in range(20)}
+    octets = _large(labels=labels).SerializeToString()
     fingerprint = (await _submission(mail_pb2.SendMailRequest.FromString(octets))).fingerprint
     fields = [octets[start:end] for start, end in _top_level(octets)]
     reordered = mail_pb2.SendMailRequest.FromString(b"".join(reversed(fields)))
     assert (await _submission(reordered)).fingerprint == fingerprint
     others = [
-        _large(headers={**headers, "X-0": "1"}),
-        _large(headers=headers, text="é" * (LARGE - 1) + "e"),
-        _large(headers=headers, text="é" * (LARGE + 1)),
-        _large(headers=headers, html="<b>"),
-        _large(headers=headers, attachments=[mail_pb2.Attachment()]),
-        _large(headers=headers, attachments=[mail_pb2.Attachment(content=b"x")]),
+        _large(labels={**labels, "x-0": "1"}),
+        _large(labels=labels, text="é" * (LARGE - 1) + "e"),
+        _large(labels=labels, text="é" * (LARGE + 1)),
+        _large(labels=labels, html="<b>"),
+        _large(labels=labels, attachments=[mail_pb2.Attachment()]),
+        _large(labels=labels, attachments=[mail_pb2.Attachment(content=b"x")]),
     ]
     found = {(await _submission(request)).fingerprint for request in others}
     assert len(found) == len(others)

@@ -1,6 +1,5 @@
 """`otpmail mail`: sends one mail. `otpmail merge` sends one to each person in a file."""
 
-import mimetypes
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
-from otpmail.cli.options import From, Json, ReplyTo, Server
+from otpmail.cli.options import From, Json, Server
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -24,6 +23,35 @@ Addresses = Annotated[list[str] | None, typer.Option(metavar="EMAIL", help="A re
 Attach = Annotated[
     list[Path] | None,
     typer.Option(exists=True, metavar="FILE", dir_okay=False, help="A file to attach. May be given several times."),
+]
+Sender = Annotated[
+    str,
+    typer.Option(metavar="EMAIL", help="The Sender header: the mailbox that sends the mail for the one in --from."),
+]
+ReturnPath = Annotated[
+    str, typer.Option(metavar="EMAIL", help="Where bounces go; '<>' for nowhere. Default: to the address in --from.")
+]
+ReplyTos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reply-to",
+        metavar="EMAIL",
+        help="Where a person's reply goes. Default: to the address in --from. May be given several times.",
+    ),
+]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(metavar="'NAME: VALUE'", help="A further header. May be given several times."),
+]
+MessageId = Annotated[
+    str, typer.Option(metavar="ID", help="The Message-ID header. Default: one that the service makes.")
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A note that stands in the result only. May be given several times."),
+]
+RequestId = Annotated[
+    str, typer.Option(metavar="ID", help="A name for this mail: the same command with it sends the mail once.")
 ]
 Queue = Annotated[bool, typer.Option("--queue", help="Wait until the service has queued the mail, not for the relay.")]
 Moved = Annotated[
@@ -41,9 +69,15 @@ def send_mail(
     html: Annotated[str, typer.Option(metavar="HTML", help="The HTML.")] = "",
     cc: Addresses = None,
     bcc: Addresses = None,
-    sender: From = "",
-    reply_to: ReplyTo = "",
+    author: From = "",
+    sender: Sender = "",
+    return_path: ReturnPath = "",
+    reply_to: ReplyTos = None,
+    header: Headers = None,
+    message_id: MessageId = "",
     attach: Attach = None,
+    label: Labels = None,
+    request_id: RequestId = "",
     queue: Queue = False,
     server: Server = "",
     as_json: Json = False,
@@ -55,10 +89,24 @@ def send_mail(
     if not (text or html or attach):  # the service would send an empty mail; here a person forgot something
         raise wrong_usage("--text: is needed, as in --text 'Good morning', or --html or --attach: the mail is empty")
     wait_for = mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY
-    request = mail_pb2.SendMailRequest(to=to, cc=cc, bcc=bcc, subject=subject, text=text, html=html, wait_for=wait_for)
-    setattr(request, "from", sender)  # a keyword in Python
-    request.reply_to = reply_to
-    request.attachments.extend(map(_attachment, attach or ()))
+    request = mail_pb2.SendMailRequest(
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        subject=subject,
+        text=text,
+        html=html,
+        reply_to=reply_to,
+        headers=[_header(one) for one in header or ()],
+        attachments=[mail_pb2.Attachment(filename=path.name, content=path.read_bytes()) for path in attach or ()],
+        request_id=request_id,
+        wait_for=wait_for,
+        return_path=return_path,
+        sender=sender,
+        message_id=message_id,
+        labels=dict(map(_label, label or ())),
+    )
+    setattr(request, "from", author)  # a keyword in Python
     answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
     if as_json:
         print_json(answer)
@@ -67,6 +115,15 @@ def send_mail(
     exit_unless(answer.mail.state == (mail_pb2.Mail.STATE_QUEUED if queue else mail_pb2.Mail.STATE_RELAYED))
 
 
-def _attachment(path: Path) -> mail_pb2.Attachment:
-    content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return mail_pb2.Attachment(filename=path.name, content_type=content_type, content=path.read_bytes())
+def _header(text: str) -> mail_pb2.Header:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise wrong_usage(f"--header: {text!r} has no colon; write it as in --header 'X-Campaign: spring'")
+    return mail_pb2.Header(name=name.strip(), value=value.strip())
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise wrong_usage(f"--label: {text!r} has no equals sign; write it as in --label campaign=spring")
+    return name, value

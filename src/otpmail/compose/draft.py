@@ -18,7 +18,7 @@ from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 
 MAX_SUBJECT = 998  # RFC 5322, 2.1.1
-MAX_REPLY_TO = 50
+MAX_REPLY_TO = 10
 OCTETS_OF_A_LINE = 57
 """Octets that a line of base64 holds, in 76 characters (RFC 2045, 6.8)."""
 

@@ -16,8 +16,8 @@ NOT_IN_A_VALUE = control_characters(but="\t")
 
 _HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-# RFC 5322, 3.6.4, but dots may stand anywhere: a caller who repeats an id that came in must not change it.
-_MESSAGE_ID = re.compile(rf"\.*{_ATOM}(?:\.+{_ATOM})*\.*@(?:{_ATOM}(?:\.{_ATOM})*|\[[!-Z^-~]+\])")
+_DOT_ATOM = rf"{_ATOM}(?:\.{_ATOM})*+"  # RFC 5322, 3.2.3
+_MESSAGE_ID = re.compile(rf"{_DOT_ATOM}@(?:{_DOT_ATOM}|\[[!-Z^-~]+\])")  # RFC 5322, 3.6.4, without obsolete forms
 
 # The service writes these, or relays on the way do, or they name further recipients. "Auto-Submitted" is not among
 # them: a caller may say that its mail is automatic.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
-from otpmail.compose.draft import MAX_SUBJECT, Limits
-from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADER_VALUE, MAX_HEADERS
+from otpmail.compose.draft import MAX_REPLY_TO, MAX_SUBJECT, Limits
+from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADER_VALUE, MAX_HEADERS, MAX_MESSAGE_ID
 from otpmail.errors import InvalidArgument
 from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.labels import MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABELS
@@ -154,20 +154,22 @@ def bounds_of_mail(limits: Limits) -> Bounds:
     """The bounds of a SendMailRequest of otpmail.v1."""
     body = _body(limits)
     sizes = {
-        **dict.fromkeys(("to", "cc", "bcc", "from", "reply_to"), _MAILBOX),
+        **dict.fromkeys(("to", "cc", "bcc", "from", "reply_to", "sender", "return_path"), _MAILBOX),
         **dict.fromkeys(("text", "html", "attachments.content"), body),
         "subject": _characters(MAX_SUBJECT),
-        "headers.key": _characters(MAX_HEADER_NAME, "has a name"),
+        "headers.name": _characters(MAX_HEADER_NAME),
         "headers.value": _characters(MAX_HEADER_VALUE),
         "attachments.filename": _characters(MAX_FILENAME),
         "attachments.content_type": _TOKEN,
         "attachments.content_id": _TOKEN,
         "request_id": _characters(MAX_REQUEST_ID),
+        "message_id": _characters(MAX_MESSAGE_ID),
         "labels.key": _characters(MAX_LABEL_NAME, "has a name"),
         "labels.value": _characters(MAX_LABEL_VALUE),
     }
     counts = {
         **dict.fromkeys(("to", "cc", "bcc"), limits.recipients),
+        "reply_to": MAX_REPLY_TO,
         "headers": MAX_HEADERS,
         "attachments": MAX_ATTACHMENTS,
         "labels": MAX_LABELS,

@@ -3,15 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain, islice
+from itertools import chain
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from otpmail.address import Address, parse_mailbox, parse_mailboxes, parse_mailboxes_in_steps
 from otpmail.compose.attachment import MAX_ATTACHMENTS, Attachment
-from otpmail.compose.draft import LARGE, Draft, Limits, check_bodies
-from otpmail.compose.fields import MAX_HEADERS
+from otpmail.compose.draft import LARGE, MAX_REPLY_TO, Draft, Limits, check_bodies
+from otpmail.compose.fields import MAX_HEADERS, bare_message_id
 from otpmail.cooperate import Cooperator, Steps
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import checked_labels
@@ -118,7 +118,8 @@ def _draft(
 ) -> Draft:
     to, cc, bcc = recipients
     text, html, files = content
-    sender, reply_to, headers = getattr(request, "from"), request.reply_to, request.headers
+    from_, sender, return_path = getattr(request, "from"), request.sender, request.return_path
+    message_id, reply_to, headers = request.message_id, request.reply_to, request.headers
     return Draft(
         limits=limits,
         bodies_checked=bodies_checked,
@@ -128,10 +129,13 @@ def _draft(
         subject=request.subject,
         text=text,
         html=html,
-        from_=parse_mailbox(sender, "from") if sender else None,
-        reply_to=(parse_mailbox(reply_to, "reply_to"),) if reply_to else (),
-        # A map is read to one entry beyond its limit, which then refuses it.
-        headers=tuple(islice(headers.items(), MAX_HEADERS + 1)) if headers else (),
+        from_=parse_mailbox(from_, "from") if from_ else None,
+        sender=parse_mailbox(sender, "sender") if sender else None,
+        return_path=return_path_from(return_path) if return_path else None,
+        # A list is read to one item beyond its limit, which the draft then refuses.
+        reply_to=parse_mailboxes(reply_to[: MAX_REPLY_TO + 1], "reply_to", most=MAX_REPLY_TO + 1) if reply_to else (),
+        message_id=(bare_message_id(message_id) or message_id) if message_id else "",
+        headers=tuple([(item.name, item.value) for item in headers[: MAX_HEADERS + 1]]) if headers else (),
         attachments=files,
     )
 
@@ -139,10 +143,23 @@ def _draft(
 def _files(request: mail_pb2.SendMailRequest) -> tuple[Attachment, ...]:
     return tuple(
         [
-            Attachment(item.filename, item.content_type, item.content, item.content_id)
+            Attachment(item.filename, item.content_type, item.content, item.content_id, item.alternative)
             for item in request.attachments[: MAX_ATTACHMENTS + 1]
         ]
     )
+
+
+def return_path_from(text: str) -> str:
+    """The address that bounces go to, in wire form; empty for `<>`, the null return path (RFC 5321, 4.5.5).
+
+    Raises InvalidArgument naming `return_path` for any other text that is no address, with or without angle brackets.
+    """
+    if text.strip() == "<>":
+        return ""
+    address = parse_mailbox(text, "return_path")
+    if address.name:
+        raise InvalidArgument("return_path", "has a display name, which an envelope does not hold")
+    return address.spec
 
 
 def priority_from(value: int) -> Priority:

@@ -78,6 +78,32 @@ PRIORITY_URGENT: Priority.ValueType  # 3
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
+class Header(_message.Message):
+    """A header field of a mail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name, such as "List-Unsubscribe"."""
+    value: _builtins.str
+    """The value, not folded. Text that is not ASCII is encoded, except in headers whose values have a syntax."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Header: _TypeAlias = Header  # noqa: Y015
+
+@_typing.final
 class Attachment(_message.Message):
     """A file in a mail."""
 
@@ -87,14 +113,17 @@ class Attachment(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     CONTENT_ID_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
     """The name under which the file is saved."""
     content_type: _builtins.str
-    """The media type, such as "application/pdf"."""
+    """The media type, with parameters where it has any, as in "text/plain; charset=utf-8"."""
     content: _builtins.bytes
     """The octets of the file."""
     content_id: _builtins.str
     """If set, the attachment is inline, and html shows it as "cid:" with this id."""
+    alternative: _builtins.bool
+    """If true, the attachment is one more form of the text, such as "text/calendar; method=REQUEST" for an invitation."""
     def __init__(
         self,
         *,
@@ -102,10 +131,11 @@ class Attachment(_message.Message):
         content_type: _builtins.str = ...,
         content: _builtins.bytes = ...,
         content_id: _builtins.str = ...,
+        alternative: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_id", b"content_id", "content_type", b"content_type", "filename", b"filename"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternative", b"alternative", "content", b"content", "content_id", b"content_id", "content_type", b"content_type", "filename", b"filename"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -116,26 +146,6 @@ class SendMailRequest(_message.Message):
     """A mail to send, and on what terms."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class HeadersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -171,6 +181,9 @@ class SendMailRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FOR_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    RETURN_PATH_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """The subject."""
@@ -178,14 +191,20 @@ class SendMailRequest(_message.Message):
     """The text."""
     html: _builtins.str
     """The HTML. With text, both are alternatives in one mail."""
-    reply_to: _builtins.str
-    """The mailbox for replies, where it differs from `from`."""
     priority: Global___Priority.ValueType
     """The order in which waiting mails are sent."""
     request_id: _builtins.str
     """A request with the same id and the same content sends no second mail, and gets the answer of the first (AIP-155)."""
     wait_for: Global___WaitFor.ValueType
     """When this call is answered."""
+    return_path: _builtins.str
+    """The envelope sender, to which bounces go: an address, or "<>" for none. If empty, it is the address in `from`.
+    Addresses other than EMAIL_FROM only if EMAIL_FROM_ALLOWED has them.
+    """
+    sender: _builtins.str
+    """The Sender header: the mailbox that sends for the author. Other than EMAIL_FROM only if EMAIL_FROM_ALLOWED has it."""
+    message_id: _builtins.str
+    """The Message-ID header (RFC 5322, 3.6.4), with or without angle brackets. The service makes one if it is empty."""
     @_builtins.property
     def to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Mailboxes, with or without a display name. There must be at least one in to, cc and bcc."""
@@ -199,8 +218,12 @@ class SendMailRequest(_message.Message):
         """Mailboxes that get a copy, and stand in no header."""
 
     @_builtins.property
-    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further headers. Headers that the service writes are refused."""
+    def reply_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mailboxes for replies, where they differ from `from`."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """Further headers, in this order. A name may come twice. Headers that the service writes are refused."""
 
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
@@ -223,18 +246,21 @@ class SendMailRequest(_message.Message):
         subject: _builtins.str = ...,
         text: _builtins.str = ...,
         html: _builtins.str = ...,
-        reply_to: _builtins.str = ...,
-        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        reply_to: _abc.Iterable[_builtins.str] | None = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
         attachments: _abc.Iterable[Global___Attachment] | None = ...,
         priority: Global___Priority.ValueType = ...,
         request_id: _builtins.str = ...,
         wait_for: Global___WaitFor.ValueType = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        return_path: _builtins.str = ...,
+        sender: _builtins.str = ...,
+        message_id: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "bcc", b"bcc", "cc", b"cc", "from", b"from", "headers", b"headers", "html", b"html", "labels", b"labels", "priority", b"priority", "reply_to", b"reply_to", "request_id", b"request_id", "subject", b"subject", "text", b"text", "to", b"to", "ttl", b"ttl", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachments", b"attachments", "bcc", b"bcc", "cc", b"cc", "from", b"from", "headers", b"headers", "html", b"html", "labels", b"labels", "message_id", b"message_id", "priority", b"priority", "reply_to", b"reply_to", "request_id", b"request_id", "return_path", b"return_path", "sender", b"sender", "subject", b"subject", "text", b"text", "to", b"to", "ttl", b"ttl", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

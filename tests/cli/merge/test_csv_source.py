@@ -62,7 +62,7 @@ def test_a_row_makes_a_mail(files: Files) -> None:
         subject="Hello A & B",
         text="Dear A & B,\nit costs $5.",
         html="<p>Dear A &amp; B</p>",
-        reply_to="help@example.org",
+        reply_to=["help@example.org"],
         priority=mail_pb2.PRIORITY_BULK,
         wait_for=mail_pb2.WAIT_FOR_RELAY,
         request_id=request_id,

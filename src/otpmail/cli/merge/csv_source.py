@@ -163,7 +163,7 @@ class Recipients:
             subject=mail.subject,
             text=mail.text,
             html=mail.html,
-            reply_to=self.reply_to,
+            reply_to=[self.reply_to] if self.reply_to else (),
             priority=mail_pb2.PRIORITY_BULK,
             wait_for=mail_pb2.WAIT_FOR_RELAY,
             request_id=request_id,

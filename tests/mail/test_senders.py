@@ -1,0 +1,81 @@
+"""Who may send: EMAIL_FROM_ALLOWED covers the author, the sender and the return path of a mail."""
+
+from typing import Any
+
+import pytest
+
+from drafts import read_draft
+from otpmail.errors import PermissionDenied
+from otpmail.mail.senders import Senders
+from otpmail.settings import MailSettings
+
+FIELDS = ("from", "sender", "return_path")
+
+
+def _senders(**settings: Any) -> Senders:
+    return Senders(MailSettings(**{"email_from": "Shop <shop@example.org>", **settings}))
+
+
+def _draft_with(field: str, text: str) -> Any:
+    fields: dict[str, Any] = {"from_" if field == "from" else field: text}
+    return read_draft(**fields)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    ("address", "permitted"),
+    [
+        ("SHOP@Example.org", True),
+        ("boss@example.net", True),
+        ("anybody@shop.example", True),
+        ("bounces+ada=example.org@shop.example", True),
+        ("anybody@xn--bcher-kva.example", True),
+        ("anybody@sub.shop.example", False),
+        ("anybody@notshop.example", False),
+        ("eve@example.org", False),
+        ("shop+x@example.org", False),
+    ],
+)
+def test_what_a_mail_may_name(field: str, address: str, permitted: bool) -> None:  # noqa: FBT001
+    """Each of the three must be EMAIL_FROM or stand in EMAIL_FROM_ALLOWED, by mailbox or domain."""
+    senders = _senders(email_from_allowed="boss@example.net, @shop.example, @bücher.example")
+    draft = _draft_with(field, address)
+    if permitted:
+        assert senders.author_of(draft).spec == (address if field == "from" else "shop@example.org")
+        return
+    with pytest.raises(PermissionDenied) as caught:
+        senders.author_of(draft)
+    assert str(caught.value) == f"{field}: {address} may not be used: EMAIL_FROM_ALLOWED does not hold it"
+
+
+def test_each_of_the_three_is_looked_at() -> None:
+    """An allowed author does not allow another sender, nor an allowed sender another return path."""
+    senders = _senders(email_from_allowed="@shop.example")
+    good = "news@shop.example"
+    for field, name in (("from_", "from"), ("sender", "sender"), ("return_path", "return_path")):
+        fields: dict[str, Any] = {"from_": good, "sender": good, "return_path": good, field: "eve@example.org"}
+        with pytest.raises(PermissionDenied, match=f"^{name}: eve@example.org"):
+            senders.author_of(read_draft(**fields))
+    assert senders.author_of(read_draft(from_=good, sender=good, return_path=good)).spec == good
+
+
+def test_a_domain_in_a_local_part_is_none() -> None:
+    """The domain of an address is what follows its last @, also where its local part is quoted."""
+    with pytest.raises(PermissionDenied):
+        _senders(email_from_allowed="@shop.example").author_of(read_draft(return_path='"a@shop.example"@evil.example'))
+
+
+def test_bounces_to_nobody_are_for_everybody() -> None:
+    """The null return path needs no permission, also where nothing but EMAIL_FROM is allowed."""
+    assert _senders().author_of(read_draft(return_path="")).spec == "shop@example.org"
+    assert _senders().author_of(read_draft(from_="shop@example.org", return_path="")).spec == "shop@example.org"
+
+
+def test_the_repr_counts() -> None:
+    """The repr shows EMAIL_FROM and how many entries there are beside it."""
+    assert repr(_senders(email_from_allowed="a@b.org, @c.org")) == "<Senders shop@example.org and 2 more>"
