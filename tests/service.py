@@ -30,6 +30,20 @@ LogLine = dict[str, object]
 SOURCES = str(Path(otpmail.__file__).parents[1])
 """For PYTHONPATH, so that a process runs what the tests import."""
 
+FAILS_ON_SIGNAL = """
+import asyncio, signal
+from otpmail.store.memory import MemoryChallengeStore
+
+async def sweep(*_):
+    signalled = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, signalled.set)
+    await signalled.wait()
+    raise RuntimeError("boom")
+
+MemoryChallengeStore.sweep_forever = sweep
+"""
+"""A `sitecustomize` with which a part of the service fails once SIGUSR1 comes."""
+
 _PYTHON_PATH = os.pathsep.join((SOURCES, str(Path(__file__).parent)))
 _LONGEST_LINE = 1 << 20
 _DEFAULTS: dict[str, object] = {

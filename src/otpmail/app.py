@@ -4,41 +4,32 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Sequence
-from random import random
-from time import monotonic
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from otpmail.compose.templates import Templates
 from otpmail.delivery.closing import Closed
-from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
-from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.delivery.supply import Supply
-from otpmail.delivery.waiters import Waiters
-from otpmail.delivery.worker import Worker
 from otpmail.events import Observer, Observers
-from otpmail.limits.descriptors import ConnectionWatch, connections_of_callers, descriptor_limit, lowest_free
+from otpmail.limits.descriptors import ConnectionWatch
 from otpmail.limits.memory import Memory
-from otpmail.limits.places import Places
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
-from otpmail.relays.failover import Failover
-from otpmail.relays.relay import Access, Relay
+from otpmail.parts import build_delivery, build_metrics, build_store, build_supply, count_connections
+from otpmail.relays.relay import Access
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
-from otpmail.smtp.mode import Mode
-from otpmail.store.memory import MemoryStore
 from otpmail.telemetry.exposition import MetricsServer
-from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.logs import LogObserver, log_event, mails
-from otpmail.telemetry.metrics import Metrics
+
+ResultT = TypeVar("ResultT")
 
 _COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
@@ -59,58 +50,30 @@ class App:
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         self._settings = settings
-        mail = settings.mail
-        limit = mail.memory_octets
         self._counts = LogObserver(len(settings.relays))
-        self._health = Health(StreamLimit(limit))
+        self._health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
-        window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
-        self._store = MemoryStore(
-            remember_seconds=mail.mail_remember_seconds,
-            remember_count=mail.mail_remember_count,
-            remember_octets=limit // 2,
-        )
-        self._memory = Memory(limit, self._store.mails, self._store.challenges)
-        # These read parts that are made below, at each scrape.
-        metrics = Metrics(
-            connections=lambda: [connection for worker in self._workers for connection in worker.connections],
-            waiting=queue.waiting,
-            unsettled=lambda: len(self._lifecycle),
-            memory=self._memory.parts,
-            memory_limit=limit,
-        )
+        self._store = build_store(settings.mail)
+        memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
+        metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
         self._metrics = MetricsServer(metrics.registry)
-        watching = () if settings.server.http_port is None else (metrics,)
-        self._observer = observer = Observers(
-            self._counts, self._health, Supply(queue, workers=mail.workers, window=window), *watching, *observers
-        )
-        dispatcher, waiters = Dispatcher(queue), Waiters()
-        self._lifecycle = Lifecycle(
-            dispatcher,
-            self._store.mails,
-            waiters,
-            observer,
-            random=random,
-            places=Places(mail.queue_size, now=monotonic),
-            memory=self._memory,
-            on_uncertain=mail.email_on_uncertain,
-        )
-        self._relays = [Relay(relay, observer, random=random) for relay in settings.relays]
-        failover = Failover(self._relays)
-        self._workers = [Worker(failover, dispatcher, self._lifecycle, observer) for _ in range(mail.workers)]
-        self._admission = Admission(self._lifecycle, queue, failover, self._memory, pause_seconds=pause_seconds)
-        mails = MailService(mail, self._lifecycle, waiters, self._store.mails, self._admission)
+        supply = build_supply(settings, queue)
+        self._observer = observer = Observers(self._counts, self._health, supply, *watching, *observers)
+        self._delivery = delivery = build_delivery(settings, queue, self._store.mails, memory, observer)
+        self._lifecycle = delivery.lifecycle
+        self._admission = Admission(delivery.lifecycle, queue, delivery.failover, memory, pause_seconds=pause_seconds)
+        mails = MailService(settings.mail, delivery.lifecycle, delivery.waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
-        self._intake = Intake(self._store.mails, self._lifecycle, code_of=self._codes.code_of)
-        connections = _connections(settings)
+        self._intake = Intake(self._store.mails, delivery.lifecycle, code_of=self._codes.code_of)
+        connections = count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, observer, count=count_by_address)
         self._server = Server(
             settings.server,
             codes=self._codes,
             mails=mails,
             health=self._health,
-            most_octets=mail.most_request_octets,
-            most_unsettled=mail.stream_unsettled,
+            most_octets=settings.mail.most_request_octets,
+            most_unsettled=settings.mail.stream_unsettled,
             connections=connections,
             batch_seconds=batch_seconds,
         )
@@ -124,9 +87,11 @@ class App:
         Returns how many guaranteed mails the stop lost. Raises SettingsError when the service can't listen. A part
         that fails stops the whole service, and `run` raises its error.
         """
-        await self._store.open()
-        listening = await self._server.start()
-        await self._start_metrics()
+        listening = await _unless(stop, self._start())
+        if listening is None:  # as while the name in HTTP_HOST is looked up
+            await self._store.close()
+            self._log_end(self._lifecycle.close())
+            return 0
         _log_listening(listening)
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
@@ -135,7 +100,7 @@ class App:
                 tasks.create_task(self._intake.run()),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
             ]
-            workers = [tasks.create_task(worker.run()) for worker in self._workers]
+            workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]
             try:
                 await stop.wait()
                 closed = await self._stop(workers)
@@ -170,16 +135,22 @@ class App:
     @property
     def accesses(self) -> tuple[Access, ...]:
         """How each relay is dialled now."""
-        return tuple(relay.access for relay in self._relays)
+        return tuple(relay.access for relay in self._delivery.relays)
 
     def renew(self, templates: Templates, accesses: Sequence[Access]) -> None:
         """Use these from now on, and the level of the log that is set. Mails in flight are not touched."""
         self._codes.templates = templates
-        for relay, access in zip(self._relays, accesses, strict=True):
+        for relay, access in zip(self._delivery.relays, accesses, strict=True):
             if access != relay.access:
                 relay.renew(access)
         self._counts.refresh()
         self._observer.refresh()
+
+    async def _start(self) -> Listening:
+        await self._store.open()
+        listening = await self._server.start()
+        await self._start_metrics()
+        return listening
 
     async def _start_metrics(self) -> None:
         server = self._settings.server
@@ -244,6 +215,19 @@ class App:
         )
 
 
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """Do the work and return its result. None if `stop` is set first: the work is cancelled then."""
+    working = asyncio.create_task(work)
+    tasks = working, asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _log_listening(listening: Listening) -> None:
     for address in listening.absent:
         message = f"not listening on {address}: this machine does not have that address"
@@ -251,19 +235,6 @@ def _log_listening(listening: Listening) -> None:
     addresses = listening.addresses
     text = f"listening on {', '.join(addresses)}"
     log_event(logging.INFO, "listening", text, address=addresses[0], addresses=addresses)
-
-
-def _connections(settings: Settings) -> int:
-    """Return how many connections of callers there may be on each address, so that relays and metrics have theirs."""
-    server, workers = settings.server, settings.mail.workers
-    kept = 2 * workers + (0 if server.http_port is None else MOST_CONNECTIONS)  # each worker may have a successor
-    return connections_of_callers(
-        server.max_connections,
-        limit=descriptor_limit(),
-        in_use=lowest_free(),
-        kept=kept,
-        listeners=len(server.hosts),
-    )
 
 
 def spare_the_collector() -> None:

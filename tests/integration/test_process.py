@@ -16,7 +16,7 @@ import pytest
 
 from calls import send_to
 from otpmail.v1 import mail_pb2
-from service import SOURCES, Service, ServiceExitedError, relay_settings
+from service import FAILS_ON_SIGNAL, SOURCES, Service, ServiceExitedError, relay_settings
 from users import NOBODY
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
 
 _RESOLVER = "127.0.0.53"
+_LOOKS_UP = {"EMAIL_FROM": "codes@example.org", "EMAIL_HOST": "127.0.0.1"}
 
 
 @asynccontextmanager
@@ -167,7 +168,7 @@ async def test_many_hangups(relay: Relay, certificates: Certificates, tmp_path: 
 
 @pytest.fixture
 def silent_resolver(tmp_path: Path) -> Iterator[tuple[socket.socket, tuple[str, ...]]]:
-    """Return a name server that never answers, and a service's command for which it is the only one."""
+    """Return a name server that never answers, and the words that run otpmail with it alone."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("needs another /etc/resolv.conf in a namespace")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -178,22 +179,43 @@ def silent_resolver(tmp_path: Path) -> Iterator[tuple[socket.socket, tuple[str, 
         server.setblocking(False)  # noqa: FBT003  the library's signature
         (tmp_path / "resolv.conf").write_text(f"nameserver {_RESOLVER}\noptions timeout:30\n")
         command = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf || echo cannot; exec "$@"'
-        yield server, ("unshare", "--mount", "sh", "-c", command, "sh", sys.executable, "-m", "otpmail", "serve")
+        yield server, ("unshare", "--mount", "sh", "-c", command, "sh", sys.executable, "-m", "otpmail")
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("EMAIL_HOST", 0), ("HOST", 143)], ids=["of the relay", "of the service's own addresses"]
+    ("name", "command", "code"),
+    [("EMAIL_HOST", "serve", 0), ("HTTP_HOST", "serve", 0), ("HOST", "serve", 143), ("EMAIL_HOST", "check", 130)],
 )
 async def test_a_resolver_that_is_silent(
-    silent_resolver: tuple[socket.socket, tuple[str, ...]], tmp_path: Path, name: str, code: int
+    silent_resolver: tuple[socket.socket, tuple[str, ...]],
+    tmp_path: Path,
+    name: str,
+    command: str,
+    code: int,
 ) -> None:
-    """SIGTERM ends a service that waits for a name to be looked up, as it starts or dials."""
-    server, command = silent_resolver
-    environment = {"EMAIL_FROM": "codes@example.org", "HOST": f"unix:{tmp_path}/s"} | {name: "never.example"}
-    async with _started(*command, environment=environment, here=tmp_path) as process, asyncio.timeout(20):
+    """A signal ends a process that waits for a name to be looked up, as it starts or dials."""
+    server, otpmail = silent_resolver
+    environment = {**_LOOKS_UP, "HOST": f"unix:{tmp_path}/s", "HTTP_PORT": "0"} | {name: "never.example"}
+    async with _started(*otpmail, command, environment=environment, here=tmp_path) as process, asyncio.timeout(20):
         await asyncio.get_running_loop().sock_recv(server, 512)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT if command == "check" else signal.SIGTERM)
         assert await process.wait() == code
+
+
+async def test_a_part_that_fails_while_a_resolver_is_silent(
+    silent_resolver: tuple[socket.socket, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """A service whose part fails ends with 1 and the error in its log, though a relay's name is looked up."""
+    server, otpmail = silent_resolver
+    (tmp_path / "sitecustomize.py").write_text(FAILS_ON_SIGNAL)
+    environment = {**_LOOKS_UP, "HOST": f"unix:{tmp_path}/s", "EMAIL_HOST": "never.example"}
+    environment["PYTHONPATH"] = f"{tmp_path}:{SOURCES}"
+    async with _started(*otpmail, "serve", environment=environment, here=tmp_path) as process, asyncio.timeout(20):
+        await asyncio.get_running_loop().sock_recv(server, 512)
+        process.send_signal(signal.SIGUSR1)
+        _, log = await process.communicate()
+        assert process.returncode == 1
+        assert b"RuntimeError: boom" in log
 
 
 # Output.

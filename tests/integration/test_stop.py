@@ -15,7 +15,7 @@ import otpmail
 from calls import reason
 from otpmail.v1 import mail_pb2
 from relay import Faults
-from service import Service, relay_settings
+from service import FAILS_ON_SIGNAL, Service, relay_settings
 
 if TYPE_CHECKING:
     from relay import Certificates, Relay
@@ -142,24 +142,10 @@ async def test_a_second_signal_with_guaranteed_mails(service: Service, relay: Re
     assert (last["event"], last["level"], last["unsettled"], last["lost"]) == ("stopped-at-once", "error", 1, 1)
 
 
-_FAILS_ON_SIGNAL = """
-import asyncio, signal
-from otpmail.store.memory import MemoryChallengeStore
-
-async def sweep(*_):
-    signalled = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, signalled.set)
-    await signalled.wait()
-    raise RuntimeError("boom")
-
-MemoryChallengeStore.sweep_forever = sweep
-"""
-
-
 @pytest.mark.relay(chunking=False, silent_at="DATA")
 async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """A failed part ends the process, which logs why, and waiting callers get UNAVAILABLE."""
-    (tmp_path / "sitecustomize.py").write_text(_FAILS_ON_SIGNAL)
+    (tmp_path / "sitecustomize.py").write_text(FAILS_ON_SIGNAL)
     settings = relay_settings(relay, certificates, tmp_path / "token")
     sources = str(Path(otpmail.__file__).parents[1])
     async with Service(**settings, HTTP_PORT=0, PYTHONPATH=f"{tmp_path}:{sources}") as service:

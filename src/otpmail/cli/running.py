@@ -1,7 +1,10 @@
 """Loads the settings and runs a service until a signal stops it; `serve` and `dev` share it."""
 
 import asyncio
+import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from threading import Timer
 from types import MappingProxyType
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from otpmail.settings import Settings, Sources
     from otpmail.telemetry.logs import LogHandler
 
-_END_SECONDS = 3.0  # the last lines of the log and of `otpmail dev` have a second each
+_END_SECONDS = 0.5
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "Settings":
@@ -36,13 +40,35 @@ def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on uvloop. Raises typer.Exit with 2 after printing a line for each setting found wrong."""
+    """Run a coroutine on uvloop, and print an error that ends it. The process ends soon after it.
+
+    Raises typer.Exit: what the work raised, with 2 after a line for each setting found wrong, with 1 for other errors.
+    """
     import uvloop
 
+    uvloop.run(_ending(work))
+
+
+async def _ending(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, whose end is the end of the process."""
+    code = EXIT_FAILED
     try:
-        uvloop.run(work)
+        await work
+        code = 0
+    except typer.Exit as end:
+        code = end.exit_code
+        raise
     except SettingsError as error:
+        code = EXIT_USAGE
         raise wrong_usage(*error.problems) from None
+    except asyncio.CancelledError:  # Ctrl-C
+        code = _INTERRUPTED
+        raise
+    except Exception as error:  # noqa: BLE001  it is told here, while there is time
+        sys.excepthook(type(error), error, error.__traceback__)
+        raise typer.Exit(code) from None
+    finally:
+        _end_soon(code)
 
 
 async def run_service(
@@ -55,7 +81,7 @@ async def run_service(
 
     `fixed` are the settings that `settings` was loaded with in place of others.
 
-    Raises typer.Exit with 1 if the stop lost guaranteed mails. The process ends soon after that.
+    Raises typer.Exit with 1 if the stop lost guaranteed mails.
     """
     from otpmail.app import App, spare_the_collector
     from otpmail.limits.descriptors import raise_limit
@@ -86,14 +112,18 @@ async def run_service(
         for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
             log.writer.write(f"{problem}\n".encode())
         raise typer.Exit(EXIT_USAGE) from None
-    _end_soon(EXIT_FAILED if lost else 0)
     if lost:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _end_soon(code: int) -> None:
     """End the process in a moment, unless it ends before: closing the loop waits for a resolver that is silent."""
-    timer = Timer(_END_SECONDS, os._exit, (code,))
+
+    def end() -> None:
+        logging.shutdown()
+        os._exit(code)
+
+    timer = Timer(_END_SECONDS, end)
     timer.daemon = True
     timer.start()
 

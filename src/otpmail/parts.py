@@ -1,0 +1,98 @@
+"""Builds the parts of a service that belong together, each from its sections of the settings. `app` joins them."""
+
+from collections.abc import Callable
+from random import random
+from time import monotonic
+from typing import NamedTuple
+
+from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.supply import Supply
+from otpmail.delivery.waiters import Waiters
+from otpmail.delivery.worker import Worker
+from otpmail.events import Observer
+from otpmail.limits.descriptors import connections_of_callers, descriptor_limit, lowest_free
+from otpmail.limits.memory import Memory
+from otpmail.limits.places import Places
+from otpmail.relays.failover import Failover
+from otpmail.relays.relay import Relay
+from otpmail.settings import MailSettings, Settings
+from otpmail.smtp.mode import Mode
+from otpmail.store.base import MailStore
+from otpmail.store.memory import MemoryStore
+from otpmail.telemetry.http import MOST_CONNECTIONS
+from otpmail.telemetry.metrics import Metrics
+
+
+class Delivery(NamedTuple):
+    """What takes an accepted mail to a relay."""
+
+    lifecycle: Lifecycle
+    waiters: Waiters
+    relays: list[Relay]
+    failover: Failover
+    workers: list[Worker]
+
+
+def build_store(settings: MailSettings) -> MemoryStore:
+    """Build the store, which remembers settled mails in half of the memory at most."""
+    return MemoryStore(
+        remember_seconds=settings.mail_remember_seconds,
+        remember_count=settings.mail_remember_count,
+        remember_octets=settings.memory_octets // 2,
+    )
+
+
+def build_supply(settings: Settings, queue: MailQueue) -> Supply:
+    """Build what tells streams how many mails should wait, by the largest window of a relay."""
+    window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
+    return Supply(queue, workers=settings.mail.workers, window=window)
+
+
+def build_metrics(
+    settings: Settings, queue: MailQueue, memory: Memory, delivery: Callable[[], Delivery]
+) -> tuple[Metrics, tuple[Observer, ...]]:
+    """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls `delivery`."""
+    metrics = Metrics(
+        connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
+        waiting=queue.waiting,
+        unsettled=lambda: len(delivery().lifecycle),
+        memory=memory.parts,
+        memory_limit=settings.mail.memory_octets,
+    )
+    return metrics, () if settings.server.http_port is None else (metrics,)
+
+
+def build_delivery(
+    settings: Settings, queue: MailQueue, store: MailStore, memory: Memory, observer: Observer
+) -> Delivery:
+    """Build what delivers mails, from the queue to the relays."""
+    dispatcher, waiters = Dispatcher(queue), Waiters()
+    lifecycle = Lifecycle(
+        dispatcher,
+        store,
+        waiters,
+        observer,
+        random=random,
+        places=Places(settings.mail.queue_size, now=monotonic),
+        memory=memory,
+        on_uncertain=settings.mail.email_on_uncertain,
+    )
+    relays = [Relay(relay, observer, random=random) for relay in settings.relays]
+    failover = Failover(relays)
+    workers = [Worker(failover, dispatcher, lifecycle, observer) for _ in range(settings.mail.workers)]
+    return Delivery(lifecycle, waiters, relays, failover, workers)
+
+
+def count_connections(settings: Settings) -> int:
+    """Return how many connections of callers there may be on each address, so that relays and metrics have theirs."""
+    server, workers = settings.server, settings.mail.workers
+    kept = 2 * workers + (0 if server.http_port is None else MOST_CONNECTIONS)  # each worker may have a successor
+    return connections_of_callers(
+        server.max_connections,
+        limit=descriptor_limit(),
+        in_use=lowest_free(),
+        kept=kept,
+        listeners=len(server.hosts),
+    )
