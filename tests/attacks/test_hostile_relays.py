@@ -127,7 +127,8 @@ async def test_a_sticky_relay(attacked: tuple[Service, Relay, Faults], full: boo
 
 def _timeouts(kind: str, seconds: float) -> dict[str, Any]:
     """Return settings under which silence is noticed soon, and no other fault is mistaken for it on a busy machine."""
-    return {"EMAIL_TIMEOUT": seconds, "EMAIL_FINAL_TIMEOUT": seconds} if kind == "silent_at" else {}
+    names = "EMAIL_TIMEOUT", "EMAIL_COMMAND_TIMEOUT", "EMAIL_FINAL_TIMEOUT"
+    return dict.fromkeys(names, seconds) if kind == "silent_at" else {}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.relays.protocol import HIGH_WATER, RelayProtocol
+from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.turnaround import Turnaround
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
@@ -27,6 +28,7 @@ from outcomes import outcome_of
 from relay import HOST
 
 OK = b"250 ok\r\n"
+TIMEOUTS = Timeouts(30.0, 300.0, 600.0)
 SOON = 10.0  # seconds after which a test fails; none of the waits is long
 ALL = Capabilities({"PIPELINING": "", "CHUNKING": ""})
 
@@ -113,7 +115,7 @@ Peers = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 @contextlib.asynccontextmanager
 async def _connected(
-    mode: Mode, *, window: int = 16, timeout: float = 30.0, final_timeout: float = 300.0, **more: Any
+    mode: Mode, *, window: int = 16, timeouts: Timeouts = TIMEOUTS, **more: Any
 ) -> AsyncIterator[Talk]:
     """A connection over which nothing was said yet."""
     peers = Peers()
@@ -126,8 +128,7 @@ async def _connected(
         cast("asyncio.Transport", wire),
         cast("SMTPProtocol", inner),
         session,
-        timeout=timeout,
-        final_timeout=final_timeout,
+        timeouts=timeouts,
         **more,
     )
     try:
@@ -196,7 +197,7 @@ async def test_a_relay_that_trickles_after_421_is_left() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
 async def test_a_machine_that_is_gone_is_noticed_after_the_short_time() -> None:
     """A connection waits long for a reply only while the relay's machine acknowledges packets."""
-    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+    async with _talk(Mode.BDAT, timeouts=Timeouts(0.2, 2.0, 600.0)) as talk:
         _unplug(talk.writer)
         (outcome,) = await _outcomes(list(talk.send(10)))
         assert isinstance(outcome, ConnectionLost)
@@ -215,7 +216,7 @@ def _unplug(writer: asyncio.StreamWriter) -> None:
 
 async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
     """A large mail may fill all buffers beyond EMAIL_TIMEOUT while the relay judges the mail before it."""
-    async with _talk(Mode.BDAT, timeout=0.2, final_timeout=600) as talk:
+    async with _talk(Mode.BDAT, timeouts=Timeouts(0.2, 2.0, 600.0)) as talk:
         small, large = talk.send(10, 32 << 20)
         await talk.read_until(b"BDAT 10 LAST\r\n")
         talk.transport.pause_reading()
@@ -343,7 +344,7 @@ async def test_it_is_available_again_when_a_large_mail_has_been_written() -> Non
 
 
 @pytest.mark.parametrize(
-    "said", [OK * 3 + OK * 2 + b"220 hello\r\n", OK * 2 + b"421 4.3.2 bye\r\n" + OK + b"250 ok\r\nwhat\r\n"]
+    "said", [OK * 3 + OK * 2 + b"354 go\r\n", OK * 2 + b"421 4.3.2 bye\r\n" + OK + b"250 ok\r\nwhat\r\n"]
 )
 async def test_mails_that_one_read_loses_are_resolved_last_first(said: bytes) -> None:
     """Mails that had a reply in the read that ended the session go back ahead of those behind them, in their order."""
@@ -388,7 +389,7 @@ async def test_a_mail_whose_sender_has_cancelled_goes_on() -> None:
 
 async def test_a_relay_that_trickles_makes_no_progress() -> None:
     """An octet now and then is no reply: the timeout runs from the last whole one."""
-    async with _talk(Mode.BDAT, timeout=0.3, final_timeout=0.3) as talk:
+    async with _talk(Mode.BDAT, timeouts=Timeouts(0.3, 0.3, 0.3)) as talk:
         sending = talk.send(10)
         await talk.read_until(b"BDAT 10 LAST\r\n")
         talk.writer.write(OK + b"250-")
@@ -398,7 +399,7 @@ async def test_a_relay_that_trickles_makes_no_progress() -> None:
             await asyncio.wait([all_done], timeout=0.03)
         (outcome,) = await all_done
         assert isinstance(outcome, ConnectionLost)
-        assert "owed a reply" in str(outcome)
+        assert "no answer within" in str(outcome)
         assert outcome.uncertain
 
 
@@ -434,7 +435,7 @@ async def test_an_end_with_mails_in_flight_is_a_hang_up(end: str) -> None:
 
 async def test_a_timeout_is_no_hang_up() -> None:
     """A timeout is no hang-up, since the connection was ended by us and not by the relay."""
-    async with _talk(Mode.BDAT, timeout=0.05, final_timeout=0.05) as talk:
+    async with _talk(Mode.BDAT, timeouts=Timeouts(0.05, 0.05, 0.05)) as talk:
         (outcome,) = await _outcomes(talk.send(10))
         assert isinstance(outcome, ConnectionLost)
         assert not talk.protocol.hung_up

@@ -25,6 +25,9 @@ _LINES = st.sampled_from(
     [
         *(
             b"250 ok\r\n",
+            b"251 forwarded\r\n",
+            b"299 fine\r\n",
+            b"552 enough\r\n",
             b"250-more\r\n",
             b"250\r\n",
             b"550 no\r\n",
@@ -72,14 +75,21 @@ class Ledger:
                 self._line = b""
 
     def codes_of(self, mail: int, count: int) -> list[int]:
-        """The code of each of the mail's recipients, in their order, by the replies to its own commands."""
+        """The code of each of the mail's recipients, in their order, by the replies to its own commands.
+
+        There is none for those that were refused with 452 or 552 behind an accepted one (RFC 5321, 4.5.3.1.10).
+        """
         own = [(verb, code) for (verb, whose), code in zip(self.commands, self.codes, strict=False) if whose == mail]
         asked = dict(own)
         recipients = [code for verb, code in own if verb == b"RCPT"]
         if asked[b"MAIL"] >= 400:
             return [asked[b"MAIL"]] * count
         final = asked.get(b"FINAL", asked.get(b"DATA", 0))
-        return [code if code >= 400 else final for code in recipients]
+        return [
+            code if code >= 400 else final
+            for place, code in enumerate(recipients)
+            if code not in {452, 552} or all(earlier >= 400 for earlier in recipients[:place])
+        ]
 
 
 @MANY
@@ -182,11 +192,8 @@ def _in_step(mode: Mode, recipients: int, chance: random.Random) -> bytes:
     """All replies of a relay in step to one mail, refusals included; without it hardly a session gets to a result."""
 
     def either() -> bytes:
-        return (
-            b"250 ok\r\n"
-            if chance.random() < 0.7
-            else chance.choice([b"550 no\r\n", b"451 later\r\n", b"452 full\r\n"])
-        )
+        yes, no = [b"250 ok\r\n", b"251 ok\r\n"], [b"550 no\r\n", b"451 later\r\n", b"452 full\r\n"]
+        return chance.choice(yes if chance.random() < 0.7 else no)
 
     sender = either()
     if mode is Mode.PLAIN and sender[:1] != b"2":
@@ -244,7 +251,8 @@ class Model:
             content, self.buffer = rest[: int(chunk[1])], rest[int(chunk[1]) :]
             return self._finish(content)
         self.buffer = rest
-        return self._command(line)
+        # XNIL is asked where a refusal came in the place of the reply to RSET.
+        return self._command(line) if line != b"XNIL" else b"500 5.5.1 unknown\r\n"
 
     def _command(self, line: bytes) -> bytes:
         if line == b"RSET":

@@ -17,6 +17,7 @@ from otpmail.relays.addresses import Addresses
 from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.protocol import RelayProtocol
+from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
@@ -81,8 +82,7 @@ class Connection:
             cast("asyncio.Transport", client.transport),
             client.protocol,
             self._session,
-            timeout=settings.timeout,
-            final_timeout=settings.final_timeout,
+            timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
         )
         self._on_limit: Callable[[], None] = _nothing
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
@@ -219,8 +219,8 @@ class Connection:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether it has been handed as many mails as it may carry."""
-        return self._session.begun >= self.most
+        """Whether it has been handed as many mails as it may carry, or the relay would take no more on it."""
+        return self._session.begun >= self.most or self._session.is_spent
 
     @property
     def is_near_limit(self) -> bool:

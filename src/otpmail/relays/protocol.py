@@ -14,6 +14,7 @@ from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.handover import check_handover
 from otpmail.relays.tcp_info import seconds_unacknowledged
+from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.turnaround import Turnaround
 from otpmail.relays.watchdog import GOODBYE_SECONDS, Watchdog
 from otpmail.smtp.mode import Mode
@@ -36,7 +37,7 @@ class RelayProtocol(asyncio.Protocol):
     """The mails in flight on one connection.
 
     It calls `on_lost` once, when it can send no further mail, and `on_available` when it can again. The timeouts are
-    the watchdog's, in seconds.
+    the watchdog's.
     """
 
     def __init__(
@@ -45,8 +46,7 @@ class RelayProtocol(asyncio.Protocol):
         inner: SMTPProtocol,
         session: Session,
         *,
-        timeout: float,
-        final_timeout: float,
+        timeouts: Timeouts,
         goodbye_seconds: float = GOODBYE_SECONDS,
         idle_seconds: float = _IDLE_SECONDS,
         turnaround: Turnaround | None = None,
@@ -58,8 +58,7 @@ class RelayProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(
             session,
-            timeout=timeout,
-            final_timeout=final_timeout,
+            timeouts=timeouts,
             goodbye_seconds=goodbye_seconds,
             unacknowledged=partial(seconds_unacknowledged, transport),
             end=self._lose,

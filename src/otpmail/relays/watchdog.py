@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import inf
 
+from otpmail.relays.timeouts import Timeouts
 from otpmail.smtp.session import Session
 from otpmail.timers import CallLater, Timer
 
@@ -13,18 +14,16 @@ GOODBYE_SECONDS = 2.0
 class Watchdog:
     """Watches one session with a single timer, which is not reset at every reply.
 
-    All times are in seconds. The relay may owe a reply for `timeout`, or for `final_timeout` while it may be judging a
-    content (RFC 5321, 4.5.3.2). After 421 it has `goodbye_seconds` to close. `unacknowledged` returns for how long the
-    relay's machine has acknowledged nothing. The watchdog calls `end` with the cause of the end. The clock and
-    `call_later` are the loop's.
+    All times are in seconds. The relay may owe a reply for as long as `timeouts` say. After 421 it has
+    `goodbye_seconds` to close. `unacknowledged` returns for how long the relay's machine has acknowledged nothing. The
+    watchdog calls `end` with the cause of the end. The clock and `call_later` are the loop's.
     """
 
     def __init__(
         self,
         session: Session,
         *,
-        timeout: float,
-        final_timeout: float,
+        timeouts: Timeouts,
         goodbye_seconds: float,
         unacknowledged: Callable[[], float],
         end: Callable[[str], None],
@@ -32,8 +31,7 @@ class Watchdog:
         call_later: CallLater,
     ) -> None:
         self._session = session
-        self._timeout = timeout
-        self._final_timeout = final_timeout
+        self._timeouts = timeouts
         self._goodbye_seconds = goodbye_seconds
         self._unacknowledged = unacknowledged
         self._end = end
@@ -50,7 +48,7 @@ class Watchdog:
     def wake(self) -> None:
         """Watch from now on while the relay owes a reply."""
         if self._session.awaits_reply:
-            self._start(min(self._timeout, self._final_timeout), self._look)
+            self._start(self._timeouts.least, self._look)
 
     def await_close(self) -> None:
         """End the connection if the relay, which has said 421, has not closed it after `goodbye_seconds`."""
@@ -73,15 +71,15 @@ class Watchdog:
         if not self._session.awaits_reply:
             self._gone_since = inf  # the next look is no second one in a row
             return
-        limit = self._final_timeout if self._session.may_take_long else self._timeout
+        limit = self._timeouts.of(self._session.due)
         left = self.last_progress + limit - self._clock()
         if left <= 0:
-            self._end(f"the relay owed a reply for {limit:g} s")
+            self._end(f"no answer within {limit:g} s")
         elif self._is_gone():
             self._end("the relay's machine acknowledges nothing any more")
         else:
             # A reply that is due by then may have the shorter timeout.
-            self._start(min(left, self._timeout, self._final_timeout), self._look)
+            self._start(min(left, self._timeouts.least), self._look)
 
     def _is_gone(self) -> bool:
         """Whether two looks in a row, EMAIL_TIMEOUT apart, have found that nothing was acknowledged.
@@ -90,11 +88,11 @@ class Watchdog:
         packets of the next mail may then be lost though the relay's machine is there.
         """
         now = self._clock()
-        if self._unacknowledged() < self._timeout:
+        if self._unacknowledged() < self._timeouts.step:
             self._gone_since = inf
         elif self._gone_since == inf:
             self._gone_since = now
-        return now - self._gone_since >= self._timeout
+        return now - self._gone_since >= self._timeouts.step
 
     def _stayed_open(self) -> None:
         self.stop()

@@ -40,6 +40,11 @@ def _from_file(settings: dict[str, Any]) -> SecretStr:
     return SecretStr(file.text if file else "")
 
 
+def _ten_times(settings: dict[str, Any]) -> float:
+    """Return EMAIL_COMMAND_TIMEOUT by EMAIL_TIMEOUT: 5 minutes (RFC 5321, 4.5.3.2) for the default of the latter."""
+    return float(10 * settings.get("timeout", 30))
+
+
 class RelaySettings(Section):
     """One relay: where it is, how to sign in, how fast to send, how long a connection lives. Times are in seconds."""
 
@@ -59,7 +64,8 @@ class RelaySettings(Section):
     tls_name: str | None = None
     helo: str = Field(default_factory=host_name)
     timeout: Seconds = 30
-    final_timeout: Seconds = 300
+    command_timeout: Annotated[Seconds, Field(default_factory=_ten_times)]
+    final_timeout: Seconds = 600
     mode: Literal["auto", "data", "plain"] = "auto"
     window: Annotated[int, Field(ge=1, le=1000)] = 16
     rate: Positive | None = None

@@ -3,7 +3,7 @@
 from otpmail.smtp import commands
 from otpmail.smtp.output import LARGE, Output
 from otpmail.smtp.replies import Reply
-from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction
+from otpmail.smtp.transaction import Awaits, Due, SessionEnded, Transaction
 
 
 class BdatTransaction(Transaction):
@@ -13,9 +13,9 @@ class BdatTransaction(Transaction):
     _AFTER_RECIPIENTS = Awaits.FINAL
 
     @property
-    def may_take_long(self) -> bool:
-        """Once all of it is written, every reply: a relay may hold them back while there is input (RFC 2920, 3.2)."""
-        return self.written
+    def due(self) -> Due:
+        """Once all of it is written, its judgement: a relay may hold replies back till then (RFC 2920, 3.2)."""
+        return Due.CONTENT if self.written else super().due
 
     @property
     def lets_next_start(self) -> bool:
@@ -37,6 +37,6 @@ class BdatTransaction(Transaction):
             output.push(commands.RSET)
 
     def _read_final_reply(self, reply: Reply) -> None:
-        if reply.code == 250 and self.is_refused and self.written:
+        if reply.code < 300 and self.is_refused and self.written:
             raise SessionEnded("the relay took a mail that it had refused for everybody", reply, doubtful=True)
         super()._read_final_reply(reply)

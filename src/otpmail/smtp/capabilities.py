@@ -22,14 +22,15 @@ class Capabilities:
     """The extensions by upper-case keyword, each with its parameter text.
 
     `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
-    `mail_max` and `rcpt_max` are the mails on one connection and the recipients of one mail (MAILMAX and RCPTMAX of
-    RFC 9422), None when not announced.
+    `mail_max`, `rcpt_max` and `domain_max` are the mails on one connection, the recipients of one mail and their
+    domains (MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422), None when not announced.
     """
 
     extensions: dict[str, str]
     size: int | None = field(init=False)
     mail_max: int | None = field(init=False)
     rcpt_max: int | None = field(init=False)
+    domain_max: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the parameters that are needed for every mail."""
@@ -38,9 +39,16 @@ class Capabilities:
         object.__setattr__(self, "size", None if parameters is None else _read_size(parameters.strip()))
         object.__setattr__(self, "mail_max", limits.get("MAILMAX"))
         object.__setattr__(self, "rcpt_max", limits.get("RCPTMAX"))
+        object.__setattr__(self, "domain_max", limits.get("RCPTDOMAINMAX"))
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.extensions
+
+    def first_of(self, recipients: tuple[str, ...], most: int) -> tuple[str, ...]:
+        """Return the recipients that may go together in one transaction, in their order, `most` at most."""
+        if self.domain_max is not None:
+            recipients = _of_domains(recipients, self.domain_max)
+        return recipients[: min(most, self.rcpt_max or most)]
 
     def rejects(self, envelope: Envelope) -> Reply | None:
         """The reply that the relay is certain to give to this mail, so that it need not be asked; None when it may."""
@@ -60,6 +68,13 @@ class Capabilities:
 
 def _read_size(digits: str) -> int:
     return int(digits) if digits.isdecimal() and len(digits) <= _SIZE_DIGITS else 0
+
+
+def _of_domains(recipients: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """The recipients in the first so many domains."""
+    domains = [recipient.rpartition("@")[2].lower() for recipient in recipients]
+    together = frozenset(tuple(dict.fromkeys(domains))[:most])
+    return tuple([address for address, domain in zip(recipients, domains, strict=True) if domain in together])
 
 
 def _read_limits(parameters: str) -> dict[str, int]:

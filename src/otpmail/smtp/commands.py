@@ -5,6 +5,8 @@ from otpmail.smtp.capabilities import Capabilities
 
 DATA = b"DATA\r\n"
 RSET = b"RSET\r\n"
+UNKNOWN = b"XNIL\r\n"
+"""A command that no relay knows, so that each refuses it (RFC 5321, 4.1.5 and 4.2.4)."""
 NO_CONTENT = b".\r\n"
 """The end of a content that has no line."""
 

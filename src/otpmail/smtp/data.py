@@ -3,7 +3,7 @@
 from otpmail.smtp import commands
 from otpmail.smtp.output import LARGE, Output
 from otpmail.smtp.replies import Reply
-from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction, is_accepted
+from otpmail.smtp.transaction import Awaits, SessionEnded, Transaction
 
 
 class DataTransaction(Transaction):
@@ -35,7 +35,8 @@ class DataTransaction(Transaction):
             self._write_content(output)
             self.awaits = Awaits.FINAL
         else:
-            is_accepted(reply, frozenset())
+            if reply.code < 400:
+                raise SessionEnded("unexpected reply to DATA", reply, doubtful=True)
             self.final = reply
             self.awaits = self._AFTER_FINAL
         if self._AFTER_FINAL is Awaits.RESET:
@@ -53,3 +54,15 @@ class DataTransaction(Transaction):
             raise SessionEnded("the relay refused the sender, and then took recipients and content", doubtful=True)
         else:
             output.push(commands.NO_CONTENT, self)  # the relay asks for the content of a mail that it takes for nobody
+
+
+class SingleTransaction(DataTransaction):
+    """A mail by DATA to a relay that refuses RSET: nothing follows it, and nothing goes on with it."""
+
+    __slots__ = ()
+    _AFTER_FINAL = Awaits.NOTHING
+
+    @property
+    def lets_next_start(self) -> bool:
+        """When it is over."""
+        return self.awaits is Awaits.NOTHING

@@ -1,22 +1,16 @@
 """A mail to a relay without PIPELINING: a command at a time (RFC 5321)."""
 
 from otpmail.smtp import commands
-from otpmail.smtp.data import DataTransaction
+from otpmail.smtp.data import SingleTransaction
 from otpmail.smtp.output import Output
-from otpmail.smtp.replies import Reply
-from otpmail.smtp.transaction import Awaits, check_reset_reply
+from otpmail.smtp.replies import CLOSING, Reply
+from otpmail.smtp.transaction import Awaits, SessionEnded, is_accepted
 
 
-class PlainTransaction(DataTransaction):
+class PlainTransaction(SingleTransaction):
     """A command at a time (RFC 5321), with RSET only before a mail that follows one which did not end well."""
 
     __slots__ = ()
-    _AFTER_FINAL = Awaits.NOTHING
-
-    @property
-    def lets_next_start(self) -> bool:
-        """When it is over."""
-        return self.awaits is Awaits.NOTHING
 
     def start(self, output: Output, *, reset_first: bool) -> None:
         """Write the first command."""
@@ -30,7 +24,9 @@ class PlainTransaction(DataTransaction):
     def read(self, reply: Reply, output: Output) -> None:
         """Read the next reply, and write the next command."""
         if self.awaits is Awaits.RESET_BEFORE:
-            check_reset_reply(reply)
+            if not is_accepted(reply) and reply.code != CLOSING:
+                self.reset_refused = True
+                raise SessionEnded("the relay refuses RSET", reply, doubtful=False)  # the mail before it has its reply
             self.awaits = Awaits.MAIL
             output.push(commands.mail(self.envelope, self.capabilities))
         else:

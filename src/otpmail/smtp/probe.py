@@ -6,12 +6,13 @@ the content (RFC 3030, 2). A relay that does not discard it would run a mail's c
 
 from enum import Enum, auto
 
+from otpmail.smtp import commands
 from otpmail.smtp.replies import Reply
 
 # A relay that discards the refused chunk replies to BDAT and RSET. A relay that runs the chunk replies to XNIL as well,
 # never with 250, since no relay knows that verb (RFC 5321, 4.1.5 and 4.2.4). The second reply tells the two apart. A
 # known verb would not: some relays answer HELP with 250, and their third reply would reach the first mail.
-QUESTION = b"BDAT 6 LAST\r\nXNIL\r\nRSET\r\n"
+QUESTION = b"BDAT %d LAST\r\n" % len(commands.UNKNOWN) + commands.UNKNOWN + commands.RSET
 
 
 class Verdict(Enum):

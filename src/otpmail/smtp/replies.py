@@ -12,6 +12,7 @@ CLOSING = 421  # "service not available, closing transmission channel" (RFC 5321
 MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.1.5 has 512 a line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_SYNTAX = re.compile(rb"[45]\.5\.[12]\s")  # RFC 3463, 3.6: an invalid command, a syntax error
 _USUAL_LINE = 128  # octets
 
 # A text that shows a code other than by its digits in ASCII holds one of these: a mark of an escape, an octet that is
@@ -103,6 +104,11 @@ class ReplyReader:
             replies.append(Reply(int(code), b"\n".join(self._lines)))
             self._lines.clear()
             self._size = 0
+
+
+def is_unknown_command(reply: Reply) -> bool:
+    """Whether a refusal says that the relay does not know the command: by its second digit (RFC 5321, 4.2.1)."""
+    return reply.code // 10 % 10 == 0 or _SYNTAX.match(reply.text) is not None
 
 
 def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: str = "") -> RecipientResult:

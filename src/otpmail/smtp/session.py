@@ -8,37 +8,30 @@ DATA    `MAIL RCPT.. DATA` in one flight; then `<content> . RSET` and the next m
 PLAIN   one command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
 
 RSET ends the relay's transaction in any case, so that no command runs in another mail's transaction. By BDAT and DATA
-the reply to RSET settles the mail. If a positive reply too many has put replies out of step, the session reads the
-relay's true reply to the mail there, and any code but 250 reveals the fault.
+the reply to RSET settles the mail. If a positive reply too many has put replies out of step, the relay's true reply to
+the mail comes there, and a refusal reveals the fault. A relay that refuses RSET itself gets one mail at a time.
 """
 
 from collections import deque
-from types import MappingProxyType
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
-from otpmail.smtp.bdat import BdatTransaction
 from otpmail.smtp.capabilities import Capabilities
-from otpmail.smtp.data import DataTransaction
+from otpmail.smtp.doubts import Doubts
+from otpmail.smtp.habits import Habits
+from otpmail.smtp.kinds import way_to_send
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.output import Output
-from otpmail.smtp.plain import PlainTransaction
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
 from otpmail.smtp.redaction import NO_SECRETS, Redactor
-from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, describe, result
-from otpmail.smtp.transaction import GROUP, Awaits, Callback, Outcome, SessionEnded, Transaction
+from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
+from otpmail.smtp.transaction import Awaits, Callback, Due, SessionEnded, Transaction, ignore
+from otpmail.smtp.words import Words
 
 BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail, so none waits behind a large one."""
 
-_TRANSACTIONS = MappingProxyType[Mode, type[Transaction]](
-    {Mode.BDAT: BdatTransaction, Mode.DATA: DataTransaction, Mode.PLAIN: PlainTransaction}
-)
 _MAIL = Awaits.MAIL  # fast path: a global is read in less time than a member of an Enum
-
-
-def _ignore(_: Outcome) -> None:
-    pass
 
 
 class Session:
@@ -46,13 +39,20 @@ class Session:
 
     `flights` are the mails that have begun and not ended, in their order. `ended` holds the cause once the session
     cannot go on. Then nothing may be sent or read any more, and `end` tells the outcomes of the mails in flight.
-    `redactor` knows the credentials, which no result and no cause of an end repeats.
+    `redactor` knows the credentials, which no result and no cause of an end repeats. `habits` are the relay's, shared
+    by all sessions with it.
     """
 
-    def __init__(self, capabilities: Capabilities, mode: Mode, *, window: int, redactor: Redactor = NO_SECRETS) -> None:
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        mode: Mode,
+        *,
+        window: int,
+        redactor: Redactor = NO_SECRETS,
+        habits: Habits | None = None,
+    ) -> None:
         self.capabilities = capabilities
-        self.mode = mode
-        self.window = mode.window(window)
         self.flights: deque[Transaction] = deque()
         self.output = Output()
         self.begun = 0
@@ -63,13 +63,14 @@ class Session:
         self.goodbye = ""  # the reply with 421
         self.ended = ""
         self._wanted_window = window
-        self._group = min(capabilities.rcpt_max or GROUP, GROUP)
+        self._habits = habits or Habits()
         self._clean = True  # whether the last transaction is known to have ended well
-        self._goes_on = False  # whether the relay answered more after its goodbye, or did not close
-        self._doubted = False  # whether the session ended with replies and commands out of step
-        self._has_sent_codes = False
+        self._doubts = Doubts()
         self._probe: Probe | None = None
-        self._reader, self._redactor = ReplyReader(), redactor
+        self._reader, self._words = ReplyReader(), Words(redactor, self.flights)
+        self.redact = self._words.line  # what the relay said, on one line without secrets, where it is no reply
+        self._resets = self._habits.resets
+        self.mode, self.window, self._kind = way_to_send(mode, window, resets=self._resets)
 
     def __repr__(self) -> str:
         state = self.ended or self.goodbye or "open"
@@ -81,8 +82,14 @@ class Session:
         return (
             len(self.flights) < self.window
             and self.output.pending < BACKLOG
+            and (self._clean or self._resets)
             and not (self.ended or self.goodbye or self._probe)
         )
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it takes no mail any more, since the last one did not end well and the relay refuses RSET."""
+        return not (self._clean or self._resets)
 
     @property
     def is_probing(self) -> bool:
@@ -95,9 +102,9 @@ class Session:
         return bool(self.flights) or self._probe is not None
 
     @property
-    def may_take_long(self) -> bool:
-        """Whether the reply that is due may wait until the relay has judged a content of which it has every octet."""
-        return bool(self.flights) and self.flights[0].may_take_long
+    def due(self) -> Due:
+        """What the relay is doing while a reply is due, which decides how long it may take."""
+        return self.flights[0].due if self.flights else Due.STEP
 
     # Octets out.
 
@@ -110,15 +117,17 @@ class Session:
             self._probe = Probe()
             self.output.push(QUESTION, replies=0)  # the number of replies is the question
 
-    def begin(self, envelope: Envelope, callback: Callback = _ignore) -> Transaction:
+    def begin(self, envelope: Envelope, callback: Callback = ignore) -> Transaction:
         """Begin a mail, for which the session must be available. Nothing of it is written before `take`.
 
-        The session keeps `callback` with it, for its caller. It goes to its first GROUP recipients, or RCPTMAX of them
-        (RFC 9422). A mail that the relay cannot take, or that would be unsafe to write, has its `outcome` at once.
+        The session keeps `callback` with it, for its caller. It goes to as many of its recipients as the relay takes
+        at once. A mail that the relay cannot take, or that would be unsafe to write, has its `outcome` at once.
         """
-        if len(envelope.recipients) > self._group:
-            envelope = envelope.only(envelope.recipients[: self._group])
-        transaction = _TRANSACTIONS[self.mode](envelope, self.capabilities, self._redactor, callback)
+        if len(envelope.recipients) > 1:
+            envelope = self._habits.first_of(envelope, self.capabilities)
+        if self._habits.resets is not self._resets and not self.flights:
+            self._forgo_resets()
+        transaction = self._kind(envelope, self.capabilities, self._words.redactor, callback)
         if not envelope.recipients:
             transaction.outcome = ()
             return transaction
@@ -127,7 +136,7 @@ class Session:
             transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
             return transaction
         self.begun += 1
-        self._has_sent_codes |= bool(envelope.code)
+        self._words.may_quote_codes |= bool(envelope.code)
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
@@ -163,24 +172,23 @@ class Session:
         except MalformedReply as error:
             self._end(f"{error}: {self.redact(error.line)}" if error.line else str(error), settled, doubtful=True)
         except SessionEnded as error:
-            said = f": {self._describe(error.reply)}" if error.reply else ""
+            said = f": {self._words.of(error.reply)}" if error.reply else ""
             self._end(f"{error}{said}", settled, doubtful=error.doubtful)
         return settled
 
-    def redact(self, words: bytes) -> str:
-        """Return what the relay said, on one line without secrets, where it is no reply to a mail."""
-        return self._redactor.line(words.decode("utf-8", "replace"), self._codes, masks_numbers=self._has_sent_codes)
-
     def stayed_open(self) -> None:
         """Note that the relay has not closed in good time after its goodbye: it may yet take a mail behind that."""
-        self._goes_on = True
+        self._doubts.goes_on = True
 
     def end(self, cause: str) -> list[Transaction]:
         """The connection is over. Returns the transactions in flight, in their order, each with its outcome."""
         self.ended = self.ended or cause
         left = list(self.flights)
         for place, transaction in enumerate(left):
-            transaction.outcome = self._outcome_at_end(transaction, first=place == 0)
+            if transaction.is_decided and not self._doubts.out_of_step:
+                self._settle(transaction)
+            else:
+                self._doubts.lose(transaction, self.ended, said_goodbye=bool(self.goodbye), first=place == 0)
         self.flights.clear()
         self.output.clear()
         self._probe = None
@@ -188,14 +196,9 @@ class Session:
 
     # The rules.
 
-    @property
-    def _codes(self) -> list[str]:
-        """The codes in the mails in flight; those of earlier mails are not kept."""
-        return [code for transaction in self.flights if (code := transaction.envelope.code)]
-
-    def _describe(self, reply: Reply) -> str:
-        """Return a reply that may quote any mail that was sent here, on one line without secrets."""
-        return describe(reply, self._redactor, self._codes, masks_numbers=self._has_sent_codes)
+    def _forgo_resets(self) -> None:
+        self._habits.resets = self._resets = False
+        self.mode, self.window, self._kind = way_to_send(self.mode, self._wanted_window, resets=False)
 
     def _advance(self) -> None:
         """Start the mails whose commands may go now; not by BDAT, where all may at once."""
@@ -238,13 +241,15 @@ class Session:
         self.answered += 1
         transaction.accept(answers[-2])
         settled.append(transaction)
+        if count > 4:
+            self._habits.recipients.took(count - 3)
         return count
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
-            self.goodbye = self.goodbye or f"the relay said: {self._describe(reply)}"
+            self.goodbye = self.goodbye or f"the relay said: {self._words.of(reply)}"
         elif self.goodbye:
-            self._goes_on = True
+            self._doubts.goes_on = True
         if self._probe is not None:
             self._read_probe_reply(self._probe.read(reply), reply)
             return
@@ -252,11 +257,17 @@ class Session:
             raise SessionEnded("the relay said unasked", reply, doubtful=reply.code != CLOSING)
         self.output.owed -= 1
         transaction = self.flights[0]
-        transaction.read(reply, self.output)
+        try:
+            transaction.read(reply, self.output)
+        finally:
+            if transaction.reset_refused and self._resets:
+                self._forgo_resets()
         if transaction.awaits is Awaits.NOTHING:
             self.flights.popleft()
             self._settle(transaction)
             settled.append(transaction)
+            if self.flights and not (self._clean or self._resets):  # they may become a part of its transaction
+                raise SessionEnded("the relay refuses RSET", reply, doubtful=False)
         if self.mode is not Mode.BDAT:
             self._advance()
 
@@ -264,6 +275,8 @@ class Session:
         self._clean = transaction.is_taken
         self.sent += self._clean
         transaction.settle(self.goodbye)
+        if len(transaction.envelope.recipients) > 1:
+            self._habits.learn(transaction)
         self.answered += not isinstance(transaction.outcome, ConnectionLost)
 
     def _read_probe_reply(self, verdict: Verdict, reply: Reply) -> None:
@@ -274,27 +287,12 @@ class Session:
         self._probe = None
         if verdict is not Verdict.DISCARDS:
             self.runs_refused_chunks = True
-            self.mode = Mode.DATA
-            self.window = self.mode.window(self._wanted_window)
+            self.mode, self.window, self._kind = way_to_send(Mode.DATA, self._wanted_window, resets=self._resets)
         if verdict is Verdict.UNUSABLE:
             raise SessionEnded("unexpected reply to RSET", reply, doubtful=False)
 
     def _end(self, cause: str, settled: list[Transaction], *, doubtful: bool) -> None:
         self.ended = cause
         if doubtful:
-            # The reply that revealed it may not have been the first that went to the wrong mail.
             self.goodbye = ""
-            self._doubted = True
-            for transaction in settled:
-                offered = transaction.envelope.recipients
-                transaction.outcome = ConnectionLost(cause, uncertain=transaction.written, offered=offered)
-
-    def _outcome_at_end(self, transaction: Transaction, *, first: bool) -> Outcome:
-        if transaction.is_decided and not self._doubted:
-            self._settle(transaction)
-            assert transaction.outcome is not None
-            return transaction.outcome
-        # The relay cannot have a mail whose last octet never left, nor one behind its goodbye if it kept to that.
-        certain = bool(self.goodbye and not self._goes_on) or not transaction.written
-        offered = transaction.envelope.recipients
-        return ConnectionLost(self.ended, uncertain=not certain, not_started=certain and not first, offered=offered)
+            self._doubts.unsettle(settled, cause)

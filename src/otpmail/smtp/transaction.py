@@ -12,10 +12,12 @@ from typing import ClassVar
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
+from otpmail.smtp import commands
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.output import Output
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import CLOSING, Reply, result
+from otpmail.smtp.replies import CLOSING, Reply, is_unknown_command, result
+from otpmail.smtp.surplus import without_surplus
 
 Results = tuple[RecipientResult, ...]
 
@@ -28,9 +30,6 @@ Callback = Callable[[Outcome], None]
 GROUP = 100
 """Recipients of one transaction at most. Every relay takes so many (RFC 5321, 4.5.3.1.8), and some take no more."""
 
-_MAIL_OK = frozenset({250})
-_RCPT_OK = frozenset({250, 251, 252})
-
 
 class Awaits(Enum):
     """Which reply a transaction awaits next."""
@@ -41,10 +40,21 @@ class Awaits(Enum):
     GO_AHEAD = auto()  # the 354 to DATA
     FINAL = auto()
     RESET = auto()  # to the RSET behind a mail, not in PLAIN
+    CHECK = auto()  # to a command that no relay knows, after RSET was refused
     NOTHING = auto()  # the transaction is over
 
 
 _MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # fast path: a global is read in less time than a member of an Enum
+
+
+class Due(Enum):
+    """What the relay is doing while a reply is due, by which RFC 5321, 4.5.3.2, says how long that may take."""
+
+    STEP = auto()  # none of these: a reset, the probe
+    COMMAND = auto()  # it looks at a sender or a recipient
+    DATA = auto()  # it makes ready for a content
+    BLOCK = auto()  # it reads a content
+    CONTENT = auto()  # it judges a content of which it has every octet
 
 
 class SessionEnded(Exception):
@@ -69,7 +79,7 @@ class Transaction(ABC):
 
     __slots__ = (
         *("accepted", "awaits", "begun", "callback", "capabilities", "envelope", "final", "outcome", "refusal"),
-        *("redactor", "replies", "written"),
+        *("limit", "redactor", "replies", "reset_refused", "written"),
     )
     _AFTER_RECIPIENTS: ClassVar[Awaits]
     _AFTER_FINAL: ClassVar[Awaits] = Awaits.RESET
@@ -87,6 +97,8 @@ class Transaction(ABC):
         self.accepted = 0
         self.final: Reply | None = None  # to the content, or to DATA if that was refused
         self.outcome: Outcome | None = None
+        self.limit = 0  # how many recipients the relay takes at once, where that kept it from taking others
+        self.reset_refused = False
 
     def __repr__(self) -> str:
         return f"<Transaction awaits {self.awaits.name}, {self.accepted} of {len(self.envelope.recipients)} accepted>"
@@ -105,12 +117,20 @@ class Transaction(ABC):
     @property
     def is_taken(self) -> bool:
         """Whether the relay has accepted the mail, for one recipient at least."""
-        return self.final is not None and self.final.code == 250 and not self.is_refused
+        return self.final is not None and self.final.code < 300 and not self.is_refused
 
     @property
-    def may_take_long(self) -> bool:
-        """Whether the reply that is due may wait until the relay has judged the content."""
-        return self.written and self.awaits is Awaits.FINAL
+    def due(self) -> Due:
+        """What the relay is doing while the next reply is due."""
+        match self.awaits:
+            case Awaits.MAIL | Awaits.RECIPIENT:
+                return Due.COMMAND
+            case Awaits.GO_AHEAD:
+                return Due.DATA
+            case Awaits.FINAL:
+                return Due.CONTENT if self.written else Due.BLOCK
+            case _:
+                return Due.STEP
 
     @property
     def lets_next_start(self) -> bool:
@@ -133,9 +153,10 @@ class Transaction(ABC):
                 self._read_mail_reply(reply, output)
             case Awaits.FINAL:
                 self._read_final_reply(reply)
+            case Awaits.CHECK:
+                self._read_check_reply(reply)
             case _:
-                check_reset_reply(reply)
-                self.awaits = _NOTHING
+                self._read_reset_reply(reply, output)
 
     def accept(self, final: Reply) -> None:
         """Settle it, where all its replies were 250; `final` is the one to the content."""
@@ -149,34 +170,61 @@ class Transaction(ABC):
         """Set the outcome to what the relay has decided.
 
         If it only said that it is closing (421) it has decided nothing, and the connection counts as lost, with
-        `goodbye` as the cause. If it also refused recipients that stands, and the others are deferred with 421.
+        `goodbye` as the cause. If it also refused recipients that stands, and the others are deferred with 421. There
+        is no result for a recipient that was one too many in this transaction: it goes in a further one.
         """
+        recipients = self.envelope.recipients
         if self.refusal is not None:
-            replies = [self.refusal] * len(self.envelope.recipients)
+            replies = [self.refusal] * len(recipients)
         else:
             final = self.final
             replies = [reply if final is None or reply.code >= 400 else final for reply in self.replies]
-        if all(reply.code == CLOSING for reply in replies):
+        results = tuple(map(result, recipients, replies, repeat(self.redactor), repeat(self.envelope.code)))
+        if self.refusal is None and self.accepted and not (self.is_taken and self.accepted == len(recipients)):
+            results, self.limit = without_surplus(results, self.replies, self.final)
+        if results and all(result.code == CLOSING for result in results):
             self.outcome = ConnectionLost(goodbye)
         else:
-            envelope = self.envelope
-            self.outcome = tuple(
-                map(result, envelope.recipients, replies, repeat(self.redactor), repeat(envelope.code))
-            )
+            self.outcome = results
 
     def _read_mail_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  for PLAIN, which writes RCPT now
-        if not is_accepted(reply, _MAIL_OK):
+        if not is_accepted(reply):
             self.refusal = reply
         self.awaits = Awaits.RECIPIENT
 
     def _read_rcpt_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  as above
-        self.accepted += is_accepted(reply, _RCPT_OK)
+        self.accepted += is_accepted(reply)
         self.replies.append(reply)
         if len(self.replies) == len(self.envelope.recipients):
             self.awaits = self._AFTER_RECIPIENTS
 
+    def _read_reset_reply(self, reply: Reply, output: Output) -> None:
+        """Read the reply to RSET. A refusal may also be the true reply to the content, one place late.
+
+        It is not where it says that the command is unknown, as no content is. Otherwise a command follows that no relay
+        knows: a relay that is in step refuses that one, and another one says 250 to the RSET in that place.
+        """
+        if reply.code in {250, CLOSING}:
+            self.awaits = _NOTHING
+            return
+        if reply.code < 400:
+            raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)
+        self.reset_refused = True
+        if is_unknown_command(reply):
+            self.awaits = _NOTHING
+        elif output.owed or output.pending:  # others are in flight behind it
+            raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)
+        else:
+            self.awaits = Awaits.CHECK
+            output.push(commands.UNKNOWN)
+
+    def _read_check_reply(self, reply: Reply) -> None:
+        if is_accepted(reply):
+            raise SessionEnded("unexpected reply to a command that no relay knows", reply, doubtful=True)
+        self.awaits = _NOTHING
+
     def _read_final_reply(self, reply: Reply) -> None:
-        accepted = is_accepted(reply, _MAIL_OK)
+        accepted = is_accepted(reply)
         if accepted and not self.written:
             raise SessionEnded("the relay took a mail before it had been sent", reply, doubtful=True)
         self.final = reply
@@ -185,16 +233,17 @@ class Transaction(ABC):
         self.awaits = self._AFTER_FINAL
 
 
-def is_accepted(reply: Reply, good: frozenset[int]) -> bool:
-    """Whether the reply is one of `good`, or else a refusal. Raises SessionEnded when it is neither."""
-    if reply.code in good:
+def ignore(_: Outcome) -> None:
+    """Be the callback of a mail whose caller reads the outcome from the transaction."""
+
+
+def is_accepted(reply: Reply) -> bool:
+    """Whether the relay agrees, by the first digit of its reply (RFC 5321, 4.2.1), or else refuses.
+
+    Raises SessionEnded when it does neither.
+    """
+    if reply.code < 300:
         return True
     if reply.code < 400:
         raise SessionEnded("unexpected reply", reply, doubtful=True)
     return False
-
-
-def check_reset_reply(reply: Reply) -> None:
-    """Raise SessionEnded unless the reply is one that RSET may get: 250, or a goodbye (RFC 5321, 4.1.1.5)."""
-    if reply.code not in {250, CLOSING}:
-        raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)
