@@ -84,6 +84,35 @@ class MessageLimitDropped:
 
 
 @frozen()
+class RecipientLimitLearned:
+    """The relay takes `limit` recipients of a mail at once, so one for more goes in several transactions."""
+
+    relay: str
+    limit: int
+
+
+@frozen()
+class RecipientLimitDropped:
+    """The relay has taken more recipients at once than the limit that was learned."""
+
+    relay: str
+
+
+@frozen()
+class ResetRefused:
+    """The relay refuses RSET, so it gets one mail at a time, by DATA at the fastest."""
+
+    relay: str
+
+
+@frozen()
+class HeloRefused:
+    """A relay refuses the name that EHLO gives it. Emitted once a minute."""
+
+    reply: str
+
+
+@frozen()
 class ConnectionOpened:
     """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once.
 
@@ -166,6 +195,10 @@ Event = (
     | ChunkingDisabled
     | MessageLimitLearned
     | MessageLimitDropped
+    | RecipientLimitLearned
+    | RecipientLimitDropped
+    | ResetRefused
+    | HeloRefused
     | ConnectionOpened
     | ConnectionClosed
     | MailAccepted

@@ -187,11 +187,11 @@ def test_a_limit_that_was_lifted_is_dropped() -> None:
     limit = RecipientLimit(clock, changes.append)
     limit.reached(10)
     limit.took(10)
-    assert limit.known == 10
+    assert limit.most(60) == 10
     clock.now += 600
     assert limit.most(60) == 60
     limit.took(60)
-    assert (limit.known, limit.most(500)) == (None, GROUP)
+    assert limit.most(500) == GROUP
     limit.reached(20)
     limit.reached(5)
     assert changes == [10, None, 20, 5]
@@ -281,7 +281,7 @@ def test_a_refused_mail_and_a_refused_rset_end_the_session() -> None:
 def test_without_rset_a_connection_carries_nothing_behind_a_refused_mail(mode: Mode) -> None:
     """Its transaction may still be open, and only a new connection is sure to have none."""
     habits = Habits()
-    habits.resets = False
+    habits.forgo_resets()
     session = _session(mode, habits)
     assert session.window == 1
     assert session.mode is (Mode.DATA if mode is Mode.BDAT else mode)

@@ -7,9 +7,11 @@ All of it is what a store can keep. Callers that wait for it in this process are
 from typing import Self
 
 from otpmail.callers import NO_TRACE, Trace
+from otpmail.errors import ConnectionLost
 from otpmail.limits.memory import LABEL_OCTETS, MAIL_OCTETS, RECIPIENT_OCTETS
 from otpmail.model import Envelope, IssuedCode, Labels, Mail, MailState, Priority, RecipientResult
-from otpmail.smtp.transaction import GROUP
+from otpmail.smtp.reply_kind import refuses_mail
+from otpmail.smtp.transaction import GROUP, Results
 from otpmail.store.base import Entry, Progress
 
 DEFERRED = "\0deferred"
@@ -95,6 +97,38 @@ class Job:
         """Go on for these recipients alone, group by group."""
         self.pending = pending
         self.offer = self.envelope.only(self.offered)
+
+    def note(self, results: Results) -> None:
+        """Keep the relay's replies. Those that it was not asked about, or that were too many at once, stay pending."""
+        for result in results:
+            self.results[result.address] = result
+            if result.accepted:
+                # A refusal now says nothing of an earlier copy that may have been accepted.
+                if self.uncertain:
+                    self.uncertain -= {result.address}
+            elif not refuses_mail(result):
+                self.deferred += (result.address,)
+        answered = {result.address for result in results}
+        self.narrow(tuple([address for address in self.pending if address not in answered]))
+
+    def end_attempt(self) -> None:
+        """Count an attempt; those that were deferred in it are pending again."""
+        self.narrow(self.deferred + self.pending)
+        self.deferred = ()
+        self.attempts += 1
+
+    def lose(self, error: ConnectionLost) -> None:
+        """Note that the connection ended: its words stand for the reply to each recipient that has none."""
+        offered, words = error.offered or self.offered, str(error)
+        for address in offered:
+            known = self.results.get(address)
+            if known is None or not known.code:
+                self.results[address] = RecipientResult(address, reply=words)
+        self.losses += not error.not_started
+        if error.uncertain:
+            self.uncertain = self.uncertain.union(offered)
+            self.attempts += 1
+            self.copies += 1
 
     @property
     def settled(self) -> bool:

@@ -11,6 +11,7 @@ from otpmail.delivery import retry
 from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.faults import Faults
 from otpmail.delivery.job import Job
 from otpmail.delivery.verdict import final_state, may_copy
 from otpmail.delivery.waiters import Waiters
@@ -50,6 +51,7 @@ class Lifecycle:
         self._store = store
         self._waiters = waiters
         self._observer = observer
+        self._faults = Faults(observer, store.now)
         self._random = random
         self.places, self._memory = places, memory
         self._on_uncertain = on_uncertain
@@ -112,22 +114,12 @@ class Lifecycle:
 
     def _note(self, job: Job, results: Results) -> None:
         """Keep the replies, and decide what is next: a further group of recipients, a further attempt, or the end."""
-        for result in results:
-            job.results[result.address] = result
-            if result.accepted:
-                # A refusal now says nothing of an earlier copy that may have been accepted.
-                if job.uncertain:
-                    job.uncertain -= {result.address}
-            elif not result.refused:
-                job.deferred += (result.address,)
-        rest = job.pending[len(results) :]
-        if rest and not self._is_over(job):  # the next group of a mail for many
-            job.narrow(rest)
+        job.note(results)
+        self._faults.note(results)
+        if job.pending and not self._is_over(job):  # the next group of a mail for many
             self._go_again(job)
             return
-        job.narrow(job.deferred + rest)
-        job.deferred = ()
-        job.attempts += 1
+        job.end_attempt()
         if not job.pending or self._is_over(job):
             self._settle(job, MailState.FAILED)
             return
@@ -137,16 +129,10 @@ class Lifecycle:
         """Go on with a job whose connection ended. The relay may have accepted it only if the error is `uncertain`."""
         if job.id not in self.jobs:  # as above
             return
-        if not error.not_started:
-            job.losses += 1
-        if error.uncertain:
-            job.uncertain = job.uncertain.union(error.offered or job.offered)
-            job.attempts += 1
-            job.copies += 1
-            if not may_copy(job, self._on_uncertain):
-                self._settle(job, MailState.UNCERTAIN)
-                return
-        if self._is_over(job):
+        job.lose(error)
+        if error.uncertain and not may_copy(job, self._on_uncertain):
+            self._settle(job, MailState.UNCERTAIN)
+        elif self._is_over(job):
             self._settle(job, MailState.FAILED)
         elif error.not_started or job.losses == 1:
             self._go_again(job)

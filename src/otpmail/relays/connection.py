@@ -20,6 +20,7 @@ from otpmail.relays.protocol import RelayProtocol
 from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
+from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Callback
@@ -60,8 +61,7 @@ class Connection:
 
     owner: ConnectionOwner
     begun: float
-    succeeded_at: int | None = None
-    """How many mails it had been handed when its successor was open."""
+    succeeded_at: int | None = None  # how many mails it had been handed when its successor was open
     on_closed: Callable[[], None] | None = None
 
     def __init__(self, signed_in: SignedIn, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
@@ -76,15 +76,14 @@ class Connection:
             raise ConnectFailed("the relay closed the connection right after signing in")
         mode = Mode.of(self.capabilities).slower(mode)
         self._session = Session(self.capabilities, mode, window=settings.window, redactor=signed_in.redactor)
-        self.flights: Collection[object] = self._session.flights
-        """The mails in flight."""
+        self.flights: Collection[object] = self._session.flights  # the mails in flight
         self._protocol = RelayProtocol(
             cast("asyncio.Transport", client.transport),
             client.protocol,
             self._session,
             timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
         )
-        self._on_limit: Callable[[], None] = _nothing
+        self._on_limit: Callable[[], None] = lambda: None
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
         self.limit(Bounds(), None)
 
@@ -247,6 +246,10 @@ class Connection:
         idle = not self._session.flights and now >= self._protocol.last_progress + self._settings.idle_seconds
         return idle or now >= self._expires_at
 
+    def share(self, habits: Habits) -> None:
+        """Keep to what the connections to its relay have learned, before the first mail."""
+        self._session.habits = habits
+
     def successor_opened(self) -> None:
         """Note that the next connection is open."""
         self.succeeded_at = self._session.begun
@@ -262,7 +265,7 @@ class Connection:
 
         `on_limit` is called when it may carry fewer or more mails than before.
         """
-        self._on_limit = on_limit or _nothing
+        self._on_limit = on_limit or (lambda: None)
         self._protocol.on_lost = on_lost
         self._protocol.on_available = on_available
 
@@ -292,7 +295,3 @@ class Connection:
             self._client.close()
             if self.on_closed is not None:
                 self.on_closed()
-
-
-def _nothing() -> None:
-    pass

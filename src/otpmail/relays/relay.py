@@ -14,7 +14,14 @@ from typing import NamedTuple
 
 from otpmail import backoff
 from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
-from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
+from otpmail.events import (
+    ChunkingDisabled,
+    ConnectionOpened,
+    Observer,
+    RecipientLimitDropped,
+    RecipientLimitLearned,
+    ResetRefused,
+)
 from otpmail.relays.addresses import Addresses
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
 from otpmail.relays.breaker import Breaker, Failure
@@ -24,7 +31,9 @@ from otpmail.relays.recycling import Recycling
 from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
+from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.recipient_limit import RecipientLimit
 
 AGE_JITTER = 0.2
 _LOOK_SECONDS = 1.0  # between two looks at the result of another worker's dial
@@ -84,6 +93,10 @@ class Relay:
             call_later=self._loop.call_later,
             on_change=self._availability_changed,
             notice_seconds=notice_seconds,
+        )
+        self._habits = Habits(
+            RecipientLimit(self._loop.time, self._recipient_limit_changed),
+            partial(observer.notify, ResetRefused(self.name)),
         )
         self._recycling = Recycling(self.name, observer, now=self._loop.time)
         self._turn = asyncio.Lock()  # to dial it while it is not well
@@ -145,6 +158,10 @@ class Relay:
     async def changed(self) -> None:
         """Wait until it may be dialled sooner: a connection was opened or closed, or a mail accepted on a new one."""
         await self._changed.wait()
+
+    def _recipient_limit_changed(self, limit: int | None) -> None:
+        learned = RecipientLimitLearned(self.name, limit) if limit is not None else RecipientLimitDropped(self.name)
+        self._observer.notify(learned)
 
     def _availability_changed(self) -> None:
         self.on_change()
@@ -235,6 +252,7 @@ class Relay:
             self._failed(error, begun)
             return None
         connection.owner = self
+        connection.share(self._habits)
         connection.begun = begun
         if connection.runs_refused_chunks and self._mode is Mode.BDAT:
             self._mode = Mode.DATA  # for ever, since the relay was seen to do so

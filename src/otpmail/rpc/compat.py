@@ -10,6 +10,7 @@ from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.otp.service import MAX_CODE, CheckResult, CodeRequest, OtpService
 from otpmail.rpc.calls import Context, call_from
+from otpmail.smtp.reply_kind import refuses_mail
 
 _FIELDS = {"text": "body"}
 _ENDS = {
@@ -104,6 +105,6 @@ def _in_their_words(error: InvalidArgument) -> InvalidArgument:
 def _failure(mail: Mail) -> CallerError:
     """The error for a mail that is not sent. A permanent rejection is FailedPrecondition: a retry makes no sense."""
     result = mail.recipients[0] if mail.recipients else RecipientResult("")
-    if result.refused and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
+    if refuses_mail(result) and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
         return FailedPrecondition(f"the relay refused the mail: {result.said}")
     return Unavailable(f"{_ENDS[mail.state]}: {result.said or 'the relay gave no answer'}")

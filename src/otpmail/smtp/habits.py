@@ -1,5 +1,7 @@
 """What the sessions with one relay have learned about it, and share. Pure."""
 
+from collections.abc import Callable
+
 from otpmail.model import Envelope
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.recipient_limit import RecipientLimit
@@ -7,11 +9,17 @@ from otpmail.smtp.transaction import Transaction
 
 
 class Habits:
-    """What one relay does differently: how many `recipients` it takes at once, and whether it `resets` by RSET."""
+    """What one relay does differently: how many `recipients` it takes at once, and whether it `resets` by RSET.
 
-    def __init__(self, recipients: RecipientLimit | None = None) -> None:
+    `on_reset_refused` is called once, when it turns out that it does not.
+    """
+
+    def __init__(
+        self, recipients: RecipientLimit | None = None, on_reset_refused: Callable[[], None] = lambda: None
+    ) -> None:
         self.recipients = recipients or RecipientLimit()
         self.resets = True
+        self._on_reset_refused = on_reset_refused
 
     def __repr__(self) -> str:
         return f"<Habits {self.recipients!r}{'' if self.resets else ', no RSET'}>"
@@ -21,6 +29,12 @@ class Habits:
         recipients = envelope.recipients
         first = capabilities.first_of(recipients, self.recipients.most(len(recipients)))
         return envelope if len(first) == len(recipients) else envelope.only(first)
+
+    def forgo_resets(self) -> None:
+        """Note that the relay refuses RSET."""
+        if self.resets:
+            self.resets = False
+            self._on_reset_refused()
 
     def learn(self, transaction: Transaction) -> None:
         """Note how many recipients the relay took in a transaction that is over."""

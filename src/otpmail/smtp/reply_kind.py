@@ -33,6 +33,8 @@ class ReplyKind(Enum):
     OTHER = auto()  # by the code alone
 
 
+_WAYS_TO_SEND = frozenset({ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.HELO_FAULT})
+
 _GREYLIST = re.compile(r"gr[ea]y-?list|gr[ea]y bounce")
 
 _ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
@@ -132,6 +134,11 @@ def _fault(command: Command, code: int, enhanced_code: str, said: str) -> ReplyK
     if command in _OF_MAILS and (_MAILBOX_CODE.fullmatch(enhanced_code) or _is_mailbox(enhanced_code, said)):
         return ReplyKind.MAILBOX
     return ReplyKind.OTHER
+
+
+def refuses_mail(result: RecipientResult) -> bool:
+    """Whether the relay has refused the mail to this recipient for good, and not only the way in which it was sent."""
+    return result.refused and kind_of_result(result) not in _WAYS_TO_SEND
 
 
 def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:

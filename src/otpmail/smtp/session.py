@@ -63,13 +63,13 @@ class Session:
         self.goodbye = ""  # the reply with 421
         self.ended = ""
         self._wanted_window = window
-        self._habits = habits or Habits()
+        self.habits = habits or Habits()
         self._clean = True  # whether the last transaction is known to have ended well
         self._doubts = Doubts()
         self._probe: Probe | None = None
         self._reader, self._words = ReplyReader(), Words(redactor, self.flights)
         self.redact = self._words.line  # what the relay said, on one line without secrets, where it is no reply
-        self._resets = self._habits.resets
+        self._resets = self.habits.resets
         self.mode, self.window, self._kind = way_to_send(mode, window, resets=self._resets)
 
     def __repr__(self) -> str:
@@ -124,8 +124,8 @@ class Session:
         at once. A mail that the relay cannot take, or that would be unsafe to write, has its `outcome` at once.
         """
         if len(envelope.recipients) > 1:
-            envelope = self._habits.first_of(envelope, self.capabilities)
-        if self._habits.resets is not self._resets and not self.flights:
+            envelope = self.habits.first_of(envelope, self.capabilities)
+        if self.habits.resets is not self._resets and not self.flights:
             self._forgo_resets()
         transaction = self._kind(envelope, self.capabilities, self._words.redactor, callback)
         if not envelope.recipients:
@@ -197,7 +197,8 @@ class Session:
     # The rules.
 
     def _forgo_resets(self) -> None:
-        self._habits.resets = self._resets = False
+        self._resets = False
+        self.habits.forgo_resets()
         self.mode, self.window, self._kind = way_to_send(self.mode, self._wanted_window, resets=False)
 
     def _advance(self) -> None:
@@ -242,7 +243,7 @@ class Session:
         transaction.accept(answers[-2])
         settled.append(transaction)
         if count > 4:
-            self._habits.recipients.took(count - 3)
+            self.habits.recipients.took(count - 3)
         return count
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
@@ -276,7 +277,7 @@ class Session:
         self.sent += self._clean
         transaction.settle(self.goodbye)
         if len(transaction.envelope.recipients) > 1:
-            self._habits.learn(transaction)
+            self.habits.learn(transaction)
         self.answered += not isinstance(transaction.outcome, ConnectionLost)
 
     def _read_probe_reply(self, verdict: Verdict, reply: Reply) -> None:

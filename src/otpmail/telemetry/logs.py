@@ -21,6 +21,7 @@ from otpmail.events import (
     ConnectionsFull,
     DialFailed,
     Event,
+    HeloRefused,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -156,6 +157,9 @@ class LogObserver:
                 log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", trace=trace, mail=mail.id)
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
+            case HeloRefused(reply):
+                text = "a relay refuses the name that EHLO gives it; set EMAIL_HELO to a host name that it knows"
+                log_event(logging.ERROR, "helo-refused", f"{text}: {reply}", trace=NO_TRACE, reply=reply)
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)

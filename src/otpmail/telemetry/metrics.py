@@ -29,14 +29,18 @@ from otpmail.events import (
     ConnectionsFull,
     DialFailed,
     Event,
+    HeloRefused,
     MailAccepted,
     MailDeferred,
     MailSettled,
     MessageLimitDropped,
     MessageLimitLearned,
+    RecipientLimitDropped,
+    RecipientLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
+    ResetRefused,
 )
 from otpmail.model import MailState
 from otpmail.relays.connection import Connection
@@ -52,6 +56,7 @@ class Metrics:
 
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
+        *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused),
         *(ConnectionsFull, ConnectionsFree),
     }
 
