@@ -8,7 +8,7 @@ from typing import Any
 
 import email_validator
 import pytest
-from email_validator import EmailNotValidError, validate_email
+from email_validator import validate_email
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +30,7 @@ from otpmail.address import (
 from otpmail.blanks import trim
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
+from otpmail.local_part import unquoted, wire_form
 
 BLANKS = (
     " ",
@@ -45,10 +46,15 @@ BLANKS = (
     "\u202a",
     "\u2069\u00ad",
 )
-_NEVER = re.compile(r"[\x00-\x20\x7f-\x9f<>\u2028\u2029\ud800-\udfff]")
+_NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f<>\u2028\u2029\ud800-\udfff]|@.*@|@.* |^[^\"].* |=\?.*\?.*\?.*\?=")
 _ODD = "aZ9.-_+@<>\"' \t\r\n\0\\[](),;:éßＡ。＠\u212a\u200b\u202e\u2028"
 _PARTS = st.text(st.one_of(st.sampled_from(_ODD), st.characters()), max_size=70)
 _LIKELY = st.builds("{}@{}".format, _PARTS, _PARTS | st.sampled_from(["example.org", "bücher.example", "localhost"]))
+
+
+def _without_quotes(text: str) -> str:
+    local = text.rpartition("@")[0]
+    return re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
 
 
 @settings(deadline=None, max_examples=200)
@@ -66,7 +72,7 @@ def test_any_text_is_an_address_or_an_invalid_argument(text: str) -> None:
     assert not _NEVER.search(address.spec)
     assert len(address.spec.encode()) <= MAX_OCTETS
     assert address.domain.isascii()
-    assert address.spec.rpartition("@")[0] == trim(text).rpartition("@")[0]
+    assert _without_quotes(address.spec) == _without_quotes(trim(text))
 
 
 @settings(deadline=None, max_examples=200)
@@ -91,7 +97,6 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "ada@",
         "ada@@example.org",
         "ada@example..org",
-        ".ada@example.org",
         "ada @example.org",
         "ada@exa\u200bmple.org",
         "ada@example.org\n\neve@example.org",
@@ -102,11 +107,29 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "ada@example.org>",
         "ada@example.org,eve@example.org",
         "ada@example.org;eve@example.org",
-        '"ada lovelace"@example.org',
+        "..@example.org",
+        '""@example.org',
+        '"ada"lovelace@example.org',
+        'ada"lovelace"@example.org',
+        '"ada lovelace@example.org',
+        '"ada@example.org',
+        '"eve@evil.example"@example.org',
+        '"eve\\@evil.example"@example.org',
+        '"eve@evil.example> "@example.org',
+        '"<eve"@example.org',
+        '"ada\\"@example.org',
+        '"ada\r\nRCPT TO:<eve"@example.org',
+        '"j\u00fcrgen b"@example.org',
+        '"ada"@[127.0.0.1]',
+        "j\u00fcr..gen@example.org",
+        "=?utf-8?q?eve=40evil.example=3e?=@example.org",
+        "a=?x?y?z?=b@example.org",
+        '"=?utf-8?q?a?= "@example.org',
         "ada@[127.0.0.1]",
         "ada(comment)@example.org",
         "ada\u00a0b@example.org",
-        "a" * 65 + "@example.org",
+        "a" * 243 + "@example.org",
+        '"' + "a " * 121 + '"@example.org',
         "a@" + ".".join(["b" * 60] * 5),
         "ada@" + "b" * 64 + ".org",
         "ada＠example.org",
@@ -132,10 +155,28 @@ def test_anything_but_a_mailbox_is_refused(text: str) -> None:
         ("ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
         ("jürgen@bücher.example", "jürgen@xn--bcher-kva.example"),
         ("ada@straße.example", "ada@xn--strae-oqa.example"),
+        ("foo..bar@docomo.ne.jp", '"foo..bar"@docomo.ne.jp'),
+        (".foo@docomo.ne.jp", '".foo"@docomo.ne.jp'),
+        ("foo.@docomo.ne.jp", '"foo."@docomo.ne.jp'),
+        ("foo.-.bar@bücher.example", "foo.-.bar@xn--bcher-kva.example"),
+        ("foo..bar@bücher.example", '"foo..bar"@xn--bcher-kva.example'),
+        ('"foo..bar"@docomo.ne.jp', '"foo..bar"@docomo.ne.jp'),
+        ('"ada lovelace"@Example.org', '"ada lovelace"@Example.org'),
+        ('"ada.lovelace"@example.org', "ada.lovelace@example.org"),
+        ('"a\\d\\a"@example.org', "ada@example.org"),
+        ('"a,b;c:(d)[e]"@example.org', '"a,b;c:(d)[e]"@example.org'),
+        ('"a\\"b\\\\c"@example.org', '"a\\"b\\\\c"@example.org'),
+        ("a=?b@example.org", "a=?b@example.org"),
+        ("a" * 65 + "@example.org", "a" * 65 + "@example.org"),
+        ("a" * 242 + "@example.org", "a" * 242 + "@example.org"),
+        ("bounces+sa=0123456789abcdef0123456789abcdef=ada=example.org-" + "0" * 32 + "@example.org",) * 2,
     ],
 )
 def test_wire_form(text: str, spec: str) -> None:
-    """An address is sent unchanged, except that a domain that is not ASCII becomes A-labels."""
+    """An address is sent unchanged but for its domain, which is in A-labels, and quotes that it needs or does not need.
+
+    A relay takes a local part over 64 octets, or refuses it itself (RFC 5321, 4.5.3.1).
+    """
     address = parse_address(text, "email")
     assert address == Address(spec)
     assert address.needs_smtputf8 == ("jürgen" in text)
@@ -191,6 +232,11 @@ def test_key_does_not_turn_another_letter_into_an_ascii_one() -> None:
         ('"<eve@example.org>" <ada@example.org>', "<eve@example.org>"),
         ("Zoë 你好 <ada@example.org>", "Zoë 你好"),
         ("eve@example.org <ada@example.org>", "eve@example.org"),
+        ("Lovelace, Ada <ada@example.org>", "Lovelace, Ada"),
+        ('"eve@example.org, b" <ada@example.org>', "eve@example.org, b"),
+        ('Ada "the Countess" Lovelace <ada@example.org>', 'Ada "the Countess" Lovelace'),
+        ('"Ada" Lovelace <ada@example.org>', '"Ada" Lovelace'),
+        ('Ada "" <ada@example.org>', 'Ada ""'),
     ],
 )
 def test_mailboxes_with_names(text: str, name: str) -> None:
@@ -201,6 +247,11 @@ def test_mailboxes_with_names(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "eve@example.org, Ada <ada@example.org>",
+        "Eve; eve@example.org <ada@example.org>",
+        'Ada "<eve@example.org>" x <ada@example.org>',
+        'Ada "a\\" <ada@example.org>',
+        '"Ada" "Lovelace <ada@example.org>',
         "Ada <ada@example.org> <eve@example.org>",
         "Ada <ada@example.org>, Eve <eve@example.org>",
         "Ada <ada@example.org> eve@example.org",
@@ -290,11 +341,12 @@ _DOMAIN = st.text("abXZ09.-éß", min_size=0, max_size=70)
 @example("a@b-.org")
 @example("a@xn--b.org")
 @example(f"{'a' * 65}@example.org")
+@example("=?a?b?c?=@example.org")
 @example(f"a@{'b' * 64}.org")
 def test_the_fast_path_agrees_with_the_library(text: str) -> None:
     """The library accepts each address that the pattern reads, and leaves it unchanged."""
     if _USUAL.fullmatch(text):
-        checked = validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
+        checked = validate_email(text, check_deliverability=False, globally_deliverable=False)
         assert checked.ascii_local_part == text.rpartition("@")[0]
         assert parse_address(text, "to") == Address(text)
 
@@ -334,12 +386,15 @@ def test_special_use_domains_are_the_relays_to_know(text: str) -> None:
     """A name that RFC 6761 reserves is read as the library would read it without its list of such names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(email_validator, "SPECIAL_USE_DOMAIN_NAMES", [])
+        given, _, domain = trim(text).rpartition("@")
         try:
-            checked = validate_email(trim(text), check_deliverability=False, globally_deliverable=False, strict=True)
-        except EmailNotValidError:
+            bare = unquoted(given)
+            local = given if bare is None else wire_form(bare)
+            shown = f"{given if bare is None else 'x'}@{domain}"
+            checked = validate_email(shown, check_deliverability=False, globally_deliverable=False)
+        except ValueError:  # of the library too
             spec = None
         else:
-            local, _, domain = trim(text).rpartition("@")
             spec = f"{local}@{domain if domain.isascii() else checked.ascii_domain}"
     try:
         address = parse_address(text, "to")
@@ -374,6 +429,7 @@ _DOMAINS = st.sampled_from(
 def test_a_domain_that_was_read_before_is_read_the_same(local: str, domain: str) -> None:
     """An address is read alike, or refused with the same words, whether or not its domain is remembered."""
     text, read = trim(f"{local}@{domain}"), []
+    local = text.rpartition("@")[0]
     for _ in range(2):
         try:
             read.append(str(parse_address(text, "to")))
@@ -383,7 +439,8 @@ def test_a_domain_that_was_read_before_is_read_the_same(local: str, domain: str)
         read.append(str(Address(f"{text.rpartition('@')[0]}@{_checked_domain(text, 'to')}")))
     except InvalidArgument as error:
         read.append(str(error))
-    if not domain.isascii() and len(text.encode()) <= MAX_OCTETS:
+    is_odd = local.startswith('"') or unquoted(local) is not None  # the library does not read these
+    if not (domain.isascii() or is_odd) and len(text.encode()) <= MAX_OCTETS:
         assert read[0] == read[1] == read[2]
     assert read[0] == read[1]
 

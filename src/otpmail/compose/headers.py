@@ -52,7 +52,7 @@ def structured(name: str, value: str) -> str:
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
     """A field that lists mailboxes (RFC 5322, 3.6.3), with its CRLF."""
     if len(addresses) == 1 and not addresses[0].name:
-        return f"{name}: {addresses[0].spec}\r\n"
+        return f"{name}: {_shown_alone(addresses[0].spec)}\r\n"
     words: list[str] = []
     for place, address in enumerate(addresses, 1):
         *shown, last = _mailbox(address, before=len(name) if place == 1 else 0)
@@ -106,10 +106,15 @@ def _sections(value: str) -> list[str]:
     return [*pieces, value[start:]]
 
 
+def _shown_alone(spec: str) -> str:
+    """An address without a name, in angle brackets where a reader could take its quotes for those of a name."""
+    return f"<{spec}>" if spec.startswith('"') else spec
+
+
 def _mailbox(address: Address, *, before: int) -> list[str]:
     name = address.name
     if not name:
-        return [address.spec]
+        return [_shown_alone(address.spec)]
     if not _is_literal(name):
         shown = _encoded_words(name, before=before)
     elif _PHRASE.fullmatch(name):

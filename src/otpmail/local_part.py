@@ -1,0 +1,38 @@
+"""Local parts of addresses, where they are not a dot-atom: read strictly, and quoted on the wire (RFC 5321, 4.1.2).
+
+Some providers gave out addresses such as `foo..bar@docomo.ne.jp`, which the standard lets stand only in quotes.
+"""
+
+import re
+
+_ATEXT = r"[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]"
+DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")  # RFC 5322, 3.2.3
+_ODD_DOTS = re.compile(rf"\.*+{_ATEXT}(?:{_ATEXT}|\.)*+")
+# Not all that RFC 5321, 4.1.2 lets stand in quotes: relays that look into them take an @ there for the address's own,
+# and a bracket for its end. Such mail would go elsewhere.
+_QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~]|\\[ -;=?A-~])++)"')
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=")
+
+
+def unquoted(local: str) -> str | None:
+    """What a local part stands for that is in quotes, or would have to be; None for any other.
+
+    Raises ValueError for quotes that hold what some relays would not take for text, and for an encoded word (RFC 2047),
+    which some programs decode in an address too: both would make it another address.
+    """
+    if _ENCODED_WORD.search(local):
+        raise ValueError("there is an encoded word before the @")
+    if local.startswith('"'):
+        match = _QUOTED.fullmatch(local)
+        if match is None:
+            raise ValueError("the quotes before the @ may hold visible ASCII and blanks, but no @, < or >")
+        return re.sub(r"\\(.)", r"\1", match[1])
+    return local if _ODD_DOTS.fullmatch(local) and not DOT_ATOM.fullmatch(local) else None
+
+
+def wire_form(bare: str) -> str:
+    """A local part with as few quotes as it needs, so that one mailbox has one form (RFC 5321, 4.1.2)."""
+    if DOT_ATOM.fullmatch(bare):
+        return bare
+    escaped = bare.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
