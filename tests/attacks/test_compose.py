@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -223,3 +223,25 @@ async def test_many_large_mails_at_once_hold_the_loop_no_longer(certificates: Ce
         assert await service.longest_turn_of(attack) <= LONGEST_TURN
         assert {parsed(mail.content).get_content() for mail in relay.mails} == {text.replace("\n", "\r\n")}
         assert len(relay.mails) >= 18
+
+
+@pytest.mark.parametrize("method", ["SendMail", "GetMail"])
+async def test_large_requests_that_arrive_together(certificates: Certificates, tmp_path: Path, method: str) -> None:
+    """Eighteen requests of 9 MB that are there in one moment hold the loop no longer than one of them does."""
+    text = "line of a large mail\n" * 430_000
+    mail = mail_pb2.SendMailRequest(to=["ada@example.org"], text=text, wait_for=mail_pb2.WAIT_FOR_QUEUE)
+    octets = (mail if method == "SendMail" else mail_pb2.GetMailRequest(id=text)).SerializeToString()
+    async with _probed(certificates, tmp_path) as (service, _), AsyncExitStack() as stack:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(service.address, options=options))
+            for _ in range(6)
+        ]
+        calls: list[Any] = [channel.unary_unary(f"/otpmail.v1.MailService/{method}") for channel in channels]
+
+        async def attack() -> None:
+            ends = await asyncio.gather(*(calls[place % 6](octets) for place in range(18)), return_exceptions=True)
+            codes = {end.code() for end in ends if isinstance(end, grpc.aio.AioRpcError)}
+            assert codes <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
+
+        assert await service.longest_turn_of(attack) <= LONGEST_TURN

@@ -306,3 +306,73 @@ async def test_a_mail_that_is_cancelled_while_it_waits() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"
+
+
+class Copying(Context):
+    """A call whose read copies its message when it goes on, and notes in which round of the loop that is."""
+
+    def __init__(self, octets: int, rounds: "Rounds") -> None:
+        super().__init__()
+        self.octets = octets
+        self.rounds = rounds
+        self.cancelled = False
+
+    async def read(self) -> Any:
+        """Wait for the message, and copy it."""
+        try:
+            await self.received
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        self.rounds.copies.append((self.rounds.now, self.octets))
+        return bytes(self.octets)
+
+
+class Rounds:
+    """Counts the rounds of the loop."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.copies: list[tuple[int, int]] = []
+
+    async def count(self) -> None:
+        """Count until cancelled."""
+        while True:
+            self.now += 1
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("read", ["read", "read_mail", "read_batch"])
+async def test_one_large_message_is_copied_at_a_time(read: str) -> None:
+    """Of large messages that are there in one moment one is copied in a round of the loop; small ones are at once."""
+    rig, rounds = Rig(budget=1 << 30), Rounds()
+    contexts = [Copying(octets, rounds) for octets in (10, 10, LARGE, LARGE, LARGE, LARGE - 1)]
+    counting = asyncio.create_task(rounds.count())
+    method: Any = getattr(rig.reads, read)
+    more = (_not_called,) if read == "read_batch" else ()
+    tasks = [asyncio.create_task(method(context, *more)) for context in contexts]
+    await asyncio.sleep(0)
+    for context in contexts:
+        context.received.set_result(None)
+    assert [len(octets) for octets in await asyncio.gather(*tasks)] == [context.octets for context in contexts]
+    counting.cancel()
+    large = [now for now, octets in rounds.copies if octets == LARGE]
+    assert large[0] < large[1] < large[2]
+    assert [now for now, octets in rounds.copies if octets == 10] == large[:1] * 2
+
+
+async def test_a_call_that_is_cancelled_before_its_message_is_copied() -> None:
+    """A call that goes while its message waits to be copied ends, and the next one is copied."""
+    rig, rounds = Rig(budget=1 << 30), Rounds()
+    contexts = [Copying(LARGE, rounds) for _ in range(3)]
+    tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    await asyncio.sleep(0)
+    for context in contexts:
+        context.received.set_result(None)
+    assert await tasks[0] == bytes(LARGE)
+    tasks[1].cancel()
+    assert await tasks[2] == bytes(LARGE)
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    assert contexts[1].cancelled
+    assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 256>"
