@@ -141,7 +141,7 @@ async def test_ci_says_that_it_is_ci(tree: Path) -> None:
 @pytest.fixture
 def stubs(tree: Path) -> Path:
     """A tree in which each command of `scripts/test` only prints its name and arguments."""
-    for name in ("venv", "install-servers", "generate", "test-pythons", "attacks", "bench"):
+    for name in ("venv", "install-servers", "generate", "contract", "test-pythons", "attacks", "bench"):
         _write_script(tree / "scripts" / name, f'echo "{name} $*"')
     for name in ("ruff", "mypy", "lint-imports", "python"):
         _write_script(tree / ".venv/bin" / name, f'echo "{name} $*"')
@@ -153,7 +153,9 @@ async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
     steps = [
         "venv test",
         "install-servers ",
-        *(f"{name}: good" for name in ("generated code", "format", "lint", "types", "import rules")),
+        "generated code: good",
+        "contract ",
+        *(f"{name}: good" for name in ("format", "lint", "types", "import rules")),
         "python -m pytest --ignore tests/attacks",
         "attacks --quick",
         "benchmarks: good",
