@@ -327,9 +327,8 @@ class Session:
         return None
 
     async def _external(self, initial: str) -> str | None:
-        if not initial:
-            initial = await self._ask("")
-        return self.wire.client_name if initial in {"=", "", self.wire.client_name} else None
+        asked = _decoded(initial) if initial else await self._ask("")
+        return self.wire.client_name if asked in {"", self.wire.client_name} else None
 
     async def _ask(self, challenge: str) -> str:
         await self._answer("AUTH", f"334 {base64.b64encode(challenge.encode()).decode()}")

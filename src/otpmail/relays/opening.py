@@ -1,6 +1,7 @@
 """Opens a connection to one address of a relay: TCP, TLS, greeting and EHLO, before any sign-in, by aiosmtplib."""
 
 import asyncio
+import os
 import socket
 import ssl
 
@@ -49,11 +50,11 @@ async def connect(address: Address, timeout: float) -> socket.socket:
             await asyncio.get_running_loop().sock_connect(sock, address.target)
     except TimeoutError as error:
         sock.close()
-        why = error.strerror if error.errno else f"no answer after {timeout:g} s"
+        why = os.strerror(error.errno) if error.errno else f"no answer after {timeout:g} s"
         raise ConnectFailed(f"cannot connect: {why}") from None
     except OSError as error:
         sock.close()
-        raise ConnectFailed(f"cannot connect: {error.strerror or error}") from None
+        raise ConnectFailed(f"cannot connect: {os.strerror(error.errno) if error.errno else error}") from None
     except BaseException:
         sock.close()
         raise
@@ -157,6 +158,9 @@ def _silence(error: BaseException, settings: RelaySettings) -> str:
     if isinstance(cause, aiosmtplib.SMTPTimeoutError):
         advice = "is this an SMTP server?" if is_tls else f"is this an SMTP server? {cure_silence(settings)}"
         return f"connected, but no greeting {after}; {advice}"
+    if isinstance(cause, aiosmtplib.SMTPServerDisconnected):
+        hint = "; it may want a client certificate (EMAIL_CERT_FILE)" if is_tls and settings.cert_file is None else ""
+        return f"the relay closed the connection without a greeting{hint}"
     # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
     if not isinstance(cause, TimeoutError | ConnectionAbortedError) or cause.errno is not None:
         return ""

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiosmtplib
 from aiosmtplib import SMTPResponse
@@ -41,23 +41,24 @@ async def sign_in(
     if not mechanisms:
         raise SignInRefused(redactor.line(_no_mechanism(offered, settings)))
     known = Credentials(settings.user, secret, settings.host, settings.port)
-    refusals: list[str] = []
+    refusals: dict[str, str] = {}
+    code = 0
     for name in mechanisms:
         try:
             reply = await _exchange(client, name, MECHANISMS[name](known))
         except Unanswerable as error:
-            refusals.append(f"{name.upper()}: {redactor.line(str(error))}")
+            refusals[name] = redactor.line(str(error))
             continue
         if reply.code // 100 == 2:
             return
         said = _words(reply, name, redactor)
         if reply.code == CLOSING or 400 <= reply.code < 500:
-            raise ConnectFailed(f"signing in failed for now: {said}")
-        refusals.append(said if settings.auth or len(mechanisms) == 1 else f"{name.upper()}: {said}")
+            raise ConnectFailed(f"signing in failed for now: {said}", code=reply.code)
+        code = reply.code
+        refusals[name] = said
         if not _refuses_mechanism(reply):
             break
-    whose = f"sign {settings.user} in" if settings.user else "sign in by the client certificate"
-    raise SignInRefused(redactor.line(f"the relay refused to {whose}: {'; '.join(refusals)}"))
+    raise SignInRefused(redactor.line(_refused(settings.user, refusals)), code=code)
 
 
 async def _exchange(client: aiosmtplib.SMTP, name: str, mechanism: Mechanism) -> SMTPResponse:
@@ -85,6 +86,12 @@ def _words(reply: SMTPResponse, mechanism: str, redactor: Redactor) -> str:
     if mechanism == "cram-md5":
         said = _BASE64.sub(_without_digest, _DIGEST.sub(MASK, said))
     return redactor.line(said)
+
+
+def _refused(user: str, refusals: Mapping[str, str]) -> str:
+    whose = f"sign {user} in" if user else "sign in by the client certificate"
+    named = [f"{name.upper()}: {said}" for name, said in refusals.items()] if len(refusals) > 1 else refusals.values()
+    return f"the relay refused to {whose}: {'; '.join(named)}"
 
 
 def _no_mechanism(offered: Sequence[str], settings: RelaySettings) -> str:
