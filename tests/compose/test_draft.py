@@ -18,9 +18,10 @@ from otpmail.compose.draft import (
     Limits,
     check_bodies,
 )
-from otpmail.compose.fields import NOT_IN_A_VALUE, OWN_HEADERS, bare_message_id
+from otpmail.compose.fields import NOT_IN_A_VALUE, bare_message_id
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
+from otpmail.header_names import OWN_HEADERS
 
 LIMITS = Limits(size=2000, recipients=5)
 FILE = Attachment("a.txt", "text/plain", b"a")

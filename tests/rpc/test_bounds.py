@@ -9,8 +9,9 @@ from cost import lines_run
 from octets import group, integer, text, varint
 from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
 from otpmail.compose.draft import MAX_REPLY_TO, MAX_SUBJECT, Limits
-from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADERS
+from otpmail.compose.fields import MAX_HEADERS
 from otpmail.errors import InvalidArgument
+from otpmail.header_names import MAX_HEADER_NAME
 from otpmail.mail.labels import MAX_LABELS
 from otpmail.rpc.bounds import Bounds, Size, bounds_of_mail, bounds_of_original_mail
 from otpmail.v1 import mail_pb2

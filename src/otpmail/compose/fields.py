@@ -5,29 +5,18 @@ import re
 from otpmail.address import control_characters, refuse_control_characters
 from otpmail.compose.structured import fault, is_structured
 from otpmail.errors import InvalidArgument
+from otpmail.header_names import MAX_HEADER_NAME, is_header_name, is_own
 
 MAX_HEADERS = 50
-MAX_HEADER_NAME = 64
 MAX_HEADER_VALUE = 4096
 MAX_MESSAGE_ID = 250
 
 NOT_IN_A_VALUE = control_characters(but="\t")
 """The characters that no header field holds."""
 
-_HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _DOT_ATOM = rf"{_ATOM}(?:\.{_ATOM})*+"  # RFC 5322, 3.2.3
 _MESSAGE_ID = re.compile(rf"{_DOT_ATOM}@(?:{_DOT_ATOM}|\[[!-Z^-~]+\])")  # RFC 5322, 3.6.4, without obsolete forms
-
-# The service writes these, or relays on the way do, or they name further recipients. "Auto-Submitted" is not among
-# them: a caller may say that its mail is automatic.
-OWN_HEADERS = frozenset(
-    {
-        *("from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id", "mime-version"),
-        *("return-path", "received", "dkim-signature", "resent-to", "resent-cc", "resent-bcc", "resent-from"),
-        *("resent-sender", "resent-date", "resent-message-id", "delivered-to", "apparently-to"),
-    }
-)
 
 _ONCE = frozenset({"references", "in-reply-to", "auto-submitted"})
 
@@ -38,9 +27,9 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
         raise InvalidArgument("headers", f"there are more than {MAX_HEADERS}")
     for name, value in headers:
         where = f"headers[{name[:MAX_HEADER_NAME]!r}]"
-        if len(name) > MAX_HEADER_NAME or not _HEADER_NAME.fullmatch(name):
+        if not is_header_name(name):
             raise InvalidArgument(where, "is not a header name (RFC 5322, 3.6.8)")
-        if name.lower() in OWN_HEADERS or name.lower().startswith("content-"):
+        if is_own(name):
             raise InvalidArgument(where, "is written by the service itself")
         if len(value) > MAX_HEADER_VALUE:
             raise InvalidArgument(where, f"is longer than {MAX_HEADER_VALUE} characters")

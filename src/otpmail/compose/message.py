@@ -21,13 +21,17 @@ from otpmail.model import Envelope
 _AUTOMATIC = "Auto-Submitted: auto-generated\r\n"  # RFC 3834, 5
 
 
-def compose(draft: Draft, from_: Address, message_id: str, now: float, limits: Limits) -> Envelope:
+def compose(
+    draft: Draft, from_: Address, message_id: str, now: float, limits: Limits, *, extra_header: str = ""
+) -> Envelope:
     """Write a draft as the envelope and bytes of a mail. `now` is seconds since the epoch, for its Date.
+
+    `extra_header` is a header field of ASCII with its line end, which comes before those of the draft.
 
     RFC 5322 for the form, RFC 6532 for addresses that are not ASCII, RFC 2045 to 2047 for content. Raises
     InvalidArgument, naming the largest part, when the mail as a whole is larger than the limit.
     """
-    head = _head(draft, from_, message_id, now)
+    head = _head(draft, from_, message_id, now) + extra_header
     if draft.headers:
         head += "".join([extra(name, value) for name, value in draft.headers])
     # fast path: a text alone is one entity, 0.2 us; held to the full path by tests/compose/test_message.py
@@ -42,10 +46,12 @@ def compose(draft: Draft, from_: Address, message_id: str, now: float, limits: L
     return _envelope(draft, from_, head, octets)
 
 
-def compose_in_steps(draft: Draft, from_: Address, message_id: str, now: float, limits: Limits) -> Steps[Envelope]:
+def compose_in_steps(
+    draft: Draft, from_: Address, message_id: str, now: float, limits: Limits, *, extra_header: str = ""
+) -> Steps[Envelope]:
     """Do as `compose`, for a mail of any size. Its octets exist once, but for a slice."""
     refuse_hopeless(draft, limits)
-    head = _head(draft, from_, message_id, now)
+    head = _head(draft, from_, message_id, now) + extra_header
     octets = BytesIO()
     content = write_content(draft.text, draft.html, draft.attachments, message_id=message_id)
     headers = (extra(name, value).encode() for name, value in draft.headers)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from otpmail.callers import Call
-from otpmail.compose.draft import Limits
+from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
 from otpmail.delivery.closing import STOPPED
@@ -67,6 +67,7 @@ class MailService:
         self._most_seconds = settings.mail_ttl
         self.limits = Limits(size=settings.mail_max_bytes, recipients=settings.mail_max_recipients)
         self._senders = Senders(settings)
+        self._dedup_header = settings.email_dedup_header
         self._domain = self._senders.default.domain
         self._lifecycle = lifecycle
         self._waiters = waiters
@@ -147,14 +148,15 @@ class MailService:
         deadline = (now := self._now()) + self._lifetime(submission.ttl, most_seconds)
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
+        dedup = self._dedup_header and _dedup_field(self._dedup_header, draft, mail_id)
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
         if draft.is_large:
-            steps = compose_in_steps(draft, author, message_id, now, self.limits)
+            steps = compose_in_steps(draft, author, message_id, now, self.limits, extra_header=dedup)
             source, fresh = call.source or call.caller.name, submission.priority is Priority.URGENT
             with self.admission.places.accepting(source, fresh=fresh):
                 envelope = await self.cooperator.run(steps)
         else:
-            envelope = compose(draft, author, message_id, now, self.limits)
+            envelope = compose(draft, author, message_id, now, self.limits, extra_header=dedup)
         job = Job(
             mail_id,
             call.caller.name,
@@ -229,6 +231,12 @@ class MailService:
         if ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(ttl, self._most_seconds)
+
+
+def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:
+    """The field by which a relay drops a repeated mail, unless the caller has written it."""
+    is_written = any(other.lower() == name.lower() for other, _ in draft.headers)
+    return "" if is_written else f"{name}: {mail_id}\r\n"
 
 
 def _ids() -> Iterator[str]:

@@ -10,8 +10,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from otpmail.compose.attachment import MAX_ATTACHMENTS, MAX_FILENAME
 from otpmail.compose.draft import MAX_REPLY_TO, MAX_SUBJECT, Limits
-from otpmail.compose.fields import MAX_HEADER_NAME, MAX_HEADER_VALUE, MAX_HEADERS, MAX_MESSAGE_ID
+from otpmail.compose.fields import MAX_HEADER_VALUE, MAX_HEADERS, MAX_MESSAGE_ID
 from otpmail.errors import InvalidArgument
+from otpmail.header_names import MAX_HEADER_NAME
 from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.labels import MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABELS
 from otpmail.original import mail_pb2 as original_pb2

@@ -8,6 +8,7 @@ from pydantic_settings import NoDecode
 
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
+from otpmail.header_names import is_header_name, is_own
 from otpmail.settings.duration import Seconds
 from otpmail.settings.machine import available_memory
 from otpmail.settings.problems import Problem
@@ -37,6 +38,7 @@ class MailSettings(Section):
     mail_max_recipients: Count = 100
     mail_remember_seconds: Seconds = 3600
     mail_remember_count: Count = 20_000
+    email_dedup_header: str = ""
     email_on_uncertain: Literal["retry", "fail"] = "retry"
     email_relays: SecretStr = SecretStr("")  # a secret, since the URLs hold passwords; `relays` reads them
 
@@ -80,6 +82,15 @@ class MailSettings(Section):
             return tuple(_sender_key(entry) for entry in value)
         except InvalidArgument as error:
             raise broken_rule(f"{error.field!r} is neither an address nor an @ with a domain") from None
+
+    @field_validator("email_dedup_header")
+    @classmethod
+    def _header_name(cls, value: str) -> str:
+        if value and not is_header_name(value):
+            raise broken_rule("is not the name of a header field")
+        if is_own(value):
+            raise broken_rule("is the name of a header field that otpmail or a relay writes")
+        return value
 
     @field_validator("email_from")
     @classmethod
