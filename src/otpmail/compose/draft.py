@@ -81,9 +81,10 @@ class Draft:
     def __post_init__(self, limits: Limits, bodies_checked: bool) -> None:
         """Check every field except the addresses, which were checked when they were parsed."""
         everybody = (*self.to, *self.cc, *self.bcc)
-        if not everybody:
+        count = len(everybody)
+        if not count:
             raise InvalidArgument("to", "recipient email is required")
-        if len(everybody) > limits.recipients:
+        if count > limits.recipients:
             raise InvalidArgument("to", f"there are more than {limits.recipients} recipients with cc and bcc")
         if len(self.subject) > MAX_SUBJECT:
             raise InvalidArgument("subject", f"is longer than {MAX_SUBJECT} characters")
@@ -96,9 +97,9 @@ class Draft:
                 _check_body(self.html, "html", limits)
         if self.message_id:
             check_message_id(self.message_id)
-        recipients = tuple(dict.fromkeys([address.spec for address in everybody]))
-        object.__setattr__(self, "recipients", recipients)
-        few = len(everybody) + len(self.reply_to) <= _FEW
+        specs = [address.spec for address in everybody]
+        object.__setattr__(self, "recipients", tuple(specs if count == 1 else dict.fromkeys(specs)))
+        few = count + len(self.reply_to) <= _FEW
         if self.headers or self.attachments or not few or len(self.text) + len(self.html) > LARGE:
             self._check_further(limits)
 

@@ -74,7 +74,7 @@ def _envelope(draft: Draft, from_: Address, head: str, octets: bytes) -> Envelop
 
 def _head(draft: Draft, from_: Address, message_id: str, now: float) -> str:
     """The headers that the service writes into every mail, but those of the content; Bcc is not among them."""
-    head = _from(from_)
+    head = _from(from_.spec, from_.name)
     if draft.sender is not None and draft.sender.spec != from_.spec:  # RFC 5322, 3.6.2
         head += mailboxes("Sender", (draft.sender,))
     if draft.to:
@@ -90,9 +90,9 @@ def _head(draft: Draft, from_: Address, message_id: str, now: float) -> str:
     return head
 
 
-@lru_cache(maxsize=64)  # few senders write most mails
-def _from(from_: Address) -> str:
-    return mailboxes("From", (from_,))
+@lru_cache(maxsize=64)  # few senders write most mails; by strings, since the hash of an address is written in Python
+def _from(spec: str, name: str) -> str:
+    return mailboxes("From", (Address(spec, name),))
 
 
 @lru_cache(maxsize=4)  # the mails of one second share it

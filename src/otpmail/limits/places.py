@@ -35,11 +35,16 @@ class Places:
         self._few = tenth // 2
         self._now = now
         self.taken = 0
-        self.others = 0
+        self._fresh = 0
         self._held: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of all mails but fresh ones, and of fresh ones
         self._accepting: tuple[dict[str, int], dict[str, int]] = ({}, {})  # by source too, mails that take long
         self.waiting = Waiting()
         self._refused, self._refused_at = "", -inf  # the latest source that found no place and had fewer than its share
+
+    @property
+    def others(self) -> int:
+        """How many places other mails than fresh ones take."""
+        return self.taken - self._fresh
 
     def __repr__(self) -> str:
         others, fresh = self._held
@@ -73,7 +78,8 @@ class Places:
         held = self._held[fresh]
         held[source] = held.get(source, 0) + 1
         self.taken += 1
-        self.others += not fresh
+        if fresh:
+            self._fresh += 1
 
     @contextmanager
     def accepting(self, source: str, *, fresh: bool) -> Iterator[None]:
@@ -96,7 +102,8 @@ class Places:
         else:
             del held[source]
         self.taken -= 1
-        self.others -= not fresh
+        if fresh:
+            self._fresh -= 1
 
     def defer(self, source: str) -> bool:
         """Count a fresh mail as a deferred one from now on; returns whether there is a place for it as such."""

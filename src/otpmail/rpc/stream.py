@@ -50,8 +50,8 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
         try:
             with reads.counted(octets):
                 await stream.begin()
-                mails = batches.read(octets)
-                await stream.take(mails, batches.submission_from)
+                mails, decode = batches.read(octets)
+                await stream.take(mails, decode)
         except (InvalidArgument, MemoryFull) as error:
             stream.close(error.with_traceback(None))  # whose frames would keep the batch until the stream ends
             return

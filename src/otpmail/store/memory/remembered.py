@@ -48,19 +48,18 @@ class Remembered:
     def add(self, key: str, value: bytes, now: float) -> None:
         """Remember `value`; `now` is in seconds and never runs backwards."""
         newest = self._newest
-        while len(self._slices) > 1 and (self._count >= self._most or self.octets >= self._most_octets):
-            self.forget_oldest()
-        if (
-            now >= self._closes
-            or len(newest.values) >= self._most_in_slice
-            or newest.octets >= self._most_octets_in_slice
-        ):
+        if self._count >= self._most or self.octets >= self._most_octets:
+            self._forget_excess()
+        values = newest.values
+        if now >= self._closes or len(values) >= self._most_in_slice or newest.octets >= self._most_octets_in_slice:
             newest = self._open_slice(now)
+            values = newest.values
         octets = len(value) + _ENTRY_OCTETS
         newest.octets += octets
         self.octets += octets
-        self._count += key not in newest.values
-        newest.values[key] = value
+        if key not in values:
+            self._count += 1
+        values[key] = value
 
     def get(self, key: str) -> bytes | None:
         """Return the latest value of that key, None where none is remembered."""
@@ -80,6 +79,10 @@ class Remembered:
         if oldest is self._newest:
             self._newest, self._closes = _Slice(-inf), -inf
         return True
+
+    def _forget_excess(self) -> None:
+        while len(self._slices) > 1 and (self._count >= self._most or self.octets >= self._most_octets):
+            self.forget_oldest()
 
     def _open_slice(self, now: float) -> _Slice:
         length = self._seconds / _SLICES
