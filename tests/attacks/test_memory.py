@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -187,7 +188,8 @@ async def test_messages_that_never_end(service: LimitedService, path: str, conne
                     await connection.send(call, message(ELEVEN_MIB) + bytes(ENOUGH))
 
         sending = [asyncio.create_task(send(connection, call)) for connection, call in calls]
-        await asyncio.sleep(1)
+        # Not before one of them is there, but for its end, or was ended.
+        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
         seconds = [await _code_works(service, f"ada{number}") for number in range(3)]
         await asyncio.gather(*sending)
         seconds.append(await _code_works(service, "grace"))
@@ -228,6 +230,37 @@ async def test_calls_that_wait_for_ever(service: LimitedService) -> None:
         assert done
         await _wait_until_answered(service)
         _alive(service)
+
+
+@pytest.mark.full
+async def test_codes_of_ever_new_addresses(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A flood of codes for new addresses is refused at half of the budget; known addresses and mails go on."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    small = {"MEMORY_MAX_MB": 16, "MAIL_MAX_BYTES": 1 << 20}
+    async with LimitedService(HTTP_PORT=0, OTP_RESEND_SECONDS=1, **small, **settings) as service:
+        await service.wait_until_serving()
+        refused: list[grpc.aio.AioRpcError] = []
+        numbers = count()
+
+        async def flood() -> None:
+            while not refused:
+                request = otp_pb2.SendCodeRequest(email=f"person-{next(numbers)}@example.org")
+                try:
+                    await service.otp.SendCode(request)
+                except grpc.aio.AioRpcError as error:
+                    refused.append(error)
+
+        await asyncio.gather(*(flood() for _ in range(64)))
+        assert {(error.code(), reason(error)) for error in refused} == {
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_FULL")
+        }
+        assert next(numbers) > 30_000
+        shown = await scrape(service)
+        assert shown['otpmail_memory_bytes{part="codes"}'] <= 0.51 * shown["otpmail_memory_limit_bytes"]
+        assert await _code_works(service, "person-0") < 1
+        assert (await service.mail.SendMail(mail_pb2.SendMailRequest(to=["ada@example.org"], text="t"))).mail.id
+        _alive(service)
+        assert service.peak < 160 << 20
 
 
 class FewDescriptors(LimitedService):
