@@ -11,6 +11,7 @@ OtpmailError
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
 │   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
 │   └── Unavailable                          no relay is up; names the time to wait
+│       └── Stopping                         the service accepts nothing more
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
 └── RelayError                               the relay or the network failed
@@ -107,6 +108,13 @@ class Unavailable(CallerError):
     def __init__(self, description: str, *, retry_after: float = 1.0) -> None:
         super().__init__(description)
         self.retry_after = retry_after
+
+
+class Stopping(Unavailable):
+    """The service is stopping, and accepts nothing more. Clients then try another server."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping")
 
 
 class SettingsError(OtpmailError, ValueError):

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 from otpmail.callers import Call
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.errors import QueueFull, Unavailable
+from otpmail.errors import QueueFull, Stopping, Unavailable
 from otpmail.limits.memory import Memory
 from otpmail.mail.turns import Turns
 from otpmail.model import Priority, WaitFor
@@ -21,7 +21,6 @@ from otpmail.model import Priority, WaitFor
 PAUSE_SECONDS = 0.05
 """The longest pause of a stream before each turn, while the queue is above its high-water mark."""
 
-_STOPPING = "the service is stopping"
 _URGENT = Priority.URGENT  # naming a member takes its time
 _LOOK_SECONDS = 1.0  # between two looks whether the relay is down, while a stream waits for a place
 
@@ -129,7 +128,7 @@ class Admission:
     def check(self, wait_for: WaitFor) -> None:
         """Raise Unavailable in a stop, and for a caller that would wait for a relay that is down."""
         if self._closed:
-            raise Unavailable(_STOPPING)
+            raise Stopping
         if not wait_for.guarantees and self._relays.down:
             raise Unavailable("the relay is down", retry_after=max(1.0, self._relays.retry_after))
 

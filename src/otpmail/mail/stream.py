@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from otpmail.callers import Call
 from otpmail.delivery.job import Job
-from otpmail.errors import CallerError, InvalidArgument, Unavailable
+from otpmail.errors import CallerError, InvalidArgument, Stopping, Unavailable
 from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.producer import Producer
 from otpmail.mail.service import MailService
@@ -132,7 +132,7 @@ class MailStream:
     @property
     def fault(self) -> CallerError | None:
         """The error that ended the stream, None where its caller has closed it."""
-        return self._fault if self._closed or not self._stopping else Unavailable("the service is stopping")
+        return self._fault if self._closed or not self._stopping else Stopping()
 
     def _on_stop(self) -> None:
         self._stopping = True

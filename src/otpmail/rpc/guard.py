@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from grpc.aio import EOF
 
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
-from otpmail.errors import InvalidArgument, MemoryFull, Unavailable
+from otpmail.errors import InvalidArgument, MemoryFull, Stopping
 from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Held
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.parse import SMALL, Parser
@@ -27,8 +27,6 @@ else:  # the class is generic in the stubs alone
     Handler = grpc.RpcMethodHandler
 
 Turn = Callable[[], Awaitable[None]]
-
-_STOPPING = "the service is stopping"
 
 
 async def _no_turn() -> None:
@@ -150,7 +148,7 @@ class Guard:
                     self.idle.clear()
                     self._unary += unary
                     if self._stopping:
-                        raise Unavailable(_STOPPING)
+                        raise Stopping
                     if unary and (turn := self._batching.take(self._unary)) is not None:
                         await turn
                     if parse is None:
@@ -201,7 +199,7 @@ class Guard:
                     self._running += 1
                     self.idle.clear()
                     if self._stopping:
-                        raise Unavailable(_STOPPING)
+                        raise Stopping
                     parsed = request if parse is None else parse(request)
                     async with aclosing(behaviour(parsed, context)) as responses:
                         async for response in responses:
