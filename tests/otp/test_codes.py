@@ -85,6 +85,12 @@ def test_every_dash_is_ignored() -> None:
     assert codes.normalize(f"123{''.join(dashes)}456") == "123456"
 
 
+@pytest.mark.parametrize("mark", ["\ufe0f\u20e3", "\u20e3", "\u0332", "\u20dd", "\u0336\u0332"])
+def test_marks_over_digits_are_ignored(mark: str) -> None:
+    """Keycap emoji, and digits that are underlined, struck or encircled by combining marks, are read as digits."""
+    assert codes.normalize("".join(f"{digit}{mark}" for digit in "123456")) == "123456"
+
+
 @pytest.mark.parametrize("typed", ["12345", "1234567", "12345a", "", "123.456", "123_456", "123456\0", "12345\u4e00"])
 def test_normalizing_forgives_nothing_else(typed: str) -> None:
     """No digit is added, dropped or guessed."""

@@ -13,6 +13,7 @@ _CONTEXT = b"otpmail.code.v1|"
 # Keyboards and typography write these for a hyphen, though Unicode does not have them in category Pd. They are the
 # modifier, bullet, superscript, subscript, mathematical and heavy dashes, and the sound mark of Japanese keyboards.
 _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
+_IGNORED = frozenset({"Pd", "Mn", "Me"})
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _NOBODY = bytes(16)
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6
@@ -33,7 +34,10 @@ def derive(key: bytes, challenge_id: bytes, digits: int) -> str:
 
 
 def normalize(text: str) -> str:
-    """Reduce a typed text to the code: blanks and dashes are removed, digits of any script become ASCII digits."""
+    """Reduce a typed text to the code: digits of any script become ASCII digits; blanks, dashes and marks are removed.
+
+    A mark is what Unicode draws over the character before it, as the keycap of an emoji or a line under it.
+    """
     # fast path: a code is nearly always ASCII, 2 us; held to the full path by tests/otp/test_codes.py
     if text.isascii():
         return text.translate(_IGNORED_ASCII)
@@ -44,7 +48,7 @@ def _normalized(character: str) -> str:
     digit = unicodedata.digit(character, None)  # category Nd, and superscript or circled digits
     if digit is not None:
         return str(digit)
-    ignored = is_blank(character) or character in _MORE_DASHES or unicodedata.category(character) == "Pd"
+    ignored = is_blank(character) or character in _MORE_DASHES or unicodedata.category(character) in _IGNORED
     return "" if ignored else character
 
 
