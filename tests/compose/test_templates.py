@@ -167,11 +167,28 @@ def test_text_or_html_is_enough(tmp_path: Path) -> None:
     assert (rendered.subject, rendered.text, rendered.html) == ("<", "", "2 &lt; $c")
 
 
-def test_a_file_that_is_not_utf8_is_a_settings_error(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is named by its locale."""
+@pytest.mark.parametrize("name", ["subject.txt", "body.txt", "body.html", "valid_for.txt"])
+def test_a_file_that_can_not_be_read_is_a_settings_error(tmp_path: Path, name: str) -> None:
+    """A file that is not UTF-8, or is a directory, is named with its locale, in words."""
     _write(tmp_path, "en")
-    (tmp_path / "en" / "subject.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: "):
+    file = tmp_path / "en" / name
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name} is not text in UTF-8$"):
+        Templates(tmp_path, default_locale="en")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name} can't be read: Is a directory$"):
+        Templates(tmp_path, default_locale="en")
+
+
+def test_a_template_without_a_subject_is_a_settings_error(tmp_path: Path) -> None:
+    """A subject that is missing is named; a byte order mark, as editors of Windows write it, is no part of one."""
+    _write(tmp_path, "en")
+    subject = tmp_path / "en" / "subject.txt"
+    subject.write_text("Hi", "utf-8-sig")
+    assert MailTemplate.read(tmp_path / "en").subject == "Hi"
+    subject.unlink()
+    with pytest.raises(SettingsError, match=r"^OTP_TEMPLATES_DIR: en: subject\.txt is missing$"):
         Templates(tmp_path, default_locale="en")
 
 

@@ -14,9 +14,10 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Self
 
+from otpmail.compose.template_files import read_text
 from otpmail.compose.validity import ValidityWords
 from otpmail.errors import InvalidArgument, SettingsError
-from otpmail.settings import OtpSettings
+from otpmail.settings import OtpSettings, quoted
 from otpmail.values import frozen
 
 SHIPPED = resources.files("otpmail").joinpath("templates", "code")
@@ -46,13 +47,16 @@ class MailTemplate:
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
-        """Read and compile a folder. Raises OSError, and ValueError for a `$` that begins no name."""
-        subject = folder.joinpath("subject.txt").read_text("utf-8").strip()
+        """Read and compile a folder. Raises ValueError for a file that is missing or wrong."""
+        subject = read_text(folder, "subject.txt")
+        if subject is None:
+            raise ValueError("subject.txt is missing")
+        subject = subject.strip()
         if "\n" in subject:
             raise ValueError("subject.txt has more than one line")
-        page, plain = folder.joinpath("body.html"), folder.joinpath("body.txt")
-        html = page.read_text("utf-8") if page.is_file() else None
-        text = plain.read_text("utf-8") if plain.is_file() or html is None else None
+        html, text = read_text(folder, "body.html"), read_text(folder, "body.txt")
+        if html is None and text is None:
+            raise ValueError("body.txt and body.html are missing; a template has one of them or both")
         given = [Template(part) for part in (subject, text or "", html or "")]
         if not all(template.is_valid() for template in given):
             raise ValueError("has a $ that begins no name; write $$ for a dollar sign")
@@ -95,11 +99,11 @@ class Templates:
             if entry.is_dir() and not entry.name.startswith(("_", ".")):
                 try:
                     self.by_locale[_tag(entry.name)] = MailTemplate.read(entry), ValidityWords.read(entry)
-                except (OSError, ValueError) as error:
+                except ValueError as error:
                     raise SettingsError(f"OTP_TEMPLATES_DIR: {entry.name}: {error}") from None
         if _tag(default_locale) not in self.by_locale:
             known = ", ".join(sorted(self.by_locale)) or "none"
-            raise SettingsError(f"OTP_LOCALE: there is no template for {default_locale!r}; there are: {known}")
+            raise SettingsError(f"OTP_LOCALE: there is no template for {quoted(default_locale)}; there are: {known}")
         self._default = self.by_locale[_tag(default_locale)]
 
     @classmethod

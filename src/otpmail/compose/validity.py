@@ -4,6 +4,7 @@ import re
 from importlib.resources.abc import Traversable
 from typing import Self
 
+from otpmail.compose.template_files import read_text
 from otpmail.values import frozen
 
 FILE = "valid_for.txt"
@@ -27,12 +28,12 @@ class ValidityWords:
     def read(cls, folder: Traversable) -> Self:
         """Read `valid_for.txt` of a template, with a line `form: words` for each form; the defaults without that file.
 
-        Raises OSError, and ValueError for a file that lacks a form, has another one, or has one without `$n`.
+        Raises ValueError for a file that can't be read, lacks a form, has another one, or has one without `$n`.
         """
-        file = folder.joinpath(FILE)
-        if not file.is_file():
+        text = read_text(folder, FILE)
+        if text is None:
             return cls()
-        lines = [_LINE.fullmatch(line.strip()) for line in file.read_text("utf-8").splitlines() if line.strip()]
+        lines = [_LINE.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
         words = {line["form"]: line["words"] for line in lines if line is not None}
         if len(words) != len(lines) or words.keys() != _FORMS:
             raise ValueError(

@@ -207,10 +207,6 @@ def _content(file: Path) -> bytes:
 def _template(folder: Path) -> MailTemplate:
     try:
         template = MailTemplate.read(folder)
-    except OSError as error:
-        raise MergeError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise MergeError(f"{folder}: is not UTF-8 text") from None
     except ValueError as error:
         raise MergeError(f"{folder}: {error}") from None
     own = template.render(dict.fromkeys(template.names, ""))
