@@ -228,3 +228,12 @@ def test_a_file_in_the_secrets_directory_may_be_overruled(monkeypatch: pytest.Mo
     with pytest.raises(SettingsError) as caught:
         load_section(ServerSettings)
     assert _names(caught.value.problems) == [".env"]
+
+
+@pytest.mark.parametrize("name", ["PORT", "LOG_LEVEL", "HOST", "EMAIL_FROM", "EMAIL_FROM_ALLOWED", "SECRETS_DIR"])
+@pytest.mark.parametrize("character", ["x", "\U000e0041", "\\"])
+def test_a_long_wrong_value_is_cut(problems: Problems, name: str, character: str) -> None:
+    """A line repeats a hundred characters of a wrong value at most: a variable may hold a whole file."""
+    (line,) = problems(**{name: character * 50_000})
+    assert len(line) < 400
+    assert line.startswith(f"{name}: ")

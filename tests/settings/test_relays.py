@@ -90,6 +90,11 @@ def test_relays_share_what_a_url_does_not_say(load: Load) -> None:
         ("smtp://one.example?ca_file=no.pem", ["relay 1: ca_file: is not a file"]),
         ("smtp://u%0A:p@one.example", ["relay 1: user: holds control characters"]),
         ("smtp://a smtp://b smtp://a:587", ["relay 3: its host and port are those of relay 1"]),
+        ("smtp://u:p%zz@a", ["relay 1: password: holds a % that two hexadecimal digits do not follow"]),
+        ("smtp://u%:p@a", ["relay 1: user: holds a % that two hexadecimal digits do not follow"]),
+        ("smtp://u:p%ff@a", ["relay 1: password: is not text in UTF-8 once its %-codes are decoded"]),
+        ("smtp://a?ca_file=%2", ["relay 1: ca_file: holds a % that two hexadecimal digits do not follow"]),
+        ("smtp://u:p@a?auth=login&auth=plain", ["relay 1: option 2: auth stands there twice"]),
         ("ftp://a smtp://b smtp://u@c:0 smtp://u@d", ["relay 1: scheme: ", "relay 3: port: ", "relay 4: password: "]),
     ],
 )

@@ -91,3 +91,9 @@ def test_strangers_only_with_allow_anonymous(load: Load) -> None:
 def test_loopback(host: str, loopback: bool) -> None:  # noqa: FBT001
     """Only what can't be reached from another machine is loopback."""
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(("text", "host"), [("[::1]", "::1"), ("::1", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_the_host_of_metrics_in_brackets(load: Load, text: str, host: str) -> None:
+    """HTTP_HOST takes an IPv6 address in brackets too, as HOST does."""
+    assert load(HTTP_HOST=text).server.http_host == host

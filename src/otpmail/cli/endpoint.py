@@ -44,11 +44,12 @@ def well_formed(server: str, name: str) -> str:
 
     gRPC would take nearly any text for a host name, and later report that no service answers there.
     """
+    from otpmail.settings import quoted
+
     match = _ADDRESS.fullmatch(server)
     if match is None or not 1 <= int(match["port"] or 1) <= 65535:
-        raise SettingsError(
-            f"{name}: {server!r} is wrong: must be host:port, such as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
-        )
+        rule = "must be host:port, such as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
+        raise SettingsError(f"{name}: {quoted(server)} is wrong: {rule}")
     return server
 
 

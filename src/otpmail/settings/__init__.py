@@ -5,6 +5,7 @@ from otpmail.settings.listen import grpc_target
 from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
 from otpmail.settings.mail import FOR_REQUESTS, MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
+from otpmail.settings.problems import quoted
 from otpmail.settings.relay import AuthMechanism, RelaySettings, Security
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
@@ -26,5 +27,6 @@ __all__ = [
     "load_section",
     "named_server",
     "parse_keys",
+    "quoted",
     "read_sources",
 ]

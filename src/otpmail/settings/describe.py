@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from otpmail.settings import duration
-from otpmail.settings.problems import Problem
+from otpmail.settings.problems import Problem, quoted
 from otpmail.settings.section import RULE, Section
 
 _OF_THE_VALUE = re.compile(r"(?:is|has|holds|lets|names|needs)\b")
@@ -25,7 +25,7 @@ def describe(section: type[Section], error: ErrorDetails, *, hidden: Collection[
     if name in section.secrets() or name in hidden:
         shown = ""
     else:
-        shown = f"{error['input']!r} " if _OF_THE_VALUE.match(rule) else f"{error['input']!r} is wrong: "
+        shown = f"{quoted(error['input'])} " if _OF_THE_VALUE.match(rule) else f"{quoted(error['input'])} is wrong: "
     return Problem(f"{name}: {shown}{rule}", (name,))
 
 

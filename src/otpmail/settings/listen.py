@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from urllib.parse import quote
 
+from otpmail.settings.problems import quoted
 from otpmail.threads import call_interruptibly
 from otpmail.values import frozen
 
@@ -62,7 +63,7 @@ def read_hosts(text: str) -> tuple[ListenAddress, ...]:
         try:
             addresses = list(_addresses(entry))
         except ValueError as error:
-            raise ValueError(f"{entry!r} {error}" if several else str(error)) from None
+            raise ValueError(f"{quoted(entry)} {error}" if several else str(error)) from None
         for address in addresses:
             # gRPC would replace the socket of a path by that of its other spelling.
             key = os.path.realpath(address.path) if address.path else address.host

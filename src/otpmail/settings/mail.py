@@ -11,7 +11,7 @@ from otpmail.errors import InvalidArgument
 from otpmail.header_names import is_header_name, is_own
 from otpmail.settings.duration import Seconds
 from otpmail.settings.machine import available_memory
-from otpmail.settings.problems import Problem
+from otpmail.settings.problems import Problem, quoted
 from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
 FOR_REQUESTS = 4
@@ -81,7 +81,7 @@ class MailSettings(Section):
         try:
             return tuple(_sender_key(entry) for entry in value)
         except InvalidArgument as error:
-            raise broken_rule(f"{error.field!r} is neither an address nor an @ with a domain") from None
+            raise broken_rule(f"{quoted(error.field)} is neither an address nor an @ with a domain") from None
 
     @field_validator("email_dedup_header")
     @classmethod

@@ -5,6 +5,14 @@ from typing import NamedTuple
 
 from otpmail.errors import SettingsError
 
+_MOST_QUOTED = 100
+
+
+def quoted(value: object) -> str:
+    """Return a wrong value in quotes, escaped and cut: a variable may hold a whole file."""
+    text = repr(value)
+    return text if len(text) <= _MOST_QUOTED else f"{text[: _MOST_QUOTED - 4]}...{text[-1]}"
+
 
 class Problem(NamedTuple):
     """One line for a person, which opens with the setting to change, and the names of all settings it is about."""

@@ -1,7 +1,7 @@
 """Reads EMAIL_RELAYS: several relays in the order of their use, each as a URL."""
 
 import re
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from otpmail.settings.problems import Problem, Problems
 from otpmail.settings.reader import read_section
@@ -32,6 +32,7 @@ _PARTS = {
     "APP_PASSWORD": "password",
     **{variable: option for option, variable in _OPTIONS.items()},
 }
+_NO_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FORM = "smtps://user:password@host:465"
 _ENCODING = "write , / ? # and space as %2C %2F %3F %23 %20"
 
@@ -121,10 +122,20 @@ def parse_relay(text: str) -> dict[str, str | None]:
         "EMAIL_HOST": url.hostname,
         "EMAIL_PORT": str(_port(url, _PORTS[security])),
         "EMAIL_SECURITY": security,
-        "EMAIL": unquote(url.username or ""),
-        "APP_PASSWORD": unquote(url.password or ""),
+        "EMAIL": _decoded(url.username or "", "user"),
+        "APP_PASSWORD": _decoded(url.password or "", "password"),
         **_options(url),
     }
+
+
+def _decoded(text: str, part: str) -> str:
+    """Decode a part of a URL. Raises ValueError, which names it, where a % begins no code or the octets no UTF-8."""
+    if _NO_CODE.search(text):
+        raise ValueError(f"{part}: holds a % that two hexadecimal digits do not follow; write % as %25")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"{part}: is not text in UTF-8 once its %-codes are decoded") from None
 
 
 def _in_parts(line: str) -> str:
@@ -147,8 +158,13 @@ def _port(url: SplitResult, default: int) -> int:
 def _options(url: SplitResult) -> dict[str, str | None]:
     # What holds for one relay alone is not taken from the common settings.
     options: dict[str, str | None] = dict.fromkeys(_OWN)
-    for place, (name, value) in enumerate(parse_qsl(url.query, keep_blank_values=True), 1):
+    given: set[str] = set()
+    for place, option in enumerate(filter(None, url.query.split("&")), 1):
+        name, _, value = option.partition("=")
         if name not in _OPTIONS:  # and may be the rest of a password
             raise ValueError(f"option {place}: is unknown; the options are {', '.join(_OPTIONS)}")
-        options[_OPTIONS[name]] = value
+        if name in given:
+            raise ValueError(f"option {place}: {name} stands there twice")
+        given.add(name)
+        options[_OPTIONS[name]] = _decoded(value, name)
     return options

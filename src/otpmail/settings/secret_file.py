@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
 def is_readable(path: Path) -> bool:
     """Whether the path is a regular file that can be read."""
     try:
-        return path.is_file() and os.access(path, os.R_OK)
+        return path.is_file() and os.access(path, os.R_OK, effective_ids=True)
     except OSError:  # a directory on the way that is closed to us
         return False
 
@@ -69,8 +69,8 @@ def is_readable(path: Path) -> bool:
 def is_readable_directory(path: Path) -> bool:
     """Whether the path is a directory that can be listed and entered."""
     try:
-        return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
-    except OSError:  # as above
+        return path.is_dir() and os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+    except (OSError, ValueError):  # as above; a null can't be part of a path
         return False
 
 

@@ -1,11 +1,11 @@
 """Reads the files in SECRETS_DIR that are named like settings: Docker and Kubernetes hand over secrets in that form."""
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from otpmail.settings.secret_file import read_text
+from otpmail.settings.problems import quoted
+from otpmail.settings.secret_file import is_readable_directory, read_text
 from otpmail.settings.spoilt import ASCII_SPACE, fault_at_ends
 
 DEFAULT = "/run/secrets"
@@ -29,15 +29,15 @@ def read(named: str, settings: Collection[str], *, default: str = DEFAULT) -> Se
     Files that are not named like one of `settings`, in any case, are not opened: they are other programs' secrets.
     """
     directory = Path(named or default)
-    if not named and not os.access(directory, os.R_OK | os.X_OK, effective_ids=True):
+    if not named and not is_readable_directory(directory):
         return SecretsDir({}, {})
     try:
         paths = sorted(directory.iterdir(), reverse=True)  # so that a name in capitals, which comes last, wins
     except (NotADirectoryError, FileNotFoundError, ValueError):  # ValueError: a null can't be part of a path
-        problem = f"SECRETS_DIR: {named!r} is not a directory"
+        problem = f"SECRETS_DIR: {quoted(named)} is not a directory"
         return SecretsDir({}, {}, (problem,) if named else ())
     except OSError as error:
-        return SecretsDir({}, {}, (f"SECRETS_DIR: {str(directory)!r} can't be read: {error.strerror}",))
+        return SecretsDir({}, {}, (f"SECRETS_DIR: {quoted(str(directory))} can't be read: {error.strerror}",))
     values: dict[str, str] = {}
     faults: dict[str, str] = {}
     for path in paths:

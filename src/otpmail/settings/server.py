@@ -44,6 +44,11 @@ class ServerSettings(Section):
         except ValueError as error:
             raise broken_rule(str(error)) from None
 
+    @field_validator("http_host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @field_validator("socket_mode", mode="before")
     @classmethod
     def _read_mode(cls, value: object) -> object:
