@@ -105,7 +105,7 @@ async def test_a_mail_without_memory_is_refused() -> None:
     accepted = await _fill(rig, call_of(), _submission(octets=50_000))
     assert 15 <= accepted <= 20
     assert rig.memory_budget.unsettled >= 7 << 17
-    async with rig.admission.reserve(call_of("bank"), WaitFor.RELAY, Priority.URGENT, code=True):
+    with rig.admission.reserve(call_of("bank"), WaitFor.RELAY, Priority.URGENT, code=True):
         pass
     rig.settle()
     rig.settle()

@@ -433,12 +433,11 @@ async def test_a_relay_that_is_down() -> None:
 async def test_a_place_that_a_refused_mail_gives_back() -> None:
     """A refused mail's place goes to a waiting stream at once, though no mail settles."""
     rig = Rig(queue_size=1)
-    with suppress(InvalidArgument):
-        async with rig.admission.reserve(call_of(), WaitFor.QUEUE, Priority.NORMAL):
-            taking = rig.take(Asked("a"))
-            await _turns()
-            assert not taking.done()
-            raise InvalidArgument("text", "is wrong")
+    with suppress(InvalidArgument), rig.admission.reserve(call_of(), WaitFor.QUEUE, Priority.NORMAL):
+        taking = rig.take(Asked("a"))
+        await _turns()
+        assert not taking.done()
+        raise InvalidArgument("text", "is wrong")
     async with asyncio.timeout(5):
         await taking
     assert rig.queue.get_nowait().request_id == "a"

@@ -93,29 +93,33 @@ class Admission:
             producer.stop()
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority, *, code: bool = False) -> "Reservation":
-        """Take a place for one mail, or for that of a `code`: `async with` what is returned until it is accepted.
+        """Take a place for one mail, or for that of a `code`: `with` what is returned until it is accepted.
 
         Raises QueueFull where there is no place, and MemoryFull where there is no memory. Raises Unavailable where the
         service stops, or the caller would wait for a relay that is down.
         """
-        if self._closed or (self._relays.down and not wait_for.guarantees):
-            self.check(wait_for)
-        if not self.has_plenty:
+        place = self.reserve_of_plenty(wait_for)
+        if place is None:
             self._check_place(call.source or call.caller.name, wait_for, fresh=priority is _URGENT)
             self.memory.make_room(code=code)
-        self.reserved += 1
-        return self._reservation
+            self.reserved += 1
+            place = self._reservation
+        return place
 
-    @property
-    def has_plenty(self) -> bool:
-        """Whether there are so many places, and so much memory, that nobody need be asked for their share."""
+    def reserve_of_plenty(self, wait_for: WaitFor) -> "Reservation | None":
+        """Take a place where there are so many, and so much memory, that nobody need be asked for their share.
+
+        Raises Unavailable as `reserve` does.
+        """
+        if self._closed or (self._relays.down and not wait_for.guarantees):
+            self.check(wait_for)
         # fast path: nearly every mail finds it so, 1 us; held to the full path by tests/mail/test_admission.py
         places, memory = self.places, self.memory
         kept = memory.remembered.octets + memory.codes.octets
-        return (
-            places.taken + self.reserved < places.plenty
-            and memory.reading + memory.unsettled + kept <= memory.for_mails
-        )
+        if places.taken + self.reserved >= places.plenty or memory.reading + memory.unsettled + kept > memory.for_mails:
+            return None
+        self.reserved += 1
+        return self._reservation
 
     def _check_place(self, source: str, wait_for: WaitFor, *, fresh: bool) -> None:
         """Raise QueueFull where a single call finds no place."""
@@ -142,17 +146,24 @@ class Admission:
 
 
 class Reservation:
-    """A place for one mail, held until it is left. It has no state of its own, so all calls share one."""
+    """A place for one mail, taken before it is entered, and held until it is left.
+
+    It has no state of its own, so all calls share one. One that `is_awaited` is taken by `wait`.
+    """
 
     __slots__ = ("_admission",)
+    is_awaited = False
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
-    async def __aenter__(self) -> Self:
+    async def wait(self) -> None:
+        """Wait for the place."""
+
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         admission = self._admission

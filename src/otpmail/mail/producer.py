@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Self
 
 from otpmail.callers import Call
 from otpmail.cooperate import TURN_SECONDS
@@ -71,12 +70,12 @@ class Producer:
             await self._wait()
         self._turn_ends = self._clock() + TURN_SECONDS
 
-    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
-        """Return a place for one mail; entering it waits until there is one. Raises as `Admission.reserve`."""
-        # fast path: where a single call is not refused a stream need not wait, 1 us; held to the full path by
-        # tests/mail/test_admission.py
-        if self._admission.has_plenty and not (self.brought >= _FEW and self._queue.is_above_high_water(priority)):
-            return self._admission.reserve(call, wait_for, priority)
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:  # noqa: ARG002  limits will
+        """Take a place for one mail, or return one to wait for. Raises as `Admission.reserve`."""
+        if self.brought < _FEW or not self._queue.is_above_high_water(priority):
+            place = self._admission.reserve_of_plenty(wait_for)
+            if place is not None:
+                return place
         reservation = self._reservations.get((wait_for, priority))
         if reservation is None:
             reservation = _WaitingReservation(self._admission, self, wait_for, priority)
@@ -148,9 +147,10 @@ class Producer:
 
 
 class _WaitingReservation(Reservation):
-    """A place for one mail of a stream, which entering it waits for; like the other it is shared."""
+    """A place for one mail of a stream that may have to wait for it; like the other it is shared."""
 
     __slots__ = ("_priority", "_producer", "_wait_for")
+    is_awaited = True
 
     def __init__(self, admission: Admission, producer: Producer, wait_for: WaitFor, priority: Priority) -> None:
         super().__init__(admission)
@@ -158,13 +158,12 @@ class _WaitingReservation(Reservation):
         self._wait_for = wait_for
         self._priority = priority
 
-    async def __aenter__(self) -> Self:
+    async def wait(self) -> None:
         await self._producer.wait_for_place(self._wait_for, self._priority)
         self._admission.check(self._wait_for)
         self._admission.reserved += 1
-        return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         admission, producer = self._admission, self._producer

@@ -31,7 +31,7 @@ class Door(Protocol):
     """Gives a mail its place: `Admission` for a single call, `Producer` for a stream."""
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
-        """Return a place for one mail."""
+        """Take a place for one mail, or return one to wait for."""
 
 
 class Repeatable(Protocol):
@@ -196,7 +196,10 @@ class MailService:
             callback(job, Unavailable(STOPPED))
 
     async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
-        async with door.reserve(call, submission.wait_for, submission.priority):
+        place = door.reserve(call, submission.wait_for, submission.priority)
+        if place.is_awaited:
+            await place.wait()
+        with place:
             # The results of a stream are final ones, so its mails have no longer than another caller waits.
             ends_soon = door is not self.admission and not submission.wait_for.guarantees
             most = self._wait_seconds if ends_soon else None

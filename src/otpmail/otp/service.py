@@ -181,7 +181,7 @@ class OtpService:
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         memory = self._mails.admission.memory
-        async with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
+        with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
             expires = now + self._lifespans[request.compat]
             fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, expires)
