@@ -26,8 +26,9 @@ from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
+from otpmail.telemetry.counts import mails
 from otpmail.telemetry.exposition import MetricsServer
-from otpmail.telemetry.logs import LogObserver, log_event, mails
+from otpmail.telemetry.logs import LogObserver, log_event
 
 ResultT = TypeVar("ResultT")
 

@@ -54,6 +54,7 @@ class Faults:
     refuse_data: str | None = None  # in place of 354
     # To the content, by DATA or BDAT; a positive one changes the wording only.
     final_reply: str | Callable[[bytes], str] | None = None
+    refuse_rset: str | None = None  # without an end to the transaction that it was sent for
     chance: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # by MAIL, RCPT or ".": probability and reply
     times: int | None = None  # how many faults there are, over all connections, before it is correct again
 
@@ -69,6 +70,13 @@ class Faults:
     close_by_chance: float = 0.0  # the probability of the same after any mail
     closes_silently: bool = False  # without the 421, after the reply to the content
     delay: float = 0.0  # seconds from command to reply, as by distance: pipelined commands wait together
+
+    slow: Mapping[str, float] = field(default_factory=dict)  # seconds to the reply, by command
+
+    # Recipients.
+    most_recipients: int | None = None  # `full` to each RCPT beyond so many, which nothing announces
+    full: str = "452 4.5.3 Error: too many recipients"
+    most_at_content: int | None = None  # a content for more is refused, as SES does
 
     # Oddities of sign-in.
     ignores_initial_responses: bool = False  # 334 to AUTH with one: the client is to say it again
@@ -86,6 +94,8 @@ class Faults:
     strict: bool = True  # 554 and a close for input that should have waited for a reply, as Exim does
     sticky_bdat: bool = False  # a refused BDAT leaves the transaction open until RSET, as Exim does
     runs_refused_chunks: bool = False  # a BDAT out of sequence is not read past: its chunk runs as commands, as go-smtp
+    yes: str = "250"  # the code of each positive reply to MAIL, RCPT and contents
+    dsn: bool = False
     announces: tuple[str, ...] = ()  # further lines of the reply to EHLO
     helps_with_250: bool = False  # HELP is answered 250 and not 214, as Stalwart and Python's smtpd do
     data_without_recipients: bool = False  # 354 although every RCPT was refused

@@ -157,6 +157,8 @@ class Session:
     async def _answer(self, point: str, reply: str) -> None:
         """Send the reply, unless a fault at this point keeps it from being sent or ends the connection after it."""
         faults = self._faults
+        if point in faults.slow:
+            await asyncio.sleep(faults.slow[point])
         if self._is_at(faults.silent_at, point) and self._strikes():
             await self.wire.wait_ended()
             raise Gone
@@ -226,6 +228,7 @@ class Session:
             "CHUNKING": faults.chunking,
             "SMTPUTF8": faults.smtputf8,
             "8BITMIME": faults.eightbitmime,
+            "DSN": faults.dsn,
             f"SIZE {faults.size}": faults.size is not None,
             f"LIMITS {' '.join(limits)}": bool(limits),
             "STARTTLS": self._offers_tls,
@@ -363,7 +366,7 @@ class Session:
         if refusal is not None:
             return refusal
         self._transaction = _Transaction(sender, parameters)
-        return "250 2.1.0 sender ok"
+        return f"{self._faults.yes} 2.1.0 sender ok"
 
     def _refusal_of(self, sender: str, parameters: Mapping[str, str]) -> str | None:
         faults = self._faults
@@ -372,6 +375,8 @@ class Session:
             "BODY": faults.eightbitmime,
             "SMTPUTF8": faults.smtputf8,
             "AUTH": bool(faults.auth),
+            "RET": faults.dsn,
+            "ENVID": faults.dsn,
         }
         for name in parameters:
             if not allowed.get(name, False):
@@ -387,9 +392,10 @@ class Session:
         return None
 
     async def _rcpt(self, argument: str) -> None:
-        most = self._faults.rcpt_max
-        too_many = most is not None and self._transaction and len(self._transaction.recipients) >= most
-        await self._answer("RCPT", "452 4.5.3 too many recipients" if too_many else self._add_recipient(argument))
+        count = len(self._transaction.recipients) if self._transaction else 0
+        limits = self._faults.rcpt_max, self._faults.most_recipients
+        is_full = any(most is not None and count >= most for most in limits)
+        await self._answer("RCPT", self._faults.full if is_full else self._add_recipient(argument))
 
     def _add_recipient(self, argument: str) -> str:
         if self._transaction is None:
@@ -408,7 +414,7 @@ class Session:
         if refusal is not None:
             return refusal
         self._transaction.recipients.append(recipient)
-        return "250 2.1.5 recipient ok"
+        return f"{self._faults.yes} 2.1.5 recipient ok"
 
     async def _data(self, argument: str) -> None:
         refusal = "501 5.5.4 DATA takes no argument" if argument else self._refusal_of_data()
@@ -473,7 +479,7 @@ class Session:
         refusal = self._refusal_of_content(content) or self._fault(_quoting(self._faults.final_reply, content))
         if refusal is None and self._is_at(self._faults.closing_at, point):
             refusal = self._fault(_CLOSING)
-        reply = refusal or self._by_chance(".") or "250 2.0.0 taken"
+        reply = refusal or self._by_chance(".") or f"{self._faults.yes} 2.0.0 taken"
         if reply.startswith("2"):
             self._take(mode, content)
         elif mode == "BDAT":
@@ -493,6 +499,9 @@ class Session:
     def _refusal_of_content(self, content: bytes) -> str | None:
         if self._transaction is None or not self._transaction.recipients:
             return "554 5.5.1 no valid recipients"
+        most = self._faults.most_at_content
+        if most is not None and len(self._transaction.recipients) > most:
+            return f"554 Transaction failed: Recipient count exceeds {most}."
         if self._faults.size is not None and len(content) > self._faults.size:
             return "552 5.3.4 too big"
         if not self._faults.eightbitmime and not content.isascii():
@@ -518,6 +527,9 @@ class Session:
     # The rest.
 
     async def _rset(self, argument: str) -> None:
+        if (refusal := self._fault(self._faults.refuse_rset)) is not None:
+            await self._answer("RSET", refusal)
+            return
         self._transaction = None
         await self._answer("RSET", "501 5.5.4 RSET takes no argument" if argument else "250 2.0.0 forgotten")
 

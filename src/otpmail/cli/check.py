@@ -70,7 +70,7 @@ async def _check_relay(relay: "RelaySettings", workers: int) -> bool:
 
 def _print_capabilities(connection: "Connection", workers: int) -> None:
     from otpmail.smtp.capabilities import SHOWN
-    from otpmail.telemetry.logs import mails
+    from otpmail.telemetry.counts import mails
 
     announced = connection.capabilities.extensions
     for keyword in SHOWN:

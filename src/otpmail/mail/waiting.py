@@ -79,8 +79,9 @@ def deadline_exceeded(mail: Mail) -> DeadlineExceeded:
 
 
 def _last_reply(recipients: tuple[RecipientResult, ...]) -> str:
-    """Word the relay's last reply: that of a recipient it has not accepted, if there is one."""
-    replied = [result for result in recipients if result.code]
-    if not replied:
+    """Word the relay's last reply, or what kept it: that of a recipient it has not accepted, if there is one."""
+    told = [result for result in recipients if result.said]
+    if not told:
         return "the relay has not replied"
-    return f"the relay's last reply was: {min(replied, key=lambda result: result.accepted).said}"
+    last = min(told, key=lambda result: result.accepted)
+    return f"the relay's last reply was: {last.said}" if last.code else f"the relay has not replied: {last.said}"

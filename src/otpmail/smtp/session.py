@@ -182,7 +182,7 @@ class Session:
 
     def end(self, cause: str) -> list[Transaction]:
         """The connection is over. Returns the transactions in flight, in their order, each with its outcome."""
-        self.ended = self.ended or cause
+        self.ended = self.ended or self.goodbye or cause
         left = list(self.flights)
         for place, transaction in enumerate(left):
             if transaction.is_decided and not self._doubts.out_of_step:

@@ -13,7 +13,6 @@ from typing import Literal
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.events import (
     ALL_EVENTS,
-    ChunkingDisabled,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
@@ -25,14 +24,14 @@ from otpmail.events import (
     MailAccepted,
     MailDeferred,
     MailSettled,
-    MessageLimitDropped,
-    MessageLimitLearned,
     RelayDown,
     RelayIdle,
     RelayUp,
 )
 from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.telemetry.counts import mails
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
+from otpmail.telemetry.learned import learned
 from otpmail.telemetry.trace import TraceFilter
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -117,11 +116,6 @@ def log_event(level: int, event: str, message: str, *, trace: Trace | None = Non
     """
     if log.isEnabledFor(level):
         log.log(level, message, extra={"event": event, "fields": fields, "trace": trace})
-
-
-def mails(count: int) -> str:
-    """Return the count with its noun: `1 mail`, `2 mails`."""
-    return f"{count} mail" if count == 1 else f"{count} mails"
 
 
 class LogObserver:
@@ -214,22 +208,14 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
             line = logging.INFO, "relay-left", f"{relay} is not needed now; its connections are closed"
         case DialFailed(relay, error, wait):
             line = logging.INFO, "dial-failed", f"{relay}: dial failed, next dial in {wait:.1f} s: {error}"
-        case ChunkingDisabled(relay):
-            text = f"{relay} does not read past a chunk that it rejects; mails go by DATA, not BDAT"
-            line = logging.WARNING, "chunks-unsafe", text
-        case MessageLimitLearned(relay, limit):
-            text = f"{relay} closes a connection after {mails(limit)}; each is replaced before that"
-            line = logging.INFO, "message-limit-learned", text
-        case MessageLimitDropped(relay, limit):
-            text = f"{relay} took more than {mails(limit)} on a connection; that limit is dropped"
-            line = logging.INFO, "message-limit-dropped", text
         case ConnectionOpened(relay, mode, window, address):
             text = f"{relay}: connection opened{_at(relay, address)}: {_capacity(mode, window)}"
             line = logging.DEBUG, "connection-opened", text
         case ConnectionClosed(relay, cause, sent):
             line = logging.DEBUG, "connection-closed", f"{relay}: connection closed after {mails(sent)}: {cause}"
         case _:
-            return
+            if (line := learned(event)) is None:
+                return
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
     log_event(level, name, f"relay {text}", trace=NO_TRACE, **fields)
