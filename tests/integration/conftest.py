@@ -33,7 +33,7 @@ def certificate_files(certificates: Certificates, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def postfix(certificate_files: CertificateFiles) -> Iterator[Postfix]:
     """Start Postfix. All tests share it, so each mails to an address of its own."""
-    _require(Postfix)
+    require(Postfix)
     with Postfix(certificate_files.cert_file, certificate_files.key_file) as server:
         yield server
 
@@ -41,7 +41,7 @@ def postfix(certificate_files: CertificateFiles) -> Iterator[Postfix]:
 @pytest.fixture(scope="session")
 def exim(certificate_files: CertificateFiles) -> Iterator[Exim]:
     """Start Exim. All tests share it, so each mails to an address of its own."""
-    _require(Exim)
+    require(Exim)
     with Exim(certificate_files.cert_file, certificate_files.key_file) as server:
         yield server
 
@@ -62,7 +62,7 @@ def full_pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def _require(server: type[MailServer]) -> None:
+def require(server: type[MailServer]) -> None:
     """Skip where it cannot be started; fail in CI, where a skipped test would be an untested one."""
     missing = server.missing()
     if missing is not None:

@@ -198,6 +198,7 @@ def _reply(result: RecipientResult) -> str:
 
 
 def _log_relay(event: Event, *, all_down: bool = False) -> None:
+    line: tuple[int, str, str] | None
     match event:
         case RelayUp(relay, mode, window, address):
             line = logging.INFO, "relay-up", f"{relay} is up{_at(relay, address)}: {_capacity(mode, window)}"
@@ -214,8 +215,9 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
         case ConnectionClosed(relay, cause, sent):
             line = logging.DEBUG, "connection-closed", f"{relay}: connection closed after {mails(sent)}: {cause}"
         case _:
-            if (line := learned(event)) is None:
-                return
+            line = learned(event)
+    if line is None:
+        return
     level, name, text = line
     fields = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(event).items()}
     log_event(level, name, f"relay {text}", trace=NO_TRACE, **fields)

@@ -1,0 +1,86 @@
+"""A real Postfix and a real Exim that take few recipients at once, or do not like a name in EHLO."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.conftest import require
+from integration.exim import Exim
+from integration.postfix import Postfix
+from integration.servers import DOMAIN, PASSWORD, USER
+from otpmail.v1 import mail_pb2
+from service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.servers import CertificateFiles, MailServer
+    from relay import Certificates
+
+_LIMITED: dict[str, tuple[type[MailServer], dict[str, str]]] = {
+    "postfix": (Postfix, {"smtpd_recipient_limit": "10"}),
+    "exim": (Exim, {"recipients_max": "10"}),
+    "exim-552": (Exim, {"recipients_max": "10", "recipients_max_reject": "true"}),
+}
+
+
+@pytest.fixture(params=_LIMITED)
+def limited(request: pytest.FixtureRequest, certificate_files: CertificateFiles) -> Iterator[MailServer]:
+    """Start a server that takes ten recipients in a transaction."""
+    kind, settings = _LIMITED[request.param]
+    require(kind)
+    with kind(certificate_files.cert_file, certificate_files.key_file, settings) as server:
+        yield server
+
+
+@pytest.fixture
+def strict_about_names(certificate_files: CertificateFiles) -> Iterator[Postfix]:
+    """Start a Postfix that refuses a name without a dot."""
+    require(Postfix)
+    settings = {"smtpd_helo_required": "yes", "smtpd_helo_restrictions": "reject_non_fqdn_helo_hostname"}
+    with Postfix(certificate_files.cert_file, certificate_files.key_file, settings) as server:
+        yield server
+
+
+def _settings(server: MailServer, certificates: Certificates) -> dict[str, Any]:
+    return {
+        "EMAIL_HOST": "localhost",
+        "EMAIL_PORT": server.tls_port,
+        "EMAIL_SECURITY": "tls",
+        "EMAIL_CA_FILE": certificates.ca_file,
+        "EMAIL": USER,
+        "APP_PASSWORD": PASSWORD,
+        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
+    }
+
+
+async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, certificates: Certificates) -> None:
+    """All of them have the mail within a second, once, by one attempt; the next mail keeps to the limit."""
+    people = [f"limited{number}@{DOMAIN}" for number in range(60)]
+    async with Service(**_settings(limited, certificates)) as service:
+        await service.wait_until_serving()
+        request = mail_pb2.SendMailRequest(to=people, subject="s", text="t")
+        begun = monotonic()
+        mail = (await service.mail.SendMail(request)).mail
+        took = monotonic() - begun
+        assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 1)
+        assert took < 1
+        assert service.logged("recipient-limit-learned", limit=10)
+        assert (await service.mail.SendMail(request)).mail.state == mail_pb2.Mail.STATE_RELAYED
+        for address in people:
+            assert len(await limited.mails(address, 2)) == 2
+
+
+async def test_a_server_that_refuses_the_name_in_ehlo(strict_about_names: Postfix, certificates: Certificates) -> None:
+    """The mail is deferred with the server's words, and the log names EMAIL_HELO."""
+    async with Service(**_settings(strict_about_names, certificates), EMAIL_HELO="box") as service:
+        await service.wait_until_serving()
+        request = mail_pb2.SendMailRequest(to=[f"named@{DOMAIN}"], subject="s", text="t", ttl={"seconds": 1})  # type: ignore[arg-type]
+        mail = (await service.mail.SendMail(request)).mail
+        assert mail.state == mail_pb2.Mail.STATE_FAILED
+        assert mail.recipients[0].reply == "<box>: Helo command rejected: need fully-qualified hostname"
+        (line,) = service.logged("helo-refused", level="error")
+        assert "EMAIL_HELO" in str(line["message"])
