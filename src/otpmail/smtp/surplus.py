@@ -14,21 +14,21 @@ def without_surplus(
 
     `replies` are those to RCPT, of which one at least is positive, and `final` the one to the content. A result that is
     left out says nothing of its recipient, who was one too many. Where the content is refused for that, all of them
-    were, and half as many may do.
+    were; half as many may do, unless RCPT was refused too, as by Exim's recipients_max_reject.
     """
     taken = [reply.code < 300 for reply in replies]
     first, count = taken.index(True), taken.count(True)
-    refuses_all = final is not None and final.code >= 400 and count > 1 and _is_surplus(Command.CONTENT, results[first])
     surplus = [
-        refuses_all if is_taken else place > first and _is_surplus(Command.RCPT, results[place])
+        place > first and not is_taken and _is_surplus(Command.RCPT, results[place])
         for place, is_taken in enumerate(taken)
     ]
-    kept = tuple([result for result, is_surplus in zip(results, surplus, strict=True) if not is_surplus])
-    if refuses_all:
-        return kept, count // 2
     # Where others were taken behind one, it is not their number.
-    is_limit = True in surplus and True not in taken[surplus.index(True) :]
-    return kept, count if is_limit else 0
+    limit = count if True in surplus and True not in taken[surplus.index(True) :] else 0
+    if final is not None and final.code >= 400 and count > 1 and _is_surplus(Command.CONTENT, results[first]):
+        surplus = [is_surplus or is_taken for is_surplus, is_taken in zip(surplus, taken, strict=True)]
+        limit = limit or count // 2
+    kept = [result for result, is_surplus in zip(results, surplus, strict=True) if not is_surplus]
+    return tuple(kept), limit
 
 
 def _is_surplus(command: Command, refused: RecipientResult) -> bool:
