@@ -16,12 +16,15 @@ import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 import otpmail as package
+from calls import parsed
 from commands import otpmail
 from otpmail.v1 import mail_pb2
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from relay import Relay
 
 _MAIL = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
 
@@ -77,6 +80,43 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     await dev.wait_for_output("subject [x] Grüße")
     queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
     assert json.loads(queued.out)["mail"]["state"] == "STATE_QUEUED"
+
+
+@pytest.mark.service(EMAIL_FROM_ALLOWED="@shop.example")
+async def test_each_field_of_a_mail_by_the_command_line(service: Service, relay: Relay) -> None:
+    """`mail send` has an option for each field that the reader, the relay or the caller sees."""
+    arguments = (
+        *("--to", "ada@example.org", "--text", "Hi", "--from", "boss@shop.example", "--sender", "a@shop.example"),
+        *("--return-path", "<>", "--reply-to", "b@example.org", "--reply-to", "C <c@example.org>"),
+        *("--header", "X-A: 1: one", "--header", "X-A:2", "--message-id", "<m1@shop.example>"),
+        *("--label", "tenant=a=b", "--label", "campaign=", "--request-id", "r1", "--json"),
+    )
+    first = await otpmail("mail", "send", *arguments, server=service.address)
+    assert first.code == 0, first.err
+    told = json.loads(first.out)["mail"]
+    assert (told["labels"], told["message_id"]) == ({"tenant": "a=b", "campaign": ""}, "<m1@shop.example>")
+    again = await otpmail("mail", "send", *arguments, server=service.address)
+    assert again.out == first.out
+    (caught,) = relay.mails
+    mail = parsed(caught.content)
+    assert caught.sender == ""
+    assert (mail["From"], mail["Sender"]) == ("boss@shop.example", "a@shop.example")
+    assert (mail["Reply-To"], mail.get_all("X-A")) == ("b@example.org, C <c@example.org>", ["1: one", "2"])
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--header", "X-A", "--header: 'X-A' has no colon; write it as in --header 'X-Campaign: spring'"),
+        ("--label", "tenant", "--label: 'tenant' has no equals sign; write it as in --label campaign=spring"),
+        ("--message-id", "m1", "message_id: is not a message id such as 1234@example.org (RFC 5322, 3.6.4)"),
+    ],
+)
+async def test_a_wrong_option_of_a_mail(dev: Service, option: str, text: str, said: str) -> None:
+    """A header without a value, a label without one and a wrong message id give exit code 2, and are named."""
+    mail = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
+    ran = await otpmail(*mail, option, text, server=dev.address)
+    assert (ran.code, ran.out, ran.err.strip()) == (2, "", said)
 
 
 async def test_a_wrong_address_by_the_command_line(dev: Service) -> None:

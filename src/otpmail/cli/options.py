@@ -25,5 +25,5 @@ Server = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-From = Annotated[str, typer.Option("--from", metavar="EMAIL", help="The sender. Default: the service's EMAIL_FROM.")]
+From = Annotated[str, typer.Option("--from", metavar="EMAIL", help="The author. Default: the service's EMAIL_FROM.")]
 ReplyTo = Annotated[str, typer.Option(metavar="EMAIL", help="Where a person's reply goes. Default: to the sender.")]

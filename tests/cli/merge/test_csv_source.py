@@ -218,8 +218,8 @@ def test_bad_templates(files: Files) -> None:
         "spring: $city: people.csv has no column city; its columns are email, name",
         "spring: $nmae: people.csv has no column nmae; its columns are email, name",
     ]
-    files.write("body.html", "$name \x07")
-    assert files.problems() == ["spring: html: holds the control character U+0007"]
+    files.write("body.html", "$name \0")
+    assert files.problems() == ["spring: html: holds the control character U+0000"]
     files.write("body.html", "only $5")
     assert files.problems() == ["spring: has a $ that begins no name; write $$ for a dollar sign"]
     files.write("subject.txt", "one\ntwo")
