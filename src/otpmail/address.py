@@ -77,6 +77,12 @@ class Address:
         return self.spec.rpartition("@")[2]
 
     @property
+    def mailbox(self) -> str:
+        """The form that is the same for all spellings of one mailbox: a domain has no case (RFC 5321, 2.4)."""
+        local, _, domain = self.spec.rpartition("@")
+        return f"{local}@{domain.lower()}"
+
+    @property
     def needs_smtputf8(self) -> bool:
         """Whether only a relay that announces SMTPUTF8 (RFC 6531) can take this address."""
         return not self.spec.isascii()

@@ -83,11 +83,20 @@ class RecipientResult:
 
 
 @frozen()
+class AsciiHead:
+    """How a mail begins for a relay without SMTPUTF8: with these octets in place of its first `replaced` octets."""
+
+    octets: bytes = field(repr=False)
+    replaced: int
+
+
+@frozen()
 class Envelope:
     """A mail as the relay gets it: sender, recipients, and the bytes (canonical CRLF lines).
 
     Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
-    `code` is the one that the content holds, if it is the mail of a code: no reply about it may be repeated with that.
+    `ascii_head` is there where the mail may go without SMTPUTF8 to some of its recipients. `code` is the one that the
+    content holds, if it is the mail of a code: no reply about it may be repeated with that.
     """
 
     sender: str
@@ -95,16 +104,24 @@ class Envelope:
     content: bytes = field(repr=False)  # it may hold a code
     smtputf8: bool = False
     code: str = field(default="", repr=False)
+    ascii_head: AsciiHead | None = None
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:
             return self
-        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8, self.code)
+        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8, self.code, self.ascii_head)
+
+    def without_smtputf8(self) -> "Envelope":
+        """The same mail as it goes to a relay without SMTPUTF8; itself where it can't."""
+        head = self.ascii_head
+        if head is None:
+            return self
+        return Envelope(self.sender, self.recipients, head.octets + self.content[head.replaced :], code=self.code)
 
     def with_code(self, code: str) -> "Envelope":
         """The same mail, as one whose content holds this code."""
-        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code)
+        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head)
 
 
 @frozen()

@@ -249,6 +249,14 @@ def test_each_recipient_is_mailed_once() -> None:
     assert draft.recipients == (ADA, "bob@xn--bcher-kva.example", "cy@example.org")
 
 
+def test_domains_are_compared_without_case() -> None:
+    """A domain has no case, a local part has (RFC 5321, 2.4); the first spelling is used."""
+    addresses = ("A@Example.org", "A@example.ORG", "a@example.org", '"A"@example.org', '"a b"@X.org', '"a b"@x.org')
+    assert _draft({"to": addresses[:3], "bcc": addresses[3:], "limits": Limits(2000, 9)}).recipients == (
+        *("A@Example.org", "a@example.org", '"a b"@X.org'),
+    )
+
+
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(

@@ -435,3 +435,61 @@ def test_headers_come_in_their_order_and_may_come_twice() -> None:
     headers = (("X-Tag", "b"), ("X-A", "1"), ("x-tag", "a"), ("X-Tag", "b"))
     message = _parse(_compose(headers=headers))
     assert [(name, value) for name, value in message.items() if name.lower().startswith("x-")] == list(headers)
+
+
+def test_the_head_of_a_mail_for_a_relay_without_smtputf8() -> None:
+    """An address that only SMTPUTF8 carries becomes an empty group with its text, so that others get the mail."""
+    envelope = _compose(
+        to=("J\u00fcrgen <j\u00fcrgen@b\u00fccher.example>", "Zo\u00eb <zoe@x.org>"),
+        cc=("\u00fc@x.org",),
+        subject="M\u00e4rz",
+    )
+    assert envelope.smtputf8
+    adapted = envelope.without_smtputf8()
+    _assert_wire_form(adapted)
+    assert (adapted.smtputf8, adapted.recipients) == (False, envelope.recipients)
+    before, after = _parse(envelope), _parse(adapted)
+    assert [address.addr_spec for address in after["To"].addresses] == ["zoe@x.org"]
+    assert [group.display_name for group in after["To"].groups] == [
+        "J\u00fcrgen <j\u00fcrgen@xn--bcher-kva.example>",
+        None,
+    ]
+    assert after["Cc"].groups[0].display_name == "\u00fc@x.org"
+    assert before.get_content() == after.get_content()
+    for header in ("From", "Subject", "Date", "Message-ID", "MIME-Version"):
+        assert before[header] == after[header]
+
+
+@pytest.mark.parametrize(
+    ("fields", "can"),
+    [
+        ({"bcc": ("\u00fc@x.org",)}, True),
+        ({"to": ("\u00fc@x.org", "a@x.org")}, True),
+        ({"to": ("\u00fc@x.org",)}, False),
+        ({"cc": ("\u00fc@x.org",), "reply_to": ("\u00fc@x.org",)}, False),
+        ({"reply_to": ("\u00fc@x.org",)}, False),
+        ({"sender": "\u00fc@x.org"}, False),
+        ({"return_path": "\u00fc@x.org"}, False),
+        ({"by": Address("\u00fc@x.org")}, False),
+    ],
+)
+def test_whether_a_mail_can_go_without_smtputf8(fields: dict[str, Any], can: bool) -> None:  # noqa: FBT001
+    """A mail can go to the others unless it is from someone who needs SMTPUTF8, or an answer would go there."""
+    envelope = _compose(**fields)
+    assert envelope.smtputf8
+    assert (envelope.ascii_head is not None) is can
+    assert envelope.without_smtputf8().smtputf8 is not can
+    assert (
+        envelope.only(envelope.recipients[:1]).ascii_head == envelope.with_code("1").ascii_head == envelope.ascii_head
+    )
+
+
+def test_an_address_in_quotes_stands_in_brackets() -> None:
+    """An address with quotes is not mistaken for a name."""
+    envelope = _compose(to=("foo..bar@docomo.ne.jp", '"a b"@x.org', 'C "x" <"c, d"@x.org>'), reply_to=('"e f"@x.org',))
+    assert envelope.recipients == ('"foo..bar"@docomo.ne.jp', '"a b"@x.org', '"c, d"@x.org')
+    message = _parse(envelope)
+    assert [address.username for address in message["To"].addresses] == ["foo..bar", "a b", "c, d"]
+    assert message["To"].addresses[2].display_name == 'C "x"'
+    assert b'To: <"foo..bar"@docomo.ne.jp>, <"a b"@x.org>,' in envelope.content
+    assert b'Reply-To: <"e f"@x.org>' in envelope.content

@@ -99,6 +99,30 @@ async def test_a_relay_without_smtputf8(service: Service, relay: Relay) -> None:
     assert [caught.recipients for caught in relay.mails] == [("info@xn--bcher-kva.example",)]
 
 
+@pytest.mark.relay(smtputf8=False)
+async def test_a_recipient_who_needs_smtputf8_is_refused_alone(service: Service, relay: Relay) -> None:
+    """The others get the mail at once, with a header in ASCII that still shows the one who was refused."""
+    mail = await _send(service, to=[ADA, "Jürgen <jürgen@example.org>"], cc=[GRACE], bcc=["ü@example.org", EVE])
+    assert mail.state == PARTIAL
+    codes = [(result.address, result.code, result.enhanced_code[:1]) for result in mail.recipients]
+    refused = [(address, 550, "5") for address in ("jürgen@example.org", "ü@example.org")]
+    assert sorted(codes) == sorted([*[(address, 250, "2") for address in (ADA, GRACE, EVE)], *refused])
+    (caught,) = relay.mails
+    assert caught.recipients == (ADA, GRACE, EVE)
+    assert caught.content.isascii()
+    assert [address.addr_spec for address in parsed(caught.content)["To"].addresses] == [ADA]
+    assert "jürgen@example.org" in [group.display_name for group in parsed(caught.content)["To"].groups][1]
+    assert mail.attempts == 1
+
+
+async def test_two_spellings_of_a_domain_are_one_recipient(service: Service, relay: Relay) -> None:
+    """A domain has no case, so one copy goes out, under the first spelling."""
+    mail = await _send(service, to=["A@Example.org"], bcc=["A@example.org", "foo..bar@docomo.ne.jp", '"x y"@x.org'])
+    addresses = ("A@Example.org", '"foo..bar"@docomo.ne.jp', '"x y"@x.org')
+    assert tuple(result.address for result in mail.recipients) == addresses
+    assert [caught.recipients for caught in relay.mails] == [addresses]
+
+
 @pytest.mark.relay(refuse_recipients={EVE: "550 5.1.1 no such user"})
 async def test_one_refused_recipient_does_not_fail_the_others(service: Service, relay: Relay) -> None:
     """Recipients are reported one by one: PARTIAL, and the mail reached the others once."""

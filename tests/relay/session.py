@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.wire import Wire
 
 T = TypeVar("T")
-_PATH = re.compile(r"<([^<>\s]*)>(?: (.*))?", re.ASCII)
+_PATH = re.compile(r'<((?:"(?:[^"\\<>\r\n]|\\.)*"(?=@))?[^<>\s"]*)>(?: (.*))?', re.ASCII)
 _OPEN_BEFORE_TLS = frozenset({"EHLO", "HELO", "STARTTLS", "NOOP", "RSET", "QUIT"})
 _CLOSING = "421 4.3.2 shutting down"
 _LAST_OF_A_GROUP = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "DATA"})  # RFC 2920, 3.1; RFC 3207; RFC 4954

@@ -1,8 +1,10 @@
 """The capabilities that a relay announces, and which mails they exclude."""
 
+from dataclasses import replace
+
 import pytest
 
-from otpmail.model import Envelope
+from otpmail.model import AsciiHead, Envelope
 from otpmail.smtp.capabilities import Capabilities
 
 
@@ -54,7 +56,70 @@ def test_limits(parameters: str, mail_max: int | None, rcpt_max: int | None) -> 
 def test_rejected_mails(extensions: dict[str, str], octets: int, smtputf8: bool, code: int | None) -> None:  # noqa: FBT001
     """A mail too large, or one that needs SMTPUTF8 where it is not announced, is rejected with a reason."""
     envelope = Envelope("service@example.org", ("ada@example.org",), b"x" * octets, smtputf8)
-    refusal = Capabilities(extensions).rejects(envelope)
-    assert (refusal and refusal[0]) == code
-    if refusal:
-        assert refusal[1].startswith(b"5.")
+    results = Capabilities(extensions).rejects(envelope)
+    assert [result.code for result in results] == ([code] if code else [])
+    assert all(result.enhanced_code.startswith("5.") and result.reply for result in results)
+
+
+PEOPLE = ("ada@example.org", "j\u00fcrgen@example.org", '"bob b"@example.org')
+NO_HEAD = Envelope("service@example.org", PEOPLE, b"To: x\r\n\r\n", smtputf8=True)
+WITH_HEAD = replace(NO_HEAD, content="To: j\u00fcrgen\r\n\r\nHello".encode(), ascii_head=AsciiHead(b"To: x", 11))
+
+
+def _rejected(envelope: Envelope, **extensions: str) -> tuple[str, ...]:
+    capabilities = Capabilities(extensions)
+    return tuple(result.address for result in capabilities.rejects(capabilities.adapted(envelope)))
+
+
+@pytest.mark.parametrize(
+    ("envelope", "rejected"),
+    [
+        (WITH_HEAD, PEOPLE[1:2]),
+        (replace(WITH_HEAD, recipients=(PEOPLE[0], PEOPLE[2])), ()),
+        (replace(WITH_HEAD, recipients=PEOPLE[1:2]), PEOPLE[1:2]),
+        (NO_HEAD, PEOPLE),
+        (replace(NO_HEAD, smtputf8=False), PEOPLE[1:2]),
+        (replace(NO_HEAD, sender="j\u00fcrgen@x.org", smtputf8=False), PEOPLE),
+    ],
+)
+def test_a_recipient_who_needs_smtputf8_is_refused_alone(envelope: Envelope, rejected: tuple[str, ...]) -> None:
+    """Only recipients who need it are refused where the mail can go without SMTPUTF8 to others, else all."""
+    assert _rejected(envelope) == rejected
+    if envelope.smtputf8:
+        assert _rejected(envelope, **{"SMTPUTF8": "", "8BITMIME": ""}) == ()
+        assert Capabilities({"SMTPUTF8": ""}).adapted(envelope) is envelope
+
+
+def test_a_mail_without_smtputf8_begins_with_its_head_in_ascii() -> None:
+    """For a relay without SMTPUTF8 the mail has other first octets, and no other change."""
+    adapted = Capabilities({}).adapted(WITH_HEAD)
+    assert adapted == replace(WITH_HEAD, content=b"To: x\r\n\r\nHello", smtputf8=False, ascii_head=None)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_safe"),
+    [
+        *(("", True), ("a@x.org", True), ('"a b"@x.org', True), ('"a \\" b"@x.org', True), ("a", True)),
+        *(
+            ("a b@x.org", False),
+            ('"a" b@x.org', False),
+            ('"a b"', False),
+            ('"a b@x.org', False),
+            ('"a\r\n"@x.org', False),
+        ),
+        *(
+            ("a@x.org>", False),
+            ('"a>"@x.org', False),
+            ('"a\\>"@x.org', False),
+            ("a\x00@x.org", False),
+            ("\ud800@x.org", False),
+        ),
+        *(('a"b c"@x.org', False), ('"a b"@x.org SIZE=1', False), ('"a b"@x "y"', False)),
+    ],
+)
+def test_no_address_ends_a_command(address: str, is_safe: bool) -> None:  # noqa: FBT001
+    """An address with a character that could end its path or command is refused alone; a blank may stand in quotes."""
+    for_both = Envelope("service@example.org", ("b@x.org", address), b"\r\n")
+    assert _rejected(for_both) == (() if is_safe else (address,))
+    from_it = Envelope(address, ("b@x.org", "c@x.org"), b"\r\n")
+    assert _rejected(from_it) == (() if is_safe else ("b@x.org", "c@x.org"))

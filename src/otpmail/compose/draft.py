@@ -97,8 +97,8 @@ class Draft:
                 _check_body(self.html, "html", limits)
         if self.message_id:
             check_message_id(self.message_id)
-        specs = [address.spec for address in everybody]
-        object.__setattr__(self, "recipients", tuple(specs if count == 1 else dict.fromkeys(specs)))
+        recipients = (everybody[0].spec,) if count == 1 else _each_once(everybody)
+        object.__setattr__(self, "recipients", recipients)
         few = count + len(self.reply_to) <= _FEW
         if self.headers or self.attachments or not few or len(self.text) + len(self.html) > LARGE:
             self._check_further(limits)
@@ -150,6 +150,14 @@ def _cost(draft: Draft) -> int:
     shown = _RECIPIENT_COST * (len(draft.to) + len(draft.cc) + len(draft.reply_to))
     headers = sum([len(value) for _, value in draft.headers])
     return len(draft.text) + len(draft.html) + headers + sum(files) + shown
+
+
+def _each_once(addresses: tuple[Address, ...]) -> tuple[str, ...]:
+    """The addresses in wire form, of several for one mailbox the first."""
+    by_mailbox = dict[str, str]()
+    for address in addresses:
+        by_mailbox.setdefault(address.mailbox, address.spec)
+    return tuple(by_mailbox.values())
 
 
 def _check_body(body: str, name: str, limits: Limits) -> None:

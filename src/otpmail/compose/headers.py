@@ -61,6 +61,13 @@ def mailboxes(name: str, addresses: Sequence[Address]) -> str:
     return _fold(name, words, _ENCODED_LINE if has_encoded else _LINE)
 
 
+def as_ascii(addresses: Sequence[Address]) -> tuple[Address, ...]:
+    """Addresses for a header in ASCII: one that is not becomes a group of none with its text (RFC 6857, 3.2.1)."""
+    return tuple(
+        [Address("", f"{a.name} <{a.spec}>" if a.name else a.spec) if a.needs_smtputf8 else a for a in addresses]
+    )
+
+
 def disposition(kind: str, filename: str) -> str:
     """A Content-Disposition field (RFC 2183) with a file name, with its CRLF.
 
@@ -122,7 +129,7 @@ def _mailbox(address: Address, *, before: int) -> list[str]:
     else:
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         shown = [f'"{quoted}"']
-    return [*shown, f"<{address.spec}>"]
+    return [*shown, f"<{address.spec}>" if address.spec else ":;"]
 
 
 def _is_literal(value: str) -> bool:

@@ -3,6 +3,7 @@
 A draft's fields are good from its birth, so nothing is checked here but the size of the whole.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -12,11 +13,11 @@ from itertools import chain
 from otpmail.address import Address
 from otpmail.compose.body import write_content
 from otpmail.compose.draft import Draft, Limits, largest_part, refuse_hopeless
-from otpmail.compose.headers import extra, mailboxes, unstructured
+from otpmail.compose.headers import as_ascii, extra, mailboxes, unstructured
 from otpmail.compose.transfer import text_entity
 from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
-from otpmail.model import Envelope
+from otpmail.model import AsciiHead, Envelope
 
 _AUTOMATIC = "Auto-Submitted: auto-generated\r\n"  # RFC 3834, 5
 
@@ -68,19 +69,38 @@ def _envelope(draft: Draft, from_: Address, head: str, octets: bytes) -> Envelop
     if return_path is None:
         return_path = from_.spec
     # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
-    smtputf8 = not (head.isascii() and return_path.isascii() and "".join(recipients).isascii())
-    return Envelope(return_path, recipients, octets, smtputf8, draft.code)
+    if head.isascii() and return_path.isascii() and "".join(recipients).isascii():
+        return Envelope(return_path, recipients, octets, code=draft.code)
+    ascii_head = _ascii_head(draft, from_, return_path)
+    return Envelope(return_path, recipients, octets, smtputf8=True, code=draft.code, ascii_head=ascii_head)
 
 
-def _head(draft: Draft, from_: Address, message_id: str, now: float) -> str:
-    """The headers that the service writes into every mail, but those of the content; Bcc is not among them."""
+def _ascii_head(draft: Draft, from_: Address, return_path: str) -> AsciiHead | None:
+    """How the mail begins without SMTPUTF8; None where it is from one who needs that, or answers go there."""
+    answerable = [from_, *draft.reply_to, *([draft.sender] if draft.sender else [])]
+    if not return_path.isascii() or any(address.needs_smtputf8 for address in answerable):
+        return None
+    if not any(recipient.isascii() for recipient in draft.recipients):
+        return None
+    in_ascii = _people(draft, from_, as_ascii(draft.to), as_ascii(draft.cc))
+    return AsciiHead(in_ascii.encode(), len(_people(draft, from_, draft.to, draft.cc).encode()))
+
+
+def _people(draft: Draft, from_: Address, to: Sequence[Address], cc: Sequence[Address]) -> str:
+    """The first headers: who the mail is from, and who it goes to; Bcc is not among them."""
     head = _from(from_.spec, from_.name)
     if draft.sender is not None and draft.sender.spec != from_.spec:  # RFC 5322, 3.6.2
         head += mailboxes("Sender", (draft.sender,))
-    if draft.to:
-        head += mailboxes("To", draft.to)
-    if draft.cc:
-        head += mailboxes("Cc", draft.cc)
+    if to:
+        head += mailboxes("To", to)
+    if cc:
+        head += mailboxes("Cc", cc)
+    return head
+
+
+def _head(draft: Draft, from_: Address, message_id: str, now: float) -> str:
+    """The headers that the service writes into every mail, but those of the content."""
+    head = _people(draft, from_, draft.to, draft.cc)
     if draft.reply_to:
         head += mailboxes("Reply-To", draft.reply_to)
     head += unstructured("Subject", draft.subject)

@@ -1,10 +1,11 @@
 """The capabilities that a relay announces in its reply to EHLO (RFC 5321, 4.1.1.1), and the mails that it rejects."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from otpmail.model import Envelope
-from otpmail.smtp.replies import Reply
+from otpmail.model import Envelope, RecipientResult
+from otpmail.smtp.replies import Reply, result
 
 SHOWN = ("PIPELINING", "CHUNKING", "SMTPUTF8", "8BITMIME", "SIZE", "LIMITS", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH")
 """The extensions that `otpmail check` lists."""
@@ -13,8 +14,14 @@ _SIZE_DIGITS = 20  # RFC 1870, 3
 _LIMIT = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422, 5: 1 to 999999
 
 # The last line of defence, since addresses are checked when a mail is accepted. An address must hold nothing that could
-# end a path or a command, and no surrogate, which UTF-8 cannot encode.
+# end a path or a command, and no surrogate, which UTF-8 cannot encode. A blank may stand in quotes.
 _UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
+_SAFE = re.compile(r'(?:"(?:[^"\\\x00-\x1f<>\x7f\ud800-\udfff]|\\[ -;=?-~])*+"(?=@))?[^\x00- "<>\x7f\ud800-\udfff]*+')
+_FORBIDDEN = Reply(553, b"5.1.3 an address holds a character that is not allowed in a command")
+_NO_SMTPUTF8 = Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
+_NO_8BITMIME = Reply(
+    554, b"5.6.3 the content is not ASCII, as that of a mail attached to it is, and the relay announces no 8BITMIME"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +57,47 @@ class Capabilities:
             recipients = _of_domains(recipients, self.domain_max)
         return recipients[: min(most, self.rcpt_max or most)]
 
-    def rejects(self, envelope: Envelope) -> Reply | None:
-        """The reply that the relay is certain to give to this mail, so that it need not be asked; None when it may."""
+    def adapted(self, envelope: Envelope) -> Envelope:
+        """The mail as it goes to this relay: without SMTPUTF8 where the relay lacks that and the mail can."""
+        return envelope.without_smtputf8() if envelope.smtputf8 and "SMTPUTF8" not in self else envelope
+
+    def rejects(self, envelope: Envelope) -> tuple[RecipientResult, ...]:
+        """The replies that the relay is certain to give, so that it need not be asked; none where it may take the mail.
+
+        Where it may take the mail for some recipients, these are the replies for the others.
+        """
         addresses = "".join((envelope.sender, *envelope.recipients))
-        if _UNSAFE.search(addresses):
-            return Reply(553, b"5.1.3 an address holds a character that is not allowed in a command")
-        if envelope.smtputf8 and "SMTPUTF8" not in self:
-            return Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
-        if not (envelope.smtputf8 or addresses.isascii()):
-            return Reply(553, b"5.6.7 an address is not ASCII, and the mail was not written for SMTPUTF8")
+        if _UNSAFE.search(addresses) and (unsafe := _unsafe(envelope)):
+            return _replies(unsafe, _FORBIDDEN)
+        if not addresses.isascii() or envelope.smtputf8:
+            internationalised = self._rejected_as_internationalised(envelope)
+            if internationalised:
+                return _replies(internationalised, _NO_SMTPUTF8)
         if not envelope.content.isascii() and "8BITMIME" not in self:
-            return Reply(554, b"5.6.3 the content is not ASCII, and the relay announces no 8BITMIME")
+            return _replies(envelope.recipients, _NO_8BITMIME)
         if self.size and len(envelope.content) > self.size:
-            return Reply(552, b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size))
-        return None
+            words = b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size)
+            return _replies(envelope.recipients, Reply(552, words))
+        return ()
+
+    def _rejected_as_internationalised(self, envelope: Envelope) -> Sequence[str]:
+        """The recipients to whom the mail can't go, since an address or a header is not ASCII."""
+        if envelope.smtputf8:
+            return () if "SMTPUTF8" in self else envelope.recipients
+        if not envelope.sender.isascii():
+            return envelope.recipients
+        return [address for address in envelope.recipients if not address.isascii()]
+
+
+def _unsafe(envelope: Envelope) -> Sequence[str]:
+    """The recipients to whom no command can be written: all, where it is for the sender."""
+    if not _SAFE.fullmatch(envelope.sender):
+        return envelope.recipients
+    return [address for address in envelope.recipients if not _SAFE.fullmatch(address)]
+
+
+def _replies(recipients: Sequence[str], reply: Reply) -> tuple[RecipientResult, ...]:
+    return tuple([result(address, reply) for address in recipients])
 
 
 def _read_size(digits: str) -> int:

@@ -24,7 +24,7 @@ from otpmail.smtp.mode import Mode
 from otpmail.smtp.output import Output
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
 from otpmail.smtp.redaction import NO_SECRETS, Redactor
-from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader, result
+from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader
 from otpmail.smtp.transaction import Awaits, Callback, Due, SessionEnded, Transaction, ignore
 from otpmail.smtp.words import Words
 
@@ -121,19 +121,20 @@ class Session:
         """Begin a mail, for which the session must be available. Nothing of it is written before `take`.
 
         The session keeps `callback` with it, for its caller. It goes to as many of its recipients as the relay takes
-        at once. A mail that the relay cannot take, or that would be unsafe to write, has its `outcome` at once.
+        at once. If the relay can't take it for some of these, its `outcome` at once is about them alone.
         """
         if len(envelope.recipients) > 1:
             envelope = self.habits.first_of(envelope, self.capabilities)
+        envelope = self.capabilities.adapted(envelope) if envelope.smtputf8 else envelope
         if self.habits.resets is not self._resets and not self.flights:
             self._forgo_resets()
         transaction = self._kind(envelope, self.capabilities, self._words.redactor, callback)
         if not envelope.recipients:
             transaction.outcome = ()
             return transaction
-        refusal = self.capabilities.rejects(envelope)
-        if refusal is not None:
-            transaction.outcome = tuple(result(address, refusal) for address in envelope.recipients)
+        rejected = self.capabilities.rejects(envelope)
+        if rejected:
+            transaction.outcome = rejected
             return transaction
         self.begun += 1
         self._words.may_quote_codes |= bool(envelope.code)

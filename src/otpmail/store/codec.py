@@ -4,12 +4,14 @@ Code records are packed by hand, since a million of them is the memory that a se
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 
 from otpmail.errors import StoreError
 from otpmail.model import (
+    AsciiHead,
     Challenge,
     CodeRecord,
     Envelope,
@@ -87,7 +89,7 @@ def encode_entry(entry: Entry) -> bytes:
     envelope = entry.envelope
     return _pack(
         _mail_fields(entry.mail),
-        (envelope.sender, envelope.recipients, envelope.content, envelope.smtputf8),
+        _envelope_fields(envelope),
         int(entry.priority),
         entry.deadline,
         _progress_fields(entry.progress),
@@ -97,10 +99,10 @@ def encode_entry(entry: Entry) -> bytes:
 
 def decode_entry(octets: bytes) -> Entry:
     """Return the entry that `encode_entry` wrote. Raises StoreError for another version."""
-    mail, (sender, recipients, content, smtputf8), priority, deadline, progress, fingerprint = _unpack("mail", octets)
+    mail, envelope, priority, deadline, progress, fingerprint = _unpack("mail", octets)
     return Entry(
         mail=_mail(mail),
-        envelope=Envelope(sender, tuple(recipients), content, smtputf8),
+        envelope=_envelope(envelope),
         priority=Priority(priority),
         deadline=deadline,
         progress=_progress(progress),
@@ -116,6 +118,19 @@ def encode_progress(progress: Progress) -> bytes:
 def decode_progress(octets: bytes) -> Progress:
     """Return the progress that `encode_progress` wrote. Raises StoreError for another version."""
     return _progress(_unpack("progress", octets))
+
+
+def _envelope_fields(envelope: Envelope) -> tuple[object, ...]:
+    head = envelope.ascii_head
+    fields = (envelope.sender, envelope.recipients, envelope.content, envelope.smtputf8)
+    return fields if head is None else (*fields, head.octets, head.replaced)
+
+
+def _envelope(fields: Sequence[Any]) -> Envelope:
+    sender, recipients, content, smtputf8, *head = fields
+    return Envelope(
+        sender, tuple(recipients), content, smtputf8, ascii_head=AsciiHead(head[0], head[1]) if head else None
+    )
 
 
 def _pack(*fields: object) -> bytes:
