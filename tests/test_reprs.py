@@ -57,7 +57,7 @@ SUSPECT_NAMES = frozenset(
             "keys",
             "password",
         ),
-        *("query", "request", "secret", "secrets", "subject", "text", "token", "typed", "variables"),
+        *("labels", "query", "request", "secret", "secrets", "subject", "text", "token", "typed", "variables"),
     }
 )
 SUSPECT_TYPES = ("bytes", "_pb2.")
@@ -151,7 +151,8 @@ def _parts(*roots: object) -> Iterator[object]:
 async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytest.LogCaptureFixture) -> None:
     """While a code and a mail are on their way, none of all objects shows the code, a variable or the content."""
     rig = _Rig()
-    request = CodeRequest(email="ada@example.org", variables={"shop": SENTINEL}, wait_for=WaitFor.QUEUE)
+    labels, given = (("a", SENTINEL),), {"shop": SENTINEL}
+    request = CodeRequest(email="ada@example.org", variables=given, wait_for=WaitFor.QUEUE, labels=labels)
     await rig.codes.send_code(call_of(), request)
     draft = read_draft(
         to=["bob@example.org"],
@@ -161,7 +162,7 @@ async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytes
         headers=(("X-Token", SENTINEL),),
         attachments=(Attachment("a.txt", "text/plain", SENTINEL.encode()),),
     )
-    await rig.mails.accept(call_of(), Submission(draft=draft, wait_for=WaitFor.QUEUE))
+    await rig.mails.accept(call_of(), Submission(draft=draft, wait_for=WaitFor.QUEUE, labels=labels))
     session = Session(Capabilities({}), Mode.PLAIN, window=1, redactor=Redactor.of_credentials("me", SENTINEL))
     jobs = list(rig.lifecycle.jobs.values())
     transaction = session.begin(jobs[0].offer)

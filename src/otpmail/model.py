@@ -171,7 +171,7 @@ class Mail:
     attempts: int = 0
     settle_time: float | None = None
     issued: IssuedCode | None = None
-    labels: Labels = ()
+    labels: Labels = field(default=(), repr=False)
     next_attempt_time: float | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+import octets as wire
 from cost import lines_run
 from counting import CountingCooperator
 from drafts import ADA, LIMITS
@@ -76,6 +77,46 @@ async def test_every_field_has_its_place() -> None:
         fingerprint=decode.fingerprint_of(request),
         labels=(("campaign", "c1"), ("tenant", "t1")),
     )
+
+
+async def test_octets_of_an_earlier_client() -> None:
+    """The octets of a client that knows one reply_to and a map of headers mean what they meant."""
+    header = wire.text(1, b"X-A") + wire.text(2, b"1")
+    sent = wire.text(1, b"a@x.org") + wire.text(8, b"r@x.org") + wire.text(9, header)
+    draft = (await _submission(mail_pb2.SendMailRequest.FromString(sent))).draft
+    assert (draft.reply_to, draft.headers) == ((Address("r@x.org"),), (("X-A", "1"),))
+
+
+@pytest.mark.parametrize(
+    ("given", "return_path"),
+    [("", None), ("<>", ""), (" <>\t", ""), ("b@x.org", "b@x.org"), ("<b@x.org>", "b@x.org"), (" b@x.org ", "b@x.org")],
+)
+async def test_return_paths(given: str, return_path: str | None) -> None:
+    """A return path may stand in angle brackets; an empty pair of them is the null return path."""
+    request = mail_pb2.SendMailRequest(to=[ADA], return_path=given)
+    assert (await _submission(request)).draft.return_path == return_path
+
+
+@pytest.mark.parametrize(
+    "given", ["B <b@x.org>", '"" <b@x.org', "< >", "<b@x.org> <c@x.org>", "<b@x.org", "\n", "@a:b@x.org"]
+)
+async def test_what_is_no_return_path(given: str) -> None:
+    """A name, a route, several addresses or none are refused in the field's name."""
+    with pytest.raises(InvalidArgument, match=r"^return_path: "):
+        await _submission(mail_pb2.SendMailRequest(to=[ADA], return_path=given))
+
+
+@pytest.mark.parametrize("given", ["<a@b>", "a@b", " <a@b> "])
+async def test_message_ids(given: str) -> None:
+    """A message id may stand in angle brackets."""
+    assert (await _submission(mail_pb2.SendMailRequest(to=[ADA], message_id=given))).draft.message_id == "a@b"
+
+
+@pytest.mark.parametrize("given", ["<>", " ", "<<a@b>>", "<a@b", "a@b>", "<a@b> <c@d>", "< a@b >", "a"])
+async def test_what_is_no_message_id(given: str) -> None:
+    """A text without an id, or with half a pair of brackets, is refused rather than taken for none."""
+    with pytest.raises(InvalidArgument, match=r"^message_id: "):
+        await _submission(mail_pb2.SendMailRequest(to=[ADA], message_id=given))
 
 
 async def test_a_field_left_out_has_its_default() -> None:

@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.mail.labels import checked_labels
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail, MailState, RecipientResult
@@ -64,6 +65,17 @@ def test_a_response_is_of_bounded_size() -> None:
     ]
     many = [_mail(str(number), recipients=600) for number in range(5)]
     assert [len(response.results) for response in stream._responses(many)] == [2, 2, 1]
+
+
+def test_the_largest_response_can_be_received() -> None:
+    """With the longest replies, labels and ids that there are, a response stays below the 4 MiB that clients take."""
+    replies = tuple(RecipientResult("p" * 242 + "@example.org", 550, "5.999.999", "😀" * 500) for _ in range(100))
+    labels = tuple((f"{number:02}", "x" * 126) for number in range(32))
+    assert checked_labels(dict(labels)) == labels
+    name = "😀" * 128
+    for count in (9, 100):
+        mail = Mail(name, "", "m" * 252, 1.5, name, MailState.FAILED, replies[:count], labels=labels)
+        assert all(response.ByteSize() < 4 << 20 for response in stream._responses([(name, mail)] * 200))
 
 
 def test_a_mail_that_can_not_be_encoded_is_an_error_in_its_own_result(caplog: pytest.LogCaptureFixture) -> None:

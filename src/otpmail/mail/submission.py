@@ -1,5 +1,7 @@
 """A submission (RFC 6409): a mail that a caller wants sent, and on what terms."""
 
+from dataclasses import field
+
 from otpmail.compose.draft import Draft
 from otpmail.model import IssuedCode, Labels, Priority, WaitFor
 from otpmail.values import frozen
@@ -20,4 +22,4 @@ class Submission:
     request_id: str = ""
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
-    labels: Labels = ()
+    labels: Labels = field(default=(), repr=False)

@@ -59,7 +59,7 @@ class CodeRequest:
     request_id: str = ""
     fingerprint: bytes = b""
     wait_for: WaitFor = WaitFor.RELAY
-    labels: Labels = ()
+    labels: Labels = field(default=(), repr=False)
     compat: bool = False
 
 
