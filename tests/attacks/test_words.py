@@ -137,6 +137,27 @@ async def test_a_code_that_the_relay_quotes_gets_out_nowhere(
                     await service.mail.CancelMail(mail_pb2.CancelMailRequest(id=sent.mail.id))
 
 
+@pytest.mark.parametrize("code", ["250", "554"])
+async def test_a_reply_that_quotes_an_earlier_mails_code(certificates: Certificates, tmp_path: Path, code: str) -> None:
+    """A reply to a mail repeats no code of one of the last mails on its connection, in any form."""
+    async with Quoting() as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token") | LOUD
+        async with Service(**settings) as service:
+            await service.wait_until_serving()
+            relay.quote = lambda _: "taken"
+            await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
+            earlier, secret = relay.contents[0], _code(relay.contents[0])
+            relay.code = code
+            for name, quote in QUOTES.items():
+                relay.quote = lambda _, quote=quote: quote(earlier)  # type: ignore[misc]
+                request = mail_pb2.SendMailRequest(to=[f"{name}@example.org"], subject="s", text="t")
+                sent = await service.mail.SendMail(request)
+                assert _shows(relay.quoted[-1], secret), name  # the test itself would notice it
+                told = str(sent) + await _told(service, sent.mail.id)
+                assert [line for line in told.splitlines() if _shows(line, secret)] == [], name
+                assert sent.mail.recipients[0].reply, name
+
+
 @pytest.mark.parametrize("point", ["421 to the content", "421 unasked", "a second reply", "no reply"])
 async def test_a_code_in_the_last_words_of_a_connection_gets_out_nowhere(
     certificates: Certificates, tmp_path: Path, point: str

@@ -9,9 +9,9 @@ import re
 import unicodedata
 from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from string import ascii_letters
 from string import digits as ascii_digits
 from urllib.parse import quote
@@ -51,18 +51,40 @@ def cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
 
 
+class Forms:
+    """What a code looks like in base64, found when it is first looked for."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+
+    def __repr__(self) -> str:
+        return "<Forms>"
+
+    @cached_property
+    def in_base64(self) -> tuple[str, ...]:
+        """The code's characters at each of the three places."""
+        return tuple(_in_base64(self._code))
+
+
 class Redactor:
     """Makes lines without secrets.
 
     `forms` are what credentials look like in a text, `answers` what a client sends to AUTH: see `of_credentials`. Codes
-    come with each text that may quote them.
+    come with each text that may quote them; `recent` are those of the last mails on the connection.
     """
 
-    __slots__ = ("_pieces", "forms")
+    __slots__ = ("_pieces", "forms", "recent")
 
     def __init__(self, forms: tuple[str, ...] = (), answers: tuple[str, ...] = ()) -> None:
         self.forms = forms
         self._pieces = "\0".join((*forms, *answers))
+        self.recent: Mapping[str, Forms] = {}
+
+    def remembering(self, recent: Mapping[str, Forms]) -> "Redactor":
+        """Return a redactor with the same credentials, for a connection whose `recent` codes are no other's."""
+        other = Redactor()
+        other.forms, other._pieces, other.recent = self.forms, self._pieces, recent
+        return other
 
     def __repr__(self) -> str:
         return f"<Redactor {len(self.forms)} forms>"
@@ -85,14 +107,14 @@ class Redactor:
     def line(self, text: str, codes: Iterable[str] = (), *, masks_numbers: bool = False) -> str:
         """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
-        It is without `codes`, too. With `masks_numbers` it is without every number of four digits or more: the codes of
-        earlier mails are not known.
+        It is without `codes` and the recent ones, too. With `masks_numbers` it is without every number of four digits
+        or more: the codes of earlier mails are not known.
         """
         is_long = len(text) > LONG
         redacted = clean(text[:LONG])
         if self.forms:
             redacted = self._without_credentials(redacted)
-        redacted = _without_codes(redacted, tuple(codes))
+        redacted = _without_codes(redacted, tuple(codes), self.recent)
         if masks_numbers:
             redacted = _NUMBER.sub(MASK, redacted)
         # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
@@ -138,9 +160,10 @@ def _without_form(text: str, form: str) -> str:
 # Codes.
 
 
-def shows(text: str, code: str) -> bool:
-    """Whether the digits of the code stand in the text in their order, with anything but letters between them."""
-    return any(code in number for number in _numbers(text))
+def shows(text: str, codes: Iterable[str]) -> bool:
+    """Whether the digits of a code stand in the text in their order, with anything but letters between them."""
+    numbers = list(_numbers(text))
+    return any(code in number for code in codes for number in numbers)
 
 
 def _numbers(text: str) -> Iterator[str]:
@@ -149,30 +172,38 @@ def _numbers(text: str) -> Iterator[str]:
         yield _decimal(filter(str.isdecimal, run))
 
 
-def _without_codes(text: str, codes: Sequence[str]) -> str:
+def _without_codes(text: str, codes: Sequence[str], recent: Mapping[str, Forms]) -> str:
     """Mask each code wherever its digits stand in their order, and withhold a text that shows one once decoded."""
-    for code in codes:
-        number = _decimal(filter(str.isdecimal, text))
-        for digits in (code, code.encode().hex()):
-            if digits in number:
-                text = _DIGITS.sub(partial(_masked, digits), text)
-        text = _without_beginning(text, code)
-    return WITHHELD if codes and _shows_encoded(text, codes) else text
+    if not codes and not recent:
+        return text
+    every = tuple(dict.fromkeys((*codes, *recent)))
+    number, before = _decimal(filter(str.isdecimal, text)), ""
+    while before != number:  # what stands around a mask may be a code by itself
+        before = number
+        for code in every:
+            for form in (code, code.encode().hex()) if "3" in number else (code,):
+                if form in number:
+                    text = _DIGITS.sub(partial(_masked, form), text)
+                    number = _decimal(filter(str.isdecimal, text))
+    text = _without_beginning(text, every)
+    return WITHHELD if _shows_encoded(text, every, recent) else text
 
 
-def _shows_encoded(text: str, codes: Sequence[str]) -> bool:
+def _shows_encoded(text: str, codes: Sequence[str], recent: Mapping[str, Forms]) -> bool:
     """Whether the text shows one of the codes once decoded. It is decoded once: a session may have many in flight."""
     joined = "".join(text.split())
-    if any(form in joined for code in codes for form in _in_base64(code)):
-        return True
+    for code in codes:
+        known = recent.get(code)
+        if any(form in joined for form in (known.in_base64 if known else _in_base64(code))):
+            return True
     if text.isascii() and not _MARKS_OF_ESCAPES.search(text):
         return False
     numbers = [number for reading in _readings(text) for number in _numbers(reading)]
     return any(code in number for code in codes for number in numbers)
 
 
-def _without_beginning(text: str, code: str) -> str:
-    """Mask the code without its last one or two digits where the text ends so: the relay may have cut these off."""
+def _without_beginning(text: str, codes: Sequence[str]) -> str:
+    """Mask a code without its last one or two digits where the text ends so: the relay may have cut these off."""
     end = len(text)
     while end and not text[end - 1].isalnum():
         end -= 1
@@ -180,7 +211,7 @@ def _without_beginning(text: str, code: str) -> str:
     while start and text[start - 1].isdecimal():
         start -= 1
     number = _decimal(text[start:end])
-    is_cut = len(number) >= max(3, len(code) - 2) and code.startswith(number)
+    is_cut = number and any(len(number) >= max(3, len(code) - 2) and code.startswith(number) for code in codes)
     return text[:start] + MASK + text[end:] if is_cut else text
 
 

@@ -1,7 +1,7 @@
 """A relay's replies: read from the octets that arrive, and turned into the result of a recipient. No I/O."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ _USUAL_LINE = 128  # octets
 # A text that shows a code other than by its digits in ASCII holds one of these: a mark of an escape, an octet that is
 # not ASCII, or, in base64, the first two characters of a digit that stands first in its group of three octets.
 _HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]")
+_FEWEST = 4  # digits of a code
+_NO_WORD = bytes(octet for octet in range(256) if not chr(octet).isalnum())
 _NO_DIGITS = bytes(octet for octet in range(256) if not chr(octet).isdecimal())
 
 
@@ -121,7 +123,11 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
     word, _, said = text.partition(" ")
     # fast path: nearly every reply is one such line, 1 us a mail; held to the full path by tests/smtp/test_replies.py
     # and tests/smtp/test_redaction.py
-    if _is_enhanced(word) and said.isprintable() and not (code and _may_show(reply, code)):
+    if (
+        _is_enhanced(word)
+        and said.isprintable()
+        and not ((code or redactor.recent) and _may_show(reply, code, redactor.recent))
+    ):
         for form in redactor.forms:
             if form in said:
                 break
@@ -131,13 +137,24 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
     return RecipientResult(address, reply.code, *_split(reply, redactor, (code,) if code else ()))
 
 
-def _may_show(reply: Reply, code: str) -> bool:
-    """Whether a reply may show the code, in any form. Nearly every good reply does not, and needs no closer look."""
+def _may_show(reply: Reply, code: str, recent: Mapping[str, object]) -> bool:
+    """Whether a reply may show a code, in any form. Nearly every good reply does not, and needs no closer look."""
     if _HINT.search(reply.text):
         return True
-    digits = b"%d%b" % (reply.code, reply.text.translate(None, _NO_DIGITS))
+    digits = f"{reply.code}{reply.text.translate(None, _NO_DIGITS).decode()}"
     # Its first digits alone are masked at the end of a text, and they are three at least.
-    return code[:3].encode() in digits or code.encode().hex().encode() in digits
+    if code and (code[:3] in digits or code.encode().hex() in digits):
+        return True
+    return bool(recent) and _may_show_recent(digits, reply.text, recent)
+
+
+def _may_show_recent(digits: str, text: bytes, recent: Mapping[str, object]) -> bool:
+    """Whether one of the codes may stand among the digits: whole, in hexadecimal, or its beginning at the end."""
+    if any(code in digits for code in recent):
+        return True
+    if digits.count("3") >= _FEWEST and any(code.encode().hex() in digits for code in recent):
+        return True
+    return text.rstrip(_NO_WORD)[-1:].isdigit() and any(digits.endswith((code[:-1], code[:-2])) for code in recent)
 
 
 def describe(
@@ -161,6 +178,7 @@ def _split(reply: Reply, redactor: Redactor, codes: Sequence[str], *, masks_numb
         said = (text[match.end() :] if match else text).strip()
     said = redactor.line(said, codes, masks_numbers=masks_numbers)
     split = (match[1] if match else "", said)
+    codes = (*codes, *redactor.recent)
     return _without_crossing(reply.code, *split, codes) if codes else split
 
 
@@ -168,7 +186,7 @@ def _without_crossing(reply_code: int, enhanced: str, said: str, codes: Sequence
     """Leave out the details of an enhanced code (RFC 3463), or the text, where a code shows from one to the other."""
     general = f"{enhanced[0]}.0.0" if enhanced else ""
     for split in ((enhanced, said), (general, said)):
-        if not any(shows(" ".join((str(reply_code), *split)), code) for code in codes):
+        if not shows(" ".join((str(reply_code), *split)), codes):
             return split
     return general, WITHHELD
 

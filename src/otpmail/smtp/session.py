@@ -137,7 +137,8 @@ class Session:
             transaction.outcome = rejected
             return transaction
         self.begun += 1
-        self._words.may_quote_codes |= bool(envelope.code)
+        if envelope.code:
+            self._words.note(envelope.code)
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
