@@ -22,6 +22,8 @@ from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
 """What aiosmtplib raises. ValueError: a malformed host name."""
 
+_BROKEN_OFF = "the relay broke off the handshake of TLS; it may speak only versions before TLS 1.2, which are not safe"
+
 
 class Opened:
     """An open connection, secured where EMAIL_SECURITY asks for it, with what the relay announced last."""
@@ -146,25 +148,42 @@ def raise_if_cancelled() -> None:
 def failure(error: BaseException, settings: RelaySettings, redactor: Redactor) -> ConnectFailed:
     """Return the error of a dial, which does not show the library's: its text holds the relay's words as they came."""
     code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else 0
-    said = explain(error, settings) or _silence(error, settings) or redactor.line(_describe(error))
+    said = explain(error, settings) or _explain_end(error, settings) or redactor.line(_describe(error))
     return ConnectFailed(said, code=code)
 
 
-def _silence(error: BaseException, settings: RelaySettings) -> str:
-    """Return what the relay did not answer in time, empty for another failure; the library's types tell them apart."""
-    after, cause, is_tls = f"after {settings.timeout:g} s", error.__cause__, settings.security == "tls"
+def _explain_end(error: BaseException, settings: RelaySettings) -> str:
+    """Return how far a dial came that the relay ended, or did not answer; empty for another failure.
+
+    The library's types tell these apart.
+    """
+    cause = error.__cause__
     if not isinstance(error, aiosmtplib.SMTPConnectError):
-        return f"connected, but no reply to a command {after}" if isinstance(error, TimeoutError) else ""
-    if isinstance(cause, aiosmtplib.SMTPTimeoutError):
-        advice = "is this an SMTP server?" if is_tls else f"is this an SMTP server? {cure_silence(settings)}"
-        return f"connected, but no greeting {after}; {advice}"
+        if isinstance(error, aiosmtplib.SMTPServerDisconnected) and isinstance(cause, ConnectionError):
+            return _BROKEN_OFF  # STARTTLS
+        return f"connected, but no reply to a command {_after(settings)}" if isinstance(error, TimeoutError) else ""
+    if isinstance(cause, aiosmtplib.SMTPTimeoutError | aiosmtplib.SMTPServerDisconnected):
+        return _without_greeting(cause, settings)
+    if settings.security != "tls":
+        return ""
+    if isinstance(cause, ConnectionResetError):
+        return _BROKEN_OFF
+    # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
+    is_silent = isinstance(cause, TimeoutError | ConnectionAbortedError) and cause.errno is None
+    return f"no connection with TLS {_after(settings)}; does it speak TLS here?" if is_silent else ""
+
+
+def _without_greeting(cause: BaseException, settings: RelaySettings) -> str:
+    is_tls = settings.security == "tls"
     if isinstance(cause, aiosmtplib.SMTPServerDisconnected):
         hint = "; it may want a client certificate (EMAIL_CERT_FILE)" if is_tls and settings.cert_file is None else ""
         return f"the relay closed the connection without a greeting{hint}"
-    # A handshake of TLS that takes too long is aborted by asyncio. An errno is that of the operating system.
-    if not isinstance(cause, TimeoutError | ConnectionAbortedError) or cause.errno is not None:
-        return ""
-    return f"no connection with TLS {after}; does it speak TLS here?" if is_tls else ""
+    hint = "" if is_tls else f" {cure_silence(settings)}"
+    return f"connected, but no greeting {_after(settings)}; is this an SMTP server?{hint}"
+
+
+def _after(settings: RelaySettings) -> str:
+    return f"after {settings.timeout:g} s"
 
 
 def _describe(error: BaseException) -> str:
