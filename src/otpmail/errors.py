@@ -16,6 +16,7 @@ OtpmailError
 ├── StoreError                               the store can't be opened or read
 └── RelayError                               the relay or the network failed
     ├── ConnectFailed (ConnectionError)      no usable connection was opened
+    │   ├── Unreachable                      no address took a connection and greeted
     │   ├── SignInRefused                    the relay rejects our credentials
     │   └── ProbeFailed                      the probe for rejected chunks ended it
     └── ConnectionLost (ConnectionError)     it ended with a mail in flight
@@ -142,6 +143,10 @@ class ConnectFailed(RelayError, ConnectionError):
     def __init__(self, description: str, *, code: int = 0) -> None:
         super().__init__(description)
         self.code = code
+
+
+class Unreachable(ConnectFailed):
+    """No address of the relay took a connection, or none greeted: the host, the port or a firewall may be wrong."""
 
 
 class SignInRefused(ConnectFailed):

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import check, code, dev, health, mail, serve
+from otpmail.cli import code, dev, health, mail, serve
+from otpmail.cli.check import command as check
 from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
 

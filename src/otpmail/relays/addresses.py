@@ -91,8 +91,10 @@ def interleave(addresses: Iterable[Address]) -> list[Address]:
 
 
 async def _resolve(host: str, port: int) -> Iterable[Address]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:  # an IP address needs no thread to be looked up in
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [
         Address(family, cast("Target", target))
         for family, _, _, _, target in found

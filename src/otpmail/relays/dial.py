@@ -5,7 +5,7 @@ from functools import partial
 
 import aiosmtplib
 
-from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.errors import ConnectFailed, SignInRefused, Unreachable
 from otpmail.relays.addresses import Address, Addresses
 from otpmail.relays.opening import FAILURES, Opened, connect, failure, greet, raise_if_cancelled
 from otpmail.relays.race import Race
@@ -90,7 +90,9 @@ async def _open(settings: RelaySettings, tls: ssl.SSLContext, addresses: Address
     for address, error in failures:
         said.setdefault(str(error), []).append(address.text)
     lines = "; ".join(f"{', '.join(those)}: {words}" for words, those in said.items())
-    raise ConnectFailed(redactor.line(lines), code=max(error.code for _, error in failures))
+    is_unreachable = all(isinstance(error, Unreachable) for _, error in failures)
+    kind = Unreachable if is_unreachable else ConnectFailed
+    raise kind(redactor.line(lines), code=max(error.code for _, error in failures))
 
 
 def _at(error: ConnectFailed, addresses: Addresses, address: Address) -> ConnectFailed:

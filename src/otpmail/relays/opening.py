@@ -8,7 +8,7 @@ import ssl
 import aiosmtplib
 from aiosmtplib import SMTPResponse
 
-from otpmail.errors import ConnectFailed
+from otpmail.errors import ConnectFailed, Unreachable
 from otpmail.relays.addresses import Address
 from otpmail.relays.helo import address_literal
 from otpmail.relays.secure import cure_silence, explain
@@ -43,7 +43,7 @@ class Opened:
 
 
 async def connect(address: Address, timeout: float) -> socket.socket:
-    """Connect to the address in `timeout` seconds. Raises ConnectFailed."""
+    """Connect to the address in `timeout` seconds. Raises Unreachable."""
     sock = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.settimeout(0)
@@ -53,10 +53,10 @@ async def connect(address: Address, timeout: float) -> socket.socket:
     except TimeoutError as error:
         sock.close()
         why = os.strerror(error.errno) if error.errno else f"no answer after {timeout:g} s"
-        raise ConnectFailed(f"cannot connect: {why}") from None
+        raise Unreachable(f"cannot connect: {why}") from None
     except OSError as error:
         sock.close()
-        raise ConnectFailed(f"cannot connect: {os.strerror(error.errno) if error.errno else error}") from None
+        raise Unreachable(f"cannot connect: {os.strerror(error.errno) if error.errno else error}") from None
     except BaseException:
         sock.close()
         raise
@@ -149,7 +149,10 @@ def failure(error: BaseException, settings: RelaySettings, redactor: Redactor) -
     """Return the error of a dial, which does not show the library's: its text holds the relay's words as they came."""
     code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else 0
     said = explain(error, settings) or _explain_end(error, settings) or redactor.line(_describe(error))
-    return ConnectFailed(said, code=code)
+    is_silent = isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(
+        error.__cause__, TimeoutError | ConnectionAbortedError
+    )
+    return Unreachable(said) if is_silent else ConnectFailed(said, code=code)
 
 
 def _explain_end(error: BaseException, settings: RelaySettings) -> str:
