@@ -67,10 +67,12 @@ async def test_a_relay_without_ehlo(refusal: str) -> None:
 
 
 async def test_a_relay_that_needs_starttls_and_knows_no_ehlo(certificates: Certificates) -> None:
-    """HELO announces no STARTTLS, so a connection that has to be secured is not used."""
+    """HELO announces neither STARTTLS nor a sign-in, so it is no way out where one of these is needed."""
     async with Relay(Faults(auth=(), security="starttls", refuse_ehlo="502 no"), certificates=certificates) as relay:
-        with pytest.raises(ConnectFailed, match="does not announce STARTTLS"):
+        with pytest.raises(ConnectFailed, match="^502 no$"):
             await _dial(relay)
+        with pytest.raises(ConnectFailed, match="^502 no$"):
+            await _dial(relay, EMAIL_SECURITY="plain", EMAIL="user", APP_PASSWORD="secret")
 
 
 @pytest.mark.parametrize("refusal", ["421 4.3.2 busy", "451 4.3.0 later"])

@@ -84,7 +84,7 @@ async def greet(
     opened.helo = settings.helo or literal
     try:
         await client.connect()
-        await _say_hello(opened, redactor)
+        await _say_hello(opened, settings, redactor)
         if settings.security == "starttls":
             await _start_tls(opened, settings, tls, redactor)
         raise_if_cancelled()
@@ -102,18 +102,21 @@ async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContex
     if "STARTTLS" not in opened.capabilities:
         raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
     await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
-    await _say_hello(opened, redactor)  # capabilities from before TLS do not count (RFC 3207, 4.2)
+    await _say_hello(opened, settings, redactor)  # capabilities from before TLS do not count (RFC 3207, 4.2)
 
 
-async def _say_hello(opened: Opened, redactor: Redactor) -> None:
-    """Send EHLO, and HELO to a relay that refuses EHLO (RFC 5321, 3.2): it announces nothing then."""
+async def _say_hello(opened: Opened, settings: RelaySettings, redactor: Redactor) -> None:
+    """Send EHLO, and HELO to a relay that refuses EHLO (RFC 5321, 3.2): it announces nothing then.
+
+    Where that is too little, since STARTTLS or a sign-in is needed, EHLO's refusal is the error.
+    """
     client, name = opened.client, opened.helo.encode()
     reply = await client.execute_command(b"EHLO", name)
     if reply.code // 100 == 2:
         client.last_ehlo_response = reply
         opened.capabilities = read_capabilities(reply.message)
         return
-    if reply.code // 100 == 5:
+    if reply.code // 100 == 5 and not settings.signs_in and settings.security != "starttls":
         try:
             older = await client.execute_command(b"HELO", name)
         except aiosmtplib.SMTPException:  # it closes after its refusal

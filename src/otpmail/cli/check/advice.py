@@ -51,8 +51,8 @@ _DEFERRED = (
     "nothing has to be changed"
 )
 _NO_MAILBOX = (
-    "the relay has no mailbox for the sender itself, so that answers and bounces to it are lost; mails to others may go "
-    "all the same"
+    "the relay has no mailbox for the sender itself, so that answers and bounces to it are lost; mails to others may "
+    "go all the same"
 )
 _NOT_AS_THIS_SENDER = (
     "the relay does not let this account send as EMAIL_FROM; set EMAIL_FROM to an address of the account, or verify it "
