@@ -69,9 +69,9 @@ async def test_a_relay_without_ehlo(refusal: str) -> None:
 async def test_a_relay_that_needs_starttls_and_knows_no_ehlo(certificates: Certificates) -> None:
     """HELO announces neither STARTTLS nor a sign-in, so it is no way out where one of these is needed."""
     async with Relay(Faults(auth=(), security="starttls", refuse_ehlo="502 no"), certificates=certificates) as relay:
-        with pytest.raises(ConnectFailed, match="^502 no$"):
+        with pytest.raises(ConnectFailed, match=r"^502 no$"):
             await _dial(relay)
-        with pytest.raises(ConnectFailed, match="^502 no$"):
+        with pytest.raises(ConnectFailed, match=r"^502 no$"):
             await _dial(relay, EMAIL_SECURITY="plain", EMAIL="user", APP_PASSWORD="secret")
 
 
