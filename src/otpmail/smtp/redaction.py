@@ -9,9 +9,9 @@ import re
 import unicodedata
 from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from string import ascii_letters
 from string import digits as ascii_digits
 from urllib.parse import quote
@@ -36,6 +36,7 @@ _NUMBER = re.compile(r"\d(?:[ -]?\d){3,}")
 _ESCAPE = re.compile(r"[%=]([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\[nrt]")
 _TAG = re.compile(r"<[^<>]*+>")
 _ENCODED_WORD = re.compile(r"=\?[^?\s]{1,40}\?([BbQq])\?([^?\s]*)\?=(?:\s+(?==\?))?")  # RFC 2047, 2
+_DIGITS_IN_BASE64 = re.compile("[MNO][DTjz]")  # in each form of three digits or more
 _MARKS_OF_ESCAPES = re.compile(r"[%=\\&<]")
 
 
@@ -51,21 +52,6 @@ def cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 3]}..."
 
 
-class Forms:
-    """What a code looks like in base64, found when it is first looked for."""
-
-    def __init__(self, code: str) -> None:
-        self._code = code
-
-    def __repr__(self) -> str:
-        return "<Forms>"
-
-    @cached_property
-    def in_base64(self) -> tuple[str, ...]:
-        """The code's characters at each of the three places."""
-        return tuple(_in_base64(self._code))
-
-
 class Redactor:
     """Makes lines without secrets.
 
@@ -78,9 +64,9 @@ class Redactor:
     def __init__(self, forms: tuple[str, ...] = (), answers: tuple[str, ...] = ()) -> None:
         self.forms = forms
         self._pieces = "\0".join((*forms, *answers))
-        self.recent: Mapping[str, Forms] = {}
+        self.recent: Collection[str] = ()
 
-    def remembering(self, recent: Mapping[str, Forms]) -> "Redactor":
+    def remembering(self, recent: Collection[str]) -> "Redactor":
         """Return a redactor with the same credentials, for a connection whose `recent` codes are no other's."""
         other = Redactor()
         other.forms, other._pieces, other.recent = self.forms, self._pieces, recent
@@ -114,7 +100,7 @@ class Redactor:
         redacted = clean(text[:LONG])
         if self.forms:
             redacted = self._without_credentials(redacted)
-        redacted = _without_codes(redacted, tuple(codes), self.recent)
+        redacted = _without_codes(redacted, tuple(dict.fromkeys((*codes, *self.recent))))
         if masks_numbers:
             redacted = _NUMBER.sub(MASK, redacted)
         # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
@@ -172,30 +158,27 @@ def _numbers(text: str) -> Iterator[str]:
         yield _decimal(filter(str.isdecimal, run))
 
 
-def _without_codes(text: str, codes: Sequence[str], recent: Mapping[str, Forms]) -> str:
+def _without_codes(text: str, codes: Sequence[str]) -> str:
     """Mask each code wherever its digits stand in their order, and withhold a text that shows one once decoded."""
-    if not codes and not recent:
+    if not codes:
         return text
-    every = tuple(dict.fromkeys((*codes, *recent)))
     number, before = _decimal(filter(str.isdecimal, text)), ""
     while before != number:  # what stands around a mask may be a code by itself
         before = number
-        for code in every:
+        for code in codes:
             for form in (code, code.encode().hex()) if "3" in number else (code,):
                 if form in number:
                     text = _DIGITS.sub(partial(_masked, form), text)
                     number = _decimal(filter(str.isdecimal, text))
-    text = _without_beginning(text, every)
-    return WITHHELD if _shows_encoded(text, every, recent) else text
+    text = _without_beginning(text, codes)
+    return WITHHELD if _shows_encoded(text, codes) else text
 
 
-def _shows_encoded(text: str, codes: Sequence[str], recent: Mapping[str, Forms]) -> bool:
+def _shows_encoded(text: str, codes: Sequence[str]) -> bool:
     """Whether the text shows one of the codes once decoded. It is decoded once: a session may have many in flight."""
     joined = "".join(text.split())
-    for code in codes:
-        known = recent.get(code)
-        if any(form in joined for form in (known.in_base64 if known else _in_base64(code))):
-            return True
+    if _DIGITS_IN_BASE64.search(joined) and any(form in joined for code in codes for form in _in_base64(code)):
+        return True
     if text.isascii() and not _MARKS_OF_ESCAPES.search(text):
         return False
     numbers = [number for reading in _readings(text) for number in _numbers(reading)]

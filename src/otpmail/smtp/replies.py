@@ -1,7 +1,7 @@
 """A relay's replies: read from the octets that arrive, and turned into the result of a recipient. No I/O."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -137,7 +137,7 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
     return RecipientResult(address, reply.code, *_split(reply, redactor, (code,) if code else ()))
 
 
-def _may_show(reply: Reply, code: str, recent: Mapping[str, object]) -> bool:
+def _may_show(reply: Reply, code: str, recent: Collection[str]) -> bool:
     """Whether a reply may show a code, in any form. Nearly every good reply does not, and needs no closer look."""
     if _HINT.search(reply.text):
         return True
@@ -148,7 +148,7 @@ def _may_show(reply: Reply, code: str, recent: Mapping[str, object]) -> bool:
     return bool(recent) and _may_show_recent(digits, reply.text, recent)
 
 
-def _may_show_recent(digits: str, text: bytes, recent: Mapping[str, object]) -> bool:
+def _may_show_recent(digits: str, text: bytes, recent: Collection[str]) -> bool:
     """Whether one of the codes may stand among the digits: whole, in hexadecimal, or its beginning at the end."""
     if any(code in digits for code in recent):
         return True

@@ -138,7 +138,7 @@ class Session:
             return transaction
         self.begun += 1
         if envelope.code:
-            self._words.note(envelope.code)
+            self._words.recent.append(envelope.code)
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
