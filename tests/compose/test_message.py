@@ -343,6 +343,8 @@ def test_any_file_survives(filename: str, content_type: str, content: bytes, con
         {"to": ("jürgen@bücher.example", "b@x.org"), "headers": (("X-A", "é" * 999), ("X-B", "b")), "automatic": True},
         {"html": "<p>", "attachments": (Attachment("é", "", b"x" * 99_999, "c"), Attachment("b", "", b"y" * 99_999))},
         {"cc": [f"p{number}@example.org" for number in range(99)], "reply_to": ("c@x.org",)},
+        {"return_path": ""},
+        {"return_path": "é@x.org"},
     ],
 )
 def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:

@@ -96,6 +96,33 @@ async def test_an_internationalised_local_part(server: MailServer, certificates:
         assert text_of(delivered) == "ü\n"
 
 
+@pytest.mark.parametrize(
+    ("return_path", "delivered_as"),
+    [("<>", "<>"), (f"bounces+ada=example.org@{DOMAIN}", f"<bounces+ada=example.org@{DOMAIN}>")],
+    ids=["null", "VERP"],
+)
+async def test_a_return_path(
+    server: MailServer, certificates: Certificates, request: pytest.FixtureRequest, return_path: str, delivered_as: str
+) -> None:
+    """Real servers take the null return path and one for each recipient, and write it into the Return-Path field."""
+    address = f"return-path-{request.node.callspec.id}@{DOMAIN}"
+    async with Service(**_settings(server, certificates, "tls"), EMAIL_FROM_ALLOWED=f"@{DOMAIN}") as service:
+        await service.wait_until_serving()
+        mail = mail_pb2.SendMailRequest(
+            to=[address],
+            text="t",
+            return_path=return_path,
+            sender=f"assistant@{DOMAIN}",
+            message_id=f"<1.{address}>",
+            headers=[mail_pb2.Header(name="X-A", value="1"), mail_pb2.Header(name="X-A", value="2")],
+        )
+        assert (await service.mail.SendMail(mail)).mail.state == mail_pb2.Mail.STATE_RELAYED
+        (delivered,) = await server.mails(address, 1)
+    message = parsed(delivered)
+    assert (message["Return-Path"], message["Sender"]) == (delivered_as, f"assistant@{DOMAIN}")
+    assert (message["Message-ID"], message.get_all("X-A")) == (f"<1.{address}>", ["1", "2"])
+
+
 async def test_many_mails_at_once(server: MailServer, certificates: Certificates) -> None:
     """Three hundred mails at once over five recycled connections each arrive once, unmixed."""
     addresses = [f"many{n}@{DOMAIN}" for n in range(300)]
