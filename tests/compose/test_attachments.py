@@ -275,6 +275,34 @@ def test_alternatives_stand_beside_text_and_html(
     assert invite.get_payload(decode=True) == INVITE.content
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "encoding", "read"),
+    [
+        (
+            "text/calendar; method=REQUEST",
+            b"BEGIN:VCALENDAR\nEND:VCALENDAR",
+            "7bit",
+            b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\n",
+        ),
+        ("text/calendar; charset=UTF-8", b"a\r\n", "7bit", b"a\r\n"),
+        ("text/calendar", "SUMMARY:Prüfung und weitere Worte\r\n".encode(), "quoted-printable", None),
+        ("text/calendar; charset=utf-8", "你好\r\n".encode(), "base64", None),
+        ("text/calendar", b"x" * 999 + b"\r\n", "quoted-printable", None),
+        ("text/calendar; charset=us-ascii", "é".encode(), "base64", None),
+        ("text/calendar; charset=iso-8859-1", b"\xe4", "base64", None),
+        ("text/calendar", b"\xe4", "base64", None),
+        ("text/calendar", b"a\0", "base64", None),
+        ("text/calendar", b"a" * 70_000, "base64", None),
+        ("application/json", b"{}", "base64", None),
+    ],
+)
+def test_a_text_that_is_an_alternative_is_legible(kind: str, content: bytes, encoding: str, read: bytes | None) -> None:
+    """A small text in ASCII or UTF-8 is written as a body is, and nothing else changes; some readers need it so."""
+    part = _last(_compose(Attachment("", kind, content, alternative=True)))
+    assert part["Content-Transfer-Encoding"] == encoding
+    assert part.get_payload(decode=True) == (content if read is None else read)
+
+
 def test_an_alternative_may_have_a_name() -> None:
     """A file's name is written where there is one, and makes no attachment of an alternative."""
     part = _last(_compose(Attachment("invite.ics", "", b"BEGIN:VCALENDAR", alternative=True)))

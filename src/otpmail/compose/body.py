@@ -1,8 +1,8 @@
 """The content of a mail: text, HTML and files as MIME entities (RFC 2045, RFC 2046), written without `email`.
 
 A text reaches its reader unchanged except for line ends: CRLF, lone CR and lone LF all become CRLF, and a last line
-without an end gets one, whatever the encoding. A file is always base64, so every octet of it arrives; a mail as a file
-never is, and its lines end as those of a text.
+without an end gets one, whatever the encoding. A file is always base64, so every octet of it arrives. A mail as a file
+never is, and its lines end as those of a text; so do those of a text that is an alternative.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +14,13 @@ from otpmail.compose.charset import charset_of
 from otpmail.compose.embedded import Survey, embedded_slices, survey
 from otpmail.compose.headers import content_type, disposition
 from otpmail.compose.media_type import MediaType
-from otpmail.compose.transfer import Pieces, base64_slices, paced, text_entity
+from otpmail.compose.transfer import TEXT_SLICE, Pieces, base64_slices, canonical, encoded, paced, text_entity
 from otpmail.values import frozen
 
 _END_OF_PART = (b"\r\n",)
 _DEFAULT_NAME = "attachment"
 _DEFAULT_MAIL_NAME = "message.eml"
+_LEGIBLE = frozenset({("us-ascii", "us-ascii"), ("utf-8", "us-ascii"), ("utf-8", "utf-8")})  # as said, and as found
 # Readers that know none of these show the last part, so they stand before the HTML; an invitation is the last.
 _BEFORE_HTML = ("text/x-amp-html", "text/watch-html")
 
@@ -89,17 +90,28 @@ def _part(attachment: Attachment, found: Survey | None) -> Pieces:
     if found is not None:
         head = _head(attachment, kind, b"8bit" if found.is_8bit else b"7bit", _DEFAULT_MAIL_NAME)
         return chain((head,), embedded_slices(attachment.content))
-    if kind.name.startswith("text/") and not kind.get("charset"):
+    if kind.name.startswith("text/") and (attachment.alternative or not kind.get("charset")):
         return _text_file(attachment, kind)
     return chain((_head(attachment, kind, b"base64", _DEFAULT_NAME),), base64_slices(attachment.content))
 
 
 def _text_file(attachment: Attachment, kind: MediaType) -> Iterator[bytes]:
-    """Write a file of text, whose charset is known once it has been read."""
-    charset = yield from paced(charset_of(attachment.content))
-    kind = MediaType(kind.name, (*kind.parameters, ("charset", charset)))
-    yield _head(attachment, kind, b"base64", _DEFAULT_NAME)
-    yield from base64_slices(attachment.content)
+    """Write a file of text, whose charset is known once it has been read.
+
+    A small alternative is written as the other texts are: some readers show an invitation in base64 as a file.
+    """
+    content = attachment.content
+    charset = kind.get("charset").lower()
+    found = yield from paced(charset_of(content))
+    if not charset:
+        charset, kind = found, MediaType(kind.name, (*kind.parameters, ("charset", found)))
+    is_legible = (charset, found) in _LEGIBLE and len(content) <= TEXT_SLICE and b"\0" not in content
+    if attachment.alternative and is_legible:
+        encoding, octets = encoded(canonical(content))
+        yield _head(attachment, kind, encoding, _DEFAULT_NAME) + octets
+    else:
+        yield _head(attachment, kind, b"base64", _DEFAULT_NAME)
+        yield from base64_slices(content)
 
 
 def _head(attachment: Attachment, kind: MediaType, encoding: bytes, default_name: str) -> bytes:

@@ -62,7 +62,7 @@ def mailboxes(name: str, addresses: Sequence[Address]) -> str:
 
 
 def as_ascii(addresses: Sequence[Address]) -> tuple[Address, ...]:
-    """Addresses for a header in ASCII: one that is not becomes a group of none with its text (RFC 6857, 3.2.1)."""
+    """Addresses for a header in ASCII: one that is not becomes an empty group with its text (RFC 6857, 3)."""
     return tuple(
         [Address("", f"{a.name} <{a.spec}>" if a.name else a.spec) if a.needs_smtputf8 else a for a in addresses]
     )

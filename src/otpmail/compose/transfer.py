@@ -48,8 +48,13 @@ def text_entity(subtype: bytes, text: str) -> Pieces:
     octets = canonical(text.encode())
     if is_plain(octets):
         return (_TEXT % (subtype, SEVEN_BIT, octets),)
-    encoding = _shorter(_count_escaped(octets), len(octets))
-    return (_TEXT % (subtype, encoding, b"".join(encode_slices((octets,), encoding))),)
+    return (_TEXT % (subtype, *encoded(octets)),)
+
+
+def encoded(octets: bytes) -> tuple[bytes, bytes]:
+    """The shortest encoding that a small canonical text may have, and the text in it."""
+    encoding = SEVEN_BIT if is_plain(octets) else _shorter(_count_escaped(octets), len(octets))
+    return encoding, b"".join(encode_slices((octets,), encoding))
 
 
 def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
