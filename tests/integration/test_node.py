@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from node_programs import install_modules, program
 from relay import Faults, Relay
 from service import Service, relay_settings
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).with_name("node")
 _TARGET = "target@example.org"
 _LIFESPAN = 2
-_INSTALL_SECONDS = 60
 _RUN_SECONDS = 40
 _FLOWS = (
     "send_and_validate",
@@ -48,9 +47,8 @@ class Run:
 @pytest.fixture(scope="module")
 def run(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run all flows once, one after the other on one service, as the original's client does."""
-    node = _program("node")
-    if not _modules_installed():
-        _install_modules()
+    node = program("node")
+    install_modules(_FOLDER)
     return asyncio.run(_run(node, certificates, tmp_path_factory.mktemp("node") / "token"))
 
 
@@ -99,36 +97,3 @@ async def _run(node: str, certificates: Certificates, token_file: Path) -> Run:
                 await process.wait()
         lines = [json.loads(line) for line in printed.splitlines()]
         return Run({line["flow"]: line for line in lines}, list(relay.mails), errors.decode())
-
-
-def _program(name: str) -> str:
-    """Return where it is; skip where it is missing, but not in CI, where a skipped test would be an untested one."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-def _modules_installed() -> bool:
-    """Whether what npm wrote down of its last installation is what the lock file asks for."""
-    wanted = _packages(_FOLDER / "package-lock.json")
-    return wanted == _packages(_FOLDER / "node_modules" / ".package-lock.json")
-
-
-def _packages(lock_file: Path) -> dict[str, str]:
-    try:
-        packages = json.loads(lock_file.read_text(encoding="utf-8"))["packages"]
-    except FileNotFoundError:
-        return {}
-    return {name: package["integrity"] for name, package in packages.items() if name}
-
-
-def _install_modules() -> None:
-    """Install exactly what the lock file names; none of it needs its install scripts."""
-    command = [_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
-    if done.returncode != 0:
-        pytest.fail(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr}")

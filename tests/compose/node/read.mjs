@@ -10,6 +10,8 @@ const mailboxes = (field) => (field ? [field].flat().flatMap((one) => one.value.
 const file = (attachment) => ({
   filename: attachment.filename ?? null,
   contentType: attachment.contentType,
+  // It guesses the type of octets from the name.
+  guessed: /^application\/octet-stream\b/i.test(attachment.headers.get("content-type").value),
   disposition: attachment.contentDisposition ?? null,
   contentId: attachment.contentId ?? null,
   content: attachment.content.toString("base64"),
