@@ -58,14 +58,14 @@ def test_the_order(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """EMAIL_HELO, a host name with a dot, the domain of EMAIL_FROM; what is empty then follows from the connection."""
     monkeypatch.setattr(socket, "gethostname", lambda: "mx1.example.org")
     sender = {"EMAIL_FROM": "codes@shop.example"}
-    assert load(**sender, EMAIL_HELO="me.example.net").relay.helo == "me.example.net"
-    assert load(**sender, EMAIL_HELO="").relay.helo == "mx1.example.org"
+    assert load(**sender, EMAIL_HELO="me.example.net").relay.name_in_ehlo == "me.example.net"
+    assert load(**sender, EMAIL_HELO="").relay.name_in_ehlo == "mx1.example.org"
     monkeypatch.setattr(socket, "gethostname", lambda: "4f1b2c3d4e5f")
-    assert load(**sender).relay.helo == "shop.example"
-    assert load(EMAIL_FROM="someone@gmail.com").relay.helo == ""
+    assert load(**sender).relay.name_in_ehlo == "shop.example"
+    assert load(EMAIL_FROM="someone@gmail.com").relay.name_in_ehlo == ""
     two = load(**sender, EMAIL_RELAYS="smtp://mail.shop.example smtp://relay.example.net?helo=two.example.net")
-    assert [relay.helo for relay in two.relays] == ["", "two.example.net"]
-    assert load(**sender, EMAIL_RELAYS="smtp://relay.example.net").relay.helo == "shop.example"
+    assert [relay.name_in_ehlo for relay in two.relays] == ["", "two.example.net"]
+    assert load(**sender, EMAIL_RELAYS="smtp://relay.example.net").relay.name_in_ehlo == "shop.example"
 
 
 @pytest.mark.parametrize("text", ["me", "a.example.org", "[192.0.2.1]", "[IPv6:2001:db8::1]", "xn--bcher-kva.example"])

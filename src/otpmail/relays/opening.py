@@ -77,11 +77,11 @@ async def greet(
         start_tls=False,  # done below, where a relay without STARTTLS is an error
         tls_context=tls,
         timeout=settings.timeout,
-        local_hostname=settings.helo or literal,
+        local_hostname=settings.name_in_ehlo or literal,
         sock=sock,
     )
     opened = Opened(client, address)
-    opened.helo = settings.helo or literal
+    opened.helo = settings.name_in_ehlo or literal
     try:
         await client.connect()
         await _say_hello(opened, settings, redactor)

@@ -8,7 +8,6 @@ from typing import Self
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
-from otpmail.settings.helo import sender_domain
 from otpmail.settings.mail import MailSettings
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
@@ -69,7 +68,7 @@ class Settings:
         otp = read_section(OtpSettings, sources, fixed, problems)
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
-        return cls(server, _with_helo(relays, mail), mail, otp), problems
+        return cls(server, _with_sender_known(relays, mail), mail, otp), problems
 
     @property
     def relay(self) -> RelaySettings:
@@ -144,13 +143,10 @@ def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems
     return mail.model_copy(update={"email_from": user})
 
 
-def _with_helo(relays: tuple[RelaySettings, ...], mail: MailSettings) -> tuple[RelaySettings, ...]:
-    """Use the domain of EMAIL_FROM as EMAIL_HELO where neither that nor this machine's name can be said."""
+def _with_sender_known(relays: tuple[RelaySettings, ...], mail: MailSettings) -> tuple[RelaySettings, ...]:
+    """Let the domain of EMAIL_FROM stand for EMAIL_HELO where neither that nor this machine's name can be said."""
     try:
         sender = parse_mailbox(mail.email_from, "EMAIL_FROM")
     except InvalidArgument:  # reported already
         return relays
-    return tuple(
-        relay if relay.helo else relay.model_copy(update={"helo": sender_domain(sender, relay.host)})
-        for relay in relays
-    )
+    return tuple(relay.from_sender(sender) for relay in relays)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from otpmail.address import Address
 from otpmail.settings.duration import Seconds
-from otpmail.settings.helo import host_name, is_helo, is_host_name
+from otpmail.settings.helo import host_name, is_helo, is_host_name, sender_domain
 from otpmail.settings.hosts import bare_address, is_ip_address, is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile, is_readable
@@ -76,6 +77,7 @@ class RelaySettings(Section):
     retry_max_seconds: Seconds = 60
 
     _named_by_url: bool = PrivateAttr(default=False)
+    _sender_domain: str = PrivateAttr(default="")
 
     _any_case = field_validator("auth", "mode", "security", mode="before")(lower_case)
 
@@ -142,6 +144,16 @@ class RelaySettings(Section):
     def from_url(self) -> Self:
         """Note that EMAIL_RELAYS names the relay."""
         self._named_by_url = True
+        return self
+
+    @property
+    def name_in_ehlo(self) -> str:
+        """EMAIL_HELO, or what stands for it; empty where that is the address of the connection."""
+        return self.helo or self._sender_domain
+
+    def from_sender(self, sender: Address) -> Self:
+        """Note from which address mails are sent, whose domain may stand for EMAIL_HELO."""
+        self._sender_domain = sender_domain(sender, self.host)
         return self
 
     @property

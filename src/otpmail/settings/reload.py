@@ -15,7 +15,9 @@ _PASSWORD = frozenset({"APP_PASSWORD", "APP_PASSWORD_FILE"})
 """Two ways to give one value, so that both are kept if one is wrong. So are a certificate and its key."""
 _CERTIFICATE = frozenset({"EMAIL_CERT_FILE", "EMAIL_KEY_FILE"})
 _RELAY = _PASSWORD | _CERTIFICATE | {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
-_BY_URL = frozenset({"APP_PASSWORD", "EMAIL", "EMAIL_AUTH", "EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY"})
+_BY_URL = frozenset(
+    {"APP_PASSWORD", "EMAIL", "EMAIL_AUTH", "EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY", "EMAIL_TLS_NAME"}
+)
 """The settings that EMAIL_RELAYS gives for each relay."""
 
 
