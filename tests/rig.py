@@ -39,6 +39,7 @@ class RelayState:
 
     down = False
     retry_after = 7.0
+    refuses_sign_in = False
 
 
 class MailRig:

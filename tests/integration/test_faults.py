@@ -108,6 +108,9 @@ async def test_a_refused_sign_in_is_not_hammered(certificates: Certificates, tmp
         settings = relay_settings(relay, certificates, tmp_path / "token")
         async with Service(**settings, EMAIL_RETRY_SECONDS=0.01, WORKERS=2) as service:
             down = await service.wait_for_log("relay-down")
+            assert "the relay refused to sign user in: 535 5.7.8 no" in str(down["error"])
+            with pytest.raises(grpc.aio.AioRpcError, match="the relay refuses the sign-in of this service"):
+                await _send(service)
             assert float(str(down["retry_after"])) >= 45
             assert relay.connections == 1
 

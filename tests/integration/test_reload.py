@@ -58,6 +58,28 @@ async def _send_on_a_new_connection(service: Service, relay: Relay) -> int:
     return answer.mail.state
 
 
+@pytest.mark.relay(security="tls", auth=("EXTERNAL",), wants_certificate=True)
+@pytest.mark.parametrize("content", [b"", b"no certificate"])
+async def test_the_client_certificate(relay: Relay, certificates: Certificates, tmp_path: Path, content: bytes) -> None:
+    """A changed certificate is shown at the next dial. A file that can't be used leaves the one before, in one line."""
+    file = tmp_path / "client.pem"
+    file.write_bytes(certificates.client_file.read_bytes())
+    settings = {"EMAIL": None, "APP_PASSWORD": None, "EMAIL_AUTH": "external", "EMAIL_CERT_FILE": file}
+    async with Service(
+        **relay_settings(relay, certificates, tmp_path / "token") | settings | {"WORKERS": 1}
+    ) as service:
+        await service.wait_until_serving()
+        certificates.authority.issue_cert("other.test").private_key_and_cert_chain_pem.write_to_path(str(file))
+        assert (await _reload(service))["changed"] == ["EMAIL_CERT_FILE"]
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+        assert relay.mails[0].username == "other.test"
+        file.write_bytes(content)
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert (wrong["level"], wrong["setting"]) == ("error", "EMAIL_CERT_FILE")
+        assert await _send_on_a_new_connection(service, relay) == RELAYED
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff", b"a\nb\n"])
 async def test_the_password(relay: Relay, certificates: Certificates, tmp_path: Path, content: bytes | None) -> None:
     """A changed password is used for the next dial. A file that can't be used leaves the one before, in one line."""

@@ -79,7 +79,9 @@ def test_what_may_be_said(text: str) -> None:
 )
 def test_what_may_not_be_said(problems: Problems, text: str) -> None:
     """What is neither is refused at the start."""
-    assert problems(EMAIL_HELO=text) == (f"EMAIL_HELO: {text!r} is neither a host name nor an address literal",)
+    (line,) = problems(EMAIL_HELO=text)
+    assert line.startswith("EMAIL_HELO: ")
+    assert line.endswith(" is neither a host name nor an address literal")
 
 
 def test_names_of_relays(load: Load, problems: Problems) -> None:

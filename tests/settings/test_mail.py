@@ -51,3 +51,18 @@ def test_a_small_container(problems: Problems, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("otpmail.settings.mail.available_memory", lambda: 64 * MIB)
     [line] = problems()
     assert line.startswith("MEMORY_MAX_MB: is not set, and half of the memory that this process may use, 32 MiB, can't")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("Idempotency Key", "is not the name of a header field"),
+        ("X:Y", "is not the name of a header field"),
+        ("X" * 65, "is not the name of a header field"),
+        ("Message-ID", "is the name of a header field that otpmail or a relay writes"),
+        ("content-id", "is the name of a header field that otpmail or a relay writes"),
+    ],
+)
+def test_a_header_against_repeats(problems: Problems, name: str, fault: str) -> None:
+    """EMAIL_DEDUP_HEADER is a header name (RFC 5322, 3.6.8), and none that has a meaning of its own."""
+    assert problems(EMAIL_DEDUP_HEADER=name) == (f"EMAIL_DEDUP_HEADER: {name!r} {fault}",)

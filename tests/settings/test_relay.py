@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
+from otpmail.errors import SettingsError
+from otpmail.relays.secure import tls_context
 from settings.conftest import Load, Problems
 
 
@@ -122,3 +126,59 @@ def test_a_password_needs_a_user(load: Load, problems: Problems, tmp_path: Path)
     for url, name in (("smtp://:x@a.example", "password"), (f"smtp://a.example?{file}=password", file)):
         assert problems(EMAIL_RELAYS=url) == (f"EMAIL_RELAYS: relay 1: user: is needed with {name}, {needed}",)
     assert load(EMAIL_RELAYS="smtp://a.example", APP_PASSWORD="hunter2", APP_PASSWORD_FILE="").relay.user == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"EMAIL_KEY_FILE": "file"}, "EMAIL_CERT_FILE: is needed with EMAIL_KEY_FILE"),
+        ({"EMAIL_AUTH": "external"}, "EMAIL_CERT_FILE: is needed with EMAIL_AUTH=external"),
+        (
+            {"EMAIL_AUTH": "external", "EMAIL_CERT_FILE": "file", "EMAIL_SECURITY": "plain"},
+            "EMAIL_SECURITY: plain shows the relay no certificate, which EMAIL_AUTH=external signs in by",
+        ),
+        (
+            {"EMAIL_AUTH": "oauthbearer", "EMAIL": "me@example.org"},
+            "EMAIL_TOKEN_FILE: is needed with EMAIL_AUTH=oauthbearer",
+        ),
+        (
+            {"EMAIL_AUTH": "oauthbearer", "EMAIL_TOKEN_FILE": "file"},
+            "EMAIL: is needed with EMAIL_AUTH=oauthbearer, as the name to sign in with",
+        ),
+        ({"EMAIL_CERT_FILE": "missing"}, "EMAIL_CERT_FILE: 'missing' is not a file that can be read"),
+    ],
+)
+def test_certificates_and_tokens(problems: Problems, tmp_path: Path, values: dict[str, str], line: str) -> None:
+    """What a way to sign in lacks is named, with the setting that asks for it."""
+    (tmp_path / "file").write_text("x")
+    assert problems(EMAIL_FROM="codes@example.org", **values) == (line,)
+
+
+def test_a_token_without_a_mechanism(load: Load, tmp_path: Path) -> None:
+    """A token file without a password is signed in with, by whichever mechanism for tokens is offered."""
+    (tmp_path / "token").write_text("x")
+    relay = load(EMAIL="me@example.org", EMAIL_TOKEN_FILE="token").relay
+    assert (relay.has_token, relay.signs_in, relay.auth) == (True, True, None)
+    relay = load(EMAIL="me@example.org", EMAIL_TOKEN_FILE="token", APP_PASSWORD="hunter2").relay
+    assert not relay.has_token
+
+
+def test_a_certificate_that_can_not_be_used(load: Load, tmp_path: Path) -> None:
+    """A certificate without its key, with another's, or with one that needs a password is refused at the start."""
+    authority = trustme.CA()
+    one, two = authority.issue_cert("one.test"), authority.issue_cert("two.test")
+    one.cert_chain_pems[0].write_to_path(str(tmp_path / "cert"))
+    two.private_key_pem.write_to_path(str(tmp_path / "key"))
+    key = serialization.load_pem_private_key(one.private_key_pem.bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    (tmp_path / "locked").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
+    for name, words in (
+        ("key", "EMAIL_KEY_FILE: the key is not that of the certificate in EMAIL_CERT_FILE"),
+        ("locked", "EMAIL_KEY_FILE: the key is encrypted; write it to a file without a password"),
+        ("", "EMAIL_CERT_FILE: cert holds no certificate with its private key in PEM form"),
+    ):
+        relay = load(EMAIL_FROM="a@example.org", EMAIL_CERT_FILE="cert", EMAIL_KEY_FILE=name).relay
+        with pytest.raises(SettingsError) as caught:
+            tls_context(relay)
+        assert caught.value.problems == (words,)

@@ -36,6 +36,10 @@ class RelayState(Protocol):
     def retry_after(self) -> float:
         """Seconds until the next dial, while they are down."""
 
+    @property
+    def refuses_sign_in(self) -> bool:
+        """Whether they are down because each refuses the service's sign-in."""
+
 
 class Stoppable(Protocol):
     """A stream as admission sees it (`mail.producer`)."""
@@ -134,7 +138,10 @@ class Admission:
         if self._closed:
             raise Stopping
         if not wait_for.guarantees and self._relays.down:
-            raise Unavailable("the relay is down", retry_after=max(1.0, self._relays.retry_after))
+            why = (
+                "the relay refuses the sign-in of this service" if self._relays.refuses_sign_in else "the relay is down"
+            )
+            raise Unavailable(why, retry_after=max(1.0, self._relays.retry_after))
 
     def has_place_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> bool:
         """Whether a stream may have a place. Single calls, which can't wait, are left some."""

@@ -33,6 +33,11 @@ class Failover:
         """Seconds until a relay may be dialled again, 0 for now."""
         return min(relay.retry_after for relay in self._relays)
 
+    @property
+    def refuses_sign_in(self) -> bool:
+        """Whether every relay has refused the last sign-in."""
+        return all(relay.refuses_sign_in for relay in self._relays)
+
     async def connect(self) -> Connection:
         """A new connection to the first relay that gives one; waits as long as it takes.
 

@@ -111,6 +111,11 @@ class Relay:
         return self._availability.down
 
     @property
+    def refuses_sign_in(self) -> bool:
+        """Whether the last sign-in was refused."""
+        return self._breaker.over_sign_in
+
+    @property
     def retry_after(self) -> float:
         """Seconds until the relay may be dialled again, 0 for now."""
         return max(0.0, self._breaker.next_try - self._loop.time())
