@@ -35,8 +35,12 @@ def _files(*sizes: int, filename: str = "a.bin", **more: Any) -> list[mail_pb2.A
     return [mail_pb2.Attachment(filename=filename, content=b"\0" * size, **more) for size in sizes]
 
 
-def _headers(value: str) -> list[mail_pb2.Header]:
-    return [mail_pb2.Header(name=f"X-{number}", value=value) for number in range(50)]
+def _mail_as_file(content: bytes) -> dict[str, Any]:
+    return {"attachments": [mail_pb2.Attachment(content_type="message/rfc822", content=content)]}
+
+
+def _headers(value: str, name: str = "X-") -> list[mail_pb2.Header]:
+    return [mail_pb2.Header(name=f"{name}{number}", value=value) for number in range(50)]
 
 
 def _idn(count: int, label: str = "ü" * 40) -> list[str]:
@@ -64,6 +68,8 @@ TEXTS: dict[str, str] = {
     "separators": "\u2028",
     "delimiters": "\n--=_",
     "form feeds": "\f",
+    "vertical tabs": "\x0b",
+    "lines of control characters": "x" * 20 + "\x1b\n",
 }
 """What a text of some MB is made of."""
 
@@ -85,6 +91,11 @@ WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "a return path of blanks": lambda: {"return_path": " " * 60_000},
     "a composite type": lambda: {"attachments": _files(1, content_type="multipart/" + "x" * 64)},
     "a name of blanks": lambda: {"to": ["a" + " " * 700 + "<"]},
+    "structured headers of quotes": lambda: {"headers": _headers('"' * 4096, "X-SES-")},
+    "structured headers of brackets": lambda: {"headers": _headers("<" * 4096, "X-SES-")},
+    "a mail as a file in one line": lambda: _mail_as_file(b"x" * (9 * MB)),
+    "a mail as a file with a NUL at its end": lambda: _mail_as_file(b"x\n" * (4 * MB) + b"\0"),
+    "a type of quotes": lambda: {"attachments": _files(1, content_type='a/b; c="' + '\\"' * 200)},
 }
 """Mails that are refused."""
 
@@ -113,6 +124,16 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "50 headers of one name": lambda: {"headers": [mail_pb2.Header(name="X-A", value="é" * 4096)] * 50},
     "labels": lambda: {"labels": {f"{number:02}": "x" * 126 for number in range(32)}},
     "labels in other letters": lambda: {"labels": {f"{number}": "😀" * 250 for number in range(4)}},
+    "50 structured headers of commas": lambda: {"headers": _headers("<a>," * 1024, "X-SES-")},
+    "50 structured headers of strings": lambda: {"headers": _headers('"",' * 1365, "X-SES-")},
+    "50 structured headers of blanks": lambda: {"headers": _headers("a " * 2048, "X-SES-")},
+    "100 people who need SMTPUTF8": lambda: {"to": [f"{'é' * 250} <é{number}@example.org>" for number in range(100)]},
+    "a large text file": lambda: {"attachments": _files(7 * MB, content_type="text/csv")},
+    "50 text files": lambda: {"attachments": _files(*[100_000] * 50, content_type="text/csv")},
+    "a large mail as a file": lambda: _mail_as_file(b"Subject: x\n\n" + b"line\n" * MB),
+    "a mail as a file of line ends": lambda: _mail_as_file(b"\r" * (4 * MB)),
+    "a large mail as a file in 8bit": lambda: _mail_as_file("é\n".encode() * MB),
+    "50 types with parameters": lambda: {"attachments": _files(*[1] * 50, content_type='a/b; c="' + '\\"' * 200 + '"')},
     "a long message id": lambda: {"message_id": ".".join("a" * 124) + "@b"},
     "odd types": lambda: {"attachments": _files(*[1] * 50, content_type="!#$&^_.+-" + "a" * 55 + "/" + "b" * 64)},
 }

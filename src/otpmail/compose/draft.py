@@ -11,7 +11,7 @@ from otpmail.address import (
     refuse_control_characters,
     refuse_control_characters_in_steps,
 )
-from otpmail.compose.attachment import Attachment, check_attachments
+from otpmail.compose.attachment import EMBEDDED, Attachment, check_attachments
 from otpmail.compose.fields import NOT_IN_A_VALUE, check_headers, check_message_id
 from otpmail.cooperate import Steps, finish
 from otpmail.errors import InvalidArgument
@@ -124,7 +124,7 @@ def check_bodies(text: str, html: str, limits: Limits) -> Steps[None]:
 
 def refuse_hopeless(draft: Draft, limits: Limits) -> None:
     """Raise InvalidArgument, naming the largest part, where the mail is sure to be too large however it is written."""
-    least = len(draft.text) + len(draft.html) + sum([base64_size(len(file.content)) for file in draft.attachments])
+    least = len(draft.text) + len(draft.html) + sum([_least_size(file) for file in draft.attachments])
     if least > limits.size:
         raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
 
@@ -137,6 +137,13 @@ def largest_part(draft: Draft) -> str:
         "attachments": sum(len(attachment.content) for attachment in draft.attachments),
     }
     return max(sizes, key=sizes.__getitem__)
+
+
+def _least_size(file: Attachment) -> int:
+    """The octets of a file in the mail, at least."""
+    if file.alternative or file.media_type.name == EMBEDDED:
+        return len(file.content)
+    return base64_size(len(file.content))
 
 
 def base64_size(octets: int) -> int:

@@ -12,7 +12,7 @@ from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 
-_AT_ONCE = 64 << 10
+_AT_ONCE = 32 << 10
 _CURE = "message/rfc822 can't hold (RFC 2046, 5.2.1); application/octet-stream can"
 
 

@@ -49,7 +49,8 @@ def fault(value: str) -> str:
     # tests/compose/test_structured.py
     if len(value) <= MAX_WORD or max(map(len, value.split())) <= MAX_WORD:
         return ""
-    if max([len(word.lstrip(" \t")) for word in words_of(value)]) <= MAX_WORD:
+    words = words_of(value)
+    if max(map(len, words)) <= MAX_WORD or max([len(word.lstrip(" \t")) for word in words]) <= MAX_WORD:
         return ""
     return f"has more than {MAX_WORD} characters without a blank or a comma where a line could end (RFC 5322, 2.1.1)"
 
