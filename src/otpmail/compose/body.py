@@ -32,6 +32,10 @@ class _Frame:
     seed: str
     header: str = ""
 
+    def around(self, subtype: bytes, parts: Sequence[Pieces], number: int) -> Pieces:
+        """Write parts as one entity; the `number` makes its boundary differ from the others of the mail."""
+        return _multipart(subtype, parts, f"{number} {self.seed}", self.header.encode())
+
 
 def write_content(text: str, html: str, attachments: Sequence[Attachment], *, message_id: str) -> Pieces:
     """Write the content's own headers, the empty line, and the content, which ends with CRLF.
@@ -40,6 +44,11 @@ def write_content(text: str, html: str, attachments: Sequence[Attachment], *, me
     stand beside the HTML, or beside the text where there is no HTML (RFC 2387); other files follow (RFC 2046, 5.1.3).
     Raises InvalidArgument, when its octets are asked for, for a mail as a file that can't be one.
     """
+    if not attachments:
+        content = text_entity(b"html", html) if html else text_entity(b"plain", text)
+        if not (html and text):
+            return content
+        return _multipart(b"alternative", (text_entity(b"plain", text), content), f"1 {message_id}")
     if any(attachment.media_type.name == EMBEDDED for attachment in attachments):
         return _with_embedded(text, html, attachments, message_id)
     return _write(text, html, attachments, {}, _Frame(message_id))
@@ -69,15 +78,15 @@ def _write(
     inline = [part for attachment, part in parts if attachment.content_id]
     if inline:
         root = b'related; type="text/html"' if html else b'related; type="text/plain"'
-        content = _multipart(root, [content, *inline], "0", frame)
+        content = frame.around(root, [content, *inline], 0)
     choices = [text_entity(b"plain", text)] if html and text else []
     choices += [part for attachment, part in parts if attachment.alternative and _is_before_html(attachment)]
     if text or html or inline or not any(attachment.alternative for attachment in attachments):
         choices.append(content)
     choices += [part for attachment, part in parts if attachment.alternative and not _is_before_html(attachment)]
-    content = choices[0] if len(choices) == 1 else _multipart(b"alternative", choices, "1", frame)
+    content = choices[0] if len(choices) == 1 else frame.around(b"alternative", choices, 1)
     files = [part for attachment, part in parts if not (attachment.content_id or attachment.alternative)]
-    return _multipart(b"mixed", [content, *files], "2", frame) if files else content
+    return frame.around(b"mixed", [content, *files], 2) if files else content
 
 
 def _is_before_html(attachment: Attachment) -> bool:
@@ -129,15 +138,14 @@ def _head(attachment: Attachment, kind: MediaType, encoding: bytes, default_name
     ).encode()
 
 
-def _multipart(subtype: bytes, parts: Sequence[Pieces], number: str, frame: _Frame) -> Pieces:
+def _multipart(subtype: bytes, parts: Sequence[Pieces], seed: str, header: bytes = b"") -> Pieces:
     """Write parts, each with its own headers, as one entity (RFC 2046, 5.1.1).
 
-    No part holds its boundary: see `compose.transfer`. The boundaries of one mail differ by their `number`.
+    No part holds its boundary: see `compose.transfer`. The boundaries of one mail differ by their `seed`.
     """
-    mark = b"=_" + blake2b(f"{number} {frame.seed}".encode(), digest_size=12).hexdigest().encode()
+    mark = b"=_" + blake2b(seed.encode(), digest_size=12).hexdigest().encode()
     delimiter = (b"--%b\r\n" % mark,)
-    head = b'Content-Type: multipart/%b; boundary="%b"\r\n%b\r\n' % (subtype, mark, frame.header.encode())
-    pieces: list[Pieces] = [(head,)]
+    pieces: list[Pieces] = [(b'Content-Type: multipart/%b; boundary="%b"\r\n%b\r\n' % (subtype, mark, header),)]
     for part in parts:
         pieces += (delimiter, part, _END_OF_PART)
     return chain.from_iterable([*pieces, (b"--%b--\r\n" % mark,)])

@@ -20,7 +20,7 @@ _SAFE = re.compile(r'(?:"(?:[^"\\\x00-\x1f<>\x7f\ud800-\udfff]|\\[ -;=?-~])*+"(?
 _FORBIDDEN = Reply(553, b"5.1.3 an address holds a character that is not allowed in a command")
 _NO_SMTPUTF8 = Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
 _NO_8BITMIME = Reply(
-    554, b"5.6.3 the content is not ASCII, as that of a mail attached to it is, and the relay announces no 8BITMIME"
+    554, b"5.6.3 the content is not ASCII, since a mail attached to it is not, and the relay announces no 8BITMIME"
 )
 
 
