@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pipe_ends
 from integration.exim import Exim
 from integration.postfix import Postfix
 from integration.servers import CertificateFiles
@@ -49,17 +50,12 @@ def exim(certificate_files: CertificateFiles) -> Iterator[Exim]:
 @pytest.fixture
 def full_pipe() -> Iterator[tuple[int, int]]:
     """Open a pipe that is full, so that the first write to it blocks."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
-    assert os.write(writing, b"." * size) == size
-    os.set_blocking(writing, True)
-    yield reading, writing
-    for fd in (reading, writing):
-        try:
-            os.close(fd)
-        except OSError:  # the test has closed it
-            continue
+    with pipe_ends.opened() as (reading, writing):
+        os.set_blocking(writing, False)
+        size = fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+        assert os.write(writing, b"." * size) == size
+        os.set_blocking(writing, True)
+        yield reading, writing
 
 
 def require(server: type[MailServer]) -> None:

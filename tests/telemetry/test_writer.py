@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pipe_ends
 from otpmail.telemetry.writer import BackgroundWriter
 
 if TYPE_CHECKING:
@@ -18,13 +19,8 @@ _PIPE_OCTETS = _URGENT_OCTETS = 1 << 16
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """Open a pipe; what is written to it fits into 64 KiB."""
-    reading, writing = os.pipe()
-    yield reading, writing
-    for fd in (reading, writing):
-        try:
-            os.close(fd)
-        except OSError:  # the test has closed it
-            continue
+    with pipe_ends.opened() as ends:
+        yield ends
 
 
 def _report(count: int) -> bytes:

@@ -28,7 +28,10 @@ def open_channel(address: str) -> grpc.Channel:
 def unreachable(address: str) -> str:
     """The line for a service that does not answer: for a Unix socket it names the cause, which the caller may mend."""
     path = endpoint.socket_path(address)
-    return (path and _refusal(path)) or f"no service answers on {address}; {_ELSEWHERE}"
+    if path and (refusal := _refusal(path)):
+        return refusal
+    no_socket = ", where there is no socket" if path and not Path(path).exists() else ""
+    return f"no service answers on {address}{no_socket}; {_ELSEWHERE}"
 
 
 def _is_here(address: str) -> bool:
@@ -43,7 +46,7 @@ def _refusal(path: str) -> str:
     try:
         found = Path(path).stat()
     except FileNotFoundError:
-        return f"no service answers on unix:{path}, where there is no socket; {_ELSEWHERE}"
+        return ""
     except OSError as error:
         return f"unix:{path} can't be reached: {error.strerror}, for one of its folders"
     with socket.socket(socket.AF_UNIX) as probe:

@@ -225,9 +225,9 @@ def test_bad_templates(files: Files) -> None:
     files.write("subject.txt", "one\ntwo")
     assert files.problems() == ["spring: subject.txt has more than one line"]
     (files.template / "subject.txt").write_bytes(b"\xff")
-    assert files.problems() == ["spring: is not UTF-8 text"]
+    assert files.problems() == ["spring: subject.txt is not text in UTF-8"]
     (files.template / "subject.txt").unlink()
-    assert files.problems() == ["spring/subject.txt: cannot be read: No such file or directory"]
+    assert files.problems() == ["spring: subject.txt is missing"]
 
 
 @pytest.mark.parametrize(("option", "name"), [("sender", "--from"), ("reply_to", "--reply-to")])
