@@ -244,6 +244,14 @@ def test_a_large_text_is_written_as_a_small_one(text: str, encoding: str, last: 
     assert max(map(len, octets.split(b"\r\n"))) <= 998
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"), [("", True), ("a=b--=", True), ("--=_", False), ("a --=_ b", False), ("--==_--=_", False)]
+)
+def test_only_a_text_that_could_divide_parts_is_encoded(text: str, plain: bool) -> None:  # noqa: FBT001
+    """An equals sign alone does not keep a text from being written as it is, the beginning of a delimiter does."""
+    assert transfer.is_plain(_canonical(text)) is plain
+
+
 @pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 57 * 3 - 1, 57 * 3, 57 * 7 + 5])
 def test_a_file_in_slices_is_the_same(size: int) -> None:
     """A file in slices of lines is what it is in one piece; so its size is known before it is written."""

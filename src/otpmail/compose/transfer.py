@@ -7,6 +7,7 @@ that is longer than a slice.
 import re
 from binascii import b2a_base64, b2a_qp
 from collections.abc import Generator, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from otpmail.compose.draft import OCTETS_OF_A_LINE
@@ -24,12 +25,12 @@ Pieces = Iterable[bytes]
 
 T = TypeVar("T")
 
-_TEXT = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n%b'
+_HEAD = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n'
 
 _LINES = 1024  # of a slice of a file
 _LINE = 1000  # RFC 5322, 2.1.1: 998 octets and the CRLF
 _ENCODED_LINE = 76  # RFC 2045, 6.7 and 6.8
-_CR = ord("\r")
+_CR, _EQUALS = ord("\r"), ord("=")
 # `binascii` escapes a blank at the end of a line without a new line: a full line of 76 then has 77 or 78 octets.
 _TOO_LONG = re.compile(rb"=(?:20|09)\r\n(?<=[^\n]{74}.{3}\r\n)")
 # RFC 2045, 2.7 and RFC 5322, 3.5: other control characters are encoded, since some relays change or refuse them.
@@ -45,15 +46,20 @@ def text_entity(subtype: bytes, text: str) -> Pieces:
     """
     if len(text) > TEXT_SLICE:
         return _large_entity(subtype, text)
-    octets = canonical(text.encode())
-    if is_plain(octets):
-        return (_TEXT % (subtype, SEVEN_BIT, octets),)
-    return (_TEXT % (subtype, *encoded(octets)),)
+    encoding, octets = encoded(canonical(text.encode()))
+    return _head(subtype, encoding), octets
+
+
+@cache
+def _head(subtype: bytes, encoding: bytes) -> bytes:
+    return _HEAD % (subtype, encoding)
 
 
 def encoded(octets: bytes) -> tuple[bytes, bytes]:
     """The shortest encoding that a small canonical text may have, and the text in it."""
-    encoding = SEVEN_BIT if is_plain(octets) else _shorter(_count_escaped(octets), len(octets))
+    if is_plain(octets):
+        return SEVEN_BIT, octets
+    encoding = _shorter(_count_escaped(octets), len(octets))
     return encoding, b"".join(encode_slices((octets,), encoding))
 
 
@@ -66,7 +72,7 @@ def _large_entity(subtype: bytes, text: str) -> Iterator[bytes]:
         size += len(octets)
         yield b""
     encoding = SEVEN_BIT if plain else _shorter(escaped, size)
-    yield _TEXT % (subtype, encoding, b"")
+    yield _head(subtype, encoding)
     yield from encode_slices(canonical_slices(text), encoding)
 
 
@@ -105,9 +111,11 @@ def canonical_slices(text: str, size: int = TEXT_SLICE) -> Iterator[bytes]:
 
 def is_plain(octets: bytes) -> bool:
     """Whether a canonical text may be 7bit: visible ASCII, in lines that relays take, and none that divides parts."""
-    return (
-        not octets.translate(None, _CLEAR) and (len(octets) <= _LINE or lines_fit(octets)) and DELIMITER not in octets
-    )
+    if octets.translate(None, _CLEAR) or (len(octets) > _LINE and not lines_fit(octets)):
+        return False
+    # fast path: most texts have no equals sign, and one octet is found far sooner than four, 0.4 us; held to the full
+    # path by tests/compose/test_body.py
+    return _EQUALS not in octets or DELIMITER not in octets
 
 
 def lines_fit(octets: bytes) -> bool:
