@@ -38,6 +38,7 @@ class RelayState:
     """Says whether the relay is down."""
 
     down = False
+    outage = ""
     retry_after = 7.0
     refuses_sign_in = False
 

@@ -120,15 +120,21 @@ class Job:
     def lose(self, error: ConnectionLost) -> None:
         """Note that the connection ended: its words stand for the reply to each recipient that has none."""
         offered, words = error.offered or self.offered, str(error)
-        for address in offered:
-            known = self.results.get(address)
-            if known is None or not known.code:
-                self.results[address] = RecipientResult(address, reply=words)
+        self.results |= {
+            address: RecipientResult(address, reply=words)
+            for address in offered
+            if address not in self.results or not self.results[address].code
+        }
         self.losses += not error.not_started
         if error.uncertain:
             self.uncertain = self.uncertain.union(offered)
             self.attempts += 1
             self.copies += 1
+
+    def explain(self, words: str) -> None:
+        """Say why there is no reply, where neither the relay nor the connection has said anything."""
+        for address in self.pending:
+            self.results.setdefault(address, RecipientResult(address, reply=words))
 
     @property
     def settled(self) -> bool:

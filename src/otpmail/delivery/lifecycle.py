@@ -30,8 +30,8 @@ _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.REL
 class Lifecycle:
     """The mails that have not settled, by id, and the rules for how they settle.
 
-    It counts each mail's place and octets from `submit` until the mail settles. Retries and deadlines are timers of
-    `call_later`, which is the running loop's unless given.
+    It counts each mail's place and octets from `submit` until the mail settles. `outage` returns why no relay is up,
+    empty while one is. Retries and deadlines are timers of `call_later`, which is the running loop's unless given.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Lifecycle:
         places: Places,
         memory: Memory,
         on_uncertain: Literal["retry", "fail"] = "retry",
+        outage: Callable[[], str] = str,
         call_later: CallLater | None = None,
     ) -> None:
         self._dispatcher = dispatcher
@@ -55,6 +56,7 @@ class Lifecycle:
         self._random = random
         self.places, self._memory = places, memory
         self._on_uncertain = on_uncertain
+        self._outage = outage
         self._now = store.now
         self._closed = False
         self.jobs: dict[str, Job] = {}
@@ -197,8 +199,7 @@ class Lifecycle:
         self._waiters.resolve(job, Unavailable(STOPPED))
 
     def _fail(self, job: Job) -> None:
-        for address in job.pending:
-            job.results.setdefault(address, RecipientResult(address, reply=STOPPED))
+        job.explain(STOPPED)
         self._settle(job, MailState.FAILED, answer=Unavailable(STOPPED))
 
     # Further attempts.
@@ -250,6 +251,8 @@ class Lifecycle:
 
         `by_caller`: its caller cancelled it. `answer`: those who wait get this in place of the mail.
         """
+        if otherwise is not MailState.CANCELLED and (why := self._outage()):
+            job.explain(why)
         state, decided = final_state(job, otherwise)
         self._end(job, state, job.known, keep_request=decided or by_caller, answer=answer)
 

@@ -33,6 +33,10 @@ class RelayState(Protocol):
         """Whether dialling has failed and no connection is open."""
 
     @property
+    def outage(self) -> str:
+        """Why they are down; empty unless they are."""
+
+    @property
     def retry_after(self) -> float:
         """Seconds until the next dial, while they are down."""
 
@@ -138,10 +142,9 @@ class Admission:
         if self._closed:
             raise Stopping
         if not wait_for.guarantees and self._relays.down:
-            why = (
-                "the relay refuses the sign-in of this service" if self._relays.refuses_sign_in else "the relay is down"
-            )
-            raise Unavailable(why, retry_after=max(1.0, self._relays.retry_after))
+            what = "refuses the sign-in of this service" if self._relays.refuses_sign_in else "is down"
+            text = ": ".join(filter(None, (f"the relay {what}", self._relays.outage)))
+            raise Unavailable(text, retry_after=max(1.0, self._relays.retry_after))
 
     def has_place_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> bool:
         """Whether a stream may have a place. Single calls, which can't wait, are left some."""

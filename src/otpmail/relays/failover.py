@@ -29,6 +29,11 @@ class Failover:
         return f"<Failover {' '.join(map(repr, self._relays))}>"
 
     @property
+    def outage(self) -> str:
+        """Why no mail can be sent; empty while a relay is not down."""
+        return "; ".join(dict.fromkeys(relay.outage for relay in self._relays)) if self.down else ""
+
+    @property
     def retry_after(self) -> float:
         """Seconds until a relay may be dialled again, 0 for now."""
         return min(relay.retry_after for relay in self._relays)

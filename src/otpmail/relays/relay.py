@@ -116,6 +116,11 @@ class Relay:
         return self._breaker.over_sign_in
 
     @property
+    def outage(self) -> str:
+        """Why it is down, in its own words where it said any; empty unless it is."""
+        return self._availability.cause
+
+    @property
     def retry_after(self) -> float:
         """Seconds until the relay may be dialled again, 0 for now."""
         return max(0.0, self._breaker.next_try - self._loop.time())
