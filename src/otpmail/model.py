@@ -96,7 +96,8 @@ class Envelope:
 
     Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
     `ascii_head` is there where the mail may go without SMTPUTF8 to some of its recipients. `code` is the one that the
-    content holds, if it is the mail of a code: no reply about it may be repeated with that.
+    content holds, if it is the mail of a code: no reply about it may be repeated with that. `id` is the mail's: the
+    relay's reports of failures name it (RFC 3461).
     """
 
     sender: str
@@ -105,23 +106,27 @@ class Envelope:
     smtputf8: bool = False
     code: str = field(default="", repr=False)
     ascii_head: AsciiHead | None = None
+    id: str = ""
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:
             return self
-        return Envelope(self.sender, tuple(recipients), self.content, self.smtputf8, self.code, self.ascii_head)
+        return Envelope(
+            self.sender, tuple(recipients), self.content, self.smtputf8, self.code, self.ascii_head, self.id
+        )
 
     def without_smtputf8(self) -> "Envelope":
         """The same mail as it goes to a relay without SMTPUTF8; itself where it can't."""
         head = self.ascii_head
         if head is None:
             return self
-        return Envelope(self.sender, self.recipients, head.octets + self.content[head.replaced :], code=self.code)
+        content = head.octets + self.content[head.replaced :]
+        return Envelope(self.sender, self.recipients, content, code=self.code, id=self.id)
 
     def with_code(self, code: str) -> "Envelope":
         """The same mail, as one whose content holds this code."""
-        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head)
+        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head, self.id)
 
 
 @frozen()

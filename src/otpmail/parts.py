@@ -69,6 +69,8 @@ def build_delivery(
 ) -> Delivery:
     """Build what delivers mails, from the queue to the relays."""
     dispatcher, waiters = Dispatcher(queue), Waiters()
+    relays = [Relay(relay, observer, random=random) for relay in settings.relays]
+    failover = Failover(relays)
     lifecycle = Lifecycle(
         dispatcher,
         store,
@@ -78,9 +80,8 @@ def build_delivery(
         places=Places(settings.mail.queue_size, now=monotonic),
         memory=memory,
         on_uncertain=settings.mail.email_on_uncertain,
+        outage=lambda: failover.outage,
     )
-    relays = [Relay(relay, observer, random=random) for relay in settings.relays]
-    failover = Failover(relays)
     workers = [Worker(failover, dispatcher, lifecycle, observer) for _ in range(settings.mail.workers)]
     return Delivery(lifecycle, waiters, relays, failover, workers)
 

@@ -178,6 +178,43 @@ async def test_the_words_of_a_lost_connection(
     assert words in (caught.value.details() or "")
 
 
+@pytest.mark.relay(refuse_auth="535 5.7.8 bad credentials")
+@pytest.mark.service(wait=False)
+async def test_a_refused_sign_in_is_told_as_that(service: Service) -> None:
+    """Callers and results have the relay's words about the credentials, and no mail is said to be unreachable."""
+    await service.wait_for_log("relay-down")
+    words = "535 5.7.8 bad credentials"
+    for send in (
+        lambda: service.mail.SendMail(mail_pb2.SendMailRequest(to=[ADA], subject="s", text="t")),
+        lambda: service.original_mail.SendMail(original_pb2.SendEmailRequest(to=ADA, subject="s", body="t")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "sign" in (caught.value.details() or "")
+        assert words in (caught.value.details() or "")
+    wait_for = mail_pb2.WAIT_FOR_QUEUE
+    request = mail_pb2.SendMailRequest(to=[ADA, "bob@example.org"], subject="s", text="t", wait_for=wait_for)
+    request.ttl.seconds = 1
+    accepted = (await service.mail.SendMail(request)).mail
+    *_, mail = [mail async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=accepted.id))]
+    assert mail.state == mail_pb2.Mail.STATE_EXPIRED
+    assert all(words in result.reply for result in mail.recipients)
+
+
+# Reports of failures (RFC 3461).
+
+
+@pytest.mark.relay(dsn=True)
+@in_every_mode
+async def test_reports_name_the_mail_and_hold_no_body(service: Service, relay: Relay) -> None:
+    """Where the relay announces DSN, MAIL has the mail's id, and asks for headers only: a body may hold a code."""
+    mail = await _send(service)
+    assert mail.state == RELAYED
+    assert relay.mails[0].parameters["ENVID"] == mail.id
+    assert relay.mails[0].parameters["RET"] == "HDRS"
+
+
 # Time (RFC 5321, 4.5.3.2).
 
 

@@ -615,7 +615,7 @@ def test_data_is_certain_until_the_content_is_written() -> None:
     [
         (b"503 no\r\n250 ok\r\n", Mode.BDAT, False),
         (b"502 no\r\n214 commands\r\n250 ok\r\n", Mode.DATA, True),
-        (b"502 no\r\n500 what\r\n250 ok\r\n", Mode.DATA, True),
+        (b"502 no\r\n500 what\r\n250 ok\r\n500 what\r\n", Mode.DATA, True),
         (b"250 fine\r\n250 ok\r\n", Mode.DATA, True),
     ],
 )
@@ -630,6 +630,30 @@ def test_probe(replies: bytes, mode: Mode, runs: bool) -> None:  # noqa: FBT001
     assert (session.is_probing, session.mode, session.runs_refused_chunks) == (False, mode, runs)
     assert session.is_available
     assert not session.ended
+
+
+def test_a_probe_whose_rset_is_refused() -> None:
+    """Two refusals and no more may be to the chunk and to RSET: a further XNIL shows that nothing else is to come."""
+    session = _session()
+    session.probe()
+    _written(session)
+    session.receive(b"503 no\r\n")
+    assert _written(session) == b""
+    session.receive(b"502 no RSET\r\n")
+    assert (session.is_probing, _written(session)) == (True, b"XNIL\r\n")
+    session.receive(b"500 what\r\n")
+    assert (session.is_probing, session.mode, session.runs_refused_chunks) == (False, Mode.DATA, False)
+    session.begin(_mail())
+    assert b"RSET" not in _written(session)
+
+
+def test_a_probe_whose_replies_come_together_is_not_asked_again() -> None:
+    """The third reply shows that the chunk ran as a command."""
+    session = _session()
+    session.probe()
+    _written(session)
+    session.receive(b"502 no\r\n500 what\r\n250 ok\r\n")
+    assert (session.is_probing, session.mode, _written(session)) == (False, Mode.DATA, b"")
 
 
 def test_only_bdat_is_probed() -> None:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -53,7 +54,7 @@ _ENTRIES = st.builds(
     deadline=_TIMES,
     progress=_PROGRESS,
     fingerprint=st.binary(max_size=32),
-)
+).map(lambda entry: replace(entry, envelope=replace(entry.envelope, id=entry.mail.id)))
 
 _RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 1120.0, 2), (999.5,), 1030.0)
 _MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)

@@ -23,11 +23,19 @@ _AUTOMATIC = "Auto-Submitted: auto-generated\r\n"  # RFC 3834, 5
 
 
 def compose(
-    draft: Draft, from_: Address, message_id: str, now: float, limits: Limits, *, extra_header: str = ""
+    draft: Draft,
+    from_: Address,
+    message_id: str,
+    now: float,
+    limits: Limits,
+    *,
+    mail_id: str = "",
+    extra_header: str = "",
 ) -> Envelope:
     """Write a draft as the envelope and bytes of a mail. `now` is seconds since the epoch, for its Date.
 
-    `extra_header` is a header field of ASCII with its line end, which comes before those of the draft.
+    `mail_id` is for the envelope. `extra_header` is a header field of ASCII with its line end, which comes before those
+    of the draft.
 
     RFC 5322 for the form, RFC 6532 for addresses that are not ASCII, RFC 2045 to 2047 for content. Raises
     InvalidArgument, naming the largest part, when the mail as a whole is larger than the limit.
@@ -48,12 +56,19 @@ def compose(
     # fast path: most mails are ASCII and bounce to their author, 0.1 us; held to the full path by
     # tests/compose/test_message.py
     if draft.return_path is None and head.isascii() and "".join(recipients).isascii():
-        return Envelope(from_.spec, recipients, octets, code=draft.code)
-    return _envelope(draft, from_, head, octets)
+        return Envelope(from_.spec, recipients, octets, code=draft.code, id=mail_id)
+    return _envelope(draft, from_, head, octets, mail_id)
 
 
 def compose_in_steps(
-    draft: Draft, from_: Address, message_id: str, now: float, limits: Limits, *, extra_header: str = ""
+    draft: Draft,
+    from_: Address,
+    message_id: str,
+    now: float,
+    limits: Limits,
+    *,
+    mail_id: str = "",
+    extra_header: str = "",
 ) -> Steps[Envelope]:
     """Do as `compose`, for a mail of any size. Its octets exist once, but for a slice."""
     refuse_hopeless(draft, limits)
@@ -66,18 +81,18 @@ def compose_in_steps(
         if octets.tell() > limits.size:
             raise InvalidArgument(largest_part(draft), f"makes the mail larger than {limits.size} octets")
         yield
-    return _envelope(draft, from_, head, octets.getvalue())
+    return _envelope(draft, from_, head, octets.getvalue(), mail_id)
 
 
-def _envelope(draft: Draft, from_: Address, head: str, octets: bytes) -> Envelope:
+def _envelope(draft: Draft, from_: Address, head: str, octets: bytes, mail_id: str) -> Envelope:
     return_path, recipients = draft.return_path, draft.recipients
     if return_path is None:
         return_path = from_.spec
     # Header values are ASCII, so the head is ASCII unless an address in it is not; Bcc is not in it.
     if head.isascii() and return_path.isascii() and "".join(recipients).isascii():
-        return Envelope(return_path, recipients, octets, code=draft.code)
+        return Envelope(return_path, recipients, octets, code=draft.code, id=mail_id)
     ascii_head = _ascii_head(draft, from_, return_path)
-    return Envelope(return_path, recipients, octets, smtputf8=True, code=draft.code, ascii_head=ascii_head)
+    return Envelope(return_path, recipients, octets, smtputf8=True, code=draft.code, ascii_head=ascii_head, id=mail_id)
 
 
 def _ascii_head(draft: Draft, from_: Address, return_path: str) -> AsciiHead | None:

@@ -19,7 +19,7 @@ from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
-from otpmail.model import MailState, RecipientResult
+from otpmail.model import MailState
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
 from otpmail.timers import CallLater, Timer

@@ -151,12 +151,12 @@ class MailService:
         dedup = self._dedup_header and _dedup_field(self._dedup_header, draft, mail_id)
         # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
         if draft.is_large:
-            steps = compose_in_steps(draft, author, message_id, now, self.limits, extra_header=dedup)
+            steps = compose_in_steps(draft, author, message_id, now, self.limits, mail_id=mail_id, extra_header=dedup)
             source, fresh = call.source or call.caller.name, submission.priority is Priority.URGENT
             with self.admission.places.accepting(source, fresh=fresh):
                 envelope = await self.cooperator.run(steps)
         else:
-            envelope = compose(draft, author, message_id, now, self.limits, extra_header=dedup)
+            envelope = compose(draft, author, message_id, now, self.limits, mail_id=mail_id, extra_header=dedup)
         job = Job(
             mail_id,
             call.caller.name,

@@ -248,6 +248,8 @@ class Connection:
 
     def share(self, habits: Habits) -> None:
         """Keep to what the connections to its relay have learned, before the first mail."""
+        if not self._session.habits.resets:  # as its probe has shown
+            habits.forgo_resets()
         self._session.habits = habits
 
     def successor_opened(self) -> None:

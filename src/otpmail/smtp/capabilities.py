@@ -30,7 +30,8 @@ class Capabilities:
 
     `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
     `mail_max`, `rcpt_max` and `domain_max` are the mails on one connection, the recipients of one mail and their
-    domains (MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422), None when not announced.
+    domains (MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422), None when not announced. `dsn` is whether MAIL may ask for
+    what a report of a failure holds (RFC 3461).
     """
 
     extensions: dict[str, str]
@@ -38,6 +39,7 @@ class Capabilities:
     mail_max: int | None = field(init=False)
     rcpt_max: int | None = field(init=False)
     domain_max: int | None = field(init=False)
+    dsn: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the parameters that are needed for every mail."""
@@ -46,6 +48,7 @@ class Capabilities:
         object.__setattr__(self, "size", None if parameters is None else _read_size(parameters.strip()))
         object.__setattr__(self, "mail_max", limits.get("MAILMAX"))
         object.__setattr__(self, "rcpt_max", limits.get("RCPTMAX"))
+        object.__setattr__(self, "dsn", "DSN" in self.extensions)
         object.__setattr__(self, "domain_max", limits.get("RCPTDOMAINMAX"))
 
     def __contains__(self, keyword: str) -> bool:

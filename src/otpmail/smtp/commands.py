@@ -65,6 +65,13 @@ def _stuffed(content: bytes, begin: int, end: int) -> bytes:
     return b"." + octets if not begin and octets.startswith(b".") else octets
 
 
+def _xtext(text: str) -> str:
+    """A text as a parameter has it (RFC 3461, 4)."""
+    if text.isalnum() and text.isascii():
+        return text
+    return "".join([chr(o) if 33 <= o <= 126 and o not in b"+=" else f"+{o:02X}" for o in text.encode()])
+
+
 def _mail(envelope: Envelope, capabilities: Capabilities) -> str:
     parameters = ""
     if capabilities.size is not None:
@@ -73,4 +80,6 @@ def _mail(envelope: Envelope, capabilities: Capabilities) -> str:
         parameters += " SMTPUTF8"
     if (envelope.smtputf8 or not envelope.content.isascii()) and "8BITMIME" in capabilities:
         parameters += " BODY=8BITMIME"
+    if capabilities.dsn:
+        parameters += f" RET=HDRS ENVID={_xtext(envelope.id)}" if envelope.id else " RET=HDRS"
     return f"MAIL FROM:<{envelope.sender}>{parameters}\r\n"

@@ -21,6 +21,7 @@ class Verdict(Enum):
     OPEN = auto()
     DISCARDS = auto()
     RUNS = auto()
+    REFUSES_RESET = auto()  # it discards chunks, and does not know RSET
     UNUSABLE = auto()  # it runs chunks, and did not answer RSET with 250
 
 
@@ -29,6 +30,10 @@ class Probe:
 
     def __init__(self) -> None:
         self._replies: list[Reply] = []
+        self._asked_again = False
+
+    def __repr__(self) -> str:
+        return f"<Probe {len(self._replies)} replies>"
 
     def read(self, reply: Reply) -> Verdict:
         """Read the next reply, and return the verdict that all replies so far give."""
@@ -36,6 +41,17 @@ class Probe:
         count, refused = len(self._replies), self._replies[0].code >= 400
         if count == 2 and refused and reply.code == 250:
             return Verdict.DISCARDS
+        if count == 3 and self._asked_again:  # 250 is to RSET, and the answer to XNIL is still to come
+            return Verdict.OPEN if reply.code == 250 else Verdict.REFUSES_RESET
+        if count == 4:
+            return Verdict.RUNS
         if (count == 2 and not refused) or count == 3:
             return Verdict.RUNS if reply.code == 250 else Verdict.UNUSABLE
         return Verdict.OPEN
+
+    def follow_up(self) -> bytes:
+        """Return what to ask where two refusals have come and no third reply: one may be to RSET, and the last one."""
+        if self._asked_again or [reply.code >= 400 for reply in self._replies] != [True, True]:
+            return b""
+        self._asked_again = True
+        return commands.UNKNOWN

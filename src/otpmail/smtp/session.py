@@ -70,7 +70,7 @@ class Session:
         self._reader, self._words = ReplyReader(), Words(redactor, self.flights)
         self.redact = self._words.line  # what the relay said, on one line without secrets, where it is no reply
         self._resets = self.habits.resets
-        self.mode, self.window, self._kind = way_to_send(mode, window, resets=self._resets)
+        self._set_way(mode)
 
     def __repr__(self) -> str:
         state = self.ended or self.goodbye or "open"
@@ -168,14 +168,16 @@ class Session:
             finally:
                 self.replies += len(replies)
                 self._read_all(replies, settled)
+            if self._probe is not None and (question := self._probe.follow_up()):
+                self.output.push(question, replies=0)
             if not self.flights and self._probe is None and self._reader.is_partial:
-                goodbye = self._reader.may_be(CLOSING)
-                raise SessionEnded("the relay began to say something unasked", doubtful=not goodbye)
-        except MalformedReply as error:
-            self._end(f"{error}: {self.redact(error.line)}" if error.line else str(error), settled, doubtful=True)
-        except SessionEnded as error:
-            said = f": {self._words.of(error.reply)}" if error.reply else ""
-            self._end(f"{error}{said}", settled, doubtful=error.doubtful)
+                doubtful = not self._reader.may_be(CLOSING)
+                raise SessionEnded("the relay began to say something unasked", doubtful=doubtful)
+        except (MalformedReply, SessionEnded) as error:
+            self.ended = self._words.about(error)
+            if isinstance(error, MalformedReply) or error.doubtful:
+                self.goodbye = ""
+                self._doubts.unsettle(settled, self.ended)
         return settled
 
     def stayed_open(self) -> None:
@@ -201,7 +203,10 @@ class Session:
     def _forgo_resets(self) -> None:
         self._resets = False
         self.habits.forgo_resets()
-        self.mode, self.window, self._kind = way_to_send(self.mode, self._wanted_window, resets=False)
+        self._set_way(self.mode)
+
+    def _set_way(self, mode: Mode) -> None:
+        self.mode, self.window, self._kind = way_to_send(mode, self._wanted_window, resets=self._resets)
 
     def _advance(self) -> None:
         """Start the mails whose commands may go now; not by BDAT, where all may at once."""
@@ -214,11 +219,9 @@ class Session:
     def _read_all(self, replies: list[Reply], settled: list[Transaction]) -> None:
         place = 0
         while place < len(replies):
-            taken = self._take_all_well(replies, place, settled)
-            if not taken:
+            if not (taken := self._take_all_well(replies, place, settled)):
                 self._read(replies[place], settled)
-                taken = 1
-            place += taken
+            place += taken or 1
 
     def _take_all_well(self, replies: list[Reply], place: int, settled: list[Transaction]) -> int:
         """Read the replies to the next mail if they are all there and all 250; returns how many they are, or 0."""
@@ -288,14 +291,10 @@ class Session:
         if verdict is Verdict.OPEN:
             return
         self._probe = None
-        if verdict is not Verdict.DISCARDS:
+        if verdict is Verdict.REFUSES_RESET:
+            self._forgo_resets()
+        elif verdict is not Verdict.DISCARDS:
             self.runs_refused_chunks = True
-            self.mode, self.window, self._kind = way_to_send(Mode.DATA, self._wanted_window, resets=self._resets)
+            self._set_way(Mode.DATA)
         if verdict is Verdict.UNUSABLE:
             raise SessionEnded("unexpected reply to RSET", reply, doubtful=False)
-
-    def _end(self, cause: str, settled: list[Transaction], *, doubtful: bool) -> None:
-        self.ended = cause
-        if doubtful:
-            self.goodbye = ""
-            self._doubts.unsettle(settled, cause)

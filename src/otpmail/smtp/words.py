@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Collection
 
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import Reply, describe
-from otpmail.smtp.transaction import Transaction
+from otpmail.smtp.replies import MalformedReply, Reply, describe
+from otpmail.smtp.transaction import SessionEnded, Transaction
 
 _MOST_RECENT = 16
 
@@ -33,6 +33,14 @@ class Words:
     def of(self, reply: Reply) -> str:
         """Return a reply, with its code."""
         return describe(reply, self.redactor, self._codes, masks_numbers=bool(self.recent))
+
+    def about(self, error: MalformedReply | SessionEnded) -> str:
+        """Return why a session ends, with what the relay said."""
+        if isinstance(error, MalformedReply):
+            said = self.line(error.line)
+        else:
+            said = self.of(error.reply) if error.reply else ""
+        return f"{error}: {said}" if said else str(error)
 
     @property
     def _codes(self) -> list[str]:

@@ -102,7 +102,7 @@ def decode_entry(octets: bytes) -> Entry:
     mail, envelope, priority, deadline, progress, fingerprint = _unpack("mail", octets)
     return Entry(
         mail=_mail(mail),
-        envelope=_envelope(envelope),
+        envelope=_envelope(envelope, mail[0]),
         priority=Priority(priority),
         deadline=deadline,
         progress=_progress(progress),
@@ -126,11 +126,10 @@ def _envelope_fields(envelope: Envelope) -> tuple[object, ...]:
     return fields if head is None else (*fields, head.octets, head.replaced)
 
 
-def _envelope(fields: Sequence[Any]) -> Envelope:
+def _envelope(fields: Sequence[Any], mail_id: str) -> Envelope:
     sender, recipients, content, smtputf8, *head = fields
-    return Envelope(
-        sender, tuple(recipients), content, smtputf8, ascii_head=AsciiHead(head[0], head[1]) if head else None
-    )
+    ascii_head = AsciiHead(head[0], head[1]) if head else None
+    return Envelope(sender, tuple(recipients), content, smtputf8, ascii_head=ascii_head, id=mail_id)
 
 
 def _pack(*fields: object) -> bytes:
