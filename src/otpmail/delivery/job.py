@@ -131,6 +131,11 @@ class Job:
             self.attempts += 1
             self.copies += 1
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the relay has refused the mail to a recipient for good."""
+        return any(map(refuses_mail, self.results.values()))
+
     def explain(self, words: str) -> None:
         """Say why there is no reply, where neither the relay nor the connection has said anything."""
         for address in self.pending:

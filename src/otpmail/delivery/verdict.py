@@ -4,7 +4,6 @@ from typing import Literal
 
 from otpmail.delivery.job import Job
 from otpmail.model import MailState
-from otpmail.smtp.reply_kind import refuses_mail
 
 MOST_COPIES = 3
 """How many attempts at one mail may leave it uncertain, before no further copy is sent.
@@ -24,12 +23,11 @@ def final_state(job: Job, otherwise: MailState) -> tuple[MailState, bool]:
     The state is `otherwise` where the relay accepted nothing, and UNCERTAIN where it may have accepted something
     without saying so. Where nothing is decided, the caller's next try with the same request id counts as new.
     """
-    results = job.results.values()
-    accepted = sum([result.accepted for result in results])
+    accepted = sum([result.accepted for result in job.results.values()])
     if accepted == len(job.envelope.recipients):
         state = MailState.RELAYED
     elif job.uncertain:
         state = MailState.UNCERTAIN
     else:
         state = MailState.PARTIAL if accepted else otherwise
-    return state, bool(accepted or job.uncertain) or any(refuses_mail(result) for result in results)
+    return state, bool(accepted or job.uncertain) or job.is_refused

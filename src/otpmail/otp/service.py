@@ -23,7 +23,6 @@ from otpmail.otp import codes
 from otpmail.otp.policy import Policy, Sending
 from otpmail.otp.replacements import Replacements
 from otpmail.settings import OtpSettings
-from otpmail.smtp.reply_kind import refuses_mail
 from otpmail.store.base import ChallengeStore
 from otpmail.values import frozen
 
@@ -253,7 +252,7 @@ class OtpService:
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
         if job.state in _NOT_SENT:
-            self._unsend(key, sending, refused=any(map(refuses_mail, job.mail.recipients)))
+            self._unsend(key, sending, refused=job.is_refused)
         elif self._replacements.under_way:
             self._replacements.sent(sending)
 
