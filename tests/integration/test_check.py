@@ -1,6 +1,7 @@
 """`otpmail check` against relays of every kind: it says in words what a person has to change."""
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def _by_name(good: str) -> Any:
 
 _NO_SIGN_IN: dict[str, object] = {"EMAIL": None, "APP_PASSWORD": None}
 
-# What the relay is like, settings besides those that fit it, the exit code, and words of the output.
+# Faults of the relay, settings besides those that fit it, the exit code, and words of the output.
 _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
     "good": ({}, {}, 0, r"the relay takes mails from EMAIL_FROM; none was sent"),
     "wrong password": ({"refuse_auth": "535 5.7.8 no"}, {}, 1, r"535 5\.7\.8 no; check EMAIL and APP_PASSWORD"),
@@ -154,7 +155,7 @@ _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
         {"refuse_recipients": {FROM: "450 4.2.0 Greylisted, see http://postgrey.example/"}},
         {},
         0,
-        r"450 4\.2\.0 .*\n  the relay puts off .*nothing has to be changed",
+        r"450 4\.2\.0 .*\n  the relay defers .*nothing has to be changed",
     ),
     "too fast": ({"refuse_sender": "421 4.7.28 unusual rate of mail"}, {}, 1, r"too much at once .*EMAIL_RATE"),
     "TLS for mails": (
@@ -190,6 +191,11 @@ async def test_what_is_said_to_the_relay(certificates: Certificates, tmp_path: P
     assert not any(line.startswith(("DATA", ".")) for line in lines)
 
 
+def _own_host(number: int) -> str:
+    """A loopback address of this run, where the providers' ports are free."""
+    return f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.{number}"
+
+
 @contextmanager
 def _closed_port(host: str) -> Iterator[int]:
     """A port of the host that refuses connections, and that nobody else takes meanwhile."""
@@ -203,12 +209,12 @@ def _closed_port(host: str) -> Iterator[int]:
     [
         ("starttls", 2525, False, r"port 2525 answers: set EMAIL_PORT=2525 and EMAIL_SECURITY=starttls"),
         ("tls", 2465, False, r"port 2465 answers: set EMAIL_PORT=2465 and EMAIL_SECURITY=tls"),
-        ("starttls", 2587, True, r"port 2587 answers: write smtp://\.\.\.@127\.0\.0\.\d+:2587 in EMAIL_RELAYS"),
+        ("starttls", 2587, True, r"port 2587 answers: write smtp://\.\.\.@127\.[0-9.]+:2587 in EMAIL_RELAYS"),
     ],
 )
 async def test_a_closed_port(security: str, port: int, by_url: bool, words: str, certificates: Certificates) -> None:  # noqa: FBT001
-    """Where the port does not answer the provider's others are tried, and the settings for one that does are told."""
-    host = f"127.0.0.{port % 100 + 100}"  # a loopback address of its own for each
+    """If the port does not answer the provider's others are tried, and the settings for one that does are printed."""
+    host = _own_host(port % 100)
     faults = Faults(security=security, auth=(), certificate="right")  # type: ignore[arg-type]
     ca = {"EMAIL_CA_FILE": certificates.ca_file}
     async with Relay(faults, certificates=certificates, host=host, port=port):
@@ -221,9 +227,20 @@ async def test_a_closed_port(security: str, port: int, by_url: bool, words: str,
     assert re.search(words, checked.output), checked.output
 
 
+async def test_a_port_whose_certificate_is_unknown(certificates: Certificates) -> None:
+    """A port that answers with a certificate that can't be verified is found too, with that fault."""
+    host = _own_host(98)
+    async with Relay(Faults(security="starttls", auth=()), certificates=certificates, host=host, port=2525):
+        with _closed_port(host) as closed:
+            checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed, EMAIL_SECURITY="starttls")
+    assert checked.code == 1
+    words = r"port 2525 answers: set EMAIL_PORT=2525 and EMAIL_SECURITY=starttls; but its certificate is signed by .*"
+    assert re.search(rf"{words}set EMAIL_CA_FILE", checked.output), checked.output
+
+
 async def test_a_host_that_is_closed() -> None:
     """Where no port answers, the host or a firewall is to be looked at."""
-    host = "127.0.0.99"
+    host = _own_host(99)
     with _closed_port(host) as closed:
         checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed)
     assert checked.code == 1
@@ -242,7 +259,7 @@ async def test_a_port_for_tls_spoken_to_in_plain_text(certificates: Certificates
 
 
 async def test_a_host_that_is_unknown() -> None:
-    """A name without an address is told as that, and names the setting."""
+    """A name without an address is named as the cause, and the setting with it."""
     checked = await _check(EMAIL_HOST="relay.invalid", EMAIL_PORT=587, EMAIL_TIMEOUT=5)
     assert checked.code == 1
     assert re.search(r"(no address is known|the resolver did not answer).* for relay\.invalid", checked.output)

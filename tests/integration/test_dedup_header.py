@@ -1,4 +1,4 @@
-"""EMAIL_DEDUP_HEADER: a header field by which a relay drops a mail that it has had before."""
+"""EMAIL_DEDUP_HEADER: a header field with which a relay drops a mail that it has had before."""
 
 from dataclasses import replace
 from email import message_from_bytes

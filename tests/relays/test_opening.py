@@ -144,14 +144,14 @@ async def test_a_port_for_tls_that_is_spoken_to_in_plain_text(certificates: Cert
 
 
 async def test_a_port_without_tls(certificates: Certificates) -> None:
-    """A relay in plain text is told from a broken TLS, and the error names EMAIL_SECURITY=starttls."""
+    """Plain text in place of TLS is recognised, and the error names EMAIL_SECURITY=starttls."""
     async with Relay(Faults(auth=()), certificates=certificates, host=HOST) as relay:
         with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port.*set EMAIL_SECURITY=starttls"):
             await _dial(relay, EMAIL_SECURITY="tls")
 
 
 async def test_a_relay_that_speaks_old_tls_and_says_so(certificates: Certificates) -> None:
-    """A relay that ends the handshake with an alert about the version is told as too old."""
+    """A relay that ends the handshake with an alert about the version is named as too old."""
     context = certificates.server_context(tls_1_1=True)
 
     def serve(listener: socket.socket) -> None:

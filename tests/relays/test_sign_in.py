@@ -150,7 +150,7 @@ async def test_a_client_certificate_that_is_missing(certificates: Certificates) 
 
 
 async def test_an_alert_about_a_missing_client_certificate(certificates: Certificates) -> None:
-    """A relay that says by an alert of TLS that it wants a certificate is told as that (RFC 8446, 6.2)."""
+    """A relay that says by an alert of TLS that it wants a certificate is understood (RFC 8446, 6.2)."""
     context = certificates.server_context(wants_certificate=True)
 
     def serve(listener: socket.socket) -> None:

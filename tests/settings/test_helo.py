@@ -78,7 +78,7 @@ def test_what_may_be_said(text: str) -> None:
     "text", ["a b", "a..b", ".a", "a.", "a_b", "[192.0.2.1", "bücher.example", "a" * 64, "a." * 130 + "a"]
 )
 def test_what_may_not_be_said(problems: Problems, text: str) -> None:
-    """What is neither is refused at the start."""
+    """Any other text is refused at the start."""
     (line,) = problems(EMAIL_HELO=text)
     assert line.startswith("EMAIL_HELO: ")
     assert line.endswith(" is neither a host name nor an address literal")

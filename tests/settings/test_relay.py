@@ -149,7 +149,7 @@ def test_a_password_needs_a_user(load: Load, problems: Problems, tmp_path: Path)
     ],
 )
 def test_certificates_and_tokens(problems: Problems, tmp_path: Path, values: dict[str, str], line: str) -> None:
-    """What a way to sign in lacks is named, with the setting that asks for it."""
+    """A setting that a way to sign in lacks is named, with the setting that asks for it."""
     (tmp_path / "file").write_text("x")
     assert problems(EMAIL_FROM="codes@example.org", **values) == (line,)
 

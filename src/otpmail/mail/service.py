@@ -237,7 +237,7 @@ class MailService:
 
 
 def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:
-    """The field by which a relay drops a repeated mail, unless the caller has written it."""
+    """The field that lets a relay drop a repeated mail, unless the caller has written it."""
     is_written = any(other.lower() == name.lower() for other, _ in draft.headers)
     return "" if is_written else f"{name}: {mail_id}\r\n"
 

@@ -13,8 +13,8 @@ _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 def address_literal(local: str, *, find_own: Callable[[], str] | None = None) -> str:
     """Return the literal of a connection's local address, as [192.0.2.1] or [IPv6:2001:db8::1] (RFC 5321, 4.1.3).
 
-    A relay on this machine sees a loopback address, which names nobody. Then it is the address by which this machine
-    reaches others, else its host name without a dot, and the loopback address as the last resort.
+    A relay on this machine sees a loopback address, which names nobody. Then the literal is of the address that this
+    machine has for others. Without one it is the host name without a dot, and the loopback address as the last resort.
     """
     address = ipaddress.ip_address(local.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
@@ -29,7 +29,7 @@ def address_literal(local: str, *, find_own: Callable[[], str] | None = None) ->
 
 
 def _own_address() -> str:
-    """The address by which this machine reaches others, empty without any. Nothing is sent for it."""
+    """The address that this machine has for others, empty without any. Nothing is sent for it."""
     for family, elsewhere in _ELSEWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:

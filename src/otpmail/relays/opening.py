@@ -20,7 +20,7 @@ from otpmail.smtp.replies import Reply, result
 from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 
 FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
-"""What aiosmtplib raises. ValueError: a malformed host name."""
+"""The errors of aiosmtplib. ValueError: a malformed host name."""
 
 _BROKEN_OFF = "the relay broke off the handshake of TLS; it may speak only versions before TLS 1.2, which are not safe"
 
@@ -28,11 +28,11 @@ _BROKEN_OFF = "the relay broke off the handshake of TLS; it may speak only versi
 class Opened:
     """An open connection, secured where EMAIL_SECURITY asks for it, with what the relay announced last."""
 
-    def __init__(self, client: aiosmtplib.SMTP, address: Address) -> None:
+    def __init__(self, client: aiosmtplib.SMTP, address: Address, helo: str) -> None:
         self.client = client
         self.address = address
+        self.helo = helo
         self.capabilities = Capabilities({})
-        self.helo = ""
 
     def __repr__(self) -> str:
         return f"<Opened {self.address.text}>"
@@ -70,18 +70,17 @@ async def greet(
 
     The caller closes the socket when this fails.
     """
-    literal = address_literal(str(sock.getsockname()[0]))
+    helo = settings.name_in_ehlo or address_literal(str(sock.getsockname()[0]))
     client = aiosmtplib.SMTP(
         hostname=settings.server_name,
         use_tls=settings.security == "tls",
         start_tls=False,  # done below, where a relay without STARTTLS is an error
         tls_context=tls,
         timeout=settings.timeout,
-        local_hostname=settings.name_in_ehlo or literal,
+        local_hostname=helo,
         sock=sock,
     )
-    opened = Opened(client, address)
-    opened.helo = settings.name_in_ehlo or literal
+    opened = Opened(client, address, helo)
     try:
         await client.connect()
         await _say_hello(opened, settings, redactor)

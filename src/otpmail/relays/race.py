@@ -17,7 +17,7 @@ STAGGER_SECONDS = 0.25
 
 
 class Closable(Protocol):
-    """What an attempt opens."""
+    """A connection that an attempt opens."""
 
     def close(self) -> None:
         """Close it."""

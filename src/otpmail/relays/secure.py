@@ -39,7 +39,7 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 
 
 def read_identity(settings: RelaySettings) -> bytes:
-    """Return the octets of EMAIL_CERT_FILE and EMAIL_KEY_FILE, by which a reload sees that they are new."""
+    """Return the octets of EMAIL_CERT_FILE and EMAIL_KEY_FILE, from which a reload sees that they are new."""
     files = (file for file in (settings.cert_file, settings.key_file) if file is not None and is_readable(file))
     return b"\0".join(file.read_bytes() for file in files)
 

@@ -10,7 +10,6 @@ from aiosmtplib import SMTPResponse
 from otpmail.errors import ConnectFailed, SignInRefused
 from otpmail.settings import AuthMechanism, RelaySettings
 from otpmail.smtp.redaction import MASK, Redactor
-from otpmail.smtp.replies import CLOSING
 from otpmail.smtp.sasl import MECHANISMS, Credentials, Mechanism, Unanswerable, read_challenge
 
 # Under TLS a plain password is as safe as a digest of it, and the relay need not store the password itself.
@@ -51,11 +50,9 @@ async def sign_in(
             continue
         if reply.code // 100 == 2:
             return
-        said = _words(reply, name, redactor)
-        if reply.code == CLOSING or 400 <= reply.code < 500:
-            raise ConnectFailed(f"signing in failed for now: {said}", code=reply.code)
-        code = reply.code
-        refusals[name] = said
+        code, refusals[name] = reply.code, _words(reply, name, redactor)
+        if 400 <= code < 500:
+            raise ConnectFailed(f"signing in failed for now: {refusals[name]}", code=code)
         if not _refuses_mechanism(reply):
             break
     raise SignInRefused(redactor.line(_refused(settings.user, refusals)), code=code)

@@ -152,7 +152,7 @@ MECHANISMS: Mapping[str, Callable[[Credentials], Mechanism]] = MappingProxyType(
         "external": _external,
     }
 )
-"""What begins an exchange, by the mechanism's name in lower case."""
+"""The start of an exchange, by the mechanism's name in lower case."""
 
 
 def read_challenge(text: str) -> bytes:

@@ -20,7 +20,7 @@ class Weight(Enum):
 
 
 class Advice(NamedTuple):
-    """What to change, or what a refusal means."""
+    """The words about a refusal: a change to make, or its meaning."""
 
     weight: Weight
     text: str
@@ -47,8 +47,8 @@ _REFUSED_SIGN_INS = (
 )
 
 _DEFERRED = (
-    "the relay puts off what it does not know yet (greylisting), or is busy; mails are tried again by themselves, and "
-    "nothing has to be changed"
+    "the relay defers mails from whoever it does not know yet (greylisting), or is busy; mails are tried again by "
+    "themselves, and nothing has to be changed"
 )
 _NO_MAILBOX = (
     "the relay has no mailbox for the sender itself, so that answers and bounces to it are lost; mails to others may "

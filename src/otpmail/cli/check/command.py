@@ -97,7 +97,7 @@ async def _look_for_other_ports(relay: "RelaySettings") -> None:
     tried = ", ".join(str(port) for port in USUAL_PORTS if port != relay.port)
     out.print(f"  trying other ports: {tried}")
     doors = await find_doors(relay)
-    for port, security in doors:
+    for port, security, fault in doors:
         scheme = {"tls": "smtps", "starttls": "smtp"}[security]
         host = f"[{relay.host}]" if ":" in relay.host else relay.host
         change = (
@@ -105,7 +105,8 @@ async def _look_for_other_ports(relay: "RelaySettings") -> None:
             if relay.named_by_url
             else f"set EMAIL_PORT={port} and EMAIL_SECURITY={security}"
         )
-        out.print(escape(f"  port {port} answers: {change}"), style="green")
+        but = f"; but {fault}" if fault else ""
+        out.print(escape(f"  port {port} answers: {change}{but}"), style="yellow" if fault else "green")
     if not doors:
         err.print("  none of them answers: check the host, and whether a firewall lets this machine out", style="red")
 

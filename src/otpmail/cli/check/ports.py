@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from otpmail.errors import ConnectFailed
+from otpmail.errors import ConnectFailed, Unreachable
 from otpmail.relays.dial import dial
 from otpmail.relays.secure import tls_context
 from otpmail.settings import RelaySettings, Security
@@ -17,25 +17,26 @@ _MOST_SECONDS = 5.0  # a port that is open answers sooner, and whoever runs the 
 
 
 class Door(NamedTuple):
-    """A port at which the relay answers, and the EMAIL_SECURITY for it."""
+    """A port at which the relay answers, the EMAIL_SECURITY for it, and what is wrong there; empty for nothing."""
 
     port: int
     security: Security
+    fault: str = ""
 
 
 async def find_doors(relay: RelaySettings, ports: Iterable[int] = USUAL_PORTS) -> list[Door]:
-    """Return where the relay greets and can be secured, of `ports` and its own port with another EMAIL_SECURITY.
+    """Return where the relay answers, of `ports` and its own port with another EMAIL_SECURITY; the good ones first.
 
     All are tried at once, for five seconds at most, and nobody signs in.
     """
     other: Security = "starttls" if relay.security == "tls" else "tls"
     doors = [Door(port, "tls" if port in _TLS_PORTS else "starttls") for port in ports if port != relay.port]
-    doors.insert(0, Door(relay.port, other))
-    open_doors = await asyncio.gather(*(_is_open(relay, door) for door in doors))
-    return [door for door, is_open in zip(doors, open_doors, strict=True) if is_open]
+    found = await asyncio.gather(_try(relay, Door(relay.port, other)), *(_try(relay, door) for door in doors))
+    return sorted((door for door in found if door is not None), key=lambda door: door.fault != "")
 
 
-async def _is_open(relay: RelaySettings, door: Door) -> bool:
+async def _try(relay: RelaySettings, door: Door) -> Door | None:
+    """Return the door with its fault, or None if nobody answers there."""
     settings = relay.model_copy(
         update={
             "port": door.port,
@@ -48,7 +49,9 @@ async def _is_open(relay: RelaySettings, door: Door) -> bool:
     try:
         async with asyncio.timeout(_MOST_SECONDS):
             signed_in = await dial(settings, tls_context(settings))
-    except (ConnectFailed, TimeoutError):
-        return False
+    except (Unreachable, TimeoutError):
+        return None
+    except ConnectFailed as error:
+        return door._replace(fault=str(error))
     signed_in.client.close()
-    return True
+    return door
