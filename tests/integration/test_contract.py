@@ -95,7 +95,7 @@ async def test_a_contract_in_another_style_is_refused(tree: Path, old: str, new:
     ids=["type", "number", "field", "value", "method"],
 )
 async def test_a_change_that_breaks_clients_is_refused(tree: Path, old: str, new: str, said: str) -> None:
-    """What clients use can't be changed or taken away, and --accept does not accept that either."""
+    """A part that clients use can't be changed or taken away, and --accept does not accept that either."""
     accepted = (tree / "protos/accepted.txtpb").read_bytes()
     _change(tree, old, new)
     for arguments in ((), ("--accept",)):

@@ -1,4 +1,4 @@
-"""What a caller of the service learns of its mails: by id or request id, with labels and the time of the next try."""
+"""Callers find their mails by id or request id, with labels and the time of the next attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers do with mails that they have sent: look up, watch, cancel, by id and by request id."""
+"""Callers look up, watch and cancel mails that they have sent, by id and by request id."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who may send: EMAIL_FROM_ALLOWED covers the author, the sender and the return path of a mail."""
+"""The senders of mails: EMAIL_FROM_ALLOWED covers the author, the sender and the return path of a mail."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_each_of_the_three_is_looked_at() -> None:
     assert senders.author_of(read_draft(from_=good, sender=good, return_path=good)).spec == good
 
 
-def test_a_domain_in_a_local_part_is_none() -> None:
+def test_a_domain_in_a_local_part_does_not_count() -> None:
     """The domain of an address is what follows its last @, also where its local part is quoted."""
     with pytest.raises(PermissionDenied):
         _senders(email_from_allowed="@shop.example").author_of(read_draft(return_path='"a@shop.example"@evil.example'))

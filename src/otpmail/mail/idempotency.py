@@ -69,9 +69,9 @@ class Idempotency:
         return job
 
     async def find(self, caller: str, request_id: str) -> Job | Mail | None:
-        """Return the mail that a caller's request id names: the job where it has not settled; None where there is none.
+        """Return the mail that a caller's request id names: its job where it has not settled; None for an unknown id.
 
-        It waits while that mail is being accepted: a caller that cancels it must not hear that there is none.
+        It waits while that mail is being accepted, so that a caller can cancel a mail whose answer it did not wait for.
         """
         while (key := (caller, request_id)) in self._accepting:
             await self._first_job(key)

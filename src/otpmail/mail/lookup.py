@@ -1,4 +1,4 @@
-"""What a caller does with a mail that it has sent: look it up, watch it, cancel it."""
+"""Looks up, watches and cancels mails for the callers that have sent them."""
 
 import asyncio
 from collections.abc import AsyncGenerator

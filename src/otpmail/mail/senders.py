@@ -1,4 +1,4 @@
-"""Who may send: the addresses that a mail may have as its author, its sender and its return path."""
+"""Decides which addresses a mail may have as its author, its sender and its return path."""
 
 from otpmail.address import Address, parse_mailbox
 from otpmail.compose.draft import Draft

@@ -404,7 +404,7 @@ class Mail(_message.Message):
         """The reply was lost, so the relay may have accepted it; no further copy is sent."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """What has become of a mail. All states except STATE_QUEUED and STATE_SENDING are final."""
+        """The state of a mail. All states except STATE_QUEUED and STATE_SENDING are final."""
 
     STATE_UNSPECIFIED: Mail.State.ValueType  # 0
     """Never the state of a mail."""
@@ -458,7 +458,7 @@ class Mail(_message.Message):
     id: _builtins.str
     """The service's name for the mail."""
     state: Global___Mail.State.ValueType
-    """What has become of it."""
+    """Its state."""
     attempts: _builtins.int
     """How often the relay may have received it."""
     message_id: _builtins.str
