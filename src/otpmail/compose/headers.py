@@ -51,8 +51,11 @@ def structured(name: str, value: str) -> str:
 
 def mailboxes(name: str, addresses: Sequence[Address]) -> str:
     """A field that lists mailboxes (RFC 5322, 3.6.3), with its CRLF."""
-    if len(addresses) == 1 and not addresses[0].name:
-        return f"{name}: {_shown_alone(addresses[0].spec)}\r\n"
+    if len(addresses) == 1 and not (address := addresses[0]).name:
+        spec = address.spec
+        if '"' in spec:
+            spec = _shown_alone(spec)
+        return f"{name}: {spec}\r\n"
     words: list[str] = []
     for place, address in enumerate(addresses, 1):
         *shown, last = _mailbox(address, before=len(name) if place == 1 else 0)

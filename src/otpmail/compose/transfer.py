@@ -46,7 +46,10 @@ def text_entity(subtype: bytes, text: str) -> Pieces:
     """
     if len(text) > TEXT_SLICE:
         return _large_entity(subtype, text)
-    encoding, octets = encoded(canonical(text.encode()))
+    octets = canonical(text.encode())
+    if is_plain(octets):
+        return _head(subtype, SEVEN_BIT), octets
+    encoding, octets = encoded(octets)
     return _head(subtype, encoding), octets
 
 

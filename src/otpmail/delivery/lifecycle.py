@@ -81,7 +81,8 @@ class Lifecycle:
         """Accept a job: from now on it settles in any case. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
             raise Unavailable(STOPPED)
-        self._empty.clear()
+        if not self.jobs:
+            self._empty.clear()
         self.jobs[job.id] = job
         self.places.take(job.source, fresh=job.is_fresh)
         self._memory.unsettled += job.octets

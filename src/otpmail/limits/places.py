@@ -6,6 +6,7 @@
   there, nor does a caller that has as many urgent mails already.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -36,7 +37,8 @@ class Places:
         self._now = now
         self.taken = 0
         self._fresh = 0
-        self._held: tuple[dict[str, int], dict[str, int]] = ({}, {})  # of all mails but fresh ones, and of fresh ones
+        # By source: the places of all mails but fresh ones, and those of fresh ones.
+        self._held = defaultdict[str, int](int), defaultdict[str, int](int)
         self._accepting: tuple[dict[str, int], dict[str, int]] = ({}, {})  # by source too, mails that take long
         self.waiting = Waiting()
         self._refused, self._refused_at = "", -inf  # the latest source that found no place and had fewer than its share
@@ -75,8 +77,7 @@ class Places:
 
     def take(self, source: str, *, fresh: bool) -> None:
         """Count a mail that was accepted."""
-        held = self._held[fresh]
-        held[source] = held.get(source, 0) + 1
+        self._held[fresh][source] += 1
         self.taken += 1
         if fresh:
             self._fresh += 1

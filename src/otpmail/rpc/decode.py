@@ -51,7 +51,8 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
         size += sum([len(file.content) for file in files])
     is_large = size > LARGE
     lists = to, cc, bcc = request.to, request.cc, request.bcc
-    is_slow = (len(to) > _FEW or cc or bcc) and _are_slow(lists, limits)
+    has_copies, request_id = cc or bcc, request.request_id
+    is_slow = (has_copies or len(to) > _FEW) and _are_slow(lists, limits)
     if is_large or is_slow:
         steps = _read_in_steps(request, lists, (text, html, files), limits, is_large=is_large)
         draft, fingerprint = await cooperator.run(steps)
@@ -59,17 +60,17 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
         most = limits.recipients
         recipients = (
             parse_mailboxes(to[:], "to", most=most),  # a slice is copied in C, in half the time
-            parse_mailboxes(cc[:], "cc", most=most) if cc else (),
-            parse_mailboxes(bcc[:], "bcc", most=most) if bcc else (),
+            parse_mailboxes(cc[:], "cc", most=most) if has_copies else (),
+            parse_mailboxes(bcc[:], "bcc", most=most) if has_copies else (),
         )
         draft = _draft(request, recipients, (text, html, files), limits)
-        fingerprint = fingerprint_of(request) if request.request_id else b""
+        fingerprint = fingerprint_of(request) if request_id else b""
     return Submission(
         draft=draft,
         priority=priority,
         wait_for=wait_for,
         ttl=ttl_from(request.ttl) if request.HasField("ttl") else None,
-        request_id=request.request_id,
+        request_id=request_id,
         fingerprint=fingerprint,
         labels=checked_labels(labels) if (labels := request.labels) else (),
     )

@@ -164,7 +164,8 @@ class Transaction(ABC):
         self.final = final
         recipients = self.envelope.recipients
         self.accepted = len(recipients)
-        self.outcome = tuple(map(result, recipients, repeat(final), repeat(self.redactor), repeat(self.envelope.code)))
+        redactor, code = self.redactor, self.envelope.code
+        self.outcome = tuple([result(address, final, redactor, code) for address in recipients])
 
     def settle(self, goodbye: str) -> None:
         """Set the outcome to what the relay has decided.
