@@ -9,16 +9,16 @@ _ATEXT = r"[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]"
 DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")  # RFC 5322, 3.2.3
 _ODD_DOTS = re.compile(rf"\.*+{_ATEXT}(?:{_ATEXT}|\.)*+")
 # Not all that RFC 5321, 4.1.2 lets stand in quotes: relays that look into them take an @ there for the address's own,
-# and a bracket for its end. Such mail would go elsewhere.
+# and a bracket for its end. A mail could go elsewhere.
 _QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~]|\\[ -;=?A-~])++)"')
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=")
 
 
 def unquoted(local: str) -> str | None:
-    """What a local part stands for that is in quotes, or would have to be; None for any other.
+    """The text that a local part in quotes stands for, also where quotes are missing; None for any other local part.
 
-    Raises ValueError for quotes that hold what some relays would not take for text, and for an encoded word (RFC 2047),
-    which some programs decode in an address too: both would make it another address.
+    Raises ValueError for quotes that some relays would look into, and for an encoded word (RFC 2047), which some
+    programs decode in an address too. To them it would be another address.
     """
     if _ENCODED_WORD.search(local):
         raise ValueError("there is an encoded word before the @")

@@ -71,7 +71,7 @@ def test_a_type_with_parameters_is_read(text: str, name: str, parameters: tuple[
     ],
 )
 def test_anything_but_a_type_is_refused(text: str) -> None:
-    """A type that RFC 2045, 5.1 does not allow, or that has a parameter twice, is none."""
+    """A type that RFC 2045, 5.1 does not allow, or that has a parameter twice, is refused."""
     assert MediaType.parse(text) is None
 
 
@@ -83,7 +83,7 @@ _VALUES = st.one_of(_TOKENS, st.text(st.characters(min_codepoint=32, max_codepoi
 @given(st.dictionaries(_TOKENS.map(str.lower), _VALUES, max_size=4))
 @example({"x": 'a "b" \\ c', "y": ""})
 def test_any_parameters_survive(parameters: dict[str, str]) -> None:
-    """What is written of a type is read as the same type again."""
+    """A type that is written and read again is the same."""
     kind = MediaType("text/x-a", tuple(parameters.items()))
     text = "; ".join(kind.words())
     if len(text) <= MAX_CONTENT_TYPE:

@@ -145,7 +145,7 @@ def test_the_words_of_a_value_are_the_value(value: str) -> None:
     ],
 )
 def test_a_value_that_can_not_be_written_is_refused(name: str, value: str, said: str) -> None:
-    """What is not ASCII, or has no place for a line to end, is InvalidArgument with the header's name."""
+    """A value beyond ASCII, or without a place for a line to end, is InvalidArgument with the header's name."""
     with pytest.raises(InvalidArgument, match=said) as caught:
         read_draft(headers=(("X-A", "b"), (name, value)))
     assert caught.value.field == f"headers[{name!r}]"

@@ -74,7 +74,7 @@ async def test_control_characters_in_a_body(service: Service, relay: Relay) -> N
 
 
 async def test_a_mail_as_a_file(service: Service, relay: Relay) -> None:
-    """A mail that is not ASCII goes as 8bit, which the relay is told, and arrives octet for octet."""
+    """A mail that is not ASCII goes as 8bit, as the parameters of MAIL say, and arrives octet for octet."""
     assert (await _send(service, attachments=_forwarded())).state == RELAYED
     caught = relay.mails[-1]
     assert caught.parameters["BODY"] == "8BITMIME"

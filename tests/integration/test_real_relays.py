@@ -136,3 +136,25 @@ async def test_many_mails_at_once(server: MailServer, certificates: Certificates
         (delivered,) = await server.mails(address, 1)
         assert parsed(delivered)["Subject"] == address
         assert text_of(delivered) == f"{address}\n"
+
+
+async def test_odd_mails(server: MailServer, certificates: Certificates) -> None:
+    """Real servers take addresses in quotes, a long one, and an 8bit mail as a file; the header arrives as it was."""
+    addresses = [f"odd..dots.@{DOMAIN}", f'"odd name"@{DOMAIN}', f"{'a' * 64}{'b' * 10}@{DOMAIN}"]
+    inner = "Subject: inner\r\nContent-Transfer-Encoding: 8bit\r\n\r\nMärz\r\n".encode()
+    unsubscribe = f"<https://example.org/u/dG9rZW4=?list={'3' * 100}>"
+    async with Service(**_settings(server, certificates, "tls")) as service:
+        await service.wait_until_serving()
+        request = mail_pb2.SendMailRequest(
+            to=addresses,
+            text="one\x0btwo\n",
+            headers=[mail_pb2.Header(name="List-Unsubscribe", value=unsubscribe)],
+            attachments=[mail_pb2.Attachment(content_type="message/rfc822", content=inner)],
+        )
+        mail = (await service.mail.SendMail(request)).mail
+        assert mail.state == mail_pb2.Mail.STATE_RELAYED
+        for result in mail.recipients:
+            (delivered,) = await server.mails(result.address, 1)
+    assert inner.replace(b"\r\n", b"\n") in delivered.replace(b"\r\n", b"\n")
+    assert parsed(delivered)["List-Unsubscribe"] == unsubscribe
+    assert text_of(delivered) == "one\x0btwo\n"

@@ -27,7 +27,7 @@ _BEFORE_HTML = ("text/x-amp-html", "text/watch-html")
 
 @frozen()
 class _Frame:
-    """What the multiparts of one mail share: the seed of their boundaries, and a header of their own."""
+    """The seed of the boundaries of one mail, and a further header of its multiparts."""
 
     seed: str
     header: str = ""

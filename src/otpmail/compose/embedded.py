@@ -1,4 +1,4 @@
-"""Mails as files of a mail, of type message/rfc822: checked, and written as they are but for their line ends.
+"""Mails as files of a mail, of type message/rfc822: checked, and written unchanged except for line ends.
 
 RFC 2046, 5.2.1 forbids base64 and quoted-printable here. So a mail with a NUL or with a line over 998 octets can't be
 sent in this way, and one that is not ASCII needs a relay that announces 8BITMIME.
@@ -18,14 +18,14 @@ _CURE = "message/rfc822 can't hold (RFC 2046, 5.2.1); application/octet-stream c
 
 @frozen()
 class Survey:
-    """What must be known of a mail before it is written: whether it is 8bit, and a digest of its octets."""
+    """The facts about a mail that come before its first octet: whether it is 8bit, and a digest of it."""
 
     is_8bit: bool
     digest: str
 
 
 def survey(content: bytes, field: str) -> Steps[Survey]:
-    """Read a mail once. Raises InvalidArgument, naming `field`, for one that can't be sent as it is."""
+    """Read a mail once. Raises InvalidArgument, naming `field`, for one that can't be sent unencoded."""
     is_8bit = False
     digest = blake2b(digest_size=12)
     for octets in embedded_slices(content):

@@ -19,7 +19,7 @@ _LAST_SEMICOLON = re.compile(r";[ \t]*")  # forgiven at the end, since many prog
 _IS_WORD = re.compile(_WORD)
 _TYPES_REMEMBERED = 256
 
-# What Python's own table lacks, by the last part of a file's name (IANA's registry of media types).
+# Types that Python's own table lacks, by the last part of a file's name (IANA's registry of media types).
 _MORE = {
     ".7z": "application/x-7z-compressed",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -52,7 +52,7 @@ class MediaType:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a type with its parameters; None where the text is none, or has a parameter twice.
+        """Read a type with its parameters; None if the text is not a type, or has a parameter twice.
 
         Comments and obsolete forms are not read (RFC 2045, 5.1). A quoted value stands for what is in the quotes.
         """

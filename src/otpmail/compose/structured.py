@@ -40,7 +40,7 @@ def is_structured(name: str) -> bool:
 
 
 def fault(value: str) -> str:
-    """What keeps a value from being written into a field with a structure; empty for a good one."""
+    """The reason why a field with a structure can't have this value; empty for a good one."""
     if not value.isascii():
         return "is not ASCII, and this header can't be encoded (RFC 2047, 5)"
     if not value.strip(" \t"):
