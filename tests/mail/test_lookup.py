@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from otpmail.callers import ANONYMOUS, Caller
 from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound
 from otpmail.events import MailSettled
 from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.store.base import Earlier, Running
+from otpmail.store.memory.mails import MemoryMailStore
+from rig import NOW
 
 
 @pytest.fixture(autouse=True)
@@ -192,3 +196,55 @@ async def test_a_mail_that_is_refused_while_it_is_waited_for(rig: Rig, monkeypat
     await rig.cancelled(call)
     with pytest.raises(NotFound):
         await looking
+
+
+# Of another process.
+
+
+class SharedStore(MemoryMailStore):
+    """A durable store with a mail that another process has, which that process cancels if `cancels` says so."""
+
+    durable = True
+
+    def __init__(self, *, cancels: bool = True) -> None:
+        super().__init__(lambda: NOW, remember_seconds=60, remember_count=10)
+        self._cancels = cancels
+        self.mail = Mail("m1", ANONYMOUS.name, "<m1@example.org>", NOW, "r1")
+
+    async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Return the mail."""
+        return self.mail if (caller, mail_id) == (self.mail.caller, self.mail.id) else None
+
+    async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
+        """Return that the mail has not settled."""
+        return Running(self.mail.id) if (caller, request_id) == (self.mail.caller, self.mail.request_id) else None
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Cancel the mail, or return that it is forgotten."""
+        if not self._cancels:
+            return None
+        assert await self.get(caller, mail_id) is not None
+        self.mail = replace(self.mail, state=MailState.CANCELLED)
+        return self.mail
+
+
+NAMES: list[dict[str, str]] = [{"mail_id": "m1"}, {"request_id": "r1"}]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=["id", "request_id"])
+async def test_a_mail_that_another_process_has(names: dict[str, str]) -> None:
+    """The store answers for a mail of another process, and passes on that it is to be cancelled."""
+    store = SharedStore()
+    rig = Rig(store=store)
+    assert await rig.mails.get(ANONYMOUS, **names) == store.mail
+    assert [mail async for mail in rig.mails.watch(ANONYMOUS, **names)] == [store.mail]
+    assert (await rig.mails.cancel(ANONYMOUS, **names)).state is MailState.CANCELLED
+    with pytest.raises(NotFound):
+        await rig.mails.get(Caller("bank"), **names)
+
+
+@pytest.mark.parametrize("names", NAMES, ids=["id", "request_id"])
+async def test_a_mail_that_the_store_forgets_before_it_is_cancelled(names: dict[str, str]) -> None:
+    """A mail of another process that is forgotten meanwhile is NotFound."""
+    with pytest.raises(NotFound):
+        await Rig(store=SharedStore(cancels=False)).mails.cancel(ANONYMOUS, **names)
