@@ -58,7 +58,7 @@ class Sending:
             while self.waiting and connection.is_available:
                 number = self.waiting.popleft()
                 connection.send(_mail(number), partial(self._note, number))
-            if successor is None and connection.should_retire:
+            if successor is None and connection.retire_at <= asyncio.get_running_loop().time():
                 successor = asyncio.create_task(self.relay.connect())
                 successor.add_done_callback(lambda _: woken.set())
             elif successor is not None and successor.done():

@@ -66,10 +66,16 @@ SUSPECT_TYPES = ("bytes", "_pb2.")
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
-        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token")),
+        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
-        *(("Response", "headers"), ("Response", "body"), ("_Line", "octets"), ("_Report", "octets")),
+        *(
+            ("Response", "headers"),
+            ("Response", "body"),
+            ("_Line", "octets"),
+            ("_Report", "octets"),
+            ("Timeouts", "content"),
+        ),
     }
 )
 

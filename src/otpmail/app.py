@@ -20,7 +20,7 @@ from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.parts import build_delivery, build_metrics, build_store, build_supply, count_connections
-from otpmail.relays.relay import Access
+from otpmail.relays.dialler import Access
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening

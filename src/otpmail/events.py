@@ -113,6 +113,55 @@ class HeloRefused:
 
 
 @frozen()
+class ConnectionLimitLearned:
+    """The relay refused a connection beyond `limit`, so it is given no more for a while; `wanted` is WORKERS."""
+
+    relay: str
+    limit: int
+    wanted: int
+
+
+@frozen()
+class ConnectionLimitDropped:
+    """The relay takes more connections than the `limit` that was learned."""
+
+    relay: str
+    limit: int
+
+
+@frozen()
+class RateLowered:
+    """The relay refused a mail as too fast, so it is sent `rate` a second; `again`: it had been lowered before."""
+
+    relay: str
+    rate: float
+    again: bool
+
+
+@frozen()
+class RateRestored:
+    """The rate has recovered: EMAIL_RATE holds alone."""
+
+    relay: str
+
+
+@frozen()
+class IdleTimeLearned:
+    """The relay closes a connection that has been idle for `seconds`, so idle ones are closed before."""
+
+    relay: str
+    seconds: float
+
+
+@frozen()
+class IdleTimeDropped:
+    """A connection was idle for longer than the `seconds` that were learned, and the relay did not close it."""
+
+    relay: str
+    seconds: float
+
+
+@frozen()
 class ConnectionOpened:
     """A connection is ready; `mode` is how mails are sent on it, up to `window` in flight at once.
 
@@ -199,6 +248,12 @@ Event = (
     | RecipientLimitDropped
     | ResetRefused
     | HeloRefused
+    | ConnectionLimitLearned
+    | ConnectionLimitDropped
+    | IdleTimeLearned
+    | IdleTimeDropped
+    | RateLowered
+    | RateRestored
     | ConnectionOpened
     | ConnectionClosed
     | MailAccepted

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.standby import Standby
 from otpmail.delivery.supply import Supply
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
@@ -60,6 +61,7 @@ def build_metrics(
         unsettled=lambda: len(delivery().lifecycle),
         memory=memory.parts,
         memory_limit=settings.mail.memory_octets,
+        limits=lambda: [relay.limits for relay in delivery().relays],
     )
     return metrics, () if settings.server.http_port is None else (metrics,)
 
@@ -69,7 +71,8 @@ def build_delivery(
 ) -> Delivery:
     """Build what delivers mails, from the queue to the relays."""
     dispatcher, waiters = Dispatcher(queue), Waiters()
-    relays = [Relay(relay, observer, random=random) for relay in settings.relays]
+    count = settings.mail.workers
+    relays = [Relay(relay, observer, workers=count, random=random) for relay in settings.relays]
     failover = Failover(relays)
     lifecycle = Lifecycle(
         dispatcher,
@@ -82,7 +85,8 @@ def build_delivery(
         on_uncertain=settings.mail.email_on_uncertain,
         outage=lambda: failover.outage,
     )
-    workers = [Worker(failover, dispatcher, lifecycle, observer) for _ in range(settings.mail.workers)]
+    standby = Standby(count)
+    workers = [Worker(failover, dispatcher, lifecycle, observer, standby) for _ in range(count)]
     return Delivery(lifecycle, waiters, relays, failover, workers)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from otpmail.app import App
 from otpmail.compose.templates import Templates
 from otpmail.errors import SettingsError
-from otpmail.relays.relay import Access
+from otpmail.relays.dialler import Access
 from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, Settings, read_sources

@@ -12,11 +12,13 @@ from delivery.fakes import make_job
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.standby import Standby
 from otpmail.delivery.worker import Worker
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
 from otpmail.model import Envelope, RecipientResult
 from otpmail.relays.failover import Failover
+from otpmail.smtp.reply_kind import ReplyKind
 from otpmail.smtp.transaction import Callback, Results
 
 TAKEN = (RecipientResult("ada@example.org", 250, "2.0.0", "taken"),)
@@ -32,6 +34,10 @@ class ConnectionOwner:
         self.paused = 0.0
         self.slots = 0
         self.is_in_trouble = False
+        self.has_place = True
+        self.closes_idle = False
+        self.standby = 1
+        self.refused_: list[ReplyKind] = []
         self.accepted: list[Wire] = []
         self.released_: list[Wire] = []
 
@@ -46,6 +52,13 @@ class ConnectionOwner:
     def accepted_mail(self, connection: "Wire") -> None:
         """Keep the connection."""
         self.accepted.append(connection)
+
+    def refused(self, connection: "Wire", kind: ReplyKind) -> None:
+        """Keep the kind, and take fewer connections if there are too many."""
+        self.refused_.append(kind)
+        if kind is ReplyKind.TOO_MANY_CONNECTIONS:
+            connection.lost_cause = "one too many"
+            connection.on_limit()
 
     def released(self, connection: "Wire") -> None:
         """Keep the connection."""
@@ -62,6 +75,10 @@ class Wire:
     batch_open = False
     is_near_limit = False
     retire_at = inf
+    crossed = False
+    idle_at_end: float | None = None
+    is_idle_too_long = False
+    begun = 0.0
     on_lost: Callable[[], None]
     on_available: Callable[[], None]
     on_limit: Callable[[], None]
@@ -86,11 +103,6 @@ class Wire:
     def is_exhausted(self) -> bool:
         """Whether it has carried `most` mails."""
         return len(self.carried) >= self.most
-
-    @property
-    def should_retire(self) -> bool:
-        """Whether `retire_at` has come."""
-        return self.retire_at <= asyncio.get_running_loop().time()
 
     @property
     def flights(self) -> list[Callback]:
@@ -191,6 +203,8 @@ class Handler:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
         self.done: list[str] = []
+        self.lost: list[tuple[str, bool]] = []
+        self.put_off_: list[str] = []
         self.refused: set[str] = set()
         self.changed = asyncio.Event()
 
@@ -203,8 +217,14 @@ class Handler:
         self.done.append(f"{job.id}{results[0].code}")
         self.changed.set()
 
-    def connection_lost(self, job: Job, error: ConnectionLost) -> None:  # noqa: ARG002
+    def connection_lost(self, job: Job, error: ConnectionLost) -> None:
         """Put the job back, as a certain loss is."""
+        self.lost.append((job.id, error.not_started))
+        self.dispatcher.put_back(job)
+
+    def put_off(self, job: Job, results: Results) -> None:
+        """Put the job back, and note the reply."""
+        self.put_off_.append(f"{job.id}{results[0].code}")
         self.dispatcher.put_back(job)
 
 
@@ -218,12 +238,13 @@ class Rig:
         self.dispatcher = Dispatcher(self.queue)
         self.handler = Handler(self.dispatcher)
         self.events: list[Event] = []
+        self.standby = Standby(1)
         self.worker = self.another(self.dialler)
         self.working: asyncio.Task[None]
 
     def another(self, dialler: "Dialler") -> Worker:
         """Return a worker that takes from the same dispatcher."""
-        return Worker(cast("Failover", dialler), self.dispatcher, self.handler, self)
+        return Worker(cast("Failover", dialler), self.dispatcher, self.handler, self, self.standby)
 
     def notify(self, event: Event) -> None:
         """Keep the event: this is the observer, too."""

@@ -64,7 +64,13 @@ class Faults:
     silent_at: Point | None = None
     closing_at: Point | None = None  # 421 in place of the reply; at a content, that is not taken
     extra_at: Point | None = None  # another 250 behind the reply
-    most_open: int | None = None  # 421 to each connection beyond so many
+    most_open: int | None = None  # each connection beyond so many is refused, at `crowded_at`
+    crowded_at: Literal["CONNECT", "AUTH", "MAIL"] = "CONNECT"
+    crowded: str = "421 4.7.0 too many connections"
+    rate: tuple[int, float] | None = None  # so many mails in so many seconds; each MAIL beyond, which counts, is
+    too_fast: str = "450 4.7.1 Error: too much mail from 127.0.0.1"  # refused so
+    idle_close: float | None = None  # seconds without a command, after which it says `idle_words`, if any, and closes
+    idle_words: str | None = "421 4.4.2 idle too long"
     close_after: int | None = None  # 421 and a close, unasked, after this many mails on a connection
     parting: str | Callable[[bytes], str] = "421 4.7.0 enough mails on this connection"  # that 421
     close_by_chance: float = 0.0  # the probability of the same after any mail

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+from math import inf
 from typing import TYPE_CHECKING, Self
 
 from relay.certificates import HOST
@@ -81,6 +82,7 @@ class Relay:
     def faults(self, faults: Faults) -> None:
         self._faults = faults
         self._strikes_left = faults.times
+        self._counted_from, self._counted = -inf, 0
 
     @property
     def open_connections(self) -> int:
@@ -187,6 +189,21 @@ class Relay:
     def happens(self, likely: float) -> bool:
         """Say whether a fault by chance strikes."""
         return self._random.random() < likely
+
+    def rank(self, session: Session) -> int:
+        """Return how many of the open connections are older than this one."""
+        return sum(other.number < session.number for other in self._sessions)
+
+    def too_fast(self) -> str | None:
+        """Count a mail, and return the refusal of one that is too many in its time."""
+        if self._faults.rate is None:
+            return None
+        most, seconds = self._faults.rate
+        now = asyncio.get_running_loop().time()
+        if now >= self._counted_from + seconds:
+            self._counted_from, self._counted = now, 0
+        self._counted += 1
+        return self._faults.too_fast if self._counted > most else None
 
     def catch(self, mail: CaughtMail) -> None:
         """Keep a mail that was taken."""

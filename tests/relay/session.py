@@ -45,7 +45,7 @@ class Session:
     def __init__(self, relay: Relay, wire: Wire, number: int) -> None:
         self.wire = wire
         self._relay = relay
-        self._number = number
+        self.number = number
         self._greeted = False
         self._over_tls = False
         self._username: str | None = None
@@ -103,7 +103,7 @@ class Session:
     def _strikes(self) -> bool:
         if not self._relay.strikes():
             return False
-        self._relay.struck.add(self._number)
+        self._relay.struck.add(self.number)
         return True
 
     def _by_chance(self, point: str) -> str | None:
@@ -115,19 +115,30 @@ class Session:
     async def _connect(self) -> None:
         with self._handshake():
             await self.wire.open(self._relay.server_context() if self._faults.security == "tls" else None)
-        most = self._faults.most_open
-        crowded = most is not None and self._relay.open_connections > most
-        greeting = self._fault(self._faults.greeting) or "220 relay.test ESMTP"
-        if crowded:
-            greeting = "421 4.7.0 too many connections"
+        greeting = self._crowded("CONNECT") or self._fault(self._faults.greeting) or "220 relay.test ESMTP"
         await self._answer("CONNECT", greeting)
         if not greeting.startswith("220"):
             await self._hang_up()
 
+    def _crowded(self, point: str) -> str | None:
+        """Return the refusal of a connection beyond those that it takes, if this is one."""
+        faults = self._faults
+        if faults.most_open is None or faults.crowded_at != point or self._relay.rank(self) < faults.most_open:
+            return None
+        return faults.crowded
+
+    async def _read_command(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._faults.idle_close):
+                return await self.wire.read_line()
+        except TimeoutError:
+            self.drop(self._faults.idle_words)
+            raise Gone from None
+
     async def _next_command(self) -> None:
         self._waits_for_command = True
         self._relay.notify_waiters()
-        line = (await self.wire.read_line()).decode("utf-8", "backslashreplace")
+        line = (await self._read_command()).decode("utf-8", "backslashreplace")
         self._waits_for_command = False
         verb, _, argument = line.partition(" ")
         verb = verb.upper()
@@ -141,7 +152,7 @@ class Session:
             await self._COMMANDS.get(verb, Session._unknown)(self, argument)
 
     def _record(self, line: str) -> None:
-        self._relay.record(Command(self._number, line))
+        self._relay.record(Command(self.number, line))
 
     def _is_too_early(self, verb: str) -> bool:
         waits = verb in _LAST_OF_A_GROUP or (not self._faults.pipelining and verb != "BDAT")
@@ -267,7 +278,8 @@ class Session:
     # AUTH (RFC 4954).
 
     async def _auth(self, argument: str) -> None:
-        await self._answer("AUTH", await self._sign_in(argument))
+        reply = self._crowded("AUTH") or await self._sign_in(argument)
+        await self._answer("AUTH", reply)
 
     async def _sign_in(self, argument: str) -> str:
         self._auth_lines = [argument]
@@ -306,7 +318,7 @@ class Session:
     async def _cram_md5(self, initial: str) -> str | None:
         if initial:
             raise ValueError(initial)
-        challenge = f"<{self._number}.{len(self._relay.commands)}@relay.test>"
+        challenge = f"<{self.number}.{len(self._relay.commands)}@relay.test>"
         username, _, digest = (await self._ask(challenge)).rpartition(" ")
         right = hmac.new(self._faults.password.encode(), challenge.encode(), "md5").hexdigest()
         return username if (username, digest) == (self._faults.username, right) else None
@@ -362,7 +374,7 @@ class Session:
             return "501 5.5.4 say MAIL FROM:<address>"
         sender, parameters = path
         refusal = self._refusal_of(sender, parameters) or self._fault(self._faults.refuse_sender)
-        refusal = refusal or self._by_chance("MAIL")
+        refusal = refusal or self._by_chance("MAIL") or self._crowded("MAIL") or self._relay.too_fast()
         if refusal is not None:
             return refusal
         self._transaction = _Transaction(sender, parameters)
@@ -514,7 +526,7 @@ class Session:
         self._taken += 1
         self._relay.catch(
             CaughtMail(
-                connection=self._number,
+                connection=self.number,
                 sender=transaction.sender,
                 recipients=tuple(transaction.recipients),
                 content=content,

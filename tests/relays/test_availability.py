@@ -59,9 +59,9 @@ def _open(availability: Availability, *, doubtful: bool = False) -> None:
     availability.opened("bdat", 16, doubtful=doubtful)
 
 
-def _empty(availability: Availability, lost_cause: str, rest: float = 0.0) -> None:
+def _empty(availability: Availability, lost_cause: str, *, is_idle: bool = False) -> None:
     availability.open -= 1
-    availability.emptied(lost_cause, rest=rest)
+    availability.emptied(lost_cause, is_idle=is_idle)
 
 
 def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> None:
@@ -89,13 +89,28 @@ def test_a_moment_without_a_connection_is_not_notified(availability: Availabilit
 
 
 def test_after_a_second_without_a_connection_the_relay_is_down(availability: Availability, rig: Rig) -> None:
-    """The cause is that of the last connection; the second counts from when the next dial may start."""
+    """The relay is down a second after its last connection was lost, and the cause is that of its end."""
     _open(availability)
-    _empty(availability, "421 bye", rest=0.7)
-    assert rig.timers[0].at == NOTICE_SECONDS + 0.7
+    _empty(availability, "421 bye")
+    assert rig.timers[0].at == NOTICE_SECONDS
     rig.ring()
     assert availability.down
     assert rig.events == [UP, RelayDown("r:25", "the last connection ended: 421 bye", 3.0)]
+
+
+@pytest.mark.parametrize("lost_cause", ["", "421 4.4.2 timeout"])
+def test_a_relay_with_nothing_to_send_stays_up_until_the_next_dial(
+    availability: Availability, rig: Rig, lost_cause: str
+) -> None:
+    """Whoever closes the last idle connection, the relay stays up, and goes down with the next dial that fails."""
+    _open(availability)
+    _empty(availability, lost_cause, is_idle=True)
+    assert rig.timers == []
+    assert availability.is_well
+    assert rig.events == [UP]
+    availability.failed("refused")
+    assert availability.down
+    assert rig.events == [UP, RelayDown("r:25", "refused", 3.0)]
 
 
 def test_a_relay_whose_connections_we_closed_is_idle(availability: Availability, rig: Rig) -> None:

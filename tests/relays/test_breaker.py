@@ -183,22 +183,10 @@ def test_a_mail_that_is_taken_ends_a_row_of_hang_ups(breaker: Breaker) -> None:
     assert not _hang_up(breaker, 102.0)
 
 
-def test_after_an_idle_connection_the_next_dial_rests(breaker: Breaker) -> None:
-    """A relay that closes idle connections is dialled after a wait that does not grow; ends together are one."""
+def test_an_idle_connection_that_ends_is_no_failure(breaker: Breaker) -> None:
+    """The breaker lets the next dial start at once after a relay has closed an idle connection."""
     breaker.ended(Ended(begun=10.0), 100.0)
-    breaker.ended(Ended(begun=10.0), 100.5)
     assert breaker.closed
-    assert breaker.next_try == 101.0
-    breaker.ended(Ended(begun=101.0), 106.0)
-    assert breaker.next_try == 107.0
-
-
-def test_a_mail_that_is_taken_ends_the_rest(breaker: Breaker) -> None:
-    """An accepted mail ends the rest, and a connection that had carried mails is followed by none."""
-    breaker.ended(Ended(begun=10.0), 100.0)
-    assert breaker.took_mail(begun=10.0)
-    assert breaker.next_try == 0.0
-    breaker.ended(Ended(begun=10.0, answered=3), 100.0)
     assert breaker.next_try == 0.0
 
 

@@ -157,11 +157,11 @@ async def test_a_reply_that_comes_too_early_is_not_taken_for_an_answer() -> None
 async def test_no_more_than_max_messages() -> None:
     """A connection takes EMAIL_MAX_MESSAGES mails and no more, and is due for replacement before the last one."""
     async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=4) as connection:
-        assert not connection.should_retire
+        assert connection.retire_at > asyncio.get_running_loop().time()
         for _ in range(4):
             assert connection.is_available
             await outcome_of(connection, _mail())
-        assert connection.should_retire
+        assert connection.retire_at <= asyncio.get_running_loop().time()
         assert not connection.is_available
 
 

@@ -41,7 +41,7 @@ class Noted(list[Event]):
 def _relay(server: Server, noted: Noted, **more: object) -> Relay:
     make: Callable[..., RelaySettings] = RelaySettings
     fields: dict[str, object] = {"host": HOST, "port": server.port, "security": "plain", "helo": "test", **more}
-    return Relay(make(**fields), noted, random=lambda: 0.5)
+    return Relay(make(**fields), noted, workers=5, random=lambda: 0.5)
 
 
 def _each_once(server: Server, sending: Sending) -> None:

@@ -55,7 +55,14 @@ def _relay(
         "retry_seconds": 0.05,
         **more,
     }
-    return Relay(make(**fields), noted, random=lambda: 0.5, look_seconds=look_seconds, notice_seconds=notice_seconds)
+    return Relay(
+        make(**fields),
+        noted,
+        workers=5,
+        random=lambda: 0.5,
+        look_seconds=look_seconds,
+        notice_seconds=notice_seconds,
+    )
 
 
 async def _gone(connection: Connection) -> None:
@@ -106,7 +113,7 @@ async def test_only_patient_dials_wait_for_a_relay_that_takes_no_more_connection
         relay = _relay(server, Noted(), retry_seconds=60)
         only = await relay.connect()
         async with asyncio.timeout(5):
-            with pytest.raises(ConnectFailed, match="is not to be dialled yet"):
+            with pytest.raises(ConnectFailed, match="takes no further connection"):
                 await relay.connect(patient=False)
         waiting = asyncio.create_task(relay.connect())
         await asyncio.wait({waiting}, timeout=0.05)

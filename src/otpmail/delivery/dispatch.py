@@ -31,11 +31,18 @@ class Taker(Protocol):
         """Called when it is its turn: it calls `take` then, or `leave`. No other worker is woken for that job."""
 
 
+class Sleeper(Protocol):
+    """A worker without a connection, as the dispatcher sees it."""
+
+    def wake(self) -> None:
+        """Called when a mail finds no idle connection."""
+
+
 class Dispatcher:
     """Gives the turn to one worker after the other.
 
     Its whole state: the queue; `_idle` and `_busy`, workers that wait with nothing and with something in flight;
-    `_woken`, those whose turn it is.
+    `_woken`, those whose turn it is; `_resting`, those without a connection while there is nothing to send.
     """
 
     def __init__(self, queue: MailQueue) -> None:
@@ -43,6 +50,7 @@ class Dispatcher:
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}
+        self._resting: dict[Sleeper, None] = {}
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._idle)} idle, {len(self._busy)} busy, {len(self._woken)} woken, {self.queue!r}>"
@@ -99,6 +107,14 @@ class Dispatcher:
         self._busy.pop(worker, None)
         self.pass_on()
 
+    def rest(self, sleeper: Sleeper) -> None:
+        """Wake this one when a mail finds no idle connection, so that its worker dials one."""
+        self._resting[sleeper] = None
+
+    def end_rest(self, sleeper: Sleeper) -> None:
+        """Wake it no more."""
+        self._resting.pop(sleeper, None)
+
     def pass_on(self) -> None:
         """Wake another worker, if a job waits: the one that took the last has no room for more."""
         if not self.queue.empty():
@@ -118,6 +134,8 @@ class Dispatcher:
         """Wake, of the workers that wait, the one with the least load, if that is less than `below`."""
         least = next(iter(self._idle), None)
         if least is None:
+            if self._resting:
+                self._resting.popitem()[0].wake()
             for worker in self._busy:
                 if (load := worker.load) < below:
                     least, below = worker, load

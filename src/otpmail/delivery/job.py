@@ -4,6 +4,7 @@ All of it is what a store can keep. Callers that wait for it in this process are
 `delivery.lifecycle` and `delivery.deadlines`.
 """
 
+from collections.abc import Iterable
 from typing import Self
 
 from otpmail.callers import NO_TRACE, Trace
@@ -92,6 +93,15 @@ class Job:
         """Take turns with all deferred mails from now on, so that no number of retries is ahead of fresh mails."""
         self.is_fresh = False
         self.turn = DEFERRED
+
+    def put_off(self, results: Iterable[RecipientResult]) -> bool:
+        """Keep the replies of a relay that refused it because too much came at once; returns whether it did so before.
+
+        That is no attempt. The next one replaces these replies.
+        """
+        again = any(result.address in self.results for result in results)
+        self.results.update((result.address, result) for result in results)
+        return again
 
     def narrow(self, pending: tuple[str, ...]) -> None:
         """Go on for these recipients alone, group by group."""

@@ -142,6 +142,18 @@ class Lifecycle:
         else:  # the relay may end connections over this very mail: let others go first
             self._retry_later(job, str(error))
 
+    def put_off(self, job: Job, results: Results) -> None:
+        """Put a job back that the relay refused because too much came at once; the second time behind the others.
+
+        The relay may count something that only this mail has, such as its sender.
+        """
+        if job.id not in self.jobs or self._is_over(job):
+            self.replied(job, results)
+            return
+        put = self._dispatcher.put if job.put_off(results) else self._dispatcher.put_back
+        self._change(job, _QUEUED)
+        put(job)
+
     def drop_if_abandoned(self, job: Job) -> None:
         """Cancel a job that has not left, if nobody waits for it any more and it is not guaranteed."""
         if job.state is _QUEUED and self._waiters.is_abandoned(job):

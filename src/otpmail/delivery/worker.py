@@ -10,7 +10,10 @@ from typing import Protocol
 
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.errors import ConnectFailed, ConnectionLost
+from otpmail.delivery.refusals import REFUSED, is_put_off, judged
+from otpmail.delivery.standby import Rest, Standby
+from otpmail.delivery.succession import Succession
+from otpmail.errors import ConnectionLost
 from otpmail.events import ConnectionClosed, Observer
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
@@ -31,22 +34,30 @@ class DeliveryHandler(Protocol):
     def connection_lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended before the relay had replied about all."""
 
+    def put_off(self, job: Job, results: Results) -> None:
+        """The relay refused it because too much came at once: that is no attempt, and the job waits in the queue."""
+
 
 class Worker:
     """Sends a mail whenever its connection has room, and replaces the connection before it wears out."""
 
     def __init__(
-        self, failover: Failover, dispatcher: Dispatcher, handler: DeliveryHandler, observer: Observer
+        self,
+        failover: Failover,
+        dispatcher: Dispatcher,
+        handler: DeliveryHandler,
+        observer: Observer,
+        standby: Standby,
     ) -> None:
         self._failover = failover
         self._dispatcher = dispatcher
         self._handler = handler
         self._observer = observer
+        self._rest = Rest(standby, dispatcher)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
-        self._successor: asyncio.Task[Connection] | None = None
+        self._succession = Succession(failover, self.wake)
         self._may_return = False  # whether a relay comes before that of its connection
-        self._returning = False  # whether the successor is to lead back to an earlier relay
         self._leaving: dict[asyncio.Task[None], Connection] = {}
         self._recycled = 0  # connections that it replaced before they were lost
         self._waiting: asyncio.Future[None] | None = None  # what it waits for, while it waits
@@ -77,6 +88,7 @@ class Worker:
                 self._connection = await self._next_connection()
                 await self._feed(self._connection)
                 self._connection.owner.released(self._connection)
+                self._rest.ended(self._connection)
                 # The relay replies about what is in flight on it while the next connection is at work.
                 self._retire(self._connection)
                 self._connection = None
@@ -106,9 +118,12 @@ class Worker:
                 # One that takes no more does not wait for its successor: the relay may allow no more connections.
                 if connection.lost_cause or connection.is_exhausted:
                     return
-            if self._successor is not None and self._has_successor() and not self._is_used_up_first(connection):
+            if self._succession.dial is not None and self._is_succeeded(connection):
                 return
-            await self._wait(connection, self._renew(connection), listed=has_room)
+            until = self._renew(connection)
+            if until == -inf:
+                return
+            await self._wait(connection, until, listed=has_room)
 
     async def _send_all(self, connection: Connection) -> bool:
         """Send what the dispatcher gives this worker; returns whether there is room for more."""
@@ -131,11 +146,14 @@ class Worker:
     def _on_outcome(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
         try:
             if isinstance(outcome, ConnectionLost):
-                self._handler.connection_lost(job, outcome)
+                self._handler.connection_lost(job, judged(connection, outcome))
                 return
             if connection.owner.is_in_trouble and any(result.accepted for result in outcome):
                 connection.owner.accepted_mail(connection)
-            self._handler.replied(job, outcome)
+            if outcome and outcome[-1].code >= REFUSED and is_put_off(connection, outcome):
+                self._handler.put_off(job, outcome)
+            else:
+                self._handler.replied(job, outcome)
         finally:
             self._dispatcher.queue.task_done()  # not before it may be put back, or `join` would return too early
 
@@ -146,7 +164,7 @@ class Worker:
         idle = not connection.flights
         if idle:
             self.busy = False
-        if not self._listed or (idle and self._successor is not None):
+        if not self._listed or (idle and self._succession.dial is not None):
             self.wake()
         elif idle:
             self._dispatcher.became_idle(self)
@@ -191,57 +209,50 @@ class Worker:
     # The next connection.
 
     async def _next_connection(self) -> Connection:
-        """Return the successor, if there is one; else a new connection."""
-        if self._successor is None:
-            return await self._failover.connect()
-        if self._returning and not self._successor.done():  # an earlier relay is being tried: the next one is up
-            self._successor.cancel()
-        outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
-        self._successor = None
-        if not isinstance(outcome, BaseException):
-            return outcome
-        if isinstance(outcome, ConnectFailed | asyncio.CancelledError):
-            return await self._failover.connect()
-        raise outcome
+        """Return the successor, if there is one; else a new connection, once one is needed."""
+        if self._succession.dial is not None:
+            successor = await self._succession.take()
+            if successor is not None:
+                return successor
+        await self._rest.over()
+        return await self._failover.connect()
 
     def _renew(self, connection: Connection) -> float:
         """Dial a successor if the connection is to retire, or if an earlier relay may be up again.
 
-        Returns when to ask again, on the loop's clock.
+        Returns when to ask again, on the loop's clock; minus infinity if the connection is to end before another is
+        dialled.
         """
-        if self._successor is not None:  # once it is open, it waits until the connection is used up or stalls
-            return self._loop.time() + _LOOK_SECONDS if self._successor.done() else inf
-        return_at = self._failover.return_at(connection) if self._may_return else inf
-        until = min(connection.retire_at, return_at)
-        if until > self._loop.time():
-            return until
-        self._returning = not connection.should_retire
-        if not self._returning:
-            self._successor = asyncio.create_task(self._failover.connect())
-        elif return_at <= self._loop.time():
-            self._successor = asyncio.create_task(self._failover.connect_before(connection))
-        if self._successor is None:
-            return until
-        self._successor.add_done_callback(partial(self._on_successor, connection))
+        if self._succession.dial is not None and not self._succession.is_attempt:
+            # Once it is open, it waits until the connection is used up or stalls.
+            return self._loop.time() + _LOOK_SECONDS if self._succession.is_open else inf
+        now, retire_at = self._loop.time(), connection.retire_at
+        if retire_at <= now:
+            return self._replace(connection)
+        if self._succession.dial is not None or not self._may_return:
+            return retire_at
+        return_at = self._failover.return_at(connection)
+        if return_at > now:
+            return min(retire_at, return_at)
+        self._succession.return_before(connection)
+        return retire_at
+
+    def _replace(self, connection: Connection) -> float:
+        """Dial its successor, unless none is needed now or the relay takes no further one; returns as `_renew` does."""
+        if self._rest.is_due(connection):
+            return -inf
+        if self._succession.dial is not None:
+            self._succession.give_up()
+            return inf
+        if not (connection.owner.has_place or connection.is_near_limit):
+            return -inf
+        self._succession.replace(connection)
         return inf
 
-    def _on_successor(self, connection: Connection, dial: asyncio.Task[Connection]) -> None:
-        if not dial.cancelled() and dial.exception() is None:
-            connection.successor_opened()
-        self.wake()
-
-    def _is_used_up_first(self, connection: Connection) -> bool:
-        """Whether the ready successor waits until the connection has carried as many mails as it may."""
-        return self.busy and connection.is_near_limit and not connection.stalled
-
-    def _has_successor(self) -> bool:
-        """Whether the successor is ready. One whose dial failed is forgotten: the connection serves on."""
-        if self._successor is None or not self._successor.done():
-            return False
-        if isinstance(self._successor.exception(), ConnectFailed):
-            self._successor = None
-            return False
-        return True
+    def _is_succeeded(self, connection: Connection) -> bool:
+        """Whether the successor takes over now: not before a busy connection has carried as many mails as it may."""
+        is_used_up_first = self.busy and connection.is_near_limit and not connection.stalled
+        return self._succession.is_open and not is_used_up_first
 
     def _retire(self, connection: Connection, *, replaced: bool = True) -> None:
         recycled = replaced and not connection.lost_cause
@@ -265,11 +276,9 @@ class Worker:
         """Pass the turn on, and close all connections; the dial of a successor is cancelled."""
         self._dispatcher.leave(self)
         self._cancel_alarm()
-        if self._successor is not None:
-            self._successor.cancel()
-            outcome = (await asyncio.gather(self._successor, return_exceptions=True))[0]
-            if not isinstance(outcome, BaseException):
-                self._retire(outcome, replaced=False)
+        successor = await self._succession.stop()
+        if successor is not None:
+            self._retire(successor, replaced=False)
         if self._connection is not None:
             self._retire(self._connection, replaced=False)
         await asyncio.sleep(0)  # let those just begun begin, so that cancelling them closes their connections

@@ -82,12 +82,15 @@ class Availability:
             self._cause = self._last_failure
             self._set_down()
 
-    def emptied(self, lost_cause: str, *, rest: float) -> None:
-        """The last connection has ended; `lost_cause` is empty if we closed it. The next dial waits `rest` seconds."""
+    def emptied(self, lost_cause: str, *, is_idle: bool) -> None:
+        """The last connection has ended; `lost_cause` is empty if we closed it.
+
+        `is_idle`: it ended since there was nothing to send. Then the relay stays what it was until the next dial.
+        """
         self._cause = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
-        self._closed_by_us = not lost_cause
-        if self._notice is None:
-            self._notice = self._call_later(rest + self._notice_seconds, self._stayed_empty)
+        self._closed_by_us = is_idle or not lost_cause
+        if self._notice is None and not is_idle:
+            self._notice = self._call_later(self._notice_seconds, self._stayed_empty)
 
     def _lasted(self, mode: str, window: int, address: str) -> None:
         self._cancel_notice()

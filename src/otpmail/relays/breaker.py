@@ -10,6 +10,7 @@ from math import inf
 from typing import Protocol
 
 from otpmail import backoff
+from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
 
 _JITTER = 0.25
 # Gmail and other providers lock an account after many sign-ins with the wrong password.
@@ -25,6 +26,17 @@ class Failure(Enum):
     SIGN_IN = auto()  # it refused the credentials
     PROBE = auto()  # it ended the connection over the probe (`smtp.probe`)
     HANG_UP = auto()  # it ended a connection right after opening, or with mails in flight and no reply to any
+
+    @classmethod
+    def of(cls, error: ConnectFailed) -> "Failure":
+        """Return the kind of a dial's failure."""
+        match error:
+            case SignInRefused():
+                return cls.SIGN_IN
+            case ProbeFailed():
+                return cls.PROBE
+            case _:
+                return cls.DIAL
 
 
 class Life(Protocol):
@@ -100,7 +112,7 @@ class Breaker:
     @property
     def has_failures(self) -> bool:
         """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
-        return self._hang_ups.count > 0 or self.next_try > 0 or not self.closed
+        return self._hang_ups.count > 0 or not self.closed
 
     def avoids_chunks(self, now: float) -> bool:
         """Whether mails go by DATA, since two probes in a row ended their connections.
@@ -137,14 +149,11 @@ class Breaker:
             self._close()
 
     def took_mail(self, begun: float) -> bool:
-        """The relay accepted a mail on a connection dialled then; returns whether the next dial may start now."""
+        """The relay accepted a mail on a connection dialled then; returns whether it has closed the breaker."""
         if self._hang_ups.is_news(begun):
             self._hang_ups.count = 0
-        if self.closed:
-            rested, self.next_try = self.next_try, 0.0
-            return rested > 0
         # A connection from before a refused sign-in proves nothing of the next sign-in.
-        if self.over_sign_in or not self._failures.is_news(begun):
+        if self.closed or self.over_sign_in or not self._failures.is_news(begun):
             return False
         self._close()
         return True
@@ -159,7 +168,8 @@ class Breaker:
             return False
         if life.is_unanswered or life.age < _SHORT_LIFE_SECONDS:
             return self.failed(Failure.HANG_UP, begun=life.begun, now=now)
-        self._rest(now)
+        # The relay closed a connection on which nothing was sent, which is no failure. The next one may end so too.
+        self._one_try(now + backoff.jittered(self._first, _JITTER, self._random))
         return False
 
     def settings_changed(self, now: float) -> None:
@@ -175,18 +185,6 @@ class Breaker:
     def slot_freed(self, now: float) -> None:
         """One of our connections is closed, so a relay that limits their number may take one more dial at once."""
         self._one_try(now)
-
-    def _rest(self, now: float) -> None:
-        """The relay closed a connection on which nothing was sent, which is no failure.
-
-        It may close the next one too, so that is not dialled at once: otherwise a service with nothing to send would
-        sign in all day. The wait does not grow, since a mail may come at any moment.
-        """
-        when = now + backoff.jittered(self._first, _JITTER, self._random)
-        if not self.closed:
-            self._one_try(when)
-        elif now >= self.next_try:  # otherwise it is one of several that end together
-            self.next_try = when
 
     def _one_try(self, when: float) -> None:
         if not self.closed and not self.over_sign_in:

@@ -7,7 +7,7 @@ used again: a reply must not reach another mail.
 import asyncio
 import ssl
 from collections.abc import Callable, Collection
-from typing import Protocol, Self, cast
+from typing import Self, cast
 
 import aiosmtplib
 
@@ -16,40 +16,18 @@ from otpmail.model import Envelope
 from otpmail.relays.addresses import Addresses
 from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.message_limit import UNLIMITED, Bounds
+from otpmail.relays.owner import ConnectionOwner
 from otpmail.relays.protocol import RelayProtocol
 from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.reply_kind import ReplyKind
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Callback
 
 _QUIT_SECONDS = 2.0
-
-
-class ConnectionOwner(Protocol):
-    """The relay that a connection leads to, which all workers share, as its connections see it."""
-
-    name: str
-    is_limited: bool
-    """Whether EMAIL_RATE limits how many mails a second the relay is sent."""
-
-    def pause(self) -> float:
-        """Seconds until the relay may be sent another mail, 0 for at once."""
-
-    def take_slot(self) -> None:
-        """A mail is being sent to it now."""
-
-    @property
-    def is_in_trouble(self) -> bool:
-        """Whether `accepted_mail` may prove that the relay is well again."""
-
-    def accepted_mail(self, connection: "Connection") -> None:
-        """The relay accepted a mail on this connection."""
-
-    def released(self, connection: "Connection") -> None:
-        """The connection takes no more mails."""
 
 
 class Connection:
@@ -63,6 +41,7 @@ class Connection:
     begun: float
     succeeded_at: int | None = None  # how many mails it had been handed when its successor was open
     on_closed: Callable[[], None] | None = None
+    refused_for: ReplyKind | None = None  # why the relay refused mails on it, if because too much came at once
 
     def __init__(self, signed_in: SignedIn, settings: RelaySettings, *, mode: Mode, lifetime: float) -> None:
         self._client = client = signed_in.client
@@ -84,6 +63,8 @@ class Connection:
             timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
         )
         self._on_limit: Callable[[], None] = lambda: None
+        self._idle_seconds = settings.idle_seconds
+        self._dismissed = ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
         self.limit(Bounds(), None)
 
@@ -177,7 +158,17 @@ class Connection:
     @property
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
-        return self._protocol.lost_cause
+        return self._protocol.lost_cause or self._dismissed
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the relay's goodbye may have crossed the first mail after a pause (`Pause.is_crossed`)."""
+        return self._protocol.pause.is_crossed(self._session.replies)
+
+    @property
+    def rate(self) -> float:
+        """How many mails a second were sent of late."""
+        return self._protocol.turnaround.rate(self._session.begun, self._loop.time())
 
     @property
     def hung_up(self) -> bool:
@@ -194,13 +185,13 @@ class Connection:
         """Seconds since it was opened."""
         return self._loop.time() - self.opened
 
-    # How long it serves.
-
     def limit(self, bounds: Bounds, lead: int | None) -> None:
         """Keep to these bounds from now on, and to EMAIL_MAX_MESSAGES and the relay's MAILMAX (RFC 9422) in any case.
 
         It is due for replacement `lead` mails ahead of the last one that it may carry; by default a window of them.
         """
+        if self._dismissed:
+            return
         most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.capabilities.mail_max or UNLIMITED)
         lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
         if (most, lead, bounds.careful) != (self.most, self.lead, self._careful):
@@ -228,23 +219,37 @@ class Connection:
 
     @property
     def retire_at(self) -> float:
-        """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails."""
+        """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails.
+
+        Then it may carry a few more, so that the next one is open in time.
+        """
         if self._session.begun >= self.most - self.lead:
             return self.opened
         idle_since = self._loop.time() if self._session.flights else self._protocol.last_progress
-        return min(self._expires_at, idle_since + self._settings.idle_seconds)
+        return min(self._expires_at, idle_since + self._idle_seconds)
 
     @property
-    def should_retire(self) -> bool:
-        """Whether it is to be replaced: nearly as many mails as it may carry, too old, or idle for too long.
+    def idle_at_end(self) -> float | None:
+        """For how many seconds it was idle when the relay closed it for that; None if it did not."""
+        return self._protocol.pause.at_end
 
-        Nearly, so that the next one is open when this one may carry no more.
-        """
-        if self._session.begun >= self.most - self.lead:
-            return True
-        now = self._loop.time()
-        idle = not self._session.flights and now >= self._protocol.last_progress + self._settings.idle_seconds
-        return idle or now >= self._expires_at
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether it is to be closed or replaced because no mail was sent on it for a while."""
+        idle_since = self._protocol.last_progress
+        return not self._session.flights and self._loop.time() >= idle_since + self._idle_seconds  # as in `retire_at`
+
+    def keep_idle(self, seconds: float) -> None:
+        """Be idle for so long at most, or for EMAIL_IDLE_SECONDS if that is less."""
+        seconds = min(seconds, self._settings.idle_seconds)
+        if seconds != self._idle_seconds:
+            self._idle_seconds = seconds
+            self._on_limit()
+
+    def dismiss(self, cause: str) -> None:
+        """Take no more mails, for this cause; those in flight get their replies."""
+        self.most, self._dismissed = 0, cause
+        self._on_limit()
 
     def share(self, habits: Habits) -> None:
         """Keep to what the connections to its relay have learned, before the first mail."""
@@ -270,8 +275,6 @@ class Connection:
         self._on_limit = on_limit or (lambda: None)
         self._protocol.on_lost = on_lost
         self._protocol.on_available = on_available
-
-    # Mails.
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Start sending a mail, for which it must be available; returns whether the relay is asked at all.

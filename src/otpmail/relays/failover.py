@@ -87,7 +87,7 @@ class Failover:
         """Wait until a relay may be dialled, by its breaker's wait or because it has proved to be well."""
         changes = [asyncio.create_task(relay.changed()) for relay in self._relays]
         try:
-            timeout = max(self.retry_after, _LOOK_SECONDS)
+            timeout = max(min(relay.dial_in for relay in self._relays), _LOOK_SECONDS)
             await asyncio.wait(changes, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for change in changes:

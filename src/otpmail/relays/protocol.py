@@ -13,6 +13,7 @@ from aiosmtplib.protocol import SMTPProtocol
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.handover import check_handover
+from otpmail.relays.pause import IDLE_SECONDS, Pause
 from otpmail.relays.tcp_info import seconds_unacknowledged
 from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.turnaround import Turnaround
@@ -30,7 +31,6 @@ _SLICE = 64 << 10  # octets handed to the transport at once, a tenth of a millis
 _SLICES_AT_ONCE = 8  # then other callbacks run: a relay that reads as fast as it gets would take all of a large mail
 HIGH_WATER = 2 * _SLICE
 """Octets in the transport's buffer, beyond which a large mail stays here until the relay has read on."""
-_IDLE_SECONDS = 0.2  # after its last reply: a relay that closes later does so for idleness, not over its mails
 
 
 class RelayProtocol(asyncio.Protocol):
@@ -48,13 +48,12 @@ class RelayProtocol(asyncio.Protocol):
         *,
         timeouts: Timeouts,
         goodbye_seconds: float = GOODBYE_SECONDS,
-        idle_seconds: float = _IDLE_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
         turnaround: Turnaround | None = None,
     ) -> None:
         self._transport = transport
         self._inner = inner
         self._session = session
-        self._idle_seconds = idle_seconds
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(
             session,
@@ -65,7 +64,7 @@ class RelayProtocol(asyncio.Protocol):
             clock=self._loop.time,
             call_later=self._loop.call_later,
         )
-        self._turnaround = turnaround or Turnaround()
+        self.turnaround = turnaround or Turnaround()
         self._stall_seconds = _STALL_SECONDS
         self._paused = False
         self._flushing: asyncio.Handle | None = None
@@ -74,7 +73,8 @@ class RelayProtocol(asyncio.Protocol):
         self._probed: asyncio.Future[None] | None = None
         self.lost_cause = ""
         self.hung_up = False  # whether the relay ended it over its mails: not for idleness, nor after a fault
-        self.lost_in_flight = 0  # mails in flight when the relay closed it without 421
+        self.lost_in_flight = 0  # when the relay closed it without 421
+        self.pause = Pause(idle_seconds)
         self.on_lost: Callable[[], None] = _nothing
         self.on_available: Callable[[], None] = _nothing
         check_handover(transport, inner, session)
@@ -99,7 +99,7 @@ class RelayProtocol(asyncio.Protocol):
         """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
         if self._flushing is None or self._session.mode is not Mode.BDAT:
             return False
-        return self._turnaround.is_soon(len(self._session.flights), self._loop.time())
+        return self.turnaround.is_soon(len(self._session.flights), self._loop.time())
 
     # Mails.
 
@@ -136,8 +136,10 @@ class RelayProtocol(asyncio.Protocol):
             return False
         if self._idle.is_set():
             self._idle.clear()
-            now = self._watchdog.last_progress = self._loop.time()
-            self._turnaround.busy(session.begun - 1, now)
+            now = self._loop.time()
+            self.pause.seconds, self.pause.replies = now - self._watchdog.last_progress, session.replies
+            self._watchdog.last_progress = now
+            self.turnaround.busy(session.begun - 1, now)
         if len(session.flights) < session.window:
             self._flush_soon()
         else:
@@ -170,8 +172,8 @@ class RelayProtocol(asyncio.Protocol):
         settled = session.receive(data)
         progress = session.replies != replies  # a relay that sends a digit now and then makes none
         if progress:
-            if session.goodbye and not self.lost_cause:
-                self.hung_up = bool(settled) or self._is_in_use()
+            if (session.goodbye or session.ended) and not self.lost_cause:
+                self.hung_up = self._ends_in_use(settled or session.flights) and bool(session.goodbye)
             self._watchdog.last_progress = self._loop.time()
         if session.ended:
             self._lose(session.ended)
@@ -187,7 +189,7 @@ class RelayProtocol(asyncio.Protocol):
         if session.output.pending:
             self._flush()
         if not session.flights and not self._idle.is_set():
-            self._turnaround.idle(session.begun, self._loop.time())
+            self.turnaround.idle(session.begun, self._loop.time())
             self._idle.set()
         if settled:
             self.on_available()
@@ -245,9 +247,9 @@ class RelayProtocol(asyncio.Protocol):
 
     # The end.
 
-    def _is_in_use(self) -> bool:
-        """Whether mails are in flight, or the last one was answered just now."""
-        return bool(self._session.flights) or self._loop.time() - self.last_progress < self._idle_seconds
+    def _ends_in_use(self, in_flight: object) -> bool:
+        """Note that the relay ends the connection; returns whether it does so over its mails."""
+        return self.pause.end(self._session.replies, self._loop.time() - self.last_progress, in_flight=bool(in_flight))
 
     def _read_goodbye(self) -> None:
         """The relay said 421: what it had already read may still be answered, until it closes."""
@@ -262,7 +264,7 @@ class RelayProtocol(asyncio.Protocol):
     def _lose_to_close(self, cause: str) -> None:
         """The relay, or a machine on the way, has closed the connection."""
         if not self.lost_cause:
-            self.hung_up = self._is_in_use()
+            self.hung_up = self._ends_in_use(self._session.flights)
             self.lost_in_flight = len(self._session.flights)
         self._lose(cause)
 

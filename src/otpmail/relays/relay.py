@@ -6,59 +6,37 @@ repeated sign-ins. The breaker decides when the next dial may start.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
-from otpmail import backoff
-from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
-from otpmail.events import (
-    ChunkingDisabled,
-    ConnectionOpened,
-    Observer,
-    RecipientLimitDropped,
-    RecipientLimitLearned,
-    ResetRefused,
-)
-from otpmail.relays.addresses import Addresses
+from otpmail.errors import ConnectFailed
+from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
 from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
-from otpmail.relays.rate_limit import RateLimit
-from otpmail.relays.recycling import Recycling
-from otpmail.relays.secure import read_identity, tls_context
-from otpmail.relays.token import Token
+from otpmail.relays.dialler import Access, Dialler
+from otpmail.relays.learned import Learned
+from otpmail.relays.refusal import kind_of_error
+from otpmail.relays.throttle import Limits
 from otpmail.settings import RelaySettings
-from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.recipient_limit import RecipientLimit
+from otpmail.smtp.reply_kind import ReplyKind
 
-AGE_JITTER = 0.2
 _LOOK_SECONDS = 1.0  # between two looks at the result of another worker's dial
 
 
-class Access(NamedTuple):
-    """How to dial a relay and sign in: what may change while the service runs.
-
-    `identity` is what `tls` shows the relay of us, as in the files (`secure.read_identity`).
-    """
-
-    settings: RelaySettings
-    tls: ssl.SSLContext
-    token: Token | None
-    identity: bytes = b""
-
-
 class Relay:
-    """Opens connections to one relay, and knows whether it is down. `is_limited` is whether EMAIL_RATE is set.
+    """Opens connections to one relay, as many as it takes, and knows whether it is down.
 
-    `random` returns [0, 1), `look_seconds` and `notice_seconds` (`Availability`) are in seconds.
+    `workers` is how many connections are wanted. `random` returns [0, 1), `look_seconds` and `notice_seconds`
+    (`Availability`) are in seconds.
     """
 
     is_in_trouble = False
     """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
+    is_limited = False
+    """Whether mails wait for slots. A plain value, since each mail asks for it."""
     on_change: Callable[[], None]
     """Called when `down` may have changed."""
 
@@ -67,22 +45,21 @@ class Relay:
         settings: RelaySettings,
         observer: Observer,
         *,
+        workers: int,
         random: Callable[[], float],
         look_seconds: float = _LOOK_SECONDS,
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
-        self.on_change = _nothing
+        self.on_change = lambda: None
         self.name = settings.endpoint
-        self._settings = settings
         self._observer = observer
-        self._random = random
         self._look_seconds = look_seconds
-        self.access = Access(settings, tls_context(settings), Token.of(settings), read_identity(settings))
-        self._addresses = Addresses(settings.host, settings.port)
-        self._mode = Mode.allowed_by(settings.mode)
-        self._loop = asyncio.get_running_loop()
-        self._rate_limit = RateLimit(settings.rate)
-        self.is_limited = self._rate_limit.limited
+        self._loop = loop = asyncio.get_running_loop()
+        self._dialler = Dialler(settings, observer, random)
+        self._learned = Learned(settings, observer, workers=workers, now=loop.time, call_later=loop.call_later)
+        self._throttle, self._concurrency = self._learned.throttle, self._learned.concurrency
+        self.is_limited = self._throttle.is_limited
+        self.standby = settings.standby
         self._breaker = Breaker(
             random, first=settings.retry_seconds, most=settings.retry_max_seconds, doubt=settings.max_age
         )
@@ -94,11 +71,6 @@ class Relay:
             on_change=self._availability_changed,
             notice_seconds=notice_seconds,
         )
-        self._habits = Habits(
-            RecipientLimit(self._loop.time, self._recipient_limit_changed),
-            partial(observer.notify, ResetRefused(self.name)),
-        )
-        self._recycling = Recycling(self.name, observer, now=self._loop.time)
         self._turn = asyncio.Lock()  # to dial it while it is not well
         self._changed = asyncio.Event()
 
@@ -131,11 +103,37 @@ class Relay:
 
         While another worker dials it that is not now, but when to look at the result.
         """
-        return self._loop.time() + (self._look_seconds if self._is_tried_while_down else self.retry_after)
+        wait = self._look_seconds if self._is_tried_while_down else self.retry_after
+        return max(self._loop.time() + wait, self._concurrency.free_at())
+
+    @property
+    def dial_in(self) -> float:
+        """Seconds until a worker may dial it, 0 for now."""
+        return max(self.retry_after, self._concurrency.free_at() - self._loop.time())
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more connection may be dialled."""
+        return self._concurrency.has_place
+
+    @property
+    def closes_idle(self) -> bool:
+        """Whether the relay is known to close idle connections after some time."""
+        return self._learned.idle_time.known is not None
+
+    @property
+    def limits(self) -> Limits:
+        """What the relay is given at present."""
+        return self._throttle.limits
+
+    @property
+    def access(self) -> Access:
+        """How it is dialled now."""
+        return self._dialler.access
 
     def renew(self, access: Access) -> None:
         """Use other credentials and authorities from the next dial on; open connections stay as they are."""
-        self.access = access
+        self._dialler.access = access
         self._breaker.settings_changed(self._loop.time())
         self._notify_changed()
 
@@ -151,13 +149,16 @@ class Relay:
         try:
             connection = None
             while connection is None:
+                if self._throttle.is_full():
+                    await self._next_place(patient=patient)
+                    continue
                 if self._is_well:
                     connection = await self._dial()
                     continue
                 await self._acquire_turn(patient=patient)
                 try:
                     await self._next_try(patient=patient)
-                    if not self._is_well:  # otherwise another worker got through meanwhile
+                    if not (self._is_well or self._throttle.is_full()):  # another worker may have got through
                         connection = await self._dial()
                 finally:
                     self._turn.release()
@@ -169,51 +170,61 @@ class Relay:
         """Wait until it may be dialled sooner: a connection was opened or closed, or a mail accepted on a new one."""
         await self._changed.wait()
 
-    def _recipient_limit_changed(self, limit: int | None) -> None:
-        learned = RecipientLimitLearned(self.name, limit) if limit is not None else RecipientLimitDropped(self.name)
-        self._observer.notify(learned)
-
     def _availability_changed(self) -> None:
         self.on_change()
 
     def _notify_changed(self) -> None:
-        self.is_in_trouble = self._breaker.has_failures
+        self._look_at_trouble()
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _look_at_trouble(self) -> None:
+        self.is_in_trouble = self._breaker.has_failures or self._throttle.awaits_proof
+
     def pause(self) -> float:
-        """Seconds until it may be sent another mail (EMAIL_RATE), 0 for at once."""
-        return self._rate_limit.wait(self._loop.time()) if self.is_limited else 0.0
+        """Seconds until it may be sent another mail, 0 for at once."""
+        return self._throttle.pause()
 
     def take_slot(self) -> None:
         """A mail is being sent to it now."""
-        self._rate_limit.take(self._loop.time())
+        self._throttle.take_slot()
+        self.is_limited = self._throttle.is_limited
 
     def accepted_mail(self, connection: Connection) -> None:
         """The relay accepted a mail: it is well if the connection was dialled after the last failure."""
+        self._throttle.accepted_mail()
         proved_well = self._breaker.took_mail(connection.begun)
-        self.is_in_trouble = self._breaker.has_failures
+        self._look_at_trouble()
         if proved_well:
             self._notify_changed()
+
+    def refused(self, connection: Connection, kind: ReplyKind) -> None:
+        """The relay refused a mail because too much comes at once: by fewer connections, or slower, it takes it."""
+        self._learned.refused(connection, kind)
+        self.is_limited = self._throttle.is_limited
+        self._look_at_trouble()
 
     def released(self, connection: Connection) -> None:
         """A connection that `connect` returned takes no more mails. The breaker judges how it ended."""
         self._availability.open -= 1
-        self._recycling.released(connection)
+        self._learned.released(connection)
+        self.is_limited = self._throttle.is_limited
+        is_idle = connection.idle_at_end is not None or connection.is_idle_too_long
         # A relay that hung up before it accepted a mail gets no dial for that, or it would be dialled on and on.
         connection.on_closed = partial(
             self._closed, connection, frees_slot=connection.answered > 0 or not connection.lost_cause
         )
-        if self._breaker.ended(connection, self._loop.time()):
+        if not self._learned.excuses(connection) and self._breaker.ended(connection, self._loop.time()):
             self._availability.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
         if self._availability.open == 0:
-            self._availability.emptied(connection.lost_cause, rest=self.retry_after if self._breaker.closed else 0.0)
+            self._availability.emptied(connection.lost_cause, is_idle=is_idle)
         self._notify_changed()
 
     def _closed(self, connection: Connection, *, frees_slot: bool) -> None:
-        self._recycling.closed(connection)
+        self._learned.closed(connection)
         if frees_slot:
             self._breaker.slot_freed(self._loop.time())
+        if frees_slot or self._concurrency.limit is not None:
             self._notify_changed()
 
     @property
@@ -241,33 +252,39 @@ class Relay:
     async def _next_try(self, *, patient: bool) -> None:
         """Wait until the relay may be dialled, or has proved to be well on another connection."""
         while (seconds := self.retry_after) > 0:
-            if not self._breaker.closed and not patient:
+            if not patient:
                 self._availability.refused()
                 raise ConnectFailed(f"{self.name} is not to be dialled yet")
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.changed()
 
+    async def _next_place(self, *, patient: bool) -> None:
+        """Wait until the relay may take a further connection: one is closed, or one more is tried."""
+        if not patient:
+            raise ConnectFailed(f"{self.name} takes no further connection")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._concurrency.free_at() - self._loop.time()):
+                await self.changed()
+
     async def _dial(self) -> Connection | None:
         begun = self._loop.time()
-        # Connections that are dialled together must not be replaced together.
-        lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
-        mode = self._mode.slower(Mode.DATA) if self._breaker.avoids_chunks(begun) else self._mode
+        connection: Connection | None = None
+        refused = False
+        self._concurrency.dialled()
         try:
-            settings, tls, token, _ = self.access
-            connection = await Connection.open(
-                settings, tls, lifetime=lifetime, mode=mode, token=token, addresses=self._addresses
-            )
+            connection = await self._dialler.dial(avoids_chunks=self._breaker.avoids_chunks(begun))
         except ConnectFailed as error:
-            self._failed(error, begun)
+            refused = kind_of_error(error) is ReplyKind.TOO_MANY_CONNECTIONS
+            self._failed(error, begun, is_one_too_many=refused)
             return None
+        finally:
+            if connection is None:
+                self._concurrency.closed(self._loop.time(), refused=refused)
+                self._notify_changed()
         connection.owner = self
-        connection.share(self._habits)
         connection.begun = begun
-        if connection.runs_refused_chunks and self._mode is Mode.BDAT:
-            self._mode = Mode.DATA  # for ever, since the relay was seen to do so
-            self._observer.notify(ChunkingDisabled(self.name))
-        self._recycling.opened(connection)
+        self._learned.opened(connection)
         self._availability.opened(
             connection.mode, connection.window, doubtful=self._breaker.hangs_up, address=connection.address
         )
@@ -276,25 +293,15 @@ class Relay:
         self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window, connection.address))
         return connection
 
-    def _failed(self, error: ConnectFailed, begun: float) -> None:
+    def _failed(self, error: ConnectFailed, begun: float, *, is_one_too_many: bool) -> None:
         now = self._loop.time()
+        if is_one_too_many:
+            self._throttle.was_one_too_many()
+            if self._availability.open:  # the others serve on
+                return
         avoided = self._breaker.avoids_chunks(now)
-        self._breaker.failed(_kind(error), begun=begun, now=now)
-        self.is_in_trouble = self._breaker.has_failures
+        self._breaker.failed(Failure.of(error), begun=begun, now=now)
+        self._look_at_trouble()
         if self._breaker.avoids_chunks(now) and not avoided:
             self._observer.notify(ChunkingDisabled(self.name))
         self._availability.failed(str(error))
-
-
-def _kind(error: ConnectFailed) -> Failure:
-    match error:
-        case SignInRefused():
-            return Failure.SIGN_IN
-        case ProbeFailed():
-            return Failure.PROBE
-        case _:
-            return Failure.DIAL
-
-
-def _nothing() -> None:
-    pass

@@ -1,5 +1,6 @@
 """TLS with a relay: the context for it, and what to say where it fails."""
 
+import hashlib
 import ssl
 
 from otpmail.errors import SettingsError
@@ -39,9 +40,9 @@ def tls_context(settings: RelaySettings) -> ssl.SSLContext:
 
 
 def read_identity(settings: RelaySettings) -> bytes:
-    """Return the octets of EMAIL_CERT_FILE and EMAIL_KEY_FILE, from which a reload sees that they are new."""
+    """Return a digest of EMAIL_CERT_FILE and EMAIL_KEY_FILE, from which a reload sees that they are new."""
     files = (file for file in (settings.cert_file, settings.key_file) if file is not None and is_readable(file))
-    return b"\0".join(file.read_bytes() for file in files)
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).digest()
 
 
 def _load_certificate(context: ssl.SSLContext, settings: RelaySettings) -> None:

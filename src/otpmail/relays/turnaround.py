@@ -3,6 +3,7 @@
 from math import inf
 
 _SOON_SECONDS = 0.005
+_WINDOW_SECONDS = 10.0  # mails are counted for so long, or longer while they never pause
 
 
 class Turnaround:
@@ -16,6 +17,9 @@ class Turnaround:
         self._each = inf  # seconds; unknown before the first answer
         self._busy_since = 0.0
         self._begun_before = 0
+        self._counted_from = 0.0  # since when mails are counted for `rate`
+        self._counted_before = 0
+        self._rate = 0.0  # that of the window before
 
     def __repr__(self) -> str:
         return f"<Turnaround {self._each:g} s for each mail>"
@@ -24,6 +28,15 @@ class Turnaround:
         """Note that the first mail is in flight now; `begun` mails had been sent before it."""
         self._busy_since = now
         self._begun_before = begun
+        if now - self._counted_from > _WINDOW_SECONDS:
+            self._rate = (begun - self._counted_before) / (now - self._counted_from)
+            self._counted_from, self._counted_before = now, begun
+
+    def rate(self, begun: int, now: float) -> float:
+        """How many mails a second were sent of late, if there were `begun` in all."""
+        # What was sent within less than a second says nothing of a whole one.
+        present = (begun - self._counted_before) / max(1.0, now - self._counted_from)
+        return max(present, self._rate)
 
     def idle(self, begun: int, now: float) -> None:
         """Note that no mail is in flight any more, after `begun` mails in all."""

@@ -68,6 +68,13 @@ class Settings:
         otp = read_section(OtpSettings, sources, fixed, problems)
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
+        if relay.standby > mail.workers:
+            problems.conclude(
+                Problem(
+                    f"EMAIL_STANDBY: is {relay.standby}, and WORKERS is {mail.workers}; no more than that can be kept",
+                    ("EMAIL_STANDBY", "WORKERS"),
+                )
+            )
         return cls(server, _with_sender_known(relays, mail), mail, otp), problems
 
     @property

@@ -73,6 +73,7 @@ class RelaySettings(Section):
     max_messages: Count | None = None
     max_age: Seconds = 1800
     idle_seconds: Seconds = 240
+    standby: Annotated[int, Field(ge=0, le=1000)] = 1
     retry_seconds: Seconds = 1
     retry_max_seconds: Seconds = 60
 

@@ -4,9 +4,15 @@ import logging
 
 from otpmail.events import (
     ChunkingDisabled,
+    ConnectionLimitDropped,
+    ConnectionLimitLearned,
     Event,
+    IdleTimeDropped,
+    IdleTimeLearned,
     MessageLimitDropped,
     MessageLimitLearned,
+    RateLowered,
+    RateRestored,
     RecipientLimitDropped,
     RecipientLimitLearned,
     ResetRefused,
@@ -16,7 +22,7 @@ from otpmail.telemetry.counts import mails
 
 def learned(event: Event) -> tuple[int, str, str] | None:
     """Return the level, the stable name and the sentence for such an event, None for another one."""
-    line = None
+    line = _pressure(event)
     match event:
         case ChunkingDisabled(relay):
             text = f"{relay} does not read past a chunk that it rejects; mails go by DATA, not BDAT"
@@ -34,4 +40,28 @@ def learned(event: Event) -> tuple[int, str, str] | None:
         case MessageLimitDropped(relay, limit):
             text = f"{relay} took more than {mails(limit)} on a connection; that limit is dropped"
             line = logging.INFO, "message-limit-dropped", text
+    return line
+
+
+def _pressure(event: Event) -> tuple[int, str, str] | None:
+    """Return the same for what a relay takes at once, and for how long it lets a connection be idle."""
+    line = None
+    match event:
+        case ConnectionLimitLearned(relay, limit, wanted):
+            text = f"{relay} takes {limit} of {wanted} connections; one more is tried now and then"
+            line = logging.WARNING if limit < wanted else logging.INFO, "connection-limit-learned", text
+        case ConnectionLimitDropped(relay, limit):
+            text = f"{relay} takes more than {limit} connections now"
+            line = logging.INFO, "connection-limit-dropped", text
+        case RateLowered(relay, rate, again):
+            text = f"{relay} refuses mails as too fast; it is sent {rate:.3g} a second now, and slowly more again"
+            line = logging.INFO if again else logging.WARNING, "rate-lowered", text
+        case RateRestored(relay):
+            line = logging.INFO, "rate-restored", f"{relay} takes mails as fast as before"
+        case IdleTimeLearned(relay, seconds):
+            text = f"{relay} closes a connection after {seconds:.3g} s without a mail; idle ones are closed before"
+            line = logging.INFO, "idle-time-learned", text
+        case IdleTimeDropped(relay, seconds):
+            text = f"{relay} let a connection be idle for longer than {seconds:.3g} s; that limit is dropped"
+            line = logging.INFO, "idle-time-dropped", text
     return line

@@ -4,7 +4,7 @@ A label is a relay's name, a state or a reason: never an address, and nothing th
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 
 from prometheus_client import (
@@ -24,17 +24,23 @@ from otpmail.events import (
     ChunkingDisabled,
     CodeChecked,
     ConnectionClosed,
+    ConnectionLimitDropped,
+    ConnectionLimitLearned,
     ConnectionOpened,
     ConnectionsFree,
     ConnectionsFull,
     DialFailed,
     Event,
     HeloRefused,
+    IdleTimeDropped,
+    IdleTimeLearned,
     MailAccepted,
     MailDeferred,
     MailSettled,
     MessageLimitDropped,
     MessageLimitLearned,
+    RateLowered,
+    RateRestored,
     RecipientLimitDropped,
     RecipientLimitLearned,
     RelayDown,
@@ -44,6 +50,7 @@ from otpmail.events import (
 )
 from otpmail.model import MailState
 from otpmail.relays.connection import Connection
+from otpmail.relays.throttle import Limits
 
 
 class Metrics:
@@ -51,13 +58,14 @@ class Metrics:
 
     A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority, and
     `unsettled` for that of accepted mails without a final state. It calls `memory` for the octets that each part of the
-    budget takes; `memory_limit` is the budget.
+    budget takes; `memory_limit` is the budget. It calls `limits` for what each relay is given at present.
     """
 
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused),
-        *(ConnectionsFull, ConnectionsFree),
+        *(ConnectionsFull, ConnectionsFree, IdleTimeLearned, IdleTimeDropped),
+        *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
 
     def __init__(
@@ -68,6 +76,7 @@ class Metrics:
         unsettled: Callable[[], int],
         memory: Callable[[], Mapping[str, int]],
         memory_limit: int,
+        limits: Callable[[], Sequence[Limits]] = tuple,
     ) -> None:
         # Otherwise each counter has a second series. The library knows this switch for the whole process only.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -95,7 +104,7 @@ class Metrics:
         gauge("memory_limit_bytes", "Octets for what is read, unsettled and remembered, and for codes.").set(
             memory_limit
         )
-        self._live = _LiveCollector(connections, waiting, memory)
+        self._live = _LiveCollector(connections, waiting, memory, limits)
         self.registry.register(self._live)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -133,7 +142,9 @@ class _LiveCollector(Collector):
         connections: Callable[[], Iterable[Connection]],
         waiting: Callable[[], Mapping[str, int]],
         memory: Callable[[], Mapping[str, int]],
+        limits: Callable[[], Sequence[Limits]],
     ) -> None:
+        self._limits = limits
         self._connections = connections
         self._waiting = waiting
         self._memory = memory
@@ -145,7 +156,7 @@ class _LiveCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the families without values, for which the registry keeps their names."""
-        return _live_families({}, {}, {}, {}, {})
+        return _live_families({}, {}, {}, {}, {}, limits=())
 
     def collect(self) -> Iterable[Metric]:
         """Return the families as of now."""
@@ -155,7 +166,7 @@ class _LiveCollector(Collector):
             sent[relay] += connection.sent
             opened[relay] += 1
             in_flight[relay] += connection.in_flight
-        return _live_families(sent, opened, in_flight, self._waiting(), self._memory())
+        return _live_families(sent, opened, in_flight, self._waiting(), self._memory(), limits=self._limits())
 
 
 def _live_families(
@@ -164,19 +175,25 @@ def _live_families(
     in_flight: Mapping[str, int],
     waiting: Mapping[str, int],
     memory: Mapping[str, int],
+    *,
+    limits: Sequence[Limits],
 ) -> list[Metric]:
     counter, gauge = CounterMetricFamily, GaugeMetricFamily
+    connections = {given.relay: given.connections for given in limits}
+    rates = {given.relay: given.rate for given in limits if given.rate is not None}
     return [
         _family(counter, "mails_sent", "Mails that a relay has taken.", "relay", sent),
         _family(gauge, "connections_open", "Open connections, draining ones included.", "relay", opened),
         _family(gauge, "mails_in_flight", "Mails sent to a relay that has not replied yet.", "relay", in_flight),
         _family(gauge, "mails_waiting", "Mails that wait for a connection.", "priority", waiting),
         _family(gauge, "memory_bytes", "Octets of memory_limit_bytes that are taken.", "part", memory),
+        _family(gauge, "connections_limit", "Connections that the workers may have now.", "relay", connections),
+        _family(gauge, "rate_limit", "Mails a second at most now; absent without a limit.", "relay", rates),
     ]
 
 
 def _family(
-    kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, label: str, values: Mapping[str, int]
+    kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, label: str, values: Mapping[str, float]
 ) -> Metric:
     family = kind(f"otpmail_{name}", text, labels=[label])
     for label_value, value in values.items():

@@ -1,0 +1,38 @@
+"""Tells what a relay refuses because of the mail from what it refuses because too much comes at once, or too late.
+
+The second kind is no attempt: the mail goes again over another connection, or later. The relay's owner is told, so that
+it is given less.
+"""
+
+from otpmail.errors import ConnectionLost
+from otpmail.relays.connection import Connection
+from otpmail.relays.refusal import PRESSURE, kind_of_end
+from otpmail.smtp.reply_kind import kind_of_result
+from otpmail.smtp.transaction import Results
+
+REFUSED = 400
+"""Reply codes from this one on refuse."""
+_REJECTED = 500  # for good
+_TIMED_OUT = "4.4.2"  # "bad connection" (RFC 3463, 3.5): what a relay says before it closes an idle connection
+
+
+def is_put_off(connection: Connection, results: Results) -> bool:
+    """Whether the relay refuses the whole mail for now, for a reason that has nothing to do with it."""
+    kind = kind_of_result(results[-1])
+    if kind in PRESSURE:
+        connection.owner.refused(connection, kind)
+    elif not (results[-1].enhanced_code == _TIMED_OUT and connection.crossed):  # SES and Gmail say 451, not 421
+        return False
+    return all(REFUSED <= result.code < _REJECTED for result in results)
+
+
+def judged(connection: Connection, lost: ConnectionLost) -> ConnectionLost:
+    """Return the loss as one that has nothing to do with its mail, if that is certain."""
+    if lost.uncertain:
+        return lost
+    kind = kind_of_end(str(lost))
+    if kind in PRESSURE:
+        connection.owner.refused(connection, kind)
+    elif not connection.crossed:
+        return lost
+    return ConnectionLost(str(lost), not_started=True, offered=lost.offered)

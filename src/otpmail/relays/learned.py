@@ -1,0 +1,90 @@
+"""What is learned of one relay from what it refuses and closes; its open connections keep to that."""
+
+from collections.abc import Callable
+from functools import partial
+
+from otpmail.events import Observer, RecipientLimitDropped, RecipientLimitLearned, ResetRefused
+from otpmail.relays.connection import Connection
+from otpmail.relays.idle_time import IdleTime
+from otpmail.relays.recycling import Recycling
+from otpmail.relays.refusal import PRESSURE, kind_of_end
+from otpmail.relays.throttle import Throttle
+from otpmail.settings import RelaySettings
+from otpmail.smtp.habits import Habits
+from otpmail.smtp.recipient_limit import RecipientLimit
+from otpmail.smtp.reply_kind import ReplyKind
+from otpmail.timers import CallLater
+
+
+class Learned:
+    """How many connections a relay takes, how many mails on each and a second, and for how long one may be idle.
+
+    `now` is the clock, in seconds, `call_later` the loop's.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        observer: Observer,
+        *,
+        workers: int,
+        now: Callable[[], float],
+        call_later: CallLater,
+    ) -> None:
+        self._name = settings.endpoint
+        self._observer = observer
+        self._now = now
+        self.throttle = Throttle(
+            self._name, observer, workers=workers, rate=settings.rate, now=now, call_later=call_later
+        )
+        self.concurrency = self.throttle.concurrency
+        self.idle_time = IdleTime(self._name, observer)
+        self._recycling = Recycling(self._name, observer, now=now)
+        self._habits = Habits(
+            RecipientLimit(now, self._recipient_limit_changed), partial(observer.notify, ResetRefused(self._name))
+        )
+        self._open: set[Connection] = set()  # those that take mails
+
+    def __repr__(self) -> str:
+        return f"<Learned {self.throttle!r} {self._recycling!r} {self.idle_time!r}>"
+
+    def opened(self, connection: Connection) -> None:
+        """Keep this connection to what is known, from now until it is closed."""
+        connection.share(self._habits)
+        self._recycling.opened(connection)
+        self.idle_time.opened(connection, self._now())
+        self._open.add(connection)
+
+    def refused(self, connection: Connection, kind: ReplyKind) -> None:
+        """Learn from a mail that the relay refused because too much comes at once (`refusal.PRESSURE`)."""
+        if kind is ReplyKind.TOO_FAST:
+            self.throttle.was_too_fast(sum(open_.rate for open_ in self._open))
+        elif connection.refused_for is not kind:
+            self.throttle.was_one_too_many()
+            connection.dismiss(f"the relay takes no more than {self.concurrency.limit} connections")
+        connection.refused_for = kind
+
+    def released(self, connection: Connection) -> None:
+        """Learn from a connection that takes no more mails."""
+        self._recycling.released(connection)
+        self.idle_time.released(connection, self._now())
+        kind = kind_of_end(connection.lost_cause)
+        if connection.refused_for is None and kind in PRESSURE:
+            self.refused(connection, kind)
+        self._open.discard(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Learn from a connection whose mails have all been answered, or lost, and which takes no place any more."""
+        self._recycling.closed(connection)
+        refused = connection.refused_for is ReplyKind.TOO_MANY_CONNECTIONS
+        self.concurrency.closed(self._now(), refused=refused)
+
+    def excuses(self, connection: Connection) -> bool:
+        """Whether the relay ended it for want of room, and takes mails over other connections, or later."""
+        if connection.refused_for is ReplyKind.TOO_MANY_CONNECTIONS:
+            return bool(self._open)
+        return connection.refused_for is ReplyKind.TOO_FAST
+
+    def _recipient_limit_changed(self, limit: int | None) -> None:
+        learned = RecipientLimitLearned(self._name, limit) if limit is not None else RecipientLimitDropped(self._name)
+        self._observer.notify(learned)
