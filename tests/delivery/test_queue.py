@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,22 @@ async def test_order() -> None:
     assert queue.empty()
     with pytest.raises(asyncio.QueueEmpty):
         queue.get_nowait()
+
+
+async def test_taking_is_getting() -> None:
+    """`take` returns the jobs that `get_nowait` does, in the same order, and calls producers back as that does."""
+    queues = [MailQueue(high_water=4), MailQueue(high_water=4)]
+    calls: list[int] = []
+    for place, queue in enumerate(queues):
+        for name, priority in zip("abcdef", [*reversed(Priority), *reversed(Priority)], strict=True):
+            queue.put_nowait(make_job(name, priority=priority))
+        queue.call_below_low_water(Priority.BULK, partial(calls.append, place))
+    got, taken = queues
+    assert [got.get_nowait().id for _ in range(6)] == [taken.take().id for _ in range(6)]
+    assert calls == [0, 1]
+    for queue in queues:
+        with pytest.raises(asyncio.QueueEmpty):
+            queue.take()
 
 
 async def test_it_is_never_full() -> None:

@@ -88,7 +88,7 @@ class Dispatcher:
             load = worker.load
             if load and self._is_for_another(load):
                 return None
-        return self.queue.get_nowait()
+        return self.queue.take()
 
     def wait(self, worker: Taker, *, busy: bool) -> None:
         """Wake this worker when it is its turn: it has room, and `take` has just returned None to it."""

@@ -22,7 +22,7 @@ from otpmail.model import Mail
 _FEW = 4
 _MANY = 32
 _TOGETHER = 100
-_TOGETHER_SECONDS = 0.008
+_TOGETHER_SECONDS = 0.01
 
 Outcome = tuple[str, Mail | Exception]
 """A request's id, and the mail to answer it with, or the error."""

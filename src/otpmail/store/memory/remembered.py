@@ -64,9 +64,8 @@ class Remembered:
     def get(self, key: str) -> bytes | None:
         """Return the latest value of that key, None where none is remembered."""
         for kept in reversed(self._slices):
-            value = kept.values.get(key)
-            if value is not None:
-                return value
+            if key in kept.values:
+                return kept.values[key]
         return None
 
     def forget_oldest(self) -> bool:
