@@ -12,8 +12,9 @@ from drafts import read_draft
 from otpmail.address import Address
 from otpmail.compose.attachment import Attachment
 from otpmail.compose.draft import Limits
-from otpmail.compose.media_type import MAX_CONTENT_TYPE, MediaType, type_of
+from otpmail.compose.media_type import MAX_CONTENT_TYPE, MediaType
 from otpmail.compose.message import compose, compose_in_steps
+from otpmail.compose.suffixes import _SUFFIXES, type_of
 from otpmail.cooperate import finish
 from otpmail.errors import InvalidArgument
 from otpmail.model import Envelope
@@ -307,3 +308,12 @@ def test_an_alternative_may_have_a_name() -> None:
     """A file's name is written where there is one, and makes no attachment of an alternative."""
     part = _last(_compose(Attachment("invite.ics", "", b"BEGIN:VCALENDAR", alternative=True)))
     assert (part.get_content_disposition(), part.get_filename()) == ("inline", "invite.ics")
+
+
+def test_every_type_of_a_name_is_a_type() -> None:
+    """The table has types that may be written, none of which a file can't have, each for other ends of names."""
+    suffixes = " ".join(_SUFFIXES.values()).split()
+    assert len(set(suffixes)) == len(suffixes)
+    for name in _SUFFIXES:
+        assert MediaType.parse(name) == MediaType(name)
+        assert not name.startswith(("multipart/", "message/"))

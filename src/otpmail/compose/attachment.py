@@ -4,7 +4,8 @@ import re
 from dataclasses import field
 
 from otpmail.address import refuse_control_characters
-from otpmail.compose.media_type import DEFAULT_TYPE, MAX_CONTENT_TYPE, MediaType, media_type, type_of
+from otpmail.compose.media_type import DEFAULT_TYPE, MAX_CONTENT_TYPE, MediaType, media_type
+from otpmail.compose.suffixes import type_of
 from otpmail.errors import InvalidArgument
 from otpmail.values import frozen
 

@@ -2,8 +2,6 @@
 
 import re
 from functools import lru_cache
-from mimetypes import MimeTypes
-from types import MappingProxyType
 from typing import Self
 
 from otpmail.values import frozen
@@ -18,29 +16,6 @@ _PARAMETER = re.compile(rf';[ \t]*({_WORD})[ \t]*=[ \t]*(?:({_WORD})|"((?:[\t !#
 _LAST_SEMICOLON = re.compile(r";[ \t]*")  # forgiven at the end, since many programs write one there
 _IS_WORD = re.compile(_WORD)
 _TYPES_REMEMBERED = 256
-
-# Types that Python's own table lacks, by the last part of a file's name (IANA's registry of media types).
-_MORE = {
-    ".7z": "application/x-7z-compressed",
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".gz": "application/gzip",
-    ".ics": "text/calendar",
-    ".md": "text/markdown",
-    ".odp": "application/vnd.oasis.opendocument.presentation",
-    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".p7s": "application/pkcs7-signature",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".rtf": "application/rtf",
-    ".vcf": "text/vcard",
-    ".webp": "image/webp",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".xml": "application/xml",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-_AS_OCTETS = (".eml", ".mht", ".mhtml", ".nws")  # a mail that is not asked to be one would have to be a good one
-_BY_SUFFIX = MappingProxyType({**MimeTypes(()).types_map[True], **_MORE, **dict.fromkeys(_AS_OCTETS, DEFAULT_TYPE)})
 
 
 @frozen()
@@ -85,12 +60,6 @@ class MediaType:
 def media_type(text: str) -> MediaType | None:
     """Do as `MediaType.parse`."""
     return MediaType.parse(text)
-
-
-def type_of(filename: str) -> str:
-    """The media type by the end of a file's name; that of any octets where nothing is known of it."""
-    _, dot, suffix = filename.rpartition(".")
-    return _BY_SUFFIX.get(f".{suffix.lower()}", DEFAULT_TYPE) if dot else DEFAULT_TYPE
 
 
 def _value(value: str) -> str:
