@@ -163,6 +163,17 @@ async def test_many_hangups(relay: Relay, certificates: Certificates, tmp_path: 
     assert len(relay.mails) == len(people)
 
 
+@pytest.mark.parametrize("_", range(4))
+async def test_a_reload_that_crosses_a_stop(relay: Relay, certificates: Certificates, tmp_path: Path, _: int) -> None:
+    """A process that is stopped in the middle of a reload ends with 0: no thread outlives what it needs."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings) as service:
+        for _number in range(200):
+            service.send(signal.SIGHUP)
+            await asyncio.sleep(0.0005)
+        assert await service.stop() == 0
+
+
 # A resolver that does not answer.
 
 
