@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.limits.descriptors import lowest_free
-from otpmail.limits.sockets import count_by_address, open_descriptors, receiving
+from otpmail.limits.sockets import count_by_address, open_descriptors, receiving, shut_down
 
 
 @pytest.fixture
@@ -113,3 +113,12 @@ def test_without_the_list_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where the system has no list, all below the lowest free descriptor are looked at."""
     monkeypatch.setattr("otpmail.limits.sockets._DESCRIPTORS", Path("/no/such/folder"))
     assert open_descriptors() == list(range(lowest_free()))
+
+
+def test_connections_of_some_peers_are_closed(stack: ExitStack) -> None:
+    """The peers that are named read the end at once, and others go on."""
+    listener = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
+    clients = [_connect(stack, listener, socket.AF_INET, listener.getsockname()) for _ in range(2)]
+    shut_down({"{}:{}".format(*clients[0].getsockname())})
+    assert clients[0].recv(1) == b""
+    clients[1].sendall(b"x")

@@ -119,7 +119,7 @@ async def test_a_large_mail_counts_once_while_its_call_waits() -> None:
     submission = _submission(wait_for=WaitFor.RELAY, request_id="r", octets=octets)
 
     async def call() -> None:
-        HELD.set(Held(rig.memory_budget, READ_FACTOR * octets))
+        HELD.set(Held(rig.memory_budget, octets))
         await rig.mails.send(call_of(), submission)
 
     calls = [asyncio.create_task(call()) for _ in range(2)]

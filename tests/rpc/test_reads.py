@@ -1,7 +1,6 @@
 """Requests that are half received: few at a time, and none for ever."""
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import grpc
@@ -46,14 +45,12 @@ class Rig:
         self.clock = Clock()
         self.memory = Memory(budget, Nothing(), Nothing())
         self.resident = 50 * MIB
-        self.active = set[str]()
         self.reads = Reads(
             self.memory,
             most_octets=MIB,
             most_seconds=60,
             call_later=self.clock.call_later,
             resident=lambda: self.resident,
-            receiving=lambda _: frozenset(self.active),
         )
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -143,70 +140,6 @@ async def test_none_is_half_received_for_ever() -> None:
     await rig.begin(contexts[2])
     await rig.pass_time(15)
     assert _ended(contexts) == [0, 1]
-    await rig.end()
-
-
-async def test_streams_are_ended_where_memory_is_short() -> None:
-    """Streams that wait for a batch go on while the process takes what is counted; beyond it half of them end."""
-    rig = Rig()
-    refused: list[int] = []
-    contexts = [Context() for _ in range(44)]
-    for place, context in enumerate(contexts):
-        refuse = partial(refused.append, place)
-        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(context, refuse)))
-    await _turns()
-    await rig.pass_time(5)
-    assert refused == []
-    rig.memory.unsettled = 12 * MIB
-    rig.resident += 70 * MIB
-    await rig.pass_time(5)
-    assert refused == []
-    rig.resident += 20 * MIB
-    await rig.pass_time(0.05)
-    assert refused == list(range(20))
-    await rig.end()
-
-
-async def test_idle_streams_are_ended_before_those_that_bring_something() -> None:
-    """Where memory is short, a connection that brings its batch loses its stream after those that bring nothing."""
-    rig = Rig()
-    refused: list[int] = []
-    for place in range(10):
-        context = Context(f"ipv6:%5B::1%5D:{place}" if place % 2 else f"ipv4:127.0.0.1:{place}")
-        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(context, partial(refused.append, place))))
-    await _turns()
-    rig.active = {"127.0.0.1:0", "[::1]:1", "[::1]:3"}
-    rig.resident += 10_000 * MIB
-    await rig.pass_time(0.05)
-    assert refused == [2, 4, 5]
-    await rig.end()
-
-
-async def test_the_most_greedy_connection_loses_before_idle_ones() -> None:
-    """Many streams of one connection are ended before the idle one of another, whatever the connection brings."""
-    rig = Rig()
-    refused: list[int] = []
-    for place in range(14):
-        context = Context("ipv4:127.0.0.1:1" if place else "ipv4:127.0.0.1:2")
-        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(context, partial(refused.append, place))))
-    await _turns()
-    rig.active = {"127.0.0.1:1"}
-    rig.resident += 10_000 * MIB
-    await rig.pass_time(0.05)
-    assert refused == [1, 2, 3, 4, 5]
-    await rig.end()
-
-
-async def test_few_streams_are_never_ended() -> None:
-    """As many streams as may be half received wait for as long as they like."""
-    rig = Rig()
-    refused: list[int] = []
-    for place in range(4):
-        rig.tasks.append(asyncio.create_task(rig.reads.read_batch(Context(), partial(refused.append, place))))
-    await _turns()
-    rig.resident += 10_000 * MIB
-    await rig.pass_time(60)
-    assert refused == []
     await rig.end()
 
 

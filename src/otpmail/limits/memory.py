@@ -34,18 +34,23 @@ _FOR_CALLS = 2  # half of it for calls that run, with their requests
 
 
 class Held:
-    """Octets that a large request takes: they count as being read until its mail is accepted or its call ends."""
+    """A large request of `octets`: READ_FACTOR times as many count as being read until `release`.
+
+    That is when its mail is accepted, or its call ends.
+    """
 
     __slots__ = ("_memory", "_octets")
 
     def __init__(self, memory: "Memory", octets: int) -> None:
         self._memory = memory
         self._octets = octets
-        memory.reading += octets
+        memory.reading += READ_FACTOR * octets
+        memory.ahead += (READ_FACTOR - 1) * octets
 
     def release(self) -> None:
-        """Count them no more; without effect the second time."""
-        self._memory.reading -= self._octets
+        """Count it no more; without effect the second time."""
+        self._memory.reading -= READ_FACTOR * self._octets
+        self._memory.ahead -= (READ_FACTOR - 1) * self._octets
         self._octets = 0
 
 
@@ -70,7 +75,8 @@ class Remembered(Counted, Protocol):
 class Memory:
     """The budget of `limit` octets. Its parts are plain numbers, which those that take octets add to and subtract from.
 
-    `reading` are requests of calls that run, `unsettled` accepted mails until they settle, `codes` code records.
+    `reading` are requests of calls that run, `unsettled` accepted mails until they settle, `codes` code records. Of
+    `reading`, large requests take what is `ahead` only while they are written, two at a time.
     """
 
     def __init__(self, limit: int, remembered: Remembered, codes: Counted) -> None:
@@ -80,6 +86,7 @@ class Memory:
         self.for_calls = limit // _FOR_CALLS
         self.for_records = limit // _FOR_RECORDS
         self.reading = 0
+        self.ahead = 0
         self.unsettled = 0
         self.remembered = remembered
         self.codes = codes

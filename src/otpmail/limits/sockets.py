@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -48,6 +48,14 @@ def receiving(seconds: float, descriptors: Iterable[int] | None = None) -> froze
             if _SINCE_RECEIVED.unpack(info)[0] <= seconds * 1000:
                 found.add(_name(borrowed.getpeername()))
     return frozenset(found)
+
+
+def shut_down(peers: Collection[Name], descriptors: Iterable[int] | None = None) -> None:
+    """Close the connections of these peers for both sides, by TCP; whose they are learns it at once."""
+    for descriptor in open_descriptors() if descriptors is None else descriptors:
+        with suppress(OSError), _borrow(descriptor) as borrowed:
+            if borrowed.family != socket.AF_UNIX and _name(borrowed.getpeername()) in peers:
+                borrowed.shutdown(socket.SHUT_RDWR)
 
 
 def open_descriptors() -> list[int]:

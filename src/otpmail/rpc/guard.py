@@ -231,7 +231,7 @@ class Guard:
             return octets
         if is_mail:
             self._memory.make_room(READ_FACTOR * octets)
-            HELD.set(Held(self._memory, READ_FACTOR * octets))
+            HELD.set(Held(self._memory, octets))
             return 0
         if octets > SMALL and parse is not None:  # before it counts, so that nothing that is remembered gives way to it
             parse(request)  # raises: no other method has bounds for a large one

@@ -5,21 +5,21 @@ also one with a single request, and a read that does not end at once counts with
 """
 
 import asyncio
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from types import coroutine
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
-from otpmail.limits.resident import release_free_memory, resident
-from otpmail.limits.sockets import receiving
+from otpmail.limits.memory import LARGE, READ_FACTOR, Held, Memory
+from otpmail.limits.resident import resident
+from otpmail.limits.sockets import receiving, shut_down
 from otpmail.mail.turns import Turns
+from otpmail.rpc.pressure import LOOK_SECONDS, WaitingStreams, most_greedy
 from otpmail.rpc.status import status_of
 from otpmail.timers import CallLater, Timer
 
@@ -28,11 +28,7 @@ Context = Any  # generated stubs name a context type that exists for the type ch
 _TICK_SECONDS = 0.02
 _SLOW_TICKS = 3  # a message that is there is read within a turn or two of the loop, of which one is in each tick
 _SLOW_MAIL_TICKS = 25  # of a mail that keeps others waiting
-_MOST_AT_ONCE = 200  # that are ended at one tick
 _MOST_SECONDS = 120.0
-_LOOK_SECONDS = 0.05  # between two looks at the memory of the process, while many streams wait for a batch
-_ACTIVE_SECONDS = 0.5  # for which a connection counts as one that brings something
-_LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
 _PAUSE_SECONDS = 0.05  # between two looks of a stream whether it may read its next batch
 
 
@@ -52,10 +48,9 @@ class Reads:
       keeps others waiting for half a second is ended.
     - Other requests are small, and are there when their call begins. Beyond `most` that are not, some are ended soon.
     - A stream that waits for its next batch may have received half of it, or nothing. Where more than `most` streams
-      wait, and the process takes more memory than is counted, some of them are ended.
+      wait, and memory is short, some of them are ended (`rpc.pressure`).
 
-    The connection that has most of them loses first, and of its own the oldest. Of connections with as many streams
-    those lose first on which nothing has come lately: they are idle, or stuck. `most_octets` is what a request may
+    The connection that has most of them loses first, and of its own the oldest. `most_octets` is what a request may
     have, and `memory` tells how much there is for requests. A read that is not alone ends after `most_seconds`, except
     for that of a stream.
     """
@@ -66,19 +61,25 @@ class Reads:
         *,
         most_octets: int,
         most_seconds: float = _MOST_SECONDS,
-        look_seconds: float = _LOOK_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
         call_later: CallLater | None = None,
         resident: Callable[[], int] = resident,
         receiving: Callable[[float], frozenset[str]] = receiving,
+        shut_down: Callable[[Collection[str]], None] = shut_down,
     ) -> None:
         self.memory = memory
         self._most = max(1, memory.for_reading // most_octets)
         self._most_ticks = most_seconds / _TICK_SECONDS
-        self._look_seconds = look_seconds
         self._call_later = call_later or asyncio.get_running_loop().call_later
-        self._resident = resident
-        self._receiving = receiving
-        self._uncounted = resident() + memory.for_reading + _LEEWAY
+        self._streams = WaitingStreams(
+            memory,
+            most=self._most,
+            look_seconds=look_seconds,
+            call_later=self._call_later,
+            resident=resident,
+            receiving=receiving,
+            shut_down=shut_down,
+        )
         self._slots = self._most
         self._rounds = Turns()
         self._has_copied = False  # a large request, in this round of the loop
@@ -86,14 +87,12 @@ class Reads:
         self._turns: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
         self._mails: dict[Context, int] = {}  # the tick at which each read of a mail began, the first first
         self._others: dict[Context, int] = {}
-        self._batches: dict[Context, Callable[[], None]] = {}  # reads of streams, and how to end each
         self._tick = 0
         self._timer: Timer | None = None
-        self._look_timer: Timer | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        reads = f"{len(self._mails)} mails, {len(self._others)} others, {len(self._batches)} streams"
+        reads = f"{len(self._mails)} mails, {len(self._others)} others, {len(self._streams)} streams"
         return f"<Reads {reads}, at most {self._most}>"
 
     async def read(self, context: Context) -> Any:
@@ -197,13 +196,11 @@ class Reads:
         """
         while self.memory.reading > self.memory.for_reading:  # noqa: ASYNC110  a plain number wakes nobody
             await asyncio.sleep(_PAUSE_SECONDS)
-        self._batches[context] = refuse
-        if self._look_timer is None and len(self._batches) > self._most:
-            self._look_timer = self._call_later(self._look_seconds, self._on_look)
+        self._streams.add(context, refuse)
         try:
             return await self._receive(context.read())
         finally:
-            del self._batches[context]
+            self._streams.discard(context)
 
     @contextmanager
     def counted(self, batch: bytes) -> Iterator[None]:
@@ -212,16 +209,21 @@ class Reads:
         Raises MemoryFull for a large one where calls take their part of the memory. Many streams that have waited for
         long may bring one at the same moment.
         """
-        octets = len(batch)
-        if octets >= LARGE:
-            octets *= READ_FACTOR
-            if self.memory.reading + octets > self.memory.for_calls and self.memory.reading > octets:
-                raise MemoryFull
-        self.memory.reading += octets
+        memory, octets = self.memory, len(batch)
+        if octets < LARGE:
+            memory.reading += octets
+            try:
+                yield
+            finally:
+                memory.reading -= octets
+            return
+        if memory.reading + READ_FACTOR * octets > memory.for_calls and memory.reading > READ_FACTOR * octets:
+            raise MemoryFull
+        held = Held(memory, octets)
         try:
             yield
         finally:
-            self.memory.reading -= octets
+            held.release()
 
     def _on_tick(self) -> None:
         self._timer = None
@@ -233,34 +235,15 @@ class Reads:
             self._end(self._older(pending, self._most_ticks))
         if self._turns:
             slow = self._older(self._mails, _SLOW_MAIL_TICKS)
-            self._end(_most_greedy(slow, min(len(slow), sum(map(len, self._turns.values())))))
+            self._end(most_greedy(slow, min(len(slow), sum(map(len, self._turns.values())))))
         slow = self._older(self._others, _SLOW_TICKS)
         if len(slow) > self._most:
-            self._end(_most_greedy(slow, len(slow) - self._most))
+            self._end(most_greedy(slow, len(slow) - self._most))
 
     def _older(self, pending: dict[Context, int], ticks: float) -> list[Context]:
         """Return the reads that began so many ticks ago: the first one that did not ends the search."""
         latest = self._tick - ticks
         return list(takewhile(lambda context: pending[context] <= latest, pending))
-
-    def _on_look(self) -> None:
-        self._look_timer = None
-        excess = len(self._batches) - self._most
-        if excess <= 0:
-            return
-        self._look_timer = self._call_later(self._look_seconds, self._on_look)
-        if self._is_short():
-            release_free_memory()
-            if self._is_short():
-                active = self._receiving(_ACTIVE_SECONDS)
-                idle_first = sorted(self._batches, key=lambda context: _name(context.peer()) in active)
-                for context in _most_greedy(idle_first, (excess + 1) // 2):
-                    self._batches[context]()
-
-    def _is_short(self) -> bool:
-        """Whether the process takes more memory than what is counted, what it began with, and a part for requests."""
-        counted = min(self.memory.used(), self.memory.limit)  # batches count more than once
-        return self._resident() > self._uncounted + counted
 
     def _end(self, contexts: Iterable[Context]) -> None:
         """End these calls by their status: a read that is cancelled leaves gRPC's core to write into freed memory."""
@@ -273,22 +256,3 @@ class Reads:
 async def _refuse(context: Context) -> None:
     with suppress(grpc.aio.BaseError, grpc.aio.UsageError):  # it has ended meanwhile
         await status_of(ReadTooSlow()).abort(context)
-
-
-def _most_greedy(contexts: list[Context], count: int) -> list[Context]:
-    """Return `count` contexts, fewer where those are many: the first ones of the connections that have most of them."""
-    of_peer: defaultdict[str, list[Context]] = defaultdict(list)
-    for context in contexts:
-        of_peer[context.peer()].append(context)
-    left = Counter({peer: len(of) for peer, of in of_peer.items()})
-    chosen: list[Context] = []
-    for _ in range(min(count, _MOST_AT_ONCE)):
-        peer, _ = left.most_common(1)[0]
-        chosen.append(of_peer[peer][-left[peer]])
-        left[peer] -= 1
-    return chosen
-
-
-def _name(peer: str) -> str:
-    """Return the address in what gRPC calls a peer: `ipv6:%5B::1%5D:40000`."""
-    return unquote(peer.partition(":")[2])
