@@ -373,9 +373,9 @@ def relay_settings(relay: Relay, certificates: Certificates, token_file: Path) -
         "EMAIL": faults.username if faults.auth else None,
         "APP_PASSWORD": faults.password if faults.auth else None,
     }
-    if faults.auth == ("XOAUTH2",):
+    if faults.auth in {("XOAUTH2",), ("OAUTHBEARER",)}:
         token_file.write_text(faults.token, encoding="utf-8")
-        settings |= {"EMAIL_AUTH": "xoauth2", "EMAIL_TOKEN_FILE": token_file, "APP_PASSWORD": None}
+        settings |= {"EMAIL_AUTH": faults.auth[0].lower(), "EMAIL_TOKEN_FILE": token_file, "APP_PASSWORD": None}
     return settings
 
 

@@ -219,7 +219,9 @@ _ANSWERS = {
     "LOGIN": PASSWORD,
     "CRAM-MD5": USER,
     "XOAUTH2": f"user={USER}\x01auth=Bearer {TOKEN}\x01\x01",
+    "OAUTHBEARER": f"n,a={USER},\x01auth=Bearer {TOKEN}\x01\x01",
 }
+_BY_TOKEN = {"XOAUTH2", "OAUTHBEARER"}
 
 
 def _relay_that_signs_in(mechanism: str, **more: Any) -> Faults:
@@ -242,7 +244,7 @@ async def test_a_refused_sign_in_that_quotes_the_credentials(
     """A relay that quotes AUTH, what it decoded from it, or the password gets none of that into the log."""
     quoted: list[str] = []
 
-    secret = TOKEN if mechanism == "XOAUTH2" else PASSWORD
+    secret = TOKEN if mechanism in _BY_TOKEN else PASSWORD
 
     def refuse(lines: str) -> str:
         quoted.append(lines)
@@ -271,7 +273,7 @@ async def test_a_reply_to_a_mail_that_quotes_the_credentials(
 ) -> None:
     """A relay that quotes the credentials in its reply to a mail, good or bad, tells them to no caller."""
     answer = _b64(_ANSWERS[mechanism])
-    secret = TOKEN if mechanism == "XOAUTH2" else PASSWORD
+    secret = TOKEN if mechanism in _BY_TOKEN else PASSWORD
     words = f"not for {USER}: {secret} ({answer}), AUTH {answer[:-9]}"
     async with Relay(_relay_that_signs_in(mechanism)) as relay:
         settings = relay_settings(relay, certificates, tmp_path / "token") | LOUD

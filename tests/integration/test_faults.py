@@ -36,9 +36,9 @@ async def _send(service: Service, to: str = ADA, **fields: Any) -> mail_pb2.Mail
 
 
 @pytest.mark.relay(security="tls")
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"])
 async def test_every_way_to_sign_in(mechanism: str, certificates: Certificates, tmp_path: Path) -> None:
-    """PLAIN, LOGIN, CRAM-MD5 and XOAUTH2 each sign in, over TLS and over STARTTLS."""
+    """PLAIN, LOGIN, CRAM-MD5, XOAUTH2 and OAUTHBEARER each sign in, over TLS and over STARTTLS."""
     for security in ("tls", "starttls"):
         async with Relay(Faults(security=security, auth=(mechanism,)), certificates=certificates) as relay:
             settings = relay_settings(relay, certificates, tmp_path / "token")

@@ -15,6 +15,7 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import mechanisms
 from otpmail.smtp.redaction import Redactor
+from otpmail.smtp.sasl import Credentials, oauthbearer_message
 from otpmail.values import frozen
 
 
@@ -43,11 +44,14 @@ async def dial(
     """
     addresses = addresses or Addresses(settings.host, settings.port)
     secret = await _read_secret(settings, token) if settings.signs_in else ""
-    redactor = Redactor.of_credentials(settings.user, secret)
+    known = Credentials(settings.user, secret, settings.host, settings.port)
+    redactor = Redactor.of_credentials(
+        settings.user, secret, [oauthbearer_message(known)] if settings.has_token else []
+    )
     opened = await _open(settings, tls, addresses, redactor)
     try:
         if settings.signs_in:
-            await sign_in(opened.client, mechanisms(opened.capabilities), settings, secret, redactor)
+            await sign_in(opened.client, mechanisms(opened.capabilities), settings, known, redactor)
         raise_if_cancelled()
     except BaseException as error:
         opened.close()

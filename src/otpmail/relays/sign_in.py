@@ -28,7 +28,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 
 
 async def sign_in(
-    client: aiosmtplib.SMTP, offered: Sequence[str], settings: RelaySettings, secret: str, redactor: Redactor
+    client: aiosmtplib.SMTP, offered: Sequence[str], settings: RelaySettings, known: Credentials, redactor: Redactor
 ) -> None:
     """Sign in by EMAIL_AUTH, or by the mechanisms that fit the credentials, until the relay takes one.
 
@@ -39,7 +39,6 @@ async def sign_in(
     mechanisms = [name for name in wanted if name in offered]
     if not mechanisms:
         raise SignInRefused(redactor.line(_no_mechanism(offered, settings)))
-    known = Credentials(settings.user, secret, settings.host, settings.port)
     refusals: dict[str, str] = {}
     code = 0
     for name in mechanisms:

@@ -76,18 +76,18 @@ class Redactor:
         return f"<Redactor {len(self.forms)} forms>"
 
     @classmethod
-    def of_credentials(cls, user: str, secret: str) -> "Redactor":
+    def of_credentials(cls, user: str, secret: str, more: Iterable[str] = ()) -> "Redactor":
         """Return the redactor of a connection that signs in with `user` and `secret`, a password or a token.
 
         A text in base64 shows the secret by the same characters, whatever stands around it. So these find the answers
         to AUTH PLAIN, LOGIN and XOAUTH2. CRAM-MD5 and LOGIN begin with the user. The relay may quote a part of an
-        answer, or break it into lines.
+        answer, or break it into lines. `more` are answers by other mechanisms.
         """
         if not secret:
             return cls()
         plain = (secret, quote(secret, safe=""), html.escape(secret))
         encoded = [form for form in (*_in_base64(secret), next(_in_base64(user))) if len(form) >= _SHORTEST]
-        answers = f"\0{user}\0{secret}", f"user={user}\1auth=Bearer {secret}\1\1", user, secret
+        answers = f"\0{user}\0{secret}", f"user={user}\1auth=Bearer {secret}\1\1", user, secret, *more
         return cls(tuple(dict.fromkeys((*plain, *encoded))), tuple(next(_in_base64(answer)) for answer in answers))
 
     def line(self, text: str, codes: Iterable[str] = (), *, masks_numbers: bool = False) -> str:

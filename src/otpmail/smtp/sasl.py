@@ -132,10 +132,15 @@ def _xoauth2(known: Credentials) -> Mechanism:
     return _Bearer(f"user={known.user}\1auth=Bearer {known.secret}\1\1", b"")
 
 
-def _oauthbearer(known: Credentials) -> Mechanism:
+def oauthbearer_message(known: Credentials) -> str:
+    """The initial response of OAUTHBEARER (RFC 7628, 3.1)."""
     user = known.user.replace("=", "=3D").replace(",", "=2C")  # RFC 5801, 4
     where = f"host={known.host}\1port={known.port}"
-    return _Bearer(f"n,a={user},\1{where}\1auth=Bearer {known.secret}\1\1", b"\1")  # RFC 7628, 3.1 and 3.2.3
+    return f"n,a={user},\1{where}\1auth=Bearer {known.secret}\1\1"
+
+
+def _oauthbearer(known: Credentials) -> Mechanism:
+    return _Bearer(oauthbearer_message(known), b"\1")  # RFC 7628, 3.2.3
 
 
 def _external(known: Credentials) -> Mechanism:
