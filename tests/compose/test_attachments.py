@@ -311,7 +311,7 @@ def test_an_alternative_may_have_a_name() -> None:
 
 
 def test_every_type_of_a_name_is_a_type() -> None:
-    """The table has types that may be written, none of which a file can't have, each for other ends of names."""
+    """The table has types that a file may have, and each end of a name once."""
     suffixes = " ".join(_SUFFIXES.values()).split()
     assert len(set(suffixes)) == len(suffixes)
     for name in _SUFFIXES:
