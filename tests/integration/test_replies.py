@@ -84,6 +84,18 @@ async def test_a_refused_recipient_among_many(service: Service, relay: Relay) ->
     assert len(_recipients(relay)) == 5
 
 
+@pytest.mark.relay(announces=("LIMITS RCPTMAX=20 RCPTDOMAINMAX=2",))
+async def test_announced_limits(service: Service, relay: Relay) -> None:
+    """A transaction has no more recipients, nor domains, than the relay announces (RFC 9422), and none is refused."""
+    people = [f"p{number}@d{number % 3}.example" for number in range(60)]
+    mail = await _send(service, *people)
+    assert (mail.state, mail.attempts) == (RELAYED, 1)
+    assert sorted(_recipients(relay)) == sorted(people)
+    for caught in relay.mails:
+        assert len(caught.recipients) <= 20
+        assert len({address.partition("@")[2] for address in caught.recipients}) <= 2
+
+
 # The first digit (RFC 5321, 4.2.1), and RSET.
 
 

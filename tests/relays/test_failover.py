@@ -24,6 +24,7 @@ class Fake:
         self.silent = silent
         self.return_at = return_at
         self.retry_after = self.dial_in = 0.0
+        self.outage = ""
         self.asked = 0
         self.was_asked = asyncio.Event()
         self.has_changed = asyncio.Event()
@@ -154,3 +155,13 @@ async def test_it_is_down_when_all_are() -> None:
     assert failover.down
     relays[0].becomes(down=False)
     assert not failover.down
+
+
+async def test_an_outage_has_the_cause_of_each_relay() -> None:
+    """What keeps mails from being sent is why every relay is down; while one is up, nothing does."""
+    first, second = relays = [Fake(down=True), Fake(down=True)]
+    first.outage, second.outage = "Connection refused", "535 5.7.8 bad credentials"
+    failover = _failover(relays)
+    assert failover.outage == "Connection refused; 535 5.7.8 bad credentials"
+    second.becomes(down=False)
+    assert failover.outage == ""

@@ -29,6 +29,20 @@ def test_security_follows_the_port_unless_it_is_set(load: Load, values: dict[str
     assert load(**values).relay.security == security
 
 
+@pytest.mark.parametrize(
+    ("values", "seconds"),
+    [
+        ({}, 300),
+        ({"EMAIL_TIMEOUT": "3"}, 30),
+        ({"EMAIL_COMMAND_TIMEOUT": "45s"}, 45),
+        ({"EMAIL_TIMEOUT": "3", "EMAIL_COMMAND_TIMEOUT": "2m"}, 120),
+    ],
+)
+def test_a_command_has_ten_times_as_long_as_a_step(load: Load, values: dict[str, str], seconds: float) -> None:
+    """EMAIL_COMMAND_TIMEOUT is ten times EMAIL_TIMEOUT, and so 5 minutes (RFC 5321, 4.5.3.2), unless it is set."""
+    assert load(**values).relay.command_timeout == seconds
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_a_password_may_go_unencrypted_to_this_machine(load: Load, host: str) -> None:
     """Loopback is the one place where plain is allowed with credentials."""
