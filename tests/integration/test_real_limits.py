@@ -84,3 +84,18 @@ async def test_a_server_that_refuses_the_name_in_ehlo(strict_about_names: Postfi
         assert mail.recipients[0].reply == "<box>: Helo command rejected: need fully-qualified hostname"
         (line,) = service.logged("helo-refused", level="error")
         assert "EMAIL_HELO" in str(line["message"])
+
+
+@pytest.mark.parametrize(("name", "code"), [("box", 1), (None, 0)])
+async def test_a_check_of_the_name_in_ehlo(
+    strict_about_names: Postfix, certificates: Certificates, name: str | None, code: int
+) -> None:
+    """`otpmail check` says that EMAIL_HELO is to be set; a name that follows from the machine or sender is taken."""
+    service = Service(command="check", **_settings(strict_about_names, certificates), EMAIL_HELO=name)
+    try:
+        await service.spawn()
+        assert await service.wait_exited() == code
+    finally:
+        await service.close()
+    said = "the relay refuses the name box in EHLO; set EMAIL_HELO to a name of this machine that DNS knows"
+    assert any(said in line for line in service.output) is (code == 1)
