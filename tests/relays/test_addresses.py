@@ -62,17 +62,21 @@ async def test_names_that_lead_nowhere() -> None:
     async def unknown(_host: str, _port: int) -> Iterable[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+    async def away(_host: str, _port: int) -> Iterable[Address]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
     async def silent(_host: str, _port: int) -> Iterable[Address]:
         await asyncio.Event().wait()
         return ()
 
     for resolve, words in (
-        (unknown, r"^no address is known for relay.test: Name or service not known; check EMAIL_HOST$"),
+        (unknown, r"^no address is known for relay.test: Name or service not known; check EMAIL_HOST or EMAIL_RELAYS$"),
+        (away, r"^the resolver knows no address for relay.test now: Temporary failure in name resolution$"),
         (silent, r"^the resolver did not answer after 0.01 s for relay.test$"),
     ):
         with pytest.raises(ConnectFailed, match=words):
             await Addresses("relay.test", 587, resolve=resolve).find(0.01)
-    with pytest.raises(ConnectFailed, match=r"^no address is known for relay.test; check EMAIL_HOST$"):
+    with pytest.raises(ConnectFailed, match=r"^no address is known for relay.test; check EMAIL_HOST or EMAIL_RELAYS$"):
         await _known().find(1)
 
 

@@ -12,6 +12,8 @@ MOST_ADDRESSES = 16
 """The addresses of one name that are tried at most."""
 
 
+_SETTING = "EMAIL_HOST or EMAIL_RELAYS"
+
 Target = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -56,9 +58,11 @@ class Addresses:
             raise ConnectFailed(f"the resolver did not answer after {timeout:g} s for {self._host}") from None
         except (OSError, ValueError) as error:  # ValueError: a malformed host name
             why = getattr(error, "strerror", None) or str(error)
-            raise ConnectFailed(f"no address is known for {self._host}: {why}; check EMAIL_HOST") from None
+            if getattr(error, "errno", None) == socket.EAI_AGAIN:
+                raise ConnectFailed(f"the resolver knows no address for {self._host} now: {why}") from None
+            raise ConnectFailed(f"no address is known for {self._host}: {why}; check {_SETTING}") from None
         if not found:
-            raise ConnectFailed(f"no address is known for {self._host}; check EMAIL_HOST")
+            raise ConnectFailed(f"no address is known for {self._host}; check {_SETTING}")
         return sorted(interleave(found), key=self._rank)[:MOST_ADDRESSES]
 
     def answered(self, address: Address) -> None:
