@@ -52,6 +52,9 @@ def _each(form: str, code: str) -> str:
     return "".join(form.format(digit, ord(digit)) for digit in code)
 
 
+# How each digit may be written.
+FORMS = ("&#{1};", "&amp;#{1};", "<b>{0}</b>", "%25{1:x}", "\\{1:03o}", "0x{1:x}", "U+{1:04X}", "\\u{{{1:x}}}")
+
 # How a relay may quote the mail of a code, as functions of its content.
 QUOTES: dict[str, Quote] = {
     "subject": lambda mail: f"spam: Your code: {_code(mail)}",
@@ -66,6 +69,12 @@ QUOTES: dict[str, Quote] = {
     "soft-line": lambda mail: f"{_code(mail)[:2]}=\n{_code(mail)[2:]}",
     "base64": lambda mail: "\n".join(re.findall(".{1,400}", _b64(mail))),
     "base64-of-a-part": lambda mail: f"'{_b64(_code(mail))}'",
+    "percent-twice": lambda mail: "https://x.test/?q=" + _each("%25{1:x}", _code(mail)),
+    "octal": lambda mail: _each("\\{1:03o}", _code(mail)),
+    "0x": lambda mail: _each("0x{1:x} ", _code(mail)),
+    "code-points": lambda mail: _each("U+{1:04X} ", _code(mail)),
+    "braces": lambda mail: _each("\\u{{{1:x}}}", _code(mail)),
+    "entities-twice": lambda mail: _each("&amp;#{1};", _code(mail)),
     "entities": lambda mail: _each("&#{1};", _code(mail)),
     "markup": lambda mail: _each("<b>{0}</b>", _code(mail)),
     "whole": lambda mail: mail.decode().replace("\r\n", "\n"),
@@ -84,7 +93,7 @@ def _shows(text: str, code: str) -> bool:
     decoded = urllib.parse.unquote(text), re.sub("=([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), text)
     runs = [run for reading in (text, *decoded) for run in re.findall(r"\d(?:[\W_]*\d)*", reading)]
     numbers = ["".join(str(int(c)) for c in run if c.isdecimal()) for run in runs]
-    forms = (*encoded, _each("&#{1};", code), _each("<b>{0}</b>", code))
+    forms = (*encoded, *(_each(form, code) for form in FORMS))
     return any(code in number for number in numbers) or any(form in "".join(text.split()) for form in forms)
 
 

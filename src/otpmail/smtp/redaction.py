@@ -6,6 +6,7 @@ or in an encoding that mail and SMTP use.
 
 import html
 import re
+import sys
 import unicodedata
 from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
@@ -33,11 +34,15 @@ _LINE_ENDS = str.maketrans("\r\n\t", "   ")
 
 _DIGITS = re.compile(r"\d(?:[\W_]*+\d)*+")  # with anything but letters between them
 _NUMBER = re.compile(r"\d(?:[ -]?\d){3,}")
-_ESCAPE = re.compile(r"[%=]([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|\\u([0-9A-Fa-f]{4})|\\[nrt]")
+_HEX = r"([0-9A-Fa-f]{2})"
+_ESCAPE = re.compile(
+    rf"[%=]{_HEX}|\\x{_HEX}|\b0x{_HEX}\b|\\u([0-9A-Fa-f]{{4}})|\\U([0-9A-Fa-f]{{8}})|\\[ux]\{{([0-9A-Fa-f]{{1,6}})\}}"
+    r"|\bU\+([0-9A-Fa-f]{4,6})\b|\\([0-3][0-7]{2})|\\[nrt]"
+)
 _TAG = re.compile(r"<[^<>]*+>")
 _ENCODED_WORD = re.compile(r"=\?[^?\s]{1,40}\?([BbQq])\?([^?\s]*)\?=(?:\s+(?==\?))?")  # RFC 2047, 2
 _DIGITS_IN_BASE64 = re.compile("[MNO][DTjz]")  # in each form of three digits or more
-_MARKS_OF_ESCAPES = re.compile(r"[%=\\&<]")
+_MARKS_OF_ESCAPES = re.compile(r"[%=\\&<]|0x|U\+")
 
 
 def clean(text: str) -> str:
@@ -225,7 +230,8 @@ def _readings(text: str) -> Iterator[str]:
     """Yield the text with what mail, URLs and HTML may have encoded in it decoded."""
     unescaped = _ESCAPE.sub(_unescaped, text)
     yield unescaped
-    for reading in (text, unescaped):
+    yield _ESCAPE.sub(_unescaped, unescaped)  # %2534
+    for reading in (text, unescaped, html.unescape(text)):
         yield html.unescape(_TAG.sub("", reading))
         yield html.unescape(reading)
     yield _ENCODED_WORD.sub(_decoded_word, text)
@@ -233,8 +239,11 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    escaped = match[1] or match[2] or match[3]
-    return chr(int(escaped, 16)) if escaped else " "
+    *in_hex, octal = match.groups()
+    if octal:
+        return chr(int(octal, 8))
+    number = int(next(filter(None, in_hex), "20"), 16)
+    return chr(number) if number <= sys.maxunicode else " "
 
 
 def _decoded_word(match: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ _USUAL_LINE = 128  # octets
 
 # A text that shows a code other than by its digits in ASCII holds one of these: a mark of an escape, an octet that is
 # not ASCII, or, in base64, the first two characters of a digit that stands first in its group of three octets.
-_HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]")
+_HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]|0x|U\+")
 _FEWEST = 4  # digits of a code
 _NO_WORD = bytes(octet for octet in range(256) if not chr(octet).isalnum())
 _NO_DIGITS = bytes(octet for octet in range(256) if not chr(octet).isdecimal())
