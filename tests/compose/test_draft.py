@@ -143,7 +143,7 @@ def test_own_headers_are_those_that_matter() -> None:
         {"attachments": (FILE, replace(FILE, content_id="a@b"), Attachment("", "", b""))},
         {"attachments": (replace(FILE, content=b"x" * 700),) * 2},
         {"attachments": (replace(FILE, content_type='Text/Calendar ; Method=a;b="c";', alternative=True),)},
-        {"attachments": (replace(FILE, content_type="message/rfc822"),)},
+        {"attachments": (replace(FILE, content_type="message/rfc822", content=b"x\n" * 900),)},
         {"message_id": "a.b=c+{d}@[127.0.0.1]"},
         {"message_id": "a" * 248 + "@b"},
         {"return_path": ""},

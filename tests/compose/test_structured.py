@@ -186,3 +186,17 @@ def test_the_longest_values_are_read_once(pattern: str) -> None:
     finally:
         assert thread_time() - begun < 0.1
     assert draft.is_large  # so it is written in steps, a step for each header
+
+
+@FAST
+@given(st.lists(st.sampled_from(["a" * 498, "b" * 500, ",", " ", '"', "<", ">", "c"]), max_size=9).map("".join))
+@example("a" * 998)
+@example("a" * 997 + " " + "b" * 997)
+@example("," * 998)
+@example('"' + "a" * 498 + " " + "b" * 500 + '"')
+def test_a_value_has_a_fault_where_a_line_would_be_too_long(value: str) -> None:
+    """A value is refused exactly where writing it would take a line of more than 998 characters."""
+    if not value.strip():
+        return
+    lines = structured("X-SMTPAPI", value).split("\r\n")
+    assert bool(fault(value)) == (max(map(len, lines)) > 998)
