@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.errors import StoreError
-from otpmail.model import Challenge, CodeRecord, Envelope, IssuedCode, Mail, MailState, Priority, RecipientResult
+from otpmail.model import (
+    AsciiHead,
+    Challenge,
+    CodeRecord,
+    Envelope,
+    IssuedCode,
+    Mail,
+    MailState,
+    Priority,
+    RecipientResult,
+)
 from otpmail.store import codec
 from otpmail.store.base import Entry, Progress
 
@@ -18,6 +28,7 @@ _TIMES = st.floats(allow_nan=False, allow_infinity=False)
 _CHALLENGES = st.builds(
     Challenge, st.binary(min_size=16, max_size=16), st.text(max_size=40), _TIMES, st.integers(0, 100)
 )
+_ASCII_HEADS = st.none() | st.builds(AsciiHead, st.binary(), st.integers(0, 999))
 _RECORDS = st.builds(CodeRecord, st.none() | _CHALLENGES, st.lists(_TIMES, max_size=300).map(tuple), _TIMES)
 _RESULTS = st.lists(st.builds(RecipientResult, st.text(), st.integers(0, 599), st.text(), st.text()), max_size=5).map(
     tuple
@@ -49,7 +60,7 @@ _PROGRESS = st.builds(
 _ENTRIES = st.builds(
     Entry,
     mail=_MAILS,
-    envelope=st.builds(Envelope, st.text(), _ADDRESSES, st.binary(), st.booleans()),
+    envelope=st.builds(Envelope, st.text(), _ADDRESSES, st.binary(), st.booleans(), ascii_head=_ASCII_HEADS),
     priority=st.sampled_from(Priority),
     deadline=_TIMES,
     progress=_PROGRESS,
