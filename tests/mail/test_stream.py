@@ -14,10 +14,10 @@ from drafts import read_draft
 from otpmail.delivery.job import Job
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.mail.idempotency import MAX_REQUEST_ID
-from otpmail.mail.stream import MailStream, Outcome
+from otpmail.mail.stream import MailStream, Outcome, patience_for
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor
-from rig import MailRig, call_of
+from rig import NOW, MailRig, call_of
 
 
 @dataclass
@@ -150,6 +150,14 @@ async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled() -> 
     _, _, answering = await _ready_of_many(40, together=0.001)
     async with asyncio.timeout(5):
         assert len(await answering) == 4
+
+
+@pytest.mark.parametrize(("took", "waits"), [(0.004, 0.008), (0.06, 0.015), (9.0, 0.025), (None, 0.008)])
+def test_outcomes_wait_longer_where_mails_take_long(took: float | None, waits: float) -> None:
+    """Outcomes wait for others for a quarter of what a mail took, but 8 to 25 ms; errors for no longer than 8."""
+    mail = Mail("id", "anonymous", "<id@example.org>", NOW, settle_time=None if took is None else NOW + took)
+    assert patience_for(mail, 0.008) == pytest.approx(waits, rel=1e-3)
+    assert patience_for(InvalidArgument("to", "is empty"), 0.008) == 0.008
 
 
 async def test_outcomes_wait_for_the_rest_of_a_batch() -> None:
