@@ -1,5 +1,6 @@
 """`.env`: what it holds, and how a line that can't be read is reported."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     """A file in another encoding is one line."""
     (tmp_path / ".env").write_bytes(b"EMAIL_FROM=\xff@example.org\n")
     assert env_file.read({}) == env_file.EnvFile({}, (".env: is not text in UTF-8",))
+
+
+def test_a_file_that_never_ends(tmp_path: Path) -> None:
+    """A file that is too large for one of settings, or a device without an end, is told at once."""
+    (tmp_path / ".env").symlink_to("/dev/zero")
+    assert env_file.read({}).unreadable == (".env: is larger than 1 MiB, which is no file of settings",)
+
+
+def test_a_file_with_many_names(tmp_path: Path) -> None:
+    """The time for a file is proportional to its length: no line costs more for those before it."""
+    begun = time.process_time()
+    assert len(_read(tmp_path, "".join(f"NAME_{number}=a$b\n" for number in range(20_000))).values) == 20_000
+    assert time.process_time() - begun < 10
 
 
 def test_a_file_that_can_not_be_opened(tmp_path: Path) -> None:

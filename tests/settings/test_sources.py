@@ -34,6 +34,7 @@ def test_quotes_that_belong_to_a_value(load: Load, tmp_path: Path) -> None:
         ("hunter2\r", "ends with a carriage return, as in a file with Windows line ends; remove it"),
         ("hunter2\xa0", "ends with a no-break space (U+00A0); remove it"),
         ("\u200bhunter2", "begins with a zero-width space (U+200B); remove it"),
+        ("“hunter2”", "is in the quotes “ and ”, as word processors make them; remove them"),
         ("hunter2\u2060", "ends with an invisible character (U+2060); remove it"),
     ],
 )

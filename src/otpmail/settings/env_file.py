@@ -1,6 +1,7 @@
 """Reads `.env` in the working directory, once, and says which of its lines can't be read. The rest is `loader`'s."""
 
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -12,6 +13,7 @@ from dotenv.variables import Variable, parse_variables
 from otpmail.settings.spoilt import ASCII_SPACE, fault_at_ends
 
 NAME = ".env"
+_MOST_OCTETS = 1 << 20
 _COMMENT = re.compile(r"\s#")
 
 
@@ -38,7 +40,11 @@ def read(environment: Mapping[str, str]) -> EnvFile:
     `${NAME}` and `${NAME:-default}` are references to earlier lines and to `environment`, but not in single quotes.
     """
     try:
-        text = Path(NAME).read_text("utf-8")
+        with Path(NAME).open("rb") as file:
+            octets = file.read(_MOST_OCTETS + 1)
+        if len(octets) > _MOST_OCTETS:
+            return EnvFile({}, (f"{NAME}: is larger than {_MOST_OCTETS >> 20} MiB, which is no file of settings",))
+        text = octets.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         return EnvFile({})
     except UnicodeDecodeError:
@@ -98,7 +104,9 @@ class _Values:
 
     def _expand(self, text: str) -> tuple[str, bool]:
         """Replace the references in a value; the second is whether one of them refers to nothing."""
-        known = {**self._environment, **self.values}
+        if "$" not in text:
+            return text, False
+        known = ChainMap(self.values, dict(self._environment))
         parts = list(parse_variables(text))
         unknown = any(isinstance(p, Variable) and p.name not in known and p.default is None for p in parts)
         return "".join(part.resolve(known) for part in parts), unknown

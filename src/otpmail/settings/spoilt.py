@@ -7,6 +7,7 @@ _QUOTED = (
     "is in quotes, which Docker's --env-file and a unit file of systemd may leave in the value; remove them, or put a "
     "value that has quotes into .env"
 )
+_TYPOGRAPHIC = ("“”", "‘’", "„“", "«»", "””", "’’")
 _NAMES = {"\xa0": "a no-break space", "\u200b": "a zero-width space", "\ufeff": "a byte order mark"}
 
 
@@ -24,6 +25,8 @@ def fault_at_ends(value: str) -> str | None:
     """Name a character at an end of the value that cannot be seen: it comes with a copied text or a Windows file."""
     if value.endswith("\r"):
         return "ends with a carriage return, as in a file with Windows line ends; remove it"
+    if value[0] + value[-1] in _TYPOGRAPHIC and len(value) > 1:
+        return f"is in the quotes {value[0]} and {value[-1]}, as word processors make them; remove them"
     for where, char in (("begins", value[0]), ("ends", value[-1])):
         if not char.isascii() and not char.isprintable():
             return f"{where} with {_NAMES.get(char, 'an invisible character')} (U+{ord(char):04X}); remove it"
