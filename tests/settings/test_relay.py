@@ -159,6 +159,7 @@ def test_a_password_needs_a_user(load: Load, problems: Problems, tmp_path: Path)
             {"EMAIL_AUTH": "oauthbearer", "EMAIL_TOKEN_FILE": "file"},
             "EMAIL: is needed with EMAIL_AUTH=oauthbearer, as the name to sign in with",
         ),
+        ({"EMAIL_TOKEN_FILE": "file"}, "EMAIL: is needed with EMAIL_TOKEN_FILE, as the name to sign in with"),
         ({"EMAIL_CERT_FILE": "missing"}, "EMAIL_CERT_FILE: 'missing' is not a file that can be read"),
     ],
 )

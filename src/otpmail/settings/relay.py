@@ -221,14 +221,20 @@ class RelaySettings(Section):
             )
 
     def without_user(self) -> Iterator[Problem]:
-        """Yield a problem for a password without a name to sign in with.
+        """Yield a problem for a password or a token without a name to sign in with.
 
-        It is no conflict of the section: beside EMAIL_RELAYS the passwords are in its URLs, and a password that stands
-        elsewhere has no use.
+        It is no conflict of the section: beside EMAIL_RELAYS the credentials are in its URLs, and a password that
+        stands elsewhere has no use.
         """
-        if not self.user and self.auth is None and self.password.get_secret_value():
+        if self.user or self.auth is not None:
+            return
+        if self.password.get_secret_value():
             name = "APP_PASSWORD_FILE" if self.password_file else "APP_PASSWORD"
-            yield Problem(
-                f"EMAIL: is needed with {name}, as the name to sign in with",
-                ("EMAIL", "APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL_AUTH"),
-            )
+        elif self.token_file is not None:
+            name = "EMAIL_TOKEN_FILE"
+        else:
+            return
+        yield Problem(
+            f"EMAIL: is needed with {name}, as the name to sign in with",
+            ("EMAIL", "APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL_TOKEN_FILE", "EMAIL_AUTH"),
+        )
