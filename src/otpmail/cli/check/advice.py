@@ -23,7 +23,7 @@ class Advice(NamedTuple):
     """The words about a refusal: a change to make, or its meaning."""
 
     weight: Weight
-    text: str
+    words: str
 
 
 _CODE = re.compile(r"\b([245]\d\d)[ -]")

@@ -160,7 +160,7 @@ def _print_rehearsal(steps: "list[Step]", relay: "RelaySettings", helo: str) -> 
     if steps[-1].is_good:
         out.print("  the relay takes mails from EMAIL_FROM; none was sent", style="green")
         return True
-    weight, text = on_refused_step(steps[-1], relay, helo)
+    weight, words = on_refused_step(steps[-1], relay, helo)
     is_fault = weight is Weight.FAULT
-    (err if is_fault else out).print(escape(f"  {text}"), style="red" if is_fault else "yellow")
+    (err if is_fault else out).print(escape(f"  {words}"), style="red" if is_fault else "yellow")
     return not is_fault
