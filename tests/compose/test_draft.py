@@ -217,6 +217,22 @@ def test_bodies_checked_in_steps() -> None:
     assert _draft({"text": good, "limits": limits, "bodies_checked": True}).text == good
 
 
+@pytest.mark.parametrize("length", [0, 1, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE])
+@pytest.mark.parametrize("character", ["a", "\u00e9"])
+@pytest.mark.parametrize("last", ["\0", "\ud800"])
+def test_the_last_character_of_a_long_body_is_checked(length: int, character: str, last: str) -> None:
+    """A body of any length is searched to its end, in steps too, and the character is named."""
+    limits = Limits(size=300_000, recipients=5)
+    good = character * length
+    finish(check_bodies(good, good, limits))
+    for check in (
+        lambda: _draft({"text": good + last, "limits": limits}),
+        lambda: finish(check_bodies(good + last, "", limits)),
+    ):
+        with pytest.raises(InvalidArgument, match=f"U\\+{ord(last):04X}"):
+            check()
+
+
 @pytest.mark.parametrize(
     ("fields", "large"),
     [
