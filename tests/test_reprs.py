@@ -67,7 +67,7 @@ HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
-        *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html"), ("Advice", "text")),
+        *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(
             ("Response", "headers"),
