@@ -1,9 +1,11 @@
 """Dials of a relay that has several addresses, by real sockets on loopback."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -149,3 +151,23 @@ async def test_both_families() -> None:
         signed_in = await dial(settings, tls_context(settings), addresses=_addresses(relay.port, HOST, "::1"))
         signed_in.client.close()
         assert signed_in.address == "::1"
+
+
+async def test_a_machine_without_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of a family that this machine does not have is passed over, and its error has the system's words."""
+    create = socket.socket
+
+    def without_ipv6(family: int = -1, *rest: int, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "no IPv6 here")
+        return create(family, *rest, **more)
+
+    async with Relay(Faults(auth=())) as relay:
+        settings = _settings(relay.port)
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        signed_in = await dial(settings, tls_context(settings), addresses=_addresses(relay.port, "::1", HOST))
+        signed_in.client.close()
+        with pytest.raises(ConnectFailed, match=r"^::1: cannot connect: Address family not supported"):
+            await dial(settings, tls_context(settings), addresses=_addresses(relay.port, "::1"))
+        monkeypatch.undo()
+    assert signed_in.address == HOST

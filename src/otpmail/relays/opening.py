@@ -44,23 +44,33 @@ class Opened:
 
 async def connect(address: Address, timeout: float) -> socket.socket:
     """Connect to the address in `timeout` seconds. Raises Unreachable."""
-    sock = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock.settimeout(0)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = _socket(address.family)
+    except OSError as error:  # a machine without IPv6, or without a free descriptor
+        raise _unreachable(error) from None
+    try:
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_connect(sock, address.target)
-    except TimeoutError as error:
+    except BaseException as error:
         sock.close()
-        why = os.strerror(error.errno) if error.errno else f"no answer after {timeout:g} s"
-        raise Unreachable(f"cannot connect: {why}") from None
-    except OSError as error:
-        sock.close()
-        raise Unreachable(f"cannot connect: {os.strerror(error.errno) if error.errno else error}") from None
-    except BaseException:
-        sock.close()
+        if isinstance(error, TimeoutError) and not error.errno:
+            raise Unreachable(f"cannot connect: no answer after {timeout:g} s") from None
+        if isinstance(error, OSError):
+            raise _unreachable(error) from None
         raise
     return sock
+
+
+def _socket(family: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.settimeout(0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _unreachable(error: OSError) -> Unreachable:
+    # Not in the words of asyncio, which repeat the address and do not say why.
+    return Unreachable(f"cannot connect: {os.strerror(error.errno) if error.errno else error}")
 
 
 async def greet(
