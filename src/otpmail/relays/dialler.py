@@ -34,12 +34,19 @@ class Dialler:
     `random` returns [0, 1).
     """
 
-    def __init__(self, settings: RelaySettings, observer: Observer, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        observer: Observer,
+        random: Callable[[], float],
+        *,
+        addresses: Addresses | None = None,
+    ) -> None:
         self.access = Access(settings, tls_context(settings), Token.of(settings), read_identity(settings))
         self._settings = settings
         self._observer = observer
         self._random = random
-        self._addresses = Addresses(settings.host, settings.port)
+        self._addresses = addresses or Addresses(settings.host, settings.port)
         self._mode = Mode.allowed_by(settings.mode)
 
     def __repr__(self) -> str:
