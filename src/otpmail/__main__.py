@@ -12,6 +12,9 @@ from otpmail import standard_streams
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+_EXIT_USAGE = 2  # as in `cli.output`, which takes its time to import
+
+
 def main() -> None:
     """Run the command line."""
     output = standard_streams.set_up()
@@ -30,6 +33,9 @@ def main() -> None:
     except SystemExit as end:
         sys.stdout.flush()
         _end(output.exit_code(end.code if isinstance(end.code, int) else 0))
+    except UnicodeEncodeError:  # output never raises it, so it is an argument that a request should hold
+        print("an argument is not text in UTF-8", file=sys.stderr)  # noqa: T201  no markup
+        _end(_EXIT_USAGE)
 
 
 def _end(code: int) -> NoReturn:

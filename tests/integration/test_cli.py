@@ -353,3 +353,22 @@ async def test_the_dev_relay_accepts_bdat(dev: Service) -> None:
     assert [line[:3] for line in (await reader.read()).splitlines()] == [b"250", b"250", b"250", b"221"]
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (("health", os.fsdecode(b"\xff")), "an argument is not text in UTF-8"),
+        (("code", "validate", os.fsdecode(b"\xe9@example.org"), "123456"), "an argument is not text in UTF-8"),
+        ((*_MAIL, "--attach", "/dev/zero"), "--attach: /dev/zero is a device, and no file"),
+        ((*_MAIL, "--attach", "/proc/self/mem"), "--attach: /proc/self/mem can't be read: Input/output error"),
+        (("dev", "--address-file", "/proc/a", "--no-examples"), "--address-file: /proc/a can't be written: "),
+        (("health", "--server", f"unix:{'x' * 108}"), "--server: 'unix:xxx"),
+    ],
+)
+async def test_arguments_that_can_not_be_used(tmp_path: Path, command: tuple[str, ...], line: str) -> None:
+    """An argument that is no text, a file that can't be read or written, is exit code 2 and a line that names it."""
+    ran = await otpmail(*command, here=tmp_path, HOST=f"unix:{tmp_path}/s")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith(line)
+    assert "Traceback" not in ran.err

@@ -16,6 +16,7 @@ from otpmail.cli import endpoint
 from otpmail.cli.output import out
 from otpmail.cli.running import load_settings, run, run_service
 from otpmail.cli.signals import Signals
+from otpmail.errors import SettingsError
 from otpmail.telemetry.formats import escape as escape_controls
 
 if TYPE_CHECKING:
@@ -99,8 +100,11 @@ def _started(screen: "Screen", address_file: Path | None, sources: "Sources | No
         screen.show("\n".join(_examples(address, sources)))
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
-        new.write_text(f"{address}\n")
-        new.replace(address_file)  # a reader finds the whole address or no file
+        try:
+            new.write_text(f"{address}\n")
+            new.replace(address_file)  # a reader finds the whole address or no file
+        except OSError as error:
+            raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
 
 
 def _examples(address: str, sources: "Sources") -> Iterator[str]:

@@ -3,6 +3,7 @@
 It also says how a person calls that service, and this program, from a shell.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -44,12 +45,14 @@ def well_formed(server: str, name: str) -> str:
 
     gRPC would take nearly any text for a host name, and later report that no service answers there.
     """
-    from otpmail.settings import quoted
+    from otpmail.settings import LONGEST_PATH, quoted
 
     match = _ADDRESS.fullmatch(server)
     if match is None or not 1 <= int(match["port"] or 1) <= 65535:
         rule = "must be host:port, such as 127.0.0.1:40700 or [::1]:40700, or unix:PATH"
         raise SettingsError(f"{name}: {quoted(server)} is wrong: {rule}")
+    if len(os.fsencode(socket_path(server))) > LONGEST_PATH:
+        raise SettingsError(f"{name}: {quoted(server)} is too long: a socket's path has at most {LONGEST_PATH} octets")
     return server
 
 

@@ -98,7 +98,7 @@ def send_mail(
         html=html,
         reply_to=reply_to,
         headers=[_header(one) for one in header or ()],
-        attachments=[mail_pb2.Attachment(filename=path.name, content=path.read_bytes()) for path in attach or ()],
+        attachments=[mail_pb2.Attachment(filename=path.name, content=_content(path)) for path in attach or ()],
         request_id=request_id,
         wait_for=wait_for,
         return_path=return_path,
@@ -127,3 +127,12 @@ def _label(text: str) -> tuple[str, str]:
     if not equals:
         raise wrong_usage(f"--label: {text!r} has no equals sign; write it as in --label campaign=spring")
     return name, value
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.is_char_device():  # some of them never end
+            raise wrong_usage(f"--attach: {path} is a device, and no file")
+        return path.read_bytes()
+    except OSError as error:
+        raise wrong_usage(f"--attach: {path} can't be read: {error.strerror}") from None

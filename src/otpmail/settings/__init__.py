@@ -1,7 +1,7 @@
 """The settings: a frozen section for each part of the service, and `loader`, which reads and checks them all."""
 
 from otpmail.settings.hosts import is_loopback, is_present
-from otpmail.settings.listen import grpc_target
+from otpmail.settings.listen import LONGEST_PATH, grpc_target
 from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
 from otpmail.settings.mail import FOR_REQUESTS, MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
@@ -12,6 +12,7 @@ from otpmail.settings.sources import Sources
 
 __all__ = [
     "FOR_REQUESTS",
+    "LONGEST_PATH",
     "SECTIONS",
     "AuthMechanism",
     "MailSettings",

@@ -17,7 +17,7 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104  told from other addresse
 """Every address of this machine: gRPC binds either for IPv4 and IPv6 at once."""
 
 _LOCALHOST = ("127.0.0.1", "::1")
-_LONGEST_PATH = 107  # octets: sun_path of unix(7) without the null that ends it
+LONGEST_PATH = 107  # octets: sun_path of unix(7) without the null that ends it
 _WITH_PORT = re.compile(r"(?:[^:]*|\[.*\]):[0-9]+")
 
 
@@ -95,10 +95,8 @@ def _socket_path(path: str) -> str:
     if "\0" in path:
         raise ValueError("is no path: it holds a null")
     octets = len(os.fsencode(path))
-    if octets > _LONGEST_PATH:
-        raise ValueError(
-            f"is too long: the path of a Unix socket has at most {_LONGEST_PATH} octets, this has {octets}"
-        )
+    if octets > LONGEST_PATH:
+        raise ValueError(f"is too long: the path of a Unix socket has at most {LONGEST_PATH} octets, this has {octets}")
     return path
 
 
