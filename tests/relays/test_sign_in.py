@@ -84,6 +84,14 @@ async def test_every_mechanism_is_refused() -> None:
     assert str(caught.value) == f"the relay refused to sign user in: {said}"
 
 
+async def test_a_relay_that_closes_over_a_mechanism() -> None:
+    """A relay that closes after it has refused a mechanism is quoted, in place of words about a lost connection."""
+    refusals = {"PLAIN": "504 5.7.4 Unrecognized authentication type"}
+    async with Relay(Faults(refuse_mechanisms=refusals, cut_after_reply="AUTH")) as relay:
+        with pytest.raises(SignInRefused, match=r"504 5\.7\.4 Unrecognized authentication type$"):
+            await _sign_in(relay)
+
+
 @pytest.mark.parametrize("refusal", ["535 5.7.8 bad credentials", "534 5.7.9 application-specific password required"])
 async def test_a_refused_password(refusal: str) -> None:
     """A refused password is the end: providers count failed sign-ins."""

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import aiosmtplib
 from aiosmtplib import SMTPResponse
@@ -35,8 +36,7 @@ async def sign_in(
     A refused mechanism is followed by the next one, a refused password is not: providers lock accounts over these.
     Raises SignInRefused, or ConnectFailed when the relay refuses for now.
     """
-    wanted = (settings.auth,) if settings.auth else _BY_TOKEN if settings.has_token else _BY_PASSWORD
-    mechanisms = [name for name in wanted if name in offered]
+    mechanisms = _common(offered, settings)
     if not mechanisms:
         raise SignInRefused(redactor.line(_no_mechanism(offered, settings)))
     refusals: dict[str, str] = {}
@@ -47,6 +47,10 @@ async def sign_in(
         except Unanswerable as error:
             refusals[name] = redactor.line(str(error))
             continue
+        except aiosmtplib.SMTPServerDisconnected:
+            if refusals:  # it closes over the mechanism before
+                break
+            raise
         if reply.code // 100 == 2:
             return
         code, refusals[name] = reply.code, _words(reply, name, redactor)
@@ -55,6 +59,12 @@ async def sign_in(
         if not _refuses_mechanism(reply):
             break
     raise SignInRefused(redactor.line(_refused(settings.user, refusals)), code=code)
+
+
+def _common(offered: Sequence[str], settings: RelaySettings) -> list[AuthMechanism]:
+    """The mechanisms to try, in their order: EMAIL_AUTH alone, else those that fit the credentials."""
+    wanted = (settings.auth,) if settings.auth else _BY_TOKEN if settings.has_token else _BY_PASSWORD
+    return [name for name in wanted if name in offered]
 
 
 async def _exchange(client: aiosmtplib.SMTP, name: str, mechanism: Mechanism) -> SMTPResponse:
@@ -67,7 +77,8 @@ async def _exchange(client: aiosmtplib.SMTP, name: str, mechanism: Mechanism) ->
         try:
             response = mechanism.respond(read_challenge(reply.message))
         except Unanswerable:
-            await client.execute_command(b"*")
+            with suppress(aiosmtplib.SMTPException):  # a relay may close over it
+                await client.execute_command(b"*")
             raise
         reply = await client.execute_command(base64.b64encode(response))
     return reply
