@@ -84,6 +84,7 @@ def build_delivery(
         memory=memory,
         on_uncertain=settings.mail.email_on_uncertain,
         outage=lambda: failover.outage,
+        relays=len(relays),
     )
     standby = Standby(count)
     workers = [Worker(failover, dispatcher, lifecycle, observer, standby) for _ in range(count)]

@@ -685,3 +685,128 @@ async def test_every_job_is_done_once_for_the_queue() -> None:
         assert not joining.done()
         wire.answer()
         await joining
+
+
+LATER = RecipientResult("ada@example.org", 432, "4.3.2", "Concurrent connections limit exceeded")
+TOO_FAST = RecipientResult("ada@example.org", 450, "4.7.1", "Error: too much mail from 127.0.0.1")
+
+
+async def test_a_mail_refused_for_the_number_of_connections_goes_over_another() -> None:
+    """The connection takes no more mails and closes; the mail goes at once over the next one, and is no attempt."""
+    async with _working() as rig:
+        crowded = rig.wire()
+        rig.put("a")
+        await _turns()
+        crowded.flying.pop()((LATER,))
+        await _turns()
+        assert rig.owner.refused_ == [ReplyKind.TOO_MANY_CONNECTIONS]
+        assert rig.owner.released_ == [crowded]
+        assert (rig.handler.put_off_, rig.handler.done) == (["a432"], [])
+        following = rig.wire()
+        await _turns()
+        assert following.carried == ["a"]
+
+
+async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:
+    """The relay's owner is told, the mail is no attempt, and the connection serves on."""
+    async with _working() as rig:
+        wire = rig.wire(window=1)
+        rig.put("a")
+        await _turns()
+        rig.owner.paused = 600.0
+        wire.flying.pop()((TOO_FAST,))
+        wire.on_available()
+        await _turns()
+        assert rig.owner.refused_ == [ReplyKind.TOO_FAST]
+        assert (rig.handler.put_off_, rig.handler.done) == (["a450"], [])
+        assert (wire.carried, rig.queue.qsize(), rig.owner.released_) == (["a"], 1, [])
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        (RecipientResult("ada@x.org", 250), TOO_FAST),
+        (RecipientResult("ada@x.org", 550, "5.1.1", "no such user"), TOO_FAST),
+        (RecipientResult("ada@x.org", 550, "5.7.1", "too many messages in this hour"),),
+    ],
+)
+async def test_a_mail_that_is_partly_decided_is_an_attempt(results: Results) -> None:
+    """Replies that accept or reject a recipient stand; the owner is told all the same."""
+    async with _working() as rig:
+        wire = rig.wire()
+        rig.put("a")
+        await _turns()
+        wire.flying.pop()(results)
+        assert rig.owner.refused_ == [ReplyKind.TOO_FAST]
+        assert (rig.handler.put_off_, len(rig.handler.done)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "crossed", "certain"),
+    [
+        ("the relay said: 421 4.7.0 too many connections", False, True),
+        ("the relay said: 421 4.7.28 unusual rate", False, True),
+        ("the relay said: 421 4.4.2 timeout", True, True),
+        ("the relay said: 421 4.3.2 shutting down", False, False),
+    ],
+)
+async def test_a_loss_that_has_nothing_to_do_with_the_mail(cause: str, crossed: bool, certain: bool) -> None:  # noqa: FBT001
+    """A goodbye for the number of connections, the rate or idleness costs the mail neither an attempt nor a wait."""
+    async with _working() as rig:
+        wire = rig.wire(crossed=crossed)
+        rig.put("ab")
+        await _turns()
+        wire.flying.pop(0)(ConnectionLost(cause))
+        wire.flying.pop(0)(ConnectionLost(cause, uncertain=True))
+        assert rig.handler.lost == [("a", certain), ("b", False)]
+
+
+@pytest.mark.parametrize(("crossed", "put_off"), [(True, ["a451"]), (False, [])])
+async def test_a_timeout_that_crosses_a_mail_is_not_its_deferral(crossed: bool, put_off: list[str]) -> None:  # noqa: FBT001
+    """Amazon SES says 451 4.4.2 where others say 421: read as the reply to MAIL, it is about the pause before."""
+    async with _working() as rig:
+        wire = rig.wire(crossed=crossed)
+        rig.put("a")
+        await _turns()
+        wire.flying.pop()((RecipientResult("ada@x.org", 451, "4.4.2", "Timeout waiting for data from client."),))
+        assert rig.handler.put_off_ == put_off
+        assert rig.owner.refused_ == []
+
+
+async def test_a_worn_connection_closes_first_where_the_relay_takes_no_further_one() -> None:
+    """At the relay's limit of connections an aged one is closed before the next is dialled."""
+    async with _working() as rig:
+        rig.owner.has_place = False
+        worn = rig.wire(retire_at=-inf)
+        await _turns()
+        assert rig.owner.released_ == [worn]
+        assert worn.closed.is_set()
+        rig.put("a")
+        fresh = rig.wire()
+        await _turns()
+        assert fresh.carried == ["a"]
+
+
+async def test_a_worn_connection_is_replaced_while_an_earlier_relay_is_tried() -> None:
+    """The attempt to return is given up for the connection that replaces the worn one, which serves meanwhile."""
+    async with _working() as rig:
+        hangs = asyncio.Event()
+
+        async def try_earlier(connection: Wire) -> Wire:  # noqa: ARG001
+            hangs.set()
+            return await asyncio.Future[Wire]()
+
+        rig.dialler.connect_before = try_earlier  # type: ignore[method-assign]
+        rig.dialler.return_at_ = -inf
+        worn = rig.wire(retire_at=asyncio.get_running_loop().time() + 0.05)
+        async with asyncio.timeout(5):
+            await hangs.wait()
+        rig.put("a")
+        await worn.has_carried(1)
+        fresh = rig.wire()
+        worn.answer()
+        async with asyncio.timeout(5):
+            await worn.closed.wait()
+        rig.put("b")
+        await fresh.has_carried(1)
+        assert (worn.carried, fresh.carried) == (["a"], ["b"])

@@ -23,7 +23,7 @@ class Fake:
         self.down = down
         self.silent = silent
         self.return_at = return_at
-        self.retry_after = self.dial_in = 0.0
+        self.retry_after = 0.0
         self.outage = ""
         self.asked = 0
         self.was_asked = asyncio.Event()
@@ -81,7 +81,7 @@ async def test_a_relay_that_proves_to_be_well_is_dialled_at_once() -> None:
     """If all relays have refused, a mail that one of them accepts ends the minute's wait for it."""
     relays = Fake(down=True), Fake(down=True)
     for relay in relays:
-        relay.retry_after = relay.dial_in = 60.0
+        relay.return_at = asyncio.get_running_loop().time() + 60.0
     connecting = asyncio.create_task(_owner(_failover(relays)))
     await relays[1].was_asked.wait()
     relays[1].down = False

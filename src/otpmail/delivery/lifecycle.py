@@ -31,7 +31,8 @@ class Lifecycle:
     """The mails that have not settled, by id, and the rules for how they settle.
 
     It counts each mail's place and octets from `submit` until the mail settles. `outage` returns why no relay is up,
-    empty while one is. Retries and deadlines are timers of `call_later`, which is the running loop's unless given.
+    empty while one is; `relays` is how many there are, each of which is tried at once after a lost connection. Retries
+    and deadlines are timers of `call_later`, which is the running loop's unless given.
     """
 
     def __init__(
@@ -46,19 +47,18 @@ class Lifecycle:
         memory: Memory,
         on_uncertain: Literal["retry", "fail"] = "retry",
         outage: Callable[[], str] = str,
+        relays: int = 1,
         call_later: CallLater | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._waiters = waiters
         self._observer = observer
-        self._faults = Faults(observer, store.now)
-        self._random = random
+        self._faults, self._random = Faults(observer, store.now), random
         self.places, self._memory = places, memory
-        self._on_uncertain = on_uncertain
-        self._outage = outage
-        self._now = store.now
-        self._closed = False
+        self._on_uncertain, self._outage = on_uncertain, outage
+        self._at_once = 2 * relays - 1
+        self._now, self._closed = store.now, False
         self.jobs: dict[str, Job] = {}
         self._retries: dict[Job, Timer] = {}
         self._call_later = call_later or asyncio.get_running_loop().call_later
@@ -137,16 +137,13 @@ class Lifecycle:
             self._settle(job, MailState.UNCERTAIN)
         elif self._is_over(job):
             self._settle(job, MailState.FAILED)
-        elif error.not_started or job.losses == 1:
+        elif error.not_started or job.losses <= self._at_once:  # each relay may end one over what was before
             self._go_again(job)
         else:  # the relay may end connections over this very mail: let others go first
             self._retry_later(job, str(error))
 
     def put_off(self, job: Job, results: Results) -> None:
-        """Put a job back that the relay refused because too much came at once; the second time behind the others.
-
-        The relay may count something that only this mail has, such as its sender.
-        """
+        """Put a job back that was refused because too much came at once: the second time behind those of others."""
         if job.id not in self.jobs or self._is_over(job):
             self.replied(job, results)
             return

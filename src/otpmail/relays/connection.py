@@ -49,8 +49,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.opened = self._loop.time()
         self._expires_at = self.opened + lifetime
-        self.capabilities = signed_in.capabilities
-        self.address = signed_in.address
+        self.capabilities, self.address = signed_in.capabilities, signed_in.address
         if client.transport is None or client.protocol is None:
             raise ConnectFailed("the relay closed the connection right after signing in")
         mode = Mode.of(self.capabilities).slower(mode)
@@ -63,8 +62,7 @@ class Connection:
             timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
         )
         self._on_limit: Callable[[], None] = lambda: None
-        self._idle_seconds = settings.idle_seconds
-        self._dismissed = ""
+        self._idle_seconds, self._dismissed = settings.idle_seconds, ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
         self.limit(Bounds(), None)
 

@@ -87,7 +87,8 @@ class Failover:
         """Wait until a relay may be dialled, by its breaker's wait or because it has proved to be well."""
         changes = [asyncio.create_task(relay.changed()) for relay in self._relays]
         try:
-            timeout = max(min(relay.dial_in for relay in self._relays), _LOOK_SECONDS)
+            wait = min(relay.return_at for relay in self._relays) - asyncio.get_running_loop().time()
+            timeout = max(wait, _LOOK_SECONDS)
             await asyncio.wait(changes, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for change in changes:

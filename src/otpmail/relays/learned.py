@@ -58,7 +58,8 @@ class Learned:
     def refused(self, connection: Connection, kind: ReplyKind) -> None:
         """Learn from a mail that the relay refused because too much comes at once (`refusal.PRESSURE`)."""
         if kind is ReplyKind.TOO_FAST:
-            self.throttle.was_too_fast(sum(open_.rate for open_ in self._open))
+            in_flight = sum(open_.in_flight for open_ in self._open)
+            self.throttle.was_too_fast(sum(open_.rate for open_ in self._open), in_flight)
         elif connection.refused_for is not kind:
             self.throttle.was_one_too_many()
             connection.dismiss(f"the relay takes no more than {self.concurrency.limit} connections")

@@ -34,6 +34,7 @@ class RateLimit:
         self._top = 0.0  # the rate at which it is no longer lowered
         self._lowered_at = 0.0
         self._tried = False  # whether a mail was sent since it was lowered
+        self._echoes = 0  # mails that were in flight then, and may be refused too
 
     def __repr__(self) -> str:
         rate = self._low or self._ceiling
@@ -80,13 +81,14 @@ class RateLimit:
             gap = 1 / rate
             self._next = max(self._next, now - max(gap, _BURST_SECONDS) + gap) + gap
 
-    def refused(self, now: float, *, recent: float) -> bool:
+    def refused(self, now: float, *, recent: float, in_flight: int) -> bool:
         """The relay has refused a mail as too fast; returns whether the rate was lowered for it.
 
-        `recent` is how many mails a second it was sent of late. Mails that were in flight when the rate was lowered
+        `recent` is how many mails a second it was sent of late, `in_flight` how many others have no reply yet. Those
         may be refused too, which is no news.
         """
-        if self._low and (not self._tried or now < self._lowered_at + _ECHO_SECONDS):
+        if self._low and (not self._tried or (self._echoes and now < self._lowered_at + _ECHO_SECONDS)):
+            self._echoes -= self._echoes > 0
             return False
         recent = max(recent, self._low or _LEAST_MEASURED)
         before = min(self.rate(now) or recent, recent)
@@ -97,7 +99,7 @@ class RateLimit:
             self._growth = before / _RECOVERY_SECONDS
         self._low = max(_SLOWEST, _KEPT * before)
         self._grows_from = None
-        self._lowered_at = now
+        self._lowered_at, self._echoes = now, in_flight
         self._tried = False
         self._next = now + 1 / self._low
         return True

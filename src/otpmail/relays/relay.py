@@ -99,17 +99,9 @@ class Relay:
 
     @property
     def return_at(self) -> float:
-        """When a worker that has a connection to another relay may try this one, on the loop's clock.
-
-        While another worker dials it that is not now, but when to look at the result.
-        """
+        """When a worker may try this one, or look at the result of another worker's dial, on the loop's clock."""
         wait = self._look_seconds if self._is_tried_while_down else self.retry_after
         return max(self._loop.time() + wait, self._concurrency.free_at())
-
-    @property
-    def dial_in(self) -> float:
-        """Seconds until a worker may dial it, 0 for now."""
-        return max(self.retry_after, self._concurrency.free_at() - self._loop.time())
 
     @property
     def has_place(self) -> bool:

@@ -86,10 +86,10 @@ class Throttle:
         """The relay has accepted a mail."""
         self._rate_limit.accepted(self._now())
 
-    def was_too_fast(self, recent: float) -> None:
-        """The relay has refused a mail as one too many in its time; `recent` were sent each second of late."""
+    def was_too_fast(self, recent: float, in_flight: int) -> None:
+        """The relay has refused a mail as one too many in its time (`RateLimit.refused`)."""
         again = self._rate_limit.lowered
-        if self._rate_limit.refused(self._now(), recent=recent):
+        if self._rate_limit.refused(self._now(), recent=recent, in_flight=in_flight):
             self.is_limited = True
             self._observer.notify(RateLowered(self._relay, self.limits.rate or 0.0, again=again))
 

@@ -1,0 +1,150 @@
+"""Which workers keep a connection while there is nothing to send, and how often that one is replaced."""
+
+import asyncio
+from math import inf
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from delivery.fakes import make_job
+from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.standby import Rest, Standby
+from otpmail.relays.connection import Connection
+
+
+def _idle(
+    begun: float = 0.0, *, carried: int = 0, standby: int = 1, closes_idle: bool = False, lost_cause: str = ""
+) -> Connection:
+    owner = SimpleNamespace(standby=standby, closes_idle=closes_idle)
+    return cast(
+        "Connection",
+        SimpleNamespace(
+            begun=begun,
+            carried=carried,
+            owner=owner,
+            lost_cause=lost_cause,
+            is_idle_too_long=not lost_cause,
+            idle_at_end=1.0 if lost_cause else None,
+        ),
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+def test_all_but_those_that_are_kept_go_without(kept: int) -> None:
+    """Of five workers whose connections were idle for too long, as many as EMAIL_STANDBY keep theirs."""
+    standby = Standby(5)
+    asleep = 0
+    for _ in range(5):
+        if standby.next_dial(_idle(standby=kept)) == inf:
+            standby.fell_asleep()
+            asleep += 1
+    assert asleep == 5 - kept
+    if asleep:
+        standby.woke()
+        assert standby.next_dial(_idle(standby=kept)) == inf
+
+
+def test_a_relay_that_closes_for_the_first_time_may_only_have_restarted() -> None:
+    """All workers dial again until the relay is known to close what is idle."""
+    standby = Standby(5)
+    assert standby.next_dial(_idle(lost_cause="421 4.3.2 restarting")) < inf
+    assert standby.next_dial(_idle(lost_cause="421 4.4.2 timeout", closes_idle=True)) == inf
+
+
+def test_an_hour_without_mail_has_about_sixty_sign_ins() -> None:
+    """Connections that carry no mail follow each other ever more slowly, up to one a minute."""
+    standby = Standby(1)
+    now, dials = 0.0, 0
+    while now < 3600.0:
+        connection = _idle(now)
+        dials += 1
+        ends = now + 1.0
+        now = max(ends, standby.next_dial(connection))
+        standby.ended(connection)
+    assert 60 <= dials <= 70
+
+
+def test_a_connection_that_carried_mail_is_followed_at_once() -> None:
+    """A mail begins the series anew."""
+    standby = Standby(1)
+    for begun in range(10):
+        standby.ended(_idle(float(begun)))
+    assert standby.next_dial(_idle(10.0)) == 70.0
+    assert standby.next_dial(_idle(10.0, carried=1)) == 10.0
+    standby.ended(_idle(10.0, carried=1))
+    assert standby.next_dial(_idle(11.0)) == 11.0
+
+
+def test_connections_that_end_together_count_as_one() -> None:
+    """Five that were dialled together and carried nothing do not make the next dial wait for long."""
+    standby = Standby(5)
+    for n in range(5):
+        standby.ended(_idle(100.0 + n / 1000))
+    assert standby.next_dial(_idle(110.0, standby=5)) == 111.0
+
+
+class Rig:
+    """A worker's rest, with a queue that a test fills."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.queue = MailQueue()
+        self.dispatcher = Dispatcher(self.queue)
+        self.rest = Rest(Standby(workers), self.dispatcher)
+
+    async def resting(self, connection: Connection) -> "asyncio.Task[None]":
+        """Rest after that connection; return the task once it has begun."""
+        self.rest.ended(connection)
+        task = asyncio.create_task(self.rest.over())
+        await asyncio.sleep(0)
+        return task
+
+
+async def test_a_mail_that_finds_no_idle_connection_ends_a_rest() -> None:
+    """The worker dials as soon as a mail needs its connection."""
+    rig = Rig()
+    resting = await rig.resting(_idle())
+    assert not resting.done()
+    rig.dispatcher.put(make_job("a"))
+    async with asyncio.timeout(5):
+        await resting
+
+
+async def test_no_rest_while_mails_wait() -> None:
+    """A worker whose idle connection has ended dials at once if a mail waits."""
+    rig = Rig()
+    rig.queue.put_nowait(make_job("a"))
+    resting = await rig.resting(_idle())
+    assert resting.done()
+
+
+async def test_a_rest_ends_when_the_next_connection_is_due() -> None:
+    """A kept connection is dialled again by the clock."""
+    rig = Rig(workers=1)
+    begun = asyncio.get_running_loop().time()
+    for n in range(3):
+        rig.rest.ended(_idle(begun - 10 + n))
+    resting = await rig.resting(_idle(begun - 3.9))
+    assert not resting.done()
+    async with asyncio.timeout(5):
+        await resting
+
+
+async def test_no_rest_after_a_connection_that_was_in_use() -> None:
+    """A worker whose connection was lost with mails in flight dials at once."""
+    rig = Rig()
+    connection = _idle(lost_cause="connection lost")
+    connection.idle_at_end = None  # type: ignore[misc]
+    resting = await rig.resting(connection)
+    assert resting.done()
+
+
+async def test_a_stopped_rest_leaves_nothing_behind() -> None:
+    """A worker that is cancelled while it rests is woken for no mail."""
+    rig = Rig()
+    resting = await rig.resting(_idle())
+    resting.cancel()
+    await asyncio.gather(resting, return_exceptions=True)
+    rig.dispatcher.put(make_job("a"))
+    assert rig.queue.qsize() == 1
