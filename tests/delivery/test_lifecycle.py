@@ -906,3 +906,72 @@ async def test_the_repr_counts() -> None:
     rig.submit()
     queue = "<MailQueue 0 urgent, 1 normal, 0 bulk>"
     assert repr(rig.lifecycle) == f"<Lifecycle 2 open, 1 deferred, <Dispatcher 0 idle, 0 busy, 0 woken, {queue}>>"
+
+
+TOO_FAST = RecipientResult("ada@x.org", 450, "4.7.1", "too much mail")
+
+
+async def test_a_mail_that_is_put_off_counts_no_attempt_and_waits_for_no_retry() -> None:
+    """A refusal because too much comes at once puts the mail back at the front, with the reply as its last word."""
+    rig = Rig()
+    first, second = rig.submit(), rig.submit()
+    rig.take(first)
+    rig.lifecycle.put_off(first, (TOO_FAST,))
+    assert (first.state, first.attempts, rig.notified(MailDeferred)) == (MailState.QUEUED, 0, [])
+    assert first.mail.recipients[0].reply == "too much mail"
+    rig.take(first)
+    rig.reply(first)
+    assert rig.settled(first).state is MailState.RELAYED
+    assert rig.settled(first).attempts == 1
+    rig.take(second)
+
+
+async def test_a_mail_that_is_put_off_again_lets_others_go_first() -> None:
+    """A relay that counts the mails of one sender holds up no other mail with them."""
+    rig = Rig()
+    first, second = rig.submit(), rig.submit()
+    for _ in range(2):
+        rig.take(first)
+        rig.lifecycle.put_off(first, (TOO_FAST,))
+    rig.take(second)
+    rig.take(first)
+
+
+async def test_a_mail_that_is_put_off_keeps_its_deadline() -> None:
+    """A mail that waits for the relay's rate expires on time, and one that is over settles with the reply."""
+    rig = Rig()
+    waits, late = rig.submit(ttl=30.0), rig.submit(ttl=30.0)
+    rig.take(waits)
+    rig.lifecycle.put_off(waits, (TOO_FAST,))
+    rig.queue.discard(waits)
+    rig.take(late)
+    rig.queue.put_nowait(waits)
+    rig.clock.advance(31.0)
+    assert rig.settled(waits).state is MailState.EXPIRED
+    assert rig.settled(waits).recipients[0].code == 450
+    rig.lifecycle.put_off(late, (TOO_FAST,))
+    assert rig.settled(late).state is MailState.FAILED
+
+
+async def test_a_put_off_that_comes_after_a_stop_changes_nothing() -> None:
+    """A mail that a stop has failed is not queued again."""
+    rig = Rig()
+    job = rig.submit()
+    rig.take(job)
+    rig.lifecycle.close()
+    rig.lifecycle.put_off(job, (TOO_FAST,))
+    assert rig.queue.empty()
+
+
+@pytest.mark.parametrize(("relays", "at_once"), [(1, 1), (2, 3), (3, 5)])
+async def test_each_of_several_relays_is_tried_at_once(relays: int, at_once: int) -> None:
+    """A lost connection sends the mail on without a wait, until each relay may have ended two over it."""
+    rig = Rig(relays=relays)
+    job = rig.submit()
+    for _ in range(at_once):
+        rig.take(job)
+        rig.lifecycle.connection_lost(job, CERTAIN)
+        assert rig.notified(MailDeferred) == []
+    rig.take(job)
+    rig.lifecycle.connection_lost(job, CERTAIN)
+    assert len(rig.notified(MailDeferred)) == 1
