@@ -51,6 +51,7 @@ async def test_a_relay_that_takes_three_connections(
     service: Service, relay: Relay, crowded_at: Any, crowded: str
 ) -> None:
     """All mails go by their first attempt, with one warning that has the number, and the metric has it too."""
+    await relay.wait_for_command("RSET", 5)
     await relay.wait_for_idle(5)
     relay.faults = Faults(most_open=3, crowded_at=crowded_at, crowded=crowded)
     if crowded_at != "MAIL":
@@ -106,6 +107,7 @@ async def test_a_relay_that_closes_over_the_rate(service: Service) -> None:
 @pytest.mark.service(WORKERS=5)
 async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, words: str | None) -> None:
     """Once the time is known one connection is kept, with few sign-ins; five mails dial the others in parallel."""
+    await relay.wait_for_command("RSET", 5)
     await relay.wait_for_idle(5)
     relay.faults = replace(relay.faults, idle_close=1.0, idle_words=words)
     relay.cut_connections()
