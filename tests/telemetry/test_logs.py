@@ -91,6 +91,7 @@ def test_each_event_is_one_line(
         ([RecipientResult("a", 550, "5.1.1", "no such user")], "mail m1: failed: 550 5.1.1 no such user"),
         ([RecipientResult("a", reply="the service stopped")], "mail m1: failed: the service stopped"),
         ([RecipientResult("a")], "mail m1: failed"),
+        ([RecipientResult("a", reply="closed"), RecipientResult("b", reply="closed")], "mail m1: failed: closed"),
         ([RecipientResult("a", 550, reply="no"), RecipientResult("b")], "mail m1: failed: 550 no"),
     ],
 )

@@ -181,7 +181,7 @@ class LogObserver:
             return
         self.failed += mail.state is not MailState.CANCELLED
         rejections = (_reply(result) for result in mail.recipients if not result.accepted)
-        replies = "; ".join(filter(None, rejections))
+        replies = "; ".join(filter(None, dict.fromkeys(rejections)))
         log_event(
             logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
             "mail-settled",
