@@ -69,9 +69,9 @@ async def test_a_relay_without_ehlo(refusal: str) -> None:
 async def test_a_relay_that_needs_starttls_and_knows_no_ehlo(certificates: Certificates) -> None:
     """HELO announces neither STARTTLS nor a sign-in, so it is no way out where one of these is needed."""
     async with Relay(Faults(auth=(), security="starttls", refuse_ehlo="502 no"), certificates=certificates) as relay:
-        with pytest.raises(ConnectFailed, match=r"^502 no$"):
+        with pytest.raises(ConnectFailed, match=r"^the relay refused EHLO: 502 no$"):
             await _dial(relay)
-        with pytest.raises(ConnectFailed, match=r"^502 no$"):
+        with pytest.raises(ConnectFailed, match=r"^the relay refused EHLO: 502 no$"):
             await _dial(relay, EMAIL_SECURITY="plain", EMAIL="user", APP_PASSWORD="secret")
 
 
@@ -79,7 +79,7 @@ async def test_a_relay_that_needs_starttls_and_knows_no_ehlo(certificates: Certi
 async def test_ehlo_that_is_refused_for_now(refusal: str) -> None:
     """A 4yz to EHLO is a failed dial, without HELO after it."""
     async with Relay(Faults(auth=(), refuse_ehlo=refusal)) as relay:
-        with pytest.raises(ConnectFailed, match=f"^{refusal[:3]} ") as caught:
+        with pytest.raises(ConnectFailed, match=f"^the relay refused EHLO: {refusal[:3]} ") as caught:
             await _dial(relay)
     assert caught.value.code == int(refusal[:3])
     assert len(relay.commands) == 1
@@ -166,3 +166,14 @@ async def test_a_relay_that_speaks_old_tls_and_says_so(certificates: Certificate
         with pytest.raises(ConnectFailed, match="speaks only versions of TLS that are not safe"):
             await dial(settings, tls_context(settings))
         await serving
+
+
+async def test_starttls_that_is_refused(certificates: Certificates) -> None:
+    """A refused STARTTLS is named with the relay's words."""
+    faults = Faults(auth=(), security="starttls", refuse_starttls="454 4.7.0 TLS not available")
+    async with Relay(faults, certificates=certificates) as relay:
+        with pytest.raises(
+            ConnectFailed, match=r"^the relay refused STARTTLS: 454 4\.7\.0 TLS not available$"
+        ) as caught:
+            await _dial(relay)
+    assert caught.value.code == 454

@@ -90,6 +90,7 @@ def test_names_of_relays(load: Load, problems: Problems) -> None:
     assert (relay.host, relay.endpoint, relay.server_name) == ("::1", "[::1]:587", "::1")
     assert load(EMAIL_HOST="::1", EMAIL_PORT="465").relay.endpoint == "[::1]:465"
     assert load(EMAIL_TLS_NAME="smtp.example.org", EMAIL_HOST="10.0.0.1").relay.server_name == "smtp.example.org"
+    assert load(EMAIL_HOST="smtp.example.org.", EMAIL_TLS_NAME="").relay.server_name == "smtp.example.org"
     assert load(EMAIL_TLS_NAME="[2001:db8::1]").relay.server_name == "2001:db8::1"
     (line,) = problems(EMAIL_TLS_NAME="*.example.org")
     assert line == "EMAIL_TLS_NAME: '*.example.org' is neither a host name nor an IP address"

@@ -110,7 +110,11 @@ async def greet(
 async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContext, redactor: Redactor) -> None:
     if "STARTTLS" not in opened.capabilities:
         raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
-    await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
+    try:
+        await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
+    except aiosmtplib.SMTPResponseException as error:
+        said = redactor.line(f"{error.code} {error.message}")
+        raise ConnectFailed(f"the relay refused STARTTLS: {said}", code=error.code) from None
     await _say_hello(opened, settings, redactor)  # capabilities from before TLS do not count (RFC 3207, 4.2)
 
 
@@ -144,7 +148,7 @@ def _hello_refused(reply: SMTPResponse, opened: Opened, redactor: Redactor) -> C
     if kind_of(Command.EHLO, split.code, split.enhanced_code, split.reply) is ReplyKind.HELO_FAULT:
         cure = "set EMAIL_HELO to a name of this machine that DNS knows"
         return ConnectFailed(f"the relay refused the name {opened.helo} in EHLO: {said}; {cure}", code=reply.code)
-    return ConnectFailed(said, code=reply.code)
+    return ConnectFailed(f"the relay refused EHLO: {said}", code=reply.code)
 
 
 def raise_if_cancelled() -> None:

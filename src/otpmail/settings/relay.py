@@ -165,7 +165,7 @@ class RelaySettings(Section):
     @property
     def server_name(self) -> str:
         """The name that the relay's certificate must be valid for, and that it is asked for (SNI)."""
-        return self.tls_name or self.host
+        return self.tls_name or self.host.removesuffix(".")  # no certificate has the dot of a full name
 
     @property
     def signs_in(self) -> bool:
