@@ -68,7 +68,7 @@ async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, 
         took = monotonic() - begun
         assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 1)
         assert took < 1
-        assert service.logged("recipient-limit-learned", limit=10)
+        await service.wait_for_log("recipient-limit-learned", limit=10)
         assert (await service.mail.SendMail(request)).mail.state == mail_pb2.Mail.STATE_RELAYED
         for address in people:
             assert len(await limited.mails(address, 2)) == 2
@@ -82,7 +82,7 @@ async def test_a_server_that_refuses_the_name_in_ehlo(strict_about_names: Postfi
         mail = (await service.mail.SendMail(request)).mail
         assert mail.state == mail_pb2.Mail.STATE_FAILED
         assert mail.recipients[0].reply == "<box>: Helo command rejected: need fully-qualified hostname"
-        (line,) = service.logged("helo-refused", level="error")
+        line = await service.wait_for_log("helo-refused", level="error")
         assert "EMAIL_HELO" in str(line["message"])
 
 

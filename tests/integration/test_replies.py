@@ -64,7 +64,7 @@ async def test_a_mail_for_more_than_the_relay_takes_at_once(service: Service, re
     assert (await _send(service, *_people(60))).state == RELAYED
     assert len(relay.mails) == 6
     assert sum(command.line.startswith("RCPT") for command in relay.commands) - asked == 60  # the limit is remembered
-    assert service.logged("recipient-limit-learned", limit=10)
+    await service.wait_for_log("recipient-limit-learned", limit=10)
 
 
 @pytest.mark.relay(most_at_content=16)
@@ -145,7 +145,7 @@ async def test_a_reply_that_names_helo_is_the_services_fault(service: Service, r
     sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ADA))
     assert sent.mail.state == RELAYED
     assert sent.mail.attempts == 2
-    (line,) = service.logged("helo-refused", level="error")
+    line = await service.wait_for_log("helo-refused", level="error")
     assert "EMAIL_HELO" in str(line["message"])
     assert _NOT_FQDN in str(line["message"])
     assert len(relay.mails) == 1
