@@ -27,7 +27,7 @@ class Checked(NamedTuple):
 
 
 async def _check(**settings: object) -> Checked:
-    service = Service(command="check", **{"EMAIL_FROM": FROM, "EMAIL_TIMEOUT": 1} | settings)
+    service = Service(command="check", **{"EMAIL_FROM": FROM, "EMAIL_TIMEOUT": 3} | settings)
     try:
         async with asyncio.timeout(30):
             await service.spawn()

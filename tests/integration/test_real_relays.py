@@ -158,3 +158,15 @@ async def test_odd_mails(server: MailServer, certificates: Certificates) -> None
     assert inner.replace(b"\r\n", b"\n") in delivered.replace(b"\r\n", b"\n")
     assert parsed(delivered)["List-Unsubscribe"] == unsubscribe
     assert text_of(delivered) == "one\x0btwo\n"
+
+
+@pytest.mark.parametrize("mechanism", ["plain", "login", "cram-md5"])
+async def test_each_mechanism(server: MailServer, certificates: Certificates, mechanism: str) -> None:
+    """`otpmail check` signs in by each mechanism that the server runs, and finds nothing to change."""
+    service = Service(command="check", **_settings(server, certificates, "tls"), EMAIL_AUTH=mechanism)
+    try:
+        await service.spawn()
+        assert await service.wait_exited() == 0, service.output
+    finally:
+        await service.close()
+    assert any(f"signed in as {USER}" in line for line in service.output)

@@ -80,7 +80,7 @@ async def test_an_address_that_says_nothing(security: str, certificates: Certifi
     """An address that takes connections and says nothing, neither TLS nor a greeting, has its share of the time."""
     async with Relay(Faults(auth=(), security=security), certificates=certificates) as relay:  # type: ignore[arg-type]
         settings = _settings(
-            relay.port, EMAIL_SECURITY=security, EMAIL_CA_FILE=str(certificates.ca_file), EMAIL_TIMEOUT="0.6"
+            relay.port, EMAIL_SECURITY=security, EMAIL_CA_FILE=str(certificates.ca_file), EMAIL_TIMEOUT="2"
         )
         addresses = _addresses(relay.port, OTHER, HOST)
         with socket.create_server((OTHER, relay.port)):
