@@ -22,8 +22,8 @@ def has_h2load() -> bool:
 async def send_mails(server: Server, *, callers: int = 64, warm: float, seconds: float) -> dict[str, float]:
     """Let h2load call SendMail with so many calls in flight; see `benchmarks.load.h2load`.
 
-    Besides the rate and percentiles, returns `calls` (warming up included), `cpu` (seconds of h2load's processor time),
-    `cores` (how many that kept busy) and `server_cpu`, the server's processor time, for all these calls.
+    Besides the rate and percentiles, returns `calls`, those of warming up included. `cpu` is h2load's processor time
+    for them in seconds, `cores` how many it kept busy, and `server_cpu` the server's processor time.
     """
     before = server.process.cpu
     arguments = ("--address", server.address, "--callers", callers, "--warm", warm, "--seconds", seconds)

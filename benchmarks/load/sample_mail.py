@@ -6,7 +6,7 @@ _TEXT = """Good morning,
 
 the code {number:06} signs you in to the staging console. It is valid for two minutes, and once.
 
-If you did not ask for it, somebody may have mistyped an address: you need not do anything, and nobody can sign in with
+If you did not ask for it, somebody may have mistyped an address. You need not do anything, and nobody can sign in with
 your address alone. We never ask for a code by telephone.
 
 The people who keep the console running

@@ -1,7 +1,7 @@
 """The service as `otpmail serve` runs it, with what a benchmark adds: a report of its state, another batch window.
 
-With `--report` it prints each so many seconds a line of JSON between those of its log: memory, tasks, open files (the
-latter on Linux only). `--batch-seconds` is the longest that it holds unary calls back under load.
+With `--report` it prints each so many seconds a line of JSON between those of its log. The line has memory, tasks and,
+on Linux, open files. `--batch-seconds` is the longest that it holds unary calls back under load.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from otpmail.telemetry.logs import set_up
 
 
 def state() -> dict[str, float]:
-    """What this process holds now. Call it on the loop."""
+    """Return what this process holds now. Call it on the loop."""
     return {
         "at": time.monotonic(),
         "resident": resident(),

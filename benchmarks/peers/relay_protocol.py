@@ -1,7 +1,7 @@
 """SMTP as the benchmark relay speaks it, how far away it pretends to be, and what it counts.
 
 It keeps no mail. A mail that arrives in one piece costs it one match of a regular expression. It is strict where that
-costs nothing: it refuses and counts a command that is unknown, out of order, or sent before a reply it had to wait for.
+costs nothing. It refuses and counts a command that is unknown, out of order, or sent before a reply it had to wait for.
 A client is not fast by being wrong.
 """
 
@@ -64,7 +64,7 @@ class Conduct:
 
 @dataclass(slots=True)
 class Counts:
-    """What all connections together brought."""
+    """The counts of all connections together."""
 
     connections: int = 0
     mails: int = 0
@@ -262,7 +262,7 @@ class RelayProtocol(asyncio.Protocol):
             self._head += buffer[start:stop]
 
     def _taken(self) -> None:
-        """Count a mail and accept it once its time has passed; or refuse it; or close the connection after it."""
+        """Count a mail, and accept it once its time has passed, or refuse it, or close the connection after it."""
         conduct, counts = self._conduct, self._counts
         ended = counts.mails + counts.refused + 1
         if conduct.refuse_every and ended % conduct.refuse_every == 0:

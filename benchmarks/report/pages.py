@@ -128,7 +128,7 @@ def resources() -> str:
 
 
 def missed() -> str:
-    """What the benchmarks promise and did not reach."""
+    """Return the promises that the benchmarks did not reach."""
     lines = []
     for file in sorted(DIRECTORY.glob("*.json")):
         for promise in [] if file.name.startswith("quick-") else _promises(file.stem):

@@ -49,7 +49,7 @@ Trace = list[tuple[int, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one call to a method costs in calls of our functions."""
+    """The cost of one call to a method, in calls of our functions."""
 
     method: str
     calls: int
