@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened() -> Iterator[tuple[int, int]]:
-    """Open a pipe: the end to read, the end to write. What the test has not closed is closed after it."""
+    """Open a pipe: the end to read, the end to write. An end that the test has not closed is closed after it."""
     ends = os.pipe()
     files = [os.fstat(fd) for fd in ends]
     yield ends

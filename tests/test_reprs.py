@@ -61,8 +61,8 @@ SUSPECT_NAMES = frozenset(
     }
 )
 SUSPECT_TYPES = ("bytes", "_pb2.")
-# Those that are harmless: ids and digests, templates that are not filled in, SMTP and gRPC codes, answers of the
-# metrics port, lines of the log.
+# Harmless ones: ids and digests, templates that are not filled in, SMTP and gRPC codes, answers of the metrics port,
+# lines of the log.
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),

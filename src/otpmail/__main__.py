@@ -41,7 +41,7 @@ def main() -> None:
 def _end(code: int) -> NoReturn:
     """End the process at once, with all that was printed and logged.
 
-    Python would take its modules apart first, while threads go on that nobody waits for: those of gRPC, and one that
+    Python would take its modules apart first, while threads go on that nobody waits for. They are gRPC's, and one that
     reads files for a reload or waits for a resolver. Half of all processes crashed (SIGSEGV) as a reload met a stop.
     """
     logging.shutdown()

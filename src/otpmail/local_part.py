@@ -8,7 +8,7 @@ import re
 _ATEXT = r"[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]"
 DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")  # RFC 5322, 3.2.3
 _ODD_DOTS = re.compile(rf"\.*+{_ATEXT}(?:{_ATEXT}|\.)*+")
-# Not all that RFC 5321, 4.1.2 lets stand in quotes: relays that look into them take an @ there for the address's own,
+# Not all that RFC 5321, 4.1.2 lets stand in quotes. Relays that look into them take an @ there for the address's own,
 # and a bracket for its end. A mail could go elsewhere.
 _QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~]|\\[ -;=?A-~])++)"')
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=")

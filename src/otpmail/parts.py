@@ -27,7 +27,7 @@ from otpmail.telemetry.metrics import Metrics
 
 
 class Delivery(NamedTuple):
-    """What takes an accepted mail to a relay."""
+    """The parts that take an accepted mail to a relay."""
 
     lifecycle: Lifecycle
     waiters: Waiters

@@ -23,7 +23,7 @@ _STALL_SECONDS = 3.0
 
 
 class Output(io.RawIOBase):
-    """Writes to a descriptor. What can't be written is dropped, and `failure` keeps the first reason.
+    """Writes to a descriptor. Output that can't be written is dropped, and `failure` keeps the first reason.
 
     It waits for a reader that is slow, `most_seconds` in all if that is given. A terminal may be paused for longer.
     """

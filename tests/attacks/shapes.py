@@ -1,7 +1,7 @@
 """Requests of every shape that a contract allows or forbids, made from its descriptors: each is as large as may be.
 
-A shape fills a request with one thing: a field many times, a field that is long, fields that nobody knows, octets that
-are no message. A message in a message is filled in the same ways.
+A shape fills a request with one thing: a field many times, a long field, fields that nobody knows, octets that are no
+message. A message in a message is filled in the same ways.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Build = Callable[[int], bytes]
 """Makes a request of about so many octets."""
 
 Good = Callable[[str], bytes]
-"""What makes a message of this kind good but for what fills it: then the service goes as far as it can."""
+"""Returns what else a good message of this kind holds: with it the service goes as far as it can."""
 
 _UNKNOWN = 1000  # a number that no message has
 _TEXTS = {
@@ -61,7 +61,7 @@ def _field(field: FieldDescriptor, path: str, good: Good) -> Iterator[Shape]:
     yield Shape(f"{path}: of the wrong type", _repeat(varint(tag_of(number, FIXED32)) + b"\0\0\0\0"))
     if field.message_type is not None:
         yield Shape(f"{path}: empty ones", _repeat(text(number, b"")))
-        yield Shape(f"{path}: one octet each, that is none", _repeat(text(number, b"\x0a")))
+        yield Shape(f"{path}: one octet each, no message", _repeat(text(number, b"\x0a")))
         for shape in _fills(field.message_type, f"{path}.", good):
             build = _begun(field.message_type, good, shape.build)
             yield Shape(f"{shape.name}, in one", _in_one(number, build))

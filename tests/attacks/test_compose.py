@@ -71,7 +71,7 @@ TEXTS: dict[str, str] = {
     "vertical tabs": "\x0b",
     "lines of control characters": "x" * 20 + "\x1b\n",
 }
-"""What a text of some MB is made of."""
+"""The content that a text of some MB repeats."""
 
 WRONG: dict[str, Callable[[], dict[str, Any]]] = {
     "NUL at the end": lambda: {"text": "x" * (TEN_MIB - 1) + "\0"},

@@ -35,7 +35,7 @@ POINTS = {
     "data": ("RSET", "MAIL", "RCPT", "DATA", "."),
     "plain": ("MAIL", "RCPT", "DATA", "."),
 }
-WINDOW = 16  # what EMAIL_WINDOW is by default
+WINDOW = 16  # the default of EMAIL_WINDOW
 REFUSALS = {"MAIL": (0.1, "550 5.7.1 not from you"), "RCPT": (0.1, "550 5.1.1 unknown"), ".": (0.1, "554 5.6.0 no")}
 
 

@@ -49,7 +49,7 @@ _METHODS = [
 
 
 def _good(kind: str) -> bytes:
-    """What makes a message good but for what follows. Each mail has a request id of its own."""
+    """The fields that make a message good but for what follows. Each mail has a request id of its own."""
     address = "ada@example.org"
     good: dict[str, Message] = {
         "otpmail.v1.SendCodeRequest": otp_pb2.SendCodeRequest(email=address),

@@ -270,7 +270,7 @@ class FewDescriptors(LimitedService):
 
 
 async def test_full_descriptors(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
-    """Callers beyond their number are told at once, the relay is dialled all the same, and the log says so once."""
+    """Callers beyond their number are refused at once, the relay is dialled all the same, and the log says so once."""
     settings = relay_settings(relay, certificates, tmp_path / "token")
     async with FewDescriptors(OTP_RESEND_SECONDS=1, EMAIL_RETRY_SECONDS=0.1, **settings) as service:
         await service.wait_until_serving()

@@ -254,7 +254,7 @@ def test_a_mail_is_large_by_whatever_takes_long(fields: Fields, large: bool) -> 
 
 
 def test_each_recipient_is_mailed_once() -> None:
-    """A recipient in several fields gets one copy; the order is to, cc, bcc; domains are in wire form."""
+    """A recipient in several fields gets one copy, in the order to, cc, bcc; domains are in wire form."""
     draft = _draft(
         {
             "to": ("Ada <ada@example.org>", "bob@bücher.example"),

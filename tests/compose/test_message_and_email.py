@@ -132,7 +132,7 @@ def _assert_wire_form(envelope: Envelope) -> None:
 def test_any_mail_reads_as_the_standard_librarys(subject: str, name: str, text: str, html: str) -> None:
     """Headers, structure and contents are the library's, in lines that every relay accepts.
 
-    Subject and name are held to the given ones instead: the library decodes what looks like an encoded word in them,
+    Subject and name are held to the given ones instead. The library decodes what looks like an encoded word in them,
     and may lose or add a space where it folds. Our parts have no MIME-Version; the library writes it into some.
     """
     draft = _draft(subject, name, text, html)
@@ -165,7 +165,7 @@ _FILES = st.lists(
 @given(_BODIES, _BODIES, _FILES)
 @example("x" * 999, "é" * 999, [Attachment("a", "image/png", b"", "c"), Attachment("d", "application/zip", b"")])
 def test_files_stand_where_the_standard_library_puts_them(text: str, html: str, files: list[Attachment]) -> None:
-    """Inline files are beside the HTML, or the text without it; other files follow; the texts do not change."""
+    """Inline files are beside the HTML, or the text without it. Other files follow; the texts do not change."""
     draft = _draft("Hello", "Ada", text, html, *files)
     envelope = _ours(draft)
     _assert_wire_form(envelope)

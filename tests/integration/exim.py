@@ -124,8 +124,8 @@ class Exim(MailServer):
             "pid_file_path": f"{directory}/pid",
             "exim_path": str(_program()),
             "keep_environment": "",
-            # The process that has taken a mail in delivers it too, as the account it works as: unpacked, not installed,
-            # Exim has no set-user-ID program that would make it root again.
+            # The process that has taken a mail in delivers it too, as the account it works as. Exim is only unpacked,
+            # so no set-user-ID program would make it root again.
             "deliver_drop_privilege": "true",
             "local_interfaces": HOST,
             "daemon_smtp_ports": f"{self.port} : {self.tls_port}",

@@ -1,7 +1,7 @@
 """The common part of the real mail servers: each is a private instance that a test starts and stops.
 
 `postfix.Postfix` and `exim.Exim` say how theirs is configured. Each listens on two free ports of 127.0.0.1, one for
-STARTTLS and one for implicit TLS, takes any recipient at example.org but `UNKNOWN` and `LATER` from `USER`, and
+STARTTLS and one for implicit TLS. It takes any recipient at example.org but `UNKNOWN` and `LATER` from `USER`, and
 delivers to one Maildir, which `mails` reads. Nothing ever leaves the machine.
 """
 

@@ -46,7 +46,7 @@ async def test_success_without_an_output(
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 async def test_a_call_without_an_output(broken: tuple[int, str, int], form: tuple[str, ...]) -> None:
-    """What the service answers decides the exit code: it serves, the mail is sent, the code is wrong."""
+    """The service's answer decides the exit code: it serves, the mail is sent, the code is wrong."""
     output, line, code = broken
     async with Service(command="dev", EMAIL=None, APP_PASSWORD=None, EMAIL_FROM=None) as dev:
         await dev.wait_until_serving()

@@ -118,7 +118,7 @@ async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay
         copies[person].append(str(parsed(caught.content)["Message-ID"]))
     assert all(1 <= len(ids) <= told[person].attempts for person, ids in copies.items())
     assert all(set(ids) == {told[person].message_id} for person, ids in copies.items())
-    assert sum(len(ids) - 1 for ids in copies.values()) <= 5 * 16  # what five windows of 16 hold
+    assert sum(len(ids) - 1 for ids in copies.values()) <= 5 * 16  # five windows of 16
 
 
 @pytest.mark.relay(auth=())

@@ -80,7 +80,7 @@ async def test_a_relay_that_cannot_be_used(
             down = await service.wait_for_log("relay-down")
             assert words in str(down["error"])
             assert float(str(down["retry_after"])) > 0
-            refused = "refuse_auth" in faults  # such a relay is not tried again so soon
+            refused = "refuse_auth" in faults  # then the relay is not tried again so soon
             await relay.wait_for_connections(1 if refused else 2)
             await service.wait_for_health(NOT_SERVING)
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -77,7 +77,7 @@ async def test_a_relay_that_counts_recipients_at_the_content(service: Service, r
 
 @pytest.mark.relay(most_recipients=2, refuse_recipients={"p3@example.org": "550 5.1.1 no such user"})
 async def test_a_refused_recipient_among_many(service: Service, relay: Relay) -> None:
-    """Who is refused for another reason is refused, and the others have the mail."""
+    """A recipient refused for another reason is refused, and the others have the mail."""
     mail = await _send(service, *_people(6))
     assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_PARTIAL, 1)
     assert [result.code for result in mail.recipients] == [250, 250, 250, 550, 250, 250]

@@ -99,7 +99,7 @@ async def test_a_second_signal(service: Service, relay: Relay) -> None:
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", DRAIN_SECONDS=0.2, wait=False)
 async def test_a_stop_without_a_relay(service: Service) -> None:
-    """Guaranteed mails that a stop loses are an error with their number and exit code 1; others are told apart."""
+    """Guaranteed mails that a stop loses are an error with their number and exit code 1; others are counted apart."""
     await service.wait_for_log("relay-down")
     for number in range(4):
         await service.mail.SendMail(_request(number, mail_pb2.WAIT_FOR_QUEUE))

@@ -246,7 +246,7 @@ async def test_a_slow_reader(service: Service, relay: Relay) -> None:
     assert len(results) == 40_000
     assert {result.mail.state for result in results} == {RELAYED}
     assert len(relay.mails) == 40_001
-    assert _resident(service) - before < 80 << 20  # what the day's request ids and the hour's mails take
+    assert _resident(service) - before < 80 << 20  # the day's request ids and the hour's mails
 
 
 def _resident(service: Service) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAILS = int(os.environ.get("OTPMAIL_MAILS") or "1000")
 RELAYED = mail_pb2.Mail.STATE_RELAYED
-# What the servers write when a client does not keep to the protocol.
+# The servers write these when a client does not keep to the protocol.
 _COMPLAINTS = re.compile(
     r"synchroni[sz]ation|protocol|too many|improper command|warning:|lost connection|unexpected disconnection|syntax",
     re.IGNORECASE,

@@ -14,7 +14,7 @@ class Remembered:
 
     @property
     def octets(self) -> int:
-        """What is left."""
+        """The octets that are left."""
         return sum(self.parts)
 
     @octets.setter

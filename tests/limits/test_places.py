@@ -133,7 +133,7 @@ def test_a_deferred_mail_leaves_the_tenth() -> None:
 
 
 def test_a_single_place_is_for_anybody() -> None:
-    """With room for one mail the half of a lane is one mail, whoever else wants it."""
+    """With room for one mail the half of a lane is one mail, also if others want it."""
     places = _places(1)
     places.refused("bank", fresh=False)
     assert places.has_place("shop", fresh=False, guaranteed=True, most=1)
@@ -142,7 +142,7 @@ def test_a_single_place_is_for_anybody() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 10, 19, 20, 100, 1000])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_with_plenty_of_places_anybody_has_one(size: int, fresh: bool) -> None:  # noqa: FBT001
-    """While fewer than `plenty` places are taken no rule refuses a caller, whoever else has or wants one."""
+    """While fewer than `plenty` places are taken no rule refuses a caller, also if others have or want one."""
     places = _places(size)
     places.refused("bank", fresh=False)
     places.waiting.add("stream", lambda: None, lambda: True)

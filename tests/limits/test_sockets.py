@@ -77,7 +77,7 @@ async def test_others_have_the_loop_meanwhile() -> None:
 
 
 def test_no_descriptor_is_closed(stack: ExitStack) -> None:
-    """What is looked at stays open, a socket as well as a file."""
+    """A descriptor that is looked at stays open, of a socket as well as of a file."""
     ends = socket.socketpair()
     for end in ends:
         stack.enter_context(end)
@@ -102,7 +102,7 @@ def test_peers_that_have_sent_something(stack: ExitStack) -> None:
     while set(names) & receiving(0.02):  # a new connection counts as active
         pass
     found: frozenset[str] = frozenset()
-    while names[1] not in found:  # at once, unless this process stands still for so long
+    while names[1] not in found:  # at once, unless this process stands still meanwhile
         active.sendall(b"x")
         found = receiving(0.02)
     assert names[0] not in found

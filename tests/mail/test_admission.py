@@ -113,7 +113,7 @@ async def test_a_mail_without_memory_is_refused() -> None:
 
 
 async def test_a_large_mail_counts_once_while_its_call_waits() -> None:
-    """What a large request takes counts no more once its mail is accepted, that of a repeated one either."""
+    """The memory of a large request counts no more once its mail is accepted, nor does that of a repeated one."""
     rig = MailRig(memory=64 << 20)
     octets = 1 << 20
     submission = _submission(wait_for=WaitFor.RELAY, request_id="r", octets=octets)

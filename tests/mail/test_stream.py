@@ -349,7 +349,7 @@ async def test_guaranteed_mails_wait_for_the_queue_too() -> None:
         rig.settle()
         await _turns()
     assert rig.queue.qsize() == 10 + 32
-    assert _last(rig) == "NORMAL", "who came first goes first"
+    assert _last(rig) == "NORMAL", "the first to come goes first"
     for _ in range(32):
         rig.settle()
         await _turns()

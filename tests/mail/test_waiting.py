@@ -27,7 +27,7 @@ def test_a_deadline_that_has_passed_leaves_nothing_to_wait() -> None:
 @pytest.mark.parametrize(
     ("state", "recipients", "words"),
     [
-        (MailState.QUEUED, (), "mail m1 was relayed; it is still queued; the relay has not replied"),
+        (MailState.QUEUED, (), "mail m1 was relayed: it is still queued; the relay has not replied"),
         (MailState.SENDING, (), "it is with the relay, and GetMail returns how it ends; the relay has not replied"),
         (MailState.CANCELLED, (DEFERRED,), "it is cancelled; the relay's last reply was: 451 4.3.0 later"),
         (MailState.PARTIAL, (TAKEN, DEFERRED), "it is partial; the relay's last reply was: 451 4.3.0 later"),

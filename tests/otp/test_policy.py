@@ -61,7 +61,7 @@ def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
     ],
 )
 def test_a_challenge_near_its_end_is_replaced(lifespan: float, left: float, name: bytes) -> None:
-    """A resend issues a new code with less than half of a life or a minute left; for a life of a minute, half of it."""
+    """A resend issues a new code with less than half of a life or a minute left, or half of a life of a minute."""
     standing, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", lifespan), spaced=True)
     now = lifespan - left
     after, sending = POLICY.send(standing, now, Challenge(b"b", "k1", now + lifespan), spaced=False)

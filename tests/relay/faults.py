@@ -22,15 +22,15 @@ class Faults:
     An octet that is no UTF-8 is written as a surrogate, as by the error handler surrogateescape. A function returns the
     reply to what it is given, which it may quote: the content, or the lines of AUTH.
     A point (`cut_before_reply` and the like) is a command, "CONNECT" for the greeting, or "." for the end of DATA. It
-    may also be the number of a reply on a connection, counted from the one to its first MAIL, or to the first after
-    `Relay.recount`.
+    may also be the number of a reply on a connection. That is counted from the reply to its first MAIL, or to the first
+    after `Relay.recount`.
     """
 
     # Options.
     security: Security = "plain"
     # Of PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER, EXTERNAL; () neither has nor needs AUTH.
     auth: tuple[str, ...] = ("PLAIN", "LOGIN")
-    auth_keyword: str = "AUTH "  # what stands before the mechanisms; some say "AUTH=" or put a tab there
+    auth_keyword: str = "AUTH "  # stands before the mechanisms; some say "AUTH=" or put a tab there
     username: str = "user"
     password: str = "secret"
     token: str = "token"

@@ -175,7 +175,7 @@ class Relay:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    # What its sessions call.
+    # Its sessions call these.
 
     def strikes(self) -> bool:
         """Use up one of `times` and say whether there was one left."""

@@ -27,7 +27,7 @@ T = TypeVar("T")
 _PATH = re.compile(r'<((?:"(?:[^"\\<>\r\n]|\\.)*"(?=@))?[^<>\s"]*)>(?: (.*))?', re.ASCII)
 _OPEN_BEFORE_TLS = frozenset({"EHLO", "HELO", "STARTTLS", "NOOP", "RSET", "QUIT"})
 _CLOSING = "421 4.3.2 shutting down"
-_LAST_OF_A_GROUP = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "DATA"})  # RFC 2920, 3.1; RFC 3207; RFC 4954
+_LAST_OF_A_GROUP = frozenset({"EHLO", "HELO", "STARTTLS", "AUTH", "DATA"})  # RFC 2920, 3.1, RFC 3207, RFC 4954
 
 
 @dataclass

@@ -10,7 +10,7 @@ from otpmail.rpc.pressure import WaitingStreams
 
 MIB = 1 << 20
 LEEWAY = 68 * MIB
-"""What the process may take beyond what is counted in a budget of 16 MiB, and what it began with."""
+"""The memory that the process may take beyond what it began with, and what is counted in a budget of 16 MiB."""
 
 
 class Context:

@@ -66,7 +66,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_file_that_never_ends(tmp_path: Path) -> None:
-    """A file that is too large for one of settings, or a device without an end, is told at once."""
+    """A file that is too large for one of settings, or a device without an end, is named at once."""
     (tmp_path / ".env").symlink_to("/dev/zero")
     assert env_file.read({}).unreadable == (".env: is larger than 1 MiB, which is no file of settings",)
 

@@ -123,7 +123,7 @@ def test_each_relay_may_have_a_file(load: Load, problems: Problems, tmp_path: Pa
 
 
 def test_a_password_is_one_line(problems: Problems) -> None:
-    """A control character in a password is an error, since no relay could be told it."""
+    """A control character in a password is an error, since no relay could read it."""
     assert problems(APP_PASSWORD="hunter2\n", EMAIL="me@example.org") == (
         "APP_PASSWORD: holds a control character, such as a line end",
     )

@@ -55,7 +55,7 @@ def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
     assert not writer.flush(0.05)
     lines = _read_lines(reading, b"dropped")  # the line that ends so comes when all else has been written
     kept = lines.count(line.strip())
-    assert 1000 <= kept < 1700  # what the queue holds, and a pipe
+    assert 1000 <= kept < 1700  # the queue and a pipe hold these
     assert lines == [line.strip()] * kept + [b"%d dropped" % (5000 - kept)]
     writer.write(b"later\n")
     assert _read_lines(reading, b"later") == [b"later"]

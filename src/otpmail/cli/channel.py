@@ -16,7 +16,7 @@ _LOOK_SECONDS = 1.0
 def open_channel(address: str) -> grpc.Channel:
     """Open a channel to the service at `address`.
 
-    A service on this machine is called directly: Docker gives each container the proxy variables of its host, and no
+    A service on this machine is called directly. Docker gives each container the proxy variables of its host, and no
     proxy reaches a container's own loopback. For any other service gRPC reads these variables, NO_PROXY among them.
     """
     from otpmail.settings import grpc_target

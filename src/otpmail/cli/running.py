@@ -64,7 +64,7 @@ async def _ending(work: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:  # Ctrl-C
         code = _INTERRUPTED
         raise
-    except Exception as error:  # noqa: BLE001  it is told here, while there is time
+    except Exception as error:  # noqa: BLE001  it is written here, while there is time
         sys.excepthook(type(error), error, error.__traceback__)
         raise typer.Exit(code) from None
     finally:

@@ -1,8 +1,8 @@
 """The content of a mail: text, HTML and files as MIME entities (RFC 2045, RFC 2046), written without `email`.
 
-A text reaches its reader unchanged except for line ends: CRLF, lone CR and lone LF all become CRLF, and a last line
+A text reaches its reader unchanged except for line ends. CRLF, lone CR and lone LF all become CRLF, and a last line
 without an end gets one, whatever the encoding. A file is always base64, so every octet of it arrives. A mail as a file
-never is, and its lines end as those of a text; so do those of a text that is an alternative.
+never is, and its lines end as those of a text. So do those of a text that is an alternative.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Mails as files of a mail, of type message/rfc822: checked, and written unchanged except for line ends.
 
 RFC 2046, 5.2.1 forbids base64 and quoted-printable here. So a mail with a NUL or with a line over 998 octets can't be
-sent in this way, and one that is not ASCII needs a relay that announces 8BITMIME.
+sent in this way. One that is not ASCII needs a relay that announces 8BITMIME.
 """
 
 from collections.abc import Iterator

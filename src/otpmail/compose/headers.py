@@ -155,7 +155,7 @@ def _holds_encoded_word(value: str) -> bool:
 def _encoded_words(value: str, *, before: int = 0, most: int = _ENCODED_OCTETS) -> list[str]:
     """`value` as encoded words (RFC 2047) of `most` octets, a multiple of 3, cut between characters.
 
-    The first is shorter where it follows a field's name, of so many characters, on a line of 76; a name too long for
+    The first is shorter where it follows a field's name, of so many characters, on a line of 76. A name too long for
     that has a line of its own. A reader joins the words without the spaces between.
     """
     octets = value.encode()

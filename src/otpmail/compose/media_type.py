@@ -1,4 +1,4 @@
-"""Media types with parameters, as in `text/calendar; method=REQUEST; charset=utf-8` (RFC 2045, 5.1)."""
+"""Media types with parameters, as in `text/calendar; method=REQUEST` (RFC 2045, 5.1)."""
 
 import re
 from functools import lru_cache

@@ -4,7 +4,7 @@ from importlib.resources.abc import Traversable
 
 
 def read_text(folder: Traversable, name: str) -> str | None:
-    """Return the text of a file in UTF-8, None where there is none. Raises ValueError, which opens with its name."""
+    """Return the text of a file in UTF-8, None where no file is. Raises ValueError, which opens with its name."""
     try:
         return folder.joinpath(name).read_text("utf-8-sig")  # editors of Windows write a byte order mark
     except FileNotFoundError:

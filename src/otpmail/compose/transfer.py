@@ -116,8 +116,8 @@ def is_plain(octets: bytes) -> bool:
     """Whether a canonical text may be 7bit: visible ASCII, in lines that relays take, and none that divides parts."""
     if octets.translate(None, _CLEAR) or (len(octets) > _LINE and not lines_fit(octets)):
         return False
-    # fast path: most texts have no equals sign, and one octet is found far sooner than four, 0.4 us; held to the full
-    # path by tests/compose/test_body.py
+    # fast path: most texts have no equals sign, and one octet is found sooner than four, 0.4 us; held to the full path
+    # by tests/compose/test_body.py
     return _EQUALS not in octets or DELIMITER not in octets
 
 

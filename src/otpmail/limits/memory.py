@@ -55,7 +55,7 @@ class Held:
 
 
 HELD: ContextVar[Held | None] = ContextVar("HELD", default=None)
-"""What the large request takes in whose task code runs, None for small ones."""
+"""The memory of the large request in whose task code runs, None for small ones."""
 
 
 class Counted(Protocol):

@@ -19,7 +19,7 @@ _REMEMBER_SECONDS = 3.0  # for which a refused caller still wants a place; its e
 class Places:
     """The places of unsettled mails. Its whole state: the places of each source, by lane, and who wants one.
 
-    A source is whoever takes turns with others: a caller, or a connection or stream of an anonymous one. A fresh mail
+    A source is one that takes turns with others: a caller, or a connection or stream of an anonymous one. A fresh mail
     is an urgent one that was never deferred. `now` is a monotonic clock in seconds.
     """
 

@@ -68,7 +68,7 @@ def open_descriptors() -> list[int]:
 
 @contextmanager
 def _borrow(descriptor: int) -> Iterator[socket.socket]:
-    """Yield the socket of a descriptor, which stays open whatever happens. Raises OSError where there is none."""
+    """Yield the socket of a descriptor, which stays open whatever happens. Raises OSError where no socket is."""
     borrowed = socket.socket(fileno=descriptor)
     try:
         yield borrowed

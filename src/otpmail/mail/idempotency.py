@@ -15,7 +15,7 @@ MAX_REQUEST_ID = 128
 class Idempotency:
     """Accepts each request id once.
 
-    `_accepting` are the fingerprints of first calls that have not got their job yet, `_ends` are made for those of them
+    `_accepting` are the fingerprints of first calls that have not got their job yet. `_ends` are made for those of them
     that other calls wait for.
     """
 

@@ -1,6 +1,6 @@
 """The mails of one stream: those that have not settled, and the outcomes that have not been collected yet.
 
-It knows nothing of gRPC. No mail has a task of its own: a mail that settles puts its outcome on a list, and wakes the
+It knows nothing of gRPC. No mail has a task of its own. A mail that settles puts its outcome on a list, and wakes the
 task that collects outcomes from there. `mail.admission` decides when the next mail may come in.
 """
 
@@ -17,8 +17,8 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail
 
-# Where a few outcomes come at once and many are still to come, they wait a moment for others, since a response costs as
-# much as a few mails. Under load mails take longer, those of all streams leave in turns, and the moment is longer too.
+# Where a few outcomes come at once and many are still to come, they wait a moment for others. A response costs as much
+# as a few mails. Under load mails take longer, those of all streams leave in turns, and the moment is longer too.
 _FEW = 4
 _MANY = 32
 _TOGETHER = 100

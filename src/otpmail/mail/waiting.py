@@ -11,7 +11,7 @@ from otpmail.errors import DeadlineExceeded, Unavailable
 from otpmail.model import Mail, MailState, RecipientResult
 
 # The answer must reach the client before the client's own deadline. It needs some turns of a loop that is busy, and a
-# client that gets to read it. gRPC's C core rounds up a timeout by a hundredth at most.
+# client that gets to read it. In gRPC's C core a timeout is rounded up by a hundredth at most.
 _SHORT = 0.5  # of the time that is left: a call of 50 ms can't give away more
 _USUAL_SECONDS = 0.05
 _USUAL = 0.1  # of the time that is left, beside _USUAL_SECONDS
@@ -74,7 +74,7 @@ def deadline_exceeded(mail: Mail) -> DeadlineExceeded:
     """Return the error for a caller whose deadline comes before its mail has settled, or cancels it now."""
     state = _STATES.get(mail.state, f"it is {mail.state.name.lower()}")
     return DeadlineExceeded(
-        f"the deadline came before mail {mail.id} was relayed; {state}; {_last_reply(mail.recipients)}", mail_id=mail.id
+        f"the deadline came before mail {mail.id} was relayed: {state}; {_last_reply(mail.recipients)}", mail_id=mail.id
     )
 
 

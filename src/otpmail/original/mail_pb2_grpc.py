@@ -162,8 +162,9 @@ class MailServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def SendMail(self, request, context):
-        """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the mail
-        goes on; all else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is required".
+        """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the
+        mail goes on. All else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is
+        required".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -71,16 +71,18 @@ class MailServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MailServiceAsyncStub: ...
     SendMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.SendEmailRequest, _mail_pb2.SendEmailResponse]
-    """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the mail
-    goes on; all else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is required".
+    """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the
+    mail goes on. All else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is
+    required".
     """
 
 @_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.SendEmailRequest, _mail_pb2.SendEmailResponse]  # type: ignore[assignment]
-    """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the mail
-    goes on; all else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is required".
+    """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the
+    mail goes on. All else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is
+    required".
     """
 
 class MailServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -90,8 +92,9 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.SendEmailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.SendEmailResponse, _abc.Awaitable[_mail_pb2.SendEmailResponse]]:
-        """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the mail
-        goes on; all else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is required".
+        """Sends a mail. SUCCESS once the relay has accepted it, FAILED if it has not done so in MAIL_WAIT_SECONDS and the
+        mail goes on. All else is a gRPC error. An empty `to` is INVALID_ARGUMENT with the text "recipient email is
+        required".
         """
 
 def add_MailServiceServicer_to_server(servicer: MailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,8 +69,8 @@ class MethodTable(grpc.GenericRpcHandler):
 class Guard:
     """Takes the place of a server when methods are added, wraps each, and adds it to the `methods`.
 
-    A request is parsed by the parser of its method's path; without one the method gets its octets. gRPC parses none,
-    and reads none either: to gRPC every method is one of streams, which no caller sees (`rpc.reads`). A large one is
+    A request is parsed by the parser of its method's path; without one the method gets its octets. To gRPC every method
+    is one of streams, so it parses and reads no request itself. No caller sees that (`rpc.reads`). A large one is
     parsed once `turn` ends, so that many that arrive together are not parsed at once. Octets of calls and of their
     requests count in the memory.
 

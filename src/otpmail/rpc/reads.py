@@ -1,7 +1,7 @@
 """Reads the requests of calls, so that few are half received at a time: gRPC buffers such a message whole.
 
 gRPC fills a message's buffer once it is read, and does not say how far it has come. Here each call reads for itself,
-also one with a single request, and a read that does not end at once counts with its greatest size.
+also one with a single request. A read that does not end at once counts with its greatest size.
 """
 
 import asyncio

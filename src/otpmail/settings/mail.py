@@ -63,8 +63,8 @@ class MailSettings(Section):
         if self.memory_max_mb is None:
             given = f"is not set, and half of the memory that this process may use, {given},"
         yield Problem(
-            f"MEMORY_MAX_MB: {given} can't hold a mail of MAIL_MAX_BYTES ({self.mail_max_bytes}), which takes {needed} "
-            f"MiB while it is received and written; set MEMORY_MAX_MB to {needed} or more, or MAIL_MAX_BYTES to less",
+            f"MEMORY_MAX_MB: {given} can't hold a mail of MAIL_MAX_BYTES ({self.mail_max_bytes}) while it is received "
+            f"and written; set MEMORY_MAX_MB to {needed} or more, or lower MAIL_MAX_BYTES",
             ("MEMORY_MAX_MB", "MAIL_MAX_BYTES"),
         )
 

@@ -156,7 +156,7 @@ def _port(url: SplitResult, default: int) -> int:
 
 
 def _options(url: SplitResult) -> dict[str, str | None]:
-    # What holds for one relay alone is not taken from the common settings.
+    # A setting for one relay alone is not taken from the common ones.
     options: dict[str, str | None] = dict.fromkeys(_OWN)
     given: set[str] = set()
     for place, option in enumerate(filter(None, url.query.split("&")), 1):

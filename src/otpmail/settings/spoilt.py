@@ -4,8 +4,8 @@ ASCII_SPACE = " \t\r\n\f\v"
 """Characters that may be dropped from the ends of a value without a word."""
 
 _QUOTED = (
-    "is in quotes, which Docker's --env-file and a unit file of systemd may leave in the value; remove them, or put a "
-    "value that has quotes into .env"
+    "is in quotes, which Docker's --env-file and systemd's unit files may leave there; remove them, or put a value "
+    "that has quotes into .env"
 )
 _TYPOGRAPHIC = ("“”", "‘’", "„“", "«»", "””", "’’")
 _NAMES = {"\xa0": "a no-break space", "\u200b": "a zero-width space", "\ufeff": "a byte order mark"}

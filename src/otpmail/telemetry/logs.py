@@ -45,7 +45,7 @@ _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, Conn
 
 
 class LogHandler(logging.Handler):
-    """Formats records, and leaves it to a thread to write them, so that no caller waits for whoever reads the log."""
+    """Formats records, and leaves it to a thread to write them, so that no caller waits for a reader of the log."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()

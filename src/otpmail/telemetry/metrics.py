@@ -56,9 +56,9 @@ from otpmail.relays.throttle import Limits
 class Metrics:
     """An Observer that counts events in `registry`, which shows process, platform and garbage collector too.
 
-    A scrape calls `connections` for those that are open, `waiting` for the number of queued mails by priority, and
-    `unsettled` for that of accepted mails without a final state. It calls `memory` for the octets that each part of the
-    budget takes; `memory_limit` is the budget. It calls `limits` for what each relay is given at present.
+    A scrape calls `connections` for those that are open, and `waiting` for the number of queued mails by priority. It
+    calls `unsettled` for that of accepted mails without a final state. It calls `memory` for the octets that each part
+    of the budget takes; `memory_limit` is the budget. It calls `limits` for what each relay is given at present.
     """
 
     event_types = ALL_EVENTS - {

@@ -260,7 +260,7 @@ async def test_the_garbage_collector_does_not_look_at_settled_mails(clock: Clock
     assert len(gc.get_objects()) < before + 1000
 
 
-# What a store in memory is not.
+# Promises of a shared store that a store in memory does not make.
 
 
 async def test_nothing_arrives(mails: MemoryMailStore) -> None:

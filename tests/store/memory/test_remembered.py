@@ -1,4 +1,4 @@
-"""What is remembered for a while: each for its time, and never more than the most."""
+"""Things are remembered each for its time, and never more than the most."""
 
 from hypothesis import given
 from hypothesis import strategies as st

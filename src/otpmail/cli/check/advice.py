@@ -47,12 +47,12 @@ _REFUSED_SIGN_INS = (
 )
 
 _DEFERRED = (
-    "the relay defers mails from whoever it does not know yet (greylisting), or is busy; mails are tried again by "
-    "themselves, and nothing has to be changed"
+    "the relay defers mails of senders that it does not know yet (greylisting), or is busy; they are retried, and "
+    "nothing has to be changed"
 )
 _NO_MAILBOX = (
-    "the relay has no mailbox for the sender itself, so that answers and bounces to it are lost; mails to others may "
-    "go all the same"
+    "the relay has no mailbox for the sender itself, so answers and bounces to it are lost; mails to others may go all "
+    "the same"
 )
 _NOT_AS_THIS_SENDER = (
     "the relay does not let this account send as EMAIL_FROM; set EMAIL_FROM to an address of the account, or verify it "

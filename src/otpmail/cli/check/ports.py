@@ -13,7 +13,7 @@ USUAL_PORTS = (587, 465, 2525, 2465, 2587)
 """The ports at which providers take submissions; networks that close one of them leave another one open."""
 
 _TLS_PORTS = frozenset({465, 2465})  # RFC 8314, 3.3, and what SES and others add to it
-_MOST_SECONDS = 5.0  # a port that is open answers sooner, and whoever runs the command waits for it
+_MOST_SECONDS = 5.0  # a port that is open answers sooner, and a person waits for the command
 
 
 class Door(NamedTuple):

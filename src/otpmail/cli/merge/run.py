@@ -1,6 +1,6 @@
 """Sends a merge over SendMails, and takes its results.
 
-Each mail waits for the relay (WAIT_FOR_RELAY): only then is a refused address listed, and only then can an interrupted
+Each mail waits for the relay (WAIT_FOR_RELAY). Only then is a refused address listed, and only then can an interrupted
 merge take back what has not left. A request_id is a digest of its mail. The service therefore sends a repeated mail
 once while it remembers the id, and the journal keeps what was relayed for longer than that.
 """
@@ -35,7 +35,7 @@ Show = Callable[[Counts], None]
 class Run:
     """One sending of the recipients. gRPC takes rows in a thread of its own; the caller's thread reads results.
 
-    `now` is the time of day, in seconds, on a clock that the service shares: a mail that was created before the run
+    `now` is the time of day, in seconds, on a clock that the service shares. A mail that was created before the run
     began is one that an earlier run sent.
     """
 
