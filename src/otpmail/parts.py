@@ -72,7 +72,8 @@ def build_delivery(
     """Build what delivers mails, from the queue to the relays."""
     dispatcher, waiters = Dispatcher(queue), Waiters()
     count = settings.mail.workers
-    relays = [Relay(relay, observer, workers=count, random=random) for relay in settings.relays]
+    alone = len(settings.relays) == 1
+    relays = [Relay(relay, observer, workers=count, alone=alone, random=random) for relay in settings.relays]
     failover = Failover(relays)
     lifecycle = Lifecycle(
         dispatcher,

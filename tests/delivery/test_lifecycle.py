@@ -974,4 +974,4 @@ async def test_each_of_several_relays_is_tried_at_once(relays: int, at_once: int
         assert rig.notified(MailDeferred) == []
     rig.take(job)
     rig.lifecycle.connection_lost(job, CERTAIN)
-    assert len(rig.notified(MailDeferred)) == 1
+    assert [event.retry_after for event in rig.notified(MailDeferred)] == [retry.SCHEDULE[0]]

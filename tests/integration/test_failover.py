@@ -131,3 +131,20 @@ async def test_rate(service: Service, relay: Relay) -> None:
     assert loop.time() - began > 0.9 * (30 - 1 - 50 * 0.05) / 50
     assert {mail.state for mail in mails} == {mail_pb2.Mail.STATE_RELAYED}
     assert len(relay.mails) == 30
+
+
+@pytest.mark.parametrize("point", ["MAIL", "CONNECT", "AUTH", "RSET"])
+async def test_a_relay_that_ends_each_connection_holds_up_no_mail(point: str) -> None:
+    """Each mail goes on at once to the relay that takes it, and none waits for a retry."""
+    bad = Faults(cut_before_reply=point) if point != "MAIL" else Faults(closing_at=point)
+    async with Relay(bad) as first, Relay(bad) as second, Relay(Faults()) as third:
+        relays = " ".join(f"smtp+plain://user:secret@127.0.0.1:{relay.port}" for relay in (first, second, third))
+        settings: dict[str, Any] = {"EMAIL_RELAYS": relays, "EMAIL": None, "APP_PASSWORD": None}
+        async with Service(**settings) as service:
+            await service.wait_until_serving()
+            async with asyncio.timeout(8):
+                for n in range(3):
+                    mail = await _send(service, f"p{n}@example.org")
+                    assert mail.state == mail_pb2.Mail.STATE_RELAYED
+            assert not service.logged("mail-deferred")
+    assert len(third.mails) == 3

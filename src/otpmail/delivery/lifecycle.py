@@ -223,7 +223,7 @@ class Lifecycle:
         self._dispatcher.put_back(job)
 
     def _retry_later(self, job: Job, reply: str) -> None:
-        delay = retry.delay(max(1, job.attempts, job.losses - 1), self._random)
+        delay = retry.delay(max(1, job.attempts, job.losses - self._at_once), self._random)
         has_place = not job.is_fresh or self.places.defer(job.source)
         job.defer()
         # No further attempt fits into its time, or all places for deferred mails are taken and it is not guaranteed.

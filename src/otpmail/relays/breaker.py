@@ -84,10 +84,13 @@ class Breaker:
 
     Times are on the caller's clock, in seconds. The wait is `first`, twice as long after each failure in a row, at most
     `most`. After failed probes BDAT is avoided for `doubt` seconds. `random` gives [0, 1): without jitter,
-    services that lost the same relay would come back to it at the same moment.
+    services that lost the same relay would come back to it at the same moment. `spares_first`: a first hang-up does not
+    count, since the network may have caused it and there is no other relay.
     """
 
-    def __init__(self, random: Callable[[], float], *, first: float, most: float, doubt: float) -> None:
+    def __init__(
+        self, random: Callable[[], float], *, first: float, most: float, doubt: float, spares_first: bool = True
+    ) -> None:
         self.closed = True
         self.over_sign_in = False  # whether a refused sign-in opened it
         self.next_try = 0.0
@@ -95,6 +98,7 @@ class Breaker:
         self._first = first
         self._most = max(first, most)
         self._doubt = doubt
+        self._spares_first = spares_first
         self._failures = _Row()
         self._hang_ups = _Row()
         self._failed_probes = _Row()
@@ -122,17 +126,14 @@ class Breaker:
         return now < self._avoided_until
 
     def failed(self, failure: Failure, *, begun: float, now: float) -> bool:
-        """Note that a dial or connection that began then has failed now; returns whether it counts as a failure.
-
-        A first hang-up does not, since the network may have caused it: the next dial starts at once.
-        """
+        """Note that a dial or connection that began then has failed now; returns whether it counts as a failure."""
         if begun <= self._changed:
             return False
         if failure is Failure.HANG_UP:
             if not self._hang_ups.is_news(begun):
                 return False
             self._hang_ups.add(now)
-            if self._hang_ups.count == 1:
+            if self._hang_ups.count == 1 and self._spares_first:
                 return False
         if failure is Failure.PROBE and self._failed_probes.is_news(begun):
             self._failed_probes.add(now)
@@ -140,6 +141,10 @@ class Breaker:
                 self._avoided_until = now + self._doubt
         self._open(begun, now, over_sign_in=failure is Failure.SIGN_IN)
         return True
+
+    def doubts(self, begun: float) -> bool:
+        """Whether a connection that began to be dialled then is as likely to end as the one over which it opened."""
+        return not (self.closed or self.over_sign_in or self._failures.is_news(begun))
 
     def opened(self, *, begun: float, probed: bool) -> None:
         """A sign-in succeeded, and a probe if there was one. That proves that the next ones will, and no more."""

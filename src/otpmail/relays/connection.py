@@ -62,7 +62,7 @@ class Connection:
             timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
         )
         self._on_limit: Callable[[], None] = lambda: None
-        self._idle_seconds, self._dismissed = settings.idle_seconds, ""
+        self._idle_seconds, self.dismissed = settings.idle_seconds, ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
         self.limit(Bounds(), None)
 
@@ -156,7 +156,7 @@ class Connection:
     @property
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
-        return self._protocol.lost_cause or self._dismissed
+        return self._protocol.lost_cause or self.dismissed
 
     @property
     def crossed(self) -> bool:
@@ -188,7 +188,7 @@ class Connection:
 
         It is due for replacement `lead` mails ahead of the last one that it may carry; by default a window of them.
         """
-        if self._dismissed:
+        if self.dismissed:
             return
         most = min(bounds.most, self._settings.max_messages or UNLIMITED, self.capabilities.mail_max or UNLIMITED)
         lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
@@ -246,7 +246,7 @@ class Connection:
 
     def dismiss(self, cause: str) -> None:
         """Take no more mails, for this cause; those in flight get their replies."""
-        self.most, self._dismissed = 0, cause
+        self.most, self.dismissed = 0, cause
         self._on_limit()
 
     def share(self, habits: Habits) -> None:

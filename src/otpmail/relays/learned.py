@@ -81,10 +81,16 @@ class Learned:
         self.concurrency.closed(self._now(), refused=refused)
 
     def excuses(self, connection: Connection) -> bool:
-        """Whether the relay ended it for want of room, and takes mails over other connections, or later."""
+        """Whether its end is no failure: the relay takes mails over other connections, or later, or we left it."""
         if connection.refused_for is ReplyKind.TOO_MANY_CONNECTIONS:
             return bool(self._open)
-        return connection.refused_for is ReplyKind.TOO_FAST
+        return bool(connection.dismissed) or connection.refused_for is ReplyKind.TOO_FAST
+
+    def dismiss_unproven(self, cause: str) -> None:
+        """Use no connection any more on which the relay has not answered a mail yet."""
+        for connection in list(self._open):
+            if not connection.answered:
+                connection.dismiss(cause)
 
     def _recipient_limit_changed(self, limit: int | None) -> None:
         learned = RecipientLimitLearned(self._name, limit) if limit is not None else RecipientLimitDropped(self._name)

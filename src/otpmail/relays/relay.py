@@ -29,8 +29,8 @@ _LOOK_SECONDS = 1.0  # between two looks at the result of another worker's dial
 class Relay:
     """Opens connections to one relay, as many as it takes, and knows whether it is down.
 
-    `workers` is how many connections are wanted. `random` returns [0, 1), `look_seconds` and `notice_seconds`
-    (`Availability`) are in seconds.
+    `workers` is how many connections are wanted, `alone` whether there is no other relay. `random` returns [0, 1).
+    `look_seconds` and `notice_seconds` (`Availability`) are in seconds.
     """
 
     is_in_trouble = False
@@ -46,6 +46,7 @@ class Relay:
         observer: Observer,
         *,
         workers: int,
+        alone: bool = True,
         random: Callable[[], float],
         look_seconds: float = _LOOK_SECONDS,
         notice_seconds: float = NOTICE_SECONDS,
@@ -53,16 +54,15 @@ class Relay:
         self.on_change = lambda: None
         self.name = settings.endpoint
         self._observer = observer
-        self._look_seconds = look_seconds
+        self._look_seconds, self._alone = look_seconds, alone
         self._loop = loop = asyncio.get_running_loop()
         self._dialler = Dialler(settings, observer, random)
         self._learned = Learned(settings, observer, workers=workers, now=loop.time, call_later=loop.call_later)
         self._throttle, self._concurrency = self._learned.throttle, self._learned.concurrency
         self.is_limited = self._throttle.is_limited
         self.standby = settings.standby
-        self._breaker = Breaker(
-            random, first=settings.retry_seconds, most=settings.retry_max_seconds, doubt=settings.max_age
-        )
+        most, doubt = settings.retry_max_seconds, settings.max_age
+        self._breaker = Breaker(random, first=settings.retry_seconds, most=most, doubt=doubt, spares_first=alone)
         self._availability = Availability(
             self.name,
             observer,
@@ -185,10 +185,9 @@ class Relay:
     def accepted_mail(self, connection: Connection) -> None:
         """The relay accepted a mail: it is well if the connection was dialled after the last failure."""
         self._throttle.accepted_mail()
-        proved_well = self._breaker.took_mail(connection.begun)
-        self._look_at_trouble()
-        if proved_well:
+        if self._breaker.took_mail(connection.begun):
             self._notify_changed()
+        self._look_at_trouble()
 
     def refused(self, connection: Connection, kind: ReplyKind) -> None:
         """The relay refused a mail because too much comes at once: by fewer connections, or slower, it takes it."""
@@ -208,6 +207,8 @@ class Relay:
         )
         if not self._learned.excuses(connection) and self._breaker.ended(connection, self._loop.time()):
             self._availability.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
+            if not self._alone:
+                self._learned.dismiss_unproven("the relay ended another one; mails go on to the next relay")
         if self._availability.open == 0:
             self._availability.emptied(connection.lost_cause, is_idle=is_idle)
         self._notify_changed()
@@ -216,8 +217,7 @@ class Relay:
         self._learned.closed(connection)
         if frees_slot:
             self._breaker.slot_freed(self._loop.time())
-        if frees_slot or self._concurrency.limit is not None:
-            self._notify_changed()
+        self._notify_changed()
 
     @property
     def _is_tried_while_down(self) -> bool:
@@ -274,12 +274,13 @@ class Relay:
             if connection is None:
                 self._concurrency.closed(self._loop.time(), refused=refused)
                 self._notify_changed()
-        connection.owner = self
-        connection.begun = begun
+        connection.owner, connection.begun = self, begun
         self._learned.opened(connection)
         self._availability.opened(
             connection.mode, connection.window, doubtful=self._breaker.hangs_up, address=connection.address
         )
+        if not self._alone and self._breaker.doubts(begun):
+            connection.dismiss("the relay ended another one; mails go on to the next relay")
         self._breaker.opened(begun=begun, probed=connection.mode is Mode.BDAT)
         self._notify_changed()
         self._observer.notify(ConnectionOpened(self.name, connection.mode, connection.window, connection.address))
