@@ -35,7 +35,7 @@ class Process:
         """Return the time."""
         return self.now
 
-    def cpu(self) -> float:
+    def wanted(self) -> float:
         """Return the processor time."""
         return self.cpu_used
 
@@ -57,7 +57,7 @@ class Process:
 
 
 def _start(process: Process, **options: float) -> Batching:
-    return Batching(process, cpu=process.cpu, **options)
+    return Batching(process, wanted=process.wanted, **options)
 
 
 def _busy(process: Process, part: float = 1.0, *, in_flight: int = 1) -> Batching:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from math import inf
-from time import process_time
 from typing import Any, Protocol
+
+from otpmail.limits.processor import wanted_seconds
 
 MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
-_MEASURE_SECONDS = 0.25  # Between two measurements of how busy the process is.
+_MEASURE_SECONDS = 0.25  # Between two measurements of how much the process wants.
 _IDLE_PART = 0.9  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
 _FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.
 _MOST = 32  # A larger batch saves hardly more for each of its calls.
@@ -28,8 +29,8 @@ class Clock(Protocol):
 class Batching:
     """Lets unary calls begin in batches under load: waking up for each alone costs more than most of them do.
 
-    - A batch gathers only where the process keeps more than nine tenths of a core busy, by its `cpu` seconds. It
-      gathers longer the busier the process is, up to `most_seconds` at a whole core. With 0 no call is held back.
+    - A batch gathers only where the process wants more than nine tenths of a core, by its `wanted` seconds. It gathers
+      longer the more it wants, up to `most_seconds` at a whole core. With 0 no call is held back.
     - A batch begins early once it holds as many calls as were in flight together since the last batch. A lone client
       that makes each call after the previous response is therefore not held back.
     - Calls that are answered at once are never in flight together. Four times a second one batch therefore gathers for
@@ -43,19 +44,19 @@ class Batching:
         clock: Clock | None = None,
         *,
         most_seconds: float = MOST_SECONDS,
-        cpu: Callable[[], float] = process_time,
+        wanted: Callable[[], float] = wanted_seconds,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = clock or self._loop
         self._most_seconds = most_seconds
-        self._cpu = cpu
+        self._wanted = wanted
         self._waiting: list[asyncio.Future[None]] = []
         self._timer: Any = None  # begins the batch; None while nothing waits
         self._interval = 0.0  # seconds from one batch to the next
         self._began_at = -inf
         self._expected = 1  # calls for which a batch waits
         self._peak = 1  # most calls in flight at once since the last batch
-        self._measured_at, self._cpu_used = -inf, 0.0
+        self._measured_at, self._wanted_before = -inf, 0.0
 
     def __repr__(self) -> str:
         return f"<Batching {len(self._waiting)} waiting for {self._expected}, {self._interval * 1000:.1f} ms>"
@@ -96,8 +97,8 @@ class Batching:
                 turn.set_result(None)
 
     def _measure(self, now: float) -> None:
-        used = self._cpu()
-        busy = min(1.0, (used - self._cpu_used) / (now - self._measured_at))
+        wanted = self._wanted()
+        busy = min(1.0, (wanted - self._wanted_before) / (now - self._measured_at))
         self._interval = self._most_seconds * max(0.0, busy - _IDLE_PART) / (1.0 - _IDLE_PART)
-        self._measured_at, self._cpu_used = now, used
+        self._measured_at, self._wanted_before = now, wanted
         self._expected = _MOST  # so that the next batch gathers for its whole time
