@@ -163,3 +163,22 @@ async def test_more_standby_connections_than_workers(relay: Relay) -> None:
     finally:
         await service.close()
     assert any("EMAIL_STANDBY: is 6, and WORKERS is 5" in line for line in service.output)
+
+
+@pytest.mark.parametrize(
+    "words", ["421 4.4.2 idle too long", "451 4.4.2 Timeout waiting for data from client."], ids=["421", "451"]
+)
+@pytest.mark.service(WORKERS=5)
+async def test_a_goodbye_that_crosses_a_mail(service: Service, relay: Relay, words: str) -> None:
+    """The mail goes at once over another connection, also where all five say goodbye, and counts one attempt."""
+    await relay.wait_for_command("RSET", 5)
+    await relay.wait_for_idle(5)
+    await asyncio.sleep(0.5)  # longer than the service takes for a pause
+    relay.faults = replace(relay.faults, refuse_sender=words, cut_after_reply="MAIL", times=10)
+    started = time.monotonic()
+    sending = asyncio.create_task(_send(service, 1))
+    await relay.wait_for_command("MAIL", 5)
+    relay.faults = replace(relay.faults, refuse_sender=None, cut_after_reply=None)
+    _all_at_first(await sending)
+    assert time.monotonic() - started < 1.5
+    assert not service.logged("mail-deferred")

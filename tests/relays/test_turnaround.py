@@ -43,3 +43,15 @@ def test_a_slow_answer_is_noticed_while_it_is_due() -> None:
     turnaround.idle(14, 300.0001)
     turnaround.busy(14, 400.0)
     assert turnaround.is_soon(0, 400.0)
+
+
+def test_the_rate_of_late() -> None:
+    """Mails are counted over ten seconds or longer, and those of less than a second as if it were a whole one."""
+    turnaround = Turnaround()
+    turnaround.busy(0, 1000.0)
+    assert turnaround.rate(40, 1000.1) == 40.0
+    assert turnaround.rate(40, 1004.0) == 10.0
+    turnaround.busy(40, 1020.0)
+    assert turnaround.rate(41, 1020.0) == 2.0  # that of the twenty seconds before
+    turnaround.busy(41, 5000.0)
+    assert turnaround.rate(42, 5000.0) == 1.0
