@@ -708,7 +708,7 @@ async def test_a_mail_refused_for_the_number_of_connections_goes_over_another() 
 
 
 async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:
-    """The relay's owner is told, the mail is no attempt, and the connection serves on."""
+    """The relay's owner learns of it, the mail is no attempt, and the connection serves on."""
     async with _working() as rig:
         wire = rig.wire(window=1)
         rig.put("a")
@@ -731,7 +731,7 @@ async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:
     ],
 )
 async def test_a_mail_that_is_partly_decided_is_an_attempt(results: Results) -> None:
-    """Replies that accept or reject a recipient stand; the owner is told all the same."""
+    """Replies that accept or reject a recipient stand; the owner learns of it all the same."""
     async with _working() as rig:
         wire = rig.wire()
         rig.put("a")

@@ -153,7 +153,7 @@ def test_it_does_not_grow_before_a_mail_is_accepted() -> None:
 
 
 def test_a_rare_mail_is_not_slowed_to_a_crawl() -> None:
-    """What was measured over seconds with hardly a mail counts as one mail a second."""
+    """A rate measured over seconds with hardly a mail counts as one mail a second."""
     limit = RateLimit(None)
     limit.refused(0.0, recent=0.01, in_flight=0)
     assert limit.wait(0.0) == pytest.approx(2.0)

@@ -1,7 +1,7 @@
 """Tells what a relay refuses because of the mail from what it refuses because too much comes at once, or too late.
 
-The second kind is no attempt: the mail goes again over another connection, or later. The relay's owner is told, so that
-it is given less.
+The second kind is no attempt: the mail goes again over another connection, or later. The relay's owner learns of it,
+and gives the relay less.
 """
 
 from otpmail.errors import ConnectionLost

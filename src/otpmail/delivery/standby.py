@@ -19,9 +19,10 @@ _TOGETHER_SECONDS = 0.05  # connections that are dialled within so long count as
 class Standby:
     """Counts the workers that have a connection or want one. Times are on the loop's clock.
 
-    A worker whose connection has been idle for too long goes without one until a mail needs it, unless it is the last
-    of as many as EMAIL_STANDBY keeps. Those are replaced at once. But once two in a row have carried no mail, the next
-    is dialled a second after the last one was, then two seconds, up to a minute: an idle hour has about 60 sign-ins.
+    As many workers as EMAIL_STANDBY says keep a connection. Another worker whose connection has been idle for too long
+    goes without one until a mail needs it. Kept connections are replaced at once. But once two in a row have carried no
+    mail, the next is dialled a second after the last one was. That wait doubles, up to a minute: an idle hour has about
+    60 sign-ins.
     """
 
     def __init__(self, workers: int) -> None:

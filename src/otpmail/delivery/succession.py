@@ -51,7 +51,7 @@ class Succession:
             self.dial.cancel()
 
     async def take(self) -> Connection | None:
-        """Wait for the connection; None if there is none, or it could not be opened. A mere attempt is given up."""
+        """Wait for the connection; None without one, or if it could not be opened. A mere attempt is given up."""
         if self.is_attempt:
             return await self.stop()
         outcome = await self._result()

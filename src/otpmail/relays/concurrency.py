@@ -12,7 +12,7 @@ _SETTLE_SECONDS = 1.0  # for so long a relay may count a connection that we have
 
 
 class Concurrency:
-    """The number of connections to one relay: `limit` is None until the relay has refused one.
+    """The number of connections to one relay: `limit` is unknown (None) until the relay has refused one.
 
     A refusal lowers it to the number of the others. Each time that `review` seconds have passed, one more is tried. The
     wait doubles with each one that is refused, up to `review_most`. Times are on the caller's clock, in seconds.

@@ -16,10 +16,10 @@ _REVIEW_SECONDS = 3600.0
 
 
 class IdleTime:
-    """The idle time of one relay; `known` is None until two connections, one dialled after the other's end, show it.
+    """The idle time of one relay; `known` is None until two closes show it, the second after a dial behind the first.
 
-    Open connections are told how long they may be idle. Once an hour a new one is not, so that a relay which has
-    changed is noticed. Times are on the caller's clock, in seconds.
+    Open connections keep to it. Once an hour a new one does not, so that a relay which has changed is noticed. Times
+    are on the caller's clock, in seconds.
     """
 
     def __init__(self, relay: str, observer: Observer) -> None:

@@ -1,4 +1,4 @@
-"""What is learned of one relay from what it refuses and closes; its open connections keep to that."""
+"""Learns from what one relay refuses and closes; its open connections keep to that."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What the end of a connection, or a failed dial, is about: by the words in its error, which hold the relay's reply."""
+"""Tells what a failed dial, or the end of a connection, is about: by the relay's reply in the words of the error."""
 
 import re
 from typing import Final

@@ -115,7 +115,7 @@ class Relay:
 
     @property
     def limits(self) -> Limits:
-        """What the relay is given at present."""
+        """The limits that the relay is given at present."""
         return self._throttle.limits
 
     @property

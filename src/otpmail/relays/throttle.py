@@ -18,7 +18,7 @@ _GATHER_SECONDS = 1.0  # connections that are dialled together are refused toget
 
 
 class Limits(NamedTuple):
-    """What a relay is given at present: connections, and mails a second, None for any number."""
+    """The connections and the mails a second that a relay is given at present; None for any number."""
 
     relay: str
     connections: int
@@ -58,7 +58,7 @@ class Throttle:
 
     @property
     def limits(self) -> Limits:
-        """What the relay is given at present."""
+        """The limits that the relay is given at present."""
         return Limits(self._relay, self.concurrency.present, self._rate_limit.rate(self._now()))
 
     # Mails a second.
