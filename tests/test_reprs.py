@@ -24,7 +24,8 @@ from otpmail.delivery.job import Job
 from otpmail.errors import OtpmailError
 from otpmail.mail.submission import Submission
 from otpmail.model import Envelope, WaitFor
-from otpmail.otp.service import CodeRequest, OtpService
+from otpmail.otp.request import CodeRequest
+from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode

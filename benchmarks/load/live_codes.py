@@ -19,14 +19,14 @@ import uvloop
 from benchmarks.load.calls import holder
 from benchmarks.load.stall import Collections, StallProbe
 from benchmarks.memory import resident
-from otpmail.address import parse_address
 from otpmail.app import spare_the_collector  # the collector's pauses must be the service's
 from otpmail.callers import ANONYMOUS, Call
 from otpmail.events import Observers
 from otpmail.model import Challenge
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
-from otpmail.otp.service import CheckResult, OtpService, record_key
+from otpmail.otp.request import CheckResult, find_record
+from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings, load_section
 from otpmail.store.memory.codes import MemoryChallengeStore
 
@@ -54,7 +54,7 @@ class Codes:
 
     async def issue(self, number: int) -> Challenge:
         """Store a code, as SendCode does."""
-        key = record_key(ANONYMOUS, "", parse_address(holder(number), "email"))
+        _, key = find_record(ANONYMOUS, holder(number), "")
         now = self.store.now()
         fresh = Challenge(codes.new_challenge_id(), self._book.issuing_key, now + _LIFESPAN)
         sending = await self.store.update(key, lambda standing: self._policy.send(standing, now, fresh, spaced=True))

@@ -21,7 +21,8 @@ from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, Memor
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.submission import Submission
 from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, WaitFor
-from otpmail.otp.service import CheckResult, CodeRequest, OtpService, SentCode
+from otpmail.otp.request import CheckResult, CodeRequest, SentCode
+from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import MailStore
 from otpmail.store.memory.codes import MemoryChallengeStore

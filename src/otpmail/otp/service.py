@@ -1,15 +1,12 @@
 """The use cases of codes: send one, check one, revoke one."""
 
 import asyncio
-import hashlib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import field, replace
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from otpmail.address import Address, parse_address, refuse_control_characters
-from otpmail.callers import Call, Caller
+from otpmail.address import Address
+from otpmail.callers import Call
 from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
@@ -18,77 +15,28 @@ from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Challenge, CodeRecord, IssuedCode, Labels, Mail, MailState, Priority, WaitFor
+from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy, Sending
 from otpmail.otp.replacements import Replacements
+from otpmail.otp.request import (
+    MAX_CODE,
+    Check,
+    CheckResult,
+    CodeRequest,
+    SentCode,
+    find_record,
+    read_challenge_id,
+)
 from otpmail.settings import OtpSettings
 from otpmail.store.base import ChallengeStore
-from otpmail.values import frozen
 
-DEFAULT_PURPOSE = "login"
-MAX_CODE = 1000  # as it was typed or pasted, blanks included
-MAX_VARIABLES = 32
-MAX_VARIABLE = 1000
-
-_PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
-_VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
-_RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
 _CLOSE_SECONDS = 2.0
 _RECORDS_FULL = "codes of other addresses take their half"
 
 Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
 """A rule of `otp.policy` that takes back what sending a code has changed."""
-
-
-@frozen(kw_only=True)
-class CodeRequest:
-    """A code that a caller wants mailed.
-
-    `compat` is for the original's contract: its mails need no OTP_RESEND_SECONDS between them, and its codes live for
-    two minutes unless OTP_LIFESPAN_SECONDS is set.
-    """
-
-    email: str
-    purpose: str = ""
-    locale: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    request_id: str = ""
-    fingerprint: bytes = b""
-    wait_for: WaitFor = WaitFor.RELAY
-    labels: Labels = field(default=(), repr=False)
-    compat: bool = False
-
-
-@frozen()
-class SentCode:
-    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in digits."""
-
-    issued: IssuedCode
-    reference: str
-    mail: Mail
-    code_length: int
-    code: str = field(default="", repr=False)
-
-
-class CheckResult(Enum):
-    """The answer to a check."""
-
-    VALID = "valid"
-    WRONG_CODE = "wrong_code"
-    NO_LIVE_CODE = "no_live_code"
-    TOO_MANY_ATTEMPTS = "too_many_attempts"
-
-
-@frozen()
-class Check:
-    """`retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
-
-    result: CheckResult
-    attempts_left: int = 0
-    retry_time: float | None = None
 
 
 class OtpService:
@@ -122,9 +70,8 @@ class OtpService:
         Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; no mail is sent and no limit is used up then.
         The answer holds the end of the mail, a rejection by the relay included.
         """
-        address = parse_address(request.email, "email")
-        key = record_key(call.caller, request.purpose, address)
-        _check_words(request)
+        address, key = find_record(call.caller, request.email, request.purpose)
+        request.check_words()
         job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)
@@ -137,10 +84,10 @@ class OtpService:
         A text that can't be a code by its length and alphabet is a wrong code, and costs no attempt. Raises
         InvalidArgument; nothing is counted then.
         """
-        key = record_key(call.caller, purpose, parse_address(email, "email"))
+        _, key = find_record(call.caller, email, purpose)
         if len(code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
-        bound_to = _read_challenge_id(challenge_id)
+        bound_to = read_challenge_id(challenge_id)
         typed = codes.normalize(code)
         counts = self._codes.can_issue(typed)
         now = self._store.now()
@@ -162,8 +109,8 @@ class OtpService:
 
     async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
         """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""
-        key = record_key(call.caller, purpose, parse_address(email, "email"))
-        bound_to = _read_challenge_id(challenge_id)
+        _, key = find_record(call.caller, email, purpose)
+        bound_to = read_challenge_id(challenge_id)
         await self._store.update(key, lambda record: self._policy.void(record, bound_to))
 
     def code_of(self, issued: IssuedCode) -> str:
@@ -267,34 +214,3 @@ class OtpService:
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
         return task
-
-
-def record_key(caller: Caller, purpose: str, address: Address) -> bytes:
-    """Return the key of a record: a digest, so that a dump of the store holds no addresses."""
-    purpose = purpose or DEFAULT_PURPOSE
-    if not _PURPOSE.fullmatch(purpose):
-        raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
-    return hashlib.blake2b(f"{caller.name}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
-
-
-def _check_words(request: CodeRequest) -> None:
-    if request.locale and not _LOCALE.fullmatch(request.locale):
-        raise InvalidArgument("locale", "is not a language tag such as en or pt-BR (BCP 47)")
-    if len(request.variables) > MAX_VARIABLES:
-        raise InvalidArgument("variables", f"there are more than {MAX_VARIABLES}")
-    for name, value in request.variables.items():
-        if not _VARIABLE.fullmatch(name):
-            raise InvalidArgument("variables", f"{name[:40]!r} is not a name: a-z, then up to 31 of a-z, 0-9 and _")
-        if name in _RESERVED:
-            raise InvalidArgument("variables", f"{name!r} is filled in by the service")
-        if len(value) > MAX_VARIABLE:
-            raise InvalidArgument("variables", f"{name!r} is longer than {MAX_VARIABLE} characters")
-        refuse_control_characters(value, f"variables[{name!r}]")
-
-
-def _read_challenge_id(text: str) -> bytes | None:
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-9a-f]{32}", text):
-        raise InvalidArgument("challenge_id", "is not one that SendCode gave")
-    return bytes.fromhex(text)

@@ -8,7 +8,8 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.otp.service import MAX_CODE, CheckResult, CodeRequest, OtpService
+from otpmail.otp.request import MAX_CODE, CheckResult, CodeRequest
+from otpmail.otp.service import OtpService
 from otpmail.rpc.calls import Context, call_from
 from otpmail.smtp.reply_kind import refuses_mail
 

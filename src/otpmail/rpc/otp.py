@@ -5,7 +5,8 @@ from itertools import islice
 
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import checked_labels
-from otpmail.otp.service import MAX_VARIABLES, CheckResult, CodeRequest, OtpService
+from otpmail.otp.request import MAX_VARIABLES, CheckResult, CodeRequest
+from otpmail.otp.service import OtpService
 from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from
 from otpmail.v1 import otp_pb2, otp_pb2_grpc

@@ -1,0 +1,109 @@
+"""The requests of codes and their answers: the limits of their fields, and the key of the record that is asked for."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from enum import Enum
+
+from otpmail.address import Address, parse_address, refuse_control_characters
+from otpmail.callers import Caller
+from otpmail.errors import InvalidArgument
+from otpmail.model import IssuedCode, Labels, Mail, WaitFor
+from otpmail.values import frozen
+
+DEFAULT_PURPOSE = "login"
+MAX_CODE = 1000  # as it was typed or pasted, blanks included
+MAX_VARIABLES = 32
+MAX_VARIABLE = 1000
+
+_PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
+_VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
+_CHALLENGE_ID = re.compile(r"[0-9a-f]{32}")
+_RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
+
+
+@frozen(kw_only=True)
+class CodeRequest:
+    """A code that a caller wants mailed.
+
+    `compat` is for the original's contract: its mails need no OTP_RESEND_SECONDS between them, and its codes live for
+    two minutes unless OTP_LIFESPAN_SECONDS is set.
+    """
+
+    email: str
+    purpose: str = ""
+    locale: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_id: str = ""
+    fingerprint: bytes = b""
+    wait_for: WaitFor = WaitFor.RELAY
+    labels: Labels = field(default=(), repr=False)
+    compat: bool = False
+
+    def check_words(self) -> None:
+        """Raise InvalidArgument for a locale or variables that no template can be filled with."""
+        if self.locale and not _LOCALE.fullmatch(self.locale):
+            raise InvalidArgument("locale", "is not a language tag such as en or pt-BR (BCP 47)")
+        if len(self.variables) > MAX_VARIABLES:
+            raise InvalidArgument("variables", f"there are more than {MAX_VARIABLES}")
+        for name, value in self.variables.items():
+            if not _VARIABLE.fullmatch(name):
+                raise InvalidArgument("variables", f"{name[:40]!r} is not a name: a-z, then up to 31 of a-z, 0-9 and _")
+            if name in _RESERVED:
+                raise InvalidArgument("variables", f"{name!r} is filled in by the service")
+            if len(value) > MAX_VARIABLE:
+                raise InvalidArgument("variables", f"{name!r} is longer than {MAX_VARIABLE} characters")
+            refuse_control_characters(value, f"variables[{name!r}]")
+
+
+@frozen()
+class SentCode:
+    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in digits."""
+
+    issued: IssuedCode
+    reference: str
+    mail: Mail
+    code_length: int
+    code: str = field(default="", repr=False)
+
+
+class CheckResult(Enum):
+    """The answer to a check."""
+
+    VALID = "valid"
+    WRONG_CODE = "wrong_code"
+    NO_LIVE_CODE = "no_live_code"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+
+@frozen()
+class Check:
+    """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
+
+    result: CheckResult
+    attempts_left: int = 0
+    retry_time: float | None = None
+
+
+def find_record(caller: Caller, email: str, purpose: str) -> tuple[Address, bytes]:
+    """Return the address of a mailbox, and the key of the record of its codes for a purpose.
+
+    The key is a digest, so that a dump of the store holds no addresses. Raises InvalidArgument.
+    """
+    address = parse_address(email, "email")
+    purpose = purpose or DEFAULT_PURPOSE
+    if not _PURPOSE.fullmatch(purpose):
+        raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
+    text = f"{caller.name}\0{purpose}\0{address.key}"
+    return address, hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def read_challenge_id(text: str) -> bytes | None:
+    """Return the id of a challenge, None for an empty text. Raises InvalidArgument."""
+    if not text:
+        return None
+    if not _CHALLENGE_ID.fullmatch(text):
+        raise InvalidArgument("challenge_id", "is not one that SendCode gave")
+    return bytes.fromhex(text)
