@@ -26,6 +26,7 @@ async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> Resul
             outcome()
 
     def run() -> None:
+        """Call `work`, and settle the future in its loop."""
         try:
             outcome = partial(future.set_result, work())
         except BaseException as error:  # noqa: BLE001  the caller's to handle
@@ -49,6 +50,7 @@ def call_interruptibly(work: Callable[[], ResultT]) -> ResultT:
     future: Future[ResultT] = Future()
 
     def run() -> None:
+        """Call `work`, and settle the future."""
         try:
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001  the caller's to handle

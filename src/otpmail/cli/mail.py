@@ -1,7 +1,7 @@
 """`otpmail mail`: sends one mail. `otpmail merge` sends one to each person in a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -84,11 +84,7 @@ def send_mail(
     _: Moved = None,
 ) -> None:
     """Send one mail."""
-    if not to:
-        raise wrong_usage("--to: is needed, as in --to ada@example.org")
-    if not (text or html or attach):  # the service would send an empty mail; here a person forgot something
-        raise wrong_usage("--text: is needed, as in --text 'Good morning', or --html or --attach: the mail is empty")
-    wait_for = mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY
+    _check_given(to, text or html or attach)
     request = mail_pb2.SendMailRequest(
         to=to,
         cc=cc,
@@ -100,19 +96,33 @@ def send_mail(
         headers=[_header(one) for one in header or ()],
         attachments=[mail_pb2.Attachment(filename=path.name, content=_content(path)) for path in attach or ()],
         request_id=request_id,
-        wait_for=wait_for,
+        wait_for=mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY,
         return_path=return_path,
         sender=sender,
         message_id=message_id,
         labels=dict(map(_label, label or ())),
     )
     setattr(request, "from", author)  # a keyword in Python
+    _send(request, server, as_json=as_json)
+
+
+def _check_given(to: list[str] | None, content: object) -> None:
+    """Raise typer.Exit with 2 for a mail to nobody, or one without content: the person forgot something."""
+    if not to:
+        raise wrong_usage("--to: is needed, as in --to ada@example.org")
+    if not content:  # the service would send an empty mail
+        raise wrong_usage("--text: is needed, as in --text 'Good morning', or --html or --attach: the mail is empty")
+
+
+def _send(request: mail_pb2.SendMailRequest, server: str, *, as_json: bool) -> NoReturn:
+    """Send the mail, print the answer, and end the command: with 0 if the mail has come as far as it was to."""
     answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
     if as_json:
         print_json(answer)
     else:
         print_mail(answer.mail)
-    exit_unless(answer.mail.state == (mail_pb2.Mail.STATE_QUEUED if queue else mail_pb2.Mail.STATE_RELAYED))
+    is_to_be_queued = request.wait_for == mail_pb2.WAIT_FOR_QUEUE
+    exit_unless(answer.mail.state == (mail_pb2.Mail.STATE_QUEUED if is_to_be_queued else mail_pb2.Mail.STATE_RELAYED))
 
 
 def _header(text: str) -> mail_pb2.Header:

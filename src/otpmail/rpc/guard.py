@@ -144,11 +144,7 @@ class Guard:
                         taken += (octets := self._weigh(request, parse, is_mail=is_mail))
                         memory.reading += octets
                     running = 1  # not before: a stop does not wait for a request that never comes
-                    self._running += 1
-                    self.idle.clear()
-                    self._unary += unary
-                    if self._stopping:
-                        raise Stopping
+                    self._begin(unary=unary)
                     if unary and (turn := self._batching.take(self._unary)) is not None:
                         await turn
                     if parse is None:
@@ -196,10 +192,7 @@ class Guard:
                     taken += (octets := self._weigh(request, parse, is_mail=False))
                     memory.reading += octets
                     running = 1
-                    self._running += 1
-                    self.idle.clear()
-                    if self._stopping:
-                        raise Stopping
+                    self._begin()
                     parsed = request if parse is None else parse(request)
                     async with aclosing(behaviour(parsed, context)) as responses:
                         async for response in responses:
@@ -236,6 +229,14 @@ class Guard:
         if octets > SMALL and parse is not None:  # before it counts, so that nothing that is remembered gives way to it
             parse(request)  # raises: no other method has bounds for a large one
         return octets
+
+    def _begin(self, *, unary: int = 0) -> None:
+        """Count a call that runs from now on. Raises Stopping where no new call may run."""
+        self._running += 1
+        self._unary += unary
+        self.idle.clear()
+        if self._stopping:
+            raise Stopping
 
     def _ended(self, running: int, *, unary: int = 0, is_mail: bool = False) -> None:
         """Count a call less, if it was running, and no more what its request takes."""

@@ -39,11 +39,24 @@ def server_options(
 
     Callers may have so many `connections` on each address. Calls that have not begun may take `call_octets` of memory.
     """
-    calls = max(_CALLS, call_octets // _CALL_OCTETS)
-    metadata = METADATA_OCTETS + _OWN_METADATA_OCTETS
     return (
         # A second server on the port would get some of the calls, and does not know the codes of this one.
         ("grpc.so_reuseport", 0),
+        *_call_options(most_octets, max(_CALLS, call_octets // _CALL_OCTETS)),
+        *_keepalive_options(ping_seconds),
+        ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_connection_idle_ms", round(idle_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(handshake_seconds * 1000)),
+        # Without a limit of the grace (grpc.max_connection_age_grace_ms) running calls end by themselves: no answer is
+        # lost to the age of a connection; see docs/decisions/054-old-connections-end-with-their-calls.md.
+        ("grpc.max_connection_age_ms", round(age_seconds * 1000)),
+    )
+
+
+def _call_options(most_octets: int, calls: int) -> Options:
+    """Bound requests, metadata, and the calls that have not begun."""
+    metadata = METADATA_OCTETS + _OWN_METADATA_OCTETS
+    return (
         ("grpc.max_receive_message_length", most_octets),
         # Between a soft and a hard limit gRPC refuses calls at random, the more the larger they are. So both are one.
         ("grpc.max_metadata_size", metadata),
@@ -58,16 +71,15 @@ def server_options(
         ("grpc.http.overload_protection", 0),
         # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.max_connection_idle_ms", round(idle_seconds * 1000)),
-        ("grpc.server_handshake_timeout_ms", round(handshake_seconds * 1000)),
-        # Find peers that are gone, and let callers ping often: meshes ping idle connections.
+    )
+
+
+def _keepalive_options(ping_seconds: float) -> Options:
+    """Find peers that are gone, and let callers ping often: meshes ping idle connections."""
+    return (
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # gRPC never forgives an early ping of a call that only waits: the third one ends the connection.
         ("grpc.http2.min_ping_interval_without_data_ms", round(ping_seconds * _PING_LEEWAY * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Without a limit of the grace (grpc.max_connection_age_grace_ms) running calls end by themselves: no answer is
-        # lost to the age of a connection; see docs/decisions/054-old-connections-end-with-their-calls.md.
-        ("grpc.max_connection_age_ms", round(age_seconds * 1000)),
     )
