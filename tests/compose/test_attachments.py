@@ -55,6 +55,7 @@ def _last(envelope: Envelope) -> EmailMessage:
         ("text/plain; FORMAT = flowed ; delsp=yes;", "text/plain", (("format", "flowed"), ("delsp", "yes"))),
         ("text/plain; name*=utf-8''a%20b", "text/plain", (("name*", "utf-8''a%20b"),)),
         ('text/plain; x=""', "text/plain", (("x", ""),)),
+        ('text/plain; charset=""; name=""; x=y', "text/plain", (("x", "y"),)),
     ],
 )
 def test_a_type_with_parameters_is_read(text: str, name: str, parameters: tuple[tuple[str, str], ...]) -> None:
@@ -111,6 +112,21 @@ def test_a_name_in_the_type_is_the_files_name() -> None:
     assert named.content.count(b"name=") == 2
     both = _last(_compose(Attachment("é.pdf", 'application/pdf; name="a.pdf"', b"")))
     assert (both.get_filename(), both["Content-Type"].params["name"]) == ("é.pdf", "a.pdf")
+    extended = _compose(Attachment("", "application/pdf; name*=utf-8''M%C3%A4rz.pdf", b""))
+    assert _last(extended).get_filename() == "März.pdf"
+    assert _last(extended).get_content_disposition() == "attachment"
+
+
+@pytest.mark.parametrize(
+    "kind", ['text/plain; charset=""', "text/plain; charset*=us-ascii''utf-8", "text/plain; name*0=a"]
+)
+@pytest.mark.parametrize("is_alternative", [False, True])
+def test_no_parameter_is_written_twice(kind: str, *, is_alternative: bool) -> None:
+    """What the service adds to a type is not there already, in whatever form (RFC 2045, 5.1; RFC 2231)."""
+    content = _compose(Attachment("é.txt", kind, b"a", alternative=is_alternative)).content.decode()
+    field = content[content.rindex("Content-Type:") :].partition("Content-Transfer-Encoding")[0]
+    names = [re.split(r"[*=]", parameter.strip())[0] for parameter in field.split(";")[1:]]
+    assert sorted(names) == ["charset", "name"]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _part(attachment: Attachment, found: Survey | None) -> Pieces:
     if found is not None:
         head = _head(attachment, kind, b"8bit" if found.is_8bit else b"7bit", _DEFAULT_MAIL_NAME)
         return chain((head,), embedded_slices(attachment.content))
-    if kind.name.startswith("text/") and (attachment.alternative or not kind.get("charset")):
+    if kind.name.startswith("text/") and (attachment.alternative or not kind.has("charset")):
         return _text_file(attachment, kind)
     return chain((_head(attachment, kind, b"base64", _DEFAULT_NAME),), base64_slices(attachment.content))
 
@@ -112,7 +112,7 @@ def _text_file(attachment: Attachment, kind: MediaType) -> Iterator[bytes]:
     content = attachment.content
     charset = kind.get("charset").lower()
     found = yield from paced(charset_of(content))
-    if not charset:
+    if not kind.has("charset"):
         charset, kind = found, MediaType(kind.name, (*kind.parameters, ("charset", found)))
     is_legible = (charset, found) in _LEGIBLE and len(content) <= TEXT_SLICE and b"\0" not in content
     if attachment.alternative and is_legible:
@@ -125,15 +125,16 @@ def _text_file(attachment: Attachment, kind: MediaType) -> Iterator[bytes]:
 
 def _head(attachment: Attachment, kind: MediaType, encoding: bytes, default_name: str) -> bytes:
     filename = attachment.filename or kind.get("name")
-    if not (filename or attachment.alternative):
-        filename = default_name
+    is_named = bool(filename) or kind.has("name")
+    if not (is_named or attachment.alternative):
+        filename, is_named = default_name, True
     shown = "inline" if attachment.content_id or attachment.alternative else "attachment"
     # Never folded: the HTML's `cid:` finds only the literal text (RFC 2392).
     content_id = f"Content-ID: <{attachment.content_id}>\r\n" if attachment.content_id else ""
     return (
         f"{content_type(kind, filename)}"
         f"Content-Transfer-Encoding: {encoding.decode()}\r\n"
-        f"{disposition(shown, filename) if filename else ''}"
+        f"{disposition(shown, filename) if is_named else ''}"
         f"{content_id}\r\n"
     ).encode()
 

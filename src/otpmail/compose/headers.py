@@ -75,8 +75,11 @@ def disposition(kind: str, filename: str) -> str:
     """A Content-Disposition field (RFC 2183) with a file name, with its CRLF.
 
     A short name of letters, digits and few signs is quoted. Any other is percent-encoded, a long one in sections
-    (RFC 2231, 3 and 4). No character is divided, since some readers decode each section by itself.
+    (RFC 2231, 3 and 4). No character is divided, since some readers decode each section by itself. Without a name the
+    field is there for a file whose type has it.
     """
+    if not filename:
+        return f"Content-Disposition: {kind}\r\n"
     if _PLAIN_FILENAME.fullmatch(filename):
         return _fold("Content-Disposition", [f"{kind};", f'filename="{filename}"'])
     sections = _sections(f"utf-8''{quote(filename, safe=_NOT_ESCAPED)}")
@@ -94,7 +97,7 @@ def content_type(kind: MediaType, filename: str) -> str:
     """
     *before, last = kind.words()
     words = [f"{word};" for word in before]
-    if not filename or _PLAIN_FILENAME.fullmatch(filename) or kind.get("name"):
+    if not filename or _PLAIN_FILENAME.fullmatch(filename) or kind.has("name"):
         return _fold("Content-Type", [*words, last])
     first, *others = _encoded_words(filename, most=_ENCODED_NAME_OCTETS)
     words += [f"{last};", f'name="{first}', *others]

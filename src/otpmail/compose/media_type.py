@@ -15,6 +15,7 @@ _TYPE = re.compile(rf"[ \t]*({_NAME})/({_NAME})[ \t]*")
 _PARAMETER = re.compile(rf';[ \t]*({_WORD})[ \t]*=[ \t]*(?:({_WORD})|"((?:[\t !#-\[\]-~]|\\[ -~])*+)")[ \t]*')
 _LAST_SEMICOLON = re.compile(r";[ \t]*")  # forgiven at the end, since many programs write one there
 _IS_WORD = re.compile(_WORD)
+_NONE_IF_EMPTY = ("charset", "name")  # as programs write them that know no value
 _TYPES_REMEMBERED = 256
 
 
@@ -29,7 +30,8 @@ class MediaType:
     def parse(cls, text: str) -> Self | None:
         """Read a type with its parameters; None if the text is not a type, or has a parameter twice.
 
-        Comments and obsolete forms are not read (RFC 2045, 5.1). A quoted value stands for what is in the quotes.
+        Comments and obsolete forms are not read (RFC 2045, 5.1). A quoted value stands for what is in the quotes. An
+        empty charset or name counts as not given, since another one may be written.
         """
         match = _TYPE.match(text)
         if match is None or len(text) > MAX_CONTENT_TYPE:
@@ -45,11 +47,15 @@ class MediaType:
             end = found.end()
         if end < len(text) and _LAST_SEMICOLON.fullmatch(text, end) is None:
             return None
-        return cls(name, tuple(parameters.items()))
+        return cls(name, tuple([pair for pair in parameters.items() if pair[1] or pair[0] not in _NONE_IF_EMPTY]))
 
     def get(self, attribute: str) -> str:
         """The value of a parameter; empty where it is missing."""
         return dict(self.parameters).get(attribute, "")
+
+    def has(self, attribute: str) -> bool:
+        """Whether a parameter is given, as it is or in the forms of RFC 2231, such as `name*` and `name*0*`."""
+        return any(name.partition("*")[0] == attribute for name, _ in self.parameters)
 
     def words(self) -> list[str]:
         """The type and its parameters as they are written, each without the semicolon behind it."""
