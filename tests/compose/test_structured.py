@@ -94,6 +94,8 @@ def test_where_a_line_may_end() -> None:
     assert structured("List-Unsubscribe", f"{url},{url}") == f"List-Unsubscribe: {url},\r\n {url}\r\n"
     string = '"' + "a, " * 30 + '"'
     assert structured("X-SMTPAPI", f"{string}, {string}") == f"X-SMTPAPI: {string},\r\n {string}\r\n"
+    bare = f"https://example.org/{'a,' * 30}"
+    assert structured("List-Help", f"{bare} {bare}") == f"List-Help: {bare}\r\n {bare}\r\n"
     many = ",".join([f"t{number:02}" for number in range(30)])
     assert structured("X-MC-Tags", many).split("\r\n")[1] == " " + ",".join([f"t{number}" for number in range(16, 30)])
 
@@ -106,6 +108,7 @@ def test_where_a_line_may_end() -> None:
 @example(",".join(["a" * 90] * 40))
 @example("0" * 63 + '<">,"')
 @example("\\" * 999 + " b")
+@example("https://a.example/" + "b," * 600)
 def test_a_structured_value_keeps_what_it_means(value: str) -> None:
     """A reader finds the value with its blanks squeezed; a blank is added only where a line ends behind a comma."""
     value = value[:MAX_HEADER_VALUE]

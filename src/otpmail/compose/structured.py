@@ -32,7 +32,8 @@ _PREFIXES = (
 _QUOTED = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)'  # to the end, where the quotes are not closed
 _OUTSIDE_QUOTES = re.compile(f"({_QUOTED})")
 _BLANKS = re.compile(r"[ \t]+")
-_WORD = re.compile(rf"[ \t]*+(?:(?:{_QUOTED}|<[^<>]*+>|[^ \t,])++,*+|,++)")
+_TO_A_COMMA = re.compile(rf"[ \t]*+(?:(?:{_QUOTED}|<[^<>]*+>|[^ \t,])++,*+|,++)")
+_WORD = re.compile(rf'[ \t]*+(?:(?:{_QUOTED}|<[^<>]*+>|://[^ \t<>"]*+|[^ \t,])++,*+|,++)')  # a URL may hold commas
 _NO_BLANK = re.compile(r"[ \t]*+[^ \t]++")
 
 
@@ -75,10 +76,12 @@ def squeezed(value: str) -> str:
 def words_of(value: str) -> list[str]:
     """The words of a value between which a line may end, each with the blanks before it.
 
-    A line may end at a blank, and behind a comma that is neither in quotes nor in angle brackets. Only a word that no
-    line would hold is divided at the blanks within its quotes.
+    A line may end at a blank, and behind a comma that is in no quotes, angle brackets or URL. Only a word that no line
+    would hold is divided at the commas of a URL, and then at the blanks within its quotes.
     """
     words = _WORD.findall(value)
-    if max(map(len, words), default=0) <= MAX_WORD:
-        return words
-    return [part for word in words for part in (_NO_BLANK.findall(word) if len(word) > MAX_WORD else (word,))]
+    for finer in (_TO_A_COMMA, _NO_BLANK):
+        if max(map(len, words), default=0) <= MAX_WORD:
+            break
+        words = [part for word in words for part in (finer.findall(word) if len(word) > MAX_WORD else (word,))]
+    return words
