@@ -88,6 +88,8 @@ def test_a_recipient_who_needs_smtputf8_is_refused_alone(envelope: Envelope, rej
     if envelope.smtputf8:
         assert _rejected(envelope, **{"SMTPUTF8": "", "8BITMIME": ""}) == ()
         assert Capabilities({"SMTPUTF8": ""}).adapted(envelope) is envelope
+        eight_bit = replace(envelope, content="To: j\u00fcrgen@x.org\r\n\r\n".encode())
+        assert _rejected(eight_bit, SMTPUTF8="") == ()  # RFC 6531, 3.1: it takes 8BITMIME too
 
 
 def test_a_mail_without_smtputf8_begins_with_its_head_in_ascii() -> None:

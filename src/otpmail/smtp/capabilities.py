@@ -76,7 +76,8 @@ class Capabilities:
             internationalised = self._rejected_as_internationalised(envelope)
             if internationalised:
                 return _replies(internationalised, _NO_SMTPUTF8)
-        if not envelope.content.isascii() and "8BITMIME" not in self:
+        # A relay with SMTPUTF8 takes 8BITMIME for granted (RFC 6531, 3.1), even if it announces no 8BITMIME.
+        if not (envelope.content.isascii() or envelope.smtputf8 or "8BITMIME" in self):
             return _replies(envelope.recipients, _NO_8BITMIME)
         if self.size and len(envelope.content) > self.size:
             words = b"5.3.4 the mail has %d octets, the relay takes %d" % (len(envelope.content), self.size)
