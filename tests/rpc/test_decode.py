@@ -249,9 +249,11 @@ def test_durations(duration: Duration, seconds: float) -> None:
     assert decode.ttl_from(duration) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("duration", [Duration(seconds=315_576_000_001), Duration(nanos=1_000_000_000)])
+@pytest.mark.parametrize(
+    "duration", [Duration(seconds=315_576_000_001), Duration(nanos=1_000_000_000), Duration(seconds=1, nanos=-1)]
+)
 def test_a_duration_out_of_range_is_refused(duration: Duration) -> None:
-    """A Duration beyond the range of duration.proto is InvalidArgument."""
+    """A Duration beyond the range of duration.proto, or of two signs, is InvalidArgument."""
     with pytest.raises(InvalidArgument, match=r"^ttl: "):
         decode.ttl_from(duration)
 

@@ -180,10 +180,11 @@ def wait_for_from(value: int) -> WaitFor:
 
 
 def ttl_from(duration: Duration) -> float:
-    """A Duration in seconds. Raises InvalidArgument naming `ttl` beyond the range that duration.proto gives."""
-    if abs(duration.seconds) > 315_576_000_000 or abs(duration.nanos) > 999_999_999:
+    """A Duration in seconds. Raises InvalidArgument naming `ttl` for one that duration.proto does not allow."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > 315_576_000_000 or abs(nanos) > 999_999_999 or seconds * nanos < 0:
         raise InvalidArgument("ttl", "is not a Duration")
-    return duration.seconds + duration.nanos / 1e9
+    return seconds + nanos / 1e9
 
 
 def fingerprint_of(request: Message) -> bytes:
