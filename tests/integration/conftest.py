@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -45,6 +45,12 @@ def exim(certificate_files: CertificateFiles) -> Iterator[Exim]:
     require(Exim)
     with Exim(certificate_files.cert_file, certificate_files.key_file) as server:
         yield server
+
+
+@pytest.fixture(params=["postfix", "exim"])
+def server(request: pytest.FixtureRequest) -> MailServer:
+    """Give the test each of the servers."""
+    return cast("MailServer", request.getfixturevalue(request.param))
 
 
 @pytest.fixture

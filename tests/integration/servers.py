@@ -21,7 +21,7 @@ from collections import defaultdict
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,6 +145,18 @@ class MailServer(ABC):
                 f"{len(self._mails[address])} of {count} mails for {address} in {timeout} s\n{self.log()}"
             ) from error
         return list(self._mails[address])
+
+    def settings(self, ca_file: Path, security: str = "tls") -> dict[str, Any]:
+        """Return the settings that make a service use this server; `ca_file` has the authority of its certificate."""
+        return {
+            "EMAIL_HOST": "localhost",
+            "EMAIL_PORT": self.tls_port if security == "tls" else self.port,
+            "EMAIL_SECURITY": security,
+            "EMAIL_CA_FILE": ca_file,
+            "EMAIL": USER,
+            "APP_PASSWORD": PASSWORD,
+            "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
+        }
 
     def log(self) -> str:
         """Return what it has logged since `start`, and what it has printed."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.conftest import require
 from integration.exim import Exim
 from integration.postfix import Postfix
-from integration.servers import DOMAIN, PASSWORD, USER
+from integration.servers import DOMAIN
 from otpmail.v1 import mail_pb2
 from service import Service
 
@@ -45,22 +45,10 @@ def strict_about_names(certificate_files: CertificateFiles) -> Iterator[Postfix]
         yield server
 
 
-def _settings(server: MailServer, certificates: Certificates) -> dict[str, Any]:
-    return {
-        "EMAIL_HOST": "localhost",
-        "EMAIL_PORT": server.tls_port,
-        "EMAIL_SECURITY": "tls",
-        "EMAIL_CA_FILE": certificates.ca_file,
-        "EMAIL": USER,
-        "APP_PASSWORD": PASSWORD,
-        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
-    }
-
-
 async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, certificates: Certificates) -> None:
     """All of them have the mail within a second, once, by one attempt; the next mail keeps to the limit."""
     people = [f"limited{number}@{DOMAIN}" for number in range(60)]
-    async with Service(**_settings(limited, certificates)) as service:
+    async with Service(**limited.settings(certificates.ca_file)) as service:
         await service.wait_until_serving()
         request = mail_pb2.SendMailRequest(to=people, subject="s", text="t")
         begun = monotonic()
@@ -76,7 +64,7 @@ async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, 
 
 async def test_a_server_that_refuses_the_name_in_ehlo(strict_about_names: Postfix, certificates: Certificates) -> None:
     """The mail is deferred with the server's words, and the log names EMAIL_HELO."""
-    async with Service(**_settings(strict_about_names, certificates), EMAIL_HELO="box") as service:
+    async with Service(**strict_about_names.settings(certificates.ca_file), EMAIL_HELO="box") as service:
         await service.wait_until_serving()
         request = mail_pb2.SendMailRequest(to=[f"named@{DOMAIN}"], subject="s", text="t", ttl={"seconds": 1})  # type: ignore[arg-type]
         mail = (await service.mail.SendMail(request)).mail
@@ -91,7 +79,7 @@ async def test_a_check_of_the_name_in_ehlo(
     strict_about_names: Postfix, certificates: Certificates, name: str | None, code: int
 ) -> None:
     """`otpmail check` says that EMAIL_HELO is to be set; a name that follows from the machine or sender is taken."""
-    service = Service(command="check", **_settings(strict_about_names, certificates), EMAIL_HELO=name)
+    service = Service(command="check", **strict_about_names.settings(certificates.ca_file), EMAIL_HELO=name)
     try:
         await service.spawn()
         assert await service.wait_exited() == code

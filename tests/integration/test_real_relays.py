@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from calls import parsed, text_of
-from integration.servers import DOMAIN, LATER, PASSWORD, UNKNOWN, USER, MailServer
+from integration.servers import DOMAIN, LATER, UNKNOWN, USER, MailServer
 from otpmail.v1 import mail_pb2, otp_pb2
 from service import Service
 
@@ -17,29 +17,11 @@ if TYPE_CHECKING:
     from relay import Certificates
 
 
-@pytest.fixture(params=["postfix", "exim"])
-def server(request: pytest.FixtureRequest) -> MailServer:
-    """Give the test each of the servers."""
-    return cast("MailServer", request.getfixturevalue(request.param))
-
-
-def _settings(server: MailServer, certificates: Certificates, security: str) -> dict[str, Any]:
-    return {
-        "EMAIL_HOST": "localhost",
-        "EMAIL_PORT": server.tls_port if security == "tls" else server.port,
-        "EMAIL_SECURITY": security,
-        "EMAIL_CA_FILE": certificates.ca_file,
-        "EMAIL": USER,
-        "APP_PASSWORD": PASSWORD,
-        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
-    }
-
-
 @pytest.mark.parametrize("security", ["tls", "starttls"])
 async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates, security: str) -> None:
     """A code read from its mailbox is valid; a mail with all its parts arrives unchanged."""
     ada = f"ada-{security}@{DOMAIN}"
-    async with Service(**_settings(server, certificates, security)) as service:
+    async with Service(**server.settings(certificates.ca_file, security)) as service:
         await service.wait_until_serving()
         await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ada))
         (delivered,) = await server.mails(ada, 1)
@@ -76,7 +58,7 @@ async def test_a_code_and_a_mail(server: MailServer, certificates: Certificates,
 async def test_recipients_one_by_one(server: MailServer, certificates: Certificates) -> None:
     """An unknown recipient is rejected, one is deferred until the ttl is over, and the third gets the mail once."""
     good = f"good@{DOMAIN}"
-    async with Service(**_settings(server, certificates, "tls")) as service:
+    async with Service(**server.settings(certificates.ca_file)) as service:
         await service.wait_until_serving()
         request = mail_pb2.SendMailRequest(to=[UNKNOWN, LATER, good], text="t", ttl={"seconds": 4})  # type: ignore[arg-type]
         mail = (await service.mail.SendMail(request)).mail
@@ -88,7 +70,7 @@ async def test_recipients_one_by_one(server: MailServer, certificates: Certifica
 async def test_an_internationalised_local_part(server: MailServer, certificates: Certificates) -> None:
     """Both servers announce SMTPUTF8, so an address that is not ASCII is accepted."""
     address = f"jürgen@{DOMAIN}"
-    async with Service(**_settings(server, certificates, "tls")) as service:
+    async with Service(**server.settings(certificates.ca_file)) as service:
         await service.wait_until_serving()
         mail = (await service.mail.SendMail(mail_pb2.SendMailRequest(to=[address], subject="ü", text="ü"))).mail
         assert mail.state == mail_pb2.Mail.STATE_RELAYED
@@ -106,7 +88,7 @@ async def test_a_return_path(
 ) -> None:
     """Real servers take the null return path and one for each recipient, and write it into the Return-Path field."""
     address = f"return-path-{request.node.callspec.id}@{DOMAIN}"
-    async with Service(**_settings(server, certificates, "tls"), EMAIL_FROM_ALLOWED=f"@{DOMAIN}") as service:
+    async with Service(**server.settings(certificates.ca_file), EMAIL_FROM_ALLOWED=f"@{DOMAIN}") as service:
         await service.wait_until_serving()
         mail = mail_pb2.SendMailRequest(
             to=[address],
@@ -126,7 +108,7 @@ async def test_a_return_path(
 async def test_many_mails_at_once(server: MailServer, certificates: Certificates) -> None:
     """Three hundred mails at once over five recycled connections each arrive once, unmixed."""
     addresses = [f"many{n}@{DOMAIN}" for n in range(300)]
-    async with Service(**_settings(server, certificates, "tls"), EMAIL_MAX_MESSAGES=20) as service:
+    async with Service(**server.settings(certificates.ca_file), EMAIL_MAX_MESSAGES=20) as service:
         await service.wait_until_serving()
         answers = await asyncio.gather(
             *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[a], subject=a, text=a)) for a in addresses)
@@ -143,7 +125,7 @@ async def test_odd_mails(server: MailServer, certificates: Certificates) -> None
     addresses = [f"odd..dots.@{DOMAIN}", f'"odd name"@{DOMAIN}', f"{'a' * 64}{'b' * 10}@{DOMAIN}"]
     inner = "Subject: inner\r\nContent-Transfer-Encoding: 8bit\r\n\r\nMärz\r\n".encode()
     unsubscribe = f"<https://example.org/u/dG9rZW4=?list={'3' * 100}>"
-    async with Service(**_settings(server, certificates, "tls")) as service:
+    async with Service(**server.settings(certificates.ca_file)) as service:
         await service.wait_until_serving()
         request = mail_pb2.SendMailRequest(
             to=addresses,
@@ -163,7 +145,7 @@ async def test_odd_mails(server: MailServer, certificates: Certificates) -> None
 @pytest.mark.parametrize("mechanism", ["plain", "login", "cram-md5"])
 async def test_each_mechanism(server: MailServer, certificates: Certificates, mechanism: str) -> None:
     """`otpmail check` signs in by each mechanism that the server runs, and finds nothing to change."""
-    service = Service(command="check", **_settings(server, certificates, "tls"), EMAIL_AUTH=mechanism)
+    service = Service(command="check", **server.settings(certificates.ca_file), EMAIL_AUTH=mechanism)
     try:
         await service.spawn()
         assert await service.wait_exited() == 0, service.output

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from calls import parsed, text_of
-from integration.servers import DOMAIN, PASSWORD, USER, MailServer
+from integration.servers import DOMAIN, MailServer
 from otpmail.v1 import mail_pb2
 from service import Service
 
@@ -27,25 +27,6 @@ _COMPLAINTS = re.compile(
 _FORGED = "MAIL FROM:<eve@evil.example>{e}RCPT TO:<{victim}>{e}DATA{e}Subject: forged{e}{e}forged{e}.{e}"
 
 
-@pytest.fixture(params=["postfix", "exim"])
-def server(request: pytest.FixtureRequest) -> MailServer:
-    """Give the test each of the servers."""
-    return cast("MailServer", request.getfixturevalue(request.param))
-
-
-def _settings(server: MailServer, certificates: Certificates, **more: Any) -> dict[str, Any]:
-    return {
-        "EMAIL_HOST": "localhost",
-        "EMAIL_PORT": server.tls_port,
-        "EMAIL_SECURITY": "tls",
-        "EMAIL_CA_FILE": certificates.ca_file,
-        "EMAIL": USER,
-        "APP_PASSWORD": PASSWORD,
-        "EMAIL_FROM": f"Codes <codes@{DOMAIN}>",
-        **more,
-    }
-
-
 @pytest.mark.parametrize("window", [1, 16])
 @pytest.mark.parametrize(("mode", "shown"), [("auto", "bdat"), ("data", "data")])
 async def test_many_in_flight(
@@ -55,8 +36,8 @@ async def test_many_in_flight(
     people = [f"w{shown}{window}n{n}@{DOMAIN}" for n in range(MAILS)]
     logged = len(server.log())
     # No connection is replaced: one that is being dialled when the service stops is cut, of which Postfix complains.
-    more = {"EMAIL_MODE": mode, "EMAIL_WINDOW": window, "EMAIL_MAX_MESSAGES": 2 * MAILS}
-    async with Service(**_settings(server, certificates, **more)) as service:
+    more: dict[str, Any] = {"EMAIL_MODE": mode, "EMAIL_WINDOW": window, "EMAIL_MAX_MESSAGES": 2 * MAILS}
+    async with Service(**server.settings(certificates.ca_file), **more) as service:
         await service.wait_until_serving()
         assert (await service.wait_for_log("relay-up"))["mode"] == shown
         answers = await asyncio.gather(
@@ -80,7 +61,7 @@ async def test_bodies_that_try_to_end_early(server: MailServer, certificates: Ce
     bodies = [f"before{end}{_FORGED.format(e=e, victim=victim)}after" for end in ends for e in ("\r\n", "\n")]
     bodies += [".", "..", ".\n.\n.", "\n.\n", "a\n.", ".\r\n", "\r\n.\r\n\r\n.\r\n"]
     people = [f"dots-{mode}-{n}@{DOMAIN}" for n in range(len(bodies))]
-    async with Service(**_settings(server, certificates, EMAIL_MODE=mode)) as service:
+    async with Service(**server.settings(certificates.ca_file), EMAIL_MODE=mode) as service:
         await service.wait_until_serving()
         answers = await asyncio.gather(
             *(
