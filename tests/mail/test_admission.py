@@ -15,10 +15,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import MailState, Priority, WaitFor
 from rig import MailRig, call_of
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.chdir(str(tmp_path))
+pytestmark = pytest.mark.usefixtures("empty_directory")
 
 
 def _submission(

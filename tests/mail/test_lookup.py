@@ -16,10 +16,7 @@ from otpmail.store.base import Earlier, Running
 from otpmail.store.memory.mails import MemoryMailStore
 from rig import NOW
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_directory")
 
 
 @pytest.fixture

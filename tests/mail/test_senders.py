@@ -9,6 +9,8 @@ from otpmail.errors import PermissionDenied
 from otpmail.mail.senders import Senders
 from otpmail.settings import MailSettings
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 FIELDS = ("from", "sender", "return_path")
 
 
@@ -19,11 +21,6 @@ def _senders(**settings: Any) -> Senders:
 def _draft_with(field: str, text: str) -> Any:
     fields: dict[str, Any] = {"from_" if field == "from" else field: text}
     return read_draft(**fields)
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("field", FIELDS)

@@ -25,10 +25,7 @@ from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Request, Runn
 from otpmail.store.memory.mails import MemoryMailStore
 from rig import NOW, call_of
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_directory")
 
 
 @pytest.fixture

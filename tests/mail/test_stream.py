@@ -19,6 +19,8 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from rig import NOW, MailRig, call_of
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 
 @dataclass
 class Asked:
@@ -69,11 +71,6 @@ class Rig(MailRig):
         """Hand a batch to the stream."""
         self.tasks.append(asyncio.create_task(_take(stream or self.stream, asked, submission_from)))
         return self.tasks[-1]
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 async def _turns() -> None:

@@ -30,6 +30,8 @@ from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.telemetry.logs import LogObserver
 from rig import NOW, MailRig, call_of
 
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
 T = TypeVar("T")
 EMAIL = "ada@example.org"
 KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
@@ -103,11 +105,6 @@ class Rig(MailRig):
 
 def _other(code: str) -> str:
     return f"{(int(code) + 1) % 10 ** len(code):0{len(code)}d}"
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -21,10 +21,7 @@ from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2
 from rig import MailRig, call_of
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_directory")
 
 
 def _mail(name: str, recipients: int = 1) -> Outcome:
