@@ -177,11 +177,11 @@ class Worker:
         `until` is on the loop's clock. `listed`: it has room, so the dispatcher may give it the turn.
         """
         self._listed = listed
-        if listed:
-            self._dispatcher.wait(self, busy=self.busy)
-        elif connection.is_available:
+        if not listed and connection.is_available:
             until = min(until, self._loop.time() + connection.owner.pause())
         self._set_alarm(until)
+        if listed:
+            self._dispatcher.wait(self, busy=self.busy)
         self._waiting = self._loop.create_future()
         try:
             await self._waiting
