@@ -30,7 +30,7 @@ open_relay = pytest.mark.relay(auth=())
 
 
 class Raw:
-    """A client that sends bytes as they are and reads replies by their code alone."""
+    """A client that sends bytes unchanged and reads replies by their code alone."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take an open connection."""

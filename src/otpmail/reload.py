@@ -133,7 +133,7 @@ def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
 def _read_certificates(
     old: Access, settings: RelaySettings, found: _Found
 ) -> tuple[ssl.SSLContext, bytes, RelaySettings]:
-    """Read the certificates of authorities and our own, all of which stay as they are if one is wrong."""
+    """Read the certificates of authorities and our own, all of which stay the same if one is wrong."""
     try:
         fresh, identity = tls_context(settings), read_identity(settings)
     except SettingsError as error:

@@ -340,7 +340,7 @@ async def test_words_of_a_dial_are_clean_in_the_text_log(
 
 
 async def test_what_a_relay_announces_is_clean_in_a_check(certificates: Certificates, tmp_path: Path) -> None:
-    """The parameters of an extension are printed as they are: no markup, no control character, no long line."""
+    """The parameters of an extension are printed without change: no markup, no control character, no long line."""
     announced = (f"LIMITS [bold red]{HOSTILE.rstrip()}", "SIZE [/bold] 12\x1b[31m", f"SMTPUTF8 {'x' * 7000}")
     async with Relay(Faults(auth=(), announces=announced)) as relay:
         settings = relay_settings(relay, certificates, tmp_path / "token") | {"EMAIL_FROM": "a@example.org"}

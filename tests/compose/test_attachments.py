@@ -59,7 +59,7 @@ def _last(envelope: Envelope) -> EmailMessage:
     ],
 )
 def test_a_type_with_parameters_is_read(text: str, name: str, parameters: tuple[tuple[str, str], ...]) -> None:
-    """Names are read in lower case, values as they are, and quotes are not part of a value (RFC 2045, 5.1)."""
+    """Names are read in lower case, values unchanged, and quotes are not part of a value (RFC 2045, 5.1)."""
     assert MediaType.parse(text) == MediaType(name, parameters)
 
 
@@ -122,7 +122,7 @@ def test_a_name_in_the_type_is_the_files_name() -> None:
 )
 @pytest.mark.parametrize("is_alternative", [False, True])
 def test_no_parameter_is_written_twice(kind: str, *, is_alternative: bool) -> None:
-    """What the service adds to a type is not there already, in whatever form (RFC 2045, 5.1; RFC 2231)."""
+    """The service adds nothing to a type that is there already, in whatever form (RFC 2045, 5.1; RFC 2231)."""
     content = _compose(Attachment("é.txt", kind, b"a", alternative=is_alternative)).content.decode()
     field = content[content.rindex("Content-Type:") :].partition("Content-Transfer-Encoding")[0]
     names = [re.split(r"[*=]", parameter.strip())[0] for parameter in field.split(";")[1:]]

@@ -136,7 +136,7 @@ def test_any_body_comes_back_octet_for_octet(text: str) -> None:
 @pytest.mark.parametrize("character", [chr(code) for code in (*range(1, 0x20), *range(0x7F, 0xA0), 0x2028, 0xFEFF)])
 @pytest.mark.parametrize("text", ["{}", "a{}b\n", "{}\n" * 2, "words before it {} and behind it", "x" * 70_000 + "{}"])
 def test_a_control_character_in_a_body_survives(text: str, character: str) -> None:
-    """Any control character but a NUL comes back; none but tabs, form feeds and line ends is on the wire as it is."""
+    """Any control character but a NUL comes back; none but tabs, form feeds and line ends is on the wire unchanged."""
     text = text.replace("{}", character)
     _, octets, read = _part(text)
     assert read == _canonical(text)
@@ -248,7 +248,7 @@ def test_a_large_text_is_written_as_a_small_one(text: str, encoding: str, last: 
     ("text", "plain"), [("", True), ("a=b--=", True), ("--=_", False), ("a --=_ b", False), ("--==_--=_", False)]
 )
 def test_only_a_text_that_could_divide_parts_is_encoded(text: str, plain: bool) -> None:  # noqa: FBT001
-    """An equals sign alone does not keep a text from being written as it is, the beginning of a delimiter does."""
+    """An equals sign alone does not keep a text from being written unchanged, the beginning of a delimiter does."""
     assert transfer.is_plain(_canonical(text)) is plain
 
 

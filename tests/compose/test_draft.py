@@ -204,7 +204,7 @@ def test_a_mail_that_can_only_be_too_large_is_no_draft(fields: Fields, wrong: st
 
 
 def test_bodies_checked_in_steps() -> None:
-    """`check_bodies` refuses what a draft refuses, and a draft of bodies that it has checked takes them as they are."""
+    """`check_bodies` refuses what a draft refuses, and a draft of bodies that it has checked takes them unchanged."""
     limits = Limits(size=300_000, recipients=5)
     good = "line\r\n\t" * 30_000
     assert len(list(check_bodies(good, "", limits))) > 2

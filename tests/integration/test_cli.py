@@ -290,7 +290,7 @@ async def test_a_malformed_line_in_env(tmp_path: Path, command: tuple[str, ...])
 
 
 async def test_dev_prints_examples(dev: Service) -> None:
-    """The commands that `otpmail dev` prints work as they are: with its program and its address."""
+    """The commands that `otpmail dev` prints work unchanged: with its program and its address."""
     line = await dev.wait_for_output(" code send ")
     assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
 

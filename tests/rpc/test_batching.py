@@ -157,7 +157,7 @@ async def test_a_process_with_time_to_spare_holds_no_call_back(process: Process,
 
 
 async def test_the_load_is_measured_four_times_a_second(process: Process) -> None:
-    """Between two measurements the time of a batch stays as it is."""
+    """Between two measurements the time of a batch stays the same."""
     batching = _start(process)
     batching.take(1)
     shown = []

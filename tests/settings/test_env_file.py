@@ -54,7 +54,7 @@ def test_a_line_that_can_not_be_read(
 
 
 def test_the_other_lines_are_read(tmp_path: Path) -> None:
-    """A faulty line leaves the others as they are, unless it opens a quote: then those after it are unknown."""
+    """A faulty line changes no other, unless it opens a quote: then those after it are unknown."""
     assert _read(tmp_path, "PORT=1\nHOST ::1\nWORKERS=2\n").values == {"PORT": "1", "WORKERS": "2"}
     assert _read(tmp_path, "PORT=1\nHOST='::1\nWORKERS=2\n").values == {"PORT": "1"}
 

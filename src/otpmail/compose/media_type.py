@@ -54,7 +54,7 @@ class MediaType:
         return dict(self.parameters).get(attribute, "")
 
     def has(self, attribute: str) -> bool:
-        """Whether a parameter is given, as it is or in the forms of RFC 2231, such as `name*` and `name*0*`."""
+        """Whether a parameter is given, by its own name or in the forms of RFC 2231, such as `name*` and `name*0*`."""
         return any(name.partition("*")[0] == attribute for name, _ in self.parameters)
 
     def words(self) -> list[str]:

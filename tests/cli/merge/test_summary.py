@@ -92,6 +92,6 @@ def test_json() -> None:
 
 
 def test_paths_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    """Brackets in a file's name are printed as they are."""
+    """Brackets in a file's name are printed unchanged."""
     Summary(counts=Counts(1, relayed=1, failed=0), journal=Path("[red]j")).show(as_json=False)
     assert "[red]j lists" in capsys.readouterr().out
