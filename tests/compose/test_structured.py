@@ -51,6 +51,7 @@ def _unfolded(field: str) -> str:
         ("X-Mailgun-Variables", '{"token": "=?x?q?y?="}'),
         ("X-PM-Metadata-Colour", "a=?b"),
         ("X-SES-MESSAGE-TAGS", "a=1, b=2"),
+        ("X-Postal-Tag", "=?a?q?b?="),
         ("X-MSYS-API", '{"options": {"open_tracking": false}}'),
         ("Disposition-Notification-To", '"Desk =?" <desk@example.org>'),
     ],
@@ -202,6 +203,8 @@ def test_the_longest_values_are_read_once(pattern: str) -> None:
 @example('"' + "a" * 498 + " " + "b" * 500 + '"')
 @example('"' + " " * 1000 + '"')
 @example('"  ' + "a" * 996 + '"')
+@example("https://example.org/?" + "a," * 600)
+@example("https://example.org/?" + "a" * 998 + ",b")
 @example(" " * 1000 + "a" * 996)
 def test_a_value_has_a_fault_where_a_line_would_be_too_long(value: str) -> None:
     """A value is refused exactly where writing it would take a line of more than 998 characters."""

@@ -26,7 +26,18 @@ _NAMES = frozenset(
 _PREFIXES = (
     *("list-", "arc-", "dkim-", "bimi-", "x-list-", "x-ms-", "x-msg-", "x-gm-", "x-google-", "x-ses-", "x-amz-"),
     *("x-mc-", "x-mandrill-", "x-mailgun-", "x-pm-", "x-mj-", "x-mailjet-", "x-sib-", "x-mailin-", "x-sg-"),
-    *("x-mt-", "x-mailersend-", "x-elasticemail-", "x-smtp2go-", "x-resend-", "resend-", "x-ee-", "x-sparkpost-"),
+    *(
+        "x-mt-",
+        "x-postal-",
+        "x-greenarrow-",
+        "x-mailersend-",
+        "x-elasticemail-",
+        "x-smtp2go-",
+        "x-resend-",
+        "resend-",
+        "x-ee-",
+        "x-sparkpost-",
+    ),
 )
 
 _QUOTED = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)'  # to the end, where the quotes are not closed
@@ -53,7 +64,8 @@ def fault(value: str) -> str:
     # tests/compose/test_structured.py
     if len(value) <= MAX_WORD or ('"' not in value and max(map(len, value.split())) <= MAX_WORD):
         return ""
-    if all(_fits(word) for word in _WORD.findall(value) if len(word) > MAX_WORD):
+    long = [word for word in _WORD.findall(value) if len(word) > MAX_WORD]
+    if all(_fits(part) for word in long for part in _TO_A_COMMA.findall(word) if len(part) > MAX_WORD):
         return ""
     return f"has more than {MAX_WORD} characters without a blank or a comma where a line could end (RFC 5322, 2.1.1)"
 
