@@ -362,7 +362,7 @@ def test_a_mail_in_steps_is_the_same(fields: dict[str, Any]) -> None:
         ({"text": "é" * 40_000}, "text", 2),
         ({"html": "x" * 70_000}, "html", 0),
         ({"attachments": (Attachment("a", "", b"x" * 60_000),)}, "attachments", 0),
-        ({"headers": tuple((f"X-{number}", "é" * 4096) for number in range(10))}, "text", 8),
+        ({"headers": tuple((f"X-{number}", "é" * 4096) for number in range(10))}, "headers", 8),
     ],
 )
 def test_a_large_mail_beyond_the_limit_is_refused_early(fields: dict[str, Any], wrong: str, steps: int) -> None:

@@ -130,6 +130,7 @@ def largest_part(draft: Draft) -> str:
     sizes = {
         "text": len(draft.text),
         "html": len(draft.html),
+        "headers": sum([len(value) for _, value in draft.headers]),
         "attachments": sum(len(attachment.content) for attachment in draft.attachments),
     }
     return max(sizes, key=sizes.__getitem__)
