@@ -175,6 +175,16 @@ def test_a_file_of_text_says_its_charset(content: bytes, charset: str) -> None:
     assert part.get_payload(decode=True) == content
 
 
+@pytest.mark.parametrize("is_alternative", [False, True])
+@pytest.mark.parametrize("kind", ["text/calendar; method=REQUEST", "text/vcard"])
+def test_a_calendar_is_utf_8(kind: str, *, is_alternative: bool) -> None:
+    """A calendar and a card are UTF-8, also where a folded line divides a character (RFC 5545, 3.1; RFC 6350, 3.2)."""
+    content = b"SUMMARY:M\xc3\r\n \xa4rz\r\n"
+    part = _last(_compose(Attachment("", kind, content, alternative=is_alternative)))
+    assert part.get_content_charset() == "utf-8"
+    assert part.get_payload(decode=True) == content
+
+
 def test_a_callers_charset_is_kept() -> None:
     """The caller knows the charset of its text better than its octets tell it, and no other type has one."""
     assert _last(_compose(Attachment("", "text/csv; Charset=koi8-r", b"\xe4"))).get_content_charset() == "koi8-r"

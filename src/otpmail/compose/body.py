@@ -10,13 +10,14 @@ from hashlib import blake2b
 from itertools import chain
 
 from otpmail.compose.attachment import EMBEDDED, Attachment
-from otpmail.compose.charset import charset_of
+from otpmail.compose.charset import UNKNOWN, charset_of
 from otpmail.compose.embedded import Survey, embedded_slices, survey
 from otpmail.compose.headers import content_type, disposition
 from otpmail.compose.media_type import MediaType
 from otpmail.compose.transfer import TEXT_SLICE, Pieces, base64_slices, canonical, encoded, paced, text_entity
 from otpmail.values import frozen
 
+_ALWAYS_UTF8 = ("text/calendar", "text/vcard")  # RFC 5545, 3.1.4; RFC 6350, 3.1
 _END_OF_PART = (b"\r\n",)
 _DEFAULT_NAME = "attachment"
 _DEFAULT_MAIL_NAME = "message.eml"
@@ -113,7 +114,10 @@ def _text_file(attachment: Attachment, kind: MediaType) -> Iterator[bytes]:
     charset = kind.get("charset").lower()
     found = yield from paced(charset_of(content))
     if not kind.has("charset"):
-        charset, kind = found, MediaType(kind.name, (*kind.parameters, ("charset", found)))
+        # Also where a folded line divides a character, which the reader joins again (RFC 5545, 3.1).
+        is_utf8 = found == UNKNOWN and kind.name in _ALWAYS_UTF8
+        charset = "utf-8" if is_utf8 else found
+        kind = MediaType(kind.name, (*kind.parameters, ("charset", charset)))
     is_legible = (charset, found) in _LEGIBLE and len(content) <= TEXT_SLICE and b"\0" not in content
     if attachment.alternative and is_legible:
         encoding, octets = encoded(canonical(content))

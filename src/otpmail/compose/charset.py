@@ -11,7 +11,8 @@ _MARKS = (  # the longer ones first, since one begins with another
     (BOM_UTF16_LE, "utf-16"),
     (BOM_UTF16_BE, "utf-16"),
 )
-_UNKNOWN = "unknown-8bit"  # RFC 1428, 3
+UNKNOWN = "unknown-8bit"
+"""The charset of a text in none that is known (RFC 1428, 3)."""
 
 
 def charset_of(content: bytes) -> Steps[str]:
@@ -27,5 +28,5 @@ def charset_of(content: bytes) -> Steps[str]:
             yield
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        return next((name for mark, name in _MARKS if content.startswith(mark)), _UNKNOWN)
+        return next((name for mark, name in _MARKS if content.startswith(mark)), UNKNOWN)
     return "us-ascii" if is_ascii else "utf-8"
