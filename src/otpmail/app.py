@@ -51,7 +51,9 @@ class App:
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         self._settings = settings
-        self._counts = LogObserver(len(settings.relays))
+        self._counts = LogObserver(
+            len(settings.relays), mails=settings.server.log_mails, addresses=settings.server.log_addresses
+        )
         self._health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
         self._store = build_store(settings.mail)
@@ -73,6 +75,7 @@ class App:
             codes=self._codes,
             mails=mails,
             health=self._health,
+            observer=observer,
             most_octets=settings.mail.most_request_octets,
             most_unsettled=settings.mail.stream_unsettled,
             connections=connections,

@@ -5,6 +5,7 @@ Logs, metrics and health are observers. The parts that emit events know none of 
 
 from typing import Protocol, get_args
 
+from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.model import Mail
 from otpmail.values import frozen
@@ -207,10 +208,11 @@ class MailDeferred:
 
 @frozen()
 class MailSettled:
-    """A mail reached its final state."""
+    """A mail reached its final state. `relay` is the one that had it last, empty if none had."""
 
     mail: Mail
     trace: Trace = NO_TRACE
+    relay: str = ""
 
 
 @frozen()
@@ -218,22 +220,6 @@ class CodeChecked:
     """A code was checked; `result` is the name of the answer. The event holds neither code nor address."""
 
     result: str
-
-
-@frozen()
-class ConnectionsFull:
-    """An address has `most` connections of callers, as many as it may; further ones there are closed at once."""
-
-    address: str
-    most: int
-
-
-@frozen()
-class ConnectionsFree:
-    """The address has fewer connections than `most` again."""
-
-    address: str
-    most: int
 
 
 Event = (
@@ -260,6 +246,8 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
+    | CallRefused
+    | CallsRefused
     | ConnectionsFull
     | ConnectionsFree
 )

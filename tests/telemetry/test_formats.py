@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 from datetime import datetime
 
@@ -40,8 +39,14 @@ def test_json_of_what_others_log() -> None:
 
 
 def test_text_is_for_people() -> None:
-    """A line of text is time, level and message."""
-    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO a word\\nb", TextFormatter().format(_record()))
+    """A line of text is time with date and zone (RFC 3339), level and message, also as seconds go on."""
+    formatter = TextFormatter()
+    for created in (1.25, 1.5, 1764366537.0, 1764366538.999, 1.25):
+        record = _record(created=created, msecs=created % 1 * 1000)
+        time, _, rest = formatter.format(record).partition(" ")
+        assert rest == "INFO a word\\nb"
+        assert datetime.fromisoformat(time).timestamp() == pytest.approx(created, abs=0.001)
+        assert datetime.fromisoformat(time).tzinfo is not None
 
 
 _CONTROLS = "\x00\x07\r\x1b[31m\x7f\x85\x9b\u2028\u202e\u2066\u200b\ufeff\ud800"

@@ -28,13 +28,14 @@ class Job:
 
     `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` is whose
     mails it takes turns with in its lane, `is_fresh` whether it is urgent and was never deferred, and `octets` is what
-    it takes in memory. `next_attempt_time` is set while it is deferred. That and `trace`, for the log, no store keeps.
+    it takes in memory. `next_attempt_time` is set while it is deferred. `relay` is the one that had it last. These two
+    and `trace`, for the log, no store keeps.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
         *("is_fresh", "issued", "labels", "losses", "message_id", "next_attempt_time", "octets", "offer", "pending"),
-        *("priority", "request_id", "results", "source", "state", "trace", "turn", "uncertain", "_settled"),
+        *("priority", "relay", "request_id", "results", "source", "state", "trace", "turn", "uncertain", "_settled"),
     )
 
     def __init__(
@@ -67,6 +68,7 @@ class Job:
         self.guaranteed = guaranteed
         self.source = self.turn = source or caller
         self.trace = trace
+        self.relay = ""
         self.is_fresh = priority is _URGENT
         self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(envelope.recipients)
         if labels:

@@ -281,7 +281,7 @@ class Lifecycle:
             self._waiters.show(job)
         self._store.settle(mail, keep_request=keep_request)
         self._waiters.resolve(job, answer or mail)
-        self._observer.notify(MailSettled(mail, job.trace))
+        self._observer.notify(MailSettled(mail, job.trace, job.relay))
 
     def _remove(self, job: Job) -> None:
         """Take the job out of wherever it stands, and let those know who wait for a place or for the end of all."""

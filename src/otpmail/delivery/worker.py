@@ -144,6 +144,7 @@ class Worker:
         return False
 
     def _on_outcome(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
+        job.relay = connection.owner.name
         try:
             if isinstance(outcome, ConnectionLost):
                 self._handler.connection_lost(job, judged(connection, outcome))

@@ -11,7 +11,8 @@ import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from otpmail.events import ConnectionsFree, ConnectionsFull, Observer
+from otpmail.call_events import ConnectionsFree, ConnectionsFull
+from otpmail.events import Observer
 
 _MOST = 1 << 20  # the limit of Linux for a process, unless it is set otherwise (fs.nr_open)
 _MARGIN = 24  # descriptors that gRPC and the loop open for themselves

@@ -27,9 +27,14 @@ else:  # the class is generic in the stubs alone
     Handler = grpc.RpcMethodHandler
 
 Turn = Callable[[], Awaitable[None]]
+Refused = Callable[..., None]
 
 
 async def _no_turn() -> None:
+    pass
+
+
+def _ignore(*_: object, **__: object) -> None:
     pass
 
 
@@ -72,7 +77,7 @@ class Guard:
     A request is parsed by the parser of its method's path; without one the method gets its octets. To gRPC every method
     is one of streams, so it parses and reads no request itself. No caller sees that (`rpc.reads`). A large one is
     parsed once `turn` ends, so that many that arrive together are not parsed at once. Octets of calls and of their
-    requests count in the memory.
+    requests count in the memory. `refused` is called for each call that ends with an error (`rpc.refusals`).
 
     `idle` is set while no wrapped call runs. Health and reflection have a guard of their own, which is never told to
     refuse calls: they must answer during a stop. Build it inside a running loop.
@@ -85,11 +90,14 @@ class Guard:
         parsers: Mapping[str, Parser],
         reads: Reads,
         turn: Turn = _no_turn,
+        *,
+        refused: Refused = _ignore,
     ) -> None:
         self._methods = methods
         self._reads = reads
         self._memory = reads.memory
         self._turn = turn
+        self._refused = refused
         self._parsers = parsers
         self._running = 0
         self._stopping = False
@@ -159,6 +167,7 @@ class Guard:
                     raise
                 except Exception as error:  # noqa: BLE001  no exception may reach the client in its own words
                     status = status_for(method, error)
+                    self._refused(method, context, error, status=status, request=request, parse=parse)
                 # Not while the error is handled: grpc.aio keeps what is raised here in a cycle, with the error and all
                 # that its frames hold. Only the garbage collector frees that; of large requests it was gigabytes.
                 request = None
@@ -182,7 +191,7 @@ class Guard:
 
         async def guarded(_: Any, context: Any) -> AsyncIterator[Any]:
             """Run one call that yields its responses; its generator is closed when the caller goes."""
-            running, taken = 0, CALL_OCTETS
+            running, taken, request = 0, CALL_OCTETS, None
             memory.reading += taken
             try:
                 try:
@@ -201,6 +210,7 @@ class Guard:
                     raise
                 except Exception as error:  # noqa: BLE001  as above
                     status = status_for(method, error)
+                    self._refused(method, context, error, status=status, request=request, parse=parse)
                 else:
                     return
                 request = None

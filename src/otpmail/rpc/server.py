@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from otpmail.events import Observer
 from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
@@ -20,6 +21,7 @@ from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.parse import parsers
 from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import add_reflection
+from otpmail.rpc.refusals import Refusals
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
@@ -35,7 +37,7 @@ class Server:
     """Listens where HOST says, and serves until `stop`.
 
     A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
-    longest that unary calls are held back under load (`rpc.batching`).
+    longest that unary calls are held back under load (`rpc.batching`). The `observer` is told of refused calls.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Server:
         codes: OtpService,
         mails: MailService,
         health: Health,
+        observer: Observer,
         most_octets: int,
         most_unsettled: int,
         connections: int,
@@ -59,10 +62,11 @@ class Server:
         parse = parsers(_SERVICES, bounds)
         batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
         reads = Reads(memory, most_octets=most_octets)
-        guard: Any = Guard(methods, batching, parse, reads, turn)
+        refused = Refusals(observer).note
+        guard: Any = Guard(methods, batching, parse, reads, turn, refused=refused)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.
-        always: Any = Guard(methods, Batching(most_seconds=0), parse, reads)
+        always: Any = Guard(methods, Batching(most_seconds=0), parse, reads, refused=refused)
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(
             MailServicer(mails, reads, most_unsettled=most_unsettled), guard

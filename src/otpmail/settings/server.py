@@ -31,10 +31,12 @@ class ServerSettings(Section):
     drain_seconds: SecondsOrZero = 25
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_mails: Literal["all", "codes", "failed", "off"] = "codes"
+    log_addresses: Literal["masked", "hashed", "full"] = "masked"
     http_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
-    _any_case = field_validator("log_format", "log_level", mode="before")(lower_case)
+    _any_case = field_validator("log_format", "log_level", "log_mails", "log_addresses", mode="before")(lower_case)
 
     @field_validator("hosts", mode="before")
     @classmethod

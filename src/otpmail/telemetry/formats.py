@@ -7,13 +7,24 @@ from typing import Any
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as `12:30:01 INFO message`.
+    """Formats a record as `2026-11-28T12:30:01.123+00:00 INFO message`, in the time of this machine (RFC 3339).
 
     An exception follows in indented lines, so that no line which begins with a time was made up by its message.
     """
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._words = -1, "", ""  # the second that they are for, and what stands before and behind its milliseconds
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802, ARG002  its name
+        """Return when the record was made, with date, milliseconds and zone."""
+        second, before, zone = self._words
+        if second != int(record.created):
+            second = int(record.created)
+            text = datetime.fromtimestamp(second, UTC).astimezone().isoformat(timespec="seconds")
+            before, zone = text[:19], text[19:]
+            self._words = second, before, zone
+        return f"{before}.{int(record.msecs):03d}{zone}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
         """Return the line without its exception."""

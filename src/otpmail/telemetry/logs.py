@@ -1,6 +1,6 @@
 """The log: a line for each event, as text for people or as JSON for machines.
 
-No line holds a code, a password, a token or a mail's content. Events of single mails that went well are at debug.
+No line holds a code, a password, a token or a mail's content. Which settled mails have a line, LOG_MAILS says.
 """
 
 import logging
@@ -10,14 +10,13 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
+from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.events import (
     ALL_EVENTS,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
-    ConnectionsFree,
-    ConnectionsFull,
     DialFailed,
     Event,
     HeloRefused,
@@ -28,10 +27,13 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
 )
-from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.model import MailState
+from otpmail.telemetry.addresses import Addresses, AddressForm
+from otpmail.telemetry.calls import line_about_calls
 from otpmail.telemetry.counts import mails
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
 from otpmail.telemetry.learned import learned
+from otpmail.telemetry.mails import LoggedMails, MailLines
 from otpmail.telemetry.trace import TraceFilter
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -119,9 +121,14 @@ def log_event(level: int, event: str, message: str, *, trace: Trace | None = Non
 
 
 class LogObserver:
-    """Logs events, and counts mails for the last line of the log. `relays` is the number of configured relays."""
+    """Logs events, and counts mails for the last line of the log. `relays` is the number of configured relays.
 
-    def __init__(self, relays: int = 1) -> None:
+    `mails` are the settled mails that get a line (LOG_MAILS), `addresses` is how lines show addresses (LOG_ADDRESSES).
+    """
+
+    def __init__(self, relays: int = 1, *, mails: LoggedMails = "codes", addresses: AddressForm = "masked") -> None:
+        self._addresses = Addresses(addresses)
+        self._mails = MailLines(mails, self._addresses)
         self.refresh()
         self.relayed = 0
         self.failed = 0
@@ -141,9 +148,10 @@ class LogObserver:
         """Log the event, if its level is on."""
         match event:
             case MailSettled():
-                self._settled(event.mail, event.trace)
+                self._settled(event)
             case MailDeferred(mail, retry_after, reply, trace):
-                text = f"mail {mail.id}: deferred, next attempt in {retry_after:.0f} s: {reply}"
+                said = self._addresses.within(reply)
+                text = f"mail {mail.id}: deferred, next attempt in {retry_after:.0f} s: {said}"
                 log_event(
                     logging.INFO, "mail-deferred", text, trace=trace, mail=mail.id, retry_after=round(retry_after, 3)
                 )
@@ -157,44 +165,26 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
-            case ConnectionsFull(address, most):
-                text = (
-                    f"{address} has {most} connections of callers, as many as it may; new ones there are closed at once"
-                )
-                text += " (MAX_CONNECTIONS, ulimit -n)"
-                log_event(logging.WARNING, "connections-full", text, address=address, most=most)
-            case ConnectionsFree(address, most):
-                text = f"{address} accepts new connections of callers again"
-                log_event(logging.INFO, "connections-free", text, address=address, most=most)
+            case CallRefused() | CallsRefused() | ConnectionsFull() | ConnectionsFree():
+                name, (level, text, fields) = line_about_calls(event, self._addresses)
+                log_event(level, name, text, **fields)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _log_relay(event)
             case _:
                 _log_relay(event)
 
-    def _settled(self, mail: Mail, trace: Trace) -> None:
-        if mail.state is MailState.RELAYED:
+    def _settled(self, event: MailSettled) -> None:
+        state = event.mail.state
+        if state is MailState.RELAYED:
             self.relayed += 1
-            if self._debug:
-                text = f"mail {mail.id}: relayed"
-                log_event(logging.DEBUG, "mail-settled", text, trace=trace, mail=mail.id, state="RELAYED")
-            return
-        self.failed += mail.state is not MailState.CANCELLED
-        rejections = (_reply(result) for result in mail.recipients if not result.accepted)
-        replies = "; ".join(filter(None, dict.fromkeys(rejections)))
-        log_event(
-            logging.INFO if mail.state is MailState.CANCELLED else logging.WARNING,
-            "mail-settled",
-            f"mail {mail.id}: {mail.state.name.lower()}{replies and f': {replies}'}",
-            trace=trace,
-            mail=mail.id,
-            state=mail.state.name,
-        )
-
-
-def _reply(result: RecipientResult) -> str:
-    """Return the relay's reply for a recipient, or our own words where there was no reply."""
-    return " ".join(filter(None, (str(result.code or ""), result.enhanced_code, result.reply)))
+        else:
+            self.failed += state is not MailState.CANCELLED
+        has_line = self._mails.has(event.mail)
+        if has_line or self._debug:
+            level, text, fields = self._mails.line(event)
+            level = level if has_line else logging.DEBUG
+            log_event(level, "mail-settled", text, trace=event.trace, **fields)
 
 
 def _log_relay(event: Event, *, all_down: bool = False) -> None:

@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -27,8 +28,6 @@ from otpmail.events import (
     ConnectionLimitDropped,
     ConnectionLimitLearned,
     ConnectionOpened,
-    ConnectionsFree,
-    ConnectionsFull,
     DialFailed,
     Event,
     HeloRefused,
@@ -64,7 +63,7 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused),
-        *(ConnectionsFull, ConnectionsFree, IdleTimeLearned, IdleTimeDropped),
+        *(CallRefused, CallsRefused, ConnectionsFull, ConnectionsFree, IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
 

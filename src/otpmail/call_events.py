@@ -1,0 +1,45 @@
+"""Events about callers: refused calls, and addresses that take no further connection. See `events`."""
+
+from otpmail.values import frozen
+
+
+@frozen()
+class CallRefused:
+    """A call ended with an error that is meant for its caller.
+
+    `status` is the gRPC status by its name, `reason` that of google.rpc.ErrorInfo, `message` what the caller was told.
+    `address` is the first one in the request, empty where there is none.
+    """
+
+    method: str
+    peer: str
+    status: str
+    reason: str
+    message: str = ""
+    address: str = ""
+
+
+@frozen()
+class CallsRefused:
+    """Further `count` calls of the method were refused so, for which there was no event each."""
+
+    method: str
+    status: str
+    reason: str
+    count: int
+
+
+@frozen()
+class ConnectionsFull:
+    """An address has `most` connections of callers, as many as it may; further ones there are closed at once."""
+
+    address: str
+    most: int
+
+
+@frozen()
+class ConnectionsFree:
+    """The address has fewer connections than `most` again."""
+
+    address: str
+    most: int

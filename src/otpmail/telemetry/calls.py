@@ -1,0 +1,43 @@
+"""The lines of the log about callers: refused calls, and addresses that take no further connection."""
+
+import logging
+from dataclasses import asdict
+
+from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
+from otpmail.telemetry.addresses import Addresses
+from otpmail.telemetry.mails import Line
+
+CallEvent = CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree
+
+
+def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]:
+    """Return the stable name of such an event, and its line."""
+    match event:
+        case CallRefused():
+            return "call-refused", _refused(event, addresses)
+        case CallsRefused(method, status, reason, count):
+            again = "call was" if count == 1 else "calls were"
+            text = f"{count} more {again} refused: {method}: {status} {reason}"
+            return "calls-refused", Line(logging.INFO, text, asdict(event))
+        case ConnectionsFull(address, most):
+            text = f"{address} has {most} connections of callers, as many as it may; new ones there are closed at once"
+            return "connections-full", Line(logging.WARNING, f"{text} (MAX_CONNECTIONS, ulimit -n)", asdict(event))
+        case ConnectionsFree(address):
+            text = f"{address} accepts new connections of callers again"
+            return "connections-free", Line(logging.INFO, text, asdict(event))
+
+
+def _refused(event: CallRefused, addresses: Addresses) -> Line:
+    said = addresses.within(event.message)
+    fields: dict[str, object] = {
+        "method": event.method,
+        "peer": event.peer,
+        "status": event.status,
+        "reason": event.reason,
+        "said": said,
+    }
+    text = f"call refused: {event.method} from {event.peer}: {event.status} {event.reason}"
+    if event.address:
+        fields["address"] = shown = addresses.show(event.address)
+        text += f" address={shown}"
+    return Line(logging.INFO, f"{text}: {said}" if said else text, fields)

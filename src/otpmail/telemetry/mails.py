@@ -1,0 +1,107 @@
+"""The line of the log about each mail that has settled, by which an operator answers "I got no code"."""
+
+import json
+import logging
+import re
+from typing import Literal, NamedTuple
+
+from otpmail.events import MailSettled
+from otpmail.model import Mail, MailState
+from otpmail.smtp.queue_id import queue_id
+from otpmail.telemetry.addresses import Addresses
+
+LoggedMails = Literal["all", "codes", "failed", "off"]
+
+MOST_ADDRESSES = 5
+"""How many recipients of a mail a line names; of further ones it has the number."""
+
+_MOST_REPLIES = 5
+_ONE_WORD = re.compile(r"[\w.+:/@=<>*!$%&{}~^|#?,'-]++")
+
+
+class Line(NamedTuple):
+    """A line of the log: its level, its text, and its fields for machines."""
+
+    level: int
+    text: str
+    fields: dict[str, object]
+
+
+class MailLines:
+    """Makes the lines of those mails that LOG_MAILS names: `all`, `codes` and what failed, `failed` only, or none.
+
+    A mail that did not reach the relay for each recipient has failed, also where it was cancelled.
+    """
+
+    def __init__(self, logged: LoggedMails = "codes", addresses: Addresses | None = None) -> None:
+        self._all = logged == "all"
+        self._codes = logged in {"all", "codes"}
+        self._failed = logged != "off"
+        self._addresses = addresses or Addresses()
+
+    def __repr__(self) -> str:
+        return f"<MailLines all={self._all} codes={self._codes} failed={self._failed} {self._addresses!r}>"
+
+    def has(self, mail: Mail) -> bool:
+        """Whether the mail, which has settled, gets a line."""
+        if mail.state is not _RELAYED:
+            return self._failed
+        return self._all or (self._codes and mail.issued is not None)
+
+    def line(self, event: MailSettled) -> Line:
+        """Return the line. Its level is warning where the relay, or the time, kept the mail from somebody."""
+        mail = event.mail
+        settle_time = mail.settle_time or mail.create_time
+        ids, replies = _queue_ids(mail), self._replies(mail)
+        fields: dict[str, object] = {
+            "mail": mail.id,
+            "state": mail.state.name,
+            "code": mail.issued is not None,
+            "to": self._to(mail),
+            "relay": event.relay,
+            "queue_id": ids,
+            "attempts": mail.attempts,
+            "ms": round((settle_time - mail.create_time) * 1000),
+            "request_id": mail.request_id,
+            "reply": replies,
+        }
+        kind = "code" if mail.issued is not None else "mail"
+        words = [f"mail {mail.id}: {kind} {mail.state.name.lower()}"]
+        for name in ("to", "relay", "queue_id", "attempts", "ms", "request_id"):
+            value = fields[name]
+            if value != "":
+                words.append(f"{name}={value if name in _NUMBERS else _quoted(str(value))}")
+        text = " ".join(words)
+        level = logging.INFO if mail.state in _NO_WARNING else logging.WARNING
+        return Line(level, f"{text}: {replies}" if replies else text, {k: v for k, v in fields.items() if v != ""})
+
+    def _to(self, mail: Mail) -> str:
+        recipients = mail.recipients
+        shown = ",".join([self._addresses.show(result.address) for result in recipients[:MOST_ADDRESSES]])
+        return shown if len(recipients) <= MOST_ADDRESSES else f"{shown},+{len(recipients) - MOST_ADDRESSES}"
+
+    def _replies(self, mail: Mail) -> str:
+        """Return the last reply about each recipient that has none of the mail, or our words where there was none."""
+        if mail.state is _RELAYED:
+            return ""
+        replies = dict.fromkeys(result.said for result in mail.recipients if not result.accepted)
+        return self._addresses.within("; ".join(list(filter(None, replies))[:_MOST_REPLIES]))
+
+
+def _queue_ids(mail: Mail) -> str:
+    """Return the relay's ids of the mail: one for each transaction, each of which has a reply of its own."""
+    results = mail.recipients
+    if len(results) == 1:
+        return queue_id(results[0].reply) if results[0].accepted else ""
+    replies = dict.fromkeys(result.reply for result in results if result.accepted)
+    return ",".join(dict.fromkeys(filter(None, map(queue_id, list(replies)[:_MOST_REPLIES]))))
+
+
+def _quoted(value: str) -> str:
+    """Return a value as one word: in quotes, unless nobody could take it for more than one."""
+    return value if _ONE_WORD.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+
+
+_RELAYED = MailState.RELAYED
+_NO_WARNING = frozenset({MailState.RELAYED, MailState.CANCELLED})
+_NUMBERS = frozenset({"attempts", "ms"})
