@@ -51,32 +51,30 @@ class MailLines:
     def line(self, event: MailSettled) -> Line:
         """Return the line. Its level is warning where the relay, or the time, kept the mail from somebody."""
         mail = event.mail
-        settle_time = mail.settle_time or mail.create_time
-        ids, replies = _queue_ids(mail), self._replies(mail)
-        fields: dict[str, object] = {
-            "mail": mail.id,
-            "state": mail.state.name,
-            "code": mail.issued is not None,
-            "to": self._to(mail),
-            "relay": event.relay,
-            "queue_id": ids,
-            "attempts": mail.attempts,
-            "ms": round((settle_time - mail.create_time) * 1000),
-            "request_id": mail.request_id,
-            "reply": replies,
-        }
-        kind = "code" if mail.issued is not None else "mail"
-        words = [f"mail {mail.id}: {kind} {mail.state.name.lower()}"]
-        for name in ("to", "relay", "queue_id", "attempts", "ms", "request_id"):
-            value = fields[name]
-            if value != "":
-                words.append(f"{name}={value if name in _NUMBERS else _quoted(str(value))}")
-        text = " ".join(words)
-        level = logging.INFO if mail.state in _NO_WARNING else logging.WARNING
-        return Line(level, f"{text}: {replies}" if replies else text, {k: v for k, v in fields.items() if v != ""})
+        state, is_code = _NAMES[mail.state], mail.issued is not None
+        to, ids, replies = self._to(mail), _queue_ids(mail), self._replies(mail)
+        milliseconds = round(((mail.settle_time or mail.create_time) - mail.create_time) * 1000)
+        fields: dict[str, object] = {"mail": mail.id, "state": state, "code": is_code, "to": to, "relay": event.relay}
+        text = f"mail {mail.id}: {'code' if is_code else 'mail'} {state.lower()} to={_quoted(to)}"
+        if event.relay:
+            text += f" relay={event.relay}"
+        if ids:
+            fields["queue_id"] = ids
+            text += f" queue_id={ids}"
+        fields |= {"attempts": mail.attempts, "ms": milliseconds}
+        text += f" attempts={mail.attempts} ms={milliseconds}"
+        if mail.request_id:
+            fields["request_id"] = mail.request_id
+            text += f" request_id={_quoted(mail.request_id)}"
+        if replies:
+            fields["reply"] = replies
+            text += f": {replies}"
+        return Line(logging.INFO if mail.state in _NO_WARNING else logging.WARNING, text, fields)
 
     def _to(self, mail: Mail) -> str:
         recipients = mail.recipients
+        if len(recipients) == 1:
+            return self._addresses.show(recipients[0].address)
         shown = ",".join([self._addresses.show(result.address) for result in recipients[:MOST_ADDRESSES]])
         return shown if len(recipients) <= MOST_ADDRESSES else f"{shown},+{len(recipients) - MOST_ADDRESSES}"
 
@@ -104,4 +102,4 @@ def _quoted(value: str) -> str:
 
 _RELAYED = MailState.RELAYED
 _NO_WARNING = frozenset({MailState.RELAYED, MailState.CANCELLED})
-_NUMBERS = frozenset({"attempts", "ms"})
+_NAMES = {state: state.name for state in MailState}  # to ask a member for its name takes 0.3 us
