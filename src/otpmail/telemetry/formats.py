@@ -2,7 +2,7 @@
 
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 
@@ -14,17 +14,11 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
-        self._words = -1, "", ""  # the second that they are for, and what stands before and behind its milliseconds
+        self._time = _Time(None)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802, ARG002  its name
         """Return when the record was made, with date, milliseconds and zone."""
-        second, before, zone = self._words
-        if second != int(record.created):
-            second = int(record.created)
-            text = datetime.fromtimestamp(second, UTC).astimezone().isoformat(timespec="seconds")
-            before, zone = text[:19], text[19:]
-            self._words = second, before, zone
-        return f"{before}.{int(record.msecs):03d}{zone}"
+        return self._time.of(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
         """Return the line without its exception."""
@@ -42,10 +36,15 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._time = _Time(UTC)
+        self._encode = json.JSONEncoder(default=str).encode  # `json.dumps` makes an encoder for each line
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
         line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self._time.of(record),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", record.name),
             "message": record.getMessage(),
@@ -53,7 +52,25 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+        return self._encode(line).replace("\x7f", "\\u007f")
+
+
+class _Time:
+    """Writes times of a zone by RFC 3339, with milliseconds; None is the zone of this machine."""
+
+    def __init__(self, zone: tzinfo | None) -> None:
+        self._zone = zone
+        self._kept = -1, "", ""  # a second, and what stands before and behind its milliseconds
+
+    def of(self, record: logging.LogRecord) -> str:
+        """Return when the record was made."""
+        second, before, after = self._kept
+        if second != int(record.created):  # the words of a second take 3 us
+            second = int(record.created)
+            text = datetime.fromtimestamp(second, UTC).astimezone(self._zone).isoformat(timespec="seconds")
+            before, after = text[:19], text[19:]
+            self._kept = second, before, after
+        return f"{before}.{int(record.msecs):03d}{after}"
 
 
 def escape(text: str) -> str:
