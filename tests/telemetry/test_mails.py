@@ -87,4 +87,4 @@ def test_a_mail_for_many_names_a_few() -> None:
 def test_no_value_can_look_like_another() -> None:
     """A request id with blanks or quotes stands in quotes, so that it forges no part of the line."""
     mail = _mail(MailState.RELAYED, _accepted("ada@example.org"), request_id='x ms=1 "y"')
-    assert MailLines().line(MailSettled(mail)).text.endswith(r'request_id="x ms=1 \"y\""')
+    assert MailLines().line(MailSettled(mail)).sentence.endswith(r'request_id="x ms=1 \"y\""')

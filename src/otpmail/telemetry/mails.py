@@ -20,10 +20,10 @@ _ONE_WORD = re.compile(r"[\w.+:/@=<>*!$%&{}~^|#?,'-]++")
 
 
 class Line(NamedTuple):
-    """A line of the log: its level, its text, and its fields for machines."""
+    """A line of the log: its level, its sentence, and its fields for machines."""
 
     level: int
-    text: str
+    sentence: str
     fields: dict[str, object]
 
 
