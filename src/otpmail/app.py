@@ -19,13 +19,15 @@ from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
-from otpmail.parts import build_delivery, build_metrics, build_store, build_supply, count_connections
+from otpmail.parts import build_delivery, build_metrics, build_supply, count_connections
 from otpmail.relays.dialler import Access
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
+from otpmail.store.base import StoreState
+from otpmail.store.open import build_store
 from otpmail.telemetry.counts import mails
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event
@@ -56,7 +58,8 @@ class App:
         )
         self._health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
-        self._store = build_store(settings.mail)
+        self._store = build_store(settings.store, settings.mail, settings.otp)
+        self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
         metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
         self._metrics = MetricsServer(metrics.registry)
@@ -88,8 +91,8 @@ class App:
     async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> int:
         """Serve until `stop` is set, then stop in order. `started` is called with the first address.
 
-        Returns how many guaranteed mails the stop lost. Raises SettingsError when the service can't listen. A part
-        that fails stops the whole service, and `run` raises its error.
+        Returns how many guaranteed mails the stop lost. Raises SettingsError when the service can't listen, and
+        StoreError when it can't open its store. A part that fails stops the whole service, and `run` raises its error.
         """
         listening = await _unless(stop, self._start())
         if listening is None:  # as while the name in HTTP_HOST is looked up
@@ -100,7 +103,7 @@ class App:
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(self._store.challenges.sweep_forever(self._settings.otp.cleanup_seconds)),
+                tasks.create_task(self._store.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
             ]
@@ -112,6 +115,7 @@ class App:
                 self._admission.close()
                 self._log_end(self._lifecycle.close(), by_error=True)
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
+                await self._store.close()
                 raise
             for task in background:
                 task.cancel()
@@ -152,9 +156,21 @@ class App:
 
     async def _start(self) -> Listening:
         await self._store.open()
-        listening = await self._server.start()
-        await self._start_metrics()
+        try:
+            listening = await self._server.start()
+            await self._start_metrics()
+        except BaseException:
+            await self._store.close()
+            raise
         return listening
+
+    def _on_store(self, state: StoreState) -> None:
+        """Report NOT_SERVING while the store takes nothing new, so that the mesh sends callers elsewhere."""
+        self._health.set_store(up=not state.problem)
+        if state.problem:
+            log_event(logging.ERROR, "store-away", state.problem, retry_after=state.retry_after)
+        else:
+            log_event(logging.INFO, "store-back", "the store takes changes again")
 
     async def _start_metrics(self) -> None:
         server = self._settings.server

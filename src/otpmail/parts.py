@@ -18,10 +18,9 @@ from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
-from otpmail.settings import MailSettings, Settings
+from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.base import MailStore
-from otpmail.store.memory import MemoryStore
 from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.metrics import Metrics
 
@@ -34,15 +33,6 @@ class Delivery(NamedTuple):
     relays: list[Relay]
     failover: Failover
     workers: list[Worker]
-
-
-def build_store(settings: MailSettings) -> MemoryStore:
-    """Build the store, which remembers settled mails in half of the memory at most."""
-    return MemoryStore(
-        remember_seconds=settings.mail_remember_seconds,
-        remember_count=settings.mail_remember_count,
-        remember_octets=settings.memory_octets // 2,
-    )
 
 
 def build_supply(settings: Settings, queue: MailQueue) -> Supply:

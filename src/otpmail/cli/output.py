@@ -23,6 +23,7 @@ from otpmail.v1 import mail_pb2
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
+EXIT_STORE = 5  # 4 is `standard_streams.EXIT_NOT_WRITTEN`
 
 WRONG_ARGUMENT = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
 """The statuses of a call whose arguments are wrong, on which the service would always answer so."""

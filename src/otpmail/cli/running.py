@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from otpmail.cli.output import EXIT_FAILED, EXIT_USAGE, wrong_usage
+from otpmail.cli.output import EXIT_FAILED, EXIT_STORE, EXIT_USAGE, wrong_usage
 from otpmail.cli.signals import Signals
-from otpmail.errors import SettingsError
+from otpmail.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     from otpmail.app import App
@@ -81,7 +81,7 @@ async def run_service(
 
     `fixed` are the settings that `settings` was loaded with in place of others.
 
-    Raises typer.Exit with 1 if the stop lost guaranteed mails.
+    Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened.
     """
     from otpmail.app import App, spare_the_collector
     from otpmail.limits.descriptors import raise_limit
@@ -112,6 +112,9 @@ async def run_service(
         for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
             log.writer.write(f"{problem}\n".encode())
         raise typer.Exit(EXIT_USAGE) from None
+    except StoreError as error:
+        log.writer.write(f"{error}\n".encode())
+        raise typer.Exit(EXIT_STORE) from None
     if lost:
         raise typer.Exit(EXIT_FAILED)
 

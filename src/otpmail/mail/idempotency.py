@@ -7,7 +7,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.model import Mail, MailState
-from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
+from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running, TakenOver
 
 MAX_REQUEST_ID = 128
 
@@ -33,7 +33,8 @@ class Idempotency:
     ) -> Job:
         """Return the job of the first call with this request id; if this is the first, what `accept` returns.
 
-        `accept` gets the `mail_id`.
+        `accept` gets the `mail_id`, or that of a process that ended before its mail of this request id was
+        decided: the relay sees one Message-ID then.
 
         `with_content`: `accept` does nothing before it hands the request id to a durable store, in one commit with the
         mail. Otherwise the request id is claimed first.
@@ -54,8 +55,8 @@ class Idempotency:
         try:
             if not with_content:
                 answer = await self._store.claim(request, mail_id)
-                if not isinstance(answer, Accepted):
-                    job = self.job_of(answer)
+                mail_id = answer.mail_id if isinstance(answer, TakenOver) else mail_id
+                job = self.job_of(answer)
             if job is None:
                 job = await accept(mail_id)
         except BaseException:  # a claim that is cancelled may have succeeded
@@ -90,13 +91,13 @@ class Idempotency:
             end = self._ends[key] = asyncio.get_running_loop().create_future()
         return await asyncio.shield(end)
 
-    def job_of(self, answer: Accepted | Earlier | Running | Conflict) -> Job | None:
+    def job_of(self, answer: Accepted | Earlier | Running | Conflict | TakenOver) -> Job | None:
         """Return the job that a store's answer names; None where the request id is this call's.
 
         Raises InvalidArgument for a conflict, and Unavailable where another process is sending the mail.
         """
         match answer:
-            case Accepted():
+            case Accepted() | TakenOver():
                 return None
             case Earlier(mail):
                 return self._lifecycle.find(mail.id) or Job.finished(mail)

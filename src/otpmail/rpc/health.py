@@ -1,4 +1,4 @@
-"""Serves grpc.health.v1: every service is SERVING while a relay is up, since none of them works without one.
+"""Serves grpc.health.v1: every service is SERVING while a relay and the store are up, since none works without them.
 
 `liveness` is a service name of its own: it is SERVING as long as this process answers at all. The servicer is ours, see
 docs/decisions/056-our-own-health-servicer.md.
@@ -37,6 +37,7 @@ class Health(_Servicer):  # type: ignore[misc]
         self.streams = streams
         self._up: set[str] = set()
         self._stopped = False
+        self._has_store = True
         self._waiting: set[asyncio.Future[None]] = set()  # a set, so that thousands of watchers can leave at once
 
     def __repr__(self) -> str:
@@ -54,6 +55,11 @@ class Health(_Servicer):  # type: ignore[misc]
                 return
         if self._serving != before:
             self._wake_watchers()
+
+    def set_store(self, *, up: bool) -> None:
+        """Note whether the store takes changes: without it no code and no guaranteed mail can be accepted."""
+        self._has_store = up
+        self._wake_watchers()
 
     def stop(self) -> None:
         """Report NOT_SERVING for good; later changes have no effect."""
@@ -86,7 +92,7 @@ class Health(_Servicer):  # type: ignore[misc]
 
     @property
     def _serving(self) -> bool:
-        return bool(self._up) and not self._stopped
+        return bool(self._up) and self._has_store and not self._stopped
 
     def _status(self, service: str) -> int:
         if service == LIVENESS:

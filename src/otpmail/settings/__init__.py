@@ -9,10 +9,12 @@ from otpmail.settings.problems import quoted
 from otpmail.settings.relay import AuthMechanism, RelaySettings, Security
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
+from otpmail.settings.store import MEMORY, StoreSettings
 
 __all__ = [
     "FOR_REQUESTS",
     "LONGEST_PATH",
+    "MEMORY",
     "SECTIONS",
     "AuthMechanism",
     "MailSettings",
@@ -22,6 +24,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "Sources",
+    "StoreSettings",
     "grpc_target",
     "is_loopback",
     "is_present",

@@ -16,9 +16,10 @@ from otpmail.settings.relay import RelaySettings
 from otpmail.settings.relays import read_relays
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
+from otpmail.settings.store import StoreSettings
 from otpmail.settings.usual_names import MEANT
 
-SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings)
+SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings, StoreSettings)
 _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables())
 
 # `.env` may also hold names that others read: our commands and scripts, the original's client, the libraries in the
@@ -33,6 +34,10 @@ _OTHER_NAMES = frozenset(
 )
 _LIKE_A_SETTING = re.compile(r"[A-Z]{1,24}[0-9]{0,3}(?:_[A-Z]{0,24}[0-9]{0,3}){0,8}")
 _NOT_SHOWN = "is no setting of otpmail; its name is not shown, since it may be part of a secret on two lines"
+_NO_KEYS = (
+    "OTP_KEYS: is needed with STORE_URL, since a store outlives a random key; set it to k1: and the output of "
+    "openssl rand -base64 32"
+)
 _OTHER_PREFIXES = ("COMPOSE_", "DOCKER_", "PYTHON")
 
 
@@ -44,6 +49,7 @@ class Settings:
     relays: tuple[RelaySettings, ...]
     mail: MailSettings
     otp: OtpSettings
+    store: StoreSettings
 
     @classmethod
     def load(cls, sources: Sources | None = None, /, **fixed: str | None) -> Self:
@@ -66,6 +72,9 @@ class Settings:
         relay = read_section(RelaySettings, sources, fixed, problems)
         mail = read_section(MailSettings, sources, fixed, problems)
         otp = read_section(OtpSettings, sources, fixed, problems)
+        store = read_section(StoreSettings, sources, fixed, problems)
+        if store.is_durable and not otp.derivation_keys:
+            problems.conclude(Problem(_NO_KEYS, ("OTP_KEYS", "STORE_URL")))
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
         if relay.standby > mail.workers:
@@ -75,7 +84,7 @@ class Settings:
                     ("EMAIL_STANDBY", "WORKERS"),
                 )
             )
-        return cls(server, _with_sender_known(relays, mail), mail, otp), problems
+        return cls(server, _with_sender_known(relays, mail), mail, otp, store), problems
 
     @property
     def relay(self) -> RelaySettings:

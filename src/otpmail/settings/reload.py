@@ -52,6 +52,7 @@ def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None])
         _renewed_relays(current, fresh, wrong),
         current.mail,
         _renewed(current.otp, fresh.otp, _OTP - wrong),
+        current.store,
     )
     changed = dict.fromkeys(_changes(current, renewed))
     others = dict.fromkeys(name for name in _changes(renewed, fresh) if name not in wrong | changed.keys())
@@ -82,8 +83,9 @@ def _changes(old: Settings, new: Settings) -> Iterator[str]:
     by_url = bool(old.mail.email_relays.get_secret_value() or new.mail.email_relays.get_secret_value())
     if by_url and len(old.relays) != len(new.relays):
         yield "EMAIL_RELAYS"
-    pairs: list[tuple[Section, Section]] = [(old.server, new.server), (old.mail, new.mail), (old.otp, new.otp)]
-    for before, after in (*pairs, *zip(old.relays, new.relays, strict=False)):
+    sections: list[tuple[Section, Section]] = [(old.server, new.server), (old.mail, new.mail), (old.otp, new.otp)]
+    sections.append((old.store, new.store))
+    for before, after in (*sections, *zip(old.relays, new.relays, strict=False)):
         for name, field in _fields(type(before)).items():
             if name != "EMAIL_RELAYS" and getattr(before, field) != getattr(after, field):
                 if name == "APP_PASSWORD" and getattr(after, "password_file", None):

@@ -74,6 +74,24 @@ class Conflict:
     """The request id came before with another content."""
 
 
+@frozen()
+class TakenOver:
+    """The request id came before, in a process that ended before its mail was decided: that mail's id is to be used."""
+
+    mail_id: str
+
+
+@frozen()
+class StoreState:
+    """Whether a store takes changes: `problem` is empty while it does, and otherwise a line for the log.
+
+    After `retry_after` seconds a retry makes sense.
+    """
+
+    problem: str = ""
+    retry_after: float = 0.0
+
+
 class ChallengeStore(Protocol):
     """Codes and their budgets, a record for each (caller, purpose, address)."""
 
@@ -102,7 +120,7 @@ class MailStore(Protocol):
         The answers are in the order of the entries. A request id that was claimed for the same mail is its own.
         """
 
-    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
 
     def release(self, request: Request, mail_id: str) -> None:
@@ -148,6 +166,9 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""
+
+    def watch(self, changed: Callable[[StoreState], None]) -> None:
+        """Call `changed` whenever the store stops or begins to take changes."""
 
     async def close(self) -> None:
         """Write the noted changes, and release the mails that this process owns."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import inf
 from sys import maxsize
 
+from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
@@ -38,6 +39,13 @@ class MemoryStore:
 
     async def open(self) -> None:
         """Return at once: there is nothing to lock, and nobody to connect to."""
+
+    def watch(self, changed: Callable[[StoreState], None]) -> None:
+        """Return at once: it always takes changes."""
+
+    async def sweep_forever(self, every: float) -> None:
+        """Drop code records that have ended each `every` seconds until cancelled."""
+        await self.challenges.sweep_forever(every)
 
     async def close(self) -> None:
         """Return at once: what it keeps ends with the process."""

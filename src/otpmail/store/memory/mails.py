@@ -8,8 +8,8 @@ from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
 from otpmail.store.memory.remembered import Remembered
 
-_REQUEST_SECONDS = 24 * 3600.0
-_MOST_REQUESTS = 200_000
+REQUEST_SECONDS = 24 * 3600.0
+MOST_REQUESTS = 200_000
 
 _ACCEPTED = Accepted()
 
@@ -35,7 +35,7 @@ class MemoryMailStore:
         self._remember_seconds = remember_seconds
         half = remember_octets // 2
         self._settled = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
-        self._requests = Remembered(seconds=_REQUEST_SECONDS, most=_MOST_REQUESTS, most_octets=half)
+        self._requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=half)
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
@@ -74,7 +74,7 @@ class MemoryMailStore:
         kept = codec.encode_settled(
             mail,
             forgotten=now + self._remember_seconds,
-            request_ends=mail.create_time + _REQUEST_SECONDS if keep_request else 0.0,
+            request_ends=mail.create_time + REQUEST_SECONDS if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
         self._settled.add(mail.id, kept, now)

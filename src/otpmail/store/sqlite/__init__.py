@@ -1,0 +1,73 @@
+"""The SQLite store: codes, request ids and guaranteed mails in one file, which one process owns."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from sys import maxsize
+
+from otpmail.errors import Unavailable
+from otpmail.store.base import StoreState
+from otpmail.store.clock import StoreClock
+from otpmail.store.memory.mails import MOST_REQUESTS
+from otpmail.store.sqlite.cipher import Cipher
+from otpmail.store.sqlite.codes import SqliteChallengeStore
+from otpmail.store.sqlite.database import Database
+from otpmail.store.sqlite.mails import SqliteMailStore
+from otpmail.store.sqlite.rows import Rows
+from otpmail.store.sqlite.writer import Writer
+
+
+class SqliteStore:
+    """The store of `STORE_URL=sqlite:PATH` (see `store.base.Store`). What it has confirmed survives the process.
+
+    It encrypts with the first of `keys` and decrypts with any. It remembers a settled mail for `remember_seconds`, and
+    at most `remember_count` of those without a request id. Those of the process alone take `remember_octets` at most.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keys: Mapping[str, bytes],
+        clock: StoreClock | None = None,
+        *,
+        remember_seconds: float,
+        remember_count: int,
+        remember_octets: int = maxsize,
+    ) -> None:
+        self._clock = clock or StoreClock()
+        self._writer = Writer(database, self._clock)
+        self.challenges = SqliteChallengeStore(self._clock, self._writer)
+        self.mails = SqliteMailStore(
+            self._clock,
+            self._writer,
+            Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS),
+            remember_seconds=remember_seconds,
+            remember_count=remember_count,
+            remember_octets=remember_octets,
+        )
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self.challenges!r}, {self.mails!r}>"
+
+    async def open(self) -> None:
+        """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
+        time = await self._writer.open(partial(self.mails.begin, now=self._clock()))
+        self._clock.never_below(time)
+
+    def watch(self, changed: Callable[[StoreState], None]) -> None:
+        """Call `changed` on the loop whenever the file can no longer be written, and when it can again."""
+        self._writer.changed = changed
+
+    async def close(self) -> None:
+        """Write what was noted, and unlock the file. It takes some seconds at most."""
+        await self._writer.close()
+
+    async def sweep_forever(self, every: float) -> None:
+        """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.challenges.sweep()
+                await self.mails.forget_ended()
+            except Unavailable:
+                continue

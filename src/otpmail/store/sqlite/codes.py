@@ -1,0 +1,78 @@
+"""Code records in a SQLite file: a rule runs in the writer thread, between reading a record and writing it."""
+
+from collections.abc import Callable
+from functools import partial
+from sqlite3 import Connection
+from typing import TypeVar
+
+from otpmail.model import Challenge, CodeRecord
+from otpmail.store import codec
+from otpmail.store.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+_NO_RECORD = codec.encode_record(CodeRecord(Challenge(bytes(16), "k1", 0.0, 1), (0.0,)))
+_NO_KEY = b""
+_SLICE = 500
+
+_READ = "SELECT record FROM code WHERE key = ?"
+_WRITE = "INSERT OR REPLACE INTO code VALUES (?, ?, ?)"
+_DELETE = "DELETE FROM code WHERE key = ?"
+_SWEEP = "SELECT key, ends FROM code WHERE key > ? ORDER BY key LIMIT ?"
+
+
+class SqliteChallengeStore:
+    """Code records by key (see `store.base.ChallengeStore`). `octets` of memory they take none."""
+
+    octets = 0
+
+    def __init__(self, clock: Callable[[], float], writer: Writer) -> None:
+        self.now = clock
+        self._writer = writer
+
+    def __repr__(self) -> str:
+        return f"<SqliteChallengeStore {self._writer!r}>"
+
+    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+        """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
+
+        `rule` is pure, since it runs in the writer thread, and again where its commit fails over another change. When
+        it raises, the record stays unchanged. Raises Unavailable while the store can't be written.
+        """
+        return await self._writer.ask(partial(self._update, key, rule))
+
+    async def sweep(self) -> int:
+        """Drop the records that have ended, a slice at a time, and return how many those were."""
+        dropped, last = 0, _NO_KEY
+        while True:
+            found, last, count = await self._writer.ask(partial(_sweep, last, self.now()))
+            dropped += count
+            if found < _SLICE:
+                return dropped
+
+    def _update(
+        self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]], connection: Connection
+    ) -> T:
+        kept = connection.execute(_READ, (key,)).fetchone()
+        # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
+        before = codec.decode_record(_NO_RECORD if kept is None else kept[0])
+        after, result = rule(before if kept is not None else None)
+        octets = codec.encode_record(before if after is None else after)
+        if after is not None:
+            committer = self._writer.committer
+            if kept is None and committer.is_full:
+                raise committer.unavailable()
+            connection.execute(_WRITE, (key, after.expires, octets))
+        elif kept is not None:
+            connection.execute(_DELETE, (key,))
+        else:
+            connection.execute(_WRITE, (_NO_KEY, before.expires, octets))
+        return result
+
+
+def _sweep(last: bytes, now: float, connection: Connection) -> tuple[int, bytes, int]:
+    """Drop what has ended in the slice behind the key `last`; returns its length, its last key, and how many ended."""
+    rows = connection.execute(_SWEEP, (last, _SLICE)).fetchall()
+    ended = [(key,) for key, ends in rows if ends <= now]
+    connection.executemany(_DELETE, ended)
+    return len(rows), rows[-1][0] if rows else last, len(ended)

@@ -1,0 +1,200 @@
+"""Writes batches of changes, a commit for each batch, and survives what the disk does. Runs in the writer thread."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from otpmail.errors import CallerError, Unavailable
+from otpmail.store.base import StoreState
+from otpmail.store.sqlite.database import Database, is_environmental, is_full
+
+_log = logging.getLogger("otpmail")
+
+RETRY_SECONDS = 0.5
+"""How often a store that can't be written is tried again."""
+
+Work = Callable[[sqlite3.Connection], Any]
+"""A change of one mail or record, or a look at it. It raises a CallerError only before it has written anything."""
+
+
+class Change(NamedTuple):
+    """A change to write. Without a `future` nobody waits for it, and it is repeated until it is written.
+
+    `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full.
+    """
+
+    work: Work
+    future: "asyncio.Future[Any] | None" = None
+    octets: int | None = None
+
+
+class Outcome(NamedTuple):
+    """The end of a change that somebody waits for."""
+
+    future: "asyncio.Future[Any]"
+    result: object
+    error: Exception | None = None
+
+
+class Committer:
+    """Commits changes to `database`, and keeps those that nobody waits for while it can't be written.
+
+    `report` is called with each change of the state. `now` is the store's clock, whose time is written once in a while.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], float], report: Callable[[StoreState], None]) -> None:
+        self._database = database
+        self._now = now
+        self._report = report
+        self._looked = 0.0
+        self.state = StoreState()
+        self._takes_no_change = False
+        self.unwritten: list[Change] = []
+
+    def __repr__(self) -> str:
+        return f"<Committer {self.state!r}, {len(self.unwritten)} unwritten>"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing may be added."""
+        return bool(self.state.problem)
+
+    def commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Write the changes, and return the outcomes of those that somebody waits for, once they are durable."""
+        if added := sum([change.octets or 0 for change in changes]):
+            self._look_for_room(added)
+        if self.state.problem:
+            changes, refused = self._admit(changes)
+        else:
+            refused = []
+        if self._takes_no_change:
+            self.unwritten += changes
+            return refused
+        try:
+            return [*refused, *self._transact(changes)]
+        except Exception as error:  # noqa: BLE001  a fault over one change must not stop the others
+            return [*refused, *self._commit_in_parts(changes, error)]
+
+    def retry(self) -> None:
+        """Look whether a store that had a problem takes changes again, and write what nobody waits for."""
+        if not self._database.is_there():
+            self._lose()
+            return
+        notes, self.unwritten = self.unwritten, []
+        self._takes_no_change = False
+        try:
+            self._transact(notes)
+        except Exception as error:  # noqa: BLE001  as in `commit`
+            self._commit_in_parts(notes, error)
+        if self._takes_no_change:
+            return
+        try:
+            self._database.probe()
+        except sqlite3.Error as error:
+            self._fail(error, takes_no_change=not is_full(error))
+            return
+        self._set(StoreState() if self._database.has_room() else StoreState(self._no_room(), RETRY_SECONDS))
+
+    def _look_for_room(self, added: int) -> None:
+        if not self.state.problem and not self._database.has_room(added):
+            self._set(StoreState(self._no_room(), RETRY_SECONDS))
+
+    def _no_room(self) -> str:
+        return f"STORE_URL: the disk of {self._database.path} is nearly full; no mail is accepted until it has room"
+
+    def _admit(self, changes: Sequence[Change]) -> tuple[list[Change], list[Outcome]]:
+        """Part the changes that may be tried while there is a problem from those that may not."""
+        tried, refused = [], []
+        for change in changes:
+            if change.future is not None and (self._takes_no_change or change.octets is not None):
+                refused.append(Outcome(change.future, None, self.unavailable()))
+            else:
+                tried.append(change)
+        return tried, refused
+
+    def unavailable(self) -> Unavailable:
+        """Return the error for a caller while the store takes nothing new. It does not name the file."""
+        words = "the service's store takes no changes now; its log says why"
+        return Unavailable(words, retry_after=max(1.0, self.state.retry_after))
+
+    def _transact(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Write all in one commit, or nothing."""
+        outcomes = []
+        connection = self._database.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for work, future, _ in changes:
+                try:
+                    result, error = work(connection), None
+                except CallerError as refusal:
+                    result, error = None, refusal
+                if future is not None:
+                    outcomes.append(Outcome(future, result, error))
+            self._keep_time(connection)
+            connection.execute("COMMIT")
+        finally:
+            self._database.roll_back()
+        return outcomes
+
+    def _keep_time(self, connection: sqlite3.Connection) -> None:
+        """Write the time, twice a second at most: a clock that is set back meanwhile keeps no code alive."""
+        now = self._now()
+        if now - self._looked >= RETRY_SECONDS:
+            if not self._database.is_there():
+                raise FileNotFoundError(self._database.path)
+            connection.execute("UPDATE clock SET time = ?", (now,))
+            self._looked = now
+
+    def _commit_in_parts(self, changes: Sequence[Change], error: Exception) -> list[Outcome]:
+        """Go on after a commit that failed, and was taken back whole."""
+        if isinstance(error, FileNotFoundError):
+            self._lose()
+            return self._put_by(changes)
+        if isinstance(error, sqlite3.Error) and is_environmental(error):
+            notes = [change for change in changes if change.future is None]
+            try:
+                if is_full(error):  # deletes may go on
+                    self._transact(notes)
+                    notes = []
+            except sqlite3.Error as again:
+                error = again
+            self._fail(error, takes_no_change=bool(notes) or not is_full(error))
+            outcomes = self._put_by([change for change in changes if change.future is not None])
+            self.unwritten += notes
+            return outcomes
+        if len(changes) > 1:
+            return [outcome for change in changes for outcome in self.commit([change])]
+        return self._drop(changes[0], error) if changes else []
+
+    def _put_by(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Keep the changes that nobody waits for, and refuse the others."""
+        self.unwritten += [change for change in changes if change.future is None]
+        refusal = self.unavailable()
+        return [Outcome(change.future, None, refusal) for change in changes if change.future is not None]
+
+    def _drop(self, change: Change, error: Exception) -> list[Outcome]:
+        """Give up one change that can't be written whatever the disk does."""
+        if change.future is not None:
+            return [Outcome(change.future, None, error)]
+        fields = {"event": "store-change-dropped", "fields": {}}
+        _log.error("a change of the store could not be written, and was dropped", exc_info=error, extra=fields)
+        return []
+
+    def _fail(self, error: sqlite3.Error, *, takes_no_change: bool) -> None:
+        self._takes_no_change = takes_no_change
+        self._set(StoreState(self._database.describe(error), RETRY_SECONDS))
+
+    def _lose(self) -> None:
+        self._takes_no_change = True
+        problem = f"STORE_URL: {self._database.path} was moved or removed while the service runs"
+        self._set(StoreState(problem, RETRY_SECONDS))
+
+    def _set(self, state: StoreState) -> None:
+        if not state.problem:
+            self._takes_no_change = False
+        is_change = bool(state.problem) is not bool(self.state.problem)
+        self.state = state
+        if is_change:
+            self._report(state)

@@ -1,0 +1,248 @@
+"""Opens, checks and closes a store's file. All of it runs in the writer thread.
+
+One connection holds an exclusive lock for as long as the process lives: a second process is refused, and no other
+connection can meet SQLite's fault in resetting its write-ahead log (up to 3.51.2).
+"""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+from otpmail.errors import StoreError
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, TABLES
+
+_WAL_OCTETS = 4 << 20  # the write-ahead log is cut to this size after a checkpoint
+_MARGIN = 16 << 20  # of free octets on the disk, for the log and for settlements
+_CHECK_SECONDS = 1.0
+_CHECK_STEPS = 100_000  # of SQLite's machine between two looks at the clock
+_VACUUM_PAGES = 256  # 2 ms
+_SPARE_PAGES = 512  # free pages that stay, so that a file does not shrink and grow all the time
+_PROBE_OCTETS = 64 << 10
+
+_ENVIRONMENT = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY),
+        *(sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN),
+        *(sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS),
+    }
+)
+
+_WORDS = {
+    sqlite3.SQLITE_BUSY: "is in use by another process; one file serves one otpmail",
+    sqlite3.SQLITE_LOCKED: "is in use by another process; one file serves one otpmail",
+    sqlite3.SQLITE_READONLY: "can't be written",
+    sqlite3.SQLITE_PERM: "can't be written",
+    sqlite3.SQLITE_CANTOPEN: "can't be opened or written, or a file beside it can't",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup, or move it away to begin with an empty store",
+    sqlite3.SQLITE_FULL: "has no room: the disk is full",
+    sqlite3.SQLITE_IOERR: "can't be read or written: the disk failed, or its file system has no locks",
+    sqlite3.SQLITE_PROTOCOL: "can't be locked: its file system has no locks",
+}
+
+
+def free_octets(path: Path) -> int:
+    """Return how many octets the file system of `path` has left for this user."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+class Database:
+    """The file of a store at `path`, open after `open`.
+
+    New mails need `margin` octets of free disk, so that settlements always find room. `most_pages` limits the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        margin: int = _MARGIN,
+        most_pages: int | None = None,
+        free: Callable[[Path], int] = free_octets,
+        check_seconds: float = _CHECK_SECONDS,
+    ) -> None:
+        self.path = path
+        self._margin = margin
+        self._most_pages = most_pages
+        self._free = free
+        self._check_seconds = check_seconds
+        self._identity = (0, 0)
+        self.connection: sqlite3.Connection
+
+    def __repr__(self) -> str:
+        return f"<Database {self.path}>"
+
+    def open(self) -> None:
+        """Make the file if there is none, lock it and check it. Raises StoreError; a file that is refused stays."""
+        try:
+            self._make_file()
+            self.connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        except OSError as error:
+            raise StoreError(f"STORE_URL: {self.path} {_words_of_system(error)}") from None
+        except sqlite3.Error as error:
+            raise StoreError(self.describe(error)) from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise StoreError(self.describe(error)) from None
+        except StoreError:
+            self.connection.close()
+            raise
+
+    def describe(self, error: sqlite3.Error) -> str:
+        """Return one line for a person about an error of SQLite."""
+        words = _WORDS.get(_primary(error), "can't be used")
+        return f"STORE_URL: {self.path} {words} ({error})"
+
+    def has_room(self, octets: int = 0) -> bool:
+        """Whether the disk has room for `octets` more, beside the margin."""
+        try:
+            free = self._free(self.path.parent)
+        except OSError:
+            return False
+        return free >= self._margin + 2 * octets  # once in the log, once in the file
+
+    def is_there(self) -> bool:
+        """Whether the path still names the open file: writing to one that was removed would keep nothing."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def probe(self) -> None:
+        """Write, and take it back, so that SQLite's error shows where nothing can be written."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            row = (-1, "", 0, 0.0, bytes(_PROBE_OCTETS))
+            self.connection.execute("INSERT INTO mail VALUES (?, ?, ?, ?, ?)", row)
+        finally:
+            self.roll_back()
+
+    def roll_back(self) -> None:
+        """End a transaction without a trace. After some errors SQLite has done so by itself."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def vacuum_slice(self) -> bool:
+        """Give some free pages back to the file system; returns whether there may be more."""
+        ((free,),) = self.connection.execute("PRAGMA freelist_count").fetchall()
+        if free <= _SPARE_PAGES:
+            return False
+        # `execute` would stop after the first page.
+        self.connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+        return True
+
+    def checkpoint(self) -> None:
+        """Write the log back into the file, which only then becomes shorter."""
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Write the log back into the file, and unlock it."""
+        self.connection.close()
+
+    def _make_file(self) -> None:
+        """Make the file readable for nobody else, which SQLite does for the files beside it as well."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            found = os.fstat(descriptor)
+            self._identity = found.st_dev, found.st_ino
+        finally:
+            os.close(descriptor)  # before any lock is taken: this would release them all
+
+    def _prepare(self) -> None:
+        connection = self.connection
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before WAL, or another process can open the file too
+        is_new = self._look()
+        if is_new:
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table
+        else:
+            self._check()
+        connection.execute("PRAGMA journal_mode=WAL")
+        for pragma in (
+            "synchronous=FULL",
+            f"journal_size_limit={_WAL_OCTETS}",
+            "secure_delete=FAST",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if self._most_pages is not None:
+            connection.execute(f"PRAGMA max_page_count={self._most_pages}")
+        connection.execute("BEGIN IMMEDIATE")  # takes the lock, also for a file that is only read meanwhile
+        try:
+            if is_new:
+                for statement in filter(str.strip, TABLES.split(";")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA}")
+            connection.execute("UPDATE clock SET time = time")  # shows whether the file can be written
+            connection.execute("COMMIT")
+        finally:
+            self.roll_back()
+
+    def _look(self) -> bool:
+        """Return whether the file is empty. Raises StoreError, before anything is written, for one that is not ours."""
+        [application] = self.connection.execute("PRAGMA application_id").fetchone()
+        [schema] = self.connection.execute("PRAGMA user_version").fetchone()
+        [tables] = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not (application or schema or tables):
+            return True
+        if application != APPLICATION_ID:
+            raise StoreError(f"STORE_URL: {self.path} is the database of another program")
+        if schema != SCHEMA:
+            raise StoreError(
+                f"STORE_URL: {self.path} was written by a newer otpmail (schema {schema}; this one knows {SCHEMA})"
+            )
+        return False
+
+    def _check(self) -> None:
+        """Look for damage, for a second at most. Raises StoreError."""
+        ends = monotonic() + self._check_seconds
+        self.connection.set_progress_handler(lambda: monotonic() > ends, _CHECK_STEPS)
+        try:
+            with closing(self.connection.execute("PRAGMA quick_check(1)")) as found:
+                [result] = found.fetchone()
+        except sqlite3.Error as error:
+            if _primary(error) == sqlite3.SQLITE_INTERRUPT:  # a large file: what it met so far is good
+                return
+            raise
+        finally:
+            self.connection.set_progress_handler(None, 0)
+        if result != "ok":
+            raise StoreError(f"STORE_URL: {self.path} {_WORDS[sqlite3.SQLITE_CORRUPT]} ({_one_line(result)})")
+
+
+def is_environmental(error: Exception) -> bool:
+    """Whether an error is about the disk or the file, and not about the one change that met it."""
+    return isinstance(error, sqlite3.Error) and _primary(error) in _ENVIRONMENT
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there is no room on the disk, or none in the file."""
+    return _primary(error) == sqlite3.SQLITE_FULL
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; 0 for an error of Python's module."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _words_of_system(error: OSError) -> str:
+    match error.errno:
+        case errno.EISDIR:
+            return "is a directory; STORE_URL names a file"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "can't be made: its directory does not exist"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return f"can't be written ({error.strerror})"
+    return f"can't be opened ({error.strerror})"
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]

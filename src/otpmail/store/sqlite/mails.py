@@ -1,0 +1,214 @@
+"""Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from itertools import count, islice
+from sqlite3 import Connection
+from sys import maxsize
+from typing import TypeVar
+
+from otpmail.errors import FailedPrecondition, StoreError, Unavailable
+from otpmail.model import Mail
+from otpmail.store import codec
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
+from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
+from otpmail.store.sqlite.rows import Acceptance, Claim, Rows, Settlement, take_stock
+from otpmail.store.sqlite.writer import Writer
+
+_log = logging.getLogger("otpmail")
+
+_SLICE = 100  # mails of an earlier process that are taken up at a time
+_FORGET_EVERY = 256  # settled mails
+_CLAIM_OCTETS = 256  # of the file, for a request id
+
+T = TypeVar("T")
+
+
+class SqliteMailStore:
+    """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
+
+    Its whole state on the loop: `_open`, the `seq` of each open mail in the file, and `_arriving`, those
+    of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets` is the memory
+    that mails take here.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        writer: Writer,
+        rows: Rows,
+        *,
+        remember_seconds: float,
+        remember_count: int,
+        remember_octets: int = maxsize,
+    ) -> None:
+        self.now = clock
+        self._writer = writer
+        self._rows = rows
+        self._remember_seconds = remember_seconds
+        self._memory = MemoryMailStore(
+            clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
+        )
+        self.octets = 0
+        self._open: dict[str, int] = {}
+        self._arriving: dict[str, int] = {}
+        self._slice = asyncio.Event()  # set when the next ones have been taken up
+        self._seqs = count(1)
+        self._settled = 0
+
+    def __repr__(self) -> str:
+        return f"<SqliteMailStore {len(self._open)} open, {len(self._arriving)} to be taken up, {self._memory!r}>"
+
+    def begin(self, connection: Connection, now: float) -> float:
+        """Read what an earlier process left; returns the greatest time that it wrote. Called before all else."""
+        mails, first, time = take_stock(connection, now)
+        self._arriving = {mail_id: seq for seq, mail_id in reversed(mails)}
+        self._open = dict(self._arriving)
+        self._seqs = count(first)
+        return time
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Keep mails, with their content and request ids, in one commit; durable on return."""
+        kept = [self._acceptance(entry) for entry in entries]
+        octets = sum([len(one.octets) for one in kept])
+        answers = await self._ask(partial(self._rows.accept, kept), octets)
+        for one, answer in zip(kept, answers, strict=True):
+            if isinstance(answer, Accepted):
+                self._open[one.mail_id] = one.seq
+            elif isinstance(answer, Running):
+                await self._taken_up(answer.mail_id)
+        return answers
+
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
+        """Keep a request id for the mail that is about to be accepted, unless it came before."""
+        claim = self._claim(request, mail_id, next(self._seqs))
+        answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS)
+        if isinstance(answer, Accepted | TakenOver):
+            taken = answer.mail_id if isinstance(answer, TakenOver) else mail_id
+            self._open[taken] = claim.seq
+        elif isinstance(answer, Running):
+            await self._taken_up(answer.mail_id)
+        return answer
+
+    def release(self, request: Request, mail_id: str) -> None:
+        """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
+        self._open.pop(mail_id, None)
+        self._writer.note(partial(self._rows.release, _key(request.caller, request.request_id), mail_id))
+
+    def deferred(self, mail_id: str, progress: Progress) -> None:
+        """Note how far an accepted mail has come."""
+        seq = self._open.get(mail_id)
+        if seq is not None:
+            self._writer.note(partial(self._rows.defer, seq, mail_id, codec.encode_progress(progress)))
+
+    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
+        """Note the final state of a mail, and drop its content."""
+        seq = self._open.pop(mail.id, None)
+        if seq is None:  # its caller waits for the relay, and it has no request id
+            self._memory.settle(mail, keep_request=keep_request)
+            self.octets = self._memory.octets
+            return
+        forgotten = (mail.settle_time or self.now()) + self._remember_seconds
+        request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
+        octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
+        request = _key(mail.caller, mail.request_id) if mail.request_id else None
+        ends = max(forgotten, request_ends)
+        self._writer.note(partial(self._rows.settle, Settlement(seq, mail.id, octets, request, request_ends, ends)))
+        self._settled += 1
+        if self._settled % _FORGET_EVERY == 0:
+            self._writer.note(partial(self._rows.forget, self.now()))
+
+    def forget_oldest(self) -> bool:
+        """Forget the oldest mails in memory; False where none are left. Those in the file take no memory."""
+        forgotten = self._memory.forget_oldest()
+        self.octets = self._memory.octets
+        return forgotten
+
+    async def forget_ended(self) -> None:
+        """Forget what is past its time in the file. Raises Unavailable while it can't be written."""
+        while await self._writer.ask(partial(self._rows.forget, self.now())):
+            pass
+
+    async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Return that caller's mail, also one that has not settled."""
+        await self._taken_up(mail_id)
+        if (mail := await self._memory.get(caller, mail_id)) is not None:
+            return mail
+        found = await self._ask(partial(self._rows.get, mail_id, self._open.get(mail_id)))
+        if found is None:
+            return None
+        mail, forgotten = found
+        return mail if mail.caller == caller and forgotten > self.now() else None
+
+    async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
+        """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
+        found = await self._ask(partial(self._rows.find, _key(caller, request_id), self.now()))
+        if isinstance(found, Running):
+            await self._taken_up(found.mail_id)
+        return found
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Return what `get` returns: no other process owns mails of this file."""
+        return await self.get(caller, mail_id)
+
+    async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
+        """Yield the mails that an earlier process accepted, in slices: by priority, then by age.
+
+        One that can't be read, as without its key, stays in the file, and the log says so.
+        """
+        unreadable: list[str] = []
+        while self._arriving:
+            ids = list(islice(reversed(self._arriving), _SLICE))
+            seqs = [self._arriving[mail_id] for mail_id in ids]
+            try:
+                entries, faults = await self._writer.ask(partial(self._rows.entries, seqs))
+            except Unavailable as error:  # until the store is back, or the service stops
+                await asyncio.sleep(error.retry_after)
+                continue
+            unreadable += faults
+            if entries:
+                yield entries
+            for mail_id in ids:
+                del self._arriving[mail_id]
+            self._slice.set()
+            self._slice = asyncio.Event()
+        if unreadable:
+            _log.error(
+                "%d accepted mails can't be read, and stay in the store: %s",
+                len(unreadable),
+                unreadable[0],
+                extra={"event": "mails-unreadable", "fields": {"mails": len(unreadable)}},
+            )
+
+    async def _taken_up(self, mail_id: str) -> None:
+        """Wait until a mail of an earlier process has a job in this one."""
+        while mail_id in self._arriving:
+            await self._slice.wait()
+
+    async def _ask(self, work: Callable[[Connection], T], octets: int | None = None) -> T:
+        try:
+            return await self._writer.ask(work, octets)
+        except StoreError as error:  # sending the mail again may be wrong, so nothing is sent
+            raise FailedPrecondition(f"what the store holds of this mail can't be read: {error}") from None
+
+    def _acceptance(self, entry: Entry) -> Acceptance:
+        mail = entry.mail
+        seq, claim = self._open.get(mail.id) or next(self._seqs), None
+        if mail.request_id:
+            claim = self._claim(Request(mail.caller, mail.request_id, entry.fingerprint), mail.id, seq)
+        return Acceptance(seq, mail.id, int(entry.priority), entry.deadline, codec.encode_entry(entry), claim)
+
+    def _claim(self, request: Request, mail_id: str, seq: int) -> Claim:
+        now = self.now()
+        key = _key(request.caller, request.request_id)
+        return Claim(key, request.fingerprint, mail_id, seq, now, now + REQUEST_SECONDS)
+
+
+def _key(caller: str, request_id: str) -> bytes:
+    """Return the key of a request id: a digest, so that keys are short whatever callers send."""
+    return hashlib.blake2b(f"{caller}\0{request_id}".encode(), digest_size=16).digest()

@@ -1,0 +1,253 @@
+"""Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
+
+from collections.abc import Sequence
+from dataclasses import field, replace
+from enum import IntEnum
+from sqlite3 import Connection
+
+from otpmail.errors import StoreError
+from otpmail.model import Mail
+from otpmail.store import codec
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, TakenOver
+from otpmail.store.sqlite.cipher import Cipher
+from otpmail.values import frozen
+
+Answer = Accepted | Earlier | Running | Conflict
+
+_FREE_MOST = 512  # settled mails that are forgotten at a time
+
+_ACCEPTED = Accepted()
+
+_INSERT_MAIL = "INSERT INTO mail VALUES (?, ?, ?, ?, ?)"
+_INSERT_REQUEST = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_SETTLED = "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
+_GREATEST = """
+SELECT max(seq) FROM (
+    SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM settled UNION ALL SELECT max(seq) FROM request
+)
+"""
+_READ_REQUEST = "SELECT state, mail, seq, fingerprint, ends FROM request WHERE key = ?"
+_SETTLE_REQUEST = "UPDATE request SET state = ?, ends = ? WHERE key = ? AND mail = ?"
+
+
+class RequestState(IntEnum):
+    """What has become of a request id."""
+
+    RUNNING = 0
+    """Its mail has not settled."""
+    ORPHANED = 1
+    """The process ended before its mail was accepted or decided."""
+    SETTLED = 2
+    FREE = 3
+    """Its mail has settled undecided: it is found, and a repeated request counts as new."""
+
+
+@frozen()
+class Claim:
+    """A request id by its `key`, and the mail for which it is claimed. Times are seconds since the epoch."""
+
+    key: bytes = field(repr=False)
+    fingerprint: bytes = field(repr=False)
+    mail_id: str
+    seq: int
+    now: float
+    ends: float
+
+
+@frozen()
+class Acceptance:
+    """A mail to keep, as octets that are not encrypted yet."""
+
+    seq: int
+    mail_id: str
+    priority: int
+    deadline: float
+    octets: bytes = field(repr=False)
+    claim: Claim | None
+
+
+@frozen()
+class Settlement:
+    """A settled mail to keep until `ends`; a repeated request id finds it until `request_ends`, 0 where none does."""
+
+    seq: int
+    mail_id: str
+    octets: bytes = field(repr=False)
+    request: bytes | None = field(repr=False)
+    request_ends: float
+    ends: float
+
+
+class Rows:
+    """The rows of one file, whose content `cipher` encrypts. It remembers `most` settled mails, and `most_requests`."""
+
+    def __init__(self, cipher: Cipher, *, most: int, most_requests: int) -> None:
+        self._cipher = cipher
+        self._most = most
+        self._most_requests = most_requests
+
+    def __repr__(self) -> str:
+        return f"<Rows {self._cipher!r}>"
+
+    def accept(self, acceptances: Sequence[Acceptance], connection: Connection) -> list[Answer]:
+        """Keep mails with their request ids; one whose request id came before is not kept."""
+        return [self._accept(connection, one) for one in acceptances]
+
+    def _accept(self, connection: Connection, one: Acceptance) -> Answer:
+        if one.claim is not None:
+            earlier = self._look(connection, one.claim)
+            if earlier is not None and not isinstance(earlier, TakenOver):
+                return earlier
+            self._keep_request(connection, one.claim)
+        payload = self._cipher.seal(one.octets, "mail", one.mail_id)
+        connection.execute(_INSERT_MAIL, (one.seq, one.mail_id, one.priority, one.deadline, payload))
+        return _ACCEPTED
+
+    def claim(self, claim: Claim, connection: Connection) -> Answer | TakenOver:
+        """Keep a request id for a mail, unless it came before."""
+        earlier = self._look(connection, claim)
+        if earlier is None:
+            self._keep_request(connection, claim)
+            return _ACCEPTED
+        if isinstance(earlier, TakenOver):
+            self._keep_request(connection, replace(claim, mail_id=earlier.mail_id))
+        return earlier
+
+    def release(self, key: bytes, mail_id: str, connection: Connection) -> None:
+        """Free a request id, if it was claimed for that mail and no other."""
+        connection.execute(
+            "DELETE FROM request WHERE key = ? AND mail = ? AND state = ?", (key, mail_id, RequestState.RUNNING)
+        )
+
+    def defer(self, seq: int, mail_id: str, octets: bytes, connection: Connection) -> None:
+        """Keep how far a mail has come."""
+        if connection.execute("SELECT 1 FROM mail WHERE seq = ?", (seq,)).fetchone():
+            connection.execute(_INSERT_PROGRESS, (seq, self._cipher.seal(octets, "progress", mail_id)))
+
+    def settle(self, one: Settlement, connection: Connection) -> None:
+        """Drop a mail's content, and keep how it ended."""
+        record = self._cipher.seal(one.octets, "settled mail", one.mail_id)
+        connection.execute("DELETE FROM mail WHERE seq = ?", (one.seq,))
+        connection.execute("DELETE FROM progress WHERE seq = ?", (one.seq,))
+        keeps_request = bool(one.request_ends)
+        row = (one.seq, one.mail_id, keeps_request, one.ends, one.request, record)
+        connection.execute(_INSERT_SETTLED, row)
+        if one.request is not None:
+            state = RequestState.SETTLED if keeps_request else RequestState.FREE
+            connection.execute(_SETTLE_REQUEST, (state, one.request_ends, one.request, one.mail_id))
+
+    def forget(self, now: float, connection: Connection) -> bool:
+        """Forget settled mails past their time, or beyond the most there may be; returns whether there may be more."""
+        rows: list[tuple[int, bytes | None]] = []
+        for kept, most in ((False, self._most), (True, self._most_requests)):
+            ended = "SELECT seq, request FROM settled WHERE kept = ? AND ends <= ? LIMIT ?"
+            rows += connection.execute(ended, (kept, now, _FREE_MOST)).fetchall()
+            [count] = connection.execute("SELECT count(*) FROM settled WHERE kept = ?", (kept,)).fetchone()
+            if count > most:
+                oldest = "SELECT seq, request FROM settled WHERE kept = ? ORDER BY ends LIMIT ?"
+                rows += connection.execute(oldest, (kept, min(count - most, _FREE_MOST))).fetchall()
+        connection.executemany("DELETE FROM settled WHERE seq = ?", [(seq,) for seq, _ in rows])
+        requests = [(key, seq) for seq, key in rows if key is not None]
+        connection.executemany("DELETE FROM request WHERE key = ? AND seq = ?", requests)
+        return len(rows) >= _FREE_MOST
+
+    # Looks.
+
+    def get(self, mail_id: str, open_seq: int | None, connection: Connection) -> tuple[Mail, float] | None:
+        """Return a mail and when it is forgotten: one that has settled, or an open one by its `seq`."""
+        if open_seq is not None:
+            entry = self.entry(connection, open_seq)
+            return None if entry is None else (entry.mail, float("inf"))
+        row = connection.execute("SELECT record FROM settled WHERE id = ?", (mail_id,)).fetchone()
+        if row is None:
+            return None
+        mail, forgotten, _, _ = codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
+        return mail, forgotten
+
+    def find(self, key: bytes, now: float, connection: Connection) -> Earlier | Running | None:
+        """Return the mail of a request id."""
+        row = connection.execute(_READ_REQUEST, (key,)).fetchone()
+        if row is None or row[0] == RequestState.ORPHANED:
+            return None
+        state, mail_id, seq, _, _ = row
+        if state == RequestState.RUNNING:
+            return Running(mail_id)
+        settled = self._settled(connection, seq, mail_id)
+        return None if settled is None or max(settled[1:3]) <= now else Earlier(settled[0])
+
+    def entries(self, seqs: Sequence[int], connection: Connection) -> tuple[list[Entry], list[str]]:
+        """Return accepted mails by their `seq`, and a line for each that can't be read, which stays in the file."""
+        entries, faults = [], []
+        for seq in seqs:
+            try:
+                entry = self.entry(connection, seq)
+            except (StoreError, ValueError) as error:
+                faults.append(str(error))
+            else:
+                entries += [] if entry is None else [entry]
+        return entries, faults
+
+    def entry(self, connection: Connection, seq: int) -> Entry | None:
+        """Return one accepted mail with its progress. Raises StoreError."""
+        row = connection.execute("SELECT id, payload FROM mail WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            return None
+        mail_id, payload = row
+        entry = codec.decode_entry(self._cipher.open(payload, "mail", mail_id))
+        noted = connection.execute("SELECT progress FROM progress WHERE seq = ?", (seq,)).fetchone()
+        if noted is None:
+            return entry
+        return replace(entry, progress=codec.decode_progress(self._cipher.open(noted[0], "progress", mail_id)))
+
+    def _keep_request(self, connection: Connection, claim: Claim) -> None:
+        row = (claim.key, RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprint, claim.ends)
+        connection.execute(_INSERT_REQUEST, row)
+
+    def _look(self, connection: Connection, claim: Claim) -> Earlier | Running | Conflict | TakenOver | None:
+        """Return what came before under a request id; None where nothing counts, or the claim is this very mail's."""
+        row = connection.execute(_READ_REQUEST, (claim.key,)).fetchone()
+        if row is None:
+            return None
+        state, mail_id, seq, fingerprint, ends = row
+        if state == RequestState.FREE or (state != RequestState.RUNNING and ends <= claim.now):
+            return None
+        if fingerprint != claim.fingerprint:
+            return Conflict()
+        if state == RequestState.RUNNING:
+            return None if mail_id == claim.mail_id else Running(mail_id)
+        if state == RequestState.ORPHANED:
+            return TakenOver(mail_id)
+        settled = self._settled(connection, seq, mail_id)
+        return None if settled is None else Earlier(settled[0])
+
+    def _settled(self, connection: Connection, seq: int, mail_id: str) -> tuple[Mail, float, float, bytes] | None:
+        row = connection.execute("SELECT record FROM settled WHERE seq = ?", (seq,)).fetchone()
+        if row is None:
+            return None
+        return codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
+
+
+def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float]:
+    """Return the open mails (`seq`, id), urgent and old ones first, the next `seq`, and the last time in the file.
+
+    Request ids whose mail neither settled nor was accepted are orphaned from now on.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        mails = connection.execute("SELECT seq, id, priority FROM mail").fetchall()
+        connection.execute("DELETE FROM request WHERE state = ? AND ends <= ?", (RequestState.ORPHANED, now))
+        known = {mail_id for _, mail_id, _ in mails}
+        running = connection.execute(
+            "SELECT key, mail FROM request WHERE state = ?", (RequestState.RUNNING,)
+        ).fetchall()
+        orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
+        connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
+        [greatest] = connection.execute(_GREATEST).fetchone()
+        [time] = connection.execute("SELECT max(time) FROM clock").fetchone()
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    mails.sort(key=lambda row: (row[2], row[0]))
+    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time

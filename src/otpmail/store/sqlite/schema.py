@@ -1,0 +1,43 @@
+"""The tables of a store's file, and the marks by which it is known."""
+
+APPLICATION_ID = 0x6F74706D
+"""`otpm` in ASCII: SQLite's own mark for whose file it is."""
+
+SCHEMA = 1
+"""The version of the tables (user_version). A program refuses a file of a later one."""
+
+TABLES = """
+CREATE TABLE mail(
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    deadline REAL NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE progress(seq INTEGER PRIMARY KEY, progress BLOB NOT NULL);
+CREATE TABLE settled(
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    kept INTEGER NOT NULL,
+    ends REAL NOT NULL,
+    request BLOB,
+    record BLOB NOT NULL
+);
+CREATE INDEX settled_ends ON settled(kept, ends);
+CREATE TABLE request(
+    key BLOB PRIMARY KEY,
+    state INTEGER NOT NULL,
+    mail TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    ends REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE code(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE clock(time REAL NOT NULL);
+INSERT INTO clock VALUES (0.0);
+"""
+"""Open mails have no second index: the process knows them by `seq`, and reads the table once, when it starts.
+
+`settled.kept` says whether a repeated request id finds the mail; `request` is then, or was, that id's key. A random key
+for mails would cost four times as much as `seq` does.
+"""

@@ -1,0 +1,196 @@
+"""Hands changes from the loop to the thread that owns the file, many at a time, and brings back the answers."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic
+from typing import TypeVar
+
+from otpmail.errors import Unavailable
+from otpmail.store.base import StoreState
+from otpmail.store.sqlite.commits import RETRY_SECONDS, Change, Committer, Outcome
+from otpmail.store.sqlite.database import Database
+
+_log = logging.getLogger("otpmail")
+
+NOTE_SECONDS = 0.01
+"""How long a change that nobody waits for waits for others."""
+
+_IDLE_SECONDS = 1.0
+_CLOSE_SECONDS = 5.0
+_MOST_OCTETS = 8 << 20  # in one commit, so that the log stays small
+_MOST_CHANGES = 2_000
+
+T = TypeVar("T")
+
+
+class Writer:
+    """The thread of a store's file. `ask` and `note` are called on the loop, everything else runs in the thread.
+
+    Changes that are asked for in one turn of the loop are handed over as one batch, and the thread commits all batches
+    that are there at once. `changed` is called on the loop with each state of the store.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
+        self._database = database
+        self._batches: SimpleQueue[list[Change] | None] = SimpleQueue()
+        self._batch: list[Change] = []
+        self._is_handing_over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._ended: asyncio.Future[int] | None = None
+        self._closed = False
+        self._retry_at = 0.0
+        self.committer = Committer(database, now, self._report)
+        self.changed: Callable[[StoreState], None] = lambda _: None
+
+    def __repr__(self) -> str:
+        return f"<Writer {len(self._batch)} to hand over, {self.committer!r}>"
+
+    async def open(self, prepare: Callable[[sqlite3.Connection], T]) -> T:
+        """Start the thread, open the file, and return what `prepare` makes of it. Raises StoreError."""
+        self._loop = asyncio.get_running_loop()
+        opened: asyncio.Future[T] = self._loop.create_future()
+        self._ended = self._loop.create_future()
+        Thread(target=self._run, args=(opened, prepare), name="store", daemon=True).start()
+        return await opened
+
+    def ask(self, work: Callable[[sqlite3.Connection], T], octets: int | None = None) -> "asyncio.Future[T]":
+        """Do the work with the next commit; what is returned has its result once that is durable.
+
+        It raises what the work raises, and Unavailable while the store takes no changes. `octets`: see `Change`.
+        """
+        answer: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            answer.set_exception(Unavailable("the service is stopping"))
+            return answer
+        self._batch.append(Change(work, answer, octets))
+        if not self._is_handing_over:
+            self._is_handing_over = True
+            self._loop.call_soon(self._hand_over)
+        return answer
+
+    def note(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Do the work in its order with the next commit, in a hundredth of a second or so, for nobody who waits."""
+        self._batch.append(Change(work))
+        if self._timer is None and not self._is_handing_over:
+            self._timer = self._loop.call_later(NOTE_SECONDS, self._hand_over)
+
+    async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
+        """Write what was noted, and close the file; after `seconds` the thread is left behind, and the log says so."""
+        if self._ended is None or self._closed:
+            return
+        self._closed = True
+        self._hand_over()
+        self._batches.put(None)
+        try:
+            unwritten = await asyncio.wait_for(asyncio.shield(self._ended), seconds)
+        except TimeoutError:
+            unwritten = len(self.committer.unwritten) or -1
+        if unwritten:
+            _log.error(
+                "the store could not be written before the stop; mails that were sent may be sent again",
+                extra={"event": "store-unwritten", "fields": {"changes": max(0, unwritten)}},
+            )
+
+    def _hand_over(self) -> None:
+        self._is_handing_over = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._batch:
+            # The list changes its owner whole: nothing is appended to it any more.
+            self._batches.put(self._batch)
+            self._batch = []
+
+    def _report(self, state: StoreState) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(lambda: self.changed(state))
+
+    # In the thread.
+
+    def _run(self, opened: "asyncio.Future[T]", prepare: Callable[[sqlite3.Connection], T]) -> None:
+        try:
+            self._database.open()
+            try:
+                prepared = prepare(self._database.connection)
+            except BaseException:
+                self._database.close()
+                raise
+        except BaseException as error:  # noqa: BLE001  the caller's to handle
+            self._call(_settle, [Outcome(opened, None, _as_exception(error))])
+            assert self._ended is not None
+            self._call(_settle, [Outcome(self._ended, 0)])
+            return
+        self._call(_settle, [Outcome(opened, prepared)])
+        try:
+            while self._step():
+                pass
+            if self.committer.unwritten:
+                self.committer.retry()
+        finally:
+            with suppress(Exception):
+                self._database.close()
+            assert self._ended is not None
+            self._call(_settle, [Outcome(self._ended, len(self.committer.unwritten))])
+
+    def _step(self) -> bool:
+        """Commit what is there, and wait for it if nothing is; returns False once the store closes."""
+        committer = self.committer
+        changes, goes_on = self._next(RETRY_SECONDS if committer.state.problem else _IDLE_SECONDS)
+        if committer.state.problem and monotonic() >= self._retry_at:
+            committer.retry()
+            self._retry_at = monotonic() + RETRY_SECONDS
+        if changes:
+            self._call(_settle, committer.commit(changes))
+        elif goes_on and not committer.state.problem:
+            self._tidy()
+        return goes_on
+
+    def _next(self, seconds: float) -> tuple[list[Change], bool]:
+        """Wait for a batch, and return it with those behind it, as many as one commit takes; False with the last."""
+        changes: list[Change] = []
+        octets = 0
+        try:
+            batch = self._batches.get(timeout=seconds)
+            while batch is not None:
+                changes += batch
+                octets += sum([change.octets or 0 for change in batch])
+                if octets >= _MOST_OCTETS or len(changes) >= _MOST_CHANGES:
+                    return changes, True
+                batch = self._batches.get_nowait()
+        except Empty:
+            return changes, True
+        return changes, False
+
+    def _tidy(self) -> None:
+        """Give free pages back to the file system, slice by slice, while nothing else is to do."""
+        with suppress(sqlite3.Error):  # the next commit meets it too
+            shrinks = False
+            while self._batches.empty() and self._database.vacuum_slice():
+                shrinks = True
+            if shrinks:
+                self._database.checkpoint()
+
+    def _call(self, function: Callable[[Sequence[Outcome]], None], outcomes: Sequence[Outcome]) -> None:
+        if outcomes:
+            with suppress(RuntimeError):  # the loop has ended, and those who wait with it
+                self._loop.call_soon_threadsafe(function, outcomes)
+
+
+def _settle(outcomes: Sequence[Outcome]) -> None:
+    for answer, result, error in outcomes:
+        if answer.done():  # cancelled
+            continue
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

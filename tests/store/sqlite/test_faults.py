@@ -1,0 +1,280 @@
+"""What the disk does to a SQLite store: one line at the start, Unavailable in flight, and never a file made worse."""
+
+import asyncio
+import os
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otpmail.errors import InvalidArgument, StoreError, Unavailable
+from otpmail.model import Challenge, CodeRecord, Mail
+from otpmail.store.base import Accepted, Request, StoreState
+from otpmail.store.sqlite import SqliteStore
+from otpmail.store.sqlite.schema import SCHEMA
+from store.clocks import Clock
+from store.conftest import sqlite_store
+from store.entries import entry_of, mail_of, settled
+
+RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 5000.0, 2), (999.5,), 1030.0)
+
+
+async def _filled(path: Path, clock: Clock) -> None:
+    """Write a store with an open mail."""
+    store = sqlite_store(path, clock)
+    await store.open()
+    await store.mails.accept([entry_of(mail_of(f"m{number}"), content=bytes(3000)) for number in range(20)])
+    await store.close()
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _no_directory(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+def _text(path: Path) -> None:
+    path.write_text("this is a text, and a long one at that\n" * 100)
+
+
+def _another(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE user(name)")
+    other.close()
+
+
+def _newer(path: Path) -> None:
+    with sqlite3.connect(path) as ours:
+        ours.execute(f"PRAGMA user_version={SCHEMA + 1}")
+    ours.close()
+
+
+def _damaged(path: Path) -> None:
+    octets = bytearray(path.read_bytes())
+    octets[4096 * 3 : 4096 * 6] = b"\xff" * (4096 * 3)
+    path.write_bytes(octets)
+
+
+def _damaged_head(path: Path) -> None:
+    path.write_bytes(b"\0" * 4096 + path.read_bytes()[4096:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_directory, "is a directory; STORE_URL names a file"),
+        (_no_directory, "can't be made: its directory does not exist"),
+        (_text, "is not a SQLite database"),
+        (_another, "is the database of another program"),
+        (_newer, f"was written by a newer otpmail (schema {SCHEMA + 1}; this one knows {SCHEMA})"),
+        (_damaged, "is damaged; restore a backup, or move it away"),
+        (_damaged_head, "is not a SQLite database"),
+    ],
+)
+async def test_a_file_that_is_no_store(tmp_path: Path, clock: Clock, spoil: Callable[[Path], None], words: str) -> None:
+    """The error is one line that opens with the setting and names the file, which is left as it was."""
+    path = tmp_path / "state" / "store.db"
+    path.parent.mkdir()
+    await _filled(path, clock)
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StoreError) as caught:
+        await sqlite_store(path, clock).open()
+    assert str(caught.value).startswith(f"STORE_URL: {path} {words}")
+    assert "\n" not in str(caught.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+async def test_a_second_process_is_refused(tmp_path: Path, clock: Clock) -> None:
+    """A store that is open refuses a second one, from its opening to its close, and goes on itself."""
+    first, second = (sqlite_store(tmp_path / "store.db", clock) for _ in range(2))
+    await first.open()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is in use by another process; one file serves one otpmail"):
+            await second.open()
+        assert await first.mails.accept([entry_of(mail_of(f"m{_}"))]) == [Accepted()]
+    await first.close()
+    third = sqlite_store(tmp_path / "store.db", clock)
+    await third.open()
+    await third.close()
+
+
+async def test_the_file_is_its_users_alone(tmp_path: Path, clock: Clock) -> None:
+    """Nobody else may read the file, nor the log beside it."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    await store.mails.accept([entry_of(mail_of())])
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in os.scandir(tmp_path)}
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600}
+    await store.close()
+    assert [entry.name for entry in os.scandir(tmp_path)] == ["store.db"]
+
+
+class Watched:
+    """An open store, and the states that it reports."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.states: asyncio.Queue[StoreState] = asyncio.Queue()
+        store.watch(self.states.put_nowait)
+
+    async def state(self) -> str:
+        """Return the problem of the next state that is reported, empty if there is none."""
+        async with asyncio.timeout(20):
+            return (await self.states.get()).problem
+
+
+async def _refused(*asked: Awaitable[object]) -> None:
+    for one in asked:
+        with pytest.raises(Unavailable) as caught:
+            await one
+        assert caught.value.retry_after >= 1
+        assert "store" in str(caught.value)
+        assert "/" not in str(caught.value)
+
+
+class Disk:
+    """Says how much of it is free."""
+
+    free = 1 << 40
+
+    def __call__(self, _: Path) -> int:
+        """Return the free octets."""
+        return self.free
+
+
+async def test_a_disk_that_is_nearly_full(tmp_path: Path, clock: Clock) -> None:
+    """Below the margin nothing new is accepted, settlements go on, and with room all goes on by itself."""
+    disk = Disk()
+    watched = Watched(store := sqlite_store(tmp_path / "store.db", clock, free=disk))
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1")), entry_of(mail_of("m2"))])
+    await store.challenges.update(b"known", lambda _: (RECORD, None))
+    disk.free = 1000
+    await _refused(store.mails.accept([entry_of(mail_of("m3"))]))
+    assert "is nearly full; no mail is accepted until it has room" in await watched.state()
+    await _refused(
+        store.mails.claim(Request("shop", "r1", b"f"), "m4"), store.challenges.update(b"new", lambda _: (RECORD, None))
+    )
+    assert await store.challenges.update(b"known", lambda record: (record, record)) == RECORD
+    store.mails.settle(ended := settled(mail_of("m1")))
+    assert await store.mails.get("shop", "m1") == ended
+    disk.free = 1 << 40
+    assert await watched.state() == ""
+    assert await store.mails.accept([entry_of(mail_of("m5"))]) == [Accepted()]
+    await store.close()
+    again = sqlite_store(tmp_path / "store.db", clock)
+    await again.open()
+    assert [entry.mail.id async for entries in again.mails.arrivals() for entry in entries] == ["m2", "m5"]
+    await again.close()
+
+
+async def test_a_file_that_may_not_grow(tmp_path: Path, clock: Clock) -> None:
+    """SQLITE_FULL refuses what is new and lets deletes go on; once they have made room, all goes on by itself."""
+    watched = Watched(store := sqlite_store(tmp_path / "store.db", clock, most_pages=60))
+    await store.open()
+    accepted: list[Mail] = []
+    with suppress(Unavailable):
+        while len(accepted) < 100:
+            mail = mail_of(f"m{len(accepted)}")
+            await store.mails.accept([entry_of(mail, content=os.urandom(20_000))])
+            accepted.append(mail)
+    assert 3 < len(accepted) < 20
+    assert "has no room: the disk is full" in await watched.state()
+    for mail in accepted:
+        store.mails.settle(settled(mail))
+    assert await watched.state() == ""
+    assert await store.mails.accept([entry_of(mail_of("new"), content=os.urandom(20_000))]) == [Accepted()]
+    await store.close()
+
+
+async def test_a_file_that_is_moved_away(tmp_path: Path, clock: Clock) -> None:
+    """A file that was moved keeps nothing that a restart finds: nothing is accepted until it is back."""
+    path = tmp_path / "store.db"
+    watched = Watched(store := sqlite_store(path, clock))
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    path.rename(tmp_path / "away.db")
+    clock.time += 10
+    await _refused(store.mails.accept([entry_of(mail_of("m2"))]))
+    assert "was moved or removed while the service runs" in await watched.state()
+    store.mails.settle(settled(mail_of("m1")))
+    await _refused(store.mails.get("shop", "m9"), store.challenges.update(b"a", lambda _: (None, None)))
+    (tmp_path / "away.db").rename(path)
+    assert await watched.state() == ""
+    assert await store.mails.accept([entry_of(mail_of("m3"))]) == [Accepted()]
+    await store.close()
+    again = sqlite_store(path, clock)
+    await again.open()
+    assert [entry.mail.id async for entries in again.mails.arrivals() for entry in entries] == ["m3"]
+    await again.close()
+
+
+async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that can't be written at its close says so, and ends."""
+    path = tmp_path / "store.db"
+    store = sqlite_store(path, clock)
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    path.rename(tmp_path / "away.db")
+    clock.time += 10
+    store.mails.settle(settled(mail_of("m1")))
+    await store.close()
+    assert "the store could not be written before the stop" in caplog.text
+    await _ends_with("the service is stopping", store.mails.get("shop", "m1"))
+
+
+async def _ends_with(words: str, asked: Awaitable[object]) -> None:
+    with pytest.raises(Unavailable, match=re.escape(words)):
+        await asked
+
+
+async def test_one_change_that_fails_harms_no_other(tmp_path: Path, clock: Clock) -> None:
+    """A change that can't be written gets its error, and all that came with it are written."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+
+    def fail(_: CodeRecord | None) -> tuple[CodeRecord | None, Any]:
+        raise ZeroDivisionError
+
+    def refuse(_: CodeRecord | None) -> tuple[CodeRecord | None, Any]:
+        raise InvalidArgument("email", "no")
+
+    results = await asyncio.gather(
+        store.challenges.update(b"a", lambda _: (RECORD, 1)),
+        store.challenges.update(b"b", fail),
+        store.challenges.update(b"c", refuse),
+        store.mails.accept([entry_of(mail_of("m1"))]),
+        return_exceptions=True,
+    )
+    assert results[0] == 1
+    assert isinstance(results[1], ZeroDivisionError)
+    assert isinstance(results[2], InvalidArgument)
+    assert results[3] == [Accepted()]
+    assert await store.challenges.update(b"a", lambda record: (record, record)) == RECORD
+    await store.close()
+
+
+async def test_a_file_shrinks(tmp_path: Path, clock: Clock) -> None:
+    """The pages of mails that have settled go back to the file system while nothing else is to do."""
+    path = tmp_path / "store.db"
+    store = sqlite_store(path, clock)
+    await store.open()
+    mails = [mail_of(f"m{number}") for number in range(20)]
+    await store.mails.accept([entry_of(mail, content=os.urandom(1 << 20)) for mail in mails])
+    for mail in mails:
+        store.mails.settle(settled(mail))
+    async with asyncio.timeout(20):
+        while path.stat().st_size > 4 << 20:  # noqa: ASYNC110  nobody is notified of it
+            await asyncio.sleep(0.05)
+    assert (tmp_path / "store.db-wal").stat().st_size <= 64 << 20
+    await store.close()

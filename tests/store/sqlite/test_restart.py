@@ -1,0 +1,270 @@
+"""The SQLite store over restarts: what it confirmed is there again, and what settled is not sent again."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otpmail.errors import FailedPrecondition
+from otpmail.model import Challenge, CodeRecord, MailState, Priority, RecipientResult
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
+from otpmail.store.sqlite import SqliteStore
+from store.clocks import Clock
+from store.conftest import KEYS, sqlite_store
+from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
+
+
+class Restarts:
+    """A file that one store after the other opens."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self.clock = clock
+        self.store: SqliteStore
+
+    async def restart(self, keys: dict[str, bytes] | None = None) -> SqliteStore:
+        """Close the store, and open the next one on its file."""
+        if hasattr(self, "store"):
+            await self.store.close()
+        self.store = sqlite_store(self.path, self.clock, keys=keys)
+        await self.store.open()
+        return self.store
+
+
+@pytest.fixture
+def restarts(tmp_path: Path, clock: Clock) -> Restarts:
+    """A file that is not there yet."""
+    return Restarts(tmp_path / "store.db", clock)
+
+
+async def _arrived(store: SqliteStore) -> list[Entry]:
+    return [entry async for entries in store.mails.arrivals() for entry in entries]
+
+
+async def test_accepted_mails_arrive_after_a_restart(restarts: Restarts) -> None:
+    """An accepted mail arrives whole in each later process until it settles: urgent ones first, then by age."""
+    store = await restarts.restart()
+    entries = [
+        entry_of(mail_of("m1"), priority=Priority.BULK),
+        entry_of(mail_of("m2", request_id="r2")),
+        entry_of(mail_of("m3"), priority=Priority.URGENT, content=bytes(range(256)) * 1000),
+        entry_of(mail_of("m4")),
+    ]
+    assert await store.mails.accept(entries) == [Accepted()] * 4
+    for _ in range(2):
+        store = await restarts.restart()
+        assert await _arrived(store) == [entries[2], entries[1], entries[3], entries[0]]
+    store.mails.settle(settled(entries[1].mail))
+    store = await restarts.restart()
+    assert await _arrived(store) == [entries[2], entries[3], entries[0]]
+    await store.close()
+
+
+async def test_many_mails_arrive_in_slices(restarts: Restarts) -> None:
+    """However many mails arrive, none is read before it is taken up, and each arrives once."""
+    store = await restarts.restart()
+    await store.mails.accept([entry_of(mail_of(f"m{number}")) for number in range(250)])
+    store = await restarts.restart()
+    slices = [len(entries) async for entries in store.mails.arrivals()]
+    assert slices == [100, 100, 50]
+    await store.close()
+
+
+async def test_progress_arrives_too(restarts: Restarts) -> None:
+    """The last progress of a mail arrives with it; progress of a mail that has settled leaves nothing behind."""
+    store = await restarts.restart()
+    entry = entry_of(mail_of("m1"))
+    await store.mails.accept([entry, entry_of(mail_of("m2"))])
+    progress = Progress(
+        pending=("bob@example.org",),
+        results=(RecipientResult("ada@example.org", 250, "2.0.0", "ok"),),
+        uncertain=("bob@example.org",),
+        attempts=2,
+        losses=1,
+        copies=1,
+    )
+    store.mails.deferred("m1", replace(progress, attempts=1))
+    store.mails.deferred("m1", progress)
+    store.mails.settle(settled(mail_of("m2")))
+    store.mails.deferred("m2", progress)
+    store = await restarts.restart()
+    assert await _arrived(store) == [replace(entry, progress=progress)]
+    await store.close()
+
+
+async def test_request_ids_repeat_through_restarts(restarts: Restarts) -> None:
+    """A repeated request id finds its running mail, then the settled one, also in later processes."""
+    store = await restarts.restart()
+    entry = entry_of(mail_of("m1", request_id="r1"))
+    await store.mails.accept([entry])
+    store = await restarts.restart()
+    assert await _arrived(store) == [entry]
+    assert await store.mails.claim(R1, "m2") == Running("m1")
+    assert await store.mails.find("shop", "r1") == Running("m1")
+    assert await store.mails.accept([entry_of(mail_of("m3", request_id="r1"), b"other")]) == [Conflict()]
+    store.mails.settle(ended := settled(entry.mail))
+    store = await restarts.restart()
+    assert await store.mails.claim(R1, "m2") == Earlier(ended)
+    assert await store.mails.accept([entry_of(mail_of("m3", request_id="r1"))]) == [Earlier(ended)]
+    assert await store.mails.find("shop", "r1") == Earlier(ended)
+    assert await store.mails.get("shop", "m1") == ended
+    assert await _arrived(store) == []
+    await store.close()
+
+
+async def test_a_claim_without_a_mail_is_taken_over(restarts: Restarts) -> None:
+    """A request id whose process ended undecided is taken over once, with its mail's id and the same content."""
+    store = await restarts.restart()
+    assert await store.mails.claim(R1, "m1") == Accepted()
+    store = await restarts.restart()
+    assert await store.mails.find("shop", "r1") is None
+    assert await store.mails.claim(Request("shop", "r1", b"other"), "m2") == Conflict()
+    assert await store.mails.claim(R1, "m2") == TakenOver("m1")
+    assert await store.mails.claim(R1, "m3") == Running("m1")
+    store.mails.settle(ended := settled(mail_of("m1", request_id="r1")))
+    assert await store.mails.claim(R1, "m4") == Earlier(ended)
+    await store.close()
+
+
+async def test_a_mail_before_it_is_taken_up(restarts: Restarts) -> None:
+    """Calls for a mail of an earlier process wait until it is taken up, so that they find its job."""
+    store = await restarts.restart()
+    mail = mail_of("m1", request_id="r1")
+    await store.mails.accept([entry_of(mail)])
+    store = await restarts.restart()
+    asked: list[asyncio.Future[Any]] = [
+        asyncio.ensure_future(store.mails.get("shop", "m1")),
+        asyncio.ensure_future(store.mails.get("bank", "m1")),
+        asyncio.ensure_future(store.mails.find("shop", "r1")),
+        asyncio.ensure_future(store.mails.claim(R1, "m2")),
+        asyncio.ensure_future(store.mails.accept([entry_of(mail_of("m3", request_id="r1"))])),
+    ]
+    assert await store.mails.claim(Request("shop", "r2", b"f"), "m4") == Accepted()
+    async for entries in store.mails.arrivals():
+        assert [entry.mail for entry in entries] == [mail]
+        assert not any(one.done() for one in asked)
+    found, foreign, *running = await asyncio.gather(*asked)
+    assert (found, foreign) == (mail, None)
+    assert running == [Running("m1"), Running("m1"), [Running("m1")]]
+    await store.close()
+
+
+async def test_codes_live_through_restarts(restarts: Restarts, clock: Clock) -> None:
+    """A code's record is there after a restart, and the store's time is never before what it has written."""
+    record = CodeRecord(Challenge(bytes(range(16)), "k1", 1120.0, 2), (999.5,), 1030.0)
+    store = await restarts.restart()
+    await store.challenges.update(b"a", lambda _: (record, None))
+    clock.time -= 500
+    store = await restarts.restart()
+    assert await store.challenges.update(b"a", lambda found: (found, found)) == record
+    assert store.mails.now() == store.challenges.now() == 1000.0
+    await store.close()
+
+
+async def test_settled_mails_in_the_file_are_bounded(restarts: Restarts, clock: Clock) -> None:
+    """The file forgets the oldest mails beyond `remember_count`, and all whose time is over, with their request ids."""
+    store = await restarts.restart()
+    for number in range(2 * REMEMBER_COUNT):
+        mail = mail_of(f"m{number}", create_time=clock())
+        await store.mails.accept([entry_of(mail)])
+        clock.time += 1
+        store.mails.settle(settled(mail, clock()))
+    await store.mails.forget_ended()
+    found = [await store.mails.get("shop", f"m{number}") is not None for number in range(2 * REMEMBER_COUNT)]
+    assert found == [False] * REMEMBER_COUNT + [True] * REMEMBER_COUNT
+    await store.mails.claim(Request("shop", "r1", b"f"), "m99")
+    store.mails.settle(settled(mail_of("m99", request_id="r1", create_time=clock()), clock()))
+    clock.time += 25 * 3600
+    await store.mails.forget_ended()
+    store = await restarts.restart()
+    assert await store.mails.claim(Request("shop", "r1", b"other"), "m100") == Accepted()
+    await store.close()
+
+
+async def test_content_is_encrypted(restarts: Restarts) -> None:
+    """Neither a mail's content nor an address or a relay's reply stands in the file in clear."""
+    store = await restarts.restart()
+    mail = mail_of("m1", request_id="r1")
+    await store.mails.accept([entry_of(mail, content=b"a secret link\r\n"), entry_of(mail_of("m2"))])
+    store.mails.settle(replace(settled(mail), state=MailState.FAILED))
+    store.mails.deferred("m2", Progress(pending=("bob@example.org",)))
+    await store.close()
+    octets = b"".join(path.read_bytes() for path in restarts.path.parent.iterdir())
+    assert b"m1" in octets
+    for secret in (b"secret", b"ada@example.org", b"bob@example.org", b"2.0.0"):
+        assert secret not in octets
+
+
+async def test_old_keys_decrypt(restarts: Restarts) -> None:
+    """After a rotation mails of the old key arrive, and the new key encrypts; without the old one they stay."""
+    other = {"k2": bytes([7]) * 32}
+    store = await restarts.restart()
+    await store.mails.accept([entry_of(mail_of("m1", request_id="r1"))])
+    store.mails.settle(settled(mail_of("m1", request_id="r1")))
+    await store.mails.accept([entry_of(mail_of("m2"))])
+    store = await restarts.restart(other | KEYS)
+    assert [entry.mail.id for entry in await _arrived(store)] == ["m2"]
+    await store.mails.accept([entry_of(mail_of("m3"))])
+    store = await restarts.restart(other)
+    assert [entry.mail.id for entry in await _arrived(store)] == ["m3"]
+    with pytest.raises(FailedPrecondition, match="'k1', which OTP_KEYS lacks"):
+        await store.mails.claim(R1, "m4")
+    with pytest.raises(FailedPrecondition):
+        await store.mails.get("shop", "m1")
+    assert await store.mails.accept([entry_of(mail_of("m5"))]) == [Accepted()]
+    store = await restarts.restart(other | KEYS)
+    assert {entry.mail.id for entry in await _arrived(store)} == {"m2", "m3", "m5"}
+    await store.close()
+
+
+async def test_mails_of_another_id_do_not_decrypt(restarts: Restarts) -> None:
+    """A row that somebody moved to another mail's id is not sent."""
+    store = await restarts.restart()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    await store.close()
+    with closing(sqlite3.connect(restarts.path, isolation_level=None)) as other:
+        other.execute("UPDATE mail SET id = 'm2'")
+    store = await restarts.restart()
+    assert await _arrived(store) == []
+    await store.close()
+
+
+_CHILD = """
+import asyncio, sys
+from pathlib import Path
+from store.clocks import Clock
+from store.conftest import sqlite_store
+from store.entries import entry_of, mail_of
+
+async def main():
+    store = sqlite_store(Path(sys.argv[1]), Clock())
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    print("accepted", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_is_killed(restarts: Restarts) -> None:
+    """What `accept` has confirmed survives a kill, and the dead process's lock keeps nobody out."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _CHILD, str(restarts.path)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"accepted\n"
+    child.kill()
+    await child.wait()
+    store = await restarts.restart()
+    assert [entry.mail.id for entry in await _arrived(store)] == ["m1"]
+    await store.close()
