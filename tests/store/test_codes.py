@@ -24,7 +24,7 @@ async def _write(store: Challenges, key: bytes, record: CodeRecord | None) -> No
 
 
 async def test_a_record_is_what_the_rule_made_of_it(challenges: Challenges) -> None:
-    """An unknown key is None; what the rule returns is kept whole; None removes it."""
+    """An unknown key is None. The rule's record is kept whole; None removes it."""
     assert await _read(challenges, b"a") is None
     await _write(challenges, b"a", _record())
     assert await _read(challenges, b"a") == _record()

@@ -1,4 +1,4 @@
-"""What only a store in memory promises of mails; `tests/store/test_mails.py` has what every store does."""
+"""Promises about mails that only a store in memory makes; `tests/store/test_mails.py` has those of every store."""
 
 import gc
 from dataclasses import replace
