@@ -11,7 +11,7 @@ def test_allowed_senders_are_a_list(load: Load) -> None:
     assert allowed == ("a@example.org", "@shop.example")
 
 
-@pytest.mark.parametrize("entry", ["nobody", "@", "@a b", "a@b@c"])
+@pytest.mark.parametrize("entry", ["nobody", "@", "@a b", "a@b@c", "*@shop.example", "@*.shop.example"])
 def test_an_allowed_sender_that_is_wrong(problems: Problems, entry: str) -> None:
     """A wrong entry of the list is named."""
     (line,) = problems(EMAIL_FROM_ALLOWED=f"a@example.org,{entry}")

@@ -107,4 +107,6 @@ def _sender_key(entry: str) -> str:
     """The key of an address, or `@` and a domain as it ends the keys of its addresses."""
     if entry.startswith("@"):
         return parse_address(f"x{entry}", entry).key.removeprefix("x")
+    if entry.startswith("*@"):  # a mailbox of that name, but other programs mean a whole domain
+        raise InvalidArgument(entry, "is not written with an asterisk")
     return parse_address(entry, entry).key
