@@ -11,13 +11,14 @@ import pytest
 
 from calls import scrape
 from otpmail.v1 import mail_pb2
-from relay import Faults
-from service import Service
+from relay import Faults, Relay
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from relay import Relay
+    from relay import Certificates
 
 
 async def _send(service: Service, count: int, name: str = "p", **fields: Any) -> Sequence[mail_pb2.Mail]:
@@ -74,7 +75,7 @@ async def test_connections_that_age_at_the_limit(service: Service, relay: Relay)
     """At the relay's limit an aged connection is closed before the next one is dialled, and no mail fails."""
     for n in range(4):
         _all_at_first(await _send(service, 20, f"p{n}-"))
-        await asyncio.sleep(0.4)
+        await relay.wait_for_connections(relay.connections + 2)
     assert relay.max_open <= 5
     assert not service.logged("relay-down")
 
@@ -106,7 +107,7 @@ async def test_a_relay_that_closes_over_the_rate(service: Service) -> None:
 @pytest.mark.parametrize("words", ["421 4.4.2 idle too long", "451 4.4.2 Timeout waiting for data from client.", None])
 @pytest.mark.service(WORKERS=5)
 async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, words: str | None) -> None:
-    """Once the time is known one connection is kept, with few sign-ins; five mails dial the others in parallel."""
+    """Once the time is known one connection is kept, dialled ever more slowly; mails dial the others in parallel."""
     await relay.wait_for_command("RSET", 5)
     await relay.wait_for_idle(5)
     relay.faults = replace(relay.faults, idle_close=1.0, idle_words=words)
@@ -114,9 +115,9 @@ async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, 
     learned = await service.wait_for_log("idle-time-learned")
     assert float(str(learned["seconds"])) == pytest.approx(1.0, abs=0.5)
     await relay.wait_for_open(1)
-    dialled = relay.connections
-    await asyncio.sleep(5)
-    assert relay.connections - dialled <= 4
+    started = time.monotonic()
+    await relay.wait_for_connections(relay.connections + 2, timeout=30)
+    assert time.monotonic() - started > 1.5
     relay.faults = replace(relay.faults, delay=0.1)
     started = time.monotonic()
     _all_at_first(await _send(service, 100))
@@ -127,12 +128,19 @@ async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, 
 
 @pytest.mark.relay(idle_close=1.0)
 @pytest.mark.service(WORKERS=3, EMAIL_STANDBY=0)
-async def test_none_is_kept(service: Service, relay: Relay) -> None:
-    """With EMAIL_STANDBY=0 an idle service has no connection, is SERVING, and dials with the next mail."""
+async def test_none_is_kept(service: Service, relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """With EMAIL_STANDBY=0 an idle service has no connection, is SERVING, and dials with the next mail.
+
+    Meanwhile another service, with the default, replaces its idle connection several times.
+    """
     await service.wait_for_log("idle-time-learned")
     await relay.wait_for_open(0)
     dialled = relay.connections
-    await asyncio.sleep(3)
+    async with (
+        Relay(Faults(idle_close=1.0), certificates=certificates) as other,
+        Service(**relay_settings(other, certificates, tmp_path / "other"), WORKERS=1),
+    ):
+        await other.wait_for_connections(4, timeout=30)
     assert (relay.connections, relay.open_connections) == (dialled, 0)
     await service.wait_until_serving()
     _all_at_first(await _send(service, 1))
@@ -148,8 +156,9 @@ async def test_none_is_kept(service: Service, relay: Relay) -> None:
 @pytest.mark.service(WORKERS=1, EMAIL_IDLE_SECONDS=0.4)
 async def test_idle_seconds_of_our_own(service: Service, relay: Relay) -> None:
     """A connection that we close for idleness is replaced ever more slowly while no mail comes."""
-    await asyncio.sleep(6)
-    assert relay.connections <= 6
+    started = time.monotonic()
+    await relay.wait_for_connections(4, timeout=30)
+    assert time.monotonic() - started > 2.5
     _all_at_first(await _send(service, 1))
     assert not service.logged("relay-down")
 
