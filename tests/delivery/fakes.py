@@ -1,4 +1,4 @@
-"""What the tests of delivery share: jobs, time that a test moves, and a store that keeps what it is given."""
+"""The shared part of the tests of delivery: jobs, time that a test moves, and a store that keeps what it is given."""
 
 import heapq
 import itertools

@@ -1,4 +1,4 @@
-"""What a mail's recipients are told where there is no reply, or one that is not about the mail."""
+"""The words about a mail's recipients where there is no reply, or one that is not about the mail."""
 
 import pytest
 

@@ -102,7 +102,7 @@ def test_after_a_second_without_a_connection_the_relay_is_down(availability: Ava
 def test_a_relay_with_nothing_to_send_stays_up_until_the_next_dial(
     availability: Availability, rig: Rig, lost_cause: str
 ) -> None:
-    """Whoever closes the last idle connection, the relay stays up, and goes down with the next dial that fails."""
+    """Either side may close the last idle connection: the relay is up, and goes down with the next dial that fails."""
     _open(availability)
     _empty(availability, lost_cause, is_idle=True)
     assert rig.timers == []

@@ -158,7 +158,7 @@ async def test_it_is_down_when_all_are() -> None:
 
 
 async def test_an_outage_has_the_cause_of_each_relay() -> None:
-    """What keeps mails from being sent is why every relay is down; while one is up, nothing does."""
+    """The outage says why every relay is down; it is empty while one is up."""
     first, second = relays = [Fake(down=True), Fake(down=True)]
     first.outage, second.outage = "Connection refused", "535 5.7.8 bad credentials"
     failover = _failover(relays)

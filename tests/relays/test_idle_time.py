@@ -45,13 +45,13 @@ class Rig:
         return connection
 
     def close(self, connection: Idle, now: float, idle: float | None = None) -> None:
-        """Have the relay close it after so long without a mail, or close it ourselves."""
+        """Have the relay close it after that time without a mail, or close it ourselves."""
         connection.idle_at_end = idle
         connection.lost_cause = "" if idle is None else "421 4.4.2 idle too long"
         self.idle_time.released(connection, now)
 
     def learn(self, idle: float) -> None:
-        """Have two connections closed after so long, the second dialled after the first was closed."""
+        """Have two connections closed after that time, the second dialled after the first was closed."""
         for begun in (0.0, idle + 1):
             self.close(self.open(begun), begun + idle, idle)
 

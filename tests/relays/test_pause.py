@@ -1,4 +1,4 @@
-"""What a connection knows of its last pause: whether it was closed for it, and whether a goodbye crossed a mail."""
+"""The last pause of a connection: whether it was closed for it, and whether a goodbye crossed a mail."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from otpmail.relays.pause import Pause
 
 
 def _busy(seconds: float, replies: int) -> Pause:
-    """Return the pause of a connection that has a mail in flight after so long."""
+    """Return the pause of a connection that has a mail in flight after that time."""
     pause = Pause(idle_seconds=0.2)
     pause.seconds, pause.replies = seconds, replies
     return pause

@@ -1,4 +1,4 @@
-"""What the words in an error are about, from failed dials and from the ends of connections."""
+"""The subjects of the words in errors, from failed dials and from the ends of connections."""
 
 import pytest
 

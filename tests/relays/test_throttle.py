@@ -82,7 +82,7 @@ def test_a_try_that_lasts_drops_the_number(rig: Rig) -> None:
 
 
 def test_the_rate_falls_and_recovers(rig: Rig) -> None:
-    """The first fall is told from further ones, and the end of the limit is announced with the next mail."""
+    """The first fall differs from further ones, and the end of the limit is announced with the next mail."""
     assert rig.throttle.pause() == 0
     rig.throttle.was_too_fast(recent=100.0, in_flight=0)
     assert rig.throttle.is_limited

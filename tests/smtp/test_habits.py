@@ -1,4 +1,4 @@
-"""What a session learns of a relay that takes few recipients at once, or refuses RSET, and does from then on."""
+"""A session learns that a relay takes few recipients at once, or refuses RSET, and keeps to it from then on."""
 
 from collections.abc import Callable
 
@@ -58,7 +58,7 @@ def test_the_first_digit_says_yes(mode: Mode, code: int) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.DATA, Mode.PLAIN])
 def test_only_354_asks_for_the_content(mode: Mode) -> None:
-    """A 2yz to DATA is none of its replies (RFC 5321, 4.3.2), so commands and replies may be out of step."""
+    """A 2yz to DATA is not one of its replies (RFC 5321, 4.3.2), so commands and replies may be out of step."""
     session = _session(mode)
     transaction = _talk(session, _mail(), OK, OK, OK)
     session.end("")
@@ -152,7 +152,7 @@ def test_announced_limits(limits: str, count: int) -> None:
 
 
 def test_the_limit_is_shared_by_the_sessions_with_one_relay() -> None:
-    """What one connection has learned, the others keep to."""
+    """The others keep to what one connection has learned."""
     habits = Habits()
     first, second = _session(habits=habits), _session(habits=habits)
     _talk(first, _mail(3), OK, OK, OK, FULL, OK, OK)
@@ -304,7 +304,7 @@ def test_a_plain_session_learns_it_too() -> None:
 
 
 def test_another_connection_of_that_relay_sends_no_rset() -> None:
-    """What one connection has learned, an idle one keeps to with its next mail."""
+    """An idle connection keeps to what another one has learned, with its next mail."""
     habits = Habits()
     first, second = _session(habits=habits), _session(habits=habits)
     _talk(first, _mail(), OK * 3 + RESET_REFUSED)

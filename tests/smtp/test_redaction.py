@@ -257,7 +257,7 @@ def test_many_codes_take_no_longer() -> None:
 
 
 def test_nested_codes_take_no_longer() -> None:
-    """What stands around a mask is read again, as often as a hostile relay has nested the code."""
+    """The text around a mask is read again, as often as a hostile relay has nested the code."""
     begun = time.process_time()
     assert _said("49" * 300 + "3817" * 300).reply == MASK
     assert time.process_time() - begun < 0.1

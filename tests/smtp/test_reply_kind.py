@@ -1,4 +1,4 @@
-"""What relays say, word for word, and what it is about.
+"""The words of relays, as they send them, and what they are about.
 
 Behind each reply stands where its words are from: a source, a provider's own page, or a public report.
 """
@@ -97,7 +97,7 @@ def test_no_recipient_limit(reply: str, kind: ReplyKind) -> None:
     ],
 )
 def test_too_many_connections(command: Command, reply: str) -> None:
-    """A relay that counts connections, sessions or sign-ins is told so by its words."""
+    """The words of a relay show that it counts connections, sessions or sign-ins."""
     assert judge(command, reply) is ReplyKind.TOO_MANY_CONNECTIONS
 
 
@@ -133,7 +133,7 @@ def test_too_many_connections(command: Command, reply: str) -> None:
     ],
 )
 def test_too_fast(command: Command, reply: str) -> None:
-    """A relay that counts mails by time is told so by its words, with whatever code."""
+    """The words of a relay show that it counts mails by time, with whatever code."""
     assert judge(command, reply) is ReplyKind.TOO_FAST
 
 
@@ -194,7 +194,7 @@ def test_credentials(command: Command, reply: str) -> None:
     ],
 )
 def test_mailbox(command: Command, reply: str) -> None:
-    """What is about one mailbox slows no other mail down, even where it speaks of a rate."""
+    """A refusal about one mailbox slows no other mail down, even where it speaks of a rate."""
     assert judge(command, reply) is ReplyKind.MAILBOX
 
 

@@ -669,7 +669,7 @@ def test_only_bdat_is_probed() -> None:
     [(ALL, Mode.BDAT), ({"PIPELINING": ""}, Mode.DATA), ({"CHUNKING": ""}, Mode.PLAIN), ({}, Mode.PLAIN)],
 )
 def test_the_mode_of_a_relay(extensions: dict[str, str], mode: Mode) -> None:
-    """PIPELINING and CHUNKING: bdat; PIPELINING: data; else plain. EMAIL_MODE can only make it slower."""
+    """PIPELINING and CHUNKING make it bdat, PIPELINING alone data, else it is plain. EMAIL_MODE may slow it down."""
     assert Mode.of(Capabilities(extensions)) is mode
     assert mode.slower(Mode.allowed_by("auto")) is mode
     assert mode.slower(Mode.allowed_by("plain")) is Mode.PLAIN

@@ -356,8 +356,8 @@ def test_the_outcomes_are_what_happened(seed: int, mode: Mode, window: int, stic
 def test_one_positive_reply_too_many(seed: int, mode: Mode, window: int, place: int) -> None:
     """Wherever a relay that refuses now and then sends a 250 too many, no outcome of a mail to one recipient is false.
 
-    Except where it also says 421 in place of the reply to the very next mail: so does a relay which has
-    accepted a mail, and then ends the connection.
+    Except where it also says 421 in place of the reply to the very next mail. So does a relay which has accepted a
+    mail, and then ends the connection.
     """
     chance = random.Random(seed)
     session = Session(ALL, mode, window=window)

@@ -41,8 +41,8 @@ class Sleeper(Protocol):
 class Dispatcher:
     """Gives the turn to one worker after the other.
 
-    Its whole state: the queue; `_idle` and `_busy`, workers that wait with nothing and with something in flight;
-    `_woken`, those whose turn it is; `_resting`, those without a connection while there is nothing to send.
+    Its whole state is the queue and four sets of workers. `_idle` and `_busy` wait, with nothing and with something in
+    flight. `_woken` have their turn. `_resting` have no connection while there is nothing to send.
     """
 
     def __init__(self, queue: MailQueue) -> None:

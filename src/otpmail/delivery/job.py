@@ -26,8 +26,8 @@ class Job:
     not anybody waits. `losses` counts connections that ended under it, `copies` those of them after which the relay may
     have accepted it. `uncertain` are the recipients for whom it may have.
 
-    `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` is whose
-    mails it takes turns with in its lane, `is_fresh` whether it is urgent and was never deferred, and `octets` is what
+    `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` names the
+    mails that it takes turns with in its lane. `is_fresh` is whether it is urgent and was never deferred, `octets` what
     it takes in memory. `next_attempt_time` is set while it is deferred. `relay` is the one that had it last. These two
     and `trace`, for the log, no store keeps.
     """
@@ -191,7 +191,7 @@ class Job:
             self.next_attempt_time,
         )
 
-    # What a store keeps of it.
+    # The part that a store keeps.
 
     @property
     def progress(self) -> Progress:

@@ -31,8 +31,8 @@ class Lifecycle:
     """The mails that have not settled, by id, and the rules for how they settle.
 
     It counts each mail's place and octets from `submit` until the mail settles. `outage` returns why no relay is up,
-    empty while one is; `relays` is how many there are, each of which is tried at once after a lost connection. Retries
-    and deadlines are timers of `call_later`, which is the running loop's unless given.
+    empty while one is. `relays` is how many there are: each is tried at once after a lost connection. Retries and
+    deadlines are timers of `call_later`, which is the running loop's unless given.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Lifecycle:
         return sum(self._is_promised(job) and not self._is_kept(job) for job in self.jobs.values())
 
     def _is_promised(self, job: Job) -> bool:
-        """Whether a caller has been told that the job goes on, so that its loss is an error."""
+        """Whether a caller relies on the job to go on, so that its loss is an error."""
         return job.guaranteed or self._waiters.is_kept(job)
 
     def _is_kept(self, job: Job) -> bool:

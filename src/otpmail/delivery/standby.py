@@ -13,7 +13,7 @@ from otpmail.relays.connection import Connection
 
 _FIRST_SECONDS = 1.0
 _MOST_SECONDS = 60.0
-_TOGETHER_SECONDS = 0.05  # connections that are dialled within so long count as one
+_TOGETHER_SECONDS = 0.05  # connections that are dialled within this time count as one
 
 
 class Standby:

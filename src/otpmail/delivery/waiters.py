@@ -60,7 +60,7 @@ class Waiters:
         self.add_waiter(job, _nobody)
 
     def is_kept(self, job: Job) -> bool:
-        """Whether a caller has stopped waiting for the job and was told that it goes on."""
+        """Whether a caller has stopped waiting for the job, with the answer that it goes on."""
         return _nobody in self._waiting.get(job, ())
 
     def is_abandoned(self, job: Job) -> bool:
@@ -85,8 +85,8 @@ class Waiters:
         end: asyncio.Future[Mail | None] = self._loop.create_future()
         callback = partial(_set_outcome, end)
         self.add_waiter(job, callback)
-        # fast path: one timer for waits that end in the same 64th of a second, 1 us a call; held to one timer for each
-        # by tests/delivery/test_waiters.py
+        # fast path: one timer for waits that end in the same 64th of a second, 1 us; held to one timer each by
+        # tests/delivery/test_waiters.py
         tick = int((self._loop.time() + seconds) * _TICKS)
         ending = self._ending.get(tick)
         if ending is None:

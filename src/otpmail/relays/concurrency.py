@@ -8,7 +8,7 @@ from math import inf
 
 _REVIEW_SECONDS = 60.0
 _REVIEW_MAX_SECONDS = 3600.0
-_SETTLE_SECONDS = 1.0  # for so long a relay may count a connection that we have closed
+_SETTLE_SECONDS = 1.0  # a relay may count a connection that long after we have closed it
 
 
 class Concurrency:

@@ -33,7 +33,7 @@ _QUIT_SECONDS = 2.0
 class Connection:
     """An open, signed-in connection, with up to `window` mails in flight.
 
-    It calls `on_lost` once, when it takes no more mails; `on_available` when it takes mails again; `on_closed` once
+    It calls `on_lost` once, when it takes no more mails, `on_available` when it takes mails again, and `on_closed` once
     closed. `begun` is when its owner began to dial it, on the loop's clock.
     """
 
@@ -238,7 +238,7 @@ class Connection:
         return not self._session.flights and self._loop.time() >= idle_since + self._idle_seconds  # as in `retire_at`
 
     def keep_idle(self, seconds: float) -> None:
-        """Be idle for so long at most, or for EMAIL_IDLE_SECONDS if that is less."""
+        """Be idle for `seconds` at most, or for EMAIL_IDLE_SECONDS if that is less."""
         seconds = min(seconds, self._settings.idle_seconds)
         if seconds != self._idle_seconds:
             self._idle_seconds = seconds
@@ -278,8 +278,8 @@ class Connection:
         """Start sending a mail, for which it must be available; returns whether the relay is asked at all.
 
         `callback` is called once, with ConnectionLost, or with a result for each recipient; before this returns where
-        the relay is not asked. If the mail has more recipients than the relay takes at once (`Session.begin`), it goes
-        to the first so many, and there are results for those.
+        the relay is not asked. A mail with more recipients than the relay takes at once (`Session.begin`) goes to the
+        first so many, and there are results for those.
         """
         return self._protocol.send(envelope, callback)
 

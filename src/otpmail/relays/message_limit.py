@@ -38,8 +38,8 @@ class MessageLimit:
     """Learns the limit of one relay; `known` is None without one. Times are on the caller's clock, in seconds.
 
     A limit may be wrong, or change. So after `review` seconds, and later each time that it is confirmed, one connection
-    goes on past it. Around a suspected or reviewed count, connections carry one mail at a time, which is all that a
-    relay which closes without a word can leave uncertain.
+    goes on past it. Around a suspected or reviewed count, connections carry one mail at a time. A relay that closes
+    without a word can leave no more than that uncertain.
     """
 
     def __init__(self, *, review: float, review_most: float) -> None:
@@ -56,7 +56,7 @@ class MessageLimit:
     def ended(self, mails: int, *, in_flight: int, dialled: float, now: float) -> None:
         """Learn from a connection that the relay ended after it had answered `mails` mails.
 
-        `in_flight` is how many more were in flight where the relay closed without 421: it may have answered some of
+        `in_flight` is how many more were in flight where the relay closed without 421. It may have answered some of
         those, and the answers were lost with the connection.
         """
         if not mails:

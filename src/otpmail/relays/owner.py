@@ -52,7 +52,7 @@ class Idler(Protocol):
     begun: float
 
     def keep_idle(self, seconds: float) -> None:
-        """Be idle for so long at most."""
+        """Be idle for `seconds` at most."""
 
     @property
     def is_idle_too_long(self) -> bool:

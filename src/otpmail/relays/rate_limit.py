@@ -1,7 +1,7 @@
 """How many mails a second a relay is sent at most: EMAIL_RATE, or less while the relay says that it is too fast.
 
-Additive increase, multiplicative decrease, as TCP does it: what a relay takes is found without asking it, and several
-services that share an account come to share its rate. Rules, no clock.
+Additive increase, multiplicative decrease, as TCP does it. So the rate of a relay is found without asking it, and
+several services that share an account come to share its rate. Rules, no clock.
 """
 
 _BURST_SECONDS = 0.05  # timers are not exact; so many seconds' mails may be made up for
@@ -13,7 +13,7 @@ _KEPT = 0.5  # the part of the rate that a refusal leaves
 _RECOVERY_SECONDS = 60.0  # for the rate to grow by as much as it was when the relay refused a mail
 _BEYOND = 2.0  # times the rate at which a mail was refused: from there on it seems that the relay takes more now
 _LEAST_MEASURED = 1.0  # mails a second; what was sent in the last seconds says little below that
-_ECHO_SECONDS = 1.0  # refusals of mails that were sent before the rate was lowered come within so long
+_ECHO_SECONDS = 1.0  # refusals of mails that were sent before the rate was lowered come within this time
 
 
 class RateLimit:

@@ -1,7 +1,7 @@
 """Decides when connections to one relay are replaced because of the number of mails that they have carried.
 
-All workers share two learned numbers: the mails after which the relay ends a connection, and how many mails before
-that the successor must be dialled to be open in time.
+All workers share two learned numbers. One is the mails after which the relay ends a connection, the other how many
+mails before that the successor must be dialled to be open in time.
 """
 
 from collections.abc import Callable

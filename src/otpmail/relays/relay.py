@@ -132,8 +132,8 @@ class Relay:
     async def connect(self, *, patient: bool = True) -> Connection:
         """A new connection, open and signed in; waits as long as it takes to get one.
 
-        With `patient=False` it raises ConnectFailed where it would only wait: for a relay that is down, that refuses
-        the sign-in, or that takes no further connection.
+        With `patient=False` it raises ConnectFailed where it would only wait. The relay is then down, refuses the
+        sign-in, or takes no further connection.
         """
         if not patient and self._is_tried_while_down:
             raise ConnectFailed(f"{self.name} is down, and another worker dials it")

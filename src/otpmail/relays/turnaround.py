@@ -3,7 +3,7 @@
 from math import inf
 
 _SOON_SECONDS = 0.005
-_WINDOW_SECONDS = 10.0  # mails are counted for so long, or longer while they never pause
+_WINDOW_SECONDS = 10.0  # mails are counted for this time, or longer while they never pause
 
 
 class Turnaround:
@@ -34,7 +34,7 @@ class Turnaround:
 
     def rate(self, begun: int, now: float) -> float:
         """How many mails a second were sent of late, if there were `begun` in all."""
-        # What was sent within less than a second says nothing of a whole one.
+        # The mails of less than a second say nothing of a whole one.
         present = (begun - self._counted_before) / max(1.0, now - self._counted_from)
         return max(present, self._rate)
 

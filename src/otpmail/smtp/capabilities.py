@@ -30,8 +30,8 @@ class Capabilities:
 
     `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
     `mail_max`, `rcpt_max` and `domain_max` are the mails on one connection, the recipients of one mail and their
-    domains (MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422), None when not announced. `dsn` is whether MAIL may ask for
-    what a report of a failure holds (RFC 3461).
+    domains. They are MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422, None when not announced. `dsn` is whether MAIL may
+    ask for what a report of a failure holds (RFC 3461).
     """
 
     extensions: dict[str, str]

@@ -1,4 +1,4 @@
-"""What is certain about the mails in flight when a session ends. No I/O."""
+"""Judges what is certain about the mails in flight when a session ends. No I/O."""
 
 from collections.abc import Iterable
 

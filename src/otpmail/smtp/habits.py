@@ -1,4 +1,4 @@
-"""What the sessions with one relay have learned about it, and share. Pure."""
+"""Keeps what the sessions with one relay have learned about it, and share. Pure."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from otpmail.smtp.transaction import Transaction
 
 
 class Habits:
-    """What one relay does differently: how many `recipients` it takes at once, and whether it `resets` by RSET.
+    """The ways of one relay that differ: how many `recipients` it takes at once, and whether it `resets` by RSET.
 
     `on_reset_refused` is called once, when it turns out that it does not.
     """

@@ -1,7 +1,7 @@
 """How many recipients one relay takes in a transaction, learned from its replies to RCPT (RFC 5321, 4.5.3.1.10). Pure.
 
 A relay that has refused a recipient after others gets no more of them at once from then on. The limit may change, so
-now and then a transaction goes past it: that costs nothing but the replies, since the rest goes in a further one.
+now and then a transaction goes past it. That costs nothing but the replies, since the rest goes in a further one.
 """
 
 from collections.abc import Callable

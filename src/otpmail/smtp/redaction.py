@@ -168,7 +168,7 @@ def _without_codes(text: str, codes: Sequence[str]) -> str:
     if not codes:
         return text
     number, before = _decimal(filter(str.isdecimal, text)), ""
-    while before != number:  # what stands around a mask may be a code by itself
+    while before != number:  # the text around a mask may be a code by itself
         before = number
         for code in codes:
             for form in (code, code.encode().hex()) if "3" in number else (code,):

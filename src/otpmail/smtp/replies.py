@@ -15,8 +15,9 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
 _SYNTAX = re.compile(rb"[45]\.5\.[12]\s")  # RFC 3463, 3.6: an invalid command, a syntax error
 _USUAL_LINE = 128  # octets
 
-# A text that shows a code other than by its digits in ASCII holds one of these: a mark of an escape, an octet that is
-# not ASCII, or, in base64, the first two characters of a digit that stands first in its group of three octets.
+# A text that shows a code other than by its digits in ASCII holds one of these. They are a mark of an escape, an octet
+# that is not ASCII, or, in base64, the first two characters of a digit. That digit stands first in its group of three
+# octets.
 _HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]|0x|U\+")
 _FEWEST = 4  # digits of a code
 _NO_WORD = bytes(octet for octet in range(256) if not chr(octet).isalnum())
@@ -36,7 +37,7 @@ class Reply(NamedTuple):
         return f"<Reply {self.code}>"
 
 
-# fast path: a relay answers MAIL, RCPT and RSET in the same words each time, 7 us a mail; held to the full path by
+# fast path: a relay answers MAIL, RCPT and RSET in the same words, 7 us a mail; held to the full path by
 # tests/smtp/test_replies.py
 @lru_cache(maxsize=256)
 def _usual(line: bytes) -> Reply | None:

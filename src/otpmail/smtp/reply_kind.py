@@ -1,4 +1,4 @@
-"""What a refusal is about: the mail, or the way in which it was sent. Pure.
+"""Tells what a refusal is about: the mail, or the way in which it was sent. Pure.
 
 Relays tell these apart by their words more often than by their codes. The words here are those of real relays;
 `tests/smtp/test_reply_kind.py` has each with its source.
@@ -12,7 +12,7 @@ from otpmail.model import RecipientResult
 
 
 class Command(Enum):
-    """What a reply is to."""
+    """The command that a reply is to."""
 
     CONNECT = auto()  # the greeting
     EHLO = auto()  # or HELO
@@ -23,7 +23,7 @@ class Command(Enum):
 
 
 class ReplyKind(Enum):
-    """What a refusal is about, and so what would help."""
+    """The subject of a refusal, and so what would help."""
 
     RECIPIENT_LIMIT = auto()  # the transaction has too many recipients: the others go in another one
     TOO_MANY_CONNECTIONS = auto()  # fewer connections, or fewer sign-ins

@@ -47,6 +47,7 @@ class _Said:
         self._is_repeated = False
 
     def respond(self, challenge: bytes) -> bytes:
+        """Return the message a second time, if the challenge asks for it. Raises Unanswerable the third time."""
         del challenge
         if self._is_repeated:
             raise Unanswerable("the relay asks for the same response a third time")
@@ -62,6 +63,7 @@ class _Bearer(_Said):
         self._dismissal = dismissal
 
     def respond(self, challenge: bytes) -> bytes:
+        """Return the dismissal to an error, else the message a second time. Raises Unanswerable."""
         return self._dismissal if challenge.strip() else super().respond(challenge)
 
 
@@ -84,6 +86,7 @@ class _Login:
         self._left = {"user": user, "password": secret}
 
     def respond(self, challenge: bytes) -> bytes:
+        """Return the user name or the password, whichever the prompt asks for. Raises Unanswerable."""
         prompt = _readable(challenge)
         asked = _ASKS.search(prompt)
         if asked is not None:
@@ -110,6 +113,7 @@ class _CramMd5:
         self._is_answered = False
 
     def respond(self, challenge: bytes) -> bytes:
+        """Return the name and the digest of the challenge, once. Raises Unanswerable."""
         if self._is_answered:
             raise Unanswerable("the relay sends a second challenge")
         self._is_answered = True

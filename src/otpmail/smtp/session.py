@@ -8,8 +8,8 @@ DATA    `MAIL RCPT.. DATA` in one flight; then `<content> . RSET` and the next m
 PLAIN   one command at a time (RFC 5321), RSET only before a mail that follows one which did not end well
 
 RSET ends the relay's transaction in any case, so that no command runs in another mail's transaction. By BDAT and DATA
-the reply to RSET settles the mail. If a positive reply too many has put replies out of step, the relay's true reply to
-the mail comes there, and a refusal reveals the fault. A relay that refuses RSET itself gets one mail at a time.
+the reply to RSET settles the mail. If a positive reply too many has put replies out of step, the true reply to the mail
+comes there. A refusal then reveals the fault. A relay that refuses RSET itself gets one mail at a time.
 """
 
 from collections import deque
@@ -68,7 +68,7 @@ class Session:
         self._doubts = Doubts()
         self._probe: Probe | None = None
         self._reader, self._words = ReplyReader(), Words(redactor, self.flights)
-        self.redact = self._words.line  # what the relay said, on one line without secrets, where it is no reply
+        self.redact = self._words.line  # the relay's words, on one line without secrets, where they are no reply
         self._resets = self.habits.resets
         self._set_way(mode)
 
@@ -103,7 +103,7 @@ class Session:
 
     @property
     def due(self) -> Due:
-        """What the relay is doing while a reply is due, which decides how long it may take."""
+        """The work of the relay while a reply is due, which decides how long it may take."""
         return self.flights[0].due if self.flights else Due.STEP
 
     # Octets out.

@@ -48,7 +48,7 @@ _MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # fast path: a global is read in 
 
 
 class Due(Enum):
-    """What the relay is doing while a reply is due, by which RFC 5321, 4.5.3.2, says how long that may take."""
+    """The work of the relay while a reply is due: RFC 5321, 4.5.3.2, says how long each may take."""
 
     STEP = auto()  # none of these: a reset, the probe
     COMMAND = auto()  # it looks at a sender or a recipient
@@ -121,7 +121,7 @@ class Transaction(ABC):
 
     @property
     def due(self) -> Due:
-        """What the relay is doing while the next reply is due."""
+        """The work of the relay while the next reply is due."""
         match self.awaits:
             case Awaits.MAIL | Awaits.RECIPIENT:
                 return Due.COMMAND
@@ -203,7 +203,7 @@ class Transaction(ABC):
         """Read the reply to RSET. A refusal may also be the true reply to the content, one place late.
 
         It is not where it says that the command is unknown, as no content is. Otherwise a command follows that no relay
-        knows: a relay that is in step refuses that one, and another one says 250 to the RSET in that place.
+        knows. A relay that is in step refuses that one, and another one says 250 to the RSET in that place.
         """
         if reply.code in {250, CLOSING}:
             self.awaits = _NOTHING

@@ -1,4 +1,4 @@
-"""What a session may repeat of a relay's words: on one line, without the secrets that were sent there. No I/O."""
+"""The words of a relay that a session may repeat: on one line, without the secrets that were sent there. No I/O."""
 
 from collections import deque
 from collections.abc import Collection

@@ -29,7 +29,7 @@ _VERSIONS = (1, 2)  # of mails: those of version 1 have no labels; the last is w
 # One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
 _packer = msgpack.Packer()
 
-# Version; when the record ends; expiry, next send, id and attempts of the challenge; how many failures follow.
+# Version, when the record ends; expiry, next send, id and attempts of the challenge, how many failures follow.
 _RECORD = struct.Struct("=Bddd16shH")
 _ENDS = struct.Struct("=xd")
 _TIME = struct.Struct("=d")
