@@ -93,8 +93,18 @@ def test_a_relay_that_takes_nothing_gets_few_mails() -> None:
     """Each refusal halves the rate, down to one mail a minute."""
     relay = Relay(0, 1.0)
     relay.run(600.0)
-    assert relay.refused <= 40
+    assert relay.refused <= 50
     assert relay.limit.rate(relay.now) == pytest.approx(1 / 60)
+
+
+def test_a_relay_that_counts_by_the_minute_is_tried_when_that_is_over() -> None:
+    """The rate falls to a mail in five seconds at most until a minute has passed without an accepted mail."""
+    relay = Relay(30, 60.0)
+    relay.run(59.0)
+    assert relay.taken == 30
+    assert relay.refused <= 25
+    relay.run(7.0)
+    assert relay.taken > 30
 
 
 def test_the_rate_recovers_step_by_step() -> None:

@@ -8,11 +8,14 @@ import pytest
 
 from otpmail.errors import ConnectFailed
 from otpmail.events import ALL_EVENTS, ChunkingDisabled, Event, RelayDown, RelayUp
+from otpmail.model import Envelope
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.reply_kind import kind_of_result
+from outcomes import outcome_of
 from relay import HOST, Faults
 from relay import Relay as Server
 
@@ -105,6 +108,21 @@ async def test_a_relay_that_takes_no_more_connections_sends_the_others_to_the_ne
         assert not only.lost_cause
         for connection in (only, *others):
             await connection.close()
+
+
+async def test_a_relay_without_room_for_one_connection_is_dialled_with_backoff() -> None:
+    """A relay that refuses each mail for the number of connections, also on the only one, is not dialled on and on."""
+    # Microsoft 365, where other programs hold the three connections of the mailbox.
+    faults = Faults(most_open=0, crowded_at="MAIL", crowded="432 4.3.2 Concurrent connections limit exceeded")
+    async with Server(faults) as server:
+        relay = _relay(server, Noted(), retry_seconds=60)
+        while not relay.retry_after and server.connections < 20:  # the first is spared, and the clock may be coarse
+            connection = await relay.connect()
+            envelope = Envelope("a@example.org", ("b@example.org",), b"Subject: x\r\n\r\n")
+            [refused] = await outcome_of(connection, envelope)
+            connection.owner.refused(connection, kind_of_result(refused))
+            await _gone(connection)
+        assert relay.retry_after > 40
 
 
 async def test_only_patient_dials_wait_for_a_relay_that_takes_no_more_connections() -> None:

@@ -145,13 +145,13 @@ class Connection:
 
     @property
     def answered(self) -> int:
-        """How many mails the relay has accepted or refused."""
-        return self._session.answered
+        """How many mails the relay has accepted or refused; a refusal for the number of connections is no answer."""
+        return self.sent if self.refused_for is ReplyKind.TOO_MANY_CONNECTIONS else self._session.answered
 
     @property
     def is_unanswered(self) -> bool:
         """Whether it was handed mails, and the relay has accepted or refused none of them."""
-        return self._session.begun > 0 and not self._session.answered
+        return self._session.begun > 0 and not self.answered
 
     @property
     def lost_cause(self) -> str:

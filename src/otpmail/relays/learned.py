@@ -15,6 +15,8 @@ from otpmail.smtp.recipient_limit import RecipientLimit
 from otpmail.smtp.reply_kind import ReplyKind
 from otpmail.timers import CallLater
 
+_NO_ROOM = "the relay takes no mail even on one connection; others may use the same account"
+
 
 class Learned:
     """How many connections a relay takes, how many mails on each and a second, and for how long one may be idle.
@@ -62,7 +64,9 @@ class Learned:
             self.throttle.was_too_fast(sum(open_.rate for open_ in self._open), in_flight)
         elif connection.refused_for is not kind:
             self.throttle.was_one_too_many()
-            connection.dismiss(f"the relay takes no more than {self.concurrency.limit} connections")
+            is_alone = self._open <= {connection}
+            most = self.concurrency.limit
+            connection.dismiss(_NO_ROOM if is_alone else f"the relay takes no more than {most} connections")
         connection.refused_for = kind
 
     def released(self, connection: Connection) -> None:

@@ -7,7 +7,12 @@ several services that share an account come to share its rate. Rules, no clock.
 _BURST_SECONDS = 0.05  # timers are not exact; so many seconds' mails may be made up for
 
 _SLOWEST = 1 / 60
-"""Mails a second, below which the rate does not fall: most relays count by the minute."""
+"""Mails a second, below which the rate does not fall."""
+
+_SLOWEST_AT_FIRST = 1 / 5
+"""The same in the first minute: most relays that count by the minute take mails again when that is over."""
+
+_MINUTE = 60.0
 
 _KEPT = 0.5  # the part of the rate that a refusal leaves
 _RECOVERY_SECONDS = 60.0  # for the rate to grow by as much as it was when the relay refused a mail
@@ -20,8 +25,8 @@ class RateLimit:
     """Evenly spaced slots for mails, at most `ceiling` a second; unlimited without one until the relay refuses a mail.
 
     After a refusal it waits for one mail to be accepted before the rate grows again. Until then each refusal halves
-    the rate, so a relay that takes nothing for a minute gets a few mails in that minute. Times are on the caller's
-    clock, in seconds.
+    the rate, so a relay that takes nothing for a minute gets about fifteen mails in that minute, and then fewer. Times
+    are on the caller's clock, in seconds.
     """
 
     def __init__(self, ceiling: float | None) -> None:
@@ -33,6 +38,7 @@ class RateLimit:
         self._refused_at = 0.0  # the rate at which the relay refused a mail
         self._top = 0.0  # the rate at which it is no longer lowered
         self._lowered_at = 0.0
+        self._refused_since = 0.0  # when it was lowered first with no mail accepted since
         self._tried = False  # whether a mail was sent since it was lowered
         self._echoes = 0  # mails that were in flight then, and may be refused too
 
@@ -97,12 +103,14 @@ class RateLimit:
         if not self._low or self._grows_from is not None:
             self._refused_at = before
             self._growth = before / _RECOVERY_SECONDS
-        self._low = max(_SLOWEST, _KEPT * before)
+            self._refused_since = now
+        waits_for_minute = before >= _SLOWEST_AT_FIRST and now < self._refused_since + _MINUTE
+        self._low = max(_SLOWEST_AT_FIRST if waits_for_minute else _SLOWEST, _KEPT * before)
         self._grows_from = None
         self._lowered_at, self._echoes = now, in_flight
         self._tried = False
         self._next = now + 1 / self._low
-        return True
+        return self._low < before
 
     def accepted(self, now: float) -> None:
         """The relay has accepted a mail: the rate grows from now on."""
