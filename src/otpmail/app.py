@@ -62,7 +62,7 @@ class App:
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
         metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
-        self._metrics = MetricsServer(metrics.registry)
+        self._metrics = MetricsServer(metrics.registry, lambda: self._health.problem)
         supply = build_supply(settings, queue)
         self._observer = observer = Observers(self._counts, self._health, supply, *watching, *observers)
         self._delivery = delivery = build_delivery(settings, queue, self._store.mails, memory, observer)

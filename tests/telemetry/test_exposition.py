@@ -35,6 +35,31 @@ async def _get(url: str, method: str = "GET", **headers: str) -> tuple[HTTPRespo
     return await asyncio.to_thread(fetch)
 
 
+async def test_probes_follow_the_service() -> None:
+    """/livez is 200 in any case; /readyz is 200 without a problem, else 503 with the problem; both for GET and HEAD."""
+    problems = ["", "no relay is up"]
+    server = MetricsServer(CollectorRegistry(), lambda: problems[0])
+    url = (await server.start("127.0.0.1", 0)).removesuffix("/metrics")
+    try:
+        for method, live, ready in (("GET", b"live\n", b"ready\n"), ("HEAD", b"", b"")):
+            response, body = await _get(f"{url}/livez?verbose", method)
+            assert (response.status, body, response.headers["Cache-Control"]) == (200, live, "no-store")
+            response, body = await _get(f"{url}/readyz", method)
+            assert (response.status, body) == (200, ready)
+        problems.pop(0)
+        assert (await _get(f"{url}/livez"))[0].status == 200
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            await _get(f"{url}/readyz")
+        assert (caught.value.code, caught.value.read()) == (503, b"not ready: no relay is up\n")
+        caught.value.close()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            await _get(f"{url}/livez", "POST")
+        assert caught.value.code == 405
+        caught.value.close()
+    finally:
+        await server.stop()
+
+
 async def test_text_is_the_default(url: str) -> None:
     """A client that asks for nothing special gets Prometheus's text format."""
     response, body = await _get(url)

@@ -91,8 +91,17 @@ class Health(_Servicer):  # type: ignore[misc]
                     last = status
 
     @property
+    def problem(self) -> str:
+        """Why callers should not come here now, in words; empty while all services are SERVING."""
+        if self._stopped:
+            return "the service is stopping"
+        if not self._has_store:
+            return "the store can't be written"
+        return "" if self._up else "no relay is up"
+
+    @property
     def _serving(self) -> bool:
-        return bool(self._up) and self._has_store and not self._stopped
+        return not self.problem
 
     def _status(self, service: str) -> int:
         if service == LIVENESS:

@@ -1,8 +1,13 @@
-"""Serves the metrics of a registry in Prometheus' text format or in OpenMetrics, at /metrics on HTTP_PORT."""
+"""Serves /metrics, /livez and /readyz on HTTP_PORT.
+
+The metrics are those of a registry, in Prometheus' text format or in OpenMetrics. The other two are for probes that
+speak no gRPC, or no TLS, as those of the kubelet.
+"""
 
 import gzip
 import os
 import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -12,14 +17,20 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from otpmail.errors import SettingsError
 from otpmail.telemetry.http import HttpServer, Request, Response, status_response
 
-_PATH = "/metrics"
+_METRICS = "/metrics"
 
 
 class MetricsServer:
-    """Answers GET and HEAD /metrics in the running loop, with what the registry collects at that moment."""
+    """Answers GET and HEAD in the running loop: /metrics with what the registry collects at that moment.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    /livez is 200 whenever it is answered at all. /readyz is 200 while `problem` returns nothing, else 503 with what it
+    returns: why callers should not come here.
+    """
+
+    def __init__(self, registry: CollectorRegistry, problem: Callable[[], str] = str) -> None:
         self._registry = registry
+        self._paths = {_METRICS: self._metrics, "/livez": _live, "/readyz": self._ready}
+        self._problem = problem
         self._http = HttpServer(self._answer)
 
     def __repr__(self) -> str:
@@ -32,17 +43,27 @@ class MetricsServer:
         except (OSError, UnicodeError) as error:
             raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{port}{_PATH}"
+        return f"http://{shown}:{port}{_METRICS}"
 
     async def stop(self) -> None:
         """Stop listening and abort what is open; does nothing if it never listened."""
         await self._http.stop()
 
     def _answer(self, request: Request) -> Response:
-        if request.path != _PATH:
+        answer = self._paths.get(request.path)
+        if answer is None:
             return status_response(HTTPStatus.NOT_FOUND)
         if request.method not in {"GET", "HEAD"}:
             return status_response(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
+        return answer(request)
+
+    def _ready(self, _: Request) -> Response:
+        problem = self._problem()
+        if problem:
+            return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {problem}\n".encode(), _PLAIN)
+        return Response(HTTPStatus.OK, b"ready\n", _PLAIN)
+
+    def _metrics(self, request: Request) -> Response:
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except TypeError:  # the library compares versions as numbers, even where one is a word
@@ -53,6 +74,13 @@ class MetricsServer:
             return Response(HTTPStatus.OK, body, (("Content-Type", content_type),))
         headers = ("Content-Type", content_type), ("Content-Encoding", "gzip")
         return Response(HTTPStatus.OK, gzip.compress(body), headers)
+
+
+def _live(_: Request) -> Response:
+    return Response(HTTPStatus.OK, b"live\n", _PLAIN)
+
+
+_PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
 def _cause(error: OSError | UnicodeError) -> str:
