@@ -71,7 +71,8 @@ def test_a_small_and_a_large_batch_give_the_same_submissions() -> None:
         (b"\xff" * 20, ""),
         (text(REQUEST_ID, b"\xff"), ""),
         (text(REQUEST_ID, b"first") + text(4, b"\xff") + text(REQUEST_ID, b"bad"), "bad"),
-        (text(4, b"") * 2000 + text(4, b"\xff") + text(REQUEST_ID, b"late"), ""),
+        (text(4, b"") * 9000 + text(4, b"\xff") + text(REQUEST_ID, b"bad"), "bad"),
+        (text(4, b"") * 10_000 + text(4, b"\xff") + text(REQUEST_ID, b"late"), ""),
     ],
 )
 def test_a_mail_that_can_not_be_parsed_is_alone_in_it(fault: bytes, name: str, filler: bytes) -> None:
@@ -85,9 +86,10 @@ def test_a_mail_that_can_not_be_parsed_is_alone_in_it(fault: bytes, name: str, f
 def test_a_mail_beyond_its_bounds_is_alone_in_it() -> None:
     """A large mail of a batch is held to the bounds of its fields when its turn comes."""
     too_many = mail_pb2.SendMailRequest(to=[ADA] * 101, text="x" * SMALL, request_id="b").SerializeToString()
-    found = _submissions(_batch(_mail("a"), too_many, _mail("c")))
-    assert [name for name, _ in found] == ["a", "b", "c"]
-    assert found[1][1] == "to: there are more than 100"
+    far_too_many = mail_pb2.SendMailRequest(to=[ADA] * 9000, request_id="c").SerializeToString()
+    found = _submissions(_batch(_mail("a"), too_many, far_too_many, _mail("d")))
+    assert [name for name, _ in found] == ["a", "b", "c", "d"]
+    assert found[1][1] == found[2][1] == "to: there are more than 100"
 
 
 @pytest.mark.parametrize(
