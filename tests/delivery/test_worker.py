@@ -120,6 +120,11 @@ class Wire:
         """Keep the callbacks."""
         self.on_lost, self.on_available, self.on_limit = on_lost, on_available, on_limit
 
+    def dismiss(self, cause: str) -> None:
+        """Take no more mails."""
+        self.lost_cause = cause
+        self.on_limit()
+
     def successor_opened(self) -> None:
         """Note how many mails it has carried."""
         self.succeeded_at = len(self.carried)
@@ -705,6 +710,24 @@ async def test_a_mail_refused_for_the_number_of_connections_goes_over_another() 
         following = rig.wire()
         await _turns()
         assert following.carried == ["a"]
+
+
+USED_UP = RecipientResult("ada@example.org", 450, "4.7.0", "Too many messages in this session")
+
+
+@pytest.mark.parametrize(("sent", "put_off"), [(5, True), (0, False)])
+async def test_a_mail_refused_on_a_connection_that_is_used_up_goes_over_another(sent: int, put_off: bool) -> None:  # noqa: FBT001
+    """The connection closes, and the mail is no attempt; where it has sent none, the next one would refuse it too."""
+    async with _working() as rig:
+        wire = rig.wire()
+        wire.sent = sent
+        rig.put("a")
+        await _turns()
+        wire.flying.pop()((USED_UP,))
+        await _turns()
+        assert (rig.owner.released_ == [wire]) is put_off
+        assert (rig.handler.put_off_, rig.handler.done) == ((["a450"], []) if put_off else ([], ["a450"]))
+        assert rig.owner.refused_ == []
 
 
 async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:

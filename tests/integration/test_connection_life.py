@@ -53,6 +53,15 @@ async def test_a_relay_that_closes_after_an_unknown_number(service: Service, rel
     assert len(service.logged("message-limit-learned")) == 1
 
 
+# KumoMTA, max_messages_per_connection: further MAIL commands get a transient failure, and the connection stays open.
+@pytest.mark.relay(auth=(), most_mails=100)
+async def test_a_relay_that_defers_what_is_too_much_for_a_connection(service: Service, relay: Relay) -> None:
+    """The mails beyond go at once over further connections, by their first attempt."""
+    told = await send_to(service, PEOPLE[:1000])
+    assert {(mail.state, mail.attempts) for mail in told.values()} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
+    assert sorted(caught.recipients[0] for caught in relay.mails) == sorted(PEOPLE[:1000])
+
+
 @pytest.mark.relay(auth=(), close_after=1, closes_silently=True)
 async def test_a_relay_that_closes_after_each_mail(service: Service, relay: Relay) -> None:
     """Every mail is accepted, with one dial for each; a mail is sent twice only before the limit is known."""

@@ -64,6 +64,8 @@ class Faults:
     silent_at: Point | None = None
     closing_at: Point | None = None  # 421 in place of the reply; at a content, that is not taken
     extra_at: Point | None = None  # another 250 behind the reply
+    most_mails: int | None = None  # `no_more_mails` to each MAIL beyond so many on a connection, which stays open
+    no_more_mails: str = "450 4.7.0 Too many messages in this session"
     most_open: int | None = None  # each connection beyond so many is refused, at `crowded_at`
     crowded_at: Literal["CONNECT", "AUTH", "MAIL"] = "CONNECT"
     crowded: str = "421 4.7.0 too many connections"

@@ -358,9 +358,16 @@ class Session:
 
     async def _mail(self, argument: str) -> None:
         self._asked += 1
-        most = self._faults.mail_max
-        too_many = most is not None and self._asked > most
-        await self._answer("MAIL", "421 4.5.3 too many mails" if too_many else self._begin(argument))
+        await self._answer("MAIL", self._too_many_mails() or self._begin(argument))
+
+    def _too_many_mails(self) -> str:
+        """Return the refusal of a mail beyond those that a connection may carry; empty if this is none."""
+        faults = self._faults
+        if faults.mail_max is not None and self._asked > faults.mail_max:
+            return "421 4.5.3 too many mails"
+        if faults.most_mails is not None and self._asked > faults.most_mails:
+            return faults.no_more_mails
+        return ""
 
     def _begin(self, argument: str) -> str:
         if not self._greeted:

@@ -204,19 +204,13 @@ def test_mailbox(command: Command, reply: str) -> None:
         (RCPT, "450 4.7.1 Greylisting in action, please come back later"),  # sqlgrey
         (RCPT, "450 4.2.0 <a@example.org>: Recipient address rejected: Greylisted, see http://postgrey.example"),
         (RCPT, "451 4.7.1 Greylisted, you come back too fast, wait 300 seconds"),
+        (RCPT, "450 4.7.1 Grey listed: too many connections, retry in 60 seconds"),
         (RCPT, "450 4.7.1 <a@example.org>: Recipient address rejected: Policy rejection"),
         (RCPT, "450 4.7.1 Client host rejected: cannot find your reverse hostname, [192.0.2.1]"),  # Postfix
         (RCPT, "421 4.7.0 Try again later, closing connection. - gsmtp"),  # Gmail
         (RCPT, "421 4.4.2 mail.example.org Error: timeout exceeded"),  # Postfix
         (RCPT, "421 4.7.0 mail.example.org Error: too many errors"),  # Postfix
         (CONNECT, "421 4.3.2 Service shutting down"),
-        (
-            MAIL,
-            "421 too many messages in this connection",
-        ),  # Exim: a connection's limit, which another one does not have
-        (MAIL, "421 4.7.0 Too many messages per session"),
-        (MAIL, "421 4.4.0 maximum number of mails per connection reached"),
-        (MAIL, "421 4.4.0 message limit for this connection exceeded"),
         (RCPT, "452 4.3.1 Insufficient system resources"),  # Exchange's back pressure
         (CONTENT, "451 4.3.0 Temporary server error. Please try again later"),
         (RCPT, "550 5.7.1 <helo.example.net>: Sender address rejected: Domain not found"),
@@ -235,6 +229,23 @@ def test_mailbox(command: Command, reply: str) -> None:
 def test_other(command: Command, reply: str) -> None:
     """Greylisting, a goodbye and the like are judged by their code alone."""
     assert judge(command, reply) is ReplyKind.OTHER
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "421 too many messages in this connection",  # Exim, src/smtp_in.c
+        "421 4.7.0 Too many messages per session",
+        "421 4.4.0 maximum number of mails per connection reached",
+        "421 4.4.0 message limit for this connection exceeded",
+        "450 4.7.0 Too many messages in this session",  # KumoMTA's max_messages_per_connection defers the others
+        "452 4.3.2 Too many mails per connection, please reconnect",
+        "550 5.7.0 Too many messages in this session",
+    ],
+)
+def test_connection_used_up(reply: str) -> None:
+    """The limit of one connection is a kind of its own: another connection does not have it."""
+    assert judge(MAIL, reply) is ReplyKind.CONNECTION_USED_UP
 
 
 @pytest.mark.parametrize("command", Command)

@@ -7,7 +7,7 @@ and gives the relay less.
 from otpmail.errors import ConnectionLost
 from otpmail.relays.connection import Connection
 from otpmail.relays.refusal import PRESSURE, kind_of_end
-from otpmail.smtp.reply_kind import kind_of_result
+from otpmail.smtp.reply_kind import ReplyKind, kind_of_result
 from otpmail.smtp.transaction import Results
 
 REFUSED = 400
@@ -21,6 +21,8 @@ def is_put_off(connection: Connection, results: Results) -> bool:
     kind = kind_of_result(results[-1])
     if kind in PRESSURE:
         connection.owner.refused(connection, kind)
+    elif kind is ReplyKind.CONNECTION_USED_UP and connection.sent:  # else the next one would refuse it too
+        connection.dismiss("the relay takes no more mails on this connection")
     elif not (results[-1].enhanced_code == _TIMED_OUT and connection.crossed):  # SES and Gmail say 451, not 421
         return False
     return all(REFUSED <= result.code < _REJECTED for result in results)

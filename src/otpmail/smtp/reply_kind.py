@@ -28,22 +28,25 @@ class ReplyKind(Enum):
     RECIPIENT_LIMIT = auto()  # the transaction has too many recipients: the others go in another one
     TOO_MANY_CONNECTIONS = auto()  # fewer connections, or fewer sign-ins
     TOO_FAST = auto()  # fewer mails a second
+    CONNECTION_USED_UP = auto()  # another connection: this one has carried as many mails as it may
     HELO_FAULT = auto()  # another name in EHLO (EMAIL_HELO)
     CREDENTIALS = auto()  # another user or password
     MAILBOX = auto()  # nothing: it is about this recipient alone
     OTHER = auto()  # by the code alone
 
 
-_WAYS_TO_SEND = frozenset({ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.HELO_FAULT})
+_WAYS_TO_SEND = frozenset(
+    {ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.CONNECTION_USED_UP, ReplyKind.HELO_FAULT}
+)
 
-_GREYLIST = re.compile(r"gr[ea]y-?list|gr[ea]y bounce")
+_GREYLIST = re.compile(r"gr[ea]y[ -]?list|gr[ea]y bounce")
 
 _ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
 _HELO = re.compile(r"(?<![\w.@-])[he]{2}lo(?![\w@-]|\.\w)")
 _NOT_A_NAME = frozenset({500, 502})  # an unknown command says nothing of its parameter
 _WRONG_NAME = frozenset({501, 504})  # to EHLO: it is the parameter that is wrong
 
-# How many mails a connection may carry is another limit (`relays.message_limit`).
+# How many mails a connection may carry; where the relay ends it over that, `relays.message_limit` learns the number.
 _PER_CONNECTION = re.compile(
     r"(?:messages?|e?-?mails?|transactions?)\b.{0,20}\b(?:per|in|on|over|for|this)\b.{0,8}"
     r"\b(?:connection|session)"
@@ -145,7 +148,7 @@ def _pace(enhanced_code: str, said: str) -> ReplyKind:
         return ReplyKind.TOO_FAST
     if _holds(said, _MARKS_OF_CONNECTIONS):
         if _PER_CONNECTION.search(said):
-            return ReplyKind.OTHER
+            return ReplyKind.CONNECTION_USED_UP
         if _CONNECTIONS.search(said):
             return ReplyKind.TOO_MANY_CONNECTIONS
     return ReplyKind.TOO_FAST if _holds(said, _MARKS_OF_RATE) and _RATE.search(said) else ReplyKind.OTHER
