@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
-from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.errors import InvalidArgument, MemoryFull, Unavailable
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
@@ -210,7 +211,12 @@ class OtpService:
 
     def _undo(self, key: bytes, rule: Undo) -> "asyncio.Task[None]":
         """Apply a rule whatever becomes of the call that it belongs to; `close` waits for it."""
-        task = asyncio.create_task(self._store.update(key, rule))
+        task = asyncio.create_task(self._apply(key, rule))
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
         return task
+
+    async def _apply(self, key: bytes, rule: Undo) -> None:
+        """Apply a rule; while the store takes no changes the record stays, and the next mail has to wait its time."""
+        with suppress(Unavailable):
+            await self._store.update(key, rule)

@@ -15,9 +15,10 @@ from otpmail.errors import InvalidArgument, StoreError, Unavailable
 from otpmail.model import Challenge, CodeRecord, Mail
 from otpmail.store.base import Accepted, Request, StoreState
 from otpmail.store.sqlite import SqliteStore
+from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.schema import SCHEMA
 from store.clocks import Clock
-from store.conftest import sqlite_store
+from store.conftest import KEYS, sqlite_store
 from store.entries import entry_of, mail_of, settled
 
 RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 5000.0, 2), (999.5,), 1030.0)
@@ -278,3 +279,51 @@ async def test_a_file_shrinks(tmp_path: Path, clock: Clock) -> None:
             await asyncio.sleep(0.05)
     assert (tmp_path / "store.db-wal").stat().st_size <= 64 << 20
     await store.close()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_check_writes_whether_there_is_a_record(tmp_path: Path, clock: Clock, exists: bool) -> None:  # noqa: FBT001
+    """An update that changes nothing writes as much as any other, so that its time does not tell of a live code."""
+    database = Database(tmp_path / "store.db")
+    store = SqliteStore(database, KEYS, remember_seconds=3600, remember_count=10)
+    await store.open()
+    if exists:
+        await store.challenges.update(b"a", lambda _: (RECORD, None))
+    clock.time += 10
+    written = database.connection.total_changes
+    for count in range(1, 4):
+        await store.challenges.update(b"a", lambda record: (record, None))
+        assert database.connection.total_changes - written >= count
+    await store.close()
+
+
+async def test_a_cancelled_call_leaves_nothing(tmp_path: Path, clock: Clock) -> None:
+    """A call that is cancelled before its change is written leaves none behind."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    update = asyncio.ensure_future(store.challenges.update(b"a", lambda _: (RECORD, None)))
+    await asyncio.sleep(0)
+    update.cancel()
+    assert await store.challenges.update(b"a", lambda record: (record, record)) is None
+    with pytest.raises(asyncio.CancelledError):
+        await update
+    await store.close()
+
+
+async def test_accepted_and_settled_in_one_commit(tmp_path: Path, clock: Clock) -> None:
+    """Hundreds of mails that are accepted and settle together are all remembered, and none is sent again."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    mails = [mail_of(f"m{number}") for number in range(500)]
+    accepting = asyncio.ensure_future(store.mails.accept([entry_of(mail) for mail in mails]))
+    other = asyncio.ensure_future(store.mails.accept([entry_of(mail_of("other"))]))
+    assert len(await accepting) == 500
+    await other
+    for mail in mails:
+        store.mails.settle(settled(mail))
+    assert await store.mails.get("shop", "m499") == settled(mails[499])
+    await store.close()
+    again = sqlite_store(tmp_path / "store.db", clock)
+    await again.open()
+    assert [entry.mail.id async for entries in again.mails.arrivals() for entry in entries] == ["other"]
+    await again.close()

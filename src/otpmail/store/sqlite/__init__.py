@@ -35,12 +35,13 @@ class SqliteStore:
         remember_octets: int = maxsize,
     ) -> None:
         self._clock = clock or StoreClock()
-        self._writer = Writer(database, self._clock)
+        rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS)
+        self._writer = Writer(database, self._clock, rows)
         self.challenges = SqliteChallengeStore(self._clock, self._writer)
         self.mails = SqliteMailStore(
             self._clock,
             self._writer,
-            Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS),
+            rows,
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,

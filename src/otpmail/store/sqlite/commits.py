@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import CallerError, Unavailable
 from otpmail.store.base import StoreState
@@ -38,14 +38,27 @@ class Outcome(NamedTuple):
     error: Exception | None = None
 
 
+class Bulk(Protocol):
+    """Collects rows within a transaction, so that one statement writes those of many changes."""
+
+    def write_out(self, connection: sqlite3.Connection) -> None:
+        """Write the rows that were collected."""
+
+    def take_back(self) -> None:
+        """Forget them, since the transaction is taken back."""
+
+
 class Committer:
     """Commits changes to `database`, and keeps those that nobody waits for while it can't be written.
 
     `report` is called with each change of the state. `now` is the store's clock, whose time is written once in a while.
     """
 
-    def __init__(self, database: Database, now: Callable[[], float], report: Callable[[StoreState], None]) -> None:
+    def __init__(
+        self, database: Database, bulk: Bulk, now: Callable[[], float], report: Callable[[StoreState], None]
+    ) -> None:
         self._database = database
+        self._bulk = bulk
         self._now = now
         self._report = report
         self._looked = 0.0
@@ -126,15 +139,19 @@ class Committer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             for work, future, _ in changes:
+                if future is not None and future.cancelled():  # its call has gone, so nothing of it need be kept
+                    continue
                 try:
                     result, error = work(connection), None
                 except CallerError as refusal:
                     result, error = None, refusal
                 if future is not None:
                     outcomes.append(Outcome(future, result, error))
+            self._bulk.write_out(connection)
             self._keep_time(connection)
             connection.execute("COMMIT")
         finally:
+            self._bulk.take_back()
             self._database.roll_back()
         return outcomes
 

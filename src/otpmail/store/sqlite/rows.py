@@ -1,9 +1,10 @@
 """Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 from enum import IntEnum
 from sqlite3 import Connection
+from typing import TypeVar
 
 from otpmail.errors import StoreError
 from otpmail.model import Mail
@@ -12,15 +13,16 @@ from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, Take
 from otpmail.store.sqlite.cipher import Cipher
 from otpmail.values import frozen
 
+T = TypeVar("T")
+
 Answer = Accepted | Earlier | Running | Conflict
 
+_TOGETHER = 200  # rows in one statement
 _FREE_MOST = 512  # settled mails that are forgotten at a time
 
 _ACCEPTED = Accepted()
 
-_INSERT_MAIL = "INSERT INTO mail VALUES (?, ?, ?, ?, ?)"
 _INSERT_REQUEST = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?)"
-_INSERT_SETTLED = "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
 _GREATEST = """
 SELECT max(seq) FROM (
@@ -86,6 +88,8 @@ class Rows:
         self._cipher = cipher
         self._most = most
         self._most_requests = most_requests
+        self._accepted: dict[int, tuple[object, ...]] = {}
+        self._settled_rows: dict[int, tuple[object, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<Rows {self._cipher!r}>"
@@ -101,7 +105,7 @@ class Rows:
                 return earlier
             self._keep_request(connection, one.claim)
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
-        connection.execute(_INSERT_MAIL, (one.seq, one.mail_id, one.priority, one.deadline, payload))
+        self._accepted[one.seq] = (one.seq, one.mail_id, one.priority, one.deadline, payload)
         return _ACCEPTED
 
     def claim(self, claim: Claim, connection: Connection) -> Answer | TakenOver:
@@ -122,23 +126,23 @@ class Rows:
 
     def defer(self, seq: int, mail_id: str, octets: bytes, connection: Connection) -> None:
         """Keep how far a mail has come."""
+        self.write_out(connection)
         if connection.execute("SELECT 1 FROM mail WHERE seq = ?", (seq,)).fetchone():
             connection.execute(_INSERT_PROGRESS, (seq, self._cipher.seal(octets, "progress", mail_id)))
 
     def settle(self, one: Settlement, connection: Connection) -> None:
         """Drop a mail's content, and keep how it ended."""
         record = self._cipher.seal(one.octets, "settled mail", one.mail_id)
-        connection.execute("DELETE FROM mail WHERE seq = ?", (one.seq,))
-        connection.execute("DELETE FROM progress WHERE seq = ?", (one.seq,))
         keeps_request = bool(one.request_ends)
         row = (one.seq, one.mail_id, keeps_request, one.ends, one.request, record)
-        connection.execute(_INSERT_SETTLED, row)
+        self._settled_rows[one.seq] = row
         if one.request is not None:
             state = RequestState.SETTLED if keeps_request else RequestState.FREE
             connection.execute(_SETTLE_REQUEST, (state, one.request_ends, one.request, one.mail_id))
 
     def forget(self, now: float, connection: Connection) -> bool:
         """Forget settled mails past their time, or beyond the most there may be; returns whether there may be more."""
+        self.write_out(connection)
         rows: list[tuple[int, bytes | None]] = []
         for kept, most in ((False, self._most), (True, self._most_requests)):
             ended = "SELECT seq, request FROM settled WHERE kept = ? AND ends <= ? LIMIT ?"
@@ -152,10 +156,30 @@ class Rows:
         connection.executemany("DELETE FROM request WHERE key = ? AND seq = ?", requests)
         return len(rows) >= _FREE_MOST
 
+    def write_out(self, connection: Connection) -> None:
+        """Write the mails that were accepted or have settled in this transaction.
+
+        Each statement gives the interpreter to the loop and waits to have it back, so there is one for many mails.
+        """
+        accepted, self._accepted = self._accepted, {}
+        settled, self._settled_rows = self._settled_rows, {}
+        _insert(connection, "INSERT INTO mail VALUES", [row for seq, row in accepted.items() if seq not in settled])
+        _insert(connection, "INSERT OR REPLACE INTO settled VALUES", list(settled.values()))
+        ended = [seq for seq in settled if seq not in accepted]
+        for seqs in _parts(ended):
+            places = ", ".join("?" * len(seqs))
+            for table in ("mail", "progress"):
+                connection.execute(f"DELETE FROM {table} WHERE seq IN ({places})", seqs)  # noqa: S608  no value in it
+
+    def take_back(self) -> None:
+        """Forget what was not written, since the transaction is taken back."""
+        self._accepted, self._settled_rows = {}, {}
+
     # Looks.
 
     def get(self, mail_id: str, open_seq: int | None, connection: Connection) -> tuple[Mail, float] | None:
         """Return a mail and when it is forgotten: one that has settled, or an open one by its `seq`."""
+        self.write_out(connection)
         if open_seq is not None:
             entry = self.entry(connection, open_seq)
             return None if entry is None else (entry.mail, float("inf"))
@@ -190,6 +214,7 @@ class Rows:
 
     def entry(self, connection: Connection, seq: int) -> Entry | None:
         """Return one accepted mail with its progress. Raises StoreError."""
+        self.write_out(connection)
         row = connection.execute("SELECT id, payload FROM mail WHERE seq = ?", (seq,)).fetchone()
         if row is None:
             return None
@@ -222,10 +247,23 @@ class Rows:
         return None if settled is None else Earlier(settled[0])
 
     def _settled(self, connection: Connection, seq: int, mail_id: str) -> tuple[Mail, float, float, bytes] | None:
+        self.write_out(connection)
         row = connection.execute("SELECT record FROM settled WHERE seq = ?", (seq,)).fetchone()
         if row is None:
             return None
         return codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
+
+
+def _insert(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    for some in _parts(rows):
+        row = f"({', '.join('?' * len(some[0]))})"
+        connection.execute(f"{statement} {', '.join([row] * len(some))}", [value for one in some for value in one])
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the values in parts, none of which holds more than SQLite takes in one statement."""
+    for start in range(0, len(values), _TOGETHER):
+        yield values[start : start + _TOGETHER]
 
 
 def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float]:
