@@ -1,6 +1,6 @@
-"""One unary call to a service over a connection of its own. An error becomes one line and an exit code."""
+"""One call to a service over a connection of its own. An error becomes one line and an exit code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import grpc
@@ -32,8 +32,25 @@ def call(
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
-            code, description = error.code(), describe_error(error, address, timeout)
-    if code in WRONG_ARGUMENT:
-        raise wrong_usage(description)
+            raise _failed(error, address, timeout) from None
+
+
+def call_stream(
+    server: str, method: Callable[[grpc.Channel], Callable[..., Iterable[AnswerT]]], request: Message
+) -> Iterator[AnswerT]:
+    """Yield the answers of `method` until its stream ends, however long that takes. Raises as `call` does."""
+    address = address_of(server)
+    with open_channel(address) as channel:
+        try:
+            yield from method(channel)(request)
+        except grpc.RpcError as error:
+            raise _failed(error, address, 0) from None
+
+
+def _failed(error: grpc.RpcError, address: str, timeout: float) -> typer.Exit:
+    """Print the error in one line, and return the exit to raise."""
+    description = describe_error(error, address, timeout)
+    if error.code() in WRONG_ARGUMENT:
+        return wrong_usage(description)
     err.print(escape(description), style="red")
-    raise typer.Exit(EXIT_UNREACHABLE)
+    return typer.Exit(EXIT_UNREACHABLE)

@@ -1,9 +1,10 @@
-"""`otpmail code`: sends a one-time code to a mailbox, and checks the code that the person typed."""
+"""`otpmail code`: sends a one-time code to a mailbox, checks the code that the person typed, and revokes it."""
 
 from datetime import UTC
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
@@ -12,7 +13,7 @@ from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_u
 from otpmail.otp.codes import normalize
 from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
 
-code = typer.Typer(cls=Group, help="Send and check one-time codes.", no_args_is_help=True)
+code = typer.Typer(cls=Group, help="Send, check and revoke one-time codes.", no_args_is_help=True)
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The mailbox, such as ada@example.org.")]
 Purpose = Annotated[
@@ -65,6 +66,27 @@ def validate_code(
     else:
         out.print(_describe(answer), style="green" if valid else "red")
     exit_unless(valid)
+
+
+@code.command("revoke", cls=Command)
+def revoke_code(
+    email: Email,
+    *,
+    purpose: Purpose = "",
+    challenge_id: Annotated[
+        str, typer.Option(metavar="ID", help="End the code only if it is this one. Default: whichever is live.")
+    ] = "",
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """End a live code, so that it is not valid any more. It is no error if there is none."""
+    request = otp_pb2.RevokeCodeRequest(email=email, purpose=purpose, challenge_id=challenge_id)
+    answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).RevokeCode, request)
+    if as_json:
+        print_json(answer)
+    else:
+        which = "that code is not" if challenge_id else "no code is"
+        out.print(f"{which} valid for {escape(email)} now", style="green")
 
 
 def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:

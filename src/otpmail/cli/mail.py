@@ -1,4 +1,4 @@
-"""`otpmail mail`: sends one mail. `otpmail merge` sends one to each person in a file."""
+"""`otpmail mail send`: sends one mail. `otpmail merge` sends one to each person in a file."""
 
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,7 +11,7 @@ from otpmail.cli.options import From, Json, Server
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
-mail = typer.Typer(cls=Group, help="Send mails.", no_args_is_help=True)
+mail = typer.Typer(cls=Group, help="Send mails, and ask about them.", no_args_is_help=True)
 
 
 def _moved(given: list[str] | None) -> None:

@@ -82,7 +82,8 @@ def wrong_usage(*problems: str) -> typer.Exit:
 
 def print_json(answer: Message) -> None:
     """Print an answer as one line of JSON."""
-    print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True)))  # noqa: T201  programs read it
+    text = json.dumps(MessageToDict(answer, preserving_proto_field_name=True))
+    print(text, flush=True)  # noqa: T201  programs read it, line by line where there are several
 
 
 def print_mail(mail: mail_pb2.Mail) -> None:

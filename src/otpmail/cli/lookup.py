@@ -1,0 +1,74 @@
+"""`otpmail mail get`, `watch` and `cancel`: ask the running service about a mail that it has accepted."""
+
+from datetime import UTC
+from typing import Annotated
+
+import typer
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from otpmail.cli.call import call, call_stream
+from otpmail.cli.help import Command
+from otpmail.cli.options import Json, Server
+from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
+
+MailId = Annotated[str, typer.Argument(metavar="[ID]", help="The mail's id, as the log and `mail send` print it.")]
+OfRequest = Annotated[
+    str, typer.Option("--request-id", metavar="ID", help="The request id with which it was sent, in place of its id.")
+]
+
+
+def add_to(mail: typer.Typer) -> None:
+    """Add the commands to `otpmail mail`."""
+    for name, command in (("get", get_mail), ("watch", watch_mail), ("cancel", cancel_mail)):
+        mail.command(name, cls=Command)(command)
+
+
+def get_mail(mail_id: MailId = "", *, request_id: OfRequest = "", server: Server = "", as_json: Json = False) -> None:
+    """Print the state of a mail, while the service remembers it."""
+    _check(mail_id, request_id)
+    request = mail_pb2.GetMailRequest(id=mail_id, request_id=request_id)
+    _print(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).GetMail, request), as_json=as_json)
+
+
+def watch_mail(mail_id: MailId = "", *, request_id: OfRequest = "", server: Server = "", as_json: Json = False) -> None:
+    """Print the state of a mail now and at each change, until it settles."""
+    _check(mail_id, request_id)
+    request = mail_pb2.WatchMailRequest(id=mail_id, request_id=request_id)
+    state = mail_pb2.Mail.STATE_UNSPECIFIED
+    for answer in call_stream(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).WatchMail, request):
+        _print(answer, as_json=as_json)
+        state = answer.state
+    exit_unless(state == mail_pb2.Mail.STATE_RELAYED)
+
+
+def cancel_mail(
+    mail_id: MailId = "", *, request_id: OfRequest = "", server: Server = "", as_json: Json = False
+) -> None:
+    """Cancel a mail that is not with the relay yet."""
+    _check(mail_id, request_id)
+    request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id)
+    _print(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).CancelMail, request), as_json=as_json)
+
+
+def _check(mail_id: str, request_id: str) -> None:
+    if bool(mail_id) is bool(request_id):
+        raise wrong_usage("ID: give the id of the mail, or its request id by --request-id")
+
+
+def _print(answer: mail_pb2.Mail, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    print_mail(answer)
+    attempts = "1 attempt" if answer.attempts == 1 else f"{answer.attempts} attempts"
+    words = [f"accepted {_time(answer.create_time)}", attempts]
+    if answer.HasField("settle_time"):
+        words.append(f"settled {_time(answer.settle_time)}")
+    if answer.HasField("next_attempt_time"):
+        words.append(f"next attempt {_time(answer.next_attempt_time)}")
+    out.print(f"  {', '.join(words)}")
+
+
+def _time(stamp: Timestamp) -> str:
+    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"
