@@ -193,6 +193,16 @@ async def test_kills_under_load(state: dict[str, Any], relay: Relay, capsys: pyt
     assert all(len(ids) == 1 for ids in _message_ids(relay.mails).values())
 
 
+async def test_dev_ignores_the_store(tmp_path: Path) -> None:
+    """`otpmail dev` says that it ignores STORE_URL, and leaves the file alone: it would catch the mails in it."""
+    path = tmp_path / "store.db"
+    async with Service(command="dev", STORE_URL=f"sqlite:{path}") as service:
+        assert "STORE_URL" in await service.wait_for_output("it ignores your")
+        await service.mail.SendMail(_request("ada"))
+        assert not path.exists()
+        assert await service.stop() == 0
+
+
 # Faults at the start.
 
 
