@@ -117,6 +117,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "100 long names of people": lambda: {"to": [f"{'é' * 256} <p{number}@example.org>" for number in range(100)]},
     "100 quoted names": lambda: {"cc": [f'"{"a, " * 80}" <p{number}@example.org>' for number in range(100)]},
     "100 names of blanks": lambda: {"cc": [f"a{' ' * 254}b <p{number}@example.org>" for number in range(100)]},
+    "headers of the longest values": lambda: {"headers": _headers('"",' * 5461, "X-SES-")[:12]},
     "50 long headers": lambda: {"headers": _headers("é" * 4096)},
     "50 headers of words": lambda: {"headers": _headers("a " * 2047 + "b")},
     "50 headers of blanks": lambda: {"headers": _headers(" " * 4096)},

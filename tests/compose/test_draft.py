@@ -69,7 +69,7 @@ def _with_file(**changes: str | bytes | bool) -> Fields:
         ({"headers": (("X" * 65, "x"),)}, f"headers['{'X' * 64}']"),
         ({"headers": (("X-A", "x\r\nBcc: eve@example.org"),)}, "headers['X-A']"),
         ({"headers": (("X-A", "x\nb"),)}, "headers['X-A']"),
-        ({"headers": (("X-A", "x" * 4097),)}, "headers['X-A']"),
+        ({"headers": (("X-A", "x" * 16_385),)}, "headers['X-A']"),
         ({"attachments": (FILE,) * 51}, "attachments"),
         ({"attachments": (replace(FILE, content=b"x" * 1001),) * 2}, "attachments"),
         (_with_file(filename="x" * 256), "attachments[1].filename"),
@@ -177,7 +177,8 @@ def test_a_body_is_checked_in_one_search(character: str) -> None:
         {"to": ("\0" * 1000,)},
         {"reply_to": ("<" + "\0" * 1000,)},
         {"subject": "\0" * 1000},
-        {"headers": (("X-A", "\0" * 5000),)},
+        {"headers": (("X-A", "\0" * 20_000),)},
+        {"headers": (("X-A", "\0" * 16_384),) * 13},
         _with_file(filename="\0" * 1000),
     ],
 )

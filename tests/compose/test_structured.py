@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drafts import LIMITS, read_draft
 from otpmail.address import Address
-from otpmail.compose.fields import MAX_HEADER_VALUE, MAX_HEADERS
+from otpmail.compose.fields import MAX_HEADER_VALUE, MAX_HEADERS_LENGTH
 from otpmail.compose.headers import structured
 from otpmail.compose.message import compose
 from otpmail.compose.structured import MAX_WORD, fault, is_structured, squeezed, words_of
@@ -87,6 +87,14 @@ def test_other_fields_are_text(name: str) -> None:
 def test_blanks_outside_quotes_are_one(value: str, written: str) -> None:
     """Blanks mean nothing between the parts of a value, and are kept within quotes."""
     assert structured("X-SMTPAPI", value) == f"X-SMTPAPI: {written}\r\n"
+
+
+def test_a_long_thread_keeps_its_messages() -> None:
+    """References holds the ids of a hundred messages, on lines of 78 characters where an id fits one."""
+    value = " ".join([f"<{number:040}@mail.prod.example.org>" for number in range(100)])
+    (field,) = re.findall(r"References:.*?\r\n(?=\S)", _content(("References", value)).decode(), re.DOTALL)
+    assert _unfolded(field) == f" {value}"
+    assert max(map(len, field.split("\r\n"))) <= 78
 
 
 def test_where_a_line_may_end() -> None:
@@ -183,7 +191,8 @@ def test_a_long_word_behind_a_long_name() -> None:
 def test_the_longest_values_are_read_once(pattern: str) -> None:
     """The most headers of the longest values take a few milliseconds to check, whatever is in them."""
     headers = tuple(
-        (f"X-SES-{number}", (pattern * MAX_HEADER_VALUE)[:MAX_HEADER_VALUE]) for number in range(MAX_HEADERS)
+        (f"X-SES-{number}", (pattern * MAX_HEADER_VALUE)[:MAX_HEADER_VALUE])
+        for number in range(MAX_HEADERS_LENGTH // MAX_HEADER_VALUE)
     )
     begun = thread_time()
     try:

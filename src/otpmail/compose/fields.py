@@ -8,7 +8,12 @@ from otpmail.errors import InvalidArgument
 from otpmail.header_names import MAX_HEADER_NAME, is_header_name, is_own
 
 MAX_HEADERS = 50
-MAX_HEADER_VALUE = 4096
+MAX_HEADER_VALUE = 16_384
+"""Characters of one value: References of a long thread, or JSON for a relay."""
+
+MAX_HEADERS_LENGTH = 204_800
+"""Characters of all values together."""
+
 MAX_MESSAGE_ID = 250
 
 NOT_IN_A_VALUE = control_characters(but="\t")
@@ -25,6 +30,8 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> None:
     """Raise InvalidArgument, which names the first field that a caller may not write, or not so."""
     if len(headers) > MAX_HEADERS:
         raise InvalidArgument("headers", f"there are more than {MAX_HEADERS}")
+    if sum([len(value) for _, value in headers]) > MAX_HEADERS_LENGTH:
+        raise InvalidArgument("headers", f"are longer than {MAX_HEADERS_LENGTH} characters together")
     for name, value in headers:
         where = f"headers[{name[:MAX_HEADER_NAME]!r}]"
         if not is_header_name(name):
