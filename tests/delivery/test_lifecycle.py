@@ -911,12 +911,12 @@ async def test_the_repr_counts() -> None:
 TOO_FAST = RecipientResult("ada@x.org", 450, "4.7.1", "too much mail")
 
 
-async def test_a_mail_that_is_put_off_counts_no_attempt_and_waits_for_no_retry() -> None:
+async def test_a_mail_that_is_requeued_counts_no_attempt_and_waits_for_no_retry() -> None:
     """A refusal because too much comes at once puts the mail back at the front, with the reply as its last word."""
     rig = Rig()
     first, second = rig.submit(), rig.submit()
     rig.take(first)
-    rig.lifecycle.put_off(first, (TOO_FAST,))
+    rig.lifecycle.requeue(first, (TOO_FAST,))
     assert (first.state, first.attempts, rig.notified(MailDeferred)) == (MailState.QUEUED, 0, [])
     assert first.mail.recipients[0].reply == "too much mail"
     rig.take(first)
@@ -926,40 +926,39 @@ async def test_a_mail_that_is_put_off_counts_no_attempt_and_waits_for_no_retry()
     rig.take(second)
 
 
-async def test_a_mail_that_is_put_off_again_lets_others_go_first() -> None:
+async def test_a_mail_that_is_requeued_again_lets_others_go_first() -> None:
     """A relay that counts the mails of one sender holds up no other mail with them."""
     rig = Rig()
     first, second = rig.submit(), rig.submit()
     for _ in range(2):
         rig.take(first)
-        rig.lifecycle.put_off(first, (TOO_FAST,))
-    rig.take(second)
-    rig.take(first)
+        rig.lifecycle.requeue(first, (TOO_FAST,))
+    assert [rig.queue.get_nowait(), rig.queue.get_nowait()] == [second, first]
 
 
-async def test_a_mail_that_is_put_off_keeps_its_deadline() -> None:
+async def test_a_mail_that_is_requeued_keeps_its_deadline() -> None:
     """A mail that waits for the relay's rate expires on time, and one that is over settles with the reply."""
     rig = Rig()
     waits, late = rig.submit(ttl=30.0), rig.submit(ttl=30.0)
     rig.take(waits)
-    rig.lifecycle.put_off(waits, (TOO_FAST,))
+    rig.lifecycle.requeue(waits, (TOO_FAST,))
     rig.queue.discard(waits)
     rig.take(late)
     rig.queue.put_nowait(waits)
     rig.clock.advance(31.0)
     assert rig.settled(waits).state is MailState.EXPIRED
     assert rig.settled(waits).recipients[0].code == 450
-    rig.lifecycle.put_off(late, (TOO_FAST,))
+    rig.lifecycle.requeue(late, (TOO_FAST,))
     assert rig.settled(late).state is MailState.FAILED
 
 
-async def test_a_put_off_that_comes_after_a_stop_changes_nothing() -> None:
+async def test_a_refusal_that_comes_after_a_stop_changes_nothing() -> None:
     """A mail that a stop has failed is not queued again."""
     rig = Rig()
     job = rig.submit()
     rig.take(job)
     rig.lifecycle.close()
-    rig.lifecycle.put_off(job, (TOO_FAST,))
+    rig.lifecycle.requeue(job, (TOO_FAST,))
     assert rig.queue.empty()
 
 

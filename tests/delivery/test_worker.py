@@ -209,7 +209,7 @@ class Handler:
         self.dispatcher = dispatcher
         self.done: list[str] = []
         self.lost: list[tuple[str, bool]] = []
-        self.put_off_: list[str] = []
+        self.requeued: list[str] = []
         self.refused: set[str] = set()
         self.changed = asyncio.Event()
 
@@ -227,9 +227,9 @@ class Handler:
         self.lost.append((job.id, error.not_started))
         self.dispatcher.put_back(job)
 
-    def put_off(self, job: Job, results: Results) -> None:
+    def requeue(self, job: Job, results: Results) -> None:
         """Put the job back, and note the reply."""
-        self.put_off_.append(f"{job.id}{results[0].code}")
+        self.requeued.append(f"{job.id}{results[0].code}")
         self.dispatcher.put_back(job)
 
 
@@ -706,7 +706,7 @@ async def test_a_mail_refused_for_the_number_of_connections_goes_over_another() 
         await _turns()
         assert rig.owner.refused_ == [ReplyKind.TOO_MANY_CONNECTIONS]
         assert rig.owner.released_ == [crowded]
-        assert (rig.handler.put_off_, rig.handler.done) == (["a432"], [])
+        assert (rig.handler.requeued, rig.handler.done) == (["a432"], [])
         following = rig.wire()
         await _turns()
         assert following.carried == ["a"]
@@ -741,7 +741,7 @@ async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:
         wire.on_available()
         await _turns()
         assert rig.owner.refused_ == [ReplyKind.TOO_FAST]
-        assert (rig.handler.put_off_, rig.handler.done) == (["a450"], [])
+        assert (rig.handler.requeued, rig.handler.done) == (["a450"], [])
         assert (wire.carried, rig.queue.qsize(), rig.owner.released_) == (["a"], 1, [])
 
 
@@ -761,7 +761,7 @@ async def test_a_mail_that_is_partly_decided_is_an_attempt(results: Results) -> 
         await _turns()
         wire.flying.pop()(results)
         assert rig.owner.refused_ == [ReplyKind.TOO_FAST]
-        assert (rig.handler.put_off_, len(rig.handler.done)) == ([], 1)
+        assert (rig.handler.requeued, len(rig.handler.done)) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -784,15 +784,15 @@ async def test_a_loss_that_has_nothing_to_do_with_the_mail(cause: str, crossed: 
         assert rig.handler.lost == [("a", certain), ("b", False)]
 
 
-@pytest.mark.parametrize(("crossed", "put_off"), [(True, ["a451"]), (False, [])])
-async def test_a_timeout_that_crosses_a_mail_is_not_its_deferral(crossed: bool, put_off: list[str]) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("crossed", "requeued"), [(True, ["a451"]), (False, [])])
+async def test_a_timeout_that_crosses_a_mail_is_not_its_deferral(crossed: bool, requeued: list[str]) -> None:  # noqa: FBT001
     """Amazon SES says 451 4.4.2 where others say 421: read as the reply to MAIL, it is about the pause before."""
     async with _working() as rig:
         wire = rig.wire(crossed=crossed)
         rig.put("a")
         await _turns()
         wire.flying.pop()((RecipientResult("ada@x.org", 451, "4.4.2", "Timeout waiting for data from client."),))
-        assert rig.handler.put_off_ == put_off
+        assert rig.handler.requeued == requeued
         assert rig.owner.refused_ == []
 
 

@@ -96,7 +96,7 @@ class Job:
         self.is_fresh = False
         self.turn = DEFERRED
 
-    def put_off(self, results: Iterable[RecipientResult]) -> bool:
+    def note_refusal(self, results: Iterable[RecipientResult]) -> bool:
         """Keep the replies of a relay that refused it because too much came at once; returns whether it did so before.
 
         That is no attempt. The next one replaces these replies.

@@ -142,12 +142,12 @@ class Lifecycle:
         else:  # the relay may end connections over this very mail: let others go first
             self._retry_later(job, str(error))
 
-    def put_off(self, job: Job, results: Results) -> None:
+    def requeue(self, job: Job, results: Results) -> None:
         """Put a job back that was refused because too much came at once: the second time behind those of others."""
         if job.id not in self.jobs or self._is_over(job):
             self.replied(job, results)
             return
-        put = self._dispatcher.put if job.put_off(results) else self._dispatcher.put_back
+        put = self._dispatcher.put if job.note_refusal(results) else self._dispatcher.put_back
         self._change(job, _QUEUED)
         put(job)
 

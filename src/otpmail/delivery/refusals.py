@@ -16,7 +16,7 @@ _REJECTED = 500  # for good
 _TIMED_OUT = "4.4.2"  # "bad connection" (RFC 3463, 3.5): what a relay says before it closes an idle connection
 
 
-def is_put_off(connection: Connection, results: Results) -> bool:
+def is_no_attempt(connection: Connection, results: Results) -> bool:
     """Whether the relay refuses the whole mail for now, for a reason that has nothing to do with it."""
     kind = kind_of_result(results[-1])
     if kind in PRESSURE:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
-from otpmail.delivery.refusals import REFUSED, is_put_off, judged
+from otpmail.delivery.refusals import REFUSED, is_no_attempt, judged
 from otpmail.delivery.standby import Rest, Standby
 from otpmail.delivery.succession import Succession
 from otpmail.errors import ConnectionLost
@@ -34,7 +34,7 @@ class DeliveryHandler(Protocol):
     def connection_lost(self, job: Job, error: ConnectionLost) -> None:
         """The connection ended before the relay had replied about all."""
 
-    def put_off(self, job: Job, results: Results) -> None:
+    def requeue(self, job: Job, results: Results) -> None:
         """The relay refused it because too much came at once: that is no attempt, and the job waits in the queue."""
 
 
@@ -151,8 +151,8 @@ class Worker:
                 return
             if connection.owner.is_in_trouble and any(result.accepted for result in outcome):
                 connection.owner.accepted_mail(connection)
-            if outcome and outcome[-1].code >= REFUSED and is_put_off(connection, outcome):
-                self._handler.put_off(job, outcome)
+            if outcome and outcome[-1].code >= REFUSED and is_no_attempt(connection, outcome):
+                self._handler.requeue(job, outcome)
             else:
                 self._handler.replied(job, outcome)
         finally:
