@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from otpmail.delivery import retry
-from otpmail.delivery.closing import STOPPED, Closed
+from otpmail.delivery.closing import STOPPED, Closed, Promises
 from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.faults import Faults
@@ -22,7 +22,7 @@ from otpmail.limits.places import Places
 from otpmail.model import MailState
 from otpmail.smtp.transaction import Results
 from otpmail.store.base import MailStore
-from otpmail.timers import CallLater, Timer
+from otpmail.timers import CallLater
 
 _QUEUED, _SENDING, _RELAYED = MailState.QUEUED, MailState.SENDING, MailState.RELAYED  # naming them takes its time
 
@@ -54,20 +54,21 @@ class Lifecycle:
         self._store = store
         self._waiters = waiters
         self._observer = observer
+        self._promises = Promises(store, waiters)
         self._faults, self._random = Faults(observer, store.now), random
         self.places, self._memory = places, memory
         self._on_uncertain, self._outage = on_uncertain, outage
         self._at_once = 2 * relays - 1
         self._now, self._closed = store.now, False
         self.jobs: dict[str, Job] = {}
-        self._retries: dict[Job, Timer] = {}
-        self._call_later = call_later or asyncio.get_running_loop().call_later
-        self._deadlines = Deadlines(self.expire, now=store.now, call_later=self._call_later)
+        call_later = call_later or asyncio.get_running_loop().call_later
+        self._retries = retry.Retries(dispatcher.put, call_later=call_later)
+        self._deadlines = Deadlines(self.expire, now=store.now, call_later=call_later)
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __repr__(self) -> str:
-        return f"<Lifecycle {len(self.jobs)} open, {len(self._retries)} deferred, {self._dispatcher!r}>"
+        return f"<Lifecycle {len(self.jobs)} open, {len(self._retries.timers)} deferred, {self._dispatcher!r}>"
 
     def __len__(self) -> int:
         """How many accepted mails have not settled."""
@@ -179,11 +180,11 @@ class Lifecycle:
             if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
                 job.uncertain = job.uncertain.union(job.offered)
                 job.copies += 1
-            if self._is_kept(job) and (job.state is _QUEUED or may_copy(job, self._on_uncertain)):
+            if self._promises.is_kept(job) and (job.state is _QUEUED or may_copy(job, self._on_uncertain)):
                 self._release(job)
                 kept += 1
             else:
-                promised = self._is_promised(job)
+                promised = self._promises.is_promised(job)
                 lost += promised
                 uncertain += promised and bool(job.uncertain)
                 self._fail(job)
@@ -192,15 +193,7 @@ class Lifecycle:
     @property
     def unkept(self) -> int:
         """How many mails that callers rely on would be lost if the process ended now."""
-        return sum(self._is_promised(job) and not self._is_kept(job) for job in self.jobs.values())
-
-    def _is_promised(self, job: Job) -> bool:
-        """Whether a caller relies on the job to go on, so that its loss is an error."""
-        return job.guaranteed or self._waiters.is_kept(job)
-
-    def _is_kept(self, job: Job) -> bool:
-        """Whether the job outlives this process."""
-        return job.guaranteed and self._store.durable
+        return self._promises.unkept(self.jobs.values())
 
     def _release(self, job: Job) -> None:
         """Leave the job to the store, which has all that a later attempt must know."""
@@ -232,15 +225,10 @@ class Lifecycle:
             return
         job.next_attempt_time = self._now() + delay
         self._change(job, _QUEUED)
-        if self._is_kept(job):
+        if self._promises.is_kept(job):
             self._store.deferred(job.id, job.progress)
-        self._retries[job] = self._call_later(delay, self._retry, job)
+        self._retries.add(job, delay)
         self._observer.notify(MailDeferred(job.mail, delay, reply, job.trace))
-
-    def _retry(self, job: Job) -> None:
-        del self._retries[job]
-        job.next_attempt_time = None
-        self._dispatcher.put(job)
 
     def expire(self, job: Job) -> None:
         """Settle a job that has not left by its deadline. The relay's reply decides about one that the relay has."""
@@ -286,9 +274,8 @@ class Lifecycle:
     def _remove(self, job: Job) -> None:
         """Take the job out of wherever it stands, and let those know who wait for a place or for the end of all."""
         self._deadlines.discard(job)
-        if job in self._retries:
-            self._retries.pop(job).cancel()
-            job.next_attempt_time = None
+        if job in self._retries.timers:
+            self._retries.discard(job)
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]
