@@ -726,7 +726,7 @@ async def test_a_mail_refused_on_a_connection_that_is_used_up_goes_over_another(
         wire.flying.pop()((USED_UP,))
         await _turns()
         assert (rig.owner.released_ == [wire]) is put_off
-        assert (rig.handler.put_off_, rig.handler.done) == ((["a450"], []) if put_off else ([], ["a450"]))
+        assert (rig.handler.requeued, rig.handler.done) == ((["a450"], []) if put_off else ([], ["a450"]))
         assert rig.owner.refused_ == []
 
 
