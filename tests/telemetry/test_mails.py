@@ -4,6 +4,7 @@ import pytest
 
 from otpmail.events import MailSettled
 from otpmail.model import Challenge, IssuedCode, Mail, MailState, RecipientResult
+from otpmail.telemetry.logs import LogObserver
 from otpmail.telemetry.mails import LoggedMails, MailLines
 
 _CODE = IssuedCode(Challenge(bytes(16), "k1", 9.0), 9.0)
@@ -29,12 +30,21 @@ def _accepted(address: str, reply: str = "Ok: queued as 4AB12") -> RecipientResu
     ("logged", "code", "other", "failed"),
     [("all", True, True, True), ("codes", True, False, True), ("failed", False, False, True), ("off", *[False] * 3)],
 )
-def test_log_mails_says_which_mails_have_a_line(logged: LoggedMails, code: bool, other: bool, failed: bool) -> None:  # noqa: FBT001
+def test_log_mails_says_which_mails_have_a_line(
+    caplog: pytest.LogCaptureFixture, logged: LoggedMails, *, code: bool, other: bool, failed: bool
+) -> None:
     """Each value of LOG_MAILS names mails: all, codes and what failed, what failed, or none."""
-    lines = MailLines(logged)
-    assert lines.has(_mail(MailState.RELAYED, issued=_CODE)) is code
-    assert lines.has(_mail(MailState.RELAYED)) is other
-    assert {lines.has(_mail(state, issued=issued)) for state in _FAILED for issued in (None, _CODE)} == {failed}
+    caplog.set_level("INFO", "otpmail")
+    observer = LogObserver(mails=logged)
+
+    def has_line(state: MailState, issued: IssuedCode | None) -> bool:
+        caplog.clear()
+        observer.notify(MailSettled(_mail(state, issued=issued)))
+        return bool(caplog.records)
+
+    assert has_line(MailState.RELAYED, _CODE) is code
+    assert has_line(MailState.RELAYED, None) is other
+    assert {has_line(state, issued) for state in _FAILED for issued in (None, _CODE)} == {failed}
 
 
 def test_the_line_of_a_code_says_where_it_went() -> None:

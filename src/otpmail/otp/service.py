@@ -71,8 +71,8 @@ class OtpService:
         Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; no mail is sent and no limit is used up then.
         The answer holds the end of the mail, a rejection by the relay included.
         """
-        address, key = find_record(call.caller, request.email, request.purpose)
         request.check_words()
+        address, key = find_record(call.caller, request.email, request.purpose)
         job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)

@@ -4,6 +4,9 @@ RFC 5321 leaves the words of a reply to the relay, so these are forms that were 
 """
 
 import re
+from collections.abc import Iterable, Sequence
+
+from otpmail.model import RecipientResult
 
 _ID = r"[A-Za-z0-9][\w.+=/@-]{3,127}"
 _FORMS = re.compile(
@@ -28,3 +31,12 @@ def queue_id(reply: str) -> str:
     if found is None or found.lastgroup is None:
         return ""
     return found[found.lastgroup].rstrip(_NOT_ITS_END)
+
+
+def queue_ids(results: Sequence[RecipientResult], *, most: int) -> Iterable[str]:
+    """Return the relay's ids of a mail: one for each transaction, each of which has a reply of its own.
+
+    No more than `most` of the replies are read.
+    """
+    replies = dict.fromkeys([result.reply for result in results if 200 <= result.code < 300])  # `accepted`
+    return dict.fromkeys(filter(None, map(queue_id, list(replies)[:most])))

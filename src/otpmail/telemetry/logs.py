@@ -178,14 +178,15 @@ class LogObserver:
                 _log_relay(event)
 
     def _settled(self, event: MailSettled) -> None:
-        state = event.mail.state
+        state, lines = event.mail.state, self._mails
         if state is MailState.RELAYED:
             self.relayed += 1
+            has_line = lines.of_all or (lines.of_codes and event.mail.issued is not None)
         else:
             self.failed += state is not MailState.CANCELLED
-        has_line = self._mails.has(event.mail)
+            has_line = lines.of_failed
         if has_line or self._debug:
-            level, text, fields = self._mails.line(event)
+            level, text, fields = lines.line(event)
             level = level if has_line else logging.DEBUG
             log_event(level, "mail-settled", text, trace=event.trace, **fields)
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from otpmail.events import MailSettled
 from otpmail.model import Mail, MailState
-from otpmail.smtp.queue_id import queue_id
+from otpmail.smtp.queue_id import queue_ids
 from otpmail.telemetry.addresses import Addresses
 
 LoggedMails = Literal["all", "codes", "failed", "off"]
@@ -16,7 +16,7 @@ MOST_ADDRESSES = 5
 """How many recipients of a mail a line names; of further ones it has the number."""
 
 _MOST_REPLIES = 5
-_ONE_WORD = re.compile(r"[\w.+:/@=<>*!$%&{}~^|#?,'-]++")
+_IS_ONE_WORD = re.compile(r"[\w.+:/@=<>*!$%&{}~^|#?,'-]++").fullmatch
 
 
 class Line(NamedTuple):
@@ -30,32 +30,29 @@ class Line(NamedTuple):
 class MailLines:
     """Makes the lines of those mails that LOG_MAILS names: `all`, `codes` and what failed, `failed` only, or none.
 
-    A mail that did not reach the relay for each recipient has failed, also where it was cancelled.
+    `of_all`, `of_codes` and `of_failed` are whether all relayed mails, relayed codes and failed mails get one. A mail
+    that did not reach the relay for each recipient has failed, also where it was cancelled.
     """
 
     def __init__(self, logged: LoggedMails = "codes", addresses: Addresses | None = None) -> None:
-        self._all = logged == "all"
-        self._codes = logged in {"all", "codes"}
-        self._failed = logged != "off"
+        self.of_all = logged == "all"
+        self.of_codes = logged in {"all", "codes"}
+        self.of_failed = logged != "off"
         self._addresses = addresses or Addresses()
 
     def __repr__(self) -> str:
-        return f"<MailLines all={self._all} codes={self._codes} failed={self._failed} {self._addresses!r}>"
-
-    def has(self, mail: Mail) -> bool:
-        """Whether the mail, which has settled, gets a line."""
-        if mail.state is not _RELAYED:
-            return self._failed
-        return self._all or (self._codes and mail.issued is not None)
+        return f"<MailLines all={self.of_all} codes={self.of_codes} failed={self.of_failed} {self._addresses!r}>"
 
     def line(self, event: MailSettled) -> Line:
         """Return the line. Its level is warning where the relay, or the time, kept the mail from somebody."""
         mail = event.mail
         state, is_code = _NAMES[mail.state], mail.issued is not None
-        to, ids, replies = self._to(mail), _queue_ids(mail), self._replies(mail)
+        to, ids = self._to(mail), ",".join(queue_ids(mail.recipients, most=_MOST_REPLIES))
+        replies = "" if mail.state is _RELAYED else self._replies(mail)
         milliseconds = round(((mail.settle_time or mail.create_time) - mail.create_time) * 1000)
         fields: dict[str, object] = {"mail": mail.id, "state": state, "code": is_code, "to": to, "relay": event.relay}
-        text = f"mail {mail.id}: {'code' if is_code else 'mail'} {state.lower()} to={_quoted(to)}"
+        shown = to if _IS_ONE_WORD(to) else _quoted(to)
+        text = f"mail {mail.id}: {'code' if is_code else 'mail'} {state.lower()} to={shown}"
         if event.relay:
             text += f" relay={event.relay}"
         if ids:
@@ -65,7 +62,8 @@ class MailLines:
         text += f" attempts={mail.attempts} ms={milliseconds}"
         if mail.request_id:
             fields["request_id"] = mail.request_id
-            text += f" request_id={_quoted(mail.request_id)}"
+            name = mail.request_id
+            text += f" request_id={name if _IS_ONE_WORD(name) else _quoted(name)}"
         if replies:
             fields["reply"] = replies
             text += f": {replies}"
@@ -80,24 +78,13 @@ class MailLines:
 
     def _replies(self, mail: Mail) -> str:
         """Return the last reply about each recipient that has none of the mail, or our words where there was none."""
-        if mail.state is _RELAYED:
-            return ""
         replies = dict.fromkeys(result.said for result in mail.recipients if not result.accepted)
         return self._addresses.within("; ".join(list(filter(None, replies))[:_MOST_REPLIES]))
 
 
-def _queue_ids(mail: Mail) -> str:
-    """Return the relay's ids of the mail: one for each transaction, each of which has a reply of its own."""
-    results = mail.recipients
-    if len(results) == 1:
-        return queue_id(results[0].reply) if results[0].accepted else ""
-    replies = dict.fromkeys(result.reply for result in results if result.accepted)
-    return ",".join(dict.fromkeys(filter(None, map(queue_id, list(replies)[:_MOST_REPLIES]))))
-
-
 def _quoted(value: str) -> str:
-    """Return a value as one word: in quotes, unless nobody could take it for more than one."""
-    return value if _ONE_WORD.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    """Return a value in quotes, since a reader could take it for more than one word."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 _RELAYED = MailState.RELAYED
