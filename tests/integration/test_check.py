@@ -101,7 +101,7 @@ _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
         {},
         {"EMAIL_SECURITY": "starttls"},
         1,
-        r"does not announce STARTTLS, which EMAIL_SECURITY=starttls",
+        r"does not announce STARTTLS, which EMAIL_SECURITY=starttls.*set EMAIL_PORT to one with TLS",
     ),
     "self-signed": (
         {"security": "tls", "certificate": "self_signed"},
@@ -164,7 +164,7 @@ _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
         1,
         r"set EMAIL_SECURITY=starttls",
     ),
-    "closes": ({"cut_before_reply": "MAIL"}, {}, 1, r"Connection lost|EOF"),
+    "closes": ({"cut_before_reply": "MAIL"}, {}, 1, r"the relay closed the connection in place of a reply"),
 }
 
 

@@ -92,6 +92,14 @@ async def test_a_relay_that_closes_over_a_mechanism() -> None:
             await _sign_in(relay)
 
 
+async def test_a_relay_that_closes_without_a_reply() -> None:
+    """The error names the mechanism over which the relay closed; the password may be right, so it is no refusal."""
+    async with Relay(Faults(cut_before_reply="AUTH")) as relay:
+        with pytest.raises(ConnectFailed, match=r"closed the connection over AUTH PLAIN, without a reply$") as caught:
+            await _sign_in(relay)
+    assert not isinstance(caught.value, SignInRefused)
+
+
 @pytest.mark.parametrize("refusal", ["535 5.7.8 bad credentials", "534 5.7.9 application-specific password required"])
 async def test_a_refused_password(refusal: str) -> None:
     """A refused password is the end: providers count failed sign-ins."""

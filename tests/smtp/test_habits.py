@@ -56,6 +56,33 @@ def test_the_first_digit_says_yes(mode: Mode, code: int) -> None:
     assert (session.ended, session.sent, session.is_available) == ("", 1, True)
 
 
+@pytest.mark.parametrize(
+    "goodbye", [(FULL, b"421 4.7.0 Error: too many errors\r\n"), (b"421 4.5.3 too many recipients, closing\r\n",)]
+)
+@pytest.mark.parametrize("mode", [Mode.BDAT, Mode.DATA, Mode.PLAIN])
+def test_a_relay_that_closes_over_the_recipients_beyond_its_limit(mode: Mode, goodbye: tuple[bytes, ...]) -> None:
+    """The limit is learned from a connection that ends amid the replies to RCPT, and the mail goes again at once."""
+    habits = Habits()
+    session = _session(mode, habits)
+    transaction = _talk(session, _mail(6), OK, OK, OK, *goodbye)
+    session.end("the relay closed the connection")
+    assert isinstance(transaction.outcome, ConnectionLost)
+    assert (transaction.outcome.not_started, transaction.outcome.uncertain) == (True, False)
+    assert habits.recipients.known == 2
+    assert len(_session(mode, habits).begin(_mail(6)).envelope.recipients) == 2
+
+
+def test_a_goodbye_that_is_about_something_else_says_nothing_of_the_recipients() -> None:
+    """A relay that shuts down amid the replies to RCPT has no limit for that."""
+    habits = Habits()
+    session = _session(habits=habits)
+    transaction = _talk(session, _mail(6), OK, OK, OK, b"421 4.3.2 Service shutting down\r\n")
+    session.end("the relay closed the connection")
+    assert isinstance(transaction.outcome, ConnectionLost)
+    assert not transaction.outcome.not_started
+    assert habits.recipients.known is None
+
+
 @pytest.mark.parametrize("mode", [Mode.DATA, Mode.PLAIN])
 def test_only_354_asks_for_the_content(mode: Mode) -> None:
     """A 2yz to DATA is not one of its replies (RFC 5321, 4.3.2), so commands and replies may be out of step."""

@@ -11,7 +11,7 @@ from aiosmtplib import SMTPResponse
 from otpmail.errors import ConnectFailed, Unreachable
 from otpmail.relays.addresses import Address
 from otpmail.relays.helo import address_literal
-from otpmail.relays.secure import cure_silence, explain
+from otpmail.relays.secure import cure_no_starttls, cure_silence, explain
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import read_capabilities
@@ -109,7 +109,8 @@ async def greet(
 
 async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContext, redactor: Redactor) -> None:
     if "STARTTLS" not in opened.capabilities:
-        raise ConnectFailed("the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires")
+        requires = "the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires"
+        raise ConnectFailed(f"{requires}; {cure_no_starttls(settings)}")
     try:
         await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
     except aiosmtplib.SMTPResponseException as error:
@@ -177,9 +178,10 @@ def _explain_end(error: BaseException, settings: RelaySettings) -> str:
     The library's types tell these apart.
     """
     cause = error.__cause__
+    if isinstance(error, aiosmtplib.SMTPServerDisconnected):
+        is_handshake = isinstance(cause, ConnectionError)  # after STARTTLS
+        return _BROKEN_OFF if is_handshake else "the relay closed the connection in place of a reply"
     if not isinstance(error, aiosmtplib.SMTPConnectError):
-        if isinstance(error, aiosmtplib.SMTPServerDisconnected) and isinstance(cause, ConnectionError):
-            return _BROKEN_OFF  # STARTTLS
         return f"connected, but no reply to a command {_after(settings)}" if isinstance(error, TimeoutError) else ""
     if isinstance(cause, aiosmtplib.SMTPTimeoutError | aiosmtplib.SMTPServerDisconnected):
         return _without_greeting(cause, settings)

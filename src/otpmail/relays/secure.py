@@ -93,6 +93,16 @@ def _cure_no_tls(settings: RelaySettings) -> str:
     return f"set {starttls}, or {plain}, which encrypts nothing; or set {port} where it does, mostly 465"
 
 
+def cure_no_starttls(settings: RelaySettings) -> str:
+    """Say what to set for a relay that answers in plain text and does not take STARTTLS."""
+    port, plain = (
+        ("the port", "smtp+plain:// in EMAIL_RELAYS")
+        if settings.named_by_url
+        else ("EMAIL_PORT", "EMAIL_SECURITY=plain")
+    )
+    return f"set {port} to one with TLS, mostly 587 or 465, or {plain}, which encrypts nothing"
+
+
 def cure_silence(settings: RelaySettings) -> str:
     """Say what to set where a relay that is silent waits for TLS."""
     tls = "smtps:// in EMAIL_RELAYS" if settings.named_by_url else "EMAIL_SECURITY=tls"

@@ -50,7 +50,7 @@ async def sign_in(
         except aiosmtplib.SMTPServerDisconnected:
             if refusals:  # it closes over the mechanism before
                 break
-            raise
+            raise ConnectFailed(f"the relay closed the connection over AUTH {name.upper()}, without a reply") from None
         if reply.code // 100 == 2:
             return
         code, refusals[name] = reply.code, _words(reply, name, redactor)

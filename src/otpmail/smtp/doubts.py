@@ -30,10 +30,14 @@ class Doubts:
     def lose(self, transaction: Transaction, cause: str, *, said_goodbye: bool, first: bool) -> None:
         """Set the outcome of a mail that the relay has not decided; `first` is whether it is the first in flight.
 
-        The relay cannot have a mail whose last octet never left, nor one behind its goodbye if it kept to that.
+        The relay cannot have a mail whose last octet never left, nor one behind its goodbye if it kept to that. A mail
+        for more recipients than it takes at once goes to fewer, which is another mail.
         """
         certain = (said_goodbye and not self.goes_on) or not transaction.written
+        if certain and said_goodbye:
+            transaction.note_limit()
+        is_another = not first or transaction.limit > 0
         offered = transaction.envelope.recipients
         transaction.outcome = ConnectionLost(
-            cause, uncertain=not certain, not_started=certain and not first, offered=offered
+            cause, uncertain=not certain, not_started=certain and is_another, offered=offered
         )

@@ -55,8 +55,7 @@ class Session:
         self.capabilities = capabilities
         self.flights: deque[Transaction] = deque()
         self.output = Output()
-        self.begun = 0
-        self.sent = 0
+        self.begun = self.sent = 0
         self.answered = 0  # mails that the relay has accepted or refused; 421 is neither
         self.replies = 0
         self.runs_refused_chunks = False
@@ -193,6 +192,7 @@ class Session:
                 self._settle(transaction)
             else:
                 self._doubts.lose(transaction, self.ended, said_goodbye=bool(self.goodbye), first=place == 0)
+                self.habits.learn(transaction)
         self.flights.clear()
         self.output.clear()
         self._probe = None

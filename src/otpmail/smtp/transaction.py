@@ -188,6 +188,13 @@ class Transaction(ABC):
         else:
             self.outcome = results
 
+    def note_limit(self) -> None:
+        """Find out the limit of recipients where the relay said goodbye amid its replies to RCPT, some too many."""
+        if self.refusal is None and self.accepted:
+            texts = repeat(self.redactor), repeat(self.envelope.code)
+            results = tuple(map(result, self.envelope.recipients, self.replies, *texts))
+            _, self.limit = without_surplus(results, self.replies, None)
+
     def _read_mail_reply(self, reply: Reply, output: Output) -> None:  # noqa: ARG002  for PLAIN, which writes RCPT now
         if not is_accepted(reply):
             self.refusal = reply
