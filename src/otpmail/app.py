@@ -127,8 +127,8 @@ class App:
         log_event(
             logging.ERROR if lost else logging.WARNING,
             "stopped-at-once",
-            f"stopped at once by a second signal: {mails(left)} had not settled, {lost} of them guaranteed and not in "
-            "a durable store; what the relay has not taken of these is lost",
+            f"stopped by a second signal: {mails(left)} had not settled, {lost} of them guaranteed and not stored; "
+            "these are lost unless the relay took them",
             sent=self._counts.relayed,
             failed=self._counts.failed,
             unsettled=left,

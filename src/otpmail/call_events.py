@@ -7,8 +7,8 @@ from otpmail.values import frozen
 class CallRefused:
     """A call ended with an error that is meant for its caller.
 
-    `status` is the gRPC status by its name, `reason` that of google.rpc.ErrorInfo, `message` what the caller was told.
-    `address` is the first one in the request, empty where there is none.
+    `status` is the gRPC status by its name, `reason` that of google.rpc.ErrorInfo, `message` the text that the caller
+    got. `address` is the first one in the request, empty without one.
     """
 
     method: str

@@ -85,7 +85,7 @@ async def test_a_relayed_mail_can_not_be_cancelled(service: Service) -> None:
 
 @pytest.mark.service(OTP_RETURN_CODE=True)
 async def test_a_revoked_code_is_not_valid(service: Service) -> None:
-    """`code revoke` ends the live code of the purpose, and a second time there is none to end."""
+    """`code revoke` ends the live code of the purpose, and a second time does nothing."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=service.address)
     code = json.loads(sent.out)["otp_code"]
     other = await otpmail("code", "revoke", "ada@example.org", "--purpose", "other", server=service.address)

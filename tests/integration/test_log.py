@@ -1,4 +1,4 @@
-"""What the log of `otpmail serve` says about mails and refused calls, as an operator reads it."""
+"""The log of `otpmail serve` about mails and refused calls, as an operator reads it."""
 
 from __future__ import annotations
 

@@ -361,7 +361,7 @@ class Session:
         await self._answer("MAIL", self._too_many_mails() or self._begin(argument))
 
     def _too_many_mails(self) -> str:
-        """Return the refusal of a mail beyond those that a connection may carry; empty if this is none."""
+        """Return the refusal of a mail beyond those that a connection may carry; empty if this is another one."""
         faults = self._faults
         if faults.mail_max is not None and self._asked > faults.mail_max:
             return "421 4.5.3 too many mails"

@@ -1,4 +1,4 @@
-"""Which refused calls observers are told of."""
+"""The refused calls that observers are notified of."""
 
 from collections.abc import Callable
 from functools import partial
@@ -58,7 +58,7 @@ class Rig:
     ],
 )
 def test_an_event_has_what_finds_the_call(message: Any, address: str) -> None:
-    """An event names method, peer, status, reason, what the caller was told, and the request's first address."""
+    """An event names method, peer, status, reason, the caller's message, and the request's first address."""
     rig = Rig()
     rig.refuse(InvalidArgument("to[0]", "is no address"), message.SerializeToString(), type(message))
     peer, told = "ipv6:[::1]:40000", "to[0]: is no address"

@@ -36,7 +36,7 @@ async def _get(url: str, method: str = "GET", **headers: str) -> tuple[HTTPRespo
 
 
 async def test_probes_follow_the_service() -> None:
-    """/livez is 200 in any case; /readyz is 200 without a problem, else 503 with the problem; both for GET and HEAD."""
+    """For GET and HEAD /livez is 200 in any case; /readyz is 200 without a problem, else 503 with the problem."""
     problems = ["", "no relay is up"]
     server = MetricsServer(CollectorRegistry(), lambda: problems[0])
     url = (await server.start("127.0.0.1", 0)).removesuffix("/metrics")

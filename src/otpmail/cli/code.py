@@ -79,7 +79,7 @@ def revoke_code(
     server: Server = "",
     as_json: Json = False,
 ) -> None:
-    """End a live code, so that it is not valid any more. It is no error if there is none."""
+    """End a live code, so that it is not valid any more. Without a live code it does nothing."""
     request = otp_pb2.RevokeCodeRequest(email=email, purpose=purpose, challenge_id=challenge_id)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).RevokeCode, request)
     if as_json:

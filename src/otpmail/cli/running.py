@@ -109,14 +109,18 @@ async def run_service(
             reloading.cancel()
             signals.ignore_hangup()
     except SettingsError as error:
-        for problem in error.problems:  # behind the lines of the log, and as safe as they from a full pipe
-            log.writer.write(f"{problem}\n".encode())
-        raise typer.Exit(EXIT_USAGE) from None
+        raise _failed(log, *error.problems, code=EXIT_USAGE) from None
     except StoreError as error:
-        log.writer.write(f"{error}\n".encode())
-        raise typer.Exit(EXIT_STORE) from None
+        raise _failed(log, str(error), code=EXIT_STORE) from None
     if lost:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _failed(log: "LogHandler", *problems: str, code: int) -> typer.Exit:
+    """Write the problems behind the lines of the log, as safe as they from a full pipe; returns the exit to raise."""
+    for problem in problems:
+        log.writer.write(f"{problem}\n".encode())
+    return typer.Exit(code)
 
 
 def _end_soon(code: int) -> None:

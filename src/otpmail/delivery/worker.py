@@ -60,7 +60,7 @@ class Worker:
         self._may_return = False  # whether a relay comes before that of its connection
         self._leaving: dict[asyncio.Task[None], Connection] = {}
         self._recycled = 0  # connections that it replaced before they were lost
-        self._waiting: asyncio.Future[None] | None = None  # what it waits for, while it waits
+        self._waiting: asyncio.Future[None] | None = None  # set while it waits: its end wakes the worker
         self._listed = False  # whether it waits for its turn
         self.busy = False  # whether mails are in flight on its connection
         self._alarm: asyncio.TimerHandle | None = None

@@ -33,8 +33,8 @@ class Idempotency:
     ) -> Job:
         """Return the job of the first call with this request id; if this is the first, what `accept` returns.
 
-        `accept` gets the `mail_id`, or that of a process that ended before its mail of this request id was
-        decided: the relay sees one Message-ID then.
+        `accept` gets the `mail_id`, or that of a process that ended before its mail of this request id was decided. The
+        relay sees one Message-ID then.
 
         `with_content`: `accept` does nothing before it hands the request id to a durable store, in one commit with the
         mail. Otherwise the request id is claimed first.

@@ -24,9 +24,9 @@ _ECHO_SECONDS = 1.0  # refusals of mails that were sent before the rate was lowe
 class RateLimit:
     """Evenly spaced slots for mails, at most `ceiling` a second; unlimited without one until the relay refuses a mail.
 
-    After a refusal it waits for one mail to be accepted before the rate grows again. Until then each refusal halves
-    the rate, so a relay that takes nothing for a minute gets about fifteen mails in that minute, and then fewer. Times
-    are on the caller's clock, in seconds.
+    After a refusal it waits for one mail to be accepted before the rate grows again. Until then each refusal halves the
+    rate. So a relay that takes nothing for a minute gets about fifteen mails in that minute, and then fewer. Times are
+    on the caller's clock, in seconds.
     """
 
     def __init__(self, ceiling: float | None) -> None:

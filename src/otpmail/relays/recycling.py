@@ -1,6 +1,6 @@
 """Decides when connections to one relay are replaced because of the number of mails that they have carried.
 
-All workers share two learned numbers. One is the mails after which the relay ends a connection, the other how many
+All workers share two learned numbers. One is the mails after which the relay ends a connection. The other is how many
 mails before that the successor must be dialled to be open in time.
 """
 

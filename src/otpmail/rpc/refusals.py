@@ -100,7 +100,7 @@ class Refusals:
 
 
 def _first_address(request: Any, parse: Parser | None) -> str:
-    """Return the first address in the octets of a small request, empty where there is none."""
+    """Return the first address in the octets of a small request, empty without one."""
     if parse is None or not isinstance(request, bytes) or len(request) > SMALL:
         return ""
     try:

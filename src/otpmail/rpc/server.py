@@ -37,7 +37,7 @@ class Server:
     """Listens where HOST says, and serves until `stop`.
 
     A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
-    longest that unary calls are held back under load (`rpc.batching`). The `observer` is told of refused calls.
+    longest that unary calls are held back under load (`rpc.batching`). The `observer` is notified of refused calls.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Chooses the store by STORE_URL. What a store needs is imported only if it is the one."""
+"""Chooses the store by STORE_URL. The modules of a store are imported only if it is the one."""
 
 from typing import TYPE_CHECKING
 

@@ -23,8 +23,8 @@ _METRICS = "/metrics"
 class MetricsServer:
     """Answers GET and HEAD in the running loop: /metrics with what the registry collects at that moment.
 
-    /livez is 200 whenever it is answered at all. /readyz is 200 while `problem` returns nothing, else 503 with what it
-    returns: why callers should not come here.
+    /livez is 200 whenever it is answered at all. The other, /readyz, is 200 while `problem` returns nothing. Else it is
+    503 with that text: why callers should not come here.
     """
 
     def __init__(self, registry: CollectorRegistry, problem: Callable[[], str] = str) -> None:

@@ -169,7 +169,7 @@ class LogObserver:
                 _log_relay(event, all_down=len(self._down) == self._relays)
             case CallRefused() | CallsRefused() | ConnectionsFull() | ConnectionsFree():
                 name, (level, text, fields) = line_about_calls(event, self._addresses)
-                # That of the call in whose task it is, but for what is told of many calls.
+                # The trace of the call in whose task it is, but for a line about many calls.
                 log_event(level, name, text, trace=None if isinstance(event, CallRefused) else NO_TRACE, **fields)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)

@@ -1,4 +1,4 @@
-"""The line of the log about each mail that has settled, by which an operator answers "I got no code"."""
+"""The line of the log about each mail that has settled, with which an operator answers "I got no code"."""
 
 import json
 import logging

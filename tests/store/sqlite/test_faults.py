@@ -1,4 +1,4 @@
-"""What the disk does to a SQLite store: one line at the start, Unavailable in flight, and never a file made worse."""
+"""Faults of the disk under a SQLite store: a line at the start, Unavailable in flight, and never a file made worse."""
 
 import asyncio
 import os
@@ -129,7 +129,7 @@ class Watched:
         store.watch(self.states.put_nowait)
 
     async def state(self) -> str:
-        """Return the problem of the next state that is reported, empty if there is none."""
+        """Return the problem of the next state that is reported, empty without one."""
         async with asyncio.timeout(20):
             return (await self.states.get()).problem
 

@@ -254,7 +254,7 @@ asyncio.run(main())
 
 
 async def test_a_process_that_is_killed(restarts: Restarts) -> None:
-    """What `accept` has confirmed survives a kill, and the dead process's lock keeps nobody out."""
+    """A mail that `accept` has confirmed survives a kill, and the dead process's lock keeps nobody out."""
     path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _CHILD, str(restarts.path)),

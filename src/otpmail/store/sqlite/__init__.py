@@ -18,7 +18,7 @@ from otpmail.store.sqlite.writer import Writer
 
 
 class SqliteStore:
-    """The store of `STORE_URL=sqlite:PATH` (see `store.base.Store`). What it has confirmed survives the process.
+    """The store of `STORE_URL=sqlite:PATH` (see `store.base.Store`). All that it has confirmed survives the process.
 
     It encrypts with the first of `keys` and decrypts with any. It remembers a settled mail for `remember_seconds`, and
     at most `remember_count` of those without a request id. Those of the process alone take `remember_octets` at most.

@@ -1,7 +1,7 @@
 """Encrypts what a store keeps of mails, so that a copy of the file is worth nothing without OTP_KEYS.
 
 AES-256-GCM (NIST SP 800-38D). Its key is derived from one of OTP_KEYS by HKDF (RFC 5869) with a salt that each process
-draws: nonces are a counter, and can't repeat under one key whatever is written.
+draws. Nonces are a counter, and can't repeat under one key whatever is written.
 """
 
 import secrets

@@ -1,6 +1,6 @@
 """Opens, checks and closes a store's file. All of it runs in the writer thread.
 
-One connection holds an exclusive lock for as long as the process lives: a second process is refused, and no other
+One connection holds an exclusive lock for as long as the process lives, so a second process is refused. No other
 connection can meet SQLite's fault in resetting its write-ahead log (up to 3.51.2).
 """
 
@@ -78,7 +78,7 @@ class Database:
         return f"<Database {self.path}>"
 
     def open(self) -> None:
-        """Make the file if there is none, lock it and check it. Raises StoreError; a file that is refused stays."""
+        """Make the file if it is missing, lock it and check it. Raises StoreError; a file that is refused stays."""
         try:
             self._make_file()
             self.connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)

@@ -30,9 +30,9 @@ T = TypeVar("T")
 class SqliteMailStore:
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
-    Its whole state on the loop: `_open`, the `seq` of each open mail in the file, and `_arriving`, those
-    of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets` is the memory
-    that mails take here.
+    Its whole state on the loop is `_open` and `_arriving`. The first has the `seq` of each open mail in the file, the
+    other those of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets` is
+    the memory that mails take here.
     """
 
     durable = True
@@ -194,7 +194,7 @@ class SqliteMailStore:
         try:
             return await self._writer.ask(work, octets)
         except StoreError as error:  # sending the mail again may be wrong, so nothing is sent
-            raise FailedPrecondition(f"what the store holds of this mail can't be read: {error}") from None
+            raise FailedPrecondition(f"the record of this mail in the store can't be read: {error}") from None
 
     def _acceptance(self, entry: Entry) -> Acceptance:
         mail = entry.mail

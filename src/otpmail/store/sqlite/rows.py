@@ -34,7 +34,7 @@ _SETTLE_REQUEST = "UPDATE request SET state = ?, ends = ? WHERE key = ? AND mail
 
 
 class RequestState(IntEnum):
-    """What has become of a request id."""
+    """The fate of a request id."""
 
     RUNNING = 0
     """Its mail has not settled."""

@@ -1,4 +1,4 @@
-"""The tables of a store's file, and the marks by which it is known."""
+"""The tables of a store's file, and the marks that identify it."""
 
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""

@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Writer:
     """The thread of a store's file. `ask` and `note` are called on the loop, everything else runs in the thread.
 
-    Changes that are asked for in one turn of the loop are handed over as one batch, and the thread commits all batches
-    that are there at once. `changed` is called on the loop with each state of the store.
+    Changes that are asked for in one turn of the loop are handed over as one batch. The thread commits all batches that
+    are there at once. `changed` is called on the loop with each state of the store.
     """
 
     def __init__(self, database: Database, now: Callable[[], float], bulk: Bulk) -> None:
