@@ -156,7 +156,7 @@ async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_p
             await call
         assert reason(caught.value) == "UNAVAILABLE"
         assert await service.wait_exited(timeout=10) == 1
-        stopped, failure = service.log[-2:]
+        (stopped,), failure = service.logged("stopped"), service.log[-1]
         assert (stopped["event"], stopped["level"], stopped["out_of_time"]) == ("stopped", "error", 1)
         assert (failure["event"], failure["level"]) == ("error", "critical")
         assert "RuntimeError: boom" in str(failure["exception"])
