@@ -22,6 +22,8 @@ OtpmailError
     └── ConnectionLost (ConnectionError)     it ended with a mail in flight
 """
 
+from typing import Self
+
 
 class OtpmailError(Exception):
     """The base of all errors that are raised on purpose."""
@@ -137,12 +139,19 @@ class RelayError(OtpmailError):
 class ConnectFailed(RelayError, ConnectionError):
     """No usable connection was opened: refused, timed out, without required TLS, or greeted with an error.
 
-    `code` is that of the relay's reply, 0 where there was none.
+    `code`, `enhanced_code` and `reply` are those of the relay's refusal, its words without secrets; 0 and empty where
+    it made none.
     """
 
-    def __init__(self, description: str, *, code: int = 0) -> None:
+    def __init__(self, description: str, *, code: int = 0, enhanced_code: str = "", reply: str = "") -> None:
         super().__init__(description)
         self.code = code
+        self.enhanced_code = enhanced_code
+        self.reply = reply
+
+    def reworded(self, description: str) -> Self:
+        """Return the same failure with another description."""
+        return type(self)(description, code=self.code, enhanced_code=self.enhanced_code, reply=self.reply)
 
 
 class Unreachable(ConnectFailed):

@@ -76,6 +76,7 @@ class Wire:
     is_near_limit = False
     retire_at = inf
     crossed = False
+    parting_kind = ReplyKind.OTHER
     idle_at_end: float | None = None
     is_idle_too_long = False
     begun = 0.0
@@ -765,22 +766,22 @@ async def test_a_mail_that_is_partly_decided_is_an_attempt(results: Results) -> 
 
 
 @pytest.mark.parametrize(
-    ("cause", "crossed", "certain"),
+    ("kind", "crossed", "certain"),
     [
-        ("the relay said: 421 4.7.0 too many connections", False, True),
-        ("the relay said: 421 4.7.28 unusual rate", False, True),
-        ("the relay said: 421 4.4.2 timeout", True, True),
-        ("the relay said: 421 4.3.2 shutting down", False, False),
+        (ReplyKind.TOO_MANY_CONNECTIONS, False, True),
+        (ReplyKind.TOO_FAST, False, True),
+        (ReplyKind.OTHER, True, True),
+        (ReplyKind.OTHER, False, False),
     ],
 )
-async def test_a_loss_that_has_nothing_to_do_with_the_mail(cause: str, crossed: bool, certain: bool) -> None:  # noqa: FBT001
+async def test_a_loss_that_has_nothing_to_do_with_the_mail(kind: ReplyKind, crossed: bool, certain: bool) -> None:  # noqa: FBT001
     """A goodbye for the number of connections, the rate or idleness costs the mail neither an attempt nor a wait."""
     async with _working() as rig:
-        wire = rig.wire(crossed=crossed)
+        wire = rig.wire(crossed=crossed, parting_kind=kind)
         rig.put("ab")
         await _turns()
-        wire.flying.pop(0)(ConnectionLost(cause))
-        wire.flying.pop(0)(ConnectionLost(cause, uncertain=True))
+        wire.flying.pop(0)(ConnectionLost("the relay closes"))
+        wire.flying.pop(0)(ConnectionLost("the relay closes", uncertain=True))
         assert rig.handler.lost == [("a", certain), ("b", False)]
 
 

@@ -6,7 +6,7 @@ and gives the relay less.
 
 from otpmail.errors import ConnectionLost
 from otpmail.relays.connection import Connection
-from otpmail.relays.refusal import PRESSURE, kind_of_end
+from otpmail.relays.refusal import PRESSURE
 from otpmail.smtp.reply_kind import ReplyKind, kind_of_result
 from otpmail.smtp.transaction import Results
 
@@ -32,7 +32,7 @@ def judged(connection: Connection, lost: ConnectionLost) -> ConnectionLost:
     """Return the loss as one that has nothing to do with its mail, if that is certain."""
     if lost.uncertain:
         return lost
-    kind = kind_of_end(str(lost))
+    kind = connection.parting_kind
     if kind in PRESSURE:
         connection.owner.refused(connection, kind)
     elif not connection.crossed:

@@ -23,7 +23,7 @@ from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
-from otpmail.smtp.reply_kind import ReplyKind
+from otpmail.smtp.reply_kind import ReplyKind, kind_of_result
 from otpmail.smtp.session import Session
 from otpmail.smtp.transaction import Callback
 
@@ -55,12 +55,9 @@ class Connection:
         mode = Mode.of(self.capabilities).slower(mode)
         self._session = Session(self.capabilities, mode, window=settings.window, redactor=signed_in.redactor)
         self.flights: Collection[object] = self._session.flights  # the mails in flight
-        self._protocol = RelayProtocol(
-            cast("asyncio.Transport", client.transport),
-            client.protocol,
-            self._session,
-            timeouts=Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout),
-        )
+        transport = cast("asyncio.Transport", client.transport)
+        timeouts = Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout)
+        self._protocol = RelayProtocol(transport, client.protocol, self._session, timeouts=timeouts)
         self._on_limit: Callable[[], None] = lambda: None
         self._idle_seconds, self.dismissed = settings.idle_seconds, ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
@@ -94,8 +91,7 @@ class Connection:
     ) -> Self:
         """Take over a connection that is signed in, and find out how mails may be sent on it, as `open` does."""
         try:
-            most = mode.slower(Mode.allowed_by(settings.mode))
-            connection = cls(signed_in, settings, mode=most, lifetime=lifetime)
+            connection = cls(signed_in, settings, mode=mode.slower(Mode.allowed_by(settings.mode)), lifetime=lifetime)
             await connection._protocol.probe()
             connection.limit(Bounds(), None)  # the window may have changed with the mode
         except BaseException:
@@ -157,6 +153,11 @@ class Connection:
     def lost_cause(self) -> str:
         """Why it takes no more mails; empty while it does."""
         return self._protocol.lost_cause or self.dismissed
+
+    @property
+    def parting_kind(self) -> ReplyKind:
+        """What the reply is about with which the relay ended it; OTHER without one."""
+        return kind_of_result(self._session.words.parting)
 
     @property
     def crossed(self) -> bool:
@@ -271,8 +272,7 @@ class Connection:
         `on_limit` is called when it may carry fewer or more mails than before.
         """
         self._on_limit = on_limit or (lambda: None)
-        self._protocol.on_lost = on_lost
-        self._protocol.on_available = on_available
+        self._protocol.on_lost, self._protocol.on_available = on_lost, on_available
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Start sending a mail, for which it must be available; returns whether the relay is asked at all.

@@ -96,9 +96,10 @@ async def _open(settings: RelaySettings, tls: ssl.SSLContext, addresses: Address
     lines = "; ".join(f"{', '.join(those)}: {words}" for words, those in said.items())
     is_unreachable = all(isinstance(error, Unreachable) for _, error in failures)
     kind = Unreachable if is_unreachable else ConnectFailed
-    raise kind(redactor.line(lines), code=max(error.code for _, error in failures))
+    worst = max([error for _, error in failures], key=lambda error: error.code)
+    raise kind(redactor.line(lines), code=worst.code, enhanced_code=worst.enhanced_code, reply=worst.reply)
 
 
 def _at(error: ConnectFailed, addresses: Addresses, address: Address) -> ConnectFailed:
     """Return the error with the address that it is about, unless that is the host."""
-    return type(error)(addresses.describe(address, str(error)), code=error.code)
+    return error.reworded(addresses.describe(address, str(error)))

@@ -16,6 +16,6 @@ def check_handover(transport: asyncio.Transport, inner: SMTPProtocol, session: S
     """
     surplus = bytes(inner._buffer)  # noqa: SLF001  so pyproject.toml bounds aiosmtplib
     if surplus:
-        raise ConnectFailed(f"the relay said more than it was asked for: {session.redact(surplus)}")
+        raise ConnectFailed(f"the relay said more than it was asked for: {session.words.line(surplus)}")
     if transport.is_closing():
         raise ConnectFailed("the relay closed the connection right after signing in")

@@ -7,7 +7,7 @@ from otpmail.events import Observer, RecipientLimitDropped, RecipientLimitLearne
 from otpmail.relays.connection import Connection
 from otpmail.relays.idle_time import IdleTime
 from otpmail.relays.recycling import Recycling
-from otpmail.relays.refusal import PRESSURE, kind_of_end
+from otpmail.relays.refusal import PRESSURE
 from otpmail.relays.throttle import Throttle
 from otpmail.settings import RelaySettings
 from otpmail.smtp.habits import Habits
@@ -73,7 +73,7 @@ class Learned:
         """Learn from a connection that takes no more mails."""
         self._recycling.released(connection)
         self.idle_time.released(connection, self._now())
-        kind = kind_of_end(connection.lost_cause)
+        kind = connection.parting_kind
         if connection.refused_for is None and kind in PRESSURE:
             self.refused(connection, kind)
         self._open.discard(connection)

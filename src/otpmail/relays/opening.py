@@ -11,12 +11,12 @@ from aiosmtplib import SMTPResponse
 from otpmail.errors import ConnectFailed, Unreachable
 from otpmail.relays.addresses import Address
 from otpmail.relays.helo import address_literal
+from otpmail.relays.refusal import failed_by, read_reply
 from otpmail.relays.secure import cure_no_starttls, cure_silence, explain
 from otpmail.settings import RelaySettings
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import read_capabilities
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import Reply, result
 from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 
 FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
@@ -115,7 +115,8 @@ async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContex
         await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)
     except aiosmtplib.SMTPResponseException as error:
         said = redactor.line(f"{error.code} {error.message}")
-        raise ConnectFailed(f"the relay refused STARTTLS: {said}", code=error.code) from None
+        reply = read_reply(error.code, error.message, redactor)
+        raise failed_by(reply, ConnectFailed, f"the relay refused STARTTLS: {said}") from None
     await _say_hello(opened, settings, redactor)  # capabilities from before TLS do not count (RFC 3207, 4.2)
 
 
@@ -145,11 +146,11 @@ async def _say_hello(opened: Opened, settings: RelaySettings, redactor: Redactor
 
 def _hello_refused(reply: SMTPResponse, opened: Opened, redactor: Redactor) -> ConnectFailed:
     said = redactor.line(f"{reply.code} {reply.message}")
-    split = result("", Reply(reply.code, reply.message.encode("utf-8", "surrogateescape")))
+    split = read_reply(reply.code, reply.message, redactor)
     if kind_of(Command.EHLO, split.code, split.enhanced_code, split.reply) is ReplyKind.HELO_FAULT:
-        cure = "set EMAIL_HELO to a name of this machine that DNS knows"
-        return ConnectFailed(f"the relay refused the name {opened.helo} in EHLO: {said}; {cure}", code=reply.code)
-    return ConnectFailed(f"the relay refused EHLO: {said}", code=reply.code)
+        refused = f"the relay refused the name {opened.helo} in EHLO: {said}"
+        return failed_by(split, ConnectFailed, f"{refused}; set EMAIL_HELO to a name of this machine that DNS knows")
+    return failed_by(split, ConnectFailed, f"the relay refused EHLO: {said}")
 
 
 def raise_if_cancelled() -> None:
@@ -164,12 +165,13 @@ def raise_if_cancelled() -> None:
 
 def failure(error: BaseException, settings: RelaySettings, redactor: Redactor) -> ConnectFailed:
     """Return the error of a dial, which does not show the library's: its text holds the relay's words as they came."""
-    code = error.code if isinstance(error, aiosmtplib.SMTPResponseException) else 0
     said = explain(error, settings) or _explain_end(error, settings) or redactor.line(_describe(error))
     is_silent = isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(
         error.__cause__, TimeoutError | ConnectionAbortedError
     )
-    return Unreachable(said) if is_silent else ConnectFailed(said, code=code)
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return failed_by(read_reply(error.code, error.message, redactor), ConnectFailed, said)
+    return Unreachable(said) if is_silent else ConnectFailed(said)
 
 
 def _explain_end(error: BaseException, settings: RelaySettings) -> str:

@@ -14,6 +14,7 @@ from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.handover import check_handover
 from otpmail.relays.pause import IDLE_SECONDS, Pause
+from otpmail.relays.refusal import failed_by
 from otpmail.relays.tcp_info import seconds_unacknowledged
 from otpmail.relays.timeouts import Timeouts
 from otpmail.relays.turnaround import Turnaround
@@ -75,8 +76,8 @@ class RelayProtocol(asyncio.Protocol):
         self.hung_up = False  # whether the relay ended it over its mails: not for idleness, nor after a fault
         self.lost_in_flight = 0  # when the relay closed it without 421
         self.pause = Pause(idle_seconds)
-        self.on_lost: Callable[[], None] = _nothing
-        self.on_available: Callable[[], None] = _nothing
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_available: Callable[[], None] = lambda: None
         check_handover(transport, inner, session)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         transport.set_protocol(self)
@@ -118,7 +119,8 @@ class RelayProtocol(asyncio.Protocol):
             await self._probed
         except ConnectionLost as error:
             kind = ConnectFailed if self._session.goodbye else ProbeFailed
-            raise kind(f"asked how it reads a refused chunk: {error}") from error
+            words = f"asked how it reads a refused chunk: {error}"
+            raise failed_by(self._session.words.parting, kind, words) from error
         self._stall_seconds = max(_STALL_ROUND_TRIPS * (self._loop.time() - asked), _STALL_SECONDS)
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
@@ -294,7 +296,3 @@ class RelayProtocol(asyncio.Protocol):
             except Exception as error:  # noqa: BLE001  a fault over one mail must not end the others' connection
                 context = {"message": "the callback for a mail's outcome failed", "exception": error}
                 self._loop.call_exception_handler(context)
-
-
-def _nothing() -> None:
-    pass

@@ -1,27 +1,27 @@
-"""Tells what a failed dial, or the end of a connection, is about: by the relay's reply in the words of the error."""
+"""Failed dials as errors that hold the relay's reply, and what such a reply is about."""
 
-import re
 from typing import Final
 
 from otpmail.errors import ConnectFailed
+from otpmail.model import RecipientResult
+from otpmail.smtp.redaction import NO_SECRETS, Redactor
+from otpmail.smtp.replies import Reply, result
 from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
-
-_REPLY = re.compile(r"\b([45]\d\d) (?:([45]\.\d{1,3}\.\d{1,3}) )?(.*)")
 
 PRESSURE: Final = frozenset({ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST})
 """The kinds of refusals that are about how much comes at once, and not about the mail."""
 
 
+def read_reply(code: int, message: str, redactor: Redactor = NO_SECRETS) -> RecipientResult:
+    """Return a reply as aiosmtplib read it, with its enhanced code apart and without secrets."""
+    return result("", Reply(code, message.encode("utf-8", "surrogateescape")), redactor)
+
+
+def failed_by(reply: RecipientResult, kind: type[ConnectFailed], description: str) -> ConnectFailed:
+    """Return the error of a dial that this reply made fail."""
+    return kind(description, code=reply.code, enhanced_code=reply.enhanced_code, reply=reply.reply)
+
+
 def kind_of_error(error: ConnectFailed) -> ReplyKind:
     """Return what the reply is about that made a dial fail; OTHER if there was none."""
-    return _kind_of(Command.CONNECT, str(error))
-
-
-def kind_of_end(cause: str) -> ReplyKind:
-    """Return what the reply is about that ended a connection, by the cause of its end; OTHER if there was none."""
-    return _kind_of(Command.MAIL, cause)
-
-
-def _kind_of(command: Command, words: str) -> ReplyKind:
-    reply = _REPLY.search(words)
-    return ReplyKind.OTHER if reply is None else kind_of(command, int(reply[1]), reply[2] or "", reply[3])
+    return kind_of(Command.CONNECT, error.code, error.enhanced_code, error.reply)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from otpmail.model import RecipientResult
 from otpmail.relays.dial import SignedIn
 from otpmail.relays.opening import FAILURES, failure
+from otpmail.relays.refusal import read_reply
 from otpmail.settings import RelaySettings
-from otpmail.smtp.replies import Reply, result
 from otpmail.smtp.reply_kind import Command
 
 
@@ -51,5 +51,4 @@ async def rehearse(signed_in: SignedIn, sender: str, settings: RelaySettings) ->
 
 async def _ask(signed_in: SignedIn, line: str) -> RecipientResult:
     reply = await signed_in.client.execute_command(line.encode())
-    octets = reply.message.encode("utf-8", "surrogateescape")
-    return result("", Reply(reply.code, octets), signed_in.redactor)
+    return read_reply(reply.code, reply.message, signed_in.redactor)

@@ -9,6 +9,8 @@ import aiosmtplib
 from aiosmtplib import SMTPResponse
 
 from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.model import RecipientResult
+from otpmail.relays.refusal import failed_by, read_reply
 from otpmail.settings import AuthMechanism, RelaySettings
 from otpmail.smtp.redaction import MASK, Redactor
 from otpmail.smtp.sasl import MECHANISMS, Credentials, Mechanism, Unanswerable, read_challenge
@@ -40,7 +42,7 @@ async def sign_in(
     if not mechanisms:
         raise SignInRefused(redactor.line(_no_mechanism(offered, settings)))
     refusals: dict[str, str] = {}
-    code = 0
+    last = RecipientResult("")
     for name in mechanisms:
         try:
             reply = await _exchange(client, name, MECHANISMS[name](known))
@@ -53,12 +55,13 @@ async def sign_in(
             raise ConnectFailed(f"the relay closed the connection over AUTH {name.upper()}, without a reply") from None
         if reply.code // 100 == 2:
             return
-        code, refusals[name] = reply.code, _words(reply, name, redactor)
-        if 400 <= code < 500:
-            raise ConnectFailed(f"signing in failed for now: {refusals[name]}", code=code)
+        message = _without_digests(reply.message) if name == "cram-md5" else reply.message
+        last, refusals[name] = read_reply(reply.code, message, redactor), redactor.line(f"{reply.code} {message}")
+        if 400 <= reply.code < 500:
+            raise failed_by(last, ConnectFailed, f"signing in failed for now: {refusals[name]}")
         if not _refuses_mechanism(reply):
             break
-    raise SignInRefused(redactor.line(_refused(settings.user, refusals)), code=code)
+    raise failed_by(last, SignInRefused, redactor.line(_refused(settings.user, refusals)))
 
 
 def _common(offered: Sequence[str], settings: RelaySettings) -> list[AuthMechanism]:
@@ -88,11 +91,8 @@ def _refuses_mechanism(reply: SMTPResponse) -> bool:
     return reply.code in _NOT_THIS_MECHANISM or _UNSUPPORTED.search(reply.message) is not None
 
 
-def _words(reply: SMTPResponse, mechanism: str, redactor: Redactor) -> str:
-    said = f"{reply.code} {reply.message}"
-    if mechanism == "cram-md5":
-        said = _BASE64.sub(_without_digest, _DIGEST.sub(MASK, said))
-    return redactor.line(said)
+def _without_digests(message: str) -> str:
+    return _BASE64.sub(_without_digest, _DIGEST.sub(MASK, message))
 
 
 def _refused(user: str, refusals: Mapping[str, str]) -> str:

@@ -40,7 +40,7 @@ class Session:
     `flights` are the mails that have begun and not ended, in their order. `ended` holds the cause once the session
     cannot go on. Then nothing may be sent or read any more, and `end` tells the outcomes of the mails in flight.
     `redactor` knows the credentials, which no result and no cause of an end repeats. `habits` are the relay's, shared
-    by all sessions with it.
+    by all sessions with it. `words` has the reply with which the relay ended it.
     """
 
     def __init__(
@@ -66,8 +66,7 @@ class Session:
         self._clean = True  # whether the last transaction is known to have ended well
         self._doubts = Doubts()
         self._probe: Probe | None = None
-        self._reader, self._words = ReplyReader(), Words(redactor, self.flights)
-        self.redact = self._words.line  # the relay's words, on one line without secrets, where they are no reply
+        self._reader, self.words = ReplyReader(), Words(redactor, self.flights)
         self._resets = self.habits.resets
         self._set_way(mode)
 
@@ -127,7 +126,7 @@ class Session:
         envelope = self.capabilities.adapted(envelope) if envelope.smtputf8 else envelope
         if self.habits.resets is not self._resets and not self.flights:
             self._forgo_resets()
-        transaction = self._kind(envelope, self.capabilities, self._words.redactor, callback)
+        transaction = self._kind(envelope, self.capabilities, self.words.redactor, callback)
         if not envelope.recipients:
             transaction.outcome = ()
             return transaction
@@ -137,7 +136,7 @@ class Session:
             return transaction
         self.begun += 1
         if envelope.code:
-            self._words.recent.append(envelope.code)
+            self.words.recent.append(envelope.code)
         self.flights.append(transaction)
         if self.mode is Mode.BDAT:  # fast path: all may start at once
             transaction.start(self.output, reset_first=False)
@@ -173,7 +172,7 @@ class Session:
                 doubtful = not self._reader.may_be(CLOSING)
                 raise SessionEnded("the relay began to say something unasked", doubtful=doubtful)
         except (MalformedReply, SessionEnded) as error:
-            self.ended = self._words.about(error)
+            self.ended = self.words.about(error)
             if isinstance(error, MalformedReply) or error.doubtful:
                 self.goodbye = ""
                 self._doubts.unsettle(settled, self.ended)
@@ -253,7 +252,7 @@ class Session:
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
-            self.goodbye = self.goodbye or f"the relay said: {self._words.of(reply)}"
+            self.goodbye = self.goodbye or f"the relay said: {self.words.part(reply)}"
         elif self.goodbye:
             self._doubts.goes_on = True
         if self._probe is not None:

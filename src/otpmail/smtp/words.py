@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Collection
 
+from otpmail.model import RecipientResult
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import MalformedReply, Reply, describe
+from otpmail.smtp.replies import MalformedReply, Reply, describe, result
 from otpmail.smtp.transaction import SessionEnded, Transaction
 
 _MOST_RECENT = 16
@@ -20,6 +21,7 @@ class Words:
 
     def __init__(self, redactor: Redactor, flights: Collection[Transaction]) -> None:
         self.recent = deque[str](maxlen=_MOST_RECENT)
+        self.parting = RecipientResult("")  # the reply with which the relay ends the session; without a code, none yet
         self.redactor = redactor.remembering(self.recent)
         self._flights = flights
 
@@ -30,16 +32,17 @@ class Words:
         """Return octets that are no reply."""
         return self.redactor.line(words.decode("utf-8", "replace"), self._codes, masks_numbers=bool(self.recent))
 
-    def of(self, reply: Reply) -> str:
-        """Return a reply, with its code."""
+    def part(self, reply: Reply) -> str:
+        """Keep the reply with which the relay ends the session as `parting`, and return it with its code."""
+        self.parting = result("", reply, self.redactor)
         return describe(reply, self.redactor, self._codes, masks_numbers=bool(self.recent))
 
     def about(self, error: MalformedReply | SessionEnded) -> str:
-        """Return why a session ends, with what the relay said."""
+        """Return why a session ends, with what the relay said, which is kept as `part` does."""
         if isinstance(error, MalformedReply):
             said = self.line(error.line)
         else:
-            said = self.of(error.reply) if error.reply else ""
+            said = self.part(error.reply) if error.reply else ""
         return f"{error}: {said}" if said else str(error)
 
     @property

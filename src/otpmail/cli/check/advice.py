@@ -5,10 +5,9 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from otpmail.errors import ConnectFailed, SignInRefused
-from otpmail.model import RecipientResult
+from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.rehearsal import Step
 from otpmail.settings import RelaySettings
-from otpmail.smtp.replies import Reply, result
 from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 
 
@@ -26,7 +25,6 @@ class Advice(NamedTuple):
     words: str
 
 
-_CODE = re.compile(r"\b([245]\d\d)[ -]")
 _WANTS_TLS = re.compile(r"\bstarttls\b|5\.7\.11\b|encryption (?:is )?required|secure connection", re.IGNORECASE)
 _NO_RELAYING = re.compile(r"relay|5\.7\.1\b.*\bauth|authentication required|not authenticated", re.IGNORECASE)
 _SENDER = re.compile(r"\bsender\b|\bfrom\b|send as|not owned by|not verified", re.IGNORECASE)
@@ -67,7 +65,7 @@ def on_failed_dial(error: ConnectFailed, relay: RelaySettings) -> str:
         return _on_refused_sign_in(error, relay) if error.code else _on_no_mechanism(said)
     if not error.code or "EMAIL_HELO" in said:
         return ""
-    if pace := _on_pace(_kind(Command.CONNECT, error.code, said)):
+    if pace := _on_pace(kind_of_error(error)):
         return pace
     if error.code < 500:
         return "the relay refuses for now; try again later"
@@ -142,10 +140,3 @@ def _on_pace(kind: ReplyKind) -> str:
 
 def _names_of_credentials(relay: RelaySettings) -> tuple[str, str]:
     return ("the user in EMAIL_RELAYS", "the password there") if relay.named_by_url else ("EMAIL", "APP_PASSWORD")
-
-
-def _kind(command: Command, code: int, said: str) -> ReplyKind:
-    """The kind of the reply that an error quotes, behind the address that it may begin with."""
-    found = _CODE.search(said)
-    split: RecipientResult = result("", Reply(code, said[found.end() :].encode() if found else said.encode()))
-    return kind_of(command, code, split.enhanced_code, split.reply)
