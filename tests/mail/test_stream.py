@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +17,8 @@ from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.stream import MailStream, Outcome, patience_for
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Request, Running
+from otpmail.store.memory.mails import MemoryMailStore
 from rig import NOW, MailRig, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -609,3 +611,90 @@ async def test_a_stream_that_ends_while_it_waits_for_its_turn_holds_up_no_other(
         await stays
     assert gone.cancelled()
     assert "0 waiting" in repr(rig.admission.turns)
+
+
+# A durable store.
+
+
+class DurableStore(MemoryMailStore):
+    """A store whose commits a test lets happen: until `commits` is set, `asked` mails wait for one."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda: NOW, remember_seconds=3600, remember_count=1000)
+        self.commits = asyncio.Event()
+        self.asked = 0
+
+    async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
+        """Keep mails with the next commit."""
+        self.asked += len(entries)
+        await self.commits.wait()
+        return await super().accept(entries)
+
+    async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
+        """Keep a request id with the next commit."""
+        self.asked += 1
+        await self.commits.wait()
+        return await super().claim(request, mail_id)
+
+
+@pytest.mark.parametrize("wait_for", WaitFor)
+async def test_the_mails_of_a_batch_share_a_commit(wait_for: WaitFor) -> None:
+    """A stream brings its next mails while a durable store keeps the ones before; an error is that mail's alone."""
+    store = DurableStore()
+    rig = Rig(store=store)
+    fault = InvalidArgument("to", "is wrong")
+    taking = rig.take(*(Asked(str(number), wait_for) for number in range(50)), Asked("bad", fault=fault))
+    async with asyncio.timeout(20):
+        while store.asked < 50:  # noqa: ASYNC110  the store notifies nobody
+            await asyncio.sleep(0)
+    assert not taking.done()
+    assert rig.queue.empty()
+    store.commits.set()
+    await taking
+    jobs = [rig.queue.get_nowait() for _ in range(50)]
+    assert [job.request_id for job in jobs] == [str(number) for number in range(50)]
+    for job in jobs:
+        rig.settle(job)
+    rig.stream.close()
+    outcomes = dict(await rig.stream.outcomes())
+    assert outcomes.keys() == {*map(str, range(50)), "bad"}
+    assert outcomes["bad"] is fault
+
+
+async def test_a_stream_waits_for_places_with_a_durable_store() -> None:
+    """Mails that a durable store has claimed wait for their places one after the other, and all come in."""
+    store = DurableStore()
+    store.commits.set()
+    rig = Rig(store=store, queue_size=20)
+    taking = rig.take(*(Asked(str(number)) for number in range(100)))
+    settled = 0
+    async with asyncio.timeout(20):
+        while settled < 100:
+            await asyncio.sleep(0)
+            assert len(rig.lifecycle) <= 20
+            if not rig.queue.empty():
+                rig.settle(rig.queue.get_nowait())
+                settled += 1
+        await taking
+    rig.stream.close()
+    assert len(await rig.stream.outcomes()) == 100
+
+
+async def test_a_stream_that_is_cancelled_while_the_store_keeps_its_mails() -> None:
+    """None of its mails is sent, and their request ids are free again."""
+    store = DurableStore()
+    rig = Rig(store=store)
+    taking = rig.take(*(Asked(str(number), WaitFor.QUEUE) for number in range(10)))
+    async with asyncio.timeout(20):
+        while store.asked < 10:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0)
+    taking.cancel()
+    await _turns()
+    store.commits.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await _turns()
+    assert rig.queue.empty()
+    assert isinstance(await store.claim(Request(call_of().caller.name, "0", b"other"), "m"), Accepted)

@@ -36,7 +36,8 @@ class Producer:
         self._clock = admission.turns.clock
         self._turn_ends = 0.0
         self._reservations: dict[tuple[WaitFor, Priority], _WaitingReservation] = {}
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.place = asyncio.Lock()  # several mails may wait for a durable store, and then one of them for a place
         self._waits_for_room = False
         admission.producers.add(self)
 
@@ -91,8 +92,9 @@ class Producer:
 
     def wake(self) -> None:
         """Look again."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
 
     def stop(self) -> None:
         """The service stops."""
@@ -136,12 +138,13 @@ class Producer:
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait to be woken, at most `seconds`."""
-        self._waiting = self._loop.create_future()
+        waiting: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.add(waiting)
         alarm = None if seconds is None else self._loop.call_later(seconds, self.wake)
         try:
-            await self._waiting
+            await waiting
         finally:
-            self._waiting = None
+            self._waiting.discard(waiting)
             if alarm is not None:
                 alarm.cancel()
 
@@ -159,9 +162,10 @@ class _WaitingReservation(Reservation):
         self._priority = priority
 
     async def wait(self) -> None:
-        await self._producer.wait_for_place(self._wait_for, self._priority)
-        self._admission.check(self._wait_for)
-        self._admission.reserved += 1
+        async with self._producer.place:
+            await self._producer.wait_for_place(self._wait_for, self._priority)
+            self._admission.check(self._wait_for)
+            self._admission.reserved += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

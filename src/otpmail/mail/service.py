@@ -72,6 +72,7 @@ class MailService:
         self._lifecycle = lifecycle
         self._waiters = waiters
         self._store = store
+        self.is_durable = store.durable
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait

@@ -24,6 +24,7 @@ _MANY = 32
 _TOGETHER = 100
 _TOGETHER_SECONDS = 0.008
 _LONGEST_SECONDS = 0.025
+_MOST_ACCEPTING = 256  # mails of a stream that wait for a durable store
 _PART = 4  # of the time that a mail has taken
 
 Outcome = tuple[str, Mail | Exception]
@@ -88,14 +89,20 @@ class MailStream:
         An error in one mail is that mail's outcome.
         """
         self._taking = True
-        for request in requests:
-            if (turn := self._producer.turn()) is not None:
-                await turn
-            try:
-                await self._take(request, decode)
-            except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
-                # A request id that is too long comes back cut: whole ones could make a response too large to receive.
-                self._add((request.request_id[:MAX_REQUEST_ID], error))
+        accepting: set[asyncio.Task[None]] = set()
+        try:
+            for request in requests:
+                if (turn := self._producer.turn()) is not None:
+                    await turn
+                try:
+                    await self._take(request, decode, accepting)
+                except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
+                    self._fail(request.request_id, error)
+            if accepting:
+                await asyncio.wait(accepting)
+        finally:
+            for task in accepting:  # the stream is cancelled
+                task.cancel()
         self._taking = False
         self._wake_collector()
 
@@ -157,11 +164,40 @@ class MailStream:
     def _over(self) -> bool:
         return (self._closed or (self._stopping and not self._taking)) and not self._awaited
 
-    async def _take(self, request: RequestT, decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
+    async def _take(
+        self,
+        request: RequestT,
+        decode: Callable[[RequestT], Awaitable[Submission]],
+        accepting: set["asyncio.Task[None]"],
+    ) -> None:
         submission = await decode(request)
         if not submission.request_id:
             raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
-        job = await self._mails.accept(self._call, submission, self._producer)
+        if not self._mails.is_durable:
+            self._accepted(submission, await self._mails.accept(self._call, submission, self._producer))
+            return
+        # Each mail waits for a commit of the store, so that the next ones go into the same.
+        task = asyncio.create_task(self._accept(submission))
+        accepting.add(task)
+        task.add_done_callback(accepting.discard)
+        await asyncio.sleep(0)  # it is composed now, one in each round of the loop
+        if len(accepting) >= _MOST_ACCEPTING:
+            await asyncio.wait(accepting, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _accept(self, submission: Submission) -> None:
+        self._producer.outstanding += 1
+        try:
+            self._accepted(submission, await self._mails.accept(self._call, submission, self._producer))
+        except Exception as error:  # noqa: BLE001  as in `take`
+            self._fail(submission.request_id, error)
+        finally:
+            self._producer.free()
+
+    def _fail(self, request_id: str, error: Exception) -> None:
+        # A request id that is too long comes back cut: whole ones could make a response too large to receive.
+        self._add((request_id[:MAX_REQUEST_ID], error))
+
+    def _accepted(self, submission: Submission, job: Job) -> None:
         if not job.settled:
             self._producer.brought += 1
         if submission.wait_for.guarantees or job.settled:
