@@ -132,6 +132,11 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "a@" + ".".join(["b" * 60] * 5),
         "ada@" + "b" * 64 + ".org",
         "ada＠example.org",
+        "eve＠evil.example@example.org",
+        "eve\ufe6bevil.example@example.org",
+        "ada\uff1eb@example.org",
+        "\uff02ada\uff02@example.org",
+        "ad\u00e4\u2474@example.org",
         "ada@example＠evil.org",
     ],
 )

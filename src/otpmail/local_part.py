@@ -4,6 +4,7 @@ Some providers gave out addresses such as `foo..bar@docomo.ne.jp`, which the sta
 """
 
 import re
+import unicodedata
 
 _ATEXT = r"[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]"
 DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")  # RFC 5322, 3.2.3
@@ -12,22 +13,30 @@ _ODD_DOTS = re.compile(rf"\.*+{_ATEXT}(?:{_ATEXT}|\.)*+")
 # and a bracket for its end. A mail could go elsewhere.
 _QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~]|\\[ -;=?A-~])++)"')
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=")
+_SPECIALS = frozenset('()<>[]:;@\\,"')  # RFC 5322, 3.2.3, but for the dot
 
 
 def unquoted(local: str) -> str | None:
     """The text that a local part in quotes stands for, also where quotes are missing; None for any other local part.
 
-    Raises ValueError for quotes that some relays would look into, and for an encoded word (RFC 2047), which some
-    programs decode in an address too. To them it would be another address.
+    Raises ValueError for quotes that some relays would look into, for an encoded word (RFC 2047), which some programs
+    decode in an address too, and for a sign such as the wide U+FF20, of which some make an @. To them it would be
+    another address.
     """
     if _ENCODED_WORD.search(local):
         raise ValueError("there is an encoded word before the @")
+    if not local.isascii() and (special := next(filter(_hides_special, local), "")):
+        raise ValueError(f"before the @ there is U+{ord(special):04X}, of which some programs make another sign")
     if local.startswith('"'):
         match = _QUOTED.fullmatch(local)
         if match is None:
             raise ValueError("the quotes before the @ may hold visible ASCII and blanks, but no @, < or >")
         return re.sub(r"\\(.)", r"\1", match[1])
     return local if _ODD_DOTS.fullmatch(local) and not DOT_ATOM.fullmatch(local) else None
+
+
+def _hides_special(character: str) -> bool:
+    return not (character.isascii() or _SPECIALS.isdisjoint(unicodedata.normalize("NFKC", character)))
 
 
 def wire_form(bare: str) -> str:
