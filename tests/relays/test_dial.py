@@ -7,10 +7,8 @@ import pytest
 from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectFailed
-from otpmail.relays.dial import dial
-from otpmail.relays.secure import tls_context
-from otpmail.settings import RelaySettings, load_section
 from relay import HOST, Faults, Relay
+from relays.dials import dial_port
 
 
 @pytest.mark.parametrize("reply", [b"220", b"250"])
@@ -28,15 +26,7 @@ async def test_a_dial_that_is_cancelled_as_a_reply_arrives_ends(monkeypatch: pyt
 
     monkeypatch.setattr(SMTPProtocol, "data_received", cancel_and_receive)
     async with Relay(Faults(auth=())) as server:
-        settings = load_section(
-            RelaySettings,
-            EMAIL_HOST=HOST,
-            EMAIL_PORT=str(server.port),
-            EMAIL_SECURITY="plain",
-            EMAIL="",
-            APP_PASSWORD="",
-        )
-        dialling = asyncio.create_task(dial(settings, tls_context(settings)))
+        dialling = asyncio.create_task(dial_port(server.port))
         async with asyncio.timeout(10):
             with pytest.raises(asyncio.CancelledError):
                 await dialling
@@ -46,9 +36,8 @@ async def test_a_dial_that_is_cancelled_as_a_reply_arrives_ends(monkeypatch: pyt
 async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
     """The dial error says that the relay speaks plain text, since OpenSSL's message only names a version."""
     async with Relay(Faults(auth=())) as server:
-        settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(server.port), EMAIL_SECURITY="tls")
         with pytest.raises(ConnectFailed, match=r"^does not speak TLS on this port.* set EMAIL_SECURITY=starttls"):
-            await dial(settings, tls_context(settings))
+            await dial_port(server.port, EMAIL_SECURITY="tls")
 
 
 @pytest.mark.parametrize(
@@ -66,40 +55,21 @@ async def test_plain_text_in_place_of_tls_is_named_in_the_error() -> None:
 )
 async def test_a_server_that_says_nothing(security: str, words: str) -> None:
     """The error says how far the dial came: a server that takes connections and is silent was connected to."""
-    with socket.create_server((HOST, 0)) as server:  # the kernel takes the connection
-        port = server.getsockname()[1]
-        settings = load_section(
-            RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=str(port), EMAIL_SECURITY=security, EMAIL_TIMEOUT="0.2"
-        )
-        with pytest.raises(ConnectFailed) as caught:
-            await dial(settings, tls_context(settings))
+    # The kernel takes the connection.
+    with socket.create_server((HOST, 0)) as server, pytest.raises(ConnectFailed) as caught:
+        await dial_port(server.getsockname()[1], EMAIL_SECURITY=security, EMAIL_TIMEOUT="0.2")
     assert str(caught.value) == words
 
 
 async def test_a_relay_that_is_silent_later() -> None:
     """A relay that greets and does not answer EHLO was connected to, and the error says so."""
     async with Relay(Faults(auth=(), silent_at="EHLO")) as server:
-        settings = load_section(
-            RelaySettings,
-            EMAIL_HOST=HOST,
-            EMAIL_PORT=str(server.port),
-            EMAIL_SECURITY="plain",
-            EMAIL_TIMEOUT="0.2",
-        )
         with pytest.raises(ConnectFailed, match=r"^connected, but no reply to a command after 0\.2 s$"):
-            await dial(settings, tls_context(settings))
+            await dial_port(server.port, EMAIL_TIMEOUT="0.2")
 
 
 async def test_a_relay_without_sign_in() -> None:
     """Where a relay offers no sign-in, the error speaks of no list of mechanisms."""
     async with Relay(Faults(auth=())) as server:
-        settings = load_section(
-            RelaySettings,
-            EMAIL_HOST=HOST,
-            EMAIL_PORT=str(server.port),
-            EMAIL_SECURITY="plain",
-            EMAIL="user",
-            APP_PASSWORD="secret",
-        )
         with pytest.raises(ConnectFailed, match=r"^the relay offers no sign-in on this connection; if it needs none, "):
-            await dial(settings, tls_context(settings))
+            await dial_port(server.port, EMAIL="user", APP_PASSWORD="secret")

@@ -1,26 +1,19 @@
 """The first steps on a connection: the name in EHLO, HELO in its place, and TLS that fails."""
 
-import asyncio
 import socket
-import ssl
 from typing import Any
 
 import pytest
 
 from otpmail.errors import ConnectFailed
-from otpmail.relays.dial import SignedIn, dial
+from otpmail.relays.dial import SignedIn
 from otpmail.relays.helo import address_literal
-from otpmail.relays.secure import tls_context
-from otpmail.settings import RelaySettings, load_section
 from relay import HOST, Certificates, Faults, Relay
+from relays.dials import dial_port, failing_handshake
 
 
 async def _dial(relay: Relay, **values: str) -> SignedIn:
-    known = {"EMAIL_HOST": relay.host, "EMAIL_PORT": str(relay.port), "EMAIL_SECURITY": relay.faults.security}
-    settings = load_section(RelaySettings, **known | {"EMAIL": "", "APP_PASSWORD": ""} | values)
-    signed_in = await dial(settings, tls_context(settings))
-    signed_in.client.close()
-    return signed_in
+    return await dial_port(relay.port, **{"EMAIL_HOST": relay.host, "EMAIL_SECURITY": relay.faults.security} | values)
 
 
 @pytest.mark.parametrize(
@@ -152,20 +145,9 @@ async def test_a_port_without_tls(certificates: Certificates) -> None:
 
 async def test_a_relay_that_speaks_old_tls_and_says_so(certificates: Certificates) -> None:
     """A relay that ends the handshake with an alert about the version is named as too old."""
-    context = certificates.server_context(tls_1_1=True)
-
-    def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, pytest.raises(ssl.SSLError):
-            context.wrap_socket(connection, server_side=True)
-
-    with socket.create_server((HOST, 0)) as listener:
-        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
-        port = str(listener.getsockname()[1])
-        settings = load_section(RelaySettings, EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="tls")
+    async with failing_handshake(certificates.server_context(tls_1_1=True)) as port:
         with pytest.raises(ConnectFailed, match="speaks only versions of TLS that are not safe"):
-            await dial(settings, tls_context(settings))
-        await serving
+            await dial_port(port, EMAIL_SECURITY="tls")
 
 
 async def test_starttls_that_is_refused(certificates: Certificates) -> None:

@@ -1,29 +1,19 @@
 """Signing in, by every mechanism and against relays that are odd about it."""
 
-import asyncio
-import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otpmail.errors import ConnectFailed, SignInRefused
-from otpmail.relays.dial import SignedIn, dial
-from otpmail.relays.secure import tls_context
-from otpmail.relays.token import Token
-from otpmail.settings import RelaySettings, load_section
-from relay import HOST, Certificates, Faults, Relay
+from otpmail.relays.dial import SignedIn
+from relay import Certificates, Faults, Relay
+from relays.dials import dial_port, failing_handshake
 
 
 async def _sign_in(relay: Relay, **values: str) -> SignedIn:
-    known = {"EMAIL_HOST": HOST, "EMAIL_PORT": str(relay.port), "EMAIL_SECURITY": relay.faults.security}
-    credentials = {"EMAIL": "user", "APP_PASSWORD": "secret"}
-    settings = load_section(RelaySettings, **known | credentials | values)
-    async with asyncio.timeout(10):
-        signed_in = await dial(settings, tls_context(settings), Token.of(settings))
-    signed_in.client.close()
-    return signed_in
+    usual = {"EMAIL_SECURITY": relay.faults.security, "EMAIL": "user", "APP_PASSWORD": "secret"}
+    return await dial_port(relay.port, **usual | values)
 
 
 def _auths(relay: Relay) -> list[str]:
@@ -167,25 +157,10 @@ async def test_a_client_certificate_that_is_missing(certificates: Certificates) 
 
 async def test_an_alert_about_a_missing_client_certificate(certificates: Certificates) -> None:
     """A relay that says by an alert of TLS that it wants a certificate is understood (RFC 8446, 6.2)."""
-    context = certificates.server_context(wants_certificate=True)
-
-    def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, pytest.raises(ssl.SSLError):
-            context.wrap_socket(connection, server_side=True)
-
-    with socket.create_server((HOST, 0)) as listener:
-        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
-        settings = load_section(
-            RelaySettings,
-            EMAIL_HOST=HOST,
-            EMAIL_PORT=str(listener.getsockname()[1]),
-            EMAIL_SECURITY="tls",
-            EMAIL_CA_FILE=str(certificates.ca_file),
-        )
+    ca = str(certificates.ca_file)
+    async with failing_handshake(certificates.server_context(wants_certificate=True)) as port:
         with pytest.raises(ConnectFailed, match=r"client certificate.*EMAIL_CERT_FILE"):
-            await dial(settings, tls_context(settings))
-        await serving
+            await dial_port(port, EMAIL_SECURITY="tls", EMAIL_CA_FILE=ca)
 
 
 def _files(certificates: Certificates) -> dict[str, str]:
