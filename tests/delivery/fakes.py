@@ -142,6 +142,10 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
+    def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError

@@ -95,3 +95,29 @@ async def test_a_revoked_code_is_not_valid(service: Service) -> None:
         assert (revoked.code, revoked.out.strip()) == (0, "no code is valid for ada@example.org now")
     checked = await otpmail("code", "validate", "ada@example.org", code, server=service.address)
     assert (checked.code, checked.out.strip()) == (1, "no live code")
+
+
+@_LATER
+async def test_list_prints_mails_newest_first(service: Service) -> None:
+    """`mail list` prints the mails that are asked for, newest first, up to the limit; a wrong state is named."""
+    first = await _send(service, "ada@example.org", "--request-id", "r1")
+    second = await _send(service, "later@example.org", "--queue")
+    third = await _send(service, "ada@example.org")
+
+    async def listed(*arguments: str) -> list[str]:
+        ran = await otpmail("mail", "list", "--json", *arguments, server=service.address)
+        assert ran.code == 0
+        return [json.loads(line)["id"] for line in ran.out.splitlines()]
+
+    assert await listed() == [third, second, first]
+    assert await listed("--limit", "2") == [third, second]
+    assert await listed("--state", "relayed") == [third, first]
+    assert await listed("--to", "Ada@example.org") == [third, first]
+    assert await listed("--request-id", "r1") == [first]
+    assert await listed("--to", "later@example.org", "--state", "relayed") == []
+    shown = await otpmail("mail", "list", server=service.address)
+    assert [line.split()[1] for line in shown.out.splitlines() if line.startswith("mail ")] == [
+        f"{mail_id}:" for mail_id in (third, second, first)
+    ]
+    wrong = await otpmail("mail", "list", "--state", "sent", server=service.address)
+    assert (wrong.code, wrong.err[:30]) == (2, "--state: 'sent' is not one of ")

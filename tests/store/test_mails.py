@@ -59,6 +59,24 @@ async def test_a_mail_is_accepted_with_the_request_id_that_was_claimed_for_it(ma
     assert await mails.accept([entry_of(mail_of("m2", request_id="r1"))]) == [Running("m1")]
 
 
+async def test_all_remembered_mails_are_found(mails: MailStore, clock: Clock) -> None:
+    """Every settled mail that is remembered is found once, with a request id or without, and none past its time."""
+
+    async def found() -> list[str]:
+        return sorted([mail.id async for some in mails.remembered() for mail in some])
+
+    assert await found() == []
+    await mails.claim(R1, "m1")
+    await mails.accept([entry_of(mail_of("m1", request_id="r1")), entry_of(mail_of("m2"))])
+    assert await found() == []
+    mails.settle(settled(mail_of("m1", request_id="r1")))
+    mails.settle(settled(mail_of("m2")))
+    mails.settle(settled(mail_of("m3", caller="bank")))
+    assert await found() == ["m1", "m2", "m3"]
+    clock.time += REMEMBER_SECONDS + 1
+    assert await found() == []
+
+
 async def test_a_mail_that_settles_undecided_frees_its_request_id(mails: MailStore) -> None:
     """A mail that settles with `keep_request=False` frees its request id and is remembered by its id alone."""
     await mails.claim(R1, "m1")

@@ -1,4 +1,4 @@
-"""`otpmail mail get`, `watch` and `cancel`: ask the running service about a mail that it has accepted."""
+"""`otpmail mail get`, `watch`, `cancel` and `list`: ask the running service about mails that it has accepted."""
 
 from datetime import UTC
 from typing import Annotated
@@ -12,6 +12,8 @@ from otpmail.cli.options import Json, Server
 from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
+_PAGE = 1000
+
 MailId = Annotated[str, typer.Argument(metavar="[ID]", help="The mail's id, as the log and `mail send` print it.")]
 OfRequest = Annotated[
     str, typer.Option("--request-id", metavar="ID", help="The request id with which it was sent, in place of its id.")
@@ -20,7 +22,8 @@ OfRequest = Annotated[
 
 def add_to(mail: typer.Typer) -> None:
     """Add the commands to `otpmail mail`."""
-    for name, command in (("get", get_mail), ("watch", watch_mail), ("cancel", cancel_mail)):
+    commands = (("get", get_mail), ("watch", watch_mail), ("cancel", cancel_mail), ("list", list_mails))
+    for name, command in commands:
         mail.command(name, cls=Command)(command)
 
 
@@ -49,6 +52,38 @@ def cancel_mail(
     _check(mail_id, request_id)
     request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id)
     _print(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).CancelMail, request), as_json=as_json)
+
+
+def list_mails(
+    *,
+    state: Annotated[str, typer.Option(metavar="STATE", help="Only mails in this state, such as failed.")] = "",
+    to: Annotated[str, typer.Option(metavar="EMAIL", help="Only mails to this address.")] = "",
+    request_id: Annotated[str, typer.Option(metavar="ID", help="Only mails that were sent with this id.")] = "",
+    most: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="The most mails to print.")] = 100,
+    server: Server = "",
+    as_json: Json = False,
+) -> None:
+    """Print the mails that the service has, newest first: those that have not settled, and those that it remembers."""
+    request = mail_pb2.ListMailsRequest(recipient=to, request_id=request_id, state=_state(state))
+    left = most
+    while left:
+        request.page_size = min(left, _PAGE)
+        answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).ListMails, request)
+        for mail in answer.mails:
+            _print(mail, as_json=as_json)
+        left -= len(answer.mails)
+        request.page_token = answer.next_page_token
+        if not request.page_token:
+            break
+
+
+def _state(text: str) -> mail_pb2.Mail.State.ValueType:
+    if not text:
+        return mail_pb2.Mail.STATE_UNSPECIFIED
+    states = {name.removeprefix("STATE_").lower(): value for name, value in mail_pb2.Mail.State.items() if value}
+    if text.lower() not in states:
+        raise wrong_usage(f"--state: {text!r} is not one of {', '.join(states)}")
+    return states[text.lower()]
 
 
 def _check(mail_id: str, request_id: str) -> None:

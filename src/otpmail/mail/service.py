@@ -18,6 +18,7 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
+from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission
@@ -78,6 +79,7 @@ class MailService:
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, waiters, self._idempotency)
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
+        self.list = Listing(store, lifecycle, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)
         self.admission = admission

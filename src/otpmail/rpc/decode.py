@@ -16,7 +16,7 @@ from otpmail.cooperate import Cooperator, Steps
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import checked_labels
 from otpmail.mail.submission import Submission
-from otpmail.model import Priority, WaitFor
+from otpmail.model import MailState, Priority, WaitFor
 from otpmail.v1 import mail_pb2
 
 _PRIORITIES: dict[int, Priority] = {
@@ -29,6 +29,10 @@ _WAIT_FOR: dict[int, WaitFor] = {
     mail_pb2.WAIT_FOR_UNSPECIFIED: WaitFor.RELAY,
     mail_pb2.WAIT_FOR_RELAY: WaitFor.RELAY,
     mail_pb2.WAIT_FOR_QUEUE: WaitFor.QUEUE,
+}
+_STATES: dict[int, MailState | None] = {
+    mail_pb2.Mail.STATE_UNSPECIFIED: None,
+    **{mail_pb2.Mail.State.Value(f"STATE_{state.name}"): state for state in MailState},
 }
 _FEW = 10  # recipients who are read at once, whatever their addresses are like
 _HASHED_AT_ONCE = 256 << 10  # characters or octets, in less than a millisecond
@@ -177,6 +181,14 @@ def wait_for_from(value: int) -> WaitFor:
         return _WAIT_FOR[value]
     except KeyError:
         raise InvalidArgument("wait_for", f"{value} is not a WaitFor") from None
+
+
+def state_from(value: int) -> MailState | None:
+    """The state of the mails to list, None for any. Raises InvalidArgument as `wait_for_from` does."""
+    try:
+        return _STATES[value]
+    except KeyError:
+        raise InvalidArgument("state", f"{value} is not a Mail.State") from None
 
 
 def ttl_from(duration: Duration) -> float:

@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from itertools import count
 
+from otpmail.mail.listing import Query
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream
-from otpmail.rpc import encode
+from otpmail.rpc import decode, encode
 from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context, call_from, stream_call_from
 from otpmail.rpc.decode import submission_from
 from otpmail.rpc.reads import Reads
 from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
+
+_STEP = 100  # mails that are encoded in a turn: a millisecond
 
 
 class MailServicer(mail_pb2_grpc.MailServiceServicer):
@@ -61,3 +64,20 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         return encode.mail_message(
             await self._mails.cancel(call_from(context).caller, request.id, request_id=request.request_id)
         )
+
+    async def ListMails(self, request: mail_pb2.ListMailsRequest, context: Context) -> mail_pb2.ListMailsResponse:
+        """Return a page of the caller's mails."""
+        query = Query(
+            page_size=request.page_size,
+            page_token=request.page_token,
+            state=decode.state_from(request.state),
+            recipient=request.recipient,
+            request_id=request.request_id,
+        )
+        page = await self._mails.list(call_from(context).caller, query)
+        response = mail_pb2.ListMailsResponse(next_page_token=page.next_page_token)
+        for start in range(0, len(page.mails), _STEP):
+            for mail in page.mails[start : start + _STEP]:
+                encode.fill_mail(response.mails.add(), mail)
+            await self._mails.admission.turns.wait()
+        return response

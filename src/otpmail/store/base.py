@@ -148,6 +148,9 @@ class MailStore(Protocol):
         A mail whose request id was released is found too, until the id comes again.
         """
 
+    def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the settled mails of all callers that are remembered, in slices of some milliseconds, in any order."""
+
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing."""
 

@@ -618,3 +618,69 @@ class CancelMailRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelMailRequest: _TypeAlias = CancelMailRequest  # noqa: Y015
+
+@_typing.final
+class ListMailsRequest(_message.Message):
+    """Which mails to list. A field that is not set leaves none out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many mails the answer has at most: 100 if 0, and 1000 at most. It may have fewer, also before the last page."""
+    page_token: _builtins.str
+    """The next_page_token of the answer before, with the same other fields. Empty for the first page."""
+    state: Global___Mail.State.ValueType
+    """The state of the mails."""
+    recipient: _builtins.str
+    """An address that is among the recipients of the mails."""
+    request_id: _builtins.str
+    """The request_id of the requests for the mails."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___Mail.State.ValueType = ...,
+        recipient: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "recipient", b"recipient", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMailsRequest: _TypeAlias = ListMailsRequest  # noqa: Y015
+
+@_typing.final
+class ListMailsResponse(_message.Message):
+    """A page of mails."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAILS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token for the next page. Empty on the last page."""
+    @_builtins.property
+    def mails(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mail]:
+        """The mails, newest first."""
+
+    def __init__(
+        self,
+        *,
+        mails: _abc.Iterable[Global___Mail] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mails", b"mails", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMailsResponse: _TypeAlias = ListMailsResponse  # noqa: Y015

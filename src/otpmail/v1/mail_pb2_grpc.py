@@ -60,6 +60,11 @@ class MailServiceStub:
                 request_serializer=otpmail_dot_v1_dot_mail__pb2.CancelMailRequest.SerializeToString,
                 response_deserializer=otpmail_dot_v1_dot_mail__pb2.Mail.FromString,
                 _registered_method=True)
+        self.ListMails = channel.unary_unary(
+                '/otpmail.v1.MailService/ListMails',
+                request_serializer=otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.SerializeToString,
+                response_deserializer=otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.FromString,
+                _registered_method=True)
 
 
 class MailServiceServicer:
@@ -103,6 +108,13 @@ class MailServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMails(self, request, context):
+        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MailServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +142,11 @@ def add_MailServiceServicer_to_server(servicer, server):
                     servicer.CancelMail,
                     request_deserializer=otpmail_dot_v1_dot_mail__pb2.CancelMailRequest.FromString,
                     response_serializer=otpmail_dot_v1_dot_mail__pb2.Mail.SerializeToString,
+            ),
+            'ListMails': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMails,
+                    request_deserializer=otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.FromString,
+                    response_serializer=otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +285,33 @@ class MailService:
             '/otpmail.v1.MailService/CancelMail',
             otpmail_dot_v1_dot_mail__pb2.CancelMailRequest.SerializeToString,
             otpmail_dot_v1_dot_mail__pb2.Mail.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMails(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/otpmail.v1.MailService/ListMails',
+            otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.SerializeToString,
+            otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.FromString,
             options,
             channel_credentials,
             insecure,

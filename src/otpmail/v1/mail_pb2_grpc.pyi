@@ -47,6 +47,8 @@ class MailServiceStub:
     """Streams the state of a mail, now and at each change, until it settles."""
     CancelMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]
     """Cancels a mail that is not with the relay yet."""
+    ListMails: _grpc.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]
+    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
 
 @_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
@@ -67,6 +69,8 @@ class MailServiceAsyncStub(MailServiceStub):
     """Streams the state of a mail, now and at each change, until it settles."""
     CancelMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
     """Cancels a mail that is not with the relay yet."""
+    ListMails: _aio.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]  # type: ignore[assignment]
+    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
 
 class MailServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends mail through the relay."""
@@ -114,5 +118,13 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.Mail, _abc.Awaitable[_mail_pb2.Mail]]:
         """Cancels a mail that is not with the relay yet."""
+
+    @_abc_1.abstractmethod
+    def ListMails(
+        self,
+        request: _mail_pb2.ListMailsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mail_pb2.ListMailsResponse, _abc.Awaitable[_mail_pb2.ListMailsResponse]]:
+        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
 
 def add_MailServiceServicer_to_server(servicer: MailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,7 @@ from otpmail.store.memory.remembered import Remembered
 REQUEST_SECONDS = 24 * 3600.0
 MOST_REQUESTS = 200_000
 
+_BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
 
 
@@ -108,6 +109,13 @@ class MemoryMailStore:
         now = self.now()
         mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
         return Earlier(max(mails, key=lambda mail: mail.create_time)) if mails else None
+
+    async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the settled mails of all callers that are remembered, in slices."""
+        now = self.now()
+        for some in self._settled.batches(_BATCH_OCTETS):
+            found = [codec.decode_settled(kept) for key, kept in some if "\0" not in key]  # else it is a request id's
+            yield [mail for mail, forgotten, _, _ in found if forgotten > now]
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this store."""

@@ -1,6 +1,7 @@
 """Octets that are remembered for a while: the oldest are forgotten first, many at a time."""
 
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 from sys import maxsize
 
@@ -67,6 +68,19 @@ class Remembered:
             if key in kept.values:
                 return kept.values[key]
         return None
+
+    def batches(self, octets: int) -> Iterator[list[tuple[str, bytes]]]:
+        """Yield what is remembered now, about so many octets at a time. What comes between two steps is left out."""
+        for kept in list(self._slices):
+            batch: list[tuple[str, bytes]] = []
+            size = 0
+            for key, value in list(kept.values.items()):
+                batch.append((key, value))
+                size += len(value) + _ENTRY_OCTETS
+                if size >= octets:
+                    yield batch
+                    batch, size = [], 0
+            yield batch
 
     def forget_oldest(self) -> bool:
         """Forget the oldest slice; return False where nothing is remembered."""

@@ -152,6 +152,17 @@ class SqliteMailStore:
             await self._taken_up(found.mail_id)
         return found
 
+    async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the settled mails of all callers that are remembered, in slices: those in memory, then the others."""
+        async for some in self._memory.remembered():
+            yield some
+        now, last = self.now(), 0
+        while True:
+            found, last = await self._ask(partial(self._rows.settled_slice, last, _SLICE))
+            yield [mail for mail, forgotten in found if forgotten > now]
+            if not last:
+                return
+
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this file."""
         return await self.get(caller, mail_id)

@@ -1,6 +1,7 @@
 """Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 from enum import IntEnum
 from sqlite3 import Connection
@@ -199,6 +200,19 @@ class Rows:
             return Running(mail_id)
         settled = self._settled(connection, seq, mail_id)
         return None if settled is None or max(settled[1:3]) <= now else Earlier(settled[0])
+
+    def settled_slice(self, after: int, most: int, connection: Connection) -> tuple[list[tuple[Mail, float]], int]:
+        """Return mails that have settled, and when each is forgotten, from behind a `seq`; and the last `seq` of them.
+
+        It is 0 where there are no more. A mail that can't be read, as without its key, is left out.
+        """
+        self.write_out(connection)
+        read = "SELECT seq, id, record FROM settled WHERE seq > ? ORDER BY seq LIMIT ?"
+        rows, found = connection.execute(read, (after, most)).fetchall(), []
+        for _, mail_id, record in rows:
+            with suppress(StoreError, ValueError):
+                found.append(codec.decode_settled(self._cipher.open(record, "settled mail", mail_id))[:2])
+        return found, rows[-1][0] if len(rows) == most else 0
 
     def entries(self, seqs: Sequence[int], connection: Connection) -> tuple[list[Entry], list[str]]:
         """Return accepted mails by their `seq`, and a line for each that can't be read, which stays in the file."""
