@@ -113,12 +113,13 @@ class _Matcher:
 
 
 class _Newest:
-    """Keeps the newest of the mails that it is given, `most` of them."""
+    """Keeps the newest of the mails that it is given: `most` of them, and a mail more than fits into a page at most."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._heap: list[tuple[float, str, Mail | Job]] = []
         self._ids: set[str] = set()
+        self._recipients = 0
 
     def add(self, one: Mail | Job) -> None:
         """Add a mail, once."""
@@ -126,12 +127,19 @@ class _Newest:
             return
         self._ids.add(one.id)
         heapq.heappush(self._heap, (one.create_time, one.id, one))
-        if len(self._heap) > self._most:
-            self._ids.discard(heapq.heappop(self._heap)[1])
+        self._recipients += _count(one)
+        while len(self._heap) > self._most or self._recipients - _count(self._heap[0][2]) > MOST_RECIPIENTS:
+            _, mail_id, oldest = heapq.heappop(self._heap)
+            self._ids.discard(mail_id)
+            self._recipients -= _count(oldest)
 
     def descending(self) -> list[Mail | Job]:
         """Return them, the newest first."""
         return [one for _, _, one in sorted(self._heap, reverse=True)]
+
+
+def _count(one: Mail | Job) -> int:
+    return len(one.envelope.recipients if isinstance(one, Job) else one.recipients)
 
 
 def _recipients(one: Mail | Job) -> Iterable[str]:
