@@ -45,7 +45,7 @@ class Cipher:
 
     def open(self, sealed: bytes, purpose: str, mail_id: str) -> bytes:
         """Decrypt what `seal` made. Raises StoreError where the key is not among ours, or the octets were changed."""
-        if not sealed or sealed[0] != _VERSION:
+        if len(sealed) < 2 or sealed[0] != _VERSION:
             raise StoreError(f"a {purpose} in the store is encrypted in a way that this program does not know")
         head = 2 + sealed[1]
         key_id, salt = sealed[2:head].decode("ascii", "replace"), sealed[head : head + _SALT]

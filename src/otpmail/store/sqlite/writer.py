@@ -75,7 +75,7 @@ class Writer:
         return answer
 
     def note(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Do the work in its order with the next commit, in a hundredth of a second or so, for nobody who waits."""
+        """Do the work in its order with the next commit, in a hundredth of a second or so. Nobody waits for it."""
         self._batch.append(Change(work))
         if self._timer is None and not self._is_handing_over:
             self._timer = self._loop.call_later(NOTE_SECONDS, self._hand_over)
