@@ -118,9 +118,10 @@ async def test_the_final_reply_has_a_longer_time() -> None:
         assert caught.value.uncertain
 
 
-async def test_a_relay_that_hangs_up_over_the_probe() -> None:
-    """A relay that hangs up over the probe raises ProbeFailed, so it is not probed again; after 421, ConnectFailed."""
-    async with Relay(Faults(auth=(), cut_before_reply="BDAT")) as relay:
+@pytest.mark.parametrize("ends", [{"cut_before_reply": "BDAT"}, {"closing_at": "BDAT"}, {"closing_at": "RSET"}])
+async def test_a_relay_that_hangs_up_over_the_probe(ends: dict[str, str]) -> None:
+    """A relay that ends the connection over the probe raises ProbeFailed, also with 421, so it is not probed again."""
+    async with Relay(Faults(auth=(), **ends)) as relay:  # type: ignore[arg-type]
         with pytest.raises(ProbeFailed):
             await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
         connection = await Connection.open(

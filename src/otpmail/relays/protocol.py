@@ -107,7 +107,7 @@ class RelayProtocol(asyncio.Protocol):
     async def probe(self) -> None:
         """Find out how mails may be sent on this connection (`Session.probe`).
 
-        Raises ProbeFailed where the relay ends the connection over that, ConnectFailed where it says 421.
+        Raises ProbeFailed where the relay ends the connection over that, with 421 or without a word.
         """
         self._session.probe()
         if not self._session.is_probing:
@@ -118,9 +118,8 @@ class RelayProtocol(asyncio.Protocol):
         try:
             await self._probed
         except ConnectionLost as error:
-            kind = ConnectFailed if self._session.goodbye else ProbeFailed
             words = f"asked how it reads a refused chunk: {error}"
-            raise failed_by(self._session.words.parting, kind, words) from error
+            raise failed_by(self._session.words.parting, ProbeFailed, words) from error
         self._stall_seconds = max(_STALL_ROUND_TRIPS * (self._loop.time() - asked), _STALL_SECONDS)
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
