@@ -114,6 +114,13 @@ class HeloRefused:
 
 
 @frozen()
+class SignInWanted:
+    """A relay takes no mail without a sign-in, or without TLS. Emitted once a minute."""
+
+    reply: str
+
+
+@frozen()
 class ConnectionLimitLearned:
     """The relay refused a connection beyond `limit`, so it is given no more for a while; `wanted` is WORKERS."""
 
@@ -234,6 +241,7 @@ Event = (
     | RecipientLimitDropped
     | ResetRefused
     | HeloRefused
+    | SignInWanted
     | ConnectionLimitLearned
     | ConnectionLimitDropped
     | IdleTimeLearned

@@ -4,7 +4,7 @@ import pytest
 
 from delivery.test_lifecycle import Rig
 from otpmail.errors import ConnectionLost
-from otpmail.events import HeloRefused, MailDeferred
+from otpmail.events import HeloRefused, MailDeferred, SignInWanted
 from otpmail.model import MailState, RecipientResult
 
 ADA, BOB = "ada@x.org", "bob@x.org"
@@ -104,6 +104,18 @@ async def test_a_refused_name_is_reported_once_a_minute() -> None:
         assert rig.lifecycle.start(job)
         rig.lifecycle.replied(job, (_said(ADA, 504, NOT_FQDN),))
     assert len(rig.notified(HeloRefused)) == 2
+
+
+@pytest.mark.parametrize("words", ["Authentication required", "Must issue a STARTTLS command first"])
+async def test_a_relay_that_wants_a_sign_in_is_reported_and_loses_no_mail(words: str) -> None:
+    """530 is about the session, and never about a mail (RFC 4954, 6): the mail is deferred, and one line says why."""
+    rig = Rig()
+    for _ in range(2):
+        job = rig.submit(ADA)
+        rig.take(job)
+        rig.lifecycle.replied(job, (_said(ADA, 530, words, "5.7.0"),))
+        assert job.pending == (ADA,)
+    assert rig.notified(SignInWanted) == [SignInWanted(f"530 5.7.0 {words}")]
 
 
 async def test_recipients_without_a_result_go_again_at_once() -> None:

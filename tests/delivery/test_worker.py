@@ -731,6 +731,19 @@ async def test_a_mail_refused_on_a_connection_that_is_used_up_goes_over_another(
         assert rig.owner.refused_ == []
 
 
+async def test_a_session_that_is_no_longer_signed_in_is_left() -> None:
+    """Microsoft 365 says 530 5.7.57 on a connection whose sign-in has expired: the mail goes over another one."""
+    async with _working() as rig:
+        expired = rig.wire()
+        expired.sent = 1
+        rig.put("a")
+        await _turns()
+        expired.flying.pop()((RecipientResult("ada@x.org", 530, "5.7.57", "Client not authenticated to send mail"),))
+        await _turns()
+        assert rig.owner.released_ == [expired]
+        assert (rig.handler.requeued, rig.handler.done) == (["a530"], [])
+
+
 async def test_a_mail_refused_as_too_fast_waits_in_the_queue() -> None:
     """The relay's owner learns of it, the mail is no attempt, and the connection serves on."""
     async with _working() as rig:

@@ -34,6 +34,7 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
     ResetRefused,
+    SignInWanted,
 )
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.telemetry.formats import JsonFormatter
@@ -50,6 +51,7 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "relay r: dial failed, next dial in 1.5 s: refused"),
     (ChunkingDisabled("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
     (HeloRefused("504 5.5.2 <x>: no"), "helo-refused", logging.ERROR, "set EMAIL_HELO"),
+    (SignInWanted("530 5.7.0 no"), "sign-in-wanted", logging.ERROR, "EMAIL, APP_PASSWORD and EMAIL_SECURITY"),
     (RecipientLimitLearned("r", 10), "recipient-limit-learned", logging.INFO, "r takes 10 recipients at once"),
     (RecipientLimitDropped("r"), "recipient-limit-dropped", logging.INFO, "r takes more recipients"),
     (ResetRefused("r"), "reset-refused", logging.WARNING, "r refuses RSET"),

@@ -7,7 +7,7 @@ and gives the relay less.
 from otpmail.errors import ConnectionLost
 from otpmail.relays.connection import Connection
 from otpmail.relays.refusal import PRESSURE
-from otpmail.smtp.reply_kind import ReplyKind, kind_of_result
+from otpmail.smtp.reply_kind import NOT_SIGNED_IN, ReplyKind, kind_of_result
 from otpmail.smtp.transaction import Results
 
 REFUSED = 400
@@ -21,11 +21,16 @@ def is_no_attempt(connection: Connection, results: Results) -> bool:
     kind = kind_of_result(results[-1])
     if kind in PRESSURE:
         connection.owner.refused(connection, kind)
-    elif kind is ReplyKind.CONNECTION_USED_UP and connection.sent:  # else the next one would refuse it too
+    elif _is_used_up(connection, kind, results[-1].code):
         connection.dismiss("the relay takes no more mails on this connection")
     elif not (results[-1].enhanced_code == _TIMED_OUT and connection.crossed):  # SES and Gmail say 451, not 421
         return False
-    return all(REFUSED <= result.code < _REJECTED for result in results)
+    return all(REFUSED <= result.code < _REJECTED or result.code == NOT_SIGNED_IN for result in results)
+
+
+def _is_used_up(connection: Connection, kind: ReplyKind, code: int) -> bool:
+    """Whether another connection may take the mail: this one has taken others, and ends by their number or by time."""
+    return connection.sent > 0 and (kind is ReplyKind.CONNECTION_USED_UP or code == NOT_SIGNED_IN)
 
 
 def judged(connection: Connection, lost: ConnectionLost) -> ConnectionLost:

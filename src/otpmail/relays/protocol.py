@@ -10,7 +10,7 @@ from functools import partial
 
 from aiosmtplib.protocol import SMTPProtocol
 
-from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
+from otpmail.errors import ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.handover import check_handover
 from otpmail.relays.pause import IDLE_SECONDS, Pause

@@ -35,6 +35,9 @@ class ReplyKind(Enum):
     OTHER = auto()  # by the code alone
 
 
+NOT_SIGNED_IN = 530
+"""The code for a session that lacks a sign-in or TLS (RFC 4954, 6; RFC 3207, 4), whatever the command."""
+
 _WAYS_TO_SEND = frozenset(
     {ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.CONNECTION_USED_UP, ReplyKind.HELO_FAULT}
 )
@@ -167,7 +170,7 @@ def _fault(command: Command, code: int, enhanced_code: str, said: str) -> ReplyK
 
 def refuses_mail(result: RecipientResult) -> bool:
     """Whether the relay has refused the mail to this recipient for good, and not only the way in which it was sent."""
-    return result.refused and kind_of_result(result) not in _WAYS_TO_SEND
+    return result.refused and result.code != NOT_SIGNED_IN and kind_of_result(result) not in _WAYS_TO_SEND
 
 
 def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:

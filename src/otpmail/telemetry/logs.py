@@ -26,6 +26,7 @@ from otpmail.events import (
     RelayDown,
     RelayIdle,
     RelayUp,
+    SignInWanted,
 )
 from otpmail.model import MailState
 from otpmail.telemetry.addresses import Addresses, AddressForm
@@ -164,6 +165,9 @@ class LogObserver:
             case HeloRefused(reply):
                 text = "a relay refuses the name that EHLO gives it; set EMAIL_HELO to a host name that it knows"
                 log_event(logging.ERROR, "helo-refused", f"{text}: {reply}", trace=NO_TRACE, reply=reply)
+            case SignInWanted(reply):
+                text = "a relay takes no mail without a sign-in or TLS; look at EMAIL, APP_PASSWORD and EMAIL_SECURITY"
+                log_event(logging.ERROR, "sign-in-wanted", f"{text}: {reply}", trace=NO_TRACE, reply=reply)
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)

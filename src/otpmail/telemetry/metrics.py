@@ -46,6 +46,7 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
     ResetRefused,
+    SignInWanted,
 )
 from otpmail.model import MailState
 from otpmail.relays.connection import Connection
@@ -62,7 +63,7 @@ class Metrics:
 
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
-        *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused),
+        *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
         *(CallRefused, CallsRefused, ConnectionsFull, ConnectionsFree, IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
