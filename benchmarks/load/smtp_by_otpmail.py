@@ -18,6 +18,7 @@ from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose
 from otpmail.errors import ConnectionLost
 from otpmail.relays.connection import Connection
+from otpmail.relays.dial import dial
 from otpmail.relays.secure import tls_context
 from otpmail.settings import RelaySettings, load_section
 from otpmail.smtp.transaction import Results
@@ -46,7 +47,7 @@ async def connect(port: int, ca_file: Path, window: int) -> Connection:
         APP_PASSWORD=PASSWORD,
         EMAIL_WINDOW=str(window),
     )
-    return await Connection.open(settings, tls_context(settings), lifetime=3600)
+    return await Connection.over(await dial(settings, tls_context(settings)), settings, lifetime=3600)
 
 
 async def send(connection: Connection, drafts: list[Draft], first: int, mails: int) -> None:

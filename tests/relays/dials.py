@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from otpmail.relays.connection import Connection
 from otpmail.relays.dial import SignedIn, dial
 from otpmail.relays.secure import tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, load_section
+from otpmail.smtp.mode import Mode
 from relay import HOST
 
 
@@ -23,6 +25,14 @@ async def dial_port(port: int, **values: str) -> SignedIn:
         signed_in = await dial(settings, tls_context(settings), Token.of(settings))
     signed_in.client.close()
     return signed_in
+
+
+async def open_connection(
+    settings: RelaySettings, tls: ssl.SSLContext | None = None, *, mode: Mode = Mode.BDAT
+) -> Connection:
+    """Open a connection as a relay's dialler does, for a minute."""
+    signed_in = await dial(settings, tls or ssl.create_default_context())
+    return await Connection.over(signed_in, settings, lifetime=60, mode=mode)
 
 
 @asynccontextmanager

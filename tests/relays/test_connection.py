@@ -16,6 +16,7 @@ from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 from outcomes import outcome_of
 from relay import HOST, Certificates, Faults, Relay
+from relays.dials import open_connection
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def _settings(port: int, **more: object) -> RelaySettings:
 @contextlib.asynccontextmanager
 async def _connected(relay: Relay, tls: ssl.SSLContext | None = None, **more: object) -> AsyncIterator[Connection]:
     settings = _settings(relay.port, security="tls" if tls else "plain", **more)
-    connection = await Connection.open(settings, tls or ssl.create_default_context(), lifetime=60)
+    connection = await open_connection(settings, tls)
     try:
         yield connection
     finally:
@@ -123,10 +124,8 @@ async def test_a_relay_that_hangs_up_over_the_probe(ends: dict[str, str]) -> Non
     """A relay that ends the connection over the probe raises ProbeFailed, also with 421, so it is not probed again."""
     async with Relay(Faults(auth=(), **ends)) as relay:  # type: ignore[arg-type]
         with pytest.raises(ProbeFailed):
-            await Connection.open(_settings(relay.port), ssl.create_default_context(), lifetime=60)
-        connection = await Connection.open(
-            _settings(relay.port), ssl.create_default_context(), lifetime=60, mode=Mode.DATA
-        )
+            await open_connection(_settings(relay.port))
+        connection = await open_connection(_settings(relay.port), mode=Mode.DATA)
         assert connection.mode is Mode.DATA
         assert (await outcome_of(connection, _mail()))[0].accepted
         await connection.close()
@@ -150,7 +149,7 @@ async def test_a_reply_that_comes_too_early_is_not_taken_for_an_answer() -> None
     server = await asyncio.start_server(serve, HOST, 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(ConnectFailed, match="more than it was asked for"):
-        await Connection.open(_settings(port), ssl.create_default_context(), lifetime=60)
+        await open_connection(_settings(port))
     server.close()
     await gone.wait()
 

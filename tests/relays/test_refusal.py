@@ -6,12 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from otpmail.errors import ConnectFailed, SignInRefused
-from otpmail.relays.connection import Connection
 from otpmail.relays.refusal import failed_by, kind_of_error, read_reply
-from otpmail.relays.secure import tls_context
 from otpmail.settings import RelaySettings
 from otpmail.smtp.reply_kind import ReplyKind
 from relay import HOST, Faults, Relay
+from relays.dials import open_connection
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ async def test_the_end_of_a_connection(reply: str | None, kind: ReplyKind) -> No
     async with Relay(Faults(auth=())) as relay:
         make: Callable[..., RelaySettings] = RelaySettings
         settings = make(host=HOST, port=relay.port, security="plain", helo="test")
-        connection = await Connection.open(settings, tls_context(settings), lifetime=60)
+        connection = await open_connection(settings)
         lost = asyncio.Event()
         connection.watch(on_lost=lost.set, on_available=lambda: None)
         relay.drop_connections(reply)

@@ -1,11 +1,10 @@
-"""One long-lived connection to a relay, open and signed in (`relays.dial`): mails are sent here.
+"""One long-lived connection to a relay, open and signed in (`relays.dialler`): mails are sent here.
 
 A connection takes as many mails at once as its `window`. After a protocol error or a timeout it is closed and never
 used again: a reply must not reach another mail.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable, Collection
 from typing import Self, cast
 
@@ -13,13 +12,11 @@ import aiosmtplib
 
 from otpmail.errors import ConnectFailed
 from otpmail.model import Envelope
-from otpmail.relays.addresses import Addresses
-from otpmail.relays.dial import SignedIn, dial
+from otpmail.relays.dial import SignedIn
 from otpmail.relays.message_limit import UNLIMITED, Bounds
 from otpmail.relays.owner import ConnectionOwner
 from otpmail.relays.protocol import RelayProtocol
 from otpmail.relays.timeouts import Timeouts
-from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
 from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
@@ -67,29 +64,13 @@ class Connection:
         return f"<Connection {self._settings.host} {self._protocol!r}>"
 
     @classmethod
-    async def open(
-        cls,
-        settings: RelaySettings,
-        tls: ssl.SSLContext,
-        *,
-        lifetime: float,
-        mode: Mode = Mode.BDAT,
-        token: Token | None = None,
-        addresses: Addresses | None = None,
-    ) -> Self:
-        """Connect, secure, sign in, and find out how mails may be sent: by `mode` at the fastest.
-
-        `lifetime` is in seconds, `addresses` what is known of the relay's. Raises ConnectFailed, or SignInRefused, with
-        a text that says what went wrong.
-        """
-        signed_in = await dial(settings, tls, token or Token.of(settings), addresses)
-        return await cls.over(signed_in, settings, lifetime=lifetime, mode=mode)
-
-    @classmethod
     async def over(
         cls, signed_in: SignedIn, settings: RelaySettings, *, lifetime: float, mode: Mode = Mode.BDAT
     ) -> Self:
-        """Take over a connection that is signed in, and find out how mails may be sent on it, as `open` does."""
+        """Take over a connection that is signed in, and find out how mails may be sent: by `mode` at the fastest.
+
+        `lifetime` is in seconds. Raises ConnectFailed, with a text that says what went wrong.
+        """
         try:
             connection = cls(signed_in, settings, mode=mode.slower(Mode.allowed_by(settings.mode)), lifetime=lifetime)
             await connection._protocol.probe()

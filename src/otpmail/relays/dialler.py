@@ -8,6 +8,7 @@ from otpmail import backoff
 from otpmail.events import ChunkingDisabled, Observer
 from otpmail.relays.addresses import Addresses
 from otpmail.relays.connection import Connection
+from otpmail.relays.dial import dial
 from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings
@@ -57,14 +58,9 @@ class Dialler:
         # Connections that are dialled together must not be replaced together.
         lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
         settings, tls, token, _ = self.access
-        connection = await Connection.open(
-            settings,
-            tls,
-            lifetime=lifetime,
-            mode=self._mode.slower(Mode.DATA) if avoids_chunks else self._mode,
-            token=token,
-            addresses=self._addresses,
-        )
+        mode = self._mode.slower(Mode.DATA) if avoids_chunks else self._mode
+        signed_in = await dial(settings, tls, token, self._addresses)
+        connection = await Connection.over(signed_in, settings, lifetime=lifetime, mode=mode)
         if connection.runs_refused_chunks and self._mode is Mode.BDAT:
             self._mode = Mode.DATA  # for ever, since the relay was seen to do so
             self._observer.notify(ChunkingDisabled(self._settings.endpoint))
