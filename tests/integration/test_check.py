@@ -70,7 +70,7 @@ _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
         r"set EMAIL_TOKEN_FILE",
     ),
     "other mechanism": ({}, {"EMAIL_AUTH": "cram-md5"}, 1, r"set EMAIL_AUTH to one of these, or leave it unset"),
-    "no sign-in offered": ({"auth": ()}, {"EMAIL": "u", "APP_PASSWORD": "p"}, 1, r"leave EMAIL and the password unset"),
+    "no sign-in offered": ({"auth": ()}, {"EMAIL": "u", "APP_PASSWORD": "p"}, 1, r"leave EMAIL and APP_PASSWORD unset"),
     "wants a sign-in": (
         {},
         _NO_SIGN_IN,
@@ -179,6 +179,23 @@ async def test_what_to_change(kind: str, certificates: Certificates, tmp_path: P
     assert checked.code == code, checked.output
     assert relay.mails == []
     assert "Traceback" not in checked.output
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ({}, r"535 5\.7\.8 .*; check the user in EMAIL_RELAYS and the password"),
+        ({"auth": ("XOAUTH2",)}, r"set \?token_file= in EMAIL_RELAYS to a file with an access token"),
+        ({"auth": ()}, r"leave the user in EMAIL_RELAYS and the password unset"),
+    ],
+)
+async def test_what_to_change_in_a_url(faults: dict[str, Any], words: str) -> None:
+    """A relay of EMAIL_RELAYS is changed in its URL: no advice names a variable that has no effect beside it."""
+    async with Relay(Faults(**faults)) as relay:
+        checked = await _check(EMAIL_RELAYS=f"smtp+plain://user:other@{HOST}:{relay.port}", **_NO_SIGN_IN)
+    assert re.search(words, checked.output), checked.output
+    assert not re.search(r"\bEMAIL\b|APP_PASSWORD|EMAIL_AUTH|EMAIL_TOKEN_FILE", checked.output)
+    assert checked.code == 1
 
 
 async def test_what_is_said_to_the_relay(certificates: Certificates, tmp_path: Path) -> None:

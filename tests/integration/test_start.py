@@ -199,6 +199,8 @@ async def test_check_of_tls_where_there_is_none(relay: Relay, by_url: bool) -> N
     assert code == 1
     line = output.splitlines()[-1]
     assert line.startswith(f"relay 127.0.0.1:{relay.port} (tls): does not speak TLS on this port, ")
-    instead = ("smtp:// in EMAIL_RELAYS", "smtp+plain://") if by_url else ("EMAIL_SECURITY=starttls", "plain")
+    instead = (
+        ("smtp:// in EMAIL_RELAYS", "smtp+plain://") if by_url else ("EMAIL_SECURITY=starttls", "EMAIL_SECURITY=plain")
+    )
     assert f"; set {instead[0]}, or {instead[1]}, which encrypts nothing; or set " in line
     assert "version" not in line

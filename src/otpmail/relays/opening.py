@@ -14,6 +14,7 @@ from otpmail.relays.helo import address_literal
 from otpmail.relays.refusal import failed_by, read_reply
 from otpmail.relays.secure import cure_no_starttls, cure_silence, explain
 from otpmail.settings import RelaySettings
+from otpmail.settings.terms import in_terms_of
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.ehlo import read_capabilities
 from otpmail.smtp.redaction import Redactor
@@ -109,7 +110,8 @@ async def greet(
 
 async def _start_tls(opened: Opened, settings: RelaySettings, tls: ssl.SSLContext, redactor: Redactor) -> None:
     if "STARTTLS" not in opened.capabilities:
-        requires = "the relay does not announce STARTTLS, which EMAIL_SECURITY=starttls requires"
+        setting = in_terms_of(settings, "EMAIL_SECURITY=starttls")
+        requires = f"the relay does not announce STARTTLS, which {setting} requires"
         raise ConnectFailed(f"{requires}; {cure_no_starttls(settings)}")
     try:
         await opened.client.starttls(server_hostname=settings.server_name, tls_context=tls)

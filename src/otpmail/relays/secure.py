@@ -6,6 +6,7 @@ import ssl
 from otpmail.errors import SettingsError
 from otpmail.settings import RelaySettings
 from otpmail.settings.secret_file import is_readable
+from otpmail.settings.terms import in_terms_of
 
 _PLAIN_TEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
 _TOO_OLD = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"})
@@ -85,39 +86,28 @@ def explain(error: BaseException | None, settings: RelaySettings) -> str:
 
 
 def _cure_no_tls(settings: RelaySettings) -> str:
-    starttls, plain, port = (
-        ("smtp:// in EMAIL_RELAYS", "smtp+plain://", "its port to the one")
-        if settings.named_by_url
-        else ("EMAIL_SECURITY=starttls", "plain", "EMAIL_PORT to the one")
-    )
-    return f"set {starttls}, or {plain}, which encrypts nothing; or set {port} where it does, mostly 465"
+    plain = "set EMAIL_SECURITY=starttls, or EMAIL_SECURITY=plain, which encrypts nothing"
+    return in_terms_of(settings, f"{plain}; or set EMAIL_PORT to the one where it does, mostly 465")
 
 
 def cure_no_starttls(settings: RelaySettings) -> str:
     """Say what to set for a relay that answers in plain text and does not take STARTTLS."""
-    port, plain = (
-        ("the port", "smtp+plain:// in EMAIL_RELAYS")
-        if settings.named_by_url
-        else ("EMAIL_PORT", "EMAIL_SECURITY=plain")
-    )
-    return f"set {port} to one with TLS, mostly 587 or 465, or {plain}, which encrypts nothing"
+    port = "set EMAIL_PORT to one with TLS, mostly 587 or 465"
+    return in_terms_of(settings, f"{port}, or EMAIL_SECURITY=plain, which encrypts nothing")
 
 
 def cure_silence(settings: RelaySettings) -> str:
     """Say what to set where a relay that is silent waits for TLS."""
-    tls = "smtps:// in EMAIL_RELAYS" if settings.named_by_url else "EMAIL_SECURITY=tls"
-    return f"if this port speaks TLS from the first byte, as 465 does, set {tls}"
+    tls = in_terms_of(settings, "set EMAIL_SECURITY=tls")
+    return f"if this port speaks TLS from the first byte, as 465 does, {tls}"
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, settings: RelaySettings) -> str:
     why = error.verify_message or "it can't be verified"
     code = error.verify_code
     if code in _OTHER_NAMES:
-        host, tls_name = ("its host", "?tls_name=") if settings.named_by_url else ("EMAIL_HOST", "EMAIL_TLS_NAME")
-        return (
-            f"its certificate is not for {settings.server_name}; set {host} to a name that is in it, or {tls_name} to "
-            "that name"
-        )
+        cure = in_terms_of(settings, "set EMAIL_HOST to a name that is in it, or EMAIL_TLS_NAME to that name")
+        return f"its certificate is not for {settings.server_name}; {cure}"
     if code == _EXPIRED:
         return "its certificate has expired; the relay's operator has to renew it, unless this machine's clock is wrong"
     if code == _NOT_YET_VALID:

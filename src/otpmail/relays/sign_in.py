@@ -12,6 +12,7 @@ from otpmail.errors import ConnectFailed, SignInRefused
 from otpmail.model import RecipientResult
 from otpmail.relays.refusal import failed_by, read_reply
 from otpmail.settings import AuthMechanism, RelaySettings
+from otpmail.settings.terms import in_terms_of
 from otpmail.smtp.redaction import MASK, Redactor
 from otpmail.smtp.sasl import MECHANISMS, Credentials, Mechanism, Unanswerable, read_challenge
 
@@ -103,12 +104,16 @@ def _refused(user: str, refusals: Mapping[str, str]) -> str:
 
 def _no_mechanism(offered: Sequence[str], settings: RelaySettings) -> str:
     if not offered:
-        return "the relay offers no sign-in on this connection; if it needs none, leave EMAIL and the password unset"
+        cure = in_terms_of(settings, "leave EMAIL and APP_PASSWORD unset")
+        return f"the relay offers no sign-in on this connection; if it needs none, {cure}"
     if settings.auth:
-        why = f"EMAIL_AUTH asks for {settings.auth.upper()}"
+        why, cure = f"EMAIL_AUTH={settings.auth} is not among them", "set EMAIL_AUTH to one of these, or leave it unset"
+    elif settings.has_token:
+        why, cure = "none of these takes a token", "set APP_PASSWORD in place of EMAIL_TOKEN_FILE"
     else:
-        why = "none of these takes a token" if settings.has_token else "none of these takes a password"
-    return f"the relay offers {', '.join(offered).upper()} to sign in with, and {why}"
+        why = "none of these takes a password"
+        cure = "set EMAIL_TOKEN_FILE to a file with an access token, in place of APP_PASSWORD"
+    return f"the relay offers {', '.join(offered).upper()} to sign in with; {in_terms_of(settings, f'{why}: {cure}')}"
 
 
 def _without_digest(match: re.Match[str]) -> str:

@@ -8,6 +8,7 @@ from otpmail.errors import ConnectFailed, SignInRefused
 from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.rehearsal import Step
 from otpmail.settings import RelaySettings
+from otpmail.settings.terms import in_terms_of
 from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 
 
@@ -32,6 +33,7 @@ _SENDER = re.compile(r"\bsender\b|\bfrom\b|send as|not owned by|not verified", r
 # Providers whose SMTP server takes no password of a mailbox.
 _WITH_APP_PASSWORDS = re.compile(r"(?:.*\.)?(?:gmail|yahoo|icloud|me|mail\.me)\.com", re.IGNORECASE)
 
+_FOR_APPS = "set APP_PASSWORD to an app password of the account, which is not the password of the mailbox"
 _REFUSED_SIGN_INS = (
     (
         re.compile(r"5\.7\.139\b|SmtpClientAuth\w* is disabled|basic authentication is disabled", re.IGNORECASE),
@@ -39,7 +41,7 @@ _REFUSED_SIGN_INS = (
     ),
     (
         re.compile(r"application-specific password|app password|5\.7\.9\b|web.?login|BadCredentials", re.IGNORECASE),
-        "set {password} to an app password of the account, which is not the password of the mailbox",
+        _FOR_APPS,
     ),
     (_WANTS_TLS, "set EMAIL_SECURITY=starttls, since the relay takes no password unencrypted"),
 )
@@ -62,7 +64,7 @@ def on_failed_dial(error: ConnectFailed, relay: RelaySettings) -> str:
     """Return what to change after a dial that failed; empty where the error itself says so."""
     said = str(error)
     if isinstance(error, SignInRefused):
-        return _on_refused_sign_in(error, relay) if error.code else _on_no_mechanism(said)
+        return in_terms_of(relay, _on_refused_sign_in(error, relay)) if error.code else ""
     if not error.code or "EMAIL_HELO" in said:
         return ""
     if pace := _on_pace(kind_of_error(error)):
@@ -75,25 +77,18 @@ def on_failed_dial(error: ConnectFailed, relay: RelaySettings) -> str:
     )
 
 
-def _on_no_mechanism(said: str) -> str:
-    if "takes a password" in said:
-        return "set EMAIL_TOKEN_FILE to a file with an access token, in place of the password"
-    return "set EMAIL_AUTH to one of these, or leave it unset" if "EMAIL_AUTH" in said else ""
-
-
 def _on_refused_sign_in(error: SignInRefused, relay: RelaySettings) -> str:
     said = str(error)
-    user, password = _names_of_credentials(relay)
-    for pattern, text in _REFUSED_SIGN_INS:
+    for pattern, advice in _REFUSED_SIGN_INS:
         if pattern.search(said):
-            return text.format(password=password)
+            return advice
     if relay.auth == "external":
         return "the relay does not know the certificate in EMAIL_CERT_FILE; ask its operator to allow it"
     if relay.has_token:
         return "renew the token in EMAIL_TOKEN_FILE, and check that it is for this user and for sending by SMTP"
     if _WITH_APP_PASSWORDS.fullmatch(relay.host):
-        return f"set {password} to an app password of the account, which is not the password of the mailbox"
-    return f"check {user} and {password}; some providers want an app password or an API key there"
+        return _FOR_APPS
+    return "check EMAIL and APP_PASSWORD; some providers want an app password or an API key there"
 
 
 def on_refused_step(step: Step, relay: RelaySettings, helo: str) -> Advice:
@@ -106,7 +101,8 @@ def on_refused_step(step: Step, relay: RelaySettings, helo: str) -> Advice:
     if pace := _on_pace(kind):
         return Advice(Weight.FAULT, pace)
     if _WANTS_TLS.search(f"{reply.enhanced_code} {reply.reply}"):
-        return Advice(Weight.FAULT, "set EMAIL_SECURITY=starttls, since the relay takes no mail unencrypted")
+        cure = in_terms_of(relay, "set EMAIL_SECURITY=starttls")
+        return Advice(Weight.FAULT, f"{cure}, since the relay takes no mail unencrypted")
     if reply.code < 500:
         return Advice(Weight.NOTE, _DEFERRED)
     return _on_refused_sender(step, relay, wants_sign_in=kind is ReplyKind.CREDENTIALS)
@@ -126,8 +122,8 @@ def _on_refused_sender(step: Step, relay: RelaySettings, *, wants_sign_in: bool)
 def _on_no_relaying(relay: RelaySettings) -> str:
     if relay.signs_in:
         return "the relay passes on no mails of this account; ask its operator to allow that"
-    user, password = _names_of_credentials(relay)
-    return f"the relay wants a sign-in: set {user} and {password}, or ask its operator to allow this machine's address"
+    cure = in_terms_of(relay, "set EMAIL and APP_PASSWORD")
+    return f"the relay wants a sign-in: {cure}, or ask its operator to allow this machine's address"
 
 
 def _on_pace(kind: ReplyKind) -> str:
@@ -136,7 +132,3 @@ def _on_pace(kind: ReplyKind) -> str:
     if kind is ReplyKind.TOO_FAST:
         return "the relay has got too much at once from this account or machine; wait, and set EMAIL_RATE"
     return ""
-
-
-def _names_of_credentials(relay: RelaySettings) -> tuple[str, str]:
-    return ("the user in EMAIL_RELAYS", "the password there") if relay.named_by_url else ("EMAIL", "APP_PASSWORD")
