@@ -101,6 +101,19 @@ async def test_an_idle_relay_is_not_up(served: Served) -> None:
     assert await served.overall() == {_NOT_SERVING}
 
 
+async def test_without_its_store_no_service_is_serving(served: Served) -> None:
+    """A store that takes no changes is NOT_SERVING, whatever the relays are, and watchers see it at once."""
+    served.health.notify(RelayUp("a", "bdat", 16))
+    watched = served.watch()
+    assert (await anext(watched)).status == _SERVING
+    served.health.set_store(up=False)
+    assert (await anext(watched)).status == _NOT_SERVING
+    assert await served.overall() == {_NOT_SERVING}
+    served.health.set_store(up=True)
+    assert (await anext(watched)).status == _SERVING
+    assert await served.overall() == {_SERVING}
+
+
 async def test_after_a_stop_no_service_is_serving(served: Served) -> None:
     """During a stop health is NOT_SERVING for good, also when a relay comes up; liveness goes on."""
     served.health.notify(RelayUp("a", "bdat", 16))
