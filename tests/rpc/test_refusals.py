@@ -36,7 +36,7 @@ class Rig:
         self, error: Exception | None = None, request: Any = None, kind: Any = None, method: str = "/s/M"
     ) -> None:
         """Note one refused call."""
-        error = error or NotFound("there is none")
+        error = error or NotFound("no such mail")
         status = status_of(error) if isinstance(error, NotFound | InvalidArgument) else internal_error("x")
         self.refusals.note(
             method, self, error, status=status, request=request, parse=kind and partial(parse, kind=kind)

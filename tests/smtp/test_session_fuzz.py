@@ -77,7 +77,7 @@ class Ledger:
     def codes_of(self, mail: int, count: int) -> list[int]:
         """The code of each of the mail's recipients, in their order, by the replies to its own commands.
 
-        There is none for those that were refused with 452 or 552 behind an accepted one (RFC 5321, 4.5.3.1.10).
+        There is no code for those that were refused with 452 or 552 behind an accepted one (RFC 5321, 4.5.3.1.10).
         """
         own = [(verb, code) for (verb, whose), code in zip(self.commands, self.codes, strict=False) if whose == mail]
         asked = dict(own)

@@ -162,6 +162,7 @@ class _WaitingReservation(Reservation):
         self._priority = priority
 
     async def wait(self) -> None:
+        """Wait for a place, in the turn of the stream, and take it. Raises what `Admission.check` does."""
         async with self._producer.place:
             await self._producer.wait_for_place(self._wait_for, self._priority)
             self._admission.check(self._wait_for)

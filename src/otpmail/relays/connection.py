@@ -137,7 +137,7 @@ class Connection:
 
     @property
     def parting_kind(self) -> ReplyKind:
-        """What the reply is about with which the relay ended it; OTHER without one."""
+        """The subject of the reply with which the relay ended it; OTHER without one."""
         return kind_of_result(self._session.words.parting)
 
     @property

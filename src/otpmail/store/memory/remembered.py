@@ -70,7 +70,7 @@ class Remembered:
         return None
 
     def batches(self, octets: int) -> Iterator[list[tuple[str, bytes]]]:
-        """Yield what is remembered now, about so many octets at a time. What comes between two steps is left out."""
+        """Yield all that is remembered now, about so many octets at a time. Entries between two steps are left out."""
         for kept in list(self._slices):
             batch: list[tuple[str, bytes]] = []
             size = 0

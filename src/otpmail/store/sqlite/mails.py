@@ -15,7 +15,8 @@ from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
-from otpmail.store.sqlite.rows import Acceptance, Claim, Rows, Settlement, take_stock
+from otpmail.store.sqlite.rows import Acceptance, Claim, Rows, Settlement
+from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
 
 _log = logging.getLogger("otpmail")
@@ -30,9 +31,9 @@ T = TypeVar("T")
 class SqliteMailStore:
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
-    Its whole state on the loop is `_open` and `_arriving`. The first has the `seq` of each open mail in the file, the
-    other those of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets` is
-    the memory that mails take here.
+    Its whole state on the loop is `_open` and `_arriving`. The first has the `seq` of each open mail in the file. The
+    other has those of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets`
+    is the memory that mails take here.
     """
 
     durable = True

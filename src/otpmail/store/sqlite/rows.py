@@ -25,11 +25,6 @@ _ACCEPTED = Accepted()
 
 _INSERT_REQUEST = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
-_GREATEST = """
-SELECT max(seq) FROM (
-    SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM settled UNION ALL SELECT max(seq) FROM request
-)
-"""
 _READ_REQUEST = "SELECT state, mail, seq, fingerprint, ends FROM request WHERE key = ?"
 _SETTLE_REQUEST = "UPDATE request SET state = ?, ends = ? WHERE key = ? AND mail = ?"
 
@@ -278,28 +273,3 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield the values in parts, none of which holds more than SQLite takes in one statement."""
     for start in range(0, len(values), _TOGETHER):
         yield values[start : start + _TOGETHER]
-
-
-def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float]:
-    """Return the open mails (`seq`, id), urgent and old ones first, the next `seq`, and the last time in the file.
-
-    Request ids whose mail neither settled nor was accepted are orphaned from now on.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        mails = connection.execute("SELECT seq, id, priority FROM mail").fetchall()
-        connection.execute("DELETE FROM request WHERE state = ? AND ends <= ?", (RequestState.ORPHANED, now))
-        known = {mail_id for _, mail_id, _ in mails}
-        running = connection.execute(
-            "SELECT key, mail FROM request WHERE state = ?", (RequestState.RUNNING,)
-        ).fetchall()
-        orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
-        connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
-        [greatest] = connection.execute(_GREATEST).fetchone()
-        [time] = connection.execute("SELECT max(time) FROM clock").fetchone()
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    mails.sort(key=lambda row: (row[2], row[0]))
-    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time

@@ -1,0 +1,36 @@
+"""Takes stock of a store's file at the start: the mails to be taken up, and request ids that nobody will settle."""
+
+from sqlite3 import Connection
+
+from otpmail.store.sqlite.rows import RequestState
+
+_GREATEST = """
+SELECT max(seq) FROM (
+    SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM settled UNION ALL SELECT max(seq) FROM request
+)
+"""
+
+
+def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float]:
+    """Return the open mails (`seq`, id), urgent and old ones first, the next `seq`, and the last time in the file.
+
+    Request ids whose mail neither settled nor was accepted are orphaned from now on.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        mails = connection.execute("SELECT seq, id, priority FROM mail").fetchall()
+        connection.execute("DELETE FROM request WHERE state = ? AND ends <= ?", (RequestState.ORPHANED, now))
+        known = {mail_id for _, mail_id, _ in mails}
+        running = connection.execute(
+            "SELECT key, mail FROM request WHERE state = ?", (RequestState.RUNNING,)
+        ).fetchall()
+        orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
+        connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
+        [greatest] = connection.execute(_GREATEST).fetchone()
+        [time] = connection.execute("SELECT max(time) FROM clock").fetchone()
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    mails.sort(key=lambda row: (row[2], row[0]))
+    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time
