@@ -89,7 +89,15 @@ async def test_octets_of_an_earlier_client() -> None:
 
 @pytest.mark.parametrize(
     ("given", "return_path"),
-    [("", None), ("<>", ""), (" <>\t", ""), ("b@x.org", "b@x.org"), ("<b@x.org>", "b@x.org"), (" b@x.org ", "b@x.org")],
+    [
+        ("", None),
+        ("<>", ""),
+        (" <>\t", ""),
+        ("b@x.org", "b@x.org"),
+        ("<b@x.org>", "b@x.org"),
+        (" b@x.org ", "b@x.org"),
+        ("<>\u200b", ""),
+    ],
 )
 async def test_return_paths(given: str, return_path: str | None) -> None:
     """A return path may stand in angle brackets; an empty pair of them is the null return path."""

@@ -8,7 +8,7 @@ from itertools import chain
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from otpmail.address import Address, parse_mailbox, parse_mailboxes, parse_mailboxes_in_steps
+from otpmail.address import Address, parse_mailbox, parse_mailboxes, parse_mailboxes_in_steps, parse_return_path
 from otpmail.compose.attachment import MAX_ATTACHMENTS, Attachment
 from otpmail.compose.draft import LARGE, MAX_REPLY_TO, Draft, Limits, check_bodies
 from otpmail.compose.fields import MAX_HEADERS, bare_message_id
@@ -136,7 +136,7 @@ def _draft(
         html=html,
         from_=parse_mailbox(from_, "from") if from_ else None,
         sender=parse_mailbox(sender, "sender") if sender else None,
-        return_path=return_path_from(return_path) if return_path else None,
+        return_path=parse_return_path(return_path, "return_path") if return_path else None,
         # A list is read to one item beyond its limit, which the draft then refuses.
         reply_to=parse_mailboxes(reply_to[: MAX_REPLY_TO + 1], "reply_to", most=MAX_REPLY_TO + 1) if reply_to else (),
         message_id=(bare_message_id(message_id) or message_id) if message_id else "",
@@ -152,19 +152,6 @@ def _files(request: mail_pb2.SendMailRequest) -> tuple[Attachment, ...]:
             for item in request.attachments[: MAX_ATTACHMENTS + 1]
         ]
     )
-
-
-def return_path_from(text: str) -> str:
-    """The address that bounces go to, in wire form; empty for `<>`, the null return path (RFC 5321, 4.5.5).
-
-    Raises InvalidArgument naming `return_path` for any other text that is no address, with or without angle brackets.
-    """
-    if text.strip() == "<>":
-        return ""
-    address = parse_mailbox(text, "return_path")
-    if address.name:
-        raise InvalidArgument("return_path", "has a display name, which an envelope does not hold")
-    return address.spec
 
 
 def priority_from(value: int) -> Priority:
