@@ -116,9 +116,10 @@ async def test_the_cures_work(certificates: Certificates) -> None:
     """EMAIL_TLS_NAME cures a certificate for another name, and EMAIL_CA_FILE a self-signed one."""
     ca = str(certificates.ca_file)
     async with Relay(Faults(auth=(), security="tls", certificate="wrong_name"), certificates=certificates) as relay:
-        await _dial(relay, EMAIL_CA_FILE=ca, EMAIL_TLS_NAME="relay.invalid")
+        assert (await _dial(relay, EMAIL_CA_FILE=ca, EMAIL_TLS_NAME="relay.invalid")).capabilities
     async with Relay(Faults(auth=(), security="tls", certificate="self_signed"), certificates=certificates) as relay:
-        await _dial(relay, EMAIL_HOST="localhost", EMAIL_CA_FILE=str(certificates.self_signed_file))
+        self_signed = str(certificates.self_signed_file)
+        assert (await _dial(relay, EMAIL_HOST="localhost", EMAIL_CA_FILE=self_signed)).capabilities
 
 
 async def test_brackets_around_an_ipv6_address(certificates: Certificates) -> None:

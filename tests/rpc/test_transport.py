@@ -137,6 +137,7 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
         async with asyncio.timeout(5):
             while await reader.read(1 << 16):  # the settings of the server
                 pass
+        assert reader.at_eof()
         writer.close()
 
 
