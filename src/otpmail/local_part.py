@@ -20,8 +20,8 @@ def unquoted(local: str) -> str | None:
     """The text that a local part in quotes stands for, also where quotes are missing; None for any other local part.
 
     Raises ValueError for quotes that some relays would look into. It also does for an encoded word (RFC 2047), which
-    some programs decode in an address too, and for a sign such as the wide U+FF20, of which some make an @. To them it
-    would be another address.
+    some programs decode in an address too. So it does for a sign such as the wide U+FF20, of which some make an @. To
+    them it would be another address.
     """
     if _ENCODED_WORD.search(local):
         raise ValueError("there is an encoded word before the @")

@@ -31,7 +31,7 @@ from otpmail.smtp.words import Words
 BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail, so none waits behind a large one."""
 
-_MAIL = Awaits.MAIL  # fast path: a global is read in less time than a member of an Enum
+_MAIL = Awaits.MAIL  # a global is read in less time than a member of an Enum
 
 
 class Session:
@@ -138,7 +138,7 @@ class Session:
         if envelope.code:
             self.words.recent.append(envelope.code)
         self.flights.append(transaction)
-        if self.mode is Mode.BDAT:  # fast path: all may start at once
+        if self.mode is Mode.BDAT:  # all may start at once
             transaction.start(self.output, reset_first=False)
         else:
             self._advance()

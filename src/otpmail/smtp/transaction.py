@@ -44,7 +44,7 @@ class Awaits(Enum):
     NOTHING = auto()  # the transaction is over
 
 
-_MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # fast path: a global is read in less time than a member of an Enum
+_MAIL, _NOTHING = Awaits.MAIL, Awaits.NOTHING  # globals are read in less time than members of an Enum
 
 
 class Due(Enum):

@@ -86,7 +86,7 @@ class Metrics:
         checked = counter("codes_checked", "Codes checked.", ["result"])
         self._accepted = counter("mails_accepted", "Mails accepted.")
         self._deferred = counter("mails_deferred", "Attempts that did not settle a mail.")
-        # fast path: Counter.labels takes 0.9 us, three times what counting does; every mail and code is counted here
+        # Made once: Counter.labels takes 0.9 us, three times what counting does, for every mail and code.
         self._settled = {state: settled.labels(state.value) for state in MailState if state.final}
         self._checked = cache(lambda result: checked.labels(result.lower()))
         self._opened = counter(
