@@ -186,6 +186,11 @@ async def test_what_to_change(kind: str, certificates: Certificates, tmp_path: P
     [
         ({}, r"535 5\.7\.8 .*; check the user in EMAIL_RELAYS and the password"),
         ({"auth": ("XOAUTH2",)}, r"set \?token_file= in EMAIL_RELAYS to a file with an access token"),
+        (
+            {"password": "other", "refuse_name": _by_name("me.example.org")},
+            r"in EHLO; set \?helo= in EMAIL_RELAYS to a name",
+        ),
+        ({"refuse_ehlo": "501 5.5.4 invalid name"}, r"in EHLO: 501 .*; set \?helo= in EMAIL_RELAYS to a name"),
         ({"auth": ()}, r"leave the user in EMAIL_RELAYS and the password unset"),
     ],
 )

@@ -1,10 +1,12 @@
-"""The address literal in EHLO, where no name of this machine is known."""
+"""The address literal in EHLO, where no name of this machine is known, and what to set where a name is refused."""
 
 import ipaddress
 import socket
 from collections.abc import Callable
 
+from otpmail.settings import RelaySettings
 from otpmail.settings.helo import is_host_name
+from otpmail.settings.terms import in_terms_of
 
 # TEST-NET-1 and the prefix for documentation (RFC 5737, RFC 3849), to which the way out leads like to any other.
 _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -26,6 +28,11 @@ def address_literal(local: str, *, find_own: Callable[[], str] | None = None) ->
         if is_host_name(name) and name.lower() != "localhost":
             return name
     return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"
+
+
+def cure_helo(settings: RelaySettings) -> str:
+    """Say what to set where a relay refuses the name in EHLO."""
+    return in_terms_of(settings, "set EMAIL_HELO to a name of this machine that DNS knows")
 
 
 def _own_address() -> str:

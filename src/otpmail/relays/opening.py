@@ -10,7 +10,7 @@ from aiosmtplib import SMTPResponse
 
 from otpmail.errors import ConnectFailed, Unreachable
 from otpmail.relays.addresses import Address
-from otpmail.relays.helo import address_literal
+from otpmail.relays.helo import address_literal, cure_helo
 from otpmail.relays.refusal import failed_by, read_reply
 from otpmail.relays.secure import cure_no_starttls, cure_silence, explain
 from otpmail.settings import RelaySettings
@@ -143,15 +143,15 @@ async def _say_hello(opened: Opened, settings: RelaySettings, redactor: Redactor
             opened.capabilities = Capabilities({})
             return
         reply = older
-    raise _hello_refused(reply, opened, redactor)
+    raise _hello_refused(reply, opened, settings, redactor)
 
 
-def _hello_refused(reply: SMTPResponse, opened: Opened, redactor: Redactor) -> ConnectFailed:
+def _hello_refused(reply: SMTPResponse, opened: Opened, settings: RelaySettings, redactor: Redactor) -> ConnectFailed:
     said = redactor.line(f"{reply.code} {reply.message}")
     split = read_reply(reply.code, reply.message, redactor)
     if kind_of(Command.EHLO, split.code, split.enhanced_code, split.reply) is ReplyKind.HELO_FAULT:
         refused = f"the relay refused the name {opened.helo} in EHLO: {said}"
-        return failed_by(split, ConnectFailed, f"{refused}; set EMAIL_HELO to a name of this machine that DNS knows")
+        return failed_by(split, ConnectFailed, f"{refused}; {cure_helo(settings)}")
     return failed_by(split, ConnectFailed, f"the relay refused EHLO: {said}")
 
 
@@ -201,7 +201,8 @@ def _explain_end(error: BaseException, settings: RelaySettings) -> str:
 def _without_greeting(cause: BaseException, settings: RelaySettings) -> str:
     is_tls = settings.security == "tls"
     if isinstance(cause, aiosmtplib.SMTPServerDisconnected):
-        hint = "; it may want a client certificate (EMAIL_CERT_FILE)" if is_tls and settings.cert_file is None else ""
+        hint = in_terms_of(settings, "; it may want a client certificate (EMAIL_CERT_FILE)")
+        hint = hint if is_tls and settings.cert_file is None else ""
         return f"the relay closed the connection without a greeting{hint}"
     hint = "" if is_tls else f" {cure_silence(settings)}"
     return f"connected, but no greeting {_after(settings)}; is this an SMTP server?{hint}"

@@ -80,7 +80,8 @@ def explain(error: BaseException | None, settings: RelaySettings) -> str:
         if isinstance(error, ssl.SSLError) and error.reason in _TOO_OLD:
             return "speaks only versions of TLS that are not safe; the relay has to be updated to TLS 1.2 or later"
         if isinstance(error, ssl.SSLError) and error.reason in _WANTS_CERTIFICATE:
-            return "wants a client certificate; set EMAIL_CERT_FILE and EMAIL_KEY_FILE"
+            cure = in_terms_of(settings, "set EMAIL_CERT_FILE and EMAIL_KEY_FILE")
+            return f"wants a client certificate; {cure}"
         error = error.__cause__
     return ""
 
@@ -115,7 +116,7 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, settings: RelaySet
     if code in _UNKNOWN_ISSUERS:
         what = "is self-signed" if code == _SELF_SIGNED else "is signed by an authority that is not trusted here"
         needed = "that certificate" if code == _SELF_SIGNED else "that authority's certificate"
-        if settings.ca_file is not None:
-            return f"its certificate {what} ({why}); EMAIL_CA_FILE does not hold {needed}"
-        return f"its certificate {what} ({why}); set EMAIL_CA_FILE to a file with {needed}"
+        is_missing = f"EMAIL_CA_FILE does not hold {needed}"
+        cure = is_missing if settings.ca_file is not None else f"set EMAIL_CA_FILE to a file with {needed}"
+        return f"its certificate {what} ({why}); {in_terms_of(settings, cure)}"
     return f"its certificate can't be verified: {why}"

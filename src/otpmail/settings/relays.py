@@ -9,8 +9,8 @@ from otpmail.settings.relay import RelaySettings
 from otpmail.settings.sources import Sources
 
 # `smtp` requires STARTTLS; plain text has to be asked for by name.
-_SECURITY = {"smtps": "tls", "smtp": "starttls", "smtp+starttls": "starttls", "smtp+plain": "plain"}
-_OPTIONS = {
+SECURITY = {"smtps": "tls", "smtp": "starttls", "smtp+starttls": "starttls", "smtp+plain": "plain"}
+OPTIONS = {
     "auth": "EMAIL_AUTH",
     "token_file": "EMAIL_TOKEN_FILE",
     "password_file": "APP_PASSWORD_FILE",
@@ -30,7 +30,7 @@ _PARTS = {
     "EMAIL_SECURITY": "scheme",
     "EMAIL": "user",
     "APP_PASSWORD": "password",
-    **{variable: option for option, variable in _OPTIONS.items()},
+    **{variable: option for option, variable in OPTIONS.items()},
 }
 _NO_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FORM = "smtps://user:password@host:465"
@@ -106,8 +106,8 @@ def parse_relay(text: str) -> dict[str, str | None]:
         url = urlsplit(text)
     except ValueError:  # brackets, or a letter that reads as another
         raise ValueError("host: is neither a name nor an IP address; write an IPv6 address in [ ]") from None
-    if url.scheme not in _SECURITY or not text.lower().startswith(f"{url.scheme}://"):
-        schemes = ", ".join(f"{scheme}://" for scheme in _SECURITY)
+    if url.scheme not in SECURITY or not text.lower().startswith(f"{url.scheme}://"):
+        schemes = ", ".join(f"{scheme}://" for scheme in SECURITY)
         raise ValueError(
             f"scheme: must be one of {schemes}, as in {_FORM}; is a comma or space before it in a password?"
         )
@@ -117,7 +117,7 @@ def parse_relay(text: str) -> dict[str, str | None]:
         raise ValueError(f"host: is missing; a relay is {_FORM}")
     if url.path not in ("", "/") or url.fragment:
         raise ValueError("after the port: only options may follow, as ?auth=login&ca_file=ca.pem")
-    security = _SECURITY[url.scheme]
+    security = SECURITY[url.scheme]
     return {
         "EMAIL_HOST": url.hostname,
         "EMAIL_PORT": str(_port(url, _PORTS[security])),
@@ -161,10 +161,10 @@ def _options(url: SplitResult) -> dict[str, str | None]:
     given: set[str] = set()
     for place, option in enumerate(filter(None, url.query.split("&")), 1):
         name, _, value = option.partition("=")
-        if name not in _OPTIONS:  # and may be the rest of a password
-            raise ValueError(f"option {place}: is unknown; the options are {', '.join(_OPTIONS)}")
+        if name not in OPTIONS:  # and may be the rest of a password
+            raise ValueError(f"option {place}: is unknown; the options are {', '.join(OPTIONS)}")
         if name in given:
             raise ValueError(f"option {place}: {name} stands there twice")
         given.add(name)
-        options[_OPTIONS[name]] = _decoded(value, name)
+        options[OPTIONS[name]] = _decoded(value, name)
     return options

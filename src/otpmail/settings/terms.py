@@ -1,26 +1,23 @@
 """Names the settings of a relay as its operator has written them: as variables, or as parts of a URL in EMAIL_RELAYS.
 
-Beside EMAIL_RELAYS the variables have no effect, so no advice may name them.
+In EMAIL_RELAYS the URL wins over the variables, most of which have no effect beside it. So no advice may name them.
 """
 
 import re
 from itertools import chain, repeat
 
 from otpmail.settings.relay import RelaySettings
+from otpmail.settings.relays import OPTIONS, SECURITY
 
-_IN_A_URL = {
-    "EMAIL_SECURITY=tls": "smtps://",
-    "EMAIL_SECURITY=starttls": "smtp://",
-    "EMAIL_SECURITY=plain": "smtp+plain://",
-    "EMAIL_AUTH=": "?auth=",
-    "EMAIL_AUTH": "?auth=",
-    "EMAIL_TOKEN_FILE": "?token_file=",
-    "EMAIL_TLS_NAME": "?tls_name=",
+_SCHEMES = {f"EMAIL_SECURITY={security}": f"{scheme}://" for scheme, security in reversed(SECURITY.items())}
+_PARTS = {
     "EMAIL_HOST": "the host",
     "EMAIL_PORT": "the port",
     "EMAIL": "the user",
     "APP_PASSWORD": "the password",
+    **{variable: f"?{option}=" for option, variable in OPTIONS.items()},
 }
+_IN_A_URL = _SCHEMES | _PARTS | {f"{variable}=": part for variable, part in _PARTS.items()}
 _NAMES = re.compile(rf"\b(?:{'|'.join(sorted(_IN_A_URL, reverse=True))})(?![A-Z_])")
 
 

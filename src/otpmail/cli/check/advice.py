@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from otpmail.errors import ConnectFailed, SignInRefused
+from otpmail.relays.helo import cure_helo
 from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.rehearsal import Step
 from otpmail.settings import RelaySettings
@@ -62,10 +63,9 @@ _NOT_AS_THIS_SENDER = (
 
 def on_failed_dial(error: ConnectFailed, relay: RelaySettings) -> str:
     """Return what to change after a dial that failed; empty where the error itself says so."""
-    said = str(error)
     if isinstance(error, SignInRefused):
         return in_terms_of(relay, _on_refused_sign_in(error, relay)) if error.code else ""
-    if not error.code or "EMAIL_HELO" in said:
+    if not error.code or cure_helo(relay) in str(error):
         return ""
     if pace := _on_pace(kind_of_error(error)):
         return pace
@@ -96,8 +96,7 @@ def on_refused_step(step: Step, relay: RelaySettings, helo: str) -> Advice:
     reply = step.reply
     kind = kind_of(step.command, reply.code, reply.enhanced_code, reply.reply)
     if kind is ReplyKind.HELO_FAULT:
-        cure = "set EMAIL_HELO to a name of this machine that DNS knows"
-        return Advice(Weight.FAULT, f"the relay refuses the name {helo} in EHLO; {cure}")
+        return Advice(Weight.FAULT, f"the relay refuses the name {helo} in EHLO; {cure_helo(relay)}")
     if pace := _on_pace(kind):
         return Advice(Weight.FAULT, pace)
     if _WANTS_TLS.search(f"{reply.enhanced_code} {reply.reply}"):
