@@ -224,6 +224,13 @@ def test_mailbox(command: Command, reply: str) -> None:
         (MAIL, "530 5.7.0 Must issue a STARTTLS command first"),  # Postfix, Gmail
         (CONTENT, "554 5.7.1 Message rejected as spam"),
         (CONTENT, "552 5.3.4 Message too big"),
+        (CONTENT, "554 5.7.1 Blocked: too many URLs in message"),
+        (CONTENT, "554 5.7.1 Refused, see https://mail.example/sec/rate-limit"),
+        (RCPT, "451 4.3.0 Temporary lookup failure, please retry in an hour"),
+        (RCPT, "450 4.7.1 Please try again after a minute"),
+        (CONTENT, "554 5.7.1 Rejected by a second filter"),
+        (RCPT, "450 4.7.1 Client host rejected: too many DNS failures in connection"),
+        (CONTENT, "451 4.4.1 Connection timed out, max session time reached"),
     ],
 )
 def test_other(command: Command, reply: str) -> None:

@@ -44,6 +44,7 @@ _WAYS_TO_SEND = frozenset(
 
 _GREYLIST = re.compile(r"gr[ea]y[ -]?list|gr[ea]y bounce")
 
+_URL = re.compile(r"\bhttps?://\S+")
 _ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
 _HELO = re.compile(r"(?<![\w.@-])[he]{2}lo(?![\w@-]|\.\w)")
 _NOT_A_NAME = frozenset({500, 502})  # an unknown command says nothing of its parameter
@@ -55,9 +56,9 @@ _PER_CONNECTION = re.compile(
     r"\b(?:connection|session)"
 )
 _CONNECTIONS = re.compile(
-    r"too (?:many|frequent) (?:[\w-]+ ){0,3}(?:connect(?:ion)?s?|sessions?)\b"
+    r"too (?:many|frequent) (?:(?!in |of )[\w-]+ ){0,3}(?:connect(?:ion)?s?|sessions?)\b"
     r"|\b(?:connections?|sessions?|sender thread|concurrency) (?:[\w-]+ ){0,2}limit"
-    r"|\bmax(?:imum)? (?:[\w-]+ ){0,4}(?:connections?|sessions?)\b"
+    r"|\bmax(?:imum)? (?:[\w-]+ ){0,4}(?:connections?|sessions?)\b(?! (?:time|size))"
     r"|exceed\w* (?:[\w-]+ ){0,5}(?:connections?|sessions?)\b"
     r"|\b(?:connections?|sessions?) (?:[\w-]+ ){0,4}exceed"
     r"|all server ports are busy|trop de connexions"
@@ -72,13 +73,17 @@ _MARKS_OF_CONNECTIONS = (
 _RECEIVER_IS_BUSY = re.compile(r"receiving (?:e-?mail|mail|messages) (?:too quickly|at a rate)")
 _MAILBOX_IS_FULL = re.compile(r"[45]\.2\.2")
 _FLOOD = re.compile(r"[45]\.7\.28|4\.7\.[56]\d\d")  # X.7.28 by IANA; Microsoft's throttling of an address
-_OF_TIME = r"(?:\b(?:per|an?|this) |/ ?)(?:second|sec|minute|min|hour)\b|too many recipients from\b"
+# Not of the time after which to come again: "retry in an hour".
+_OF_TIME = (
+    r"(?:\b(?:per|this) |(?<!\bin )(?<!after )(?<!wait )(?<!\bby )\ban? |/ ?)(?:second|sec|minute|min|hour)\b"
+    r"|too many recipients from\b"
+)
 _PER_TIME = re.compile(_OF_TIME)
 _RATE = re.compile(
     r"rate[ -]?limit|limited rate|unusual rate|throttl|slow(?:er|ing)? down|again slower|unexpected volume"
     r"|\b(?:sending|sender|submission|messages?|e?-?mails?|delivery) rate\b|peak smtp relay limit"
     r"|too (?:fast|quick|frequent|often)|\btoo much e?-?mail"
-    r"|too many (?:[\w-]+ ){0,2}(?:messages?|e?-?mails?|requests?)\b|frequency limit"
+    r"|too many (?:(?!in |of )[\w-]+ ){0,2}(?:messages?|e?-?mails?|requests?)\b|frequency limit"
     rf"|{_OF_TIME}"
 )
 
@@ -114,7 +119,7 @@ def kind_of(command: Command, code: int, enhanced_code: str, words: str, *, othe
     # tests/smtp/test_reply_kind.py
     if command in _OF_MAILS and enhanced_code[1:4] == ".1." and _MAILBOX_CODE.fullmatch(enhanced_code):
         return ReplyKind.MAILBOX
-    said = words.lower()
+    said = _URL.sub("", words.lower())
     if _GREYLIST.search(said):
         return ReplyKind.OTHER
     if others_accepted and _is_recipient_limit(command, code, enhanced_code, said):
