@@ -66,7 +66,7 @@ class Learned:
             self.throttle.was_one_too_many()
             is_alone = self._open <= {connection}
             most = self.concurrency.limit
-            connection.dismiss(_NO_ROOM if is_alone else f"the relay takes no more than {most} connections")
+            connection.dismiss(_NO_ROOM if is_alone else f"the relay takes no more connections than {most}")
         connection.refused_for = kind
 
     def released(self, connection: Connection) -> None:
