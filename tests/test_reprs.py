@@ -190,7 +190,7 @@ async def test_no_part_shows_the_code_or_the_content_that_it_holds(caplog: pytes
     [
         {"headers": (("Subject", SENTINEL),)},
         {"headers": (("X-Token", f"{SENTINEL}\n"),)},
-        {"headers": (("X-Token", SENTINEL * 1000),)},
+        {"headers": (("X-Token", SENTINEL * 3000),)},
         {"subject": f"{SENTINEL}\r\nBcc: x@y.org"},
         {"text": f"{SENTINEL}\0"},
         {"html": f"{SENTINEL}\0"},
