@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 COMMAND = ("merge", "people.csv", "--template", "spring")
 KEPT = (
-    "people.journal lists the mails that were relayed; the same command does not send them again. To start over, "
-    "delete it and restart the service, which remembers them for a day."
+    "people.journal lists the mails that were relayed; the same command does not send them again. To send them "
+    "again, delete it and change the template a little. The service remembers each mail for a day, with "
+    "STORE_URL=sqlite: also after a restart."
 )
 
 
@@ -316,11 +317,24 @@ async def test_errors_are_found_before_sending(service: Service, relay: Relay, h
     assert relay.mails == []
 
 
-async def test_the_help_says_how_to_start_over() -> None:
+async def test_a_changed_template_is_sent_again(service: Service, relay: Relay, here: Path) -> None:
+    """Without its journal a merge sends nothing again while the service remembers it, but with a changed template."""
+    people = _people(here, 3)
+    await _send(service, here)
+    (here / "people.journal").unlink()
+    assert (await _send(service, here)).out.startswith("3 of 3 relayed, 0 failed; sent now: 0, known already: 3")
+    (here / "people.journal").unlink()
+    subject = here / "spring" / "subject.txt"
+    subject.write_text(subject.read_text().rstrip() + "!\n")
+    assert (await _send(service, here)).out.startswith("3 of 3 relayed, 0 failed, in ")
+    assert _arrived(relay) == Counter(people * 2)
+
+
+async def test_the_help_says_how_to_send_again() -> None:
     """The help of --journal says how to send the same mails again."""
     ran = await otpmail("merge", "--help")
     words = " ".join(ran.out.replace("\u2502", " ").split())
-    assert "Default: people.journal beside people.csv. To start over, delete it and restart the service" in words
+    assert "beside people.csv. To send them again, delete it and change the template a little." in words
 
 
 async def test_the_former_command() -> None:

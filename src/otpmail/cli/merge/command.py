@@ -43,8 +43,9 @@ Journal = Annotated[
     typer.Option(
         metavar="FILE",
         dir_okay=False,
-        help="Keeps which mails were relayed; they are not sent again. Default: people.journal beside "
-        "people.csv. To start over, delete it and restart the service, which remembers them for a day.",
+        help="Keeps which mails were relayed; they are not sent again. Default: people.journal beside people.csv. To "
+        "send them again, delete it and change the template a little. The service remembers each mail for a day, with "
+        "STORE_URL=sqlite: also after a restart.",
     ),
 ]
 

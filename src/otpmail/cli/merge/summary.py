@@ -106,7 +106,8 @@ class Summary:
         if self.journal is not None:
             lines.append(
                 f"{self.journal} lists the mails that were relayed; the same command does not send them again. "
-                "To start over, delete it and restart the service, which remembers them for a day."
+                "To send them again, delete it and change the template a little. The service remembers each mail for a "
+                "day, with STORE_URL=sqlite: also after a restart."
             )
         return lines
 
