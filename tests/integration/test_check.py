@@ -256,7 +256,7 @@ async def test_a_port_whose_certificate_is_unknown(certificates: Certificates) -
         with _closed_port(host) as closed:
             checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed, EMAIL_SECURITY="starttls")
     assert checked.code == 1
-    words = r"port 2525 answers: set EMAIL_PORT=2525 and EMAIL_SECURITY=starttls; but its certificate is signed by .*"
+    words = "port 2525 answers, but not as needed: its certificate is signed by .*"
     assert re.search(rf"{words}set EMAIL_CA_FILE", checked.output), checked.output
 
 
@@ -266,8 +266,18 @@ async def test_a_host_that_is_closed() -> None:
     with _closed_port(host) as closed:
         checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed)
     assert checked.code == 1
-    assert f"trying other ports: {', '.join(map(str, USUAL_PORTS))}" in checked.output
-    assert "none of them answers: check the host, and whether a firewall lets this machine out" in checked.output
+    ports = ", ".join(map(str, USUAL_PORTS))
+    assert f"trying port {closed} with EMAIL_SECURITY=tls, and the ports {ports}" in checked.output
+    assert "none of them answers as needed: check the host and the port, and whether a firewall" in checked.output
+
+
+async def test_a_port_that_is_no_relay(service: Service) -> None:
+    """A port that speaks another protocol, here gRPC, gets no advice to set what was just tried."""
+    port = service.address.rpartition(":")[2]
+    checked = await _check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="plain", EMAIL_TIMEOUT=1)
+    assert checked.code == 1
+    assert f"trying port {port} with EMAIL_SECURITY=tls" in checked.output
+    assert f"port {port} answers" not in checked.output
 
 
 async def test_a_port_for_tls_spoken_to_in_plain_text(certificates: Certificates) -> None:

@@ -92,12 +92,16 @@ async def _explain_failed_dial(error: ConnectFailed, relay: "RelaySettings", whe
 
 
 async def _look_for_other_ports(relay: "RelaySettings") -> None:
-    from otpmail.cli.check.ports import USUAL_PORTS, find_doors
+    from otpmail.cli.check.ports import doors_to_try, find_doors
 
-    tried = ", ".join(str(port) for port in USUAL_PORTS if port != relay.port)
-    out.print(f"  trying other ports: {tried}")
-    doors = await find_doors(relay)
+    own, *others = doors_to_try(relay)
+    usual = ", ".join(str(door.port) for door in others)
+    out.print(f"  trying port {own.port} with EMAIL_SECURITY={own.security}, and the ports {usual}")
+    doors = await find_doors(relay, (own, *others))
     for port, security, fault in doors:
+        if fault:
+            out.print(escape(f"  port {port} answers, but not as needed: {fault}"), style="yellow")
+            continue
         scheme = {"tls": "smtps", "starttls": "smtp"}[security]
         host = f"[{relay.host}]" if ":" in relay.host else relay.host
         change = (
@@ -105,10 +109,10 @@ async def _look_for_other_ports(relay: "RelaySettings") -> None:
             if relay.named_by_url
             else f"set EMAIL_PORT={port} and EMAIL_SECURITY={security}"
         )
-        but = f"; but {fault}" if fault else ""
-        out.print(escape(f"  port {port} answers: {change}{but}"), style="yellow" if fault else "green")
+        out.print(escape(f"  port {port} answers: {change}"), style="green")
     if not doors:
-        err.print("  none of them answers: check the host, and whether a firewall lets this machine out", style="red")
+        advice = "check the host and the port, and whether a firewall lets this machine out"
+        err.print(f"  none of them answers as needed: {advice}", style="red")
 
 
 def _print_connected(signed_in: "SignedIn", relay: "RelaySettings", where: str) -> None:

@@ -24,15 +24,22 @@ class Door(NamedTuple):
     fault: str = ""
 
 
-async def find_doors(relay: RelaySettings, ports: Iterable[int] = USUAL_PORTS) -> list[Door]:
-    """Return where the relay answers, of `ports` and its own port with another EMAIL_SECURITY; the good ones first.
+def doors_to_try(relay: RelaySettings) -> list[Door]:
+    """Return the relay's own port with another EMAIL_SECURITY, and then the usual ports."""
+    other: Security = "starttls" if relay.security == "tls" else "tls"
+    usual = [Door(port, "tls" if port in _TLS_PORTS else "starttls") for port in USUAL_PORTS if port != relay.port]
+    return [Door(relay.port, other), *usual]
+
+
+async def find_doors(relay: RelaySettings, doors: Iterable[Door]) -> list[Door]:
+    """Return the doors at which the relay answers, the good ones first. Its own port counts if it is good.
 
     All are tried at once, for five seconds at most, and nobody signs in.
     """
-    other: Security = "starttls" if relay.security == "tls" else "tls"
-    doors = [Door(port, "tls" if port in _TLS_PORTS else "starttls") for port in ports if port != relay.port]
-    found = await asyncio.gather(_try(relay, Door(relay.port, other)), *(_try(relay, door) for door in doors))
-    return sorted((door for door in found if door is not None), key=lambda door: door.fault != "")
+    found = await asyncio.gather(*(_try(relay, door) for door in doors))
+    # The error of the first dial says what is wrong at the relay's own port; that of another try may contradict it.
+    answering = (door for door in found if door is not None and not (door.fault and door.port == relay.port))
+    return sorted(answering, key=lambda door: door.fault != "")
 
 
 async def _try(relay: RelaySettings, door: Door) -> Door | None:
