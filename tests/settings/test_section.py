@@ -75,7 +75,7 @@ _WRONG = [
     ({"EMAIL_MAX_MESSAGES": "0"}, "EMAIL_MAX_MESSAGES"),
     ({"EMAIL_FROM": "nobody"}, "EMAIL_FROM"),
     ({"EMAIL_FROM": "a@example.org, b@example.org"}, "EMAIL_FROM"),
-    ({"EMAIL_FROM": ""}, "EMAIL_FROM"),
+    ({"EMAIL_FROM": ""}, "EMAIL"),
     ({"WORKERS": "0"}, "WORKERS"),
     ({"QUEUE_SIZE": "0"}, "QUEUE_SIZE"),
     ({"MAIL_TTL": "0"}, "MAIL_TTL"),

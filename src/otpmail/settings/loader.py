@@ -153,10 +153,20 @@ def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems
     try:
         parse_mailbox(user, "EMAIL")
     except InvalidArgument:
-        whose = "the user of relay 1 in EMAIL_RELAYS" if mail.email_relays.get_secret_value() else "EMAIL"
-        why = "is not a mailbox address to send from" if user else "is not set either"
-        problems.conclude(Problem(f"EMAIL_FROM: is needed, since {whose} {why}"))
+        problems.conclude(_no_sender(relays[0]))
     return mail.model_copy(update={"email_from": user})
+
+
+def _no_sender(relay: RelaySettings) -> Problem:
+    """Say what to set where neither EMAIL_FROM nor the name to sign in with is an address to send from."""
+    if not (relay.user or relay.named_by_url):
+        return Problem(
+            "EMAIL: is not set, and no EMAIL_FROM either; set EMAIL and APP_PASSWORD to sign in to "
+            f"{relay.host}, or EMAIL_HOST and EMAIL_FROM for a relay without sign-in"
+        )
+    whose = "the user of relay 1 in EMAIL_RELAYS" if relay.named_by_url else "EMAIL"
+    why = "is not a mailbox address to send from" if relay.user else "is not set either"
+    return Problem(f"EMAIL_FROM: is needed, since {whose} {why}")
 
 
 def _with_sender_known(relays: tuple[RelaySettings, ...], mail: MailSettings) -> tuple[RelaySettings, ...]:
