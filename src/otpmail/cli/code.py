@@ -57,7 +57,7 @@ def validate_code(
     if not digits:
         raise wrong_usage("CODE: is empty; give the code as the person typed it")
     if not (digits.isascii() and digits.isdecimal()):  # says more than "wrong code", the service's answer
-        raise wrong_usage("CODE: is not a code, which has digits only")
+        raise wrong_usage(f"{typed!r} is not a code: a code has digits only")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
