@@ -36,12 +36,15 @@ class CallerError(OtpmailError):
 
 
 class InvalidArgument(CallerError, ValueError):
-    """A field of a request is wrong: `field` names it, `description` says what is wrong."""
+    """A field of a request is wrong: `field` names it, `description` says what is wrong.
+
+    The text is made of both, unless a contract fixes it as `text`.
+    """
 
     reason = "INVALID_ARGUMENT"
 
-    def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}")
+    def __init__(self, field: str, description: str, *, text: str = "") -> None:
+        super().__init__(text or f"{field}: {description}")
         self.field = field
         self.description = description
 

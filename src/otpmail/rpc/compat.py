@@ -14,6 +14,7 @@ from otpmail.rpc.calls import Context, call_from
 from otpmail.smtp.reply_kind import refuses_mail
 
 _FIELDS = {"text": "body"}
+_NO_RECIPIENT = "recipient email is required"  # the original's whole text, which its clients may compare
 _ENDS = {
     MailState.FAILED: "the mail could not be sent; try again later",
     MailState.EXPIRED: "the mail was not sent in time; try again later",
@@ -77,7 +78,7 @@ class CompatMailServicer(mail_pb2_grpc.MailServiceServicer):
         policy send it twice.
         """
         if not trim(request.to):
-            raise InvalidArgument("to", "recipient email is required")
+            raise InvalidArgument("to", _NO_RECIPIENT, text=_NO_RECIPIENT)
         try:
             sending = self._mails.send(call_from(context), Submission(draft=await self._draft(request)))
             del request  # which may be large, and the relay slow
