@@ -47,12 +47,14 @@ class RelayIdle:
 class DialFailed:
     """Another dial failed, while the relay was down already or has other open connections.
 
-    `retry_after` is in seconds.
+    `retry_after` is in seconds. `repeated`: an earlier event has named the same next dial, as where workers dialled at
+    once.
     """
 
     relay: str
     error: str
     retry_after: float
+    repeated: bool = False
 
 
 @frozen()

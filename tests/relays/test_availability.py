@@ -19,6 +19,7 @@ class Rig:
     events: list[Event] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
     changes: int = 0
+    next_dial: float = 3.0
 
     def notify(self, event: Event) -> None:
         """Keep it."""
@@ -49,7 +50,14 @@ def rig() -> Rig:
 @pytest.fixture
 def availability(rig: Rig) -> Availability:
     """Return the availability of a relay that was not dialled yet."""
-    return Availability("r:25", rig, retry_after=lambda: 3.0, call_later=rig.call_later, on_change=rig.on_change)
+    return Availability(
+        "r:25",
+        rig,
+        retry_after=lambda: 3.0,
+        next_dial=lambda: rig.next_dial,
+        call_later=rig.call_later,
+        on_change=rig.on_change,
+    )
 
 
 UP = RelayUp("r:25", "bdat", 16)
@@ -64,6 +72,15 @@ def _empty(availability: Availability, lost_cause: str, *, is_idle: bool = False
     availability.emptied(lost_cause, is_idle=is_idle)
 
 
+def test_dials_that_fail_together_repeat_one_next_dial(availability: Availability, rig: Rig) -> None:
+    """Of the failures between two steps of the backoff only the first is news; RelayDown names the next dial too."""
+    for rig.next_dial in (3.0, 3.0, 3.0, 9.0, 9.0, 21.0):
+        availability.failed("refused")
+    down, *failed = rig.events
+    assert down == RelayDown("r:25", "refused", 3.0)
+    assert [event.repeated for event in failed if isinstance(event, DialFailed)] == [True, True, False, True, False]
+
+
 def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> None:
     """RelayUp and RelayDown are notified once; further connections are not, and further failures are DialFailed."""
     availability.failed("refused")
@@ -73,7 +90,7 @@ def test_up_and_down_are_notified_once(availability: Availability, rig: Rig) -> 
     _open(availability)
     availability.failed("too many")
     assert not availability.down
-    failed = DialFailed("r:25", "refused", 3.0), DialFailed("r:25", "too many", 3.0)
+    failed = [DialFailed("r:25", reason, 3.0, repeated=True) for reason in ("refused", "too many")]
     assert rig.events == [RelayDown("r:25", "refused", 3.0), failed[0], UP, failed[1]]
     assert rig.changes == 2
 

@@ -49,6 +49,7 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
 _EVENTS: list[tuple[Event, str, int, str]] = [
     (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465 is up: bdat mode, at most 16 mails in"),
     (DialFailed("r", "refused", 1.5), "dial-failed", logging.INFO, "relay r: dial failed, next dial in 1.5 s: refused"),
+    (DialFailed("r", "refused", 1.5, repeated=True), "dial-failed", logging.DEBUG, "next dial in 1.5 s: refused"),
     (ChunkingDisabled("r:465"), "chunks-unsafe", logging.WARNING, "mails go by DATA"),
     (HeloRefused("504 5.5.2 <x>: no"), "helo-refused", logging.ERROR, "set EMAIL_HELO"),
     (SignInWanted("530 5.7.0 no"), "sign-in-wanted", logging.ERROR, "EMAIL, APP_PASSWORD and EMAIL_SECURITY"),

@@ -15,9 +15,9 @@ class Availability:
 
     `down` is whether no connection is open although one is wanted, and has not been for longer than a dial takes.
 
-    `retry_after` returns in how many seconds the next dial may start. `call_later` is the loop's. `on_change` is
-    called when `down` may have changed. `notice_seconds` is how long no connection may be open before the relay counts
-    as down.
+    `retry_after` returns in how many seconds the next dial may start, and `next_dial` when, on the loop's clock.
+    `call_later` is the loop's. `on_change` is called when `down` may have changed. `notice_seconds` is how long no
+    connection may be open before the relay counts as down.
     """
 
     def __init__(
@@ -26,6 +26,7 @@ class Availability:
         observer: Observer,
         *,
         retry_after: Callable[[], float],
+        next_dial: Callable[[], float],
         call_later: CallLater,
         on_change: Callable[[], None],
         notice_seconds: float = NOTICE_SECONDS,
@@ -35,7 +36,7 @@ class Availability:
         self.down = False
         self._name = name
         self._observer = observer
-        self._retry_after = retry_after
+        self._retry_after, self._next_dial = retry_after, next_dial
         self._call_later = call_later
         self._on_change = on_change
         self._notice_seconds = notice_seconds
@@ -43,6 +44,7 @@ class Availability:
         self._closed_by_us = False  # whether we closed the last connection, and nothing has failed since
         self._last_failure = ""
         self._cause = ""  # the last known cause of it being down
+        self._named_dial: float | None = None  # the next dial that an event has named last
         self._notice: Timer | None = None
 
     def __repr__(self) -> str:
@@ -74,7 +76,9 @@ class Availability:
         if self.open == 0 and not self.down and self._notice is None:
             self._set_down()
         else:
-            self._observer.notify(DialFailed(self._name, cause, self._retry_after()))
+            repeated = self._named_dial == self._next_dial()
+            self._named_dial = self._next_dial()
+            self._observer.notify(DialFailed(self._name, cause, self._retry_after(), repeated))
 
     def refused(self) -> None:
         """A worker wants a connection and may not dial yet, after an earlier failure: the relay is not idle."""
@@ -104,6 +108,7 @@ class Availability:
         self._cancel_notice()
         if self._up is not False:
             self._become(up=False)
+            self._named_dial = self._next_dial()
             self._observer.notify(RelayDown(self._name, self._cause, self._retry_after()))
 
     def _stayed_empty(self) -> None:

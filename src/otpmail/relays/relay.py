@@ -52,8 +52,7 @@ class Relay:
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.on_change = lambda: None
-        self.name = settings.endpoint
-        self._observer = observer
+        self.name, self._observer = settings.endpoint, observer
         self._look_seconds, self._alone = look_seconds, alone
         self._loop = loop = asyncio.get_running_loop()
         self._dialler = Dialler(settings, observer, random)
@@ -67,6 +66,7 @@ class Relay:
             self.name,
             observer,
             retry_after=lambda: self.retry_after,
+            next_dial=lambda: self._breaker.next_try,
             call_later=self._loop.call_later,
             on_change=self._availability_changed,
             notice_seconds=notice_seconds,

@@ -205,8 +205,9 @@ def _log_relay(event: Event, *, all_down: bool = False) -> None:
             line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}"
         case RelayIdle(relay):
             line = logging.INFO, "relay-left", f"{relay} is not needed now; its connections are closed"
-        case DialFailed(relay, error, wait):
-            line = logging.INFO, "dial-failed", f"{relay}: dial failed, next dial in {wait:.1f} s: {error}"
+        case DialFailed(relay, error, wait, repeated):
+            level = logging.DEBUG if repeated else logging.INFO
+            line = level, "dial-failed", f"{relay}: dial failed, next dial in {wait:.1f} s: {error}"
         case ConnectionOpened(relay, mode, window, address):
             text = f"{relay}: connection opened{_at(relay, address)}: {_capacity(mode, window)}"
             line = logging.DEBUG, "connection-opened", text
