@@ -88,9 +88,11 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
         ),
         "call-refused",
         logging.INFO,
-        "call refused: /s/M from ipv4:127.0.0.1:9: NOT_FOUND NOT_FOUND address=a***@example.org: no mail for a***@exa",
+        "call refused: /s/M from ipv4:127.0.0.1:9: NOT_FOUND address=a***@example.org: no mail for a***@example.org",
     ),
     (CallsRefused("/s/M", "A", "B", 12), "calls-refused", logging.INFO, "12 more calls were refused: /s/M: A B"),
+    (CallsRefused("/s/M", "A", "A", 1), "calls-refused", logging.INFO, "1 more call was refused: /s/M: A"),
+    (CallRefused("/s/M", "p", "A", "B", "said"), "call-refused", logging.INFO, "call refused: /s/M from p: A B: said"),
     (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
 ]
 

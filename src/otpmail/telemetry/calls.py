@@ -17,7 +17,7 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             return "call-refused", _refused(event, addresses)
         case CallsRefused(method, status, reason, count):
             again = "call was" if count == 1 else "calls were"
-            text = f"{count} more {again} refused: {method}: {status} {reason}"
+            text = f"{count} more {again} refused: {method}: {_kind(status, reason)}"
             return "calls-refused", Line(logging.INFO, text, asdict(event))
         case ConnectionsFull(address, most):
             text = f"{address} has {most} connections of callers, as many as it may; new ones there are closed at once"
@@ -25,6 +25,11 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"
             return "connections-free", Line(logging.INFO, text, asdict(event))
+
+
+def _kind(status: str, reason: str) -> str:
+    """The status, with the reason where that says more."""
+    return status if status == reason else f"{status} {reason}"
 
 
 def _refused(event: CallRefused, addresses: Addresses) -> Line:
@@ -36,7 +41,7 @@ def _refused(event: CallRefused, addresses: Addresses) -> Line:
         "reason": event.reason,
         "said": said,
     }
-    text = f"call refused: {event.method} from {event.peer}: {event.status} {event.reason}"
+    text = f"call refused: {event.method} from {event.peer}: {_kind(event.status, event.reason)}"
     if event.address:
         fields["address"] = shown = addresses.show(event.address)
         text += f" address={shown}"
