@@ -28,7 +28,7 @@ from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
 from otpmail.store.open import build_store
-from otpmail.telemetry.counts import mails
+from otpmail.telemetry.counts import describe_counts, mails
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event
 
@@ -185,13 +185,10 @@ class App:
 
     async def _stop(self, workers: list[asyncio.Task[None]]) -> Closed:
         seconds = self._settings.server.drain_seconds
-        waiting = len(self._lifecycle)
-        log_event(
-            logging.INFO,
-            "stopping",
-            f"stopping: {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest",
-            waiting=waiting,
-        )
+        text, waiting = "stopping", len(self._lifecycle)
+        if waiting:
+            text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest"
+        log_event(logging.INFO, "stopping", text, waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
         self._health.stop()
         # 2. New calls are answered UNAVAILABLE; running ones go on.
@@ -217,8 +214,10 @@ class App:
 
     def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed
-        text = f"stopped{' by an error' * by_error}: {mails(sent)} sent, {closed.kept} kept for the next start, "
-        text += f"{failed} failed ({closed.failed} of them {'with it' if by_error else 'for lack of time'})"
+        why = "with it" if by_error else "for lack of time"
+        ends = [(sent, "sent"), (closed.kept, "kept for the next start"), (failed - closed.failed, "failed")]
+        counts = describe_counts(*ends, (closed.failed, f"failed {why}"))
+        text = f"stopped{' by an error' * by_error}{f': {counts}' * bool(counts)}"
         if closed.lost:
             maybe = f", but the relay may have taken {closed.uncertain} of them" if closed.uncertain else ""
             text += f"; {closed.lost} guaranteed {'mail is' if closed.lost == 1 else 'mails are'} lost{maybe}"

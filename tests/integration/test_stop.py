@@ -40,7 +40,8 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     arrived = [mail.recipients[0] for mail in relay.mails]
     assert sorted(arrived) == sorted(f"p{n}@example.org" for n in range(200))
     last = service.log[-1]
-    assert (last["event"], last["sent"], last["failed"]) == ("stopped", 200, 0)
+    assert (last["event"], last["sent"], last["kept"], last["failed"], last["lost"]) == ("stopped", 200, 0, 0, 0)
+    assert last["message"] == "stopped: 200 mails sent"
     assert sum(command.line == "QUIT" for command in relay.commands) == relay.connections
 
 
@@ -57,6 +58,16 @@ async def test_what_does_not_fit_into_the_drain_time(service: Service, relay: Re
         assert outcome.code() is grpc.StatusCode.UNAVAILABLE
     last = service.log[-1]
     assert (last["event"], last["sent"], last["out_of_time"]) == ("stopped", 0, 3)
+    assert last["message"] == "stopped: 3 mails failed for lack of time"
+
+
+async def test_a_stop_with_nothing_to_do(service: Service) -> None:
+    """The lines of a stop name no count that is 0; their JSON has each number all the same."""
+    assert await service.stop() == 0
+    first, last = service.log[-2:]
+    assert (first["message"], first["waiting"]) == ("stopping", 0)
+    assert last["message"] == "stopped"
+    assert [last[name] for name in ("sent", "kept", "failed", "out_of_time", "lost", "uncertain")] == [0] * 6
 
 
 @pytest.mark.relay(chunking=False, silent_at="DATA", times=1)
