@@ -97,6 +97,13 @@ async def test_a_revoked_code_is_not_valid(service: Service) -> None:
     assert (checked.code, checked.out.strip()) == (1, "no live code")
 
 
+async def test_a_list_of_no_mails_says_so(service: Service) -> None:
+    """`mail list` without a result is a line on standard error, and nothing with --json; both end with 0."""
+    for options, said in (((), "no such mails\n"), (("--json",), "")):
+        ran = await otpmail("mail", "list", "--state", "failed", *options, server=service.address)
+        assert (ran.code, ran.out, ran.err) == (0, "", said)
+
+
 @_LATER
 async def test_list_prints_mails_newest_first(service: Service) -> None:
     """`mail list` prints the mails that are asked for, newest first, up to the limit; a wrong state is named."""

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from otpmail.cli.call import call, call_stream
 from otpmail.cli.help import Command
 from otpmail.cli.options import Json, Server
-from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.cli.output import err, exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
@@ -75,6 +75,8 @@ def list_mails(
         request.page_token = answer.next_page_token
         if not request.page_token:
             break
+    if left == most and not as_json:
+        err.print("no such mails")
 
 
 def _state(text: str) -> mail_pb2.Mail.State.ValueType:
