@@ -19,6 +19,7 @@ from otpmail.events import (
     RelayUp,
 )
 from otpmail.model import Mail, MailState
+from otpmail.otp.request import CheckResult
 from otpmail.relays.connection import Connection
 from otpmail.telemetry.metrics import Metrics
 
@@ -116,11 +117,13 @@ def test_gauges_are_read_at_the_scrape() -> None:
 
 
 def test_a_rate_has_a_first_value() -> None:
-    """A mail's counters start at 0, not absent: an alarm on a rate would miss the first time."""
+    """The counters of mails and codes start at 0, not absent: an alarm on a rate would miss the first time."""
     shown = _scrape(_metrics())
     assert shown["otpmail_mails_accepted_total"] == shown["otpmail_mails_deferred_total"] == 0
     settled = {name for name in shown if name.startswith("otpmail_mails_settled_total")}
     assert settled == {f'otpmail_mails_settled_total{{state="{state.value}"}}' for state in MailState if state.final}
+    checked = {name: value for name, value in shown.items() if name.startswith("otpmail_codes_checked_total")}
+    assert checked == {f'otpmail_codes_checked_total{{result="{result.value}"}}': 0 for result in CheckResult}
 
 
 def test_no_name_changes() -> None:
