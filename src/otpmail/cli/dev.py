@@ -143,7 +143,7 @@ class Screen:
         def render(console: Console) -> None:
             console.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
             console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
-            console.print("\n".join(_plain(line) for line in text.splitlines()))
+            console.print("\n".join(_plain(line) for line in text.splitlines()), end="\n\n")
 
         self._render(render)
 
