@@ -16,7 +16,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 import otpmail as package
-from calls import parsed
+from calls import parsed, scrape
 from commands import otpmail
 from otpmail.v1 import mail_pb2
 from service import Service
@@ -78,6 +78,7 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     assert "relayed" in ran.out
     assert "grace@example.org: 250" in ran.out
     await dev.wait_for_output("subject [x] Grüße")
+    assert dev.output[dev.output.index("Hi") + 1] == ""
     queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
     assert json.loads(queued.out)["mail"]["state"] == "STATE_QUEUED"
 
@@ -104,18 +105,38 @@ async def test_each_field_of_a_mail_by_the_command_line(service: Service, relay:
     assert (mail["Reply-To"], mail.get_all("X-A")) == ("b@example.org, C <c@example.org>", ["1: one", "2"])
 
 
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", HTTP_PORT=0, wait=False)
+async def test_the_priority_and_the_time_of_a_mail_by_the_command_line(service: Service) -> None:
+    """`mail send --priority` chooses the mail's lane, and with `--ttl` the mail expires after that time."""
+    await service.wait_for_log("relay-down")
+    mail = ("mail", "send", "--to", "ada@example.org", "--text", "Hi", "--queue")
+    for word, count in (("urgent", 1), ("NORMAL", 2), ("bulk", 3)):
+        for _ in range(count):
+            ran = await otpmail(*mail, "--priority", word, "--ttl", "1h30m", server=service.address)
+            assert (ran.code, ran.err) == (0, "")
+    said = await scrape(service)
+    lanes = {lane: said[f'otpmail_mails_waiting{{priority="{lane}"}}'] for lane in ("urgent", "normal", "bulk")}
+    assert lanes == {"urgent": 1, "normal": 2, "bulk": 3}
+    sent = await otpmail(*mail, "--ttl", "0.2", "--json", server=service.address)
+    await service.wait_for_log("mail-settled", mail=json.loads(sent.out)["mail"]["id"], state="EXPIRED")
+
+
 @pytest.mark.parametrize(
     ("option", "text", "said"),
     [
         ("--header", "X-A", "--header: 'X-A' has no colon; write it as in --header 'X-Campaign: spring'"),
         ("--label", "tenant", "--label: 'tenant' has no equals sign; write it as in --label campaign=spring"),
+        ("--label", "a=1 --label=a=2", "--label: 'a' is given twice; a label has one value"),
+        ("--priority", "high", "--priority: 'high' is not one of urgent, normal, bulk"),
+        ("--ttl", "soon", "--ttl: 'soon' is not a time above 0 such as 90s, 5m or 1h30m"),
+        ("--ttl", "0s", "--ttl: '0s' is not a time above 0 such as 90s, 5m or 1h30m"),
         ("--message-id", "m1", "message_id: is not a message id such as 1234@example.org (RFC 5322, 3.6.4)"),
     ],
 )
 async def test_a_wrong_option_of_a_mail(dev: Service, option: str, text: str, said: str) -> None:
-    """A header without a value, a label without one and a wrong message id give exit code 2, and are named."""
+    """An option that can't be read, and a label that is given twice, give exit code 2, and are named."""
     mail = ("mail", "send", "--to", "ada@example.org", "--text", "Hi")
-    ran = await otpmail(*mail, option, text, server=dev.address)
+    ran = await otpmail(*mail, option, *text.split(), server=dev.address)
     assert (ran.code, ran.out, ran.err.strip()) == (2, "", said)
 
 

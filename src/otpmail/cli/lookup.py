@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from otpmail.cli.call import call, call_stream
 from otpmail.cli.help import Command
-from otpmail.cli.options import Json, Server
+from otpmail.cli.options import Json, Server, value_of
 from otpmail.cli.output import err, exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -83,9 +83,7 @@ def _state(text: str) -> mail_pb2.Mail.State.ValueType:
     if not text:
         return mail_pb2.Mail.STATE_UNSPECIFIED
     states = {name.removeprefix("STATE_").lower(): value for name, value in mail_pb2.Mail.State.items() if value}
-    if text.lower() not in states:
-        raise wrong_usage(f"--state: {text!r} is not one of {', '.join(states)}")
-    return states[text.lower()]
+    return value_of("--state", text, states)
 
 
 def _check(mail_id: str, request_id: str) -> None:

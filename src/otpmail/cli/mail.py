@@ -1,17 +1,27 @@
 """`otpmail mail send`: sends one mail. `otpmail merge` sends one to each person in a file."""
 
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import typer
+from google.protobuf.duration_pb2 import Duration
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
-from otpmail.cli.options import From, Json, Server
+from otpmail.cli.options import From, Json, Server, value_of
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 mail = typer.Typer(cls=Group, help="Send mails, and ask about them.", no_args_is_help=True)
+
+
+_PRIORITIES: Mapping[str, mail_pb2.Priority.ValueType] = MappingProxyType(
+    # Unspecified is normal, and is what the field has without the option: a request id then names the same mail.
+    {"urgent": mail_pb2.PRIORITY_URGENT, "normal": mail_pb2.PRIORITY_UNSPECIFIED, "bulk": mail_pb2.PRIORITY_BULK}
+)
 
 
 def _moved(given: list[str] | None) -> None:
@@ -19,7 +29,31 @@ def _moved(given: list[str] | None) -> None:
         raise wrong_usage("mail send: sends one mail; for a file of recipients use: otpmail merge FILE --template NAME")
 
 
-Addresses = Annotated[list[str] | None, typer.Option(metavar="EMAIL", help="A recipient. May be given several times.")]
+def _ttl(text: str) -> Duration:
+    """Read a time as settings have it. Raises typer.Exit with 2 for another text."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from otpmail.settings.duration import Seconds
+
+    try:
+        seconds = TypeAdapter(Seconds).validate_python(text)
+    except ValidationError:
+        raise wrong_usage(f"--ttl: {text!r} is not a time above 0 such as 90s, 5m or 1h30m") from None
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+Tos = Annotated[
+    list[str] | None, typer.Option("--to", metavar="EMAIL", help="A recipient. May be given several times.")
+]
+Ccs = Annotated[
+    list[str] | None, typer.Option("--cc", metavar="EMAIL", help="A recipient of a copy. May be given several times.")
+]
+Bccs = Annotated[
+    list[str] | None,
+    typer.Option("--bcc", metavar="EMAIL", help="A recipient whom the others do not see. May be given several times."),
+]
 Attach = Annotated[
     list[Path] | None,
     typer.Option(exists=True, metavar="FILE", dir_okay=False, help="A file to attach. May be given several times."),
@@ -50,6 +84,20 @@ Labels = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A note that stands in the result only. May be given several times."),
 ]
+PriorityName = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(_PRIORITIES), help="The lane of the mail: urgent ones go first where many wait for the relay."
+    ),
+]
+Ttl = Annotated[
+    Duration | None,
+    typer.Option(
+        parser=_ttl,
+        metavar="TIME",
+        help="How long the service tries to send the mail, such as 90s or 5m. Default: MAIL_TTL.",
+    ),
+]
 RequestId = Annotated[
     str, typer.Option(metavar="ID", help="A name for this mail: the same command with it sends the mail once.")
 ]
@@ -63,12 +111,12 @@ Moved = Annotated[
 @mail.command("send", cls=Command)
 def send_mail(
     *,
-    to: Addresses = None,
+    to: Tos = None,
     subject: Annotated[str, typer.Option(metavar="TEXT", help="The subject.")] = "",
     text: Annotated[str, typer.Option(metavar="TEXT", help="The text.")] = "",
     html: Annotated[str, typer.Option(metavar="HTML", help="The HTML.")] = "",
-    cc: Addresses = None,
-    bcc: Addresses = None,
+    cc: Ccs = None,
+    bcc: Bccs = None,
     author: From = "",
     sender: Sender = "",
     return_path: ReturnPath = "",
@@ -77,6 +125,8 @@ def send_mail(
     message_id: MessageId = "",
     attach: Attach = None,
     label: Labels = None,
+    priority: PriorityName = "normal",
+    ttl: Ttl = None,
     request_id: RequestId = "",
     queue: Queue = False,
     server: Server = "",
@@ -100,7 +150,9 @@ def send_mail(
         return_path=return_path,
         sender=sender,
         message_id=message_id,
-        labels=dict(map(_label, label or ())),
+        labels=_labels(label or ()),
+        priority=value_of("--priority", priority, _PRIORITIES),
+        ttl=ttl,
     )
     setattr(request, "from", author)  # a keyword in Python
     _send(request, server, as_json=as_json)
@@ -130,6 +182,16 @@ def _header(text: str) -> mail_pb2.Header:
     if not colon:
         raise wrong_usage(f"--header: {text!r} has no colon; write it as in --header 'X-Campaign: spring'")
     return mail_pb2.Header(name=name.strip(), value=value.strip())
+
+
+def _labels(texts: Iterable[str]) -> dict[str, str]:
+    """Return the labels by name. Raises typer.Exit with 2 for a name that comes twice: the mail would lose one."""
+    labels: dict[str, str] = {}
+    for name, value in map(_label, texts):
+        if name in labels:
+            raise wrong_usage(f"--label: {name!r} is given twice; a label has one value")
+        labels[name] = value
+    return labels
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -1,12 +1,15 @@
 """The options that several commands share."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
 
 import typer
 
 from otpmail.cli import endpoint
 from otpmail.cli.output import wrong_usage
 from otpmail.errors import SettingsError
+
+ValueT = TypeVar("ValueT")
 
 
 def _check_server(server: str) -> str:
@@ -26,4 +29,13 @@ Server = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 From = Annotated[str, typer.Option("--from", metavar="EMAIL", help="The author. Default: the service's EMAIL_FROM.")]
-ReplyTo = Annotated[str, typer.Option(metavar="EMAIL", help="Where a person's reply goes. Default: to the sender.")]
+ReplyTo = Annotated[
+    str, typer.Option(metavar="EMAIL", help="Where a person's reply goes. Default: to the address in --from.")
+]
+
+
+def value_of(option: str, text: str, values: Mapping[str, ValueT]) -> ValueT:
+    """Return what an option's word names, in any case of letters. Raises typer.Exit with 2 for another word."""
+    if text.lower() not in values:
+        raise wrong_usage(f"{option}: {text!r} is not one of {', '.join(values)}")
+    return values[text.lower()]

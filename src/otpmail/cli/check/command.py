@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def check(
-    *, dial: Annotated[bool, typer.Option(help="Also dial the relay and offer it a mail, which is not sent.")] = True
+    *,
+    dial: Annotated[
+        bool,
+        typer.Option(
+            help="Dial the relay and offer it a mail, which is not sent. With --no-dial: Check only the settings and "
+            "the files they name."
+        ),
+    ] = True,
 ) -> None:
     """Check the settings, dial the relay, and print what it announces, how mails will travel, and what to change."""
     settings = load_settings()
