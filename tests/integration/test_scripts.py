@@ -213,7 +213,7 @@ async def test_attacks_in_full_and_quick(tree: Path) -> None:
     _write_script(tree / ".venv/bin/python", 'echo "$*"')
     full, quick = [await _run(tree / "scripts/attacks", *given, "-k", "x") for given in ((), ("--quick",))]
     assert full == (0, "-m pytest tests/attacks --full --timeout 600 --session-timeout 1800 -k x\n")
-    assert quick == (0, "-m pytest tests/attacks --session-timeout 420 -k x\n")
+    assert quick == (0, "-m pytest tests/attacks --session-timeout 600 -k x\n")
 
 
 async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
