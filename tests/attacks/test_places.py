@@ -180,6 +180,20 @@ async def test_a_code_goes_out_within_a_second(service: Service, relay: Relay, s
         }
 
 
+async def test_a_code_passes_a_flood_to_a_slow_relay(service: Service, relay: Relay) -> None:
+    """A code waits for about half a second of other mails, though its relay needs a minute for all that are queued."""
+    relay.faults = replace(relay.faults, slow={"BDAT": 0.3}, refuse_recipients={})
+    async with AsyncExitStack() as stack:
+        filler = Filler(service, stack, 1000)
+        stub = await filler.mail_stub()
+        names = range(700)
+        await asyncio.gather(*(stub.SendMail(_mail(to=["flood@example.org"], priority=NORMAL)) for _ in names))
+        seconds = [await _seconds_of_code(service, f"ada-{number}") for number in range(5)]
+        assert max(seconds) < 1, seconds
+        sent = [person for caught in relay.mails for person in caught.recipients]
+        assert 0 < sent.count("flood@example.org") < 500, "the relay is slow"
+
+
 async def test_a_second_caller_gets_its_half(service: Service, size: int) -> None:
     """A caller that comes to a queue that another one has filled gets places as mails leave, and that one does not."""
     async with AsyncExitStack() as stack:

@@ -8,6 +8,7 @@ from delivery.fakes import make_job
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
+from otpmail.model import Priority
 
 
 class Taking:
@@ -207,6 +208,40 @@ async def test_nobody_is_woken_for_a_job_that_is_gone() -> None:
     dispatcher.put(make_job("b"))
     worker.turn()
     assert (worker.taken, worker.woken) == ("-b", 2)
+
+
+async def test_one_with_room_for_urgent_jobs_is_woken_for_those_only() -> None:
+    """A worker that has room for urgent jobs only gets no other one, and leaves those to whoever has room for them."""
+    dispatcher = _dispatcher()
+    full, busy = Taking(dispatcher, 1), Taking(dispatcher, 2)
+    dispatcher.wait_for_urgent(full)
+    dispatcher.put(make_job("a"))
+    assert not full.woken
+    dispatcher.put(make_job("u", priority=Priority.URGENT))
+    assert full.woken
+    assert (job := dispatcher.take_urgent(full)) is not None
+    assert job.id == "u"
+    assert dispatcher.take_urgent(full) is None
+    dispatcher.leave(full)
+    dispatcher.wait_for_urgent(full)
+    busy.woken = 1
+    busy.turn()
+    assert (busy.taken, full.woken) == ("a", 1)
+
+
+async def test_an_urgent_job_goes_to_the_least_loaded() -> None:
+    """Of workers with mails in flight the one with the fewest gets an urgent job, with room for others or not."""
+    dispatcher = _dispatcher()
+    busy, full, idle = Taking(dispatcher, 3), Taking(dispatcher, 1), Taking(dispatcher)
+    busy.wait()
+    dispatcher.wait_for_urgent(full)
+    dispatcher.put(make_job("u", priority=Priority.URGENT))
+    assert (busy.woken, full.woken) == (0, 1)
+    assert dispatcher.take_urgent(full) is not None
+    dispatcher.wait_for_urgent(full)
+    idle.wait()
+    dispatcher.put(make_job("v", priority=Priority.URGENT))
+    assert (idle.woken, full.woken) == (1, 1)
 
 
 class Modelled:

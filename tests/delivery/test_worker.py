@@ -72,6 +72,7 @@ class Wire:
     lost_cause = ""
     most = 1000
     stalled = False
+    takes_urgent = False
     batch_open = False
     is_near_limit = False
     retire_at = inf

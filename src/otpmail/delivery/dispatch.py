@@ -6,11 +6,13 @@ busy, every worker takes as much as its connection has room for. A worker whose 
 waits behind a slow one while another connection is open.
 """
 
+from itertools import chain
 from math import inf
 from typing import Protocol
 
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
+from otpmail.model import Priority
 
 STALLED = 1 << 20
 """Added to the load of a worker whose mails make no progress."""
@@ -41,14 +43,16 @@ class Sleeper(Protocol):
 class Dispatcher:
     """Gives the turn to one worker after the other.
 
-    Its whole state is the queue and four sets of workers. `_idle` and `_busy` wait, with nothing and with something in
-    flight. `_woken` have their turn. `_resting` have no connection while there is nothing to send.
+    Its whole state is the queue and five sets of workers. `_idle` and `_busy` wait, with nothing and with something in
+    flight. `_full` wait, and have room for urgent mails only. `_woken` have their turn. `_resting` have no connection
+    while there is nothing to send.
     """
 
     def __init__(self, queue: MailQueue) -> None:
         self.queue = queue
         self._idle: dict[Taker, None] = {}
         self._busy: dict[Taker, None] = {}
+        self._full: dict[Taker, None] = {}
         self._woken: dict[Taker, None] = {}
         self._resting: dict[Sleeper, None] = {}
 
@@ -90,6 +94,16 @@ class Dispatcher:
                 return None
         return self.queue.take()
 
+    def take_urgent(self, worker: Taker) -> Job | None:
+        """Return the next job if it is urgent, for a worker whose connection has room for such a one only."""
+        self._woken.pop(worker, None)
+        self._full.pop(worker, None)
+        return self.queue.take() if self.queue.lanes[Priority.URGENT] else None
+
+    def wait_for_urgent(self, worker: Taker) -> None:
+        """Wake this worker when it is its turn to take an urgent job: `take_urgent` has just returned None to it."""
+        self._full[worker] = None
+
     def wait(self, worker: Taker, *, busy: bool) -> None:
         """Wake this worker when it is its turn: it has room, and `take` has just returned None to it."""
         (self._busy if busy else self._idle)[worker] = None
@@ -105,6 +119,7 @@ class Dispatcher:
         self._woken.pop(worker, None)
         self._idle.pop(worker, None)
         self._busy.pop(worker, None)
+        self._full.pop(worker, None)
         self.pass_on()
 
     def rest(self, sleeper: Sleeper) -> None:
@@ -136,7 +151,8 @@ class Dispatcher:
         if least is None:
             if self._resting:
                 self._resting.popitem()[0].wake()
-            for worker in self._busy:
+            full = self._full if self.queue.lanes[Priority.URGENT] else ()
+            for worker in chain(self._busy, full):
                 if (load := worker.load) < below:
                     least, below = worker, load
                     if not load:
@@ -145,6 +161,7 @@ class Dispatcher:
             return False
         self._idle.pop(least, None)
         self._busy.pop(least, None)
+        self._full.pop(least, None)
         self._woken[least] = None
         least.wake()
         return True

@@ -129,10 +129,13 @@ class Worker:
         """Send what the dispatcher gives this worker; returns whether there is room for more."""
         owner, take = connection.owner, self._dispatcher.take
         limited = owner.is_limited
-        while connection.is_available and not (limited and owner.pause()):
-            job = take(self)
-            if job is None:
-                return True
+        while not (limited and owner.pause()):
+            if connection.is_available:
+                job = take(self)
+                if job is None:
+                    return True
+            elif not connection.takes_urgent or (job := self._dispatcher.take_urgent(self)) is None:
+                return False
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
             elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
@@ -178,8 +181,12 @@ class Worker:
         `until` is on the loop's clock. `listed`: it has room, so the dispatcher may give it the turn.
         """
         self._listed = listed
-        if not listed and connection.is_available:
-            until = min(until, self._loop.time() + connection.owner.pause())
+        if not listed and (connection.is_available or connection.takes_urgent):
+            pause = connection.owner.pause()
+            if pause or connection.is_available:
+                until = min(until, self._loop.time() + pause)
+            else:
+                self._dispatcher.wait_for_urgent(self)
         self._set_alarm(until)
         if listed:
             self._dispatcher.wait(self, busy=self.busy)

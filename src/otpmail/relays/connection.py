@@ -185,7 +185,24 @@ class Connection:
         begun = session.begun
         if begun >= self.most or self._protocol.lost_cause or (begun in self._careful and session.flights):
             return False
+        return len(session.flights) < self._protocol.congestion.limit and session.is_available
+
+    @property
+    def takes_urgent(self) -> bool:
+        """Whether an urgent mail may be handed in now: slow replies limit only the other ones in flight."""
+        session = self._session
+        if session.begun >= self.most or self._protocol.lost_cause or (session.begun in self._careful):
+            return False
         return session.is_available
+
+    @property
+    def in_flight_limit(self) -> int:
+        """How many mails may be in flight that are not urgent, by the time that its replies take."""
+        return self._protocol.congestion.limit
+
+    def start_with(self, in_flight_limit: int) -> None:
+        """Begin with that limit, which another connection to the same relay has found."""
+        self._protocol.congestion.start_with(in_flight_limit)
 
     @property
     def is_exhausted(self) -> bool:

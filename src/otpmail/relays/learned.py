@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from otpmail.events import Observer, RecipientLimitDropped, RecipientLimitLearned, ResetRefused
+from otpmail.relays.congestion import FIRST
 from otpmail.relays.connection import Connection
 from otpmail.relays.idle_time import IdleTime
 from otpmail.relays.recycling import Recycling
@@ -46,6 +47,7 @@ class Learned:
             RecipientLimit(now, self._recipient_limit_changed), partial(observer.notify, ResetRefused(self._name))
         )
         self._open: set[Connection] = set()  # those that take mails
+        self._in_flight_limit = FIRST  # of the connection that was released last
 
     def __repr__(self) -> str:
         return f"<Learned {self.throttle!r} {self._recycling!r} {self.idle_time!r}>"
@@ -53,6 +55,7 @@ class Learned:
     def opened(self, connection: Connection) -> None:
         """Keep this connection to what is known, from now until it is closed."""
         connection.share(self._habits)
+        connection.start_with(max((other.in_flight_limit for other in self._open), default=self._in_flight_limit))
         self._recycling.opened(connection)
         self.idle_time.opened(connection, self._now())
         self._open.add(connection)
@@ -77,6 +80,7 @@ class Learned:
         if connection.refused_for is None and kind in PRESSURE:
             self.refused(connection, kind)
         self._open.discard(connection)
+        self._in_flight_limit = connection.in_flight_limit
 
     def closed(self, connection: Connection) -> None:
         """Learn from a connection whose mails have all been answered, or lost, and which takes no place any more."""

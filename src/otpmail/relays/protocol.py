@@ -1,7 +1,6 @@
 """The asyncio shell of a session: writes its octets, feeds it those that arrive, and calls back with outcomes.
 
-It takes the transport over from aiosmtplib after sign-in, whose reader drops the replies to pipelined commands, and can
-give it back for QUIT.
+After sign-in it takes the transport from aiosmtplib, which drops replies to pipelined commands; for QUIT it returns it.
 """
 
 import asyncio
@@ -12,6 +11,7 @@ from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
+from otpmail.relays.congestion import CongestionWindow
 from otpmail.relays.handover import check_handover
 from otpmail.relays.pause import IDLE_SECONDS, Pause
 from otpmail.relays.refusal import failed_by
@@ -52,9 +52,7 @@ class RelayProtocol(asyncio.Protocol):
         idle_seconds: float = IDLE_SECONDS,
         turnaround: Turnaround | None = None,
     ) -> None:
-        self._transport = transport
-        self._inner = inner
-        self._session = session
+        self._transport, self._inner, self._session = transport, inner, session
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(
             session,
@@ -65,9 +63,8 @@ class RelayProtocol(asyncio.Protocol):
             clock=self._loop.time,
             call_later=self._loop.call_later,
         )
-        self.turnaround = turnaround or Turnaround()
-        self._stall_seconds = _STALL_SECONDS
-        self._paused = False
+        self.turnaround, self.congestion = turnaround or Turnaround(), CongestionWindow()
+        self._stall_seconds, self._paused = _STALL_SECONDS, False
         self._flushing: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,7 +117,8 @@ class RelayProtocol(asyncio.Protocol):
         except ConnectionLost as error:
             words = f"asked how it reads a refused chunk: {error}"
             raise failed_by(self._session.words.parting, ProbeFailed, words) from error
-        self._stall_seconds = max(_STALL_ROUND_TRIPS * (self._loop.time() - asked), _STALL_SECONDS)
+        self.congestion.took(round_trip := self._loop.time() - asked)
+        self._stall_seconds = max(_STALL_ROUND_TRIPS * round_trip, _STALL_SECONDS)
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Start sending a mail, for which it must be available; returns whether the relay is asked at all.
@@ -175,7 +173,11 @@ class RelayProtocol(asyncio.Protocol):
         if progress:
             if (session.goodbye or session.ended) and not self.lost_cause:
                 self.hung_up = self._ends_in_use(settled or session.flights) and bool(session.goodbye)
-            self._watchdog.last_progress = self._loop.time()
+            now = self._watchdog.last_progress = self._loop.time()
+            limit = self.congestion
+            if settled and now >= limit.review_at and now - self.turnaround.busy_since >= limit.patience:
+                busy = self.turnaround.busy_since, self.turnaround.begun_before
+                limit.review(session.begun, len(session.flights), now, busy=busy, most=session.window)
         if session.ended:
             self._lose(session.ended)
             self._call_back(reversed(settled))  # mails that were lost go ahead of those behind them
@@ -184,8 +186,7 @@ class RelayProtocol(asyncio.Protocol):
         if self._probed is not None and not self._probed.done() and not session.is_probing:
             self._probed.set_result(None)
         if session.goodbye:
-            if progress:
-                self._read_goodbye()
+            self._read_goodbye(progress=progress)
             return
         if session.output.pending:
             self._flush()
@@ -252,8 +253,10 @@ class RelayProtocol(asyncio.Protocol):
         """Note that the relay ends the connection; returns whether it does so over its mails."""
         return self.pause.end(self._session.replies, self._loop.time() - self.last_progress, in_flight=bool(in_flight))
 
-    def _read_goodbye(self) -> None:
+    def _read_goodbye(self, *, progress: bool) -> None:
         """The relay said 421: what it had already read may still be answered, until it closes."""
+        if not progress:
+            return
         if not self.lost_cause:
             self.lost_cause = self._session.goodbye
             self.on_lost()

@@ -15,8 +15,7 @@ class Turnaround:
     def __init__(self, soon: float = _SOON_SECONDS) -> None:
         self._soon = soon
         self._each = inf  # seconds; unknown before the first answer
-        self._busy_since = 0.0
-        self._begun_before = 0
+        self.busy_since, self.begun_before = 0.0, 0  # of the present busy period, or the last one
         self._counted_from = 0.0  # since when mails are counted for `rate`
         self._counted_before = 0
         self._rate = 0.0  # that of the window before
@@ -26,8 +25,7 @@ class Turnaround:
 
     def busy(self, begun: int, now: float) -> None:
         """Note that the first mail is in flight now; `begun` mails had been sent before it."""
-        self._busy_since = now
-        self._begun_before = begun
+        self.busy_since, self.begun_before = now, begun
         if now - self._counted_from > _WINDOW_SECONDS:
             self._rate = (begun - self._counted_before) / (now - self._counted_from)
             self._counted_from, self._counted_before = now, begun
@@ -40,8 +38,8 @@ class Turnaround:
 
     def idle(self, begun: int, now: float) -> None:
         """Note that no mail is in flight any more, after `begun` mails in all."""
-        self._each = (now - self._busy_since) / (begun - self._begun_before)
+        self._each = (now - self.busy_since) / (begun - self.begun_before)
 
     def is_soon(self, in_flight: int, now: float) -> bool:
         """Whether one more mail would soon be answered if it left together with those in flight."""
-        return max(now - self._busy_since, (in_flight + 1) * self._each) <= self._soon
+        return max(now - self.busy_since, (in_flight + 1) * self._each) <= self._soon
