@@ -206,9 +206,10 @@ async def test_request_ids_within_and_across_streams(service: Service, relay: Re
 async def test_what_is_unsettled_is_bounded(service: Service, relay: Relay) -> None:
     """At most STREAM_UNSETTLED mails of a larger batch are accepted at once, and all in the end."""
     talk = Talk(service)
-    await talk.write(*(_mail(f"p{number}") for number in range(200)))
+    urgent = mail_pb2.PRIORITY_URGENT  # others would be held back from a relay that has answered none yet
+    await talk.write(*(_mail(f"p{number}", priority=urgent) for number in range(200)))
     await relay.wait_for_command("MAIL")
-    behind = (await service.mail.SendMail(_mail("behind", wait_for=QUEUE))).mail
+    behind = (await service.mail.SendMail(_mail("behind", wait_for=QUEUE, priority=urgent))).mail
     async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=behind.id)):
         if mail.state == mail_pb2.Mail.STATE_SENDING:  # and so is all that was taken before it
             break
