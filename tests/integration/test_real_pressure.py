@@ -1,4 +1,4 @@
-"""A real Postfix that limits connections and mails (anvil(8)): the service finds both limits by itself."""
+"""A real Postfix that limits connections and mails (anvil(8)), or is under stress: the service copes by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from integration.conftest import require
 from integration.postfix import Postfix
-from integration.servers import DOMAIN, PASSWORD, USER
+from integration.servers import DOMAIN, PASSWORD, UNKNOWN, USER
 from otpmail.v1 import mail_pb2
 from service import Service
 
@@ -29,8 +29,12 @@ def _service(server: Postfix, files: CertificateFiles) -> Service:
     )
 
 
-async def _send(service: Service, count: int) -> Sequence[mail_pb2.Mail]:
-    requests = [mail_pb2.SendMailRequest(to=[f"p{n}@{DOMAIN}"], text="t") for n in range(count)]
+def _people(count: int) -> list[str]:
+    return [f"p{n}@{DOMAIN}" for n in range(count)]
+
+
+async def _send(service: Service, people: Sequence[str]) -> list[mail_pb2.Mail]:
+    requests = [mail_pb2.SendMailRequest(to=[address], text="t") for address in people]
     return [answer.mail for answer in await asyncio.gather(*map(service.mail.SendMail, requests))]
 
 
@@ -43,7 +47,7 @@ async def test_postfix_takes_two_connections(certificate_files: CertificateFiles
             await service.wait_until_serving()
             learned = await service.wait_for_log("connection-limit-learned")
             assert learned["limit"] == 2
-            mails = await _send(service, 30)
+            mails = await _send(service, _people(30))
             assert {(mail.state, mail.attempts) for mail in mails} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
             assert not service.logged("relay-down")
 
@@ -59,7 +63,28 @@ async def test_postfix_takes_ten_mails_in_five_seconds(certificate_files: Certif
     with Postfix(certificate_files.cert_file, certificate_files.key_file, limits) as server:
         async with _service(server, certificate_files) as service:
             await service.wait_until_serving()
-            mails = await _send(service, 20)
+            mails = await _send(service, _people(20))
             assert {(mail.state, mail.attempts) for mail in mails} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
             assert len(service.logged("rate-lowered")) >= 1
             assert not service.logged("mail-deferred")
+
+
+async def test_postfix_under_stress(certificate_files: CertificateFiles) -> None:
+    """A rejected recipient costs a session of a Postfix under stress; neither that nor an idle close defers a mail."""
+    require(Postfix)
+    # Stress by itself selects smtpd_hard_error_limit=1, and a timeout of 10 s, which is longer than a test should take.
+    stress = {"stress": "yes", "smtpd_timeout": "3s"}
+    people = _people(20)
+    people.insert(10, UNKNOWN)
+    with Postfix(certificate_files.cert_file, certificate_files.key_file, stress) as server:
+        async with _service(server, certificate_files) as service:
+            await service.wait_until_serving()
+            mails = await _send(service, people)
+            refused = mails.pop(10)
+            assert (refused.state, refused.recipients[0].code) == (mail_pb2.Mail.STATE_FAILED, 550)
+            await service.wait_for_log("idle-time-learned")
+            mails += await _send(service, people[:1])
+            assert {(mail.state, mail.attempts) for mail in mails} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
+            assert not service.logged("mail-deferred")
+            assert server.log().count("too many errors after RCPT") == 1
+            assert server.log().count(": connect from") <= 20  # four for each of five workers
