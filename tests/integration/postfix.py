@@ -34,10 +34,10 @@ _OWNED_QUEUES = (
 )
 
 # Only what takes mail in and delivers it to the Maildir. No service is in a chroot (the fifth column): there, smtpd
-# would find neither the certificate nor SASL's file. `stress` stands here since master(8) overrides that of main.cf.
+# would find neither the certificate nor SASL's file.
 _SERVICES = """\
-{host}:{port}     inet  n  -  n  -      -  smtpd -o stress={stress}
-{host}:{tls_port} inet  n  -  n  -      -  smtpd -o stress={stress} -o smtpd_tls_wrappermode=yes
+{host}:{port}     inet  n  -  n  -      -  smtpd
+{host}:{tls_port} inet  n  -  n  -      -  smtpd -o smtpd_tls_wrappermode=yes
 postlog  unix-dgram n   -  n  -      1  postlogd
 anvil    unix  -  -  n  -      1  anvil
 cleanup  unix  n  -  n  -      0  cleanup
@@ -91,8 +91,7 @@ class Postfix(MailServer):
         (config / "main.cf").write_text(lines, encoding="utf-8")
         # Postfix waits until the file is two seconds old, since it may still be written.
         os.utime(config / "main.cf", (0, 0))
-        stress = self._settings.get("stress", "")
-        services = _SERVICES.format(host=HOST, port=self.port, tls_port=self.tls_port, stress=stress)
+        services = _SERVICES.format(host=HOST, port=self.port, tls_port=self.tls_port)
         (config / "master.cf").write_text(services, encoding="utf-8")
         self._make_user(config / "sasl", directory / "sasldb")
 
