@@ -291,7 +291,7 @@ async def test_a_full_queue_is_waited_for(service: Service, relay: Relay) -> Non
     talks = [Talk(service), Talk(service)]
     for which, talk in enumerate(talks):
         await talk.write(*(_mail(f"s{which}-{number}") for number in range(50)))
-    await relay.wait_for_command("MAIL")
+    await relay.wait_for_command("MAIL", 5)  # one on each connection: none of them is still being opened
     single = await service.mail.SendMail(_mail("single", wait_for=QUEUE))
     assert single.mail.state == QUEUED
     relay.faults = Faults(security="plain")
