@@ -228,7 +228,7 @@ async def test_a_callers_mail_does_not_wait_for_anothers_thousands(service: Serv
         first, second = await filler.mail_stub(), await filler.mail_stub()
         flood = [first.SendMail(_mail(to=["flood@example.org"])) for _ in range(round(0.8 * size))]
         await flood[-1]
+        before = len(relay.mails)  # a busy machine accepts the flood slowly, and most of it may have left by now
         await second.SendMail(_mail(to=["one@example.org"], wait_for=WAIT))
-        sent = [person for caught in relay.mails for person in caught.recipients]
-        assert sent.count("flood@example.org") < 0.7 * size, len(sent)
+        assert len(relay.mails) - before < 0.4 * size, before
         await asyncio.gather(*flood)
