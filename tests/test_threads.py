@@ -1,7 +1,10 @@
-"""A call in a thread of its own: what it returns and raises, and that nobody has to wait for it."""
+"""Threads of the service: no signal interrupts them, and a call in one returns, raises, and blocks nobody."""
 
 import asyncio
+import contextlib
 import os
+import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +13,36 @@ from pathlib import Path
 
 import pytest
 
-from otpmail.threads import call_detached
+from otpmail.threads import call_detached, start_daemon
+
+
+def test_a_storm_of_signals() -> None:
+    """A thread that waits with a timeout goes on, however many signals come in the meantime."""
+    waiting: queue.SimpleQueue[None] = queue.SimpleQueue()
+    rounds = 0
+    started = queue.SimpleQueue[int]()
+    done = threading.Event()
+
+    def wait_again_and_again() -> None:
+        nonlocal rounds
+        started.put(threading.get_ident())
+        for rounds in range(1, 201):  # noqa: B007  the test counts them
+            with contextlib.suppress(queue.Empty):
+                waiting.get(timeout=0.002)
+        done.set()
+        waiting.get()  # the thread lives until the last signal is sent
+
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    try:
+        start_daemon(wait_again_and_again, "under test")
+        thread = started.get()
+        ends_at = time.monotonic() + 30
+        while not done.wait(0.0001):
+            assert time.monotonic() < ends_at, f"stuck after {rounds} rounds"
+            signal.pthread_kill(thread, signal.SIGHUP)
+    finally:
+        waiting.put(None)
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_its_result() -> None:
@@ -63,7 +95,7 @@ async def test_a_caller_that_is_cancelled() -> None:
 _ENDS = """
 import asyncio, sys
 sys.path.insert(0, {sources!r})
-from otpmail.threads import call_detached
+from otpmail.threads import call_detached, start_daemon
 
 async def main():
     try:

@@ -1,7 +1,8 @@
-"""Calls what may block, as a file system that does not answer, in a thread that nobody has to wait for."""
+"""Starts the threads of the service, which no signal interrupts, and calls in one what may block."""
 
 import asyncio
 import errno
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -10,6 +11,25 @@ from threading import Thread
 from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
+
+_OF_THE_THREAD = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+"""Signals that a thread raises by what it does. While they are blocked, no handler can report the crash."""
+
+
+def start_daemon(work: Callable[[], object], name: str) -> None:
+    """Start a thread that the end of the process does not wait for, and that gets no signal.
+
+    Raises RuntimeError where no thread can be started. Signals reach the main thread, where Python handles them. In
+    another thread one can turn the timeout of a `SimpleQueue.get` into none: CPython computes it anew after the
+    interruption, and takes a negative rest for "wait for ever".
+    """
+
+    def run() -> None:
+        """Block the signals, then do the work."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD)
+        work()
+
+    Thread(target=run, name=name, daemon=True).start()
 
 
 async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> ResultT:
@@ -35,7 +55,7 @@ async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> Resul
             loop.call_soon_threadsafe(settle, outcome)
 
     try:
-        Thread(target=run, name=f"detached {getattr(work, '__name__', work)}", daemon=True).start()
+        start_daemon(run, f"detached {getattr(work, '__name__', work)}")
     except RuntimeError as error:  # a limit on processes and threads
         raise OSError(errno.EAGAIN, str(error)) from None
     async with asyncio.timeout(timeout):
@@ -56,5 +76,5 @@ def call_interruptibly(work: Callable[[], ResultT]) -> ResultT:
         except BaseException as error:  # noqa: BLE001  the caller's to handle
             future.set_exception(error)
 
-    Thread(target=run, name=f"call {getattr(work, '__name__', work)}", daemon=True).start()
+    start_daemon(run, f"call {getattr(work, '__name__', work)}")
     return future.result()

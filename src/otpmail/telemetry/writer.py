@@ -5,8 +5,10 @@ import select
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event
 from typing import NamedTuple
+
+from otpmail.threads import start_daemon
 
 _MOST_OCTETS = 1 << 20
 _URGENT_OCTETS = 64 << 10
@@ -51,7 +53,7 @@ class BackgroundWriter:
         self._queued = self._dropped = 0
         self._done = self._reported = self._failed = 0
         self._full = self._torn = False
-        Thread(target=self._run, name=f"writer of {fd}", daemon=True).start()
+        start_daemon(self._run, f"writer of {fd}")
 
     def __repr__(self) -> str:
         return f"<BackgroundWriter {self._queued - self._done} octets queued, {self._dropped} lines dropped>"

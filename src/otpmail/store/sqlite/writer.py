@@ -5,8 +5,8 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Thread
 from time import monotonic
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from otpmail.errors import Unavailable
 from otpmail.store.base import StoreState
 from otpmail.store.sqlite.commits import RETRY_SECONDS, Bulk, Change, Committer, Outcome
 from otpmail.store.sqlite.database import Database
+from otpmail.threads import start_daemon
 
 _log = logging.getLogger("otpmail")
 
@@ -56,7 +57,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[T] = self._loop.create_future()
         self._ended = self._loop.create_future()
-        Thread(target=self._run, args=(opened, prepare), name="store", daemon=True).start()
+        start_daemon(partial(self._run, opened, prepare), "store")
         return await opened
 
     def ask(self, work: Callable[[sqlite3.Connection], T], octets: int | None = None) -> "asyncio.Future[T]":
