@@ -24,6 +24,8 @@ _COMPLAINTS = re.compile(
     r"synchroni[sz]ation|protocol|too many|improper command|warning:|lost connection|unexpected disconnection|syntax",
     re.IGNORECASE,
 )
+# Postfix warns so of a clock that differs between kernel and file system, which no client can cause.
+_CLOCK = re.compile(r"file system clock is|resetting file time stamps")
 _FORGED = "MAIL FROM:<eve@evil.example>{e}RCPT TO:<{victim}>{e}DATA{e}Subject: forged{e}{e}forged{e}.{e}"
 
 
@@ -49,8 +51,8 @@ async def test_many_in_flight(
         (delivered,) = await server.mails(person, 1)
         assert text_of(delivered) == f"for {person}\n"
         assert parsed(delivered)["Message-ID"] == answer.mail.message_id
-    complaints = [line for line in server.log()[logged:].splitlines() if _COMPLAINTS.search(line)]
-    assert complaints == []
+    lines = server.log()[logged:].splitlines()
+    assert [line for line in lines if _COMPLAINTS.search(line) and not _CLOCK.search(line)] == []
 
 
 @pytest.mark.parametrize("mode", ["auto", "data"])
