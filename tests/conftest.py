@@ -15,17 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-_PROCESS_TESTS = {"attacks", "integration"}  # folders whose tests start the service
+_PROCESS_TESTS = {"attacks", "faults", "integration"}  # folders whose tests start the service
 _MARKERS = (
+    "full: an attack or a fault that runs with --full only",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
     "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --full."""
+    parser.addoption(
+        "--full", action="store_true", help="run each attack and each fault in full, not in its short form"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register our markers."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that have no short form, unless --full is given."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_asyncio_loop_factories(
@@ -36,6 +53,12 @@ def pytest_asyncio_loop_factories(
     if _PROCESS_TESTS.intersection(item.path.parts):
         return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether a test runs in full: it then takes more requests, more mails or more time, by the same rule."""
+    return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture

@@ -76,12 +76,13 @@ def test_each_promise_names_its_test(promise: list[str]) -> None:
         assert re.search(rf"^ *(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
 
 
-def test_each_attack_stands_on_the_page() -> None:
-    """The security page names every test of tests/attacks, so that none is there without its promise."""
+@pytest.mark.parametrize("folder", ["attacks", "faults"])
+def test_each_attack_and_fault_stands_on_the_page(folder: str) -> None:
+    """The security page names every test of these folders, so that none is there without its promise."""
     named = set(_TEST_NAME.findall((ROOT / "docs/security.md").read_text("utf-8")))
-    for path in sorted((ROOT / "tests/attacks").glob("test_*.py")):
+    for path in sorted((ROOT / "tests" / folder).glob("test_*.py")):
         for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text("utf-8"), re.MULTILINE):
-            assert (f"tests/attacks/{path.name}", name) in named
+            assert (f"tests/{folder}/{path.name}", name) in named
 
 
 def test_readme_is_short() -> None:

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The scripts, with a `.venv` whose programs run this otpmail."""
-    for name in ("run", "venv", "test", "test-pythons", "attacks", "lock"):
+    for name in ("run", "venv", "test", "test-pythons", "attacks", "faults", "lock"):
         _copy(f"scripts/{name}", tmp_path)
     _copy("pyproject.toml", tmp_path)
     _copy(".ci/run", tmp_path)
@@ -141,7 +141,7 @@ async def test_ci_says_that_it_is_ci(tree: Path) -> None:
 @pytest.fixture
 def stubs(tree: Path) -> Path:
     """A tree in which each command of `scripts/test` only prints its name and arguments."""
-    for name in ("venv", "install-servers", "generate", "contract", "test-pythons", "attacks", "bench"):
+    for name in ("venv", "install-servers", "generate", "contract", "test-pythons", "attacks", "faults", "bench"):
         _write_script(tree / "scripts" / name, f'echo "{name} $*"')
     for name in ("ruff", "mypy", "lint-imports", "python"):
         _write_script(tree / ".venv/bin" / name, f'echo "{name} $*"')
@@ -156,8 +156,9 @@ async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
         "generated code: good",
         "contract ",
         *(f"{name}: good" for name in ("format", "lint", "types", "import rules")),
-        "python -m pytest --ignore tests/attacks",
+        "python -m pytest --ignore tests/attacks --ignore tests/faults",
         "attacks --quick",
+        "faults --quick",
         "benchmarks: good",
     ]
     code, out = await _run(stubs / "scripts/test")
@@ -207,13 +208,14 @@ async def test_other_pythons(tree: Path) -> None:
         assert f"Python {missing}: not installed here, skipped" in out.splitlines()
 
 
-async def test_attacks_in_full_and_quick(tree: Path) -> None:
-    """`scripts/attacks` asks pytest for the full attacks, with --quick for the short ones; other arguments follow."""
+@pytest.mark.parametrize(("name", "limits"), [("attacks", (600, 1800)), ("faults", (900, 3600))])
+async def test_attacks_and_faults_in_full_and_quick(tree: Path, name: str, limits: tuple[int, int]) -> None:
+    """The scripts ask pytest for the full tests, with --quick for the short ones; other arguments follow."""
     _write_script(tree / "scripts/venv", "exit 0")
     _write_script(tree / ".venv/bin/python", 'echo "$*"')
-    full, quick = [await _run(tree / "scripts/attacks", *given, "-k", "x") for given in ((), ("--quick",))]
-    assert full == (0, "-m pytest tests/attacks --full --timeout 600 --session-timeout 1800 -k x\n")
-    assert quick == (0, "-m pytest tests/attacks --session-timeout 600 -k x\n")
+    full, quick = [await _run(tree / "scripts" / name, *given, "-k", "x") for given in ((), ("--quick",))]
+    assert full == (0, "-m pytest tests/{} --full --timeout {} --session-timeout {} -k x\n".format(name, *limits))
+    assert quick == (0, f"-m pytest tests/{name} --session-timeout 600 -k x\n")
 
 
 async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:

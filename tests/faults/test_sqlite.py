@@ -1,0 +1,111 @@
+"""A store on disk through kills and full disks, with a relay and callers that notice each loss and each copy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1 import health_pb2
+
+from calls import detail, reason
+from guaranteed import Callers, Copies, message_ids, names, send, sqlite_settings
+from relay import Faults
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from relay import Certificates, Relay
+
+WORKERS = 5
+BATCH = 100
+"""Mails that may settle in a hundredth of a second, after which a settlement is in the file."""
+
+
+@pytest.fixture
+def state(relay: Relay, certificates: Certificates, tmp_path: Path) -> dict[str, Any]:
+    """Return the settings of a service with its store in a file of the test."""
+    return relay_settings(relay, certificates, tmp_path / "token") | sqlite_settings(tmp_path / "store.db")
+
+
+@pytest.mark.relay(delay=0.005)
+async def test_kills_under_load(
+    state: dict[str, Any], relay: Relay, show: Callable[[str], None], *, full: bool
+) -> None:
+    """A kill -9 under 64 callers loses no promised mail; second copies are few, and have the same Message-ID."""
+    callers, kills, windows = Callers(), 20 if full else 3, set()
+    for _ in range(kills):
+        async with Service(**state, WORKERS=WORKERS) as service:
+            await service.wait_until_serving()
+            windows.add(int(str((await service.wait_for_log("relay-up"))["window"])))
+            load = asyncio.create_task(callers.run(service))
+            await callers.wait_for_promises(len(callers.promised) + random.randint(300, 600))
+            await service.kill()
+            await load
+    async with Service(**state, WORKERS=WORKERS) as service:
+        async with asyncio.timeout(60):
+            while not callers.promised.keys() <= set(names(relay.mails)):  # noqa: ASYNC110  each mail counts
+                await asyncio.sleep(0.05)
+        assert await service.stop() == 0
+    copies, bound = Copies(callers.promised, relay.mails), kills * (WORKERS * max(windows) + BATCH)
+    show(f"{kills} kills, {copies}, at most {bound} copies are allowed")
+    assert not copies.lost
+    assert copies.extra <= bound
+    assert all(len(ids) == 1 for ids in message_ids(relay.mails).values())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 48 MiB; skipped where that is not allowed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    mounted = (
+        mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk], check=False).returncode == 0
+    )
+    if not mounted:
+        pytest.skip("no file system may be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+async def test_a_full_disk(state: dict[str, Any], relay: Relay, small_disk: Path, show: Callable[[str], None]) -> None:
+    """A full disk refuses new mails, UNAVAILABLE with RetryInfo, and loses none; with room all goes on by itself."""
+    state |= {"STORE_URL": f"sqlite:{small_disk / 'store.db'}"}
+    relay.faults = Faults(final_reply="451 4.3.0 later")
+    promised: list[str] = []
+    async with Service(**state) as service:
+        await service.wait_until_serving()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # noqa: PT012  the one that does not fit
+            for number in range(100):
+                await send(service, f"p{number}", text="x" * 500_000)
+                promised.append(f"p{number}")
+        assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        assert detail(caught.value, RetryInfo).retry_delay.ToTimedelta().total_seconds() >= 1
+        assert len(promised) > 10
+        await service.wait_for_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert "nearly full" in str((await service.wait_for_log("store-away"))["message"])
+        (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))  # now it is full
+        relay.faults = Faults()
+        await relay.wait_for_mails(len(promised), timeout=30)
+        (small_disk / "filler").unlink()
+        await service.wait_until_serving()
+        await send(service, "after")
+        await relay.wait_for_mails(len(promised) + 1)
+        assert await service.stop() == 0
+    async with Service(**state) as service:
+        await service.wait_until_serving()
+        await send(service, "last")
+        await relay.wait_for_mails(len(promised) + 2)
+        assert await service.stop() == 0
+    copies = Copies([*promised, "after", "last"], relay.mails)
+    show(f"{copies}, nothing was refused but what did not fit")
+    assert (copies.lost, copies.extra) == (set(), 0)
