@@ -46,7 +46,7 @@ def strict_about_names(certificate_files: CertificateFiles) -> Iterator[Postfix]
 
 
 async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, certificates: Certificates) -> None:
-    """All of them have the mail within a second, once, by one attempt; the next mail keeps to the limit."""
+    """All of them have the mail at once, one copy each, by one attempt; the next mail keeps to the limit."""
     people = [f"limited{number}@{DOMAIN}" for number in range(60)]
     async with Service(**limited.settings(certificates.ca_file)) as service:
         await service.wait_until_serving()
@@ -55,7 +55,7 @@ async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, 
         mail = (await service.mail.SendMail(request)).mail
         took = monotonic() - begun
         assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 1)
-        assert took < 1
+        assert took < 5  # a deferral would take 20 s
         await service.wait_for_log("recipient-limit-learned", limit=10)
         assert (await service.mail.SendMail(request)).mail.state == mail_pb2.Mail.STATE_RELAYED
         for address in people:

@@ -55,7 +55,7 @@ async def test_a_mail_for_more_than_the_relay_takes_at_once(service: Service, re
     relay.faults = replace(relay.faults, full=full)
     begun = monotonic()
     mail = await _send(service, *_people(60))
-    assert monotonic() - begun < 1
+    assert monotonic() - begun < 5  # a deferral would take 20 s
     assert (mail.state, mail.attempts) == (RELAYED, 1)
     assert sorted(_recipients(relay)) == sorted(_people(60))
     assert {len(caught.recipients) for caught in relay.mails} == {10}

@@ -1,6 +1,6 @@
 """The relay's id of a mail, in the words of many relays."""
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_the_id_is_found_as_each_relay_writes_it(said: str, expected: str) -> No
 
 def test_no_reply_takes_long() -> None:
     """A reply of any words is read in time that grows with its length alone."""
-    begun = perf_counter()
+    begun = process_time()
     for words in ("queued as ", "ok ", "id=", "qp ", "message queued with id ", "a1" * 3, "ok 123456789 "):
         queue_id(words * 2000)
-    assert perf_counter() - begun < 0.5
+    assert process_time() - begun < 0.5
