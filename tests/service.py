@@ -227,7 +227,7 @@ class Service:
         event: str,
         *,
         count: int = 1,
-        timeout: float = 10,
+        timeout: float = 30,
         **fields: object,
     ) -> LogLine:
         """Return the first, or `count`th, line with that event and those fields, past lines included."""
@@ -238,16 +238,7 @@ class Service:
         await self._wait(found, f"{count} x {event} {fields or ''}", timeout)
         return self.logged(event, **fields)[count - 1]
 
-    async def wait_for_line(self, text: str, timeout: float = 10) -> str:
-        """Return the first line of its output that holds the text, past lines included; for logs that are no JSON."""
-
-        def found() -> list[str]:
-            return [line for line in self.output if text in line]
-
-        await self._wait(lambda: bool(found()), f"a line with {text!r}", timeout)
-        return found()[0]
-
-    async def wait_for_output(self, part: str, *, timeout: float = 10) -> str:
+    async def wait_for_output(self, part: str, *, timeout: float = 30) -> str:
         """Return the first line of output, past lines included, that holds `part`."""
 
         def found() -> list[str]:
@@ -330,7 +321,7 @@ class Service:
         """mail.MailService, the original contract."""
         return original_mail_grpc.MailServiceStub(self.channel)
 
-    async def wait_until_serving(self, service: str = "", timeout: float = 10) -> None:
+    async def wait_until_serving(self, service: str = "", timeout: float = 30) -> None:
         """Return once its health is SERVING, which for the service as a whole means that a relay is up."""
         await self.wait_for_health(health_pb2.HealthCheckResponse.SERVING, service, timeout)
 
@@ -338,7 +329,7 @@ class Service:
         self,
         status: int,
         service: str = "",
-        timeout: float = 10,
+        timeout: float = 30,
     ) -> None:
         """Return once its health is `status`."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)  # whose types know no methods

@@ -332,7 +332,7 @@ async def test_words_of_a_dial_are_clean_in_the_text_log(
             service = Service(**settings)
             stack.push_async_callback(service.close)
             await service.spawn()
-            await service.wait_for_line("is down")
+            await service.wait_for_output("is down")
             _is_clean(service.output)
         ran = await otpmail("check", here=tmp_path, **{name: str(value) for name, value in settings.items()})
     assert ran.code == 1

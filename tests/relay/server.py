@@ -132,20 +132,20 @@ class Relay:
         for session in list(self._sessions):
             session.wire.abort()
 
-    async def wait_for_mails(self, count: int, timeout: float = 10) -> list[CaughtMail]:
+    async def wait_for_mails(self, count: int, timeout: float = 30) -> list[CaughtMail]:
         """Return all mails as soon as there are `count` of them."""
         await self._wait(lambda: len(self.mails) >= count, f"{count} mails", timeout)
         return self.mails
 
-    async def wait_for_connections(self, count: int, timeout: float = 10) -> None:
+    async def wait_for_connections(self, count: int, timeout: float = 30) -> None:
         """Return as soon as `count` connections were made, whether or not they are still open."""
         await self._wait(lambda: self.connections >= count, f"{count} connections", timeout)
 
-    async def wait_for_open(self, count: int, timeout: float = 10) -> None:
+    async def wait_for_open(self, count: int, timeout: float = 30) -> None:
         """Return as soon as exactly `count` connections are open."""
         await self._wait(lambda: self.open_connections == count, f"{count} open connections", timeout)
 
-    async def wait_for_idle(self, count: int, timeout: float = 10) -> None:
+    async def wait_for_idle(self, count: int, timeout: float = 30) -> None:
         """Return as soon as exactly `count` clients are signed in and wait for no reply."""
 
         def idle() -> int:
@@ -153,7 +153,7 @@ class Relay:
 
         await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
 
-    async def wait_for_command(self, start: str, count: int = 1, timeout: float = 10) -> None:
+    async def wait_for_command(self, start: str, count: int = 1, timeout: float = 30) -> None:
         """Return as soon as `count` commands that begin with `start` were read."""
 
         def seen() -> bool:
