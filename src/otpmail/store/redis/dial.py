@@ -1,0 +1,166 @@
+"""Opens connections to the server that takes changes: the one of the URL, the Sentinels' master, or a cluster's."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from otpmail.settings.redis_url import RedisUrl
+from otpmail.values import frozen
+
+Address = tuple[str, int]
+
+TIMEOUT = 1.0
+"""Seconds within which a server accepts a connection, and answers."""
+
+
+@frozen(kw_only=True)
+class Access:
+    """How a server is connected to: `context` with TLS, for `tls_name` where its certificate has another name."""
+
+    user: str = ""
+    password: str = ""
+    database: int = 0
+    context: ssl.SSLContext | None = None
+    tls_name: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Access {self.user or 'default'} database={self.database} tls={self.context is not None}>"
+
+
+class _Connection(Connection):
+    """A connection with our own TLS context, which may ask for a certificate of another name than the host's."""
+
+    def __init__(self, address: Address, access: Access) -> None:
+        self._access = access
+        super().__init__(
+            host=address[0],
+            port=address[1],
+            db=access.database,
+            username=access.user or None,
+            password=access.password or None,
+            protocol=2,
+            driver_info=None,
+            retry=Retry(NoBackoff(), 0),
+            # `open_connection` and the client's batches have a time limit each, which costs less than one a command.
+            socket_timeout=None,
+            socket_connect_timeout=TIMEOUT,
+        )
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = dict(super()._connection_arguments())
+        if self._access.context is not None:
+            arguments |= {"ssl": self._access.context, "server_hostname": self._access.tls_name or self.host}
+        return arguments
+
+
+async def open_connection(address: Address, access: Access) -> Connection:
+    """Connect and sign in. Raises RedisError, OSError or TimeoutError."""
+    connection = _Connection(address, access)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+async def ask(address: Address, access: Access, *command: str | int) -> Any:
+    """Return a server's answer to one command, over a connection of its own. Raises as `open_connection` does."""
+    connection = await open_connection(address, access)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            await connection.send_command(*command)
+            return await connection.read_response()
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+class Locator(Protocol):
+    """Finds the server that takes changes."""
+
+    async def find(self) -> Address:
+        """Return its address. Raises RedisError, OSError or TimeoutError."""
+
+
+class OneServer:
+    """The server that STORE_URL names."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    async def find(self) -> Address:
+        """Return its address."""
+        return self._address
+
+
+class BySentinel:
+    """The master of a service, as the first Sentinel that answers knows it."""
+
+    def __init__(self, sentinels: tuple[Address, ...], service: str, access: Access) -> None:
+        self._sentinels = list(sentinels)
+        self._service = service
+        self._access = access
+
+    async def find(self) -> Address:
+        """Ask the Sentinels in turn; the one that answered is asked first the next time."""
+        failure: Exception = TimeoutError("no Sentinel answers")
+        for sentinel in tuple(self._sentinels):
+            try:
+                found = await ask(sentinel, self._access, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            except (RedisError, OSError, TimeoutError) as error:
+                failure = error
+                continue
+            if found is None:
+                failure = RedisError(f"the Sentinels watch no service of the name {self._service!r}")
+                continue
+            self._sentinels.remove(sentinel)
+            self._sentinels.insert(0, sentinel)
+            return found[0].decode(), int(found[1])
+        raise failure
+
+
+class ByCluster:
+    """The master of the slot that all our keys are in, as the first node that answers knows it."""
+
+    def __init__(self, nodes: tuple[Address, ...], slot: int, access: Access) -> None:
+        self._named = nodes
+        self._known: tuple[Address, ...] = nodes
+        self._slot = slot
+        self._access = access
+
+    async def find(self) -> Address:
+        """Ask the nodes that were seen last, then those of STORE_URL."""
+        failure: Exception = TimeoutError("no node answers")
+        for node in dict.fromkeys((*self._known, *self._named)):
+            try:
+                ranges = await ask(node, self._access, "CLUSTER", "SLOTS")
+            except (RedisError, OSError, TimeoutError) as error:
+                failure = error
+                continue
+            # Each range is: first slot, last slot, master, replicas; a server is: host, port. An empty host is ours.
+            servers = [server for _, _, *others in ranges for server in others]
+            self._known = tuple(
+                (server[0].decode() or node[0], server[1]) for server in servers if server[0] is not None
+            )
+            for first, last, master, *_ in ranges:
+                if first <= self._slot <= last:
+                    return (master[0] or b"").decode() or node[0], master[1]
+            failure = RedisError("no node of the cluster has our keys: it is not set up, or in part down")
+        raise failure
+
+
+def locator(url: RedisUrl, access: Access, *, slot: int, sentinel_password: str) -> Locator:
+    """Return what finds the master that `url` leads to."""
+    if url.layout == "sentinel":
+        own = Access(password=sentinel_password, context=access.context, tls_name=access.tls_name)
+        return BySentinel(url.hosts, url.service, own)
+    if url.layout == "cluster":
+        return ByCluster(url.hosts, slot, access)
+    return OneServer(url.hosts[0])

@@ -1,0 +1,127 @@
+"""One connection to the server, which carries one batch of commands at a time."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import NoScriptError, RedisError
+
+from otpmail.store.redis.dial import TIMEOUT, Access, Locator, open_connection
+from otpmail.store.redis.replies import is_reply
+from otpmail.store.redis.script import Script
+
+_OCTETS_A_SECOND = 8 << 20  # that a network and a server carry at the least
+_WAIT_MILLISECONDS = 500
+
+
+class Command:
+    """A command, or a script with its keys, and the future that gets the reply.
+
+    `replicas` must have what it changed before its reply counts.
+    """
+
+    __slots__ = ("arguments", "octets", "replicas", "reply", "script")
+
+    def __init__(
+        self,
+        script: Script | None,
+        arguments: tuple[Any, ...],
+        reply: "asyncio.Future[Any]",
+        octets: int,
+        replicas: int,
+    ) -> None:
+        self.script = script
+        self.arguments = arguments
+        self.reply = reply
+        self.octets = octets
+        self.replicas = replicas
+
+    def words(self, known: set[bytes]) -> tuple[Any, ...]:
+        """Return the command's words; a script's text stands in them unless this connection has run it before."""
+        script = self.script
+        if script is None:
+            return self.arguments
+        if script.digest in known:
+            return (b"EVALSHA", script.digest, *self.arguments)
+        known.add(script.digest)
+        return (b"EVAL", script.text, *self.arguments)
+
+
+class Lane:
+    """Sends batches over one connection, which is opened for the first batch, and again after it was lost."""
+
+    def __init__(self, locator: Locator, access: Access) -> None:
+        self._locator = locator
+        self._access = access
+        self._connection: Connection | None = None
+        self._known: set[bytes] = set()
+        self.endpoint = ""
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.endpoint if self._connection else 'closed'}>"
+
+    async def open(self) -> None:
+        """Connect, unless it is connected. Raises RedisError, OSError or TimeoutError; no command was sent then."""
+        if self._connection is None:
+            host, port = await self._locator.find()
+            self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._known.clear()
+            self._connection = await open_connection((host, port), self._access)
+
+    async def exchange(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
+        """Send the commands, and return their replies, errors included, with how many replicas have them all.
+
+        Raises RedisError, OSError or TimeoutError where the connection is lost: each command may have run then.
+        """
+        replicas = max(command.replicas for command in commands)
+        octets = sum(command.octets for command in commands)
+        assert self._connection is not None
+        try:
+            async with asyncio.timeout(TIMEOUT + octets / _OCTETS_A_SECOND):
+                return await self._exchange(self._connection, commands, replicas)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; the next batch opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _exchange(
+        self, connection: Connection, commands: Sequence[Command], replicas: int
+    ) -> tuple[list[Any], int]:
+        words = [command.words(self._known) for command in commands]
+        replies, acknowledged = await _send(connection, words, replicas)
+        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:  # as after SCRIPT FLUSH: the other commands have run
+            self._known.clear()
+            whole = [commands[place].words(set()) for place in unknown]
+            again, acknowledged = await _send(connection, whole, replicas)
+            for place, reply in zip(unknown, again, strict=True):
+                replies[place] = reply
+        return replies, acknowledged
+
+
+async def _send(connection: Connection, words: list[tuple[Any, ...]], replicas: int) -> tuple[list[Any], int]:
+    if replicas:
+        words = [*words, (b"WAIT", replicas, _WAIT_MILLISECONDS)]
+    await connection.send_packed_command(connection.pack_commands(words), check_health=False)
+    replies = [await _read(connection) for _ in words]
+    return replies, _as_count(replies.pop()) if replicas else 0
+
+
+async def _read(connection: Connection) -> Any:
+    """Return the next reply; an error that the server has replied is returned too."""
+    try:
+        return await connection.read_response(disconnect_on_error=False)
+    except RedisError as error:
+        if is_reply(error):
+            return error
+        raise
+
+
+def _as_count(reply: Any) -> int:
+    return reply if isinstance(reply, int) else 0

@@ -1,0 +1,101 @@
+"""What the errors of a server mean: for callers, and for the connection that they came over."""
+
+from redis.exceptions import ConnectionError as NetworkError
+from redis.exceptions import RedisError
+
+from otpmail.errors import StoreError, Unavailable
+
+RETRY_SECONDS = 1.0
+
+# By the first word of the reply. Redis 6.2 wraps what a command of a script replied in words of its own.
+_WORDS = {
+    "LOADING": "is reading its data",
+    "READONLY": "is a replica, and takes no changes",
+    "OOM": "has no memory left (maxmemory)",
+    "BUSY": "is busy with a script that takes long",
+    "MISCONF": "can't write its data to the disk",
+    "NOREPLICAS": "has too few replicas (min-replicas-to-write)",
+    "MASTERDOWN": "has lost its master",
+    "CLUSTERDOWN": "is part of a cluster that is down",
+    "TRYAGAIN": "is moving our keys to another server",
+    "MOVED": "has handed our keys to another server",
+    "ASK": "is moving our keys to another server",
+    "NOAUTH": "wants a password: set STORE_PASSWORD_FILE",
+    "WRONGPASS": "refuses the user or the password of STORE_URL",
+    "NOPERM": "does not let the user of STORE_URL do this",
+    "UNBLOCKED": "has become a replica",
+}
+_WRAPPED = (
+    ("-OOM ", "OOM"),
+    ("command not allowed when used memory > 'maxmemory'", "OOM"),
+    ("can't write against a read only", "READONLY"),
+    ("-READONLY ", "READONLY"),
+    ("-MISCONF ", "MISCONF"),
+    ("-NOREPLICAS ", "NOREPLICAS"),
+    ("-LOADING ", "LOADING"),
+    ("-NOPERM ", "NOPERM"),
+    ("can't run this command or subcommand", "NOPERM"),
+    ("can't access at least one of the keys", "NOPERM"),
+    ("max number of clients reached", "CLIENTS"),
+    ("invalid password", "WRONGPASS"),
+    ("without any password configured", "NOPASS"),
+)
+_MORE_WORDS = {
+    "CLIENTS": "has no connection left (maxclients)",
+    "NOPASS": "knows no password, but STORE_URL or STORE_PASSWORD_FILE has one",
+}
+
+MOVES = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "LOADING"})
+"""Kinds of replies after which the master may be another server than before."""
+
+_TAKES_READS = frozenset({"OOM", "NOPERM", "TRYAGAIN", "NOREPLICAS", "MISCONF"})
+
+
+class AnswerLost(Unavailable):
+    """The connection ended before the reply: the command may have run. To run it again must be idempotent."""
+
+
+class StoreRefuses(Unavailable):
+    """The server has replied that it can't run the command; nothing was changed. `kind` is the reply's first word."""
+
+    def __init__(self, description: str, *, kind: str) -> None:
+        super().__init__(description, retry_after=RETRY_SECONDS)
+        self.kind = kind
+
+    @property
+    def is_away(self) -> bool:
+        """Whether no command at all would do better, as with a server that is a replica."""
+        return self.kind not in _TAKES_READS
+
+
+def kind_of(error: RedisError) -> str:
+    """Return the first word of a reply that is an error, or the kind that its text means; empty for other errors."""
+    text = str(error)
+    for part, kind in _WRAPPED:
+        if part in text:
+            return kind
+    word = error.status_code or text.partition(" ")[0]
+    return word if word in _WORDS or word == "NOSCRIPT" else ""
+
+
+def is_reply(error: RedisError) -> bool:
+    """Whether a server has replied this, so that further replies can be read; otherwise the connection failed."""
+    return not isinstance(error, NetworkError) or error.status_code is not None
+
+
+def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:
+    """Say in a line that opens with STORE_URL what is wrong with a server. It shows no password."""
+    kind = kind_of(error) if isinstance(error, RedisError) else ""
+    words = _MORE_WORDS.get(kind) or _WORDS.get(kind)
+    if words is None:
+        detail = str(error) or "it did not answer in time"
+        words = f"can't be reached: {detail}" if not isinstance(error, RedisError) or not is_reply(error) else detail
+    return f"STORE_URL: the server at {endpoint} {words}"
+
+
+def unavailable(error: RedisError, endpoint: str) -> Exception:
+    """Return what a caller gets for a reply that is an error: Unavailable where the server may recover from it."""
+    kind = kind_of(error)
+    if kind:
+        return StoreRefuses(f"the store {_MORE_WORDS.get(kind) or _WORDS.get(kind, 'failed')}", kind=kind)
+    return StoreError(describe(error, endpoint))
