@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 
+from redis_server import KINDS, RedisServer, find_server
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
 _PROCESS_TESTS = {"attacks", "faults", "integration"}  # folders whose tests start the service
@@ -59,6 +61,18 @@ def pytest_asyncio_loop_factories(
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether a test runs in full: it then takes more requests, more mails or more time, by the same rule."""
     return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Start each kind of Redis and Valkey in turn. All tests share it, so each uses keys of its own."""
+    if find_server(request.param) is None:
+        missing = f"there is no server of {request.param}: run scripts/install-servers"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with RedisServer(request.param) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from otpmail.errors import StoreError
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
 from otpmail.store.memory import MemoryStore
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 def build_store(settings: StoreSettings, mail: MailSettings, otp: OtpSettings) -> "MemoryStore | SqliteStore":
     """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet."""
     path = settings.path
+    if settings.redis is not None:
+        raise StoreError("STORE_URL: this version has no store in Redis yet")
     if path is None:
         return MemoryStore(
             remember_seconds=mail.mail_remember_seconds,
