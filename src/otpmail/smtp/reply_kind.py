@@ -44,7 +44,8 @@ _WAYS_TO_SEND = frozenset(
 
 _GREYLIST = re.compile(r"gr[ea]y[ -]?list|gr[ea]y bounce")
 
-_URL = re.compile(r"\bhttps?://\S+")
+# What a refusal quotes is another's words: of the mail, which may be about too many sign-ins, or of the settings.
+_QUOTED = re.compile(r"\bhttps?://\S+|\"[^\"]*\"|\bsubject: .*")
 _ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
 _HELO = re.compile(r"(?<![\w.@-])[he]{2}lo(?![\w@-]|\.\w)")
 _NOT_A_NAME = frozenset({500, 502})  # an unknown command says nothing of its parameter
@@ -57,7 +58,7 @@ _PER_CONNECTION = re.compile(
 )
 _CONNECTIONS = re.compile(
     r"too (?:many|frequent) (?:(?!in |of )[\w-]+ ){0,3}(?:connect(?:ion)?s?|sessions?)\b"
-    r"|\b(?:connections?|sessions?|sender thread|concurrency) (?:[\w-]+ ){0,2}limit"
+    r"|\b(?:connections?|sessions?|sender thread|concurrency) (?:[\w-]+ ){0,2}limits?\b"
     r"|\bmax(?:imum)? (?:[\w-]+ ){0,4}(?:connections?|sessions?)\b(?! (?:time|size))"
     r"|exceed\w* (?:[\w-]+ ){0,5}(?:connections?|sessions?)\b"
     r"|\b(?:connections?|sessions?) (?:[\w-]+ ){0,4}exceed"
@@ -70,24 +71,48 @@ _MARKS_OF_CONNECTIONS = (
     *("signin", "sign-in", "auth"),
 )
 
-_RECEIVER_IS_BUSY = re.compile(r"receiving (?:e-?mail|mail|messages) (?:too quickly|at a rate)")
+_RECEIVER_IS_BUSY = re.compile(
+    r"receiving (?:e-?mail|mail|messages) (?:too quickly|at a rate)|\b(?:recipient|mailbox) has exceeded"
+    r"|\bto this recipient\b|\bmailbox (?:has )?received too m|\bmessages to \S+@\S+ deferred"
+)
+_JUDGES_CONTENT = re.compile(
+    r"\b(?:detected|identified|classified|flagged|considered|marked|rejected) as (?:\w+ ){0,2}"
+    r"(?:spam|junk|bulk|unsolicited)"
+)
+# By IANA's registry these are about SPF, DKIM, DMARC and names in DNS. Gmail says "rate limited" with some of them.
+_UNAUTHENTICATED = re.compile(r"[45]\.7\.(?:2[0-7]|29|3[0-2])")
 _MAILBOX_IS_FULL = re.compile(r"[45]\.2\.2")
 _FLOOD = re.compile(r"[45]\.7\.28|4\.7\.[56]\d\d")  # X.7.28 by IANA; Microsoft's throttling of an address
 # Not of the time after which to come again: "retry in an hour".
 _OF_TIME = (
-    r"(?:\b(?:per|this) |(?<!\bin )(?<!after )(?<!wait )(?<!\bby )\ban? |/ ?)(?:second|sec|minute|min|hour)\b"
+    r"(?:\b(?:per|this|each) |(?<!\bin )(?<!after )(?<!wait )(?<!\bby )\ban? |/ ?)(?:second|sec|minute|min|hour)\b"
+    r"|\bper \d+ (?:second|sec|minute|min)s?\b|\bhourly limit"
     r"|too many recipients from\b"
 )
 _PER_TIME = re.compile(_OF_TIME)
+_RATE_OF_MAILS = r"(?:sending|sender|submission|messages?|e?-?mails?|delivery) rate"
 _RATE = re.compile(
     r"rate[ -]?limit|limited rate|unusual rate|throttl|slow(?:er|ing)? down|again slower|unexpected volume"
-    r"|\b(?:sending|sender|submission|messages?|e?-?mails?|delivery) rate\b|peak smtp relay limit"
+    rf"|\b{_RATE_OF_MAILS}\b(?=.{{0,60}}\b(?:limit|exceed|over|too|reach|high))|peak smtp relay limit"
+    rf"|\b(?:reduc|lower|exceed|slow)\w* (?:[\w-]+ ){{0,3}}{_RATE_OF_MAILS}\b|submissionquotaexceeded"
     r"|too (?:fast|quick|frequent|often)|\btoo much e?-?mail"
     r"|too many (?:(?!in |of )[\w-]+ ){0,2}(?:messages?|e?-?mails?|requests?)\b|frequency limit"
     rf"|{_OF_TIME}"
 )
 
-_MARKS_OF_RATE = ("rate", "throttl", "slow", "volume", "too ", "frequency", "relay limit", "sec", "min", "hour")
+_MARKS_OF_RATE = (
+    "rate",
+    "throttl",
+    "slow",
+    "volume",
+    "too ",
+    "frequency",
+    "relay limit",
+    "sec",
+    "min",
+    "hour",
+    "quota",
+)
 
 _FULL_TRANSACTION = re.compile(r"[45]\.5\.3")
 _NO_DETAILS = frozenset({"", "4.0.0", "5.0.0"})
@@ -102,6 +127,7 @@ _MAILBOX = re.compile(
     r"mailbox|\bquota\b|\b(?:user|recipient|account|address)\b.{0,20}\b(?:unknown|not exist|not found|disabled)"
     r"|\b(?:unknown|no such|invalid) (?:user|recipient|address)"
 )
+_OUTGOING = re.compile(r"\b(?:outgoing|sending|submission)\b")
 _OF_MAILS = frozenset({Command.MAIL, Command.RCPT, Command.CONTENT})
 _PASSWORD_REFUSED = frozenset({530, 534, 535, 538})
 _WEAK = re.compile(r"mechanism.{0,20}\bweak|encryption required")  # another mechanism, or TLS, would do
@@ -119,7 +145,7 @@ def kind_of(command: Command, code: int, enhanced_code: str, words: str, *, othe
     # tests/smtp/test_reply_kind.py
     if command in _OF_MAILS and enhanced_code[1:4] == ".1." and _MAILBOX_CODE.fullmatch(enhanced_code):
         return ReplyKind.MAILBOX
-    said = _URL.sub("", words.lower())
+    said = _QUOTED.sub("", words.lower())
     if _GREYLIST.search(said):
         return ReplyKind.OTHER
     if others_accepted and _is_recipient_limit(command, code, enhanced_code, said):
@@ -152,6 +178,8 @@ def _pace(enhanced_code: str, said: str) -> ReplyKind:
     """Return whether too much comes at once, by the count of connections or of mails."""
     if _RECEIVER_IS_BUSY.search(said) or _MAILBOX_IS_FULL.fullmatch(enhanced_code):
         return ReplyKind.MAILBOX
+    if _UNAUTHENTICATED.fullmatch(enhanced_code) or _JUDGES_CONTENT.search(said):
+        return ReplyKind.OTHER
     if _FLOOD.fullmatch(enhanced_code):
         return ReplyKind.TOO_FAST
     if _holds(said, _MARKS_OF_CONNECTIONS):
@@ -211,4 +239,4 @@ def _is_about_credentials(command: Command, code: int, said: str) -> bool:
 
 
 def _is_mailbox(enhanced_code: str, said: str) -> bool:
-    return enhanced_code in _NO_DETAILS and bool(_MAILBOX.search(said))
+    return enhanced_code in _NO_DETAILS and bool(_MAILBOX.search(said)) and not _OUTGOING.search(said)
