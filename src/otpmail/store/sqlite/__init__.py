@@ -7,9 +7,9 @@ from sys import maxsize
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import StoreState
+from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.mails import MOST_REQUESTS
-from otpmail.store.sqlite.cipher import Cipher
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore

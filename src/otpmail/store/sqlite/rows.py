@@ -11,7 +11,7 @@ from otpmail.errors import StoreError
 from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, TakenOver
-from otpmail.store.sqlite.cipher import Cipher
+from otpmail.store.cipher import Cipher
 from otpmail.values import frozen
 
 T = TypeVar("T")

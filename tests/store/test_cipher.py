@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.errors import StoreError
-from otpmail.store.sqlite.cipher import Cipher
+from otpmail.store.cipher import Cipher
 
 OLD = {"k1": bytes(32)}
 NEW = {"k2": bytes([7]) * 48}
