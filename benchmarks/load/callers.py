@@ -19,14 +19,21 @@ def has_h2load() -> bool:
     return shutil.which("h2load") is not None
 
 
-async def send_mails(server: Server, *, callers: int = 64, warm: float, seconds: float) -> dict[str, float]:
+async def send_mails(
+    server: Server, *, callers: int = 64, warm: float, seconds: float, guaranteed_octets: int = 0
+) -> dict[str, float]:
     """Let h2load call SendMail with so many calls in flight; see `benchmarks.load.h2load`.
+
+    With `guaranteed_octets` the mails have that size, and their callers wait for the queue.
 
     Besides the rate and percentiles, returns `calls`, those of warming up included. `cpu` is h2load's processor time
     for them in seconds, `cores` how many it kept busy, and `server_cpu` the server's processor time.
     """
     before = server.process.cpu
-    arguments = ("--address", server.address, "--callers", callers, "--warm", warm, "--seconds", seconds)
+    arguments: tuple[object, ...] = ("--address", server.address, "--callers", callers, "--warm", warm)
+    arguments = (*arguments, "--seconds", seconds)
+    if guaranteed_octets:
+        arguments = (*arguments, "--wait-for-queue", "--octets", guaranteed_octets)
     return await run("benchmarks.load.h2load", *arguments) | {"server_cpu": server.process.cpu - before}
 
 
@@ -110,10 +117,13 @@ async def issue(server: Server, count: int, file: Path) -> None:
         await process.line(issued=count)
 
 
-async def send_batches(server: Server, *, name: str, batch: int, warm: float, seconds: float) -> dict[str, float]:
+async def send_batches(
+    server: Server, *, name: str, batch: int, warm: float, seconds: float, guaranteed: bool = False
+) -> dict[str, float]:
     """Send mails in batches over `SendMails` from two processes; `calls` counts mails, and `rate` is of mails."""
     before = server.process.cpu
-    arguments = ("--address", server.address, "--batch", batch, "--warm", warm, "--seconds", seconds)
+    arguments: tuple[object, ...] = ("--address", server.address, "--batch", batch, "--warm", warm)
+    arguments = (*arguments, "--seconds", seconds, *(("--wait-for-queue",) if guaranteed else ()))
     parts = await asyncio.gather(
         *(run("benchmarks.load.batches", *arguments, "--name", f"{name}-{place}") for place in range(_PROCESSES))
     )

@@ -1,8 +1,11 @@
-"""Calls of `mail.MailService/SendMail` by h2load: a client in C, which leaves the processors to the server.
+"""Calls of `SendMail` by h2load: a client in C, which leaves the processors to the server.
 
 h2load (Debian's package nghttp2-client) sends one framed request again and again, on HTTP/2 without TLS. It does not
 read grpc-status. So this program counts the octets of messages, which an error does not carry, and the benchmark counts
 the mails at the relay.
+
+With `--wait-for-queue` it calls `otpmail.v1.MailService/SendMail` with WAIT_FOR_QUEUE, otherwise the original's
+`mail.MailService/SendMail`.
 """
 
 import argparse
@@ -13,14 +16,17 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Self
 
-from benchmarks.load.sample_mail import SUBJECT, recipient, text
+from benchmarks.load.sample_mail import SUBJECT, recipient, text, text_of
 from otpmail.original import mail_pb2
+from otpmail.v1 import mail_pb2 as v1_mail_pb2
 
 PATH = "/mail.MailService/SendMail"
+_V1_PATH = "/otpmail.v1.MailService/SendMail"
 _HEADERS = ("content-type: application/grpc", "te: trailers")
 _CLIENTS = 2  # connections
 _PREFIX_OCTETS = 5  # of each message: a flag, and the length in four
@@ -56,14 +62,25 @@ class Run:
 
 def framed_request() -> bytes:
     """One request as it stands in a DATA frame: the prefix of gRPC over HTTP/2, and the message."""
-    message = mail_pb2.SendEmailRequest(to=recipient(0), subject=SUBJECT, body=text(0)).SerializeToString()
+    return _framed(mail_pb2.SendEmailRequest(to=recipient(0), subject=SUBJECT, body=text(0)).SerializeToString())
+
+
+def framed_guaranteed(octets: int) -> bytes:
+    """One request with WAIT_FOR_QUEUE, for a mail of about so many octets."""
+    request = v1_mail_pb2.SendMailRequest(
+        to=[recipient(0)], subject=SUBJECT, text=text_of(octets), wait_for=v1_mail_pb2.WAIT_FOR_QUEUE
+    )
+    return _framed(request.SerializeToString())
+
+
+def _framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def call(address: str, *, calls: int, callers: int, directory: Path) -> Run:
+def call(address: str, framed: bytes, *, path: str = PATH, calls: int, callers: int, directory: Path) -> Run:
     """Make so many calls, so many of them in flight at a time. Raises RuntimeError when one fails."""
     request, log = directory / "request", directory / "log"
-    request.write_bytes(framed_request())
+    request.write_bytes(framed)
     log.unlink(missing_ok=True)  # h2load appends
     clients = min(_CLIENTS, callers)
     headers = [argument for header in _HEADERS for argument in ("-H", header)]
@@ -72,7 +89,7 @@ def call(address: str, *, calls: int, callers: int, directory: Path) -> Run:
             "h2load",
             *("-n", str(calls), "-c", str(clients), "-m", str(callers // clients)),
             *headers,
-            *("-d", str(request), f"--log-file={log}", f"http://{address}{PATH}"),
+            *("-d", str(request), f"--log-file={log}", f"http://{address}{path}"),
         ],
         capture_output=True,
         text=True,
@@ -84,16 +101,17 @@ def call(address: str, *, calls: int, callers: int, directory: Path) -> Run:
     return Run.parse(log.read_text(encoding="ascii"), done.stdout)
 
 
-def measure(address: str, callers: int, warm: float, seconds: float) -> dict[str, float]:
+def measure(
+    address: str, callers: int, warm: float, seconds: float, *, guaranteed: bool, octets: int
+) -> dict[str, float]:
     """Call for about `warm` seconds, then for about `seconds`, and return the figures of the latter."""
     began = time.monotonic()
+    framed, path = (framed_guaranteed(octets), _V1_PATH) if guaranteed else (framed_request(), PATH)
     with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as name:
-        directory = Path(name)
-        first = call(address, calls=callers, callers=callers, directory=directory)
-        warming = call(address, calls=max(callers, round(first.rate * warm)), callers=callers, directory=directory)
-        measured = call(
-            address, calls=max(callers, round(warming.rate * seconds)), callers=callers, directory=directory
-        )
+        make = partial(call, address, framed, path=path, callers=callers, directory=Path(name))
+        first = make(calls=callers)
+        warming = make(calls=max(callers, round(first.rate * warm)))
+        measured = make(calls=max(callers, round(warming.rate * seconds)))
     percentiles = quantiles((took / 1000 for _, took in measured.calls), n=100)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
@@ -114,8 +132,18 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=64, help="calls in flight")
     parser.add_argument("--warm", type=float, default=1, help="seconds")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--wait-for-queue", action="store_true")
+    parser.add_argument("--octets", type=int, default=1000, help="of a mail that waits for the queue")
     given = parser.parse_args()
-    print(json.dumps(measure(given.address, given.callers, given.warm, given.seconds)), flush=True)
+    figures = measure(
+        given.address,
+        given.callers,
+        given.warm,
+        given.seconds,
+        guaranteed=given.wait_for_queue,
+        octets=given.octets,
+    )
+    print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,13 @@ from statistics import median
 import grpc.aio
 import uvloop
 
-from benchmarks.load.sample_mail import SUBJECT, recipient
+from benchmarks.load.sample_mail import SUBJECT, recipient, text_of
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
-
-_LINE = "All work and no play makes a text of seventy octets, no more, no less."
-_HEAD = 350  # octets of the mail before its text
-
-
-def body(size: int) -> str:
-    """The text of a mail of about so many octets."""
-    return f"{_LINE}\n" * max(1, (size - _HEAD) // (len(_LINE) + 2))
 
 
 async def measure(address: str, size: int, mails: int) -> dict[str, float]:
     """Send so many mails of that size, one at a time, after one that does not count."""
-    text = body(size)
+    text = text_of(size)
     took = []
     async with grpc.aio.insecure_channel(address) as channel:
         await channel.channel_ready()

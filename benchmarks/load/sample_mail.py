@@ -12,6 +12,9 @@ your address alone. We never ask for a code by telephone.
 The people who keep the console running
 """
 
+_LINE = "All work and no play makes a text of seventy octets, no more, no less."
+_HEAD = 350  # octets of a mail before its text
+
 
 def recipient(number: int) -> str:
     """The recipient of the mail with this number."""
@@ -21,3 +24,8 @@ def recipient(number: int) -> str:
 def text(number: int) -> str:
     """The text of the mail with this number."""
     return _TEXT.format(number=number % 1_000_000)
+
+
+def text_of(size: int) -> str:
+    """The text of a mail of about so many octets."""
+    return f"{_LINE}\n" * max(1, (size - _HEAD) // (len(_LINE) + 2))

@@ -1,0 +1,121 @@
+"""What a store costs: each kind of call with each store, beside the same calls with the memory store."""
+
+import base64
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.load.callers import NO_H2LOAD, call, has_h2load, send_batches, send_mails
+from benchmarks.peers.servers import Certificates, Server, relay, service
+from benchmarks.report.promise import Promise
+from benchmarks.report.results import Results
+
+_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
+_MEMORY, _SQLITE = "memory:", "sqlite:"
+_BATCH = 100
+
+Figures = dict[str, float]
+Measure = Callable[[Server, str, float, float], Awaitable[Figures]]
+"""Puts load on a server, with a name for it that no other load has, to warm up and then for so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A kind of load, and which part of the memory store's rate SQLite promises, 0 for no promise."""
+
+    name: str
+    measure: Measure
+    sqlite_part: float = 0.0
+
+
+def _guaranteed(octets: int) -> Measure:
+    async def measure(server: Server, _: str, warm: float, seconds: float) -> Figures:
+        return await send_mails(server, warm=warm, seconds=seconds, guaranteed_octets=octets)
+
+    return measure
+
+
+async def _waiting(server: Server, _: str, warm: float, seconds: float) -> Figures:
+    return await send_mails(server, warm=warm, seconds=seconds)
+
+
+async def _batches(server: Server, name: str, warm: float, seconds: float) -> Figures:
+    return await send_batches(server, name=name, batch=_BATCH, warm=warm, seconds=seconds, guaranteed=True)
+
+
+async def _codes(server: Server, name: str, warm: float, seconds: float) -> Figures:
+    first = int.from_bytes(name.encode()[-4:]) << 24  # addresses that no other round has
+    return await call(server, "SendCode", warm=warm, seconds=seconds, first=first)
+
+
+_BY_H2LOAD = (
+    Load("SendMail, WAIT_FOR_QUEUE, 1 KB", _guaranteed(1_000), 0.7),
+    Load("SendMail, WAIT_FOR_QUEUE, 50 KB", _guaranteed(50_000), 0.35),
+    Load("SendMail, waits for the relay", _waiting, 0.97),
+)
+_OTHERS = (
+    Load(f"SendMails of {_BATCH}, WAIT_FOR_QUEUE", _batches),
+    Load("SendCode", _codes),
+)
+
+
+@asynccontextmanager
+async def _services(certificates: Certificates, directory: Path) -> AsyncIterator[Mapping[str, Server]]:
+    """A service with each store, each with a relay of its own."""
+    settings: dict[str, dict[str, object]] = {
+        _MEMORY: {},
+        _SQLITE: {"STORE_URL": f"sqlite:{directory / 'store.db'}", "OTP_KEYS": _KEYS},
+    }
+    async with AsyncExitStack() as stack:
+        servers = {}
+        for store, given in settings.items():
+            at = await stack.enter_async_context(relay(certificates))
+            servers[store] = await stack.enter_async_context(service(at, **given))
+        yield servers
+
+
+async def test_rates_by_store(certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool) -> None:
+    """SQLite keeps most of the rate of guaranteed mails, and costs those nothing that wait for the relay."""
+    warm, seconds, rounds = (0.3, 0.7, 1) if quick else (1.0, 4.0, 3)
+    loads = [*(_BY_H2LOAD if has_h2load() else ()), *_OTHERS]
+    measured: dict[tuple[str, str], list[Figures]] = {}
+    async with _services(certificates, tmp_path) as servers:
+        for load in loads:
+            for place in range(rounds):  # by turns, so that a noisy minute disturbs all alike
+                for store, server in servers.items():
+                    name = f"{load.name[:9]}-{store}-{place}{os.urandom(2).hex()}"
+                    measured.setdefault((load.name, store), []).append(await load.measure(server, name, warm, seconds))
+    rows = [_row(name, store, figures) for (name, store), figures in measured.items()]
+    promises = [
+        Promise(
+            what=f"SQLite beside memory, {load.name}",
+            figure=_part(measured[load.name, _SQLITE], measured[load.name, _MEMORY]),
+            at_least=load.sqlite_part,
+        )
+        for load in loads
+        if load.sqlite_part
+    ]
+    rate = median(figures["rate"] for figures in measured[_OTHERS[0].name, _SQLITE]) / 1000
+    promises.append(Promise(what=f"thousand mails/s, SQLite, {_OTHERS[0].name}", figure=rate, at_least=8, timed=True))
+    results.report(rows, *promises, note="" if has_h2load() else NO_H2LOAD)
+
+
+def _part(rounds: list[Figures], of: list[Figures]) -> float:
+    """The median, over the rounds, of one store's rate as a part of another's."""
+    return median(one["rate"] / other["rate"] for one, other in zip(rounds, of, strict=True))
+
+
+def _row(name: str, store: str, rounds: list[Figures]) -> dict[str, object]:
+    calls = sum(figures["calls"] for figures in rounds)
+    middle = {name: median(figures[name] for figures in rounds) for name in ("rate", "p50_ms", "p99_ms")}
+    return {
+        "load": name,
+        "store": store,
+        "calls/s": middle["rate"],
+        "p50_ms": middle["p50_ms"],
+        "p99_ms": middle["p99_ms"],
+        "server us/call": sum(figures["server_cpu"] for figures in rounds) / calls * 1e6,
+    }
