@@ -1,8 +1,9 @@
 """The shared part of the tests of delivery: jobs, time that a test moves, and a store that keeps what it is given."""
 
+import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -111,6 +112,9 @@ class Store:
         self.undecided: list[Mail] = []  # of those, the ones whose request id is free again
         self.progress: list[tuple[str, Progress]] = []
         self.arriving: Sequence[Sequence[Entry]] = ()
+        self.failed: dict[str, Entry] = {}  # what may be retried
+        self.begins = asyncio.Event()
+        self.begins.set()
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Fail: the lifecycle does not ask for this."""
@@ -124,17 +128,32 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
+    async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
+        """Keep the progress, once `begins` lets it."""
+        await self.begins.wait()
+        self.progress += progresses.items()
+
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Keep the progress."""
         self.progress.append((mail_id, progress))
 
-    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
-        """Keep the mail."""
+    def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
+        """Keep the mail, and the entry of one that may be retried."""
         self.settled.append(mail)
+        if entry is not None:
+            self.failed[mail.id] = entry
         if not keep_request:
             self.undecided.append(mail)
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def retryable(self, caller: str, mail_id: str) -> Entry | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    async def reopen(self, entry: Entry, settle_time: float) -> bool:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

@@ -54,7 +54,14 @@ def challenges(store: AnyStore) -> Challenges:
     return store.challenges
 
 
-def sqlite_store(path: Path, clock: Clock, *, keys: dict[str, bytes] | None = None, **options: Any) -> SqliteStore:
+def sqlite_store(
+    path: Path,
+    clock: Clock,
+    *,
+    keys: dict[str, bytes] | None = None,
+    remember_octets: int = 1 << 30,
+    **options: Any,
+) -> SqliteStore:
     """Return a SQLite store on the test's clock, not yet open; `options` are those of its `Database`."""
     return SqliteStore(
         Database(path, **options),
@@ -62,4 +69,5 @@ def sqlite_store(path: Path, clock: Clock, *, keys: dict[str, bytes] | None = No
         StoreClock(wall=clock, elapsed=clock),
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
+        remember_octets=remember_octets,
     )

@@ -56,6 +56,8 @@ _PROGRESS = st.builds(
     attempts=st.integers(0, 1000),
     losses=st.integers(0, 1000),
     copies=st.integers(0, 3),
+    begun=st.booleans(),
+    deaths=st.integers(0, 3),
 )
 _ENTRIES = st.builds(
     Entry,
@@ -113,9 +115,9 @@ def test_progress_comes_back_whole(progress: Progress) -> None:
     assert codec.decode_progress(codec.encode_progress(progress)) == progress
 
 
-def _of_version_3(octets: bytes) -> bytes:
+def _of_version_4(octets: bytes) -> bytes:
     _, *fields = msgpack.unpackb(octets)
-    packed: bytes = msgpack.packb((3, *fields, "a field that this program does not know"))
+    packed: bytes = msgpack.packb((4, *fields, "a field that this program does not know"))
     return packed
 
 
@@ -135,11 +137,11 @@ _ENTRY_OCTETS = codec.encode_entry(
 @pytest.mark.parametrize(
     ("octets", "decode", "name", "versions"),
     [
-        (b"\x03" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record", "1"),
-        (b"\x03 shorter", codec.decode_record, "code record", "1"),
-        (_of_version_3(_SETTLED), codec.decode_settled, "settled mail", "1 and 2"),
-        (_of_version_3(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2"),
-        (_of_version_3(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2"),
+        (b"\x04" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record", "1"),
+        (b"\x04 shorter", codec.decode_record, "code record", "1"),
+        (_of_version_4(_SETTLED), codec.decode_settled, "settled mail", "1 and 2 and 3"),
+        (_of_version_4(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2 and 3"),
+        (_of_version_4(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2 and 3"),
     ],
 )
 def test_another_version_is_a_store_error(
@@ -148,7 +150,7 @@ def test_another_version_is_a_store_error(
     """The message names what was read, its version, and those that this program reads."""
     with pytest.raises(StoreError) as caught:
         decode(octets)
-    assert str(caught.value) == f"a {name} in the store has version 3; this program reads version {versions}"
+    assert str(caught.value) == f"a {name} in the store has version 4; this program reads version {versions}"
 
 
 def test_a_mail_of_version_1_has_no_labels() -> None:
@@ -164,13 +166,13 @@ def test_the_forms_that_are_written() -> None:
         "=Bddd16shHd2s", 1, 4599.5, 1120.0, 1030.0, bytes(range(16)), 2, 1, 999.5, b"k1"
     )
     assert msgpack.unpackb(_ENTRY_OCTETS) == [
-        2,
+        3,
         ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None, []],
         ["service@example.org", ["ada@x.org"], b"hi\r\n", False],
         2,
         60.0,
-        [["ada@x.org"], [], [], 0, 0, 0],
+        [["ada@x.org"], [], [], 0, 0, 0, False, 0],
         b"",
     ]
-    assert msgpack.unpackb(_SETTLED) == [2, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
-    assert msgpack.unpackb(_PROGRESS_OCTETS) == [2, ["ada@x.org"], [], [], 0, 0, 0]
+    assert msgpack.unpackb(_SETTLED) == [3, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
+    assert msgpack.unpackb(_PROGRESS_OCTETS) == [3, ["ada@x.org"], [], [], 0, 0, 0, False, 0]

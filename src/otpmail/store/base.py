@@ -4,7 +4,7 @@ A store decides in one step, so that two replicas, or two calls, never both get 
 seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from otpmail.model import CodeRecord, Envelope, Mail, Priority, RecipientResult
@@ -28,6 +28,9 @@ class Progress:
     `pending` are the recipients without a final reply, `uncertain` those that the relay may have accepted without
     saying so. `copies` counts the attempts that left a recipient uncertain, `losses` the connections that ended under
     it.
+
+    `begun`: an attempt was to begin, and what became of it is not known. `deaths` counts the processes that may have
+    ended over the mail. Both are kept for few mails (see `MailStore.begin_attempts`).
     """
 
     pending: tuple[str, ...]
@@ -36,11 +39,17 @@ class Progress:
     attempts: int = 0
     losses: int = 0
     copies: int = 0
+    begun: bool = False
+    deaths: int = 0
 
 
 @frozen(kw_only=True)
 class Entry:
-    """One accepted mail as a store keeps it until it settles: identity, content, terms and progress."""
+    """One accepted mail as a store keeps it until it settles: identity, content, terms and progress.
+
+    `orphaned`: it arrives from a process that ended without releasing it, so that it may have been in flight. That is
+    the store's to say, and no part of what is kept.
+    """
 
     mail: Mail
     envelope: Envelope
@@ -48,6 +57,7 @@ class Entry:
     deadline: float
     progress: Progress
     fingerprint: bytes = b""
+    orphaned: bool = False
 
 
 @frozen()
@@ -130,13 +140,30 @@ class MailStore(Protocol):
         the request id.
         """
 
+    async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
+        """Note that attempts at accepted mails, by their ids, are about to begin; durable on return, in one commit.
+
+        The progress says so (`Progress.begun`), and the next `deferred` takes it back.
+        """
+
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come. The store may write it later, together with others."""
 
-    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
+    def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Note the final state of a mail, and drop its content. The store may write it later, together with others.
 
-        `keep_request`: a repeated request id finds this mail; otherwise the id is released.
+        `keep_request`: a repeated request id finds this mail; otherwise the id is released. `entry`: its content and
+        progress are kept for a retry, while the mail is remembered and there is room for them.
+        """
+
+    async def retryable(self, caller: str, mail_id: str) -> Entry | None:
+        """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
+
+    async def reopen(self, entry: Entry, settle_time: float) -> bool:
+        """Keep a mail that settled at `settle_time` as this entry says from now on, in one commit; durable on return.
+
+        It is open again, this process owns it, and a repeated request id finds it. False where it is not as it settled
+        then, since another call has reopened it or it was forgotten, or where its request id has another mail.
         """
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:

@@ -24,7 +24,7 @@ from otpmail.model import (
 from otpmail.store.base import Entry, Progress
 
 _RECORD_VERSION = 1
-_VERSIONS = (1, 2)  # of mails: those of version 1 have no labels; the last is written
+_VERSIONS = (1, 2, 3)  # of mails: 1 has no labels, and 1 and 2 no deaths; the last is written
 
 # One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
 _packer = msgpack.Packer()
@@ -197,11 +197,14 @@ def _progress_fields(progress: Progress) -> tuple[object, ...]:
         progress.attempts,
         progress.losses,
         progress.copies,
+        progress.begun,
+        progress.deaths,
     )
 
 
 def _progress(fields: list[Any]) -> Progress:
-    pending, results, uncertain, attempts, losses, copies = fields
+    pending, results, uncertain, attempts, losses, copies, *since_3 = fields
+    begun, deaths = since_3 or (False, 0)
     return Progress(
         pending=tuple(pending),
         results=_results(results),
@@ -209,6 +212,8 @@ def _progress(fields: list[Any]) -> Progress:
         attempts=attempts,
         losses=losses,
         copies=copies,
+        begun=begun,
+        deaths=deaths,
     )
 
 

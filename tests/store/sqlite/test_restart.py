@@ -266,5 +266,90 @@ async def test_a_process_that_is_killed(restarts: Restarts) -> None:
     child.kill()
     await child.wait()
     store = await restarts.restart()
-    assert [entry.mail.id for entry in await _arrived(store)] == ["m1"]
+    assert [(entry.mail.id, entry.orphaned) for entry in await _arrived(store)] == [("m1", True)]
+    store = await restarts.restart()
+    assert [(entry.mail.id, entry.orphaned) for entry in await _arrived(store)] == [("m1", False)]
+    await store.close()
+
+
+async def test_an_attempt_that_begins_is_written(restarts: Restarts) -> None:
+    """The progress of attempts that begin is in the file on return, and the next progress takes its place."""
+    store = await restarts.restart()
+    entries = [entry_of(mail_of("m1")), entry_of(mail_of("m2"))]
+    await store.mails.accept(entries)
+    begun = replace(entries[0].progress, begun=True, deaths=1)
+    await store.mails.begin_attempts({"m1": begun, "m2": begun, "settled meanwhile": begun})
+    store.mails.deferred("m2", entries[1].progress)
+    store = await restarts.restart()
+    assert await _arrived(store) == [replace(entries[0], progress=begun), entries[1]]
+    await store.close()
+
+
+# Retries.
+
+
+def _failed(entry: Entry, store: SqliteStore) -> Entry:
+    mail = replace(entry.mail, state=MailState.FAILED, settle_time=store.mails.now())
+    entry = replace(entry, mail=mail)
+    store.mails.settle(entry.mail, entry=entry)
+    return entry
+
+
+async def test_a_failed_mail_is_retried_after_a_restart(restarts: Restarts) -> None:
+    """The content of a failed mail is there after a restart; once reopened it arrives in the next process."""
+    store = await restarts.restart()
+    entry = entry_of(mail_of("m1", request_id="r1"))
+    await store.mails.accept([entry, entry_of(mail_of("m2"))])
+    failed = _failed(entry, store)
+    store = await restarts.restart()
+    assert [one.mail.id for one in await _arrived(store)] == ["m2"]
+    assert await store.mails.retryable("shop", "m1") == failed
+    assert await store.mails.reopen(entry, failed.mail.settle_time or 0)
+    store = await restarts.restart()
+    assert [one.mail.id for one in await _arrived(store)] == ["m1", "m2"]
+    assert await store.mails.claim(R1, "m3") == Running("m1")
+    await store.close()
+
+
+async def test_a_failed_mail_that_was_only_in_memory_is_retried(restarts: Restarts) -> None:
+    """A mail that failed without ever having been in the file is in it once it is reopened."""
+    store = await restarts.restart()
+    failed = _failed(entry_of(mail_of("m1")), store)
+    assert store.mails.octets
+    assert await store.mails.reopen(entry_of(mail_of("m1")), failed.mail.settle_time or 0)
+    assert store.mails.octets == 0
+    store = await restarts.restart()
+    assert await _arrived(store) == [entry_of(mail_of("m1"))]
+    await store.close()
+
+
+async def test_contents_are_bounded(tmp_path: Path, clock: Clock) -> None:
+    """The contents of failed mails take what they may at most, and the oldest ones are dropped first."""
+    store = sqlite_store(tmp_path / "store.db", clock, remember_octets=10_000)
+    await store.open()
+    for number in range(4):
+        entry = entry_of(mail_of(f"m{number}"), content=bytes(4000))
+        await store.mails.accept([entry])
+        _failed(entry, store)
+        clock.time += 1
+    await store.mails.forget_ended()
+    kept = [await store.mails.retryable("shop", f"m{number}") is not None for number in range(4)]
+    assert kept == [False, False, True, True]
+    await store.close()
+
+
+async def test_a_file_of_the_first_schema(restarts: Restarts) -> None:
+    """A file that a program before retries wrote is brought up to date, and its mails arrive."""
+    store = await restarts.restart()
+    await store.mails.accept([entry := entry_of(mail_of("m1"))])
+    await store.close()
+    with closing(sqlite3.connect(restarts.path)) as connection:
+        connection.executescript(
+            "DROP TABLE failed; ALTER TABLE clock DROP COLUMN running; PRAGMA user_version=1; VACUUM"
+        )
+    for orphaned in (True, False):
+        store = await restarts.restart()
+        assert await _arrived(store) == [replace(entry, orphaned=orphaned)]
+    failed = _failed(entry, store)
+    assert await store.mails.retryable("shop", "m1") == failed
     await store.close()

@@ -1,6 +1,6 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from sys import maxsize
 
 from otpmail.model import Mail
@@ -19,7 +19,8 @@ class MemoryMailStore:
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
     Every decision returns without suspending, so that a hot path that awaits it costs nothing. `octets` is the memory
-    that settled mails and request ids take, at most about `remember_octets`.
+    that settled mails and request ids take, at most about `remember_octets`. The content of those that may be retried
+    has what the others leave of it, and half at most.
     """
 
     durable = False
@@ -34,8 +35,9 @@ class MemoryMailStore:
     ) -> None:
         self.now = clock
         self._remember_seconds = remember_seconds
-        half = remember_octets // 2
+        self._remember_octets, half = remember_octets, remember_octets // 2
         self._settled = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
+        self._contents = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
         self._requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=half)
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
@@ -62,11 +64,14 @@ class MemoryMailStore:
         if self._open.get(key, (b"", ""))[1] == mail_id:
             del self._open[key]
 
+    async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
+        """Return at once: nothing of an attempt outlives this process."""
+
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Return at once: the job in this process has all of it."""
 
-    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
-        """Remember how the mail ended, under its id and, with `keep_request`, under its request id."""
+    def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
+        """Remember how the mail ended, under its id and, with `keep_request`, under its request id; `entry` too."""
         now = mail.settle_time or self.now()
         request = None
         if mail.request_id:
@@ -81,15 +86,19 @@ class MemoryMailStore:
         self._settled.add(mail.id, kept, now)
         if request is not None:  # one that is not kept answers no repeated request, and is still found by `find`
             (self._requests if keep_request else self._settled).add(key, kept, now)
-        self.octets = self._settled.octets + self._requests.octets
+        if entry is not None:
+            self._contents.add(mail.id, codec.encode_entry(entry), now)
+        self._count_octets()
+        while self.octets > self._remember_octets and self._contents.forget_oldest():
+            self._count_octets()
 
     def forget_oldest(self) -> bool:
-        """Forget the mails that settled first, or the oldest request ids where no mail is left; False without either.
+        """Forget the oldest contents, mails that settled first where none is left, then request ids; False without any.
 
-        A request id is kept longer, since without it a repeated request is sent again.
+        A request id is kept longest, since without it a repeated request is sent again.
         """
-        forgotten = self._settled.forget_oldest() or self._requests.forget_oldest()
-        self.octets = self._settled.octets + self._requests.octets
+        forgotten = self._contents.forget_oldest() or self._settled.forget_oldest() or self._requests.forget_oldest()
+        self._count_octets()
         return forgotten
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
@@ -110,6 +119,34 @@ class MemoryMailStore:
         mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
         return Earlier(max(mails, key=lambda mail: mail.create_time)) if mails else None
 
+    async def retryable(self, caller: str, mail_id: str) -> Entry | None:
+        """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
+        mail, octets = await self.get(caller, mail_id), self._contents.get(mail_id)
+        if mail is None or octets is None:
+            return None
+        entry = codec.decode_entry(octets)
+        return entry if entry.mail.settle_time == mail.settle_time else None
+
+    async def reopen(self, entry: Entry, settle_time: float) -> bool:
+        """Forget that a mail has settled, unless it did not at that time or its request id has another mail."""
+        mail = entry.mail
+        settled = await self.get(mail.caller, mail.id)
+        if settled is None or settled.settle_time != settle_time or self._contents.get(mail.id) is None:
+            return False
+        if mail.request_id:
+            found = await self.find(mail.caller, mail.request_id)
+            if isinstance(found, Running) or (found is not None and found.mail.id != mail.id):
+                return False
+            key = _key(mail.caller, mail.request_id)
+            if kept := self._requests.get(key) or self._settled.get(key):
+                self._open[key] = codec.decode_settled(kept)[3], mail.id
+            self._requests.discard(key)
+            self._settled.discard(key)
+        self._settled.discard(mail.id)
+        self._contents.discard(mail.id)
+        self._count_octets()
+        return True
+
     async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices."""
         now = self.now()
@@ -126,6 +163,9 @@ class MemoryMailStore:
         entries: Sequence[Sequence[Entry]] = ()
         for some in entries:
             yield some
+
+    def _count_octets(self) -> None:
+        self.octets = self._settled.octets + self._contents.octets + self._requests.octets
 
     async def _accept(self, entry: Entry) -> Accepted | Earlier | Running | Conflict:
         mail = entry.mail

@@ -69,6 +69,16 @@ class Remembered:
                 return kept.values[key]
         return None
 
+    def discard(self, key: str) -> None:
+        """Forget all values of that key."""
+        for kept in self._slices:
+            value = kept.values.pop(key, None)
+            if value is not None:
+                octets = len(value) + _ENTRY_OCTETS
+                kept.octets -= octets
+                self.octets -= octets
+                self._count -= 1
+
     def batches(self, octets: int) -> Iterator[list[tuple[str, bytes]]]:
         """Yield all that is remembered now, about so many octets at a time. Entries between two steps are left out."""
         for kept in list(self._slices):

@@ -14,6 +14,7 @@ from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore
 from otpmail.store.sqlite.rows import Rows
+from otpmail.store.sqlite.stock import leave
 from otpmail.store.sqlite.writer import Writer
 
 
@@ -35,7 +36,7 @@ class SqliteStore:
         remember_octets: int = maxsize,
     ) -> None:
         self._clock = clock or StoreClock()
-        rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS)
+        rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
         self.challenges = SqliteChallengeStore(self._clock, self._writer)
         self.mails = SqliteMailStore(
@@ -61,6 +62,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Write what was noted, and unlock the file. It takes some seconds at most."""
+        self._writer.note(leave)
         await self._writer.close()
 
     async def sweep_forever(self, every: float) -> None:

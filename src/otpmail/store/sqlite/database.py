@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from otpmail.errors import StoreError
-from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, TABLES
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
 
 _WAL_OCTETS = 4 << 20  # the write-ahead log is cut to this size after a checkpoint
 _MARGIN = 16 << 20  # of free octets on the disk, for the log and for settlements
@@ -159,8 +159,8 @@ class Database:
     def _prepare(self) -> None:
         connection = self.connection
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before WAL, or another process can open the file too
-        is_new = self._look()
-        if is_new:
+        schema = self._look()
+        if not schema:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table
         else:
             self._check()
@@ -176,30 +176,30 @@ class Database:
             connection.execute(f"PRAGMA max_page_count={self._most_pages}")
         connection.execute("BEGIN IMMEDIATE")  # takes the lock, also for a file that is only read meanwhile
         try:
-            if is_new:
-                for statement in filter(str.strip, TABLES.split(";")):
+            for statements in STEPS[schema:]:
+                for statement in filter(str.strip, statements.split(";")):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version={SCHEMA}")
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.execute("UPDATE clock SET time = time")  # shows whether the file can be written
             connection.execute("COMMIT")
         finally:
             self.roll_back()
 
-    def _look(self) -> bool:
-        """Return whether the file is empty. Raises StoreError, before anything is written, for one that is not ours."""
+    def _look(self) -> int:
+        """Return the schema, 0 of an empty file. Raises StoreError for one that is not ours, which stays unchanged."""
         [application] = self.connection.execute("PRAGMA application_id").fetchone()
         [schema] = self.connection.execute("PRAGMA user_version").fetchone()
         [tables] = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not (application or schema or tables):
-            return True
+            return 0
         if application != APPLICATION_ID:
             raise StoreError(f"STORE_URL: {self.path} is the database of another program")
-        if schema != SCHEMA:
+        if not 0 < schema <= SCHEMA:
             raise StoreError(
                 f"STORE_URL: {self.path} was written by a newer otpmail (schema {schema}; this one knows {SCHEMA})"
             )
-        return False
+        return int(schema)
 
     def _check(self) -> None:
         """Look for damage, for a second at most. Raises StoreError."""

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from sqlite3 import Connection
@@ -15,7 +16,8 @@ from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
-from otpmail.store.sqlite.rows import Acceptance, Claim, Rows, Settlement
+from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
+from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
 
@@ -61,13 +63,14 @@ class SqliteMailStore:
         self._slice = asyncio.Event()  # set when the next ones have been taken up
         self._seqs = count(1)
         self._settled = 0
+        self._was_killed = False  # whether the process before ended without releasing its mails
 
     def __repr__(self) -> str:
         return f"<SqliteMailStore {len(self._open)} open, {len(self._arriving)} to be taken up, {self._memory!r}>"
 
     def begin(self, connection: Connection, now: float) -> float:
         """Read what an earlier process left; returns the greatest time that it wrote. Called before all else."""
-        mails, first, time = take_stock(connection, now)
+        mails, first, time, self._was_killed = take_stock(connection, now)
         self._arriving = {mail_id: seq for seq, mail_id in reversed(mails)}
         self._open = dict(self._arriving)
         self._seqs = count(first)
@@ -107,11 +110,18 @@ class SqliteMailStore:
         if seq is not None:
             self._writer.note(partial(self._rows.defer, seq, mail_id, codec.encode_progress(progress)))
 
-    def settle(self, mail: Mail, *, keep_request: bool = True) -> None:
-        """Note the final state of a mail, and drop its content."""
+    async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
+        """Note that attempts at accepted mails are about to begin; durable on return. Raises Unavailable."""
+        rows = [
+            (self._open[key], key, codec.encode_progress(one)) for key, one in progresses.items() if key in self._open
+        ]
+        await self._writer.ask(partial(self._rows.begin, rows))
+
+    def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
+        """Note the final state of a mail, and drop its content unless there is an `entry`."""
         seq = self._open.pop(mail.id, None)
         if seq is None:  # its caller waits for the relay, and it has no request id
-            self._memory.settle(mail, keep_request=keep_request)
+            self._memory.settle(mail, keep_request=keep_request, entry=entry)
             self.octets = self._memory.octets
             return
         forgotten = (mail.settle_time or self.now()) + self._remember_seconds
@@ -119,7 +129,11 @@ class SqliteMailStore:
         octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
         request = _key(mail.caller, mail.request_id) if mail.request_id else None
         ends = max(forgotten, request_ends)
-        self._writer.note(partial(self._rows.settle, Settlement(seq, mail.id, octets, request, request_ends, ends)))
+        content = None
+        if entry is not None:
+            content = Content(forgotten, codec.encode_entry(entry), codec.encode_progress(entry.progress))
+        settlement = Settlement(seq, mail.id, octets, request, request_ends, ends, content)
+        self._writer.note(partial(self._rows.settle, settlement))
         self._settled += 1
         if self._settled % _FORGET_EVERY == 0:
             self._writer.note(partial(self._rows.forget, self.now()))
@@ -145,6 +159,37 @@ class SqliteMailStore:
             return None
         mail, forgotten = found
         return mail if mail.caller == caller and forgotten > self.now() else None
+
+    async def retryable(self, caller: str, mail_id: str) -> Entry | None:
+        """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
+        if (entry := await self._memory.retryable(caller, mail_id)) is not None:
+            return entry
+        entry = await self._ask(partial(self._rows.retryable, mail_id, self.now()))
+        return entry if entry is not None and entry.mail.caller == caller else None
+
+    async def reopen(self, entry: Entry, settle_time: float) -> bool:
+        """Keep a settled mail as an accepted one again, in one commit; False where it is not as it settled then."""
+        mail = entry.mail
+        if (kept := await self._memory.retryable(mail.caller, mail.id)) is not None:
+            return await self._reopen_from_memory(entry, kept, settle_time)
+        one = self._acceptance(entry)
+        seq = await self._ask(partial(self._rows.reopen, one, settle_time, self.now()), len(one.octets))
+        if seq:
+            self._open[mail.id] = seq
+        return bool(seq)
+
+    async def _reopen_from_memory(self, entry: Entry, kept: Entry, settle_time: float) -> bool:
+        """Write a mail into the file that settled without having been in there."""
+        if not await self._memory.reopen(entry, settle_time):
+            return False
+        try:
+            await self.accept([entry])
+        except BaseException:
+            self._memory.settle(kept.mail, entry=kept)
+            raise
+        finally:
+            self.octets = self._memory.octets
+        return True
 
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
@@ -184,7 +229,7 @@ class SqliteMailStore:
                 continue
             unreadable += faults
             if entries:
-                yield entries
+                yield [replace(entry, orphaned=True) for entry in entries] if self._was_killed else entries
             for mail_id in ids:
                 del self._arriving[mail_id]
             self._slice.set()

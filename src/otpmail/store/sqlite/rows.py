@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import field, replace
-from enum import IntEnum
+from dataclasses import replace
 from sqlite3 import Connection
+from sys import maxsize
 from typing import TypeVar
 
 from otpmail.errors import StoreError
@@ -12,7 +12,8 @@ from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, TakenOver
 from otpmail.store.cipher import Cipher
-from otpmail.values import frozen
+from otpmail.store.sqlite.changes import Acceptance, Claim, Content, RequestState, Settlement
+from otpmail.store.sqlite.contents import Contents
 
 T = TypeVar("T")
 
@@ -25,67 +26,25 @@ _ACCEPTED = Accepted()
 
 _INSERT_REQUEST = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
+_REOPEN_REQUEST = "UPDATE request SET state = ? WHERE key = ?"
 _READ_REQUEST = "SELECT state, mail, seq, fingerprint, ends FROM request WHERE key = ?"
 _SETTLE_REQUEST = "UPDATE request SET state = ?, ends = ? WHERE key = ? AND mail = ?"
 
 
-class RequestState(IntEnum):
-    """The fate of a request id."""
-
-    RUNNING = 0
-    """Its mail has not settled."""
-    ORPHANED = 1
-    """The process ended before its mail was accepted or decided."""
-    SETTLED = 2
-    FREE = 3
-    """Its mail has settled undecided: it is found, and a repeated request counts as new."""
-
-
-@frozen()
-class Claim:
-    """A request id by its `key`, and the mail for which it is claimed. Times are seconds since the epoch."""
-
-    key: bytes = field(repr=False)
-    fingerprint: bytes = field(repr=False)
-    mail_id: str
-    seq: int
-    now: float
-    ends: float
-
-
-@frozen()
-class Acceptance:
-    """A mail to keep, as octets that are not encrypted yet."""
-
-    seq: int
-    mail_id: str
-    priority: int
-    deadline: float
-    octets: bytes = field(repr=False)
-    claim: Claim | None
-
-
-@frozen()
-class Settlement:
-    """A settled mail to keep until `ends`; a repeated request id finds it until `request_ends`, 0 where none does."""
-
-    seq: int
-    mail_id: str
-    octets: bytes = field(repr=False)
-    request: bytes | None = field(repr=False)
-    request_ends: float
-    ends: float
-
-
 class Rows:
-    """The rows of one file, whose content `cipher` encrypts. It remembers `most` settled mails, and `most_requests`."""
+    """The rows of one file, whose content `cipher` encrypts. It remembers `most` settled mails, and `most_requests`.
 
-    def __init__(self, cipher: Cipher, *, most: int, most_requests: int) -> None:
+    The contents of those that may be retried take `most_octets`.
+    """
+
+    def __init__(self, cipher: Cipher, *, most: int, most_requests: int, most_octets: int = maxsize) -> None:
         self._cipher = cipher
+        self._contents = Contents(cipher, most_octets=most_octets)
         self._most = most
         self._most_requests = most_requests
-        self._accepted: dict[int, tuple[object, ...]] = {}
+        self._accepted: dict[int, tuple[int, str, int, float, bytes]] = {}
         self._settled_rows: dict[int, tuple[object, ...]] = {}
+        self._kept: dict[int, tuple[str, Content]] = {}
 
     def __repr__(self) -> str:
         return f"<Rows {self._cipher!r}>"
@@ -126,12 +85,37 @@ class Rows:
         if connection.execute("SELECT 1 FROM mail WHERE seq = ?", (seq,)).fetchone():
             connection.execute(_INSERT_PROGRESS, (seq, self._cipher.seal(octets, "progress", mail_id)))
 
+    def begin(self, progresses: Sequence[tuple[int, str, bytes]], connection: Connection) -> None:
+        """Keep that attempts at mails begin: `seq`, id and progress of each."""
+        for seq, mail_id, octets in progresses:
+            self.defer(seq, mail_id, octets, connection)
+
+    def reopen(self, one: Acceptance, settle_time: float, now: float, connection: Connection) -> int:
+        """Keep a settled mail as an accepted one again; its `seq`, or 0 where it is not as it settled at that time."""
+        self.write_out(connection)
+        found = self._contents.read(one.mail_id, now, connection)
+        if found is None or found[1].mail.settle_time != settle_time:
+            return 0
+        seq = found[0]
+        if one.claim is not None:
+            row = connection.execute(_READ_REQUEST, (one.claim.key,)).fetchone()
+            if row is not None and row[1] != one.mail_id:
+                return 0
+            connection.execute(_REOPEN_REQUEST, (RequestState.RUNNING, one.claim.key))
+        self._contents.drop((seq,), connection)
+        connection.execute("DELETE FROM settled WHERE seq = ?", (seq,))
+        payload = self._cipher.seal(one.octets, "mail", one.mail_id)
+        self._accepted[seq] = (seq, one.mail_id, one.priority, one.deadline, payload)
+        return seq
+
     def settle(self, one: Settlement, connection: Connection) -> None:
         """Drop a mail's content, and keep how it ended."""
         record = self._cipher.seal(one.octets, "settled mail", one.mail_id)
         keeps_request = bool(one.request_ends)
         row = (one.seq, one.mail_id, keeps_request, one.ends, one.request, record)
         self._settled_rows[one.seq] = row
+        if one.content is not None:
+            self._kept[one.seq] = one.mail_id, one.content
         if one.request is not None:
             state = RequestState.SETTLED if keeps_request else RequestState.FREE
             connection.execute(_SETTLE_REQUEST, (state, one.request_ends, one.request, one.mail_id))
@@ -139,6 +123,7 @@ class Rows:
     def forget(self, now: float, connection: Connection) -> bool:
         """Forget settled mails past their time, or beyond the most there may be; returns whether there may be more."""
         self.write_out(connection)
+        self._contents.forget(now, connection)
         rows: list[tuple[int, bytes | None]] = []
         for kept, most in ((False, self._most), (True, self._most_requests)):
             ended = "SELECT seq, request FROM settled WHERE kept = ? AND ends <= ? LIMIT ?"
@@ -148,6 +133,7 @@ class Rows:
                 oldest = "SELECT seq, request FROM settled WHERE kept = ? ORDER BY ends LIMIT ?"
                 rows += connection.execute(oldest, (kept, min(count - most, _FREE_MOST))).fetchall()
         connection.executemany("DELETE FROM settled WHERE seq = ?", [(seq,) for seq, _ in rows])
+        self._contents.drop([seq for seq, _ in rows], connection)
         requests = [(key, seq) for seq, key in rows if key is not None]
         connection.executemany("DELETE FROM request WHERE key = ? AND seq = ?", requests)
         return len(rows) >= _FREE_MOST
@@ -159,6 +145,10 @@ class Rows:
         """
         accepted, self._accepted = self._accepted, {}
         settled, self._settled_rows = self._settled_rows, {}
+        kept, self._kept = self._kept, {}
+        for seq, (mail_id, content) in kept.items():
+            payload = accepted[seq][-1] if seq in accepted else None
+            self._contents.keep(seq, mail_id, content, payload, connection)
         _insert(connection, "INSERT INTO mail VALUES", [row for seq, row in accepted.items() if seq not in settled])
         _insert(connection, "INSERT OR REPLACE INTO settled VALUES", list(settled.values()))
         ended = [seq for seq in settled if seq not in accepted]
@@ -169,7 +159,7 @@ class Rows:
 
     def take_back(self) -> None:
         """Forget what was not written, since the transaction is taken back."""
-        self._accepted, self._settled_rows = {}, {}
+        self._accepted, self._settled_rows, self._kept = {}, {}, {}
 
     # Looks.
 
@@ -184,6 +174,12 @@ class Rows:
             return None
         mail, forgotten, _, _ = codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
         return mail, forgotten
+
+    def retryable(self, mail_id: str, now: float, connection: Connection) -> Entry | None:
+        """Return a settled mail with its content, where that is kept."""
+        self.write_out(connection)
+        found = self._contents.read(mail_id, now, connection)
+        return None if found is None else found[1]
 
     def find(self, key: bytes, now: float, connection: Connection) -> Earlier | Running | None:
         """Return the mail of a request id."""

@@ -3,10 +3,10 @@
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the tables (user_version). A program refuses a file of a later one."""
 
-TABLES = """
+_TABLES = """
 CREATE TABLE mail(
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
@@ -41,3 +41,22 @@ INSERT INTO clock VALUES (0.0);
 `settled.kept` says whether a repeated request id finds the mail; `request` is then, or was, that id's key. A random key
 for mails would cost four times as much as `seq` does.
 """
+
+_RETRIES = """
+CREATE TABLE failed(
+    seq INTEGER PRIMARY KEY,
+    ends REAL NOT NULL,
+    octets INTEGER NOT NULL,
+    progress BLOB NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX failed_ends ON failed(ends, octets);
+ALTER TABLE clock ADD COLUMN running INTEGER NOT NULL DEFAULT 1;
+"""
+"""`failed` has the content of settled mails that may be retried.
+
+`clock.running` is 1 from the start of a process to its stop. Where a start finds it so, the process before was killed.
+"""
+
+STEPS = _TABLES, _RETRIES
+"""What brings a file from each schema to the next, an empty one first."""

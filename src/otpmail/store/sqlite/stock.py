@@ -2,7 +2,7 @@
 
 from sqlite3 import Connection
 
-from otpmail.store.sqlite.rows import RequestState
+from otpmail.store.sqlite.changes import RequestState
 
 _GREATEST = """
 SELECT max(seq) FROM (
@@ -11,10 +11,11 @@ SELECT max(seq) FROM (
 """
 
 
-def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float]:
+def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float, bool]:
     """Return the open mails (`seq`, id), urgent and old ones first, the next `seq`, and the last time in the file.
 
-    Request ids whose mail neither settled nor was accepted are orphaned from now on.
+    The last value is whether the process before was killed; this one counts as such until `leave`. Request ids whose
+    mail neither settled nor was accepted are orphaned from now on.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -27,10 +28,16 @@ def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]
         orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
         connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
         [greatest] = connection.execute(_GREATEST).fetchone()
-        [time] = connection.execute("SELECT max(time) FROM clock").fetchone()
+        time, was_killed = connection.execute("SELECT max(time), max(running) FROM clock").fetchone()
+        connection.execute("UPDATE clock SET running = 1")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     mails.sort(key=lambda row: (row[2], row[0]))
-    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time
+    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time, bool(was_killed)
+
+
+def leave(connection: Connection) -> None:
+    """Note that this process has released its mails."""
+    connection.execute("UPDATE clock SET running = 0")

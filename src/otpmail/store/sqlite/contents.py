@@ -1,0 +1,69 @@
+"""Keeps the content of settled mails that may be retried, in the writer thread and within its transactions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from sqlite3 import Connection
+
+from otpmail.store import codec
+from otpmail.store.base import Entry
+from otpmail.store.cipher import Cipher
+from otpmail.store.sqlite.changes import Content
+
+_MOVE = "INSERT OR REPLACE INTO failed SELECT seq, ?, length(payload), ?, payload FROM mail WHERE seq = ?"
+_INSERT = "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?, ?)"
+_READ = """
+SELECT settled.seq, settled.record, failed.progress, failed.payload FROM settled JOIN failed USING (seq)
+WHERE settled.id = ? AND failed.ends > ?
+"""
+_ENDED = "DELETE FROM failed WHERE ends <= ?"
+_OLDEST = "SELECT seq, octets FROM failed ORDER BY ends LIMIT ?"
+_SLICE = 200  # contents that are dropped at a time for want of room
+
+
+class Contents:
+    """The contents of one file, encrypted by `cipher`: `most_octets` together, or the oldest are dropped."""
+
+    def __init__(self, cipher: Cipher, *, most_octets: int) -> None:
+        self._cipher = cipher
+        self._most_octets = most_octets
+        self._may_exceed = True
+
+    def __repr__(self) -> str:
+        return f"<Contents of {self._most_octets} octets at most>"
+
+    def keep(self, seq: int, mail_id: str, content: Content, accepted: bytes | None, connection: Connection) -> None:
+        """Keep the content of a mail. `accepted` is its payload where this transaction has accepted it."""
+        progress = self._cipher.seal(content.progress, "progress", mail_id)
+        self._may_exceed = True
+        if accepted is None and connection.execute(_MOVE, (content.ends, progress, seq)).rowcount:
+            return
+        payload = accepted or self._cipher.seal(content.entry, "mail", mail_id)
+        connection.execute(_INSERT, (seq, content.ends, len(payload), progress, payload))
+
+    def read(self, mail_id: str, now: float, connection: Connection) -> tuple[int, Entry] | None:
+        """Return the `seq` of a settled mail, and its entry as it settled; None without its content."""
+        row = connection.execute(_READ, (mail_id, now)).fetchone()
+        if row is None:
+            return None
+        seq, record, progress, payload = row
+        mail = codec.decode_settled(self._cipher.open(record, "settled mail", mail_id))[0]
+        entry = codec.decode_entry(self._cipher.open(payload, "mail", mail_id))
+        progress = codec.decode_progress(self._cipher.open(progress, "progress", mail_id))
+        return seq, replace(entry, mail=mail, progress=progress)
+
+    def drop(self, seqs: Sequence[int], connection: Connection) -> None:
+        """Drop the content of these mails, where there is any."""
+        connection.executemany("DELETE FROM failed WHERE seq = ?", [(seq,) for seq in seqs])
+
+    def forget(self, now: float, connection: Connection) -> None:
+        """Drop what is past its time, and the oldest where all take more than they may."""
+        connection.execute(_ENDED, (now,))
+        if not self._may_exceed:
+            return
+        [octets] = connection.execute("SELECT sum(octets) FROM failed").fetchone()
+        excess = (octets or 0) - self._most_octets
+        for seq, size in connection.execute(_OLDEST, (_SLICE,)).fetchall() if excess > 0 else ():
+            if excess > 0:
+                self.drop((seq,), connection)
+                excess -= size
+        self._may_exceed = excess > 0
