@@ -12,7 +12,7 @@ from otpmail.delivery.job import Job
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.model import Envelope, IssuedCode, Labels, Mail, Priority
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
 
 NOW = 1_700_000_000.0
 """When a `Clock` begins, in seconds since the epoch."""
@@ -115,6 +115,7 @@ class Store:
         self.failed: dict[str, Entry] = {}  # what may be retried
         self.begins = asyncio.Event()
         self.begins.set()
+        self.is_ours = True
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Fail: the lifecycle does not ask for this."""
@@ -166,6 +167,18 @@ class Store:
         raise NotImplementedError
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
+    def may_send(self) -> bool:
+        """Return what the test has set."""
+        return self.is_ours
+
+    def follow(self, owner: Owner) -> None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

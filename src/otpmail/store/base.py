@@ -4,7 +4,7 @@ A store decides in one step, so that two replicas, or two calls, never both get 
 seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from otpmail.model import CodeRecord, Envelope, Mail, Priority, RecipientResult
@@ -115,6 +115,22 @@ class ChallengeStore(Protocol):
         """
 
 
+class Owner(Protocol):
+    """The mails of this process, as a store sees them that other processes use too (`delivery.ownership`)."""
+
+    def entry(self, mail_id: str) -> Entry | None:
+        """Return a mail that has not settled, as it is now, without its fingerprint; None where it has."""
+
+    def cancel(self, mail_id: str) -> bool:
+        """Cancel a mail for another process; False where the relay has it, or may have it."""
+
+    def drop(self, mail_ids: Iterable[str]) -> None:
+        """Let go of mails that another process may deliver from now on; those in flight end here."""
+
+    def resume(self) -> None:
+        """Go on with the mails that `MailStore.may_send` has held up."""
+
+
 class MailStore(Protocol):
     """Request ids, accepted mails until they settle, and settled mails for a while after."""
 
@@ -179,7 +195,22 @@ class MailStore(Protocol):
         """Yield the settled mails of all callers that are remembered, in slices of some milliseconds, in any order."""
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
-        """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing."""
+        """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing.
+
+        One that has not settled then is this process's own. Raises FailedPrecondition where the relay may have it.
+        """
+
+    def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Yield the states of a mail that another process owns, as far as the store learns of them, to the final one.
+
+        It ends before that where the store finds the mail no more.
+        """
+
+    def may_send(self) -> bool:
+        """Whether this process owns its mails for sure: otherwise another one may be sending them."""
+
+    def follow(self, owner: Owner) -> None:
+        """Ask `owner` about the mails of this process from now on."""
 
     def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield accepted mails that this process is to deliver from now on, in slices: by priority, then by age.

@@ -5,7 +5,7 @@ from sys import maxsize
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
 from otpmail.store.memory.remembered import Remembered
 
 REQUEST_SECONDS = 24 * 3600.0
@@ -157,6 +157,19 @@ class MemoryMailStore:
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this store."""
         return await self.get(caller, mail_id)
+
+    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Yield what `get` returns, for the same reason."""
+        mail = await self.get(caller, mail_id)
+        if mail is not None:
+            yield mail
+
+    def may_send(self) -> bool:
+        """Return True: no other process has these mails."""
+        return True
+
+    def follow(self, owner: Owner) -> None:
+        """Return at once: nobody else asks about these mails."""
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield nothing: an earlier process left nothing here, and no other one does."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running, TakenOver
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
@@ -212,6 +212,19 @@ class SqliteMailStore:
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this file."""
         return await self.get(caller, mail_id)
+
+    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Yield what `get` returns, for the same reason."""
+        mail = await self.get(caller, mail_id)
+        if mail is not None:
+            yield mail
+
+    def may_send(self) -> bool:
+        """Return True: the file is locked, so no other process has these mails."""
+        return True
+
+    def follow(self, owner: Owner) -> None:
+        """Return at once: nobody else asks about these mails."""
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield the mails that an earlier process accepted, in slices: by priority, then by age.
