@@ -52,6 +52,15 @@ def test_an_earlier_time_in_a_store_changes_nothing() -> None:
     assert clock() == 1_700_000_000.0
 
 
+def test_it_is_set_to_the_time_of_a_server() -> None:
+    """A clock that follows a server may be moved back too, before the store is used."""
+    times = Times()
+    clock = times.clock()
+    clock.set_to(1_600_000_000.0)
+    times.elapsed += 1
+    assert clock() == 1_600_000_001.0
+
+
 def test_by_default_it_reads_the_clocks_of_the_system() -> None:
     """The clock by default never runs backwards, and reads a time in this century."""
     clock = StoreClock()

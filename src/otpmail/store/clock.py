@@ -24,3 +24,7 @@ class StoreClock:
     def never_below(self, stored: float) -> None:
         """Move the clock forward to the greatest time that a store holds, where the wall clock was set back since."""
         self._offset = max(self._offset, stored - self._elapsed())
+
+    def set_to(self, time: float) -> None:
+        """Set the clock to the time of a server, whose clock all its clients go by."""
+        self._offset = time - self._elapsed()

@@ -9,7 +9,7 @@ import pytest
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.dial import Access
-from otpmail.store.redis.replies import AnswerLost, StoreRefuses
+from otpmail.store.redis.replies import AnswerLost, Fault, StoreRefuses
 from otpmail.store.redis.script import Script
 from redis_server import RedisServer
 from store.redis.conftest import MakeClient
@@ -84,17 +84,16 @@ async def test_a_cancelled_caller_stops_nothing(redis_server: RedisServer, make_
 async def test_a_server_that_hangs(own_server: RedisServer, make_client: MakeClient, key: str) -> None:
     """A script without an answer in a second raises AnswerLost, is not run again, and the next ones run after it."""
     client = make_client(own_server)
-    problems: list[str] = []
-    client.failed = problems.append
+    faults: list[Fault] = []
+    client.failed = faults.append
     await client.run(ADD, [key], [1])
     own_server.send(signal.SIGSTOP)
     with pytest.raises(AnswerLost):
         await client.run(ADD, [key], [1])
     own_server.send(signal.SIGCONT)
     assert await client.run(ADD, [key], [1]) == 3
-    assert problems == [
-        f"STORE_URL: the server at 127.0.0.1:{own_server.port} can't be reached: it did not answer in time"
-    ]
+    endpoint = f"127.0.0.1:{own_server.port}"
+    assert faults == [(f"STORE_URL: the server at {endpoint} can't be reached: it did not answer in time", True)]
 
 
 async def test_a_server_that_is_killed_and_comes_back(
@@ -128,13 +127,14 @@ async def test_nothing_is_sent_while_the_server_is_away(
 async def test_a_replica_refuses(own_server: RedisServer, make_client: MakeClient, key: str) -> None:
     """A server that was made a replica refuses changes with a line for the log, and takes them once it is a master."""
     client = make_client(own_server)
-    problems: list[str] = []
-    client.failed = problems.append
+    faults: list[Fault] = []
+    client.failed = faults.append
     own_server.command("REPLICAOF", "127.0.0.1", 1)
     with pytest.raises(StoreRefuses, match="is a replica") as caught:
         await client.run(WRITE, [key], ["x"])
-    assert (caught.value.kind, caught.value.is_away) == ("READONLY", True)
-    assert problems == [f"STORE_URL: the server at 127.0.0.1:{own_server.port} is a replica, and takes no changes"]
+    assert caught.value.kind == "READONLY"
+    endpoint = f"127.0.0.1:{own_server.port}"
+    assert faults == [(f"STORE_URL: the server at {endpoint} is a replica, and takes no changes", True)]
     own_server.command("REPLICAOF", "NO", "ONE")
     assert await client.run(WRITE, [key], ["x"]) == b"OK"
 
@@ -142,8 +142,8 @@ async def test_a_replica_refuses(own_server: RedisServer, make_client: MakeClien
 async def test_full_memory_refuses(redis_server: RedisServer, make_client: MakeClient, key: str) -> None:
     """A server at maxmemory refuses a script that writes, in the words of each version, and is not away."""
     client = make_client(redis_server)
-    problems: list[str] = []
-    client.failed = problems.append
+    faults: list[Fault] = []
+    client.failed = faults.append
     before = redis_server.command("CONFIG", "GET", "maxmemory").split("\r\n")[4]
     redis_server.command("CONFIG", "SET", "maxmemory", 1)
     try:
@@ -151,23 +151,25 @@ async def test_full_memory_refuses(redis_server: RedisServer, make_client: MakeC
             await client.run(WRITE, [key], ["x"])
     finally:
         redis_server.command("CONFIG", "SET", "maxmemory", before)
-    assert (caught.value.kind, caught.value.is_away, problems) == ("OOM", False, [])
+    assert caught.value.kind == "OOM"
+    endpoint = f"127.0.0.1:{redis_server.port}"
+    assert faults == [(f"STORE_URL: the server at {endpoint} has no memory left (maxmemory)", False)]
     assert await client.run(WRITE, [key], ["x"]) == b"OK"
 
 
 async def test_a_wrong_password(own_server: RedisServer, make_client: MakeClient, key: str) -> None:
     """The line for the log names the setting, and no password."""
     own_server.command("CONFIG", "SET", "requirepass", "hunter2")
-    problems: list[str] = []
+    faults: list[Fault] = []
     for access in (Access(), Access(password="hunter3"), Access(user="nobody", password="hunter2")):
         client = make_client(own_server, access=access)
-        client.failed = problems.append
+        client.failed = faults.append
         with pytest.raises(Unavailable):
             await client.run(ADD, [key], [1])
     endpoint = f"127.0.0.1:{own_server.port}"
-    assert problems == [
-        f"STORE_URL: the server at {endpoint} wants a password: set STORE_PASSWORD_FILE",
-        *[f"STORE_URL: the server at {endpoint} refuses the user or the password of STORE_URL"] * 2,
+    assert faults == [
+        (f"STORE_URL: the server at {endpoint} wants a password: set STORE_PASSWORD_FILE", True),
+        *[(f"STORE_URL: the server at {endpoint} refuses the user or the password of STORE_URL", True)] * 2,
     ]
     assert await make_client(own_server, access=Access(password="hunter2")).run(ADD, [key], [1]) == 1
 

@@ -14,8 +14,9 @@ from otpmail.store.redis.replies import (
     MOVES,
     RETRY_SECONDS,
     AnswerLost,
-    StoreRefuses,
-    describe,
+    Fault,
+    fault,
+    is_fault,
     kind_of,
     unavailable,
 )
@@ -32,8 +33,8 @@ class Client:
     """Runs scripts and commands on the server that takes changes, over a few connections.
 
     A command is sent once. It is never cancelled in mid-air: a caller that is cancelled leaves its future only. Two
-    commands of which the first was not awaited may run in either order. `failed` is called with the line for the log
-    whenever the server is found to be away. While `is_away` is set, nothing but `probe` is sent.
+    commands of which the first was not awaited may run in either order. `failed` is called whenever the server is found
+    to take no changes. While `is_away` is set, nothing but `probe` is sent.
     """
 
     def __init__(self, locator: Locator, access: Access, *, replicas: int = 0, lanes: int = _LANES) -> None:
@@ -46,7 +47,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.is_away = False
-        self.failed: Callable[[str], None] = lambda _: None
+        self.failed: Callable[[Fault], None] = lambda _: None
 
     def __repr__(self) -> str:
         busy = len(self._lanes) - len(self._idle)
@@ -76,7 +77,7 @@ class Client:
     async def probe(self, *words: Value) -> Any:
         """Send one command over a connection of its own, also while the server is away.
 
-        Raises RedisError, OSError or TimeoutError; `describe` has the words.
+        Raises RedisError, OSError or TimeoutError; `fault` has the words.
         """
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
@@ -90,9 +91,9 @@ class Client:
             raise
         return answer
 
-    def describe(self, error: RedisError | OSError | TimeoutError) -> str:
-        """Say in a line what `probe` has raised."""
-        return describe(error, self._probing.endpoint)
+    def fault(self, error: RedisError | OSError | TimeoutError) -> Fault:
+        """Return what an error that `probe` has raised says of the server."""
+        return fault(error, self._probing.endpoint)
 
     async def close(self) -> None:
         """Refuse what comes, wait for what is under way, and close the connections."""
@@ -147,13 +148,13 @@ class Client:
         try:
             await lane.open()
         except (RedisError, OSError, TimeoutError) as error:
-            self._fail([*batch, *self._waiting], _away, describe(error, lane.endpoint))
+            self._fail([*batch, *self._waiting], _away, fault(error, lane.endpoint))
             self._waiting.clear()
             return
         try:
             replies, acknowledged = await lane.exchange(batch)
         except (RedisError, OSError, TimeoutError) as error:
-            self._fail(batch, _lost, describe(error, lane.endpoint))
+            self._fail(batch, _lost, fault(error, lane.endpoint))
             return
         for command, reply in zip(batch, replies, strict=True):
             self._settle(command, reply, acknowledged, lane)
@@ -166,8 +167,8 @@ class Client:
         error: Exception | None = None
         if isinstance(reply, RedisError):
             error = unavailable(reply, lane.endpoint)
-            if isinstance(error, StoreRefuses) and error.is_away:
-                self.failed(describe(reply, lane.endpoint))
+            if is_fault(reply):
+                self.failed(fault(reply, lane.endpoint))
         elif acknowledged < command.replicas:
             error = AnswerLost("too few replicas of the store have the change", retry_after=RETRY_SECONDS)
         if command.reply.done():  # cancelled
@@ -177,8 +178,8 @@ class Client:
         else:
             command.reply.set_exception(error)
 
-    def _fail(self, commands: Sequence[Command], error: Callable[[], Unavailable], problem: str) -> None:
-        self.failed(problem)
+    def _fail(self, commands: Sequence[Command], error: Callable[[], Unavailable], found: Fault) -> None:
+        self.failed(found)
         for command in commands:
             if not command.reply.done():
                 command.reply.set_exception(error())

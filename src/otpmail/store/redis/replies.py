@@ -1,5 +1,7 @@
 """What the errors of a server mean: for callers, and for the connection that they came over."""
 
+from typing import NamedTuple
+
 from redis.exceptions import ConnectionError as NetworkError
 from redis.exceptions import RedisError
 
@@ -48,7 +50,8 @@ _MORE_WORDS = {
 MOVES = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "LOADING"})
 """Kinds of replies after which the master may be another server than before."""
 
-_TAKES_READS = frozenset({"OOM", "NOPERM", "TRYAGAIN", "NOREPLICAS", "MISCONF"})
+_FULL = frozenset({"OOM", "NOREPLICAS", "MISCONF"})  # the server takes nothing new, and drops what is to be dropped
+_OF_ONE_COMMAND = frozenset({"NOPERM", "TRYAGAIN", "NOSCRIPT", ""})
 
 
 class AnswerLost(Unavailable):
@@ -61,11 +64,6 @@ class StoreRefuses(Unavailable):
     def __init__(self, description: str, *, kind: str) -> None:
         super().__init__(description, retry_after=RETRY_SECONDS)
         self.kind = kind
-
-    @property
-    def is_away(self) -> bool:
-        """Whether no command at all would do better, as with a server that is a replica."""
-        return self.kind not in _TAKES_READS
 
 
 def kind_of(error: RedisError) -> str:
@@ -81,6 +79,27 @@ def kind_of(error: RedisError) -> str:
 def is_reply(error: RedisError) -> bool:
     """Whether a server has replied this, so that further replies can be read; otherwise the connection failed."""
     return not isinstance(error, NetworkError) or error.status_code is not None
+
+
+def is_fault(error: RedisError) -> bool:
+    """Whether a reply is about the server, and no other command that writes would do better."""
+    return not is_reply(error) or kind_of(error) not in _OF_ONE_COMMAND
+
+
+class Fault(NamedTuple):
+    """Why a server takes no changes, as a line for the log.
+
+    `is_away`: no command at all would do better. A server without memory still drops what is to be dropped.
+    """
+
+    problem: str
+    is_away: bool
+
+
+def fault(error: RedisError | OSError | TimeoutError, endpoint: str) -> Fault:
+    """Return what an error says of a server, be it a reply or a lost connection."""
+    is_full = isinstance(error, RedisError) and is_reply(error) and kind_of(error) in _FULL
+    return Fault(describe(error, endpoint), is_away=not is_full)
 
 
 def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:

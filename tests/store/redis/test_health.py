@@ -1,0 +1,141 @@
+"""The health of a Redis store: away and back, full and not, a master that has become a replica."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import pytest
+
+from otpmail.errors import StoreError, Unavailable
+from otpmail.store.base import StoreState
+from otpmail.store.clock import StoreClock
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.health import Health
+from redis_server import RedisServer
+from store.redis.conftest import MakeClient
+
+Change = Callable[[RedisServer], None]
+
+SECONDS = 2.0
+"""Within which a server that is away, or back, must be noticed."""
+
+
+class Watch:
+    """A health that runs, and the states it has reported."""
+
+    def __init__(self, client: Client) -> None:
+        self.clock = StoreClock(wall=lambda: 0.0)
+        self.health = Health(client, self.clock, b"{test}:alive")
+        self.health.changed = self._note
+        self.states: list[StoreState] = []
+        self._changed = asyncio.Event()
+
+    async def next(self) -> tuple[StoreState, float]:
+        """Wait for the next state, and return it with how many seconds that took."""
+        started = time.monotonic()
+        async with asyncio.timeout(10):
+            await self._changed.wait()
+        self._changed.clear()
+        return self.states[-1], time.monotonic() - started
+
+    def _note(self, state: StoreState) -> None:
+        self.states.append(state)
+        self._changed.set()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RedisServer]:
+    """A server of the test's own, which it may stop."""
+    with RedisServer() as started:
+        yield started
+
+
+@pytest.fixture
+async def client(server: RedisServer, make_client: MakeClient) -> Client:
+    """A client of the test's own server."""
+    return make_client(server)
+
+
+@pytest.fixture
+async def watch(client: Client) -> AsyncIterator[Watch]:
+    """A health that runs."""
+    watch = Watch(client)
+    await watch.health.begin()
+    task = asyncio.create_task(watch.health.run())
+    yield watch
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _stop(server: RedisServer) -> None:
+    server.send(signal.SIGSTOP)
+
+
+def _go_on(server: RedisServer) -> None:
+    server.send(signal.SIGCONT)
+
+
+def _demote(server: RedisServer) -> None:
+    server.command("REPLICAOF", "127.0.0.1", 1)
+
+
+def _promote(server: RedisServer) -> None:
+    server.command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((_stop, _go_on), "can't be reached: it did not answer in time"),
+        ((RedisServer.kill, RedisServer.start), "can't be reached: "),
+        ((_demote, _promote), "is a replica, and takes no changes"),
+    ],
+)
+async def test_away_and_back(
+    server: RedisServer, client: Client, watch: Watch, change: tuple[Change, Change], words: str
+) -> None:
+    """A server that stops, dies or is demoted is away within 2 s though nobody asks it, and back within 2 s."""
+    leave, come_back = change
+    leave(server)
+    state, seconds = await watch.next()
+    assert words in state.problem
+    assert (state.retry_after, client.is_away) == (1.0, True)
+    assert seconds < SECONDS
+    with pytest.raises(Unavailable):
+        await client.command("PING")
+    come_back(server)
+    state, seconds = await watch.next()
+    assert (state, client.is_away) == (StoreState(), False)
+    assert seconds < SECONDS
+    assert await client.command("PING") == b"PONG"
+
+
+async def test_full_and_not(server: RedisServer, client: Client, watch: Watch) -> None:
+    """A server without memory is a problem, but not away: what drops something goes on."""
+    server.command("CONFIG", "SET", "maxmemory", 1)
+    state, seconds = await watch.next()
+    assert state.problem.endswith("has no memory left (maxmemory)")
+    assert seconds < SECONDS
+    assert await client.command("DEL", "{test}:nothing") == 0
+    server.command("CONFIG", "SET", "maxmemory", 0)
+    state, seconds = await watch.next()
+    assert state == StoreState()
+    assert seconds < SECONDS
+
+
+async def test_the_clock_is_the_servers(client: Client) -> None:
+    """The store's clock is set to the server's, whatever the machine's own says."""
+    watch = Watch(client)
+    assert watch.clock() < 1.0
+    await watch.health.begin()
+    assert watch.clock() == pytest.approx(time.time(), abs=5)
+
+
+async def test_a_user_who_may_not_write(server: RedisServer, client: Client) -> None:
+    """A user that may not write our keys is found at the start."""
+    server.command("ACL", "SETUSER", "default", "resetkeys", "~other:*")
+    with pytest.raises(StoreError, match="does not let the user of STORE_URL do this"):
+        await Watch(client).health.begin()
