@@ -67,6 +67,7 @@ SUSPECT_TYPES = ("bytes", "_pb2.")
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
+        *(("Change", "keys"), ("Row", "fingerprint")),  # digests
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import CallerError, Unavailable
@@ -22,12 +22,14 @@ Work = Callable[[sqlite3.Connection], Any]
 class Change(NamedTuple):
     """A change to write. Without a `future` nobody waits for it, and it is repeated until it is written.
 
-    `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full.
+    `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full. `keys` are
+    those of the request ids that it asks for.
     """
 
     work: Work
     future: "asyncio.Future[Any] | None" = None
     octets: int | None = None
+    keys: Sequence[bytes] = ()
 
 
 class Outcome(NamedTuple):
@@ -39,13 +41,16 @@ class Outcome(NamedTuple):
 
 
 class Bulk(Protocol):
-    """Collects rows within a transaction, so that one statement writes those of many changes."""
+    """Reads and writes rows within a transaction, those of many changes by one statement."""
+
+    def read_ahead(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+        """Read what the changes of the transaction ask for."""
 
     def write_out(self, connection: sqlite3.Connection) -> None:
         """Write the rows that were collected."""
 
-    def take_back(self) -> None:
-        """Forget them, since the transaction is taken back."""
+    def end(self, *, committed: bool) -> None:
+        """Forget them, since the transaction has ended."""
 
 
 class Committer:
@@ -134,11 +139,13 @@ class Committer:
 
     def _transact(self, changes: Sequence[Change]) -> list[Outcome]:
         """Write all in one commit, or nothing."""
-        outcomes = []
+        outcomes, committed = [], False
         connection = self._database.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for work, future, _ in changes:
+            if keys := [key for change in changes for key in change.keys]:
+                self._bulk.read_ahead(connection, keys)
+            for work, future, *_ in changes:
                 if future is not None and future.cancelled():  # its call has gone, so nothing of it need be kept
                     continue
                 try:
@@ -150,8 +157,9 @@ class Committer:
             self._bulk.write_out(connection)
             self._keep_time(connection)
             connection.execute("COMMIT")
+            committed = True
         finally:
-            self._bulk.take_back()
+            self._bulk.end(committed=committed)
             self._database.roll_back()
         return outcomes
 

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from otpmail.store import codec
 from otpmail.store.base import Entry
 from otpmail.store.cipher import Cipher
+from otpmail.store.sqlite.bulk import delete
 from otpmail.store.sqlite.changes import Content
 
 _MOVE = "INSERT OR REPLACE INTO failed SELECT seq, ?, length(payload), ?, payload FROM mail WHERE seq = ?"
@@ -53,7 +54,7 @@ class Contents:
 
     def drop(self, seqs: Sequence[int], connection: Connection) -> None:
         """Drop the content of these mails, where there is any."""
-        connection.executemany("DELETE FROM failed WHERE seq = ?", [(seq,) for seq in seqs])
+        delete(connection, "failed", "seq", seqs)
 
     def forget(self, now: float, connection: Connection) -> None:
         """Drop what is past its time, and the oldest where all take more than they may."""
@@ -62,8 +63,10 @@ class Contents:
             return
         [octets] = connection.execute("SELECT sum(octets) FROM failed").fetchone()
         excess = (octets or 0) - self._most_octets
+        dropped = []
         for seq, size in connection.execute(_OLDEST, (_SLICE,)).fetchall() if excess > 0 else ():
             if excess > 0:
-                self.drop((seq,), connection)
+                dropped.append(seq)
                 excess -= size
+        self.drop(dropped, connection)
         self._may_exceed = excess > 0

@@ -80,7 +80,8 @@ class SqliteMailStore:
         """Keep mails, with their content and request ids, in one commit; durable on return."""
         kept = [self._acceptance(entry) for entry in entries]
         octets = sum([len(one.octets) for one in kept])
-        answers = await self._ask(partial(self._rows.accept, kept), octets)
+        keys = [one.claim.key for one in kept if one.claim is not None]
+        answers = await self._ask(partial(self._rows.accept, kept), octets, keys)
         for one, answer in zip(kept, answers, strict=True):
             if isinstance(answer, Accepted):
                 self._open[one.mail_id] = one.seq
@@ -91,7 +92,7 @@ class SqliteMailStore:
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
         claim = self._claim(request, mail_id, next(self._seqs))
-        answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS)
+        answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS, (claim.key,))
         if isinstance(answer, Accepted | TakenOver):
             taken = answer.mail_id if isinstance(answer, TakenOver) else mail_id
             self._open[taken] = claim.seq
@@ -260,9 +261,9 @@ class SqliteMailStore:
         while mail_id in self._arriving:
             await self._slice.wait()
 
-    async def _ask(self, work: Callable[[Connection], T], octets: int | None = None) -> T:
+    async def _ask(self, work: Callable[[Connection], T], octets: int | None = None, keys: Sequence[bytes] = ()) -> T:
         try:
-            return await self._writer.ask(work, octets)
+            return await self._writer.ask(work, octets, keys)
         except StoreError as error:  # sending the mail again may be wrong, so nothing is sent
             raise FailedPrecondition(f"the record of this mail in the store can't be read: {error}") from None
 

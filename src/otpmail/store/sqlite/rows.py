@@ -1,34 +1,28 @@
 """Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from sqlite3 import Connection
 from sys import maxsize
-from typing import TypeVar
 
 from otpmail.errors import StoreError
 from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, TakenOver
 from otpmail.store.cipher import Cipher
+from otpmail.store.sqlite.bulk import delete, insert
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, RequestState, Settlement
 from otpmail.store.sqlite.contents import Contents
-
-T = TypeVar("T")
+from otpmail.store.sqlite.requests import Requests, Row
 
 Answer = Accepted | Earlier | Running | Conflict
 
-_TOGETHER = 200  # rows in one statement
 _FREE_MOST = 512  # settled mails that are forgotten at a time
 
 _ACCEPTED = Accepted()
 
-_INSERT_REQUEST = "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
-_REOPEN_REQUEST = "UPDATE request SET state = ? WHERE key = ?"
-_READ_REQUEST = "SELECT state, mail, seq, fingerprint, ends FROM request WHERE key = ?"
-_SETTLE_REQUEST = "UPDATE request SET state = ?, ends = ? WHERE key = ? AND mail = ?"
 
 
 class Rows:
@@ -42,12 +36,18 @@ class Rows:
         self._contents = Contents(cipher, most_octets=most_octets)
         self._most = most
         self._most_requests = most_requests
+        self._requests = Requests()
         self._accepted: dict[int, tuple[int, str, int, float, bytes]] = {}
         self._settled_rows: dict[int, tuple[object, ...]] = {}
         self._kept: dict[int, tuple[str, Content]] = {}
+        self._counts: dict[bool, int] = {}  # of settled mails, by whether a request id finds them
 
     def __repr__(self) -> str:
         return f"<Rows {self._cipher!r}>"
+
+    def read_ahead(self, connection: Connection, keys: Iterable[bytes]) -> None:
+        """Read the request ids that this transaction asks for."""
+        self._requests.read_ahead(connection, keys)
 
     def accept(self, acceptances: Sequence[Acceptance], connection: Connection) -> list[Answer]:
         """Keep mails with their request ids; one whose request id came before is not kept."""
@@ -58,7 +58,7 @@ class Rows:
             earlier = self._look(connection, one.claim)
             if earlier is not None and not isinstance(earlier, TakenOver):
                 return earlier
-            self._keep_request(connection, one.claim)
+            self._keep_request(one.claim)
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
         self._accepted[one.seq] = (one.seq, one.mail_id, one.priority, one.deadline, payload)
         return _ACCEPTED
@@ -67,17 +67,15 @@ class Rows:
         """Keep a request id for a mail, unless it came before."""
         earlier = self._look(connection, claim)
         if earlier is None:
-            self._keep_request(connection, claim)
+            self._keep_request(claim)
             return _ACCEPTED
         if isinstance(earlier, TakenOver):
-            self._keep_request(connection, replace(claim, mail_id=earlier.mail_id))
+            self._keep_request(replace(claim, mail_id=earlier.mail_id))
         return earlier
 
     def release(self, key: bytes, mail_id: str, connection: Connection) -> None:
         """Free a request id, if it was claimed for that mail and no other."""
-        connection.execute(
-            "DELETE FROM request WHERE key = ? AND mail = ? AND state = ?", (key, mail_id, RequestState.RUNNING)
-        )
+        self._requests.release(connection, key, mail_id)
 
     def defer(self, seq: int, mail_id: str, octets: bytes, connection: Connection) -> None:
         """Keep how far a mail has come."""
@@ -98,12 +96,14 @@ class Rows:
             return 0
         seq = found[0]
         if one.claim is not None:
-            row = connection.execute(_READ_REQUEST, (one.claim.key,)).fetchone()
-            if row is not None and row[1] != one.mail_id:
+            row = self._requests.get(connection, one.claim.key)
+            if row is not None and row.mail_id != one.mail_id:
                 return 0
-            connection.execute(_REOPEN_REQUEST, (RequestState.RUNNING, one.claim.key))
+            if row is not None:
+                self._requests.keep(one.claim.key, row._replace(state=RequestState.RUNNING))
         self._contents.drop((seq,), connection)
         connection.execute("DELETE FROM settled WHERE seq = ?", (seq,))
+        self._counts.clear()
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
         self._accepted[seq] = (seq, one.mail_id, one.priority, one.deadline, payload)
         return seq
@@ -118,7 +118,7 @@ class Rows:
             self._kept[one.seq] = one.mail_id, one.content
         if one.request is not None:
             state = RequestState.SETTLED if keeps_request else RequestState.FREE
-            connection.execute(_SETTLE_REQUEST, (state, one.request_ends, one.request, one.mail_id))
+            self._requests.settle(connection, one.request, one.mail_id, state, one.request_ends)
 
     def forget(self, now: float, connection: Connection) -> bool:
         """Forget settled mails past their time, or beyond the most there may be; returns whether there may be more."""
@@ -127,39 +127,50 @@ class Rows:
         rows: list[tuple[int, bytes | None]] = []
         for kept, most in ((False, self._most), (True, self._most_requests)):
             ended = "SELECT seq, request FROM settled WHERE kept = ? AND ends <= ? LIMIT ?"
-            rows += connection.execute(ended, (kept, now, _FREE_MOST)).fetchall()
-            [count] = connection.execute("SELECT count(*) FROM settled WHERE kept = ?", (kept,)).fetchone()
-            if count > most:
-                oldest = "SELECT seq, request FROM settled WHERE kept = ? ORDER BY ends LIMIT ?"
-                rows += connection.execute(oldest, (kept, min(count - most, _FREE_MOST))).fetchall()
-        connection.executemany("DELETE FROM settled WHERE seq = ?", [(seq,) for seq, _ in rows])
-        self._contents.drop([seq for seq, _ in rows], connection)
-        requests = [(key, seq) for seq, key in rows if key is not None]
-        connection.executemany("DELETE FROM request WHERE key = ? AND seq = ?", requests)
+            found = connection.execute(ended, (kept, now, _FREE_MOST)).fetchall()
+            beyond = self._count(connection, kept=kept) - len(found) - most
+            if beyond > 0:
+                oldest = "SELECT seq, request FROM settled WHERE kept = ? AND ends > ? ORDER BY ends LIMIT ?"
+                found += connection.execute(oldest, (kept, now, min(beyond, _FREE_MOST))).fetchall()
+            self._counts[kept] -= len(found)
+            rows += found
+        seqs = [seq for seq, _ in rows]
+        delete(connection, "settled", "seq", seqs)
+        self._contents.drop(seqs, connection)
+        self._requests.forget(connection, [(key, seq) for seq, key in rows if key is not None])
         return len(rows) >= _FREE_MOST
 
     def write_out(self, connection: Connection) -> None:
-        """Write the mails that were accepted or have settled in this transaction.
-
-        Each statement gives the interpreter to the loop and waits to have it back, so there is one for many mails.
-        """
+        """Write the mails that were accepted or have settled in this transaction, and their request ids."""
         accepted, self._accepted = self._accepted, {}
         settled, self._settled_rows = self._settled_rows, {}
         kept, self._kept = self._kept, {}
         for seq, (mail_id, content) in kept.items():
             payload = accepted[seq][-1] if seq in accepted else None
             self._contents.keep(seq, mail_id, content, payload, connection)
-        _insert(connection, "INSERT INTO mail VALUES", [row for seq, row in accepted.items() if seq not in settled])
-        _insert(connection, "INSERT OR REPLACE INTO settled VALUES", list(settled.values()))
+        insert(connection, "INSERT INTO mail VALUES", [row for seq, row in accepted.items() if seq not in settled])
+        insert(connection, "INSERT OR REPLACE INTO settled VALUES", list(settled.values()))
+        for row in settled.values():
+            if (has_request := bool(row[2])) in self._counts:
+                self._counts[has_request] += 1
         ended = [seq for seq in settled if seq not in accepted]
-        for seqs in _parts(ended):
-            places = ", ".join("?" * len(seqs))
-            for table in ("mail", "progress"):
-                connection.execute(f"DELETE FROM {table} WHERE seq IN ({places})", seqs)  # noqa: S608  no value in it
+        for table in ("mail", "progress"):
+            delete(connection, table, "seq", ended)
+        self._requests.write_out(connection)
 
-    def take_back(self) -> None:
-        """Forget what was not written, since the transaction is taken back."""
+    def end(self, *, committed: bool) -> None:
+        """Forget what this transaction has read or has not written, since it has ended."""
         self._accepted, self._settled_rows, self._kept = {}, {}, {}
+        self._requests.end()
+        if not committed:
+            self._counts.clear()
+
+    def _count(self, connection: Connection, *, kept: bool) -> int:
+        """Return how many settled mails there are; they are counted once, since 200,000 take SQLite 10 ms."""
+        if kept not in self._counts:
+            counted = "SELECT count(*) FROM settled WHERE kept = ?"
+            [self._counts[kept]] = connection.execute(counted, (kept,)).fetchone()
+        return self._counts[kept]
 
     # Looks.
 
@@ -183,13 +194,12 @@ class Rows:
 
     def find(self, key: bytes, now: float, connection: Connection) -> Earlier | Running | None:
         """Return the mail of a request id."""
-        row = connection.execute(_READ_REQUEST, (key,)).fetchone()
-        if row is None or row[0] == RequestState.ORPHANED:
+        row = self._requests.get(connection, key)
+        if row is None or row.state == RequestState.ORPHANED:
             return None
-        state, mail_id, seq, _, _ = row
-        if state == RequestState.RUNNING:
-            return Running(mail_id)
-        settled = self._settled(connection, seq, mail_id)
+        if row.state == RequestState.RUNNING:
+            return Running(row.mail_id)
+        settled = self._settled(connection, row.seq, row.mail_id)
         return None if settled is None or max(settled[1:3]) <= now else Earlier(settled[0])
 
     def settled_slice(self, after: int, most: int, connection: Connection) -> tuple[list[tuple[Mail, float]], int]:
@@ -230,25 +240,25 @@ class Rows:
             return entry
         return replace(entry, progress=codec.decode_progress(self._cipher.open(noted[0], "progress", mail_id)))
 
-    def _keep_request(self, connection: Connection, claim: Claim) -> None:
-        row = (claim.key, RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprint, claim.ends)
-        connection.execute(_INSERT_REQUEST, row)
+    def _keep_request(self, claim: Claim) -> None:
+        row = Row(RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprint, claim.ends)
+        self._requests.keep(claim.key, row)
 
     def _look(self, connection: Connection, claim: Claim) -> Earlier | Running | Conflict | TakenOver | None:
         """Return what came before under a request id; None where nothing counts, or the claim is this very mail's."""
-        row = connection.execute(_READ_REQUEST, (claim.key,)).fetchone()
-        if row is None:
+        row = self._requests.get(connection, claim.key)
+        if row is None or row.state == RequestState.FREE:
             return None
-        state, mail_id, seq, fingerprint, ends = row
-        if state == RequestState.FREE or (state != RequestState.RUNNING and ends <= claim.now):
+        is_running = row.state == RequestState.RUNNING
+        if not is_running and row.ends <= claim.now:
             return None
-        if fingerprint != claim.fingerprint:
+        if row.fingerprint != claim.fingerprint:
             return Conflict()
-        if state == RequestState.RUNNING:
-            return None if mail_id == claim.mail_id else Running(mail_id)
-        if state == RequestState.ORPHANED:
-            return TakenOver(mail_id)
-        settled = self._settled(connection, seq, mail_id)
+        if is_running:
+            return None if row.mail_id == claim.mail_id else Running(row.mail_id)
+        if row.state == RequestState.ORPHANED:
+            return TakenOver(row.mail_id)
+        settled = self._settled(connection, row.seq, row.mail_id)
         return None if settled is None else Earlier(settled[0])
 
     def _settled(self, connection: Connection, seq: int, mail_id: str) -> tuple[Mail, float, float, bytes] | None:
@@ -257,15 +267,3 @@ class Rows:
         if row is None:
             return None
         return codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
-
-
-def _insert(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-    for some in _parts(rows):
-        row = f"({', '.join('?' * len(some[0]))})"
-        connection.execute(f"{statement} {', '.join([row] * len(some))}", [value for one in some for value in one])
-
-
-def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the values in parts, none of which holds more than SQLite takes in one statement."""
-    for start in range(0, len(values), _TOGETHER):
-        yield values[start : start + _TOGETHER]

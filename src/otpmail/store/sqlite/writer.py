@@ -60,16 +60,19 @@ class Writer:
         start_daemon(partial(self._run, opened, prepare), "store")
         return await opened
 
-    def ask(self, work: Callable[[sqlite3.Connection], T], octets: int | None = None) -> "asyncio.Future[T]":
+    def ask(
+        self, work: Callable[[sqlite3.Connection], T], octets: int | None = None, keys: Sequence[bytes] = ()
+    ) -> "asyncio.Future[T]":
         """Do the work with the next commit; what is returned has its result once that is durable.
 
-        It raises what the work raises, and Unavailable while the store takes no changes. `octets`: see `Change`.
+        It raises what the work raises, and Unavailable while the store takes no changes. `octets` and `keys` are those
+        of its `Change`.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
             answer.set_exception(Unavailable("the service is stopping"))
             return answer
-        self._batch.append(Change(work, answer, octets))
+        self._batch.append(Change(work, answer, octets, keys))
         if not self._is_handing_over:
             self._is_handing_over = True
             self._loop.call_soon(self._hand_over)
