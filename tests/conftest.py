@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
-_PROCESS_TESTS = {"attacks", "faults", "integration"}  # folders whose tests start the service
+_PROCESS_TESTS = {"attacks", "deployment", "faults", "integration"}  # folders whose tests start the service
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",

