@@ -13,7 +13,7 @@ from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.faults import Faults
 from otpmail.delivery.job import Job
-from otpmail.delivery.verdict import final_state, may_copy
+from otpmail.delivery.verdict import final_state, may_copy, may_retry
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
 from otpmail.events import MailAccepted, MailDeferred, MailSettled, Observer
@@ -267,7 +267,8 @@ class Lifecycle:
         mail = job.settle(state, known, self._now())
         if self._waiters.watchers:
             self._waiters.show(job)
-        self._store.settle(mail, keep_request=keep_request)
+        entry = job.entry() if state is not _RELAYED and may_retry(job) else None
+        self._store.settle(mail, keep_request=keep_request, entry=entry)
         self._waiters.resolve(job, answer or mail)
         self._observer.notify(MailSettled(mail, job.trace, job.relay))
 

@@ -11,10 +11,18 @@ MOST_COPIES = 3
 A relay that accepts each copy and cuts the connection before its reply would fill a mailbox until the deadline.
 """
 
+RETRIABLE = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.PARTIAL, MailState.UNCERTAIN})
+"""The states from which a caller may send a mail again: it did not reach all of its recipients, or may not have."""
+
 
 def may_copy(job: Job, on_uncertain: Literal["retry", "fail"]) -> bool:
     """Return whether a mail that the relay may have accepted may be sent once more (EMAIL_ON_UNCERTAIN)."""
     return on_uncertain == "retry" and job.copies < MOST_COPIES
+
+
+def may_retry(job: Job) -> bool:
+    """Return whether a settled mail may be retried. The content of a code's mail is not kept for that."""
+    return job.state in RETRIABLE and job.issued is None
 
 
 def final_state(job: Job, otherwise: MailState) -> tuple[MailState, bool]:

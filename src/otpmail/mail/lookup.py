@@ -65,7 +65,7 @@ class Lookup:
         if mail is not None and not mail.state.final:  # another process has it
             mail = await self._store.cancel(caller.name, mail.id)
         if mail is None:
-            raise _not_found()
+            raise not_found()
         if mail.state is not MailState.CANCELLED:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
@@ -76,12 +76,11 @@ class Lookup:
             raise InvalidArgument("id", "exactly one of id and request_id must be given")
         found = await (self._by_request_id(caller, request_id) if request_id else self._by_id(caller, mail_id))
         if found is None:
-            raise _not_found()
+            raise not_found()
         return found
 
     async def _by_id(self, caller: Caller, mail_id: str) -> Job | Mail | None:
-        if len(mail_id) > MAX_MAIL_ID:
-            raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
+        check_mail_id(mail_id)
         job = self._lifecycle.find(mail_id)
         if job is not None and job.caller == caller.name:
             return job
@@ -94,5 +93,12 @@ class Lookup:
         return await self._idempotency.find(caller.name, request_id)
 
 
-def _not_found() -> NotFound:
+def check_mail_id(mail_id: str) -> None:
+    """Raise InvalidArgument for a text that is no mail's id."""
+    if len(mail_id) > MAX_MAIL_ID:
+        raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
+
+
+def not_found() -> NotFound:
+    """Return the error for a mail that this caller does not have, or that is forgotten."""
     return NotFound("there is no such mail, or it settled too long ago")

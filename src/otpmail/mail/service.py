@@ -20,6 +20,7 @@ from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
+from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission
 from otpmail.mail.waiting import Outcomes
@@ -79,6 +80,8 @@ class MailService:
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, waiters, self._idempotency)
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
+        retrying = Retrying(store, lifecycle, admission, most_seconds=self._most_seconds)
+        self.retry = retrying.retry
         self.list = Listing(store, lifecycle, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)

@@ -65,6 +65,10 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
             await self._mails.cancel(call_from(context).caller, request.id, request_id=request.request_id)
         )
 
+    async def RetryMail(self, request: mail_pb2.RetryMailRequest, context: Context) -> mail_pb2.Mail:
+        """Send a mail again that did not reach all of its recipients."""
+        return encode.mail_message(await self._mails.retry(call_from(context), request.id))
+
     async def ListMails(self, request: mail_pb2.ListMailsRequest, context: Context) -> mail_pb2.ListMailsResponse:
         """Return a page of the caller's mails."""
         query = Query(

@@ -65,6 +65,11 @@ class MailServiceStub:
                 request_serializer=otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.SerializeToString,
                 response_deserializer=otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.FromString,
                 _registered_method=True)
+        self.RetryMail = channel.unary_unary(
+                '/otpmail.v1.MailService/RetryMail',
+                request_serializer=otpmail_dot_v1_dot_mail__pb2.RetryMailRequest.SerializeToString,
+                response_deserializer=otpmail_dot_v1_dot_mail__pb2.Mail.FromString,
+                _registered_method=True)
 
 
 class MailServiceServicer:
@@ -115,6 +120,14 @@ class MailServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryMail(self, request, context):
+        """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
+        id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MailServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +160,11 @@ def add_MailServiceServicer_to_server(servicer, server):
                     servicer.ListMails,
                     request_deserializer=otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.FromString,
                     response_serializer=otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.SerializeToString,
+            ),
+            'RetryMail': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryMail,
+                    request_deserializer=otpmail_dot_v1_dot_mail__pb2.RetryMailRequest.FromString,
+                    response_serializer=otpmail_dot_v1_dot_mail__pb2.Mail.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +330,33 @@ class MailService:
             '/otpmail.v1.MailService/ListMails',
             otpmail_dot_v1_dot_mail__pb2.ListMailsRequest.SerializeToString,
             otpmail_dot_v1_dot_mail__pb2.ListMailsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryMail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/otpmail.v1.MailService/RetryMail',
+            otpmail_dot_v1_dot_mail__pb2.RetryMailRequest.SerializeToString,
+            otpmail_dot_v1_dot_mail__pb2.Mail.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class MailServiceStub:
     """Cancels a mail that is not with the relay yet."""
     ListMails: _grpc.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]
     """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+    RetryMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.RetryMailRequest, _mail_pb2.Mail]
+    """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
+    id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
+    """
 
 @_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
@@ -71,6 +75,10 @@ class MailServiceAsyncStub(MailServiceStub):
     """Cancels a mail that is not with the relay yet."""
     ListMails: _aio.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]  # type: ignore[assignment]
     """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+    RetryMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.RetryMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
+    """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
+    id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
+    """
 
 class MailServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends mail through the relay."""
@@ -126,5 +134,15 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.ListMailsResponse, _abc.Awaitable[_mail_pb2.ListMailsResponse]]:
         """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+
+    @_abc_1.abstractmethod
+    def RetryMail(
+        self,
+        request: _mail_pb2.RetryMailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mail_pb2.Mail, _abc.Awaitable[_mail_pb2.Mail]]:
+        """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
+        id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
+        """
 
 def add_MailServiceServicer_to_server(servicer: MailServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
