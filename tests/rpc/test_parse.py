@@ -68,6 +68,7 @@ def test_each_method_with_one_request_has_its_parser() -> None:
         "/otpmail.v1.MailService/CancelMail",
         "/otpmail.v1.MailService/GetMail",
         "/otpmail.v1.MailService/ListMails",
+        "/otpmail.v1.MailService/RetryMail",
         "/otpmail.v1.MailService/SendMail",
         "/otpmail.v1.MailService/WatchMail",
         "/otpmail.v1.OtpService/RevokeCode",

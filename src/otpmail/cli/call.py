@@ -13,14 +13,15 @@ from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, address_of, des
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
-_TIMEOUT_SECONDS = 75.0  # more than MAIL_WAIT_SECONDS, so that the service answers first
+TIMEOUT_SECONDS = 75.0
+"""How long a call waits: more than MAIL_WAIT_SECONDS, so that the service answers first."""
 
 
 def call(
     server: str,
     method: Callable[[grpc.Channel], Callable[..., AnswerT]],
     request: Message,
-    timeout: float = _TIMEOUT_SECONDS,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> AnswerT:
     """Call `method` of the service at `server`, by default the one that the settings name. `timeout` is in seconds.
 

@@ -31,7 +31,7 @@ def get_mail(mail_id: MailId = "", *, request_id: OfRequest = "", server: Server
     """Print the state of a mail, while the service remembers it."""
     _check(mail_id, request_id)
     request = mail_pb2.GetMailRequest(id=mail_id, request_id=request_id)
-    _print(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).GetMail, request), as_json=as_json)
+    print_state(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).GetMail, request), as_json=as_json)
 
 
 def watch_mail(mail_id: MailId = "", *, request_id: OfRequest = "", server: Server = "", as_json: Json = False) -> None:
@@ -40,7 +40,7 @@ def watch_mail(mail_id: MailId = "", *, request_id: OfRequest = "", server: Serv
     request = mail_pb2.WatchMailRequest(id=mail_id, request_id=request_id)
     state = mail_pb2.Mail.STATE_UNSPECIFIED
     for answer in call_stream(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).WatchMail, request):
-        _print(answer, as_json=as_json)
+        print_state(answer, as_json=as_json)
         state = answer.state
     exit_unless(state == mail_pb2.Mail.STATE_RELAYED)
 
@@ -51,7 +51,9 @@ def cancel_mail(
     """Cancel a mail that is not with the relay yet."""
     _check(mail_id, request_id)
     request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id)
-    _print(call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).CancelMail, request), as_json=as_json)
+    print_state(
+        call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).CancelMail, request), as_json=as_json
+    )
 
 
 def list_mails(
@@ -70,7 +72,7 @@ def list_mails(
         request.page_size = min(left, _PAGE)
         answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).ListMails, request)
         for mail in answer.mails:
-            _print(mail, as_json=as_json)
+            print_state(mail, as_json=as_json)
         left -= len(answer.mails)
         request.page_token = answer.next_page_token
         if not request.page_token:
@@ -91,7 +93,8 @@ def _check(mail_id: str, request_id: str) -> None:
         raise wrong_usage("ID: give the id of the mail, or its request id by --request-id")
 
 
-def _print(answer: mail_pb2.Mail, *, as_json: bool) -> None:
+def print_state(answer: mail_pb2.Mail, *, as_json: bool) -> None:
+    """Print a mail with its replies and times, or as JSON."""
     if as_json:
         print_json(answer)
         return

@@ -85,8 +85,10 @@ class Lookup:
         if job is not None and job.caller == caller.name:
             return job
         mail = await self._store.get(caller.name, mail_id)
-        # Meanwhile a mail of an earlier process may have been taken up.
-        return mail if mail is None or mail.state.final else self._lifecycle.find(mail_id) or mail
+        if mail is None or mail.state.final:
+            return mail
+        # Meanwhile a mail of an earlier process may have been taken up, and have settled.
+        return self._lifecycle.find(mail_id) or await self._store.get(caller.name, mail_id)
 
     async def _by_request_id(self, caller: Caller, request_id: str) -> Job | Mail | None:
         check_request_id(request_id)

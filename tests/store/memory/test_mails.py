@@ -136,3 +136,21 @@ async def test_remembered_mails_are_bounded_in_octets(clock: Clock) -> None:
         assert store.octets <= 1_020_000
     assert await store.get("shop", "m999") is not None
     assert await store.get("shop", "m0") is None
+
+
+async def test_contents_are_forgotten_first(clock: Clock) -> None:
+    """Where memory is short the contents of failed mails go before the mails themselves, and take half at most."""
+    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1000, remember_octets=100_000)
+    for number in range(100):
+        entry = entry_of(replace(mail_of(f"m{number}"), settle_time=1000.0), content=bytes(4000))
+        store.settle(entry.mail, entry=entry)
+        assert store.octets <= 70_000 + 1000 * (number + 1)
+        assert await store.retryable("shop", f"m{number}") == entry
+    assert await store.retryable("shop", "m0") is None
+    assert await store.get("shop", "m0") is not None
+    while await store.retryable("shop", "m99") is not None:
+        assert store.forget_oldest()
+    assert await store.get("shop", "m0") is not None
+    while store.forget_oldest():
+        pass
+    assert store.octets == 0

@@ -84,3 +84,20 @@ def test_octets_are_those_of_what_is_left() -> None:
     remembered.add("a", b"again", 61.0)
     assert remembered.get("a") == b"again"
     assert len(remembered) == 1
+
+
+def test_what_is_discarded_takes_nothing() -> None:
+    """A discarded key is gone from every slice with its octets, and the other values stay."""
+    remembered = Remembered(seconds=100, most=100)
+    for now in (0.0, 30.0, 60.0):
+        remembered.add("a", bytes(1000), now)
+    remembered.add("b", b"left", 60.0)
+    before = len(remembered)
+    remembered.discard("a")
+    remembered.discard("a")
+    assert (remembered.get("a"), remembered.get("b")) == (None, b"left")
+    assert (len(remembered), before) == (1, 4)
+    left = remembered.octets
+    while remembered.forget_oldest():
+        pass
+    assert (0 < left < 500, remembered.octets, len(remembered)) == (True, 0, 0)

@@ -88,7 +88,8 @@ class MemoryMailStore:
             (self._requests if keep_request else self._settled).add(key, kept, now)
         if entry is not None:
             self._contents.add(mail.id, codec.encode_entry(entry), now)
-        self._count_octets()
+        # fast path: each mail comes here, 0.1 us; held to `_count_octets` by tests/store/memory/test_mails.py
+        self.octets = self._settled.octets + self._contents.octets + self._requests.octets
         while self.octets > self._remember_octets and self._contents.forget_oldest():
             self._count_octets()
 
