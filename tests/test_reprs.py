@@ -67,7 +67,7 @@ SUSPECT_TYPES = ("bytes", "_pb2.")
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
-        *(("Change", "keys"), ("Row", "fingerprint")),  # digests
+        *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request")),  # digests, and names
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),

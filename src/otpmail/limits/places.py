@@ -83,14 +83,14 @@ class Places:
             self._fresh += 1
 
     @contextmanager
-    def accepting(self, source: str, *, fresh: bool) -> Iterator[None]:
-        """Count a mail for its source's share already, where accepting it takes long: it has a place by reservation."""
+    def accepting(self, source: str, *, fresh: bool, mails: int = 1) -> Iterator[None]:
+        """Count mails for their source's share already, where accepting takes long: they have places by reservation."""
         accepting = self._accepting[fresh]
-        accepting[source] = accepting.get(source, 0) + 1
+        accepting[source] = accepting.get(source, 0) + mails
         try:
             yield
         finally:
-            accepting[source] -= 1
+            accepting[source] -= mails
             if not accepting[source]:
                 del accepting[source]
 

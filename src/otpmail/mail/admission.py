@@ -176,7 +176,11 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.leave(is_accepted=kind is None)
+
+    def leave(self, *, is_accepted: bool) -> None:
+        """Give the place back: an accepted mail has one of its own."""
         admission = self._admission
         admission.reserved -= 1
-        if kind is not None and admission.places.waiting.sources:  # the mail is not open, so its place is free
+        if not is_accepted and admission.places.waiting.sources:  # the mail is not open, so its place is free
             admission.places.waiting.call_next()

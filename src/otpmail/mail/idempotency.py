@@ -42,15 +42,11 @@ class Idempotency:
         InvalidArgument where the request id came before with another content, and Unavailable where another process is
         sending its mail. An error of `accept` is raised too, and the request id is free again then.
         """
-        key = request[:2]
-        while (fingerprint := self._accepting.get(key)) is not None:
-            if fingerprint != request.fingerprint:
-                raise _conflict()
-            job = await self._first_job(key)
+        while not self.begin(request):
+            job = await self._first_job(request[:2])
             # The first call may end before this one holds the job. Nobody waits for the mail then, and it is cancelled.
             if job is not None and job.state is not MailState.CANCELLED:
                 return job
-        self._accepting[key] = request.fingerprint
         job = None
         try:
             if not with_content:
@@ -64,10 +60,28 @@ class Idempotency:
                 self._store.release(request, mail_id)
             raise
         finally:
-            del self._accepting[key]
-            if key in self._ends:
-                self._ends.pop(key).set_result(job)
+            self.end(request, job)
         return job
+
+    def begin(self, request: Request) -> bool:
+        """Count a call as the first with its request id, until `end`; False while another one is.
+
+        Raises InvalidArgument where that one has another content.
+        """
+        key = request[:2]
+        if (fingerprint := self._accepting.get(key)) is None:
+            self._accepting[key] = request.fingerprint
+            return True
+        if fingerprint != request.fingerprint:
+            raise _conflict()
+        return False
+
+    def end(self, request: Request, job: Job | None) -> None:
+        """Give the job of the first call to those that wait for it, None where it was refused."""
+        key = request[:2]
+        del self._accepting[key]
+        if key in self._ends:
+            self._ends.pop(key).set_result(job)
 
     async def find(self, caller: str, request_id: str) -> Job | Mail | None:
         """Return the mail that a caller's request id names: its job where it has not settled; None for an unknown id.

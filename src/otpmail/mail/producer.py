@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
 
 from otpmail.callers import Call
 from otpmail.cooperate import TURN_SECONDS
@@ -168,11 +167,10 @@ class _WaitingReservation(Reservation):
             self._admission.check(self._wait_for)
             self._admission.reserved += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def leave(self, *, is_accepted: bool) -> None:
+        """Give the place back, as every reservation."""
         admission, producer = self._admission, self._producer
         admission.reserved -= 1
-        if kind is not None or producer.has_waited:  # a large mail that has left makes room for many others
+        if not is_accepted or producer.has_waited:  # a large mail that has left makes room for many others
             producer.has_waited = False
             admission.places.waiting.call_next()

@@ -1,6 +1,5 @@
 """Sends mails: checks who may send from where, writes the mail, and hands it to delivery."""
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -18,15 +17,16 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
+from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission
 from otpmail.mail.waiting import Outcomes
-from otpmail.model import Mail, MailState, Priority, WaitFor
+from otpmail.model import Mail, Priority, WaitFor
 from otpmail.settings import MailSettings
-from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
+from otpmail.store.base import MailStore, Request
 
 
 class Door(Protocol):
@@ -77,6 +77,8 @@ class MailService:
         self.is_durable = store.durable
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle)
+        self._keeping = Keeping(store, lifecycle, admission.places, self._idempotency)
+        self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, waiters, self._idempotency)
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
@@ -141,11 +143,12 @@ class MailService:
         )
 
     async def accept_reserved(
-        self, call: Call, submission: Submission, mail_id: str, *, most_seconds: float | None = None
+        self, call: Call, submission: Submission, mail_id: str, *, most_seconds: float | None = None, keep: bool = True
     ) -> Job:
         """Accept a mail that has its place already (`admission.reserve`). Raises as `accept` does.
 
-        Without a ttl it is tried for `most_seconds`, MAIL_TTL unless given.
+        Without a ttl it is tried for `most_seconds`, MAIL_TTL unless given. With `keep` false a durable store does not
+        have a guaranteed mail yet, nor has delivery.
         """
         draft = submission.draft
         # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
@@ -179,11 +182,38 @@ class MailService:
             trace=call.trace,
         )
         if job.guaranteed and self._store.durable:
-            return await self._keep_and_submit(job, submission.fingerprint)
+            return await self._keep_and_submit(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)
         return job
 
-    # For streams, which wait without a task for each mail.
+    # For streams, which have no task for each mail.
+
+    async def prepare(
+        self, call: Call, submission: Submission, door: Door, on_wait: Callable[[], None]
+    ) -> Prepared | None:
+        """Write a guaranteed mail for a durable store, which then keeps many in one commit (`keep`), or `drop` it.
+
+        Returns None where a call with its request id runs. `on_wait` is called before it waits for a place. Raises as
+        `accept` does.
+        """
+        check_request_id(submission.request_id)
+        request = Request(call.caller.name, submission.request_id, submission.fingerprint)
+        if not self._idempotency.begin(request):
+            return None
+        try:
+            place = door.reserve(call, submission.wait_for, submission.priority)
+            if place.is_awaited:
+                on_wait()
+                await place.wait()
+            try:
+                job = await self.accept_reserved(call, submission, next(self._ids), keep=False)
+            except BaseException:
+                place.leave(is_accepted=False)
+                raise
+        except BaseException:
+            self._idempotency.end(request, None)
+            raise
+        return Prepared(job, request, place)
 
     def wait(self, job: Job, callback: DoneCallback) -> None:
         """Call `callback` at the job's end. The job is abandoned, and cancelled, once all its waiters have gone."""
@@ -212,27 +242,11 @@ class MailService:
             return await self.accept_reserved(call, submission, mail_id, most_seconds=most)
 
     async def _keep_and_submit(self, job: Job, fingerprint: bytes) -> Job:
-        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.
-
-        If the call is cancelled or the service stops meanwhile, the mail is cancelled: the next start must not send it.
-        """
-        keeping = asyncio.ensure_future(self._store.accept([job.entry(fingerprint)]))
-        try:
-            with self.admission.places.accepting(job.source, fresh=job.is_fresh):
-                [answer] = await asyncio.shield(keeping)
-            earlier = self._idempotency.job_of(answer)
-            if earlier is not None:
-                return earlier
-            self._lifecycle.submit(job)
-        except (asyncio.CancelledError, Unavailable):
-            keeping.add_done_callback(partial(self._cancel_kept, job))
-            await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
-            raise
-        return job
-
-    def _cancel_kept(self, job: Job, keeping: "asyncio.Future[list[Accepted | Earlier | Running | Conflict]]") -> None:
-        if not keeping.cancelled() and keeping.exception() is None and isinstance(keeping.result()[0], Accepted):
-            self._store.settle(job.settle(MailState.CANCELLED, (), self._now()), keep_request=False)
+        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id."""
+        [end] = await self._keeping.keep((job,), (fingerprint,))
+        if not isinstance(end, Job):
+            raise end
+        return end
 
     def _lifetime(self, ttl: float | None, default: float | None) -> float:
         if ttl is None:

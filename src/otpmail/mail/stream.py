@@ -5,13 +5,14 @@ task that collects outcomes from there. `mail.admission` decides when the next m
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from otpmail.callers import Call
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, InvalidArgument, Stopping, Unavailable
 from otpmail.mail.idempotency import MAX_REQUEST_ID
+from otpmail.mail.keeping import Prepared
 from otpmail.mail.producer import Producer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
@@ -68,6 +69,8 @@ class MailStream:
         self._guaranteed: set[Job] = set()
         self._ready: list[Outcome] = []
         self._taking = False
+        self._group: list[Prepared] = []  # mails that the store is to keep next, in one commit
+        self._accepting: set[asyncio.Task[None]] = set()
         self._closed = False
         self._stopping = False
         self._collector: asyncio.Future[None] | None = None
@@ -89,19 +92,23 @@ class MailStream:
         An error in one mail is that mail's outcome.
         """
         self._taking = True
-        accepting: set[asyncio.Task[None]] = set()
         try:
             for request in requests:
                 if (turn := self._producer.turn()) is not None:
+                    self._keep_group()
                     await turn
                 try:
-                    await self._take(request, decode, accepting)
+                    await self._take(request, decode)
                 except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
                     self._fail(request.request_id, error)
-            if accepting:
-                await asyncio.wait(accepting)
+            self._keep_group()
+            if self._accepting:
+                await asyncio.wait(self._accepting)
         finally:
-            for task in accepting:  # the stream is cancelled
+            for prepared in self._group:  # the stream is cancelled
+                self._mails.drop(prepared)
+            self._group.clear()
+            for task in self._accepting:
                 task.cancel()
         self._taking = False
         self._wake_collector()
@@ -168,26 +175,59 @@ class MailStream:
         self,
         request: RequestT,
         decode: Callable[[RequestT], Awaitable[Submission]],
-        accepting: set["asyncio.Task[None]"],
     ) -> None:
         submission = await decode(request)
         if not submission.request_id:
             raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
         if not self._mails.is_durable:
-            self._accepted(submission, await self._mails.accept(self._call, submission, self._producer))
+            job = await self._mails.accept(self._call, submission, self._producer)
+            self._accepted(submission.request_id, job, is_guaranteed=submission.wait_for.guarantees)
             return
-        # Each mail waits for a commit of the store, so that the next ones go into the same.
-        task = asyncio.create_task(self._accept(submission))
-        accepting.add(task)
-        task.add_done_callback(accepting.discard)
+        if submission.wait_for.guarantees and not submission.draft.is_large:
+            prepared = await self._mails.prepare(self._call, submission, self._producer, self._keep_group)
+            if prepared is not None:
+                self._producer.outstanding += 1
+                self._group.append(prepared)
+                if len(self._group) >= _TOGETHER:
+                    self._keep_group()
+                return
+        # It waits for the store, and other mails with it.
+        self._add_task(self._accept(submission))
         await asyncio.sleep(0)  # it is composed now, one in each round of the loop
-        if len(accepting) >= _MOST_ACCEPTING:
-            await asyncio.wait(accepting, return_when=asyncio.FIRST_COMPLETED)
+        if len(self._accepting) >= _MOST_ACCEPTING:
+            await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
+
+    def _keep_group(self) -> None:
+        """Have the store keep the mails that are prepared, in one commit, while others are."""
+        if self._group:
+            group, self._group = self._group, []
+            self._add_task(self._keep(group))
+
+    def _add_task(self, accepting: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(accepting)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _keep(self, group: list[Prepared]) -> None:
+        ends: Sequence[Job | Exception]
+        try:
+            ends = await self._mails.keep(group)
+        except Exception as error:  # noqa: BLE001  as in `take`
+            ends = [error] * len(group)
+        finally:
+            self._producer.free(len(group))
+        for prepared, end in zip(group, ends, strict=True):
+            request_id = prepared.request.request_id
+            if isinstance(end, Job):
+                self._accepted(request_id, end, is_guaranteed=True)
+            else:
+                self._fail(request_id, end)
 
     async def _accept(self, submission: Submission) -> None:
         self._producer.outstanding += 1
         try:
-            self._accepted(submission, await self._mails.accept(self._call, submission, self._producer))
+            job = await self._mails.accept(self._call, submission, self._producer)
+            self._accepted(submission.request_id, job, is_guaranteed=submission.wait_for.guarantees)
         except Exception as error:  # noqa: BLE001  as in `take`
             self._fail(submission.request_id, error)
         finally:
@@ -197,11 +237,11 @@ class MailStream:
         # A request id that is too long comes back cut: whole ones could make a response too large to receive.
         self._add((request_id[:MAX_REQUEST_ID], error))
 
-    def _accepted(self, submission: Submission, job: Job) -> None:
+    def _accepted(self, request_id: str, job: Job, *, is_guaranteed: bool) -> None:
         if not job.settled:
             self._producer.brought += 1
-        if submission.wait_for.guarantees or job.settled:
-            self._add((submission.request_id, job.mail))
+        if is_guaranteed or job.settled:
+            self._add((request_id, job.mail))
             if not job.settled and job not in self._guaranteed:
                 self._guaranteed.add(job)
                 self._producer.outstanding += 1
