@@ -1,18 +1,26 @@
 """Every store behind the same fixtures, on a clock that the test moves."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from otpmail.store.base import MailStore
+from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.codes import MemoryChallengeStore
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import Access, OneServer
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
+from redis_server import HOST, KINDS, RedisServer, find_server
 from store.clocks import Clock
 from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
 
@@ -42,10 +50,65 @@ async def store(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) ->
     await opened.close()
 
 
-@pytest.fixture
-def mails(store: AnyStore) -> MailStore:
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], RedisServer]]:
+    """Return the server of a kind, which all tests share; it is started for the first of them."""
+    with ExitStack() as stack:
+        running: dict[str, RedisServer] = {}
+
+        def server(kind: str) -> RedisServer:
+            if find_server(kind) is None:
+                pytest.skip(f"there is no server of {kind}: run scripts/install-servers")
+            if kind not in running:
+                running[kind] = stack.enter_context(RedisServer(kind))
+            return running[kind]
+
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", *KINDS])
+async def mails(
+    request: pytest.FixtureRequest, clock: Clock, tmp_path: Path, servers: Callable[[str], RedisServer]
+) -> AsyncIterator[MailStore]:
     """The mails of each store in turn."""
-    return store.mails
+    async with AsyncExitStack() as stack:
+        if request.param in KINDS:
+            yield await stack.enter_async_context(redis_mails(servers(request.param), clock))
+            return
+        opened: AnyStore = MemoryStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
+        if request.param == "sqlite":
+            opened = sqlite_store(tmp_path / "store.db", clock)
+        await opened.open()
+        stack.push_async_callback(opened.close)
+        yield opened.mails
+
+
+@asynccontextmanager
+async def redis_mails(
+    server: RedisServer,
+    clock: Clock,
+    *,
+    namespace: str = "",
+    keys: dict[str, bytes] | None = None,
+    lease_seconds: float = 5.0,
+) -> AsyncIterator[RedisMailStore]:
+    """Open the mails of a replica, in a namespace of its own unless told otherwise, and close them at the end."""
+    client = Client(OneServer((HOST, server.port)), Access())
+    mails = RedisMailStore(
+        clock,
+        client,
+        Keys(namespace or uuid4().hex),
+        Cipher(keys or KEYS),
+        lease_seconds=lease_seconds,
+        remember_seconds=REMEMBER_SECONDS,
+        remember_count=REMEMBER_COUNT,
+    )
+    await mails.open()
+    try:
+        yield mails
+    finally:
+        await mails.close()
+        await client.close()
 
 
 @pytest.fixture

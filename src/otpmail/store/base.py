@@ -124,8 +124,11 @@ class Owner(Protocol):
     def cancel(self, mail_id: str) -> bool:
         """Cancel a mail for another process; False where the relay has it, or may have it."""
 
-    def drop(self, mail_ids: Iterable[str]) -> None:
-        """Let go of mails that another process may deliver from now on; those in flight end here."""
+    def drop(self, mail_ids: Iterable[str]) -> Sequence[str]:
+        """Let go of mails that another process may deliver from now on, and return their ids.
+
+        The others are in flight, and end here.
+        """
 
     def resume(self) -> None:
         """Go on with the mails that `MailStore.may_send` has held up."""

@@ -1,0 +1,128 @@
+"""Keeps accepted mails: those that come in one turn of the loop in one step of the server."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from otpmail.errors import Unavailable
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.notes import Held
+from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.script import Script
+
+_ACCEPT = Script.load("mails", "mail_accept")
+
+_TOGETHER = 100  # mails in one step: a millisecond of the server
+_TOGETHER_OCTETS = 1 << 20
+_TRIES = 3  # steps that the server refuses over our lease, which is found again after each
+
+
+class Acceptance(NamedTuple):
+    """A mail to keep, as octets, and the future of the server's answer about it (see `mail_accept.lua`)."""
+
+    mail_id: str
+    score: int
+    request: bytes | None
+    fingerprint: bytes
+    octets: bytes
+    answer: "asyncio.Future[bytes]"
+
+    def held_by(self, owner: str) -> Held:
+        """Return it as a mail of that owner."""
+        return Held(owner, self.score, self.request, self.fingerprint, has_content=True)
+
+
+class Acceptor:
+    """Hands acceptances to the server. Before one is sent, `begun` is called with it and the owner's name.
+
+    `doubtful` is called with one whose answer was lost, so that it is taken back: its caller is refused.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        lease: Lease,
+        *,
+        now: Callable[[], float],
+        begun: Callable[[Acceptance, str], None],
+        doubtful: Callable[[Acceptance, str], None],
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._lease = lease
+        self._now = now
+        self._begun = begun
+        self._doubtful = doubtful
+        self._waiting: list[Acceptance] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Acceptor {len(self._waiting)} waiting, {len(self._tasks)} steps under way>"
+
+    def add(self, acceptance: Acceptance) -> None:
+        """Keep it with those of this turn of the loop. Its answer raises Unavailable where the server is away."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting.append(acceptance)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        batch: list[Acceptance] = []
+        size = 0
+        for one in waiting:
+            batch.append(one)
+            size += len(one.octets)
+            if len(batch) >= _TOGETHER or size >= _TOGETHER_OCTETS:
+                self._carry_in_a_task(batch)
+                batch, size = [], 0
+        if batch:
+            self._carry_in_a_task(batch)
+
+    def _carry_in_a_task(self, batch: Sequence[Acceptance]) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, batch: Sequence[Acceptance]) -> None:
+        try:
+            answers = await self._ask(batch)
+        except Exception as error:  # noqa: BLE001  the callers' to handle
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+            return
+        for one, answer in zip(batch, answers, strict=True):
+            if not one.answer.done():
+                one.answer.set_result(answer)
+
+    async def _ask(self, batch: Sequence[Acceptance]) -> Sequence[bytes]:
+        lease = self._lease
+        for _ in range(_TRIES):
+            name, epoch = lease.name, lease.epoch
+            for one in batch:
+                self._begun(one, name)
+            answer: list[Any]
+            try:
+                status, *answer = await self._client.run(_ACCEPT, *self._words(batch, name, epoch))
+            except AnswerLost:
+                for one in batch:
+                    self._doubtful(one, name)
+                raise
+            if status == b"OK":
+                lease.counted(name, answer[0])
+                return answer[1:]
+            await lease.recover(name, epoch)
+        raise Unavailable("the store gives this replica no lease")
+
+    def _words(self, batch: Sequence[Acceptance], name: str, epoch: str) -> tuple[list[bytes], list[Any]]:
+        keys = self._keys
+        names = [keys.epoch, keys.owners, keys.own(name)]
+        arguments: list[Any] = [epoch, name, self._now()]
+        for one in batch:
+            record = keys.mail(one.mail_id)
+            names += (record, one.request or record)
+            arguments += (one.mail_id, one.score, one.octets, one.fingerprint)
+        return names, arguments

@@ -1,0 +1,145 @@
+"""Mails that other replicas own, or owned: their records, states as they change, and requests to cancel them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from otpmail.errors import FailedPrecondition, StoreError, Unavailable
+from otpmail.model import Mail
+from otpmail.store.base import Entry
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.records import Record, Records
+from otpmail.store.redis.script import Script
+
+_READ = Script.load("mail_read")
+_CANCEL = Script.load("mail_cancel")
+
+_SLICE = 50  # records at a time: their contents come with those that have not settled
+_FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
+_LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
+
+
+class Foreign:
+    """Reads the records of mails, whoever owns them. `now` is the clock of their times."""
+
+    def __init__(self, client: Client, keys: Keys, lease: Lease, records: Records, *, now: Callable[[], float]) -> None:
+        self._client = client
+        self._keys = keys
+        self._lease = lease
+        self._records = records
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"<Foreign {self._client!r}>"
+
+    async def read(self, mail_id: str) -> Record | None:
+        """Return a mail's record while it is remembered. Raises Unavailable, and FailedPrecondition without its key."""
+        [fields] = await self._client.run(_READ, (self._keys.mail(mail_id),))
+        try:
+            return self._records.open_record(mail_id, fields)
+        except (StoreError, ValueError) as error:
+            raise FailedPrecondition(f"the record of this mail in the store can't be read: {error}") from None
+
+    async def get(self, caller: str, mail_id: str) -> Mail | None:
+        """Return that caller's mail."""
+        record = await self._read_of(caller, mail_id)
+        return None if record is None else record.mail
+
+    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+        """Yield the mail whenever its record has changed: looked at after 100 ms, and then less often."""
+        seen: Mail | None = None
+        pause = _FIRST_LOOK
+        while (record := await self._read_of(caller, mail_id)) is not None:
+            if record.mail != seen:
+                yield record.mail
+                seen = record.mail
+            if record.mail.state.final:
+                return
+            await asyncio.sleep(pause)
+            pause = min(_LAST_LOOK, 2 * pause)
+
+    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
+        """Let the mail's owner cancel it, and return it as it settled; see `store.base.MailStore.cancel`."""
+        record = await self._read_of(caller, mail_id)
+        ends = self._now() + _LEASES * self._lease.seconds
+        denied, pause = record.denied if record is not None else "", _FIRST_LOOK
+        while record is not None and not record.mail.state.final and record.owner != self._lease.name:
+            if record.denied != denied:
+                raise FailedPrecondition("the mail is being handed to the relay")
+            if self._now() >= ends:
+                raise Unavailable("the replica that owns the mail does not answer")
+            await self._ask_to_cancel(mail_id, record.owner)
+            await asyncio.sleep(pause)
+            pause = min(_LAST_LOOK, 2 * pause)
+            record = await self._read_of(caller, mail_id)
+        return None if record is None else record.mail
+
+    async def settled(self, key: bytes) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the mails that an index of settled ones names, in slices."""
+        async for mail_ids in self._members(key):
+            now = self._now()
+            yield [record.mail for record in await self._read_all(mail_ids) if record.forgotten > now]
+
+    async def open(self) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the mails that other replicas own, in slices."""
+        for owner in await self._client.command("ZRANGE", self._keys.owners, 0, -1):
+            if owner.decode() != self._lease.name:
+                async for mail_ids in self._members(self._keys.own(owner.decode())):
+                    yield [record.mail for record in await self._read_all(mail_ids)]
+
+    async def content(self, caller: str, mail_id: str) -> Entry | None:
+        """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
+        record = await self._read_of(caller, mail_id)
+        if record is None or record.owner:
+            return None
+        octets = await self._client.command("HGET", self._keys.mail(mail_id), "content")
+        entry = None if octets is None else self._records.open_entry(mail_id, octets, None, 0)
+        return entry if entry is not None and entry.mail.settle_time == record.mail.settle_time else None
+
+    async def requests(self, mail_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the keys of these mails' request ids, by mail id; those without one are left out."""
+        mails = [record.mail for record in await self._read_all(mail_ids)]
+        return {mail.id: self._keys.request(mail.caller, mail.request_id) for mail in mails if mail.request_id}
+
+    async def _read_of(self, caller: str, mail_id: str) -> Record | None:
+        record = await self.read(mail_id)
+        if record is None or record.mail.caller != caller or record.forgotten <= self._now():
+            return None
+        return record
+
+    async def _ask_to_cancel(self, mail_id: str, owner: str) -> None:
+        keys = self._keys
+        asked = int(1000 * self._lease.seconds)
+        await self._client.run(_CANCEL, (keys.mail(mail_id), keys.cancels(owner)), (mail_id, owner, asked))
+
+    async def _read_all(self, mail_ids: Sequence[str]) -> list[Record]:
+        """Return what is kept of these mails; one that can't be read, as without its key, is left out."""
+        found = await self._client.run(_READ, [self._keys.mail(mail_id) for mail_id in mail_ids])
+        records: list[Record] = []
+        for mail_id, fields in zip(mail_ids, found, strict=True):
+            with suppress(StoreError, ValueError):
+                record = self._records.open_record(mail_id, fields)
+                records += [] if record is None else [record]
+        return records
+
+    async def _members(self, key: bytes) -> AsyncIterator[list[str]]:
+        """Yield the members of a sorted set in slices; those that come or go meanwhile may be left out, or come twice.
+
+        Members of one score may be more than a slice, so a slice begins with the score at which the last one ended.
+        """
+        start, first = 0, "-inf"
+        while True:
+            found: list[Any] = await self._client.command(
+                *("ZRANGEBYSCORE", key, first, "+inf", "WITHSCORES", "LIMIT", start, _SLICE)
+            )
+            scores = found[1::2]
+            if not scores:
+                return
+            yield [mail_id.decode() for mail_id in found[::2]]
+            last = scores[-1].decode()
+            same = sum(score == scores[-1] for score in scores)
+            start = start + same if last == first else same
+            first = last

@@ -1,0 +1,40 @@
+"""The names of the keys. All have one hash tag, so that they are in one slot of a cluster."""
+
+import hashlib
+
+
+class Keys:
+    """The keys of one `namespace` of a server. Scripts get every key that they touch from here."""
+
+    def __init__(self, namespace: str) -> None:
+        self._tag = f"{{{namespace}}}:".encode()
+        self.epoch = self.named("epoch")
+        self.owners = self.named("owners")
+        self.settled = self.named("settled")
+        """Settled mails without a request id that finds them, by their ends."""
+        self.answered = self.named("answered")
+        """Settled mails that a repeated request id finds, by their ends."""
+
+    def __repr__(self) -> str:
+        return f"<Keys {self._tag.decode()}>"
+
+    def named(self, name: str) -> bytes:
+        """Return a key of its own."""
+        return self._tag + name.encode()
+
+    def mail(self, mail_id: str) -> bytes:
+        """Return the key of a mail's record."""
+        return self.named(f"m:{mail_id}")
+
+    def own(self, owner: str) -> bytes:
+        """Return the key of the set of mails that an owner has."""
+        return self.named(f"own:{owner}")
+
+    def cancels(self, owner: str) -> bytes:
+        """Return the key of the set of mails that an owner is asked to cancel."""
+        return self.named(f"cancel:{owner}")
+
+    def request(self, caller: str, request_id: str) -> bytes:
+        """Return the key of a request id: it holds a digest, so that it is short whatever callers send."""
+        digest = hashlib.blake2b(f"{caller}\0{request_id}".encode(), digest_size=16).hexdigest()
+        return self.named(f"req:{digest}")

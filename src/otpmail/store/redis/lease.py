@@ -1,0 +1,183 @@
+"""The lease of this replica: the name under which it owns mails, and until when it may send them."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+from otpmail.errors import Unavailable
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.script import Script
+
+_log = logging.getLogger("otpmail")
+
+_RENEW = Script.load("mails", "mail_renew")
+_LEAVE = Script.load("mails", "mail_leave")
+
+_BEATS = 5  # renewals in the time of a lease
+_MARGIN = 0.1  # of the lease: a mail that was begun in time is with the relay by then
+_RETRY_SECONDS = 0.25
+_BEHIND_SECONDS = 0.02  # after the end of another's lease, so that the server agrees that it has ended
+
+
+class Follower(Protocol):
+    """Acts on what a renewal says (`mails`)."""
+
+    def emptied(self) -> None:
+        """The server has lost what it had, or a part of it."""
+
+    def fenced(self, name: str) -> None:
+        """Another replica has taken the lease of `name`, and its mails."""
+
+    def asked(self, mail_ids: Sequence[str]) -> None:
+        """Other replicas ask for these mails to be cancelled."""
+
+    def ended(self, owners: Sequence[str]) -> None:
+        """The leases of these owners have ended."""
+
+    def counted(self, mails: int) -> None:
+        """The server knows so many mails of ours."""
+
+    def resumed(self) -> None:
+        """Mails may be sent again, after a time in which they might not."""
+
+
+class Lease:
+    """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.
+
+    Its whole state: our `name`, the id of the server's `epoch`, how many changes of ours the server has counted, and
+    until when we may send. Each step that needs the lease gives the name and the epoch, and may be told that they are
+    no longer right: `recover` is for that.
+    """
+
+    def __init__(self, client: Client, keys: Keys, seconds: float, *, clock: Callable[[], float] = monotonic) -> None:
+        self._client = client
+        self._keys = keys
+        self.seconds = seconds
+        self._clock = clock
+        self.name = ""
+        self.epoch = ""
+        self._count = 0
+        self._until = 0.0
+        self._take_over_at = 0.0
+        self._one_at_a_time = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self.follower: Follower
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.name} for {self._until - self._clock():.1f} s>"
+
+    def is_held(self) -> bool:
+        """Whether the lease is ours for sure. It ends on our clock before it does on the server's."""
+        return self._clock() < self._until
+
+    def counted(self, name: str, count: int) -> None:
+        """Note how many changes of ours the server has counted."""
+        if name == self.name and count > self._count:
+            self._count = count
+
+    # The life of the lease.
+
+    async def open(self) -> None:
+        """Take a lease, and renew it from now on. Raises Unavailable."""
+        await self._take(secrets.token_hex(8))
+        self._task = asyncio.create_task(self._renew_forever())
+
+    async def close(self) -> None:
+        """Hand over what we own, and renew no more. Raises Unavailable while the server is away."""
+        await self.stop()
+        if self.name:
+            self._until = 0.0
+            await self._run(_LEAVE)
+
+    async def stop(self) -> None:
+        """Renew no more; the lease ends by itself."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def recover(self, name: str, epoch: str) -> None:
+        """Get a lease again after the server has refused this name or epoch. Raises Unavailable."""
+        async with self._one_at_a_time:
+            if (name, epoch) == (self.name, self.epoch):
+                await self._renew()
+
+    async def _renew_forever(self) -> None:
+        pause = 0.0  # an earlier process may have left mails
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                async with self._one_at_a_time:
+                    next_end = await self._renew()
+            except Unavailable:
+                self._note_gap()
+                pause = min(_RETRY_SECONDS, self.seconds / _BEATS)
+                continue
+            pause = self.seconds / _BEATS
+            if 0 <= next_end < pause:
+                pause = next_end + _BEHIND_SECONDS
+
+    async def _renew(self) -> float:
+        """Renew the lease, and do what the server's answer asks for; returns in how many seconds another's ends."""
+        begun, known = self._clock(), self._count
+        status, *answer = await self._run(_RENEW, int(self.seconds * 1000), 0)
+        if status == b"EPOCH":
+            _log.warning("the store was emptied; mails that have not settled are written again", extra=_EMPTIED)
+            await self._take(self.name)
+            self.follower.emptied()
+            return -1.0
+        if status == b"LOST":
+            lost = self.name
+            _log.warning("another replica has taken over the mails of this one, which was not heard of", extra=_LOST)
+            self._until = 0.0
+            await self._take(secrets.token_hex(8))
+            self.follower.fenced(lost)
+            self.follower.resumed()
+            return -1.0
+        return self._renewed(begun, known, answer)
+
+    def _renewed(self, begun: float, known: int, answer: Sequence[Any]) -> float:
+        _, count, mails, next_end, cancelled, ended = answer
+        is_gap = not self.is_held()
+        self._until = begun + self.seconds * (1 - _MARGIN)
+        if count <= known:
+            _log.warning("the store has lost its last changes; they are written again", extra=_BEHIND)
+            self._count = count
+            self.follower.emptied()
+        self.counted(self.name, count)
+        if is_gap:
+            self._note_gap()
+            self.follower.resumed()
+        self.follower.counted(mails)
+        if cancelled:
+            self.follower.asked([mail_id.decode() for mail_id in cancelled])
+        if ended and self._clock() >= self._take_over_at:
+            self.follower.ended([owner.decode() for owner in ended])
+        return next_end / 1000 if next_end >= 0 else -1.0
+
+    def _note_gap(self) -> None:
+        """After the server was away all leases have ended: the others have time to renew theirs."""
+        self._take_over_at = self._clock() + 2 * self.seconds / _BEATS
+
+    async def _take(self, name: str) -> None:
+        begun = self._clock()
+        self.name, self._count = name, 0
+        self.epoch = secrets.token_hex(8)  # for a server that is empty; the one of any other is in its answer
+        answer = await self._run(_RENEW, int(self.seconds * 1000), 1)
+        self.epoch = answer[1].decode()
+        self._count = answer[2]
+        self._until = begun + self.seconds * (1 - _MARGIN)
+
+    async def _run(self, script: Script, *args: int) -> Any:
+        keys = self._keys
+        names = (keys.epoch, keys.owners, keys.own(self.name), keys.cancels(self.name))
+        return await self._client.run(script, names, (self.epoch, self.name, *args))
+
+
+_EMPTIED = {"event": "store-emptied", "fields": {}}
+_BEHIND = {"event": "store-behind", "fields": {}}
+_LOST = {"event": "lease-lost", "fields": {}}

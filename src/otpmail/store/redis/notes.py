@@ -1,0 +1,212 @@
+"""Changes that nobody waits for: written in their order, many in one step, and repeated while the server is away."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from otpmail.errors import StoreError, Unavailable
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.script import Script
+from otpmail.values import frozen
+
+_log = logging.getLogger("otpmail")
+
+_NOTE = Script.load("mails", "mail_note")
+
+NOTE_SECONDS = 0.01
+"""How long a change waits for others."""
+
+_TOGETHER = 200  # in one step: a millisecond or two of the server
+_TOGETHER_OCTETS = 1 << 20
+_RETRY_SECONDS = 0.25
+
+
+@frozen()
+class Held:
+    """A mail of ours, or a claimed request id alone (`has_content` is not set then), as the server knows it.
+
+    `owner` is the name under which it is ours, `request` the key of its request id, if it has one.
+    """
+
+    owner: str
+    score: int
+    request: bytes | None
+    fingerprint: bytes
+    has_content: bool
+
+
+class Note(NamedTuple):
+    """One change of a mail. `octets` are made when it is written, so that they take no memory until then.
+
+    `numbers`, `time` and `more` are what its kind has in `mail_note.lua`.
+    """
+
+    kind: str
+    mail_id: str
+    held: Held
+    octets: Callable[[], bytes | None] = bytes
+    numbers: tuple[int, float, int] = (0, 0, 0)
+    time: float = 0.0
+    more: bytes = b""
+
+
+class Notes:
+    """Writes notes one step after the other.
+
+    Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, and the
+    task that writes.
+    """
+
+    def __init__(self, client: Client, keys: Keys, lease: Lease) -> None:
+        self._client = client
+        self._keys = keys
+        self._lease = lease
+        self.waiting: deque[Note] = deque()
+        self.pending: dict[bytes | str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._step: asyncio.Future[bool] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Notes {len(self.waiting)} to write>"
+
+    def add(self, note: Note) -> None:
+        """Write it behind those that wait, in a hundredth of a second or so."""
+        self.waiting.append(note)
+        for key in (note.mail_id, note.held.request):
+            if key is not None:
+                self.pending[key] = self.pending.get(key, 0) + 1
+        if self._task is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._begin)
+
+    async def wait_for(self, key: bytes | str) -> None:
+        """Wait until the notes about a mail or request id are written, but not for a server that is away."""
+        while key in self.pending and await self._next_step():
+            pass
+
+    async def wait_for_all(self) -> None:
+        """Wait until the notes that there are now are written, but not for a server that is away."""
+        last = self.waiting[-1] if self.waiting else None
+        while last is not None and last in self.waiting and await self._next_step():
+            pass
+
+    async def close(self, seconds: float) -> None:
+        """Write what waits, in `seconds` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.waiting:
+                    await self._next_step()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _next_step(self) -> bool:
+        """Write at once, and wait for the end of a step; returns whether the server has answered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._begin()
+        if self._step is None:
+            self._step = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._step)
+
+    def _end_step(self, *, answered: bool) -> None:
+        step, self._step = self._step, None
+        if step is not None:
+            step.set_result(answered)
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._task = asyncio.create_task(self._write_all())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            context = {"message": "changes of the store could not be written", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    async def _write_all(self) -> None:
+        most = _TOGETHER
+        while self.waiting:
+            batch, words = self._next(most)
+            try:
+                written = await self._write(batch, words)
+            except Unavailable:
+                self._end_step(answered=False)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            except StoreError as error:
+                if len(batch) > 1:  # one of them is the cause: the others must not wait for it
+                    most = 1
+                    continue
+                _log.error(
+                    "a change of the store could not be written, and was dropped: %s",
+                    error,
+                    extra={"event": "store-change-dropped", "fields": {}},
+                )
+                written = True
+            if written:
+                for _ in batch:
+                    self._forget(self.waiting.popleft())
+                most = _TOGETHER
+            self._end_step(answered=True)
+
+    def _forget(self, note: Note) -> None:
+        for key in (note.mail_id, note.held.request):
+            if key is not None:
+                self.pending[key] -= 1
+                if not self.pending[key]:
+                    del self.pending[key]
+
+    def _next(self, most: int) -> tuple[list[Note], list[tuple[Any, ...]]]:
+        """Return the first notes, as many as one step takes, and the words for each."""
+        batch: list[Note] = []
+        words: list[tuple[Any, ...]] = []
+        size = 0
+        for note in self.waiting:
+            octets = note.octets()
+            kind = note.kind if octets is not None else "nothing"  # its mail has settled meanwhile
+            batch.append(note)
+            words.append(_words(note, kind, octets or b""))
+            size += len(octets or b"") + len(note.more)
+            if len(batch) >= most or size >= _TOGETHER_OCTETS:
+                break
+        return batch, words
+
+    async def _write(self, batch: Sequence[Note], words: Sequence[tuple[Any, ...]]) -> bool:
+        """Write them in one step; returns False where the lease had to be found again first. Raises Unavailable."""
+        keys, lease = self._keys, self._lease
+        name, epoch = lease.name, lease.epoch
+        names = [keys.epoch, keys.owners, keys.settled, keys.answered]
+        for note in batch:
+            record = keys.mail(note.mail_id)
+            names += (keys.own(note.held.owner), record, note.held.request or record)
+        arguments: list[Any] = [epoch, name]
+        for some in words:
+            arguments += some
+        status, *answer = await self._client.run(_NOTE, names, arguments)
+        if status == b"EPOCH":
+            await lease.recover(name, epoch)
+            return False
+        lease.counted(name, answer[0])
+        return True
+
+    async def write_now(self, notes: Sequence[Note]) -> None:
+        """Write notes ahead of those that wait. Raises Unavailable; they may have been written then."""
+        for start in range(0, len(notes), _TOGETHER):
+            some = notes[start : start + _TOGETHER]
+            while not await self._write(some, [_words(note, note.kind, note.octets() or b"") for note in some]):
+                pass
+
+    def repeat_settled(self) -> None:
+        """Write the settlements that wait to a server that was emptied, and so no longer knows their mails."""
+        self.waiting = deque(note._replace(kind="again") if note.kind == "settle" else note for note in self.waiting)
+
+
+def _words(note: Note, kind: str, octets: bytes) -> tuple[Any, ...]:
+    held = note.held
+    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *note.numbers, note.time, note.more)

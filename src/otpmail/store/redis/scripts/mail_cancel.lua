@@ -1,0 +1,9 @@
+-- Asks the owner of a mail to cancel it, if the mail has not settled.
+-- KEYS: the mail's record; the cancels of its owner. ARGV: mail id, owner, for how many milliseconds it is asked.
+
+if redis.call('HGET', KEYS[1], 'own') ~= ARGV[2] then
+  return 0
+end
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1

@@ -1,0 +1,19 @@
+-- Keeps a request id for a mail that is about to be accepted.
+-- KEYS: the record of the request id.
+-- ARGV: the time in seconds; mail id, fingerprint; for how many milliseconds the claim is kept.
+
+local why = refusal()
+if why then
+  return why
+end
+local request, now, id, fingerprint = KEYS[3], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local answer = earlier(request, fingerprint, id, now) or 'A'
+local kind = string.sub(answer, 1, 1)
+if kind == 'T' then
+  id = string.sub(answer, 2)
+end
+if kind == 'A' or kind == 'T' then
+  redis.call('HSET', request, 'state', 'running', 'mail', id, 'print', fingerprint, 'own', me)
+  redis.call('PEXPIRE', request, ARGV[6])
+end
+return answer

@@ -1,0 +1,21 @@
+-- Takes the lease of an owner for good, if it has ended, and names the first mails that it owned.
+-- KEYS: the other's set, the other's cancels. ARGV: the other's name; how many mails to name.
+
+local why = refusal()
+if why then
+  return {why}
+end
+local own, cancels, other = KEYS[3], KEYS[4], ARGV[3]
+local ends = lease_of(other)
+if ends < 0 or ends > milliseconds() then
+  return {'OK'}
+end
+redis.call('HDEL', EPOCH, other)
+redis.call('DEL', cancels)
+local mails = redis.call('ZRANGE', own, 0, ARGV[4] - 1)
+if #mails == 0 then
+  redis.call('ZREM', OWNERS, other)
+elseif ends > LEFT then
+  redis.call('ZADD', OWNERS, FENCED, other)
+end
+return {'OK', unpack(mails)}

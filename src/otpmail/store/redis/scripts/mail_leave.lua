@@ -1,0 +1,16 @@
+-- Gives up the lease of this owner at a stop: the others take its mails over at once.
+-- KEYS: own set, own cancels.
+
+if redis.call('HGET', EPOCH, 'id') ~= epoch then
+  return 0
+end
+local ends = lease_of(me)
+redis.call('HDEL', EPOCH, me)
+redis.call('DEL', KEYS[4])
+local mails = redis.call('ZCARD', KEYS[3])
+if mails == 0 then
+  redis.call('ZREM', OWNERS, me)
+elseif ends > LEFT then
+  redis.call('ZADD', OWNERS, LEFT, me)
+end
+return mails

@@ -1,0 +1,50 @@
+-- What every script of the mails begins with.
+-- KEYS: the epoch, the owners. ARGV: the epoch's id, the name of this owner.
+
+local EPOCH, OWNERS = KEYS[1], KEYS[2]
+local epoch, me = ARGV[1], ARGV[2]
+
+-- Scores of an owner beside the end of its lease: one that lost it, and one that has handed its mails over.
+local FENCED, LEFT = 0, 1
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function lease_of(owner)
+  return tonumber(redis.call('ZSCORE', OWNERS, owner) or -1)
+end
+
+-- Why this owner may not act: the server's data is another than it knows, or its lease was taken from it.
+local function refusal()
+  if redis.call('HGET', EPOCH, 'id') ~= epoch then
+    return 'EPOCH'
+  end
+  if lease_of(me) <= LEFT then
+    return 'LOST'
+  end
+  return false
+end
+
+-- What came before under a request id; false where nothing counts, or the id is this very mail's.
+local function earlier(request, fingerprint, id, now)
+  local kept = redis.call('HMGET', request, 'state', 'mail', 'print', 'own', 'ends')
+  local state, mail, owner = kept[1], kept[2], kept[4]
+  if not state or state == 'free' or (state == 'settled' and tonumber(kept[5]) <= now) then
+    return false
+  end
+  if kept[3] ~= fingerprint then
+    return 'C'
+  end
+  if state == 'settled' then
+    return 'S' .. mail
+  end
+  if mail == id and owner == me then
+    return false
+  end
+  if state == 'kept' or owner == me or lease_of(owner) > milliseconds() then
+    return 'R' .. mail
+  end
+  return 'T' .. mail
+end
