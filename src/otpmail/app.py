@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from otpmail.compose.templates import Templates
 from otpmail.delivery.closing import Closed
 from otpmail.delivery.intake import Intake
+from otpmail.delivery.ownership import Ownership
 from otpmail.delivery.queue import MailQueue
 from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch
@@ -67,6 +68,7 @@ class App:
         self._observer = observer = Observers(self._counts, self._health, supply, *watching, *observers)
         self._delivery = delivery = build_delivery(settings, queue, self._store.mails, memory, observer)
         self._lifecycle = delivery.lifecycle
+        self._store.mails.follow(Ownership(delivery.lifecycle))
         self._admission = Admission(delivery.lifecycle, queue, delivery.failover, memory, pause_seconds=pause_seconds)
         mails = MailService(settings.mail, delivery.lifecycle, delivery.waiters, self._store.mails, self._admission)
         self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)

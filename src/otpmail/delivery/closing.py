@@ -8,6 +8,7 @@ from otpmail.delivery.waiters import Waiters
 from otpmail.store.base import MailStore
 
 STOPPED = "the service stopped before the mail could be sent"
+TAKEN_OVER = "another replica has taken the mail over"
 
 
 class Closed(NamedTuple):

@@ -34,6 +34,10 @@ class Intake:
         async for entries in self._store.arrivals():
             try:
                 for entry in entries:
+                    job = self._lifecycle.find(entry.mail.id)
+                    if job is not None:  # it was in flight when this process lost it, and has it again
+                        self._lifecycle.fence.disowned.discard(job)
+                        continue
                     self._lifecycle.submit(Job.from_entry(self._with_code(entry)))
             except Unavailable:  # the service stops, and the store keeps them for the next start
                 return

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Literal
 
 from otpmail.delivery import retry
-from otpmail.delivery.closing import STOPPED, Closed, Promises
+from otpmail.delivery.closing import STOPPED, TAKEN_OVER, Closed, Promises
 from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.faults import Faults
+from otpmail.delivery.fence import Fence
 from otpmail.delivery.job import Job
 from otpmail.delivery.verdict import final_state, may_copy, may_retry
 from otpmail.delivery.waiters import Waiters
@@ -61,6 +62,7 @@ class Lifecycle:
         self._at_once = 2 * relays - 1
         self._now, self._closed = store.now, False
         self.jobs: dict[str, Job] = {}
+        self.fence = Fence(store, dispatcher.put_back)
         call_later = call_later or asyncio.get_running_loop().call_later
         self._retries = retry.Retries(dispatcher.put, call_later=call_later)
         self._deadlines = Deadlines(self.expire, now=store.now, call_later=call_later)
@@ -98,6 +100,8 @@ class Lifecycle:
             return False
         if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
+            return False
+        if self.fence.is_durable and (job.guaranteed or job.request_id) and self.fence.holds(job):
             return False
         self._change(job, _SENDING)
         return True
@@ -149,8 +153,8 @@ class Lifecycle:
             self.replied(job, results)
             return
         put = self._dispatcher.put if job.note_refusal(results) else self._dispatcher.put_back
-        self._change(job, _QUEUED)
-        put(job)
+        if self._is_queued_again(job):
+            put(job)
 
     def drop_if_abandoned(self, job: Job) -> None:
         """Cancel a job that has not left, if nobody waits for it any more and it is not guaranteed."""
@@ -181,13 +185,14 @@ class Lifecycle:
                 job.uncertain = job.uncertain.union(job.offered)
                 job.copies += 1
             if self._promises.is_kept(job) and (job.state is _QUEUED or may_copy(job, self._on_uncertain)):
-                self._release(job)
+                self.release(job, STOPPED)
                 kept += 1
             else:
                 promised = self._promises.is_promised(job)
                 lost += promised
                 uncertain += promised and bool(job.uncertain)
-                self._fail(job)
+                job.explain(STOPPED)
+                self._settle(job, MailState.FAILED, answer=Unavailable(STOPPED))
         return Closed(kept, len(left) - kept, lost, uncertain)
 
     @property
@@ -195,15 +200,11 @@ class Lifecycle:
         """How many mails that callers rely on would be lost if the process ended now."""
         return self._promises.unkept(self.jobs.values())
 
-    def _release(self, job: Job) -> None:
-        """Leave the job to the store, which has all that a later attempt must know."""
+    def release(self, job: Job, why: str) -> None:
+        """Leave the job to the store and to another process. All waiters get Unavailable, with these words."""
         self._store.deferred(job.id, job.progress)
         self._remove(job)
-        self._waiters.resolve(job, Unavailable(STOPPED))
-
-    def _fail(self, job: Job) -> None:
-        job.explain(STOPPED)
-        self._settle(job, MailState.FAILED, answer=Unavailable(STOPPED))
+        self._waiters.resolve(job, Unavailable(why))
 
     # Further attempts.
 
@@ -212,8 +213,8 @@ class Lifecycle:
         return self._waiters.is_abandoned(job) or self._now() >= job.deadline
 
     def _go_again(self, job: Job) -> None:
-        self._change(job, _QUEUED)
-        self._dispatcher.put_back(job)
+        if self._is_queued_again(job):
+            self._dispatcher.put_back(job)
 
     def _retry_later(self, job: Job, reply: str) -> None:
         delay = retry.delay(max(1, job.attempts, job.losses - self._at_once), self._random)
@@ -224,11 +225,20 @@ class Lifecycle:
             self._settle(job, MailState.FAILED)
             return
         job.next_attempt_time = self._now() + delay
-        self._change(job, _QUEUED)
+        if not self._is_queued_again(job):
+            return
         if self._promises.is_kept(job):
             self._store.deferred(job.id, job.progress)
         self._retries.add(job, delay)
         self._observer.notify(MailDeferred(job.mail, delay, reply, job.trace))
+
+    def _is_queued_again(self, job: Job) -> bool:
+        """Mark a job as queued that was in flight; False for one that another process may have, which is let go."""
+        self._change(job, _QUEUED)
+        if job not in self.fence.disowned:
+            return True
+        self.release(job, TAKEN_OVER)
+        return False
 
     def expire(self, job: Job) -> None:
         """Settle a job that has not left by its deadline. The relay's reply decides about one that the relay has."""
@@ -277,6 +287,8 @@ class Lifecycle:
         self._deadlines.discard(job)
         if job in self._retries.timers:
             self._retries.discard(job)
+        if self.fence.held or self.fence.disowned:
+            self.fence.forget(job)
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]

@@ -29,6 +29,9 @@ class Acceptance(NamedTuple):
     octets: bytes
     answer: "asyncio.Future[bytes]"
 
+    def __repr__(self) -> str:
+        return f"<Acceptance {self.mail_id}>"
+
     def held_by(self, owner: str) -> Held:
         """Return it as a mail of that owner."""
         return Held(owner, self.score, self.request, self.fingerprint, has_content=True)

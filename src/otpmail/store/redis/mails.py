@@ -123,6 +123,8 @@ class RedisMailStore:
         note = self._progress(mail_id, progress)
         if note is not None:
             self._owned.notes.add(note)
+            if note.held.owner != self._lease.name:  # it is let go: another replica may have it
+                del self._owned.held[mail_id]
 
     def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Note the final state of a mail, and drop its content unless there is an `entry`."""

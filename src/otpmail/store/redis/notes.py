@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from otpmail.errors import StoreError, Unavailable
@@ -35,8 +36,8 @@ class Held:
 
     owner: str
     score: int
-    request: bytes | None
-    fingerprint: bytes
+    request: bytes | None = field(repr=False)
+    fingerprint: bytes = field(repr=False)
     has_content: bool
 
 
@@ -53,6 +54,9 @@ class Note(NamedTuple):
     numbers: tuple[int, float, int] = (0, 0, 0)
     time: float = 0.0
     more: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<Note {self.kind} {self.mail_id}>"
 
 
 class Notes:

@@ -1,0 +1,42 @@
+"""Holds up the mails of a shared store while another process may be sending them, and knows which it lost in flight."""
+
+from collections.abc import Callable
+
+from otpmail.delivery.job import Job
+from otpmail.store.base import MailStore
+
+
+class Fence:
+    """Its whole state: the jobs that are held up, and those `disowned` while they were in flight.
+
+    `put_back` puts a job at the front of its lane. A store that is not durable gives no mail to another process, and
+    nor is a mail that it does not keep: one without a guarantee and a request id.
+    """
+
+    def __init__(self, store: MailStore, put_back: Callable[[Job], None]) -> None:
+        self.is_durable = store.durable
+        self._may_send = store.may_send
+        self._put_back = put_back
+        self.held: dict[Job, None] = {}
+        self.disowned: set[Job] = set()
+
+    def __repr__(self) -> str:
+        return f"<Fence {len(self.held)} held up, {len(self.disowned)} disowned>"
+
+    def holds(self, job: Job) -> bool:
+        """Hold up a job that is about to be sent, unless this process owns it for sure; returns whether it does."""
+        if self._may_send():
+            return False
+        self.held[job] = None
+        return True
+
+    def resume(self) -> None:
+        """Let the jobs go on that were held up, in their order."""
+        held, self.held = self.held, {}
+        for job in reversed(held):
+            self._put_back(job)
+
+    def forget(self, job: Job) -> None:
+        """Forget a job that is this process's no more."""
+        self.held.pop(job, None)
+        self.disowned.discard(job)
