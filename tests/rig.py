@@ -18,6 +18,7 @@ from otpmail.mail.service import MailService
 from otpmail.model import MailState, RecipientResult
 from otpmail.settings import MailSettings
 from otpmail.store.memory import MemoryStore
+from rules import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ class MailRig:
         self.dispatcher = Dispatcher(self.queue)
         self.waiters = Waiters()
         self.events: list[Event] = []
-        self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100)
+        self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100, rules=POLICY)
         self.store = store or self.memory.mails
         given = MailSettings(**{"email_from": "Shop <shop@example.org>", **settings})
         self.memory_budget = Memory(memory, self.memory.mails, self.memory.challenges)

@@ -24,6 +24,7 @@ from otpmail.delivery.job import Job
 from otpmail.errors import OtpmailError
 from otpmail.mail.submission import Submission
 from otpmail.model import Envelope, WaitFor
+from otpmail.otp.codes import CodeBook
 from otpmail.otp.request import CodeRequest
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
@@ -137,7 +138,9 @@ class _Rig(MailRig):
         super().__init__()
         templates = Templates(SHIPPED, default_locale="en")
         settings = OtpSettings.from_layers({"OTP_KEYS": KEYS})
-        self.codes = OtpService(settings, self.memory.challenges, self.mails, templates, self)
+        self.codes = OtpService(
+            settings, self.memory.challenges, self.mails, templates, self, codes=CodeBook.of(settings)
+        )
 
 
 def _parts(*roots: object) -> Iterator[object]:

@@ -22,10 +22,10 @@ from benchmarks.memory import resident
 from otpmail.app import spare_the_collector  # the collector's pauses must be the service's
 from otpmail.callers import ANONYMOUS, Call
 from otpmail.events import Observers
-from otpmail.model import Challenge
+from otpmail.model import Challenge, CheckResult
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
-from otpmail.otp.request import CheckResult, find_record
+from otpmail.otp.request import find_record
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings, load_section
 from otpmail.store.memory.codes import MemoryChallengeStore
@@ -42,12 +42,11 @@ class Codes:
 
     def __init__(self) -> None:
         self.ahead = 0.0
-        self.store = MemoryChallengeStore(lambda: time.monotonic() + self.ahead)
         settings = load_section(OtpSettings, OTP_LIFESPAN_SECONDS=str(_LIFESPAN))
         nobody = cast("Any", SimpleNamespace())  # mails and templates, which a check does not use
-        self._service = OtpService(settings, self.store, nobody, nobody, Observers())
-        self._book: codes.CodeBook = self._service._codes  # noqa: SLF001  its key is random, and only it knows the code
-        self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
+        self._book = codes.CodeBook.of(settings)
+        self.store = MemoryChallengeStore(lambda: time.monotonic() + self.ahead, Policy.of(settings))
+        self._service = OtpService(settings, self.store, nobody, nobody, Observers(), codes=self._book)
 
     def __repr__(self) -> str:
         return f"<Codes {self.store!r}>"
@@ -57,7 +56,7 @@ class Codes:
         _, key = find_record(ANONYMOUS, holder(number), "")
         now = self.store.now()
         fresh = Challenge(codes.new_challenge_id(), self._book.issuing_key, now + _LIFESPAN)
-        sending = await self.store.update(key, lambda standing: self._policy.send(standing, now, fresh, spaced=True))
+        sending = await self.store.send(key, now, fresh, spaced=True, room=True)
         return sending.challenge
 
     async def validate(self, number: int, code: str) -> None:

@@ -19,6 +19,8 @@ from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS, Admission
 from otpmail.mail.service import MailService
+from otpmail.otp.codes import CodeBook
+from otpmail.otp.policy import Policy
 from otpmail.otp.service import OtpService
 from otpmail.parts import build_delivery, build_metrics, build_supply, count_connections
 from otpmail.relays.dialler import Access
@@ -59,7 +61,7 @@ class App:
         )
         self._health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
-        self._store = build_store(settings.store, settings.mail, settings.otp)
+        self._store = build_store(settings.store, settings.mail, settings.otp, Policy.of(settings.otp))
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
         metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
@@ -71,7 +73,14 @@ class App:
         self._store.mails.follow(Ownership(delivery.lifecycle))
         self._admission = Admission(delivery.lifecycle, queue, delivery.failover, memory, pause_seconds=pause_seconds)
         mails = MailService(settings.mail, delivery.lifecycle, delivery.waiters, self._store.mails, self._admission)
-        self._codes = OtpService(settings.otp, self._store.challenges, mails, Templates.load(settings.otp), observer)
+        self._codes = OtpService(
+            settings.otp,
+            self._store.challenges,
+            mails,
+            Templates.load(settings.otp),
+            observer,
+            codes=CodeBook.of(settings.otp),
+        )
         self._intake = Intake(self._store.mails, delivery.lifecycle, code_of=self._codes.code_of)
         connections = count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, observer, count=count_by_address)

@@ -159,6 +159,36 @@ class IssuedCode:
 
 
 @frozen()
+class Sending:
+    """A mail with a code that may go now: with which challenge's code, and when the next may go.
+
+    `replaced` is the live challenge that the mailed one has ended, None where it has ended none.
+    """
+
+    challenge: Challenge
+    next_send: float
+    replaced: Challenge | None = None
+
+
+class CheckResult(Enum):
+    """The answer to a check of a code."""
+
+    VALID = "valid"
+    WRONG_CODE = "wrong_code"
+    NO_LIVE_CODE = "no_live_code"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+
+@frozen()
+class Check:
+    """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
+
+    result: CheckResult
+    attempts_left: int = 0
+    retry_time: float | None = None
+
+
+@frozen()
 class Mail:
     """One accepted mail as its caller sees it: identity, state and the relay's replies so far.
 

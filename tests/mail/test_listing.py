@@ -13,6 +13,7 @@ from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.store.base import MailStore
 from otpmail.store.memory import MemoryStore
 from rig import NOW
+from rules import POLICY
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
 
@@ -22,7 +23,7 @@ SHOP = Caller("shop")
 @pytest.fixture
 async def rig() -> Rig:
     """The service, which remembers enough mails."""
-    store = MemoryStore(lambda: NOW, remember_seconds=3600, remember_count=100_000)
+    store = MemoryStore(lambda: NOW, remember_seconds=3600, remember_count=100_000, rules=POLICY)
     return Rig(store=store.mails, queue_size=100)
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otpmail.errors import LimitExceeded
-from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
-from otpmail.otp.policy import Attempt, Policy, Sending
+from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Sending
+from otpmail.otp.policy import Attempt, Policy
 
 POLICY = Policy(attempts=3, failures_per_hour=5, resend=30.0)
 LIFESPAN = 120.0
@@ -203,6 +203,44 @@ def test_a_success_is_for_one_and_clears_everything() -> None:
     assert (after, used) == (None, True)
     assert POLICY.succeed(after, b"a") == (None, False)
     assert POLICY.send(after, 2.0, _fresh("b", 2.0), spaced=True)[1].challenge.id == b"b"
+
+
+@dataclass
+class _Guess:
+    """Typed text that is the code of one challenge, or of none."""
+
+    right: bytes | None = None
+    counts: bool = True
+
+    def matches(self, challenge: Challenge | None) -> bool:
+        """Whether it is the challenge's code."""
+        return challenge is not None and challenge.id == self.right
+
+    def proofs(self, key: bytes) -> list[tuple[str, bytes]]:
+        """Return nothing: the rules compare."""
+        del key
+        return []
+
+
+def test_a_check_counts_compares_and_uses_up() -> None:
+    """One step of the rules counts a wrong code, and uses up a right one for a single caller."""
+    standing = _fail(_sent(), 1.0, 1)
+    after, check = POLICY.check(standing, 2.0, _Guess())
+    assert check == Check(CheckResult.WRONG_CODE, attempts_left=1)
+    assert after == _fail(standing, 2.0, 1)
+    assert POLICY.check(standing, 2.0, _Guess(counts=False)) == (standing, Check(CheckResult.WRONG_CODE, 2))
+    assert POLICY.check(standing, 2.0, _Guess(b"a"), b"b") == (standing, Check(CheckResult.NO_LIVE_CODE))
+    assert POLICY.check(standing, 2.0, _Guess(b"a")) == (None, Check(CheckResult.VALID))
+    assert POLICY.check(None, 2.0, _Guess(b"a")) == (None, Check(CheckResult.NO_LIVE_CODE))
+    spent = _fail(standing, 2.0, 2)
+    assert POLICY.check(spent, 3.0, _Guess(b"a")) == (spent, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, 30.0))
+
+
+def test_an_address_without_a_record_needs_room() -> None:
+    """Without room for another record only addresses that have one may get a code."""
+    with pytest.raises(MemoryFull):
+        POLICY.send(None, 0.0, _fresh("a"), spaced=True, room=False)
+    assert POLICY.send(_sent(), 30.0, _fresh("b"), spaced=True, room=False)[1].challenge.id == b"a"
 
 
 def test_voiding_ends_the_code_and_keeps_the_failures() -> None:

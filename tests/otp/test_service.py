@@ -20,13 +20,16 @@ from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.submission import Submission
-from otpmail.model import FAILURE_WINDOW, CodeRecord, MailState, Priority, WaitFor
-from otpmail.otp.request import CheckResult, CodeRequest, SentCode
+from otpmail.model import FAILURE_WINDOW, CheckResult, MailState, Priority, WaitFor
+from otpmail.otp.codes import CodeBook
+from otpmail.otp.policy import Policy
+from otpmail.otp.request import CodeRequest, SentCode
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import MailStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.records import Rule
 from otpmail.telemetry.logs import LogObserver
 from rig import NOW, MailRig, call_of
 
@@ -40,13 +43,13 @@ KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 class Challenges(MemoryChallengeStore):
     """A store that keeps the keys it was asked for, and updates nothing while `ready` is cleared."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: Callable[[], float], rules: Policy) -> None:
+        super().__init__(clock, rules)
         self.keys: set[bytes] = set()
         self.ready = asyncio.Event()
         self.ready.set()
 
-    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+    async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Wait, then update."""
         self.keys.add(key)
         await self.ready.wait()
@@ -61,9 +64,10 @@ class Rig(MailRig):
         self.log = LogObserver()
         given = {"keys": KEYS, "return_code": True, **settings}
         templates = Templates(SHIPPED, default_locale="en")
-        self.challenges = Challenges(lambda: self.now)
+        options = OtpSettings(**given)
+        self.challenges = Challenges(lambda: self.now, Policy.of(options))
         self.memory_budget.codes = self.challenges
-        self.codes = OtpService(OtpSettings(**given), self.challenges, self.mails, templates, self)
+        self.codes = OtpService(options, self.challenges, self.mails, templates, self, codes=CodeBook.of(options))
         self.jobs: list[Job] = []
         self.contents: list[bytes] = []
 
@@ -342,7 +346,7 @@ async def test_two_hundred_guesses_at_once_are_n_attempts(rig: Rig) -> None:
 
 
 async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
-    """The store keeps an attempt before the comparison, so a cancelled check does not give it back."""
+    """The store counts in the step that compares, so a cancelled check does not give the attempt back."""
     sent = await rig.send()
     holding = asyncio.Event()
     original = rig.challenges.update
@@ -353,7 +357,7 @@ async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
         return said
 
     rig.challenges.update = update  # type: ignore[method-assign]
-    calls = [asyncio.create_task(rig.check(sent.code)) for _ in range(5)]
+    calls = [asyncio.create_task(rig.check(_other(sent.code))) for _ in range(5)]
     await asyncio.sleep(0)
     for call in calls:
         call.cancel()

@@ -21,6 +21,7 @@ from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from redis_server import HOST, KINDS, RedisServer, find_server
+from rules import POLICY
 from store.clocks import Clock
 from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
 
@@ -41,7 +42,7 @@ async def store(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) ->
     """Each store in turn, open."""
     if request.param == "memory":
         opened: MemoryStore | SqliteStore = MemoryStore(
-            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT
+            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
         )
     else:
         opened = sqlite_store(tmp_path / "store.db", clock)
@@ -75,7 +76,9 @@ async def mails(
         if request.param in KINDS:
             yield await stack.enter_async_context(redis_mails(servers(request.param), clock))
             return
-        opened: AnyStore = MemoryStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
+        opened: AnyStore = MemoryStore(
+            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
+        )
         if request.param == "sqlite":
             opened = sqlite_store(tmp_path / "store.db", clock)
         await opened.open()
@@ -133,4 +136,5 @@ def sqlite_store(
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
         remember_octets=remember_octets,
+        rules=POLICY,
     )

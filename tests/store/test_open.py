@@ -9,6 +9,7 @@ from otpmail.settings import MailSettings, OtpSettings, StoreSettings
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import build_store
 from otpmail.store.sqlite import SqliteStore
+from rules import POLICY
 
 KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
@@ -16,9 +17,9 @@ KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 def test_the_url_chooses(tmp_path: Path) -> None:
     """`memory:` is the store in memory, `sqlite:` one in a file, which is not opened yet."""
     mail, otp = MailSettings(email_from="shop@example.org"), OtpSettings.from_layers({"OTP_KEYS": KEYS})
-    assert isinstance(build_store(StoreSettings(), mail, otp), MemoryStore)
+    assert isinstance(build_store(StoreSettings(), mail, otp, POLICY), MemoryStore)
     path = tmp_path / "store.db"
-    store = build_store(StoreSettings.from_layers({"STORE_URL": f"sqlite:{path}"}), mail, otp)
+    store = build_store(StoreSettings.from_layers({"STORE_URL": f"sqlite:{path}"}), mail, otp, POLICY)
     assert isinstance(store, SqliteStore)
     assert store.mails.durable
     assert not path.exists()

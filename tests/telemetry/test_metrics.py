@@ -18,8 +18,7 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
 )
-from otpmail.model import Mail, MailState
-from otpmail.otp.request import CheckResult
+from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection
 from otpmail.telemetry.metrics import Metrics
 

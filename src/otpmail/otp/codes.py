@@ -5,9 +5,11 @@ import hmac
 import secrets
 import unicodedata
 from collections.abc import Mapping
+from typing import Self
 
 from otpmail.blanks import is_blank
 from otpmail.model import Challenge
+from otpmail.settings import OtpSettings
 
 _CONTEXT = b"otpmail.code.v1|"
 # Keyboards and typography write these for a hyphen, though Unicode does not have them in category Pd. They are the
@@ -15,6 +17,7 @@ _CONTEXT = b"otpmail.code.v1|"
 _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
 _IGNORED = frozenset({"Pd", "Mn", "Me"})
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
+_PROOF = b"otpmail.check.v1|"
 _NOBODY = bytes(16)
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6
 
@@ -31,6 +34,11 @@ def derive(key: bytes, challenge_id: bytes, digits: int) -> str:
     """
     mac = hmac.digest(key, _CONTEXT + challenge_id, hashlib.sha256)
     return f"{int.from_bytes(mac) % 10**digits:0{digits}d}"
+
+
+def prove(key: bytes, record_key: bytes, code: str) -> bytes:
+    """The digest of a code (HMAC-SHA256) in the record of an address. Without the key nobody finds the code by it."""
+    return hmac.digest(key, _PROOF + record_key + b"|" + code.encode(), hashlib.sha256)
 
 
 def normalize(text: str) -> str:
@@ -66,6 +74,11 @@ class CodeBook:
         self.digits = digits
         self.issuing_key = next(iter(self._keys))
 
+    @classmethod
+    def of(cls, settings: OtpSettings) -> Self:
+        """Return the codes of the keys that are set."""
+        return cls(settings.derivation_keys, digits=settings.digits)
+
     def __repr__(self) -> str:
         return f"<CodeBook {self.digits} digits, {len(self._keys)} keys>"
 
@@ -73,9 +86,21 @@ class CodeBook:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""
         return derive(self._keys[challenge.key_id], challenge.id, self.digits)
 
+    def guess(self, typed: str) -> "Guess":
+        """Return what was typed, normalized, to be compared with challenges."""
+        return Guess(self, normalize(typed))
+
     def can_issue(self, typed: str) -> bool:
         """Whether `typed` (already normalized) has the length and the alphabet of a code."""
         return len(typed) == self.digits and typed.isascii() and typed.isdecimal()
+
+    def proof(self, record_key: bytes, challenge: Challenge) -> bytes:
+        """Return what a server compares in place of the challenge's code. Raises KeyError when its key is gone."""
+        return prove(self._keys[challenge.key_id], record_key, self.code(challenge))
+
+    def proofs(self, record_key: bytes, typed: str) -> list[tuple[str, bytes]]:
+        """Return for each of our keys, by its id, what `proof` gives where `typed` is the code."""
+        return [(key_id, prove(key, record_key, typed)) for key_id, key in self._keys.items()]
 
     def matches(self, challenge: Challenge | None, typed: str) -> bool:
         """Whether `typed` (already normalized) is the challenge's code.
@@ -88,3 +113,25 @@ class CodeBook:
             hmac.compare_digest(derive(self._keys[self.issuing_key], _NOBODY, self.digits).encode(), typed.encode())
             return False
         return hmac.compare_digest(derive(key, challenge.id, self.digits).encode(), typed.encode())
+
+
+class Guess:
+    """A text that was typed as a code, ready to be compared (see `store.challenges.Guess`)."""
+
+    __slots__ = ("_book", "_typed", "counts")
+
+    def __init__(self, book: CodeBook, typed: str) -> None:
+        self._book = book
+        self._typed = typed
+        self.counts = book.can_issue(typed)
+
+    def __repr__(self) -> str:
+        return f"<Guess counts={self.counts}>"
+
+    def matches(self, challenge: Challenge | None) -> bool:
+        """Whether it is the challenge's code; the same work is done without one."""
+        return self._book.matches(challenge, self._typed)
+
+    def proofs(self, key: bytes) -> list[tuple[str, bytes]]:
+        """Return for each of our keys, by its id, what a server is to compare for the record `key`."""
+        return self._book.proofs(key, self._typed)

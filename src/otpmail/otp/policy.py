@@ -1,16 +1,20 @@
 """The rules about sending and trying codes, as pure functions on one record. The time is always passed in.
 
-A store applies a rule to a record in one step (`ChallengeStore.update`), so a rule sees every attempt before it.
-Times are in seconds since the epoch.
+A store applies a rule to a record in one step, so a rule sees every attempt before it. A server of Redis does so with
+scripts of its own, which say the same (`store/redis/scripts`). Times are in seconds since the epoch.
 """
 
 from dataclasses import replace
+from typing import Self
 
-from otpmail.errors import LimitExceeded
-from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord
+from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Sending
+from otpmail.settings import OtpSettings
+from otpmail.store.challenges import Guess
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
+_RECORDS_FULL = "codes of other addresses take their half"
 
 # An attempt at an address without a record is tried on these, which is as much work as with one.
 _NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
@@ -28,18 +32,6 @@ class Attempt:
 
 
 @frozen()
-class Sending:
-    """A mail that may go now: with which challenge's code, and when the next may go.
-
-    `replaced` is the live challenge that the mailed one has ended, None where it has ended none.
-    """
-
-    challenge: Challenge
-    next_send: float
-    replaced: Challenge | None = None
-
-
-@frozen()
 class Policy:
     """How often codes may be tried, how soon they may be mailed again."""
 
@@ -47,14 +39,22 @@ class Policy:
     failures_per_hour: int
     resend: float
 
+    @classmethod
+    def of(cls, settings: OtpSettings) -> Self:
+        """Return the rules as they are set."""
+        return cls(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
+
     def send(
-        self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool
+        self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool, room: bool = True
     ) -> tuple[CodeRecord, Sending]:
         """Decide which challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
 
         A live one near its end is replaced, and `fresh` takes over its attempts: guesses at both are within the rules.
-        Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend.
+        Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend, and
+        MemoryFull for an address without a record while there is no `room` for one.
         """
+        if record is None and not room:
+            raise MemoryFull(_RECORDS_FULL)
         record = self._recent(record, now)
         blocked_until = self._blocked_until(record, now)
         if blocked_until > now:
@@ -72,13 +72,32 @@ class Policy:
         sending = Sending(mailed or fresh, now + self.resend, replaced)
         return CodeRecord(sending.challenge, record.failures, sending.next_send), sending
 
+    def check(
+        self, record: CodeRecord | None, now: float, guess: Guess, only: bytes | None = None
+    ) -> tuple[CodeRecord | None, Check]:
+        """Count an attempt, compare, and use the code up if it is right. `only` binds it to one challenge's id.
+
+        What it does takes as long in each case, so that the time of an answer tells no case from another.
+        """
+        counted, attempt = self.attempt(record, now, only, counts=guess.counts)
+        challenge = attempt.challenge
+        matches = guess.matches(challenge)
+        if attempt.exhausted:
+            return counted, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, attempt.retry)
+        if challenge is None:
+            return counted, Check(CheckResult.NO_LIVE_CODE)
+        if not matches:
+            return counted, Check(CheckResult.WRONG_CODE, attempt.attempts_left)
+        after, _ = self.succeed(counted, challenge.id)
+        return after, Check(CheckResult.VALID)
+
     def attempt(
         self, record: CodeRecord | None, now: float, only: bytes | None = None, *, counts: bool = True
     ) -> tuple[CodeRecord | None, Attempt]:
         """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
 
-        A success takes the count back (`succeed`); a crash or a cancelled call in between does not. `counts` is False
-        for a text that can't be a code: comparing it tells nothing, so it costs nothing.
+        A success takes the count back (`succeed`). `counts` is False for a text that can't be a code: comparing it
+        tells nothing, so it costs nothing.
         """
         # All that a counted attempt needs is made in every case, so that the time tells none from another.
         recent = self._recent(_NOBODY if record is None else record, now)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from otpmail.model import Challenge
-from otpmail.otp.policy import Sending
+from otpmail.model import Challenge, Sending
 
 
 @dataclass(slots=True)

@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import field
-from enum import Enum
 
 from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.callers import Caller
@@ -67,24 +66,6 @@ class SentCode:
     mail: Mail
     code_length: int
     code: str = field(default="", repr=False)
-
-
-class CheckResult(Enum):
-    """The answer to a check."""
-
-    VALID = "valid"
-    WRONG_CODE = "wrong_code"
-    NO_LIVE_CODE = "no_live_code"
-    TOO_MANY_ATTEMPTS = "too_many_attempts"
-
-
-@frozen()
-class Check:
-    """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
-
-    result: CheckResult
-    attempts_left: int = 0
-    retry_time: float | None = None
 
 
 def find_record(caller: Caller, email: str, purpose: str) -> tuple[Address, bytes]:

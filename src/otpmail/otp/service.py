@@ -1,7 +1,7 @@
 """The use cases of codes: send one, check one, revoke one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,32 +12,25 @@ from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
-from otpmail.errors import InvalidArgument, MemoryFull, Unavailable
+from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Challenge, CodeRecord, IssuedCode, Mail, MailState, Priority
-from otpmail.otp import codes
-from otpmail.otp.policy import Policy, Sending
+from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Sending
+from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.replacements import Replacements
 from otpmail.otp.request import (
     MAX_CODE,
-    Check,
-    CheckResult,
     CodeRequest,
     SentCode,
     find_record,
     read_challenge_id,
 )
 from otpmail.settings import OtpSettings
-from otpmail.store.base import ChallengeStore
+from otpmail.store.challenges import ChallengeStore
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _CLOSE_SECONDS = 2.0
-_RECORDS_FULL = "codes of other addresses take their half"
-
-Undo = Callable[[CodeRecord | None], tuple[CodeRecord | None, None]]
-"""A rule of `otp.policy` that takes back what sending a code has changed."""
 
 
 class OtpService:
@@ -50,14 +43,15 @@ class OtpService:
         mails: MailService,
         templates: Templates,
         observer: Observer,
+        *,
+        codes: CodeBook,
     ) -> None:
         self._settings = settings
         self._store = store
         self._mails = mails
         self.templates = templates
         self._observer = observer
-        self._codes = codes.CodeBook(settings.derivation_keys, digits=settings.digits)
-        self._policy = Policy(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
+        self._codes = codes
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
         self._replacements = Replacements()
@@ -80,39 +74,24 @@ class OtpService:
     async def validate_code(
         self, call: Call, *, email: str, code: str, purpose: str = "", challenge_id: str = ""
     ) -> Check:
-        """Check a code. The attempt is counted before anything is compared; a right code is used up.
+        """Check a code. In one step of the store the attempt is counted, and a right code is used up.
 
         A text that can't be a code by its length and alphabet is a wrong code, and costs no attempt. Raises
-        InvalidArgument; nothing is counted then.
+        InvalidArgument; nothing is counted then. When it raises Unavailable, the check may have been counted.
         """
         _, key = find_record(call.caller, email, purpose)
         if len(code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         bound_to = read_challenge_id(challenge_id)
-        typed = codes.normalize(code)
-        counts = self._codes.can_issue(typed)
-        now = self._store.now()
-        attempt = await self._store.update(
-            key, lambda record: self._policy.attempt(record, now, bound_to, counts=counts)
-        )
-        matches = self._codes.matches(attempt.challenge, typed)
-        result, retry_time = CheckResult.NO_LIVE_CODE, None
-        if attempt.exhausted:
-            result, retry_time = CheckResult.TOO_MANY_ATTEMPTS, attempt.retry
-        elif matches and attempt.challenge is not None:
-            used_id = attempt.challenge.id
-            if await self._store.update(key, lambda record: self._policy.succeed(record, used_id)):
-                result = CheckResult.VALID
-        elif attempt.challenge is not None:
-            result = CheckResult.WRONG_CODE
-        self._observer.notify(CodeChecked(result.name))
-        return Check(result, attempt.attempts_left if result is CheckResult.WRONG_CODE else 0, retry_time)
+        check = await self._store.check(key, self._store.now(), self._codes.guess(code), bound_to)
+        self._observer.notify(CodeChecked(check.result.name))
+        return check
 
     async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
         """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""
         _, key = find_record(call.caller, email, purpose)
         bound_to = read_challenge_id(challenge_id)
-        await self._store.update(key, lambda record: self._policy.void(record, bound_to))
+        await self._store.void(key, bound_to)
 
     def code_of(self, issued: IssuedCode) -> str:
         """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
@@ -131,14 +110,9 @@ class OtpService:
         with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
             expires = now + self._lifespans[request.compat]
-            fresh = Challenge(codes.new_challenge_id(), self._codes.issuing_key, expires)
-
-            def send(record: CodeRecord | None) -> tuple[CodeRecord, Sending]:
-                if record is None and memory.codes.octets >= memory.for_records:
-                    raise MemoryFull(_RECORDS_FULL)
-                return self._policy.send(record, now, fresh, spaced=not request.compat)
-
-            sending = await self._store.update(key, send)
+            fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires)
+            room = memory.codes.octets < memory.for_records
+            sending = await self._store.send(key, now, fresh, spaced=not request.compat, room=room)
             if sending.replaced is not None or self._replacements.under_way:
                 self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
@@ -162,7 +136,7 @@ class OtpService:
         values = {
             **request.variables,
             "code": code,
-            "reference": codes.reference(challenge.id),
+            "reference": reference(challenge.id),
             "email": address.spec,
         }
         mail = self.templates.render(request.locale, values, valid_seconds=left)
@@ -192,7 +166,7 @@ class OtpService:
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
-        return SentCode(issued, codes.reference(issued.challenge.id), mail, self._codes.digits, code)
+        return SentCode(issued, reference(issued.challenge.id), mail, self._codes.digits, code)
 
     def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.
@@ -207,16 +181,19 @@ class OtpService:
     def _unsend(self, key: bytes, sending: Sending, *, refused: bool = False) -> "asyncio.Task[None]":
         """Take back what a mail has changed that was not sent; the code that it replaced may be live again."""
         sending = replace(sending, replaced=self._replacements.not_sent(sending))
-        return self._undo(key, partial(self._policy.refuse if refused else self._policy.unsend, sending=sending))
+        return self._undo(self._store.refuse if refused else self._store.unsend, key, sending)
 
-    def _undo(self, key: bytes, rule: Undo) -> "asyncio.Task[None]":
-        """Apply a rule whatever becomes of the call that it belongs to; `close` waits for it."""
-        task = asyncio.create_task(self._apply(key, rule))
+    def _undo(
+        self, undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending
+    ) -> "asyncio.Task[None]":
+        """Undo a sending whatever becomes of the call that it belongs to; `close` waits for it."""
+        task = asyncio.create_task(_apply(undo, key, sending))
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
         return task
 
-    async def _apply(self, key: bytes, rule: Undo) -> None:
-        """Apply a rule; while the store takes no changes the record stays, and the next mail has to wait its time."""
-        with suppress(Unavailable):
-            await self._store.update(key, rule)
+
+async def _apply(undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending) -> None:
+    """Undo a sending; while the store takes no changes the record stays, and the next mail has to wait its time."""
+    with suppress(Unavailable):
+        await undo(key, sending)

@@ -6,9 +6,9 @@ from otpmail.compose.draft import LARGE, Draft, check_bodies
 from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.model import CheckResult, Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.otp.request import MAX_CODE, CheckResult, CodeRequest
+from otpmail.otp.request import MAX_CODE, CodeRequest
 from otpmail.otp.service import OtpService
 from otpmail.rpc.calls import Context, call_from
 from otpmail.smtp.reply_kind import refuses_mail

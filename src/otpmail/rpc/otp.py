@@ -5,7 +5,8 @@ from itertools import islice
 
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import checked_labels
-from otpmail.otp.request import MAX_VARIABLES, CheckResult, CodeRequest
+from otpmail.model import CheckResult
+from otpmail.otp.request import MAX_VARIABLES, CodeRequest
 from otpmail.otp.service import OtpService
 from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from

@@ -42,9 +42,6 @@ class RedisUrl:
     database: int
     service: str
 
-    def __repr__(self) -> str:
-        return f"<RedisUrl {self.layout} {self.endpoint}>"
-
     @property
     def endpoint(self) -> str:
         """The servers as a log names them: without user and password."""

@@ -5,12 +5,11 @@ seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-from otpmail.model import CodeRecord, Envelope, Mail, Priority, RecipientResult
+from otpmail.model import Envelope, Mail, Priority, RecipientResult
+from otpmail.store.challenges import ChallengeStore
 from otpmail.values import frozen
-
-T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -100,19 +99,6 @@ class StoreState:
 
     problem: str = ""
     retry_after: float = 0.0
-
-
-class ChallengeStore(Protocol):
-    """Codes and their budgets, a record for each (caller, purpose, address)."""
-
-    def now(self) -> float:
-        """Return the time in seconds since the epoch, on the clock of every time in a record."""
-
-    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
-        """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
-
-        When the rule raises, the record stays unchanged.
-        """
 
 
 class Owner(Protocol):

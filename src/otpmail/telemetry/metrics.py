@@ -48,8 +48,7 @@ from otpmail.events import (
     ResetRefused,
     SignInWanted,
 )
-from otpmail.model import MailState
-from otpmail.otp.request import CheckResult
+from otpmail.model import CheckResult, MailState
 from otpmail.relays.connection import Connection
 from otpmail.relays.throttle import Limits
 

@@ -10,13 +10,14 @@ import pytest
 from otpmail.errors import InvalidArgument
 from otpmail.model import Challenge, CodeRecord
 from otpmail.store.memory.codes import MemoryChallengeStore
+from rules import POLICY
 from store.clocks import Clock
 
 
 @pytest.fixture
 def challenges(clock: Clock) -> MemoryChallengeStore:
     """A store on the clock that the test moves."""
-    return MemoryChallengeStore(clock)
+    return MemoryChallengeStore(clock, POLICY)
 
 
 def _record(expires: float = 1120.0, attempts: int = 0) -> CodeRecord:
@@ -33,7 +34,7 @@ async def _write(store: MemoryChallengeStore, key: bytes, record: CodeRecord | N
 
 async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> None:
     """A record stays until the moment it ends; the sweep returns how many it dropped."""
-    store = MemoryChallengeStore(clock)
+    store = MemoryChallengeStore(clock, POLICY)
     for number in range(100):
         await _write(store, number.to_bytes(16), CodeRecord(Challenge(bytes(range(16)), "k1", 1000.0 + number)))
     clock.time = 1050.0
@@ -46,7 +47,7 @@ async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> 
 
 async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
     """The sweep takes a shard at a time, so other tasks have the loop many times before its end."""
-    store = MemoryChallengeStore(clock)
+    store = MemoryChallengeStore(clock, POLICY)
     for number in range(2000):
         await _write(store, number.to_bytes(16), _record())
     turns = 0
@@ -100,7 +101,7 @@ async def test_octets_are_those_of_the_records(challenges: MemoryChallengeStore,
         raise InvalidArgument("field", "is wrong")
 
     async def octets() -> int:
-        fresh = MemoryChallengeStore(clock)
+        fresh = MemoryChallengeStore(clock, POLICY)
         for number in range(5):
             if (record := await _read(challenges, bytes([number]))) is not None:
                 await _write(fresh, bytes([number]), record)

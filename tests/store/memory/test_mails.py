@@ -9,6 +9,7 @@ from otpmail.model import RecipientResult
 from otpmail.store.base import Accepted, Earlier, Progress, Request
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.mails import MemoryMailStore
+from rules import POLICY
 from store.clocks import Clock
 from store.entries import DAY, R1, REMEMBER_COUNT, REMEMBER_SECONDS, entry_of, mail_of, settled
 
@@ -92,7 +93,7 @@ async def test_the_clock_is_the_stores(mails: MemoryMailStore, clock: Clock) -> 
 
 async def test_the_store_has_both_on_one_clock(clock: Clock) -> None:
     """Codes and mails share the clock; opening and closing it wait for nothing, and its repr counts."""
-    store = MemoryStore(clock, remember_count=1)
+    store = MemoryStore(clock, remember_count=1, rules=POLICY)
     await store.open()
     assert store.challenges.now() == store.mails.now() == clock.time
     await store.mails.claim(R1, "m1")
@@ -103,7 +104,7 @@ async def test_the_store_has_both_on_one_clock(clock: Clock) -> None:
 
 async def test_without_a_limit_in_time_mails_are_remembered_by_number(clock: Clock) -> None:
     """By default only their number limits how long settled mails are remembered."""
-    store = MemoryStore(clock, remember_count=10)
+    store = MemoryStore(clock, remember_count=10, rules=POLICY)
     store.mails.settle(settled(mail_of(), clock.time))
     clock.time += 365 * DAY
     assert await store.mails.get("shop", "m1") is not None

@@ -17,6 +17,7 @@ from otpmail.store.base import Accepted, Request, StoreState
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.schema import SCHEMA
+from rules import POLICY
 from store.clocks import Clock
 from store.conftest import KEYS, sqlite_store
 from store.entries import entry_of, mail_of, settled
@@ -285,7 +286,7 @@ async def test_a_file_shrinks(tmp_path: Path, clock: Clock) -> None:
 async def test_a_check_writes_whether_there_is_a_record(tmp_path: Path, clock: Clock, exists: bool) -> None:  # noqa: FBT001
     """An update that changes nothing writes as much as any other, so that its time does not tell of a live code."""
     database = Database(tmp_path / "store.db")
-    store = SqliteStore(database, KEYS, remember_seconds=3600, remember_count=10)
+    store = SqliteStore(database, KEYS, remember_seconds=3600, remember_count=10, rules=POLICY)
     await store.open()
     if exists:
         await store.challenges.update(b"a", lambda _: (RECORD, None))

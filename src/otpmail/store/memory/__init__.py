@@ -5,6 +5,7 @@ from math import inf
 from sys import maxsize
 
 from otpmail.store.base import StoreState
+from otpmail.store.challenges import Rules
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
@@ -24,9 +25,10 @@ class MemoryStore:
         remember_seconds: float = inf,
         remember_count: int,
         remember_octets: int = maxsize,
+        rules: Rules,
     ) -> None:
         clock = clock or StoreClock()
-        self.challenges = MemoryChallengeStore(clock)
+        self.challenges = MemoryChallengeStore(clock, rules)
         self.mails = MemoryMailStore(
             clock,
             remember_seconds=remember_seconds,

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from otpmail.model import Challenge, CodeRecord
 from otpmail.store import codec
+from otpmail.store.challenges import Rules
+from otpmail.store.records import Rule, RuledRecords
 
 T = TypeVar("T")
 
@@ -14,14 +16,15 @@ _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
-class MemoryChallengeStore:
+class MemoryChallengeStore(RuledRecords):
     """Code records by key (see `store.base.ChallengeStore`). The dict is split into shards of a thousand keys or so.
 
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
     `octets` is the memory that all records take.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
+        super().__init__(rules)
         self.now = clock
         self.octets = 0
         self._lock = asyncio.Lock()
@@ -33,7 +36,7 @@ class MemoryChallengeStore:
     def __len__(self) -> int:
         return sum(map(len, self._shards))
 
-    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+    async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
 
         When the rule raises, the record stays unchanged.

@@ -7,6 +7,7 @@ from sys import maxsize
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import StoreState
+from otpmail.store.challenges import Rules
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.mails import MOST_REQUESTS
@@ -34,11 +35,12 @@ class SqliteStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        rules: Rules,
     ) -> None:
         self._clock = clock or StoreClock()
         rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
-        self.challenges = SqliteChallengeStore(self._clock, self._writer)
+        self.challenges = SqliteChallengeStore(self._clock, rules, self._writer)
         self.mails = SqliteMailStore(
             self._clock,
             self._writer,

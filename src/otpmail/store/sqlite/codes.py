@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from otpmail.model import Challenge, CodeRecord
 from otpmail.store import codec
+from otpmail.store.challenges import Rules
+from otpmail.store.records import Rule, RuledRecords
 from otpmail.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -21,19 +23,20 @@ _DELETE = "DELETE FROM code WHERE key = ?"
 _SWEEP = "SELECT key, ends FROM code WHERE key > ? ORDER BY key LIMIT ?"
 
 
-class SqliteChallengeStore:
+class SqliteChallengeStore(RuledRecords):
     """Code records by key (see `store.base.ChallengeStore`). `octets` of memory they take none."""
 
     octets = 0
 
-    def __init__(self, clock: Callable[[], float], writer: Writer) -> None:
+    def __init__(self, clock: Callable[[], float], rules: Rules, writer: Writer) -> None:
+        super().__init__(rules)
         self.now = clock
         self._writer = writer
 
     def __repr__(self) -> str:
         return f"<SqliteChallengeStore {self._writer!r}>"
 
-    async def update(self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]) -> T:
+    async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
 
         `rule` is pure, since it runs in the writer thread, and again where its commit fails over another change. When
@@ -50,9 +53,7 @@ class SqliteChallengeStore:
             if found < _SLICE:
                 return dropped
 
-    def _update(
-        self, key: bytes, rule: Callable[[CodeRecord | None], tuple[CodeRecord | None, T]], connection: Connection
-    ) -> T:
+    def _update(self, key: bytes, rule: Rule[T], connection: Connection) -> T:
         kept = connection.execute(_READ, (key,)).fetchone()
         # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
         before = codec.decode_record(_NO_RECORD if kept is None else kept[0])

@@ -1,0 +1,5 @@
+"""The rules about codes as they are by default, for tests of what they are no part of."""
+
+from otpmail.otp.policy import Policy
+
+POLICY = Policy(attempts=5, failures_per_hour=10, resend=30.0)
