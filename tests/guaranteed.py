@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from redis_server import RedisServer
     from relay import CaughtMail
     from service import Service
 
@@ -28,6 +30,16 @@ KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 def sqlite_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a service whose store is in the file `path`."""
     return {"STORE_URL": f"sqlite:{path}", "OTP_KEYS": KEYS}
+
+
+def redis_settings(server: RedisServer, *, lease: float = 2) -> dict[str, Any]:
+    """Return the settings of replicas whose store is a server, in a namespace of their own."""
+    return {
+        "STORE_URL": server.url,
+        "STORE_NAMESPACE": uuid4().hex,
+        "STORE_LEASE_SECONDS": lease,
+        "OTP_KEYS": KEYS,
+    }
 
 
 def request(name: str, **fields: Any) -> mail_pb2.SendMailRequest:

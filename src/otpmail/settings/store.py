@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from otpmail.settings.duration import Seconds
 from otpmail.settings.helo import is_host_name
 from otpmail.settings.hosts import bare_address, is_ip_address
 from otpmail.settings.problems import Problem
@@ -42,6 +43,7 @@ class StoreSettings(Section):
     namespace: str = "otpmail"
     allow_volatile: bool = False
     wait_replicas: Annotated[int, Field(ge=0, le=10)] | None = None
+    lease_seconds: Annotated[Seconds, Field(ge=1, le=300)] = 10
 
     @field_validator("url")
     @classmethod

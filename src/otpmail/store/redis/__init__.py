@@ -1,1 +1,100 @@
-"""The store in Redis or Valkey."""
+"""The store in Redis or Valkey, which several replicas share."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from sys import maxsize
+
+from otpmail.errors import StoreError, Unavailable
+from otpmail.store.base import StoreState
+from otpmail.store.challenges import Rules
+from otpmail.store.cipher import Cipher
+from otpmail.store.clock import StoreClock
+from otpmail.store.memory.codes import MemoryChallengeStore
+from otpmail.store.redis.checks import check_server
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.health import Health
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.mails import RedisMailStore
+
+
+class RedisStore:
+    """The store of `STORE_URL=redis://...` (see `store.base.Store`). Its keys are in one namespace of the server.
+
+    It encrypts with the first of `keys` and decrypts with any. Codes are in this process.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        keys: Mapping[str, bytes],
+        clock: StoreClock | None = None,
+        *,
+        rules: Rules,
+        lease_seconds: float,
+        remember_seconds: float,
+        remember_count: int,
+        remember_octets: int = maxsize,
+        allow_volatile: bool = False,
+        is_cluster: bool = False,
+        replicas: int = 0,
+    ) -> None:
+        self._client = client
+        self._clock = clock or StoreClock()
+        names = Keys(namespace)
+        self._health = Health(client, self._clock, names.named("health"))
+        self._watching: asyncio.Task[None] | None = None
+        self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
+        self.challenges = MemoryChallengeStore(self._clock, rules)
+        self.mails = RedisMailStore(
+            self._clock,
+            client,
+            names,
+            Cipher(keys),
+            lease_seconds=lease_seconds,
+            remember_seconds=remember_seconds,
+            remember_count=remember_count,
+            remember_octets=remember_octets,
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"
+
+    async def open(self) -> None:
+        """Connect, check the server, and take a lease. Raises StoreError."""
+        try:
+            await check_server(
+                self._client,
+                allow_volatile=self._allow_volatile,
+                is_cluster=self._is_cluster,
+                replicas=self._replicas,
+            )
+            await self._health.begin()
+            await self.mails.open()
+        except BaseException as error:
+            await self._client.close()
+            if isinstance(error, Unavailable):
+                raise StoreError(f"STORE_URL: {error}") from error
+            raise
+        self._watching = asyncio.create_task(self._health.run())
+
+    def watch(self, changed: Callable[[StoreState], None]) -> None:
+        """Call `changed` on the loop whenever the server no longer takes changes, and when it does again."""
+        self._health.changed = changed
+
+    async def close(self) -> None:
+        """Write what was noted, and hand over what this replica owns. It takes some seconds at most."""
+        await self.mails.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._client.close()
+
+    async def sweep_forever(self, every: float) -> None:
+        """Drop what has ended each `every` seconds until cancelled; while the server is away, the next time."""
+        while True:
+            await asyncio.sleep(every)
+            await self.challenges.sweep()
+            with suppress(Unavailable):
+                await self.mails.forget_ended()
