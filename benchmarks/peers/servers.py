@@ -1,5 +1,6 @@
 """Starts the servers of a benchmark: the relay, `otpmail serve`, and the peers beside it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -127,6 +128,36 @@ async def starting_service(relay: Relay) -> AsyncIterator[Process]:
     """Start `otpmail serve` with the settings that ship, and wait for nothing."""
     async with Process("otpmail", "serve", **(_REACHABLE | relay.environment)) as process:
         yield process
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """A running server of Redis."""
+
+    process: Process
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The value of STORE_URL that leads to it."""
+        return f"redis://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def redis_server() -> AsyncIterator[RedisServer]:
+    """Start a server of Redis with an append-only file, and return once it answers."""
+    async with Process("benchmarks.peers.redis_server") as process:
+        port = (await process.line(port=...))["port"]
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    break
+        yield RedisServer(process, port)
 
 
 async def _connected(process: Process, settings: str) -> Server:
