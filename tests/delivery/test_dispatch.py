@@ -245,11 +245,16 @@ async def test_an_urgent_job_goes_to_the_least_loaded() -> None:
 
 
 class Modelled:
-    """A worker with a window, as far as the dispatcher sees one. `act` is its step once it is woken."""
+    """A worker with a window, as far as the dispatcher sees one. `act` is its step once it is woken.
+
+    `limit` is how many mails may be in flight that are not urgent. `paused` and `urgent_paused` are whether the rate of
+    its relay allows no mail now.
+    """
 
     def __init__(self, dispatcher: Dispatcher, window: int) -> None:
         self.dispatcher = dispatcher
-        self.window = window
+        self.window = self.limit = window
+        self.paused = self.urgent_paused = False
         self.flying: list[Job] = []
         self.batch_open = False
         self.stalled = False
@@ -275,14 +280,31 @@ class Modelled:
     def act(self) -> None:
         """Take jobs while there is room, then wait for a turn or for room, as `Worker` does."""
         self.must_act = self.listed = False
-        while self.alive and len(self.flying) < self.window:
-            job = self.dispatcher.take(self)
-            if job is None:
+        while self.has_room or self.has_room_for_urgent:
+            all_may_go = self.has_room
+            job = self.dispatcher.take(self) if all_may_go else self.dispatcher.take_urgent(self)
+            if job is not None:
+                assert all_may_go or job.priority is Priority.URGENT
+                self.flying.append(job)
+            elif all_may_go:
                 self.listed = True
                 self.dispatcher.wait(self, busy=bool(self.flying))
                 return
-            self.flying.append(job)
+            else:
+                break
         self.dispatcher.leave(self)
+        if self.has_room_for_urgent:
+            self.dispatcher.wait_for_urgent(self)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any mail may be sent now."""
+        return self.alive and len(self.flying) < min(self.limit, self.window) and not self.paused
+
+    @property
+    def has_room_for_urgent(self) -> bool:
+        """Whether an urgent mail may be sent now."""
+        return self.alive and len(self.flying) < self.window and not self.urgent_paused
 
     def answer(self) -> None:
         """Have one mail answered: one that waits for its turn anyway need not act."""
@@ -317,6 +339,11 @@ class Model:
         self.dispatcher.put(make_job(str(self.put_)))
         self.put_ += 1
 
+    def put_urgent(self, _: Modelled) -> None:
+        """An urgent mail is accepted."""
+        self.dispatcher.put(make_job(str(self.put_), priority=Priority.URGENT))
+        self.put_ += 1
+
     def settle(self, _: Modelled) -> None:
         """A mail settles while it waits."""
         queue = self.dispatcher.queue
@@ -343,6 +370,32 @@ class Model:
         """A worker has a new connection, or looks again for no reason."""
         worker.alive = worker.must_act = True
 
+    def narrow(self, worker: Modelled) -> None:
+        """A relay turns slow, so fewer mails may be in flight that are not urgent."""
+        worker.limit = 1
+
+    def widen(self, worker: Modelled) -> None:
+        """A relay turns quick again, as a reply shows."""
+        worker.limit = worker.window
+        worker.must_act = worker.must_act or not worker.listed
+
+    def pause(self, worker: Modelled) -> None:
+        """The slot for mails is used."""
+        worker.paused = True
+
+    def pause_urgent(self, worker: Modelled) -> None:
+        """The slots for all mails are used."""
+        worker.paused = worker.urgent_paused = True
+
+    def resume_urgent(self, worker: Modelled) -> None:
+        """There is a slot for an urgent mail; the worker has set an alarm for that."""
+        worker.urgent_paused, worker.must_act = False, True
+
+    def resume(self, worker: Modelled) -> None:
+        """There is a slot for any mail; the worker has set an alarm for that."""
+        worker.paused = worker.urgent_paused = False
+        worker.must_act = True
+
     def batch(self, worker: Modelled) -> None:
         """A mail may now leave together with those in flight, or may not any more."""
         worker.batch_open = not worker.batch_open
@@ -352,23 +405,30 @@ class Model:
         worker.stalled = not worker.stalled
 
 
-_STEPS = ("put", "put", "put", "act", "act", "answer", "lose", "renew", "batch", "stall", "settle")
+_STEPS = (
+    *("put", "put", "put", "put_urgent", "act", "act", "answer", "lose", "renew", "batch", "stall", "settle"),
+    *("narrow", "widen", "pause", "pause_urgent", "resume_urgent", "resume"),
+)
 
 
-@settings(max_examples=500)
+@settings(max_examples=1000)
 @given(
     windows=st.lists(st.integers(1, 3), min_size=1, max_size=4),
     steps=st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 3)), min_size=5, max_size=60),
 )
 def test_no_job_is_left_while_a_worker_with_room_waits(windows: list[int], steps: list[tuple[str, int]]) -> None:
-    """Whatever happens in whatever order, once all woken workers have acted: no job waits, or no worker has room."""
+    """Whatever happens in whatever order, once all woken workers have acted no job waits that a worker has room for.
+
+    A worker may have room for urgent jobs only, by its window or by the rate of its relay.
+    """
     model = Model(windows)
     for step, which in steps:
         getattr(model, step)(model.workers[which % len(windows)])
     while acting := [worker for worker in model.workers if worker.must_act]:
         acting[0].act()
     queue = model.dispatcher.queue
-    assert queue.empty() or not any(w.alive and len(w.flying) < w.window for w in model.workers)
+    assert queue.empty() or not any(worker.has_room for worker in model.workers)
+    assert not (queue.lanes[Priority.URGENT] and any(worker.has_room_for_urgent for worker in model.workers))
     assert repr(model.dispatcher).split(", ")[2] == "0 woken"
     assert model.settled + queue.qsize() + sum(len(worker.flying) for worker in model.workers) == model.put_
 

@@ -16,7 +16,7 @@ from otpmail.delivery.standby import Standby
 from otpmail.delivery.worker import Worker
 from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
-from otpmail.model import Envelope, RecipientResult
+from otpmail.model import Envelope, Priority, RecipientResult
 from otpmail.relays.failover import Failover
 from otpmail.smtp.reply_kind import ReplyKind
 from otpmail.smtp.transaction import Callback, Results
@@ -30,9 +30,11 @@ class ConnectionOwner:
     name = "relay:25"
 
     def __init__(self) -> None:
+        self.throttle = self
         self.is_limited = True
         self.paused = 0.0
-        self.slots = 0
+        self.urgent_paused: float | None = None  # as others
+        self.slots = self.urgent_slots = 0
         self.is_in_trouble = False
         self.has_place = True
         self.closes_idle = False
@@ -45,9 +47,14 @@ class ConnectionOwner:
         """Return the pause that is set."""
         return self.paused
 
-    def take_slot(self) -> None:
+    def urgent_pause(self) -> float:
+        """Return the pause that is set for urgent mails, or for all."""
+        return self.paused if self.urgent_paused is None else self.urgent_paused
+
+    def take_slot(self, *, urgent: bool) -> None:
         """Count the slot."""
         self.slots += 1
+        self.urgent_slots += urgent
 
     def accepted_mail(self, connection: "Wire") -> None:
         """Keep the connection."""
@@ -72,7 +79,6 @@ class Wire:
     lost_cause = ""
     most = 1000
     stalled = False
-    takes_urgent = False
     batch_open = False
     is_near_limit = False
     retire_at = inf
@@ -88,6 +94,7 @@ class Wire:
     def __init__(self, owner: ConnectionOwner, window: int = 2) -> None:
         self.owner = owner
         self.window = window
+        self.limit: float = inf  # of the mails in flight that are not urgent
         self.flying: list[Callback] = []
         self.carried: list[str] = []
         self.refuses = False
@@ -98,6 +105,11 @@ class Wire:
 
     @property
     def is_available(self) -> bool:
+        """Whether it is neither lost nor exhausted, and has room for any mail."""
+        return self.takes_urgent and len(self.flying) < self.limit
+
+    @property
+    def takes_urgent(self) -> bool:
         """Whether it is neither lost nor exhausted, and its window has room."""
         return len(self.flying) < self.window and not (self.lost_cause or self.is_exhausted)
 
@@ -266,9 +278,9 @@ class Rig:
         return wire
 
     def put(self, names: str) -> None:
-        """Queue a mail for each letter."""
+        """Queue a mail for each letter, which is urgent if that is a capital."""
         for name in names:
-            self.dispatcher.put(make_job(name))
+            self.dispatcher.put(make_job(name, priority=Priority.URGENT if name.isupper() else Priority.NORMAL))
 
 
 async def _turns() -> None:
@@ -652,6 +664,68 @@ async def test_a_reply_wakes_a_worker_that_waits_for_room() -> None:
         wire.answer()
         await _turns()
         assert wire.carried == ["a", "b"]
+
+
+async def test_an_urgent_mail_goes_beyond_the_limit_of_the_others() -> None:
+    """A connection that has as many mails in flight as its relay is quick for takes urgent ones up to its window."""
+    async with _working() as rig:
+        wire = rig.wire(window=3, limit=1)
+        rig.put("abc")
+        await _turns()
+        assert wire.carried == ["a"]
+        rig.put("XYZ")
+        await _turns()
+        assert wire.carried == ["a", "X", "Y"]
+        wire.answer()
+        await _turns()
+        assert wire.carried == ["a", "X", "Y", "Z"]
+        assert rig.queue.qsize() == 2
+
+
+async def test_an_urgent_mail_goes_while_the_others_wait_for_a_slot() -> None:
+    """While the rate of the relay allows no mail an urgent one leaves at once, whether it comes before or after."""
+    async with _working() as rig:
+        rig.owner.paused, rig.owner.urgent_paused = 600.0, 0.0
+        wire = rig.wire(window=9)
+        rig.put("aX")
+        await _turns()
+        assert wire.carried == ["X"]
+        rig.put("bY")
+        await _turns()
+        assert (wire.carried, rig.owner.slots, rig.owner.urgent_slots) == (["X", "Y"], 2, 2)
+
+
+async def test_an_urgent_mail_waits_for_the_slot_of_urgent_ones() -> None:
+    """While the rate allows no urgent mail either, it leaves once there is a slot for it, before the others."""
+    async with _working() as rig:
+        rig.owner.paused, rig.owner.urgent_paused = 600.0, 0.05
+        wire = rig.wire(window=9)
+        rig.put("aX")
+        await _turns()
+        assert wire.carried == []
+        rig.owner.urgent_paused = 0.0
+        async with asyncio.timeout(5):
+            await wire.has_carried(1)
+        assert wire.carried == ["X"]
+
+
+async def test_an_urgent_mail_goes_over_the_relay_that_has_a_slot() -> None:
+    """A worker that has no slot for an urgent mail passes its turn on to one whose relay has."""
+    async with _working() as rig:
+        other_dialler, other_owner = Dialler(), ConnectionOwner()
+        other_owner.paused, other_owner.urgent_paused = 600.0, 0.0
+        other = Wire(other_owner)
+        other_dialler.offered.put_nowait(other)
+        another = asyncio.create_task(rig.another(other_dialler).run())
+        rig.owner.paused, rig.owner.urgent_paused = 600.0, 0.0
+        wire = rig.wire()
+        await _turns()
+        rig.owner.urgent_paused = 600.0
+        rig.put("aX")
+        await _turns()
+        assert (wire.carried, other.carried) == ([], ["X"])
+        another.cancel()
+        await asyncio.gather(another, return_exceptions=True)
 
 
 async def test_without_a_rate_no_slot_is_taken() -> None:

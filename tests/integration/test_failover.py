@@ -94,6 +94,27 @@ async def test_a_first_relay_that_is_down_from_the_start(pair: tuple[Relay, Rela
     assert len(second.mails) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_a_first_relay_that_refuses_all_as_too_fast(pair: tuple[Relay, Relay], workers: int) -> None:
+    """Mails go through the second relay while the first refuses each, and through the first once it takes one."""
+    first, second = pair
+    first.faults = Faults(auth=(), refuse_sender="450 4.7.1 Error: too much mail from 127.0.0.1")
+    async with Service(**_settings(first, second, WORKERS=workers)) as service:
+        await service.wait_until_serving()
+        async with asyncio.timeout(10):
+            mails = await asyncio.gather(*(_send(service, f"p{n}@example.org") for n in range(20)))
+        assert {(mail.state, mail.attempts) for mail in mails} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
+        assert len(second.mails) == 20
+        assert not service.logged("relay-down")
+        await service.wait_until_serving()
+        first.faults = Faults(auth=())
+        async with asyncio.timeout(30):
+            while not first.mails:
+                await _send(service)
+        await second.wait_for_open(0)
+        await first.wait_for_open(workers)
+
+
 async def test_failing_over_in_the_middle_loses_nothing(pair: tuple[Relay, Relay]) -> None:
     """Ten thousand mails all arrive while relays go down and come up, twice only where a reply was lost.
 

@@ -96,6 +96,44 @@ async def test_a_relay_that_takes_twenty_a_second(service: Service, relay: Relay
     assert len(relay.mails) == 81
 
 
+@pytest.mark.relay(auth=(), rate=(20, 1.0))
+@pytest.mark.service(WORKERS=3)
+async def test_the_rate_recovers(service: Service, relay: Relay) -> None:
+    """120 mails to a relay that takes twenty a second take not much longer than the six seconds that they must."""
+    started = time.monotonic()
+    _all_at_first(await _send(service, 120))
+    assert time.monotonic() - started < 14
+    assert len(relay.mails) == 120
+
+
+@pytest.mark.relay(auth=(), refuse_sender="450 4.7.1 Error: too much mail from 127.0.0.1")
+@pytest.mark.service(WORKERS=2)
+async def test_a_code_is_tried_while_a_relay_refuses_all_as_too_fast(service: Service, relay: Relay) -> None:
+    """Other mails wait for the relay's minute to be over, and an urgent one is tried within seconds all the same."""
+    bulk = asyncio.create_task(_send(service, 20, priority=mail_pb2.PRIORITY_BULK))
+    await service.wait_for_log("rate-lowered")
+    await relay.wait_for_command("MAIL FROM", 6, timeout=30)
+    urgent = asyncio.create_task(_send(service, 1, "urgent", priority=mail_pb2.PRIORITY_URGENT))
+    await relay.wait_for_command("RCPT TO:<urgent0@", 1, timeout=15)
+    relay.faults = replace(relay.faults, refuse_sender=None)
+    _all_at_first(await urgent)
+    bulk.cancel()
+    await asyncio.gather(bulk, return_exceptions=True)
+
+
+@pytest.mark.relay(auth=())
+@pytest.mark.service(WORKERS=2, EMAIL_RATE=0.05)
+async def test_a_code_does_not_wait_for_the_slot_of_another_mail(service: Service, relay: Relay) -> None:
+    """With a mail in 20 seconds by EMAIL_RATE, an urgent one leaves at once; the next other mail waits for both."""
+    bulk = asyncio.create_task(_send(service, 3, priority=mail_pb2.PRIORITY_BULK))
+    await relay.wait_for_mails(1)
+    async with asyncio.timeout(10):
+        _all_at_first(await _send(service, 1, "urgent", priority=mail_pb2.PRIORITY_URGENT))
+    assert len(relay.mails) == 2
+    bulk.cancel()
+    await asyncio.gather(bulk, return_exceptions=True)
+
+
 @pytest.mark.relay(auth=(), rate=(3, 2.0), too_fast="421 4.7.28 Our system has detected an unusual rate of mail.")
 @pytest.mark.service(WORKERS=2)
 async def test_a_relay_that_closes_over_the_rate(service: Service) -> None:

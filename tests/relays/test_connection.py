@@ -191,3 +191,31 @@ async def test_new_bounds_are_notified_when_they_change() -> None:
         for most in (100, 100, 50, 100):
             connection.limit(Bounds(most), None)
         assert changes == [100, 50, 100]
+
+
+async def test_an_urgent_mail_may_exceed_the_limit_of_the_others() -> None:
+    """A connection whose limit of mails in flight is reached takes urgent ones, up to its window and its last mail."""
+    async with Relay(Faults(auth=(), silent_at="MAIL")) as relay, _connected(relay, window=4) as connection:
+        connection.start_with(2)
+        room = []
+        for n in range(5):
+            room.append((connection.is_available, connection.takes_urgent))
+            if n < 4:
+                connection.send(_mail(n), partial(_note, [], n))
+        assert room == [(True, True), (True, True), (False, True), (False, True), (False, False)]
+    async with Relay(Faults(auth=())) as relay, _connected(relay, max_messages=2) as connection:
+        for n in range(2):
+            assert connection.takes_urgent
+            await outcome_of(connection, _mail(n))
+        assert not connection.takes_urgent
+
+
+async def test_an_urgent_mail_is_alone_where_the_relay_may_close() -> None:
+    """Around a suspected limit of mails a connection takes no urgent mail beside another one, and none once lost."""
+    async with Relay(Faults(auth=())) as relay, _connected(relay) as connection:
+        assert connection.takes_urgent
+        connection.limit(Bounds(careful=range(9)), None)
+        assert (connection.is_available, connection.takes_urgent) == (True, False)
+        connection.limit(Bounds(), None)
+        connection.dismiss("left")
+        assert not connection.takes_urgent

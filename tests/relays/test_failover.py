@@ -18,10 +18,13 @@ class Fake:
     """A relay that gives connections, refuses, or, if it is `silent`, never answers."""
 
     on_change: Callable[[], None]
+    on_refuses_all: Callable[[], None]
 
     def __init__(self, *, down: bool = False, silent: bool = False, return_at: float = 0.0) -> None:
         self.down = down
         self.silent = silent
+        self.refuses_all = False
+        self.left = 0
         self.return_at = return_at
         self.retry_after = 0.0
         self.outage = ""
@@ -44,6 +47,10 @@ class Fake:
         if self.down:
             raise ConnectFailed("refused")
         return _connection(self)
+
+    def leave(self) -> None:
+        """Count it."""
+        self.left += 1
 
     async def changed(self) -> None:
         """Wait until the test says so."""
@@ -165,3 +172,37 @@ async def test_an_outage_has_the_cause_of_each_relay() -> None:
     assert failover.outage == "Connection refused; 535 5.7.8 bad credentials"
     second.becomes(down=False)
     assert failover.outage == ""
+
+
+def _leaving(relays: Sequence[Fake]) -> list[int]:
+    """Have the first relay refuse all as too fast, and say which of them are left."""
+    _failover(relays)
+    relays[0].refuses_all = True
+    relays[0].on_refuses_all()
+    return [relay.left for relay in relays]
+
+
+async def test_a_relay_that_refuses_all_as_too_fast_is_left_for_one_that_serves() -> None:
+    """The failover leaves such a relay if another one is up, is idle, or is down and may be dialled now."""
+    assert _leaving([Fake(), Fake()]) == [1, 0]
+    assert _leaving([Fake(), Fake(down=True)]) == [1, 0]
+
+
+async def test_a_relay_that_refuses_all_as_too_fast_is_kept_where_no_other_serves() -> None:
+    """The failover keeps such a relay if it is the only one, or the others are down or refuse all too."""
+    assert _leaving([Fake()]) == [0]
+    waiting, refusing = Fake(down=True), Fake()
+    waiting.retry_after, refusing.refuses_all = 60.0, True
+    assert _leaving([Fake(), waiting, refusing]) == [0, 0, 0]
+
+
+async def test_a_relay_that_refuses_all_as_too_fast_is_asked_last() -> None:
+    """The failover asks relays that serve first, then those that are down, and then those that refuse all."""
+    relays = Fake(), Fake(down=True), Fake()
+    failover = _failover(relays)
+    relays[0].refuses_all = True
+    assert await _owner(failover) is relays[2]
+    assert [relay.asked for relay in relays] == [0, 0, 1]
+    relays[2].becomes(down=True)
+    assert await _owner(failover) is relays[0]
+    assert [relay.asked for relay in relays] == [1, 1, 2]

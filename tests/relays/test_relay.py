@@ -315,3 +315,44 @@ async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
         probes = sum(command.line.startswith("BDAT") for command in server.commands)
         assert probes == 1
         assert sum(isinstance(event, ChunkingDisabled) for event in noted) == 1
+
+
+async def _send(connection: Connection) -> None:
+    """Send a mail, and tell its relay what a worker does."""
+    connection.owner.throttle.take_slot(urgent=True)
+    results = await outcome_of(connection, Envelope("a@x.org", ("b@y.org",), b"Subject: s\r\n\r\n"))
+    if results[0].accepted:
+        connection.owner.accepted_mail(connection)
+    else:
+        connection.owner.refused(connection, kind_of_result(results[0]))
+
+
+async def test_a_relay_that_refuses_all_as_too_fast_is_tried_by_one_worker() -> None:
+    """Its connections are left for the next relay; one worker tries it, and all return once it takes a mail."""
+    noted = Noted()
+    too_fast = Faults(refuse_sender="450 4.7.1 Error: too much mail from 127.0.0.1")
+    async with Server(too_fast) as first, Server(Faults()) as second:
+        relays = [_relay(first, noted), _relay(second, noted)]
+        failover = Failover(relays)
+        refused, idle = await failover.connect(), await failover.connect()
+        async with asyncio.timeout(10):
+            while not refused.lost_cause:
+                await asyncio.sleep(relays[0].throttle.urgent_pause())
+                await _send(refused)
+        assert idle.lost_cause
+        assert relays[0].refuses_all
+        for connection in (refused, idle):
+            await _gone(connection)
+        on_second = await failover.connect()
+        assert on_second.owner is relays[1]
+        assert not relays[0].down
+        tries = await asyncio.gather(*(failover.connect_before(on_second) for _ in range(3)), return_exceptions=True)
+        (trial,) = [result for result in tries if isinstance(result, Connection)]
+        assert failover.return_at(on_second) > asyncio.get_running_loop().time()
+        first.faults = Faults()
+        await _send(trial)
+        assert not relays[0].refuses_all
+        back = await failover.connect_before(on_second)
+        assert back.owner is relays[0]
+        for connection in (on_second, trial, back):
+            await connection.close()

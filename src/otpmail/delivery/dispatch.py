@@ -83,6 +83,8 @@ class Dispatcher:
         self._woken.pop(worker, None)
         self._idle.pop(worker, None)
         self._busy.pop(worker, None)
+        if self._full:
+            self._full.pop(worker, None)
         urgent, normal, bulk = self.queue.lanes
         if not (urgent or normal or bulk):
             return None

@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from otpmail.delivery.alarm import Alarm
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.refusals import REFUSED, is_no_attempt, judged
@@ -15,6 +16,7 @@ from otpmail.delivery.standby import Rest, Standby
 from otpmail.delivery.succession import Succession
 from otpmail.errors import ConnectionLost
 from otpmail.events import ConnectionClosed, Observer
+from otpmail.model import Priority
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
 from otpmail.smtp.transaction import Results
@@ -63,7 +65,7 @@ class Worker:
         self._waiting: asyncio.Future[None] | None = None  # set while it waits: its end wakes the worker
         self._listed = False  # whether it waits for its turn
         self.busy = False  # whether mails are in flight on its connection
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self.wake)
 
     def __repr__(self) -> str:
         return f"<Worker {self._connection!r}, {len(self._leaving)} leaving, {self._recycled} recycled>"
@@ -127,24 +129,28 @@ class Worker:
 
     async def _send_all(self, connection: Connection) -> bool:
         """Send what the dispatcher gives this worker; returns whether there is room for more."""
-        owner, take = connection.owner, self._dispatcher.take
-        limited = owner.is_limited
-        while not (limited and owner.pause()):
-            if connection.is_available:
+        throttle, take = connection.owner.throttle, self._dispatcher.take
+        limited = throttle.is_limited
+        while True:
+            has_room = connection.is_available
+            if has_room and not (limited and throttle.pause()):
                 job = take(self)
                 if job is None:
                     return True
-            elif not connection.takes_urgent or (job := self._dispatcher.take_urgent(self)) is None:
+            elif (
+                not (has_room or connection.takes_urgent)
+                or (limited and throttle.urgent_pause())
+                or (job := self._dispatcher.take_urgent(self)) is None
+            ):
                 return False
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
             elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
                 self.busy = True
                 if limited:
-                    owner.take_slot()
+                    throttle.take_slot(urgent=job.priority is Priority.URGENT)
                 continue
             await asyncio.sleep(0)  # there may be thousands that are not sent: cancelled, expired, or too large
-        return False
 
     def _on_outcome(self, connection: Connection, job: Job, outcome: Results | ConnectionLost) -> None:
         job.relay = connection.owner.name
@@ -182,12 +188,8 @@ class Worker:
         """
         self._listed = listed
         if not listed and (connection.is_available or connection.takes_urgent):
-            pause = connection.owner.pause()
-            if pause or connection.is_available:
-                until = min(until, self._loop.time() + pause)
-            else:
-                self._dispatcher.wait_for_urgent(self)
-        self._set_alarm(until)
+            until = min(until, self._next_slot(connection))
+        self._alarm.set(until)
         if listed:
             self._dispatcher.wait(self, busy=self.busy)
         self._waiting = self._loop.create_future()
@@ -197,22 +199,18 @@ class Worker:
             self._waiting = None
             self._listed = False
 
-    def _set_alarm(self, until: float) -> None:
-        """Wake at `until` on the loop's clock. An earlier alarm is kept: a timer costs more than an extra look."""
-        if self._alarm is not None and self._alarm.when() <= until:
-            return
-        self._cancel_alarm()
-        if until < inf:
-            self._alarm = self._loop.call_at(until, self._ring)
+    def _next_slot(self, connection: Connection) -> float:
+        """When the relay may be sent a mail that it can't be sent now, on the loop's clock.
 
-    def _ring(self) -> None:
-        self._alarm = None
-        self.wake()
-
-    def _cancel_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        If it may be sent an urgent one now, the dispatcher wakes this worker for that.
+        """
+        throttle = connection.owner.throttle
+        pause = throttle.pause() if connection.is_available else inf
+        if urgent_pause := throttle.urgent_pause():
+            pause = min(pause, urgent_pause)
+        else:
+            self._dispatcher.wait_for_urgent(self)
+        return self._loop.time() + pause
 
     # The next connection.
 
@@ -283,7 +281,7 @@ class Worker:
     async def _stop(self) -> None:
         """Pass the turn on, and close all connections; the dial of a successor is cancelled."""
         self._dispatcher.leave(self)
-        self._cancel_alarm()
+        self._alarm.cancel()
         successor = await self._succession.stop()
         if successor is not None:
             self._retire(successor, replaced=False)

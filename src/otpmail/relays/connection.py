@@ -147,8 +147,8 @@ class Connection:
 
     @property
     def rate(self) -> float:
-        """How many mails a second were sent of late."""
-        return self._protocol.turnaround.rate(self._session.begun, self._loop.time())
+        """How many mails a second the relay answered of late."""
+        return self._protocol.turnaround.rate(self._session.answered, self._loop.time())
 
     @property
     def hung_up(self) -> bool:

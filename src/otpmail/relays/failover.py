@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from math import inf
 
@@ -23,6 +24,7 @@ class Failover:
         self._relays = tuple(relays)
         for relay in self._relays:
             relay.on_change = self._look
+            relay.on_refuses_all = partial(self._leave, relay)
         self._look()
 
     def __repr__(self) -> str:
@@ -46,13 +48,13 @@ class Failover:
     async def connect(self) -> Connection:
         """A new connection to the first relay that gives one; waits as long as it takes.
 
-        Relays that are down are asked last, since they may take long to answer. While a later relay is in use,
-        `connect_before` leads back.
+        Relays that are down are asked later, since they may take long to answer, and those that refuse each mail as too
+        fast last. While a later relay is in use, `connect_before` leads back.
         """
         if len(self._relays) == 1:
             return await self._relays[0].connect()
         while True:
-            for relays in (self._not_down, self._relays):
+            for relays in self._by_use():
                 with suppress(ConnectFailed):
                     return await self._first_of(relays)
             await self._wait()
@@ -76,9 +78,18 @@ class Failover:
     def _look(self) -> None:
         self.down = all(relay.down for relay in self._relays)
 
-    @property
-    def _not_down(self) -> Sequence[Relay]:
-        return [relay for relay in self._relays if not relay.down]
+    def _leave(self, relay: Relay) -> None:
+        """Have mails go on to another relay while this one refuses each as too fast, if another one may take them."""
+        for other in self._relays:
+            if other is not relay and not other.refuses_all and not (other.down and other.retry_after):
+                relay.leave()
+                return
+
+    def _by_use(self) -> Sequence[Sequence[Relay]]:
+        """Return the relays to ask first, and those to ask then."""
+        willing = [relay for relay in self._relays if not relay.refuses_all]
+        well = [relay for relay in willing if not relay.down]
+        return (well, willing) if len(willing) == len(self._relays) else (well, willing, self._relays)
 
     def _before(self, connection: Connection) -> tuple[Relay, ...]:
         return tuple(takewhile(lambda relay: relay is not connection.owner, self._relays))

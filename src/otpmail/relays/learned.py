@@ -94,10 +94,10 @@ class Learned:
             return bool(self._open)
         return bool(connection.dismissed) or connection.refused_for is ReplyKind.TOO_FAST
 
-    def dismiss_unproven(self, cause: str) -> None:
-        """Use no connection any more on which the relay has not answered a mail yet."""
+    def dismiss(self, cause: str, *, unproven_only: bool = False) -> None:
+        """Use no connection any more, or none on which the relay has not answered a mail yet."""
         for connection in list(self._open):
-            if not connection.answered:
+            if not (unproven_only and connection.answered):
                 connection.dismiss(cause)
 
     def _recipient_limit_changed(self, limit: int | None) -> None:

@@ -7,6 +7,23 @@ if TYPE_CHECKING:
     from otpmail.smtp.reply_kind import ReplyKind
 
 
+class Slots(Protocol):
+    """The slots for mails of one relay, as the workers see them."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether mails wait for slots: by EMAIL_RATE, or because the relay has refused some as too fast."""
+
+    def pause(self) -> float:
+        """Seconds until the relay may be sent another mail, 0 for at once."""
+
+    def urgent_pause(self) -> float:
+        """Seconds until the relay may be sent another urgent mail, 0 for at once."""
+
+    def take_slot(self, *, urgent: bool) -> None:
+        """A mail is being sent to it now."""
+
+
 class ConnectionOwner(Protocol):
     """The relay that a connection leads to, which all workers share, as its connections see it."""
 
@@ -15,8 +32,8 @@ class ConnectionOwner(Protocol):
     """How many connections are kept while there is nothing to send."""
 
     @property
-    def is_limited(self) -> bool:
-        """Whether mails wait for slots: by EMAIL_RATE, or because the relay has refused some as too fast."""
+    def throttle(self) -> "Slots":
+        """When it may be sent another mail."""
 
     @property
     def is_in_trouble(self) -> bool:
@@ -29,12 +46,6 @@ class ConnectionOwner(Protocol):
     @property
     def closes_idle(self) -> bool:
         """Whether the relay is known to close idle connections after some time."""
-
-    def pause(self) -> float:
-        """Seconds until the relay may be sent another mail, 0 for at once."""
-
-    def take_slot(self) -> None:
-        """A mail is being sent to it now."""
 
     def accepted_mail(self, connection: "Connection") -> None:
         """The relay accepted a mail on this connection."""

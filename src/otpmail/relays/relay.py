@@ -7,7 +7,6 @@ repeated sign-ins. The breaker decides when the next dial may start.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from otpmail.errors import ConnectFailed
@@ -19,6 +18,7 @@ from otpmail.relays.dialler import Access, Dialler
 from otpmail.relays.learned import Learned
 from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.throttle import Limits
+from otpmail.relays.turns import Turns
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.reply_kind import ReplyKind
@@ -35,10 +35,10 @@ class Relay:
 
     is_in_trouble = False
     """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
-    is_limited = False
-    """Whether mails wait for slots. A plain value, since each mail asks for it."""
     on_change: Callable[[], None]
     """Called when `down` may have changed."""
+    on_refuses_all: Callable[[], None]
+    """Called after each mail that it has refused as too fast, while it `refuses_all`."""
 
     def __init__(
         self,
@@ -51,14 +51,13 @@ class Relay:
         look_seconds: float = _LOOK_SECONDS,
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
-        self.on_change = lambda: None
+        self.on_change = self.on_refuses_all = lambda: None
         self.name, self._observer = settings.endpoint, observer
         self._look_seconds, self._alone = look_seconds, alone
         self._loop = loop = asyncio.get_running_loop()
         self._dialler = Dialler(settings, observer, random)
         self._learned = Learned(settings, observer, workers=workers, now=loop.time, call_later=loop.call_later)
-        self._throttle, self._concurrency = self._learned.throttle, self._learned.concurrency
-        self.is_limited = self._throttle.is_limited
+        self.throttle, self._concurrency = self._learned.throttle, self._learned.concurrency
         self.standby = settings.standby
         most, doubt = settings.retry_max_seconds, settings.max_age
         self._breaker = Breaker(random, first=settings.retry_seconds, most=most, doubt=doubt, spares_first=alone)
@@ -71,8 +70,7 @@ class Relay:
             on_change=self._availability_changed,
             notice_seconds=notice_seconds,
         )
-        self._turn = asyncio.Lock()  # to dial it while it is not well
-        self._changed = asyncio.Event()
+        self._turns = Turns(self.name, self._breaker, self._availability, self._concurrency, look_seconds=look_seconds)
 
     def __repr__(self) -> str:
         return f"<Relay {self.name} {self._availability!r} {self._breaker!r}>"
@@ -98,9 +96,17 @@ class Relay:
         return max(0.0, self._breaker.next_try - self._loop.time())
 
     @property
+    def refuses_all(self) -> bool:
+        """Whether it has refused each mail as too fast for some time: mails go over another relay, if one serves."""
+        return self.throttle.refuses_all
+
+    @property
     def return_at(self) -> float:
         """When a worker may try this one, or look at the result of another worker's dial, on the loop's clock."""
-        wait = self._look_seconds if self._is_tried_while_down else self.retry_after
+        if self._turns.are_taken_while_down or self._is_tried_as_too_fast:
+            wait = self._look_seconds
+        else:
+            wait = max(self.retry_after, self.throttle.pause() if self.refuses_all else 0.0)
         return max(self._loop.time() + wait, self._concurrency.free_at())
 
     @property
@@ -116,7 +122,7 @@ class Relay:
     @property
     def limits(self) -> Limits:
         """The limits that the relay is given at present."""
-        return self._throttle.limits
+        return self.throttle.limits
 
     @property
     def access(self) -> Access:
@@ -133,73 +139,70 @@ class Relay:
         """A new connection, open and signed in; waits as long as it takes to get one.
 
         With `patient=False` it raises ConnectFailed where it would only wait. The relay is then down, refuses the
-        sign-in, or takes no further connection.
+        sign-in, or takes no further connection. It also does where another worker tries a relay that `refuses_all`.
         """
-        if not patient and self._is_tried_while_down:
-            raise ConnectFailed(f"{self.name} is down, and another worker dials it")
+        if not patient and self._turns.are_taken_while_down:
+            raise self._turns.taken_by_another()
+        if not patient and self._is_tried_as_too_fast:
+            raise ConnectFailed(f"{self.name} refuses mails as too fast, and another worker tries it")
         self._availability.wanted += 1
         try:
             connection = None
             while connection is None:
-                if self._throttle.is_full():
-                    await self._next_place(patient=patient)
+                if self.throttle.is_full():
+                    await self._turns.next_place(patient=patient)
                     continue
                 if self._is_well:
                     connection = await self._dial()
                     continue
-                await self._acquire_turn(patient=patient)
+                await self._turns.acquire(patient=patient)
                 try:
-                    await self._next_try(patient=patient)
-                    if not (self._is_well or self._throttle.is_full()):  # another worker may have got through
+                    await self._turns.next_try(patient=patient)
+                    if not (self._is_well or self.throttle.is_full()):  # another worker may have got through
                         connection = await self._dial()
                 finally:
-                    self._turn.release()
+                    self._turns.release()
             return connection
         finally:
             self._availability.wanted -= 1
 
     async def changed(self) -> None:
         """Wait until it may be dialled sooner: a connection was opened or closed, or a mail accepted on a new one."""
-        await self._changed.wait()
+        await self._turns.changed()
 
     def _availability_changed(self) -> None:
         self.on_change()
 
     def _notify_changed(self) -> None:
         self._look_at_trouble()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._turns.notify_changed()
 
     def _look_at_trouble(self) -> None:
-        self.is_in_trouble = self._breaker.has_failures or self._throttle.awaits_proof
-
-    def pause(self) -> float:
-        """Seconds until it may be sent another mail, 0 for at once."""
-        return self._throttle.pause()
-
-    def take_slot(self) -> None:
-        """A mail is being sent to it now."""
-        self._throttle.take_slot()
-        self.is_limited = self._throttle.is_limited
+        self.is_in_trouble = self._breaker.has_failures or self.throttle.lowered
 
     def accepted_mail(self, connection: Connection) -> None:
         """The relay accepted a mail: it is well if the connection was dialled after the last failure."""
-        self._throttle.accepted_mail()
-        if self._breaker.took_mail(connection.begun):
+        refused_all = self.refuses_all
+        self.throttle.accepted_mail()
+        if self._breaker.took_mail(connection.begun) or refused_all:
             self._notify_changed()
         self._look_at_trouble()
 
     def refused(self, connection: Connection, kind: ReplyKind) -> None:
         """The relay refused a mail because too much comes at once: by fewer connections, or slower, it takes it."""
         self._learned.refused(connection, kind)
-        self.is_limited = self._throttle.is_limited
         self._look_at_trouble()
+        if kind is ReplyKind.TOO_FAST and self.refuses_all:
+            self.on_refuses_all()
+
+    def leave(self) -> None:
+        """Use no connection to it any more, since it refuses each mail as too fast and another relay serves."""
+        self._learned.dismiss("the relay refuses each mail as too fast; mails go on to the next relay")
 
     def released(self, connection: Connection) -> None:
         """A connection that `connect` returned takes no more mails. The breaker judges how it ended."""
         self._availability.open -= 1
         self._learned.released(connection)
-        self.is_limited = self._throttle.is_limited
         is_idle = connection.idle_at_end is not None or connection.is_idle_too_long
         # A relay that hung up before it accepted a mail gets no dial for that, or it would be dialled on and on.
         connection.on_closed = partial(
@@ -208,9 +211,11 @@ class Relay:
         if not self._learned.excuses(connection) and self._breaker.ended(connection, self._loop.time()):
             self._availability.failed(f"it ended a connection before any mail was taken: {connection.lost_cause}")
             if not self._alone:
-                self._learned.dismiss_unproven("the relay ended another one; mails go on to the next relay")
+                cause = "the relay ended another one; mails go on to the next relay"
+                self._learned.dismiss(cause, unproven_only=True)
         if self._availability.open == 0:
-            self._availability.emptied(connection.lost_cause, is_idle=is_idle)
+            was_left = self.refuses_all and bool(connection.dismissed)
+            self._availability.emptied("" if was_left else connection.lost_cause, is_idle=is_idle)
         self._notify_changed()
 
     def _closed(self, connection: Connection, *, frees_slot: bool) -> None:
@@ -220,44 +225,13 @@ class Relay:
         self._notify_changed()
 
     @property
-    def _is_tried_while_down(self) -> bool:
-        return self.down and self._turn.locked()
+    def _is_tried_as_too_fast(self) -> bool:
+        return self.refuses_all and self._concurrency.taken > 0
 
     @property
     def _is_well(self) -> bool:
         """Whether every worker may dial it now."""
         return self._availability.is_well and self._breaker.closed and not self.retry_after
-
-    async def _acquire_turn(self, *, patient: bool) -> None:
-        """Wait for the turn to dial it. With `patient=False` only while the relay does not count as down."""
-        while not patient:
-            try:
-                async with asyncio.timeout(self._look_seconds):
-                    await self._turn.acquire()
-            except TimeoutError:
-                if self.down:
-                    raise ConnectFailed(f"{self.name} is down, and another worker dials it") from None
-            else:
-                return
-        await self._turn.acquire()
-
-    async def _next_try(self, *, patient: bool) -> None:
-        """Wait until the relay may be dialled, or has proved to be well on another connection."""
-        while (seconds := self.retry_after) > 0:
-            if not patient:
-                self._availability.refused()
-                raise ConnectFailed(f"{self.name} is not to be dialled yet")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self.changed()
-
-    async def _next_place(self, *, patient: bool) -> None:
-        """Wait until the relay may take a further connection: one is closed, or one more is tried."""
-        if not patient:
-            raise ConnectFailed(f"{self.name} takes no further connection")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._concurrency.free_at() - self._loop.time()):
-                await self.changed()
 
     async def _dial(self) -> Connection | None:
         begun = self._loop.time()
@@ -277,7 +251,10 @@ class Relay:
         connection.owner, connection.begun = self, begun
         self._learned.opened(connection)
         self._availability.opened(
-            connection.mode, connection.window, doubtful=self._breaker.hangs_up, address=connection.address
+            connection.mode,
+            connection.window,
+            doubtful=self._breaker.hangs_up or self.refuses_all,
+            address=connection.address,
         )
         if not self._alone and self._breaker.doubts(begun):
             connection.dismiss("the relay ended another one; mails go on to the next relay")
@@ -289,7 +266,7 @@ class Relay:
     def _failed(self, error: ConnectFailed, begun: float, *, is_one_too_many: bool) -> None:
         now = self._loop.time()
         if is_one_too_many:
-            self._throttle.was_one_too_many()
+            self.throttle.was_one_too_many()
             if self._availability.open:  # the others serve on
                 return
         avoided = self._breaker.avoids_chunks(now)

@@ -43,7 +43,7 @@ class Throttle:
     ) -> None:
         self.concurrency = Concurrency(workers)
         self.is_limited = rate is not None
-        """Whether mails wait for slots. A plain value, since each mail asks for it."""
+        """Whether mails wait for slots (`RateLimit.limited`). A plain value, since each mail asks for it."""
         self._rate_limit = RateLimit(rate)
         self._relay = relay
         self._observer = observer
@@ -68,22 +68,34 @@ class Throttle:
         """Whether the rate grows again once the relay has accepted a mail."""
         return self._rate_limit.awaits_proof
 
+    @property
+    def lowered(self) -> bool:
+        """Whether the relay has refused mails as too fast, and the rate has not recovered."""
+        return self._rate_limit.lowered
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the relay has refused each mail as too fast for some time (`RateLimit.refuses_all`)."""
+        return self._rate_limit.refuses_all
+
     def pause(self) -> float:
         """Seconds until the relay may be sent another mail, 0 for at once."""
-        if not self.is_limited:
-            return 0.0
         return self._rate_limit.wait(self._now())
 
-    def take_slot(self) -> None:
+    def urgent_pause(self) -> float:
+        """Seconds until the relay may be sent another urgent mail, 0 for at once."""
+        return self._rate_limit.wait_urgent(self._now())
+
+    def take_slot(self, *, urgent: bool) -> None:
         """A mail is being sent now."""
         lowered = self._rate_limit.lowered
-        self._rate_limit.take(self._now())
+        self._rate_limit.take(self._now(), urgent=urgent)
         self.is_limited = self._rate_limit.limited
         if lowered and not self._rate_limit.lowered:
             self._observer.notify(RateRestored(self._relay))
 
     def accepted_mail(self) -> None:
-        """The relay has accepted a mail."""
+        """The relay has accepted a mail. To be called for each while it is `lowered`."""
         self._rate_limit.accepted(self._now())
 
     def was_too_fast(self, recent: float, in_flight: int) -> None:

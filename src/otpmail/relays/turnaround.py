@@ -30,10 +30,10 @@ class Turnaround:
             self._rate = (begun - self._counted_before) / (now - self._counted_from)
             self._counted_from, self._counted_before = now, begun
 
-    def rate(self, begun: int, now: float) -> float:
-        """How many mails a second were sent of late, if there were `begun` in all."""
+    def rate(self, answered: int, now: float) -> float:
+        """How many mails a second were answered of late, if there were `answered` in all."""
         # The mails of less than a second say nothing of a whole one.
-        present = (begun - self._counted_before) / max(1.0, now - self._counted_from)
+        present = (answered - self._counted_before) / max(1.0, now - self._counted_from)
         return max(present, self._rate)
 
     def idle(self, begun: int, now: float) -> None:
