@@ -45,7 +45,8 @@ class App:
     """The whole service. Build it inside a running loop.
 
     `batch_seconds` is the longest that unary calls are held back under load (`rpc.batching`); 0 holds none back.
-    `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`).
+    `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
+    supervisor holds the port, and serves HTTP for all processes.
     """
 
     def __init__(
@@ -54,20 +55,23 @@ class App:
         *observers: Observer,
         batch_seconds: float = MOST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
+        is_one_of_several: bool = False,
     ) -> None:
         self._settings = settings
+        self._http_port = None if is_one_of_several else settings.server.http_port
         self._counts = LogObserver(
             len(settings.relays), mails=settings.server.log_mails, addresses=settings.server.log_addresses
         )
-        self._health = Health(StreamLimit(settings.mail.memory_octets))
+        self.health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
         self._store = build_store(settings.store, settings.mail, settings.otp, Policy.of(settings.otp))
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
         metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
-        self._metrics = MetricsServer(metrics.registry, lambda: self._health.problem)
+        self.registry = metrics.registry
+        self._metrics = MetricsServer(metrics.registry, lambda: self.health.problem)
         supply = build_supply(settings, queue)
-        self._observer = observer = Observers(self._counts, self._health, supply, *watching, *observers)
+        self._observer = observer = Observers(self._counts, self.health, supply, *watching, *observers)
         self._delivery = delivery = build_delivery(settings, queue, self._store.mails, memory, observer)
         self._lifecycle = delivery.lifecycle
         self._store.mails.follow(Ownership(delivery.lifecycle))
@@ -88,12 +92,13 @@ class App:
             settings.server,
             codes=self._codes,
             mails=mails,
-            health=self._health,
+            health=self.health,
             observer=observer,
             most_octets=settings.mail.most_request_octets,
             most_unsettled=settings.mail.stream_unsettled,
             connections=connections,
             batch_seconds=batch_seconds,
+            shares_port=is_one_of_several,
         )
 
     def __repr__(self) -> str:
@@ -177,22 +182,20 @@ class App:
 
     def _on_store(self, state: StoreState) -> None:
         """Report NOT_SERVING while the store takes nothing new, so that the mesh sends callers elsewhere."""
-        self._health.set_store(up=not state.problem)
+        self.health.set_store(up=not state.problem)
         if state.problem:
             log_event(logging.ERROR, "store-away", state.problem, retry_after=state.retry_after)
         else:
             log_event(logging.INFO, "store-back", "the store takes changes again")
 
     async def _start_metrics(self) -> None:
-        server = self._settings.server
-        if server.http_port is None:
+        if self._http_port is None:
             return
         try:
-            url = await self._metrics.start(server.http_host, server.http_port)
+            await self._metrics.start(self._settings.server.http_host, self._http_port)
         except BaseException:
             await self._server.stop(0)
             raise
-        log_event(logging.INFO, "metrics", f"metrics at {url}", url=url)
 
     async def _stop(self, workers: list[asyncio.Task[None]]) -> Closed:
         seconds = self._settings.server.drain_seconds
@@ -201,7 +204,7 @@ class App:
             text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest"
         log_event(logging.INFO, "stopping", text, waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
-        self._health.stop()
+        self.health.stop()
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._server.refuse_calls()
         self._admission.close()

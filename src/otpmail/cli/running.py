@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otpmail.app import App
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
+    from otpmail.supervisor.member import Member
     from otpmail.telemetry.logs import LogHandler
 
 _END_SECONDS = 0.5
@@ -76,10 +77,12 @@ async def run_service(
     signals: Signals,
     started: Callable[[str], None] = lambda _: None,
     fixed: Mapping[str, str | None] = MappingProxyType({}),
+    member: "Member | None" = None,
 ) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
 
-    `fixed` are the settings that `settings` was loaded with in place of others.
+    `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
+    several.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened.
     """
@@ -87,9 +90,11 @@ async def run_service(
     from otpmail.limits.descriptors import raise_limit
     from otpmail.limits.resident import return_large_blocks
     from otpmail.reload import Reloader
+    from otpmail.settings.shares import WHOLE
     from otpmail.telemetry.logs import set_up
 
-    log = set_up(settings.server.log_format, settings.server.log_level)
+    number = None if member is None else member.share.number
+    log = set_up(settings.server.log_format, settings.server.log_level, process=number)
     stop = asyncio.Event()
     raise_limit()
     return_large_blocks()
@@ -99,24 +104,27 @@ async def run_service(
         started(address)
 
     try:
-        app = App(settings)
-        reloader = Reloader(app, settings, fixed)
+        app = App(settings, is_one_of_several=member is not None)
+        reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
         _attach(signals, app, stop, reloader, log)
-        reloading = asyncio.create_task(reloader.run())
+        beside = [asyncio.create_task(reloader.run())]
+        if member is not None:
+            beside.append(asyncio.create_task(member.run(app, stop=stop.set, reload=reloader.request)))
         try:
             lost = await app.run(stop, started=ready)
         finally:
-            reloading.cancel()
+            for task in beside:
+                task.cancel()
             signals.ignore_hangup()
     except SettingsError as error:
-        raise _failed(log, *error.problems, code=EXIT_USAGE) from None
+        raise failed(log, *error.problems, code=EXIT_USAGE) from None
     except StoreError as error:
-        raise _failed(log, str(error), code=EXIT_STORE) from None
+        raise failed(log, str(error), code=EXIT_STORE) from None
     if lost:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _failed(log: "LogHandler", *problems: str, code: int) -> typer.Exit:
+def failed(log: "LogHandler", *problems: str, code: int) -> typer.Exit:
     """Write the problems behind the lines of the log, as safe as they from a full pipe; returns the exit to raise."""
     for problem in problems:
         log.writer.write(f"{problem}\n".encode())

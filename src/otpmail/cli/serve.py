@@ -1,10 +1,65 @@
-"""`otpmail serve`: runs the service."""
+"""`otpmail serve`: runs the service, by one process or by several."""
 
-from otpmail.cli.running import load_settings, run, run_service
+from typing import TYPE_CHECKING
+
+import typer
+
+from otpmail.cli.output import EXIT_USAGE
+from otpmail.cli.running import failed, load_settings, run, run_service
 from otpmail.cli.signals import Signals
+from otpmail.errors import SettingsError
+
+if TYPE_CHECKING:
+    from otpmail.settings import Settings
 
 
 def serve() -> None:
     """Run the service, with settings from the environment, .env or SECRETS_DIR."""
+    from otpmail.supervisor.member import is_member
+
     signals = Signals(hangup_stops=False)
-    run(run_service(load_settings(), signals))
+    if is_member():
+        run(_serve_as_member(signals))
+        return
+    settings = load_settings()
+    run(run_service(settings, signals) if settings.server.processes == 1 else _supervise(settings, signals))
+
+
+async def _serve_as_member(signals: Signals) -> None:
+    """Run the service as one of several processes, which a supervisor has started."""
+    from otpmail.supervisor.member import Member
+
+    member = await Member.join()
+    await run_service(member.settings, signals, started=lambda _: member.ready(), member=member)
+
+
+async def _supervise(settings: "Settings", signals: Signals) -> None:
+    """Run the service by several processes until a signal stops it.
+
+    Raises typer.Exit with the exit code of the service, if that is not 0.
+    """
+    import asyncio
+
+    from otpmail.supervisor.reload import reload_forever
+    from otpmail.supervisor.supervisor import Supervisor
+    from otpmail.telemetry.logs import set_up
+
+    log = set_up(settings.server.log_format, settings.server.log_level)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    supervisor = Supervisor(settings, log=log.pass_on)
+
+    def give_up() -> None:
+        supervisor.give_up()
+        log.flush()
+
+    signals.attach(asyncio.get_running_loop(), stop=stop.set, reload=reload.set, give_up=give_up)
+    reloading = asyncio.create_task(reload_forever(supervisor, reload))
+    try:
+        code = await supervisor.run(stop)
+    except SettingsError as error:
+        raise failed(log, *error.problems, code=EXIT_USAGE) from None
+    finally:
+        reloading.cancel()
+        signals.ignore_hangup()
+    if code:
+        raise typer.Exit(code)

@@ -38,6 +38,7 @@ class Health(_Servicer):  # type: ignore[misc]
         self._up: set[str] = set()
         self._stopped = False
         self._has_store = True
+        self._others_serve = False
         self._waiting: set[asyncio.Future[None]] = set()  # a set, so that thousands of watchers can leave at once
 
     def __repr__(self) -> str:
@@ -59,6 +60,11 @@ class Health(_Servicer):  # type: ignore[misc]
     def set_store(self, *, up: bool) -> None:
         """Note whether the store takes changes: without it no code and no guaranteed mail can be accepted."""
         self._has_store = up
+        self._wake_watchers()
+
+    def set_others(self, *, serve: bool) -> None:
+        """Note whether another process on this port serves: callers may come here while any of them does."""
+        self._others_serve = serve
         self._wake_watchers()
 
     def stop(self) -> None:
@@ -85,14 +91,14 @@ class Health(_Servicer):  # type: ignore[misc]
             while True:
                 status = self._status(request.service)
                 if status == last:
-                    await self._change()
+                    await self.changed()
                 else:
                     yield HealthCheckResponse(status=status)
                     last = status
 
     @property
     def problem(self) -> str:
-        """Why callers should not come here now, in words; empty while all services are SERVING."""
+        """Why this process by itself should not be called now, in words; empty while it serves."""
         if self._stopped:
             return "the service is stopping"
         if not self._has_store:
@@ -101,7 +107,7 @@ class Health(_Servicer):  # type: ignore[misc]
 
     @property
     def _serving(self) -> bool:
-        return not self.problem
+        return self._others_serve or not self.problem
 
     def _status(self, service: str) -> int:
         if service == LIVENESS:
@@ -110,7 +116,8 @@ class Health(_Servicer):  # type: ignore[misc]
             return HealthCheckResponse.SERVICE_UNKNOWN
         return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
 
-    async def _change(self) -> None:
+    async def changed(self) -> None:
+        """Wait for the next change, which may be one that alters no answer."""
         change = asyncio.get_running_loop().create_future()
         self._waiting.add(change)
         try:

@@ -38,6 +38,7 @@ class Server:
 
     A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
     longest that unary calls are held back under load (`rpc.batching`). The `observer` is notified of refused calls.
+    With `shares_port` it is one of several processes on a port that their supervisor holds.
     """
 
     def __init__(
@@ -52,10 +53,17 @@ class Server:
         most_unsettled: int,
         connections: int,
         batch_seconds: float = MOST_SECONDS,
+        shares_port: bool = False,
     ) -> None:
         self._settings = settings
+        self._shares_port = shares_port
         memory = mails.admission.memory
-        options = server_options(most_octets=most_octets, connections=connections, call_octets=memory.for_reading)
+        options = server_options(
+            most_octets=most_octets,
+            connections=connections,
+            call_octets=memory.for_reading,
+            shares_port=shares_port,
+        )
         self._server = grpc.aio.server(options=options)
         methods: Any = MethodTable()  # generated code is annotated for a whole server
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
@@ -84,7 +92,7 @@ class Server:
 
         Raises SettingsError when the service can't listen on one of them.
         """
-        listening = listen(self._settings, self._server.add_insecure_port)
+        listening = listen(self._settings, self._server.add_insecure_port, is_held=self._shares_port)
         await self._server.start()
         return listening
 

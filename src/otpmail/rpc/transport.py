@@ -29,6 +29,7 @@ def server_options(
     *,
     most_octets: int,
     connections: int,
+    shares_port: bool = False,
     call_octets: int = _CALLS * _CALL_OCTETS,
     ping_seconds: float = PING_SECONDS,
     age_seconds: float = AGE_SECONDS,
@@ -38,10 +39,11 @@ def server_options(
     """Return the options of a server whose requests have at most `most_octets`.
 
     Callers may have so many `connections` on each address. Calls that have not begun may take `call_octets` of memory.
+    With `shares_port` other servers of this user may listen there too, and get a part of the connections.
     """
     return (
-        # A second server on the port would get some of the calls, and does not know the codes of this one.
-        ("grpc.so_reuseport", 0),
+        # A second server on the port would get some of the calls, and must be one that knows the codes of this one.
+        ("grpc.so_reuseport", int(shares_port)),
         *_call_options(most_octets, max(_CALLS, call_octets // _CALL_OCTETS)),
         *_keepalive_options(ping_seconds),
         ("grpc.max_allowed_incoming_connections", connections),

@@ -11,6 +11,7 @@ from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings.mail import MailSettings
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
+from otpmail.settings.processes import conflicts_of_processes
 from otpmail.settings.reader import SectionT, read_section
 from otpmail.settings.relay import RelaySettings
 from otpmail.settings.relays import read_relays
@@ -75,6 +76,8 @@ class Settings:
         store = read_section(StoreSettings, sources, fixed, problems)
         if store.is_durable and not otp.derivation_keys:
             problems.conclude(Problem(_NO_KEYS, ("OTP_KEYS", "STORE_URL")))
+        for problem in conflicts_of_processes(server, mail, store):
+            problems.conclude(problem)
         relays = read_relays(mail.email_relays.get_secret_value(), relay, sources, problems)
         mail = _with_sender(mail, relays, problems)
         if relay.standby > mail.workers:

@@ -54,9 +54,14 @@ class MailSettings(Section):
         """How large a request may be: larger ones end with RESOURCE_EXHAUSTED before gRPC buffers them."""
         return self.mail_max_bytes + _ENVELOPE_OCTETS
 
+    @property
+    def least_memory_mb(self) -> int:
+        """The least MiB of memory that hold the largest mail while it is received and written."""
+        return -(-FOR_REQUESTS * self.most_request_octets >> 20)
+
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem where the memory does not hold the largest mail while it is received and written."""
-        needed = -(-FOR_REQUESTS * self.most_request_octets >> 20)
+        needed = self.least_memory_mb
         if needed << 20 <= self.memory_octets:
             return
         given = f"{self.memory_octets >> 20} MiB"

@@ -129,6 +129,11 @@ class StoreSettings(Section):
         """Whether what the store accepts outlives the process."""
         return self.url != MEMORY
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes can have the store at once."""
+        return is_redis(self.url)
+
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for a password that is there twice, and for TLS settings without TLS."""
         url = self.redis

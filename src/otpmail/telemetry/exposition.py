@@ -5,9 +5,10 @@ speak no gRPC, or no TLS, as those of the kubelet.
 """
 
 import gzip
+import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -16,6 +17,7 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from otpmail.errors import SettingsError
 from otpmail.telemetry.http import HttpServer, Request, Response, status_response
+from otpmail.telemetry.logs import log_event
 
 _METRICS = "/metrics"
 
@@ -23,27 +25,43 @@ _METRICS = "/metrics"
 class MetricsServer:
     """Answers GET and HEAD in the running loop: /metrics with what the registry collects at that moment.
 
-    /livez is 200 whenever it is answered at all. The other, /readyz, is 200 while `problem` returns nothing. Else it is
-    503 with that text: why callers should not come here.
+    /readyz is 200 while `problem` returns nothing. Else it is 503 with that text: why callers should not come here.
+    /livez is 200 whenever it is answered at all, unless `hang` returns what does not go on. `refresh` is awaited before
+    each answer.
     """
 
-    def __init__(self, registry: CollectorRegistry, problem: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        problem: Callable[[], str] = str,
+        *,
+        hang: Callable[[], str] = str,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._registry = registry
-        self._paths = {_METRICS: self._metrics, "/livez": _live, "/readyz": self._ready}
-        self._problem = problem
-        self._http = HttpServer(self._answer)
+        self._paths: dict[str, Callable[[Request], Response]] = {
+            _METRICS: self._metrics,
+            "/livez": lambda _: _probed("live", hang()),
+            "/readyz": lambda _: _probed("ready", problem()),
+        }
+        self._http = HttpServer(self._answer, refresh=refresh)
 
     def __repr__(self) -> str:
         return f"<MetricsServer {self._http!r}>"
 
     async def start(self, host: str, port: int) -> str:
-        """Listen and return the URL. Raises SettingsError, which names HTTP_HOST and HTTP_PORT, if it cannot."""
+        """Listen, and return the URL after a line in the log.
+
+        Raises SettingsError, which names HTTP_HOST and HTTP_PORT, if it cannot.
+        """
         try:
             port = await self._http.start(host, port)
         except (OSError, UnicodeError) as error:
             raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
         shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{port}{_METRICS}"
+        url = f"http://{shown}:{port}{_METRICS}"
+        log_event(logging.INFO, "metrics", f"metrics at {url}", url=url)
+        return url
 
     async def stop(self) -> None:
         """Stop listening and abort what is open; does nothing if it never listened."""
@@ -56,12 +74,6 @@ class MetricsServer:
         if request.method not in {"GET", "HEAD"}:
             return status_response(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
         return answer(request)
-
-    def _ready(self, _: Request) -> Response:
-        problem = self._problem()
-        if problem:
-            return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {problem}\n".encode(), _PLAIN)
-        return Response(HTTPStatus.OK, b"ready\n", _PLAIN)
 
     def _metrics(self, request: Request) -> Response:
         try:
@@ -76,8 +88,10 @@ class MetricsServer:
         return Response(HTTPStatus.OK, gzip.compress(body), headers)
 
 
-def _live(_: Request) -> Response:
-    return Response(HTTPStatus.OK, b"live\n", _PLAIN)
+def _probed(state: str, problem: str) -> Response:
+    if problem:
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not {state}: {problem}\n".encode(), _PLAIN)
+    return Response(HTTPStatus.OK, f"{state}\n".encode(), _PLAIN)
 
 
 _PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))

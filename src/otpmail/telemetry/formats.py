@@ -10,10 +10,12 @@ class TextFormatter(logging.Formatter):
     """Formats a record as `2026-11-28T12:30:01.123+00:00 INFO message`, in the time of this machine (RFC 3339).
 
     An exception follows in indented lines, so that no line which begins with a time was made up by its message.
+    `process` is the number of this process among several, and stands before the message.
     """
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+    def __init__(self, process: int | None = None) -> None:
+        number = "" if process is None else f"process={process} "
+        super().__init__(f"%(asctime)s %(levelname)s {number}%(message)s")
         self._time = _Time(None)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802, ARG002  its name
@@ -34,10 +36,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields."""
+    """Formats a record as a JSON object in one line: time (RFC 3339), level, event, message, the event's fields.
 
-    def __init__(self) -> None:
+    `process` is the number of this process among several, and a field of each line.
+    """
+
+    def __init__(self, process: int | None = None) -> None:
         super().__init__()
+        self._more = {} if process is None else {"process": process}
         self._time = _Time(UTC)
         self._encode = json.JSONEncoder(default=str).encode  # `json.dumps` makes an encoder for each line
 
@@ -48,6 +54,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": getattr(record, "event", record.name),
             "message": record.getMessage(),
+            **self._more,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server in the service's own loop, for answers that are made without waiting.
+"""A small HTTP/1.1 server in the service's own loop.
 
 h11 parses the requests. Each connection serves one request, without TLS. The size of a header, the number of
 connections and the time that one may take are bounded.
@@ -6,7 +6,7 @@ connections and the time that one may take are bounded.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -50,15 +50,23 @@ def status_response(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
 class HttpServer:
     """Listens, and calls `answer` for each request; if that raises, the error is logged and the client is sent 500.
 
+    `refresh` is awaited before each answer; without it an answer is made at once.
+
     `max_connections` bounds the open connections. A new one beyond that replaces the oldest, which is sent 503, so that
     clients with half a request keep no other client out.
     `timeout` bounds the seconds of each. A client without a whole request is then sent 408; any other is aborted.
     """
 
     def __init__(
-        self, answer: Callable[[Request], Response], *, max_connections: int = MOST_CONNECTIONS, timeout: float = 10.0
+        self,
+        answer: Callable[[Request], Response],
+        *,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+        max_connections: int = MOST_CONNECTIONS,
+        timeout: float = 10.0,
     ) -> None:
         self.answer = answer
+        self.refresh = refresh
         self.timeout = timeout
         self._max_connections = max_connections
         self._connections: dict[_Connection, None] = {}  # the oldest first
@@ -102,6 +110,7 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEADER_BYTES)
         self._answered = False
+        self._answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to count its time."""
@@ -112,17 +121,19 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         """Free its place."""
         self._timer.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
         self._server.remove(self)
 
     def data_received(self, data: bytes) -> None:
         """Answer once the header is whole; a body and further requests are read and dropped."""
-        if self._answered:
+        if self._answered or self._answering is not None:
             return
         try:
             self._http.receive_data(data)
             event = self._http.next_event()
             if isinstance(event, h11.Request):
-                self._send(self._respond(_request(event)), with_body=event.method != b"HEAD")
+                self._answer(_request(event))
         except (h11.RemoteProtocolError, ValueError) as error:
             self._send(status_response(HTTPStatus(getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST))))
 
@@ -137,6 +148,17 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, whether or not the client has read its response."""
         self._transport.abort()
+
+    def _answer(self, request: Request) -> None:
+        if self._server.refresh is None:
+            self._send(self._respond(request), with_body=request.method != "HEAD")
+        else:
+            self._answering = asyncio.create_task(self._answer_refreshed(request, self._server.refresh))
+
+    async def _answer_refreshed(self, request: Request, refresh: Callable[[], Awaitable[None]]) -> None:
+        await refresh()
+        if not self._answered:  # it has given way to another connection, or its time is over
+            self._send(self._respond(request), with_body=request.method != "HEAD")
 
     def _respond(self, request: Request) -> Response:
         try:

@@ -6,6 +6,7 @@ No line holds a code, a password, a token or a mail's content. Which settled mai
 import logging
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
@@ -64,6 +65,15 @@ class LogHandler(logging.Handler):
         urgent = record.levelno >= logging.ERROR or getattr(record, "event", "") in _LAST_EVENTS
         self.writer.write(_encoded(line), urgent=urgent)
 
+    def pass_on(self, lines: Iterable[bytes]) -> None:
+        """Queue lines that another process has made, each with its line feed; callable from any thread."""
+        self.acquire()  # the writer has one caller at a time
+        try:
+            for line in lines:
+                self.writer.write(line)
+        finally:
+            self.release()
+
     def flush(self) -> None:
         """Wait for the lines so far to be written, but no longer than a moment. `logging` calls it at exit."""
         self.writer.flush(_FLUSH_SECONDS)
@@ -82,13 +92,14 @@ class LogHandler(logging.Handler):
         return _encoded(self.format(record))
 
 
-def set_up(log_format: Literal["text", "json"], level: str, *, fd: int = 2) -> LogHandler:
+def set_up(log_format: Literal["text", "json"], level: str, *, fd: int = 2, process: int | None = None) -> LogHandler:
     """Send the log of the whole process to a file descriptor: ours from `level` on, the libraries' from warnings on.
 
-    Warnings of Python and exceptions that nothing catches, in any thread, are lines of the log too.
+    Warnings of Python and exceptions that nothing catches, in any thread, are lines of the log too. `process` is the
+    number of this process among several.
     """
     handler = LogHandler(fd)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(process) if log_format == "json" else TextFormatter(process))
     handler.addFilter(TraceFilter(in_message=log_format == "text"))
     # No line shows these, and a record takes 0.5 us longer with them ("Optimization" in Python's logging guide).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

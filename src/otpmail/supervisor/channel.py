@@ -1,0 +1,82 @@
+"""Messages between a supervisor and one of its processes, over a pair of connected Unix sockets without a name.
+
+A message is an object of JSON behind its length. The supervisor's first one is a pickle: what the process is to be.
+"""
+
+import asyncio
+import json
+import pickle
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any, Self
+
+from otpmail.settings import Settings
+from otpmail.settings.shares import Share
+from otpmail.values import frozen
+
+Message = dict[str, Any]
+
+_LENGTH = struct.Struct("!I")
+
+
+@frozen()
+class Assignment:
+    """What a process is to be: its share, and the settings of the whole service with the addresses that are held."""
+
+    share: Share
+    settings: Settings
+
+
+class Channel:
+    """One end of the pair. Use it in one loop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> Self:
+        """Make a channel that owns this end."""
+        return cls(*await asyncio.open_unix_connection(sock=end))
+
+    def __repr__(self) -> str:
+        return f"<Channel {'closing' if self._writer.is_closing() else 'open'}>"
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send a message in a while; nothing happens where the other end has gone."""
+        self._send(json.dumps(message).encode())
+
+    async def receive(self) -> Message | None:
+        """Return the next message; None once the other end has gone."""
+        octets = await self._receive()
+        return None if octets is None else json.loads(octets)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Send the first message of a supervisor."""
+        self._send(pickle.dumps(assignment))
+
+    async def receive_assignment(self) -> Assignment | None:
+        """Return the first message of a supervisor; None where it has gone."""
+        octets = await self._receive()
+        if octets is None:
+            return None
+        # Only the supervisor that started this process has the other end. The settings hold secrets, which neither
+        # arguments nor the environment may show.
+        assignment: Assignment = pickle.loads(octets)  # noqa: S301  as said above
+        return assignment
+
+    def close(self) -> None:
+        """Close this end."""
+        self._writer.close()
+
+    def _send(self, octets: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(_LENGTH.pack(len(octets)) + octets)
+
+    async def _receive(self) -> bytes | None:
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            return await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None

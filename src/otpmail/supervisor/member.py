@@ -1,0 +1,91 @@
+"""A process that a supervisor has started: what it is to be, and what it tells the supervisor.
+
+Its standard input is its end of the channel. When the supervisor ends, however that happens, so does the process: at
+once, as if it had been killed with the supervisor. What a durable store has kept is taken up by others.
+"""
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from otpmail.settings import Settings
+from otpmail.settings.shares import Share
+from otpmail.supervisor.channel import Assignment, Channel
+from otpmail.supervisor.merge import snapshot
+from otpmail.threads import start_daemon
+
+if TYPE_CHECKING:
+    from otpmail.app import App
+
+MARK = "_OTPMAIL_SUPERVISED"
+"""The variable in the environment of such a process."""
+
+_STDIN = 0
+_ABANDONED = 1
+
+
+class Member:
+    """A process as one of several, seen from inside."""
+
+    def __init__(self, channel: Channel, assignment: Assignment) -> None:
+        self._channel = channel
+        self.share: Share = assignment.share
+        self.settings: Settings = assignment.share.of_settings(assignment.settings)
+        """This process's part."""
+
+    def __repr__(self) -> str:
+        return f"<Member {self.share.number} of {self.share.count}>"
+
+    @classmethod
+    async def join(cls) -> Self:
+        """Take the place that the supervisor has for this process, which ends from now on when the supervisor does."""
+        start_daemon(_end_with_supervisor, "supervisor")
+        channel = await Channel.over(socket.socket(fileno=os.dup(_STDIN)))
+        assignment = await channel.receive_assignment()
+        if assignment is None:
+            os._exit(_ABANDONED)
+        return cls(channel, assignment)
+
+    def ready(self) -> None:
+        """Tell the supervisor that this process listens."""
+        self._channel.send({"ready": True})
+
+    async def run(self, app: "App", *, stop: Callable[[], None], reload: Callable[[], None]) -> None:
+        """Answer the supervisor and do what it asks, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._report_health(app))
+            while (message := await self._channel.receive()) is not None:
+                match message:
+                    case {"tell": "metrics"}:
+                        self._channel.send({"metrics": snapshot(app.registry)})
+                    case {"others": others}:
+                        app.health.set_others(serve=others)
+                    case {"do": "stop"}:
+                        app.health.set_others(serve=False)  # they stop too
+                        stop()
+                    case {"do": "reload"}:
+                        reload()
+
+    async def _report_health(self, app: "App") -> None:
+        last = None
+        while True:
+            if app.health.problem != last:
+                last = app.health.problem
+                self._channel.send({"problem": last})
+            await app.health.changed()
+
+
+def is_member() -> bool:
+    """Whether a supervisor has started this process."""
+    return MARK in os.environ
+
+
+def _end_with_supervisor() -> None:
+    """Wait for the other end of standard input to close, whatever the loop does meanwhile, and end the process."""
+    poll = select.poll()
+    poll.register(_STDIN, 0)  # POLLHUP is always reported
+    poll.poll()
+    os._exit(_ABANDONED)

@@ -1,0 +1,184 @@
+"""One process of a service, as its supervisor sees it: its start, its log, what it reports, and its end."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from typing import IO
+
+import otpmail
+from otpmail.settings import Settings
+from otpmail.settings.shares import Share
+from otpmail.supervisor.channel import Assignment, Channel, Message
+from otpmail.supervisor.member import MARK
+from otpmail.supervisor.merge import Family
+from otpmail.threads import start_daemon
+
+SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")
+"""The command of a process: a fresh interpreter, since gRPC does not survive a fork."""
+
+_LONGEST_LINE = 1 << 20
+_STARTING = "is starting"
+
+
+class Process:
+    """A process that was started. `changed` is called whenever what it reports changes, `log` with lines of its log.
+
+    It has a session of its own, so that a Ctrl-C reaches the supervisor alone, which then stops all.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        command: Sequence[str],
+        *,
+        changed: Callable[[], None],
+        log: Callable[[Iterable[bytes]], None],
+    ) -> None:
+        self.number = share.number
+        self._share = share
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        """Its exit code once it has ended and its log is passed on, negative for the number of a signal."""
+        self.is_ready = False
+        self.problem = _STARTING
+        """Why it should not be called now; empty while it serves."""
+        self.others_serve = False
+        """What it was last told about the others."""
+        self.families: list[Family] = []
+        """Its latest metrics."""
+        self.answers = True
+        """Whether it answered the last question in time."""
+        self._answered: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._gone = Event()
+        self._channel: Channel | None = None
+        self._end, theirs = socket.socketpair()
+        with theirs:
+            self._popen = subprocess.Popen(  # noqa: S603  the service itself, unless a test has another command
+                list(command),
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, MARK: "1", "PYTHONPATH": os.pathsep.join(_paths())},
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+        assert self._popen.stdout is not None
+        output = self._popen.stdout
+        start_daemon(lambda: self._watch(output, log), f"log of process {self.number}")
+
+    def __repr__(self) -> str:
+        return f"<Process {self.number} pid={self.pid} problem={self.problem!r}>"
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can be called."""
+        return self.is_ready and not self.problem
+
+    async def run(self, settings: Settings) -> int:
+        """Say what it is to be, take its reports until it ends, and return its exit code."""
+        self._channel = channel = await Channel.over(self._end)
+        channel.assign(Assignment(self._share, settings))
+        if self._stopping:
+            self.stop()
+        try:
+            while (message := await channel.receive()) is not None:
+                self._take(message)
+            return await asyncio.shield(self.ended)
+        finally:
+            self.is_ready, self.problem = False, "has ended"
+            channel.close()
+
+    async def ask(self, seconds: float) -> None:
+        """Ask for its metrics, and note whether it answers in so many seconds. A process that starts is not asked."""
+        if self._channel is None or not self.is_ready:
+            return
+        if self._answered is None or self._answered.done():  # else the last question is still open
+            self._answered = self._loop.create_future()
+            self._channel.send({"tell": "metrics"})
+        await asyncio.wait((self._answered,), timeout=seconds)
+        self.answers = self._answered.done()
+
+    def tell_others_serve(self, *, serve: bool) -> None:
+        """Tell it whether another process serves, if that is news."""
+        if self._channel is not None and serve != self.others_serve:
+            self.others_serve = serve
+            self._channel.send({"others": serve})
+
+    def stop(self) -> None:
+        """Let it finish what it has accepted, and end. Safe to repeat."""
+        self._stopping = True
+        if self._channel is not None:
+            self._channel.send({"do": "stop"})
+
+    def reload(self) -> None:
+        """Let it read its settings again."""
+        if self._channel is not None:
+            self._channel.send({"do": "reload"})
+
+    def end_at_once(self) -> None:
+        """End it as a second signal does, with a line about what is lost."""
+        for number in (signal.SIGINT, signal.SIGTERM):  # the second of two ends it, whether or not it is stopping
+            self.send_signal(number)
+
+    def wait(self, seconds: float) -> None:
+        """Block until it has ended; kill it where that takes so many seconds."""
+        if not self._gone.wait(seconds):
+            self.send_signal(signal.SIGKILL)
+            self._gone.wait(seconds)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+        with suppress(ProcessLookupError):
+            self._popen.send_signal(number)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case {"ready": True}:
+                self.is_ready = True
+                self._changed()
+            case {"problem": problem}:
+                self.problem = problem
+                self._changed()
+            case {"metrics": families}:
+                self.families = families
+                if self._answered is not None and not self._answered.done():
+                    self._answered.set_result(None)
+
+    def _watch(self, output: IO[bytes], log: Callable[[Iterable[bytes]], None]) -> None:
+        """Pass on whole lines of its log until it ends. Runs in a thread, which waits for the process too."""
+        with output:
+            for lines in _lines(output.fileno()):
+                log(lines)
+        code = self._popen.wait()
+        self._gone.set()
+        with suppress(RuntimeError):  # the loop has ended, and the service with it
+            self._loop.call_soon_threadsafe(self.ended.set_result, code)
+
+
+def _lines(descriptor: int) -> Iterator[list[bytes]]:
+    """Yield the lines that come together; one that is too long is cut."""
+    rest = b""
+    while octets := os.read(descriptor, 1 << 16):
+        *lines, rest = (rest + octets).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        if lines:
+            yield [line + b"\n" for line in lines]
+    if rest:
+        yield [rest + b"\n"]
+
+
+def _paths() -> Iterator[str]:
+    """Yield where the process finds this package, and what else was given: it does not look where it was started."""
+    yield str(Path(otpmail.__file__).parents[1])
+    if given := os.environ.get("PYTHONPATH"):
+        yield given

@@ -1,0 +1,214 @@
+"""Supervises the processes of one service: one port, one /metrics, one log, one stop, one exit code."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from random import random
+from time import monotonic
+
+from otpmail.backoff import exponential, jittered
+from otpmail.rpc.held_port import HeldPort, hold_port
+from otpmail.settings import Settings
+from otpmail.settings.shares import Share, shares
+from otpmail.supervisor.group import ProcessGroup
+from otpmail.supervisor.process import SERVE, Process
+from otpmail.telemetry.exposition import MetricsServer
+from otpmail.telemetry.logs import log_event
+
+_FAILED = 1
+_FIRST_WAIT = 0.5  # before a process that has ended is started again, doubled each time
+_LONGEST_WAIT = 30.0
+_JITTER = 0.2
+_STEADY_SECONDS = 60.0  # a process that lived so long has not failed in a row with the one before
+_GRACE_SECONDS = 5.0  # beside DRAIN_SECONDS, for the last answers and for what closes
+_LAST_WORDS_SECONDS = 1.0
+_LOOK_SECONDS = 2.0  # between two looks at the metrics: what a process counted after the last one ends with it
+
+
+class Supervisor:
+    """Runs `command` as PROCESSES processes, and passes the lines of their logs to `log`.
+
+    Build it inside a running loop. `first_wait` are the seconds before a process that has ended is started again,
+    `grace` those that a stop may take beside DRAIN_SECONDS.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log: Callable[[Iterable[bytes]], None],
+        command: Sequence[str] = SERVE,
+        first_wait: float = _FIRST_WAIT,
+        grace: float = _GRACE_SECONDS,
+    ) -> None:
+        self.settings = settings
+        """The settings of the whole service; a process that starts gets those of that moment."""
+        self._log = log
+        self._command = command
+        self._first_wait = first_wait
+        self._grace = grace
+        self._group = ProcessGroup()
+        self._starting: set[int] = set()  # numbers of processes that have not bound the port yet
+        self._codes: list[int] = []  # the exit codes of processes that are not started again
+        self._stopping = asyncio.Event()
+        self._served = asyncio.Event()  # once a process has served
+        self._failed = asyncio.Event()  # if the first one ended before it did
+        self._http = MetricsServer(
+            self._group.metrics.registry,
+            lambda: "the service is stopping" if self._stopping.is_set() else self._group.problem,
+            hang=lambda: self._group.hang,
+            refresh=self._group.refresh,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self._group!r}{' stopping' * self._stopping.is_set()}>"
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Hold the port and run the processes until `stop` is set. Then stop them, and return the exit code.
+
+        A process that ends is started again. But the first one starts alone, and its end before it serves is that of
+        the service. Raises SettingsError when the port can't be bound.
+        """
+        server = self.settings.server
+        with hold_port(server.hosts, server.port) as port:
+            self._log_start(port)
+            try:
+                if server.http_port is not None:
+                    await self._http.start(server.http_host, server.http_port)
+                await self._run_all(port, stop)
+            finally:
+                await self._http.stop()
+        code = max(self._codes, default=0)
+        if not self._failed.is_set():  # else the process has said why
+            text = "all processes have stopped"
+            log_event(logging.ERROR if code else logging.INFO, "stopped", text, exit_code=code)
+        return code
+
+    def reload(self, settings: Settings) -> None:
+        """Let all processes read their settings again; those that start later get these."""
+        self.settings = settings
+        for process in self._group:
+            process.reload()
+
+    def give_up(self) -> None:
+        """End all processes at once, whatever is in flight. Blocks for a moment."""
+        for process in self._group:
+            process.end_at_once()
+        for process in self._group:
+            process.wait(_LAST_WORDS_SECONDS)
+
+    def _log_start(self, port: HeldPort) -> None:
+        for host in port.absent:
+            address = host.with_port(port.port)
+            text = f"not listening on {address}: this machine does not have that address"
+            log_event(logging.INFO, "address-absent", text, address=address)
+        addresses = [host.with_port(port.port) for host in port.hosts]
+        count = self.settings.server.processes
+        text = f"{count} processes share {', '.join(addresses)}"
+        log_event(logging.INFO, "supervising", text, processes=count, addresses=addresses)
+
+    async def _run_all(self, port: HeldPort, stop: asyncio.Event) -> None:
+        first, *others = shares(self.settings.server.processes)
+        async with asyncio.TaskGroup() as tasks:
+            looking = tasks.create_task(self._look_forever())
+            keeping = [tasks.create_task(self._keep(first, port))]
+            await _either(self._served, self._failed, stop)  # so that what ends every process is logged once
+            if self._served.is_set():
+                keeping += [tasks.create_task(self._keep(share, port)) for share in others]
+            await _either(self._failed, stop)
+            await self._stop(keeping)
+            looking.cancel()
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self._group.refresh()
+
+    async def _stop(self, keeping: Iterable[asyncio.Task[None]]) -> None:
+        self._stopping.set()
+        for process in self._group:
+            process.stop()
+        seconds = self.settings.server.drain_seconds + self._grace
+        _, late = await asyncio.wait(keeping, timeout=seconds)
+        if late:
+            for process in self._group:
+                text = f"process {process.number} (pid {process.pid}) has not stopped in {seconds:g} s and is killed"
+                log_event(logging.ERROR, "process-killed", text, process=process.number, pid=process.pid)
+                process.send_signal(signal.SIGKILL)
+            await asyncio.wait(late)
+
+    # One process.
+
+    async def _keep(self, share: Share, port: HeldPort) -> None:
+        """Run a process, and start it again whenever it ends, until the stop."""
+        failures = 0
+        while not self._stopping.is_set():
+            began = monotonic()
+            code = await self._run_process(share, port)
+            if self._stopping.is_set():
+                self._codes.append(code if code >= 0 else _FAILED)
+                return
+            if not self._served.is_set():
+                self._codes.append(128 - code if code < 0 else code or _FAILED)
+                self._failed.set()
+                return
+            failures = 1 if monotonic() - began > _STEADY_SECONDS else failures + 1
+            wait = exponential(failures, first=self._first_wait, cap=_LONGEST_WAIT)
+            await self._pause(share.number, code, jittered(wait, _JITTER, random))
+
+    async def _run_process(self, share: Share, port: HeldPort) -> int:
+        """Run a process until it ends; returns its exit code, negative for a signal."""
+        self._starting.add(share.number)
+        port.admit()
+        process = Process(share, self._command, changed=lambda: self._note(process, port), log=self._log)
+        self._group.add(process)
+        text = f"process {share.number} started, pid {process.pid}"
+        log_event(logging.INFO, "process-started", text, process=share.number, pid=process.pid)
+        try:
+            return await process.run(self._settings_on(port))
+        finally:
+            self._group.remove(process)
+            self._note(process, port)
+
+    def _settings_on(self, port: HeldPort) -> Settings:
+        """Return the settings with the addresses that are held, so that nothing is looked up again."""
+        server = self.settings.server.model_copy(update={"hosts": port.hosts, "port": port.port})
+        return replace(self.settings, server=server)
+
+    async def _pause(self, number: int, code: int, seconds: float) -> None:
+        """Log why a process ended, and wait to start it again; the stop ends the wait."""
+        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        text = f"process {number} {ending}; it starts again in {seconds:.1f} s"
+        fields = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+        level = logging.ERROR if code else logging.WARNING
+        log_event(level, "process-ended", text, process=number, retry_after=round(seconds, 3), **fields)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        if not self._stopping.is_set():
+            self._group.metrics.count_restart()
+
+    def _note(self, process: Process, port: HeldPort) -> None:
+        """Act on what a process has reported, or on its end."""
+        if process.is_ready and process.number in self._starting:
+            text = f"process {process.number} is ready"
+            log_event(logging.DEBUG, "process-ready", text, process=process.number, pid=process.pid)
+            self._served.set()
+        if process.is_ready or process.ended.done():
+            self._starting.discard(process.number)
+            if not self._starting:
+                port.bar()
+        self._group.tell_others()
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,0 +1,61 @@
+"""A process for tests of the supervisor: joins it as the service does, and then does what its arguments say.
+
+It counts one `worked` for each line that it was told to log, and is ready once it has done so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from prometheus_client import CollectorRegistry, Counter
+
+from otpmail.limits.streams import StreamLimit
+from otpmail.rpc.health import Health
+from otpmail.supervisor.member import Member
+
+
+class _App:
+    """As much of the service as a member looks at."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.health = Health(StreamLimit(1 << 20))
+        self.worked = Counter("worked", "Work.", registry=self.registry)
+
+
+async def main(act: str, lines: int, length: int) -> int:
+    """Do as told; returns the exit code."""
+    member = await Member.join()
+    number = member.share.number
+    if act == "fails":
+        _write("it has failed")
+        return 5
+    app, stop = _App(), asyncio.Event()
+    tasks = [asyncio.create_task(member.run(app, stop=stop.set, reload=lambda: _write("reload")))]  # type: ignore[arg-type]  # all that it looks at
+    for _ in range(lines):
+        _write(str(number) * length)
+        app.worked.inc()
+    _write(f"level {member.settings.server.log_level}, {member.settings.mail.workers} workers")
+    member.ready()
+    if act == "fails-later" and number > 1:
+        return 3
+    if act == "ignores-stop":
+        await asyncio.Event().wait()
+    if act == "blocks":
+        signal.pause()
+    await stop.wait()
+    for task in tasks:
+        task.cancel()
+    return 0
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    os._exit(asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:]))))

@@ -1,0 +1,164 @@
+"""Processes are started, started again, and stopped together. Real processes, which are small ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from supervisor.conftest import shared_settings
+
+if TYPE_CHECKING:
+    from supervisor.conftest import Supervised
+
+
+def _ready(supervised: Supervised, count: int) -> bool:
+    """Whether so many processes have been ready so far."""
+    return len(supervised.events("process-ready")) == count
+
+
+async def _get(supervised: Supervised, path: str) -> tuple[int, str]:
+    url = str(supervised.events("metrics")[0]["url"]).removesuffix("/metrics") + path
+
+    def fetch() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=20) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(fetch)
+
+
+async def _samples(supervised: Supervised) -> dict[str, float]:
+    _, text = await _get(supervised, "/metrics")
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")}
+
+
+async def test_what_keeps_the_first_process_from_starting_ends_the_service(supervised: Supervised) -> None:
+    """The first process starts alone: its exit code is the service's, and what it says is said once."""
+    supervised.start("fails", settings=shared_settings())
+    await supervised.until(supervised.running.done)
+    assert await supervised.running == 5
+    assert supervised.lines == ["it has failed"]
+    assert len(supervised.events("process-started")) == 1
+    assert supervised.events("stopped") == []
+
+
+async def test_each_process_has_its_part_and_a_stop_reaches_all(supervised: Supervised) -> None:
+    """All processes are told what they are to be, and end together; their exit code 0 is the service's."""
+    supervised.start("works", settings=shared_settings(WORKERS="5", PROCESSES="3"))
+    await supervised.until(lambda: _ready(supervised, 3))
+    await supervised.until(lambda: len(supervised.lines) == 3)
+    assert sorted(supervised.lines) == ["level info, 1 workers", "level info, 2 workers", "level info, 2 workers"]
+    assert await supervised.end() == 0
+    assert supervised.events("stopped") == [{"exit_code": 0}]
+
+
+async def test_a_killed_process_is_started_again(supervised: Supervised) -> None:
+    """A process that was killed is named in the log with the signal, and is replaced; the others go on."""
+    supervised.start("works", settings=shared_settings(), first_wait=0.01)
+    await supervised.until(lambda: _ready(supervised, 2))
+    started = supervised.events("process-started")
+    os.kill(started[1]["pid"], signal.SIGKILL)
+    await supervised.until(lambda: _ready(supervised, 3))
+    (ended,) = supervised.events("process-ended")
+    assert (ended["process"], ended["signal"]) == (2, "SIGKILL")
+    assert [line["process"] for line in supervised.events("process-started")] == [1, 2, 2]
+    (record,) = (record for record in supervised.records if vars(record)["event"] == "process-ended")
+    assert record.levelno == logging.ERROR
+    assert await supervised.end() == 0
+
+
+async def test_a_process_that_fails_again_waits_longer(supervised: Supervised) -> None:
+    """Each wait before a new start is about twice the one before; the exit code is in the log."""
+    supervised.start("fails-later", settings=shared_settings(), first_wait=0.02)
+    await supervised.until(lambda: len(supervised.events("process-ended")) == 4)
+    ended = supervised.events("process-ended")
+    assert {(line["process"], line["exit_code"]) for line in ended} == {(2, 3)}
+    for line, middle in zip(ended, (0.02, 0.04, 0.08, 0.16), strict=True):
+        assert 0.79 * middle <= line["retry_after"] <= 1.21 * middle
+    assert await supervised.end() == 0
+
+
+async def test_a_process_that_does_not_stop_is_killed(supervised: Supervised) -> None:
+    """After DRAIN_SECONDS and a grace a process that still runs is killed, and the service ends with 1."""
+    supervised.start("ignores-stop", settings=shared_settings(DRAIN_SECONDS="0"), grace=0.2)
+    await supervised.until(lambda: _ready(supervised, 2))
+    assert await supervised.end() == 1
+    assert {line["process"] for line in supervised.events("process-killed")} == {1, 2}
+
+
+async def test_a_stop_comes_before_a_process_is_ready(supervised: Supervised) -> None:
+    """A stop in the first moment, before any process has begun, ends the service with 0."""
+    supervised.start("works", settings=shared_settings())
+    assert await supervised.end() == 0
+    assert len(supervised.events("process-started")) == 1
+
+
+async def test_lines_of_processes_are_whole(supervised: Supervised) -> None:
+    """Long lines that two processes write at once come out whole, each in one piece."""
+    supervised.start("works", 300, 9_000, settings=shared_settings())
+    await supervised.until(lambda: _ready(supervised, 2))
+    await supervised.until(lambda: supervised.written("level ") == 2)
+    long = [line for line in supervised.lines if len(line) > 1_000]
+    assert sorted(set(long)) == ["1" * 9_000, "2" * 9_000]
+    assert len(long) == 600
+
+
+async def test_metrics_are_sums_that_never_fall(supervised: Supervised) -> None:
+    """/metrics shows the sum of all processes, also of one that has ended since, and counts the new starts."""
+    supervised.start("works", 5, settings=shared_settings(HTTP_PORT="0"), first_wait=0.01)
+    await supervised.until(lambda: _ready(supervised, 2))
+    samples = await _samples(supervised)
+    assert (samples["worked_total"], samples["otpmail_processes"]) == (10, 2)
+    assert samples["otpmail_process_restarts_total"] == 0
+    os.kill(supervised.events("process-started")[0]["pid"], signal.SIGKILL)
+    await supervised.until(lambda: _ready(supervised, 3))
+    samples = await _samples(supervised)
+    assert samples["worked_total"] == 15
+    assert samples["otpmail_process_restarts_total"] == 1
+    _, text = await _get(supervised, "/metrics?name[]=worked_total")
+    assert [line for line in text.splitlines() if line[0] != "#"] == ["worked_total 15.0"]
+
+
+async def test_probes_speak_for_all_processes(supervised: Supervised) -> None:
+    """/readyz says why no process serves. /livez is 503 while a process that has started does not answer."""
+    supervised.start("works", settings=shared_settings(HTTP_PORT="0"))
+    await supervised.until(lambda: _ready(supervised, 2))
+    assert await _get(supervised, "/livez") == (200, "live\n")
+    assert await _get(supervised, "/readyz") == (503, "not ready: no relay is up\n")
+    pid = supervised.events("process-started")[1]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert await _get(supervised, "/livez") == (503, f"not live: process 2 (pid {pid}) does not answer\n")
+    assert [line["process"] for line in supervised.events("process-hangs")] == [2]
+    os.kill(pid, signal.SIGCONT)
+    await supervised.until(lambda: bool(supervised.events("process-answers")))
+    assert await _get(supervised, "/livez") == (200, "live\n")
+
+
+async def test_a_process_of_after_a_reload_has_the_new_settings(supervised: Supervised) -> None:
+    """A reload reaches the processes that run, and those that are started after it."""
+    settings = shared_settings()
+    supervised.start("works", settings=settings, first_wait=0.01)
+    await supervised.until(lambda: _ready(supervised, 2))
+    server = settings.server.model_copy(update={"log_level": "warning"})
+    supervised.supervisor.reload(replace(settings, server=server))
+    await supervised.until(lambda: supervised.written("reload") == 2)
+    os.kill(supervised.events("process-started")[0]["pid"], signal.SIGKILL)
+    await supervised.until(lambda: supervised.written("level warning") == 1)
+
+
+async def test_giving_up_ends_processes_that_block(supervised: Supervised) -> None:
+    """A second signal ends all processes within a moment, even one whose loop never turns."""
+    supervised.start("blocks", settings=shared_settings())
+    await supervised.until(lambda: _ready(supervised, 2))
+    supervised.stop.set()
+    await asyncio.to_thread(supervised.supervisor.give_up)
+    assert await supervised.running == 1
