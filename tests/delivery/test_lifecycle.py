@@ -211,7 +211,7 @@ async def test_a_mail_shows_its_next_attempt_while_it_is_deferred() -> None:
     """A mail says when it is sent again from its deferral on, until it is in the queue or has settled."""
     rig = Rig()
     job, other = rig.submit(), rig.submit()
-    states: asyncio.Queue[Mail] = asyncio.Queue()
+    states: asyncio.Queue[Any] = asyncio.Queue()
     rig.waiters.add_watcher(job, states)
     for each in (job, other):
         rig.take(each)
@@ -854,7 +854,7 @@ async def test_watchers_see_every_state_of_a_mail() -> None:
     """Watchers see each state of a mail, with the results of a deferral, and the final state last."""
     rig = Rig()
     job = rig.submit()
-    states: asyncio.Queue[Mail] = asyncio.Queue()
+    states: asyncio.Queue[Any] = asyncio.Queue()
     rig.waiters.add_watcher(job, states)
     rig.take(job)
     rig.reply(job, ada=451)

@@ -238,8 +238,8 @@ async def test_calls_learn_that_the_service_stops() -> None:
 async def test_watchers_see_each_state() -> None:
     """Every watcher gets every state in order from when it began, until it is removed."""
     waiters, job = Waiters(), make_job("a")
-    early: asyncio.Queue[Mail] = asyncio.Queue()
-    late: asyncio.Queue[Mail] = asyncio.Queue()
+    early: asyncio.Queue[Any] = asyncio.Queue()
+    late: asyncio.Queue[Any] = asyncio.Queue()
     waiters.add_watcher(job, early)
     for state in (MailState.SENDING, MailState.QUEUED):
         job.state = state
@@ -262,7 +262,7 @@ async def test_watchers_see_each_state() -> None:
 async def test_thousands_of_waiters_of_one_job_go_at_once() -> None:
     """Each of many watchers and callers of one job is added and removed in the same small time, in any order."""
     waiters, notes, job = Waiters(), Notes(), make_job("a", guaranteed=False)
-    queues: list[asyncio.Queue[Mail]] = [asyncio.Queue() for _ in range(6000)]
+    queues: list[asyncio.Queue[Any]] = [asyncio.Queue() for _ in range(6000)]
     callbacks = [notes.callback(str(number)) for number in range(6000)]
 
     def come_and_go() -> None:

@@ -35,7 +35,7 @@ class Waiters:
         self._waiting: dict[Job, dict[DoneCallback, None]] = {}
         self._callbacks: dict[Job, list[DoneCallback]] = {}
         self._ending: dict[int, tuple[set[asyncio.Future[Mail | None]], Timer]] = {}
-        self.watchers: dict[Job, dict[asyncio.Queue[Mail], None]] = {}
+        self.watchers: dict[Job, dict[asyncio.Queue[Mail | None], None]] = {}
 
     def __repr__(self) -> str:
         return f"<Waiters {len(self._waiting)} jobs awaited, {len(self.watchers)} watched>"
@@ -69,6 +69,9 @@ class Waiters:
 
     def resolve(self, job: Job, outcome: Outcome) -> None:
         """Call everyone who waits for the job's end, once."""
+        if self.watchers and isinstance(outcome, Unavailable):
+            for states in self.watchers.get(job, ()):
+                states.put_nowait(None)
         waiting = self._waiting.pop(job, {})
         for callback in [*self._callbacks.pop(job), *waiting] if job in self._callbacks else waiting:
             try:
@@ -111,11 +114,11 @@ class Waiters:
 
     # Watchers.
 
-    def add_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
-        """Put the job's mail into `states` at each change from now on."""
+    def add_watcher(self, job: Job, states: "asyncio.Queue[Mail | None]") -> None:
+        """Put the job's mail into `states` at each change from now on, and None if it goes on in another process."""
         self.watchers.setdefault(job, {})[states] = None
 
-    def remove_watcher(self, job: Job, states: "asyncio.Queue[Mail]") -> None:
+    def remove_watcher(self, job: Job, states: "asyncio.Queue[Mail | None]") -> None:
         """Put nothing into `states` any more."""
         _remove(self.watchers, job, states)
 

@@ -11,16 +11,24 @@ from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, 
 
 MAX_REQUEST_ID = 128
 
+_FIRST_LOOK, _LAST_LOOK = 0.1, 1.0  # seconds between two looks whether another process has settled a mail
+_ELSEWHERE = "another process is sending the mail of this request_id"
+
+Answer = Accepted | Earlier | Running | Conflict | TakenOver
+
 
 class Idempotency:
     """Accepts each request id once.
 
     `_accepting` are the fingerprints of first calls that have not got their job yet. `_ends` are made for those of them
-    that other calls wait for.
+    that other calls wait for. `_elsewhere` are those whose mail another process sends: they look for its end for
+    `wait_seconds`.
     """
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle) -> None:
+    def __init__(self, store: MailStore, lifecycle: Lifecycle, *, wait_seconds: float) -> None:
         self._store = store
+        self._wait_seconds = wait_seconds
+        self._elsewhere: set[tuple[str, str]] = set()
         self._lifecycle = lifecycle
         self._accepting: dict[tuple[str, str], bytes] = {}
         self._ends: dict[tuple[str, str], asyncio.Future[Job | None]] = {}
@@ -50,7 +58,7 @@ class Idempotency:
         job = None
         try:
             if not with_content:
-                answer = await self._store.claim(request, mail_id)
+                answer = await self._claim(request, mail_id)
                 mail_id = answer.mail_id if isinstance(answer, TakenOver) else mail_id
                 job = self.job_of(answer)
             if job is None:
@@ -62,6 +70,20 @@ class Idempotency:
         finally:
             self.end(request, job)
         return job
+
+    async def _claim(self, request: Request, mail_id: str) -> Answer:
+        """Claim the request id; while another process sends its mail, look whether that has settled."""
+        pause, ends = _FIRST_LOOK, self._store.now() + self._wait_seconds
+        try:
+            while isinstance(answer := await self._store.claim(request, mail_id), Running):
+                if self._lifecycle.find(answer.mail_id) is not None or self._store.now() >= ends:
+                    break
+                self._elsewhere.add(request[:2])
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_LOOK)
+        finally:
+            self._elsewhere.discard(request[:2])
+        return answer
 
     def begin(self, request: Request) -> bool:
         """Count a call as the first with its request id, until `end`; False while another one is.
@@ -88,13 +110,16 @@ class Idempotency:
 
         It waits while that mail is being accepted, so that a caller can cancel a mail whose answer it did not wait for.
         """
-        while (key := (caller, request_id)) in self._accepting:
+        while (key := (caller, request_id)) in self._accepting and key not in self._elsewhere:
             await self._first_job(key)
         match await self._store.find(caller, request_id):
             case Earlier(mail):
                 return mail
             case Running(mail_id):
-                return self._lifecycle.find(mail_id) or await self._store.get(caller, mail_id)
+                found = self._lifecycle.find(mail_id) or await self._store.get(caller, mail_id)
+                if found is None:  # its caller waits for the relay, and the store has no more than its id
+                    raise Unavailable(_ELSEWHERE)
+                return found
             case None:
                 return None
 
@@ -105,7 +130,7 @@ class Idempotency:
             end = self._ends[key] = asyncio.get_running_loop().create_future()
         return await asyncio.shield(end)
 
-    def job_of(self, answer: Accepted | Earlier | Running | Conflict | TakenOver) -> Job | None:
+    def job_of(self, answer: Answer) -> Job | None:
         """Return the job that a store's answer names; None where the request id is this call's.
 
         Raises InvalidArgument for a conflict, and Unavailable where another process is sending the mail.
@@ -118,7 +143,7 @@ class Idempotency:
             case Running(mail_id):
                 job = self._lifecycle.find(mail_id)
                 if job is None:
-                    raise Unavailable("another process is sending the mail of this request_id")
+                    raise Unavailable(_ELSEWHERE)
                 return job
             case Conflict():
                 raise _conflict()

@@ -56,7 +56,11 @@ class Keeping:
             keeping.add_done_callback(partial(self._cancel_kept, jobs))
             await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
             raise
-        return [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+        ends = [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+        for place, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
+            if isinstance(answer, Running) and isinstance(ends[place], CallerError):
+                ends[place] = await self._of_another_process(job.caller, answer.mail_id) or ends[place]
+        return ends
 
     async def keep_prepared(self, prepared: Sequence[Prepared]) -> list[Job | CallerError]:
         """Accept prepared mails as `keep` does, and free what they hold."""
@@ -73,6 +77,11 @@ class Keeping:
         job = end if isinstance(end, Job) else None
         prepared.place.leave(is_accepted=job is not None)
         self._idempotency.end(prepared.request, job)
+
+    async def _of_another_process(self, caller: str, mail_id: str) -> Job | None:
+        """Return a mail as another process has it, which has accepted it: a repeated call need not wait for its end."""
+        mail = await self._store.get(caller, mail_id)
+        return None if mail is None else Job.finished(mail)
 
     def _submit(self, job: Job, answer: Accepted | Earlier | Running | Conflict) -> Job | CallerError:
         try:

@@ -7,7 +7,7 @@ from otpmail.callers import Caller
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import Waiters
-from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound
+from otpmail.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from otpmail.mail.idempotency import Idempotency, check_request_id
 from otpmail.model import Mail, MailState
 from otpmail.store.base import MailStore
@@ -40,17 +40,26 @@ class Lookup:
         """Yield every state of a mail, from the present one until it settles. Raises as `get` does."""
         job = await self._find(caller, mail_id, request_id)
         if not isinstance(job, Job):
-            yield job
+            if job.state.final:
+                yield job
+                return
+            async for foreign in self._store.watch(caller.name, job.id):
+                yield foreign
             return
-        states: asyncio.Queue[Mail] = asyncio.Queue()
+        states: asyncio.Queue[Mail | None] = asyncio.Queue()
         if not job.settled:
             self._waiters.add_watcher(job, states)
         try:
-            yield (mail := job.mail)
-            while not mail.state.final:
-                yield (mail := await states.get())
+            mail: Mail | None = job.mail
+            while mail is not None:
+                yield mail
+                if mail.state.final:
+                    return
+                mail = await states.get()
         finally:
             self._waiters.remove_watcher(job, states)
+        async for foreign in self._store.watch(caller.name, job.id):  # another process has it now
+            yield foreign
 
     async def cancel(self, caller: Caller, mail_id: str = "", *, request_id: str = "") -> Mail:
         """Cancel a mail that has not been handed to the relay. Cancelling it twice is no error.
@@ -64,11 +73,20 @@ class Lookup:
         mail: Mail | None = found.mail if isinstance(found, Job) else found
         if mail is not None and not mail.state.final:  # another process has it
             mail = await self._store.cancel(caller.name, mail.id)
+            if mail is not None and not mail.state.final:  # this one has, meanwhile
+                mail = self._cancel_taken_over(mail)
         if mail is None:
             raise not_found()
         if mail.state is not MailState.CANCELLED:
             raise FailedPrecondition(f"the mail has settled: {mail.state.name}")
         return mail
+
+    def _cancel_taken_over(self, mail: Mail) -> Mail:
+        job = self._lifecycle.find(mail.id)
+        if job is None:
+            raise Unavailable("the mail is being taken over")
+        self._lifecycle.cancel(job)
+        return job.mail
 
     async def _find(self, caller: Caller, mail_id: str, request_id: str) -> Job | Mail:
         """Return that caller's job, or a mail that has settled or that another process has. Raises as `get` does."""

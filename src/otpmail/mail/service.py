@@ -76,7 +76,7 @@ class MailService:
         self._store = store
         self.is_durable = store.durable
         self._now = store.now
-        self._idempotency = Idempotency(store, lifecycle)
+        self._idempotency = Idempotency(store, lifecycle, wait_seconds=settings.mail_wait_seconds)
         self._keeping = Keeping(store, lifecycle, admission.places, self._idempotency)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait

@@ -102,6 +102,8 @@ class RedisMailStore:
                 failure = error
                 continue
             answer = await self._requests.answer(one.answer.result())
+            if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
+                self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
             if not isinstance(answer, Accepted):
                 self._owned.held.pop(one.mail_id, None)
             assert not isinstance(answer, TakenOver)

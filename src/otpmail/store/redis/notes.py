@@ -25,6 +25,7 @@ NOTE_SECONDS = 0.01
 _TOGETHER = 200  # in one step: a millisecond or two of the server
 _TOGETHER_OCTETS = 1 << 20
 _RETRY_SECONDS = 0.25
+_IS_ACCEPTED = 2
 
 
 @frozen()
@@ -62,6 +63,7 @@ class Note(NamedTuple):
 class Notes:
     """Writes notes one step after the other.
 
+    `accepted` is called with one that would take back a mail of which another call knows.
     Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, and the
     task that writes.
     """
@@ -75,6 +77,7 @@ class Notes:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._step: asyncio.Future[bool] | None = None
+        self.accepted: Callable[[Note], None] = lambda _: None
 
     def __repr__(self) -> str:
         return f"<Notes {len(self.waiting)} to write>"
@@ -197,6 +200,9 @@ class Notes:
             await lease.recover(name, epoch)
             return False
         lease.counted(name, answer[0])
+        for note, result in zip(batch, answer[1:], strict=True):
+            if result == _IS_ACCEPTED:
+                self.accepted(note)
         return True
 
     async def write_now(self, notes: Sequence[Note]) -> None:

@@ -40,6 +40,7 @@ class Owned:
         self._lease = lease
         self._records = records
         self.notes = Notes(client, keys, lease)
+        self.notes.accepted = self._accepted
         self.take_over = TakeOver(client, keys, lease, self.taken)
         self.held: dict[str, Held] = {}
         self.claims: dict[str, Held] = {}
@@ -48,6 +49,7 @@ class Owned:
         self.doubtful: dict[str, Held] = {}
         self._lately: tuple[set[str], set[str]] = (set(), set())
         self._unknown = 0  # renewals in a row that counted mails which we do not know
+        self._taking_up: set[asyncio.Task[None]] = set()
         self._audit: asyncio.Task[None] | None = None
         self.owner: Owner | None = None
         lease.follower = self
@@ -211,9 +213,21 @@ class Owned:
                 else:
                     await self._take_up(name, mail_id)
 
+    def _accepted(self, note: Note) -> None:
+        """Take up a mail that was to be taken back."""
+        self.doubtful.pop(note.mail_id, None)
+        task = asyncio.create_task(self._take_up(note.held.owner, note.mail_id))
+        self._taking_up.add(task)
+        task.add_done_callback(self._taking_up.discard)
+
     async def _take_up(self, name: str, mail_id: str) -> None:
         key = self._keys.mail(mail_id)
-        octets, progress, count = await self._client.command("HMGET", key, "entry", "progress", "taken")
-        score = await self._client.command("ZSCORE", self._keys.own(name), mail_id)
+        while True:
+            try:
+                octets, progress, count = await self._client.command("HMGET", key, "entry", "progress", "taken")
+                score = await self._client.command("ZSCORE", self._keys.own(name), mail_id)
+                break
+            except Unavailable as error:
+                await asyncio.sleep(error.retry_after)
         if octets is not None and score is not None and mail_id not in self.held:
             self.taken(name, [(mail_id, int(float(score)), octets, progress, int(count or 0))])

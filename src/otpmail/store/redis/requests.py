@@ -73,8 +73,8 @@ class Requests:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
         key = self._keys.request(caller, request_id)
         await self._owned.notes.wait_for(key)
-        state, mail = await self._client.command("HMGET", key, "state", "mail")
-        if state is None:
+        state, mail, owner = await self._client.command("HMGET", key, "state", "mail", "own")
+        if state is None or (state == b"running" and not await self._is_alive(owner)):
             return None
         if state in {b"running", b"kept"}:
             return Running(mail.decode())
@@ -82,6 +82,12 @@ class Requests:
         if record is None or max(record.forgotten, record.request_ends) <= self._now():
             return None
         return Earlier(record.mail)
+
+    async def _is_alive(self, owner: bytes) -> bool:
+        ends, (seconds, _) = await asyncio.gather(
+            self._client.command("ZSCORE", self._keys.owners, owner), self._client.command("TIME")
+        )
+        return owner == self._lease.name.encode() or (ends is not None and float(ends) > 1000 * int(seconds))
 
     async def _claim(self, request: Request, mail_id: str) -> bytes:
         key, lease = self._keys.request(request.caller, request.request_id), self._lease

@@ -18,10 +18,13 @@ for number = 0, mails - 1 do
     redis.call('HSET', record, 'own', me, 'entry', octets)
     redis.call('ZADD', own, score, id)
     if request ~= record then
+      redis.call('HDEL', request, 'joined')
       redis.call('HSET', request, 'state', 'kept', 'mail', id, 'print', fingerprint, 'own', me)
       redis.call('PERSIST', request)
     end
     answer = 'A'
+  elseif string.sub(answer, 1, 1) == 'R' then
+    redis.call('HSET', request, 'joined', 1) -- its caller may be told that the first mail is accepted
   end
   answers[#answers + 1] = answer
 end

@@ -86,14 +86,20 @@ function kinds.release(note)
   return 1
 end
 
--- The answer to its acceptance was lost, and its caller was refused.
+-- The answer to its acceptance was lost, and its caller was refused. Returns 2 where another call was answered that it
+-- is accepted, which it is then.
 function kinds.retract(note)
-  if redis.call('ZREM', note.own, note.id) == 1 then
-    redis.call('DEL', note.record)
-    local claim = claim_of(note.record, note.request)
-    if claim[2] == note.id then
-      redis.call('DEL', note.request)
-    end
+  if not redis.call('ZSCORE', note.own, note.id) then
+    return 0
+  end
+  local claim = claim_of(note.record, note.request)
+  if claim[2] == note.id and redis.call('HGET', note.request, 'joined') then
+    return 2
+  end
+  redis.call('ZREM', note.own, note.id)
+  redis.call('DEL', note.record)
+  if claim[2] == note.id then
+    redis.call('DEL', note.request)
   end
   return 1
 end
