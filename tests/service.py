@@ -130,8 +130,7 @@ class Service:
 
     async def spawn(self) -> None:
         """Start the process and return at once."""
-        self._directory = self._directory or tempfile.TemporaryDirectory(prefix="otpmail-test-")
-        home = self._directory.name
+        home = str(self.make_directory())
         self.log.clear()
         self.output.clear()
         self._process = await asyncio.create_subprocess_exec(
@@ -148,6 +147,11 @@ class Service:
         )
         streams = self._process.stdout, self._process.stderr
         self._readers = [asyncio.create_task(self._read(stream)) for stream in streams if stream is not None]
+
+    def make_directory(self) -> Path:
+        """Make the working directory, for files that are there before the first start, and return it."""
+        self._directory = self._directory or tempfile.TemporaryDirectory(prefix="otpmail-test-")
+        return Path(self._directory.name)
 
     async def wait_exited(self, timeout: float = 30) -> int:
         """Return the exit code once the process has ended and all it wrote is read."""

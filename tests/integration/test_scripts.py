@@ -236,3 +236,51 @@ async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
     assert (locks / "run.txt").read_text() == "# of uv\n" + (tree / "pyproject.toml").read_text()
     assert (locks / "build.txt").read_text().startswith("# of uv\nhatchling")
     assert await _run(tree / "scripts/lock", "--check") == (0, "")
+
+
+_EVERYWHERE = (
+    *("bash", "cat", "cksum", "cp", "dirname", "env", "find", "flock", "git", "grep", "id", "kill", "mkdir", "mktemp"),
+    *("mv", "realpath", "rm", "sed", "sleep", "sort", "timeout", "touch", "tr"),
+)
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> str:
+    """A PATH with Python, bash, git and what every Linux has, and nothing else: no apt, npm, Docker or server."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "python3").symlink_to(sys.executable)
+    for name in _EVERYWHERE:
+        found = shutil.which(name)
+        assert found is not None, name
+        (programs / name).symlink_to(found)
+    return str(programs)
+
+
+async def test_run_needs_nothing_but_python(tree: Path, bare_path: str) -> None:
+    """`scripts/run --once` works on a machine with no other program than Python and those of every Linux."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    code, out = await _run(tree / "scripts/run", "--once", PATH=bare_path)
+    assert (code, out.splitlines()[-1]) == (0, "--- all of it worked")
+
+
+async def test_venv_needs_nothing_but_python(tree: Path, bare_path: str) -> None:
+    """`scripts/venv` makes an environment with Python and pip alone."""
+    _copy("requirements/run.txt", tree)
+    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", sys.executable))
+    code, out = await _run(
+        tree / "scripts/venv", VENV="made", PYTHON=str(tree / "python"), PIP_STATUS="0", PATH=bare_path
+    )
+    assert (code, "not found" in out) == (0, False), out
+
+
+async def test_test_needs_nothing_but_python(stubs: Path, bare_path: str) -> None:
+    """`scripts/test` names the servers that it can't install and what it skips for them, and runs all other steps."""
+    for name in ("install-servers", "contract"):
+        _copy(f"scripts/{name}", stubs)
+    (stubs / "protos").mkdir()
+    code, out = await _run(stubs / "scripts/test", PATH=bare_path)
+    assert (code, out.splitlines()[-1]) == (0, "benchmarks: good"), out
+    assert "install-servers: Exim cannot be installed" in out
+    assert "contract: npm is not installed here, skipped" in out
+    assert "not found" not in out

@@ -48,7 +48,6 @@ _FIXED: Mapping[str, str | None] = MappingProxyType(
         "OTP_RESEND_SECONDS": "0",
         "OTP_FAILURES_PER_HOUR": "10000",
         "GRPC_REFLECTION": "true",
-        "STORE_URL": "memory:",  # a store may hold real mails, which must not be caught
     }
 )
 
@@ -81,9 +80,9 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     port = await relay.start()
     try:
         sources = read_sources()
-        fixed = {**_FIXED, "EMAIL_PORT": str(port)}
+        fixed = {**_FIXED, "EMAIL_PORT": str(port), **_without_store()}
         settings = load_settings(sources, **fixed)
-        if ignored := [name for name in _FIXED if any(name in layer for layer in sources.layers)]:
+        if ignored := [name for name in fixed if any(name in layer for layer in sources.layers)]:
             screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
         await run_service(
             settings, signals, partial(_started, screen, address_file, sources if examples else None), fixed
@@ -91,6 +90,22 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     finally:
         await relay.close()
         screen.close()
+
+
+def _without_store() -> dict[str, str | None]:
+    """Return the defaults of all settings of the store.
+
+    A store may hold real mails, which must not be caught. So nothing that is wrong with one matters either.
+    """
+    from pydantic import SecretStr
+
+    from otpmail.settings import StoreSettings
+
+    def as_text(default: object) -> str | None:
+        secret = default.get_secret_value() if isinstance(default, SecretStr) else default
+        return None if secret is None else str(secret)
+
+    return {name: as_text(default) for name, default in StoreSettings.defaults().items()}
 
 
 def _started(screen: "Screen", address_file: Path | None, sources: "Sources | None", listening: str) -> None:
