@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from otpmail.model import RecipientResult
 from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, WITHHELD, Redactor, shows
@@ -81,12 +81,11 @@ class ReplyReader:
         """
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = b""
-        for line in lines:
-            usual = _usual(line) if len(line) < _USUAL_LINE and not self._lines else None
-            if usual is None:
+        if lines and not self._lines and max(map(len, lines)) < _USUAL_LINE and all(usual := [*map(_usual, lines)]):
+            replies += cast("list[Reply]", usual)
+        else:
+            for line in lines:
                 self._read(line, replies)
-            else:
-                replies.append(usual)
         if len(rest) + self._size > MAX_REPLY:
             raise MalformedReply(f"a reply is longer than {MAX_REPLY} octets")
         self._rest = rest
@@ -129,12 +128,9 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
         and said.isprintable()
         and not ((code or redactor.recent) and _may_show(reply, code, redactor.recent))
     ):
-        for form in redactor.forms:
-            if form in said:
-                break
-        else:
-            if reply.code < 300 or not redactor.forms:
-                return RecipientResult(address, reply.code, word, said.strip())
+        forms = redactor.forms
+        if not (forms and (reply.code >= 300 or any(map(said.__contains__, forms)))):
+            return RecipientResult(address, reply.code, word, said.strip())
     return RecipientResult(address, reply.code, *_split(reply, redactor, (code,) if code else ()))
 
 

@@ -13,6 +13,7 @@ comes there. A refusal then reveals the fault. A relay that refuses RSET itself 
 """
 
 from collections import deque
+from operator import attrgetter
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
@@ -32,6 +33,7 @@ BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail, so none waits behind a large one."""
 
 _MAIL = Awaits.MAIL  # a global is read in less time than a member of an Enum
+_CODE, _WELL = attrgetter("code"), frozenset({250})
 
 
 class Session:
@@ -223,32 +225,30 @@ class Session:
             place += taken or 1
 
     def _take_all_well(self, replies: list[Reply], place: int, settled: list[Transaction]) -> int:
-        """Read the replies to the next mail if they are all there and all 250; returns how many they are, or 0."""
+        """Read the replies to the next mails as far as they are all there and all 250; returns how many those are."""
         # fast path: nearly every mail by BDAT ends so, 5 us a mail; held to the full path by
         # tests/smtp/test_session_fuzz.py
-        if not self.flights or self.goodbye or self._probe is not None:
-            return 0
-        transaction = self.flights[0]
-        count = len(transaction.envelope.recipients) + 3  # MAIL, each RCPT, BDAT, RSET
-        # Only by BDAT a mail may be written while its first reply is due.
-        if not (transaction.written and transaction.awaits is _MAIL) or self.output.owed < count:
-            return 0
-        answers = replies[place : place + count]
-        if len(answers) < count:
-            return 0
-        for reply in answers:
-            if reply.code != 250:
-                return 0
-        self.output.owed -= count
-        self.flights.popleft()
-        self._clean = True
-        self.sent += 1
-        self.answered += 1
-        transaction.accept(answers[-2])
-        settled.append(transaction)
-        if count > 4:
-            self.habits.recipients.took(count - 3)
-        return count
+        flights, output, begin, before = self.flights, self.output, place, len(settled)
+        while flights and not (self.goodbye or self._probe):
+            transaction = flights[0]
+            count = len(transaction.envelope.recipients) + 3  # MAIL, each RCPT, BDAT, RSET
+            # Only by BDAT a mail may be written while its first reply is due.
+            if not transaction.written or transaction.awaits is not _MAIL or output.owed < count:
+                break
+            answers = replies[place : place + count]
+            if len(answers) < count or not _WELL.issuperset(map(_CODE, answers)):
+                break
+            place += count
+            output.owed -= count
+            flights.popleft()
+            transaction.accept(answers[-2])
+            settled.append(transaction)
+            if count > 4:
+                self.habits.recipients.took(count - 3)
+        if place > begin:
+            self._clean, taken = True, len(settled) - before
+            self.sent, self.answered = self.sent + taken, self.answered + taken
+        return place - begin
 
     def _read(self, reply: Reply, settled: list[Transaction]) -> None:
         if reply.code == CLOSING:
