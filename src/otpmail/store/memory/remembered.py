@@ -10,7 +10,7 @@ _ENTRY_OCTETS = 250  # a key, two object headers and a place in a dict
 
 
 class _Slice:
-    """Values that came together, the octets they take, and when the first of them came."""
+    """Values that came together, and when the first of them came; the octets they take once it is closed."""
 
     __slots__ = ("begun", "octets", "values")
 
@@ -35,32 +35,24 @@ class Remembered:
         self._most_in_slice = max(1, most // _SLICES)
         self._most_octets_in_slice = most_octets // _SLICES
         self._slices: deque[_Slice] = deque()
-        self._newest = _Slice(-inf)
-        self._closes = -inf  # when the newest slice takes no more
-        self._count = 0
+        self._values: dict[str, bytes] = {}  # of the newest slice
+        self._older = self._older_octets = 0  # values of the others, and what those take
         self.octets = 0
+        # The newest slice takes values until then, and so many; one more needs a further slice, or an old one goes.
+        self._closes, self._full, self._full_octets = -inf, 0, 0
 
     def __len__(self) -> int:
-        return self._count
+        return self._older + len(self._values)
 
     def __repr__(self) -> str:
         return f"<Remembered {len(self)} in {len(self._slices)} slices>"
 
     def add(self, key: str, value: bytes, now: float) -> None:
         """Remember `value`; `now` is in seconds and never runs backwards."""
-        newest = self._newest
-        if self._count >= self._most or self.octets >= self._most_octets:
-            self._forget_excess()
-        values = newest.values
-        if now >= self._closes or len(values) >= self._most_in_slice or newest.octets >= self._most_octets_in_slice:
-            newest = self._open_slice(now)
-            values = newest.values
-        octets = len(value) + _ENTRY_OCTETS
-        newest.octets += octets
-        self.octets += octets
-        if key not in values:
-            self._count += 1
-        values[key] = value
+        if now >= self._closes or len(self._values) >= self._full or self.octets >= self._full_octets:
+            self._make_room(now)
+        self._values[key] = value
+        self.octets += len(value) + _ENTRY_OCTETS
 
     def get(self, key: str) -> bytes | None:
         """Return the latest value of that key, None where none is remembered."""
@@ -75,9 +67,12 @@ class Remembered:
             value = kept.values.pop(key, None)
             if value is not None:
                 octets = len(value) + _ENTRY_OCTETS
-                kept.octets -= octets
                 self.octets -= octets
-                self._count -= 1
+                if kept.values is not self._values:
+                    kept.octets -= octets
+                    self._older -= 1
+                    self._older_octets -= octets
+        self._set_bounds()
 
     def batches(self, octets: int) -> Iterator[list[tuple[str, bytes]]]:
         """Yield all that is remembered now, about so many octets at a time. Entries between two steps are left out."""
@@ -97,21 +92,34 @@ class Remembered:
         if not self._slices:
             return False
         oldest = self._slices.popleft()
-        self._count -= len(oldest.values)
-        self.octets -= oldest.octets
-        if oldest is self._newest:
-            self._newest, self._closes = _Slice(-inf), -inf
+        if oldest.values is self._values:
+            self._values, self._closes, self.octets = {}, -inf, 0
+        else:
+            self._older -= len(oldest.values)
+            self._older_octets -= oldest.octets
+            self.octets -= oldest.octets
+        self._set_bounds()
         return True
 
-    def _forget_excess(self) -> None:
-        while len(self._slices) > 1 and (self._count >= self._most or self.octets >= self._most_octets):
+    def _make_room(self, now: float) -> None:
+        while len(self._slices) > 1 and (len(self) >= self._most or self.octets >= self._most_octets):
             self.forget_oldest()
+        octets = self.octets - self._older_octets
+        if now >= self._closes or len(self._values) >= self._most_in_slice or octets >= self._most_octets_in_slice:
+            self._open_slice(now)
 
-    def _open_slice(self, now: float) -> _Slice:
+    def _open_slice(self, now: float) -> None:
         length = self._seconds / _SLICES
-        while self._slices and (self._slices[0].begun + length + self._seconds <= now or self._count >= self._most):
+        while self._slices and (self._slices[0].begun + length + self._seconds <= now or len(self) >= self._most):
             self.forget_oldest()
-        self._newest = _Slice(now)
-        self._slices.append(self._newest)
-        self._closes = now + length
-        return self._newest
+        if self._slices:
+            self._slices[-1].octets = self.octets - self._older_octets
+        self._older, self._older_octets = len(self), self.octets
+        newest = _Slice(now)
+        self._slices.append(newest)
+        self._values, self._closes = newest.values, now + length
+        self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        self._full = min(self._most_in_slice, self._most - self._older)
+        self._full_octets = min(self._most_octets, self._older_octets + self._most_octets_in_slice)
