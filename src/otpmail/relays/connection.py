@@ -58,6 +58,7 @@ class Connection:
         self._on_limit: Callable[[], None] = lambda: None
         self._idle_seconds, self.dismissed = settings.idle_seconds, ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
+        self._unhindered = UNLIMITED  # as many mails may be handed in before limits are looked at
         self.limit(Bounds(), None)
 
     def __repr__(self) -> str:
@@ -176,16 +177,16 @@ class Connection:
         lead = min(self.window, most // 2) if lead is None else min(lead, most - 1)
         if (most, lead, bounds.careful) != (self.most, self.lead, self._careful):
             self.most, self.lead, self._careful = most, lead, bounds.careful
+            self._unhindered = min(most, bounds.careful.start) if bounds.careful else most
             self._on_limit()
 
     @property
     def is_available(self) -> bool:
         """Whether another mail may be handed in now."""
-        session = self._session
-        begun = session.begun
-        if begun >= self.most or self._protocol.lost_cause or (begun in self._careful and session.flights):
+        session, protocol, begun = self._session, self._protocol, self._session.begun
+        if begun >= self._unhindered and (begun >= self.most or (begun in self._careful and session.flights)):
             return False
-        return len(session.flights) < self._protocol.congestion.limit and session.is_available
+        return len(self.flights) < protocol.congestion.limit and session.is_available and not protocol.lost_cause
 
     @property
     def takes_urgent(self) -> bool:
@@ -245,7 +246,8 @@ class Connection:
 
     def dismiss(self, cause: str) -> None:
         """Take no more mails, for this cause; those in flight get their replies."""
-        self.most, self.dismissed = 0, cause
+        self.most = self._unhindered = 0
+        self.dismissed = cause
         self._on_limit()
 
     def share(self, habits: Habits) -> None:

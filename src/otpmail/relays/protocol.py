@@ -66,13 +66,13 @@ class RelayProtocol(asyncio.Protocol):
         self.turnaround, self.congestion = turnaround or Turnaround(), CongestionWindow()
         self._stall_seconds, self._paused = _STALL_SECONDS, False
         self._flushing: asyncio.Handle | None = None
+        self._most_together = 0  # mails in flight with which one more may leave in the flush to come
         self._idle = asyncio.Event()
         self._idle.set()
         self._probed: asyncio.Future[None] | None = None
         self.lost_cause = ""
         self.hung_up = False  # whether the relay ended it over its mails: not for idleness, nor after a fault
-        self.lost_in_flight = 0  # when the relay closed it without 421
-        self.pause = Pause(idle_seconds)
+        self.lost_in_flight, self.pause = 0, Pause(idle_seconds)  # when the relay closed it without 421
         self.on_lost: Callable[[], None] = lambda: None
         self.on_available: Callable[[], None] = lambda: None
         check_handover(transport, inner, session)
@@ -95,9 +95,7 @@ class RelayProtocol(asyncio.Protocol):
     @property
     def batch_open(self) -> bool:
         """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
-        if self._flushing is None or self._session.mode is not Mode.BDAT:
-            return False
-        return self.turnaround.is_soon(len(self._session.flights), self._loop.time())
+        return self._flushing is not None and len(self._session.flights) < self._most_together
 
     # Mails.
 
@@ -133,16 +131,16 @@ class RelayProtocol(asyncio.Protocol):
         if transaction.outcome is not None:
             self._call_back((transaction,))
             return False
-        if self._idle.is_set():
+        if (in_flight := len(session.flights)) == 1:
             self._idle.clear()
             now = self._loop.time()
             self.pause.seconds, self.pause.replies = now - self._watchdog.last_progress, session.replies
             self._watchdog.last_progress = now
             self.turnaround.busy(session.begun - 1, now)
-        if len(session.flights) < session.window:
-            self._flush_soon()
-        else:
+        if in_flight >= session.window:
             self._flush()  # no other mail can leave with it
+        elif self._flushing is None:
+            self._flush_soon()
         return True
 
     async def drained(self) -> None:
@@ -226,6 +224,8 @@ class RelayProtocol(asyncio.Protocol):
         """Write once this turn of the loop is over: mails that were handed in together leave together."""
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
+            by_bdat = self._session.mode is Mode.BDAT
+            self._most_together = self.turnaround.most_together(self._loop.time()) if by_bdat else 0
 
     def _flush(self) -> None:
         if self._flushing is not None:

@@ -1,6 +1,7 @@
 """How long a relay takes for a mail, so that mails leave together where none waits long for the others. No clock."""
 
 from math import inf
+from sys import maxsize
 
 _SOON_SECONDS = 0.005
 _WINDOW_SECONDS = 10.0  # mails are counted for this time, or longer while they never pause
@@ -40,6 +41,8 @@ class Turnaround:
         """Note that no mail is in flight any more, after `begun` mails in all."""
         self._each = (now - self.busy_since) / (begun - self.begun_before)
 
-    def is_soon(self, in_flight: int, now: float) -> bool:
-        """Whether one more mail would soon be answered if it left together with those in flight."""
-        return max(now - self.busy_since, (in_flight + 1) * self._each) <= self._soon
+    def most_together(self, now: float) -> int:
+        """How many mails would all be answered soon if they left together, with those in flight."""
+        if now - self.busy_since > self._soon:
+            return 0
+        return int(self._soon / self._each) if self._each else maxsize
