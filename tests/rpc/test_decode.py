@@ -1,6 +1,7 @@
 """The decoder: from a request of otpmail.v1 to a submission."""
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -77,6 +78,20 @@ async def test_every_field_has_its_place() -> None:
         fingerprint=decode.fingerprint_of(request),
         labels=(("campaign", "c1"), ("tenant", "t1")),
     )
+
+
+async def test_a_usual_mail_is_decoded_as_any_other() -> None:
+    """A mail with none of the rarer fields has the draft that its fields have with one of them, but for that one."""
+    usual: dict[str, Any] = {
+        "to": ["a@x.org", "B <b@x.org>"],
+        "subject": "s",
+        "text": "t",
+        "html": "h",
+        "request_id": "r",
+    }
+    draft = (await _submission(mail_pb2.SendMailRequest(**usual))).draft
+    with_reply_to = (await _submission(mail_pb2.SendMailRequest(**usual, reply_to=["r@x.org"]))).draft
+    assert draft == replace(with_reply_to, reply_to=(), limits=LIMITS, bodies_checked=False)
 
 
 async def test_octets_of_an_earlier_client() -> None:

@@ -62,7 +62,8 @@ class Job:
         self.request_id = request_id
         self.issued = issued
         self.labels = labels
-        self.envelope = envelope
+        self.envelope = self.offer = envelope
+        self.pending = recipients = envelope.recipients
         self.priority = priority
         self.deadline = deadline
         self.guaranteed = guaranteed
@@ -70,13 +71,13 @@ class Job:
         self.trace = trace
         self.relay = ""
         self.is_fresh = priority is _URGENT
-        self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(envelope.recipients)
+        self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(recipients)
         if labels:
             self.octets += sum([LABEL_OCTETS + _WIDEST * (len(name) + len(value)) for name, value in labels])
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = 0
-        self.pending = envelope.recipients
-        self.offer = envelope if len(envelope.recipients) <= GROUP else envelope.only(self.offered)
+        if len(recipients) > GROUP:
+            self.offer = envelope.only(self.offered)
         self.deferred: tuple[str, ...] = ()
         self.uncertain: frozenset[str] = frozenset()
         self.results: dict[str, RecipientResult] = {}
