@@ -201,3 +201,18 @@ async def _is_watched(served: Served) -> bool:
         return bool(await anext(served.watch()))
     except grpc.aio.AioRpcError:
         return False
+
+
+async def test_health_is_serving_while_another_process_serves() -> None:
+    """One of several processes says NOT_SERVING only where all do: a stop of its own, or its relays, do not show."""
+    async with _serve() as served:
+        watch = served.watch()
+        assert (await anext(watch)).status == _NOT_SERVING
+        served.health.set_others(serve=True)
+        assert (await anext(watch)).status == _SERVING
+        assert await served.overall() == {_SERVING}
+        assert served.health.problem == "no relay is up"
+        served.health.stop()
+        assert await served.overall() == {_SERVING}
+        served.health.set_others(serve=False)
+        assert (await anext(watch)).status == _NOT_SERVING

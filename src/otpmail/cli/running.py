@@ -104,7 +104,7 @@ async def run_service(
         started(address)
 
     try:
-        app = App(settings, is_one_of_several=member is not None)
+        app = App(settings) if member is None else App(member.settings_on_held_port, is_one_of_several=True)
         reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
         _attach(signals, app, stop, reloader, log)
         beside = [asyncio.create_task(reloader.run())]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from otpmail.settings import Settings
+from otpmail.settings.listen import ListenAddress
 from otpmail.settings.shares import Share
 from otpmail.values import frozen
 
@@ -22,10 +23,12 @@ _LENGTH = struct.Struct("!I")
 
 @frozen()
 class Assignment:
-    """What a process is to be: its share, and the settings of the whole service with the addresses that are held."""
+    """What a process is to be: its share, the settings of the whole service, and the addresses that are held."""
 
     share: Share
     settings: Settings
+    hosts: tuple[ListenAddress, ...]
+    port: int
 
 
 class Channel:

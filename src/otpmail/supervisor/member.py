@@ -9,6 +9,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from otpmail.settings import Settings
@@ -34,7 +35,10 @@ class Member:
         self._channel = channel
         self.share: Share = assignment.share
         self.settings: Settings = assignment.share.of_settings(assignment.settings)
-        """This process's part."""
+        """The part of this process, with HOST and PORT as they are set."""
+        held = {"hosts": assignment.hosts, "port": assignment.port}
+        self.settings_on_held_port = replace(self.settings, server=self.settings.server.model_copy(update=held))
+        """The same with the addresses that the supervisor holds, so that none is looked up or chosen again."""
 
     def __repr__(self) -> str:
         return f"<Member {self.share.number} of {self.share.count}>"

@@ -13,6 +13,7 @@ from threading import Event
 from typing import IO
 
 import otpmail
+from otpmail.rpc.held_port import HeldPort
 from otpmail.settings import Settings
 from otpmail.settings.shares import Share
 from otpmail.supervisor.channel import Assignment, Channel, Message
@@ -83,10 +84,10 @@ class Process:
         """Whether it can be called."""
         return self.is_ready and not self.problem
 
-    async def run(self, settings: Settings) -> int:
+    async def run(self, settings: Settings, held: HeldPort) -> int:
         """Say what it is to be, take its reports until it ends, and return its exit code."""
         self._channel = channel = await Channel.over(self._end)
-        channel.assign(Assignment(self._share, settings))
+        channel.assign(Assignment(self._share, settings, held.hosts, held.port))
         if self._stopping:
             self.stop()
         try:

@@ -5,7 +5,6 @@ import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from random import random
 from time import monotonic
 
@@ -168,15 +167,10 @@ class Supervisor:
         text = f"process {share.number} started, pid {process.pid}"
         log_event(logging.INFO, "process-started", text, process=share.number, pid=process.pid)
         try:
-            return await process.run(self._settings_on(port))
+            return await process.run(self.settings, port)
         finally:
             self._group.remove(process)
             self._note(process, port)
-
-    def _settings_on(self, port: HeldPort) -> Settings:
-        """Return the settings with the addresses that are held, so that nothing is looked up again."""
-        server = self.settings.server.model_copy(update={"hosts": port.hosts, "port": port.port})
-        return replace(self.settings, server=server)
 
     async def _pause(self, number: int, code: int, seconds: float) -> None:
         """Log why a process ended, and wait to start it again; the stop ends the wait."""

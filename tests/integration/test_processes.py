@@ -1,0 +1,213 @@
+"""One port served by several processes, with a store on a real Redis server: PROCESSES=2."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+
+from calls import scrape
+from guaranteed import KEYS, Callers, Copies, redis_settings, request
+from otpmail.rpc.transport import server_options
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
+from redis_server import KINDS, RedisServer, find_server
+from relay import Faults, Relay
+from service import Service, ServiceExitedError, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from relay import Certificates
+
+_CALLERS = 40
+_SECONDS = 60  # in which whatever is waited for happens, also on a busy machine
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Start a server; which kind makes no difference here."""
+    kind = next((kind for kind in KINDS if find_server(kind) is not None), None)
+    if kind is None:
+        pytest.skip("there is no server of Redis: run scripts/install-servers")
+    with RedisServer(kind) as server:
+        yield server
+
+
+@pytest.fixture
+async def start(server: RedisServer, certificates: Certificates, tmp_path: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Start a relay and a service of two processes with it; give both once all processes serve."""
+    async with AsyncExitStack() as stack:
+
+        async def start(faults: Faults | None = None, **settings: Any) -> tuple[Service, Relay]:
+            relay = await stack.enter_async_context(Relay(faults or Faults(auth=()), certificates=certificates))
+            shared = {"PROCESSES": 2, "HTTP_PORT": 0, **redis_settings(server), "LOG_MAILS": "all"}
+            service = Service(**relay_settings(relay, certificates, tmp_path / "token") | shared | settings)
+            await stack.enter_async_context(service)
+            await service.wait_for_log("listening", count=2, timeout=_SECONDS)
+            await service.wait_for_log("relay-up", count=2, timeout=_SECONDS)
+            return service, relay
+
+        yield start
+
+
+def _pids(service: Service) -> dict[int, int]:
+    """Return the ids of the processes that were started last, by their numbers."""
+    return {int(str(line["process"])): int(str(line["pid"])) for line in service.logged("process-started")}
+
+
+async def _send_by_many(service: Service, wait_for: mail_pb2.WaitFor.ValueType, prefix: str = "p") -> list[Any]:
+    """Send a mail over each of many connections."""
+
+    async def send(number: int) -> Any:
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+        async with grpc.aio.insecure_channel(service.address, options) as channel:
+            stub: Any = mail_pb2_grpc.MailServiceStub(channel)
+            return await stub.SendMail(request(f"{prefix}{number}", wait_for=wait_for))
+
+    return await asyncio.gather(*(send(number) for number in range(_CALLERS)), return_exceptions=True)
+
+
+async def _gone(pids: list[int]) -> None:
+    """Wait until none of these processes runs."""
+
+    def runs(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    async with asyncio.timeout(_SECONDS):
+        while any(map(runs, pids)):  # noqa: ASYNC110  no event tells the end of another's process
+            await asyncio.sleep(0.02)
+
+
+async def test_callers_are_spread_and_metrics_are_sums(start: Callable[..., Any]) -> None:
+    """Connections go to both processes of the port, whose lines name them; /metrics and /readyz speak for both."""
+    service, relay = await start()
+    answers = await _send_by_many(service, mail_pb2.WAIT_FOR_RELAY)
+    assert {answer.mail.state for answer in answers} == {mail_pb2.Mail.STATE_RELAYED}
+    await service.wait_for_log("mail-settled", count=_CALLERS)
+    assert {line["process"] for line in service.logged("mail-settled")} == {1, 2}
+    said = await scrape(service)
+    assert said["otpmail_mails_accepted_total"] == _CALLERS == len(relay.mails)
+    assert said[f'otpmail_mails_sent_total{{relay="127.0.0.1:{relay.port}"}}'] == _CALLERS
+    assert said[f'otpmail_connections_limit{{relay="127.0.0.1:{relay.port}"}}'] == 5  # WORKERS of both
+    assert said[f'otpmail_relay_up{{relay="127.0.0.1:{relay.port}"}}'] == 1
+    assert said["otpmail_processes"] == 2
+    addresses = {str(line["address"]) for line in service.logged("listening")}
+    assert addresses == {service.address}
+
+
+async def test_a_killed_process_loses_nothing(start: Callable[..., Any]) -> None:
+    """Kill -9 of one process under callers: it is started again, and each promised mail arrives."""
+    service, relay = await start()
+    callers, stop = Callers(at_once=16), asyncio.Event()
+    running = asyncio.create_task(callers.run(service, stop=stop))
+    for rounds in range(2):
+        await callers.wait_for_promises(len(callers.promised) + 100)
+        busy = int(str(service.logged("mail-settled")[-1]["process"]))  # the callers have one connection
+        os.kill(_pids(service)[busy], signal.SIGKILL)
+        await service.wait_for_log("process-ended", count=rounds + 1, timeout=_SECONDS)
+        await service.wait_for_log("listening", count=rounds + 3, timeout=_SECONDS)
+    stop.set()
+    await running
+    assert {line["signal"] for line in service.logged("process-ended")} == {"SIGKILL"}
+    copies = Copies(callers.promised, relay.mails)
+    while copies.lost:  # taken over once the lease of the killed process has ended
+        await relay.wait_for_mails(len(relay.mails) + 1, timeout=_SECONDS)
+        copies = Copies(callers.promised, relay.mails)
+    assert len(copies.promised) >= 200
+    assert await service.stop() == 0
+
+
+async def test_a_stop_drains_all_processes(start: Callable[..., Any]) -> None:
+    """SIGTERM lets the mails of all processes settle, and the service ends with 0."""
+    service, relay = await start(Faults(auth=(), delay=0.02))
+    answers = await _send_by_many(service, mail_pb2.WAIT_FOR_QUEUE)
+    assert {type(answer) for answer in answers} == {mail_pb2.SendMailResponse}
+    assert await service.stop() == 0
+    assert not Copies({f"p{number}": "" for number in range(_CALLERS)}, relay.mails).lost
+    assert [line.get("process") for line in service.logged("stopped")][-1] is None  # the supervisor's is the last
+    assert {line["process"] for line in service.logged("stopped")[:-1]} == {1, 2}
+
+
+async def test_a_signal_to_all_processes_at_once_stops_them_in_order(start: Callable[..., Any]) -> None:
+    """SIGTERM to each process, as systemd sends it, counts once: mails settle, and the service ends with 0."""
+    service, relay = await start(Faults(auth=(), delay=0.02))
+    await _send_by_many(service, mail_pb2.WAIT_FOR_QUEUE)
+    for pid in (*_pids(service).values(), service.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert await service.wait_exited() == 0
+    assert service.logged("stopped-at-once") == []
+    assert not Copies({f"p{number}": "" for number in range(_CALLERS)}, relay.mails).lost
+
+
+async def test_a_second_signal_ends_all_at_once(start: Callable[..., Any]) -> None:
+    """A second SIGTERM ends every process, each with a line about what it leaves, and the exit code is 143."""
+    service, relay = await start()
+    relay.faults = replace(relay.faults, silent_at="MAIL")
+    await _send_by_many(service, mail_pb2.WAIT_FOR_QUEUE)
+    service.send(signal.SIGTERM)
+    await service.wait_for_log("stopping", count=2, timeout=_SECONDS)
+    service.send(signal.SIGTERM)
+    assert await service.wait_exited() == 143
+    ended = service.logged("stopped-at-once")
+    assert {line["process"] for line in ended} == {1, 2}
+    assert sum(int(str(line["unsettled"])) for line in ended) == _CALLERS
+    await _gone(list(_pids(service).values()))
+
+
+async def test_processes_end_with_their_supervisor(start: Callable[..., Any]) -> None:
+    """A supervisor that is killed takes its processes with it, so that the next one finds the port free."""
+    service, _ = await start()
+    pids, address = list(_pids(service).values()), service.address
+    await service.kill()
+    await _gone(pids)
+    async with Service(PORT=address.rpartition(":")[2], EMAIL_HOST="127.0.0.1") as next_one:
+        assert next_one.address == address
+
+
+async def test_a_hangup_reloads_all_processes(start: Callable[..., Any]) -> None:
+    """SIGHUP reloads in each process, and each says so; no part of a limit counts as a change."""
+    service, _ = await start(WORKERS=5, QUEUE_SIZE=1001)
+    service.send(signal.SIGHUP)
+    await service.wait_for_log("reloaded", count=2, timeout=_SECONDS)
+    assert {line["process"] for line in service.logged("reloaded")} == {1, 2}
+    assert {line["message"] for line in service.logged("reloaded")} == {"reloaded: nothing has changed"}
+
+
+async def test_no_other_server_gets_the_port(start: Callable[..., Any]) -> None:
+    """A gRPC server that would share the port is refused it, and so is a second otpmail, with one line."""
+    service, _ = await start()
+    port = int(service.address.rpartition(":")[2])
+    stranger = grpc.aio.server(options=server_options(most_octets=1 << 20, connections=10, shares_port=True))
+    with pytest.raises(RuntimeError):
+        stranger.add_insecure_port(service.address)
+    with pytest.raises(ServiceExitedError) as caught:
+        async with Service(
+            PORT=port, PROCESSES=2, STORE_URL="redis://127.0.0.1", OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1"
+        ):
+            pass
+    assert caught.value.exit_code == 2
+    (line,) = caught.value.output
+    assert line.startswith(f"PORT: can't listen on 127.0.0.1:{port}; another server is there")
+
+
+async def test_a_store_that_cannot_be_opened_is_reported_once() -> None:
+    """Without a store the service ends with 5, and one line says why: the processes do not all try."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        url = f"redis://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServiceExitedError) as caught:
+            async with Service(PROCESSES=2, STORE_URL=url, OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1"):
+                pass
+    assert caught.value.exit_code == 5
+    assert sum("STORE_URL: " in line for line in caught.value.output) == 1
