@@ -10,6 +10,10 @@ class Keys:
         self._tag = f"{{{namespace}}}:".encode()
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
+        self.alive = self.named("alive")
+        """Written by each look at the server's health."""
+        self.nobody = self.named("c:")
+        """The record of an address that has none."""
         self.settled = self.named("settled")
         """Settled mails without a request id that finds them, by their ends."""
         self.answered = self.named("answered")
@@ -21,6 +25,10 @@ class Keys:
     def named(self, name: str) -> bytes:
         """Return a key of its own."""
         return self._tag + name.encode()
+
+    def code(self, record_key: bytes) -> bytes:
+        """Return the key of the record of an address's codes."""
+        return self.named(f"c:{record_key.hex()}")
 
     def mail(self, mail_id: str) -> bytes:
         """Return the key of a mail's record."""

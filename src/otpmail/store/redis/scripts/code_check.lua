@@ -1,0 +1,54 @@
+-- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
+-- KEYS: the record, and one that belongs to nobody. ARGV: time, attempts, failures an hour, the id that the attempt is
+-- bound to or '', whether the text can be a code ('1'), then id and proof for each of our keys.
+-- Returns {result, attempts left, retry time, id of the used challenge}.
+
+local key, nobody = KEYS[1], KEYS[2]
+local now = time(ARGV[1])
+local attempts, failures_per_hour, only = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+
+local found = read(key)
+local record = found or { failures = {}, next_send = 0 }
+local left = recent(record, now)
+local blocked = blocked_until(left, now, failures_per_hour)
+local challenge = left.challenge
+
+-- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
+local compared = challenge or { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, proof = NO_PROOF }
+local matches = false
+for place = 6, #ARGV, 2 do
+  local is_key, is_code = ARGV[place] == compared.key_id, ARGV[place + 1] == compared.proof
+  matches = (is_key and is_code) or matches
+end
+
+local failures = from_failure(left.failures, #left.failures - failures_per_hour + 2)
+failures[#failures + 1] = now
+local counted = {
+  challenge = {
+    id = compared.id, key_id = compared.key_id, expires = compared.expires, attempts = compared.attempts + 1,
+    proof = compared.proof
+  },
+  failures = failures,
+  next_send = record.next_send,
+}
+
+local answer
+if not found then
+  answer = { 'no_live_code', 0, 0 }
+elseif blocked > now then
+  answer = { 'too_many_attempts', 0, blocked }
+elseif not challenge or (only ~= '' and only ~= challenge.id) then
+  answer = { 'no_live_code', 0, 0 }
+elseif challenge.attempts >= attempts then
+  answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
+elseif matches then
+  redis.call('DEL', key)
+  return cmsgpack.pack({ 'valid', 0, 0, challenge.id })
+elseif ARGV[5] ~= '1' then
+  answer = { 'wrong_code', attempts - challenge.attempts, 0 }
+else
+  write(key, counted, now)
+  return cmsgpack.pack({ 'wrong_code', attempts - challenge.attempts - 1, 0 })
+end
+write(nobody, counted, now)
+return cmsgpack.pack(answer)
