@@ -64,7 +64,10 @@ class App:
         )
         self.health = Health(StreamLimit(settings.mail.memory_octets))
         queue = MailQueue()
-        self._store = build_store(settings.store, settings.mail, settings.otp, Policy.of(settings.otp))
+        book = CodeBook.of(settings.otp)
+        self._store = build_store(
+            settings.store, settings.mail, settings.otp, rules=Policy.of(settings.otp), proofs=book
+        )
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
         metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
@@ -83,7 +86,7 @@ class App:
             mails,
             Templates.load(settings.otp),
             observer,
-            codes=CodeBook.of(settings.otp),
+            codes=book,
         )
         self._intake = Intake(self._store.mails, delivery.lifecycle, code_of=self._codes.code_of)
         connections = count_connections(settings)

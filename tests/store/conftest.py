@@ -1,6 +1,6 @@
 """Every store behind the same fixtures, on a clock that the test moves."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from uuid import uuid4
 import pytest
 
 from otpmail.store.base import MailStore
+from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.redis.client import Client
+from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
@@ -21,7 +23,7 @@ from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from redis_server import HOST, KINDS, RedisServer, find_server
-from rules import POLICY
+from rules import BOOK, POLICY
 from store.clocks import Clock
 from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
 
@@ -112,6 +114,35 @@ async def redis_mails(
     finally:
         await mails.close()
         await client.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", *KINDS])
+async def replicas(
+    request: pytest.FixtureRequest, clock: Clock, tmp_path: Path, servers: Callable[[str], RedisServer]
+) -> AsyncIterator[Sequence[ChallengeStore]]:
+    """The codes of two replicas on each store in turn; a store of one process is there twice."""
+    async with AsyncExitStack() as stack:
+        if request.param in KINDS:
+            keys = Keys(uuid4().hex)
+            clients = [Client(OneServer((HOST, servers(request.param).port)), Access()) for _ in range(2)]
+            for client in clients:
+                stack.push_async_callback(client.close)
+            yield [RedisChallengeStore(clock, client, keys, POLICY, BOOK, time=clock) for client in clients]
+            return
+        opened: AnyStore = MemoryStore(
+            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
+        )
+        if request.param == "sqlite":
+            opened = sqlite_store(tmp_path / "store.db", clock)
+        await opened.open()
+        stack.push_async_callback(opened.close)
+        yield [opened.challenges] * 2
+
+
+@pytest.fixture
+def codes(replicas: Sequence[ChallengeStore]) -> ChallengeStore:
+    """The codes of each store in turn."""
+    return replicas[0]
 
 
 @pytest.fixture

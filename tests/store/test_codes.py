@@ -1,94 +1,193 @@
-"""Code records of every store: one step for each change, and a sweep that drops what has ended."""
+"""Decisions about codes in every store: what is sent, what is valid once, what counts, what is taken back."""
 
 import asyncio
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, CodeRecord
+from otpmail.errors import LimitExceeded
+from otpmail.model import Challenge, Check, CheckResult, Sending
+from otpmail.store.challenges import ChallengeStore
+from rules import BOOK, POLICY
 from store.clocks import Clock
-from store.conftest import Challenges
+
+KEY = b"the record of ad"
+LIFE = 600.0
+VALID, NO_LIVE_CODE = Check(CheckResult.VALID), Check(CheckResult.NO_LIVE_CODE)
 
 
-def _record(expires: float = 1120.0, attempts: int = 0) -> CodeRecord:
-    return CodeRecord(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
+def _fresh(number: int, clock: Clock) -> Challenge:
+    return Challenge(number.to_bytes(16), "k1", clock.time + LIFE)
 
 
-async def _read(store: Challenges, key: bytes) -> CodeRecord | None:
-    return await store.update(key, lambda record: (record, record))
+async def _send(codes: ChallengeStore, clock: Clock, number: int = 1, *, key: bytes = KEY) -> Sending:
+    return await codes.send(key, clock.time, _fresh(number, clock), spaced=True, room=True)
 
 
-async def _write(store: Challenges, key: bytes, record: CodeRecord | None) -> None:
-    await store.update(key, lambda _: (record, None))
+async def _check(
+    codes: ChallengeStore, clock: Clock, typed: str, *, only: bytes | None = None, key: bytes = KEY
+) -> Check:
+    return await codes.check(key, clock.time, BOOK.guess(typed), only)
 
 
-async def test_a_record_is_what_the_rule_made_of_it(challenges: Challenges) -> None:
-    """An unknown key is None. The rule's record is kept whole; None removes it."""
-    assert await _read(challenges, b"a") is None
-    await _write(challenges, b"a", _record())
-    assert await _read(challenges, b"a") == _record()
-    await _write(challenges, b"a", None)
-    assert await _read(challenges, b"a") is None
-    await _write(challenges, b"a", None)
+def _code(sending: Sending) -> str:
+    return BOOK.code(sending.challenge)
 
 
-async def test_keys_are_apart(challenges: Challenges) -> None:
-    """A rule sees and changes the record of its own key alone."""
-    for number in range(50):
-        await _write(challenges, number.to_bytes(16), _record(attempts=number))
-    await _write(challenges, (7).to_bytes(16), None)
-    found = [await _read(challenges, number.to_bytes(16)) for number in range(50)]
-    assert found == [None if number == 7 else _record(attempts=number) for number in range(50)]
+def _wrong(sending: Sending) -> str:
+    return f"{(int(_code(sending)) + 1) % 10**6:06d}"
 
 
-async def test_the_answer_is_what_the_rule_returned(challenges: Challenges) -> None:
-    """`update` hands the rule's second value through."""
-    returned = object()
-    assert await challenges.update(b"a", lambda record: (record, returned)) is returned
+async def test_a_code_is_valid_once(codes: ChallengeStore, clock: Clock) -> None:
+    """The right code is valid for the first check, and is no live code for the second."""
+    sending = await _send(codes, clock)
+    assert sending == Sending(_fresh(1, clock), clock.time + POLICY.resend)
+    assert await _check(codes, clock, _code(sending)) == VALID
+    assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
+    assert (await _send(codes, clock, 2)).challenge.id == _fresh(2, clock).id
 
 
-@pytest.mark.parametrize("before", [None, _record()])
-async def test_a_rule_that_raises_changes_nothing(challenges: Challenges, before: CodeRecord | None) -> None:
-    """The record stays as it was, and the store goes on working."""
-    await _write(challenges, b"a", before)
-
-    def refuse(_: CodeRecord | None) -> tuple[CodeRecord | None, None]:
-        raise InvalidArgument("email", "no")
-
-    with pytest.raises(InvalidArgument):
-        await challenges.update(b"a", refuse)
-    assert await _read(challenges, b"a") == before
+async def test_wrong_codes_are_counted(codes: ChallengeStore, clock: Clock) -> None:
+    """Each wrong code costs an attempt until none is left; the right one comes too late then."""
+    sending = await _send(codes, clock)
+    for left in (4, 3, 2, 1, 0):
+        assert await _check(codes, clock, _wrong(sending)) == Check(CheckResult.WRONG_CODE, left)
+    spent = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, clock.time + POLICY.resend)
+    assert await _check(codes, clock, _code(sending)) == spent
+    assert await _check(codes, clock, "no code") == spent
 
 
-async def test_every_update_sees_those_before_it(challenges: Challenges) -> None:
-    """A hundred updates at the same moment are applied one after another: none is lost."""
-    await _write(challenges, b"a", _record())
-
-    def count(record: CodeRecord | None) -> tuple[CodeRecord | None, int]:
-        assert record is not None
-        assert record.challenge is not None
-        counted = replace(record.challenge, attempts=record.challenge.attempts + 1)
-        return replace(record, challenge=counted), counted.attempts
-
-    returned = await asyncio.gather(*(challenges.update(b"a", count) for _ in range(100)))
-    assert sorted(returned) == list(range(1, 101))
+async def test_a_text_that_is_no_code_costs_nothing(codes: ChallengeStore, clock: Clock) -> None:
+    """A text of another length is wrong, and leaves all attempts."""
+    sending = await _send(codes, clock)
+    for _ in range(10):
+        assert await _check(codes, clock, "12345") == Check(CheckResult.WRONG_CODE, 5)
+    assert await _check(codes, clock, _code(sending)) == VALID
 
 
-async def test_the_clock_is_the_stores(challenges: Challenges, clock: Clock) -> None:
-    """`now` is read on the clock on which records expire."""
-    before = challenges.now()
-    clock.time += 5
-    assert challenges.now() - before == pytest.approx(5)
+async def test_a_check_bound_to_another_challenge(codes: ChallengeStore, clock: Clock) -> None:
+    """A check that names a challenge tries that one alone, and costs nothing where it is not live."""
+    sending = await _send(codes, clock)
+    assert await _check(codes, clock, _code(sending), only=bytes(16)) == NO_LIVE_CODE
+    assert await _check(codes, clock, _code(sending), only=sending.challenge.id) == VALID
 
 
-async def test_a_sweep_keeps_failures_of_the_last_hour(challenges: Challenges, clock: Clock) -> None:
-    """A record whose code is gone still counts its failures, and still spaces mails."""
-    await _write(challenges, b"failed", CodeRecord(None, (1000.0,)))
-    await _write(challenges, b"spaced", CodeRecord(None, (), 1030.0))
-    clock.time = 1031.0
-    assert await challenges.sweep() == 1
-    clock.time = 1000.0 + 3600.0 - 0.1
-    assert await challenges.sweep() == 0
-    clock.time += 0.1
-    assert await challenges.sweep() == 1
+async def test_an_expired_code(codes: ChallengeStore, clock: Clock) -> None:
+    """A code ends at its expiry, to the moment."""
+    sending = await _send(codes, clock)
+    clock.time += LIFE - 0.001
+    assert await _check(codes, clock, _wrong(sending)) == Check(CheckResult.WRONG_CODE, 4)
+    clock.time += 0.001
+    assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
+
+
+async def test_mails_are_spaced(codes: ChallengeStore, clock: Clock) -> None:
+    """A second mail too soon is refused with the time that is left; later the same code goes again."""
+    first = await _send(codes, clock)
+    clock.time += 10
+    with pytest.raises(LimitExceeded, match="a code was mailed to this address just now") as caught:
+        await _send(codes, clock, 2)
+    assert (caught.value.subject, caught.value.retry_after) == ("address", 20.0)
+    unspaced = await codes.send(KEY, clock.time, _fresh(2, clock), spaced=False, room=True)
+    assert unspaced.challenge == first.challenge
+    clock.time += 30
+    assert (await _send(codes, clock, 2)).challenge == first.challenge
+
+
+async def test_too_many_wrong_codes_in_an_hour(codes: ChallengeStore, clock: Clock) -> None:
+    """The failures of an address count over all its codes, and end an hour after they were made."""
+    began = clock.time
+    for number in (1, 2):
+        sending = await _send(codes, clock, number)
+        for _ in range(POLICY.attempts):
+            await _check(codes, clock, _wrong(sending))
+        clock.time += POLICY.resend
+    with pytest.raises(LimitExceeded, match="too many wrong codes") as caught:
+        await _send(codes, clock, 3)
+    assert caught.value.retry_after == began + 3600 - clock.time
+    assert await _check(codes, clock, "123456") == Check(CheckResult.TOO_MANY_ATTEMPTS, 0, began + 3600)
+    clock.time = began + 3600
+    assert (await _send(codes, clock, 3)).challenge.id == _fresh(3, clock).id
+
+
+async def test_a_void_code(codes: ChallengeStore, clock: Clock) -> None:
+    """A code that was voided is not live; its failures stay."""
+    sending = await _send(codes, clock)
+    await _check(codes, clock, _wrong(sending))
+    await codes.void(KEY, bytes(16))
+    assert await _check(codes, clock, _wrong(sending)) == Check(CheckResult.WRONG_CODE, 3)
+    await codes.void(KEY, sending.challenge.id)
+    assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
+    await codes.void(KEY, None)
+    await codes.void(b"nobody's", None)
+    for number in (2, 3):
+        clock.time += POLICY.resend
+        sending = await _send(codes, clock, number)
+        for _ in range(4):
+            await _check(codes, clock, _wrong(sending))
+        await codes.void(KEY, None)
+    clock.time += POLICY.resend
+    with pytest.raises(LimitExceeded, match="too many wrong codes"):
+        await _send(codes, clock, 4)
+
+
+async def test_a_mail_that_was_not_sent(codes: ChallengeStore, clock: Clock) -> None:
+    """The next mail may go at once where none was sent, with the same code."""
+    sending = await _send(codes, clock)
+    await codes.unsend(KEY, sending)
+    again = await _send(codes, clock, 2)
+    assert again.challenge == sending.challenge
+    clock.time += POLICY.resend
+    await _send(codes, clock, 2)
+    await codes.unsend(KEY, again)  # a later one was sent
+    with pytest.raises(LimitExceeded):
+        await _send(codes, clock, 2)
+
+
+async def test_a_replaced_code_is_live_again(codes: ChallengeStore, clock: Clock) -> None:
+    """Where neither mail with the new code was sent the old one counts again, with the attempts that are left."""
+    old = await _send(codes, clock)
+    clock.time += LIFE / 2 + 1
+    new = await _send(codes, clock, 2)
+    assert new.replaced == old.challenge
+    await _check(codes, clock, _wrong(new))
+    clock.time += POLICY.resend
+    resent = await _send(codes, clock, 3)
+    await codes.unsend(KEY, resent)
+    await codes.unsend(KEY, new)
+    assert await _check(codes, clock, _code(new)) == Check(CheckResult.WRONG_CODE, 3)
+    assert await _check(codes, clock, _code(old)) == VALID
+
+
+async def test_a_refused_address(codes: ChallengeStore, clock: Clock) -> None:
+    """The code of an address that the relay refused is void, and the mail counts as not sent."""
+    sending = await _send(codes, clock)
+    await codes.refuse(KEY, sending)
+    assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
+    assert (await _send(codes, clock, 2)).challenge.id == _fresh(2, clock).id
+    await codes.refuse(KEY, sending)  # of an earlier code
+
+
+async def test_addresses_are_apart(codes: ChallengeStore, clock: Clock) -> None:
+    """A code is that of one record alone, and is a wrong one for another."""
+    ada = await _send(codes, clock)
+    bob = await _send(codes, clock, 2, key=b"the record of bo")
+    assert await _check(codes, clock, _code(ada), key=b"the record of bo") == Check(CheckResult.WRONG_CODE, 4)
+    assert await _check(codes, clock, _code(ada)) == VALID
+    assert await _check(codes, clock, _code(bob), key=b"the record of bo") == VALID
+
+
+async def test_two_hundred_right_codes(replicas: Sequence[ChallengeStore], clock: Clock) -> None:
+    """Of 200 checks of one code at once, over two replicas where a store has them, exactly one is valid."""
+    sending = await _send(replicas[0], clock)
+    checks = await asyncio.gather(*[_check(replicas[n % 2], clock, _code(sending)) for n in range(200)])
+    assert Counter(check.result for check in checks) == {CheckResult.VALID: 1, CheckResult.NO_LIVE_CODE: 199}
+
+
+async def test_two_hundred_wrong_codes(replicas: Sequence[ChallengeStore], clock: Clock) -> None:
+    """Of 200 wrong codes at once exactly five are tried."""
+    sending = await _send(replicas[0], clock)
+    checks = await asyncio.gather(*[_check(replicas[n % 2], clock, _wrong(sending)) for n in range(200)])
+    assert Counter(check.result for check in checks) == {CheckResult.WRONG_CODE: 5, CheckResult.TOO_MANY_ATTEMPTS: 195}
+    assert {check.attempts_left for check in checks if check.result is CheckResult.WRONG_CODE} == {0, 1, 2, 3, 4}

@@ -9,7 +9,7 @@ from otpmail.settings import MailSettings, OtpSettings, StoreSettings
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import build_store
 from otpmail.store.sqlite import SqliteStore
-from rules import POLICY
+from rules import BOOK, POLICY
 
 KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
@@ -17,9 +17,11 @@ KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 def test_the_url_chooses(tmp_path: Path) -> None:
     """`memory:` is the store in memory, `sqlite:` one in a file, which is not opened yet."""
     mail, otp = MailSettings(email_from="shop@example.org"), OtpSettings.from_layers({"OTP_KEYS": KEYS})
-    assert isinstance(build_store(StoreSettings(), mail, otp, POLICY), MemoryStore)
+    assert isinstance(build_store(StoreSettings(), mail, otp, rules=POLICY, proofs=BOOK), MemoryStore)
     path = tmp_path / "store.db"
-    store = build_store(StoreSettings.from_layers({"STORE_URL": f"sqlite:{path}"}), mail, otp, POLICY)
+    store = build_store(
+        StoreSettings.from_layers({"STORE_URL": f"sqlite:{path}"}), mail, otp, rules=POLICY, proofs=BOOK
+    )
     assert isinstance(store, SqliteStore)
     assert store.mails.durable
     assert not path.exists()

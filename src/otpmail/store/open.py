@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from otpmail.errors import StoreError
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
-from otpmail.store.challenges import Rules
+from otpmail.store.challenges import Proofs, Rules
 from otpmail.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -14,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def build_store(
-    settings: StoreSettings, mail: MailSettings, otp: OtpSettings, rules: Rules
+    settings: StoreSettings, mail: MailSettings, otp: OtpSettings, *, rules: Rules, proofs: Proofs
 ) -> "MemoryStore | SqliteStore | RedisStore":
     """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet."""
     path = settings.path
     if (url := settings.redis) is not None:
-        return _redis_store(url, settings, mail, otp, rules)
+        return _redis_store(url, settings, mail, otp, rules=rules, proofs=proofs)
     if path is None:
         return MemoryStore(
             remember_seconds=mail.mail_remember_seconds,
@@ -41,17 +40,16 @@ def build_store(
 
 
 def _redis_store(
-    url: "RedisUrl", settings: StoreSettings, mail: MailSettings, otp: OtpSettings, rules: Rules
+    url: "RedisUrl", settings: StoreSettings, mail: MailSettings, otp: OtpSettings, *, rules: Rules, proofs: Proofs
 ) -> "RedisStore":
     from otpmail.store.redis import RedisStore
+    from otpmail.store.redis.access import access_to, locator
     from otpmail.store.redis.client import Client
-    from otpmail.store.redis.dial import Access, OneServer
 
-    if url.tls or url.layout != "single":
-        raise StoreError("STORE_URL: this version connects to one server without TLS only")
-    access = Access(user=url.user, password=url.password, database=url.database)
+    access = access_to(url, settings)
+    replicas = settings.replicas_to_wait_for
     return RedisStore(
-        Client(OneServer(url.hosts[0]), access),
+        Client(locator(url, access, settings), access, replicas=replicas),
         settings.namespace,
         otp.derivation_keys,
         lease_seconds=settings.lease_seconds,
@@ -59,5 +57,8 @@ def _redis_store(
         remember_count=mail.mail_remember_count,
         remember_octets=mail.memory_octets // 2,
         allow_volatile=settings.allow_volatile,
+        is_cluster=url.layout == "cluster",
+        replicas=replicas,
         rules=rules,
+        proofs=proofs,
     )

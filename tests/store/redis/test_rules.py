@@ -65,7 +65,7 @@ class _Pair:
         self._client = client
         self._keys = keys
         self.memory = MemoryChallengeStore(self._clock, POLICY)
-        self.redis = RedisChallengeStore(self._clock, client, keys, POLICY, _Issuer(), life=1e9, time=self._clock)
+        self.redis = RedisChallengeStore(self._clock, client, keys, POLICY, _Issuer(), time=self._clock)
         self.key = uuid4().bytes
         self.sendings: list[Sending] = []
         self._issued = 0

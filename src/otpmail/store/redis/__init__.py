@@ -7,12 +7,12 @@ from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import StoreState
-from otpmail.store.challenges import Rules
+from otpmail.store.challenges import Proofs, Rules
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
-from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
+from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
@@ -21,7 +21,8 @@ from otpmail.store.redis.mails import RedisMailStore
 class RedisStore:
     """The store of `STORE_URL=redis://...` (see `store.base.Store`). Its keys are in one namespace of the server.
 
-    It encrypts with the first of `keys` and decrypts with any. Codes are in this process.
+    It encrypts with the first of `keys` and decrypts with any; `proofs` has codes compared there. `replicas` of the
+    server must have each change that a check of a code makes.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class RedisStore:
         clock: StoreClock | None = None,
         *,
         rules: Rules,
+        proofs: Proofs,
         lease_seconds: float,
         remember_seconds: float,
         remember_count: int,
@@ -46,7 +48,7 @@ class RedisStore:
         self._health = Health(client, self._clock, names.named("health"))
         self._watching: asyncio.Task[None] | None = None
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
-        self.challenges = MemoryChallengeStore(self._clock, rules)
+        self.challenges = RedisChallengeStore(self._clock, client, names, rules, proofs)
         self.mails = RedisMailStore(
             self._clock,
             client,
@@ -95,6 +97,6 @@ class RedisStore:
         """Drop what has ended each `every` seconds until cancelled; while the server is away, the next time."""
         while True:
             await asyncio.sleep(every)
-            await self.challenges.sweep()
+            self.challenges.sweep()
             with suppress(Unavailable):
                 await self.mails.forget_ended()

@@ -43,7 +43,6 @@ class RedisChallengeStore:
         rules: Rules,
         proofs: Proofs,
         *,
-        life: float,
         time: Callable[[], float] | None = None,
     ) -> None:
         self.now = clock
@@ -52,7 +51,7 @@ class RedisChallengeStore:
         self._rules = rules
         self._proofs = proofs
         self._time = time
-        self.used = UsedChallenges(clock, life)
+        self.used = UsedChallenges(clock)
 
     def __repr__(self) -> str:
         return f"<RedisChallengeStore {self._client!r}, {self.used!r}>"
@@ -100,7 +99,7 @@ class RedisChallengeStore:
             raw=True,
         )
         result = _RESULTS[answer[0]]
-        if result is CheckResult.VALID and not self.used.add(answer[3]):
+        if result is CheckResult.VALID and not self.used.add(answer[3], float(answer[4])):
             return Check(CheckResult.NO_LIVE_CODE)
         return Check(result, answer[1], float(answer[2]) if result is CheckResult.TOO_MANY_ATTEMPTS else None)
 
@@ -115,6 +114,10 @@ class RedisChallengeStore:
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
         await self._take_back(key, sending, refused=True)
+
+    def sweep(self) -> None:
+        """Forget the used challenges that have expired; the server drops records by itself."""
+        self.used.sweep()
 
     @property
     def _at(self) -> Value:

@@ -10,7 +10,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from otpmail.settings.redis_url import RedisUrl
 from otpmail.values import frozen
 
 Address = tuple[str, int]
@@ -154,13 +153,3 @@ class ByCluster:
                     return (master[0] or b"").decode() or node[0], master[1]
             failure = RedisError("no node of the cluster has our keys: it is not set up, or in part down")
         raise failure
-
-
-def locator(url: RedisUrl, access: Access, *, slot: int, sentinel_password: str) -> Locator:
-    """Return what finds the master that `url` leads to."""
-    if url.layout == "sentinel":
-        own = Access(password=sentinel_password, context=access.context, tls_name=access.tls_name)
-        return BySentinel(url.hosts, url.service, own)
-    if url.layout == "cluster":
-        return ByCluster(url.hosts, slot, access)
-    return OneServer(url.hosts[0])

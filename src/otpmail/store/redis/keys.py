@@ -10,8 +10,6 @@ class Keys:
         self._tag = f"{{{namespace}}}:".encode()
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
-        self.alive = self.named("alive")
-        """Written by each look at the server's health."""
         self.nobody = self.named("c:")
         """The record of an address that has none."""
         self.settled = self.named("settled")

@@ -1,7 +1,7 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
 -- KEYS: the record, and one that belongs to nobody. ARGV: time, attempts, failures an hour, the id that the attempt is
 -- bound to or '', whether the text can be a code ('1'), then id and proof for each of our keys.
--- Returns {result, attempts left, retry time, id of the used challenge}.
+-- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
 
 local key, nobody = KEYS[1], KEYS[2]
 local now = time(ARGV[1])
@@ -43,7 +43,7 @@ elseif challenge.attempts >= attempts then
   answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
 elseif matches then
   redis.call('DEL', key)
-  return cmsgpack.pack({ 'valid', 0, 0, challenge.id })
+  return cmsgpack.pack({ 'valid', 0, 0, challenge.id, challenge.expires })
 elseif ARGV[5] ~= '1' then
   answer = { 'wrong_code', attempts - challenge.attempts, 0 }
 else
