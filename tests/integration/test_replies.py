@@ -125,6 +125,22 @@ async def test_a_relay_that_refuses_rset(service: Service, relay: Relay, refusal
     assert not any(command.line.startswith("BDAT") for command in relay.commands)
 
 
+@pytest.mark.parametrize("refusal", ["550 no", "451 4.3.0 later"])
+@pytest.mark.service(WORKERS=1)
+@in_every_mode
+async def test_mails_in_flight_while_a_relay_begins_to_refuse_rset(
+    service: Service, relay: Relay, refusal: str
+) -> None:
+    """Each mail that the relay took is relayed by its first attempt, and none is sent twice."""
+    people = [*[ADA] * 5, "no@example.org"] * 3
+    relay.faults = replace(relay.faults, refuse_recipients={"no@example.org": "550 5.1.1 no such user"}, delay=0.05)
+    assert (await _send(service)).state == RELAYED
+    relay.faults = replace(relay.faults, refuse_rset=refusal)
+    mails = await asyncio.gather(*(_send(service, address) for address in people))
+    assert [(mail.state, mail.attempts) for mail in mails] == [(RELAYED if to == ADA else FAILED, 1) for to in people]
+    assert len(relay.mails) == 1 + people.count(ADA)
+
+
 @pytest.mark.relay(refuse_rset="502 5.5.1 no RSET", refuse_recipients={"no@example.org": "550 5.1.1 no such user"})
 @pytest.mark.service(WORKERS=1)
 @in_every_mode

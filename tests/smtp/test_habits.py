@@ -11,7 +11,7 @@ from otpmail.smtp.habits import Habits
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.recipient_limit import RecipientLimit
 from otpmail.smtp.session import Session
-from otpmail.smtp.transaction import GROUP, Results, Transaction
+from otpmail.smtp.transaction import GROUP, Due, Results, Transaction
 
 OK, FULL, RESET_REFUSED = b"250 2.0.0 ok\r\n", b"452 4.5.3 Error: too many recipients\r\n", b"502 5.5.1 no RSET\r\n"
 _ALL = {"PIPELINING": "", "CHUNKING": ""}
@@ -292,16 +292,115 @@ def test_mails_in_flight_behind_a_refused_rset_are_read_on() -> None:
     assert all(_results(mail)[0].accepted for mail in mails)
 
 
-def test_a_refused_mail_and_a_refused_rset_end_the_session() -> None:
-    """The refused mail's transaction may be open: those behind it could become a part of it, so they count as lost."""
+def _in_flight(session: Session, count: int = 3) -> list[Transaction]:
+    mails = [session.begin(_mail()) for _ in range(count)]
+    session.take(1 << 20)
+    return mails
+
+
+_REFUSALS = [b"550 no\r\n", b"451 4.3.0 later\r\n"]
+_TOOK, _WHAT = OK * 3, b"500 5.5.1 what\r\n"
+
+
+@pytest.mark.parametrize("refusal", _REFUSALS)
+def test_a_refused_rset_with_mails_in_flight_is_checked_behind_the_last(refusal: bytes) -> None:
+    """A refusal that may be the reply to a mail is checked behind the last; then each accepted one counts."""
     session = _session()
+    mails = _in_flight(session)
+    assert session.receive((_TOOK + refusal) * 2) == []
+    assert session.take(100) == b""
+    assert session.receive(_TOOK + refusal) == []
+    assert session.take(100) == b"XNIL\r\n"
+    assert session.due is Due.STEP
+    assert session.receive(_WHAT) == mails
+    assert all(_results(mail)[0].accepted for mail in mails)
+    assert (session.sent, session.is_available, session.mode) == (3, True, Mode.DATA)
+
+
+@pytest.mark.parametrize("refusal", _REFUSALS)
+def test_a_check_that_finds_replies_out_of_step_settles_nothing(refusal: bytes) -> None:
+    """If a reply too many came before the refusal, the relay takes the last RSET in place of the check."""
+    session = _session()
+    mails = _in_flight(session, 2)
+    assert session.receive(OK + OK * 2 + refusal + OK * 4) == []  # the first one is too many; the mail was refused
+    session.take(100)
+    assert session.receive(OK) == []
+    session.end("")
+    assert all(isinstance(mail.outcome, ConnectionLost) and mail.outcome.uncertain for mail in mails)
+
+
+@pytest.mark.parametrize("replies", [b"550 no\r\n", b"550 no\r\n421 4.3.2 bye\r\n"])
+def test_mails_that_could_not_be_checked_are_uncertain(replies: bytes) -> None:
+    """A connection that ends before the check tells nothing of a mail that the relay seems to have accepted."""
+    session = _session()
+    mails = _in_flight(session, 2)
+    session.receive(_TOOK + replies)
+    session.end("cut")
+    assert isinstance(mails[0].outcome, ConnectionLost)
+    assert mails[0].outcome.uncertain
+
+
+def test_the_next_mail_by_data_goes_on_behind_a_refused_rset() -> None:
+    """By DATA the content of the next mail leaves when the relay asks for it, and both count after the check."""
+    session = _session(Mode.DATA)
+    mails = [session.begin(_mail()) for _ in range(2)]
+    for replies in (OK * 2 + b"354 go\r\n", OK + b"550 no\r\n", OK * 2 + b"354 go\r\n", OK + b"550 no\r\n"):
+        session.take(1 << 20)
+        assert session.receive(replies) == []
+    assert session.take(100) == b"XNIL\r\n"
+    assert session.receive(_WHAT) == mails
+    assert all(_results(mail)[0].accepted for mail in mails)
+
+
+@pytest.mark.parametrize("refusal", [RESET_REFUSED, *_REFUSALS])
+def test_a_mail_whose_content_has_not_left_is_sent_again_behind_a_refused_one(refusal: bytes) -> None:
+    """The refused mail's transaction may be open. So the session ends, and the next mail is certain not to be taken."""
+    session = _session(Mode.DATA)
     first, second = session.begin(_mail()), session.begin(_mail())
     session.take(1 << 20)
-    assert session.receive(OK + b"550 5.1.1 no\r\n" + b"503 no\r\n" + RESET_REFUSED) == [first]
+    session.receive(OK + b"550 5.1.1 no\r\n" + b"554 nobody\r\n")
+    session.take(1 << 20)
+    session.receive(refusal)
     assert "RSET" in session.ended
-    assert _results(first)[0].code == 550
     session.end("")
     assert isinstance(second.outcome, ConnectionLost)
+    assert (second.outcome.not_started, second.outcome.uncertain) == (True, False)
+    if refusal is RESET_REFUSED:
+        assert _results(first)[0].code == 550
+
+
+def test_mails_that_have_left_behind_a_refused_one_have_their_own_replies() -> None:
+    """A relay that takes MAIL has no transaction open: what it says of that mail counts, also without RSET."""
+    session = _session()
+    first, second, third = _in_flight(session)
+    refused = OK * 2 + b"552 5.3.4 too big\r\n"
+    assert session.receive(refused + RESET_REFUSED) == [first]
+    assert session.receive(_TOOK + RESET_REFUSED + refused + RESET_REFUSED) == [second, third]
+    assert [_results(mail)[0].code for mail in (first, second, third)] == [552, 250, 552]
+    assert session.is_spent
+
+
+def test_a_mail_within_the_transaction_of_a_refused_one_is_sent_again() -> None:
+    """A relay that refuses MAIL there, and then recipients and content, has not judged that mail."""
+    session = _session()
+    first, second, third = _in_flight(session)
+    nested = b"503 5.5.1 nested MAIL\r\n550 5.1.1 no\r\n503 nobody\r\n"
+    assert session.receive(OK + b"550 5.1.1 no\r\n503 nobody\r\n" + RESET_REFUSED) == [first]
+    assert session.receive((nested + RESET_REFUSED) * 2) == [second, third]
+    for mail in (second, third):
+        assert isinstance(mail.outcome, ConnectionLost)
+        assert (mail.outcome.not_started, mail.outcome.uncertain) == (True, False)
+
+
+def test_a_mail_that_was_taken_in_the_transaction_of_another_is_uncertain() -> None:
+    """A relay that refuses MAIL and takes the content all the same may have it under the other mail's sender."""
+    session = _session()
+    first, second = _in_flight(session, 2)
+    assert session.receive(OK + b"550 5.1.1 no\r\n503 nobody\r\n" + RESET_REFUSED) == [first]
+    session.receive(b"503 5.5.1 nested MAIL\r\n" + OK * 2)
+    session.end("")
+    assert isinstance(second.outcome, ConnectionLost)
+    assert second.outcome.uncertain
 
 
 @pytest.mark.parametrize("mode", Mode)

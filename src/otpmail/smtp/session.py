@@ -12,13 +12,13 @@ the reply to RSET settles the mail. If a positive reply too many has put replies
 comes there. A refusal then reveals the fault. A relay that refuses RSET itself gets one mail at a time.
 """
 
-from collections import deque
 from operator import attrgetter
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.doubts import Doubts
+from otpmail.smtp.flights import Flights
 from otpmail.smtp.habits import Habits
 from otpmail.smtp.kinds import way_to_send
 from otpmail.smtp.mode import Mode
@@ -32,6 +32,7 @@ from otpmail.smtp.words import Words
 BACKLOG = 64 << 10
 """Octets that may wait to be written before the session takes no further mail, so none waits behind a large one."""
 
+_NO_RESET = "the relay refuses RSET"
 _MAIL = Awaits.MAIL  # a global is read in less time than a member of an Enum
 _CODE, _WELL = attrgetter("code"), frozenset({250})
 
@@ -55,7 +56,7 @@ class Session:
         habits: Habits | None = None,
     ) -> None:
         self.capabilities = capabilities
-        self.flights: deque[Transaction] = deque()
+        self.flights = Flights()
         self.output = Output()
         self.begun = self.sent = 0
         self.answered = 0  # mails that the relay has accepted or refused; 421 is neither
@@ -65,7 +66,7 @@ class Session:
         self.ended = ""
         self._wanted_window = window
         self.habits = habits or Habits()
-        self._clean = True  # whether the last transaction is known to have ended well
+        self._clean = True  # whether no transaction is open at the relay, as far as it has replied
         self._doubts = Doubts()
         self._probe: Probe | None = None
         self._reader, self.words = ReplyReader(), Words(redactor, self.flights)
@@ -104,7 +105,7 @@ class Session:
     @property
     def due(self) -> Due:
         """The work of the relay while a reply is due, which decides how long it may take."""
-        return self.flights[0].due if self.flights else Due.STEP
+        return self.flights.due
 
     # Octets out.
 
@@ -143,7 +144,7 @@ class Session:
         if self.mode is Mode.BDAT:  # all may start at once
             transaction.start(self.output, reset_first=False)
         else:
-            self._advance()
+            self.flights.start_next(self.output, reset_first=not self._clean)
         return transaction
 
     def take(self, most: int) -> bytes:
@@ -187,9 +188,11 @@ class Session:
     def end(self, cause: str) -> list[Transaction]:
         """The connection is over. Returns the transactions in flight, in their order, each with its outcome."""
         self.ended = self.ended or self.goodbye or cause
-        left = list(self.flights)
+        left, unchecked = list(self.flights), self.flights.unchecked
         for place, transaction in enumerate(left):
-            if transaction.is_decided and not self._doubts.out_of_step:
+            if place < unchecked:
+                transaction.doubt(self.ended)
+            elif transaction.is_decided and not self._doubts.out_of_step:
                 self._settle(transaction)
             else:
                 self._doubts.lose(transaction, self.ended, said_goodbye=bool(self.goodbye), first=place == 0)
@@ -208,14 +211,6 @@ class Session:
 
     def _set_way(self, mode: Mode) -> None:
         self.mode, self.window, self._kind = way_to_send(mode, self._wanted_window, resets=self._resets)
-
-    def _advance(self) -> None:
-        """Start the mails whose commands may go now; not by BDAT, where all may at once."""
-        ahead: Transaction | None = None
-        for transaction in self.flights:
-            if not transaction.begun and (ahead is None or ahead.lets_next_start):
-                transaction.start(self.output, reset_first=not self._clean)
-            ahead = transaction
 
     def _read_all(self, replies: list[Reply], settled: list[Transaction]) -> None:
         place = 0
@@ -261,25 +256,29 @@ class Session:
         if not self.output.owed:  # even if a mail has begun: its commands have not left
             raise SessionEnded("the relay said unasked", reply, doubtful=reply.code != CLOSING)
         self.output.owed -= 1
-        transaction = self.flights[0]
+        transaction = self.flights.current
         try:
             transaction.read(reply, self.output)
         finally:
             if transaction.reset_refused and self._resets:
                 self._forgo_resets()
-        if transaction.awaits is Awaits.NOTHING:
-            self.flights.popleft()
-            self._settle(transaction)
-            settled.append(transaction)
-            if self.flights and not (self._clean or self._resets):  # they may become a part of its transaction
-                raise SessionEnded("the relay refuses RSET", reply, doubtful=False)
+        for completed in self.flights.take_completed(self.output):
+            self._settle(completed)
+            settled.append(completed)
+        if transaction.reset_refused and not transaction.is_taken and self.flights.next_is_unwritten:
+            self._doubts.over_reset = True
+            raise SessionEnded(_NO_RESET, reply, doubtful=False)  # the next one could become a part of its transaction
         if self.mode is not Mode.BDAT:
-            self._advance()
+            self.flights.start_next(self.output, reset_first=not self._clean)
 
     def _settle(self, transaction: Transaction) -> None:
-        self._clean = transaction.is_taken
-        self.sent += self._clean
-        transaction.settle(self.goodbye)
+        was_open = not (self._clean or self._resets)
+        self._clean = transaction.is_over
+        self.sent += transaction.is_taken
+        if was_open and transaction.refusal is not None:  # MAIL within a transaction, which says nothing of this mail
+            transaction.miss(_NO_RESET)
+        else:
+            transaction.settle(self.goodbye)
         if len(transaction.envelope.recipients) > 1:
             self.habits.learn(transaction)
         self.answered += not isinstance(transaction.outcome, ConnectionLost)

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope, RecipientResult
-from otpmail.smtp import commands
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.output import Output
 from otpmail.smtp.redaction import Redactor
@@ -120,6 +119,11 @@ class Transaction(ABC):
         return self.final is not None and self.final.code < 300 and not self.is_refused
 
     @property
+    def is_over(self) -> bool:
+        """Whether no transaction is open behind it: the relay has taken the mail, or a RSET."""
+        return self.is_taken or (self._AFTER_FINAL is Awaits.RESET and not self.reset_refused)
+
+    @property
     def due(self) -> Due:
         """The work of the relay while the next reply is due."""
         match self.awaits:
@@ -156,7 +160,7 @@ class Transaction(ABC):
             case Awaits.CHECK:
                 self._read_check_reply(reply)
             case _:
-                self._read_reset_reply(reply, output)
+                self._read_reset_reply(reply)
 
     def accept(self, final: Reply) -> None:
         """Settle it, where all its replies were 250; `final` is the one to the content."""
@@ -188,6 +192,14 @@ class Transaction(ABC):
         else:
             self.outcome = results
 
+    def doubt(self, cause: str) -> None:
+        """Set the outcome of a mail whose replies are not believed: the relay may have it once its content has left."""
+        self.outcome = ConnectionLost(cause, uncertain=self.written, offered=self.envelope.recipients)
+
+    def miss(self, cause: str) -> None:
+        """Set the outcome of a mail that was sent in vain, and must go over another connection."""
+        self.outcome = ConnectionLost(cause, not_started=True, offered=self.envelope.recipients)
+
     def note_limit(self) -> None:
         """Find out the limit of recipients where the relay said goodbye amid its replies to RCPT, some too many."""
         if self.refusal is None and self.accepted:
@@ -206,11 +218,11 @@ class Transaction(ABC):
         if len(self.replies) == len(self.envelope.recipients):
             self.awaits = self._AFTER_RECIPIENTS
 
-    def _read_reset_reply(self, reply: Reply, output: Output) -> None:
+    def _read_reset_reply(self, reply: Reply) -> None:
         """Read the reply to RSET. A refusal may also be the true reply to the content, one place late.
 
         It is not where it says that the command is unknown, as no content is. Otherwise a command follows that no relay
-        knows. A relay that is in step refuses that one, and another one says 250 to the RSET in that place.
+        knows (`flights`). A relay that is in step refuses that one, and another one says 250 to a RSET in that place.
         """
         if reply.code in {250, CLOSING}:
             self.awaits = _NOTHING
@@ -218,13 +230,7 @@ class Transaction(ABC):
         if reply.code < 400:
             raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)
         self.reset_refused = True
-        if is_unknown_command(reply):
-            self.awaits = _NOTHING
-        elif output.owed or output.pending:  # others are in flight behind it
-            raise SessionEnded("unexpected reply to RSET", reply, doubtful=True)
-        else:
-            self.awaits = Awaits.CHECK
-            output.push(commands.UNKNOWN)
+        self.awaits = _NOTHING if is_unknown_command(reply) else Awaits.CHECK
 
     def _read_check_reply(self, reply: Reply) -> None:
         if is_accepted(reply):
