@@ -70,7 +70,9 @@ class App:
         )
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
-        metrics, watching = build_metrics(settings, queue, memory, lambda: self._delivery)
+        metrics, watching = build_metrics(
+            settings, queue, memory, lambda: self._delivery, lambda: not self.health.problem
+        )
         self.registry = metrics.registry
         self._metrics = MetricsServer(metrics.registry, lambda: self.health.problem)
         supply = build_supply(settings, queue)

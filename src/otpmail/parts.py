@@ -42,15 +42,16 @@ def build_supply(settings: Settings, queue: MailQueue) -> Supply:
 
 
 def build_metrics(
-    settings: Settings, queue: MailQueue, memory: Memory, delivery: Callable[[], Delivery]
+    settings: Settings, queue: MailQueue, memory: Memory, delivery: Callable[[], Delivery], ready: Callable[[], bool]
 ) -> tuple[Metrics, tuple[Observer, ...]]:
-    """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls `delivery`."""
+    """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
     metrics = Metrics(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
         waiting=queue.waiting,
         unsettled=lambda: len(delivery().lifecycle),
         memory=memory.parts,
         memory_limit=settings.mail.memory_octets,
+        ready=ready,
         limits=lambda: [relay.limits for relay in delivery().relays],
     )
     return metrics, () if settings.server.http_port is None else (metrics,)

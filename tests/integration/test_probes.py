@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from calls import scrape
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
@@ -34,15 +35,17 @@ async def _ask(service: Service, path: str) -> tuple[int, str]:
 
 @pytest.mark.service(HTTP_PORT=0)
 async def test_probes_while_the_relay_goes_and_a_stop_drains(service: Service, relay: Relay) -> None:
-    """Ready while a relay is up and no stop has begun, as gRPC health says; live for as long as the process answers."""
+    """Ready while a relay is up and no stop has begun, as gRPC health and the metric say; live while it answers."""
     assert await _ask(service, "/readyz") == (200, "ready\n")
     assert await _ask(service, "/livez") == (200, "live\n")
+    assert (await scrape(service))["otpmail_ready"] == 1
 
     relay.faults = replace(relay.faults, greeting="421 4.3.2 closing")
     relay.drop_connections()
     await service.wait_for_log("relay-down")
     assert await _ask(service, "/readyz") == (503, "not ready: no relay is up\n")
     assert await _ask(service, "/livez") == (200, "live\n")
+    assert (await scrape(service))["otpmail_ready"] == 0
 
     relay.faults = replace(relay.faults, greeting=None, silent_at="MAIL")
     await service.wait_for_log("relay-up", count=2)

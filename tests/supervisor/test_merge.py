@@ -100,7 +100,7 @@ def test_merged_metrics_read_as_those_of_one_process() -> None:
 
 def test_every_gauge_has_a_known_meaning() -> None:
     """Each gauge of the service is a sum on purpose. A new one is added here, or to the table of all others."""
-    metrics = Metrics(connections=list, waiting=dict, unsettled=int, memory=dict, memory_limit=1)
+    metrics = Metrics(connections=list, waiting=dict, unsettled=int, memory=dict, memory_limit=1, ready=bool)
     gauges = {family.name for family in metrics.registry.collect() if family.type == "gauge"}
     sums = {
         "otpmail_connections_limit",

@@ -40,6 +40,7 @@ def _metrics(*connections: SimpleNamespace) -> Metrics:
         unsettled=lambda: 9,
         memory=lambda: {"reading": 10, "unsettled": 20, "remembered": 30},
         memory_limit=1000,
+        ready=lambda: True,
     )
 
 
@@ -146,6 +147,7 @@ def test_no_name_changes() -> None:
         "mails_waiting",
         "memory_bytes",
         "memory_limit_bytes",
+        "ready",
         "relay_up",
     }
     assert {"process_resident_memory_bytes", "python_info", "python_gc_collections_total"} <= names

@@ -19,6 +19,7 @@ _COUNTING = frozenset({"counter", "histogram", "summary"})
 
 OTHER_THAN_SUMS: Mapping[str, Callable[[Iterable[float]], float]] = MappingProxyType(
     {
+        "otpmail_ready": max,
         "otpmail_relay_up": max,  # up while it is up for any process
         "process_max_fds": min,  # a limit of each process
         "process_start_time_seconds": min,
