@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Protocol
 
-from otpmail.errors import Unavailable
+from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.script import Script
@@ -29,8 +29,8 @@ class Follower(Protocol):
     def emptied(self) -> None:
         """The server has lost what it had, or a part of it."""
 
-    def fenced(self, name: str) -> None:
-        """Another replica has taken the lease of `name`, and its mails."""
+    async def fenced(self, name: str) -> None:
+        """Another replica has taken the lease of `name`, and its mails. No mail may be sent before this returns."""
 
     def asked(self, mail_ids: Sequence[str]) -> None:
         """Other replicas ask for these mails to be cancelled."""
@@ -53,11 +53,11 @@ class Lease:
     no longer right: `recover` is for that.
     """
 
-    def __init__(self, client: Client, keys: Keys, seconds: float, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, client: Client, keys: Keys, seconds: float, *, clock: Callable[[], float] | None = None) -> None:
         self._client = client
         self._keys = keys
         self.seconds = seconds
-        self._clock = clock
+        self._clock = clock or _elapsed
         self.name = ""
         self.epoch = ""
         self._count = 0
@@ -85,6 +85,7 @@ class Lease:
         """Take a lease, and renew it from now on. Raises Unavailable."""
         await self._take(secrets.token_hex(8))
         self._task = asyncio.create_task(self._renew_forever())
+        self._task.add_done_callback(_report)
 
     async def close(self) -> None:
         """Hand over what we own, and renew no more. Raises Unavailable while the server is away."""
@@ -113,7 +114,9 @@ class Lease:
             try:
                 async with self._one_at_a_time:
                     next_end = await self._renew()
-            except Unavailable:
+            except (Unavailable, StoreError) as error:
+                if isinstance(error, StoreError):
+                    _log.error("the lease could not be renewed: %s", error, extra=_UNRENEWED)
                 self._note_gap()
                 pause = min(_RETRY_SECONDS, self.seconds / _BEATS)
                 continue
@@ -129,13 +132,13 @@ class Lease:
             _log.warning("the store was emptied; mails that have not settled are written again", extra=_EMPTIED)
             await self._take(self.name)
             self.follower.emptied()
+            self.follower.resumed()
             return -1.0
         if status == b"LOST":
-            lost = self.name
             _log.warning("another replica has taken over the mails of this one, which was not heard of", extra=_LOST)
             self._until = 0.0
+            await self.follower.fenced(self.name)
             await self._take(secrets.token_hex(8))
-            self.follower.fenced(lost)
             self.follower.resumed()
             return -1.0
         return self._renewed(begun, known, answer)
@@ -181,3 +184,16 @@ class Lease:
 _EMPTIED = {"event": "store-emptied", "fields": {}}
 _BEHIND = {"event": "store-behind", "fields": {}}
 _LOST = {"event": "lease-lost", "fields": {}}
+_UNRENEWED = {"event": "lease-unrenewed", "fields": {}}
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        context = {"message": "the lease is not renewed any more", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _elapsed() -> float:
+    """Return a monotonic time that goes on while the machine is suspended, where the system has one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)

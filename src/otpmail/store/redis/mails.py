@@ -95,12 +95,12 @@ class RedisMailStore:
             self._acceptor.add(one)
         await asyncio.gather(*[one.answer for one in kept], return_exceptions=True)
         answers: list[Accepted | Earlier | Running | Conflict] = []
-        failure: BaseException | None = None
+        failures = [error for one in kept if (error := one.answer.exception()) is not None]
+        if failures:
+            for one in kept:
+                self._take_back(one)
+            raise failures[0]
         for one in kept:
-            if one.answer.cancelled() or (error := one.answer.exception()) is not None:
-                self._owned.held.pop(one.mail_id, None)
-                failure = error
-                continue
             answer = await self._requests.answer(one.answer.result())
             if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
                 self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
@@ -109,8 +109,6 @@ class RedisMailStore:
             assert not isinstance(answer, TakenOver)
             self._owned.claims.pop(one.mail_id, None)
             answers.append(answer)
-        if failure is not None:
-            raise failure
         return answers
 
     # What becomes of them.
@@ -139,7 +137,7 @@ class RedisMailStore:
         forgotten = (mail.settle_time or now) + self._remember_seconds
         request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
         seal = partial(self._records.seal_settled, mail, forgotten=forgotten, request_ends=request_ends)
-        content = b"" if entry is None else self._records.seal_entry(entry)
+        content = bytes if entry is None else partial(self._records.seal_entry, entry)
         kept, found = _milliseconds(max(forgotten, request_ends) - now), _milliseconds(request_ends - now)
         numbers = (kept, request_ends, found)
         self._owned.notes.add(Note("settle", mail.id, held, seal, numbers, mail.settle_time or now, content))
@@ -238,6 +236,12 @@ class RedisMailStore:
         finally:
             self.octets = self._memory.octets
         return True
+
+    def _take_back(self, one: Acceptance) -> None:
+        """Take back a mail that the server has kept, since others of its call were not."""
+        held = self._owned.held.pop(one.mail_id, None)
+        if held is not None and one.answer.exception() is None and one.answer.result() == b"A":
+            self._owned.retract(one.mail_id, held)
 
     def _acceptance(self, entry: Entry) -> Acceptance:
         mail = entry.mail

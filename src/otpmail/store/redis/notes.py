@@ -43,9 +43,9 @@ class Held:
 
 
 class Note(NamedTuple):
-    """One change of a mail. `octets` are made when it is written, so that they take no memory until then.
+    """One change of a mail. `octets` and `more` are made when it is written, so that they take no memory until then.
 
-    `numbers`, `time` and `more` are what its kind has in `mail_note.lua`.
+    They, `numbers` and `time` are what its kind has in `mail_note.lua`.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Note(NamedTuple):
     octets: Callable[[], bytes | None] = bytes
     numbers: tuple[int, float, int] = (0, 0, 0)
     time: float = 0.0
-    more: bytes = b""
+    more: Callable[[], bytes] = bytes
 
     def __repr__(self) -> str:
         return f"<Note {self.kind} {self.mail_id}>"
@@ -179,7 +179,7 @@ class Notes:
             kind = note.kind if octets is not None else "nothing"  # its mail has settled meanwhile
             batch.append(note)
             words.append(_words(note, kind, octets or b""))
-            size += len(octets or b"") + len(note.more)
+            size += len(octets or b"") + len(words[-1][-1])
             if len(batch) >= most or size >= _TOGETHER_OCTETS:
                 break
         return batch, words
@@ -219,4 +219,4 @@ class Notes:
 
 def _words(note: Note, kind: str, octets: bytes) -> tuple[Any, ...]:
     held = note.held
-    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *note.numbers, note.time, note.more)
+    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *note.numbers, note.time, note.more())

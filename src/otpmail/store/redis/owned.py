@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry, Owner
@@ -49,8 +50,9 @@ class Owned:
         self.doubtful: dict[str, Held] = {}
         self._lately: tuple[set[str], set[str]] = (set(), set())
         self._unknown = 0  # renewals in a row that counted mails which we do not know
-        self._taking_up: set[asyncio.Task[None]] = set()
-        self._audit: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_auditing = False
+        self._unreadable: set[str] = set()
         self.owner: Owner | None = None
         lease.follower = self
 
@@ -86,8 +88,8 @@ class Owned:
     async def close(self, seconds: float) -> None:
         """Write what was noted, hand over what is owned, and renew no more."""
         await self.take_over.stop()
-        if self._audit is not None:
-            self._audit.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.notes.close(seconds)
         if self.notes.waiting:
             _log.error(
@@ -102,19 +104,20 @@ class Owned:
     def emptied(self) -> None:
         """Write what is ours again, and settlements to a server that does not know their mails."""
         self.notes.repeat_settled()
-        for mail_id, held in (*self.held.items(), *self.claims.items()):
-            numbers = (held.score, int(held.has_content), 0)
-            self.notes.add(Note("rewrite", mail_id, held, partial(self._entry_octets, mail_id), numbers))
+        self._begin(self._rewrite(self._lease.name))
         self._begin_audit()
 
-    def fenced(self, name: str) -> None:
+    async def fenced(self, name: str) -> None:
         """Let go of the mails of a name that lost its lease; those in flight end here."""
         lost = [mail_id for some in (self.held, self.claims) for mail_id, held in some.items() if held.owner == name]
-        dropped = self.owner.drop(lost) if self.owner is not None else ()
-        for mail_id in (*dropped, *[one for one in lost if self.arriving.pop(one, None) is not None]):
-            held = self.held.pop(mail_id, None) or self.claims.pop(mail_id, None)
-            if held is not None and not held.has_content:
-                self.notes.add(Note("release", mail_id, held))
+        for start in range(0, len(lost), _SLICE):
+            some = lost[start : start + _SLICE]
+            dropped = self.owner.drop(some) if self.owner is not None else ()
+            for mail_id in (*dropped, *[one for one in some if self.arriving.pop(one, None) is not None]):
+                held = self.held.pop(mail_id, None) or self.claims.pop(mail_id, None)
+                if held is not None and not held.has_content:
+                    self.notes.add(Note("release", mail_id, held))
+            await asyncio.sleep(0)
 
     def asked(self, mail_ids: Sequence[str]) -> None:
         """Cancel mails for other replicas, or say that they can't be cancelled."""
@@ -131,7 +134,8 @@ class Owned:
 
     def counted(self, mails: int) -> None:
         """Look for mails that only the server knows as ours, where it counts more than we have."""
-        self._unknown = self._unknown + 1 if mails > len(self.held) + len(self.notes.waiting) else 0
+        known = len(self.held) + len(self._unreadable) + len(self.notes.waiting)
+        self._unknown = self._unknown + 1 if mails > known else 0
         if self._unknown >= _PATIENCE:
             self._begin_audit()
 
@@ -151,6 +155,7 @@ class Owned:
                 entry = self._records.open_entry(mail_id, octets, progress, count)
             except (StoreError, ValueError) as error:
                 unreadable.append(str(error))
+                self._unreadable.add(mail_id)
                 continue
             self.held[mail_id] = self._held_by(name, score, entry)
             self.arriving[mail_id] = entry
@@ -172,6 +177,16 @@ class Owned:
 
     # The server's books against ours.
 
+    async def _rewrite(self, name: str) -> None:
+        """Write every mail and claim of ours again, where the server lacks it."""
+        ours = (*self.held.items(), *self.claims.items())
+        for start in range(0, len(ours), _SLICE):
+            for mail_id, held in ours[start : start + _SLICE]:
+                if held.owner == name:
+                    numbers = (held.score, int(held.has_content), 0)
+                    self.notes.add(Note("rewrite", mail_id, held, partial(self._entry_octets, mail_id), numbers))
+            await self.notes.wait_for_all()
+
     def _entry_octets(self, mail_id: str) -> bytes | None:
         """Return a mail's octets for a server that has lost them; None where it has settled meanwhile."""
         if mail_id in self.claims:
@@ -183,13 +198,17 @@ class Owned:
         return self._records.seal_entry(replace(entry, fingerprint=held.fingerprint))
 
     def _begin_audit(self) -> None:
-        if self._audit is None:
-            self._unknown = 0
-            self._audit = asyncio.create_task(self._find_unknown(self._lease.name))
-            self._audit.add_done_callback(self._audited)
+        if not self._is_auditing:
+            self._unknown, self._is_auditing = 0, True
+            self._begin(self._find_unknown(self._lease.name))
 
-    def _audited(self, task: "asyncio.Task[None]") -> None:
-        self._audit = None
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, Unavailable):
             context = {"message": "the mails of this replica could not be compared", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
@@ -200,25 +219,29 @@ class Owned:
         One that settled, or was taken back, is struck out again. Any other comes from a take-over whose answer was
         lost, and is taken up: a copy is better than a loss.
         """
-        start = 0
-        while found := await self._client.command("ZRANGE", self._keys.own(name), start, start + _SLICE - 1):
-            start += len(found)
-            for mail_id in [one.decode() for one in found]:
-                if mail_id in self.held:
-                    continue
-                if mail_id in self.doubtful:
-                    self.retract(mail_id, self.doubtful[mail_id])
-                elif mail_id in self._lately[0] or mail_id in self._lately[1]:
-                    self.notes.add(Note("retract", mail_id, Held(name, 0, None, b"", has_content=True)))
-                else:
-                    await self._take_up(name, mail_id)
+        try:
+            start = 0
+            while found := await self._client.command("ZRANGE", self._keys.own(name), start, start + _SLICE - 1):
+                start += len(found)
+                await self._judge(name, [one.decode() for one in found])
+        finally:
+            self._is_auditing = False
+
+    async def _judge(self, name: str, mail_ids: Sequence[str]) -> None:
+        for mail_id in mail_ids:
+            if mail_id in self.held or mail_id in self._unreadable or mail_id in self.notes.pending:
+                continue
+            if mail_id in self.doubtful:
+                self.retract(mail_id, self.doubtful[mail_id])
+            elif mail_id in self._lately[0] or mail_id in self._lately[1]:
+                self.notes.add(Note("retract", mail_id, Held(name, 0, None, b"", has_content=True)))
+            else:
+                await self._take_up(name, mail_id)
 
     def _accepted(self, note: Note) -> None:
         """Take up a mail that was to be taken back."""
         self.doubtful.pop(note.mail_id, None)
-        task = asyncio.create_task(self._take_up(note.held.owner, note.mail_id))
-        self._taking_up.add(task)
-        task.add_done_callback(self._taking_up.discard)
+        self._begin(self._take_up(note.held.owner, note.mail_id))
 
     async def _take_up(self, name: str, mail_id: str) -> None:
         key = self._keys.mail(mail_id)
