@@ -144,7 +144,7 @@ class App:
 
     def give_up(self) -> None:
         """Log how many mails are lost. For a process that ends right after this, whatever is in flight."""
-        left, lost = len(self._lifecycle), self._lifecycle.unkept
+        left, lost = len(self._lifecycle), self._lifecycle.promises.unkept(self._lifecycle.jobs.values())
         log_event(
             logging.ERROR if lost else logging.WARNING,
             "stopped-at-once",

@@ -1,7 +1,7 @@
 """The worker: when it takes a mail, when it changes its connection, and what it leaves behind when it is stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import cast
@@ -128,6 +128,11 @@ class Wire:
         """How many mails are in flight."""
         return len(self.flying)
 
+    @property
+    def in_flight_limit(self) -> int:
+        """How many mails may be in flight: as many as the window has."""
+        return self.window
+
     def watch(
         self, *, on_lost: Callable[[], None], on_available: Callable[[], None], on_limit: Callable[[], None]
     ) -> None:
@@ -225,11 +230,24 @@ class Handler:
         self.lost: list[tuple[str, bool]] = []
         self.requeued: list[str] = []
         self.refused: set[str] = set()
+        self.begun: list[list[str]] = []
+        self.noted = asyncio.Event()
         self.changed = asyncio.Event()
 
     def start(self, job: Job) -> bool:
         """Return whether the job may be sent."""
         return job.id not in self.refused
+
+    async def begin(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs once `noted` is set, without those that are `refused` by then."""
+        self.begun.append([job.id for job in jobs])
+        self.changed.set()
+        await self.noted.wait()
+        return [job for job in jobs if job.id not in self.refused]
+
+    def put_back(self, job: Job) -> None:
+        """Put the job back."""
+        self.dispatcher.put_back(job)
 
     def replied(self, job: Job, results: Results) -> None:
         """Note the reply."""
@@ -922,3 +940,63 @@ async def test_a_worn_connection_is_replaced_while_an_earlier_relay_is_tried() -
         rig.put("b")
         await fresh.has_carried(1)
         assert (worn.carried, fresh.carried) == (["a"], ["b"])
+
+
+# Mails that the store notes first.
+
+
+def _noted(name: str) -> Job:
+    job = make_job(name)
+    job.is_noted_first = True
+    return job
+
+
+async def test_mails_are_noted_together() -> None:
+    """The worker has the store note as many mails as there is room for, and sends none before that."""
+    async with _working() as rig:
+        rig.owner.is_limited = False
+        wire = rig.wire()
+        for name in "abc":
+            rig.dispatcher.put(_noted(name))
+        await _turns()
+        assert (rig.handler.begun, wire.carried) == ([["a", "b"]], [])
+        rig.handler.noted.set()
+        await _turns()
+        assert wire.carried == ["a", "b"]
+        wire.answer()
+        await _turns()
+        assert (rig.handler.begun[1:], wire.carried) == ([["c"]], ["a", "b", "c"])
+        wire.answer()
+        async with asyncio.timeout(5):
+            await rig.queue.join()
+        assert sorted(rig.handler.done) == ["a250", "b250", "c250"]
+
+
+async def test_a_limited_relay_gets_noted_mails_one_by_one() -> None:
+    """Where the relay has a rate, the worker has one mail noted at a time, and takes a slot for each."""
+    async with _working() as rig:
+        wire = rig.wire()
+        rig.handler.noted.set()
+        for name in "ab":
+            rig.dispatcher.put(_noted(name))
+        await _turns()
+        assert (rig.handler.begun, wire.carried, rig.owner.slots) == ([["a"], ["b"]], ["a", "b"], 2)
+
+
+async def test_a_connection_that_is_lost_while_the_store_writes() -> None:
+    """Noted mails whose connection is lost meanwhile go over the next one; refused ones do not."""
+    async with _working() as rig:
+        rig.owner.is_limited = False
+        first = rig.wire()
+        for name in "ab":
+            rig.dispatcher.put(_noted(name))
+        await _turns()
+        first.lose()
+        second = rig.wire()
+        rig.handler.refused = {"a"}
+        rig.handler.noted.set()
+        await _turns()
+        assert (first.carried, second.carried) == ([], ["b"])
+        second.answer()
+        async with asyncio.timeout(5):
+            await rig.queue.join()

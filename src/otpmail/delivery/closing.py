@@ -1,10 +1,12 @@
 """The mails that a stop leaves unsettled: which outlive the process, which are lost, and what their callers get."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 from otpmail.delivery.job import Job
+from otpmail.delivery.verdict import may_copy
 from otpmail.delivery.waiters import Waiters
+from otpmail.model import MailState
 from otpmail.store.base import MailStore
 
 STOPPED = "the service stopped before the mail could be sent"
@@ -27,9 +29,10 @@ class Closed(NamedTuple):
 class Promises:
     """Knows which mails callers rely on, and which of these the store keeps."""
 
-    def __init__(self, store: MailStore, waiters: Waiters) -> None:
+    def __init__(self, store: MailStore, waiters: Waiters, *, on_uncertain: Literal["retry", "fail"]) -> None:
         self._store = store
         self._waiters = waiters
+        self._on_uncertain = on_uncertain
 
     def __repr__(self) -> str:
         return f"<Promises in {self._store!r}>"
@@ -41,6 +44,29 @@ class Promises:
     def is_kept(self, job: Job) -> bool:
         """Whether the job outlives this process."""
         return job.guaranteed and self._store.durable
+
+    def close(self, jobs: Iterable[Job], *, release: Callable[[Job, str], None], fail: Callable[[Job], None]) -> Closed:
+        """Release the jobs that a stop leaves and the store keeps, let the others fail, and count both.
+
+        The next start finds a released mail in the store. One that the relay may have accepted is released only if a
+        further copy is allowed.
+        """
+        kept = failed = lost = uncertain = 0
+        for job in jobs:
+            if job.state is MailState.SENDING:  # the relay may accept it yet, while its connection is closed
+                job.uncertain = job.uncertain.union(job.offered)
+                job.copies += 1
+            if self.is_kept(job) and (job.state is MailState.QUEUED or may_copy(job, self._on_uncertain)):
+                release(job, STOPPED)
+                kept += 1
+            else:
+                promised = self.is_promised(job)
+                failed += 1
+                lost += promised
+                uncertain += promised and bool(job.uncertain)
+                job.explain(STOPPED)
+                fail(job)
+        return Closed(kept, failed, lost, uncertain)
 
     def unkept(self, jobs: Iterable[Job]) -> int:
         """How many of the mails that callers rely on would be lost if the process ended now."""

@@ -38,7 +38,7 @@ class Intake:
                     if job is not None:  # it was in flight when this process lost it, and has it again
                         self._lifecycle.fence.disowned.discard(job)
                         continue
-                    self._lifecycle.submit(Job.from_entry(self._with_code(entry)))
+                    self._take_up(self._with_code(entry))
             except Unavailable:  # the service stops, and the store keeps them for the next start
                 return
             self.taken_up += len(entries)
@@ -47,6 +47,13 @@ class Intake:
                 len(entries),
                 extra={"event": "mails-taken-up", "fields": {"mails": len(entries)}},
             )
+
+    def _take_up(self, entry: Entry) -> None:
+        job = Job.from_entry(entry)
+        state = self._lifecycle.attempts.take_over(job, entry)
+        self._lifecycle.submit(job)
+        if state is not None:
+            self._lifecycle.give_up(job, state)
 
     def _with_code(self, entry: Entry) -> Entry:
         issued = entry.mail.issued

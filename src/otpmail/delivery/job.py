@@ -33,8 +33,21 @@ class Job:
     """
 
     __slots__ = (
-        *("attempts", "caller", "copies", "create_time", "deadline", "deferred", "envelope", "guaranteed", "id"),
-        *("is_fresh", "issued", "labels", "losses", "message_id", "next_attempt_time", "octets", "offer", "pending"),
+        *("attempts", "caller", "copies", "create_time", "deadline", "deaths", "deferred", "envelope", "guaranteed"),
+        *(
+            "id",
+            "is_begun",
+            "is_fresh",
+            "is_noted_first",
+            "issued",
+            "labels",
+            "losses",
+            "message_id",
+            "next_attempt_time",
+            "octets",
+            "offer",
+            "pending",
+        ),
         *("priority", "relay", "request_id", "results", "source", "state", "trace", "turn", "uncertain", "_settled"),
     )
 
@@ -75,7 +88,8 @@ class Job:
         if labels:
             self.octets += sum([LABEL_OCTETS + _WIDEST * (len(name) + len(value)) for name, value in labels])
         self.state = _QUEUED
-        self.attempts = self.losses = self.copies = 0
+        self.attempts = self.losses = self.copies = self.deaths = 0
+        self.is_noted_first = self.is_begun = False
         if len(recipients) > GROUP:
             self.offer = envelope.only(self.offered)
         self.deferred: tuple[str, ...] = ()
@@ -204,6 +218,7 @@ class Job:
             attempts=self.attempts,
             losses=self.losses,
             copies=self.copies,
+            deaths=self.deaths,
         )
 
     def entry(self, fingerprint: bytes = b"") -> Entry:
@@ -255,7 +270,8 @@ class Job:
         job.narrow(progress.pending)
         job.results = {result.address: result for result in progress.results}
         job.uncertain = frozenset(progress.uncertain)
-        job.attempts, job.losses, job.copies = progress.attempts, progress.losses, progress.copies
+        job.attempts, job.losses = progress.attempts, progress.losses
+        job.copies, job.deaths = progress.copies, progress.deaths
         return job
 
 

@@ -1,13 +1,15 @@
 """The state machine of an accepted mail: every step from the queue to its final state, and when it is retried.
 
-The workers report here (`worker.DeliveryHandler`). Nothing here waits, so a step is taken whole or not at all.
+The workers report here (`handler.DeliveryHandler`). Nothing here waits, so a step is taken whole or not at all.
 """
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from otpmail.delivery import retry
+from otpmail.delivery.attempts import Attempts
 from otpmail.delivery.closing import STOPPED, TAKEN_OVER, Closed, Promises
 from otpmail.delivery.deadlines import Deadlines
 from otpmail.delivery.dispatch import Dispatcher
@@ -55,7 +57,7 @@ class Lifecycle:
         self._store = store
         self._waiters = waiters
         self._observer = observer
-        self._promises = Promises(store, waiters)
+        self.promises = Promises(store, waiters, on_uncertain=on_uncertain)
         self._faults, self._random = Faults(observer, store.now), random
         self.places, self._memory = places, memory
         self._on_uncertain, self._outage = on_uncertain, outage
@@ -65,6 +67,8 @@ class Lifecycle:
         self.fence = Fence(store, dispatcher.put_back)
         call_later = call_later or asyncio.get_running_loop().call_later
         self._retries = retry.Retries(dispatcher.put, call_later=call_later)
+        self.attempts = Attempts(store, self.jobs, self._wait, dispatcher.put_back, on_uncertain=on_uncertain)
+        self.begin = self.attempts.begin
         self._deadlines = Deadlines(self.expire, now=store.now, call_later=call_later)
         self._empty = asyncio.Event()
         self._empty.set()
@@ -87,6 +91,8 @@ class Lifecycle:
         if not self.jobs:
             self._empty.clear()
         self.jobs[job.id] = job
+        if self.attempts.notes_all and job.guaranteed:
+            job.is_noted_first = True
         self.places.take(job.source, fresh=job.is_fresh)
         self._memory.unsettled += job.octets
         self._deadlines.add(job)
@@ -102,6 +108,8 @@ class Lifecycle:
             self._settle(job, MailState.EXPIRED)
             return False
         if self.fence.is_durable and (job.guaranteed or job.request_id) and self.fence.holds(job):
+            return False
+        if job.is_noted_first and self.attempts.holds(job):
             return False
         self._change(job, _SENDING)
         return True
@@ -125,7 +133,7 @@ class Lifecycle:
         job.note(results)
         self._faults.note(results)
         if job.pending and not self._is_over(job):  # the next group of a mail for many
-            self._go_again(job)
+            self.put_back(job)
             return
         job.end_attempt()
         if not job.pending or self._is_over(job):
@@ -143,7 +151,7 @@ class Lifecycle:
         elif self._is_over(job):
             self._settle(job, MailState.FAILED)
         elif error.not_started or job.losses <= self._at_once:  # each relay may end one over what was before
-            self._go_again(job)
+            self.put_back(job)
         else:  # the relay may end connections over this very mail: let others go first
             self._retry_later(job, str(error))
 
@@ -167,38 +175,19 @@ class Lifecycle:
             raise FailedPrecondition("the mail is being handed to the relay")
         self._settle(job, MailState.CANCELLED, by_caller=True)
 
+    def give_up(self, job: Job, state: MailState) -> None:
+        """Settle a job that is not to be sent, as an earlier process may have sent it. Its request id stays with it."""
+        self._end(job, state, job.known)
+
     async def drained(self) -> None:
         """Wait until every accepted mail has settled, those that wait for a retry included."""
         await self._empty.wait()
 
     def close(self) -> Closed:
-        """Accept no further job, and release or fail those that have not settled, for a stop.
-
-        A guaranteed mail of a durable store is released, and the next start finds it there. Any other mail fails, also
-        one that the relay may have accepted if no further copy is allowed. All waiters get Unavailable.
-        """
+        """Accept no further job, and release or fail those that are open (`Promises.close`), for a stop."""
         self._closed = True
-        left = list(self.jobs.values())
-        kept = lost = uncertain = 0
-        for job in left:
-            if job.state is _SENDING:  # the relay may accept it yet, while its connection is closed
-                job.uncertain = job.uncertain.union(job.offered)
-                job.copies += 1
-            if self._promises.is_kept(job) and (job.state is _QUEUED or may_copy(job, self._on_uncertain)):
-                self.release(job, STOPPED)
-                kept += 1
-            else:
-                promised = self._promises.is_promised(job)
-                lost += promised
-                uncertain += promised and bool(job.uncertain)
-                job.explain(STOPPED)
-                self._settle(job, MailState.FAILED, answer=Unavailable(STOPPED))
-        return Closed(kept, len(left) - kept, lost, uncertain)
-
-    @property
-    def unkept(self) -> int:
-        """How many mails that callers rely on would be lost if the process ended now."""
-        return self._promises.unkept(self.jobs.values())
+        fail = partial(self._settle, otherwise=MailState.FAILED, answer=Unavailable(STOPPED))
+        return self.promises.close(list(self.jobs.values()), release=self.release, fail=fail)
 
     def release(self, job: Job, why: str) -> None:
         """Leave the job to the store and to another process. All waiters get Unavailable, with these words."""
@@ -212,9 +201,14 @@ class Lifecycle:
         """Whether there is no further attempt, nor a further group: nobody waits, or the deadline has passed."""
         return self._waiters.is_abandoned(job) or self._now() >= job.deadline
 
-    def _go_again(self, job: Job) -> None:
+    def put_back(self, job: Job) -> None:
+        """Put a job back that was started, before those that wait."""
         if self._is_queued_again(job):
             self._dispatcher.put_back(job)
+
+    def _wait(self, job: Job, seconds: float) -> None:
+        if self._is_queued_again(job):
+            self._retries.add(job, seconds)
 
     def _retry_later(self, job: Job, reply: str) -> None:
         delay = retry.delay(max(1, job.attempts, job.losses - self._at_once), self._random)
@@ -227,7 +221,7 @@ class Lifecycle:
         job.next_attempt_time = self._now() + delay
         if not self._is_queued_again(job):
             return
-        if self._promises.is_kept(job):
+        if self.promises.is_kept(job):
             self._store.deferred(job.id, job.progress)
         self._retries.add(job, delay)
         self._observer.notify(MailDeferred(job.mail, delay, reply, job.trace))
@@ -247,6 +241,8 @@ class Lifecycle:
 
     def _change(self, job: Job, state: MailState) -> None:
         job.state = state
+        if job.is_noted_first and state is _QUEUED:
+            self.attempts.end(job)
         if self._waiters.watchers:
             self._waiters.show(job)
 
@@ -285,6 +281,8 @@ class Lifecycle:
     def _remove(self, job: Job) -> None:
         """Take the job out of wherever it stands, and let those know who wait for a place or for the end of all."""
         self._deadlines.discard(job)
+        if job.is_noted_first:
+            self.attempts.forget(job)
         if job in self._retries.timers:
             self._retries.discard(job)
         if self.fence.held or self.fence.disowned:

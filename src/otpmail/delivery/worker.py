@@ -6,11 +6,12 @@ It decides nothing about a mail: the relay's replies, and lost connections, go t
 import asyncio
 from functools import partial
 from math import inf
-from typing import Protocol
 
 from otpmail.delivery.alarm import Alarm
 from otpmail.delivery.dispatch import STALLED, Dispatcher
+from otpmail.delivery.handler import DeliveryHandler
 from otpmail.delivery.job import Job
+from otpmail.delivery.noted import NotedSending
 from otpmail.delivery.refusals import REFUSED, is_no_attempt, judged
 from otpmail.delivery.standby import Rest, Standby
 from otpmail.delivery.succession import Succession
@@ -22,22 +23,6 @@ from otpmail.relays.failover import Failover
 from otpmail.smtp.transaction import Results
 
 _LOOK_SECONDS = 0.1  # between two looks whether a connection that is used up first has stalled
-
-
-class DeliveryHandler(Protocol):
-    """Decides about each job before it is sent, and after the relay has replied (`delivery.lifecycle`)."""
-
-    def start(self, job: Job) -> bool:
-        """Mark the job as being sent. False when it must not be sent any more: cancelled or expired meanwhile."""
-
-    def replied(self, job: Job, results: Results) -> None:
-        """Take the relay's reply about each recipient that it was offered."""
-
-    def connection_lost(self, job: Job, error: ConnectionLost) -> None:
-        """The connection ended before the relay had replied about all."""
-
-    def requeue(self, job: Job, results: Results) -> None:
-        """The relay refused it because too much came at once: that is no attempt, and the job waits in the queue."""
 
 
 class Worker:
@@ -55,6 +40,7 @@ class Worker:
         self._dispatcher = dispatcher
         self._handler = handler
         self._observer = observer
+        self._noted = NotedSending(self, dispatcher, handler, self._on_outcome)
         self._rest = Rest(standby, dispatcher)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
@@ -145,6 +131,9 @@ class Worker:
                 return False
             if not self._handler.start(job):
                 self._dispatcher.queue.task_done()
+            elif job.is_noted_first:
+                self.busy = await self._noted.send(connection, job) or self.busy
+                continue
             elif connection.send(job.offer, partial(self._on_outcome, connection, job)):
                 self.busy = True
                 if limited:

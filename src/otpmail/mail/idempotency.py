@@ -55,14 +55,18 @@ class Idempotency:
             # The first call may end before this one holds the job. Nobody waits for the mail then, and it is cancelled.
             if job is not None and job.state is not MailState.CANCELLED:
                 return job
-        job = None
+        job, is_taken_over = None, False
         try:
             if not with_content:
                 answer = await self._claim(request, mail_id)
-                mail_id = answer.mail_id if isinstance(answer, TakenOver) else mail_id
+                if is_taken_over := isinstance(answer, TakenOver):
+                    mail_id = answer.mail_id
                 job = self.job_of(answer)
             if job is None:
                 job = await accept(mail_id)
+                # In the turn of the loop in which it was submitted, so before it is sent.
+                if is_taken_over and self._lifecycle.attempts.forbids(job):
+                    self._lifecycle.give_up(job, MailState.UNCERTAIN)
         except BaseException:  # a claim that is cancelled may have succeeded
             if not with_content:
                 self._store.release(request, mail_id)
