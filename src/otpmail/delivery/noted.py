@@ -7,6 +7,7 @@ from otpmail.delivery.dispatch import Dispatcher, Taker
 from otpmail.delivery.handler import DeliveryHandler
 from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost
+from otpmail.model import Priority
 from otpmail.relays.connection import Connection
 from otpmail.smtp.transaction import Results
 
@@ -32,15 +33,17 @@ class NotedSending:
         """
         jobs = [job, *self._further(connection)]
         may_go = await self._handler.begin(jobs)
-        sent = asked = 0
+        throttle, sent, asked = connection.owner.throttle, 0, 0
         for one in may_go:
-            if not connection.is_available:
+            is_urgent = one.priority is Priority.URGENT
+            if not (connection.is_available or (is_urgent and connection.takes_urgent)):
                 self._handler.put_back(one)
                 continue
             sent += 1
             if connection.send(one.offer, partial(self._on_outcome, connection, one)):
                 asked += 1
-                connection.owner.take_slot()
+                if throttle.is_limited:
+                    throttle.take_slot(urgent=is_urgent)
         for _ in range(len(jobs) - sent):
             self._dispatcher.queue.task_done()
         return asked > 0
@@ -48,7 +51,7 @@ class NotedSending:
     def _further(self, connection: Connection) -> list[Job]:
         jobs: list[Job] = []
         limit = min(connection.window, connection.in_flight_limit)
-        room = 1 if connection.owner.is_limited else limit - connection.in_flight
+        room = 1 if connection.owner.throttle.is_limited else limit - connection.in_flight
         while len(jobs) + 1 < room and (job := self._dispatcher.take(self._worker)) is not None:
             if self._handler.start(job):
                 jobs.append(job)
