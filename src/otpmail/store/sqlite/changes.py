@@ -64,4 +64,4 @@ class Settlement:
     request: bytes | None = field(repr=False)
     request_ends: float
     ends: float
-    content: Content | None = None
+    content: Content | None = field(default=None, repr=False)
