@@ -756,3 +756,12 @@ async def test_sticky_transaction_reaches_the_old_recipient(relay: Relay) -> Non
         assert await raw.codes(3) == [503, 250, 250]
         assert relay.mails[0].recipients == (ANNA, BERT)
         assert relay.mails[0].content == b"ho"
+
+
+@pytest.mark.relay(auth=(), most_errors=2)
+async def test_too_many_errors(relay: Relay) -> None:
+    """After so many refusals for good it says 421 unasked, and closes."""
+    async with greeted(relay) as raw:
+        assert [await raw.ask("XNIL"), await raw.ask("NOOP"), await raw.ask("XNIL")] == [500, 250, 500]
+        assert await raw.code() == 421
+        assert await raw.is_over()

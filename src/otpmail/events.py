@@ -59,7 +59,7 @@ class DialFailed:
 
 @frozen()
 class ChunkingDisabled:
-    """Mails go by DATA, not BDAT: the relay runs a refused chunk as commands, or closes connections over it.
+    """Mails go by DATA, not BDAT: the relay runs a refused chunk as commands, or ends connections over it.
 
     Emitted once for the first cause, and for the second each time that mails had gone by BDAT again.
     """

@@ -86,5 +86,7 @@ async def test_postfix_under_stress(certificate_files: CertificateFiles) -> None
             mails += await _send(service, people[:1])
             assert {(mail.state, mail.attempts) for mail in mails} == {(mail_pb2.Mail.STATE_RELAYED, 1)}
             assert not service.logged("mail-deferred")
+            assert not service.logged("relay-down")
+            assert server.log().count("too many errors after BDAT") == 1  # the first dial's probe
             assert server.log().count("too many errors after RCPT") == 1
             assert server.log().count(": connect from") <= 20  # four for each of five workers

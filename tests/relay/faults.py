@@ -64,6 +64,7 @@ class Faults:
     silent_at: Point | None = None
     closing_at: Point | None = None  # 421 in place of the reply; at a content, that is not taken
     extra_at: Point | None = None  # another 250 behind the reply
+    most_errors: int | None = None  # 421 and a close after so many refusals with 5yz, as Postfix
     most_mails: int | None = None  # `no_more_mails` to each MAIL beyond so many on a connection, which stays open
     no_more_mails: str = "450 4.7.0 Too many messages in this session"
     most_open: int | None = None  # each connection beyond so many is refused, at `crowded_at`

@@ -54,6 +54,7 @@ class Session:
         self._asked = 0  # for how many mails it was sent MAIL
         self._taken = 0
         self._said = 0  # replies, from that to the first MAIL on
+        self._errors = 0  # replies that refuse for good
         self._held = b""  # replies that have not been let go
         self._auth_lines: list[str] = []
         self._name = ""  # in EHLO
@@ -136,6 +137,8 @@ class Session:
             raise Gone from None
 
     async def _next_command(self) -> None:
+        if self._faults.most_errors is not None and self._errors >= self._faults.most_errors:
+            await self._answer("", "421 4.7.0 relay.test Error: too many errors")
         self._waits_for_command = True
         self._relay.notify_waiters()
         line = (await self._read_command()).decode("utf-8", "backslashreplace")
@@ -183,6 +186,7 @@ class Session:
             reply += "\r\n250 2.0.0 one too many"
         is_last = self._is_at(faults.cut_after_reply, point)
         self._said += point == "MAIL" or self._said > 0
+        self._errors += reply.startswith("5")
         self._held += _on_the_wire(reply)
         if not (faults.holds_replies and self.wire.has_input):
             self._let_go()

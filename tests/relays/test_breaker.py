@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from otpmail.errors import ProbeFailed
 from otpmail.relays.breaker import Breaker, Failure
 
 
@@ -226,6 +227,32 @@ def test_a_failed_probe_is_a_failed_dial_too(breaker: Breaker) -> None:
     """After a failed probe the next dial waits as after any failed dial."""
     assert _fail(breaker, 100.0, Failure.PROBE) == 1.0
     assert _fail(breaker, 102.0) == 2.0
+
+
+def test_a_probe_that_the_relay_counts_as_an_error_is_no_failure(breaker: Breaker) -> None:
+    """The next dial may begin at once, and sends no probe for some time."""
+    assert not breaker.failed(Failure.PROBE_COUNTED, begun=100.0, now=100.5)
+    assert (breaker.next_try, breaker.closed) == (0.0, True)
+    assert breaker.avoids_chunks(100.5 + 1799)
+    assert not breaker.avoids_chunks(100.5 + 1800)
+
+
+@pytest.mark.parametrize(
+    ("code", "reply", "failure"),
+    [
+        (421, "mail.example.org Error: too many errors", Failure.PROBE_COUNTED),  # Postfix
+        (421, "me.com Error: too many errors", Failure.PROBE_COUNTED),  # iCloud
+        (421, "mail.example.org Too many bad commands; closing connection", Failure.PROBE_COUNTED),  # Sendmail
+        (421, "mail.example.org too many unrecognized commands", Failure.PROBE_COUNTED),  # Exim
+        (421, "Too many syntax or protocol errors", Failure.PROBE_COUNTED),  # Exim
+        (421, "Service shutting down", Failure.PROBE),
+        (421, "too many connections", Failure.PROBE),
+        (0, "", Failure.PROBE),
+    ],
+)
+def test_the_words_of_a_relay_that_ends_the_probe(code: int, reply: str, failure: Failure) -> None:
+    """Only a relay that says so counts the probe as an error; another end may be the network's."""
+    assert Failure.of(ProbeFailed("ended", code=code, reply=reply)) is failure
 
 
 def test_other_settings_are_tried_at_once(breaker: Breaker) -> None:

@@ -327,6 +327,22 @@ async def _send(connection: Connection) -> None:
         connection.owner.refused(connection, kind_of_result(results[0]))
 
 
+async def test_a_probe_that_the_relay_counts_as_an_error_costs_no_pause() -> None:
+    """A relay that says 421 "too many errors" to the probe is dialled again at once, by DATA, and is never down."""
+    noted = Noted()
+    async with Server(Faults(most_errors=1)) as server:
+        relay = _relay(server, noted, retry_seconds=60)
+        async with asyncio.timeout(10):
+            first = await relay.connect()
+            second = await relay.connect()
+        assert (first.mode, second.mode) == (Mode.DATA, Mode.DATA)
+        assert server.connections == 3
+        assert not any(isinstance(event, RelayDown) for event in noted)
+        assert sum(isinstance(event, ChunkingDisabled) for event in noted) == 1
+        for connection in (first, second):
+            await connection.close()
+
+
 async def test_a_relay_that_refuses_all_as_too_fast_is_tried_by_one_worker() -> None:
     """Its connections are left for the next relay; one worker tries it, and all return once it takes a mail."""
     noted = Noted()

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from otpmail import backoff
 from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
+from otpmail.smtp.reply_kind import is_over_errors
 
 _JITTER = 0.25
 # Gmail and other providers lock an account after many sign-ins with the wrong password.
@@ -25,6 +26,7 @@ class Failure(Enum):
     DIAL = auto()  # no connection was opened
     SIGN_IN = auto()  # it refused the credentials
     PROBE = auto()  # it ended the connection over the probe (`smtp.probe`)
+    PROBE_COUNTED = auto()  # the same, and said that it did so over the number of errors
     HANG_UP = auto()  # it ended a connection right after opening, or with mails in flight and no reply to any
 
     @classmethod
@@ -34,7 +36,7 @@ class Failure(Enum):
             case SignInRefused():
                 return cls.SIGN_IN
             case ProbeFailed():
-                return cls.PROBE
+                return cls.PROBE_COUNTED if is_over_errors(error.code, error.reply) else cls.PROBE
             case _:
                 return cls.DIAL
 
@@ -83,9 +85,9 @@ class Breaker:
     """Opens at a failure, for longer each time; closes again when the relay has proved to be well.
 
     Times are on the caller's clock, in seconds. The wait is `first`, twice as long after each failure in a row, at most
-    `most`. After failed probes BDAT is avoided for `doubt` seconds. `random` gives [0, 1): without jitter,
-    services that lost the same relay would come back to it at the same moment. `spares_first`: a first hang-up does not
-    count, since the network may have caused it and there is no other relay.
+    `most`. After failed probes, or one that the relay counted as an error, BDAT is avoided for `doubt` seconds.
+    `random` gives [0, 1): without jitter, services that lost the same relay would come back to it at the same moment.
+    `spares_first`: a first hang-up does not count, since the network may have caused it and there is no other relay.
     """
 
     def __init__(
@@ -126,7 +128,13 @@ class Breaker:
         return now < self._avoided_until
 
     def failed(self, failure: Failure, *, begun: float, now: float) -> bool:
-        """Note that a dial or connection that began then has failed now; returns whether it counts as a failure."""
+        """Note that a dial or connection that began then has failed now; returns whether it counts as a failure.
+
+        A probe that the relay counted as an error does not: the next dial sends none, and may begin at once.
+        """
+        if failure is Failure.PROBE_COUNTED:
+            self._avoided_until = now + self._doubt
+            return False
         if begun <= self._changed:
             return False
         if failure is Failure.HANG_UP:

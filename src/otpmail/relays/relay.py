@@ -270,8 +270,10 @@ class Relay:
             if self._availability.open:  # the others serve on
                 return
         avoided = self._breaker.avoids_chunks(now)
-        self._breaker.failed(Failure.of(error), begun=begun, now=now)
+        failure = Failure.of(error)
+        self._breaker.failed(failure, begun=begun, now=now)
         self._look_at_trouble()
         if self._breaker.avoids_chunks(now) and not avoided:
             self._observer.notify(ChunkingDisabled(self.name))
-        self._availability.failed(str(error))
+        if failure is not Failure.PROBE_COUNTED:
+            self._availability.failed(str(error))

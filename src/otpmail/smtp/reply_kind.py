@@ -9,6 +9,7 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from otpmail.model import RecipientResult
+from otpmail.smtp.replies import CLOSING
 
 
 class Command(Enum):
@@ -127,6 +128,8 @@ _MAILBOX = re.compile(
     r"mailbox|\bquota\b|\b(?:user|recipient|account|address)\b.{0,20}\b(?:unknown|not exist|not found|disabled)"
     r"|\b(?:unknown|no such|invalid) (?:user|recipient|address)"
 )
+# Postfix, Exim and Sendmail end a session after some errors, and Postfix under stress after the first one.
+_ERRORS = re.compile(r"too many (?:[\w-]+ ){0,3}(?:errors?|commands?)\b")
 _OUTGOING = re.compile(r"\b(?:outgoing|sending|submission)\b")
 _OF_MAILS = frozenset({Command.MAIL, Command.RCPT, Command.CONTENT})
 _PASSWORD_REFUSED = frozenset({530, 534, 535, 538})
@@ -199,6 +202,11 @@ def _fault(command: Command, code: int, enhanced_code: str, said: str) -> ReplyK
     if command in _OF_MAILS and (_MAILBOX_CODE.fullmatch(enhanced_code) or _is_mailbox(enhanced_code, said)):
         return ReplyKind.MAILBOX
     return ReplyKind.OTHER
+
+
+def is_over_errors(code: int, words: str) -> bool:
+    """Whether a relay ends a session because of the number of commands that it has refused."""
+    return code == CLOSING and _ERRORS.search(words.lower()) is not None
 
 
 def refuses_mail(result: RecipientResult) -> bool:

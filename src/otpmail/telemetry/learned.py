@@ -25,7 +25,7 @@ def learned(event: Event) -> tuple[int, str, str] | None:
     line = _pressure(event)
     match event:
         case ChunkingDisabled(relay):
-            text = f"{relay} does not read past a chunk that it rejects; mails go by DATA, not BDAT"
+            text = f"{relay} does not read past a chunk that it rejects, or ends the connection; mails go by DATA"
             line = logging.WARNING, "chunks-unsafe", text
         case ResetRefused(relay):
             line = logging.WARNING, "reset-refused", f"{relay} refuses RSET; it gets one mail at a time, by DATA"
