@@ -8,7 +8,7 @@ import pytest
 from otpmail.errors import StoreError
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
-from redis_server import RedisServer, find_server
+from redis_server import RedisServer
 from store.redis.conftest import MakeClient
 
 
@@ -81,7 +81,6 @@ async def test_no_server(server: RedisServer, make_client: MakeClient) -> None:
     assert (await _problem(client)).startswith("STORE_URL: the server at SERVER can't be reached: ")
 
 
-@pytest.mark.skipif(find_server("redis-6.2") is None, reason="its server is not there")
 async def test_a_user_who_may_not_do_it(server: RedisServer, make_client: MakeClient) -> None:
     """A user without INFO is told so."""
     server.command("ACL", "SETUSER", "default", "-info")

@@ -1,0 +1,135 @@
+"""Sentinels and a cluster of real servers: the client finds the master, and the next one once that is gone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from redis.crc import key_slot
+
+from otpmail.errors import StoreError, Unavailable
+from otpmail.settings import StoreSettings
+from otpmail.store.clock import StoreClock
+from otpmail.store.redis.access import access_to, locator
+from otpmail.store.redis.checks import check_server
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.health import Health
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.script import Script
+from redis_layouts import Cluster, WatchedServers
+
+ADD = Script.of("add", b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
+NAMESPACE = "layouts"
+KEY = Keys(NAMESPACE).named("count")
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[WatchedServers]:
+    """A master, a replica and Sentinels."""
+    with WatchedServers() as servers:
+        yield servers
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three masters and a replica of ours."""
+    with Cluster(key_slot(NAMESPACE.encode())) as nodes:
+        yield nodes
+
+
+def client_of(url: str) -> Client:
+    """Return a client as the settings make it."""
+    settings = StoreSettings.from_layers({"STORE_URL": url, "STORE_NAMESPACE": NAMESPACE})
+    redis = settings.redis
+    assert redis is not None
+    access = access_to(redis, settings)
+    return Client(locator(redis, access, settings), access, replicas=settings.replicas_to_wait_for)
+
+
+@asynccontextmanager
+async def _watched_client(url: str) -> AsyncIterator[Client]:
+    client = client_of(url)
+    health = Health(client, StoreClock(), Keys(NAMESPACE).named("health"))
+    await health.begin()
+    task = asyncio.create_task(health.run())
+    yield client
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await client.close()
+
+
+async def _go_on(client: Client, seconds: float = 20.0) -> tuple[int, float]:
+    """Run a script, without repeating one that was sent, until one runs; return its result and how long that took."""
+    started = time.monotonic()
+    while True:
+        try:
+            return await client.run(ADD, [KEY], [1], replicated=True), time.monotonic() - started
+        except Unavailable:
+            if time.monotonic() - started > seconds:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def test_sentinels_without_such_a_service(watched: WatchedServers) -> None:
+    """The line names what the Sentinels do not know."""
+    client = client_of(watched.url.replace("/codes", "/mails"))
+    with pytest.raises(StoreError, match="the Sentinels watch no service of the name 'mails'"):
+        await check_server(client, allow_volatile=False, is_cluster=False, replicas=0)
+
+
+async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> None:
+    """After the master was killed the client goes on with a replica, which has all that was confirmed."""
+    async with _watched_client(watched.url) as client:
+        await check_server(client, allow_volatile=False, is_cluster=False, replicas=1)
+        for number in range(1, 6):
+            assert await client.run(ADD, [KEY], [1], replicated=True) == number
+        old = client.endpoint
+        watched.master.kill()
+        count, seconds = await _go_on(client)
+        assert count >= 6
+        assert client.endpoint != old
+        assert seconds < 15
+
+
+async def test_a_master_that_was_cut_off_confirms_nothing(watched: WatchedServers) -> None:
+    """A master without its replicas has changes that may be lost, so none is confirmed."""
+    async with _watched_client(watched.url) as client:
+        assert await client.run(ADD, [KEY], [1], replicated=True) == 1
+        master = watched.master
+        for replica in watched.servers:
+            if replica is not master:
+                replica.kill()
+        with pytest.raises(Unavailable):
+            await client.run(ADD, [KEY], [1], replicated=True)
+
+
+async def test_a_cluster_leads_to_its_master(cluster: Cluster) -> None:
+    """Any node leads to the one with our slot, then to the replica that took over, and to a node that was given it."""
+    async with _watched_client(cluster.url) as client:
+        await check_server(client, allow_volatile=False, is_cluster=True, replicas=1)
+        assert client.endpoint == f"127.0.0.1:{cluster.master.port}"
+        assert await client.run(ADD, [KEY], [1], replicated=True) == 1
+        cluster.master.kill()
+        count, _ = await _go_on(client)
+        assert count >= 2
+        assert client.endpoint in {f"127.0.0.1:{replica.port}" for replica in cluster.replicas}
+
+        other = next(node for node in cluster.nodes if node is not cluster.master)
+        await client.command("DEL", KEY, Keys(NAMESPACE).named("health"))
+        new = other.command("CLUSTER", "MYID").strip()
+        for node in (other, *cluster.replicas, *cluster.nodes):
+            if node is not cluster.master:
+                node.command("CLUSTER", "SETSLOT", key_slot(NAMESPACE.encode()), "NODE", new)
+        assert await _run_unreplicated(client) == 1
+        assert client.endpoint == f"127.0.0.1:{other.port}"
+
+
+async def _run_unreplicated(client: Client) -> int:
+    for _ in range(100):
+        with suppress(Unavailable):
+            count: int = await client.run(ADD, [KEY], [1])
+            return count
+        await asyncio.sleep(0.1)
+    raise TimeoutError

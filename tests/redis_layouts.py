@@ -1,0 +1,148 @@
+"""Servers of Redis that take over from each other: a master with a replica and Sentinels, and a small cluster."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+from redis_server import HOST, RedisServer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+SERVICE = "codes"
+_SLOTS = 16384
+_MASTERS = 3
+_REPLICAS = 2  # so that one that has taken over has a replica at once
+_ALL_KNOWN = f"slaves={_REPLICAS},sentinels=3"
+_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+
+
+class _Layout:
+    """Servers that are started together, and end together."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _server(self, *options: str, sentinel: bool = False) -> RedisServer:
+        return self._stack.enter_context(RedisServer("redis-7", *options, sentinel=sentinel))
+
+
+class WatchedServers(_Layout):
+    """A master, two replicas, and three Sentinels that let one take over a second after the master is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[RedisServer] = []
+
+    @property
+    def url(self) -> str:
+        """The value of STORE_URL that leads here."""
+        hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}"
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that the first Sentinel takes for the master."""
+        answer = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return next(server for server in self.servers if f"\r\n{server.port}\r\n" in answer)
+
+    def wait_for_replicas(self) -> None:
+        """Return once the master has its replicas, and each Sentinel knows them and the other Sentinels."""
+        _wait(lambda: _replicas_of(self.master) == _REPLICAS, "the replicas are online")
+        for sentinel in self.sentinels:
+            _wait(lambda asked=sentinel: _ALL_KNOWN in asked.command("INFO", "sentinel"), "a Sentinel knows all")
+
+    def _start(self) -> None:
+        master = self._server()
+        self.servers = [master, *(self._server("--replicaof", HOST, str(master.port)) for _ in range(_REPLICAS))]
+        for _ in range(3):
+            sentinel = self._server(sentinel=True)
+            sentinel.command("SENTINEL", "MONITOR", SERVICE, HOST, master.port, 2)
+            for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000)):
+                sentinel.command("SENTINEL", "SET", SERVICE, name, value)
+            self.sentinels.append(sentinel)
+        self.wait_for_replicas()
+
+
+class Cluster(_Layout):
+    """Three masters with a third of the slots each, and two replicas of the master that has the slot."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__()
+        self._slot = slot
+        self.nodes: list[RedisServer] = []
+        self.replicas: list[RedisServer] = []
+
+    @property
+    def url(self) -> str:
+        """The value of STORE_URL that leads here; it names the nodes that do not have our slot."""
+        hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes if node is not self.master)
+        return f"redis+cluster://{hosts}"
+
+    @property
+    def master(self) -> RedisServer:
+        """The node that had our slot at the start."""
+        return self.nodes[self._slot * _MASTERS // _SLOTS]
+
+    def _start(self) -> None:
+        options = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-replica-validity-factor",
+            "0",
+        )
+        self.nodes = [self._server(*options) for _ in range(_MASTERS)]
+        self.replicas = [self._server(*options) for _ in range(_REPLICAS)]
+        bounds = [-(-_SLOTS * number // _MASTERS) for number in range(_MASTERS + 1)]
+        for number, node in enumerate(self.nodes):
+            node.command("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in (*self.nodes[1:], *self.replicas):
+            self.nodes[0].command("CLUSTER", "MEET", HOST, node.port)
+        known = f"cluster_known_nodes:{_MASTERS + _REPLICAS}"
+        for node in (*self.nodes, *self.replicas):
+            _wait(lambda asked=node: known in asked.command("CLUSTER", "INFO"), "a node knows all")
+            _wait(lambda asked=node: "cluster_state:ok" in asked.command("CLUSTER", "INFO"), "a node is ready")
+        master_id = self.master.command("CLUSTER", "MYID").strip()
+        for replica in self.replicas:
+            _wait(
+                lambda asked=replica: asked.command("CLUSTER", "REPLICATE", master_id).startswith("+OK"),
+                "a node is a replica",
+            )
+        _wait(lambda: _replicas_of(self.master) == _REPLICAS, "the replicas are online")
+
+
+def _replicas_of(server: RedisServer) -> int:
+    return server.command("INFO", "replication").count("state=online")
+
+
+def _wait(happened: object, what: str) -> None:
+    """Wait for something that only asking a server shows."""
+    assert callable(happened)
+    deadline = time.monotonic() + _SECONDS
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {_SECONDS} s until {what}")
+        time.sleep(_POLL_SECONDS)
