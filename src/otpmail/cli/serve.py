@@ -8,6 +8,7 @@ from otpmail.cli.output import EXIT_USAGE
 from otpmail.cli.running import failed, load_settings, run, run_service
 from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
+from otpmail.supervisor import is_member
 
 if TYPE_CHECKING:
     from otpmail.settings import Settings
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 def serve() -> None:
     """Run the service, with settings from the environment, .env or SECRETS_DIR."""
-    from otpmail.supervisor.member import is_member
-
     signals = Signals(hangup_stops=False)
     if is_member():
         run(_serve_as_member(signals))

@@ -21,9 +21,6 @@ from otpmail.threads import start_daemon
 if TYPE_CHECKING:
     from otpmail.app import App
 
-MARK = "_OTPMAIL_SUPERVISED"
-"""The variable in the environment of such a process."""
-
 _STDIN = 0
 _ABANDONED = 1
 
@@ -80,11 +77,6 @@ class Member:
                 last = app.health.problem
                 self._channel.send({"problem": last})
             await app.health.changed()
-
-
-def is_member() -> bool:
-    """Whether a supervisor has started this process."""
-    return MARK in os.environ
 
 
 def _end_with_supervisor() -> None:

@@ -7,17 +7,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import IO
 
 import otpmail
 from otpmail.rpc.held_port import HeldPort
 from otpmail.settings import Settings
 from otpmail.settings.shares import Share
+from otpmail.supervisor import MARK
 from otpmail.supervisor.channel import Assignment, Channel, Message
-from otpmail.supervisor.member import MARK
 from otpmail.supervisor.merge import Family
 from otpmail.threads import start_daemon
 
@@ -31,7 +31,8 @@ _STARTING = "is starting"
 class Process:
     """A process that was started. `changed` is called whenever what it reports changes, `log` with lines of its log.
 
-    It has a session of its own, so that a Ctrl-C reaches the supervisor alone, which then stops all.
+    Raises OSError, or RuntimeError for want of a thread, where the system lets none start. It has a session of its own,
+    so that a Ctrl-C reaches the supervisor alone, which then stops all.
     """
 
     def __init__(
@@ -61,20 +62,13 @@ class Process:
         self._stopping = False
         self._gone = Event()
         self._channel: Channel | None = None
-        self._end, theirs = socket.socketpair()
-        with theirs:
-            self._popen = subprocess.Popen(  # noqa: S603  the service itself, unless a test has another command
-                list(command),
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, MARK: "1", "PYTHONPATH": os.pathsep.join(_paths())},
-                start_new_session=True,
-            )
+        with ExitStack() as opened:
+            self._end, theirs = map(opened.enter_context, socket.socketpair())
+            self._popen = _spawn(command, theirs)
+            start_daemon(partial(self._watch, log), f"log of process {self.number}")
+            opened.pop_all()
+        theirs.close()
         self.pid = self._popen.pid
-        assert self._popen.stdout is not None
-        output = self._popen.stdout
-        start_daemon(lambda: self._watch(output, log), f"log of process {self.number}")
 
     def __repr__(self) -> str:
         return f"<Process {self.number} pid={self.pid} problem={self.problem!r}>"
@@ -154,15 +148,27 @@ class Process:
                 if self._answered is not None and not self._answered.done():
                     self._answered.set_result(None)
 
-    def _watch(self, output: IO[bytes], log: Callable[[Iterable[bytes]], None]) -> None:
+    def _watch(self, log: Callable[[Iterable[bytes]], None]) -> None:
         """Pass on whole lines of its log until it ends. Runs in a thread, which waits for the process too."""
-        with output:
+        assert self._popen.stdout is not None
+        with self._popen.stdout as output:
             for lines in _lines(output.fileno()):
                 log(lines)
         code = self._popen.wait()
         self._gone.set()
         with suppress(RuntimeError):  # the loop has ended, and the service with it
             self._loop.call_soon_threadsafe(self.ended.set_result, code)
+
+
+def _spawn(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  the service itself, unless a test has another command
+        list(command),
+        stdin=stdin.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, MARK: "1", **_path_of_package()},
+        start_new_session=True,
+    )
 
 
 def _lines(descriptor: int) -> Iterator[list[bytes]]:
@@ -178,8 +184,13 @@ def _lines(descriptor: int) -> Iterator[list[bytes]]:
         yield [rest + b"\n"]
 
 
-def _paths() -> Iterator[str]:
-    """Yield where the process finds this package, and what else was given: it does not look where it was started."""
-    yield str(Path(otpmail.__file__).parents[1])
-    if given := os.environ.get("PYTHONPATH"):
-        yield given
+def _path_of_package() -> dict[str, str]:
+    """Return the variable by which the process finds this package, if only the working directory has led here.
+
+    With -P the process does not look there, where a file may have the name of a library.
+    """
+    found = Path(otpmail.__file__).parents[1]
+    if sys.flags.safe_path or Path(sys.path[0]).resolve() != found:
+        return {}
+    given = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join((str(found), *([given] if given else ())))}

@@ -160,9 +160,14 @@ class Supervisor:
 
     async def _run_process(self, share: Share, port: HeldPort) -> int:
         """Run a process until it ends; returns its exit code, negative for a signal."""
-        self._starting.add(share.number)
         port.admit()
-        process = Process(share, self._command, changed=lambda: self._note(process, port), log=self._log)
+        try:
+            process = Process(share, self._command, changed=lambda: self._note(process, port), log=self._log)
+        except (OSError, RuntimeError) as error:  # no memory, or a limit on processes
+            text = f"process {share.number} can't be started: {error}"
+            log_event(logging.ERROR, "process-not-started", text, process=share.number)
+            return _FAILED
+        self._starting.add(share.number)
         self._group.add(process)
         text = f"process {share.number} started, pid {process.pid}"
         log_event(logging.INFO, "process-started", text, process=share.number, pid=process.pid)
