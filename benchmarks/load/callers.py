@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.h2load import CONNECTIONS
 from benchmarks.peers.servers import Server
 from benchmarks.processes import Process, run
 
@@ -20,9 +21,15 @@ def has_h2load() -> bool:
 
 
 async def send_mails(
-    server: Server, *, callers: int = 64, warm: float, seconds: float, guaranteed_octets: int = 0
+    server: Server,
+    *,
+    callers: int = 64,
+    warm: float,
+    seconds: float,
+    guaranteed_octets: int = 0,
+    connections: int = CONNECTIONS,
 ) -> dict[str, float]:
-    """Let h2load call SendMail with so many calls in flight; see `benchmarks.load.h2load`.
+    """Let h2load call SendMail with so many calls in flight, over so many connections; see `benchmarks.load.h2load`.
 
     With `guaranteed_octets` the mails have that size, and their callers wait for the queue.
 
@@ -31,7 +38,7 @@ async def send_mails(
     """
     before = server.process.cpu
     arguments: tuple[object, ...] = ("--address", server.address, "--callers", callers, "--warm", warm)
-    arguments = (*arguments, "--seconds", seconds)
+    arguments = (*arguments, "--seconds", seconds, "--connections", connections)
     if guaranteed_octets:
         arguments = (*arguments, "--wait-for-queue", "--octets", guaranteed_octets)
     return await run("benchmarks.load.h2load", *arguments) | {"server_cpu": server.process.cpu - before}

@@ -28,7 +28,7 @@ from otpmail.v1 import mail_pb2 as v1_mail_pb2
 PATH = "/mail.MailService/SendMail"
 _V1_PATH = "/otpmail.v1.MailService/SendMail"
 _HEADERS = ("content-type: application/grpc", "te: trailers")
-_CLIENTS = 2  # connections
+CONNECTIONS = 2
 _PREFIX_OCTETS = 5  # of each message: a flag, and the length in four
 _DATA = re.compile(r"^traffic: .*\((\d+)\) data$", re.MULTILINE)
 _TIMEOUT_SECONDS = 120
@@ -77,12 +77,21 @@ def _framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def call(address: str, framed: bytes, *, path: str = PATH, calls: int, callers: int, directory: Path) -> Run:
+def call(
+    address: str,
+    framed: bytes,
+    *,
+    path: str = PATH,
+    calls: int,
+    callers: int,
+    connections: int = CONNECTIONS,
+    directory: Path,
+) -> Run:
     """Make so many calls, so many of them in flight at a time. Raises RuntimeError when one fails."""
     request, log = directory / "request", directory / "log"
     request.write_bytes(framed)
     log.unlink(missing_ok=True)  # h2load appends
-    clients = min(_CLIENTS, callers)
+    clients = min(connections, callers)
     headers = [argument for header in _HEADERS for argument in ("-H", header)]
     done = subprocess.run(  # noqa: S603  our own arguments
         [  # noqa: S607  from PATH
@@ -102,13 +111,13 @@ def call(address: str, framed: bytes, *, path: str = PATH, calls: int, callers: 
 
 
 def measure(
-    address: str, callers: int, warm: float, seconds: float, *, guaranteed: bool, octets: int
+    address: str, callers: int, warm: float, seconds: float, *, connections: int, guaranteed: bool, octets: int
 ) -> dict[str, float]:
     """Call for about `warm` seconds, then for about `seconds`, and return the figures of the latter."""
     began = time.monotonic()
     framed, path = (framed_guaranteed(octets), _V1_PATH) if guaranteed else (framed_request(), PATH)
     with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as name:
-        make = partial(call, address, framed, path=path, callers=callers, directory=Path(name))
+        make = partial(call, address, framed, path=path, callers=callers, connections=connections, directory=Path(name))
         first = make(calls=callers)
         warming = make(calls=max(callers, round(first.rate * warm)))
         measured = make(calls=max(callers, round(warming.rate * seconds)))
@@ -130,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--callers", type=int, default=64, help="calls in flight")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--warm", type=float, default=1, help="seconds")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--wait-for-queue", action="store_true")
@@ -140,6 +150,7 @@ def main() -> None:
         given.callers,
         given.warm,
         given.seconds,
+        connections=given.connections,
         guaranteed=given.wait_for_queue,
         octets=given.octets,
     )
