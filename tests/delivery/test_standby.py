@@ -1,9 +1,10 @@
 """Which workers keep a connection while there is nothing to send, and how often that one is replaced."""
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -11,11 +12,24 @@ from delivery.fakes import make_job
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.standby import Rest, Standby
+from otpmail.delivery.worker import Worker
+from otpmail.events import ALL_EVENTS, ConnectionClosed, Event, IdleTimeLearned
 from otpmail.relays.connection import Connection
+from otpmail.relays.failover import Failover
+from otpmail.relays.relay import Relay
+from otpmail.settings import RelaySettings
+from relay import HOST, Faults
+from relay import Relay as Server
 
 
 def _idle(
-    begun: float = 0.0, *, carried: int = 0, standby: int = 1, closes_idle: bool = False, lost_cause: str = ""
+    begun: float = 0.0,
+    *,
+    carried: int = 0,
+    standby: int = 1,
+    closes_idle: bool = False,
+    lost_cause: str = "",
+    age: float = 1.0,
 ) -> Connection:
     owner = SimpleNamespace(standby=standby, closes_idle=closes_idle)
     return cast(
@@ -23,6 +37,7 @@ def _idle(
         SimpleNamespace(
             begun=begun,
             carried=carried,
+            age=age,
             owner=owner,
             lost_cause=lost_cause,
             is_idle_too_long=not lost_cause,
@@ -53,17 +68,31 @@ def test_a_relay_that_closes_for_the_first_time_may_only_have_restarted() -> Non
     assert standby.next_dial(_idle(lost_cause="421 4.4.2 timeout", closes_idle=True)) == inf
 
 
-def test_an_hour_without_mail_has_about_sixty_sign_ins() -> None:
-    """Connections that carry no mail follow each other ever more slowly, up to one a minute."""
+def _quiet_hour(lasts: float, lost_cause: str = "") -> tuple[int, float]:
+    """Return how many dials an hour without mail has, and for how many seconds of it a connection was open."""
     standby = Standby(1)
-    now, dials = 0.0, 0
+    now, dials, is_open = 0.0, 0, 0.0
     while now < 3600.0:
-        connection = _idle(now)
+        connection = _idle(now, age=lasts, lost_cause=lost_cause)
         dials += 1
-        ends = now + 1.0
-        now = max(ends, standby.next_dial(connection))
+        is_open += lasts
+        now = max(now + lasts, standby.next_dial(connection))
         standby.ended(connection)
+    return dials, is_open
+
+
+@pytest.mark.parametrize("lost_cause", ["", "421 4.4.2 timeout"])
+def test_an_hour_without_mail_has_about_sixty_sign_ins(lost_cause: str) -> None:
+    """Connections that last a moment and carry no mail follow each other ever more slowly, up to one a minute."""
+    dials, _ = _quiet_hour(1.0, lost_cause)
     assert 60 <= dials <= 70
+
+
+@pytest.mark.parametrize("lost_cause", ["", "451 4.4.2 timeout"])
+@pytest.mark.parametrize(("lasts", "dials"), [(8.5, 424), (240.0, 15)])
+def test_one_that_can_be_kept_is_open_at_any_time(lasts: float, dials: int, lost_cause: str) -> None:
+    """A connection that lasts is replaced as soon as it ends, at a steady rate: one that is idle is always there."""
+    assert _quiet_hour(lasts, lost_cause) == (dials, dials * lasts)
 
 
 def test_a_connection_that_carried_mail_is_followed_at_once() -> None:
@@ -148,3 +177,40 @@ async def test_a_stopped_rest_leaves_nothing_behind() -> None:
     await asyncio.gather(resting, return_exceptions=True)
     rig.dispatcher.put(make_job("a"))
     assert rig.queue.qsize() == 1
+
+
+class Noted(list[Event]):
+    """An observer that keeps the events, and knows when the idle time was learned."""
+
+    event_types = ALL_EVENTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned = asyncio.Event()
+
+    def notify(self, event: Event) -> None:
+        """Keep it."""
+        self.append(event)
+        if isinstance(event, IdleTimeLearned):
+            self.learned.set()
+
+
+async def test_a_kept_connection_is_replaced_before_the_relay_closes_it() -> None:
+    """Once the time is known the successor is open before the old one sends QUIT, and the relay closes none."""
+    noted = Noted()
+    async with Server(Faults(auth=(), idle_close=1.0)) as server:
+        make: Callable[..., RelaySettings] = RelaySettings
+        settings = make(host=HOST, port=server.port, security="plain", helo="test")
+        relay = Relay(settings, noted, workers=1, random=lambda: 0.5)
+        dispatcher, standby = Dispatcher(MailQueue()), Standby(1, worth_seconds=0.1)
+        worker = Worker(Failover([relay]), dispatcher, cast("Any", None), noted, standby)
+        working = asyncio.create_task(worker.run())
+        async with asyncio.timeout(20):
+            await noted.learned.wait()
+            closed = sum(isinstance(event, ConnectionClosed) for event in noted)
+            await server.wait_for_command("QUIT", 3, timeout=20)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    after = [event for event in noted if isinstance(event, ConnectionClosed)][closed + 1 :]
+    assert server.max_open == 2
+    assert all(event.recycled for event in after[:2])

@@ -11,6 +11,7 @@ from otpmail import backoff
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.relays.connection import Connection
 
+_WORTH_SECONDS = 7.0  # Amazon SES closes after ten; one kept connection is at most 514 sign-ins an hour
 _FIRST_SECONDS = 1.0
 _MOST_SECONDS = 60.0
 _TOGETHER_SECONDS = 0.05  # connections that are dialled within this time count as one
@@ -20,15 +21,18 @@ class Standby:
     """Counts the workers that have a connection or want one. Times are on the loop's clock.
 
     As many workers as EMAIL_STANDBY says keep a connection. Another worker whose connection has been idle for too long
-    goes without one until a mail needs it. Kept connections are replaced at once. But once two in a row have carried no
-    mail, the next is dialled a second after the last one was. That wait doubles, up to a minute: an idle hour has about
-    60 sign-ins.
+    goes without one until a mail needs it. Kept connections are replaced at once, so one is open at any time.
+
+    Where none lasts for `worth_seconds` that would be a sign-in every second or two. There, once two in a row have
+    carried no mail, the next is dialled a second after the last one was. That wait doubles, up to a minute: an idle
+    hour has about 60 sign-ins.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, worth_seconds: float = _WORTH_SECONDS) -> None:
+        self._worth_seconds = worth_seconds
         self._awake = workers
         self._counted = -inf  # when the newest of those was begun to be dialled
-        self._unused = 0  # connections in a row that ended without having carried a mail
+        self._unused = 0  # connections in a row that ended soon, without having carried a mail
 
     def __repr__(self) -> str:
         return f"<Standby {self._awake} awake, {self._unused} unused in a row>"
@@ -49,7 +53,7 @@ class Standby:
         self._counted = max(self._counted, connection.begun)
 
     def _unused_with(self, connection: Connection) -> int:
-        if connection.carried:
+        if connection.carried or connection.age >= self._worth_seconds:
             return 0
         return self._unused + (connection.begun > self._counted + _TOGETHER_SECONDS)
 

@@ -11,7 +11,8 @@ from otpmail.relays.owner import Idler
 
 _NEAR = 0.2  # two times are near each other within this part of the shorter one, or within a second
 _NEAR_SECONDS = 1.0
-_KEPT = 0.8  # a connection is closed after this part of the time, so that no goodbye crosses a mail
+# A connection is closed so much before the time that its successor is open, and no goodbye crosses a mail.
+_MOST_MARGIN, _MARGIN, _MARGIN_SECONDS = 0.2, 0.05, 1.5
 _REVIEW_SECONDS = 3600.0
 
 
@@ -63,8 +64,11 @@ class IdleTime:
             self._observer.notify(IdleTimeLearned(self._relay, self.known))
 
     def _apply(self) -> None:
+        most = inf
+        if self.known is not None:
+            most = self.known - min(_MOST_MARGIN * self.known, max(_MARGIN * self.known, _MARGIN_SECONDS))
         for connection, reviews in self._open.items():
-            connection.keep_idle(inf if self.known is None or reviews else _KEPT * self.known)
+            connection.keep_idle(inf if reviews else most)
 
 
 def _is_near(one: float, other: float) -> bool:
