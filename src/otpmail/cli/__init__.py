@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import code, dev, health, lookup, mail, retry, serve
+from otpmail.cli import code, dev, health, keys, lookup, mail, retry, serve
 from otpmail.cli.check import command as check
 from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
@@ -43,6 +43,7 @@ app.command(cls=Command)(dev.dev)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(health.health)
 app.add_typer(code.code, name="code")
+app.add_typer(keys.keys, name="keys")
 lookup.add_to(mail.mail)
 mail.mail.command("retry", cls=Command)(retry.retry_mails)
 app.add_typer(mail.mail, name="mail")
