@@ -52,6 +52,6 @@ def _advice(key_id: str, known: Collection[str]) -> str:
     if not known:
         return "set OTP_KEYS to this line; keep it secret, and keep it: what is stored can't be read without it"
     return (
-        f"put it in front of the present value of OTP_KEYS, with a comma between, and restart: {key_id} writes from then "
-        f"on, and {', '.join(known)} can still read; docs/operations.md says when to remove an old key"
+        f"put it in front of the present value of OTP_KEYS, with a comma between, and restart: {key_id} writes from "
+        f"then on, and {', '.join(known)} can still read; docs/operations.md says when to remove an old key"
     )
