@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 _HOST = "127.0.0.1"
@@ -15,11 +16,12 @@ _HOST = "127.0.0.1"
 class CuttingProxy:
     """Forwards connections to a port. Each answer that comes while `cuts` are left is dropped, and its connection cut.
 
-    The server has carried out the command by then.
+    The server has carried out the command by then. With `only`, just answers to what holds these octets are dropped.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, only: bytes = b"") -> None:
         """Take the server's port."""
+        self._only = only
         self.port = 0
         self.cuts = 0
         self.cut = 0
@@ -29,7 +31,7 @@ class CuttingProxy:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, _HOST, 0)
+        self._server = await asyncio.start_server(self._accept, _HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -48,21 +50,26 @@ class CuttingProxy:
         """The value of STORE_URL that leads through here."""
         return f"redis://{_HOST}:{self.port}"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._begin(self._serve(reader, writer))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(_HOST, self._upstream)
-        forward = asyncio.create_task(_pump(reader, upstream_writer))
-        self._tasks.add(forward)
-        forward.add_done_callback(self._tasks.discard)
+        asked = bytearray()
+        forward = self._begin(_pump(reader, upstream_writer, asked))
         try:
             while answer := await upstream_reader.read(1 << 16):
-                if self.cuts:
+                if self.cuts and self._only in asked:
                     self.cuts -= 1
                     self.cut += 1
                     return
+                asked.clear()
                 writer.write(answer)
                 await writer.drain()
         except OSError:
@@ -75,8 +82,9 @@ class CuttingProxy:
                     await end.wait_closed()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray) -> None:
     with contextlib.suppress(OSError):
         while octets := await reader.read(1 << 16):
+            seen += octets
             writer.write(octets)
             await writer.drain()

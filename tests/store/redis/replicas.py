@@ -1,0 +1,113 @@
+"""Replicas in one process: each with its client, its mails, and an owner that does what a test says."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from otpmail.store.cipher import Cipher
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import Access, OneServer
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.mails import RedisMailStore
+from redis_server import HOST
+from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    from otpmail.store.base import Entry
+    from redis_server import RedisServer
+    from store.clocks import Clock
+
+KEYS = {"k1": bytes(32)}
+
+
+class Owner:
+    """The mails of a replica. `entries` are open, `in_flight` can be neither cancelled nor dropped."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.in_flight: set[str] = set()
+        self.cancelled: list[str] = []
+        self.dropped: list[str] = []
+        self.resumed = 0
+        self.on_cancel: Callable[[str], None] = lambda _: None
+
+    def entry(self, mail_id: str) -> Entry | None:
+        """Return an open mail."""
+        return self.entries.get(mail_id)
+
+    def cancel(self, mail_id: str) -> bool:
+        """Settle an open mail as cancelled, unless it is in flight."""
+        if mail_id in self.in_flight:
+            return False
+        self.cancelled.append(mail_id)
+        self.on_cancel(mail_id)
+        return True
+
+    def drop(self, mail_ids: Iterable[str]) -> Sequence[str]:
+        """Note the mails that are not in flight."""
+        dropped = [mail_id for mail_id in mail_ids if mail_id not in self.in_flight]
+        self.dropped += dropped
+        return dropped
+
+    def resume(self) -> None:
+        """Count."""
+        self.resumed += 1
+
+
+class Replica:
+    """One replica. `die` ends it without a word."""
+
+    def __init__(self, client: Client, mails: RedisMailStore) -> None:
+        self.client = client
+        self.mails = mails
+        self.owner = Owner()
+        mails.follow(self.owner)
+
+    async def accept(self, *entries: Entry) -> None:
+        """Accept mails that this replica then owns."""
+        assert [type(answer).__name__ for answer in await self.mails.accept(entries)] == ["Accepted"] * len(entries)
+        self.owner.entries |= {entry.mail.id: entry for entry in entries}
+
+    async def die(self) -> None:
+        """Never speak to the server again."""
+        await self.client.close()
+
+    async def arrived(self, count: int) -> list[Entry]:
+        """Return the first mails that arrive, so many of them."""
+        entries: list[Entry] = []
+        arrivals = self.mails.arrivals()
+        while len(entries) < count:
+            entries += await anext(arrivals)
+        return entries
+
+
+@asynccontextmanager
+async def replica(
+    server: RedisServer,
+    clock: Clock,
+    namespace: str,
+    *,
+    keys: Mapping[str, bytes] = KEYS,
+    lease_seconds: float = 1.0,
+    port: int = 0,
+) -> AsyncIterator[Replica]:
+    """Open a replica, and close it at the end. `port` is that of a proxy before the server."""
+    client = Client(OneServer((HOST, port or server.port)), Access())
+    mails = RedisMailStore(
+        clock,
+        client,
+        Keys(namespace),
+        Cipher(keys),
+        lease_seconds=lease_seconds,
+        remember_seconds=REMEMBER_SECONDS,
+        remember_count=REMEMBER_COUNT,
+    )
+    await mails.open()
+    try:
+        yield Replica(client, mails)
+    finally:
+        await mails.close()
+        await client.close()

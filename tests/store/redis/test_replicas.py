@@ -1,0 +1,389 @@
+"""Leases, take-overs and what a server forgets: two replicas on each kind of server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from cutting_proxy import CuttingProxy
+from otpmail.errors import FailedPrecondition, Unavailable
+from otpmail.model import MailState, Priority
+from otpmail.store.base import Accepted, Conflict, Earlier, Progress, Request, Running, TakenOver
+from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
+from store.redis.replicas import Replica, replica
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from redis_server import RedisServer
+    from store.clocks import Clock
+
+    Start = Callable[..., Awaitable[Replica]]
+
+SECONDS = 30  # for what comes by itself
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until the test moves it."""
+    from store.clocks import Clock
+
+    return Clock()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """The namespace of the test's replicas."""
+    return uuid4().hex
+
+
+@pytest.fixture
+async def start(redis_server: RedisServer, clock: Clock, namespace: str) -> AsyncIterator[Start]:
+    """Start a replica; all are closed when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**options: Any) -> Replica:
+            return await stack.enter_async_context(replica(redis_server, clock, namespace, **options))
+
+        yield start
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that nobody announces."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+
+
+def owned(server: RedisServer, namespace: str) -> set[str]:
+    """Return the ids of the open mails of all replicas."""
+    script = """
+        local mails = {}
+        for _, owner in ipairs(redis.call('ZRANGE', KEYS[1] .. 'owners', 0, -1)) do
+          for _, mail in ipairs(redis.call('ZRANGE', KEYS[1] .. 'own:' .. owner, 0, -1)) do
+            mails[#mails + 1] = mail
+          end
+        end
+        return table.concat(mails, ' ')
+    """
+    return set(server.command("EVAL", script, 1, f"{{{namespace}}}:").split())
+
+
+def empty(server: RedisServer, namespace: str) -> None:
+    """Forget all that the replicas have written, as FLUSHALL does; other tests use the server too."""
+    script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+    server.command("EVAL", script, 0, f"{{{namespace}}}:*")
+
+
+def save(server: RedisServer, namespace: str) -> None:
+    """Copy all that the replicas have written."""
+    script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('COPY', key, 'saved:' .. key) end"
+    server.command("EVAL", script, 0, f"{{{namespace}}}:*")
+
+
+def restore(server: RedisServer, namespace: str) -> None:
+    """Go back to what was saved, as a server that lost its last changes."""
+    empty(server, namespace)
+    script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('RENAME', key, string.sub(key, 7)) end"
+    server.command("EVAL", script, 0, f"saved:{{{namespace}}}:*")
+
+
+async def test_the_mails_of_a_dead_replica_arrive(start: Start) -> None:
+    """A living replica gets a dead one's mails when its lease has ended: urgent ones first, then by age."""
+    first, second = await start(), await start()
+    entries = [
+        entry_of(mail_of("m1", create_time=1.0), priority=Priority.BULK),
+        entry_of(mail_of("m2", create_time=2.0, request_id="r1")),
+        entry_of(mail_of("m3", create_time=3.0), priority=Priority.URGENT, content=bytes(range(256)) * 1000),
+        entry_of(mail_of("m4", create_time=4.0)),
+    ]
+    await first.accept(*entries)
+    await first.die()
+    async with asyncio.timeout(SECONDS):
+        arrived = await second.arrived(4)
+    assert arrived == [replace(entries[place], orphaned=True) for place in (2, 1, 3, 0)]
+    assert await second.mails.claim(R1, "m5") == Running("m2")
+    second.mails.settle(ended := settled(entries[1].mail))
+    assert await second.mails.claim(R1, "m5") == Earlier(ended)
+
+
+async def test_many_mails_are_taken_over_in_slices(start: Start, redis_server: RedisServer, namespace: str) -> None:
+    """However many mails a dead replica has, living ones share them, and each arrives once."""
+    first, *others = [await start() for _ in range(3)]
+    await first.accept(*[entry_of(mail_of(f"m{number}")) for number in range(550)])
+    await first.die()
+    arrived: list[str] = []
+
+    async def collect(one: Replica) -> None:
+        async for entries in one.mails.arrivals():
+            arrived.extend([entry.mail.id for entry in entries])
+
+    collecting = [asyncio.create_task(collect(one)) for one in others]
+    await until(lambda: len(arrived) >= 550)
+    assert len(set(arrived)) == len(arrived) == 550
+    assert len(owned(redis_server, namespace)) == 550
+    for task in collecting:
+        task.cancel()
+
+
+async def test_each_take_over_counts(start: Start) -> None:
+    """Progress arrives with a mail, and each owner that died since it was written counts as a copy."""
+    first, second, third = [await start() for _ in range(3)]
+    entry = entry_of(mail_of("m1"))
+    progress = Progress(pending=("ada@example.org",), attempts=2, losses=1, copies=1)
+    await first.accept(entry)
+    first.mails.deferred("m1", progress)
+    assert (await first.mails.get("shop", "m1")) is not None  # so that it is written
+    await first.die()
+    tasks = [asyncio.create_task(one.arrived(1)) for one in (second, third)]
+    async with asyncio.timeout(SECONDS):
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        taker, other = (second, third) if tasks[0] in done else (third, second)
+        assert done.pop().result() == [replace(entry, progress=progress, orphaned=True)]
+        await taker.die()
+        [again] = await tasks[other is third]
+    assert again == replace(entry, progress=replace(progress, copies=2), orphaned=True)
+
+
+async def test_a_stop_hands_over_at_once(start: Start, redis_server: RedisServer, clock: Clock, namespace: str) -> None:
+    """The mails of a replica that stops arrive at another before its lease would have ended, and count as no copy."""
+    entry = entry_of(mail_of("m1"))
+    second = await start(lease_seconds=20.0)
+    async with replica(redis_server, clock, namespace, lease_seconds=60.0) as first:
+        await first.accept(entry)
+    async with asyncio.timeout(SECONDS):
+        assert await second.arrived(1) == [entry]
+
+
+async def test_a_replica_that_was_away_drops_what_others_took(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A replica whose lease was taken sends nothing, drops what is not in flight, and goes on under a new name."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+    await first.mails.claim(R1, "m3")
+    first.owner.in_flight.add("m2")
+    assert first.mails.may_send()
+    first.client.is_away = True
+    async with asyncio.timeout(SECONDS):
+        assert {entry.mail.id for entry in await second.arrived(2)} == {"m1", "m2"}
+    assert not first.mails.may_send()
+    first.client.is_away = False
+    await until(first.mails.may_send)
+    assert sorted(first.owner.dropped) == ["m1", "m3"]
+    assert first.owner.resumed == 1
+    first.mails.settle(settled(mail_of("m2")))
+    await first.accept(entry_of(mail_of("m4")))
+    assert (await first.mails.get("shop", "m2")) != settled(mail_of("m2"))
+    assert owned(redis_server, namespace) == {"m1", "m2", "m4"}
+    assert await second.mails.claim(R1, "m5") in {Accepted(), TakenOver("m3")}
+
+
+async def test_mails_wait_while_the_server_is_away(start: Start) -> None:
+    """A replica that can't renew its lease may send until it ends, and goes on with the same mails once it can."""
+    first = await start()
+    await first.accept(entry_of(mail_of("m1")))
+    first.client.is_away = True
+    assert first.mails.may_send()
+    await until(lambda: not first.mails.may_send())
+    first.client.is_away = False
+    await until(lambda: first.owner.resumed == 1)
+    assert first.mails.may_send()
+    assert first.owner.dropped == []
+
+
+async def test_settlements_wait_for_the_server(start: Start, redis_server: RedisServer, namespace: str) -> None:
+    """A settlement that the server could not take is written once it can, in its order."""
+    first = await start(lease_seconds=60.0)
+    await first.accept(entry_of(mail_of("m1", request_id="r1")), entry_of(mail_of("m2")))
+    first.client.is_away = True
+    first.mails.deferred("m1", Progress(pending=("ada@example.org",), attempts=1))
+    first.mails.settle(ended := settled(mail_of("m1", request_id="r1")))
+    assert owned(redis_server, namespace) == {"m1", "m2"}
+    first.client.is_away = False
+    await until(lambda: owned(redis_server, namespace) == {"m2"})
+    assert await first.mails.claim(R1, "m3") == Earlier(ended)
+
+
+async def test_an_emptied_server_gets_open_mails_again(start: Start, redis_server: RedisServer, namespace: str) -> None:
+    """Each living replica writes its open mails and request ids again to a server that lost everything."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1", request_id="r1")), entry_of(mail_of("m2")))
+    await second.accept(entry_of(mail_of("m3")))
+    await first.mails.claim(Request("shop", "r2", b"f"), "m4")
+    del first.owner.entries["m2"]
+    first.mails.settle(settled(mail_of("m2")))
+    empty(redis_server, namespace)
+    await until(lambda: owned(redis_server, namespace) == {"m1", "m3"})
+    assert await second.mails.claim(R1, "m5") == Running("m1")
+    assert await second.mails.claim(Request("shop", "r1", b"g"), "m5") == Conflict()
+    async with asyncio.timeout(SECONDS):
+        while await second.mails.find("shop", "r2") is None:  # noqa: ASYNC110  nobody announces it
+            await asyncio.sleep(0.02)
+    assert await second.mails.find("shop", "r2") == Running("m4")
+    assert first.owner.dropped == second.owner.dropped == []
+    await first.accept(entry_of(mail_of("m6")))
+    await first.die()
+    async with asyncio.timeout(SECONDS):
+        assert {entry.mail.id for entry in await second.arrived(2)} == {"m1", "m6"}
+
+
+async def claimed(one: Replica, request: Request, mail_id: str, *, other_than: object) -> object:
+    """Claim a request id until the answer is another than the first one, which nobody announces."""
+    async with asyncio.timeout(SECONDS):
+        while (answer := await one.mails.claim(request, mail_id)) == other_than:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.02)
+    return answer
+
+
+async def test_a_server_that_is_behind_gets_the_last_changes_again(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A server that lost its last changes gets the mails that it lacks, and those that have settled are struck out."""
+    first = await start(lease_seconds=2.0)
+    await first.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+    save(redis_server, namespace)
+    await first.accept(entry_of(mail_of("m3")))
+    del first.owner.entries["m1"]
+    first.mails.settle(settled(mail_of("m1")))
+    assert await first.mails.get("shop", "m1") == settled(mail_of("m1"))
+    restore(redis_server, namespace)
+    assert owned(redis_server, namespace) == {"m1", "m2"}
+    await until(lambda: owned(redis_server, namespace) == {"m2", "m3"})
+    assert first.owner.dropped == []
+
+
+async def test_the_claim_of_a_dead_replica_is_taken_over(start: Start) -> None:
+    """A request id whose replica died before its mail was decided is taken over, with the first mail's id."""
+    first, second = await start(), await start()
+    await first.mails.claim(R1, "m1")
+    assert await second.mails.claim(R1, "m2") == Running("m1")
+    assert await second.mails.find("shop", "r1") == Running("m1")
+    assert await second.mails.claim(Request("shop", "r1", b"g"), "m2") == Conflict()
+    second.mails.release(R1, "m1")
+    assert await second.mails.claim(R1, "m2") == Running("m1")
+    await first.die()
+    assert await claimed(second, R1, "m2", other_than=Running("m1")) == TakenOver("m1")
+    second.mails.settle(ended := settled(mail_of("m1", request_id="r1")))
+    assert await second.mails.claim(R1, "m3") == Earlier(ended)
+
+
+async def test_a_released_claim_is_free_on_every_replica(start: Start) -> None:
+    """A claim that ended undecided is free for the next call, on whatever replica that comes."""
+    first, second = await start(), await start()
+    await first.mails.claim(R1, "m1")
+    first.mails.release(R1, "m1")
+    assert await claimed(second, R1, "m2", other_than=Running("m1")) == Accepted()
+
+
+async def test_a_mail_whose_answer_was_lost_is_taken_back(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A mail is taken back whose acceptance the server carried out while the answer was lost; its id is free again."""
+    async with CuttingProxy(redis_server.port, only=b"m:m1") as proxy:
+        first, second = await start(port=proxy.port, lease_seconds=60.0), await start()
+        proxy.cuts = 1
+        with pytest.raises(Unavailable):
+            await first.mails.accept([entry_of(mail_of("m1", request_id="r1"))])
+        await until(lambda: owned(redis_server, namespace) == set())
+        assert await second.mails.claim(R1, "m2") == Accepted()
+
+
+async def test_a_mail_that_a_repeated_call_knows_is_not_taken_back(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A mail whose answer was lost is sent all the same where a repeated call was answered that it is accepted."""
+    async with CuttingProxy(redis_server.port, only=b"m:m1") as proxy:
+        first, second = await start(port=proxy.port, lease_seconds=60.0), await start()
+        proxy.cuts = 1
+        first.client.failed = lambda _: setattr(first.client, "is_away", True)
+        with pytest.raises(Unavailable):
+            await first.mails.accept([entry := entry_of(mail_of("m1", request_id="r1"))])
+        assert await second.mails.accept([entry_of(mail_of("m2", request_id="r1"))]) == [Running("m1")]
+        first.client.is_away = False
+        async with asyncio.timeout(SECONDS):
+            assert await first.arrived(1) == [entry]
+        assert owned(redis_server, namespace) == {"m1"}
+
+
+async def test_mails_of_others_are_found(start: Start) -> None:
+    """Every replica finds the open and settled mails of the others, each for its own caller."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1", request_id="r1")), entry_of(mail_of("m2", caller="bank")))
+    found = await second.mails.get("shop", "m1")
+    assert found is not None
+    assert (found.id, found.state, found.recipients[0].address) == ("m1", MailState.QUEUED, "ada@example.org")
+    assert await second.mails.get("bank", "m1") is None
+    assert await _listed(second) == {"m1", "m2"}
+    first.mails.settle(ended := settled(mail_of("m1", request_id="r1")))
+    assert await first.mails.get("shop", "m1") == ended
+    assert await second.mails.get("shop", "m1") == ended
+    assert await second.mails.find("shop", "r1") == Earlier(ended)
+    assert await _listed(second) == {"m1", "m2"}
+
+
+async def test_a_mail_of_another_is_cancelled_by_its_owner(start: Start) -> None:
+    """A cancel goes to the owner with its next renewal, and returns the mail as it settled."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+    cancelled = replace(mail_of("m1"), state=MailState.CANCELLED, settle_time=1000.0)
+    first.owner.on_cancel = lambda _: first.mails.settle(cancelled)
+    first.owner.in_flight.add("m2")
+    async with asyncio.timeout(SECONDS):
+        assert await second.mails.cancel("shop", "m1") == cancelled
+        with pytest.raises(FailedPrecondition):
+            await second.mails.cancel("shop", "m2")
+        assert await second.mails.cancel("bank", "m1") is None
+    assert first.owner.cancelled == ["m1"]
+
+
+async def test_a_mail_of_another_is_watched(start: Start) -> None:
+    """Watching a mail of another replica shows each state that its owner has written, to the last."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1")))
+    attempts = []
+    async with asyncio.timeout(SECONDS):
+        async for mail in second.mails.watch("shop", "m1"):
+            attempts.append(mail.attempts)
+            if len(attempts) == 1:
+                first.mails.deferred("m1", Progress(pending=("ada@example.org",), attempts=3))
+            elif not mail.state.final:
+                first.mails.settle(settled(mail_of("m1")))
+    assert attempts == [0, 3, 1]
+
+
+async def test_the_oldest_settled_mails_are_forgotten(start: Start, clock: Clock) -> None:
+    """Beyond the most that may be remembered the mails go that settled first."""
+    first, second = await start(), await start()
+    for number in range(REMEMBER_COUNT + 3):
+        entry = entry_of(mail_of(f"m{number}"))
+        await first.accept(entry)
+        first.mails.settle(settled(entry.mail, clock()))
+        assert await first.mails.get("shop", f"m{number}") is not None
+        clock.time += 1
+    await second.mails.forget_ended()
+    assert await _listed(first) == {f"m{number}" for number in range(3, REMEMBER_COUNT + 3)}
+    assert await first.mails.get("shop", "m0") is None
+
+
+async def test_mails_without_their_key_stay(
+    start: Start, redis_server: RedisServer, clock: Clock, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mails whose key a replica lacks stay on the server for the next one that has it, and the log counts them."""
+    entry = entry_of(mail_of("m1"))
+    async with replica(redis_server, clock, namespace) as first:
+        await first.accept(entry)
+    async with replica(redis_server, clock, namespace, keys={"k2": bytes(range(32))}):
+        await until(lambda: "1 accepted mails can't be read" in caplog.text)
+    third = await start()
+    async with asyncio.timeout(SECONDS):
+        assert [one.mail for one in await third.arrived(1)] == [entry.mail]
+
+
+async def _listed(one: Replica) -> set[str]:
+    return {mail.id async for some in one.mails.remembered() for mail in some}
