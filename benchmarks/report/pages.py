@@ -16,10 +16,11 @@ from typing import Any
 from benchmarks.report.files import DIRECTORY, file_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs/performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/performance.md", ROOT / "docs/scaling.md")
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _HIGHEST_LOAD = 0.7  # of the highest rate: beyond it calls pile up, and the latency is that of the pile
+_OF_A_SHARD = "calls/s of a whole shard"
 _POOL, _OURS, _ALONE = "aiosmtplib, a pool", "otpmail", "gRPC alone"
 
 Rows = list[dict[str, Any]]
@@ -103,6 +104,81 @@ def recycling() -> str:
     return _table(("Method", "Distance", "Relay's limit", "Mails a second", "Of no limit"), lines)
 
 
+def capacity() -> str:
+    """What each part carries alone, a second."""
+    methods = ("SendMail", "SendCode", "ValidateCode")
+    rates = {row["method"]: row["calls/s"] for row in _rows("unary") if row["server"] == _OURS}
+    alone = next(row["mails/s"] for row in _rows("connections") if row["connections"] == 1)
+    scripts = {row["call"]: row[_OF_A_SHARD] for row in _rows("shard")}
+    return _table(
+        ("Part", "Carries a second", "Benchmark"),
+        [
+            ["a connection to a relay 20 ms away", f"{_count(alone)} mails", "`test_connections`"],
+            *(
+                [f"a core of otpmail, `{method}`", f"{_count(rates[method])} calls in memory", "`test_unary`"]
+                for method in methods
+            ),
+            *(
+                [f"a shard of Redis, `{method}`", f"{_count(scripts[method])} calls", "`test_shard`"]
+                for method in methods[1:]
+            ),
+        ],
+    )
+
+
+def simulation() -> str:
+    """What the simulation says of one replica, beside what was measured."""
+    heads = (
+        "Method",
+        "Calls a second",
+        "p50, ms",
+        "simulated",
+        "p99, ms",
+        "simulated",
+        "CPU for a call, us",
+        "simulated",
+    )
+    lines = [
+        [
+            f"`{row['method']}`",
+            _count(row["calls/s"]),
+            *(f"{row[f'{name}{kind}']:.1f}" for name in ("p50_ms", "p99_ms") for kind in ("", " simulated")),
+            *(_count(row[f"us/call{kind}"]) for kind in ("", " simulated")),
+        ]
+        for row in _rows("simulation")
+    ]
+    return _table(heads, lines)
+
+
+def shard() -> str:
+    """What calls cost a replica with a store on Redis, and that server."""
+    heads = ("Call", "CPU of otpmail, us", "CPU of Redis, us", "Calls a second of a full shard")
+    lines = [
+        [f"`{row['call']}`", *(_count(row[name]) for name in ("server us/call", "redis us/call", _OF_A_SHARD))]
+        for row in _rows("shard")
+    ]
+    octets = next(promise["figure"] for promise in _promises("shard") if promise["what"].startswith("octets"))
+    return f"{_table(heads, lines)}\nA live code takes {_count(octets)} octets of Redis.\n"
+
+
+def scaling() -> str:
+    """What a load of codes needs, by the simulation."""
+    heads = (
+        *("Codes a second", "Replicas", "Shards", "Busy, a replica", "a shard"),
+        *("`SendCode` p99, ms", "`ValidateCode` p99, ms", "Connections to the relay"),
+    )
+    lines = [
+        [
+            *(_count(row[name]) for name in ("codes/s", "replicas", "shards")),
+            *(f"{row[f'of a {part} core'] * 100:.1f}%" for part in ("replica's", "shard's")),
+            *(f"{row[f'{method} p99_ms']:.1f}" for method in ("SendCode", "ValidateCode")),
+            _count(row["connections"]),
+        ]
+        for row in _rows("scaling")
+    ]
+    return _table(heads, lines)
+
+
 def calls() -> str:
     """Calls of our own functions, and moves between files, of one call."""
     lines = [[f"`{row['method']}`", str(row["calls"]), str(row["moves"])] for row in _rows("count_calls")]
@@ -141,7 +217,10 @@ def missed() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
-    for table in (summary, distance, unary, load, batching, batches, recycling, calls, resources, missed)
+    for table in (
+        *(summary, distance, unary, load, batching, batches, recycling, calls, resources, missed),
+        *(capacity, simulation, shard, scaling),
+    )
 }
 
 

@@ -30,7 +30,9 @@ def _shards(codes: float) -> int:
 
 def _replicas(codes: float) -> int:
     """How many replicas the load of a shard needs, by their processor time."""
-    return max(_FEWEST, ceil(codes * sum(1 / measured.shared(method).highest for method in _METHODS) / _CORE_PART))
+    return max(
+        _FEWEST, ceil(codes * sum(1 / measured.shared(method).costs.highest for method in _METHODS) / _CORE_PART)
+    )
 
 
 def _simulate(codes: float, replicas: int, seconds: float) -> Outcome:

@@ -58,10 +58,9 @@ def costs(method: str) -> Costs:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a call costs with a store on Redis: the replica, and the store's thread in seconds. `highest` a second."""
+    """What a call costs with a store on Redis: the replica, and the store's thread, in seconds."""
 
     costs: Costs
-    highest: float
     script: float
 
 
@@ -69,7 +68,7 @@ def shared(method: str) -> Shared:
     """Return what `test_shard` measured of a method; for its turns see `costs`."""
     row = next(row for row in _rows("shard") if row["call"] == method)
     busy = Costs.of(turn_cpu=costs("SendCode").turn_cpu, busy_cpu=row["server us/call"] / 1e6, highest=row["calls/s"])
-    return Shared(busy, float(row["calls/s"]), row["redis us/call"] / 1e6)
+    return Shared(busy, row["redis us/call"] / 1e6)
 
 
 def connection_rate() -> float:

@@ -43,6 +43,11 @@ class Costs:
         """The processor time of the whole process for a turn."""
         return self.turn * self.cores
 
+    @property
+    def highest(self) -> float:
+        """The calls a second of a full loop, whose turns each serve a whole batch."""
+        return 1 / (self.call + STEPS * self.turn / _MOST)
+
     def with_elsewhere(self, seconds: float) -> Self:
         """Return the same costs with so much time elsewhere: the network, callers, the relay."""
         return replace(self, elsewhere=max(0.0, seconds))
