@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from drafts import read_draft
 from otpmail.address import Address
-from otpmail.compose.attachment import Attachment
+from otpmail.compose.attachment import Attachment, check_attachments
 from otpmail.compose.draft import Limits
 from otpmail.compose.media_type import MAX_CONTENT_TYPE, MediaType
 from otpmail.compose.message import compose, compose_in_steps
@@ -343,3 +343,12 @@ def test_every_type_of_a_name_is_a_type() -> None:
     for name in _SUFFIXES:
         assert MediaType.parse(name) == MediaType(name)
         assert not name.startswith(("multipart/", "message/"))
+
+
+def test_two_files_with_one_content_id() -> None:
+    """HTML can show one file as `cid:...` only, so a second one with that content id is refused by its field."""
+    files = (Attachment("a.png", "", b"a", content_id="logo"), Attachment("b.png", "", b"b"))
+    check_attachments((*files, Attachment("c.png", "", b"c", content_id="LOGO")))
+    with pytest.raises(InvalidArgument, match="another file") as raised:
+        check_attachments((*files, Attachment("d.png", "", b"d", content_id="logo")))
+    assert raised.value.field == "attachments[2].content_id"

@@ -125,3 +125,21 @@ def test_no_address_ends_a_command(address: str, is_safe: bool) -> None:  # noqa
     assert _rejected(for_both) == (() if is_safe else (address,))
     from_it = Envelope(address, ("b@x.org", "c@x.org"), b"\r\n")
     assert _rejected(from_it) == (() if is_safe else ("b@x.org", "c@x.org"))
+
+
+@pytest.mark.parametrize(
+    ("sender", "head", "field"),
+    [
+        ("a@x.org", "From: jürgen@x.org\r\nTo: b@x.org", "from is"),
+        ("a@x.org", "From: a@x.org\r\nSender: jürgen@x.org\r\nTo: b@x.org", "sender is"),
+        ("a@x.org", "From: a@x.org\r\nReply-To: c@x.org,\r\n J <jürgen@x.org>\r\nSubject: s", "reply_to is"),
+        ("jürgen@x.org", "From: a@x.org", "return_path is"),
+        ("a@x.org", "From: a@x.org\r\nTo: jürgen@x.org", "the relay does not take"),
+    ],
+)
+def test_the_field_that_needs_smtputf8_is_named(sender: str, head: str, field: str) -> None:
+    """The reply for all recipients of a mail that can't go without SMTPUTF8 says which field is the reason."""
+    envelope = Envelope(sender, ("b@x.org",), f"{head}\r\n\r\nReply-To: jürgen@x.org\r\n".encode(), smtputf8=True)
+    (result,) = Capabilities({}).rejects(envelope)
+    assert (result.code, result.enhanced_code) == (550, "5.6.7")
+    assert result.reply.startswith(field)

@@ -41,8 +41,13 @@ def check_attachments(attachments: tuple[Attachment, ...]) -> None:
     """Raise InvalidArgument, which names the first field that is not good."""
     if len(attachments) > MAX_ATTACHMENTS:
         raise InvalidArgument("attachments", f"there are more than {MAX_ATTACHMENTS}")
+    content_ids = set[str]()
     for place, attachment in enumerate(attachments):
         _check(attachment, f"attachments[{place}]")
+        if attachment.content_id in content_ids:
+            raise InvalidArgument(f"attachments[{place}].content_id", "is that of another file, and HTML can show one")
+        if attachment.content_id:
+            content_ids.add(attachment.content_id)
 
 
 def _check(attachment: Attachment, where: str) -> None:

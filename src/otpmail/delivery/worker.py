@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 
 from otpmail.delivery.alarm import Alarm
+from otpmail.delivery.detours import Detours
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.handler import DeliveryHandler
 from otpmail.delivery.job import Job
@@ -20,7 +21,7 @@ from otpmail.events import ConnectionClosed, Observer
 from otpmail.model import Priority
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
-from otpmail.smtp.transaction import Results
+from otpmail.smtp.transaction import Results, Unasked
 
 _LOOK_SECONDS = 0.1  # between two looks whether a connection that is used up first has stalled
 
@@ -41,6 +42,7 @@ class Worker:
         self._handler = handler
         self._observer = observer
         self._noted = NotedSending(self, dispatcher, handler, self._on_outcome)
+        self._detours = Detours(failover, handler, observer)
         self._rest = Rest(standby, dispatcher)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
@@ -59,7 +61,8 @@ class Worker:
     @property
     def connections(self) -> tuple[Connection, ...]:
         """The connection that it feeds, and those that wait for their last replies."""
-        return (*((self._connection,) if self._connection is not None else ()), *self._leaving.values())
+        fed = (self._connection, self._detours.connection)
+        return (*(connection for connection in fed if connection is not None), *self._leaving.values())
 
     @property
     def load(self) -> int:
@@ -151,6 +154,8 @@ class Worker:
                 connection.owner.accepted_mail(connection)
             if outcome and outcome[-1].code >= REFUSED and is_no_attempt(connection, outcome):
                 self._handler.requeue(job, outcome)
+            elif isinstance(outcome, Unasked) and self._detours.take(connection.owner, job, outcome):
+                pass
             else:
                 self._handler.replied(job, outcome)
         finally:
@@ -271,6 +276,7 @@ class Worker:
         """Pass the turn on, and close all connections; the dial of a successor is cancelled."""
         self._dispatcher.leave(self)
         self._alarm.cancel()
+        await self._detours.stop()
         successor = await self._succession.stop()
         if successor is not None:
             self._retire(successor, replaced=False)

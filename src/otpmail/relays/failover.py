@@ -8,7 +8,9 @@ from itertools import takewhile
 from math import inf
 
 from otpmail.errors import ConnectFailed
+from otpmail.model import Envelope
 from otpmail.relays.connection import Connection
+from otpmail.relays.owner import ConnectionOwner
 from otpmail.relays.relay import Relay
 
 _LOOK_SECONDS = 0.1  # between two looks, while other workers dial relays that are all down
@@ -66,6 +68,10 @@ class Failover:
         """
         return await self._first_of(self._before(connection))
 
+    def others(self, owner: ConnectionOwner, envelope: Envelope) -> list[Relay]:
+        """The relays but this one that may take a mail, by what they have announced."""
+        return [relay for relay in self._relays if relay is not owner and _may_take(relay, envelope)]
+
     def return_at(self, connection: Connection) -> float:
         """When a relay that comes before that of `connection` may be tried again, on the loop's clock.
 
@@ -114,3 +120,8 @@ class Failover:
             except ConnectFailed as error:
                 failure = error
         raise failure
+
+
+def _may_take(relay: Relay, envelope: Envelope) -> bool:
+    capabilities = relay.capabilities
+    return capabilities is None or not capabilities.rejects(capabilities.adapted(envelope))

@@ -47,6 +47,9 @@ class ConnectionOwner(Protocol):
     def closes_idle(self) -> bool:
         """Whether the relay is known to close idle connections after some time."""
 
+    async def connect(self, *, patient: bool = True) -> "Connection":
+        """A new connection; raises ConnectFailed with `patient=False` where it would only wait."""
+
     def accepted_mail(self, connection: "Connection") -> None:
         """The relay accepted a mail on this connection."""
 

@@ -20,6 +20,7 @@ from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.throttle import Limits
 from otpmail.relays.turns import Turns
 from otpmail.settings import RelaySettings
+from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.reply_kind import ReplyKind
 
@@ -35,6 +36,8 @@ class Relay:
 
     is_in_trouble = False
     """Whether something has failed, and a mail that the relay accepts may prove that it is well again."""
+    capabilities: Capabilities | None = None
+    """The capabilities that it announced last; None before the first connection."""
     on_change: Callable[[], None]
     """Called when `down` may have changed."""
     on_refuses_all: Callable[[], None]
@@ -248,7 +251,7 @@ class Relay:
             if connection is None:
                 self._concurrency.closed(self._loop.time(), refused=refused)
                 self._notify_changed()
-        connection.owner, connection.begun = self, begun
+        connection.owner, connection.begun, self.capabilities = self, begun, connection.capabilities
         self._learned.opened(connection)
         self._availability.opened(
             connection.mode,

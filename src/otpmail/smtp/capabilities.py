@@ -18,7 +18,9 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,5}")  # RFC 9422, 5: 1 to 999999
 _UNSAFE = re.compile(r"[\x00- <>\x7f\ud800-\udfff]")
 _SAFE = re.compile(r'(?:"(?:[^"\\\x00-\x1f<>\x7f\ud800-\udfff]|\\[ -;=?-~])*+"(?=@))?[^\x00- "<>\x7f\ud800-\udfff]*+')
 _FORBIDDEN = Reply(553, b"5.1.3 an address holds a character that is not allowed in a command")
-_NO_SMTPUTF8 = Reply(550, b"5.6.7 the relay does not take internationalised addresses (it announces no SMTPUTF8)")
+_NO_SMTPUTF8 = b"5.6.7 %sthe relay does not take internationalised addresses (it announces no SMTPUTF8)"
+_HEADER = re.compile(rb"^(From|Sender|Reply-To): ([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n", re.MULTILINE)
+_FIELDS = {b"From": b"from", b"Sender": b"sender", b"Reply-To": b"reply_to"}
 _NO_8BITMIME = Reply(
     554, b"5.6.3 the content is not ASCII, since a mail attached to it is not, and the relay announces no 8BITMIME"
 )
@@ -75,7 +77,9 @@ class Capabilities:
         if not addresses.isascii() or envelope.smtputf8:
             internationalised = self._rejected_as_internationalised(envelope)
             if internationalised:
-                return _replies(internationalised, _NO_SMTPUTF8)
+                at_fault = _internationalised_field(envelope)
+                words = _NO_SMTPUTF8 % (at_fault and b"%s is an internationalised address, and " % at_fault)
+                return _replies(internationalised, Reply(550, words))
         # A relay with SMTPUTF8 takes 8BITMIME for granted (RFC 6531, 3.1), even if it announces no 8BITMIME.
         if not (envelope.content.isascii() or envelope.smtputf8 or "8BITMIME" in self):
             return _replies(envelope.recipients, _NO_8BITMIME)
@@ -91,6 +95,15 @@ class Capabilities:
         if not envelope.sender.isascii():
             return envelope.recipients
         return [address for address in envelope.recipients if not address.isascii()]
+
+
+def _internationalised_field(envelope: Envelope) -> bytes:
+    """The field of a mail that keeps it from all its recipients; empty if it is about them."""
+    if envelope.smtputf8:
+        for name, value in _HEADER.findall(envelope.content.partition(b"\r\n\r\n")[0] + b"\r\n"):
+            if not value.isascii():
+                return _FIELDS[name]
+    return b"" if envelope.sender.isascii() else b"return_path"
 
 
 def _unsafe(envelope: Envelope) -> Sequence[str]:

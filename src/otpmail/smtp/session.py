@@ -26,7 +26,7 @@ from otpmail.smtp.output import Output
 from otpmail.smtp.probe import QUESTION, Probe, Verdict
 from otpmail.smtp.redaction import NO_SECRETS, Redactor
 from otpmail.smtp.replies import CLOSING, MalformedReply, Reply, ReplyReader
-from otpmail.smtp.transaction import Awaits, Callback, Due, SessionEnded, Transaction, ignore
+from otpmail.smtp.transaction import Awaits, Callback, Due, SessionEnded, Transaction, Unasked, ignore
 from otpmail.smtp.words import Words
 
 BACKLOG = 64 << 10
@@ -135,7 +135,7 @@ class Session:
             return transaction
         rejected = self.capabilities.rejects(envelope)
         if rejected:
-            transaction.outcome = rejected
+            transaction.outcome = Unasked(rejected)
             return transaction
         self.begun += 1
         if envelope.code:

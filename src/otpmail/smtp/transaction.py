@@ -20,6 +20,13 @@ from otpmail.smtp.surplus import without_surplus
 
 Results = tuple[RecipientResult, ...]
 
+
+class Unasked(Results):
+    """Results of recipients about whom the relay was not asked, since it announces that it can't take the mail."""
+
+    __slots__ = ()
+
+
 Outcome = Results | ConnectionLost
 """The result of a mail: one for each recipient, or that the connection was lost before the relay had decided."""
 
