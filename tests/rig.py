@@ -6,6 +6,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpmail.callers import ANONYMOUS, Call, Caller
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otpmail.delivery.job import Job
-    from otpmail.store.base import MailStore
+    from otpmail.store.base import ContentStore, MailStore
+    from otpmail.timers import CallLater
 
 NOW = 1_700_000_000.0
 EventT = TypeVar("EventT", bound=Event)
@@ -49,7 +51,7 @@ class MailRig:
 
     `high_water` is the queue's mark. A stream pauses for `pause` seconds before a queue above it, and looks at the
     relay each `look` seconds. `clock` tells streams for how long they have had the loop; by default it stands still.
-    `memory` is the budget in octets.
+    `memory` is the budget in octets. Mails may wait in `contents`, whose timers are those of `call_later`.
     """
 
     event_types = ALL_EVENTS
@@ -62,6 +64,8 @@ class MailRig:
         look: float = 600.0,
         clock: Callable[[], float] = lambda: 0.0,
         store: MailStore | None = None,
+        contents: ContentStore | None = None,
+        call_later: CallLater | None = None,
         memory: int = maxsize,
         **settings: Any,
     ) -> None:
@@ -93,7 +97,10 @@ class MailRig:
             look_seconds=look,
             clock=clock,
         )
-        self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission)
+        self.backlog = Backlog(
+            self.lifecycle, self.queue, self.memory_budget, self, contents, now=lambda: self.now, call_later=call_later
+        )
+        self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission, backlog=self.backlog)
 
     def notify(self, event: Event) -> None:
         """Keep the event."""

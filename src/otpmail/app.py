@@ -70,18 +70,26 @@ class App:
         )
         self._store.watch(self._on_store)
         memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
-        metrics, watching = build_metrics(
-            settings, queue, memory, lambda: self._delivery, lambda: not self.health.problem
-        )
+        metrics, watching = build_metrics(settings, memory, lambda: self._delivery, lambda: not self.health.problem)
         self.registry = metrics.registry
         self._metrics = MetricsServer(metrics.registry, lambda: self.health.problem)
         supply = build_supply(settings, queue)
         self._observer = observer = Observers(self._counts, self.health, supply, *watching, *observers)
-        self._delivery = delivery = build_delivery(settings, queue, self._store.mails, memory, observer)
-        self._lifecycle = delivery.lifecycle
+        store = self._store
+        self._delivery = delivery = build_delivery(
+            settings, queue, store.mails, memory, observer, contents=store.contents
+        )
+        self._lifecycle, self._backlog = delivery.lifecycle, delivery.backlog
         self._store.mails.follow(Ownership(delivery.lifecycle))
         self._admission = Admission(delivery.lifecycle, queue, delivery.failover, memory, pause_seconds=pause_seconds)
-        mails = MailService(settings.mail, delivery.lifecycle, delivery.waiters, self._store.mails, self._admission)
+        mails = MailService(
+            settings.mail,
+            delivery.lifecycle,
+            delivery.waiters,
+            self._store.mails,
+            self._admission,
+            backlog=delivery.backlog,
+        )
         self._codes = OtpService(
             settings.otp,
             self._store.challenges,
@@ -118,7 +126,7 @@ class App:
         listening = await _unless(stop, self._start())
         if listening is None:  # as while the name in HTTP_HOST is looked up
             await self._store.close()
-            self._log_end(self._lifecycle.close())
+            self._log_end(self._backlog.close())
             return 0
         _log_listening(listening)
         started(listening.addresses[0])
@@ -126,6 +134,7 @@ class App:
             background = [
                 tasks.create_task(self._store.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
+                tasks.create_task(self._backlog.run(self._intake.take_up)),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]
@@ -134,7 +143,7 @@ class App:
                 closed = await self._stop(workers)
             except asyncio.CancelledError:  # a part has failed, during a stop even: callers that wait are answered
                 self._admission.close()
-                self._log_end(self._lifecycle.close(), by_error=True)
+                self._log_end(self._backlog.close(), by_error=True)
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
                 await self._store.close()
                 raise
@@ -144,7 +153,8 @@ class App:
 
     def give_up(self) -> None:
         """Log how many mails are lost. For a process that ends right after this, whatever is in flight."""
-        left, lost = len(self._lifecycle), self._lifecycle.promises.unkept(self._lifecycle.jobs.values())
+        left = len(self._lifecycle) + len(self._backlog)
+        lost = self._lifecycle.promises.unkept(self._lifecycle.jobs.values())
         log_event(
             logging.ERROR if lost else logging.WARNING,
             "stopped-at-once",
@@ -204,7 +214,7 @@ class App:
 
     async def _stop(self, workers: list[asyncio.Task[None]]) -> Closed:
         seconds = self._settings.server.drain_seconds
-        text, waiting = "stopping", len(self._lifecycle)
+        text, waiting = "stopping", len(self._lifecycle) + len(self._backlog)
         if waiting:
             text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest"
         log_event(logging.INFO, "stopping", text, waiting=waiting)
@@ -217,9 +227,9 @@ class App:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._server.idle()
-                await self._lifecycle.drained()
+                await self._backlog.drained()
         # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
-        closed = self._lifecycle.close()
+        closed = self._backlog.close()
         await self._server.stop(_LAST_WORDS_SECONDS)
         # 5. The workers close their connections, and the metrics port is closed.
         for worker in workers:

@@ -124,6 +124,10 @@ class Envelope:
         content = head.octets + self.content[head.replaced :]
         return Envelope(self.sender, self.recipients, content, code=self.code, id=self.id)
 
+    def without_content(self) -> "Envelope":
+        """The same mail for whom only its terms matter."""
+        return Envelope(self.sender, self.recipients, b"", self.smtputf8, id=self.id)
+
     def with_code(self, code: str) -> "Envelope":
         """The same mail, as one whose content holds this code."""
         return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head, self.id)

@@ -5,6 +5,7 @@ from random import random
 from time import monotonic
 from typing import NamedTuple
 
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
@@ -20,7 +21,7 @@ from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
-from otpmail.store.base import MailStore
+from otpmail.store.base import ContentStore, MailStore
 from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.metrics import Metrics
 
@@ -29,6 +30,7 @@ class Delivery(NamedTuple):
     """The parts that take an accepted mail to a relay."""
 
     lifecycle: Lifecycle
+    backlog: Backlog
     waiters: Waiters
     relays: list[Relay]
     failover: Failover
@@ -42,13 +44,13 @@ def build_supply(settings: Settings, queue: MailQueue) -> Supply:
 
 
 def build_metrics(
-    settings: Settings, queue: MailQueue, memory: Memory, delivery: Callable[[], Delivery], ready: Callable[[], bool]
+    settings: Settings, memory: Memory, delivery: Callable[[], Delivery], ready: Callable[[], bool]
 ) -> tuple[Metrics, tuple[Observer, ...]]:
     """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
     metrics = Metrics(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
-        waiting=queue.waiting,
-        unsettled=lambda: len(delivery().lifecycle),
+        waiting=lambda: delivery().backlog.waiting(),  # noqa: PLW0108  it is there at the first scrape only
+        unsettled=lambda: len(delivery().lifecycle) + len(delivery().backlog),
         memory=memory.parts,
         memory_limit=settings.mail.memory_octets,
         ready=ready,
@@ -58,7 +60,13 @@ def build_metrics(
 
 
 def build_delivery(
-    settings: Settings, queue: MailQueue, store: MailStore, memory: Memory, observer: Observer
+    settings: Settings,
+    queue: MailQueue,
+    store: MailStore,
+    memory: Memory,
+    observer: Observer,
+    *,
+    contents: ContentStore | None,
 ) -> Delivery:
     """Build what delivers mails, from the queue to the relays."""
     dispatcher, waiters = Dispatcher(queue), Waiters()
@@ -78,9 +86,10 @@ def build_delivery(
         outage=lambda: failover.outage,
         relays=len(relays),
     )
+    backlog = Backlog(lifecycle, queue, memory, observer, contents, now=store.now)
     standby = Standby(count)
     workers = [Worker(failover, dispatcher, lifecycle, observer, standby) for _ in range(count)]
-    return Delivery(lifecycle, waiters, relays, failover, workers)
+    return Delivery(lifecycle, backlog, waiters, relays, failover, workers)
 
 
 def count_connections(settings: Settings) -> int:

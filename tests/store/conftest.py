@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from otpmail.store.base import MailStore
+from otpmail.store.base import Entry, MailStore
 from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
@@ -167,3 +167,9 @@ def sqlite_store(
         remember_octets=remember_octets,
         rules=POLICY,
     )
+
+
+async def left_in(store: SqliteStore) -> list[Entry]:
+    """Return the mails that an earlier process has left in the file and that can be read, in the order of the store."""
+    entries, _ = await store.mails.read([left.mail_id for left in store.mails.left()])
+    return entries

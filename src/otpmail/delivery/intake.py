@@ -38,7 +38,7 @@ class Intake:
                     if job is not None:  # it was in flight when this process lost it, and has it again
                         self._lifecycle.fence.disowned.discard(job)
                         continue
-                    self._take_up(self._with_code(entry))
+                    self.take_up(entry)
             except Unavailable:  # the service stops, and the store keeps them for the next start
                 return
             self.taken_up += len(entries)
@@ -48,8 +48,15 @@ class Intake:
                 extra={"event": "mails-taken-up", "fields": {"mails": len(entries)}},
             )
 
-    def _take_up(self, entry: Entry) -> None:
-        job = Job.from_entry(entry)
+    def take_up(self, entry: Entry, source: str = "") -> None:
+        """Submit a mail, or settle it where it must not be sent any more. Raises Unavailable while the service stops.
+
+        `source`: whose mail it is for the limits, where this process has accepted it.
+        """
+        job = Job.from_entry(self._with_code(entry))
+        if source:
+            job.source = job.turn = source
+            job.is_announced = True
         state = self._lifecycle.attempts.take_over(job, entry)
         self._lifecycle.submit(job)
         if state is not None:

@@ -28,27 +28,15 @@ class Job:
 
     `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` names the
     mails that it takes turns with in its lane. `is_fresh` is whether it is urgent and was never deferred, `octets` what
-    it takes in memory. `next_attempt_time` is set while it is deferred. `relay` is the one that had it last. These two
-    and `trace`, for the log, no store keeps.
+    it takes in memory. `is_announced`: observers know that it was accepted. `next_attempt_time` is set while it is
+    deferred. `relay` is the one that had it last. These two and `trace`, for the log, no store keeps.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deaths", "deferred", "envelope", "guaranteed"),
-        *(
-            "id",
-            "is_begun",
-            "is_fresh",
-            "is_noted_first",
-            "issued",
-            "labels",
-            "losses",
-            "message_id",
-            "next_attempt_time",
-            "octets",
-            "offer",
-            "pending",
-        ),
-        *("priority", "relay", "request_id", "results", "source", "state", "trace", "turn", "uncertain", "_settled"),
+        *("id", "is_announced", "is_begun", "is_fresh", "is_noted_first", "issued", "labels", "losses", "message_id"),
+        *("next_attempt_time", "octets", "offer", "pending", "priority", "relay", "request_id", "results", "source"),
+        *("state", "trace", "turn", "uncertain", "_settled"),
     )
 
     def __init__(
@@ -84,6 +72,7 @@ class Job:
         self.trace = trace
         self.relay = ""
         self.is_fresh = priority is _URGENT
+        self.is_announced = False
         self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(recipients)
         if labels:
             self.octets += sum([LABEL_OCTETS + _WIDEST * (len(name) + len(value)) for name, value in labels])

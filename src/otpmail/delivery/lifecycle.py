@@ -97,7 +97,7 @@ class Lifecycle:
         self._memory.unsettled += job.octets
         self._deadlines.add(job)
         self._dispatcher.put(job)
-        if MailAccepted in self._observer.event_types:
+        if MailAccepted in self._observer.event_types and not job.is_announced:
             self._observer.notify(MailAccepted(job.mail, job.trace))
 
     def start(self, job: Job) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument, Unavailable
@@ -25,11 +26,12 @@ class Idempotency:
     `wait_seconds`.
     """
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, *, wait_seconds: float) -> None:
+    def __init__(self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, *, wait_seconds: float) -> None:
         self._store = store
         self._wait_seconds = wait_seconds
         self._elsewhere: set[tuple[str, str]] = set()
         self._lifecycle = lifecycle
+        self._backlog = backlog
         self._accepting: dict[tuple[str, str], bytes] = {}
         self._ends: dict[tuple[str, str], asyncio.Future[Job | None]] = {}
 
@@ -80,6 +82,7 @@ class Idempotency:
         pause, ends = _FIRST_LOOK, self._store.now() + self._wait_seconds
         try:
             while isinstance(answer := await self._store.claim(request, mail_id), Running):
+                await self._backlog.recall(answer.mail_id)
                 if self._lifecycle.find(answer.mail_id) is not None or self._store.now() >= ends:
                     break
                 self._elsewhere.add(request[:2])
@@ -120,6 +123,7 @@ class Idempotency:
             case Earlier(mail):
                 return mail
             case Running(mail_id):
+                await self._backlog.recall(mail_id)
                 found = self._lifecycle.find(mail_id) or await self._store.get(caller, mail_id)
                 if found is None:  # its caller waits for the relay, and the store has no more than its id
                     raise Unavailable(_ELSEWHERE)

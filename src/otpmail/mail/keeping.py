@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
-from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import CallerError, Unavailable
 from otpmail.limits.places import Places
 from otpmail.mail.admission import Reservation
@@ -30,9 +30,9 @@ class Prepared(NamedTuple):
 class Keeping:
     """Accepts mails once the store keeps them."""
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, places: Places, idempotency: Idempotency) -> None:
+    def __init__(self, store: MailStore, backlog: Backlog, places: Places, idempotency: Idempotency) -> None:
         self._store = store
-        self._lifecycle = lifecycle
+        self._backlog = backlog
         self._places = places
         self._idempotency = idempotency
 
@@ -56,6 +56,9 @@ class Keeping:
             keeping.add_done_callback(partial(self._cancel_kept, jobs))
             await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
             raise
+        for answer in answers:
+            if isinstance(answer, Running):
+                await self._backlog.recall(answer.mail_id)
         ends = [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
         for place, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
             if isinstance(answer, Running) and isinstance(ends[place], CallerError):
@@ -88,7 +91,7 @@ class Keeping:
             earlier = self._idempotency.job_of(answer)
             if earlier is not None:
                 return earlier
-            self._lifecycle.submit(job)
+            self._backlog.submit(job)
         except CallerError as error:
             if isinstance(answer, Accepted):
                 self._cancel(job)

@@ -10,6 +10,7 @@ from dataclasses import field
 from otpmail.address import Address, parse_address
 from otpmail.callers import Caller
 from otpmail.cooperate import TURN_SECONDS
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument
@@ -59,9 +60,10 @@ class Listing:
     One page is made at a time. A mail that is accepted, or forgotten, meanwhile moves no other to another page.
     """
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, turns: Turns) -> None:
+    def __init__(self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, turns: Turns) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._backlog = backlog
         self._give_way, self._clock = turns.wait, turns.clock
         self._one_at_a_time = asyncio.Lock()
 
@@ -74,6 +76,9 @@ class Listing:
         matcher = _Matcher(caller, query)
         newest = _Newest(size + 1)
         async with self._one_at_a_time:
+            async for waiting in self._backlog.jobs():
+                await self._look(waiting, matcher, newest)
+                await self._give_way()
             jobs = dict(self._lifecycle.jobs)
             async for some in self._store.remembered():
                 await self._look([mail for mail in some if mail.id not in jobs], matcher, newest)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from otpmail.callers import Caller
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import Waiters
@@ -18,9 +19,12 @@ MAX_MAIL_ID = 64
 class Lookup:
     """Finds the mails of a caller by their id, or by the request id with which they were sent."""
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, waiters: Waiters, idempotency: Idempotency) -> None:
+    def __init__(
+        self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, waiters: Waiters, idempotency: Idempotency
+    ) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._backlog = backlog
         self._waiters = waiters
         self._idempotency = idempotency
 
@@ -99,6 +103,7 @@ class Lookup:
 
     async def _by_id(self, caller: Caller, mail_id: str) -> Job | Mail | None:
         check_mail_id(mail_id)
+        await self._backlog.recall(mail_id)
         job = self._lifecycle.find(mail_id)
         if job is not None and job.caller == caller.name:
             return job

@@ -9,6 +9,7 @@ from otpmail.callers import Call
 from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
@@ -63,6 +64,7 @@ class MailService:
         store: MailStore,
         admission: Admission,
         *,
+        backlog: Backlog,
         cooperator: Cooperator | None = None,
     ) -> None:
         self._wait_seconds = settings.mail_wait_seconds
@@ -76,15 +78,15 @@ class MailService:
         self._store = store
         self.is_durable = store.durable
         self._now = store.now
-        self._idempotency = Idempotency(store, lifecycle, wait_seconds=settings.mail_wait_seconds)
-        self._keeping = Keeping(store, lifecycle, admission.places, self._idempotency)
+        self._idempotency = Idempotency(store, lifecycle, backlog, wait_seconds=settings.mail_wait_seconds)
+        self._keeping = Keeping(store, backlog, admission.places, self._idempotency)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
-        lookup = Lookup(store, lifecycle, waiters, self._idempotency)
+        lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
         retrying = Retrying(store, lifecycle, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
-        self.list = Listing(store, lifecycle, admission.turns).list
+        self.list = Listing(store, lifecycle, backlog, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)
         self.admission = admission
@@ -228,7 +230,7 @@ class MailService:
         """Call `callback` at the job's end: now, if it has settled. It does not keep the job from being abandoned."""
         if job.settled or job.id in self._lifecycle.jobs:
             self._waiters.add_done_callback(job, callback)
-        else:  # a stop has released it since the caller was given it
+        else:  # it waits in the store, or a stop has released it since the caller was given it
             callback(job, Unavailable(STOPPED))
 
     async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:

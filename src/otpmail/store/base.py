@@ -4,7 +4,7 @@ A store decides in one step, so that two replicas, or two calls, never both get 
 seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult
@@ -208,11 +208,31 @@ class MailStore(Protocol):
         """
 
 
+class Left(NamedTuple):
+    """An accepted mail of an earlier process, without its content."""
+
+    mail_id: str
+    priority: Priority
+    deadline: float
+
+
+class ContentStore(Protocol):
+    """The content of accepted mails, for a process that does not hold all of it in memory (`delivery.backlog`)."""
+
+    def left(self) -> Iterator[Left]:
+        """Yield the accepted mails of an earlier process once, by priority and then by age."""
+
+    async def read(self, mail_ids: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        """Return accepted mails, and a line for each that can't be read, which stays. Raises Unavailable."""
+
+
 class Store(Protocol):
     """One store with all it keeps. Opened before the service listens, closed last."""
 
     challenges: ChallengeStore
     mails: MailStore
+    contents: ContentStore | None
+    """Where accepted mails may wait without their content in memory; None where it stays in memory."""
 
     async def open(self) -> None:
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""

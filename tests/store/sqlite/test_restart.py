@@ -7,16 +7,15 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from otpmail.errors import FailedPrecondition
 from otpmail.model import Challenge, CodeRecord, MailState, Priority, RecipientResult
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Progress, Request, Running, TakenOver
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Progress, Request, Running, TakenOver
 from otpmail.store.sqlite import SqliteStore
 from store.clocks import Clock
-from store.conftest import KEYS, sqlite_store
+from store.conftest import KEYS, left_in, sqlite_store
 from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
 
 
@@ -43,10 +42,6 @@ def restarts(tmp_path: Path, clock: Clock) -> Restarts:
     return Restarts(tmp_path / "store.db", clock)
 
 
-async def _arrived(store: SqliteStore) -> list[Entry]:
-    return [entry async for entries in store.mails.arrivals() for entry in entries]
-
-
 async def test_accepted_mails_arrive_after_a_restart(restarts: Restarts) -> None:
     """An accepted mail arrives whole in each later process until it settles: urgent ones first, then by age."""
     store = await restarts.restart()
@@ -59,20 +54,22 @@ async def test_accepted_mails_arrive_after_a_restart(restarts: Restarts) -> None
     assert await store.mails.accept(entries) == [Accepted()] * 4
     for _ in range(2):
         store = await restarts.restart()
-        assert await _arrived(store) == [entries[2], entries[1], entries[3], entries[0]]
+        assert await left_in(store) == [entries[2], entries[1], entries[3], entries[0]]
     store.mails.settle(settled(entries[1].mail))
     store = await restarts.restart()
-    assert await _arrived(store) == [entries[2], entries[3], entries[0]]
+    assert await left_in(store) == [entries[2], entries[3], entries[0]]
     await store.close()
 
 
-async def test_many_mails_arrive_in_slices(restarts: Restarts) -> None:
-    """However many mails arrive, none is read before it is taken up, and each arrives once."""
+async def test_mails_are_left_without_their_content(restarts: Restarts) -> None:
+    """The mails of an earlier process are known by id and terms at the start, each once, and read when asked for."""
     store = await restarts.restart()
-    await store.mails.accept([entry_of(mail_of(f"m{number}")) for number in range(250)])
+    entries = [replace(entry_of(mail_of(f"m{number}")), deadline=2000.0 + number) for number in range(250)]
+    await store.mails.accept(entries)
     store = await restarts.restart()
-    slices = [len(entries) async for entries in store.mails.arrivals()]
-    assert slices == [100, 100, 50]
+    assert list(store.mails.left()) == [Left(f"m{number}", Priority.NORMAL, 2000.0 + number) for number in range(250)]
+    assert list(store.mails.left()) == []
+    assert await store.mails.read(["m7", "unknown", "m3"]) == ([entries[7], entries[3]], [])
     await store.close()
 
 
@@ -94,7 +91,7 @@ async def test_progress_arrives_too(restarts: Restarts) -> None:
     store.mails.settle(settled(mail_of("m2")))
     store.mails.deferred("m2", progress)
     store = await restarts.restart()
-    assert await _arrived(store) == [replace(entry, progress=progress)]
+    assert await left_in(store) == [replace(entry, progress=progress)]
     await store.close()
 
 
@@ -104,7 +101,7 @@ async def test_request_ids_repeat_through_restarts(restarts: Restarts) -> None:
     entry = entry_of(mail_of("m1", request_id="r1"))
     await store.mails.accept([entry])
     store = await restarts.restart()
-    assert await _arrived(store) == [entry]
+    assert await left_in(store) == [entry]
     assert await store.mails.claim(R1, "m2") == Running("m1")
     assert await store.mails.find("shop", "r1") == Running("m1")
     assert await store.mails.accept([entry_of(mail_of("m3", request_id="r1"), b"other")]) == [Conflict()]
@@ -114,7 +111,7 @@ async def test_request_ids_repeat_through_restarts(restarts: Restarts) -> None:
     assert await store.mails.accept([entry_of(mail_of("m3", request_id="r1"))]) == [Earlier(ended)]
     assert await store.mails.find("shop", "r1") == Earlier(ended)
     assert await store.mails.get("shop", "m1") == ended
-    assert await _arrived(store) == []
+    assert await left_in(store) == []
     await store.close()
 
 
@@ -133,25 +130,17 @@ async def test_a_claim_without_a_mail_is_taken_over(restarts: Restarts) -> None:
 
 
 async def test_a_mail_before_it_is_taken_up(restarts: Restarts) -> None:
-    """Calls for a mail of an earlier process wait until it is taken up, so that they find its job."""
+    """A mail of an earlier process is found by its id and its request id while its content waits in the file."""
     store = await restarts.restart()
     mail = mail_of("m1", request_id="r1")
     await store.mails.accept([entry_of(mail)])
     store = await restarts.restart()
-    asked: list[asyncio.Future[Any]] = [
-        asyncio.ensure_future(store.mails.get("shop", "m1")),
-        asyncio.ensure_future(store.mails.get("bank", "m1")),
-        asyncio.ensure_future(store.mails.find("shop", "r1")),
-        asyncio.ensure_future(store.mails.claim(R1, "m2")),
-        asyncio.ensure_future(store.mails.accept([entry_of(mail_of("m3", request_id="r1"))])),
-    ]
+    assert await store.mails.get("shop", "m1") == mail
+    assert await store.mails.get("bank", "m1") is None
+    assert await store.mails.find("shop", "r1") == Running("m1")
+    assert await store.mails.claim(R1, "m2") == Running("m1")
+    assert await store.mails.accept([entry_of(mail_of("m3", request_id="r1"))]) == [Running("m1")]
     assert await store.mails.claim(Request("shop", "r2", b"f"), "m4") == Accepted()
-    async for entries in store.mails.arrivals():
-        assert [entry.mail for entry in entries] == [mail]
-        assert not any(one.done() for one in asked)
-    found, foreign, *running = await asyncio.gather(*asked)
-    assert (found, foreign) == (mail, None)
-    assert running == [Running("m1"), Running("m1"), [Running("m1")]]
     await store.close()
 
 
@@ -209,17 +198,17 @@ async def test_old_keys_decrypt(restarts: Restarts) -> None:
     store.mails.settle(settled(mail_of("m1", request_id="r1")))
     await store.mails.accept([entry_of(mail_of("m2"))])
     store = await restarts.restart(other | KEYS)
-    assert [entry.mail.id for entry in await _arrived(store)] == ["m2"]
+    assert [entry.mail.id for entry in await left_in(store)] == ["m2"]
     await store.mails.accept([entry_of(mail_of("m3"))])
     store = await restarts.restart(other)
-    assert [entry.mail.id for entry in await _arrived(store)] == ["m3"]
+    assert [entry.mail.id for entry in await left_in(store)] == ["m3"]
     with pytest.raises(FailedPrecondition, match="'k1', which OTP_KEYS lacks"):
         await store.mails.claim(R1, "m4")
     with pytest.raises(FailedPrecondition):
         await store.mails.get("shop", "m1")
     assert await store.mails.accept([entry_of(mail_of("m5"))]) == [Accepted()]
     store = await restarts.restart(other | KEYS)
-    assert {entry.mail.id for entry in await _arrived(store)} == {"m2", "m3", "m5"}
+    assert {entry.mail.id for entry in await left_in(store)} == {"m2", "m3", "m5"}
     await store.close()
 
 
@@ -231,7 +220,7 @@ async def test_mails_of_another_id_do_not_decrypt(restarts: Restarts) -> None:
     with closing(sqlite3.connect(restarts.path, isolation_level=None)) as other:
         other.execute("UPDATE mail SET id = 'm2'")
     store = await restarts.restart()
-    assert await _arrived(store) == []
+    assert await left_in(store) == []
     await store.close()
 
 
@@ -266,9 +255,9 @@ async def test_a_process_that_is_killed(restarts: Restarts) -> None:
     child.kill()
     await child.wait()
     store = await restarts.restart()
-    assert [(entry.mail.id, entry.orphaned) for entry in await _arrived(store)] == [("m1", True)]
+    assert [(entry.mail.id, entry.orphaned) for entry in await left_in(store)] == [("m1", True)]
     store = await restarts.restart()
-    assert [(entry.mail.id, entry.orphaned) for entry in await _arrived(store)] == [("m1", False)]
+    assert [(entry.mail.id, entry.orphaned) for entry in await left_in(store)] == [("m1", False)]
     await store.close()
 
 
@@ -281,7 +270,7 @@ async def test_an_attempt_that_begins_is_written(restarts: Restarts) -> None:
     await store.mails.begin_attempts({"m1": begun, "m2": begun, "settled meanwhile": begun})
     store.mails.deferred("m2", entries[1].progress)
     store = await restarts.restart()
-    assert await _arrived(store) == [replace(entries[0], progress=begun), entries[1]]
+    assert await left_in(store) == [replace(entries[0], progress=begun), entries[1]]
     await store.close()
 
 
@@ -302,11 +291,11 @@ async def test_a_failed_mail_is_retried_after_a_restart(restarts: Restarts) -> N
     await store.mails.accept([entry, entry_of(mail_of("m2"))])
     failed = _failed(entry, store)
     store = await restarts.restart()
-    assert [one.mail.id for one in await _arrived(store)] == ["m2"]
+    assert [one.mail.id for one in await left_in(store)] == ["m2"]
     assert await store.mails.retryable("shop", "m1") == failed
     assert await store.mails.reopen(entry, failed.mail.settle_time or 0)
     store = await restarts.restart()
-    assert [one.mail.id for one in await _arrived(store)] == ["m1", "m2"]
+    assert [one.mail.id for one in await left_in(store)] == ["m1", "m2"]
     assert await store.mails.claim(R1, "m3") == Running("m1")
     await store.close()
 
@@ -319,7 +308,7 @@ async def test_a_failed_mail_that_was_only_in_memory_is_retried(restarts: Restar
     assert await store.mails.reopen(entry_of(mail_of("m1")), failed.mail.settle_time or 0)
     assert store.mails.octets == 0
     store = await restarts.restart()
-    assert await _arrived(store) == [entry_of(mail_of("m1"))]
+    assert await left_in(store) == [entry_of(mail_of("m1"))]
     await store.close()
 
 
@@ -349,7 +338,7 @@ async def test_a_file_of_the_first_schema(restarts: Restarts) -> None:
         )
     for orphaned in (True, False):
         store = await restarts.restart()
-        assert await _arrived(store) == [replace(entry, orphaned=orphaned)]
+        assert await left_in(store) == [replace(entry, orphaned=orphaned)]
     failed = _failed(entry, store)
     assert await store.mails.retryable("shop", "m1") == failed
     await store.close()

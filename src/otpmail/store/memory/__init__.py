@@ -18,6 +18,8 @@ class MemoryStore:
     at most about `remember_octets` of memory.
     """
 
+    contents = None
+
     def __init__(
         self,
         clock: Callable[[], float] | None = None,

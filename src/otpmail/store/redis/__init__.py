@@ -25,6 +25,8 @@ class RedisStore:
     server must have each change that a check of a code makes.
     """
 
+    contents = None
+
     def __init__(
         self,
         client: Client,

@@ -49,6 +49,7 @@ class SqliteStore:
             remember_count=remember_count,
             remember_octets=remember_octets,
         )
+        self.contents = self.mails
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.challenges!r}, {self.mails!r}>"

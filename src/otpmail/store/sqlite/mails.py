@@ -1,29 +1,25 @@
 """Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
 
-import asyncio
 import hashlib
-import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from sqlite3 import Connection
 from sys import maxsize
 from typing import TypeVar
 
-from otpmail.errors import FailedPrecondition, StoreError, Unavailable
+from otpmail.errors import FailedPrecondition, StoreError
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running, TakenOver
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Owner, Progress, Request, Running, TakenOver
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
 
-_log = logging.getLogger("otpmail")
-
-_SLICE = 100  # mails of an earlier process that are taken up at a time
+_SLICE = 100  # mails that are read at a time
 _FORGET_EVERY = 256  # settled mails
 _CLAIM_OCTETS = 256  # of the file, for a request id
 
@@ -33,9 +29,8 @@ T = TypeVar("T")
 class SqliteMailStore:
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
-    Its whole state on the loop is `_open` and `_arriving`. The first has the `seq` of each open mail in the file. The
-    other has those of an earlier process that are not taken up yet, the first one last. Calls for these wait. `octets`
-    is the memory that mails take here.
+    Its whole state on the loop is `_open`, with the `seq` of each open mail in the file, and `_left`. These are mails
+    of an earlier process until `left` yields them. `octets` is the memory that mails take here.
     """
 
     durable = True
@@ -59,21 +54,20 @@ class SqliteMailStore:
         )
         self.octets = 0
         self._open: dict[str, int] = {}
-        self._arriving: dict[str, int] = {}
-        self._slice = asyncio.Event()  # set when the next ones have been taken up
+        self._left: list[tuple[int, Left]] = []  # the first one last
+        self._first = 1  # the `seq` of this process's first mail
         self._seqs = count(1)
         self._settled = 0
         self._was_killed = False  # whether the process before ended without releasing its mails
 
     def __repr__(self) -> str:
-        return f"<SqliteMailStore {len(self._open)} open, {len(self._arriving)} to be taken up, {self._memory!r}>"
+        return f"<SqliteMailStore {len(self._open)} open, {self._memory!r}>"
 
     def begin(self, connection: Connection, now: float) -> float:
         """Read what an earlier process left; returns the greatest time that it wrote. Called before all else."""
-        mails, first, time, self._was_killed = take_stock(connection, now)
-        self._arriving = {mail_id: seq for seq, mail_id in reversed(mails)}
-        self._open = dict(self._arriving)
-        self._seqs = count(first)
+        self._left, self._first, time, self._was_killed = take_stock(connection, now)
+        self._open = {left.mail_id: seq for seq, left in self._left}
+        self._seqs = count(self._first)
         return time
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
@@ -85,8 +79,6 @@ class SqliteMailStore:
         for one, answer in zip(kept, answers, strict=True):
             if isinstance(answer, Accepted):
                 self._open[one.mail_id] = one.seq
-            elif isinstance(answer, Running):
-                await self._taken_up(answer.mail_id)
         return answers
 
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
@@ -96,8 +88,6 @@ class SqliteMailStore:
         if isinstance(answer, Accepted | TakenOver):
             taken = answer.mail_id if isinstance(answer, TakenOver) else mail_id
             self._open[taken] = claim.seq
-        elif isinstance(answer, Running):
-            await self._taken_up(answer.mail_id)
         return answer
 
     def release(self, request: Request, mail_id: str) -> None:
@@ -152,7 +142,6 @@ class SqliteMailStore:
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail, also one that has not settled."""
-        await self._taken_up(mail_id)
         if (mail := await self._memory.get(caller, mail_id)) is not None:
             return mail
         found = await self._ask(partial(self._rows.get, mail_id, self._open.get(mail_id)))
@@ -194,10 +183,7 @@ class SqliteMailStore:
 
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
-        found = await self._ask(partial(self._rows.find, _key(caller, request_id), self.now()))
-        if isinstance(found, Running):
-            await self._taken_up(found.mail_id)
-        return found
+        return await self._ask(partial(self._rows.find, _key(caller, request_id), self.now()))
 
     async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices: those in memory, then the others."""
@@ -228,38 +214,26 @@ class SqliteMailStore:
         """Return at once: nobody else asks about these mails."""
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
-        """Yield the mails that an earlier process accepted, in slices: by priority, then by age.
+        """Yield nothing: mails of an earlier process wait in the file (`left`), and no other one does."""
+        entries: Sequence[Sequence[Entry]] = ()
+        for some in entries:
+            yield some
 
-        One that can't be read, as without its key, stays in the file, and the log says so.
-        """
-        unreadable: list[str] = []
-        while self._arriving:
-            ids = list(islice(reversed(self._arriving), _SLICE))
-            seqs = [self._arriving[mail_id] for mail_id in ids]
-            try:
-                entries, faults = await self._writer.ask(partial(self._rows.entries, seqs))
-            except Unavailable as error:  # until the store is back, or the service stops
-                await asyncio.sleep(error.retry_after)
-                continue
-            unreadable += faults
-            if entries:
-                yield [replace(entry, orphaned=True) for entry in entries] if self._was_killed else entries
-            for mail_id in ids:
-                del self._arriving[mail_id]
-            self._slice.set()
-            self._slice = asyncio.Event()
-        if unreadable:
-            _log.error(
-                "%d accepted mails can't be read, and stay in the store: %s",
-                len(unreadable),
-                unreadable[0],
-                extra={"event": "mails-unreadable", "fields": {"mails": len(unreadable)}},
-            )
+    def left(self) -> Iterator[Left]:
+        """Yield the accepted mails of an earlier process once, by priority and then by age."""
+        while self._left:
+            yield self._left.pop()[1]
 
-    async def _taken_up(self, mail_id: str) -> None:
-        """Wait until a mail of an earlier process has a job in this one."""
-        while mail_id in self._arriving:
-            await self._slice.wait()
+    async def read(self, mail_ids: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        """Return accepted mails, and a line for each that can't be read, which stays. Raises Unavailable."""
+        seqs = [self._open[mail_id] for mail_id in mail_ids if mail_id in self._open]
+        entries, faults = await self._writer.ask(partial(self._rows.entries, seqs))
+        if self._was_killed:
+            entries = [
+                replace(entry, orphaned=True) if self._open.get(entry.mail.id, self._first) < self._first else entry
+                for entry in entries
+            ]
+        return entries, faults
 
     async def _ask(self, work: Callable[[Connection], T], octets: int | None = None, keys: Sequence[bytes] = ()) -> T:
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from sqlite3 import Connection
 from sys import maxsize
 
@@ -179,7 +180,7 @@ class Rows:
         self.write_out(connection)
         if open_seq is not None:
             entry = self.entry(connection, open_seq)
-            return None if entry is None else (entry.mail, float("inf"))
+            return None if entry is None else (entry.mail, inf)
         row = connection.execute("SELECT record FROM settled WHERE id = ?", (mail_id,)).fetchone()
         if row is None:
             return None

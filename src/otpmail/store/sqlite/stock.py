@@ -2,7 +2,11 @@
 
 from sqlite3 import Connection
 
+from otpmail.model import Priority
+from otpmail.store.base import Left
 from otpmail.store.sqlite.changes import RequestState
+
+_PRIORITIES = tuple(Priority)  # calling the Enum takes its time
 
 _GREATEST = """
 SELECT max(seq) FROM (
@@ -11,17 +15,18 @@ SELECT max(seq) FROM (
 """
 
 
-def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]], int, float, bool]:
-    """Return the open mails (`seq`, id), urgent and old ones first, the next `seq`, and the last time in the file.
+def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left]], int, float, bool]:
+    """Return the open mails, urgent and old ones last, the next `seq`, and the last time in the file.
 
     The last value is whether the process before was killed; this one counts as such until `leave`. Request ids whose
     mail neither settled nor was accepted are orphaned from now on.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        mails = connection.execute("SELECT seq, id, priority FROM mail").fetchall()
+        rows = connection.execute("SELECT seq, id, priority, deadline FROM mail ORDER BY seq DESC")
+        mails = [(seq, Left(mail_id, _PRIORITIES[priority], deadline)) for seq, mail_id, priority, deadline in rows]
         connection.execute("DELETE FROM request WHERE state = ? AND ends <= ?", (RequestState.ORPHANED, now))
-        known = {mail_id for _, mail_id, _ in mails}
+        known = {left.mail_id for _, left in mails}
         running = connection.execute(
             "SELECT key, mail FROM request WHERE state = ?", (RequestState.RUNNING,)
         ).fetchall()
@@ -34,8 +39,8 @@ def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, str]
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-    mails.sort(key=lambda row: (row[2], row[0]))
-    return [(seq, mail_id) for seq, mail_id, _ in mails], (greatest or 0) + 1, time, bool(was_killed)
+    mails.sort(key=lambda mail: mail[1].priority, reverse=True)
+    return mails, (greatest or 0) + 1, time, bool(was_killed)
 
 
 def leave(connection: Connection) -> None:

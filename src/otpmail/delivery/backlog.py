@@ -1,0 +1,293 @@
+"""The mails that wait in a store without their content in memory, until workers soon have use for them.
+
+A relay that is down for hours leaves a mail for each call, and none of them is needed before the relay is back. So of
+the mails beyond the queue's high-water mark this process holds no more than their ids, terms and sources.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from otpmail.delivery.closing import STOPPED, Closed
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.errors import Unavailable
+from otpmail.events import MailAccepted, Observer
+from otpmail.limits.memory import Memory
+from otpmail.model import Priority
+from otpmail.store.base import ContentStore, Entry
+from otpmail.timers import CallLater, Timer
+
+_log = logging.getLogger("otpmail")
+
+_SLICE = 100  # mails that are read at a time: a few milliseconds
+_LOADED_AT_ONCE = 300
+_STALE = 1_000  # deadlines of mails that were taken up, beyond as many as wait
+_LEFT = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
+WAITING_OCTETS = 512
+"""Octets that count for a mail that waits in the store: what stands here, in `Places` and in the store's own index."""
+
+
+class Waiting:
+    """One mail that waits in the store; the order is that of the deadlines."""
+
+    __slots__ = ("deadline", "id", "priority", "source")
+
+    def __init__(self, mail_id: str, priority: Priority, deadline: float, source: str) -> None:
+        self.id = mail_id
+        self.priority = priority
+        self.deadline = deadline
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<Waiting {self.id} {self.priority.name}>"
+
+    def __lt__(self, other: "Waiting") -> bool:
+        return self.deadline < other.deadline
+
+
+class Backlog:
+    """Submits jobs that a durable store keeps: at once, or when their lane in the queue is below its low-water mark.
+
+    Within a lane its sources take turns, and the mails of each go first in first out. A mail is taken up before its
+    turn at its deadline, and when a call needs it (`recall`). Without `contents` all jobs are submitted at once.
+
+    Its whole state: `_mails` by id, `_lanes` in which they wait for their turn, `_deadlines` as a heap, and `_wanted`,
+    those to be taken up next. What has been taken up stays in the other three until it is met there.
+    """
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        queue: MailQueue,
+        memory: Memory,
+        observer: Observer,
+        contents: ContentStore | None = None,
+        *,
+        now: Callable[[], float],
+        call_later: CallLater | None = None,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._queue = queue
+        self._memory = memory
+        self._observer = observer
+        self._contents = contents
+        self._now = now
+        self._call_later = call_later or asyncio.get_running_loop().call_later
+        self._mails: dict[str, Waiting] = {}
+        self._lanes: tuple[OrderedDict[str, deque[Waiting]], ...] = tuple(OrderedDict() for _ in Priority)
+        self._lengths = [0 for _ in Priority]
+        self._deadlines: list[Waiting] = []
+        self._wanted: dict[str, None] = {}
+        self._recalls: dict[str, asyncio.Future[None]] = {}
+        self._alarm: Timer | None = None
+        self._changed = asyncio.Event()
+        self._empty, self._loaded = asyncio.Event(), asyncio.Event()
+        self._empty.set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Backlog {len(self._mails)} waiting, {len(self._wanted)} wanted, {self._queue!r}>"
+
+    def __len__(self) -> int:
+        """How many mails wait in the store."""
+        return len(self._mails)
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many mails wait for a worker, in the queue and in the store, by the name of their priority."""
+        queued = self._queue.waiting()
+        return {priority.name.lower(): queued[priority.name.lower()] + self._lengths[priority] for priority in Priority}
+
+    def submit(self, job: Job) -> None:
+        """Accept a job that the store keeps. Raises Unavailable after `close`."""
+        is_next = not (self._lengths[job.priority] or self._queue.is_above_high_water(job.priority))
+        if self._contents is None or is_next:
+            self._lifecycle.submit(job)
+            return
+        if self._closed:
+            raise Unavailable(STOPPED)
+        self._add(Waiting(job.id, job.priority, job.deadline, job.source))
+        if MailAccepted in self._observer.event_types:
+            self._observer.notify(MailAccepted(job.mail, job.trace))
+
+    async def recall(self, mail_id: str) -> None:
+        """Take up a mail before its turn; at once, where it does not wait here."""
+        if self._contents is None:
+            return
+        await self._loaded.wait()
+        if mail_id not in self._mails or self._closed:
+            return
+        recalled = self._recalls.get(mail_id)
+        if recalled is None:
+            recalled = self._recalls[mail_id] = asyncio.get_running_loop().create_future()
+            self._want(mail_id)
+        await asyncio.shield(recalled)
+
+    async def jobs(self) -> AsyncIterator[Sequence[Job]]:
+        """Yield the mails that wait in the store, in slices, as jobs without content; those that wait now."""
+        if self._contents is None:
+            return
+        ids = iter(list(self._mails))
+        while some := list(islice(ids, _SLICE)):
+            entries, _ = await self._contents.read(some)
+            yield [Job.from_entry(replace(entry, envelope=entry.envelope.without_content())) for entry in entries]
+
+    async def run(self, take_up: Callable[[Entry, str], None]) -> None:
+        """Take up mails until the service stops, or it is cancelled.
+
+        `take_up` submits a mail with its source, which is empty for one that an earlier process has accepted.
+        """
+        if self._contents is None:
+            return
+        await self._load(self._contents)
+        unreadable = 0
+        while not self._closed:
+            ids = self._next_ids()
+            if not ids:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            try:
+                entries, faults = await self._contents.read(ids)
+            except Unavailable as error:  # until the store is back, or the service stops
+                self._wanted = dict.fromkeys(ids) | self._wanted
+                await asyncio.sleep(error.retry_after)
+                continue
+            self._take_up(ids, entries, take_up)
+            unreadable += len(faults)
+            if faults and (unreadable == len(faults) or not self._mails):
+                _log_unreadable(unreadable, faults[0])
+
+    async def drained(self) -> None:
+        """Wait until every accepted mail has settled, those that wait in the store included."""
+        await self._empty.wait()
+        await self._lifecycle.drained()
+
+    def close(self) -> Closed:
+        """Accept no further job, and leave what waits to the store; then close the lifecycle."""
+        self._closed = True
+        self._changed.set()
+        self._loaded.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for recalled in self._recalls.values():
+            if not recalled.done():
+                recalled.set_exception(Unavailable(STOPPED))
+        self._recalls.clear()
+        closed = self._lifecycle.close()
+        return closed._replace(kept=closed.kept + len(self._mails))
+
+    # In.
+
+    async def _load(self, contents: ContentStore) -> None:
+        """Take the mails of an earlier process into the backlog, a millisecond at a time."""
+        for number, left in enumerate(contents.left(), 1):
+            self._add(Waiting(left.mail_id, left.priority, left.deadline, _LEFT))
+            if number % _LOADED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if self._mails:
+            _log.info(
+                "%d accepted mails taken up from the store",
+                len(self._mails),
+                extra={"event": "mails-taken-up", "fields": {"mails": len(self._mails)}},
+            )
+        self._loaded.set()
+
+    def _add(self, mail: Waiting) -> None:
+        self._mails[mail.id] = mail
+        self._empty.clear()
+        lane = self._lanes[mail.priority]
+        if mail.source not in lane:
+            lane[mail.source] = deque()
+        lane[mail.source].append(mail)
+        self._lengths[mail.priority] += 1
+        self._lifecycle.places.take(mail.source, fresh=mail.priority is Priority.URGENT)
+        self._memory.unsettled += WAITING_OCTETS
+        heapq.heappush(self._deadlines, mail)
+        if self._deadlines[0] is mail:
+            self._set_alarm()
+        if not self._queue.is_above_high_water(mail.priority):
+            self._changed.set()
+        else:
+            self._queue.call_below_low_water(mail.priority, self._changed.set)
+
+    def _want(self, mail_id: str) -> None:
+        self._wanted[mail_id] = None
+        self._changed.set()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._call_later(max(0.0, self._deadlines[0].deadline - self._now()), self._ring)
+
+    def _ring(self) -> None:
+        """Have the mails taken up whose deadline has passed: they expire then."""
+        self._alarm = None
+        now = self._now()
+        while self._deadlines and (self._deadlines[0].deadline <= now or self._deadlines[0].id not in self._mails):
+            mail = heapq.heappop(self._deadlines)
+            if mail.id in self._mails:
+                self._want(mail.id)
+        if self._deadlines:
+            self._set_alarm()
+
+    # Out.
+
+    def _next_ids(self) -> Sequence[str]:
+        """Return the mails to take up next: those that are wanted, then the first lane that has room in the queue."""
+        while self._wanted:
+            ids = list(islice(self._wanted, _SLICE))
+            for mail_id in ids:
+                del self._wanted[mail_id]
+            if waiting := [mail_id for mail_id in ids if mail_id in self._mails]:
+                return waiting
+        for priority in Priority:
+            if not self._lengths[priority]:
+                continue
+            if not self._queue.is_above_high_water(priority):
+                return self._next_of(self._lanes[priority])
+            self._queue.call_below_low_water(priority, self._changed.set)
+        return ()
+
+    def _next_of(self, lane: OrderedDict[str, deque[Waiting]]) -> list[str]:
+        ids: list[str] = []
+        while lane and len(ids) < _SLICE:
+            source, mails = lane.popitem(last=False)
+            mail = mails.popleft()
+            if mails:
+                lane[source] = mails
+            if self._mails.get(mail.id) is mail:
+                ids.append(mail.id)
+        return ids
+
+    def _take_up(self, ids: Sequence[str], entries: Sequence[Entry], take_up: Callable[[Entry, str], None]) -> None:
+        by_id = {entry.mail.id: entry for entry in entries}
+        for mail_id in ids:
+            mail = self._mails.pop(mail_id, None)
+            if mail is None:  # a mail may be wanted while it is being read
+                continue
+            self._lengths[mail.priority] -= 1
+            self._lifecycle.places.free(mail.source, fresh=mail.priority is Priority.URGENT)
+            self._memory.unsettled -= WAITING_OCTETS
+            if (entry := by_id.get(mail_id)) is not None and not self._closed:
+                take_up(entry, mail.source)
+            if (recalled := self._recalls.pop(mail_id, None)) is not None and not recalled.done():
+                recalled.set_result(None)
+        if len(self._deadlines) > 2 * len(self._mails) + _STALE:
+            self._deadlines = list(self._mails.values())
+            heapq.heapify(self._deadlines)
+        if not self._mails:
+            self._empty.set()
+
+
+def _log_unreadable(mails: int, fault: str) -> None:
+    _log.error(
+        "%d accepted mails can't be read, and stay in the store: %s",
+        *(mails, fault),
+        extra={"event": "mails-unreadable", "fields": {"mails": mails}},
+    )
