@@ -81,7 +81,14 @@ class App:
         )
         self._lifecycle, self._backlog = delivery.lifecycle, delivery.backlog
         self._store.mails.follow(Ownership(delivery.lifecycle))
-        self._admission = Admission(delivery.lifecycle, queue, delivery.failover, memory, pause_seconds=pause_seconds)
+        self._admission = Admission(
+            delivery.lifecycle,
+            queue,
+            delivery.failover,
+            memory,
+            pause_seconds=pause_seconds,
+            has_backlog=store.contents is not None,
+        )
         mails = MailService(
             settings.mail,
             delivery.lifecycle,

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,7 +16,9 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2
 
 from calls import detail, reason
+from faults.queues import CountingRelay, fill, resident
 from guaranteed import Callers, Copies, message_ids, names, send, sqlite_settings
+from otpmail.v1 import mail_pb2
 from relay import Faults
 from service import Service, relay_settings
 
@@ -109,3 +112,56 @@ async def test_a_full_disk(state: dict[str, Any], relay: Relay, small_disk: Path
     copies = Copies([*promised, "after", "last"], relay.mails)
     show(f"{copies}, nothing was refused but what did not fit")
     assert (copies.lost, copies.extra) == (set(), 0)
+
+
+_NEAR = 5_000
+"""Mails that are in memory at most, since workers need them soon, and those that came before the relay was down."""
+
+
+async def test_a_long_queue(
+    state: dict[str, Any], certificates: Certificates, tmp_path: Path, show: Callable[[str], None], *, full: bool
+) -> None:
+    """A long queue takes half a KiB of memory a mail, a start finds it within 2 s, and all are sent, urgent first."""
+    mails, urgent = (200_000 if full else 8_000), 50
+    relay = CountingRelay()
+    await relay.start()
+    state |= relay_settings(relay, certificates, tmp_path / "token") | {
+        "QUEUE_SIZE": 2 * (_NEAR + mails),
+        "MEMORY_MAX_MB": 256,
+    }
+    await relay.close()  # nobody listens there until it starts again
+    async with Service(**state, WORKERS=WORKERS) as service:
+        await service.wait_for_log("relay-down")
+        assert await fill(service, [f"w{number}" for number in range(_NEAR)]) == _NEAR
+        before = resident(service)
+        assert await fill(service, [f"n{number}" for number in range(mails)]) == mails
+        filled = (resident(service) - before) / mails
+        for number in range(urgent):
+            await send(service, f"u{number}", priority=mail_pb2.PRIORITY_URGENT)
+        await service.kill()
+    async with Service(**state, WORKERS=WORKERS) as service:
+        idle = resident(service)
+        taken_up = await service.wait_for_log("mails-taken-up")
+        assert taken_up["mails"] == _NEAR + mails + urgent
+        found = (resident(service) - idle) / mails
+        await service.kill()
+    await relay.start()
+    began = time.monotonic()
+    async with Service(**state, WORKERS=WORKERS) as service:
+        await service.wait_until_serving()
+        took = time.monotonic() - began
+        await relay.wait_for_names(_NEAR + mails + urgent, timeout=600 if full else 120)
+        assert await service.stop() == 0
+    await relay.close()
+    first = max(relay.names.index(f"u{number}") for number in range(urgent))
+    show(
+        f"{mails} mails, {filled:.0f} octets each while they wait and {found:.0f} after a start, "
+        f"{took:.2f} s from start to serving, the last of {urgent} urgent ones was number {first + 1}"
+    )
+    assert sorted(relay.names) == sorted(
+        [f"w{n}" for n in range(_NEAR)] + [f"n{n}" for n in range(mails)] + [f"u{n}" for n in range(urgent)]
+    )
+    if full:
+        assert filled <= 512
+        assert found <= 512
+        assert took <= 2

@@ -56,7 +56,8 @@ class Admission:
     """Gives out the places for unsettled mails. Build it inside a running loop.
 
     A stream pauses for `pause_seconds` at most before a queue above its high-water mark. While it waits for a place, it
-    looks every `look_seconds` whether the relay is down.
+    looks every `look_seconds` whether the relay is down. With `has_backlog` guaranteed mails wait in the store
+    (`delivery.backlog`), and no stream pauses with them.
 
     Its whole state: the `places`, the `memory`, and `reserved`, the places of mails that are being accepted.
     """
@@ -70,6 +71,7 @@ class Admission:
         *,
         pause_seconds: float = PAUSE_SECONDS,
         look_seconds: float = _LOOK_SECONDS,
+        has_backlog: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.places = lifecycle.places
@@ -78,6 +80,7 @@ class Admission:
         self.look_seconds = look_seconds
         self.turns = Turns(clock)
         self.queue = queue
+        self.has_backlog = has_backlog
         self._relays = relays
         self.reserved = 0
         self._closed = False

@@ -72,7 +72,7 @@ class Producer:
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:  # noqa: ARG002  limits will
         """Take a place for one mail, or return one to wait for. Raises as `Admission.reserve`."""
-        if self.brought < _FEW or not self._queue.is_above_high_water(priority):
+        if self.brought < _FEW or not self._is_paused(wait_for, priority):
             place = self._admission.reserve_of_plenty(wait_for)
             if place is not None:
                 return place
@@ -106,7 +106,7 @@ class Producer:
 
     async def wait_for_place(self, wait_for: WaitFor, priority: Priority) -> None:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
-        if self.brought >= _FEW and self._queue.is_above_high_water(priority) and not self._admission.closed:
+        if self.brought >= _FEW and self._is_paused(wait_for, priority) and not self._admission.closed:
             await self._pause(priority)
         may_go = partial(self._admission.has_place_for_stream, self.source, wait_for, priority)
         waiting = self._admission.places.waiting
@@ -121,6 +121,11 @@ class Producer:
                     waiting.call_next()  # so that another stream gets the place
                 raise
             waiting.discard(self.source, self.wake)
+
+    def _is_paused(self, wait_for: WaitFor, priority: Priority) -> bool:
+        """Whether the queue has no use for the next mail soon, and nor has a store in which it could wait."""
+        has_backlog = wait_for.guarantees and self._admission.has_backlog
+        return not has_backlog and self._queue.is_above_high_water(priority)
 
     async def _pause(self, priority: Priority) -> None:
         """Wait until half of the jobs above the high-water mark have left, but only for a moment.
