@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,13 @@ import pytest
 from calls import scrape
 from guaranteed import KEYS, Callers, Copies, redis_settings, request
 from otpmail.rpc.transport import server_options
-from otpmail.v1 import mail_pb2, mail_pb2_grpc
+from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 from redis_server import KINDS, RedisServer, find_server
 from relay import Faults, Relay
 from service import Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from relay import Certificates
 
@@ -63,16 +64,25 @@ def _pids(service: Service) -> dict[int, int]:
     return {int(str(line["process"])): int(str(line["pid"])) for line in service.logged("process-started")}
 
 
-async def _send_by_many(service: Service, wait_for: mail_pb2.WaitFor.ValueType, prefix: str = "p") -> list[Any]:
-    """Send a mail over each of many connections."""
+async def _by_many(service: Service, call: Callable[[grpc.aio.Channel, int], Awaitable[Any]]) -> list[Any]:
+    """Make a call over each of many connections, and return the answers."""
 
-    async def send(number: int) -> Any:
+    async def connected(number: int) -> Any:
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
         async with grpc.aio.insecure_channel(service.address, options) as channel:
-            stub: Any = mail_pb2_grpc.MailServiceStub(channel)
-            return await stub.SendMail(request(f"{prefix}{number}", wait_for=wait_for))
+            return await call(channel, number)
 
-    return await asyncio.gather(*(send(number) for number in range(_CALLERS)), return_exceptions=True)
+    return await asyncio.gather(*(connected(number) for number in range(_CALLERS)))
+
+
+async def _send_by_many(service: Service, wait_for: mail_pb2.WaitFor.ValueType) -> list[Any]:
+    """Send a mail over each of many connections."""
+
+    async def send(channel: grpc.aio.Channel, number: int) -> Any:
+        stub: Any = mail_pb2_grpc.MailServiceStub(channel)
+        return await stub.SendMail(request(f"p{number}", wait_for=wait_for))
+
+    return await _by_many(service, send)
 
 
 async def _gone(pids: list[int]) -> None:
@@ -106,6 +116,39 @@ async def test_callers_are_spread_and_metrics_are_sums(start: Callable[..., Any]
     assert addresses == {service.address}
 
 
+async def test_a_code_is_valid_once_over_all_processes(start: Callable[..., Any]) -> None:
+    """A code that one process has issued is checked by any of them: valid for one of many calls at once."""
+    service, _ = await start(OTP_RETURN_CODE=True)
+    code = (await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))).code
+
+    async def check(channel: grpc.aio.Channel, _: int) -> Any:
+        stub: Any = otp_pb2_grpc.OtpServiceStub(channel)
+        return await stub.ValidateCode(otp_pb2.ValidateCodeRequest(email="ada@example.org", code=code))
+
+    results = Counter(answer.result for answer in await _by_many(service, check))
+    valid, gone = otp_pb2.ValidateCodeResponse.RESULT_VALID, otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
+    assert results == {valid: 1, gone: _CALLERS - 1}
+    checked = {name: count for name, count in (await scrape(service)).items() if "codes_checked" in name and count}
+    assert checked == {
+        'otpmail_codes_checked_total{result="valid"}': 1,
+        'otpmail_codes_checked_total{result="no_live_code"}': _CALLERS - 1,
+    }
+
+
+async def test_a_process_that_is_asked_to_end_does_so_in_order(start: Callable[..., Any]) -> None:
+    """SIGTERM to one process lets its mails settle, and another takes its place; the others serve meanwhile."""
+    service, relay = await start(Faults(auth=(), delay=0.02))
+    await _send_by_many(service, mail_pb2.WAIT_FOR_QUEUE)
+    os.kill(_pids(service)[1], signal.SIGTERM)
+    ended = await service.wait_for_log("process-ended", timeout=_SECONDS)
+    assert (ended["process"], ended["exit_code"], ended["level"]) == (1, 0, "warning")
+    assert service.logged("stopped")[0]["process"] == 1
+    await service.wait_for_log("listening", count=3, timeout=_SECONDS)
+    assert (await service.mail.SendMail(request("last", wait_for=mail_pb2.WAIT_FOR_RELAY))).mail.id
+    assert await service.stop() == 0
+    assert not Copies({f"p{number}": "" for number in range(_CALLERS)}, relay.mails).lost
+
+
 async def test_a_killed_process_loses_nothing(start: Callable[..., Any]) -> None:
     """Kill -9 of one process under callers: it is started again, and each promised mail arrives."""
     service, relay = await start()
@@ -132,7 +175,7 @@ async def test_a_stop_drains_all_processes(start: Callable[..., Any]) -> None:
     """SIGTERM lets the mails of all processes settle, and the service ends with 0."""
     service, relay = await start(Faults(auth=(), delay=0.02))
     answers = await _send_by_many(service, mail_pb2.WAIT_FOR_QUEUE)
-    assert {type(answer) for answer in answers} == {mail_pb2.SendMailResponse}
+    assert len(answers) == _CALLERS
     assert await service.stop() == 0
     assert not Copies({f"p{number}": "" for number in range(_CALLERS)}, relay.mails).lost
     assert [line.get("process") for line in service.logged("stopped")][-1] is None  # the supervisor's is the last

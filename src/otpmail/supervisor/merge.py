@@ -21,7 +21,8 @@ OTHER_THAN_SUMS: Mapping[str, Callable[[Iterable[float]], float]] = MappingProxy
     {
         "otpmail_ready": max,
         "otpmail_relay_up": max,  # up while it is up for any process
-        "process_max_fds": min,  # a limit of each process
+        "process_max_fds": min,  # a limit of each process, so that the fullest one counts
+        "process_open_fds": max,
         "process_start_time_seconds": min,
         "python_info": max,
     }
