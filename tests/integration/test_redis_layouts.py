@@ -53,11 +53,12 @@ async def _watched_client(url: str) -> AsyncIterator[Client]:
     health = Health(client, StoreClock(), Keys(NAMESPACE).named("health"))
     await health.begin()
     task = asyncio.create_task(health.run())
-    yield client
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    await client.close()
+    try:
+        yield client
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()
 
 
 async def _go_on(client: Client, seconds: float = 20.0) -> tuple[int, float]:
@@ -77,6 +78,7 @@ async def test_sentinels_without_such_a_service(watched: WatchedServers) -> None
     client = client_of(watched.url.replace("/codes", "/mails"))
     with pytest.raises(StoreError, match="the Sentinels watch no service of the name 'mails'"):
         await check_server(client, allow_volatile=False, is_cluster=False, replicas=0)
+    await client.close()
 
 
 async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> None:
@@ -96,7 +98,7 @@ async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> Non
 async def test_a_master_that_was_cut_off_confirms_nothing(watched: WatchedServers) -> None:
     """A master without its replicas has changes that may be lost, so none is confirmed."""
     async with _watched_client(watched.url) as client:
-        assert await client.run(ADD, [KEY], [1], replicated=True) == 1
+        assert await client.run(ADD, [KEY], [1], replicated=True) >= 1
         master = watched.master
         for replica in watched.servers:
             if replica is not master:

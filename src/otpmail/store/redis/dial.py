@@ -65,9 +65,15 @@ async def open_connection(address: Address, access: Access) -> Connection:
         async with asyncio.timeout(TIMEOUT):
             await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException:
-        await connection.disconnect(nowait=True)
+        await hang_up(connection)
         raise
     return connection
+
+
+async def hang_up(connection: Connection) -> None:
+    """Close a connection, without waiting for a server that may not answer."""
+    await connection.disconnect(nowait=True)
+    await asyncio.sleep(0)  # the loop closes the socket in its next turn
 
 
 async def ask(address: Address, access: Access, *command: str | int) -> Any:
@@ -78,7 +84,7 @@ async def ask(address: Address, access: Access, *command: str | int) -> Any:
             await connection.send_command(*command)
             return await connection.read_response()
     finally:
-        await connection.disconnect(nowait=True)
+        await hang_up(connection)
 
 
 class Locator(Protocol):

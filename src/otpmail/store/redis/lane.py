@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, RedisError
 
-from otpmail.store.redis.dial import TIMEOUT, Access, Locator, open_connection
+from otpmail.store.redis.dial import TIMEOUT, Access, Locator, hang_up, open_connection
 from otpmail.store.redis.replies import is_reply
 from otpmail.store.redis.script import Script
 
@@ -88,7 +88,7 @@ class Lane:
         """Close the connection; the next batch opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
 
     async def _exchange(
         self, connection: Connection, commands: Sequence[Command], replicas: int
