@@ -119,7 +119,7 @@ async def test_callers_are_spread_and_metrics_are_sums(start: Callable[..., Any]
 async def test_a_code_is_valid_once_over_all_processes(start: Callable[..., Any]) -> None:
     """A code that one process has issued is checked by any of them: valid for one of many calls at once."""
     service, _ = await start(OTP_RETURN_CODE=True)
-    code = (await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))).code
+    code = (await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))).otp_code
 
     async def check(channel: grpc.aio.Channel, _: int) -> Any:
         stub: Any = otp_pb2_grpc.OtpServiceStub(channel)
