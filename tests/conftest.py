@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PROCESS_TESTS = {"attacks", "deployment", "faults", "integration"}  # folders whose tests start the service
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
+    "one_loop: runs on uvloop alone, since it waits for the end of a lease or the like",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
     "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
 )
@@ -53,6 +54,8 @@ def pytest_asyncio_loop_factories(
     """Run a test on both loops, unless it starts the service: that has its loop in a process of its own."""
     if _PROCESS_TESTS.intersection(item.path.parts):
         return {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("one_loop"):
+        return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Awaitable[Replica]]
 
+pytestmark = pytest.mark.one_loop
+
 SECONDS = 30  # for what comes by itself
 
 
@@ -153,7 +155,7 @@ async def test_each_take_over_counts(start: Start) -> None:
 async def test_a_stop_hands_over_at_once(start: Start, redis_server: RedisServer, clock: Clock, namespace: str) -> None:
     """The mails of a replica that stops arrive at another before its lease would have ended, and count as no copy."""
     entry = entry_of(mail_of("m1"))
-    second = await start(lease_seconds=20.0)
+    second = await start(lease_seconds=5.0)
     async with replica(redis_server, clock, namespace, lease_seconds=60.0) as first:
         await first.accept(entry)
     async with asyncio.timeout(SECONDS):
