@@ -96,7 +96,7 @@ class Foreign:
         if record is None or record.owner:
             return None
         octets = await self._client.command("HGET", self._keys.mail(mail_id), "content")
-        entry = None if octets is None else self._records.open_entry(mail_id, octets, None, 0)
+        entry = None if octets is None else self._records.open_entry(mail_id, octets, None)
         return entry if entry is not None and entry.mail.settle_time == record.mail.settle_time else None
 
     async def requests(self, mail_ids: Sequence[str]) -> dict[str, bytes]:

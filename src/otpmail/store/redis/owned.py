@@ -150,9 +150,9 @@ class Owned:
         """Take up mails that were moved to this replica under `name`; one that can't be read stays on the server."""
         entries: list[Entry] = []
         unreadable: list[str] = []
-        for mail_id, score, octets, progress, count in mails:
+        for mail_id, score, octets, progress, orphaned in mails:
             try:
-                entry = self._records.open_entry(mail_id, octets, progress, count)
+                entry = self._records.open_entry(mail_id, octets, progress, orphaned=orphaned)
             except (StoreError, ValueError) as error:
                 unreadable.append(str(error))
                 self._unreadable.add(mail_id)
@@ -247,10 +247,10 @@ class Owned:
         key = self._keys.mail(mail_id)
         while True:
             try:
-                octets, progress, count = await self._client.command("HMGET", key, "entry", "progress", "taken")
+                octets, progress, orphaned = await self._client.command("HMGET", key, "entry", "progress", "orphaned")
                 score = await self._client.command("ZSCORE", self._keys.own(name), mail_id)
                 break
             except Unavailable as error:
                 await asyncio.sleep(error.retry_after)
         if octets is not None and score is not None and mail_id not in self.held:
-            self.taken(name, [(mail_id, int(float(score)), octets, progress, int(count or 0))])
+            self.taken(name, [(mail_id, int(float(score)), octets, progress, orphaned is not None)])

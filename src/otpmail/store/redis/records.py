@@ -49,18 +49,12 @@ class Records:
         octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
         return self._cipher.seal(octets, "settled mail", mail.id)
 
-    def open_entry(self, mail_id: str, octets: bytes, progress: bytes | None, taken: int) -> Entry:
-        """Return an accepted mail, whose last `taken` owners ended without handing it over. Raises StoreError.
-
-        Each of these may have left a copy. The last one is for delivery to count (`Entry.orphaned`).
-        """
+    def open_entry(self, mail_id: str, octets: bytes, progress: bytes | None, *, orphaned: bool = False) -> Entry:
+        """Return an accepted mail; `orphaned` is for delivery to judge (`Entry.orphaned`). Raises StoreError."""
         entry = codec.decode_entry(self._cipher.open(octets, "mail", mail_id))
         if progress is not None:
             entry = replace(entry, progress=codec.decode_progress(self._cipher.open(progress, "progress", mail_id)))
-        if taken:
-            copies = entry.progress.copies + taken - 1
-            entry = replace(entry, orphaned=True, progress=replace(entry.progress, copies=copies))
-        return entry
+        return replace(entry, orphaned=True) if orphaned else entry
 
     def open_settled(self, mail_id: str, octets: bytes) -> tuple[Mail, float, float]:
         """Return a settled mail, when it and when its request id is forgotten. Raises StoreError."""
@@ -69,13 +63,13 @@ class Records:
 
     def open_record(self, mail_id: str, fields: Sequence[bytes | None]) -> Record | None:
         """Return what `mail_read.lua` has found of a mail; None for nothing. Raises StoreError."""
-        owner, octets, progress, settled, denied, taken = fields
+        owner, octets, progress, settled, denied = fields
         if settled is not None:
             mail, forgotten, request_ends = self.open_settled(mail_id, settled)
             return Record(mail, forgotten, request_ends=request_ends)
         if octets is None or owner is None:
             return None
-        entry = self.open_entry(mail_id, octets, progress, int(taken or 0))
+        entry = self.open_entry(mail_id, octets, progress)
         return Record(_present(entry), float("inf"), owner.decode(), (denied or b"").decode())
 
 

@@ -19,8 +19,8 @@ _TAKE = Script.load("mails", "mail_take")
 _SLICE = 100
 _RETRY_SECONDS = 0.25
 
-Taken = tuple[str, int, bytes, bytes | None, int]
-"""A mail's id, its score, its octets and progress, and how often it was taken over since that was written."""
+Taken = tuple[str, int, bytes, bytes | None, bool]
+"""A mail's id, its score, its octets and progress, and whether it is orphaned (`store.base.Entry`)."""
 
 
 class TakeOver:
@@ -94,8 +94,8 @@ class TakeOver:
 
         found = await self._ask(_TAKE, names, (owner, *mails))
         taken = [
-            (mail_id.decode(), int(float(score)), octets, progress, int(count or 0))
-            for mail_id, score, octets, progress, count in found
+            (mail_id.decode(), int(float(score)), octets, progress, orphaned is not None)
+            for mail_id, score, octets, progress, orphaned in found
             if octets is not None
         ]
         if taken:

@@ -59,12 +59,12 @@ function kinds.again(note)
   return settle(note, true)
 end
 
--- Its progress, with which its take-overs so far are counted.
+-- Its progress, in which the end of earlier owners is counted.
 function kinds.defer(note)
   if not redis.call('ZSCORE', note.own, note.id) then
     return 0
   end
-  redis.call('HDEL', note.record, 'taken')
+  redis.call('HDEL', note.record, 'orphaned')
   redis.call('HSET', note.record, 'progress', note.octets)
   return 1
 end

@@ -2,6 +2,6 @@
 
 local found = {}
 for number = 1, #KEYS do
-  found[#found + 1] = redis.call('HMGET', KEYS[number], 'own', 'entry', 'progress', 'settled', 'denied', 'taken')
+  found[#found + 1] = redis.call('HMGET', KEYS[number], 'own', 'entry', 'progress', 'settled', 'denied')
 end
 return found

@@ -1,5 +1,5 @@
--- Moves mails of an owner that lost its lease to this one, and returns their octets, progress, and how often they were
--- taken over. It returns those as well that a first try has moved whose answer was lost.
+-- Moves mails of an owner that lost its lease to this one, and returns their octets and progress, and whether an owner
+-- has ended since that was written without handing them over. It returns those as well that a first try has moved whose answer was lost.
 -- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
 
 local why = refusal()
@@ -22,13 +22,13 @@ for number = 1, #KEYS - 4 do
       redis.call('HSET', record, 'own', me)
       redis.call('HDEL', record, 'denied')
       if ends ~= LEFT then
-        redis.call('HINCRBY', record, 'taken', 1)
+        redis.call('HSET', record, 'orphaned', 1)
       end
     end
   end
   local place = redis.call('ZSCORE', own, id)
   if place then
-    local kept = redis.call('HMGET', record, 'entry', 'progress', 'taken')
+    local kept = redis.call('HMGET', record, 'entry', 'progress', 'orphaned')
     answers[#answers + 1] = {id, place, kept[1], kept[2], kept[3]}
   end
 end
