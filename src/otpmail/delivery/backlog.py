@@ -57,7 +57,7 @@ class Backlog:
     Within a lane its sources take turns, and the mails of each go first in first out. A mail is taken up before its
     turn at its deadline, and when a call needs it (`recall`). Without `contents` all jobs are submitted at once.
 
-    Its whole state: `_mails` by id, `_lanes` in which they wait for their turn, `_deadlines` as a heap, and `_wanted`,
+    Its whole state: `_mails` by id, `_lanes` in which they wait for their turn, `deadlines` as a heap, and `_wanted`,
     those to be taken up next. What has been taken up stays in the other three until it is met there.
     """
 
@@ -82,7 +82,7 @@ class Backlog:
         self._mails: dict[str, Waiting] = {}
         self._lanes: tuple[OrderedDict[str, deque[Waiting]], ...] = tuple(OrderedDict() for _ in Priority)
         self._lengths = [0 for _ in Priority]
-        self._deadlines: list[Waiting] = []
+        self.deadlines: list[Waiting] = []
         self._wanted: dict[str, None] = {}
         self._recalls: dict[str, asyncio.Future[None]] = {}
         self._alarm: Timer | None = None
@@ -208,8 +208,8 @@ class Backlog:
         self._lengths[mail.priority] += 1
         self._lifecycle.places.take(mail.source, fresh=mail.priority is Priority.URGENT)
         self._memory.unsettled += WAITING_OCTETS
-        heapq.heappush(self._deadlines, mail)
-        if self._deadlines[0] is mail:
+        heapq.heappush(self.deadlines, mail)
+        if self.deadlines[0] is mail:
             self._set_alarm()
         if not self._queue.is_above_high_water(mail.priority):
             self._changed.set()
@@ -223,17 +223,17 @@ class Backlog:
     def _set_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._call_later(max(0.0, self._deadlines[0].deadline - self._now()), self._ring)
+        self._alarm = self._call_later(max(0.0, self.deadlines[0].deadline - self._now()), self._ring)
 
     def _ring(self) -> None:
         """Have the mails taken up whose deadline has passed: they expire then."""
         self._alarm = None
         now = self._now()
-        while self._deadlines and (self._deadlines[0].deadline <= now or self._deadlines[0].id not in self._mails):
-            mail = heapq.heappop(self._deadlines)
+        while self.deadlines and (self.deadlines[0].deadline <= now or self.deadlines[0].id not in self._mails):
+            mail = heapq.heappop(self.deadlines)
             if mail.id in self._mails:
                 self._want(mail.id)
-        if self._deadlines:
+        if self.deadlines:
             self._set_alarm()
 
     # Out.
@@ -278,9 +278,9 @@ class Backlog:
                 take_up(entry, mail.source)
             if (recalled := self._recalls.pop(mail_id, None)) is not None and not recalled.done():
                 recalled.set_result(None)
-        if len(self._deadlines) > 2 * len(self._mails) + _STALE:
-            self._deadlines = list(self._mails.values())
-            heapq.heapify(self._deadlines)
+        if len(self.deadlines) > 2 * len(self._mails) + _STALE:
+            self.deadlines = list(self._mails.values())
+            heapq.heapify(self.deadlines)
         if not self._mails:
             self._empty.set()
 
