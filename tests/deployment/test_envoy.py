@@ -17,7 +17,9 @@ import yaml
 
 from deployment.envoy import CONFIG, PROGRAM, Envoy
 from deployment.files import DEPLOY
+from guaranteed import redis_settings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
+from redis_server import RedisServer
 from relay import Faults, Relay
 from service import Service, relay_settings
 
@@ -53,11 +55,13 @@ class Pair:
 
 @pytest.fixture
 async def pair(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Pair]:
-    """Start everything, and close it in reverse order."""
+    """Start everything, with a store of the kind that deploy/compose.yaml names, and close it in reverse order."""
     async with AsyncExitStack() as stack:
+        store = stack.enter_context(RedisServer("valkey-9"))
+        shared = redis_settings(store, lease=10) | {"OTP_RETURN_CODE": True}
         relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
         replicas = [
-            await stack.enter_async_context(Service(**relay_settings(relay, certificates, tmp_path / "token")))
+            await stack.enter_async_context(Service(**relay_settings(relay, certificates, tmp_path / "token") | shared))
             for relay in relays
         ]
         for replica in replicas:
@@ -86,6 +90,17 @@ async def test_calls_of_one_connection_are_spread(pair: Pair) -> None:
     states = await asyncio.gather(*(pair.send(f"a{number}") for number in range(_CALLS)))
     assert Counter(mail.state for mail in states) == {mail_pb2.Mail.STATE_RELAYED: _CALLS}
     assert pair.mails() == [_CALLS // 2, _CALLS // 2]
+
+
+async def test_a_code_is_valid_on_any_replica(pair: Pair) -> None:
+    """A code that one replica sent is checked by the next one, and is valid once."""
+    for number in range(_CALLS // 4):
+        email = f"g{number}@example.org"
+        code = (await pair.otp.SendCode(otp_pb2.SendCodeRequest(email=email), timeout=30)).otp_code
+        request = otp_pb2.ValidateCodeRequest(email=email, code=code)
+        checks = [(await pair.otp.ValidateCode(request, timeout=30)).result for _ in range(2)]
+        assert checks == [otp_pb2.ValidateCodeResponse.RESULT_VALID, otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE]
+    assert all(pair.mails())
 
 
 async def test_a_replica_whose_relay_is_down_gets_no_calls(pair: Pair) -> None:
