@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.report.files import DIRECTORY, file_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs/performance.md", ROOT / "docs/scaling.md")
+PAGES = (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("operations", "performance", "scaling")))
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _HIGHEST_LOAD = 0.7  # of the highest rate: beyond it calls pile up, and the latency is that of the pile
@@ -179,6 +179,12 @@ def scaling() -> str:
     return _table(heads, lines)
 
 
+def memory() -> str:
+    """What each thing takes of the resident memory."""
+    lines = [[row["what"], _octets(row["octets each"])] for row in _rows("memory")]
+    return _table(("", "Resident memory of each"), lines)
+
+
 def calls() -> str:
     """Calls of our own functions, and moves between files, of one call."""
     lines = [[f"`{row['method']}`", str(row["calls"]), str(row["moves"])] for row in _rows("count_calls")]
@@ -219,7 +225,7 @@ TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
         *(summary, distance, unary, load, batching, batches, recycling, calls, resources, missed),
-        *(capacity, simulation, shard, scaling),
+        *(memory, capacity, simulation, shard, scaling),
     )
 }
 
@@ -273,6 +279,10 @@ def _by_sender(rows: Rows) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _latencies(row: dict[str, Any]) -> list[str]:
     return [f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms")]
+
+
+def _octets(figure: float) -> str:
+    return f"{figure / 1e6:.1f} MB" if figure >= 1e6 else f"{figure / 1e3:.1f} kB"
 
 
 def _count(figure: float) -> str:
