@@ -68,7 +68,8 @@ SUSPECT_TYPES = ("bytes", "_pb2.")
 HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
-        *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request")),  # digests, and names
+        *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request"), ("Send", "key")),  # digests, and names
+        ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),

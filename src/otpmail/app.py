@@ -104,6 +104,7 @@ class App:
             Templates.load(settings.otp),
             observer,
             codes=book,
+            issue=self._store.issue,
         )
         self._intake = Intake(self._store.mails, delivery.lifecycle, code_of=self._codes.code_of)
         connections = count_connections(settings)

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
@@ -14,9 +14,10 @@ from otpmail.limits.places import Places
 from otpmail.mail.admission import Reservation
 from otpmail.mail.idempotency import Idempotency
 from otpmail.model import MailState
-from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, MailStore, Request, Running
 
 Answers = list[Accepted | Earlier | Running | Conflict]
+Accept = Callable[[Sequence[Entry]], Coroutine[Any, Any, Answers]]
 
 
 class Prepared(NamedTuple):
@@ -39,14 +40,17 @@ class Keeping:
     def __repr__(self) -> str:
         return f"<Keeping in {self._store!r}>"
 
-    async def keep(self, jobs: Sequence[Job], fingerprints: Sequence[bytes]) -> list[Job | CallerError]:
+    async def keep(
+        self, jobs: Sequence[Job], fingerprints: Sequence[bytes], accept: Accept | None = None
+    ) -> list[Job | CallerError]:
         """Accept mails in one commit. Returns for each its job, that of an earlier call, or why it was not accepted.
 
+        `accept` is the store's, unless the commit holds more than the mails.
         Raises Unavailable where none is accepted. If the call is cancelled or the service stops meanwhile, the mails
         are cancelled: the next start must not send them.
         """
         entries = [job.entry(fingerprint) for job, fingerprint in zip(jobs, fingerprints, strict=True)]
-        keeping = asyncio.ensure_future(self._store.accept(entries))
+        keeping = asyncio.ensure_future((accept or self._store.accept)(entries))
         try:
             with ExitStack() as counted:
                 for (source, fresh), mails in Counter([(job.source, job.is_fresh) for job in jobs]).items():

@@ -18,7 +18,7 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
-from otpmail.mail.keeping import Keeping, Prepared
+from otpmail.mail.keeping import Accept, Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.retrying import Retrying
@@ -184,7 +184,7 @@ class MailService:
             trace=call.trace,
         )
         if job.guaranteed and self._store.durable:
-            return await self._keep_and_submit(job, submission.fingerprint) if keep else job
+            return await self.keep_one(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)
         return job
 
@@ -243,9 +243,12 @@ class MailService:
             most = self._wait_seconds if ends_soon else None
             return await self.accept_reserved(call, submission, mail_id, most_seconds=most)
 
-    async def _keep_and_submit(self, job: Job, fingerprint: bytes) -> Job:
-        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id."""
-        [end] = await self._keeping.keep((job,), (fingerprint,))
+    async def keep_one(self, job: Job, fingerprint: bytes, accept: Accept | None = None) -> Job:
+        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.
+
+        `accept` is the store's, unless the commit holds more than the mail.
+        """
+        [end] = await self._keeping.keep((job,), (fingerprint,), accept)
         if not isinstance(end, Job):
             raise end
         return end

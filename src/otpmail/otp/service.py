@@ -18,6 +18,7 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Sending
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
+from otpmail.otp.issuing import Issuing
 from otpmail.otp.replacements import Replacements
 from otpmail.otp.request import (
     MAX_CODE,
@@ -27,14 +28,18 @@ from otpmail.otp.request import (
     read_challenge_id,
 )
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import ChallengeStore
+from otpmail.store.base import Issue
+from otpmail.store.challenges import ChallengeStore, Send
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _CLOSE_SECONDS = 2.0
 
 
 class OtpService:
-    """Issues codes by mail and checks them. Every time is in seconds since the epoch, on the store's clock."""
+    """Issues codes by mail and checks them. Every time is in seconds since the epoch, on the store's clock.
+
+    `issue` is that of a store which keeps a guaranteed code and its mail in one commit.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class OtpService:
         observer: Observer,
         *,
         codes: CodeBook,
+        issue: Issue | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -52,6 +58,7 @@ class OtpService:
         self.templates = templates
         self._observer = observer
         self._codes = codes
+        self._issue_kept = issue
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
         self._replacements = Replacements()
@@ -67,7 +74,9 @@ class OtpService:
         """
         request.check_words()
         address, key = find_record(call.caller, request.email, request.purpose)
-        job = await self._mails.once(call, request, partial(self._issue, call, request, address, key))
+        is_kept = request.wait_for.guarantees and self._issue_kept is not None
+        issue = partial(self._issue, call, request, address, key)
+        job = await self._mails.once(call, request, issue, with_content=is_kept)
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)
 
@@ -112,23 +121,45 @@ class OtpService:
             expires = now + self._lifespans[request.compat]
             fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires)
             room = memory.codes.octets < memory.for_records
+            submission = partial(self._submission, request, address, now)
+            if request.wait_for.guarantees and self._issue_kept is not None:
+                send = Send(key, now, fresh, not request.compat, room)
+                return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(key, now, fresh, spaced=not request.compat, room=room)
             if sending.replaced is not None or self._replacements.under_way:
                 self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
-            submission = partial(self._submission, request, address, issued, now)
             try:
-                job = await self._mails.accept_reserved(call, submission(), mail_id)
+                job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
                 await asyncio.shield(self._unsend(key, sending))
-                if isinstance(error, InvalidArgument) and error.field in {"subject", "text", "html"}:
-                    words = f"make the mail's {error.field} one that {error.description}"
-                    raise InvalidArgument("variables", words) from None
+                if isinstance(error, InvalidArgument):
+                    raise _naming_variables(error) from None
                 raise
         self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
 
-    def _submission(self, request: CodeRequest, address: Address, issued: IssuedCode, now: float) -> Submission:
+    async def _issue_at_once(
+        self, issue: Issue, send: Send, call: Call, mail_id: str, submission: Callable[[IssuedCode], Submission]
+    ) -> Job:
+        """Issue a code whose record and mail the store keeps in one commit."""
+        issuing = Issuing(issue, send, resend_seconds=self._settings.resend_seconds)
+        try:
+            job = await issuing.run(self._mails, call, mail_id, submission)
+        except BaseException as error:
+            if issuing.sending is not None:
+                await asyncio.shield(self._unsend(send.key, issuing.sending))
+            if isinstance(error, InvalidArgument):
+                raise _naming_variables(error) from None
+            raise
+        sending = issuing.sending
+        if sending is not None:
+            if sending.replaced is not None or self._replacements.under_way:
+                self._replacements.begin(sending)
+            self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
+        return job
+
+    def _submission(self, request: CodeRequest, address: Address, now: float, issued: IssuedCode) -> Submission:
         """The mail of a code: urgent, and not sent once the code has expired."""
         challenge = issued.challenge
         left = challenge.expires - now
@@ -197,3 +228,10 @@ async def _apply(undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, 
     """Undo a sending; while the store takes no changes the record stays, and the next mail has to wait its time."""
     with suppress(Unavailable):
         await undo(key, sending)
+
+
+def _naming_variables(error: InvalidArgument) -> InvalidArgument:
+    """Return the error for a mail that its caller's variables have made wrong."""
+    if error.field not in {"subject", "text", "html"}:
+        return error
+    return InvalidArgument("variables", f"make the mail's {error.field} one that {error.description}")

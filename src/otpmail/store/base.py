@@ -4,11 +4,11 @@ A store decides in one step, so that two replicas, or two calls, never both get 
 seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from otpmail.model import Envelope, Mail, Priority, RecipientResult
-from otpmail.store.challenges import ChallengeStore
+from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
+from otpmail.store.challenges import ChallengeStore, Send
 from otpmail.values import frozen
 
 
@@ -99,6 +99,24 @@ class StoreState:
 
     problem: str = ""
     retry_after: float = 0.0
+
+
+@frozen()
+class Issued:
+    """A decision about a code and its mail. Without an `answer` nothing has changed: another challenge is to be mailed.
+
+    Without a `sending` nothing has either, since the request id came before.
+    """
+
+    sending: Sending | None
+    answer: Accepted | Earlier | Running | Conflict | None
+
+
+Issue = Callable[[Send, Entry], Awaitable[Issued]]
+"""Decides which challenge to mail, and keeps the mail of that one, in one commit; durable on return.
+
+The entry is the mail of the challenge in its `issued`. Raises as `ChallengeStore.send` and `MailStore.accept` do.
+"""
 
 
 class Owner(Protocol):
@@ -233,6 +251,10 @@ class Store(Protocol):
     mails: MailStore
     contents: ContentStore | None
     """Where accepted mails may wait without their content in memory; None where it stays in memory."""
+
+    @property
+    def issue(self) -> Issue | None:
+        """The decision about a code with its mail; None where they are two steps."""
 
     async def open(self) -> None:
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""

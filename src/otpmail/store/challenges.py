@@ -1,9 +1,19 @@
 """The protocols of codes: what a store decides about them, and by which rules and comparisons."""
 
 from collections.abc import Awaitable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from otpmail.model import Challenge, Check, CodeRecord, Sending
+
+
+class Send(NamedTuple):
+    """The question which challenge is to be mailed for a record, as `ChallengeStore.send` asks it."""
+
+    key: bytes
+    now: float
+    fresh: Challenge
+    spaced: bool
+    room: bool
 
 
 class Guess(Protocol):

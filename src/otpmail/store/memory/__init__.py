@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import inf
 from sys import maxsize
 
-from otpmail.store.base import StoreState
+from otpmail.store.base import Issue, StoreState
 from otpmail.store.challenges import Rules
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.codes import MemoryChallengeStore
@@ -19,6 +19,8 @@ class MemoryStore:
     """
 
     contents = None
+    issue: Issue | None = None
+    """A record and a mail are kept without a step between them that could fail."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import StoreState
+from otpmail.store.base import Issue, StoreState
 from otpmail.store.challenges import Proofs, Rules
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
@@ -26,6 +26,8 @@ class RedisStore:
     """
 
     contents = None
+    issue: Issue | None = None
+    """The record of a code is written in a step before that of its mail."""
 
     def __init__(
         self,

@@ -6,8 +6,8 @@ from functools import partial
 from sys import maxsize
 
 from otpmail.errors import Unavailable
-from otpmail.store.base import StoreState
-from otpmail.store.challenges import Rules
+from otpmail.store.base import Entry, Issued, StoreState
+from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.mails import MOST_REQUESTS
@@ -67,6 +67,12 @@ class SqliteStore:
         """Write what was noted, and unlock the file. It takes some seconds at most."""
         self._writer.note(leave)
         await self._writer.close()
+
+    async def issue(self, send: Send, entry: Entry) -> Issued:
+        """Decide which challenge to mail, and keep the mail of that one, in one commit (see `store.base.Issue`)."""
+        assert entry.mail.issued is not None
+        challenge_id = entry.mail.issued.challenge.id
+        return await self.mails.issue(entry, challenge_id, partial(self.challenges.decide, send, challenge_id))
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time."""

@@ -5,9 +5,9 @@ from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
 
-from otpmail.model import Challenge, CodeRecord
+from otpmail.model import Challenge, CodeRecord, Sending
 from otpmail.store import codec
-from otpmail.store.challenges import Rules
+from otpmail.store.challenges import Rules, Send
 from otpmail.store.records import Rule, RuledRecords
 from otpmail.store.sqlite.writer import Writer
 
@@ -43,6 +43,15 @@ class SqliteChallengeStore(RuledRecords):
         it raises, the record stays unchanged. Raises Unavailable while the store can't be written.
         """
         return await self._writer.ask(partial(self._update, key, rule))
+
+    def decide(self, send: Send, challenge_id: bytes, connection: Connection) -> Sending:
+        """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
+
+        def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            after, sending = self._rules.send(record, send.now, send.fresh, spaced=send.spaced, room=send.room)
+            return after if sending.challenge.id == challenge_id else record, sending
+
+        return self._update(send.key, rule, connection)
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a slice at a time, and return how many those were."""

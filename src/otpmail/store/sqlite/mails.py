@@ -10,9 +10,21 @@ from sys import maxsize
 from typing import TypeVar
 
 from otpmail.errors import FailedPrecondition, StoreError
-from otpmail.model import Mail
+from otpmail.model import Mail, Sending
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Owner, Progress, Request, Running, TakenOver
+from otpmail.store.base import (
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Issued,
+    Left,
+    Owner,
+    Progress,
+    Request,
+    Running,
+    TakenOver,
+)
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
@@ -80,6 +92,15 @@ class SqliteMailStore:
             if isinstance(answer, Accepted):
                 self._open[one.mail_id] = one.seq
         return answers
+
+    async def issue(self, entry: Entry, challenge_id: bytes, decide: Callable[[Connection], Sending]) -> Issued:
+        """Keep the mail of a challenge in one commit with what `decide` changes, if that is for the same challenge."""
+        one = self._acceptance(entry)
+        keys = () if one.claim is None else (one.claim.key,)
+        issued = await self._ask(partial(self._rows.issue, one, challenge_id, decide), len(one.octets), keys)
+        if isinstance(issued.answer, Accepted):
+            self._open[one.mail_id] = one.seq
+        return issued
 
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""

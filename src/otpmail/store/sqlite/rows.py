@@ -1,6 +1,6 @@
 """Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -8,9 +8,9 @@ from sqlite3 import Connection
 from sys import maxsize
 
 from otpmail.errors import StoreError
-from otpmail.model import Mail
+from otpmail.model import Mail, Sending
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running, TakenOver
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Issued, Running, TakenOver
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import delete, insert
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, RequestState, Settlement
@@ -63,6 +63,16 @@ class Rows:
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
         self._accepted[one.seq] = (one.seq, one.mail_id, one.priority, one.deadline, payload)
         return _ACCEPTED
+
+    def issue(
+        self, one: Acceptance, challenge_id: bytes, decide: Callable[[Connection], Sending], connection: Connection
+    ) -> Issued:
+        """Keep the mail of a challenge if `decide` says that it is the one to be mailed, and what it has changed."""
+        earlier = None if one.claim is None else self._look(connection, one.claim)
+        if earlier is not None and not isinstance(earlier, TakenOver):
+            return Issued(None, earlier)
+        sending = decide(connection)
+        return Issued(sending, self._accept(connection, one) if sending.challenge.id == challenge_id else None)
 
     def claim(self, claim: Claim, connection: Connection) -> Answer | TakenOver:
         """Keep a request id for a mail, unless it came before."""
