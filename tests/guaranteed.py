@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from redis_layouts import WatchedServers
     from redis_server import RedisServer
     from relay import CaughtMail
     from service import Service
@@ -32,7 +33,7 @@ def sqlite_settings(path: Path) -> dict[str, Any]:
     return {"STORE_URL": f"sqlite:{path}", "OTP_KEYS": KEYS}
 
 
-def redis_settings(server: RedisServer, *, lease: float = 2) -> dict[str, Any]:
+def redis_settings(server: RedisServer | WatchedServers, *, lease: float = 2) -> dict[str, Any]:
     """Return the settings of replicas whose store is a server, in a namespace of their own."""
     return {
         "STORE_URL": server.url,
