@@ -235,3 +235,21 @@ def _read_all(client: socket.socket) -> bytes:
         while part := client.recv(1 << 20):
             data += part
     return data
+
+
+async def test_an_answer_waits_for_its_refresh() -> None:
+    """With a refresh each answer is made after it, and also where it fails; a client that has gone gets none."""
+    refreshed: list[str] = []
+
+    async def refresh() -> None:
+        await asyncio.sleep(0)
+        refreshed.append("again")
+        if len(refreshed) == 2:
+            raise RuntimeError
+
+    def answer(_: Request) -> Response:
+        return Response(200, str(len(refreshed)).encode())
+
+    async with _serve(HttpServer(answer, refresh=refresh)) as port:
+        for count in (b"1", b"2", b"3"):
+            assert (await _exchange(port)).endswith(b"\r\n\r\n" + count)

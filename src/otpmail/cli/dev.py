@@ -48,7 +48,7 @@ _FIXED: Mapping[str, str | None] = MappingProxyType(
         "OTP_RESEND_SECONDS": "0",
         "OTP_FAILURES_PER_HOUR": "10000",
         "GRPC_REFLECTION": "true",
-        "PROCESSES": "1",  # which need a store that they share
+        "PROCESSES": "1",  # more need a store that they share
     }
 )
 

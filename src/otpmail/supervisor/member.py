@@ -5,6 +5,7 @@ once, as if it had been killed with the supervisor. What a durable store has kep
 """
 
 import asyncio
+import logging
 import os
 import select
 import socket
@@ -21,6 +22,7 @@ from otpmail.threads import start_daemon
 if TYPE_CHECKING:
     from otpmail.app import App
 
+log = logging.getLogger("otpmail")
 _STDIN = 0
 _ABANDONED = 1
 
@@ -61,7 +63,7 @@ class Member:
             while (message := await self._channel.receive()) is not None:
                 match message:
                     case {"tell": "metrics"}:
-                        self._channel.send({"metrics": snapshot(app.registry)})
+                        self._tell_metrics(app)
                     case {"others": others}:
                         app.health.set_others(serve=others)
                     case {"do": "stop"}:
@@ -69,6 +71,14 @@ class Member:
                         stop()
                     case {"do": "reload"}:
                         reload()
+
+    def _tell_metrics(self, app: "App") -> None:
+        try:
+            families = snapshot(app.registry)
+        except Exception:  # an answer all the same, since the process goes on
+            log.exception("the metrics can't be collected")
+            families = []
+        self._channel.send({"metrics": families})
 
     async def _report_health(self, app: "App") -> None:
         last = None

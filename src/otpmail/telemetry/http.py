@@ -156,7 +156,10 @@ class _Connection(asyncio.Protocol):
             self._answering = asyncio.create_task(self._answer_refreshed(request, self._server.refresh))
 
     async def _answer_refreshed(self, request: Request, refresh: Callable[[], Awaitable[None]]) -> None:
-        await refresh()
+        try:
+            await refresh()
+        except Exception:
+            log.exception("nothing new for %s %s", request.method, request.path)
         if not self._answered:  # it has given way to another connection, or its time is over
             self._send(self._respond(request), with_body=request.method != "HEAD")
 
