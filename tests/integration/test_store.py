@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from calls import parsed
+from earlier import FILES, unpack
 from guaranteed import names, send, sqlite_settings
 from otpmail.v1 import mail_pb2, otp_pb2
 from relay import Faults
@@ -95,6 +98,44 @@ async def test_codes_live_through_a_kill(state: dict[str, Any], relay: Relay) ->
         assert (await service.otp.ValidateCode(check)).result == otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
         assert await service.stop() == 0
     assert len(relay.mails) == 1
+
+
+@pytest.mark.parametrize("packed", FILES, ids=lambda path: path.name)
+async def test_a_file_of_an_earlier_commit(state: dict[str, Any], relay: Relay, tmp_path: Path, packed: Path) -> None:
+    """The service sends the mails in a file that an earlier version wrote, and goes on where each of them was."""
+    unpack(packed, tmp_path / "store.db")
+    async with Service(**state | {"OTP_KEYS": f"k1:{base64.b64encode(bytes(32)).decode()}"}) as service:
+        arrived = await relay.wait_for_mails(3)
+        assert sorted(parsed(mail.content)["subject"] for mail in arrived) == ["deferred", "open", "urgent"]
+        watching = service.mail.WatchMail(mail_pb2.WatchMailRequest(request_id="r1"))
+        states = [(mail.id, mail.state, mail.attempts) async for mail in watching]
+        assert states[-1] == ("deferred", mail_pb2.Mail.STATE_RELAYED, 3)
+        assert await service.stop() == 0
+
+
+async def test_mails_in_the_file_are_listed(state: dict[str, Any], relay: Relay) -> None:
+    """ListMails finds mails by state, address and request id, settled or waiting, also those of an earlier process."""
+    by_id: dict[str, str] = {}
+    async with Service(**state) as service:
+        await service.wait_until_serving()
+        for name in ("ada", "bob"):
+            by_id[(await send(service, name, request_id=f"r-{name}")).id] = name
+        await relay.wait_for_mails(2)
+        assert await service.stop() == 0
+    async with Service(**state | {"EMAIL_PORT": 1, "EMAIL_WINDOW": 1, "WORKERS": 1}) as service:
+        await service.wait_for_log("relay-down")
+        for number in range(6):  # more than the queue holds for one connection with a window of 1
+            by_id[(await send(service, f"n{number}")).id] = f"n{number}"
+
+        async def listed(**query: Any) -> list[str]:
+            found = await service.mail.ListMails(mail_pb2.ListMailsRequest(**query))
+            return [by_id[mail.id] for mail in found.mails]
+
+        assert await listed() == [*(f"n{number}" for number in reversed(range(6))), "bob", "ada"]
+        assert await listed(state=mail_pb2.Mail.STATE_QUEUED, page_size=3) == ["n5", "n4", "n3"]
+        assert await listed(state=mail_pb2.Mail.STATE_RELAYED) == ["bob", "ada"]
+        assert await listed(recipient="n4@example.org") == ["n4"]
+        assert await listed(request_id="r-ada") == ["ada"]
 
 
 async def test_dev_ignores_the_store(tmp_path: Path) -> None:

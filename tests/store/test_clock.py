@@ -1,6 +1,10 @@
 """The store's clock: wall time at the start, then the time that passes, and never before what a store holds."""
 
-from otpmail.store.clock import StoreClock
+import time
+
+import pytest
+
+from otpmail.store.clock import Boot, Mark, StoreClock
 
 
 class Times:
@@ -9,10 +13,11 @@ class Times:
     def __init__(self) -> None:
         self.wall = 1_700_000_000.0
         self.elapsed = 50.0
+        self.boot = Boot("a", 500.0)
 
     def clock(self) -> StoreClock:
         """Return a store's clock that reads these two."""
-        return StoreClock(wall=lambda: self.wall, elapsed=lambda: self.elapsed)
+        return StoreClock(wall=lambda: self.wall, elapsed=lambda: self.elapsed, boot=lambda: self.boot)
 
 
 def test_it_begins_with_the_wall_clock() -> None:
@@ -59,6 +64,48 @@ def test_it_is_set_to_the_time_of_a_server() -> None:
     clock.set_to(1_600_000_000.0)
     times.elapsed += 1
     assert clock() == 1_600_000_001.0
+
+
+def test_it_continues_from_a_mark_of_the_same_boot() -> None:
+    """A wall clock that was set back between two processes takes nothing away from the time between them."""
+    times = Times()
+    mark = times.clock().mark()
+    assert mark == Mark(1_700_000_000.0, Boot("a", 500.0))
+    times.wall -= 3600
+    times.boot = Boot("a", 520.0)
+    clock = times.clock()
+    clock.continue_from(mark)
+    assert clock() == 1_700_000_020.0
+
+
+@pytest.mark.parametrize("boot", [Boot("b", 900.0), Boot("", 0.0), Boot("a", 400.0)])
+def test_after_another_boot_it_is_not_below_a_mark(boot: Boot) -> None:
+    """Where the machine was started anew, or its boots have no names, nothing is known but the mark's own time."""
+    times = Times()
+    mark = times.clock().mark()
+    times.wall -= 3600
+    times.boot = boot
+    clock = times.clock()
+    clock.continue_from(mark)
+    assert clock() == 1_700_000_000.0
+
+
+def test_a_wall_clock_that_was_set_forward_counts() -> None:
+    """After a start with a later wall clock its time counts: the machine may have had a wrong one before."""
+    times = Times()
+    mark = times.clock().mark()
+    times.wall += 3600
+    times.boot = Boot("a", 501.0)
+    clock = times.clock()
+    clock.continue_from(mark)
+    assert clock() == 1_700_003_600.0
+
+
+def test_a_boot_that_the_system_names() -> None:
+    """On Linux a boot has a name, and its age is not below the monotonic clock."""
+    boot, monotonic = Boot.now(), time.monotonic()
+    assert boot.name
+    assert boot.seconds >= monotonic - 1
 
 
 def test_by_default_it_reads_the_clocks_of_the_system() -> None:

@@ -2,6 +2,33 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Boot(NamedTuple):
+    """One start of the machine, by a name of its own that is empty where the system gives none, and its age now."""
+
+    name: str
+    seconds: float
+
+    @classmethod
+    def now(cls) -> "Boot":
+        """Return the present one. Its age counts what the machine was suspended for, too."""
+        try:
+            name = _BOOT_ID.read_text("ascii").strip()
+        except (OSError, ValueError):
+            return cls("", 0.0)
+        return cls(name, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+class Mark(NamedTuple):
+    """A moment on a store's clock. By `boot` a later process on the machine knows how long ago it was."""
+
+    time: float
+    boot: Boot
 
 
 class StoreClock:
@@ -10,8 +37,15 @@ class StoreClock:
     A wall clock that is set back or forward meanwhile neither revives a code nor ends it early.
     """
 
-    def __init__(self, *, wall: Callable[[], float] = time.time, elapsed: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = time.monotonic,
+        boot: Callable[[], Boot] = Boot.now,
+    ) -> None:
         self._elapsed = elapsed
+        self._boot = boot
         self._offset = wall() - elapsed()
 
     def __repr__(self) -> str:
@@ -24,6 +58,19 @@ class StoreClock:
     def never_below(self, stored: float) -> None:
         """Move the clock forward to the greatest time that a store holds, where the wall clock was set back since."""
         self._offset = max(self._offset, stored - self._elapsed())
+
+    def mark(self) -> Mark:
+        """Return the present moment, for a store to keep."""
+        return Mark(self(), self._boot())
+
+    def continue_from(self, mark: Mark) -> None:
+        """Move the clock forward to where an earlier process's clock would be now, if the wall clock was set back.
+
+        How long ago the mark was set is known until the machine starts anew; then the clock is not below the mark.
+        """
+        boot = self._boot()
+        since = boot.seconds - mark.boot.seconds if boot.name and boot.name == mark.boot.name else 0.0
+        self.never_below(mark.time + max(0.0, since))
 
     def set_to(self, time: float) -> None:
         """Set the clock to the time of a server, whose clock all its clients go by."""

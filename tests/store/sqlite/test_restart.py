@@ -325,20 +325,3 @@ async def test_contents_are_bounded(tmp_path: Path, clock: Clock) -> None:
     kept = [await store.mails.retryable("shop", f"m{number}") is not None for number in range(4)]
     assert kept == [False, False, True, True]
     await store.close()
-
-
-async def test_a_file_of_the_first_schema(restarts: Restarts) -> None:
-    """A file that a program before retries wrote is brought up to date, and its mails arrive."""
-    store = await restarts.restart()
-    await store.mails.accept([entry := entry_of(mail_of("m1"))])
-    await store.close()
-    with closing(sqlite3.connect(restarts.path)) as connection:
-        connection.executescript(
-            "DROP TABLE failed; ALTER TABLE clock DROP COLUMN running; PRAGMA user_version=1; VACUUM"
-        )
-    for orphaned in (True, False):
-        store = await restarts.restart()
-        assert await left_in(store) == [replace(entry, orphaned=orphaned)]
-    failed = _failed(entry, store)
-    assert await store.mails.retryable("shop", "m1") == failed
-    await store.close()

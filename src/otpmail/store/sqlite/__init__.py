@@ -56,8 +56,8 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
-        time = await self._writer.open(partial(self.mails.begin, now=self._clock()))
-        self._clock.never_below(time)
+        mark = await self._writer.open(partial(self.mails.begin, now=self._clock()))
+        self._clock.continue_from(mark)
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
         """Call `changed` on the loop whenever the file can no longer be written, and when it can again."""

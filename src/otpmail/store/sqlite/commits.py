@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import CallerError, Unavailable
 from otpmail.store.base import StoreState
+from otpmail.store.clock import StoreClock
 from otpmail.store.sqlite.database import Database, is_environmental, is_full
 
 _log = logging.getLogger("otpmail")
@@ -56,15 +57,13 @@ class Bulk(Protocol):
 class Committer:
     """Commits changes to `database`, and keeps those that nobody waits for while it can't be written.
 
-    `report` is called with each change of the state. `now` is the store's clock, whose time is written once in a while.
+    `report` is called with each change of the state. The time of the `clock` is written once in a while.
     """
 
-    def __init__(
-        self, database: Database, bulk: Bulk, now: Callable[[], float], report: Callable[[StoreState], None]
-    ) -> None:
+    def __init__(self, database: Database, bulk: Bulk, clock: StoreClock, report: Callable[[StoreState], None]) -> None:
         self._database = database
         self._bulk = bulk
-        self._now = now
+        self._clock = clock
         self._report = report
         self._looked = 0.0
         self.state = StoreState()
@@ -165,11 +164,12 @@ class Committer:
 
     def _keep_time(self, connection: sqlite3.Connection) -> None:
         """Write the time, twice a second at most: a clock that is set back meanwhile keeps no code alive."""
-        now = self._now()
+        now = self._clock()
         if now - self._looked >= RETRY_SECONDS:
             if not self._database.is_there():
                 raise FileNotFoundError(self._database.path)
-            connection.execute("UPDATE clock SET time = ?", (now,))
+            mark = self._clock.mark()
+            connection.execute("UPDATE clock SET time = ?, boot = ?, boot_seconds = ?", (mark.time, *mark.boot))
             self._looked = now
 
     def _commit_in_parts(self, changes: Sequence[Change], error: Exception) -> list[Outcome]:

@@ -25,6 +25,7 @@ from otpmail.store.base import (
     Running,
     TakenOver,
 )
+from otpmail.store.clock import Mark
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
@@ -75,12 +76,12 @@ class SqliteMailStore:
     def __repr__(self) -> str:
         return f"<SqliteMailStore {len(self._open)} open, {self._memory!r}>"
 
-    def begin(self, connection: Connection, now: float) -> float:
-        """Read what an earlier process left; returns the greatest time that it wrote. Called before all else."""
-        self._left, self._first, time, self._was_killed = take_stock(connection, now)
+    def begin(self, connection: Connection, now: float) -> Mark:
+        """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
+        self._left, self._first, mark, self._was_killed = take_stock(connection, now)
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
-        return time
+        return mark
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Keep mails, with their content and request ids, in one commit; durable on return."""

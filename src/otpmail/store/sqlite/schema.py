@@ -3,7 +3,7 @@
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of the tables (user_version). A program refuses a file of a later one."""
 
 _TABLES = """
@@ -58,5 +58,11 @@ ALTER TABLE clock ADD COLUMN running INTEGER NOT NULL DEFAULT 1;
 `clock.running` is 1 from the start of a process to its stop. Where a start finds it so, the process before was killed.
 """
 
-STEPS = _TABLES, _RETRIES
+_BOOTS = """
+ALTER TABLE clock ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+ALTER TABLE clock ADD COLUMN boot_seconds REAL NOT NULL DEFAULT 0.0;
+"""
+"""`clock.time` was written `boot_seconds` after the start of the machine that `boot` names."""
+
+STEPS = _TABLES, _RETRIES, _BOOTS
 """What brings a file from each schema to the next, an empty one first."""

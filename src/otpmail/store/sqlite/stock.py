@@ -4,6 +4,7 @@ from sqlite3 import Connection
 
 from otpmail.model import Priority
 from otpmail.store.base import Left
+from otpmail.store.clock import Boot, Mark
 from otpmail.store.sqlite.changes import RequestState
 
 _PRIORITIES = tuple(Priority)  # calling the Enum takes its time
@@ -15,8 +16,8 @@ SELECT max(seq) FROM (
 """
 
 
-def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left]], int, float, bool]:
-    """Return the open mails, urgent and old ones last, the next `seq`, and the last time in the file.
+def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left]], int, Mark, bool]:
+    """Return the open mails, urgent and old ones last, the next `seq`, and the last mark in the file.
 
     The last value is whether the process before was killed; this one counts as such until `leave`. Request ids whose
     mail neither settled nor was accepted are orphaned from now on.
@@ -33,14 +34,15 @@ def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left
         orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
         connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
         [greatest] = connection.execute(_GREATEST).fetchone()
-        time, was_killed = connection.execute("SELECT max(time), max(running) FROM clock").fetchone()
+        found = connection.execute("SELECT time, boot, boot_seconds, running FROM clock").fetchone()
+        time, boot, boot_seconds, was_killed = found
         connection.execute("UPDATE clock SET running = 1")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     mails.sort(key=lambda mail: mail[1].priority, reverse=True)
-    return mails, (greatest or 0) + 1, time, bool(was_killed)
+    return mails, (greatest or 0) + 1, Mark(time, Boot(boot, boot_seconds)), bool(was_killed)
 
 
 def leave(connection: Connection) -> None:

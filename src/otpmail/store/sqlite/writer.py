@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import StoreState
+from otpmail.store.clock import StoreClock
 from otpmail.store.sqlite.commits import RETRY_SECONDS, Bulk, Change, Committer, Outcome
 from otpmail.store.sqlite.database import Database
 from otpmail.threads import start_daemon
@@ -36,7 +37,7 @@ class Writer:
     are there at once. `changed` is called on the loop with each state of the store.
     """
 
-    def __init__(self, database: Database, now: Callable[[], float], bulk: Bulk) -> None:
+    def __init__(self, database: Database, clock: StoreClock, bulk: Bulk) -> None:
         self._database = database
         self._batches: SimpleQueue[list[Change] | None] = SimpleQueue()
         self._batch: list[Change] = []
@@ -46,7 +47,7 @@ class Writer:
         self._ended: asyncio.Future[int] | None = None
         self._closed = False
         self._retry_at = 0.0
-        self.committer = Committer(database, bulk, now, self._report)
+        self.committer = Committer(database, bulk, clock, self._report)
         self.changed: Callable[[StoreState], None] = lambda _: None
 
     def __repr__(self) -> str:

@@ -1,0 +1,45 @@
+"""Files that earlier commits have written: all that is in them is there, and they are brought up to date once."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from earlier import FILES, unpack
+from otpmail.model import MailState
+from otpmail.store.base import Earlier, Request, Running, TakenOver
+from otpmail.store.sqlite.schema import SCHEMA
+from store.clocks import Clock
+from store.conftest import left_in, sqlite_store
+
+
+def _schema(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as file:
+        [schema] = file.execute("PRAGMA user_version").fetchone()
+    return int(schema)
+
+
+@pytest.mark.parametrize("packed", FILES, ids=lambda path: path.name)
+async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: Clock) -> None:
+    """A file of an earlier schema opens with its mails, their progress, its request ids and its settled mails."""
+    clock.time = 1_790_000_100.0
+    path = unpack(packed, tmp_path / "store.db")
+    assert 0 < _schema(path) < SCHEMA
+    for _ in range(2):
+        store = sqlite_store(path, clock)
+        await store.open()
+        entries = await left_in(store)
+        assert [entry.mail.id for entry in entries] == ["urgent", "open", "deferred"]
+        assert [entry.progress.attempts for entry in entries] == [0, 0, 2]
+        assert entries[1].envelope.content.endswith(b"Subject: open\r\n\r\nhi\r\n")
+        assert await store.mails.find("anonymous", "r1") == Running("deferred")
+        settled = await store.mails.find("anonymous", "r2")
+        assert isinstance(settled, Earlier)
+        assert (settled.mail.id, settled.mail.state) == ("settled", MailState.RELAYED)
+        await store.close()
+        assert _schema(path) == SCHEMA
+    store = sqlite_store(path, clock)
+    await store.open()
+    assert await store.mails.claim(Request("anonymous", "r3", b"f"), "new") == TakenOver("claimed")
+    await store.close()
