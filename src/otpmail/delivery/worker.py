@@ -183,7 +183,8 @@ class Worker:
         self._listed = listed
         if not listed and (connection.is_available or connection.takes_urgent):
             until = min(until, self._next_slot(connection))
-        self._alarm.set(until)
+        if until < self._alarm.at:
+            self._alarm.set(until)
         if listed:
             self._dispatcher.wait(self, busy=self.busy)
         self._waiting = self._loop.create_future()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from otpmail.smtp import commands
 from otpmail.smtp.output import Output
-from otpmail.smtp.transaction import Awaits, Due, Transaction
+from otpmail.smtp.transaction import Awaits, Transaction
 
 _NOTHING, _CHECK = Awaits.NOTHING, Awaits.CHECK
 
@@ -28,11 +28,6 @@ class Flights(deque[Transaction]):
     def current(self) -> Transaction:
         """The mail whose reply is due; the first one for the reply to the check."""
         return self[self.unchecked if self.unchecked < len(self) else 0]
-
-    @property
-    def due(self) -> Due:
-        """The work of the relay while a reply is due."""
-        return self.current.due if self.unchecked < len(self) else Due.STEP
 
     @property
     def next_is_unwritten(self) -> bool:

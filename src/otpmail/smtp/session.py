@@ -105,7 +105,8 @@ class Session:
     @property
     def due(self) -> Due:
         """The work of the relay while a reply is due, which decides how long it may take."""
-        return self.flights.due
+        flights = self.flights
+        return flights[flights.unchecked].due if flights.unchecked < len(flights) else Due.STEP
 
     # Octets out.
 
