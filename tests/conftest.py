@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from redis_server import KINDS, RedisServer
 from relay import Certificates, Faults, Relay
@@ -33,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers."""
+    """Register our markers. No example of a property has a time limit: on a busy machine any may take long."""
+    settings.register_profile("any machine", settings(), deadline=None)
+    settings.load_profile("any machine")
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
 

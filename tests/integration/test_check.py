@@ -280,6 +280,25 @@ async def test_a_port_that_is_no_relay(service: Service) -> None:
     assert f"port {port} answers" not in checked.output
 
 
+@pytest.mark.parametrize(
+    "greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"* OK IMAP4rev1 ready\r\n", b"HTTP/1.1 400\r\n\r\n"]
+)
+async def test_a_port_that_closes_or_speaks_another_protocol(greeting: bytes) -> None:
+    """A port that closes without a greeting, or greets as no relay does, is told from one that answers as needed."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        checked = await _check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="starttls", EMAIL_TIMEOUT=2)
+    assert checked.code == 1
+    assert ("is this an SMTP server?" if greeting else "without a greeting") in checked.output
+    assert f"trying port {port} with EMAIL_SECURITY=tls, and the ports" in checked.output
+    assert "try again later" not in checked.output
+
+
 async def test_a_port_for_tls_spoken_to_in_plain_text(certificates: Certificates) -> None:
     """A relay that is silent because it waits for TLS is found at its own port."""
     async with Relay(Faults(security="tls", auth=()), certificates=certificates) as relay:

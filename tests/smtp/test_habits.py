@@ -224,6 +224,22 @@ def test_a_limit_that_was_lifted_is_dropped() -> None:
     assert changes == [10, None, 20, 5]
 
 
+def test_a_limit_that_comes_and_goes_is_tried_less_often() -> None:
+    """Each time that a dropped limit is there again the next review comes later, up to once an hour."""
+    clock, changes = _Clock(), list[int | None]()
+    limit = RecipientLimit(clock, changes.append)
+    waits = []
+    for _ in range(5):
+        limit.reached(10)
+        before = clock.now
+        while limit.most(60) == 10:
+            clock.now += 10
+        waits.append(clock.now - before)
+        limit.took(60)
+    assert waits == [600, 1200, 2400, 3600, 3600]
+    assert changes == [10, None] * 5
+
+
 @pytest.mark.parametrize(
     "session_of", [lambda habits: _session(habits=habits), lambda habits: _session(Mode.DATA, habits)]
 )

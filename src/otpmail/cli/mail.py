@@ -135,27 +135,24 @@ def send_mail(
 ) -> None:
     """Send one mail."""
     _check_given(to, text or html or attach)
-    request = mail_pb2.SendMailRequest(
-        to=to,
-        cc=cc,
-        bcc=bcc,
-        subject=subject,
-        text=text,
-        html=html,
-        reply_to=reply_to,
-        headers=[_header(one) for one in header or ()],
-        attachments=[mail_pb2.Attachment(filename=path.name, content=_content(path)) for path in attach or ()],
-        request_id=request_id,
-        wait_for=mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY,
-        return_path=return_path,
-        sender=sender,
-        message_id=message_id,
-        labels=_labels(label or ()),
-        priority=value_of("--priority", priority, _PRIORITIES),
-        ttl=ttl,
-    )
+    request = mail_pb2.SendMailRequest(to=to, cc=cc, bcc=bcc, reply_to=reply_to, sender=sender, return_path=return_path)
     setattr(request, "from", author)  # a keyword in Python
+    request.subject, request.text, request.html, request.message_id = subject, text, html, message_id
+    _add_parts(request, header or (), attach or (), label or ())
+    request.priority, request.request_id = value_of("--priority", priority, _PRIORITIES), request_id
+    request.wait_for = mail_pb2.WAIT_FOR_QUEUE if queue else mail_pb2.WAIT_FOR_RELAY
+    if ttl is not None:
+        request.ttl.CopyFrom(ttl)
     _send(request, server, as_json=as_json)
+
+
+def _add_parts(
+    request: mail_pb2.SendMailRequest, headers: Iterable[str], files: Iterable[Path], labels: Iterable[str]
+) -> None:
+    """Add the headers, the files and the labels. Raises typer.Exit with 2 for one that can't be read."""
+    request.headers.extend(map(_header, headers))
+    request.attachments.extend([mail_pb2.Attachment(filename=path.name, content=_content(path)) for path in files])
+    request.labels.update(_labels(labels))
 
 
 def _check_given(to: list[str] | None, content: object) -> None:

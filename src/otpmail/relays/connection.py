@@ -217,14 +217,15 @@ class Connection:
 
     @property
     def retire_at(self) -> float:
-        """When it is to be replaced, on the loop's clock: for its age, for idleness, or now for its number of mails.
-
-        Then it may carry a few more, so that the next one is open in time.
-        """
+        """When to replace it, on the loop's clock: by age, idleness, or now by its mails; it may carry a few more."""
         if self._session.begun >= self.most - self.lead:
             return self.opened
-        idle_since = self._loop.time() if self._session.flights else self._protocol.last_progress
-        return min(self._expires_at, idle_since + self._idle_seconds)
+        return min(self._expires_at, self._idle_until)
+
+    @property
+    def _idle_until(self) -> float:
+        """When it will have been idle for as long as it may, if no mail is sent until then."""
+        return self._idle_seconds + (self._loop.time() if self._session.flights else self._protocol.last_progress)
 
     @property
     def idle_at_end(self) -> float | None:
@@ -234,8 +235,7 @@ class Connection:
     @property
     def is_idle_too_long(self) -> bool:
         """Whether it is to be closed or replaced because no mail was sent on it for a while."""
-        idle_since = self._protocol.last_progress
-        return not self._session.flights and self._loop.time() >= idle_since + self._idle_seconds  # as in `retire_at`
+        return self._loop.time() >= self._idle_until
 
     def keep_idle(self, seconds: float) -> None:
         """Be idle for `seconds` at most, or for EMAIL_IDLE_SECONDS if that is less."""

@@ -23,6 +23,7 @@ from otpmail.smtp.reply_kind import Command, ReplyKind, kind_of
 FAILURES = (aiosmtplib.SMTPException, OSError, ValueError)
 """The errors of aiosmtplib. ValueError: a malformed host name."""
 
+_NO_REPLY = -1  # the code that aiosmtplib gives to a line that is no reply
 _BROKEN_OFF = "the relay broke off the handshake of TLS; it may speak only versions before TLS 1.2, which are not safe"
 
 
@@ -171,9 +172,14 @@ def failure(error: BaseException, settings: RelaySettings, redactor: Redactor) -
     is_silent = isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(
         error.__cause__, TimeoutError | ConnectionAbortedError
     )
+    is_closed = isinstance(error, aiosmtplib.SMTPConnectError) and isinstance(
+        error.__cause__, aiosmtplib.SMTPServerDisconnected
+    )
     if isinstance(error, aiosmtplib.SMTPResponseException):
+        if error.code == _NO_REPLY:
+            return Unreachable(f"{redactor.line(error.message)}; is this an SMTP server?")
         return failed_by(read_reply(error.code, error.message, redactor), ConnectFailed, said)
-    return Unreachable(said) if is_silent else ConnectFailed(said)
+    return Unreachable(said) if is_silent or is_closed else ConnectFailed(said)
 
 
 def _explain_end(error: BaseException, settings: RelaySettings) -> str:

@@ -26,6 +26,7 @@ class RecipientLimit:
         self._on_change = on_change
         self._review = _REVIEW_SECONDS
         self._review_at = 0.0
+        self._was_dropped = False  # whether there was a limit that a review has refuted
 
     def __repr__(self) -> str:
         return f"<RecipientLimit {self.known}>"
@@ -41,8 +42,11 @@ class RecipientLimit:
         return min(wanted, GROUP)
 
     def reached(self, taken: int) -> None:
-        """Note that the relay took so many recipients of a transaction, and no more."""
-        if self.known is not None and taken >= self.known:
+        """Note that the relay took so many recipients of a transaction, and no more.
+
+        A limit that comes and goes is reviewed less often too.
+        """
+        if self._was_dropped if self.known is None else taken >= self.known:
             self._review = min(2 * self._review, _REVIEW_MAX_SECONDS)
         else:
             self._review = _REVIEW_SECONDS
@@ -52,6 +56,7 @@ class RecipientLimit:
     def took(self, recipients: int) -> None:
         """Note that the relay took all of so many recipients: a limit below that does not hold."""
         if self.known is not None and recipients > self.known:
+            self._was_dropped = True
             self._set(None)
 
     def _set(self, limit: int | None) -> None:

@@ -28,7 +28,7 @@ def test_it_keeps_every_result(tmp_path: Path) -> None:
     _written(path, a=RELAYED, b="FAILED", c="UNCERTAIN")
     _written(path, b=RELAYED, a="FAILED", d="PERMISSION_DENIED")
     header, *lines = path.read_text().splitlines()
-    assert header.endswith("To start over, delete it.")
+    assert header.endswith("How to send all again: otpmail merge --help")
     assert lines == ["a RELAYED", "b FAILED", "c UNCERTAIN", "b RELAYED", "a FAILED", "d PERMISSION_DENIED"]
     assert _relayed(path) == {"a", "b"}
 

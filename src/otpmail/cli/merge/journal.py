@@ -14,7 +14,8 @@ from typing import BinaryIO
 from otpmail.cli.merge.csv_source import MergeError
 
 RELAYED = "RELAYED"
-_HEADER = b"# Journal of an otpmail mail merge: what is RELAYED is not sent again. To start over, delete it.\n"
+_MARK = b"# Journal of an otpmail mail merge:"
+_HEADER = _MARK + b" what is RELAYED is not sent again. How to send all again: otpmail merge --help\n"
 _SYNC_SECONDS = 1.0  # at most the lines of this last time are lost when the machine goes down
 
 
@@ -88,7 +89,7 @@ class Journal:
         if not header:
             file.write(_HEADER)
             return
-        if header != _HEADER:
+        if not header.startswith(_MARK):
             raise MergeError(f"--journal: {self.path}: exists, and is not a journal of a merge; name another file")
         last = self._read(file)
         if not last.endswith(b"\n"):
