@@ -92,7 +92,7 @@ class RedisServer:
         """Start it, and return once it answers, with its data read. A port that another process took is given up."""
         keeps_port = self.port != 0
         for attempt in range(5):
-            self.port = self.port if keeps_port else _free_port()
+            self.port = self.port if keeps_port else free_port()
             self._process = self._launch()
             if self._wait_until_up():
                 return
@@ -176,8 +176,8 @@ def _with_parent() -> list[str]:
     return [] if found is None else [found, "--pdeathsig", "KILL"]
 
 
-def _free_port() -> int:
-    """Return a port that is free, and so is the port 10000 above."""
+def free_port() -> int:
+    """Return a port that is free now, and so is the port 10000 above."""
     while True:
         with socket.socket() as holder, socket.socket() as bus:
             holder.bind((HOST, 0))

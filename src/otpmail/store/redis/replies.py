@@ -1,5 +1,6 @@
 """What the errors of a server mean: for callers, and for the connection that they came over."""
 
+import re
 from typing import NamedTuple
 
 from redis.exceptions import ConnectionError as NetworkError
@@ -46,6 +47,9 @@ _MORE_WORDS = {
     "CLIENTS": "has no connection left (maxclients)",
     "NOPASS": "knows no password, but STORE_URL or STORE_PASSWORD_FILE has one",
 }
+
+_CONNECTING = re.compile(r"^Error \S+ connecting to \S+\. ")  # redis-py repeats the server before the cause
+_VERIFY = re.compile(r"certificate verify failed: (.*?)(?: \(_ssl\.c:\d+\))?$")
 
 MOVES = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "LOADING"})
 """Kinds of replies after which the master may be another server than before."""
@@ -107,9 +111,19 @@ def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:
     kind = kind_of(error) if isinstance(error, RedisError) else ""
     words = _MORE_WORDS.get(kind) or _WORDS.get(kind)
     if words is None:
-        detail = str(error) or "it did not answer in time"
-        words = f"can't be reached: {detail}" if not isinstance(error, RedisError) or not is_reply(error) else detail
+        detail = _CONNECTING.sub("", str(error)).rstrip(".") or "it did not answer in time"
+        is_answer = isinstance(error, RedisError) and is_reply(error)
+        words = detail if is_answer else f"can't be reached: {_of_certificate(detail) or detail}"
     return f"STORE_URL: the server at {endpoint} {words}"
+
+
+def _of_certificate(detail: str) -> str:
+    """Say what to set where TLS does not trust the server; empty for other failures."""
+    found = _VERIFY.search(detail)
+    if found is None:
+        return ""
+    name = "STORE_TLS_NAME" if "mismatch" in found[1] else "STORE_CA_FILE"
+    return f"its certificate is not trusted ({found[1].rstrip(' .')}); see {name}"
 
 
 def unavailable(error: RedisError, endpoint: str) -> Exception:
