@@ -14,14 +14,13 @@ from cutting_proxy import CuttingProxy
 from otpmail.errors import FailedPrecondition, Unavailable
 from otpmail.model import MailState, Priority
 from otpmail.store.base import Accepted, Conflict, Earlier, Progress, Request, Running, TakenOver
+from redis_server import RedisServer
+from store.clocks import Clock
 from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
 from store.redis.replicas import Replica, replica
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from redis_server import RedisServer
-    from store.clocks import Clock
 
     Start = Callable[..., Awaitable[Replica]]
 
@@ -33,8 +32,6 @@ SECONDS = 30  # for what comes by itself
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands until the test moves it."""
-    from store.clocks import Clock
-
     return Clock()
 
 
@@ -385,6 +382,48 @@ async def test_mails_without_their_key_stay(
     third = await start()
     async with asyncio.timeout(SECONDS):
         assert [one.mail for one in await third.arrived(1)] == [entry.mail]
+
+
+async def test_full_memory_refuses_mails_and_lets_others_go_on(
+    redis_server: RedisServer, clock: Clock, namespace: str
+) -> None:
+    """A server whose memory is full refuses new mails; leases, settlements, retries and take-overs go on."""
+    entries = [entry_of(mail_of(f"m{number}", request_id=f"r{number}"), content=b"x" * 1000) for number in range(20)]
+    with RedisServer(redis_server.kind) as server:
+        async with AsyncExitStack() as stack:
+            first, second = [await stack.enter_async_context(replica(server, clock, namespace)) for _ in range(2)]
+            await first.accept(*entries)
+            server.command("CONFIG", "SET", "maxmemory", 1)
+            with pytest.raises(Unavailable):
+                await first.mails.accept([entry_of(mail_of("m20"))])
+            with pytest.raises(Unavailable):
+                await first.mails.claim(Request("shop", "other", b"f"), "m21")
+            first.mails.settle(ended := settled(entries[0].mail))
+            first.mails.deferred("m1", Progress(pending=("ada@example.org",), attempts=1))
+            assert await first.mails.get("shop", "m0") == ended
+            assert await second.mails.find("shop", "r0") == Earlier(ended)
+            assert ((await second.mails.get("shop", "m1")) or ended).attempts == 1
+            await asyncio.sleep(1.5)  # of a lease of one second
+            assert first.mails.may_send()
+            await first.die()
+            async with asyncio.timeout(SECONDS):
+                assert len(await second.arrived(19)) == 19
+            assert len(owned(server, namespace)) == 19
+
+
+async def test_a_restarted_server_is_used_again(redis_server: RedisServer, clock: Clock, namespace: str) -> None:
+    """A server that was killed and started again has what was accepted, and its replica keeps its lease and name."""
+    with RedisServer(redis_server.kind, "--appendfsync", "always") as server:
+        async with replica(server, clock, namespace, lease_seconds=20.0) as first:
+            await first.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+            server.kill()
+            first.mails.settle(ended := settled(mail_of("m1")))
+            server.start()
+            await until(lambda: owned(server, namespace) == {"m2"})
+            await first.accept(entry_of(mail_of("m3")))
+            assert await first.mails.get("shop", "m1") == ended
+            assert first.mails.may_send()
+            assert (first.owner.dropped, first.owner.resumed) == ([], 0)
 
 
 async def _listed(one: Replica) -> set[str]:
