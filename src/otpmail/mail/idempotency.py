@@ -30,6 +30,8 @@ class Idempotency:
         self._store = store
         self._wait_seconds = wait_seconds
         self._elsewhere: set[tuple[str, str]] = set()
+        self.resumed: set[str] = set()
+        """Ids of mails that are being accepted again, since the process ended in which they were before."""
         self._lifecycle = lifecycle
         self._backlog = backlog
         self._accepting: dict[tuple[str, str], bytes] = {}
@@ -63,6 +65,7 @@ class Idempotency:
                 answer = await self._claim(request, mail_id)
                 if is_taken_over := isinstance(answer, TakenOver):
                     mail_id = answer.mail_id
+                    self.resumed.add(mail_id)
                 job = self.job_of(answer)
             if job is None:
                 job = await accept(mail_id)
@@ -74,6 +77,7 @@ class Idempotency:
                 self._store.release(request, mail_id)
             raise
         finally:
+            self.resumed.discard(mail_id)
             self.end(request, job)
         return job
 

@@ -79,6 +79,7 @@ class MailService:
         self.is_durable = store.durable
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle, backlog, wait_seconds=settings.mail_wait_seconds)
+        self.resumed = self._idempotency.resumed
         self._keeping = Keeping(store, backlog, admission.places, self._idempotency)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait

@@ -121,11 +121,13 @@ class OtpService:
             expires = now + self._lifespans[request.compat]
             fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires)
             room = memory.codes.octets < memory.for_records
+            # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
+            spaced = not (request.compat or mail_id in self._mails.resumed)
             submission = partial(self._submission, request, address, now)
             if request.wait_for.guarantees and self._issue_kept is not None:
-                send = Send(key, now, fresh, not request.compat, room)
+                send = Send(key, now, fresh, spaced, room)
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
-            sending = await self._store.send(key, now, fresh, spaced=not request.compat, room=room)
+            sending = await self._store.send(key, now, fresh, spaced=spaced, room=room)
             if sending.replaced is not None or self._replacements.under_way:
                 self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
