@@ -58,14 +58,15 @@ async def pair(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Pair
     """Start everything, with a store of the kind that deploy/compose.yaml names, and close it in reverse order."""
     async with AsyncExitStack() as stack:
         store = stack.enter_context(RedisServer("valkey-9"))
-        shared = redis_settings(store, lease=10) | {"OTP_RETURN_CODE": True}
+        shared = redis_settings(store, lease=10) | {"OTP_RETURN_CODE": True, "WORKERS": 2}
         relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
         replicas = [
             await stack.enter_async_context(Service(**relay_settings(relay, certificates, tmp_path / "token") | shared))
             for relay in relays
         ]
-        for replica in replicas:
+        for replica, relay in zip(replicas, relays, strict=True):
             await replica.wait_until_serving()
+            await relay.wait_for_idle(2)
         envoy = await stack.enter_async_context(Envoy(*(replica.address for replica in replicas)))
         channel = await stack.enter_async_context(envoy.channel())
         yield Pair(replicas, relays, envoy, channel)

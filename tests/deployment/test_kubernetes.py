@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import kubernetes_validate
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deployment.files import (
     KUBERNETES,
@@ -24,11 +28,13 @@ from deployment.files import (
     otpmail_container,
 )
 from otpmail.rpc.health import LIVENESS
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from otpmail.settings import Settings
+    from relay import Certificates, Relay
 
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 _WITH_OTPMAIL = ("deployment.yaml", "sidecar.yaml")
@@ -112,6 +118,29 @@ def test_ports_and_probes(file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: 
             assert ports[probe["httpGet"]["port"]] == server.http_port
             assert probe["httpGet"]["path"] == ("/readyz" if name == "readinessProbe" else "/livez")
             assert server.http_host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("file", _WITH_OTPMAIL)
+async def test_probes_are_answered(file: str, relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A service with the settings of the container answers each probe, asked as the kubelet asks it."""
+    container = otpmail_container(file)
+    of_here = relay_settings(relay, certificates, tmp_path / "token")
+    given = environment(container) | {"PORT": 0, "HTTP_PORT": 0, "SECRETS_DIR": mounted(tmp_path), "STORE_URL": None}
+    async with Service(**given | of_here | {"EMAIL_FROM": "shop@example.org", "STORE_PASSWORD": None}) as service:
+        port = service.address.rpartition(":")[2]
+        (line,) = service.logged("metrics")
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", (("grpc.enable_http_proxy", 0),)) as channel:
+            await service.wait_for_log("relay-up")
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+                probe: dict[str, Any] = container.get(name, {})
+                if "grpc" in probe:
+                    asked = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
+                    assert (await health.Check(asked)).status == health_pb2.HealthCheckResponse.SERVING
+                elif "httpGet" in probe:
+                    url = str(line["url"]).replace("/metrics", probe["httpGet"]["path"])
+                    with await asyncio.to_thread(urllib.request.urlopen, url, None, 10) as response:
+                        assert response.status == 200
 
 
 @pytest.mark.parametrize("file", _WITH_OTPMAIL)
