@@ -182,6 +182,18 @@ async def test_outcomes_wait_for_the_rest_of_a_batch() -> None:
         assert len(await answering) == 4
 
 
+async def test_outcomes_wait_for_a_batch_that_waits_for_its_turn() -> None:
+    """Outcomes wait from the turn of the next batch until its mails are accepted, however few they are."""
+    rig, jobs, answering = await _ready_of_many(2, ready=0)
+    await rig.stream.begin()
+    rig.settle(jobs[0])
+    await _turns()
+    assert not answering.done()
+    await rig.take()
+    async with asyncio.timeout(5):
+        assert len(await answering) == 1
+
+
 async def test_outcomes_that_come_one_by_one_do_not_wait() -> None:
     """Outcomes that come one by one do not wait, however many mails are unsettled, since none is about to follow."""
     _, _, answering = await _ready_of_many(200, ready=3)

@@ -84,6 +84,7 @@ class MailStream:
 
     async def begin(self) -> None:
         """Wait for the stream's turn, before its next batch is parsed."""
+        self._taking = True
         await self._producer.begin()
 
     async def take(self, requests: Iterable[RequestT], decode: Callable[[RequestT], Awaitable[Submission]]) -> None:
@@ -116,6 +117,7 @@ class MailStream:
     def close(self, fault: CallerError | None = None) -> None:
         """Expect no more mails. `fault` is the error that ends the stream, None where its caller has closed it."""
         self._closed = True
+        self._taking = False
         self._fault = fault
         self._wake_collector()
 
@@ -128,8 +130,10 @@ class MailStream:
         """
         while not self._ready and not self._over:
             await self._wait()
-        if _FEW <= len(self._ready) < _TOGETHER and self._many_to_come:
+        if (self._taking or len(self._ready) >= _FEW) and len(self._ready) < _TOGETHER and self._many_to_come:
             patience = patience_for(self._ready[-1][1], self._together)
+            if self._taking or self._waiting >= _TOGETHER:  # they may fill a response
+                patience = max(patience, _LONGEST_SECONDS)
             alarm = self._loop.call_later(patience, self._wake_collector)
             self._wanted = _TOGETHER
             try:
@@ -235,23 +239,26 @@ class MailStream:
 
     def _fail(self, request_id: str, error: Exception) -> None:
         # A request id that is too long comes back cut: whole ones could make a response too large to receive.
+        self._producer.outstanding += 1
         self._add((request_id[:MAX_REQUEST_ID], error))
 
     def _accepted(self, request_id: str, job: Job, *, is_guaranteed: bool) -> None:
-        if not job.settled:
-            self._producer.brought += 1
-        if is_guaranteed or job.settled:
+        producer, settled = self._producer, job.settled
+        producer.outstanding += 1
+        if not settled:
+            producer.brought += 1
+        if is_guaranteed or settled:
             self._add((request_id, job.mail))
-            if not job.settled and job not in self._guaranteed:
+            if not settled and job not in self._guaranteed:
                 self._guaranteed.add(job)
-                self._producer.outstanding += 1
+                producer.outstanding += 1
                 self._mails.call_when_done(job, self._on_guaranteed_end)
             return
-        times = self._awaited.get(job, 0)
-        self._awaited[job] = times + 1
         self._waiting += 1
-        self._producer.outstanding += 1
-        if not times:
+        if job in self._awaited:
+            self._awaited[job] += 1
+        else:
+            self._awaited[job] = 1
             self._mails.wait(job, self._on_end)
 
     def _on_end(self, job: Job, outcome: Mail | Unavailable) -> None:
@@ -259,8 +266,7 @@ class MailStream:
         if not times:  # the stream has left
             return
         self._waiting -= times
-        self._producer.outstanding -= times  # the results are outstanding in their place
-        self._add((job.request_id, outcome), times)
+        self._add((job.request_id, outcome), times)  # which is outstanding in place of the mail
 
     def _on_guaranteed_end(self, job: Job, _: Mail | Unavailable) -> None:
         if job in self._guaranteed:
@@ -269,7 +275,6 @@ class MailStream:
 
     def _add(self, outcome: Outcome, times: int = 1) -> None:
         self._ready += (outcome,) * times
-        self._producer.outstanding += times
         if self._collector is not None and (len(self._ready) >= self._wanted or not self._many_to_come):
             self._wake_collector()
 
