@@ -47,13 +47,12 @@ class MailQueue(asyncio.Queue[Job]):
         # tests/delivery/test_queue.py
         for lane in self.lanes:
             if lane:
-                turn = next(iter(lane))
-                jobs = lane[turn]
+                turn, jobs = next(iter(lane.items()))
                 job = jobs.popitem(last=False)[0]
-                if jobs:
-                    lane.move_to_end(turn)
-                else:
+                if not jobs:
                     del lane[turn]
+                elif len(lane) > 1:
+                    lane.move_to_end(turn)
                 self._lengths[job.priority] -= 1
                 if self._producers[job.priority]:
                     self._call_producer(job.priority)

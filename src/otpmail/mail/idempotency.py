@@ -62,11 +62,13 @@ class Idempotency:
         job, is_taken_over = None, False
         try:
             if not with_content:
-                answer = await self._claim(request, mail_id)
-                if is_taken_over := isinstance(answer, TakenOver):
-                    mail_id = answer.mail_id
-                    self.resumed.add(mail_id)
-                job = self.job_of(answer)
+                answer = await self._store.claim(request, mail_id)
+                if not isinstance(answer, Accepted):
+                    answer = await self._claim_again(request, mail_id, answer)
+                    if is_taken_over := isinstance(answer, TakenOver):
+                        mail_id = answer.mail_id
+                        self.resumed.add(mail_id)
+                    job = self.job_of(answer)
             if job is None:
                 job = await accept(mail_id)
                 # In the turn of the loop in which it was submitted, so before it is sent.
@@ -81,17 +83,18 @@ class Idempotency:
             self.end(request, job)
         return job
 
-    async def _claim(self, request: Request, mail_id: str) -> Answer:
-        """Claim the request id; while another process sends its mail, look whether that has settled."""
+    async def _claim_again(self, request: Request, mail_id: str, answer: Answer) -> Answer:
+        """While another process sends the mail of the request id, look whether that has settled."""
         pause, ends = _FIRST_LOOK, self._store.now() + self._wait_seconds
         try:
-            while isinstance(answer := await self._store.claim(request, mail_id), Running):
+            while isinstance(answer, Running):
                 await self._backlog.recall(answer.mail_id)
                 if self._lifecycle.find(answer.mail_id) is not None or self._store.now() >= ends:
                     break
                 self._elsewhere.add(request[:2])
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LAST_LOOK)
+                answer = await self._store.claim(request, mail_id)
         finally:
             self._elsewhere.discard(request[:2])
         return answer

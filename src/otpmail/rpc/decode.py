@@ -55,7 +55,7 @@ async def submission_from(request: mail_pb2.SendMailRequest, limits: Limits, coo
         size += sum([len(file.content) for file in files])
     is_large = size > LARGE
     lists = to, cc, bcc = request.to, request.cc, request.bcc
-    has_copies, request_id = cc or bcc, request.request_id
+    has_copies, request_id = bool(cc or bcc), request.request_id
     is_slow = (has_copies or len(to) > _FEW) and _are_slow(lists, limits)
     if is_large or is_slow:
         steps = _read_in_steps(request, lists, (text, html, files), limits, is_large=is_large)

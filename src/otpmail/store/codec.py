@@ -37,6 +37,7 @@ _NO_CHALLENGE = -1  # attempts of a record without one
 _NOTHING = Challenge(b"", "", 0.0, _NO_CHALLENGE)
 
 _STATES = {state.value: state for state in MailState}
+_VALUES = {state: value for value, state in _STATES.items()}  # a member's own `value` takes a call
 
 
 def encode_record(record: CodeRecord) -> bytes:
@@ -161,7 +162,7 @@ def _mail_fields(mail: Mail) -> tuple[object, ...]:
         mail.message_id,
         mail.create_time,
         mail.request_id,
-        mail.state.value,
+        _VALUES[mail.state],
         [(result.address, result.code, result.enhanced_code, result.reply) for result in mail.recipients],
         mail.attempts,
         mail.settle_time,

@@ -44,6 +44,7 @@ LEVELS = ("debug", "info", "warning", "error")
 """The values of LOG_LEVEL; the first shows most."""
 
 _FLUSH_SECONDS = 1.0
+_RELAYED = MailState.RELAYED  # naming a member takes its time
 _LAST_EVENTS = frozenset({"stopped", "stopped-at-once"})
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
@@ -193,10 +194,10 @@ class LogObserver:
                 _log_relay(event)
 
     def _settled(self, event: MailSettled) -> None:
-        state, lines = event.mail.state, self._mails
-        if state is MailState.RELAYED:
+        mail, lines = event.mail, self._mails
+        if (state := mail.state) is _RELAYED:
             self.relayed += 1
-            has_line = lines.of_all or (lines.of_codes and event.mail.issued is not None)
+            has_line = lines.of_all if mail.issued is None else lines.of_codes
         else:
             self.failed += state is not MailState.CANCELLED
             has_line = lines.of_failed
