@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
-from benchmarks.load.callers import NO_H2LOAD, call, has_h2load, send_batches, send_mails
+from benchmarks.load.callers import NO_H2LOAD, call, has_h2load, issue, send_batches, send_mails
 from benchmarks.peers.servers import Certificates, Server, redis_server, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
@@ -16,6 +17,8 @@ from benchmarks.report.results import Results
 _KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _MEMORY, _SQLITE, _REDIS = "memory:", "sqlite:", "redis:"
 _BATCH = 100
+_CHECKS_A_SECOND = 8000  # more than are validated: when they run out a round ends early
+_CODES: dict[str, object] = {"OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": 0}  # rounds use the same addresses
 
 Figures = dict[str, float]
 Measure = Callable[[Server, str, float, float], Awaitable[Figures]]
@@ -58,6 +61,16 @@ async def _codes(server: Server, name: str, warm: float, seconds: float) -> Figu
     return await call(server, "SendCode", warm=warm, seconds=seconds, first=first)
 
 
+async def _checks(server: Server, _: str, warm: float, seconds: float) -> Figures:
+    """Validate codes that are issued for this round, for half the time of other loads: issuing them takes longer."""
+    warm, seconds = warm / 2, seconds / 2
+    count = round((warm + seconds) * _CHECKS_A_SECOND)
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "codes.json"
+        await issue(server, count, file)
+        return await call(server, "ValidateCode", warm=warm, seconds=seconds, codes=(file, count))
+
+
 _BY_H2LOAD = (
     Load("SendMail, WAIT_FOR_QUEUE, 1 KB", _guaranteed(1_000), 0.7, 0.6),
     Load("SendMail, WAIT_FOR_QUEUE, 50 KB", _guaranteed(50_000), 0.35),
@@ -66,6 +79,7 @@ _BY_H2LOAD = (
 _OTHERS = (
     Load(f"SendMails of {_BATCH}, WAIT_FOR_QUEUE", _batches),
     Load("SendCode", _codes),
+    Load("ValidateCode", _checks, redis=0.7),
 )
 
 
@@ -82,7 +96,7 @@ async def _services(certificates: Certificates, directory: Path) -> AsyncIterato
         servers = {}
         for store, given in settings.items():
             at = await stack.enter_async_context(relay(certificates))
-            servers[store] = await stack.enter_async_context(service(at, **given))
+            servers[store] = await stack.enter_async_context(service(at, **_CODES, **given))
         yield servers
 
 
