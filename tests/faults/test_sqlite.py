@@ -20,7 +20,7 @@ from faults.queues import CountingRelay, fill, resident
 from guaranteed import Callers, Copies, message_ids, names, send, sqlite_settings
 from otpmail.v1 import mail_pb2
 from relay import Faults
-from service import Service, relay_settings
+from service import Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +80,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+def _forbid_writing(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["file", "directory"])
+async def test_a_place_that_can_only_be_read(state: dict[str, Any], small_disk: Path, *, exists: bool) -> None:
+    """A file or a directory that can't be written ends the start with exit code 5 and one line, which names it."""
+    path = small_disk / "store.db"
+    state |= sqlite_settings(path)
+    if exists:
+        async with Service(**state) as service:
+            assert await service.stop() == 0
+    _forbid_writing(small_disk)
+    before = path.read_bytes() if exists else None
+    other = Service(**state)
+    with pytest.raises(ServiceExitedError) as caught:
+        async with other:
+            pass
+    assert caught.value.exit_code == 5
+    assert other.output[-1].startswith(f"STORE_URL: {path} can't be written")
+    assert len(other.output) == 1
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
 async def test_a_full_disk(state: dict[str, Any], relay: Relay, small_disk: Path, show: Callable[[str], None]) -> None:
     """A full disk refuses new mails, UNAVAILABLE with RetryInfo, and loses none; with room all goes on by itself."""
     state |= {"STORE_URL": f"sqlite:{small_disk / 'store.db'}"}
@@ -114,6 +138,9 @@ async def test_a_full_disk(state: dict[str, Any], relay: Relay, small_disk: Path
     assert (copies.lost, copies.extra) == (set(), 0)
 
 
+_REMEMBERED = 600
+"""Octets of the file for a mail with a request id, which is kept for a day."""
+
 _NEAR = 5_000
 """Mails that are in memory at most, since workers need them soon, and those that came before the relay was down."""
 
@@ -126,7 +153,7 @@ async def test_a_long_queue(
     relay = CountingRelay()
     await relay.start()
     state |= relay_settings(relay, certificates, tmp_path / "token") | {
-        "QUEUE_SIZE": 2 * (_NEAR + mails),
+        "QUEUE_SIZE": 4 * (_NEAR + mails),
         "MEMORY_MAX_MB": 256,
     }
     await relay.close()  # nobody listens there until it starts again
@@ -165,3 +192,37 @@ async def test_a_long_queue(
         assert filled <= 512
         assert found <= 512
         assert took <= 2
+
+
+@pytest.mark.parametrize("request_ids", [False, True], ids=["without-request-ids", "with-request-ids"])
+async def test_mails_in_and_out(
+    state: dict[str, Any],
+    certificates: Certificates,
+    tmp_path: Path,
+    show: Callable[[str], None],
+    *,
+    request_ids: bool,
+    full: bool,
+) -> None:
+    """The file stays small whatever has passed through it, and its log too."""
+    mails, log, largest = (100_000 if full else 2_000), tmp_path / "store.db-wal", 0
+    relay = CountingRelay()
+    await relay.start()
+    async with Service(**state | relay_settings(relay, certificates, tmp_path / "token")) as service:
+        await service.wait_until_serving()
+        numbers = iter(range(mails))
+
+        async def caller() -> None:
+            nonlocal largest
+            for number in numbers:
+                await send(service, f"p{number}", request_id=f"r{number}" if request_ids else "")
+                largest = max(largest, log.stat().st_size)
+
+        await asyncio.gather(*(caller() for _ in range(64)))
+        await relay.wait_for_names(mails, timeout=60)
+        assert await service.stop() == 0
+    await relay.close()
+    size = (tmp_path / "store.db").stat().st_size
+    show(f"{mails} mails, the file has {size / (1 << 20):.1f} MiB at the end, its log had {largest / (1 << 20):.1f}")
+    assert largest <= 64 << 20
+    assert size <= (16 << 20 if not request_ids else mails * _REMEMBERED)

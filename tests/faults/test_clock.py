@@ -1,0 +1,99 @@
+"""The service's wall clock is set an hour forward and back, while it runs and between two processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from faults.wall import WallService
+from guaranteed import names, send, sqlite_settings
+from otpmail.v1 import otp_pb2
+from relay import Faults
+from service import relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from relay import Certificates, Relay
+
+HOUR = 3600.0
+LIFE = 4
+VALID = otp_pb2.ValidateCodeResponse.RESULT_VALID
+
+
+@pytest.fixture
+def start(relay: Relay, certificates: Certificates, tmp_path: Path) -> Callable[[float], WallService]:
+    """Return what makes a service whose wall clock is so many seconds off, with one store on disk for all of them.
+
+    Its codes live for some seconds, and are returned.
+    """
+    settings: dict[str, Any] = relay_settings(relay, certificates, tmp_path / "token")
+    settings |= sqlite_settings(tmp_path / "store.db")
+    settings |= {"OTP_LIFESPAN_SECONDS": LIFE, "OTP_RETURN_CODE": True, "OTP_RESEND_SECONDS": 0}
+
+    def make(offset: float) -> WallService:
+        service = WallService(tmp_path, **settings)
+        service.set_wall(offset)
+        return service
+
+    return make
+
+
+async def _issue(service: WallService, name: str) -> tuple[otp_pb2.ValidateCodeRequest, float]:
+    """Have a code mailed; returns the check with it, and when it was asked for at the latest."""
+    sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=f"{name}@example.org"))
+    return otp_pb2.ValidateCodeRequest(email=f"{name}@example.org", code=sent.otp_code), time.monotonic()
+
+
+async def _outlives(service: WallService, check: otp_pb2.ValidateCodeRequest, issued: float) -> bool:
+    """Whether a code is still good a second after its life."""
+    await asyncio.sleep(max(0.0, issued + LIFE + 1 - time.monotonic()))
+    return (await service.otp.ValidateCode(check)).result == VALID
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+async def test_a_jump_while_it_runs(
+    start: Callable[[float], WallService], relay: Relay, show: Callable[[str], None], jump: float
+) -> None:
+    """A jump neither ends a code early nor keeps it alive, and a deferred mail is not sent before its time."""
+    async with start(0.0) as service:
+        await service.wait_until_serving()
+        relay.faults = Faults(final_reply="451 4.3.0 later", times=1)
+        began = time.monotonic()
+        await send(service, "deferred")
+        wanted = float(str((await service.wait_for_log("mail-deferred"))["retry_after"]))
+        early, _ = await _issue(service, "ada")
+        late, issued = await _issue(service, "bob")
+        service.set_wall(jump)
+        assert (await service.otp.ValidateCode(early)).result == VALID
+        await relay.wait_for_mails(3)
+        took = time.monotonic() - began
+        assert not await _outlives(service, late, issued)
+        assert await service.stop() == 0
+    show(f"a code was good then, none a second after its life; a mail due in {wanted} s came after {took:.1f}")
+    assert names(relay.mails)[2] == "deferred"
+    assert took >= wanted
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+async def test_a_jump_between_two_processes(
+    start: Callable[[float], WallService], show: Callable[[str], None], jump: float
+) -> None:
+    """No code lives longer for a clock that is set while no process runs, nor for one that is set right again."""
+    outlived = 0
+    for before, after in ((0.0, jump), (jump, 0.0)):
+        async with start(before) as service:
+            await service.wait_until_serving()
+            check, issued = await _issue(service, f"a{before:.0f}")
+            await asyncio.sleep(1)  # in which nothing is written
+            await service.kill()
+        async with start(after) as service:
+            await service.wait_until_serving()
+            outlived += await _outlives(service, check, issued)
+            await service.kill()
+    show(f"{outlived} of 2 codes were good a second after their life")
+    assert not outlived
