@@ -22,6 +22,10 @@ def _b64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def _utf16(text: str, order: str) -> str:
+    return base64.b64encode(text.encode(f"utf-16-{order}")).decode()
+
+
 def _said(text: str, redactor: Redactor = NO_SECRETS, code: str = CODE) -> RecipientResult:
     return result("ada@example.org", Reply(550, text.encode()), redactor, code)
 
@@ -75,11 +79,27 @@ def test_the_digits_of_a_code_are_masked(text: str, reply: str) -> None:
         f"5.7.1 Subject: =?utf-8?b?{_b64('Su código: 493')}?=\n5.7.1  =?utf-8?b?{_b64('817')}?=",
         "5.7.1 ④⑨③⑧①⑦ or ⁴⁹³⁸¹⁷",
         "5.7.1 Subject: =?utf-8?q?Su_c=C3=B3digo=3A_493?= =?utf-8?q?817?=",
+        *(f"5.7.1 {_utf16(f'{chr(65) * before}{CODE} is it', order)}" for before in range(3) for order in ("le", "be")),
+        *(f"5.7.1 {_b64(_b64('x' * before + CODE))}" for before in range(3)),
+        f"5.7.1 {_b64(_b64('Your code is ' + CODE + '.'))[3:]}",
+        f"5.7.1 {_b64(_b64('It is ' + CODE))[:15]}\n5.7.1 {_b64(_b64('It is ' + CODE))[15:]}",
     ],
 )
 def test_a_code_that_is_encoded_withholds_the_text(text: str) -> None:
     """A code in an encoding that mail, URLs or HTML use leaves nothing of the text; the reply codes stay."""
     assert _said(text) == RecipientResult("ada@example.org", 550, "5.7.1", WITHHELD)
+
+
+@pytest.mark.parametrize("word", ["QueuedAsAbCdEf0123456789", "4f1c2b3a" * 4, "ADMA" * 6, "NAA5ADMAOAAxADgA"])
+def test_long_words_without_the_code_are_kept(word: str) -> None:
+    """A refusal with an id, or with another code in base64, stays as it is."""
+    assert _said(f"5.7.1 refused as {word}").reply == f"refused as {word}"
+
+
+def test_a_code_in_utf_16_as_it_came_is_masked() -> None:
+    """Octets that do not print stand between the digits then."""
+    said = result("ada@example.org", Reply(550, b"5.7.1 code " + CODE.encode("utf-16-le")), NO_SECRETS, CODE)
+    assert said.reply == "code ***?"
 
 
 @given(before=st.text(max_size=40), between=st.text(" .-_\t\n/()\u200b", max_size=5), after=st.text(max_size=600))

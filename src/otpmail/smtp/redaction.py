@@ -42,6 +42,8 @@ _ESCAPE = re.compile(
 _TAG = re.compile(r"<[^<>]*+>")
 _ENCODED_WORD = re.compile(r"=\?[^?\s]{1,40}\?([BbQq])\?([^?\s]*)\?=(?:\s+(?==\?))?")  # RFC 2047, 2
 _DIGITS_IN_BASE64 = re.compile("[MNO][DTjz]")  # in each form of three digits or more
+_BASE64_WORD = re.compile(r"[A-Za-z0-9+/]{10,}")
+_TEXT = re.compile(r"[\0\t\n\r -~]{6,}")  # of what was decoded: ASCII, also in UTF-16
 _MARKS_OF_ESCAPES = re.compile(r"[%=\\&<]|0x|U\+")
 
 
@@ -184,10 +186,26 @@ def _shows_encoded(text: str, codes: Sequence[str]) -> bool:
     joined = "".join(text.split())
     if _DIGITS_IN_BASE64.search(joined) and any(form in joined for code in codes for form in _in_base64(code)):
         return True
+    if any(_shows_decoded(decoded, codes) for decoded in _decoded_words(joined)):
+        return True
     if text.isascii() and not _MARKS_OF_ESCAPES.search(text):
         return False
     numbers = [number for reading in _readings(text) for number in _numbers(reading)]
     return any(code in number for code in codes for number in numbers)
+
+
+def _decoded_words(joined: str) -> Iterator[str]:
+    """Yield what is readable in long words as base64. A line may have been cut anywhere."""
+    for word in _BASE64_WORD.findall(joined):
+        for start in range(4):
+            rest = word[start : len(word) - ((len(word) - start) % 4 == 1)]
+            yield from _TEXT.findall(a2b_base64(rest + "=" * (-len(rest) % 4)).decode("latin-1"))
+
+
+def _shows_decoded(text: str, codes: Sequence[str]) -> bool:
+    """Whether a text that was in base64 shows one of the codes: in UTF-16, or in base64 once more."""
+    joined = "".join(text.split())
+    return shows(text, codes) or any(form in joined for code in codes for form in _in_base64(code))
 
 
 def _without_beginning(text: str, codes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from otpmail.model import RecipientResult
 from otpmail.smtp.redaction import LONG, MAX_TEXT, NO_SECRETS, WITHHELD, Redactor, shows
 
+_REFUSES = 400
 CLOSING = 421  # "service not available, closing transmission channel" (RFC 5321, 4.2.3): the mail was not taken
 MAX_REPLY = 64 << 10  # octets of one reply with all its lines; RFC 5321, 4.5.3.1.5 has 512 a line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*?))?\r?", re.DOTALL)
@@ -19,6 +20,8 @@ _USUAL_LINE = 128  # octets
 # that is not ASCII, or, in base64, the first two characters of a digit. That digit stands first in its group of three
 # octets.
 _HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]|0x|U\+")
+# What is in base64 twice, or in UTF-16 before, shows by its length alone. Relays quote mails where they refuse them.
+_DEEP_HINT = re.compile(rb"[A-Za-z0-9+/]{10}")
 _FEWEST = 4  # digits of a code
 _NO_WORD = bytes(octet for octet in range(256) if not chr(octet).isalnum())
 _NO_DIGITS = bytes(octet for octet in range(256) if not chr(octet).isdecimal())
@@ -136,7 +139,7 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
 
 def _may_show(reply: Reply, code: str, recent: Collection[str]) -> bool:
     """Whether a reply may show a code, in any form. Nearly every good reply does not, and needs no closer look."""
-    if _HINT.search(reply.text):
+    if _HINT.search(reply.text) or (reply.code >= _REFUSES and _DEEP_HINT.search(reply.text)):
         return True
     digits = f"{reply.code}{reply.text.translate(None, _NO_DIGITS).decode()}"
     # Its first digits alone are masked at the end of a text, and they are three at least.
