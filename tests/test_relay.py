@@ -765,3 +765,14 @@ async def test_too_many_errors(relay: Relay) -> None:
         assert [await raw.ask("XNIL"), await raw.ask("NOOP"), await raw.ask("XNIL")] == [500, 250, 500]
         assert await raw.code() == 421
         assert await raw.is_over()
+
+
+@open_relay
+async def test_wait_for_quiet(relay: Relay) -> None:
+    """A wait for quiet begins anew with each command, and ends when none has come for so long."""
+    async with greeted(relay) as raw:
+        waiting = asyncio.create_task(relay.wait_for_quiet(0.2))
+        for _ in range(3):
+            assert await raw.ask("NOOP") == 250
+            assert not waiting.done()
+        await waiting

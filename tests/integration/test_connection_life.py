@@ -164,7 +164,7 @@ async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: R
     await service.mail.SendMail(slow)
     # The relay is at it, so that the fault is used up and strikes none of the others.
     await relay.wait_for_command(*(("MAIL", 1) if size > 10 else ("BDAT", 3)))
-    await asyncio.sleep(0.3)  # longer than the service gives a mail before it takes the relay for slow
+    await relay.wait_for_quiet(0.3)  # longer than the service gives a mail before it takes the relay for slow
     urgent = [
         mail_pb2.SendMailRequest(to=[f"p{n}@example.org"], text="t", priority=mail_pb2.PRIORITY_URGENT)
         for n in range(10)

@@ -220,7 +220,7 @@ async def test_a_goodbye_that_crosses_a_mail(service: Service, relay: Relay, wor
     """The mail goes at once over another connection, also where all five say goodbye, and counts one attempt."""
     await relay.wait_for_command("RSET", 5)
     await relay.wait_for_idle(5)
-    await asyncio.sleep(0.5)  # longer than the service takes for a pause
+    await relay.wait_for_quiet(0.5)  # longer than the service takes for a pause
     relay.faults = replace(relay.faults, refuse_sender=words, cut_after_reply="MAIL", times=10)
     started = time.monotonic()
     sending = asyncio.create_task(_send(service, 1))

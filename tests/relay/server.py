@@ -153,6 +153,16 @@ class Relay:
 
         await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
 
+    async def wait_for_quiet(self, seconds: float, timeout: float = 10) -> None:
+        """Return once no client has come, gone or said anything for so long, nor has the relay."""
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    async with asyncio.timeout(seconds):
+                        await self._changed.wait()
+                except TimeoutError:
+                    return
+
     async def wait_for_command(self, start: str, count: int = 1, timeout: float = 30) -> None:
         """Return as soon as `count` commands that begin with `start` were read."""
 
