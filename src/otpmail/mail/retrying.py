@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from otpmail.callers import Call, Caller
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.verdict import RETRIABLE
@@ -21,9 +22,12 @@ _OTHER_MAIL = "its request_id has a later mail: look at that one"
 class Retrying:
     """Opens settled mails again, and hands them to delivery. Each is tried for `most_seconds` from then on."""
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, admission: Admission, *, most_seconds: float) -> None:
+    def __init__(
+        self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, admission: Admission, *, most_seconds: float
+    ) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._backlog = backlog
         self._admission = admission
         self._most_seconds = most_seconds
 
@@ -50,12 +54,12 @@ class Retrying:
             except asyncio.CancelledError:  # the store may have opened the mail, which is to be sent then
                 await asyncio.wait((reopening,))
                 if not reopening.cancelled() and reopening.exception() is None and reopening.result():
-                    self._lifecycle.submit(Job.from_entry(again))
+                    self._backlog.submit(Job.from_entry(again))
                 raise
             if not reopening.result():
                 raise await self._refusal(call.caller, mail_id)
             job = Job.from_entry(again)
-            self._lifecycle.submit(job)
+            self._backlog.submit(job)
         return job.mail
 
     async def _settled(self, caller: Caller, mail_id: str) -> Entry:

@@ -85,7 +85,7 @@ class MailService:
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
-        retrying = Retrying(store, lifecycle, admission, most_seconds=self._most_seconds)
+        retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
         self.list = Listing(store, lifecycle, backlog, admission.turns).list
         self._ids = _ids()
