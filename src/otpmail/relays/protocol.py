@@ -25,8 +25,7 @@ from otpmail.smtp.session import BACKLOG, Session
 from otpmail.smtp.transaction import Callback, Transaction
 
 # A connection counts as stalled after some round trips without a reply, or after this where none was measured.
-_STALL_ROUND_TRIPS = 3
-_STALL_SECONDS = 0.1
+_STALL_ROUND_TRIPS, _STALL_SECONDS = 3, 0.1
 
 _SLICE = 64 << 10  # octets handed to the transport at once, a tenth of a millisecond with TLS
 _SLICES_AT_ONCE = 8  # then other callbacks run: a relay that reads as fast as it gets would take all of a large mail
@@ -66,12 +65,14 @@ class RelayProtocol(asyncio.Protocol):
         self.turnaround, self.congestion = turnaround or Turnaround(), CongestionWindow()
         self._stall_seconds, self._paused = _STALL_SECONDS, False
         self._flushing: asyncio.Handle | None = None
-        self._most_together = 0  # mails in flight with which one more may leave in the flush to come
+        self._most_together: int | None = None  # mails that may be in flight after the flush to come, once asked for
         self._idle = asyncio.Event()
         self._idle.set()
         self._probed: asyncio.Future[None] | None = None
-        self.lost_cause = ""
-        self.hung_up = False  # whether the relay ended it over its mails: not for idleness, nor after a fault
+        self.lost_cause, self.hung_up = (
+            "",
+            False,
+        )  # whether the relay ended it over its mails: not for idleness, nor after a fault
         self.lost_in_flight, self.pause = 0, Pause(idle_seconds)  # when the relay closed it without 421
         self.on_lost: Callable[[], None] = lambda: None
         self.on_available: Callable[[], None] = lambda: None
@@ -95,7 +96,10 @@ class RelayProtocol(asyncio.Protocol):
     @property
     def batch_open(self) -> bool:
         """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
-        return self._flushing is not None and len(self._session.flights) < self._most_together
+        if self._flushing is not None and self._most_together is None:
+            is_bdat = self._session.mode is Mode.BDAT
+            self._most_together = self.turnaround.most_together(self._loop.time()) if is_bdat else 0
+        return self._flushing is not None and len(self._session.flights) < (self._most_together or 0)
 
     # Mails.
 
@@ -224,8 +228,7 @@ class RelayProtocol(asyncio.Protocol):
         """Write once this turn of the loop is over: mails that were handed in together leave together."""
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
-            by_bdat = self._session.mode is Mode.BDAT
-            self._most_together = self.turnaround.most_together(self._loop.time()) if by_bdat else 0
+            self._most_together = None
 
     def _flush(self) -> None:
         if self._flushing is not None:
