@@ -1,5 +1,6 @@
 """Codes on a Redis server: what it holds, what it forgets, and what it can't make valid again."""
 
+import asyncio
 import time
 from uuid import uuid4
 
@@ -22,9 +23,10 @@ KEY = b"the record of ad"
 class _Codes:
     """A store on the server's own clock, in a namespace of its own."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, namespace: str = "") -> None:
         self.client = client
-        self.keys = Keys(uuid4().hex)
+        self.namespace = namespace or uuid4().hex
+        self.keys = Keys(self.namespace)
         self.clock = StoreClock()
         self.store = RedisChallengeStore(self.clock, client, self.keys, POLICY, BOOK)
 
@@ -74,6 +76,39 @@ async def test_a_server_that_was_set_back(codes: _Codes) -> None:
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(await codes.send()) is CheckResult.VALID
+
+
+async def test_a_server_that_was_set_back_under_two_replicas(
+    redis_server: RedisServer, codes: _Codes, make_client: MakeClient
+) -> None:
+    """A code that was used on one replica is used on the other too, also where its record comes back."""
+    other = _Codes(make_client(redis_server), codes.namespace)
+    listening = asyncio.create_task(other.store.listen())
+    while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    code = await codes.send()
+    record = await codes.client.command("GET", codes.keys.code(KEY))
+    assert await codes.check(code) is CheckResult.VALID
+    async with asyncio.timeout(10):
+        while "Challenges 1>" not in repr(other.store.used):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await codes.client.command("SET", codes.keys.code(KEY), record)
+    assert await other.check(code) is CheckResult.NO_LIVE_CODE
+    code = await other.send()
+    assert await other.check(code) is CheckResult.VALID
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_replica_hears_others_alone(codes: _Codes) -> None:
+    """A replica's own announcement does not make its first valid code a used one."""
+    listening = asyncio.create_task(codes.store.listen())
+    while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    for _ in range(20):
+        assert await codes.check(await codes.send()) is CheckResult.VALID
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
 
 
 async def test_used_codes_are_forgotten_when_they_have_expired(codes: _Codes) -> None:

@@ -50,7 +50,7 @@ class RedisStore:
         self._clock = clock or StoreClock()
         names = Keys(namespace)
         self._health = Health(client, self._clock, names.named("health"))
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
         self.challenges = RedisChallengeStore(self._clock, client, names, rules, proofs)
         self.mails = RedisMailStore(
@@ -83,7 +83,7 @@ class RedisStore:
             if isinstance(error, Unavailable):
                 raise StoreError(f"STORE_URL: {error}") from error
             raise
-        self._watching = asyncio.create_task(self._health.run())
+        self._watching = [asyncio.create_task(work) for work in (self._health.run(), self.challenges.listen())]
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
         """Call `changed` on the loop whenever the server no longer takes changes, and when it does again."""
@@ -92,9 +92,9 @@ class RedisStore:
     async def close(self) -> None:
         """Write what was noted, and hand over what this replica owns. It takes some seconds at most."""
         await self.mails.close()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self._client.close()
 
     async def sweep_forever(self, every: float) -> None:

@@ -5,10 +5,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from otpmail.errors import Unavailable
-from otpmail.store.redis.dial import Access, Locator
+from otpmail.store.redis.dial import Access, Locator, open_connection
 from otpmail.store.redis.lane import Command, Lane
 from otpmail.store.redis.replies import (
     MOVES,
@@ -38,6 +39,8 @@ class Client:
     """
 
     def __init__(self, locator: Locator, access: Access, *, replicas: int = 0, lanes: int = _LANES) -> None:
+        self._locator = locator
+        self._access = access
         self._replicas = replicas
         self._lanes = tuple(Lane(locator, access) for _ in range(lanes))
         self._probing = Lane(locator, access)
@@ -73,6 +76,10 @@ class Client:
     def command(self, *words: Value) -> "asyncio.Future[Any]":
         """Send one command; it raises as `run` does."""
         return self._ask(None, words, 0, 0)
+
+    async def connect(self) -> Connection:
+        """Open a connection of its own to the server, as for a subscription. Raises as `probe` does."""
+        return await open_connection(await self._locator.find(), self._access)
 
     async def probe(self, *words: Value) -> Any:
         """Send one command over a connection of its own, also while the server is away.

@@ -29,8 +29,8 @@ class RedisChallengeStore:
     """Code records by key (see `store.challenges.ChallengeStore`). `octets` of this process's memory they take none.
 
     The server's own time counts, unless a test gives a `time`. Each change that a check makes has reached as many
-    replicas as the client was made for. A code that this process has called VALID stays used for its life, also on a
-    server that has forgotten it.
+    replicas as the client was made for. A code that was called VALID stays used for its life, also on a server that was
+    set back: the processes that live on know it.
     """
 
     octets = 0
@@ -92,6 +92,7 @@ class RedisChallengeStore:
                 [
                     self._at,
                     *(rules.attempts, rules.failures_per_hour, only or b"", int(guess.counts)),
+                    *(self._keys.used, self.used.origin),
                     *[part for proof in guess.proofs(key) for part in proof],
                 ],
                 replicated=True,
@@ -114,6 +115,10 @@ class RedisChallengeStore:
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
         await self._take_back(key, sending, refused=True)
+
+    async def listen(self) -> None:
+        """Hear which codes other replicas use, until cancelled."""
+        await self.used.listen(self._client, self._keys.used)
 
     def sweep(self) -> None:
         """Forget the used challenges that have expired; the server drops records by itself."""

@@ -10,6 +10,8 @@ class Keys:
         self._tag = f"{{{namespace}}}:".encode()
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
+        self.used = self.named("used")
+        """The channel on which used challenges are announced."""
         self.nobody = self.named("c:")
         """The record of an address that has none."""
         self.settled = self.named("settled")

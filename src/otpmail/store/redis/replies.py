@@ -39,6 +39,7 @@ _WRAPPED = (
     ("-NOPERM ", "NOPERM"),
     ("can't run this command or subcommand", "NOPERM"),
     ("can't access at least one of the keys", "NOPERM"),
+    ("can't access at least one of the channels", "NOPERM"),
     ("max number of clients reached", "CLIENTS"),
     ("invalid password", "WRONGPASS"),
     ("without any password configured", "NOPASS"),

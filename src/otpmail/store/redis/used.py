@@ -1,12 +1,36 @@
-"""Challenges whose codes were used, remembered here: a server that was set back may know one as live again."""
+"""Challenges whose codes were used, remembered by each replica: a server that was set back may know one as live again.
 
+The server announces each used challenge on a channel, so that a replica knows those of the others too.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+import struct
 from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import hang_up
+from otpmail.store.redis.replies import kind_of
+
+_log = logging.getLogger("otpmail")
+
+_ANNOUNCEMENT = struct.Struct("<8s16sd")  # as code_check.lua packs it: who says so, which challenge, when it expires
+_RETRY_SECONDS = 1.0
 
 
 class UsedChallenges:
-    """Ids of used challenges, each until its code would have expired. `clock` is the store's."""
+    """Ids of used challenges, each until its code would have expired. `clock` is the store's.
+
+    `origin` marks what this replica has announced, and need not hear.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.origin = secrets.token_bytes(8)
         self._clock = clock
         self._expiries: dict[bytes, float] = {}
 
@@ -20,7 +44,41 @@ class UsedChallenges:
         self._expiries[challenge_id] = expires
         return True
 
+    def hear(self, announcement: bytes) -> None:
+        """Remember a challenge that another replica has used."""
+        if len(announcement) == _ANNOUNCEMENT.size:
+            origin, challenge_id, expires = _ANNOUNCEMENT.unpack(announcement)
+            if origin != self.origin:
+                self.add(challenge_id, expires)
+
     def sweep(self) -> None:
         """Forget the challenges that have expired."""
         now = self._clock()
         self._expiries = {used: expires for used, expires in self._expiries.items() if expires > now}
+
+    async def listen(self, client: Client, channel: bytes) -> None:
+        """Hear what other replicas announce until cancelled, over a connection that is opened again when it is lost."""
+        refused = False
+        while True:
+            try:
+                await self._listen(client, channel)
+            except (RedisError, OSError, TimeoutError) as error:
+                if isinstance(error, RedisError) and kind_of(error) == "NOPERM" and not refused:
+                    refused = True
+                    _log.warning(
+                        "STORE_URL: its user may not use the channel %s, on which replicas tell each other used codes",
+                        channel.decode(),
+                        extra={"event": "store-channel-refused", "fields": {"channel": channel.decode()}},
+                    )
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _listen(self, client: Client, channel: bytes) -> None:
+        connection = await client.connect()
+        try:
+            await connection.send_command("SUBSCRIBE", channel)
+            while True:
+                message: Any = await connection.read_response(timeout=math.inf)
+                if message[0] == b"message":
+                    self.hear(message[2])
+        finally:
+            await hang_up(connection)

@@ -1,6 +1,7 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
 -- KEYS: the record, and one that belongs to nobody. ARGV: time, attempts, failures an hour, the id that the attempt is
--- bound to or '', whether the text can be a code ('1'), then id and proof for each of our keys.
+-- bound to or '', whether the text can be a code ('1'), the channel of used codes and our name there, then id and proof
+-- for each of our keys.
 -- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
 
 local key, nobody = KEYS[1], KEYS[2]
@@ -16,7 +17,7 @@ local challenge = left.challenge
 -- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
 local compared = challenge or { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, proof = NO_PROOF }
 local matches = false
-for place = 6, #ARGV, 2 do
+for place = 8, #ARGV, 2 do
   local is_key, is_code = ARGV[place] == compared.key_id, ARGV[place + 1] == compared.proof
   matches = (is_key and is_code) or matches
 end
@@ -43,6 +44,8 @@ elseif challenge.attempts >= attempts then
   answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
 elseif matches then
   redis.call('DEL', key)
+  -- Nothing else depends on who hears it, so a user without this right is only warned of (store/redis/used.py).
+  redis.pcall('PUBLISH', ARGV[6], struct.pack('<c8c16d', ARGV[7], challenge.id, challenge.expires))
   return cmsgpack.pack({ 'valid', 0, 0, challenge.id, challenge.expires })
 elseif ARGV[5] ~= '1' then
   answer = { 'wrong_code', attempts - challenge.attempts, 0 }
