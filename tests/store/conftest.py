@@ -11,7 +11,7 @@ import pytest
 from otpmail.store.base import Entry, MailStore
 from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
-from otpmail.store.clock import StoreClock
+from otpmail.store.clock import Boot, StoreClock
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.redis.client import Client
@@ -161,7 +161,7 @@ def sqlite_store(
     return SqliteStore(
         Database(path, **options),
         keys or KEYS,
-        StoreClock(wall=clock, elapsed=clock),
+        StoreClock(wall=clock, elapsed=clock, boot=lambda: Boot("test", clock())),
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
         remember_octets=remember_octets,

@@ -96,6 +96,14 @@ async def test_a_file_that_is_no_store(tmp_path: Path, clock: Clock, spoil: Call
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
+async def test_a_sqlite_that_is_too_old(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SQLite without a statement that the store uses is refused at the start, before a file is made."""
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 32, 3))
+    with pytest.raises(StoreError, match=r"STORE_URL: needs SQLite 3\.33 or later; this Python has 3\."):
+        await sqlite_store(tmp_path / "store.db", clock).open()
+    assert [entry.name for entry in os.scandir(tmp_path)] == []
+
+
 async def test_a_second_process_is_refused(tmp_path: Path, clock: Clock) -> None:
     """A store that is open refuses a second one, from its opening to its close, and goes on itself."""
     first, second = (sqlite_store(tmp_path / "store.db", clock) for _ in range(2))

@@ -15,6 +15,7 @@ from time import monotonic
 from otpmail.errors import StoreError
 from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
 
+_OLDEST = (3, 33)  # UPDATE with FROM
 _WAL_OCTETS = 4 << 20  # the write-ahead log is cut to this size after a checkpoint
 _MARGIN = 16 << 20  # of free octets on the disk, for the log and for settlements
 _CHECK_SECONDS = 1.0
@@ -79,6 +80,9 @@ class Database:
 
     def open(self) -> None:
         """Make the file if it is missing, lock it and check it. Raises StoreError; a file that is refused stays."""
+        if sqlite3.sqlite_version_info < _OLDEST:
+            oldest = ".".join(map(str, _OLDEST))
+            raise StoreError(f"STORE_URL: needs SQLite {oldest} or later; this Python has {sqlite3.sqlite_version}")
         try:
             self._make_file()
             self.connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
