@@ -17,7 +17,6 @@ from benchmarks.report.results import Results
 _KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _CPU = "server us/call"
 _WORKERS = 10  # five for each of two processes
-_CPU = "server us/call"
 _CONNECTIONS = 32  # h2load shares its calls out evenly, so that each process should get about half of them
 _LOADS = {"SendMail, waits for the relay": 0, "SendMail, WAIT_FOR_QUEUE, 1 KB": 1_000}
 
