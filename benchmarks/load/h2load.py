@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from statistics import quantiles
 from typing import Self
@@ -82,12 +83,17 @@ def call(
     framed: bytes,
     *,
     path: str = PATH,
-    calls: int,
+    calls: int = 0,
+    seconds: int = 0,
     callers: int,
     connections: int = CONNECTIONS,
     directory: Path,
 ) -> Run:
-    """Make so many calls, so many of them in flight at a time. Raises RuntimeError when one fails."""
+    """Make so many calls, or for so many seconds, so many of them in flight at a time.
+
+    Calls are shared out evenly among the connections. By the time a connection makes as many as it can. Raises
+    RuntimeError when a call fails.
+    """
     request, log = directory / "request", directory / "log"
     request.write_bytes(framed)
     log.unlink(missing_ok=True)  # h2load appends
@@ -96,7 +102,8 @@ def call(
     done = subprocess.run(  # noqa: S603  our own arguments
         [  # noqa: S607  from PATH
             "h2load",
-            *("-n", str(calls), "-c", str(clients), "-m", str(callers // clients)),
+            *(("-D", str(seconds)) if seconds else ("-n", str(calls))),
+            *("-c", str(clients), "-m", str(callers // clients)),
             *headers,
             *("-d", str(request), f"--log-file={log}", f"http://{address}{path}"),
         ],
@@ -120,7 +127,9 @@ def measure(
         make = partial(call, address, framed, path=path, callers=callers, connections=connections, directory=Path(name))
         first = make(calls=callers)
         warming = make(calls=max(callers, round(first.rate * warm)))
-        measured = make(calls=max(callers, round(warming.rate * seconds)))
+        by_time = connections != CONNECTIONS  # which may be served by different processes, some faster than others
+        calls = max(callers, round(warming.rate * seconds))
+        measured = make(seconds=ceil(seconds)) if by_time else make(calls=calls)
     percentiles = quantiles((took / 1000 for _, took in measured.calls), n=100)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
