@@ -69,10 +69,7 @@ class RelayProtocol(asyncio.Protocol):
         self._idle = asyncio.Event()
         self._idle.set()
         self._probed: asyncio.Future[None] | None = None
-        self.lost_cause, self.hung_up = (
-            "",
-            False,
-        )  # whether the relay ended it over its mails: not for idleness, nor after a fault
+        self.lost_cause, self.hung_up = "", False  # by the relay, over its mails: not for idleness, nor after a fault
         self.lost_in_flight, self.pause = 0, Pause(idle_seconds)  # when the relay closed it without 421
         self.on_lost: Callable[[], None] = lambda: None
         self.on_available: Callable[[], None] = lambda: None
