@@ -238,11 +238,16 @@ class MailService:
         place = door.reserve(call, submission.wait_for, submission.priority)
         if place.is_awaited:
             await place.wait()
-        with place:
+        try:
             # The results of a stream are final ones, so its mails have no longer than another caller waits.
             ends_soon = door is not self.admission and not submission.wait_for.guarantees
             most = self._wait_seconds if ends_soon else None
-            return await self.accept_reserved(call, submission, mail_id, most_seconds=most)
+            job = await self.accept_reserved(call, submission, mail_id, most_seconds=most)
+        except BaseException:
+            place.leave(is_accepted=False)
+            raise
+        place.leave(is_accepted=True)
+        return job
 
     async def keep_one(self, job: Job, fingerprint: bytes, accept: Accept | None = None) -> Job:
         """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.

@@ -66,11 +66,8 @@ class ReplyReader:
         self._lines: list[bytes] = []  # the text of the lines so far of a reply of several lines
         self._code = b""
         self._size = 0
-
-    @property
-    def is_partial(self) -> bool:
+        self.is_partial = False
         """Whether a reply has begun that has not ended."""
-        return bool(self._rest or self._lines)
 
     def may_be(self, code: int) -> bool:
         """Whether this is the code of the reply that has begun, by the octets that have arrived."""
@@ -92,6 +89,7 @@ class ReplyReader:
         if len(rest) + self._size > MAX_REPLY:
             raise MalformedReply(f"a reply is longer than {MAX_REPLY} octets")
         self._rest = rest
+        self.is_partial = bool(rest or self._lines)
 
     def _read(self, line: bytes, replies: list[Reply]) -> None:
         match = _LINE.fullmatch(line)
