@@ -81,6 +81,18 @@ async def test_a_cancelled_caller_stops_nothing(redis_server: RedisServer, make_
     assert await kept == 2
 
 
+async def test_a_connection_that_was_closed_while_idle(
+    redis_server: RedisServer, make_client: MakeClient, key: str
+) -> None:
+    """A server that closes idle connections fails no call: they are opened again before a command is sent."""
+    client = make_client(redis_server)
+    await asyncio.gather(client.run(ADD, [key], [1]), client.probe("PING"))
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.1)  # the loop learns of it
+    assert await client.probe("PING") == b"PONG"
+    assert await client.run(ADD, [key], [1]) == 2
+
+
 async def test_a_server_that_hangs(own_server: RedisServer, make_client: MakeClient, key: str) -> None:
     """A script without an answer in a second raises AnswerLost, is not run again, and the next ones run after it."""
     client = make_client(own_server)

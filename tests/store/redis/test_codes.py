@@ -2,17 +2,20 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
-from otpmail.errors import Unavailable
+from cutting_proxy import CuttingProxy
+from otpmail.errors import LimitExceeded, Unavailable
 from otpmail.model import Challenge, CheckResult
 from otpmail.store.clock import StoreClock
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
+from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.replies import StoreRefuses
+from otpmail.store.redis.replies import AnswerLost, StoreRefuses
 from redis_server import RedisServer
 from rules import BOOK, POLICY
 from store.redis.conftest import MakeClient
@@ -145,6 +148,26 @@ async def test_a_server_without_memory(redis_server: RedisServer, codes: _Codes)
     finally:
         redis_server.command("CONFIG", "SET", "maxmemory", limit)
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
+
+
+async def test_a_lost_answer_to_a_sending(redis_server: RedisServer) -> None:
+    """A code whose step was taken, but not confirmed, is sent all the same, and the next has to wait its time."""
+    async with CuttingProxy(redis_server.port, only=b"EVAL") as proxy:
+        client = Client(OneServer(("127.0.0.1", proxy.port)), Access())
+        codes = _Codes(client)
+        code = await codes.send()
+        assert await codes.check(code) is CheckResult.VALID
+        proxy.cuts = 1
+        fresh = Challenge(uuid4().bytes, "k1", codes.clock() + 600)
+        sending = await codes.store.send(KEY, 0.0, fresh, spaced=True, room=True)
+        assert (proxy.cuts, sending.challenge) == (0, fresh)
+        with pytest.raises(LimitExceeded):
+            await codes.store.send(KEY, 0.0, replace(fresh, id=uuid4().bytes), spaced=True, room=True)
+        proxy.cuts = 1
+        with pytest.raises(AnswerLost):
+            await codes.check(BOOK.code(fresh))
+        assert await codes.check(BOOK.code(fresh)) is CheckResult.NO_LIVE_CODE
+        await client.close()
 
 
 async def test_a_check_without_enough_replicas(redis_server: RedisServer, make_client: MakeClient) -> None:

@@ -9,6 +9,7 @@ from otpmail.model import Challenge, Check, CheckResult, Sending
 from otpmail.store.challenges import Guess, Proofs, Rules
 from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.used import UsedChallenges
 
@@ -60,18 +61,16 @@ class RedisChallengeStore:
         """Decide which challenge to mail now. Raises LimitExceeded, Unavailable."""
         del now, room  # the server has a clock, and refuses for itself when it is full
         rules = self._rules
-        answer = msgpack.unpackb(
-            await self._client.run(
-                _SEND,
-                [self._keys.code(key)],
-                [
-                    self._at,
-                    *(rules.attempts, rules.failures_per_hour, rules.resend, int(spaced)),
-                    *_fields(fresh, self._proofs.proof(key, fresh)),
-                ],
-            ),
-            raw=True,
-        )
+        arguments: list[Value] = [
+            self._at,
+            *(rules.attempts, rules.failures_per_hour, rules.resend, int(spaced)),
+            *_fields(fresh, self._proofs.proof(key, fresh)),
+        ]
+        try:
+            packed = await self._client.run(_SEND, [self._keys.code(key)], arguments)
+        except AnswerLost:  # a new code is its own mark, so the step is not taken twice
+            packed = await self._client.run(_SEND, [self._keys.code(key)], arguments)
+        answer = msgpack.unpackb(packed, raw=True)
         if answer[0]:
             raise LimitExceeded("address", _REFUSALS[answer[0]], retry_after=float(answer[1]))
         _, challenge_id, key_id, expires, attempts, next_send, *replaced = answer

@@ -1,4 +1,4 @@
-"""Whether the server takes changes: asked four times a second, and noticed at once where a command fails."""
+"""Whether the server takes changes: asked four times a second, and at once where a command fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Health:
         self._wake = asyncio.Event()
         self._problem = ""
         self.changed: Callable[[StoreState], None] = lambda _: None
-        client.failed = self._lose
+        client.failed = self._look_soon
 
     def __repr__(self) -> str:
         return f"<Health {self._problem or 'up'}>"
@@ -71,9 +71,8 @@ class Health:
         seconds, microseconds = await self._client.probe(b"EVAL", _PROBE, 1, self._key)
         return int(seconds) + int(microseconds) / 1e6
 
-    def _lose(self, fault: Fault) -> None:
-        """Note what a command has met, and look soon whether that has passed."""
-        self._note(Fault(fault.problem, fault.is_away or self._client.is_away))
+    def _look_soon(self, _: Fault) -> None:
+        """Look at once, since a command has failed: that may be about its connection alone."""
         self._wake.set()
 
     def _note(self, fault: Fault) -> None:

@@ -62,7 +62,12 @@ class Lane:
         return f"<Lane {self.endpoint if self._connection else 'closed'}>"
 
     async def open(self) -> None:
-        """Connect, unless it is connected. Raises RedisError, OSError or TimeoutError; no command was sent then."""
+        """Connect, unless it is connected. Raises RedisError, OSError or TimeoutError; no command was sent then.
+
+        A connection that the server has closed meanwhile, as it may close idle ones, is replaced.
+        """
+        if self._connection is not None and await self._connection.can_read():
+            await self.close()
         if self._connection is None:
             host, port = await self._locator.find()
             self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
