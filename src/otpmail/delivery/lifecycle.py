@@ -111,7 +111,9 @@ class Lifecycle:
             return False
         if job.is_noted_first and self.attempts.holds(job):
             return False
-        self._change(job, _SENDING)
+        job.state = _SENDING
+        if self._waiters.watchers:
+            self._waiters.show(job)
         return True
 
     def replied(self, job: Job, results: Results) -> None:

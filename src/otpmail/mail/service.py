@@ -157,7 +157,7 @@ class MailService:
         # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
         usual = draft.from_ is None and draft.sender is None and not draft.return_path
         author = self._senders.default if usual else self._senders.author_of(draft)
-        deadline = (now := self._now()) + self._lifetime(submission.ttl, most_seconds)
+        deadline = self._lifetime(submission.ttl, most_seconds) + (now := self._now())
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
         dedup = self._dedup_header and _dedup_field(self._dedup_header, draft, mail_id)
