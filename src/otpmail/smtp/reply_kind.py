@@ -1,7 +1,7 @@
 """Tells what a refusal is about: the mail, or the way in which it was sent. Pure.
 
 Relays tell these apart by their words more often than by their codes. The words here are those of real relays;
-`tests/smtp/test_reply_kind.py` has each with its source.
+`tests/smtp/test_reply_kind.py` has each with its source, and `test_reply_kind_providers.py` what providers publish.
 """
 
 import re

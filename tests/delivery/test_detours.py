@@ -1,0 +1,188 @@
+"""Mails that the relay in use can't take: which other relay gets them, and what becomes of them at a stop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from delivery.fakes import make_job
+from otpmail.delivery.detours import Detours
+from otpmail.delivery.job import Job
+from otpmail.errors import ConnectFailed, ConnectionLost
+from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
+from otpmail.model import Envelope, RecipientResult
+from otpmail.relays.failover import Failover
+from otpmail.relays.owner import ConnectionOwner
+from otpmail.smtp.capabilities import Capabilities
+from otpmail.smtp.reply_kind import ReplyKind
+from otpmail.smtp.transaction import Callback, Outcome, Results, Unasked
+
+REFUSED = Unasked((RecipientResult("ada@x.org", 550, "5.6.7", "it announces no SMTPUTF8"),))
+TAKEN = (RecipientResult("ada@x.org", 250, "2.0.0", "taken"),)
+
+
+class Other:
+    """Another relay, and the connection to it, which answers `outcome`; `error` is why it can't be reached."""
+
+    name = "other:25"
+    sent = 0
+    lost_cause = ""
+    is_available = True
+    crossed = False
+    parting_kind = ReplyKind.OTHER
+
+    def __init__(self, outcome: Outcome = TAKEN, *, error: str = "", takes: bool = True) -> None:
+        self.owner = self
+        self.outcome = outcome
+        self.error = error
+        self.capabilities = Capabilities({} if takes else {"SIZE": "1"})
+        self.throttle = SimpleNamespace(is_limited=False)
+        self.may_open = asyncio.Event()
+        self.may_open.set()
+        self.calls: list[str] = []
+
+    async def connect(self, *, patient: bool = True) -> "Other":
+        """Return the connection, once it may open."""
+        assert not patient
+        self.calls.append("connect")
+        await self.may_open.wait()
+        if self.error:
+            raise ConnectFailed(self.error)
+        return self
+
+    def send(self, envelope: Envelope, callback: Callback) -> bool:
+        """Answer at once."""
+        self.calls.append(envelope.content.decode())
+        callback(self.outcome)
+        return True
+
+    def accepted_mail(self, connection: object) -> None:
+        """Note it."""
+        assert connection is self
+        self.calls.append("accepted")
+
+    def released(self, connection: object) -> None:
+        """Note it."""
+        assert connection is self
+        self.calls.append("released")
+
+    async def close(self) -> None:
+        """Note it."""
+        self.calls.append("closed")
+
+
+class Rig:
+    """The detours of a worker between other relays and a handler."""
+
+    event_types = ALL_EVENTS
+
+    def __init__(self, *others: Other) -> None:
+        self.relays = others
+        self.told: list[tuple[str, object]] = []
+        self.changed = asyncio.Event()
+        self.events: list[Event] = []
+        self.detours = Detours(cast("Failover", self), cast("Any", self), self)
+
+    def others(self, owner: object, envelope: Envelope) -> list[Other]:
+        """Return the other relays."""
+        assert (owner, envelope.content) != (None, b"")
+        return list(self.relays)
+
+    def take(self, name: str) -> bool:
+        """Hand a job over whose content is its name."""
+        return self.detours.take(cast("ConnectionOwner", "first"), make_job(name), REFUSED)
+
+    async def has_told(self, count: int) -> None:
+        """Wait until the handler knows of so many jobs."""
+        async with asyncio.timeout(10):
+            while len(self.told) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def _tell(self, job: Job, what: object) -> None:
+        self.told.append((job.id, what))
+        self.changed.set()
+
+    def replied(self, job: Job, results: Results) -> None:
+        """Note the codes."""
+        self._tell(job, [result.code for result in results])
+
+    def connection_lost(self, job: Job, error: ConnectionLost) -> None:
+        """Note the error."""
+        self._tell(job, str(error))
+
+    def put_back(self, job: Job) -> None:
+        """Note it."""
+        self._tell(job, "put back")
+
+    def notify(self, event: Event) -> None:
+        """Keep the event: this is the observer, too."""
+        self.events.append(event)
+
+
+@pytest.fixture
+async def rigs() -> AsyncIterator[list[Rig]]:
+    """Return a list of rigs that are stopped at the end."""
+    made: list[Rig] = []
+    yield made
+    for rig in made:
+        await rig.detours.stop()
+
+
+async def test_one_connection_serves_all_that_wait(rigs: list[Rig]) -> None:
+    """The mails go one after the other over one connection, which is closed behind the last."""
+    rigs.append(rig := Rig(other := Other()))
+    assert all(rig.take(name) for name in "abc")
+    await rig.has_told(3)
+    await rig.detours.stop()
+    assert rig.told == [("a", [250]), ("b", [250]), ("c", [250])]
+    sent = ["a", "accepted", "b", "accepted", "c", "accepted"]
+    assert other.calls == ["connect", *sent, "released", "closed"]
+    assert [type(event) for event in rig.events] == [ConnectionClosed]
+
+
+async def test_without_another_relay_the_reply_stands(rigs: list[Rig]) -> None:
+    """A service with one relay, or whose others announce no more, takes the first relay's reply for the answer."""
+    rigs.append(rig := Rig())
+    assert not rig.take("a")
+    assert rig.told == []
+
+
+@pytest.mark.parametrize(
+    ("others", "codes"),
+    [
+        ([{"takes": False}], [550]),
+        ([{"error": "refused"}], [451]),
+        ([{"error": "refused"}, {"takes": False}], [451]),
+        ([{"takes": False}, {}], [250]),
+        ([{"error": "refused"}, {}], [250]),
+    ],
+)
+async def test_the_first_relay_that_takes_it(rigs: list[Rig], others: list[Any], codes: list[int]) -> None:
+    """A mail fails if no relay takes it, and is deferred if one that may take it can't be reached."""
+    rigs.append(rig := Rig(*(Other(**fields) for fields in others)))
+    assert rig.take("large")
+    await rig.has_told(1)
+    assert rig.told == [("large", codes)]
+
+
+async def test_a_lost_connection_is_reported(rigs: list[Rig]) -> None:
+    """The handler decides about a mail whose connection ended, as it does for other mails."""
+    rigs.append(rig := Rig(Other(ConnectionLost("cut", uncertain=True))))
+    rig.take("a")
+    await rig.has_told(1)
+    assert rig.told == [("a", "cut")]
+
+
+async def test_a_stop_puts_back_what_has_not_left(rigs: list[Rig]) -> None:
+    """Mails whose relay is still being dialled return to the queue in their order, and nothing stays open."""
+    rigs.append(rig := Rig(other := Other()))
+    other.may_open.clear()
+    for name in "ab":
+        rig.take(name)
+    await asyncio.sleep(0)
+    await rig.detours.stop()
+    assert rig.told == [("b", "put back"), ("a", "put back")]
+    assert other.calls == ["connect"]
