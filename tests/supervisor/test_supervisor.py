@@ -72,11 +72,13 @@ async def test_a_killed_process_is_started_again(supervised: Supervised) -> None
     started = supervised.events("process-started")
     os.kill(started[1]["pid"], signal.SIGKILL)
     await supervised.until(lambda: _ready(supervised, 3))
-    (ended,) = supervised.events("process-ended")
-    assert (ended["process"], ended["signal"]) == (2, "SIGKILL")
-    assert [line["process"] for line in supervised.events("process-started")] == [1, 2, 2]
-    (record,) = (record for record in supervised.records if vars(record)["event"] == "process-ended")
-    assert record.levelno == logging.ERROR
+    os.kill(started[0]["pid"], signal.SIGRTMIN + 1)
+    await supervised.until(lambda: _ready(supervised, 4))
+    ended = [(line["process"], line["signal"]) for line in supervised.events("process-ended")]
+    assert ended == [(2, "SIGKILL"), (1, f"signal {signal.SIGRTMIN + 1}")]
+    assert [line["process"] for line in supervised.events("process-started")] == [1, 2, 2, 1]
+    levels = {record.levelno for record in supervised.records if vars(record)["event"] == "process-ended"}
+    assert levels == {logging.ERROR}
     assert await supervised.end() == 0
 
 

@@ -47,7 +47,7 @@ class Channel:
         return f"<Channel {'closing' if self._writer.is_closing() else 'open'}>"
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Send a message in a while; nothing happens where the other end has gone."""
+        """Send a message without waiting for it to leave; nothing happens where the other end has gone."""
         self._send(json.dumps(message).encode())
 
     async def receive(self) -> Message | None:

@@ -42,7 +42,7 @@ class ProcessGroup:
         """Why callers should not come here now; empty while a process serves."""
         if any(process.serves and process.answers for process in self):
             return ""
-        found = [(process.number, process.problem or "does not answer") for process in self]
+        found = [(process.number, process.problem or "the process does not answer") for process in self]
         if len({problem for _, problem in found}) == 1:  # as if there were one process
             return found[0][1]
         return "; ".join(f"process {number}: {problem}" for number, problem in found) or "no process runs"
@@ -60,7 +60,7 @@ class ProcessGroup:
             process.tell_others_serve(serve=bool(serving - {process.number}))
 
     async def refresh(self) -> None:
-        """Ask all processes for their metrics, and merge those; log which ones have stopped to answer."""
+        """Ask all processes for their metrics, and merge those; log which of them have stopped answering."""
         await asyncio.gather(*(process.ask(_ASK_SECONDS) for process in self))
         self.metrics.refresh(process.families for process in self)
         hung = {process.pid for process in self if not process.answers}

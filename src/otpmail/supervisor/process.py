@@ -25,7 +25,7 @@ SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")
 """The command of a process: a fresh interpreter, since gRPC does not survive a fork."""
 
 _LONGEST_LINE = 1 << 20
-_STARTING = "is starting"
+_STARTING = "the process is starting"
 
 
 class Process:
@@ -62,13 +62,20 @@ class Process:
         self._stopping = False
         self._gone = Event()
         self._channel: Channel | None = None
+        self._end, self._popen = self._start(command, log)
+        self.pid = self._popen.pid
+
+    def _start(
+        self, command: Sequence[str], log: Callable[[Iterable[bytes]], None]
+    ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """Start it; returns our end of the channel, and the process."""
         with ExitStack() as opened:
-            self._end, theirs = map(opened.enter_context, socket.socketpair())
-            self._popen = _spawn(command, theirs)
-            start_daemon(partial(self._watch, log), f"log of process {self.number}")
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            popen = _spawn(command, theirs)
+            start_daemon(partial(self._watch, popen, log), f"log of process {self.number}")
             opened.pop_all()
         theirs.close()
-        self.pid = self._popen.pid
+        return ours, popen
 
     def __repr__(self) -> str:
         return f"<Process {self.number} pid={self.pid} problem={self.problem!r}>"
@@ -89,7 +96,7 @@ class Process:
                 self._take(message)
             return await asyncio.shield(self.ended)
         finally:
-            self.is_ready, self.problem = False, "has ended"
+            self.is_ready, self.problem = False, "the process has ended"
             channel.close()
 
     async def ask(self, seconds: float) -> None:
@@ -99,8 +106,8 @@ class Process:
         if self._answered is None or self._answered.done():  # else the last question is still open
             self._answered = self._loop.create_future()
             self._channel.send({"tell": "metrics"})
-        await asyncio.wait((self._answered,), timeout=seconds)
-        self.answers = self._answered.done()
+        await asyncio.wait((self._answered, self.ended), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        self.answers = self._answered.done() or self.ended.done()
 
     def tell_others_serve(self, *, serve: bool) -> None:
         """Tell it whether another process serves, if that is news."""
@@ -148,13 +155,13 @@ class Process:
                 if self._answered is not None and not self._answered.done():
                     self._answered.set_result(None)
 
-    def _watch(self, log: Callable[[Iterable[bytes]], None]) -> None:
+    def _watch(self, popen: subprocess.Popen[bytes], log: Callable[[Iterable[bytes]], None]) -> None:
         """Pass on whole lines of its log until it ends. Runs in a thread, which waits for the process too."""
-        assert self._popen.stdout is not None
-        with self._popen.stdout as output:
+        assert popen.stdout is not None
+        with popen.stdout as output:
             for lines in _lines(output.fileno()):
                 log(lines)
-        code = self._popen.wait()
+        code = popen.wait()
         self._gone.set()
         with suppress(RuntimeError):  # the loop has ended, and the service with it
             self._loop.call_soon_threadsafe(self.ended.set_result, code)

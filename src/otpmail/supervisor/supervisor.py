@@ -166,6 +166,7 @@ class Supervisor:
         except (OSError, RuntimeError) as error:  # no memory, or a limit on processes
             text = f"process {share.number} can't be started: {error}"
             log_event(logging.ERROR, "process-not-started", text, process=share.number)
+            self._bar(port)
             return _FAILED
         self._starting.add(share.number)
         self._group.add(process)
@@ -179,9 +180,9 @@ class Supervisor:
 
     async def _pause(self, number: int, code: int, seconds: float) -> None:
         """Log why a process ended, and wait to start it again; the stop ends the wait."""
-        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        fields = {"signal": _signal_name(-code)} if code < 0 else {"exit_code": code}
+        ending = f"was killed by {fields['signal']}" if code < 0 else f"ended with exit code {code}"
         text = f"process {number} {ending}; it starts again in {seconds:.1f} s"
-        fields = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
         level = logging.ERROR if code else logging.WARNING
         log_event(level, "process-ended", text, process=number, retry_after=round(seconds, 3), **fields)
         with suppress(TimeoutError):
@@ -198,9 +199,20 @@ class Supervisor:
             self._served.set()
         if process.is_ready or process.ended.done():
             self._starting.discard(process.number)
-            if not self._starting:
-                port.bar()
-        self._group.tell_others()
+            self._bar(port)
+        if not self._stopping.is_set():  # else none serves any more, whatever it has not reported yet
+            self._group.tell_others()
+
+    def _bar(self, port: HeldPort) -> None:
+        if not self._starting:
+            port.bar()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, of which Python names the first and the last
+        return f"signal {number}"
 
 
 async def _either(*events: asyncio.Event) -> None:
