@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from guaranteed import KEYS
+from guaranteed import KEYS, send
 from otpmail.v1 import otp_pb2
 from redis_server import HOST, RedisServer, free_port
 from service import Service, ServiceExitedError, relay_settings
@@ -67,7 +67,9 @@ def _listen_with_tls(server: RedisServer) -> int:
     raise ConnectionError(server.log())
 
 
-async def test_tls_and_a_user(state: dict[str, Any], tls_port: int, certificates: Certificates, tmp_path: Path) -> None:
+async def test_tls_and_a_user(
+    state: dict[str, Any], tls_port: int, certificates: Certificates, relay: Relay, tmp_path: Path
+) -> None:
     """A user with its own rights and a password from a file works over TLS; no log has the password."""
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
@@ -81,6 +83,8 @@ async def test_tls_and_a_user(state: dict[str, Any], tls_port: int, certificates
         code = (await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))).otp_code
         checked = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email="ada@example.org", code=code))
         assert checked.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+        await send(service, "ada", request_id="r1")
+        await relay.wait_for_mails(2)
         assert await service.stop() == 0
         assert "hunter2" not in "\n".join(service.output)
         assert not [line for line in service.log if line["level"] in {"warning", "error"}]

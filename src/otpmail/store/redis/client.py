@@ -147,6 +147,11 @@ class Client:
     async def _carry(self, lane: Lane, batch: list[Command]) -> None:
         try:
             await self._exchange(lane, batch)
+        except BaseException:  # a mistake of ours, or the loop ends: nobody may wait for ever
+            for command in batch:
+                if not command.reply.done():
+                    command.reply.set_exception(_lost())
+            raise
         finally:
             self._idle.append(lane)
             self._send()
