@@ -126,3 +126,17 @@ async def test_a_server_that_is_not_there(state: dict[str, Any]) -> None:
     assert caught.value.exit_code == 5
     (line,) = caught.value.output
     assert f"STORE_URL: the server at {HOST}:1 can't be reached: " in line
+
+
+async def test_files_that_are_no_certificates(state: dict[str, Any], tmp_path: Path) -> None:
+    """A file of something else ends the start with a line that names the setting."""
+    file = tmp_path / "rubbish.pem"
+    file.write_text("hunter2")
+    for name, words in (("STORE_CA_FILE", "holds no certificates"), ("STORE_CERT_FILE", "can't be used with its key")):
+        with pytest.raises(ServiceExitedError) as caught:
+            async with Service(**state | {"STORE_URL": f"rediss://{HOST}:1", name: file}):
+                pass
+        assert caught.value.exit_code == 5
+        (line,) = caught.value.output
+        assert f"{name}: {file} {words}" in line
+        assert "hunter2" not in line
