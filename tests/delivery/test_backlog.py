@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from delivery.fakes import NOW, Clock, Store, limits, make_job
-from otpmail.delivery.backlog import WAITING_OCTETS, Backlog
+from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Waiters
+from otpmail.delivery.waiting import WAITING_OCTETS
 from otpmail.errors import Unavailable
 from otpmail.events import ALL_EVENTS, Event, MailAccepted
 from otpmail.model import MailState, Priority
@@ -49,7 +50,7 @@ class Rig:
 
     event_types = ALL_EVENTS
 
-    def __init__(self, *, contents: bool = True) -> None:
+    def __init__(self, *, contents: bool = True, near: int = 0) -> None:
         self.clock = Clock()
         self.queue = MailQueue(high_water=2)
         self.store = Store(self.clock.now, durable=True)
@@ -74,6 +75,7 @@ class Rig:
             self.contents if contents else None,
             now=self.clock.now,
             call_later=self.clock.call_later,
+            near=near,
         )
         intake = Intake(self.store, self.lifecycle, code_of=lambda _: "314159")
         self.running = asyncio.ensure_future(self.backlog.run(intake.take_up))
@@ -123,6 +125,22 @@ async def test_mails_beyond_the_mark_wait_in_the_store(rig: Rig) -> None:
     assert rig.backlog.waiting() == {"urgent": 0, "normal": 5, "bulk": 0}
     assert repr(rig.backlog).startswith("<Backlog 3 waiting, 0 wanted, ")
     assert [event.mail.id for event in rig.events if isinstance(event, MailAccepted)] == [f"m{n}" for n in range(5)]
+
+
+async def test_some_thousand_mails_stay_in_memory() -> None:
+    """Above the high-water mark too, as many mails as `near` says are queued at once, unless they are large."""
+    rig = Rig(near=5)
+    for number in range(7):
+        rig.submit(f"m{number}")
+    assert (len(rig.lifecycle.jobs), len(rig.backlog)) == (5, 2)
+    assert _taken(rig) == [f"m{number}" for number in range(5)]
+    await _settled()
+    assert _taken(rig) == ["m5", "m6"]
+    rig.memory.unsettled += 16 << 20
+    for number in range(3):
+        rig.submit(f"n{number}")
+    assert (rig.queue.qsize(), len(rig.backlog)) == (2, 1)
+    rig.running.cancel()
 
 
 async def test_a_store_without_contents() -> None:

@@ -1,7 +1,7 @@
 """The mails that wait in a store without their content in memory, until workers soon have use for them.
 
 A relay that is down for hours leaves a mail for each call, and none of them is needed before the relay is back. So of
-the mails beyond the queue's high-water mark this process holds no more than their ids, terms and sources.
+the mails beyond some thousand in a lane this process holds no more than their ids, terms and sources.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.waiting import WAITING_OCTETS, Waiting
 from otpmail.errors import Unavailable
 from otpmail.events import MailAccepted, Observer
 from otpmail.limits.memory import Memory
@@ -27,35 +28,18 @@ _log = logging.getLogger("otpmail")
 
 _SLICE = 100  # mails that are read at a time: a few milliseconds
 _LOADED_AT_ONCE = 300
+_NEAR = 2_000  # mails in a lane, and octets of all, up to which they are in memory: to read one again costs 50 us
+_NEAR_OCTETS = 16 << 20
 _STALE = 1_000  # deadlines of mails that were taken up, beyond as many as wait
 _LEFT = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
-WAITING_OCTETS = 512
-"""Octets that count for a mail that waits in the store: what stands here, in `Places` and in the store's own index."""
-
-
-class Waiting:
-    """One mail that waits in the store; the order is that of the deadlines."""
-
-    __slots__ = ("deadline", "id", "priority", "source")
-
-    def __init__(self, mail_id: str, priority: Priority, deadline: float, source: str) -> None:
-        self.id = mail_id
-        self.priority = priority
-        self.deadline = deadline
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"<Waiting {self.id} {self.priority.name}>"
-
-    def __lt__(self, other: "Waiting") -> bool:
-        return self.deadline < other.deadline
 
 
 class Backlog:
-    """Submits jobs that a durable store keeps: at once, or when their lane in the queue is below its low-water mark.
+    """Submits jobs that a durable store keeps: at once, or when their lane has drained to its low-water mark.
 
     Within a lane its sources take turns, and the mails of each go first in first out. A mail is taken up before its
-    turn at its deadline, and when a call needs it (`recall`). Without `contents` all jobs are submitted at once.
+    turn at its deadline, and when a call needs it (`recall`). Without `contents` all jobs are submitted at once. A lane
+    has `near` jobs before others wait, more only where the queue's high-water mark is above that.
 
     Its whole state: `_mails` by id, `_lanes` in which they wait for their turn, `deadlines` as a heap, and `_wanted`,
     those to be taken up next. What has been taken up stays in the other three until it is met there.
@@ -71,6 +55,7 @@ class Backlog:
         *,
         now: Callable[[], float],
         call_later: CallLater | None = None,
+        near: int = _NEAR,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue = queue
@@ -78,6 +63,7 @@ class Backlog:
         self._observer = observer
         self._contents = contents
         self._now = now
+        self._near = near
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._mails: dict[str, Waiting] = {}
         self._lanes: tuple[OrderedDict[str, deque[Waiting]], ...] = tuple(OrderedDict() for _ in Priority)
@@ -105,7 +91,7 @@ class Backlog:
 
     def submit(self, job: Job) -> None:
         """Accept a job that the store keeps. Raises Unavailable after `close`."""
-        is_next = not (self._lengths[job.priority] or self._queue.is_above_high_water(job.priority))
+        is_next = not self._lengths[job.priority] and self._is_near(job.priority)
         if self._contents is None or is_next:
             self._lifecycle.submit(job)
             return
@@ -211,10 +197,18 @@ class Backlog:
         heapq.heappush(self.deadlines, mail)
         if self.deadlines[0] is mail:
             self._set_alarm()
-        if not self._queue.is_above_high_water(mail.priority):
+        if self._is_near(mail.priority):
             self._changed.set()
         else:
             self._queue.call_below_low_water(mail.priority, self._changed.set)
+
+    def _is_near(self, priority: Priority) -> bool:
+        """Whether workers need one more mail of this priority soon, or memory has plenty of room for it."""
+        queue = self._queue
+        if not queue.is_above_high_water(priority):
+            return True
+        octets = self._memory.unsettled - WAITING_OCTETS * len(self._mails)
+        return queue.length(priority) < self._near and octets < _NEAR_OCTETS
 
     def _want(self, mail_id: str) -> None:
         self._wanted[mail_id] = None
@@ -249,7 +243,7 @@ class Backlog:
         for priority in Priority:
             if not self._lengths[priority]:
                 continue
-            if not self._queue.is_above_high_water(priority):
+            if self._is_near(priority):
                 return self._next_of(self._lanes[priority])
             self._queue.call_below_low_water(priority, self._changed.set)
         return ()

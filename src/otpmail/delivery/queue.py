@@ -70,6 +70,10 @@ class MailQueue(asyncio.Queue[Job]):
         urgent, normal, bulk = self.lanes
         return not (urgent or normal or bulk)
 
+    def length(self, priority: Priority) -> int:
+        """Return how many jobs of this priority wait."""
+        return self._lengths[priority]
+
     def waiting(self) -> dict[str, int]:
         """Return how many jobs wait, by the name of their priority."""
         return {priority.name.lower(): self._lengths[priority] for priority in Priority}

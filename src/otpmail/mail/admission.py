@@ -56,8 +56,8 @@ class Admission:
     """Gives out the places for unsettled mails. Build it inside a running loop.
 
     A stream pauses for `pause_seconds` at most before a queue above its high-water mark. While it waits for a place, it
-    looks every `look_seconds` whether the relay is down. With `has_backlog` guaranteed mails wait in the store
-    (`delivery.backlog`), and no stream pauses with them.
+    looks every `look_seconds` whether the relay is down. With `has_backlog` guaranteed mails may wait in the store
+    (`delivery.backlog`), and no stream pauses with them while the relay is down.
 
     Its whole state: the `places`, the `memory`, and `reserved`, the places of mails that are being accepted.
     """
@@ -80,7 +80,7 @@ class Admission:
         self.look_seconds = look_seconds
         self.turns = Turns(clock)
         self.queue = queue
-        self.has_backlog = has_backlog
+        self._has_backlog = has_backlog
         self._relays = relays
         self.reserved = 0
         self._closed = False
@@ -96,6 +96,11 @@ class Admission:
     def closed(self) -> bool:
         """Whether the service stops."""
         return self._closed
+
+    @property
+    def may_wait_in_store(self) -> bool:
+        """Whether guaranteed mails need not wait for their turn to be accepted, since no worker takes any now."""
+        return self._has_backlog and self._relays.down
 
     def close(self) -> None:
         """Refuse every mail from now on, since the service stops. Streams that wait for a place get Unavailable."""

@@ -123,9 +123,9 @@ class Producer:
             waiting.discard(self.source, self.wake)
 
     def _is_paused(self, wait_for: WaitFor, priority: Priority) -> bool:
-        """Whether the queue has no use for the next mail soon, and nor has a store in which it could wait."""
-        has_backlog = wait_for.guarantees and self._admission.has_backlog
-        return not has_backlog and self._queue.is_above_high_water(priority)
+        """Whether the queue has no use for the next mail soon; while the relay is down it may wait in the store."""
+        may_wait = wait_for.guarantees and self._admission.may_wait_in_store
+        return not may_wait and self._queue.is_above_high_water(priority)
 
     async def _pause(self, priority: Priority) -> None:
         """Wait until half of the jobs above the high-water mark have left, but only for a moment.

@@ -18,7 +18,7 @@ from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
 _OLDEST = (3, 33)  # UPDATE with FROM
 _WAL_OCTETS = 4 << 20  # the write-ahead log is cut to this size after a checkpoint
 _MARGIN = 16 << 20  # of free octets on the disk, for the log and for settlements
-_CHECK_SECONDS = 1.0
+_CHECK_SECONDS = 0.5
 _CHECK_STEPS = 100_000  # of SQLite's machine between two looks at the clock
 _VACUUM_PAGES = 256  # 2 ms
 _SPARE_PAGES = 512  # free pages that stay, so that a file does not shrink and grow all the time
@@ -206,7 +206,7 @@ class Database:
         return int(schema)
 
     def _check(self) -> None:
-        """Look for damage, for a second at most. Raises StoreError."""
+        """Look for damage, for half a second at most. Raises StoreError."""
         ends = monotonic() + self._check_seconds
         self.connection.set_progress_handler(lambda: monotonic() > ends, _CHECK_STEPS)
         try:
