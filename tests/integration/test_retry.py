@@ -1,4 +1,4 @@
-"""Mails that failed are sent again as the same mails, by RetryMail and `otpmail mail retry`, on memory and SQLite."""
+"""Mails that failed are sent again as the same mails, by RetryMail and `otpmail mail retry`, on each store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import grpc
 import pytest
 
 from commands import otpmail
-from guaranteed import request, send, sqlite_settings
+from guaranteed import redis_settings, request, send, sqlite_settings
 from otpmail.v1 import mail_pb2, otp_pb2
+from redis_server import RedisServer
 from relay import Faults
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from relay import Certificates, Relay
@@ -24,11 +25,22 @@ Mail = mail_pb2.Mail
 BOTH = ["ada@example.org", "bob@example.org"]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A server that all tests share, each with keys of its own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def state(request: pytest.FixtureRequest, relay: Relay, certificates: Certificates, tmp_path: Path) -> dict[str, Any]:
     """Return the settings of a service on each store in turn."""
     settings = relay_settings(relay, certificates, tmp_path / "token")
-    return settings | (sqlite_settings(tmp_path / "store.db") if request.param == "sqlite" else {})
+    if request.param == "sqlite":
+        settings |= sqlite_settings(tmp_path / "store.db")
+    if request.param == "redis":
+        settings |= redis_settings(request.getfixturevalue("server"))
+    return settings
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ class RedisMailStore:
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Note that attempts at accepted mails are about to begin; on the server on return. Raises Unavailable."""
         notes = [self._progress(mail_id, progress) for mail_id, progress in progresses.items()]
-        await self._owned.notes.write_now([note for note in notes if note is not None])
+        await self._owned.notes.write_next([note for note in notes if note is not None])
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come."""
@@ -189,9 +189,10 @@ class RedisMailStore:
             name, epoch = self._lease.name, self._lease.epoch
             answer = await self._reopen(one, name, epoch, settle_time)
             if answer not in LOST:
-                if answer == b"A":
-                    self._owned.held[mail.id] = one.held_by(name)
-                return bool(answer == b"A")
+                is_open = answer.startswith(b"A")
+                if is_open:
+                    self._owned.held[mail.id] = one._replace(fingerprint=answer[1:]).held_by(name)
+                return is_open
             await self._lease.recover(name, epoch)
         raise Unavailable("the store gives this replica no lease")
 

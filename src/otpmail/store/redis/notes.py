@@ -205,8 +205,15 @@ class Notes:
                 self.accepted(note)
         return True
 
-    async def write_now(self, notes: Sequence[Note]) -> None:
-        """Write notes ahead of those that wait. Raises Unavailable; they may have been written then."""
+    async def write_next(self, notes: Sequence[Note]) -> None:
+        """Write notes behind those that wait now. Raises Unavailable; they may have been written then.
+
+        An earlier note about one of these mails would undo what they say, and one about the mail that was sent before
+        them must be there if this process ends over one of them.
+        """
+        await self.wait_for_all()
+        if any(note.mail_id in self.pending for note in notes):  # the server is away
+            raise Unavailable("the store can't be reached", retry_after=_RETRY_SECONDS)
         for start in range(0, len(notes), _TOGETHER):
             some = notes[start : start + _TOGETHER]
             while not await self._write(some, [_words(note, note.kind, note.octets() or b"") for note in some]):

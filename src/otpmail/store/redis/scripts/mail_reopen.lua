@@ -2,6 +2,7 @@
 -- KEYS: own set, settled mails without a request id, those with one; the mail's record and that of its request id (the
 -- mail's own again where it has none).
 -- ARGV: the time in seconds; mail id, score, octets, fingerprint; when it settled.
+-- Returns why not, or 'A' and the fingerprint.
 
 local why = refusal()
 if why then
@@ -24,8 +25,11 @@ redis.call('ZREM', KEYS[5], id)
 redis.call('DEL', record)
 redis.call('HSET', record, 'own', me, 'entry', ARGV[6])
 redis.call('ZADD', KEYS[3], ARGV[5], id)
+local print = ARGV[7]
 if request ~= record then
-  redis.call('HSET', request, 'state', 'kept', 'mail', id, 'print', ARGV[7], 'own', me)
+  -- The fingerprint stays: that of a mail whose caller waited for the relay stands here alone.
+  print = redis.call('HGET', request, 'print') or print
+  redis.call('HSET', request, 'state', 'kept', 'mail', id, 'print', print, 'own', me)
   redis.call('PERSIST', request)
 end
-return 'A'
+return 'A' .. print
