@@ -61,8 +61,9 @@ HELD: ContextVar[Held | None] = ContextVar("HELD", default=None)
 class Counted(Protocol):
     """Things that count their own octets (`store.memory`)."""
 
-    octets: int
-    """Octets that they take."""
+    @property
+    def octets(self) -> int:
+        """Octets that they take."""
 
 
 class Remembered(Counted, Protocol):

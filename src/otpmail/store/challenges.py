@@ -81,8 +81,9 @@ class ChallengeStore(Protocol):
     Unavailable while the store can't take it.
     """
 
-    octets: int
-    """The memory of this process that all records take."""
+    @property
+    def octets(self) -> int:
+        """The memory of this process that all records take."""
 
     def now(self) -> float:
         """Return the time in seconds since the epoch, on the clock of every time in a record."""

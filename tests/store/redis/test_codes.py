@@ -16,6 +16,7 @@ from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost, StoreRefuses
+from otpmail.store.redis.used import UsedChallenges
 from redis_server import RedisServer
 from rules import BOOK, POLICY
 from store.redis.conftest import MakeClient
@@ -122,6 +123,14 @@ async def test_used_codes_are_forgotten_when_they_have_expired(codes: _Codes) ->
     codes.clock.set_to(codes.clock() + 601)
     codes.store.sweep()
     assert repr(codes.store.used) == "<UsedChallenges 0>"
+
+
+def test_the_latest_used_codes_alone_are_remembered() -> None:
+    """What is remembered of used codes is bounded, also where many are used a second, and its memory is counted."""
+    used = UsedChallenges(lambda: 0.0, most=2)
+    assert [used.add(bytes([number]), 1.0) for number in range(3)] == [True] * 3
+    assert [used.add(bytes([number]), 1.0) for number in (2, 1, 0)] == [False, False, True]
+    assert used.octets == 300
 
 
 async def test_an_emptied_server(codes: _Codes) -> None:

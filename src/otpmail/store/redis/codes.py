@@ -27,14 +27,12 @@ _RESULTS = {result.value.encode(): result for result in CheckResult}
 
 
 class RedisChallengeStore:
-    """Code records by key (see `store.challenges.ChallengeStore`). `octets` of this process's memory they take none.
+    """Code records by key (see `store.challenges.ChallengeStore`), of which the used ones take memory here: `octets`.
 
     The server's own time counts, unless a test gives a `time`. Each change that a check makes has reached as many
     replicas as the client was made for. A code that was called VALID stays used for its life, also on a server that was
     set back: the processes that live on know it.
     """
-
-    octets = 0
 
     def __init__(
         self,
@@ -56,6 +54,11 @@ class RedisChallengeStore:
 
     def __repr__(self) -> str:
         return f"<RedisChallengeStore {self._client!r}, {self.used!r}>"
+
+    @property
+    def octets(self) -> int:
+        """The memory of this process that used codes take."""
+        return self.used.octets
 
     async def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Sending:
         """Decide which challenge to mail now. Raises LimitExceeded, Unavailable."""

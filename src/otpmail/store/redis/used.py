@@ -21,15 +21,18 @@ _log = logging.getLogger("otpmail")
 
 _ANNOUNCEMENT = struct.Struct("<8s16sd")  # as code_check.lua packs it: who says so, which challenge, when it expires
 _RETRY_SECONDS = 1.0
+_MOST = 200_000
+_OCTETS = 150  # of one: an id, a time, and their place in a dict
 
 
 class UsedChallenges:
-    """Ids of used challenges, each until its code would have expired. `clock` is the store's.
+    """Ids of used challenges, each until its code would have expired, and the latest `most` of them at most.
 
-    `origin` marks what this replica has announced, and need not hear.
+    `clock` is the store's. `origin` marks what this replica has announced, and need not hear.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, most: int = _MOST) -> None:
+        self._most = most
         self.origin = secrets.token_bytes(8)
         self._clock = clock
         self._expiries: dict[bytes, float] = {}
@@ -37,11 +40,18 @@ class UsedChallenges:
     def __repr__(self) -> str:
         return f"<UsedChallenges {len(self._expiries)}>"
 
+    @property
+    def octets(self) -> int:
+        """The memory that they take."""
+        return len(self._expiries) * _OCTETS
+
     def add(self, challenge_id: bytes, expires: float) -> bool:
         """Remember a challenge as used; returns False if it was used before."""
         if challenge_id in self._expiries:
             return False
         self._expiries[challenge_id] = expires
+        if len(self._expiries) > self._most:
+            del self._expiries[next(iter(self._expiries))]
         return True
 
     def hear(self, announcement: bytes) -> None:
