@@ -47,15 +47,17 @@ class MailQueue(asyncio.Queue[Job]):
         # tests/delivery/test_queue.py
         for lane in self.lanes:
             if lane:
-                turn, jobs = next(iter(lane.items()))
-                job = jobs.popitem(last=False)[0]
-                if not jobs:
-                    del lane[turn]
-                elif len(lane) > 1:
+                turn = next(iter(lane))
+                jobs = lane[turn]
+                job, _ = jobs.popitem(last=False)
+                if jobs:
                     lane.move_to_end(turn)
-                self._lengths[job.priority] -= 1
-                if self._producers[job.priority]:
-                    self._call_producer(job.priority)
+                else:
+                    del lane[turn]
+                priority = job.priority
+                self._lengths[priority] -= 1
+                if self._producers[priority]:
+                    self._call_producer(priority)
                 return job
         raise asyncio.QueueEmpty
 

@@ -17,9 +17,8 @@ def timestamp(seconds: float) -> Timestamp:
 
 def fill_timestamp(stamp: Timestamp, seconds: float) -> None:
     """Write it into an empty Timestamp. One that is part of a message is filled there: to set it later copies it."""
-    microseconds = int(seconds * 1_000_000 + 0.5)
-    stamp.seconds = microseconds // 1_000_000
-    stamp.nanos = microseconds % 1_000_000 * 1000
+    stamp.seconds, microseconds = divmod(int(seconds * 1_000_000 + 0.5), 1_000_000)
+    stamp.nanos = microseconds * 1000
 
 
 def mail_message(mail: Mail) -> mail_pb2.Mail:

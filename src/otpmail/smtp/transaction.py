@@ -173,10 +173,13 @@ class Transaction(ABC):
         """Settle it, where all its replies were 250; `final` is the one to the content."""
         self.awaits = _NOTHING
         self.final = final
-        recipients = self.envelope.recipients
+        envelope, redactor = self.envelope, self.redactor
+        recipients, code = envelope.recipients, envelope.code
         self.accepted = len(recipients)
-        redactor, code = self.redactor, self.envelope.code
-        self.outcome = tuple([result(address, final, redactor, code) for address in recipients])
+        if len(recipients) == 1:
+            self.outcome = (result(recipients[0], final, redactor, code),)
+        else:
+            self.outcome = tuple([result(address, final, redactor, code) for address in recipients])
 
     def settle(self, goodbye: str) -> None:
         """Set the outcome to what the relay has decided.
