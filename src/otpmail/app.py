@@ -226,8 +226,9 @@ class App:
         if waiting:
             text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest"
         log_event(logging.INFO, "stopping", text, waiting=waiting)
-        # 1. Health says NOT_SERVING, so that the mesh sends no more callers.
+        # 1. Health says NOT_SERVING, so that the mesh sends no more callers. It may take a while to notice.
         self.health.stop()
+        await asyncio.sleep(self._settings.server.lameduck_seconds)
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._server.refuse_calls()
         self._admission.close()

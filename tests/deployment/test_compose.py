@@ -18,6 +18,8 @@ from redis_server import find_server
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from otpmail.settings import Settings
+
 FILE = DEPLOY / "compose.yaml"
 _DRAIN_MARGIN = 5
 
@@ -85,7 +87,21 @@ def test_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert settings.store.redis.hosts == (("store", 6379),)
     assert settings.store.redis.password == (folder / "store_password").read_text()
     assert "store" in compose()["services"]
-    assert float(given["stop_grace_period"].removesuffix("s")) >= settings.server.drain_seconds + _DRAIN_MARGIN
+    assert float(given["stop_grace_period"].removesuffix("s")) >= _stop_seconds(settings)
+
+
+def _stop_seconds(settings: Settings) -> float:
+    return settings.server.lameduck_seconds + settings.server.drain_seconds + _DRAIN_MARGIN
+
+
+def test_replicas_stop_after_envoy_has_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A replica that stops takes calls for longer than Envoy needs to ask for its health and to get the answer."""
+    (check,) = documents(DEPLOY / "envoy.yaml")[0]["static_resources"]["clusters"][0]["health_checks"]
+    seconds = [float(check[name].removesuffix("s")) for name in ("interval", "timeout")]
+    given = service("otpmail")["environment"] | {"EMAIL": "shop@example.org"}
+    folder = make_secrets(tmp_path)
+    (folder / "app_password").write_text("of the relay\n")
+    assert load_settings(monkeypatch, given, folder, tmp_path).server.lameduck_seconds > sum(seconds)
 
 
 def test_secrets_are_made_once(tmp_path: Path) -> None:

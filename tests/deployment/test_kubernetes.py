@@ -147,8 +147,9 @@ async def test_probes_are_answered(file: str, relay: Relay, certificates: Certif
 def test_a_stop_has_its_time(file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The pod has time for preStop, for DRAIN_SECONDS and for the last answers before it is killed."""
     before = otpmail_container(file).get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    drain = settings_of(file, monkeypatch, tmp_path).server.drain_seconds
-    assert pod(file)["terminationGracePeriodSeconds"] >= before + drain + _DRAIN_MARGIN
+    server = settings_of(file, monkeypatch, tmp_path).server
+    seconds = before + server.lameduck_seconds + server.drain_seconds + _DRAIN_MARGIN
+    assert pod(file)["terminationGracePeriodSeconds"] >= seconds
 
 
 @pytest.mark.parametrize("file", _WITH_OTPMAIL)

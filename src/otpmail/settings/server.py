@@ -30,6 +30,7 @@ class ServerSettings(Section):
     allow_anonymous: bool = False
     grpc_reflection: bool = False
     drain_seconds: SecondsOrZero = 25
+    lameduck_seconds: SecondsOrZero = 0
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_mails: Literal["all", "codes", "failed", "off"] = "codes"

@@ -130,7 +130,8 @@ class Supervisor:
         self._stopping.set()
         for process in self._group:
             process.stop()
-        seconds = self.settings.server.drain_seconds + self._grace
+        server = self.settings.server
+        seconds = server.lameduck_seconds + server.drain_seconds + self._grace
         _, late = await asyncio.wait(keeping, timeout=seconds)
         if late:
             for process in self._group:
