@@ -176,7 +176,8 @@ def scaling() -> str:
         ]
         for row in _rows("scaling")
     ]
-    return _table(heads, lines)
+    full = next(promise["figure"] for promise in _promises("scaling") if promise["what"].startswith("thousand"))
+    return f"{_table(heads, lines)}\nThe thread of one shard is full at {_count(full * 1000)} codes a second.\n"
 
 
 def memory() -> str:
