@@ -1,0 +1,85 @@
+"""The request ids of one transaction: read and written together, they end as if each step had its own transaction."""
+
+import random
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from otpmail.store.sqlite.bulk import parts
+from otpmail.store.sqlite.changes import RequestState
+from otpmail.store.sqlite.requests import Requests, Row
+from otpmail.store.sqlite.schema import STEPS
+
+KEYS = [bytes([number]) * 16 for number in range(4)]
+MAILS = [f"m{number}" for number in range(4)]
+
+Step = Callable[[Requests, sqlite3.Connection], object]
+
+
+def _file() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for statements in STEPS:
+        connection.executescript(statements)
+    return connection
+
+
+def _claim(key: bytes, mail_id: str, seq: int) -> Step:
+    """Claim a key for a mail, unless another mail runs with it, as `Rows` does."""
+
+    def step(requests: Requests, connection: sqlite3.Connection) -> None:
+        row = requests.get(connection, key)
+        if row is None or row.state is not RequestState.RUNNING:
+            requests.keep(key, Row(RequestState.RUNNING, mail_id, seq, b"f", 100.0))
+
+    return step
+
+
+def _steps(chance: random.Random, count: int) -> list[Step]:
+    """Return random steps over few keys and mails, so that many meet."""
+    steps: list[Step] = []
+    for seq in range(count):
+        key, mail_id = chance.choice(KEYS), chance.choice(MAILS)
+        state = chance.choice([RequestState.SETTLED, RequestState.FREE])
+        kinds: list[Step] = [
+            _claim(key, mail_id, seq % 5),
+            _claim(key, mail_id, seq % 5),
+            lambda requests, connection, key=key: requests.get(connection, key),  # type: ignore[misc]
+            lambda requests, connection, key=key, mail=mail_id: requests.release(connection, key, mail),  # type: ignore[misc]
+            lambda requests, connection, key=key, mail=mail_id, state=state: requests.settle(  # type: ignore[misc]
+                connection, key, mail, state, 50.0
+            ),
+            lambda requests, connection, key=key, seq=seq: requests.forget(connection, [(key, seq % 5)]),  # type: ignore[misc]
+        ]
+        steps.append(chance.choice(kinds))
+    return steps
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_many_steps_end_as_single_ones(seed: int) -> None:
+    """Steps of one transaction leave the rows that they leave in a transaction each, read ahead or not."""
+    chance = random.Random(seed)
+    steps = _steps(chance, chance.randint(2, 25))
+    together, single = _file(), _file()
+    requests = Requests()
+    requests.read_ahead(together, chance.sample(KEYS, chance.randint(0, 4)))
+    for step in steps:
+        step(requests, together)
+        alone = Requests()
+        step(alone, single)
+        alone.write_out(single)
+    requests.write_out(together)
+    requests.end()
+    read = "SELECT * FROM request ORDER BY key"
+    assert together.execute(read).fetchall() == single.execute(read).fetchall()
+    assert repr(requests) == "<Requests 0 read, 0 changed>"
+    together.close()
+    single.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 127, 128, 129, 500])
+def test_parts_are_powers_of_two(count: int) -> None:
+    """Values are cut into parts of few lengths, in their order, and none is left out."""
+    cut = list(parts(range(count)))
+    assert [value for part in cut for value in part] == list(range(count))
+    assert {len(part) for part in cut} <= {1, 2, 4, 8, 16, 32, 64, 128}
