@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from guaranteed import Callers, Copies, names, redis_settings
+from otpmail.v1 import otp_pb2
 from people import People
 from redis_layouts import WatchedServers
 from redis_server import RedisServer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+Result = otp_pb2.ValidateCodeResponse
 CODES = 20  # that must be valid before and after each fault
 NOTICED_SECONDS = 6.0  # two are promised; a busy machine may take longer
 
@@ -162,6 +165,28 @@ async def test_a_server_that_forgets(
                     await load.people.wait_for_valid(CODES)
             copies = await load.check(relay)
             show(f"{load.people}; {copies}")
+
+
+@pytest.mark.timeout(300)
+async def test_two_hundred_checks_at_once(
+    relay_state: dict[str, Any], server: RedisServer, show: Callable[[str], None]
+) -> None:
+    """Of 200 right codes at once over two replicas one is valid, and of 200 wrong ones five are tried."""
+    with server:
+        async with _load(relay_state | redis_settings(server)) as load:
+            sent = await load.replicas[0].otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
+            results = await _type_at_once(load.replicas, "ada@example.org", sent.otp_code)
+            assert results == {Result.RESULT_VALID: 1, Result.RESULT_NO_LIVE_CODE: 199}
+            sent = await load.replicas[1].otp.SendCode(otp_pb2.SendCodeRequest(email="bob@example.org"))
+            wrong = await _type_at_once(load.replicas, "bob@example.org", f"{(int(sent.otp_code) + 1) % 10**6:06d}")
+            assert wrong == {Result.RESULT_WRONG_CODE: 5, Result.RESULT_TOO_MANY_ATTEMPTS: 195}
+            show(f"right: {results[Result.RESULT_VALID]} valid; wrong: {wrong[Result.RESULT_WRONG_CODE]} counted")
+
+
+async def _type_at_once(replicas: list[Service], email: str, code: str) -> Counter[int]:
+    request = otp_pb2.ValidateCodeRequest(email=email, code=code)
+    answers = await asyncio.gather(*[replicas[number % 2].otp.ValidateCode(request) for number in range(200)])
+    return Counter(answer.result for answer in answers)
 
 
 @pytest.mark.timeout(300)
