@@ -84,6 +84,7 @@ class MailService:
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
+        self.wait = waiters.add_waiter  # a job is abandoned, and cancelled, once all its waiters have gone
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
         retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
@@ -217,10 +218,6 @@ class MailService:
             self._idempotency.end(request, None)
             raise
         return Prepared(job, request, place)
-
-    def wait(self, job: Job, callback: DoneCallback) -> None:
-        """Call `callback` at the job's end. The job is abandoned, and cancelled, once all its waiters have gone."""
-        self._waiters.add_waiter(job, callback)
 
     def stop_waiting(self, job: Job, callback: DoneCallback) -> None:
         """Do not call `callback` any more. A queued job for which nobody else waits is cancelled."""
