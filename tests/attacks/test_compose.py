@@ -35,6 +35,13 @@ def _files(*sizes: int, filename: str = "a.bin", **more: Any) -> list[mail_pb2.A
     return [mail_pb2.Attachment(filename=filename, content=b"\0" * size, **more) for size in sizes]
 
 
+def _images(count: int) -> list[mail_pb2.Attachment]:
+    return [
+        mail_pb2.Attachment(filename="a.png", content=b"\0" * 1000, content_id=f"{number:c>128}")
+        for number in range(count)
+    ]
+
+
 def _mail_as_file(content: bytes) -> dict[str, Any]:
     return {"attachments": [mail_pb2.Attachment(content_type="message/rfc822", content=content)]}
 
@@ -105,7 +112,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "50 names of quotes": lambda: {"attachments": _files(*[1] * 50, filename='"\\' * 127)},
     "50 names of percent signs": lambda: {"attachments": _files(*[1] * 50, filename="%" * 255)},
     "50 names like encoded words": lambda: {"attachments": _files(*[1] * 50, filename="=?utf-8?q?a?=" * 19)},
-    "50 inline images": lambda: {"html": "<p>", "attachments": _files(*[1000] * 50, content_id="c" * 128)},
+    "50 inline images": lambda: {"html": "<p>", "attachments": _images(50)},
     "50 files": lambda: {"attachments": _files(*[140_000] * 50)},
     "one file": lambda: {"attachments": _files(7 * MB)},
     "text and HTML": lambda: {"text": "line\n" * MB, "html": "<p>é</p>\n" * 100_000},
