@@ -321,7 +321,6 @@ async def test_contents_are_bounded(tmp_path: Path, clock: Clock) -> None:
         await store.mails.accept([entry])
         _failed(entry, store)
         clock.time += 1
-    await store.mails.forget_ended()
     kept = [await store.mails.retryable("shop", f"m{number}") is not None for number in range(4)]
     assert kept == [False, False, True, True]
     await store.close()

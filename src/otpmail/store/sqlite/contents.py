@@ -18,6 +18,7 @@ WHERE settled.id = ? AND failed.ends > ?
 """
 _ENDED = "DELETE FROM failed WHERE ends <= ?"
 _OLDEST = "SELECT seq, octets FROM failed ORDER BY ends LIMIT ?"
+_PART = 16  # of all that there may be: after so much more it is looked again
 _SLICE = 200  # contents that are dropped at a time for want of room
 
 
@@ -27,7 +28,7 @@ class Contents:
     def __init__(self, cipher: Cipher, *, most_octets: int) -> None:
         self._cipher = cipher
         self._most_octets = most_octets
-        self._may_exceed = True
+        self._added = 1  # octets since it was last looked whether there are too many
 
     def __repr__(self) -> str:
         return f"<Contents of {self._most_octets} octets at most>"
@@ -35,11 +36,12 @@ class Contents:
     def keep(self, seq: int, mail_id: str, content: Content, accepted: bytes | None, connection: Connection) -> None:
         """Keep the content of a mail. `accepted` is its payload where this transaction has accepted it."""
         progress = self._cipher.seal(content.progress, "progress", mail_id)
-        self._may_exceed = True
-        if accepted is None and connection.execute(_MOVE, (content.ends, progress, seq)).rowcount:
-            return
-        payload = accepted or self._cipher.seal(content.entry, "mail", mail_id)
-        connection.execute(_INSERT, (seq, content.ends, len(payload), progress, payload))
+        self._added += len(content.entry)
+        if accepted is not None or not connection.execute(_MOVE, (content.ends, progress, seq)).rowcount:
+            payload = accepted or self._cipher.seal(content.entry, "mail", mail_id)
+            connection.execute(_INSERT, (seq, content.ends, len(payload), progress, payload))
+        if self._added > self._most_octets // _PART:
+            self._drop_excess(connection)
 
     def read(self, mail_id: str, now: float, connection: Connection) -> tuple[int, Entry] | None:
         """Return the `seq` of a settled mail, and its entry as it settled; None without its content."""
@@ -59,14 +61,17 @@ class Contents:
     def forget(self, now: float, connection: Connection) -> None:
         """Drop what is past its time, and the oldest where all take more than they may."""
         connection.execute(_ENDED, (now,))
-        if not self._may_exceed:
-            return
+        if self._added:
+            self._drop_excess(connection)
+
+    def _drop_excess(self, connection: Connection) -> None:
+        self._added = 0
         [octets] = connection.execute("SELECT sum(octets) FROM failed").fetchone()
         excess = (octets or 0) - self._most_octets
-        dropped = []
-        for seq, size in connection.execute(_OLDEST, (_SLICE,)).fetchall() if excess > 0 else ():
-            if excess > 0:
-                dropped.append(seq)
-                excess -= size
-        self.drop(dropped, connection)
-        self._may_exceed = excess > 0
+        while excess > 0:
+            dropped = []
+            for seq, size in connection.execute(_OLDEST, (_SLICE,)).fetchall():
+                if excess > 0:
+                    dropped.append(seq)
+                    excess -= size
+            self.drop(dropped, connection)
