@@ -54,11 +54,11 @@ def test_a_full_part() -> None:
 
     def p50(rate: float, script: float) -> float:
         method = Method(costs=COSTS, rate=rate, script=script)
-        return run([method], replicas=8, seconds=4, store_away=0.0005).latencies[0].p50
+        return run([method], replicas=8, seconds=2, store_away=0.0005).latencies[0].p50
 
     assert p50(1000, 0.0001) < 20
-    assert p50(1000, 0.0002) > 200  # 8,000 scripts a second of 0.2 ms
-    assert p50(4000, 0.00001) > 200
+    assert p50(1000, 0.0002) > 100  # 8,000 scripts a second of 0.2 ms
+    assert p50(4000, 0.00001) > 100
 
 
 def test_costs_of_what_was_measured() -> None:
