@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from sys import maxsize
 
-from otpmail.errors import Unavailable
+from otpmail.errors import StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Running, TakenOver
 from otpmail.store.cipher import Cipher
@@ -93,7 +94,9 @@ class RedisMailStore:
             if one.request is not None and one.request in self._owned.notes.pending:
                 await self._owned.notes.wait_for(one.request)
             self._acceptor.add(one)
-        await asyncio.gather(*[one.answer for one in kept], return_exceptions=True)
+        for one in kept:
+            with suppress(Unavailable, StoreError):  # which is looked at once all are answered
+                await one.answer
         answers: list[Accepted | Earlier | Running | Conflict] = []
         failures = [error for one in kept if (error := one.answer.exception()) is not None]
         if failures:
