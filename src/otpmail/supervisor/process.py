@@ -25,6 +25,7 @@ SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")
 """The command of a process: a fresh interpreter, since gRPC does not survive a fork."""
 
 _LONGEST_LINE = 1 << 20
+_KILL_SECONDS = 1.0
 _STARTING = "the process is starting"
 
 
@@ -135,7 +136,7 @@ class Process:
         """Block until it has ended; kill it where that takes so many seconds."""
         if not self._gone.wait(seconds):
             self.send_signal(signal.SIGKILL)
-            self._gone.wait(seconds)
+            self._gone.wait(_KILL_SECONDS)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens where it has ended."""

@@ -23,7 +23,7 @@ _LONGEST_WAIT = 30.0
 _JITTER = 0.2
 _STEADY_SECONDS = 60.0  # a process that lived so long has not failed in a row with the one before
 _GRACE_SECONDS = 5.0  # beside DRAIN_SECONDS, for the last answers and for what closes
-_LAST_WORDS_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 3.0  # after a second signal; a process whose loop turns needs milliseconds
 _LOOK_SECONDS = 2.0  # between two looks at the metrics: what a process counted after the last one ends with it
 
 
@@ -96,8 +96,9 @@ class Supervisor:
         """End all processes at once, whatever is in flight. Blocks for a moment."""
         for process in self._group:
             process.end_at_once()
+        ends = monotonic() + _LAST_WORDS_SECONDS
         for process in self._group:
-            process.wait(_LAST_WORDS_SECONDS)
+            process.wait(max(0.0, ends - monotonic()))
 
     def _log_start(self, port: HeldPort) -> None:
         for host in port.absent:
