@@ -5,7 +5,7 @@ from random import random
 from time import monotonic
 from typing import NamedTuple
 
-from otpmail.delivery.backlog import Backlog
+from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
@@ -86,7 +86,9 @@ def build_delivery(
         outage=lambda: failover.outage,
         relays=len(relays),
     )
-    backlog = Backlog(lifecycle, queue, memory, observer, contents, now=store.now)
+    # A stream waits once STREAM_UNSETTLED of its mails are in memory, in three lanes, but not for those in the file.
+    near = min(NEAR, settings.mail.stream_unsettled // 4)
+    backlog = Backlog(lifecycle, queue, memory, observer, contents, now=store.now, near=near)
     standby = Standby(count)
     workers = [Worker(failover, dispatcher, lifecycle, observer, standby) for _ in range(count)]
     return Delivery(lifecycle, backlog, waiters, relays, failover, workers)

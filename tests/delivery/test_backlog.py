@@ -127,7 +127,7 @@ async def test_mails_beyond_the_mark_wait_in_the_store(rig: Rig) -> None:
     assert [event.mail.id for event in rig.events if isinstance(event, MailAccepted)] == [f"m{n}" for n in range(5)]
 
 
-async def test_some_thousand_mails_stay_in_memory() -> None:
+async def test_some_hundred_mails_stay_in_memory() -> None:
     """Above the high-water mark too, as many mails as `near` says are queued at once, unless they are large."""
     rig = Rig(near=5)
     for number in range(7):

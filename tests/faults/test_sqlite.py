@@ -177,6 +177,7 @@ async def test_a_long_queue(
     async with Service(**state, WORKERS=WORKERS) as service:
         await service.wait_until_serving()
         took = time.monotonic() - began
+        window = int(str((await service.wait_for_log("relay-up"))["window"]))
         await relay.wait_for_names(_NEAR + mails + urgent, timeout=600 if full else 120)
         assert await service.stop() == 0
     await relay.close()
@@ -188,6 +189,7 @@ async def test_a_long_queue(
     assert sorted(relay.names) == sorted(
         [f"w{n}" for n in range(_NEAR)] + [f"n{n}" for n in range(mails)] + [f"u{n}" for n in range(urgent)]
     )
+    assert first < urgent + WORKERS * window
     if full:
         assert filled <= 512
         assert found <= 512

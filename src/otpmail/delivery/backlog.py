@@ -1,7 +1,7 @@
 """The mails that wait in a store without their content in memory, until workers soon have use for them.
 
 A relay that is down for hours leaves a mail for each call, and none of them is needed before the relay is back. So of
-the mails beyond some thousand in a lane this process holds no more than their ids, terms and sources.
+the mails beyond some hundreds in a lane this process holds no more than their ids, terms and sources.
 """
 
 import asyncio
@@ -28,7 +28,9 @@ _log = logging.getLogger("otpmail")
 
 _SLICE = 100  # mails that are read at a time: a few milliseconds
 _LOADED_AT_ONCE = 300
-_NEAR = 2_000  # mails in a lane, and octets of all, up to which they are in memory: to read one again costs 50 us
+NEAR = 500
+"""Mails in a lane up to which all are in memory, since to read one again costs 50 us."""
+
 _NEAR_OCTETS = 16 << 20
 _STALE = 1_000  # deadlines of mails that were taken up, beyond as many as wait
 _LEFT = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
@@ -55,7 +57,7 @@ class Backlog:
         *,
         now: Callable[[], float],
         call_later: CallLater | None = None,
-        near: int = _NEAR,
+        near: int = NEAR,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue = queue
