@@ -1,4 +1,4 @@
-"""Who dials a relay that is not well, and how the other workers wait for that."""
+"""Says which worker dials a relay that is not well, and how the others wait for that."""
 
 import asyncio
 from contextlib import suppress
