@@ -28,7 +28,7 @@ def test_the_url_chooses(tmp_path: Path) -> None:
 
 
 def test_memory_imports_nothing_of_the_others() -> None:
-    """A service with its state in memory loads neither sqlite3 nor cryptography."""
-    code = "import sys, otpmail.app; print({'sqlite3', 'cryptography'} & sys.modules.keys())"
+    """A service with its state in memory loads none of sqlite3, cryptography and redis."""
+    code = "import sys, otpmail.app; print({'sqlite3', 'cryptography', 'redis'} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout == "set()\n"
