@@ -156,7 +156,7 @@ class RedisServer:
         assert self._process is not None
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError):
-                # An error is an answer too, as that of a server that wants a password; LOADING is none.
+                # An error is an answer too, as that of a server that wants a password; LOADING is not.
                 if not self.command("PING", timeout=1).startswith("-LOADING"):
                     return True
             time.sleep(_POLL_SECONDS)

@@ -769,7 +769,7 @@ async def test_too_many_errors(relay: Relay) -> None:
 
 @open_relay
 async def test_wait_for_quiet(relay: Relay) -> None:
-    """A wait for quiet begins anew with each command, and ends when none has come for so long."""
+    """A wait for quiet begins anew with each command, and ends when none has come for that long."""
     async with greeted(relay) as raw:
         waiting = asyncio.create_task(relay.wait_for_quiet(60, timeout=90))
         for _ in range(3):

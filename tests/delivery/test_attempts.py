@@ -135,14 +135,14 @@ class AwayStore(Store):
     is_away = True
 
     async def begin_attempts(self, progresses: Any) -> None:
-        """Fail while it is away."""
+        """Fail while it is down."""
         if self.is_away:
             raise Unavailable("away", retry_after=2.0)
         await super().begin_attempts(progresses)
 
 
 async def test_nothing_is_sent_without_the_note() -> None:
-    """While the store is away its mails wait, and they go on once it is back."""
+    """While the store is down its mails wait, and they go on once it is back."""
     rig = Rig(store := AwayStore(durable=True))
     await rig.take_up(_entry("a"))
     [job] = rig.started()

@@ -211,7 +211,7 @@ async def test_nobody_is_woken_for_a_job_that_is_gone() -> None:
 
 
 async def test_one_with_room_for_urgent_jobs_is_woken_for_those_only() -> None:
-    """A worker that has room for urgent jobs only gets no other one, and leaves those to whoever has room for them."""
+    """A worker that has room for urgent jobs only gets no other one, and leaves those to workers with room for them."""
     dispatcher = _dispatcher()
     full, busy = Taking(dispatcher, 1), Taking(dispatcher, 2)
     dispatcher.wait_for_urgent(full)

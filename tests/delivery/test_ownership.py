@@ -131,7 +131,7 @@ async def test_a_mail_in_flight_is_dropped_once_it_is_not(ends: str) -> None:
 
 
 async def test_a_mail_in_flight_settles_though_another_process_has_it() -> None:
-    """The relay's acceptance of a mail in flight is its end here, whoever has it by then."""
+    """The relay's acceptance of a mail in flight is its end here, also where another replica has it by then."""
     rig = Rig()
     rig.submit("a")
     job, _ = rig.take()

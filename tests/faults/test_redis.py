@@ -132,7 +132,7 @@ FORGETS = {"SCRIPT FLUSH": ("SCRIPT", "FLUSH"), "FLUSHALL": ("FLUSHALL",)}
 async def test_a_server_that_is_away(
     relay_state: dict[str, Any], relay: Relay, server: RedisServer, show: Callable[[str], None], *, full: bool
 ) -> None:
-    """While the server is away calls are UNAVAILABLE and health says so; then all goes on, and no promise is broken."""
+    """While the server is down calls are UNAVAILABLE and health says so; then all goes on, and no promise is broken."""
     with server:
         async with _load(relay_state | redis_settings(server)) as load:
             async with load.running():

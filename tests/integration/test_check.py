@@ -284,7 +284,7 @@ async def test_a_port_that_is_no_relay(service: Service) -> None:
     "greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"* OK IMAP4rev1 ready\r\n", b"HTTP/1.1 400\r\n\r\n"]
 )
 async def test_a_port_that_closes_or_speaks_another_protocol(greeting: bytes) -> None:
-    """A port that closes without a greeting, or greets as no relay does, is told from one that answers as needed."""
+    """A port that closes without a greeting, or greets as no relay does, counts as no relay."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)

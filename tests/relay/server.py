@@ -154,7 +154,7 @@ class Relay:
         await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
 
     async def wait_for_quiet(self, seconds: float, timeout: float = 10) -> None:
-        """Return once no client has come, gone or said anything for so long, nor has the relay."""
+        """Return once no client has come, gone or said anything for this long, nor has the relay."""
         async with asyncio.timeout(timeout):
             while True:
                 try:

@@ -84,7 +84,7 @@ def test_one_process_has_the_settings_as_they_are() -> None:
 
 
 def test_without_a_rate_each_process_has_none() -> None:
-    """A rate that is not set is none for each process; without a standby connection no process keeps one."""
+    """A rate that is not set limits no process; without a standby connection no process keeps one."""
     part = Share(2, 3).of_settings(_load(PROCESSES="3", EMAIL_STANDBY="0"))
     assert (part.relay.rate, part.relay.standby) == (None, 0)
 

@@ -56,7 +56,7 @@ async def test_what_keeps_the_first_process_from_starting_ends_the_service(super
 
 
 async def test_each_process_has_its_part_and_a_stop_reaches_all(supervised: Supervised) -> None:
-    """All processes are told what they are to be, and end together; their exit code 0 is the service's."""
+    """All processes get their settings, and end together; their exit code 0 is the service's."""
     supervised.start("works", settings=shared_settings(WORKERS="5", PROCESSES="3"))
     await supervised.until(lambda: _ready(supervised, 3))
     await supervised.until(lambda: len(supervised.lines) == 3)

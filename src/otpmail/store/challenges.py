@@ -1,4 +1,4 @@
-"""The protocols of codes: what a store decides about them, and by which rules and comparisons."""
+"""The protocols of codes: a store's decisions about them, their rules and comparisons."""
 
 from collections.abc import Awaitable, Iterable
 from typing import NamedTuple, Protocol
@@ -23,7 +23,7 @@ class Guess(Protocol):
     """Whether it can be a code at all, so that trying it costs an attempt."""
 
     def matches(self, challenge: Challenge | None) -> bool:
-        """Whether it is the challenge's code. Without a challenge it is none, and the same work is done."""
+        """Whether it is the challenge's code. Without a challenge the answer is no, after the same work."""
 
     def proofs(self, key: bytes) -> Iterable[tuple[str, bytes]]:
         """Return, for each of our keys by its id, the proof (`Proofs`) of this text as the code of the record `key`."""

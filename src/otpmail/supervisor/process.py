@@ -193,7 +193,7 @@ def _lines(descriptor: int) -> Iterator[list[bytes]]:
 
 
 def _path_of_package() -> dict[str, str]:
-    """Return the variable by which the process finds this package, if only the working directory has led here.
+    """Return the variable with which the process finds this package, if only the working directory has led here.
 
     With -P the process does not look there, where a file may have the name of a library.
     """

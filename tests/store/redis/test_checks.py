@@ -82,7 +82,7 @@ async def test_no_server(server: RedisServer, make_client: MakeClient) -> None:
 
 
 async def test_a_user_who_may_not_do_it(server: RedisServer, make_client: MakeClient) -> None:
-    """A user without INFO is told so."""
+    """A user without the right to INFO gets an error that says so."""
     server.command("ACL", "SETUSER", "default", "-info")
     assert await _problem(make_client(server)) == (
         "STORE_URL: the server at SERVER does not let the user of STORE_URL do this"

@@ -187,7 +187,7 @@ async def test_a_wrong_password(own_server: RedisServer, make_client: MakeClient
 
 
 async def test_too_few_replicas(own_server: RedisServer, make_client: MakeClient, key: str) -> None:
-    """A change that a replica must have raises AnswerLost where there is none; others of its pipeline have answers."""
+    """A change that a replica must have raises AnswerLost where no replica is; others of its pipeline have answers."""
     client = make_client(own_server, replicas=1, lanes=1)
     plain, replicated = client.run(ADD, [key], [1]), client.run(ADD, [key], [1], replicated=True)
     assert await plain == 1

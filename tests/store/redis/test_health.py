@@ -19,7 +19,7 @@ from store.redis.conftest import MakeClient
 Change = Callable[[RedisServer], None]
 
 SECONDS = 4.0
-"""Within which a server that is away, or back, must be noticed: two, and two more on a busy machine."""
+"""Within which a server that goes down, or is back, must be noticed: two, and two more on a busy machine."""
 
 
 class Watch:

@@ -98,7 +98,7 @@ class RedisStore:
         await self._client.close()
 
     async def sweep_forever(self, every: float) -> None:
-        """Drop what has ended each `every` seconds until cancelled; while the server is away, the next time."""
+        """Drop what has ended each `every` seconds until cancelled; while the server is down, the next time."""
         while True:
             await asyncio.sleep(every)
             self.challenges.sweep()

@@ -66,7 +66,7 @@ class Acceptor:
         return f"<Acceptor {len(self._waiting)} waiting, {len(self._tasks)} steps under way>"
 
     def add(self, acceptance: Acceptance) -> None:
-        """Keep it with those of this turn of the loop. Its answer raises Unavailable where the server is away."""
+        """Keep it with those of this turn of the loop. Its answer raises Unavailable where the server is down."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
         self._waiting.append(acceptance)

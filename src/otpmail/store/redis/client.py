@@ -68,7 +68,7 @@ class Client:
 
         `replicated`: as many replicas as the client was made for must have the change first. It raises
         `replies.StoreRefuses` if the server refused and changed nothing, `replies.AnswerLost` if the script may have
-        run, and otherwise Unavailable while the server is away.
+        run, and otherwise Unavailable while the server is down.
         """
         octets = sum(len(value) for value in args if isinstance(value, bytes | str))
         return self._ask(script, (len(keys), *keys, *args), octets, self._replicas if replicated else 0)
@@ -82,7 +82,7 @@ class Client:
         return await open_connection(await self._locator.find(), self._access)
 
     async def probe(self, *words: Value) -> Any:
-        """Send one command over a connection of its own, also while the server is away.
+        """Send one command over a connection of its own, also while the server is down.
 
         Raises RedisError, OSError or TimeoutError; `fault` has the words.
         """

@@ -23,7 +23,7 @@ _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may
 
 
 class Foreign:
-    """Reads the records of mails, whoever owns them. `now` is the clock of their times."""
+    """Reads the records of mails of any owner. `now` is the clock of their times."""
 
     def __init__(self, client: Client, keys: Keys, lease: Lease, records: Records, *, now: Callable[[], float]) -> None:
         self._client = client

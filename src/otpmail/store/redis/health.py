@@ -19,7 +19,7 @@ _PROBE = b"redis.call('SET', KEYS[1], '', 'PX', 10000) return redis.call('TIME')
 
 
 class Health:
-    """Watches the server. Nothing is sent to one that is away; `changed` is called when that begins and ends.
+    """Watches the server. Nothing is sent to one that is down; `changed` is called when that begins and ends.
 
     The server's time moves the store's clock forward. `key` is written by each look.
     """

@@ -88,7 +88,7 @@ class Lease:
         self._task.add_done_callback(_report)
 
     async def close(self) -> None:
-        """Hand over what we own, and renew no more. Raises Unavailable while the server is away."""
+        """Hand over what we own, and renew no more. Raises Unavailable while the server is down."""
         await self.stop()
         if self.name:
             self._until = 0.0

@@ -148,7 +148,7 @@ class RedisMailStore:
     # Settled mails, and those of others.
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
-        """Return that caller's mail, also one that has not settled, whoever owns it."""
+        """Return that caller's mail, of any owner, also one that has not settled."""
         if (mail := await self._memory.get(caller, mail_id)) is not None:
             return mail
         await self._owned.notes.wait_for(mail_id)

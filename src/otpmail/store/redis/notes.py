@@ -1,4 +1,4 @@
-"""Changes that nobody waits for: written in their order, many in one step, and repeated while the server is away."""
+"""Changes that nobody waits for: written in their order, many in one step, and repeated while the server is down."""
 
 import asyncio
 import logging
@@ -92,12 +92,12 @@ class Notes:
             self._timer = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._begin)
 
     async def wait_for(self, key: bytes | str) -> None:
-        """Wait until the notes about a mail or request id are written, but not for a server that is away."""
+        """Wait until the notes about a mail or request id are written, but not for a server that is down."""
         while key in self.pending and await self._next_step():
             pass
 
     async def wait_for_all(self) -> None:
-        """Wait until the notes that there are now are written, but not for a server that is away."""
+        """Wait until the notes that there are now are written, but not for a server that is down."""
         last = self.waiting[-1] if self.waiting else None
         while last is not None and last in self.waiting and await self._next_step():
             pass
@@ -212,7 +212,7 @@ class Notes:
         them must be there if this process ends over one of them.
         """
         await self.wait_for_all()
-        if any(note.mail_id in self.pending for note in notes):  # the server is away
+        if any(note.mail_id in self.pending for note in notes):  # the server is down
             raise Unavailable("the store can't be reached", retry_after=_RETRY_SECONDS)
         for start in range(0, len(notes), _TOGETHER):
             some = notes[start : start + _TOGETHER]

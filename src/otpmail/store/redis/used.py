@@ -28,7 +28,7 @@ _OCTETS = 150  # of one: an id, a time, and their place in a dict
 class UsedChallenges:
     """Ids of used challenges, each until its code would have expired, and the latest `most` of them at most.
 
-    `clock` is the store's. `origin` marks what this replica has announced, and need not hear.
+    `clock` is the store's. `origin` marks what this replica has announced, and skips.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = _MOST) -> None:
@@ -54,7 +54,7 @@ class UsedChallenges:
             del self._expiries[next(iter(self._expiries))]
         return True
 
-    def hear(self, announcement: bytes) -> None:
+    def receive(self, announcement: bytes) -> None:
         """Remember a challenge that another replica has used."""
         if len(announcement) == _ANNOUNCEMENT.size:
             origin, challenge_id, expires = _ANNOUNCEMENT.unpack(announcement)
@@ -89,6 +89,6 @@ class UsedChallenges:
             while True:
                 message: Any = await connection.read_response(timeout=math.inf)
                 if message[0] == b"message":
-                    self.hear(message[2])
+                    self.receive(message[2])
         finally:
             await hang_up(connection)

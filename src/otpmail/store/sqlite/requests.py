@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 class Requests:
-    """The rows by key that this transaction has read or changed, None where there is none.
+    """The rows by key that this transaction has read or changed, None for a key without one.
 
     `_settled` have settled in it without having been read.
     """
