@@ -19,8 +19,8 @@ import uvloop
 from benchmarks.load.calls import holder
 from benchmarks.load.stall import Collections, StallProbe
 from benchmarks.memory import resident
-from otpmail.app import spare_the_collector  # the collector's pauses must be the service's
 from otpmail.callers import ANONYMOUS, Call
+from otpmail.collector import spare_the_collector  # the collector's pauses must be the service's
 from otpmail.events import Observers
 from otpmail.model import Challenge, CheckResult
 from otpmail.otp import codes

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -37,7 +36,6 @@ from otpmail.telemetry.logs import LogObserver, log_event
 
 ResultT = TypeVar("ResultT")
 
-_COLLECT_AFTER = (2_000, 4, 1_000)  # more objects than freed; then collections of the generation before
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
 
@@ -292,14 +290,3 @@ def _log_listening(listening: Listening) -> None:
     addresses = listening.addresses
     text = f"listening on {', '.join(addresses)}"
     log_event(logging.INFO, "listening", text, address=addresses[0], addresses=addresses)
-
-
-def spare_the_collector() -> None:
-    """Exempt what was made so far from garbage collection, and make collections rare, for the whole process.
-
-    A mail leaves little garbage that only the collector finds, but makes enough objects to start a collection every few
-    mails. Young objects are collected a few at a time, because each collection blocks the loop.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)

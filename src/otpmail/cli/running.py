@@ -86,7 +86,8 @@ async def run_service(
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened.
     """
-    from otpmail.app import App, spare_the_collector
+    from otpmail.app import App
+    from otpmail.collector import spare_the_collector
     from otpmail.limits.descriptors import raise_limit
     from otpmail.limits.resident import return_large_blocks
     from otpmail.reload import Reloader
