@@ -1,14 +1,16 @@
 """Guaranteed codes on a durable store: the record of a code and its mail are there together, or neither is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
 
+from cutting_proxy import CuttingProxy
 from otpmail.compose.templates import Templates
 from otpmail.delivery.intake import Intake
 from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
@@ -20,8 +22,14 @@ from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Entry
 from otpmail.store.clock import StoreClock
+from otpmail.store.redis import RedisStore
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import Access, OneServer
+from otpmail.store.redis.keys import Keys
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
+from otpmail.store.sqlite.mails import SqliteMailStore
+from redis_server import HOST, KINDS, RedisServer
 from rig import MailRig, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -30,24 +38,46 @@ _KEYS = "k1:c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 _REQUEST = CodeRequest(email="ada@example.org", wait_for=WaitFor.QUEUE)
 _NAMED = replace(_REQUEST, request_id="r1", fingerprint=b"f")
 _ROOM = 1 << 40
+_RECORD = b"}:c:"  # within the key of a code, which the step that issues it names
+
+
+_SETTINGS = OtpSettings(keys=SecretStr(_KEYS), return_code=True)
+
+
+def _sqlite(path: Path, now: Callable[[], float], free: Callable[[Path], int] = lambda _: _ROOM) -> SqliteStore:
+    """Return the store of the next process on a file."""
+    return SqliteStore(
+        Database(path, free=free),
+        _SETTINGS.derivation_keys,
+        StoreClock(wall=now, elapsed=now),
+        remember_seconds=3600,
+        remember_count=100,
+        rules=Policy.of(_SETTINGS),
+    )
+
+
+def _redis(port: int, namespace: str, now: Callable[[], float]) -> RedisStore:
+    """Return the store of the next process on a server."""
+    clock = StoreClock(wall=now, elapsed=now)
+    return RedisStore(
+        Client(OneServer((HOST, port)), Access()),
+        namespace,
+        _SETTINGS.derivation_keys,
+        clock,
+        rules=Policy.of(_SETTINGS),
+        proofs=CodeBook.of(_SETTINGS),
+        lease_seconds=5.0,
+        remember_seconds=3600,
+        remember_count=100,
+        time=clock,
+    )
 
 
 class Service:
-    """An OtpService on a store in a file."""
+    """An OtpService on a durable store, which it opens and closes."""
 
-    def __init__(self, path: Path, now: Callable[[], float], free: Callable[[Path], int] = lambda _: _ROOM) -> None:
-        settings = OtpSettings(keys=SecretStr(_KEYS), return_code=True)
-        book, policy = CodeBook.of(settings), Policy.of(settings)
-        clock = StoreClock(wall=now, elapsed=now)
-        self.store = SqliteStore(
-            Database(path, free=free),
-            settings.derivation_keys,
-            clock,
-            remember_seconds=3600,
-            remember_count=100,
-            rules=policy,
-        )
-        self._settings, self._book = settings, book
+    def __init__(self, store: SqliteStore | RedisStore) -> None:
+        self.store = store
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
@@ -55,12 +85,12 @@ class Service:
         await self.store.open()
         self.rig = MailRig(store=self.store.mails)
         self.codes = OtpService(
-            self._settings,
+            _SETTINGS,
             self.store.challenges,
             self.rig.mails,
-            Templates.load(self._settings),
+            Templates.load(_SETTINGS),
             self.rig,
-            codes=self._book,
+            codes=CodeBook.of(_SETTINGS),
             issue=self.store.issue,
         )
         try:
@@ -78,10 +108,23 @@ class Service:
         """Check a code."""
         return (await self.codes.validate_code(call_of(), email="ada@example.org", code=code)).result
 
-    async def arrived(self) -> list[Entry]:
-        """Return the mails that an earlier process left."""
-        entries, _ = await self.store.mails.read([left.mail_id for left in self.store.mails.left()])
+    async def arrived(self, count: int) -> list[Entry]:
+        """Return the mails that an earlier process left, which are to be so many."""
+        mails = self.store.mails
+        if isinstance(mails, SqliteMailStore):
+            entries, _ = await mails.read([left.mail_id for left in mails.left()])
+        else:
+            entries = []
+            async with asyncio.timeout(20):
+                async for some in mails.arrivals():
+                    entries += some
+                    if len(entries) >= count:
+                        break
+        assert len(entries) == count
         return entries
+
+
+Process = Callable[[], Service]
 
 
 class Clock:
@@ -100,14 +143,39 @@ def clock() -> Clock:
     return Clock()
 
 
-async def test_both_are_there_after_a_restart(tmp_path: Path, clock: Clock) -> None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Callable[[str], RedisServer]]:
+    """Return the server of a kind; it is started for the first test that asks."""
+    with ExitStack() as stack:
+        running: dict[str, RedisServer] = {}
+
+        def of(kind: str) -> RedisServer:
+            if kind not in running:
+                running[kind] = stack.enter_context(RedisServer(kind))
+            return running[kind]
+
+        yield of
+
+
+@pytest.fixture(params=["sqlite", *KINDS])
+def process(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, server: Callable[[str], RedisServer]
+) -> Process:
+    """Make the service of the first process on each durable store in turn, and that of the next one on its data."""
+    if request.param == "sqlite":
+        return lambda: Service(_sqlite(tmp_path / "store.db", clock))
+    port, namespace = server(request.param).port, uuid4().hex
+    return lambda: Service(_redis(port, namespace, clock))
+
+
+async def test_both_are_there_after_a_restart(process: Process) -> None:
     """The next process has the mail and the record of a code that was accepted: the code is valid, once."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         sent = await service.send()
         assert sent.mail.state is MailState.QUEUED
         assert service.rig.queue.qsize() == 1
-    async with Service(tmp_path / "store.db", clock).running() as service:
-        [entry] = await service.arrived()
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
         assert entry.mail.id == sent.mail.id
         assert sent.code.encode() in entry.envelope.content
         with pytest.raises(LimitExceeded):
@@ -116,9 +184,9 @@ async def test_both_are_there_after_a_restart(tmp_path: Path, clock: Clock) -> N
         assert await service.check(sent.code) is CheckResult.NO_LIVE_CODE
 
 
-async def test_the_live_code_is_mailed_again(tmp_path: Path, clock: Clock) -> None:
+async def test_the_live_code_is_mailed_again(process: Process, clock: Clock) -> None:
     """A further mail, once it may be sent, has the same code, and the attempts that were made stay counted."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         first = await service.send()
         wrong = "000000" if first.code != "000000" else "111111"
         assert await service.check(wrong) is CheckResult.WRONG_CODE
@@ -126,16 +194,16 @@ async def test_the_live_code_is_mailed_again(tmp_path: Path, clock: Clock) -> No
         second = await service.send()
         assert (second.code, second.reference) == (first.code, first.reference)
         assert second.mail.id != first.mail.id
-        assert second.issued.next_send_time == clock.time + 30
+        assert second.issued.next_send_time == pytest.approx(service.store.mails.now() + 30, abs=1)
         contents = [service.rig.queue.get_nowait().envelope.content for _ in range(2)]
         assert all(first.code.encode() in content for content in contents)
         check = await service.codes.validate_code(call_of(), email="ada@example.org", code=wrong)
         assert check.attempts_left == 3
 
 
-async def test_a_code_near_its_end_is_replaced(tmp_path: Path, clock: Clock) -> None:
+async def test_a_code_near_its_end_is_replaced(process: Process, clock: Clock) -> None:
     """A further mail near the end of a code has a new code, and the old one is live again if that is not sent."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         first = await service.send()
         service.rig.settle()
         clock.time += 400
@@ -148,9 +216,9 @@ async def test_a_code_near_its_end_is_replaced(tmp_path: Path, clock: Clock) -> 
         assert await service.check(first.code) is CheckResult.VALID
 
 
-async def test_a_refused_code_leaves_no_mail(tmp_path: Path, clock: Clock) -> None:
+async def test_a_refused_code_leaves_no_mail(process: Process) -> None:
     """A code that is asked for too soon, and one whose variables are wrong, leave neither a mail nor a record."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         long = replace(_REQUEST, email="bob@example.org", variables={"name": "\udc80"})
         with pytest.raises(InvalidArgument):
             await service.send(long)
@@ -159,14 +227,14 @@ async def test_a_refused_code_leaves_no_mail(tmp_path: Path, clock: Clock) -> No
         with pytest.raises(LimitExceeded):
             await service.send()
         assert service.rig.queue.qsize() == 2
-    async with Service(tmp_path / "store.db", clock).running() as service:
-        assert len(await service.arrived()) == 2
+    async with process().running() as service:
+        assert len(await service.arrived(2)) == 2
 
 
 async def test_a_full_disk_leaves_neither(tmp_path: Path, clock: Clock) -> None:
     """While the disk is full a code is refused, and with room it is sent at once: no wait for the next mail is left."""
     free = [_ROOM]
-    async with Service(tmp_path / "store.db", clock, lambda _: free[0]).running() as service:
+    async with Service(_sqlite(tmp_path / "store.db", clock, lambda _: free[0])).running() as service:
         free[0] = 0
         with pytest.raises(Unavailable):
             await service.send()
@@ -182,9 +250,9 @@ async def test_a_full_disk_leaves_neither(tmp_path: Path, clock: Clock) -> None:
         assert await service.check(sent.code) is CheckResult.VALID
 
 
-async def test_a_cancelled_call_leaves_neither(tmp_path: Path, clock: Clock) -> None:
+async def test_a_cancelled_call_leaves_neither(process: Process) -> None:
     """A call that is cancelled while the store writes leaves no mail to send, and the next code may be sent at once."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         call = asyncio.create_task(service.send(_NAMED))
         await asyncio.sleep(0)
         call.cancel()
@@ -194,23 +262,83 @@ async def test_a_cancelled_call_leaves_neither(tmp_path: Path, clock: Clock) -> 
         assert service.rig.queue.qsize() == 0
         sent = await service.send(_NAMED)
         assert sent.mail.state is MailState.QUEUED
-    async with Service(tmp_path / "store.db", clock).running() as service:
-        assert [entry.mail.id for entry in await service.arrived()] == [sent.mail.id]
+    async with process().running() as service:
+        assert [entry.mail.id for entry in await service.arrived(1)] == [sent.mail.id]
 
 
-async def test_a_repeated_request_has_the_first_code(tmp_path: Path, clock: Clock) -> None:
+async def test_a_repeated_request_has_the_first_code(process: Process) -> None:
     """A request that is repeated too soon for a new mail has the first answer, at once and in the next process."""
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         first, again = await asyncio.gather(service.send(_NAMED), service.send(_NAMED))
         assert first == again == await service.send(_NAMED)
         with pytest.raises(InvalidArgument, match=r"^request_id: was used before for another request$"):
             await service.send(replace(_NAMED, fingerprint=b"g"))
         assert service.rig.queue.qsize() == 1
-    async with Service(tmp_path / "store.db", clock).running() as service:
+    async with process().running() as service:
         intake = Intake(service.store.mails, service.rig.lifecycle, code_of=service.codes.code_of)
-        for entry in await service.arrived():
+        for entry in await service.arrived(1):
             intake.take_up(entry)
         again = await service.send(_NAMED)
         assert (again.mail.id, again.code, again.issued) == (first.mail.id, first.code, first.issued)
         with pytest.raises(InvalidArgument, match=r"^request_id: was used before for another request$"):
             await service.send(replace(_NAMED, fingerprint=b"g"))
+
+
+async def test_a_server_without_memory_keeps_neither(clock: Clock) -> None:
+    """While the server is full a code is refused, and with room it is sent at once: no wait for the next is left."""
+    with RedisServer(KINDS[0]) as server:
+        async with Service(_redis(server.port, "full", clock)).running() as service:
+            limit = server.command("CONFIG", "GET", "maxmemory").split("\r\n")[4]
+            before = server.command("DBSIZE")
+            server.command("CONFIG", "SET", "maxmemory", 1)
+            with pytest.raises(Unavailable):
+                await service.send(_NAMED)
+            assert server.command("DBSIZE") == before
+            assert service.rig.queue.qsize() == 0
+            server.command("CONFIG", "SET", "maxmemory", limit)
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        sent = await service.send(_NAMED)
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.05)
+            assert await service.check(sent.code) is CheckResult.VALID
+
+
+@pytest.mark.parametrize("mails", [1, 2])
+async def test_a_lost_answer_is_asked_for_once_more(
+    mails: int, clock: Clock, server: Callable[[str], RedisServer]
+) -> None:
+    """A code whose step was taken without an answer is sent once, with the code that its mail holds."""
+    async with (
+        CuttingProxy(server(KINDS[1]).port, only=_RECORD) as proxy,
+        Service(_redis(proxy.port, uuid4().hex, clock)).running() as service,
+    ):
+        if mails == 2:
+            await service.send()
+            clock.time += 31
+        proxy.cuts = 1
+        sent = await service.send()
+        assert proxy.cut == 1
+        contents = [service.rig.queue.get_nowait().envelope.content for _ in range(mails)]
+        assert all(sent.code.encode() in content for content in contents)
+        with pytest.raises(LimitExceeded):
+            await service.send()
+        assert await service.check(sent.code) is CheckResult.VALID
+
+
+async def test_a_mail_whose_answers_are_lost_is_taken_back(clock: Clock, server: Callable[[str], RedisServer]) -> None:
+    """A code whose caller is refused, since no answer comes, is mailed neither now nor by the next process."""
+    namespace = uuid4().hex
+    async with CuttingProxy(server(KINDS[2]).port, only=_RECORD) as proxy:
+        async with Service(_redis(proxy.port, namespace, clock)).running() as service:
+            proxy.cuts = 2
+            with pytest.raises(Unavailable):
+                await service.send()
+            assert proxy.cut == 2
+            proxy.cuts = 0
+            assert service.rig.queue.qsize() == 0
+        client = Client(OneServer((HOST, server(KINDS[2]).port)), Access())
+        assert await client.command("KEYS", Keys(namespace).mail("*")) == []
+        await client.close()

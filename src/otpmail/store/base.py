@@ -254,7 +254,7 @@ class Store(Protocol):
 
     @property
     def issue(self) -> Issue | None:
-        """The decision about a code with its mail; None where they are two steps."""
+        """The decision about a code with its mail; None where the store does not outlive this process."""
 
     async def open(self) -> None:
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""

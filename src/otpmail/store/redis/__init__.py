@@ -6,13 +6,13 @@ from contextlib import suppress
 from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import Issue, StoreState
-from otpmail.store.challenges import Proofs, Rules
+from otpmail.store.base import Entry, Issued, StoreState
+from otpmail.store.challenges import Proofs, Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.codes import RedisChallengeStore
+from otpmail.store.redis.codes import RedisChallengeStore, sending_of
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
@@ -22,12 +22,10 @@ class RedisStore:
     """The store of `STORE_URL=redis://...` (see `store.base.Store`). Its keys are in one namespace of the server.
 
     It encrypts with the first of `keys` and decrypts with any; `proofs` has codes compared there. `replicas` of the
-    server must have each change that a check of a code makes.
+    server must have each change that a check of a code makes. A test may give the `time` that counts for codes.
     """
 
     contents = None
-    issue: Issue | None = None
-    """The record of a code is written in a step before that of its mail."""
 
     def __init__(
         self,
@@ -45,14 +43,15 @@ class RedisStore:
         allow_volatile: bool = False,
         is_cluster: bool = False,
         replicas: int = 0,
+        time: Callable[[], float] | None = None,
     ) -> None:
         self._client = client
         self._clock = clock or StoreClock()
-        names = Keys(namespace)
+        self._keys = names = Keys(namespace)
         self._health = Health(client, self._clock, names.named("health"))
         self._watching: list[asyncio.Task[None]] = []
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
-        self.challenges = RedisChallengeStore(self._clock, client, names, rules, proofs)
+        self.challenges = RedisChallengeStore(self._clock, client, names, rules, proofs, time=time)
         self.mails = RedisMailStore(
             self._clock,
             client,
@@ -96,6 +95,16 @@ class RedisStore:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         await self._client.close()
+
+    async def issue(self, send: Send, entry: Entry) -> Issued:
+        """Decide which challenge to mail, and keep the mail of that one, in one step (see `store.base.Issue`)."""
+        issued = entry.mail.issued
+        assert issued is not None
+        challenge = issued.challenge
+        words = (challenge.id, challenge.key_id, challenge.expires, issued.next_send_time)
+        question = self.challenges.question(send.key, send.fresh, spaced=send.spaced)
+        answer, packed = await self.mails.issue(entry, self._keys.code(send.key), (*words, *question))
+        return Issued(sending_of(packed) if packed else None, answer)
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the server is down, the next time."""

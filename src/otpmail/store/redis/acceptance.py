@@ -1,18 +1,20 @@
-"""Keeps accepted mails: those that come in one turn of the loop in one step of the server."""
+"""Keeps accepted mails: those of one turn of the loop in one step of the server, that of a code with its record."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from otpmail.errors import Unavailable
-from otpmail.store.redis.client import Client
+from otpmail.errors import StoreError, Unavailable
+from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
 from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.script import Script
 
-_ACCEPT = Script.load("mails", "mail_accept")
+_ACCEPT = Script.load("mails", "mail_keep", "mail_accept")
+_ISSUE = Script.load("codes", "mails", "code_choice", "mail_keep", "code_issue")
 
 _TOGETHER = 100  # mails in one step: a millisecond of the server
 _TOGETHER_OCTETS = 1 << 20
@@ -70,6 +72,43 @@ class Acceptor:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)
         self._waiting.append(acceptance)
+
+    async def issue(self, one: Acceptance, code: bytes, words: Sequence[Value]) -> tuple[bytes, bytes]:
+        """Keep the mail of a code if the server decides for it, with the record `code`, in one step.
+
+        `words` are those of `code_issue.lua` behind the mail's; its answers about the mail and the code are returned.
+        """
+        lease = self._lease
+        for _ in range(_TRIES):
+            name, epoch = lease.name, lease.epoch
+            self._begun(one, name)
+            keys, mail = self._words((one,), name, epoch)
+            try:
+                status, *answer = await self._run_issue([*keys, code], [*mail, *words])
+            except AnswerLost:
+                self._doubtful(one, name)
+                raise
+            if status == b"OK":
+                count, kept, sending = answer
+                lease.counted(name, count)
+                return kept, sending
+            await lease.recover(name, epoch)
+        raise Unavailable("the store gives this replica no lease")
+
+    async def _run_issue(self, keys: Sequence[bytes], words: Sequence[Value]) -> Sequence[Any]:
+        """Run the step, and ask once more where its answer is lost: a mail that is there is its own mark.
+
+        Raises AnswerLost also where the second answer decides nothing about the first.
+        """
+        try:
+            answer: Sequence[Any] = await self._client.run(_ISSUE, keys, words)
+        except AnswerLost as lost:
+            with suppress(Unavailable, StoreError):
+                answer = await self._client.run(_ISSUE, keys, words)
+                if answer[0] == b"OK":
+                    return answer
+            raise lost from None
+        return answer
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -13,7 +13,7 @@ from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.used import UsedChallenges
 
-_SEND = Script.load("codes", "code_send")
+_SEND = Script.load("codes", "code_choice", "code_send")
 _CHECK = Script.load("codes", "code_check")
 _VOID = Script.load("codes", "code_void")
 _UNSEND = Script.load("codes", "code_unsend")
@@ -63,25 +63,21 @@ class RedisChallengeStore:
     async def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Sending:
         """Decide which challenge to mail now. Raises LimitExceeded, Unavailable."""
         del now, room  # the server has a clock, and refuses for itself when it is full
-        rules = self._rules
-        arguments: list[Value] = [
-            self._at,
-            *(rules.attempts, rules.failures_per_hour, rules.resend, int(spaced)),
-            *_fields(fresh, self._proofs.proof(key, fresh)),
-        ]
+        arguments = self.question(key, fresh, spaced=spaced)
         try:
             packed = await self._client.run(_SEND, [self._keys.code(key)], arguments)
         except AnswerLost:  # a new code is its own mark, so the step is not taken twice
             packed = await self._client.run(_SEND, [self._keys.code(key)], arguments)
-        answer = msgpack.unpackb(packed, raw=True)
-        if answer[0]:
-            raise LimitExceeded("address", _REFUSALS[answer[0]], retry_after=float(answer[1]))
-        _, challenge_id, key_id, expires, attempts, next_send, *replaced = answer
-        return Sending(
-            _challenge(challenge_id, key_id, expires, attempts),
-            float(next_send),
-            _challenge(*replaced) if replaced else None,
-        )
+        return sending_of(packed)
+
+    def question(self, key: bytes, fresh: Challenge, *, spaced: bool) -> list[Value]:
+        """Return what a script needs to know that decides which challenge to mail (`code_choice.lua`)."""
+        rules = self._rules
+        return [
+            self._at,
+            *(rules.attempts, rules.failures_per_hour, rules.resend, int(spaced)),
+            *_fields(fresh, self._proofs.proof(key, fresh)),
+        ]
 
     async def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Check:
         """Count an attempt, compare, and use the code up if it is right. It is asked once, whatever becomes of it."""
@@ -143,6 +139,19 @@ class RedisChallengeStore:
             return self._proofs.proof(key, challenge)
         except KeyError:
             return _NO_PROOF
+
+
+def sending_of(packed: bytes) -> Sending:
+    """Return the decision in a script's answer (`code_send.lua`). Raises LimitExceeded."""
+    answer = msgpack.unpackb(packed, raw=True)
+    if answer[0]:
+        raise LimitExceeded("address", _REFUSALS[answer[0]], retry_after=float(answer[1]))
+    _, challenge_id, key_id, expires, attempts, next_send, *replaced = answer
+    return Sending(
+        _challenge(challenge_id, key_id, expires, attempts),
+        float(next_send),
+        _challenge(*replaced) if replaced else None,
+    )
 
 
 def _fields(challenge: Challenge, proof: bytes) -> list[Value]:

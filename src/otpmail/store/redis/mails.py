@@ -12,7 +12,7 @@ from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progre
 from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
-from otpmail.store.redis.client import Client
+from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.foreign import Foreign
 from otpmail.store.redis.forgetting import forget_ended
 from otpmail.store.redis.keys import Keys
@@ -97,22 +97,32 @@ class RedisMailStore:
         for one in kept:
             with suppress(Unavailable, StoreError):  # which is looked at once all are answered
                 await one.answer
-        answers: list[Accepted | Earlier | Running | Conflict] = []
         failures = [error for one in kept if (error := one.answer.exception()) is not None]
         if failures:
             for one in kept:
                 self._take_back(one)
             raise failures[0]
-        for one in kept:
-            answer = await self._requests.answer(one.answer.result())
-            if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
-                self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
-            if not isinstance(answer, Accepted):
-                self._owned.held.pop(one.mail_id, None)
-            assert not isinstance(answer, TakenOver)
-            self._owned.claims.pop(one.mail_id, None)
-            answers.append(answer)
-        return answers
+        return [await self._answered(one, one.answer.result()) for one in kept]
+
+    async def issue(
+        self, entry: Entry, code: bytes, words: Sequence[Value]
+    ) -> tuple[Accepted | Earlier | Running | Conflict | None, bytes]:
+        """Keep the mail of a code, if the server decides for its challenge, with the record `code` (see `Acceptor`).
+
+        Returns the answer about the mail, None where nothing has changed, and the server's answer about the code.
+        """
+        one = self._acceptance(entry)
+        if one.request is not None:
+            await self._owned.notes.wait_for(one.request)
+        try:
+            kept, sending = await self._acceptor.issue(one, code, words)
+        except BaseException:
+            self._owned.held.pop(one.mail_id, None)
+            raise
+        if not kept:
+            self._owned.held.pop(one.mail_id, None)
+            return None, sending
+        return await self._answered(one, kept), sending
 
     # What becomes of them.
 
@@ -240,6 +250,17 @@ class RedisMailStore:
         finally:
             self.octets = self._memory.octets
         return True
+
+    async def _answered(self, one: Acceptance, octets: bytes) -> Accepted | Earlier | Running | Conflict:
+        """Return the server's answer about a mail that it was to keep, and hold the mail if it is kept."""
+        answer = await self._requests.answer(octets)
+        if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
+            self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
+        if not isinstance(answer, Accepted):
+            self._owned.held.pop(one.mail_id, None)
+        assert not isinstance(answer, TakenOver)
+        self._owned.claims.pop(one.mail_id, None)
+        return answer
 
     def _take_back(self, one: Acceptance) -> None:
         """Take back a mail that the server has kept, since others of its call were not."""

@@ -63,7 +63,7 @@ local function read(key)
   return value and decode(value) or nil
 end
 
--- The only write of a script, so that a server without memory has done all of it or nothing.
+-- The only write of a script that keeps no mail, so that a server without memory has done all of it or nothing.
 local function write(key, record, now)
   local milliseconds = math.ceil((ends_of(record) - now + KEPT) * 1000)
   redis.call('SET', key, encode(record), 'PX', string.format('%d', math.max(milliseconds, 1)))
