@@ -1,7 +1,7 @@
 """Has a durable store note some attempts before their first octet leaves, so that a crash is known to have met them.
 
-That are all attempts with EMAIL_ON_UNCERTAIN=fail, where no second copy may be sent. With `retry` it is the mails that
-an earlier process left when it was killed: one of them may be what kills each process.
+With EMAIL_ON_UNCERTAIN=fail it notes all attempts, since no second copy may be sent. With `retry` it notes those at
+mails that an earlier process left when it was killed, since one of them may have ended that process.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a worker asks about a job before it is sent, and reports after the relay has replied (`delivery.lifecycle`)."""
+"""The questions of a worker before it sends a job, and its reports after the reply (`delivery.lifecycle`)."""
 
 from collections.abc import Sequence
 from typing import Protocol

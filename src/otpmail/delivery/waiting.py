@@ -1,4 +1,4 @@
-"""What this process holds of a mail that waits in the store (`delivery.backlog`)."""
+"""The part of a mail that is in memory while the mail waits in the store (`delivery.backlog`)."""
 
 from otpmail.model import Priority
 

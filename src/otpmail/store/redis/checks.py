@@ -1,4 +1,4 @@
-"""What a server must be before the service keeps anything there, read from INFO once, when the service starts."""
+"""Checks by INFO, once at the start, that a server is fit to keep codes and mails."""
 
 import logging
 from collections.abc import Mapping

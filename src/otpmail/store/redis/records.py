@@ -15,7 +15,7 @@ _MICROSECONDS = 1e6
 
 @frozen()
 class Record:
-    """What is kept of a mail: the `mail`, and when it and its request id are forgotten.
+    """A mail as the server keeps it: the `mail`, and when it and its request id are forgotten.
 
     `owner` is empty once it has settled. `denied` names the request to cancel it that its owner could not meet.
     """

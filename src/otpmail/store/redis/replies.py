@@ -1,4 +1,4 @@
-"""What the errors of a server mean: for callers, and for the connection that they came over."""
+"""Judges the errors of a server: for callers, and for the connection that they came over."""
 
 import re
 from typing import NamedTuple

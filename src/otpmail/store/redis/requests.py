@@ -18,7 +18,7 @@ from otpmail.store.redis.script import Script
 _CLAIM = Script.load("mails", "mail_claim")
 
 LOST = (b"EPOCH", b"LOST")
-"""What a script answers where this replica must find its lease again."""
+"""The answers of a script where this replica must find its lease again."""
 
 TRIES = 3
 """How often a step is tried that the server refuses over the lease."""

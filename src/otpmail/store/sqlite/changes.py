@@ -1,4 +1,4 @@
-"""What the store asks of its writer thread about mails and request ids, as values that need nothing of the loop."""
+"""Requests of the store to its writer thread about mails and request ids, as values that need nothing of the loop."""
 
 from dataclasses import field
 from enum import IntEnum

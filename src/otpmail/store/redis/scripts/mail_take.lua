@@ -1,5 +1,6 @@
 -- Moves mails of an owner that lost its lease to this one, and returns their octets and progress, and whether an owner
--- has ended since that was written without handing them over. It returns those as well that a first try has moved whose answer was lost.
+-- has ended since that was written without handing them over. It also returns mails that an earlier try has moved, whose
+-- answer was lost.
 -- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
 
 local why = refusal()

@@ -1,4 +1,4 @@
--- What every script of the mails begins with.
+-- Every script of the mails begins with this.
 -- KEYS: the epoch, the owners. ARGV: the epoch's id, the name of this owner.
 
 local EPOCH, OWNERS = KEYS[1], KEYS[2]
@@ -27,7 +27,7 @@ local function refusal()
   return false
 end
 
--- What came before under a request id; false where nothing counts, or the id is this very mail's.
+-- Returns the earlier mail of a request id; false where nothing counts, or the id is this very mail's.
 local function earlier(request, fingerprint, id, now)
   local kept = redis.call('HMGET', request, 'state', 'mail', 'print', 'own', 'ends')
   local state, mail, owner = kept[1], kept[2], kept[4]
