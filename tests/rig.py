@@ -6,7 +6,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpmail.callers import ANONYMOUS, Call, Caller
-from otpmail.delivery.backlog import Backlog
+from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
@@ -51,7 +51,8 @@ class MailRig:
 
     `high_water` is the queue's mark. A stream pauses for `pause` seconds before a queue above it, and looks at the
     relay each `look` seconds. `clock` tells streams for how long they have had the loop; by default it stands still.
-    `memory` is the budget in octets. Mails may wait in `contents`, whose timers are those of `call_later`.
+    `memory` is the budget in octets. Mails may wait in `contents` beyond `near` of them, whose timers are those of
+    `call_later`.
     """
 
     event_types = ALL_EVENTS
@@ -65,6 +66,7 @@ class MailRig:
         clock: Callable[[], float] = lambda: 0.0,
         store: MailStore | None = None,
         contents: ContentStore | None = None,
+        near: int = NEAR,
         call_later: CallLater | None = None,
         memory: int = maxsize,
         **settings: Any,
@@ -98,7 +100,14 @@ class MailRig:
             clock=clock,
         )
         self.backlog = Backlog(
-            self.lifecycle, self.queue, self.memory_budget, self, contents, now=lambda: self.now, call_later=call_later
+            self.lifecycle,
+            self.queue,
+            self.memory_budget,
+            self,
+            contents,
+            now=lambda: self.now,
+            call_later=call_later,
+            near=near,
         )
         self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission, backlog=self.backlog)
 

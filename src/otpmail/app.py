@@ -104,7 +104,9 @@ class App:
             codes=book,
             issue=self._store.issue,
         )
-        self._intake = Intake(self._store.mails, delivery.lifecycle, code_of=self._codes.code_of)
+        self._intake = Intake(
+            self._store.mails, delivery.lifecycle, code_of=self._codes.code_of, follow_code=self._codes.follow
+        )
         connections = count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, observer, count=count_by_address)
         self._server = Server(

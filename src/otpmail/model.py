@@ -150,11 +150,13 @@ class Challenge:
 class IssuedCode:
     """The challenge whose code a mail carries, and when its caller may ask for the next mail.
 
-    `next_send_time` is in seconds since the epoch.
+    `next_send_time` is in seconds since the epoch. `record` is the key of the code's record, where a store keeps the
+    mail too: the process that ends the mail may be another one than issued it.
     """
 
     challenge: Challenge
     next_send_time: float
+    record: bytes = field(default=b"", repr=False)
 
     @property
     def expire_time(self) -> float:

@@ -74,16 +74,21 @@ def _redis(port: int, namespace: str, now: Callable[[], float]) -> RedisStore:
 
 
 class Service:
-    """An OtpService on a durable store, which it opens and closes."""
+    """An OtpService on a durable store, which it opens and closes. With `waits` one mail alone is in its queue."""
 
-    def __init__(self, store: SqliteStore | RedisStore) -> None:
+    def __init__(self, store: SqliteStore | RedisStore, *, waits: bool = False) -> None:
         self.store = store
+        self._waits = waits
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Service"]:
         """Run it."""
         await self.store.open()
-        self.rig = MailRig(store=self.store.mails)
+        self.rig = (
+            MailRig(store=self.store.mails, contents=self.store.contents, high_water=1, near=1)
+            if self._waits
+            else MailRig(store=self.store.mails)
+        )
         self.codes = OtpService(
             _SETTINGS,
             self.store.challenges,
@@ -92,6 +97,9 @@ class Service:
             self.rig,
             codes=CodeBook.of(_SETTINGS),
             issue=self.store.issue,
+        )
+        self.intake = Intake(
+            self.store.mails, self.rig.lifecycle, code_of=self.codes.code_of, follow_code=self.codes.follow
         )
         try:
             yield self
@@ -216,6 +224,51 @@ async def test_a_code_near_its_end_is_replaced(process: Process, clock: Clock) -
         assert await service.check(first.code) is CheckResult.VALID
 
 
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [(250, CheckResult.VALID), (550, CheckResult.NO_LIVE_CODE)],
+)
+async def test_the_end_of_a_mail_from_the_store(process: Process, code: int, result: CheckResult) -> None:
+    """A code whose address the relay refuses is void, also where the next process has sent its mail."""
+    async with process().running() as service:
+        sent = await service.send()
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
+        service.intake.take_up(entry)
+        service.rig.settle(code=code)
+        await service.codes.close()
+        assert await service.check(sent.code) is result
+        assert (await service.send()).code != sent.code
+
+
+async def test_a_mail_from_the_store_that_is_not_sent(process: Process) -> None:
+    """The next code may be asked for at once where the next process has cancelled a mail; the code stays good."""
+    async with process().running() as service:
+        sent = await service.send()
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
+        service.intake.take_up(entry)
+        await service.rig.mails.cancel(call_of().caller, sent.mail.id)
+        await service.codes.close()
+        assert (await service.send()).code == sent.code
+        assert await service.check(sent.code) is CheckResult.VALID
+
+
+async def test_the_end_of_a_mail_that_has_waited_in_the_store(tmp_path: Path, clock: Clock) -> None:
+    """A code whose address the relay refuses is void, also where its mail waited in the store for its turn."""
+    async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:
+        await service.send(replace(_REQUEST, email="bob@example.org"))
+        sent = await service.send()
+        assert (service.rig.queue.qsize(), len(service.rig.backlog)) == (1, 1)
+        running = asyncio.create_task(service.rig.backlog.run(service.intake.take_up))
+        service.rig.settle()
+        service.rig.settle(await asyncio.wait_for(service.rig.queue.get(), 20), code=550)
+        await service.codes.close()
+        assert await service.check(sent.code) is CheckResult.NO_LIVE_CODE
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_refused_code_leaves_no_mail(process: Process) -> None:
     """A code that is asked for too soon, and one whose variables are wrong, leave neither a mail nor a record."""
     async with process().running() as service:
@@ -275,9 +328,8 @@ async def test_a_repeated_request_has_the_first_code(process: Process) -> None:
             await service.send(replace(_NAMED, fingerprint=b"g"))
         assert service.rig.queue.qsize() == 1
     async with process().running() as service:
-        intake = Intake(service.store.mails, service.rig.lifecycle, code_of=service.codes.code_of)
         for entry in await service.arrived(1):
-            intake.take_up(entry)
+            service.intake.take_up(entry)
         again = await service.send(_NAMED)
         assert (again.mail.id, again.code, again.issued) == (first.mail.id, first.code, first.issued)
         with pytest.raises(InvalidArgument, match=r"^request_id: was used before for another request$"):

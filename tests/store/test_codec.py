@@ -44,7 +44,7 @@ _MAILS = st.builds(
     recipients=_RESULTS,
     attempts=st.integers(0, 1000),
     settle_time=st.none() | _TIMES,
-    issued=st.none() | st.builds(IssuedCode, _CHALLENGES, _TIMES),
+    issued=st.none() | st.builds(IssuedCode, _CHALLENGES, _TIMES, st.binary(max_size=16)),
     labels=st.lists(st.tuples(st.text(), st.text()), max_size=3).map(tuple),
 )
 _ADDRESSES = st.lists(st.text(), max_size=5).map(tuple)
@@ -158,6 +158,13 @@ def test_a_mail_of_version_1_has_no_labels() -> None:
     fields = ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None]
     assert codec.decode_settled(msgpack.packb([1, fields, 1.0, 2.0, b"f"])) == (_MAIL, 1.0, 2.0, b"f")
     assert codec.decode_progress(msgpack.packb([1, ["ada@x.org"], [], [], 0, 0, 0])).pending == ("ada@x.org",)
+
+
+def test_the_mail_of_a_code_without_the_key_of_its_record() -> None:
+    """The codec reads the mail of a code as a program wrote it that did not keep the key of the code's record."""
+    fields = ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, [bytes(16), "k1", 9.0, 0, 5.0], []]
+    mail, *_ = codec.decode_settled(msgpack.packb([3, fields, 1.0, 2.0, b"f"]))
+    assert mail.issued == IssuedCode(Challenge(bytes(16), "k1", 9.0), 5.0, record=b"")
 
 
 def test_the_forms_that_are_written() -> None:

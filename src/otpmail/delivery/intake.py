@@ -17,13 +17,21 @@ class Intake:
     """Hands each arriving mail to the lifecycle, in the store's order. It waits for nobody's reservation.
 
     These mails were accepted before, so no limit may refuse them now. A store keeps no code: `code_of` derives the one
-    in the mail of a code, which no reply about that mail may be repeated with.
+    in the mail of a code, which no reply about that mail may be repeated with. `follow_code` is called with its job.
     """
 
-    def __init__(self, store: MailStore, lifecycle: Lifecycle, *, code_of: Callable[[IssuedCode], str]) -> None:
+    def __init__(
+        self,
+        store: MailStore,
+        lifecycle: Lifecycle,
+        *,
+        code_of: Callable[[IssuedCode], str],
+        follow_code: Callable[[Job], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._code_of = code_of
+        self._follow_code = follow_code
         self.taken_up = 0
 
     def __repr__(self) -> str:
@@ -59,6 +67,8 @@ class Intake:
             job.is_announced = True
         state = self._lifecycle.attempts.take_over(job, entry)
         self._lifecycle.submit(job)
+        if job.issued is not None:
+            self._follow_code(job)
         if state is not None:
             self._lifecycle.give_up(job, state)
 

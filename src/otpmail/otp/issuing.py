@@ -38,7 +38,7 @@ class Issuing:
         Raises as `MailService.accept_reserved` and `ChallengeStore.send` do.
         """
         while True:
-            submission = submission_of(IssuedCode(self._challenge, self._next_send))
+            submission = submission_of(IssuedCode(self._challenge, self._next_send, self._send.key))
             job = await mails.accept_reserved(call, submission, mail_id, keep=False)
             try:
                 return await mails.keep_one(job, submission.fingerprint, self._accept)

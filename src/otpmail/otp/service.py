@@ -109,6 +109,16 @@ class OtpService:
         except KeyError:
             return ""
 
+    def follow(self, job: Job) -> None:
+        """Tie a code to how its mail ends, which the store has handed to this process.
+
+        The live code that it has replaced stays ended: a store does not keep which one that was.
+        """
+        issued = job.issued
+        if issued is not None and issued.record:
+            sending = Sending(issued.challenge, issued.next_send_time)
+            self._mails.call_when_done(job, partial(self._on_kept_end, issued.record, sending))
+
     async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
         if self._undoing:
@@ -209,6 +219,13 @@ class OtpService:
         if job.state in _NOT_SENT:
             self._unsend(key, sending, refused=job.is_refused)
         elif self._replacements.under_way:
+            self._replacements.sent(sending)
+
+    def _on_kept_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
+        """Do for a mail from the store what `_on_mail_end` does for one that was not there."""
+        if job.state in _NOT_SENT:
+            self._undo(self._store.refuse if job.is_refused else self._store.unsend, key, sending)
+        else:
             self._replacements.sent(sending)
 
     def _unsend(self, key: bytes, sending: Sending, *, refused: bool = False) -> "asyncio.Task[None]":

@@ -25,6 +25,7 @@ from otpmail.store.base import Entry, Progress
 
 _RECORD_VERSION = 1
 _VERSIONS = (1, 2, 3)  # of mails: 1 has no labels, and 1 and 2 no deaths; the last is written
+# The mail of a code in version 3 has the key of the code's record, or ends before it: each reader of 3 takes both.
 
 # One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
 _packer = msgpack.Packer()
@@ -155,7 +156,7 @@ def _mail_fields(mail: Mail) -> tuple[object, ...]:
     issued = None
     if mail.issued is not None:
         code = mail.issued.challenge
-        issued = (code.id, code.key_id, code.expires, code.attempts, mail.issued.next_send_time)
+        issued = (code.id, code.key_id, code.expires, code.attempts, mail.issued.next_send_time, mail.issued.record)
     return (
         mail.id,
         mail.caller,
@@ -185,7 +186,7 @@ def _mail(fields: list[Any]) -> Mail:
         _results(results),
         attempts,
         settle_time,
-        None if issued is None else IssuedCode(Challenge(*issued[:4]), issued[4]),
+        None if issued is None else IssuedCode(Challenge(*issued[:4]), *issued[4:]),
         tuple([(name, value) for name, value in labels[0]]) if labels else (),
     )
 
