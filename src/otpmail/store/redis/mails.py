@@ -97,12 +97,12 @@ class RedisMailStore:
         for one in kept:
             with suppress(Unavailable, StoreError):  # which is looked at once all are answered
                 await one.answer
-        failures = [error for one in kept if (error := one.answer.exception()) is not None]
-        if failures:
+        try:
+            return [await self._answered(one, one.answer.result()) for one in kept]
+        except BaseException:  # their callers do not learn which mails were kept
             for one in kept:
                 self._take_back(one)
-            raise failures[0]
-        return [await self._answered(one, one.answer.result()) for one in kept]
+            raise
 
     async def issue(
         self, entry: Entry, code: bytes, words: Sequence[Value]
@@ -253,17 +253,17 @@ class RedisMailStore:
 
     async def _answered(self, one: Acceptance, octets: bytes) -> Accepted | Earlier | Running | Conflict:
         """Return the server's answer about a mail that it was to keep, and hold the mail if it is kept."""
+        if octets != b"A":
+            self._owned.held.pop(one.mail_id, None)
         answer = await self._requests.answer(octets)
         if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
             self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
-        if not isinstance(answer, Accepted):
-            self._owned.held.pop(one.mail_id, None)
         assert not isinstance(answer, TakenOver)
         self._owned.claims.pop(one.mail_id, None)
         return answer
 
     def _take_back(self, one: Acceptance) -> None:
-        """Take back a mail that the server has kept, since others of its call were not."""
+        """Take back a mail that the server has kept, since its call is refused."""
         held = self._owned.held.pop(one.mail_id, None)
         if held is not None and one.answer.exception() is None and one.answer.result() == b"A":
             self._owned.retract(one.mail_id, held)
