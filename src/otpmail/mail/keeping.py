@@ -46,9 +46,17 @@ class Keeping:
         """Accept mails in one commit. Returns for each its job, that of an earlier call, or why it was not accepted.
 
         `accept` is the store's, unless the commit holds more than the mails.
-        Raises Unavailable where none is accepted. If the call is cancelled or the service stops meanwhile, the mails
-        are cancelled: the next start must not send them.
+        Raises Unavailable where none is accepted. If the call is cancelled or the service stops before the store's
+        answer, the mails are cancelled: the next start must not send them.
         """
+        answers, ends = await self._accept(jobs, fingerprints, accept)
+        await self._join(jobs, answers, ends)
+        return ends
+
+    async def _accept(
+        self, jobs: Sequence[Job], fingerprints: Sequence[bytes], accept: Accept | None = None
+    ) -> tuple[Answers, list[Job | CallerError]]:
+        """Commit the mails and submit those that are kept; an earlier mail may have to be found yet (`_join`)."""
         entries = [job.entry(fingerprint) for job, fingerprint in zip(jobs, fingerprints, strict=True)]
         keeping = asyncio.ensure_future((accept or self._store.accept)(entries))
         try:
@@ -60,20 +68,22 @@ class Keeping:
             keeping.add_done_callback(partial(self._cancel_kept, jobs))
             await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
             raise
-        for answer in answers:
-            if isinstance(answer, Running):
-                await self._backlog.recall(answer.mail_id)
-        ends = [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+        # In the turn of the answer: a mail that is kept has its job, whatever becomes of the call from here on.
+        return answers, [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+
+    async def _join(self, jobs: Sequence[Job], answers: Answers, ends: list[Job | CallerError]) -> None:
+        """Put the jobs of earlier mails into `ends` that were not in memory."""
         for place, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
-            if isinstance(answer, Running) and isinstance(ends[place], CallerError):
-                ends[place] = await self._of_another_process(job.caller, answer.mail_id) or ends[place]
-        return ends
+            if isinstance(answer, Running) and not isinstance(ends[place], Job):
+                ends[place] = await self._find(job, answer)
 
     async def keep_prepared(self, prepared: Sequence[Prepared]) -> list[Job | CallerError]:
         """Accept prepared mails as `keep` does, and free what they hold."""
         ends: list[Job | CallerError] = []
         try:
-            ends = await self.keep([one.job for one in prepared], [one.request.fingerprint for one in prepared])
+            jobs = [one.job for one in prepared]
+            answers, ends = await self._accept(jobs, [one.request.fingerprint for one in prepared])
+            await self._join(jobs, answers, ends)
         finally:
             for place, one in enumerate(prepared):
                 self.release(one, ends[place] if ends else None)
@@ -85,10 +95,18 @@ class Keeping:
         prepared.place.leave(is_accepted=job is not None)
         self._idempotency.end(prepared.request, job)
 
-    async def _of_another_process(self, caller: str, mail_id: str) -> Job | None:
-        """Return a mail as another process has it, which has accepted it: a repeated call need not wait for its end."""
-        mail = await self._store.get(caller, mail_id)
-        return None if mail is None else Job.finished(mail)
+    async def _find(self, job: Job, answer: Running) -> Job | CallerError:
+        """Return the job of an earlier mail, from the file or as another process has it; or why there is none."""
+        try:
+            await self._backlog.recall(answer.mail_id)
+            end = self._submit(job, answer)
+            if isinstance(end, Job):
+                return end
+            # Another process has accepted it, so a repeated call need not wait for its end.
+            mail = await self._store.get(job.caller, answer.mail_id)
+        except CallerError as error:
+            return error
+        return end if mail is None else Job.finished(mail)
 
     def _submit(self, job: Job, answer: Accepted | Earlier | Running | Conflict) -> Job | CallerError:
         try:
