@@ -14,6 +14,8 @@ from cutting_proxy import CuttingProxy
 from otpmail.errors import FailedPrecondition, Unavailable
 from otpmail.model import MailState, Priority
 from otpmail.store.base import Accepted, Conflict, Earlier, Progress, Request, Running, TakenOver
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replies import AnswerLost
 from redis_server import RedisServer
 from store.clocks import Clock
 from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
@@ -306,6 +308,23 @@ async def test_mails_beside_an_unreadable_answer_are_taken_back(
         await second.mails.accept(repeated)
     assert await second.mails.claim(Request("shop", "r2", b"f"), "m4") == Accepted()
     assert owned(redis_server, namespace) == set()
+
+
+async def test_a_reopened_mail_whose_answer_was_lost_arrives(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A settled mail arrives if the server has opened it again while the answer was lost."""
+    async with CuttingProxy(redis_server.port, only=Keys(namespace).settled) as proxy:
+        first = await start(port=proxy.port)
+        await first.accept(entry := entry_of(mail_of("m1")))
+        failed = replace(entry, mail=settled(entry.mail))
+        first.mails.settle(failed.mail, entry=failed)
+        assert await first.mails.retryable("shop", "m1") is not None  # so that it is written
+        proxy.cuts = 1
+        with pytest.raises(AnswerLost):
+            await first.mails.reopen(entry, failed.mail.settle_time or 0.0)
+        async with asyncio.timeout(SECONDS):
+            assert await first.arrived(1) == [entry]
 
 
 async def test_a_mail_that_a_repeated_call_knows_is_not_taken_back(

@@ -20,6 +20,7 @@ from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Records, score_of
+from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.requests import LOST, TRIES, Requests
 from otpmail.store.redis.script import Script
 
@@ -200,7 +201,11 @@ class RedisMailStore:
         one = self._acceptance(entry)
         for _ in range(TRIES):
             name, epoch = self._lease.name, self._lease.epoch
-            answer = await self._reopen(one, name, epoch, settle_time)
+            try:
+                answer = await self._reopen(one, name, epoch, settle_time)
+            except AnswerLost:
+                self._owned.may_return(mail.id)
+                raise
             if answer not in LOST:
                 is_open = answer.startswith(b"A")
                 if is_open:

@@ -85,6 +85,11 @@ class Owned:
                 self._lately = (set(), self._lately[0])
         return held
 
+    def may_return(self, mail_id: str) -> None:
+        """Take up a settled mail if the server turns out to have it as ours: it may have been opened again."""
+        for some in self._lately:
+            some.discard(mail_id)
+
     async def close(self, seconds: float) -> None:
         """Write what was noted, hand over what is owned, and renew no more."""
         await self.take_over.stop()
