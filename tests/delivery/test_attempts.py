@@ -154,6 +154,20 @@ async def test_nothing_is_sent_without_the_note() -> None:
     assert await rig.begin(again) == [job]
 
 
+async def test_a_note_is_taken_back_where_the_fence_falls() -> None:
+    """A mail that was noted, and is held up since another process may have it, is noted as not begun."""
+    rig = Rig()
+    await rig.take_up(_entry("a"))
+    [job] = rig.started()
+    rig.store.begins.clear()
+    beginning = asyncio.create_task(rig.begin(job))
+    await asyncio.sleep(0)
+    rig.store.is_ours = False
+    rig.store.begins.set()
+    assert await beginning == []
+    assert [(mail_id, progress.begun) for mail_id, progress in rig.store.progress] == [("a", True), ("a", False)]
+
+
 # After a crash.
 
 

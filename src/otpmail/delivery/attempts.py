@@ -99,12 +99,12 @@ class Attempts:
                     self._wait(job, error.retry_after)
             return []
         started = [job for job in jobs if job.id in self._jobs]  # a stop lets go of the others
+        for job in started:
+            job.is_begun = job.is_noted_first
         if not self._store.may_send():  # any more: the fence holds them up when they are started again
             for job in started:
                 self._wait(job, _AGAIN_SECONDS)
             return []
-        for job in started:
-            job.is_begun = job.is_noted_first
         return started
 
     def end(self, job: Job) -> None:
