@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_loop
 
 SECONDS = 30  # for what comes by itself
+TAKING = b"2000\r\n$1\r\n1\r\n"
+"""How a step ends that takes a lease of two seconds."""
 
 
 @pytest.fixture
@@ -232,6 +234,39 @@ async def test_an_emptied_server_gets_open_mails_again(start: Start, redis_serve
     await first.die()
     async with asyncio.timeout(SECONDS):
         assert {entry.mail.id for entry in await second.arrived(2)} == {"m1", "m6"}
+
+
+async def test_an_emptied_server_gets_open_mails_after_a_lost_answer(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A replica writes its open mails again also where the answer to its new lease on an emptied server was lost."""
+    async with CuttingProxy(redis_server.port, only=TAKING) as proxy:
+        first = await start(port=proxy.port, lease_seconds=2.0)
+        await first.accept(entry_of(mail_of("m1")))
+        proxy.cuts = 1
+        empty(redis_server, namespace)
+        await until(lambda: owned(redis_server, namespace) == {"m1"})
+        assert proxy.cut == 1
+
+
+async def test_a_fenced_replica_whose_new_lease_was_lost(
+    start: Start, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica that lost its lease, and the answer to its next one, does not take the server for an emptied one."""
+    second = await start()
+    async with CuttingProxy(redis_server.port, only=TAKING) as proxy:
+        first = await start(port=proxy.port, lease_seconds=2.0)
+        await first.accept(entry_of(mail_of("m1")))
+        first.client.is_away = True
+        async with asyncio.timeout(SECONDS):
+            await second.arrived(1)
+        proxy.cuts = 1
+        first.client.is_away = False
+        await until(lambda: first.owner.resumed == 1)
+        assert proxy.cut == 1
+        assert first.mails.may_send()
+        assert [getattr(record, "event", "") for record in caplog.records].count("lease-lost") == 1
+        assert "store-emptied" not in [getattr(record, "event", "") for record in caplog.records]
 
 
 async def claimed(one: Replica, request: Request, mail_id: str, *, other_than: object) -> object:

@@ -61,6 +61,7 @@ class Lease:
         self.name = ""
         self.epoch = ""
         self._count = 0
+        self._was_fenced = False  # and has no other name yet
         self._until = 0.0
         self._take_over_at = 0.0
         self._one_at_a_time = asyncio.Lock()
@@ -92,7 +93,7 @@ class Lease:
         await self.stop()
         if self.name:
             self._until = 0.0
-            await self._run(_LEAVE)
+            await self._run(_LEAVE, self.name, self.epoch)
 
     async def stop(self) -> None:
         """Renew no more; the lease ends by itself."""
@@ -126,8 +127,10 @@ class Lease:
 
     async def _renew(self) -> float:
         """Renew the lease, and do what the server's answer asks for; returns in how many seconds another's ends."""
+        if self._was_fenced:
+            return await self._take_another()
         begun, known = self._clock(), self._count
-        status, *answer = await self._run(_RENEW, int(self.seconds * 1000), 0)
+        status, *answer = await self._run(_RENEW, self.name, self.epoch, int(self.seconds * 1000), 0)
         if status == b"EPOCH":
             _log.warning("the store was emptied; mails that have not settled are written again", extra=_EMPTIED)
             await self._take(self.name)
@@ -138,10 +141,16 @@ class Lease:
             _log.warning("another replica has taken over the mails of this one, which was not heard of", extra=_LOST)
             self._until = 0.0
             await self.follower.fenced(self.name)
-            await self._take(secrets.token_hex(8))
-            self.follower.resumed()
-            return -1.0
+            self._was_fenced = True
+            return await self._take_another()
         return self._renewed(begun, known, answer)
+
+    async def _take_another(self) -> float:
+        """Go on under another name, since the mails of the last one are another replica's."""
+        await self._take(secrets.token_hex(8))
+        self._was_fenced = False
+        self.follower.resumed()
+        return -1.0
 
     def _renewed(self, begun: float, known: int, answer: Sequence[Any]) -> float:
         _, count, mails, next_end, cancelled, ended = answer
@@ -167,18 +176,17 @@ class Lease:
         self._take_over_at = self._clock() + 2 * self.seconds / _BEATS
 
     async def _take(self, name: str) -> None:
+        """Take a lease. Where the answer is lost nothing has changed here, and the server refuses the next renewal."""
         begun = self._clock()
-        self.name, self._count = name, 0
-        self.epoch = secrets.token_hex(8)  # for a server that is empty; the one of any other is in its answer
-        answer = await self._run(_RENEW, int(self.seconds * 1000), 1)
-        self.epoch = answer[1].decode()
-        self._count = answer[2]
+        epoch = secrets.token_hex(8)  # for a server that is empty; the one of any other is in its answer
+        answer = await self._run(_RENEW, name, epoch, int(self.seconds * 1000), 1)
+        self.name, self.epoch, self._count = name, answer[1].decode(), answer[2]
         self._until = begun + self.seconds * (1 - _MARGIN)
 
-    async def _run(self, script: Script, *args: int) -> Any:
+    async def _run(self, script: Script, name: str, epoch: str, *args: int) -> Any:
         keys = self._keys
-        names = (keys.epoch, keys.owners, keys.own(self.name), keys.cancels(self.name))
-        return await self._client.run(script, names, (self.epoch, self.name, *args))
+        names = (keys.epoch, keys.owners, keys.own(name), keys.cancels(name))
+        return await self._client.run(script, names, (epoch, name, *args))
 
 
 _EMPTIED = {"event": "store-emptied", "fields": {}}
