@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from otpmail.errors import InvalidArgument, StoreError, Unavailable
+from otpmail.errors import FailedPrecondition, InvalidArgument, StoreError, Unavailable
 from otpmail.model import Challenge, CodeRecord, Mail
-from otpmail.store.base import Accepted, Request, StoreState
+from otpmail.store.base import Accepted, Request, Running, StoreState
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.schema import SCHEMA
@@ -271,6 +271,36 @@ async def test_one_change_that_fails_harms_no_other(tmp_path: Path, clock: Clock
     assert isinstance(results[2], InvalidArgument)
     assert results[3] == [Accepted()]
     assert await store.challenges.update(b"a", lambda record: (record, record)) == RECORD
+    await store.close()
+
+
+async def test_a_record_without_its_key_harms_no_other(tmp_path: Path, clock: Clock) -> None:
+    """A look at a record that can't be read fails alone: the changes beside it are written in the same commit."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1", request_id="r1"))])
+    store.mails.settle(settled(mail_of("m1", request_id="r1")))
+    await store.close()
+    store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": bytes(32)})
+    await store.open()
+    statements: list[str] = []
+
+    def trace(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(statements.append)
+
+    await store._writer.ask(trace)  # only its thread may do that
+    statements.clear()
+    group = [entry_of(mail_of(f"n{number}", request_id=f"r{number}")) for number in range(3)]
+    unreadable, claimed, answers = await asyncio.gather(
+        store.mails.get("shop", "m1"),
+        store.mails.claim(Request("shop", "r1", b"f"), "m2"),
+        store.mails.accept(group),
+        return_exceptions=True,
+    )
+    assert isinstance(unreadable, FailedPrecondition)
+    assert isinstance(claimed, FailedPrecondition)
+    assert answers == [Accepted(), Running("m1"), Accepted()]
+    assert (statements.count("COMMIT"), statements.count("ROLLBACK")) == (1, 0)
     await store.close()
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from otpmail.errors import CallerError, Unavailable
+from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
 from otpmail.store.sqlite.database import Database, is_environmental, is_full
@@ -17,7 +17,7 @@ RETRY_SECONDS = 0.5
 """How often a store that can't be written is tried again."""
 
 Work = Callable[[sqlite3.Connection], Any]
-"""A change of one mail or record, or a look at it. It raises a CallerError only before it has written anything."""
+"""A change of one mail or record, or a look at it. It raises CallerError and StoreError only before it writes."""
 
 
 class Change(NamedTuple):
@@ -149,7 +149,9 @@ class Committer:
                     continue
                 try:
                     result, error = work(connection), None
-                except CallerError as refusal:
+                except (CallerError, StoreError) as refusal:
+                    if future is None and isinstance(refusal, StoreError):
+                        raise  # it is dropped, and the log says so
                     result, error = None, refusal
                 if future is not None:
                     outcomes.append(Outcome(future, result, error))

@@ -51,8 +51,20 @@ class Rows:
         self._requests.read_ahead(connection, keys)
 
     def accept(self, acceptances: Sequence[Acceptance], connection: Connection) -> list[Answer]:
-        """Keep mails with their request ids; one whose request id came before is not kept."""
-        return [self._accept(connection, one) for one in acceptances]
+        """Keep mails with their request ids; one whose request id came before is not kept.
+
+        An earlier mail that can't be read counts as running: `get` raises for it, and the others are kept.
+        """
+        return [self._accept_or_name(connection, one) for one in acceptances]
+
+    def _accept_or_name(self, connection: Connection, one: Acceptance) -> Answer:
+        try:
+            return self._accept(connection, one)
+        except StoreError:
+            row = None if one.claim is None else self._requests.get(connection, one.claim.key)
+            if row is None:
+                raise
+            return Running(row.mail_id)
 
     def _accept(self, connection: Connection, one: Acceptance) -> Answer:
         if one.claim is not None:
