@@ -24,6 +24,8 @@ from store.redis.replicas import Replica, replica
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from otpmail.store.redis.script import Script
+
     Start = Callable[..., Awaitable[Replica]]
 
 pytestmark = pytest.mark.one_loop
@@ -132,6 +134,53 @@ async def test_many_mails_are_taken_over_in_slices(start: Start, redis_server: R
     assert len(owned(redis_server, namespace)) == 550
     for task in collecting:
         task.cancel()
+
+
+async def test_large_mails_come_in_small_replies(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply to a take-over or a list has a mebibyte of mails, or one that is larger, so that it comes in time."""
+    first, second = await start(), await start()
+    sizes = [400_000, 400_000, 1_500_000, 1_500_000, 400_000, 400_000, 400_000]
+    entries = [
+        entry_of(mail_of(f"m{place}", create_time=place), content=bytes(size)) for place, size in enumerate(sizes)
+    ]
+    await first.accept(*entries)
+    replies: list[int] = []
+    run = second.client.run
+
+    async def counted(*words: Any, **options: Any) -> Any:
+        reply = await run(*words, **options)
+        replies.append(_octets(reply))
+        return reply
+
+    monkeypatch.setattr(second.client, "run", counted)
+    assert await _listed(second) == {entry.mail.id for entry in entries}
+    assert [size // 400_000 for size in replies if size >= 400_000] == [2, 3, 3, 2, 1]
+    replies.clear()
+    await first.die()
+    async with asyncio.timeout(SECONDS):
+        assert await second.arrived(len(sizes)) == [replace(entry, orphaned=True) for entry in entries]
+    assert [size // 400_000 for size in replies if size >= 400_000] == [2, 3, 3, 2, 1]
+
+
+async def test_a_take_over_gives_a_large_mail_more_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A take-over whose reply did not come in time is repeated with more time for the octets of the reply."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail_of("m1")))
+    run, times = second.client.run, []
+
+    async def slow(script: Script, *words: Any, reply_octets: int = 0, **options: Any) -> Any:
+        reply = await run(script, *words, reply_octets=reply_octets, **options)
+        if script.name == "mail_take":
+            times.append(reply_octets)
+            if reply_octets < 4 << 20:
+                raise AnswerLost("too slow")
+        return reply
+
+    monkeypatch.setattr(second.client, "run", slow)
+    await first.die()
+    async with asyncio.timeout(SECONDS):
+        await second.arrived(1)
+    assert times == [1 << 20, 2 << 20, 4 << 20]
 
 
 async def test_progress_arrives_with_a_mail(start: Start) -> None:
@@ -493,6 +542,11 @@ async def test_a_restarted_server_is_used_again(redis_server: RedisServer, clock
             assert await first.mails.get("shop", "m1") == ended
             assert first.mails.may_send()
             assert (first.owner.dropped, first.owner.resumed) == ([], 0)
+
+
+def _octets(reply: Any) -> int:
+    """Return the octets of the texts in a reply."""
+    return sum(map(_octets, reply)) if isinstance(reply, list) else len(reply) if isinstance(reply, bytes) else 0
 
 
 async def _listed(one: Replica) -> set[str]:

@@ -62,15 +62,22 @@ class Client:
         return self._probing.endpoint
 
     def run(
-        self, script: Script, keys: Sequence[bytes | str], args: Sequence[Value] = (), *, replicated: bool = False
+        self,
+        script: Script,
+        keys: Sequence[bytes | str],
+        args: Sequence[Value] = (),
+        *,
+        replicated: bool = False,
+        reply_octets: int = 0,
     ) -> "asyncio.Future[Any]":
         """Run a script; what is returned has its result once the server has replied. Texts come back as bytes.
 
-        `replicated`: as many replicas as the client was made for must have the change first. It raises
-        `replies.StoreRefuses` if the server refused and changed nothing, `replies.AnswerLost` if the script may have
-        run, and otherwise Unavailable while the server is down.
+        `replicated`: as many replicas as the client was made for must have the change first. `reply_octets`: the
+        reply may be that large, and gets time for it. It raises `replies.StoreRefuses` if the server refused and
+        changed nothing, `replies.AnswerLost` if the script may have run, and otherwise Unavailable while the server is
+        down.
         """
-        octets = sum(len(value) for value in args if isinstance(value, bytes | str))
+        octets = reply_octets + sum(len(value) for value in args if isinstance(value, bytes | str))
         return self._ask(script, (len(keys), *keys, *args), octets, self._replicas if replicated else 0)
 
     def command(self, *words: Value) -> "asyncio.Future[Any]":

@@ -18,6 +18,7 @@ _READ = Script.load("mail_read")
 _CANCEL = Script.load("mail_cancel")
 
 _SLICE = 50  # records at a time: their contents come with those that have not settled
+_REPLY_OCTETS = 8 << 20  # a single mail may be larger than the 1 MiB at which mail_read.lua stops
 _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
 
@@ -117,12 +118,15 @@ class Foreign:
 
     async def _read_all(self, mail_ids: Sequence[str]) -> list[Record]:
         """Return what is kept of these mails; one that can't be read, as without its key, is left out."""
-        found = await self._client.run(_READ, [self._keys.mail(mail_id) for mail_id in mail_ids])
         records: list[Record] = []
-        for mail_id, fields in zip(mail_ids, found, strict=True):
-            with suppress(StoreError, ValueError):
-                record = self._records.open_record(mail_id, fields)
-                records += [] if record is None else [record]
+        while mail_ids:
+            keys = [self._keys.mail(mail_id) for mail_id in mail_ids]
+            found = await self._client.run(_READ, keys, reply_octets=_REPLY_OCTETS)
+            for mail_id, fields in zip(mail_ids, found, strict=False):  # large ones are left for the next time
+                with suppress(StoreError, ValueError):
+                    record = self._records.open_record(mail_id, fields)
+                    records += [] if record is None else [record]
+            mail_ids = mail_ids[len(found) :]
         return records
 
     async def _members(self, key: bytes) -> AsyncIterator[list[str]]:

@@ -9,6 +9,7 @@ from otpmail.errors import Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.script import Script
 
 _log = logging.getLogger("otpmail")
@@ -17,6 +18,8 @@ _FENCE = Script.load("mails", "mail_fence")
 _TAKE = Script.load("mails", "mail_take")
 
 _SLICE = 100
+_REPLY_OCTETS = 1 << 20  # of mail_take.lua, unless its first mail alone is larger
+_LARGEST_REPLY = 256 << 20
 _RETRY_SECONDS = 0.25
 
 Taken = tuple[str, int, bytes, bytes | None, bool]
@@ -106,15 +109,19 @@ class TakeOver:
         self, script: Script, names: Sequence[bytes] | Callable[[], Sequence[bytes]], words: Sequence[Any]
     ) -> list[Any]:
         """Run the script until the server has answered, also where an answer was lost."""
-        keys, lease = self._keys, self._lease
+        keys, lease, octets = self._keys, self._lease, _REPLY_OCTETS
         while True:
             name, epoch = lease.name, lease.epoch
             own = names() if callable(names) else names
             try:
                 answer: list[Any]
-                status, *answer = await self._client.run(script, (keys.epoch, keys.owners, *own), (epoch, name, *words))
+                status, *answer = await self._client.run(
+                    script, (keys.epoch, keys.owners, *own), (epoch, name, *words), reply_octets=octets
+                )
                 if status == b"OK":
                     return answer
                 await lease.recover(name, epoch)
-            except Unavailable:
+            except Unavailable as error:
+                if isinstance(error, AnswerLost):  # a large mail may need more time
+                    octets = min(2 * octets, _LARGEST_REPLY)
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -1,6 +1,7 @@
 -- Moves mails of an owner that lost its lease to this one, and returns their octets and progress, and whether an owner
 -- has ended since that was written without handing them over. It also returns mails that an earlier try has moved, whose
 -- answer was lost.
+-- It stops at MOST octets, but not before the first mail: the caller asks again for the rest.
 -- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
 
 local why = refusal()
@@ -12,9 +13,14 @@ local ends = lease_of(other)
 if ends > LEFT then
   return {'OK'}
 end
-local answers = {'OK'}
+local MOST = 1048576
+local answers, octets = {'OK'}, 0
 for number = 1, #KEYS - 4 do
   local record, id = KEYS[4 + number], ARGV[3 + number]
+  octets = octets + redis.call('HSTRLEN', record, 'entry')
+  if octets > MOST and #answers > 1 then
+    break
+  end
   local score = redis.call('ZSCORE', from, id)
   if score then
     redis.call('ZREM', from, id)
