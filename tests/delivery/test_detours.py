@@ -81,6 +81,7 @@ class Rig:
     def __init__(self, *others: Other) -> None:
         self.relays = others
         self.told: list[tuple[str, object]] = []
+        self.refused: set[str] = set()
         self.changed = asyncio.Event()
         self.events: list[Event] = []
         self.detours = Detours(cast("Failover", self), cast("Any", self), self)
@@ -104,6 +105,12 @@ class Rig:
     def _tell(self, job: Job, what: object) -> None:
         self.told.append((job.id, what))
         self.changed.set()
+
+    def may_send(self, job: Job) -> bool:
+        """Return whether the job may be sent."""
+        if job.id in self.refused:
+            self._tell(job, "refused")
+        return job.id not in self.refused
 
     def replied(self, job: Job, results: Results) -> None:
         """Note the codes."""
@@ -174,6 +181,21 @@ async def test_a_lost_connection_is_reported(rigs: list[Rig]) -> None:
     rig.take("a")
     await rig.has_told(1)
     assert rig.told == [("a", "cut")]
+
+
+async def test_the_handler_decides_again_before_a_mail_leaves(rigs: list[Rig]) -> None:
+    """A mail that may not be sent any more once its relay is open is not sent; those behind it are."""
+    rigs.append(rig := Rig(other := Other()))
+    other.may_open.clear()
+    for name in "ab":
+        rig.take(name)
+    await asyncio.sleep(0)
+    rig.refused.add("a")
+    other.may_open.set()
+    await rig.has_told(2)
+    await rig.detours.stop()
+    assert rig.told == [("a", "refused"), ("b", [250])]
+    assert other.calls == ["connect", "b", "accepted", "released", "closed"]
 
 
 async def test_a_stop_puts_back_what_has_not_left(rigs: list[Rig]) -> None:

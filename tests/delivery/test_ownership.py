@@ -77,6 +77,26 @@ async def test_mails_of_the_store_are_held_up_while_they_may_be_anothers() -> No
     assert [rig.take()[0].id for _ in range(3)] == ["a", "b", "d"]
 
 
+async def test_a_started_mail_that_waits_is_asked_about_again() -> None:
+    """A started mail that has waited is sent only while it is ours and in time; otherwise it is queued or let go."""
+    rig = Rig()
+    ours, lost, doubtful, late = [rig.submit(name) for name in ("ours", "lost", "doubtful", "late")]
+    assert all(rig.take()[1] for _ in range(4))
+    assert rig.lifecycle.may_send(ours)
+    assert rig.ownership.drop(["lost"]) == []
+    assert not rig.lifecycle.may_send(lost)
+    assert isinstance(rig.ends["lost"], Unavailable)
+    assert not rig.lifecycle.may_send(lost)  # it is gone
+    rig.store.is_ours = False
+    assert not rig.lifecycle.may_send(doubtful)
+    assert rig.take() == (doubtful, False)
+    rig.store.is_ours = True
+    late.deadline = NOW
+    assert not rig.lifecycle.may_send(late)
+    assert rig.take() == (late, False)
+    assert late.state is MailState.EXPIRED
+
+
 async def test_a_store_that_is_not_shared_holds_nothing_up() -> None:
     """A store that keeps nothing beyond the process holds no mail up."""
     rig = Rig(durable=False)

@@ -245,6 +245,10 @@ class Handler:
         await self.noted.wait()
         return [job for job in jobs if job.id not in self.refused]
 
+    def may_send(self, job: Job) -> bool:
+        """Return whether the job may be sent."""
+        return job.id not in self.refused
+
     def put_back(self, job: Job) -> None:
         """Put the job back."""
         self.dispatcher.put_back(job)

@@ -86,8 +86,11 @@ class Detours:
         throttle, is_urgent = connection.owner.throttle, job.priority is Priority.URGENT
         if throttle.is_limited:
             await asyncio.sleep(throttle.urgent_pause() if is_urgent else throttle.pause())
-            throttle.take_slot(urgent=is_urgent)
         self._waiting.popleft()  # from here on a stop leaves it to the end of the connection
+        if not self._handler.may_send(job):  # it may be another process's by now, or too late
+            return
+        if throttle.is_limited:
+            throttle.take_slot(urgent=is_urgent)
         replied = asyncio.Event()
         connection.send(job.offer, partial(self._on_outcome, connection, job, replied))
         await replied.wait()

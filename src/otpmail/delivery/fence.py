@@ -30,6 +30,11 @@ class Fence:
         self.held[job] = None
         return True
 
+    def has_lost(self, job: Job) -> bool:
+        """Whether a job that was started, and not sent yet, may be another process's by now."""
+        is_kept = self.is_durable and bool(job.guaranteed or job.request_id)
+        return job in self.disowned or (is_kept and not self._may_send())
+
     def resume(self) -> None:
         """Let the jobs go on that were held up, in their order."""
         held, self.held = self.held, {}

@@ -17,6 +17,9 @@ class DeliveryHandler(Protocol):
     async def begin(self, jobs: Sequence[Job]) -> list[Job]:
         """Have the store note attempts at jobs that were started; returns those that may be sent now."""
 
+    def may_send(self, job: Job) -> bool:
+        """Whether a job that was started, and has waited since, may be sent now. Otherwise it is put back or let go."""
+
     def put_back(self, job: Job) -> None:
         """Put a job back that was started, and not sent."""
 

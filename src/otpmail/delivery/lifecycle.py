@@ -53,10 +53,8 @@ class Lifecycle:
         relays: int = 1,
         call_later: CallLater | None = None,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._store = store
-        self._waiters = waiters
-        self._observer = observer
+        self._dispatcher, self._store = dispatcher, store
+        self._waiters, self._observer = waiters, observer
         self.promises = Promises(store, waiters, on_uncertain=on_uncertain)
         self._faults, self._random = Faults(observer, store.now), random
         self.places, self._memory = places, memory
@@ -115,6 +113,14 @@ class Lifecycle:
         if self._waiters.watchers:
             self._waiters.show(job)
         return True
+
+    def may_send(self, job: Job) -> bool:
+        """Whether a started job that has waited since may be sent now; if not, `start` decides again, or it is gone."""
+        is_open = job.id in self.jobs
+        if is_open and (self.fence.has_lost(job) or job.deadline <= self._now()):
+            self.put_back(job)
+            return False
+        return is_open
 
     def replied(self, job: Job, results: Results) -> None:
         """Take the relay's reply about each recipient that it was offered. Only those it deferred are retried."""
@@ -263,16 +269,10 @@ class Lifecycle:
         self._end(job, state, job.known, keep_request=decided or by_caller, answer=answer)
 
     def _end(
-        self,
-        job: Job,
-        state: MailState,
-        known: Results,
-        *,
-        keep_request: bool = True,
-        answer: Unavailable | None = None,
+        self, job: Job, state: MailState, last: Results, *, keep_request: bool = True, answer: Unavailable | None = None
     ) -> None:
         self._remove(job)
-        mail = job.settle(state, known, self._now())
+        mail = job.settle(state, last, self._now())
         if self._waiters.watchers:
             self._waiters.show(job)
         entry = job.entry() if state is not _RELAYED and may_retry(job) else None
