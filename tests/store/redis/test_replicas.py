@@ -358,6 +358,42 @@ async def test_the_claim_of_a_dead_replica_is_taken_over(start: Start) -> None:
     assert await second.mails.claim(R1, "m3") == Earlier(ended)
 
 
+async def orphaned(one: Replica) -> None:
+    """Wait until the lease has ended of the replica that claimed R1."""
+    async with asyncio.timeout(SECONDS):
+        while await one.mails.find("shop", "r1") is not None:  # noqa: ASYNC110  nobody announces it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_take_over_of_a_claim_whose_answer_was_lost_is_undone(start: Start, redis_server: RedisServer) -> None:
+    """A request id is free again where its claim was taken over while the answer was lost."""
+    async with CuttingProxy(redis_server.port, only=b"req:") as proxy:
+        first, second = await start(), await start(port=proxy.port, lease_seconds=60.0)
+        await first.mails.claim(R1, "m1")
+        await first.die()
+        await orphaned(second)
+        proxy.cuts = 1
+        with pytest.raises(AnswerLost):
+            await second.mails.claim(R1, "m2")
+        assert await second.mails.claim(R1, "m3") == Accepted()
+
+
+async def test_a_take_over_of_a_claim_that_was_cancelled_is_undone(start: Start) -> None:
+    """A request id is free again where the call is cancelled while its claim is being taken over."""
+    first, second = await start(), await start()
+    await first.mails.claim(R1, "m1")
+    await first.die()
+    await orphaned(second)
+    claiming = asyncio.create_task(second.mails.claim(R1, "m2"))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    second.mails.release(R1, "m2")
+    async with asyncio.timeout(SECONDS):
+        assert await claimed(second, R1, "m3", other_than=Running("m1")) == Accepted()
+
+
 async def test_a_released_claim_is_free_on_every_replica(start: Start) -> None:
     """A claim that ended undecided is free for the next call, on whatever replica that comes."""
     first, second = await start(), await start()

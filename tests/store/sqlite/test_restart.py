@@ -4,9 +4,11 @@ import asyncio
 import os
 import sqlite3
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from otpmail.errors import FailedPrecondition
 from otpmail.model import Challenge, CodeRecord, MailState, Priority, RecipientResult
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Progress, Request, Running, TakenOver
 from otpmail.store.sqlite import SqliteStore
+from otpmail.store.sqlite.rows import Rows
 from store.clocks import Clock
 from store.conftest import KEYS, left_in, sqlite_store
 from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
@@ -126,6 +129,34 @@ async def test_a_claim_without_a_mail_is_taken_over(restarts: Restarts) -> None:
     assert await store.mails.claim(R1, "m3") == Running("m1")
     store.mails.settle(ended := settled(mail_of("m1", request_id="r1")))
     assert await store.mails.claim(R1, "m4") == Earlier(ended)
+    await store.close()
+
+
+async def test_a_take_over_of_a_claim_that_was_cancelled_is_undone(
+    restarts: Restarts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request id is free again where the call is cancelled while its claim is being taken over."""
+    store = await restarts.restart()
+    assert await store.mails.claim(R1, "m1") == Accepted()
+    store = await restarts.restart()
+    is_claimed = threading.Event()
+    claim = Rows.claim
+
+    def claim_and_tell(*arguments: Any) -> object:
+        answer = claim(*arguments)
+        is_claimed.set()
+        return answer
+
+    monkeypatch.setattr(Rows, "claim", claim_and_tell)
+    claiming = asyncio.create_task(store.mails.claim(R1, "m2"))
+    await asyncio.sleep(0)  # the claim is asked for
+    await asyncio.sleep(0)  # it is handed to the writer thread
+    assert is_claimed.wait(30.0)  # the loop stands meanwhile, so that the answer is not there yet
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    store.mails.release(R1, "m2")
+    assert await store.mails.claim(R1, "m3") == Accepted()
     await store.close()
 
 

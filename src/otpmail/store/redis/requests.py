@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
@@ -47,7 +46,7 @@ class Requests:
         self._owned = owned
         self._foreign = foreign
         self._now = now
-        self._claiming: dict[str, asyncio.Future[Any]] = {}
+        self._claiming: dict[str, asyncio.Future[bytes]] = {}
 
     def __repr__(self) -> str:
         return f"<Requests {len(self._claiming)} being claimed>"
@@ -63,7 +62,7 @@ class Requests:
         """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
         asking = self._claiming.get(mail_id)
         if asking is not None:  # its call was cancelled before the answer
-            asking.add_done_callback(lambda _: self.release(request, mail_id))
+            asking.add_done_callback(lambda _: self.release(request, _claimed(asking, mail_id)))
             return
         held = self._owned.claims.pop(mail_id, None)
         if held is not None:
@@ -126,3 +125,10 @@ class Requests:
         if record is None or record.owner:  # it was forgotten, or opened again, meanwhile
             raise Unavailable("the mail of this request_id has just changed")
         return Earlier(record.mail)
+
+
+def _claimed(asking: asyncio.Future[bytes], mail_id: str) -> str:
+    """Return the id of the mail whose claim a call has got: after a take-over it is not the call's own."""
+    if asking.cancelled() or asking.exception() is not None or asking.result()[:1] != b"T":
+        return mail_id
+    return asking.result()[1:].decode()

@@ -1,5 +1,6 @@
 """Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -106,7 +107,11 @@ class SqliteMailStore:
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict | TakenOver:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
         claim = self._claim(request, mail_id, next(self._seqs))
-        answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS, (claim.key,))
+        try:
+            answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS, (claim.key,))
+        except asyncio.CancelledError:  # `release` does not know the mail's id after a take-over
+            self._writer.note(partial(self._rows.release_call, claim.key, claim.seq))
+            raise
         if isinstance(answer, Accepted | TakenOver):
             taken = answer.mail_id if isinstance(answer, TakenOver) else mail_id
             self._open[taken] = claim.seq

@@ -75,6 +75,12 @@ class Requests:
             self._rows[key] = None
             self._changed.add(key)
 
+    def release_call(self, connection: Connection, key: bytes, seq: int) -> None:
+        """Free a request id, if it runs for the mail with that `seq`."""
+        row = self.get(connection, key)
+        if row is not None and row.seq == seq:
+            self.release(connection, key, row.mail_id)
+
     def settle(self, connection: Connection, key: bytes, mail_id: str, state: RequestState, ends: float) -> None:
         """Note that the mail of a request id has settled; without effect where another mail has the id."""
         if key in self._rows:

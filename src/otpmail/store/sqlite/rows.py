@@ -100,6 +100,10 @@ class Rows:
         """Free a request id, if it was claimed for that mail and no other."""
         self._requests.release(connection, key, mail_id)
 
+    def release_call(self, key: bytes, seq: int, connection: Connection) -> None:
+        """Free a request id, if the call with that `seq` has claimed it."""
+        self._requests.release_call(connection, key, seq)
+
     def defer(self, seq: int, mail_id: str, octets: bytes, connection: Connection) -> None:
         """Keep how far a mail has come."""
         self.write_out(connection)

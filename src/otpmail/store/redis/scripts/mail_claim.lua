@@ -13,7 +13,8 @@ if kind == 'T' then
   id = string.sub(answer, 2)
 end
 if kind == 'A' or kind == 'T' then
-  redis.call('HSET', request, 'state', 'running', 'mail', id, 'print', fingerprint, 'own', me)
+  -- `call` is the id that the caller knows while it has no answer: it is another than `mail` after a take-over.
+  redis.call('HSET', request, 'state', 'running', 'mail', id, 'print', fingerprint, 'own', me, 'call', ARGV[4])
   redis.call('PEXPIRE', request, ARGV[6])
 end
 return answer

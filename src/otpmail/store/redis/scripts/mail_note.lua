@@ -17,7 +17,7 @@ local function claim_of(record, request)
   if request == record then
     return {}
   end
-  return redis.call('HMGET', request, 'state', 'mail', 'own')
+  return redis.call('HMGET', request, 'state', 'mail', 'own', 'call')
 end
 
 -- A mail has settled: its set, its record, and its request id. Numbers: how long the record is kept, until when in
@@ -77,10 +77,11 @@ function kinds.deny(note)
   return 1
 end
 
--- Its request id is free, since it was not accepted.
+-- Its request id is free, since it was not accepted. A caller whose claim was not answered names itself.
 function kinds.release(note)
   local claim = claim_of(note.record, note.request)
-  if claim[1] == 'running' and claim[2] == note.id and claim[3] == note.owner then
+  local named = claim[2] == note.id or claim[4] == note.id
+  if claim[1] == 'running' and named and claim[3] == note.owner then
     redis.call('DEL', note.request)
   end
   return 1
