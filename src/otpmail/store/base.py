@@ -166,7 +166,8 @@ class MailStore(Protocol):
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Note that attempts at accepted mails, by their ids, are about to begin; durable on return, in one commit.
 
-        The progress says so (`Progress.begun`), and the next `deferred` takes it back.
+        The progress says so (`Progress.begun`), and the next `deferred` takes it back. Raises Unavailable, and takes
+        it back itself then.
         """
 
     def deferred(self, mail_id: str, progress: Progress) -> None:

@@ -430,6 +430,20 @@ async def test_mails_beside_an_unreadable_answer_are_taken_back(
     assert owned(redis_server, namespace) == set()
 
 
+async def test_a_begun_attempt_whose_answer_was_lost_is_taken_back(start: Start, redis_server: RedisServer) -> None:
+    """An attempt that the server noted while the answer was lost does not begin, so the note is taken back."""
+    async with CuttingProxy(redis_server.port, only=b"m:m1") as proxy:
+        first, second = await start(port=proxy.port), await start()
+        await first.accept(entry := entry_of(mail_of("m1")))
+        proxy.cuts = 1
+        with pytest.raises(AnswerLost):
+            await first.mails.begin_attempts({"m1": replace(entry.progress, begun=True)})
+        await until(lambda: not first.mails._owned.notes.pending)
+        await first.die()
+        async with asyncio.timeout(SECONDS):
+            assert await second.arrived(1) == [replace(entry, orphaned=True)]
+
+
 async def test_a_reopened_mail_whose_answer_was_lost_arrives(
     start: Start, redis_server: RedisServer, namespace: str
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from sys import maxsize
 
@@ -129,8 +130,9 @@ class RedisMailStore:
 
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Note that attempts at accepted mails are about to begin; on the server on return. Raises Unavailable."""
-        notes = [self._progress(mail_id, progress) for mail_id, progress in progresses.items()]
-        await self._owned.notes.write_next([note for note in notes if note is not None])
+        undone = {mail_id: replace(progress, begun=False) for mail_id, progress in progresses.items()}
+        notes, undo = ([*filter(None, map(self._progress, some, some.values()))] for some in (progresses, undone))
+        await self._owned.notes.write_next(notes, undo)
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come."""

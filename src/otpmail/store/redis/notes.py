@@ -205,12 +205,21 @@ class Notes:
                 self.accepted(note)
         return True
 
-    async def write_next(self, notes: Sequence[Note]) -> None:
-        """Write notes behind those that wait now. Raises Unavailable; they may have been written then.
+    async def write_next(self, notes: Sequence[Note], undo: Sequence[Note]) -> None:
+        """Write notes behind those that wait now. Raises Unavailable, and adds those that `undo` them then.
 
         An earlier note about one of these mails would undo what they say, and one about the mail that was sent before
         them must be there if this process ends over one of them.
         """
+        try:
+            await self._write_next(notes)
+        except Unavailable:  # some may have been written
+            for note in undo:
+                if note.mail_id not in self.pending:  # one for each mail, however long the server is down
+                    self.add(note)
+            raise
+
+    async def _write_next(self, notes: Sequence[Note]) -> None:
         await self.wait_for_all()
         if any(note.mail_id in self.pending for note in notes):  # the server is down
             raise Unavailable("the store can't be reached", retry_after=_RETRY_SECONDS)
