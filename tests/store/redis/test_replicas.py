@@ -343,6 +343,65 @@ async def test_a_server_that_is_behind_gets_the_last_changes_again(
     assert first.owner.dropped == []
 
 
+async def test_the_next_step_finds_a_server_that_is_behind(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """Lost changes are written again with no renewal, also where the next step counts more than were lost."""
+    first = await start(lease_seconds=60.0)
+    await first.accept(entry_of(mail_of("m1")))
+    save(redis_server, namespace)
+    await first.accept(entry_of(mail_of("m2")), entry_of(mail_of("m3")))
+    restore(redis_server, namespace)
+    await first.accept(*[entry_of(mail_of(f"m{number}")) for number in range(4, 10)])
+    await until(lambda: owned(redis_server, namespace) == {f"m{number}" for number in range(1, 10)})
+
+
+async def test_a_settlement_finds_a_server_that_is_behind(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A mail that the server has lost settles all the same, where its settlement is the first step after that."""
+    first = await start(lease_seconds=60.0)
+    save(redis_server, namespace)
+    await first.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+    restore(redis_server, namespace)
+    del first.owner.entries["m1"]
+    first.mails.settle(settled(mail_of("m1")))
+    assert await first.mails.get("shop", "m1") == settled(mail_of("m1"))
+    await until(lambda: owned(redis_server, namespace) == {"m2"})
+
+
+async def test_a_claim_that_the_server_lost_is_written_again(
+    start: Start, redis_server: RedisServer, namespace: str
+) -> None:
+    """A server that has lost nothing but a claimed request id gets it again after the next step."""
+    first = await start(lease_seconds=60.0)
+    await first.accept(entry_of(mail_of("m1")))
+    save(redis_server, namespace)
+    await first.mails.claim(R1, "m2")
+    restore(redis_server, namespace)
+    await first.accept(entry_of(mail_of("m3")))
+    async with asyncio.timeout(SECONDS):
+        while await first.mails.find("shop", "r1") is None:  # noqa: ASYNC110  nobody announces it
+            await asyncio.sleep(0.01)
+    assert await first.mails.find("shop", "r1") == Running("m2")
+
+
+async def test_answers_in_any_order_are_no_loss(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Many steps at once over several connections never make the server look as if it had lost changes."""
+    first = await start(lease_seconds=0.5)
+
+    async def work(number: int) -> None:
+        entry = entry_of(mail_of(f"m{number}", request_id=f"r{number}"))
+        await first.mails.claim(Request("shop", f"r{number}", entry.fingerprint), entry.mail.id)
+        await first.accept(entry)
+        first.mails.settle(settled(entry.mail))
+        await asyncio.sleep(0)
+
+    for start_at in range(0, 600, 60):
+        await asyncio.gather(*[work(number) for number in range(start_at, start_at + 60)])
+    assert "store-behind" not in [getattr(record, "event", "") for record in caplog.records]
+
+
 async def test_the_claim_of_a_dead_replica_is_taken_over(start: Start) -> None:
     """A request id whose replica died before its mail was decided is taken over, with the first mail's id."""
     first, second = await start(), await start()

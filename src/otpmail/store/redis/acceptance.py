@@ -80,7 +80,7 @@ class Acceptor:
         """
         lease = self._lease
         for _ in range(_TRIES):
-            name, epoch = lease.name, lease.epoch
+            name, epoch, sent = lease.name, lease.epoch, lease.mark
             self._begun(one, name)
             keys, mail = self._words((one,), name, epoch)
             try:
@@ -90,7 +90,7 @@ class Acceptor:
                 raise
             if status == b"OK":
                 count, kept, sending = answer
-                lease.counted(name, count)
+                lease.counted(sent, count, 1)
                 return kept, sending
             await lease.recover(name, epoch)
         raise Unavailable("the store gives this replica no lease")
@@ -143,7 +143,7 @@ class Acceptor:
     async def _ask(self, batch: Sequence[Acceptance]) -> Sequence[bytes]:
         lease = self._lease
         for _ in range(_TRIES):
-            name, epoch = lease.name, lease.epoch
+            name, epoch, sent = lease.name, lease.epoch, lease.mark
             for one in batch:
                 self._begun(one, name)
             answer: list[Any]
@@ -154,7 +154,7 @@ class Acceptor:
                     self._doubtful(one, name)
                 raise
             if status == b"OK":
-                lease.counted(name, answer[0])
+                lease.counted(sent, answer[0], len(batch))
                 return answer[1:]
             await lease.recover(name, epoch)
         raise Unavailable("the store gives this replica no lease")

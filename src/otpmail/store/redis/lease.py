@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
@@ -45,6 +45,16 @@ class Follower(Protocol):
         """Mails may be sent again, after a time in which they might not."""
 
 
+class Mark(NamedTuple):
+    """How many changes of ours the server had counted when a step was sent, going by the answers until then.
+
+    The count begins anew with each `term`: a lease that was taken, or a server found to have lost changes.
+    """
+
+    term: int
+    total: int
+
+
 class Lease:
     """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.
 
@@ -60,7 +70,7 @@ class Lease:
         self._clock = clock or _elapsed
         self.name = ""
         self.epoch = ""
-        self._count = 0
+        self.mark = Mark(0, 0)
         self._was_fenced = False  # and has no other name yet
         self._until = 0.0
         self._take_over_at = 0.0
@@ -75,10 +85,22 @@ class Lease:
         """Whether the lease is ours for sure. It ends on our clock before it does on the server's."""
         return self._clock() < self._until
 
-    def counted(self, name: str, count: int) -> None:
-        """Note how many changes of ours the server has counted."""
-        if name == self.name and count > self._count:
-            self._count = count
+    def counted(self, sent: Mark, total: int, changes: int) -> bool:
+        """Note the total after a step that was sent at that mark, and has counted so many changes itself.
+
+        The total is 0 if the step has counted nothing. Returns False where the server may lack changes that it had
+        when the step was sent: what is ours is written again then.
+        """
+        if sent.term != self.mark.term:
+            return False
+        if total and total - changes < sent.total:  # steps under way together are answered in any order
+            _log.warning("the store has lost its last changes; they are written again", extra=_BEHIND)
+            self.mark = Mark(sent.term + 1, total)
+            self.follower.emptied()
+            return False
+        if total > self.mark.total:
+            self.mark = Mark(sent.term, total)
+        return True
 
     # The life of the lease.
 
@@ -129,7 +151,7 @@ class Lease:
         """Renew the lease, and do what the server's answer asks for; returns in how many seconds another's ends."""
         if self._was_fenced:
             return await self._take_another()
-        begun, known = self._clock(), self._count
+        begun, sent = self._clock(), self.mark
         status, *answer = await self._run(_RENEW, self.name, self.epoch, int(self.seconds * 1000), 0)
         if status == b"EPOCH":
             _log.warning("the store was emptied; mails that have not settled are written again", extra=_EMPTIED)
@@ -143,7 +165,7 @@ class Lease:
             await self.follower.fenced(self.name)
             self._was_fenced = True
             return await self._take_another()
-        return self._renewed(begun, known, answer)
+        return self._renewed(begun, sent, answer)
 
     async def _take_another(self) -> float:
         """Go on under another name, since the mails of the last one are another replica's."""
@@ -152,15 +174,11 @@ class Lease:
         self.follower.resumed()
         return -1.0
 
-    def _renewed(self, begun: float, known: int, answer: Sequence[Any]) -> float:
+    def _renewed(self, begun: float, sent: Mark, answer: Sequence[Any]) -> float:
         _, count, mails, next_end, cancelled, ended = answer
         is_gap = not self.is_held()
         self._until = begun + self.seconds * (1 - _MARGIN)
-        if count <= known:
-            _log.warning("the store has lost its last changes; they are written again", extra=_BEHIND)
-            self._count = count
-            self.follower.emptied()
-        self.counted(self.name, count)
+        self.counted(sent, count, 1)
         if is_gap:
             self._note_gap()
             self.follower.resumed()
@@ -180,7 +198,7 @@ class Lease:
         begun = self._clock()
         epoch = secrets.token_hex(8)  # for a server that is empty; the one of any other is in its answer
         answer = await self._run(_RENEW, name, epoch, int(self.seconds * 1000), 1)
-        self.name, self.epoch, self._count = name, answer[1].decode(), answer[2]
+        self.name, self.epoch, self.mark = name, answer[1].decode(), Mark(self.mark.term + 1, answer[2])
         self._until = begun + self.seconds * (1 - _MARGIN)
 
     async def _run(self, script: Script, name: str, epoch: str, *args: int) -> Any:

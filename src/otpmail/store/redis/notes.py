@@ -185,9 +185,9 @@ class Notes:
         return batch, words
 
     async def _write(self, batch: Sequence[Note], words: Sequence[tuple[Any, ...]]) -> bool:
-        """Write them in one step; returns False where the lease had to be found again first. Raises Unavailable."""
+        """Write them in one step; returns False where they must be written again. Raises Unavailable."""
         keys, lease = self._keys, self._lease
-        name, epoch = lease.name, lease.epoch
+        name, epoch, sent = lease.name, lease.epoch, lease.mark
         names = [keys.epoch, keys.owners, keys.settled, keys.answered]
         for note in batch:
             record = keys.mail(note.mail_id)
@@ -199,7 +199,8 @@ class Notes:
         if status == b"EPOCH":
             await lease.recover(name, epoch)
             return False
-        lease.counted(name, answer[0])
+        if not lease.counted(sent, answer[0], len(batch)):
+            return False  # settlements of mails that the server has lost had no effect
         for note, result in zip(batch, answer[1:], strict=True):
             if result == _IS_ACCEPTED:
                 self.accepted(note)

@@ -92,21 +92,25 @@ class Requests:
         key, lease = self._keys.request(request.caller, request.request_id), self._lease
         await self._owned.notes.wait_for(key)
         for _ in range(TRIES):
-            name, epoch = lease.name, lease.epoch
+            name, epoch, sent = lease.name, lease.epoch, lease.mark
             held = Held(name, 0, key, request.fingerprint, has_content=False)
             words = (epoch, name, self._now(), mail_id, request.fingerprint, 1000 * _CLAIM_SECONDS)
             try:
-                answer: bytes = await self._client.run(_CLAIM, (self._keys.epoch, self._keys.owners, key), words)
+                status, *found = await self._client.run(_CLAIM, (self._keys.epoch, self._keys.owners, key), words)
             except AnswerLost:
                 self._owned.retract(mail_id, held)
                 raise
-            if answer in LOST:
+            if status != b"OK":
                 await lease.recover(name, epoch)
                 continue
+            count: int
+            answer: bytes
+            count, answer = found
             if answer[:1] in {b"A", b"T"}:
                 self._owned.claims[answer[1:].decode() or mail_id] = held
             elif (doubtful := self._owned.doubtful.get(answer[1:].decode())) is not None:
                 self._owned.retract(answer[1:].decode(), doubtful)
+            lease.counted(sent, count, 1)  # once it is held, so that it is written again with the others
             return answer
         raise Unavailable("the store gives this replica no lease")
 
