@@ -64,8 +64,8 @@ class Notes:
     """Writes notes one step after the other.
 
     `accepted` is called with one that would take back a mail of which another call knows.
-    Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, and the
-    task that writes.
+    Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, how many
+    were ever added and written, and the task that writes.
     """
 
     def __init__(self, client: Client, keys: Keys, lease: Lease) -> None:
@@ -74,6 +74,8 @@ class Notes:
         self._lease = lease
         self.waiting: deque[Note] = deque()
         self.pending: dict[bytes | str, int] = {}
+        self._added = 0
+        self._written = 0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._step: asyncio.Future[bool] | None = None
@@ -85,6 +87,7 @@ class Notes:
     def add(self, note: Note) -> None:
         """Write it behind those that wait, in a hundredth of a second or so."""
         self.waiting.append(note)
+        self._added += 1
         for key in (note.mail_id, note.held.request):
             if key is not None:
                 self.pending[key] = self.pending.get(key, 0) + 1
@@ -98,8 +101,8 @@ class Notes:
 
     async def wait_for_all(self) -> None:
         """Wait until the notes that there are now are written, but not for a server that is down."""
-        last = self.waiting[-1] if self.waiting else None
-        while last is not None and last in self.waiting and await self._next_step():
+        last = self._added
+        while self._written < last and await self._next_step():
             pass
 
     async def close(self, seconds: float) -> None:
@@ -135,27 +138,30 @@ class Notes:
         if not task.cancelled() and (error := task.exception()) is not None:
             context = {"message": "changes of the store could not be written", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
+            self._end_step(answered=False)  # nobody may wait for ever
+        if self.waiting and not task.cancelled():
+            self._timer = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._begin)
 
     async def _write_all(self) -> None:
         most = _TOGETHER
         while self.waiting:
-            batch, words = self._next(most)
             try:
+                batch, words = self._next(most)
                 written = await self._write(batch, words)
             except Unavailable:
                 self._end_step(answered=False)
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            except StoreError as error:
-                if len(batch) > 1:  # one of them is the cause: the others must not wait for it
+            except Exception as error:  # noqa: BLE001  StoreError, or a mistake of ours
+                if most > 1:  # one of them is the cause: the others must not wait for it
                     most = 1
                     continue
                 _log.error(
                     "a change of the store could not be written, and was dropped: %s",
-                    error,
+                    error if isinstance(error, StoreError) else repr(error),
                     extra={"event": "store-change-dropped", "fields": {}},
                 )
-                written = True
+                batch, written = [self.waiting[0]], True
             if written:
                 for _ in batch:
                     self._forget(self.waiting.popleft())
@@ -163,6 +169,7 @@ class Notes:
             self._end_step(answered=True)
 
     def _forget(self, note: Note) -> None:
+        self._written += 1
         for key in (note.mail_id, note.held.request):
             if key is not None:
                 self.pending[key] -= 1
