@@ -135,12 +135,14 @@ class Notes:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._task = None
+        pause = NOTE_SECONDS  # for notes that came after the task's last look
         if not task.cancelled() and (error := task.exception()) is not None:
             context = {"message": "changes of the store could not be written", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
             self._end_step(answered=False)  # nobody may wait for ever
+            pause = _RETRY_SECONDS
         if self.waiting and not task.cancelled():
-            self._timer = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
 
     async def _write_all(self) -> None:
         most = _TOGETHER
