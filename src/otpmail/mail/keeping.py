@@ -96,7 +96,7 @@ class Keeping:
         self._idempotency.end(prepared.request, job)
 
     async def _find(self, job: Job, answer: Running) -> Job | CallerError:
-        """Return the job of an earlier mail, from the file or as another process has it; or why there is none."""
+        """Return the job of an earlier mail, from the file or from another process, or why the mail has no job."""
         try:
             await self._backlog.recall(answer.mail_id)
             end = self._submit(job, answer)
