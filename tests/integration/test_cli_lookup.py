@@ -60,7 +60,7 @@ async def test_watch_follows_a_mail_and_cancel_ends_it(service: Service, relay: 
     command = (sys.executable, "-m", "otpmail", "mail", "watch", mail_id, "--json", "--server", service.address)
     watching = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     assert watching.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         first = json.loads(await watching.stdout.readline())
     got = await otpmail("mail", "get", mail_id, server=service.address)
     assert "next attempt 20" in got.out

@@ -79,5 +79,5 @@ async def test_a_refused_call_has_a_line(service: Service) -> None:
         await service.mail.GetMail(mail_pb2.GetMailRequest(id="nothing"))
     await service.wait_for_log("call-refused", reason="NOT_FOUND")
     assert 10 <= len(service.logged("call-refused")) < 30
-    summary = await service.wait_for_log("calls-refused", timeout=20)
+    summary = await service.wait_for_log("calls-refused", timeout=60)
     assert int(str(summary["count"])) > 450

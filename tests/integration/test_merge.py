@@ -69,7 +69,7 @@ async def _hold(relay: Relay, here: Path) -> None:
     """Let ten mails of the merge through, hold the next, and wait until the journal has the ten."""
     await relay.wait_for_mails(10)
     relay.faults = replace(relay.faults, silent_at="MAIL")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while _in_journal(here) < 10:  # noqa: ASYNC110 -- it is another process that writes
             await asyncio.sleep(0.01)
 

@@ -29,7 +29,7 @@ async def test_what_goes_where_is_counted(service: Service, relay: Relay) -> Non
     name = f"127.0.0.1:{relay.port}"
     opened = f'otpmail_connections_opened_total{{mode="bdat",relay="{name}"}}'
     said: dict[str, float] = {}
-    async with asyncio.timeout(10):  # the last ones may still be in the replacing when all mails are answered
+    async with asyncio.timeout(30):  # the last ones may still be in the replacing when all mails are answered
         while not said or (said[opened], len(service.logged("connection-closed"))) != (
             relay.connections,
             relay.connections - 2,

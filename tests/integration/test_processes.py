@@ -156,6 +156,7 @@ async def test_a_killed_process_loses_nothing(start: Callable[..., Any]) -> None
     running = asyncio.create_task(callers.run(service, stop=stop))
     for rounds in range(2):
         await callers.wait_for_promises(len(callers.promised) + 100)
+        await service.wait_for_log("mail-settled", timeout=_SECONDS)
         busy = int(str(service.logged("mail-settled")[-1]["process"]))  # the callers have one connection
         os.kill(_pids(service)[busy], signal.SIGKILL)
         await service.wait_for_log("process-ended", count=rounds + 1, timeout=_SECONDS)

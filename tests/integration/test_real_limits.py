@@ -55,7 +55,7 @@ async def test_sixty_recipients_at_a_server_that_takes_ten(limited: MailServer, 
         mail = (await service.mail.SendMail(request)).mail
         took = monotonic() - begun
         assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_RELAYED, 1)
-        assert took < 5  # a deferral would take 20 s
+        assert took < 15  # a deferral would take 20 s
         await service.wait_for_log("recipient-limit-learned", limit=10)
         assert (await service.mail.SendMail(request)).mail.state == mail_pb2.Mail.STATE_RELAYED
         for address in people:

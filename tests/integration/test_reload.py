@@ -106,7 +106,7 @@ async def test_a_refused_password_is_mended_at_once(relay: Relay, certificates: 
         await service.wait_for_log("relay-down")
         (tmp_path / "password").write_text("right")
         await _reload(service)
-        await service.wait_until_serving(timeout=15)
+        await service.wait_until_serving()
 
 
 @pytest.mark.relay(auth=("XOAUTH2",))
@@ -216,7 +216,7 @@ async def test_pipes_in_place_of_files(relay: Relay, certificates: Certificates,
         wrong = {line["setting"] for line in service.logged("reload-failed")}
         assert wrong == {"EMAIL_CA_FILE", "EMAIL_TOKEN_FILE"}
         assert await _send_on_a_new_connection(service, relay) == RELAYED
-        assert await service.stop(timeout=10) == 0
+        assert await service.stop() == 0
 
 
 async def test_a_template_that_is_never_read(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def test_a_template_that_is_never_read(relay: Relay, certificates: Certifi
         os.mkfifo(templates / "en" / "subject.txt")
         service.send(signal.SIGHUP)
         await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
-        assert await service.stop(timeout=10) == 0
+        assert await service.stop() == 0
 
 
 @pytest.mark.relay(delay=0.005)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from calls import refused_before_deadline
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.v1 import mail_pb2, otp_pb2
 
@@ -55,7 +56,7 @@ async def test_a_mail_for_more_than_the_relay_takes_at_once(service: Service, re
     relay.faults = replace(relay.faults, full=full)
     begun = monotonic()
     mail = await _send(service, *_people(60))
-    assert monotonic() - begun < 5  # a deferral would take 20 s
+    assert monotonic() - begun < 15  # a deferral would take 20 s
     assert (mail.state, mail.attempts) == (RELAYED, 1)
     assert sorted(_recipients(relay)) == sorted(_people(60))
     assert {len(caught.recipients) for caught in relay.mails} == {10}
@@ -173,10 +174,9 @@ async def test_a_mail_that_is_refused_for_helo_until_its_end(service: Service) -
     mail = await _send(service, seconds=1)
     assert (mail.state, mail.recipients[0].code) == (FAILED, 504)
     request = original_pb2.SendEmailRequest(to=ADA, subject="s", body="t")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.original_mail.SendMail(request, timeout=1)
-    assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert "Helo command rejected" in (caught.value.details() or "")
+    error = await refused_before_deadline(lambda: service.original_mail.SendMail(request, timeout=1))
+    assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert "Helo command rejected" in (error.details() or "")
 
 
 # Why.
@@ -201,9 +201,8 @@ async def test_the_words_of_a_lost_connection(
     assert mail.state == FAILED
     assert [words in result.reply for result in mail.recipients] == [True, True]
     request = original_pb2.SendEmailRequest(to=ADA, subject="s", body="t")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.original_mail.SendMail(request, timeout=1.5)
-    assert words in (caught.value.details() or "")
+    error = await refused_before_deadline(lambda: service.original_mail.SendMail(request, timeout=1.5))
+    assert words in (error.details() or "")
 
 
 @pytest.mark.relay(refuse_auth="535 5.7.8 bad credentials")

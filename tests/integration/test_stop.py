@@ -42,6 +42,7 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     last = service.log[-1]
     assert (last["event"], last["sent"], last["kept"], last["failed"], last["lost"]) == ("stopped", 200, 0, 0, 0)
     assert last["message"] == "stopped: 200 mails sent"
+    await relay.wait_for_open(0)  # so that the relay has read all that was sent
     assert sum(command.line == "QUIT" for command in relay.commands) == relay.connections
 
 
@@ -100,7 +101,7 @@ async def test_a_second_signal(service: Service, relay: Relay) -> None:
     stopping = await service.wait_for_log("stopping")
     assert "1 mail to settle" in str(stopping["message"])
     assert "a second signal stops at once" in str(stopping["message"])
-    assert await service.stop(signal.SIGINT, timeout=3) == 130
+    assert await service.stop(signal.SIGINT, timeout=10) == 130
     last = service.log[-1]
     assert (last["event"], last["level"], last["unsettled"]) == ("stopped-at-once", "warning", 1)
     assert "1 mail had not settled" in str(last["message"])
@@ -148,7 +149,7 @@ async def test_a_second_signal_with_guaranteed_mails(service: Service, relay: Re
     await relay.wait_for_command("DATA")
     service.send(signal.SIGTERM)
     await service.wait_for_log("stopping")
-    assert await service.stop(signal.SIGTERM, timeout=3) == 143
+    assert await service.stop(signal.SIGTERM, timeout=10) == 143
     last = service.log[-1]
     assert (last["event"], last["level"], last["unsettled"], last["lost"]) == ("stopped-at-once", "error", 1, 1)
 
@@ -166,7 +167,7 @@ async def test_a_part_that_fails(relay: Relay, certificates: Certificates, tmp_p
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert reason(caught.value) == "UNAVAILABLE"
-        assert await service.wait_exited(timeout=10) == 1
+        assert await service.wait_exited() == 1
         (stopped,), failure = service.logged("stopped"), service.log[-1]
         assert (stopped["event"], stopped["level"], stopped["out_of_time"]) == ("stopped", "error", 1)
         assert (failure["event"], failure["level"]) == ("error", "critical")

@@ -402,9 +402,11 @@ async def test_a_stop_does_not_wait_for_a_slow_reader(service: Service, relay: R
 
     writing = asyncio.create_task(write())
     await relay.wait_for_mails(1000)
-    assert await service.stop(timeout=10) == 0
+    assert await service.stop() == 0
     await writing
-    assert service.log[-1]["sent"] == len(relay.mails)
+    last = service.log[-1]
+    # The relay may have taken mails whose replies the drain has not waited for.
+    assert last["sent"] <= len(relay.mails) <= last["sent"] + last["out_of_time"]
 
 
 async def _raw(service: Service, *batches: bytes) -> tuple[list[Result], grpc.StatusCode, str]:

@@ -56,7 +56,7 @@ async def test_calls_and_a_stop(unread: Service, relay: Relay) -> None:
     check = otp_pb2.ValidateCodeRequest(email="ada@example.org", code="123456")
     await unread.otp.ValidateCode(check)
     await unread.wait_until_serving()
-    assert await unread.stop(timeout=10) == 0
+    assert await unread.stop() == 0
     assert len(relay.mails) == len(_PEOPLE)
 
 
@@ -68,7 +68,7 @@ async def test_a_second_signal(unread: Service, relay: Relay, number: signal.Sig
     await relay.wait_for_command("DATA")
     unread.send(number)
     await unread.wait_for_health(2)
-    assert await unread.stop(number, timeout=5) == code
+    assert await unread.stop(number, timeout=20) == code
     with pytest.raises(Exception, match="UNAVAILABLE"):
         await call
 
@@ -94,7 +94,7 @@ async def test_a_reader_that_has_gone(unread: Service, full_pipe: tuple[int, int
     os.close(full_pipe[0])
     await send_to(unread, _PEOPLE)
     assert len(relay.mails) == len(_PEOPLE)
-    assert await unread.stop(timeout=10) == 0
+    assert await unread.stop() == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "dev"])
@@ -120,6 +120,6 @@ async def test_dev_shows_mails_to_nobody(full_pipe: tuple[int, int], tmp_path: P
         await service.wait_until_serving()
         answers = await send_to(service, _PEOPLE)
         assert {mail.state for mail in answers.values()} == {mail_pb2.Mail.STATE_RELAYED}
-        assert await service.stop(timeout=10) == 0
+        assert await service.stop() == 0
     finally:
         await service.close()

@@ -153,7 +153,7 @@ class Relay:
 
         await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
 
-    async def wait_for_quiet(self, seconds: float, timeout: float = 10) -> None:
+    async def wait_for_quiet(self, seconds: float, timeout: float = 30) -> None:
         """Return once no client has come, gone or said anything for this long, nor has the relay."""
         async with asyncio.timeout(timeout):
             while True:
