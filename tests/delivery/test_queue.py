@@ -49,7 +49,7 @@ async def test_it_is_never_full() -> None:
     """The queue is not bounded, and `put` never waits: admission limits how many mails there are."""
     queue = MailQueue(high_water=2)
     for number in range(100):
-        await asyncio.wait_for(queue.put(make_job(str(number))), 1)
+        await asyncio.wait_for(queue.put(make_job(str(number))), 20)
     assert (queue.qsize(), queue.maxsize, queue.full()) == (100, 0, False)
 
 

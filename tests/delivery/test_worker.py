@@ -388,7 +388,7 @@ async def test_waits_for_a_mail_and_for_a_slot() -> None:
         await _turns()
         assert (wire.carried, rig.queue.qsize()) == (["a"], 1)
         rig.owner.paused = 0.0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await wire.has_carried(2)
 
 
@@ -502,7 +502,7 @@ async def test_a_stalled_connection_near_its_limit_makes_way_for_its_successor()
         await _turns()
         assert (worn.carried, fresh.carried) == (["a", "b"], [])
         worn.stalled = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await fresh.has_carried(1)
         assert (worn.carried, fresh.carried) == (["a", "b"], ["c"])
         worn.answer()
@@ -550,7 +550,7 @@ async def test_looks_again_when_the_connection_may_have_come_of_age() -> None:
         await _turns()
         assert rig.dialler.asked == 1
         rig.wire()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await idle.closed.wait()
         assert rig.dialler.asked == 2
 
@@ -563,7 +563,7 @@ async def test_an_earlier_relay_is_asked_for_when_it_may_be_back_and_not_before(
         wire = rig.wire()
         await _turns()
         assert rig.dialler.asked_before == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await rig.dialler.was_asked_before.wait()
         rig.put("a")
         await _turns()
@@ -726,7 +726,7 @@ async def test_an_urgent_mail_waits_for_the_slot_of_urgent_ones() -> None:
         await _turns()
         assert wire.carried == []
         rig.owner.urgent_paused = 0.0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await wire.has_carried(1)
         assert wire.carried == ["X"]
 
@@ -933,13 +933,13 @@ async def test_a_worn_connection_is_replaced_while_an_earlier_relay_is_tried() -
         rig.dialler.connect_before = try_earlier  # type: ignore[method-assign]
         rig.dialler.return_at_ = -inf
         worn = rig.wire(retire_at=asyncio.get_running_loop().time() + 0.05)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await hangs.wait()
         rig.put("a")
         await worn.has_carried(1)
         fresh = rig.wire()
         worn.answer()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await worn.closed.wait()
         rig.put("b")
         await fresh.has_carried(1)
@@ -971,7 +971,7 @@ async def test_mails_are_noted_together() -> None:
         await _turns()
         assert (rig.handler.begun[1:], wire.carried) == ([["c"]], ["a", "b", "c"])
         wire.answer()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await rig.queue.join()
         assert sorted(rig.handler.done) == ["a250", "b250", "c250"]
 
@@ -1002,5 +1002,5 @@ async def test_a_connection_that_is_lost_while_the_store_writes() -> None:
         await _turns()
         assert (first.carried, second.carried) == ([], ["b"])
         second.answer()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await rig.queue.join()

@@ -200,7 +200,7 @@ async def _connected(
         assert protocol is not None
         yield client
     # aiosmtplib does not wait for the transport to close, and the loop would be closed before it.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while protocol.transport is not None:  # noqa: ASYNC110 -- aiosmtplib has no event for it
             await asyncio.sleep(0)
 

@@ -151,7 +151,7 @@ async def test_a_stream_waits_for_memory() -> None:
     assert not taking.done()
     rig.settle()
     rig.settle()
-    await asyncio.wait_for(taking, 5)
+    await asyncio.wait_for(taking, 20)
     assert rig.queue.lanes[Priority.NORMAL].keys() == {"anonymous", "stream"}
 
 

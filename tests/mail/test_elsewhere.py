@@ -132,7 +132,7 @@ async def test_a_look_up_does_not_wait_for_another_process() -> None:
     rig = Rig(store=store)
     sending = rig.send(request_id="r1")
     await store.asked.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await rig.mails.get(ANONYMOUS, request_id="r1") == MAIL
         store.mail = None
         with pytest.raises(Unavailable):

@@ -134,20 +134,20 @@ async def test_a_few_outcomes_wait_for_more_while_many_mails_are_unsettled() -> 
     await _turns()
     assert not answering.done()
     rig.settle(jobs[99])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 100
 
     rig, jobs, answering = await _ready_of_many(40)
     assert not answering.done()
     for job in jobs[4:9]:
         rig.settle(job)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 9, "few are left now, and each is answered as it comes"
         rig.settle(jobs[9])
         assert len(await rig.stream.outcomes()) == 1
 
     _, _, answering = await _ready_of_many(40, together=0.001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 4
 
 
@@ -178,7 +178,7 @@ async def test_outcomes_wait_for_the_rest_of_a_batch() -> None:
     await _turns()
     for _ in range(4):
         rig.settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 4
 
 
@@ -190,14 +190,14 @@ async def test_outcomes_wait_for_a_batch_that_waits_for_its_turn() -> None:
     await _turns()
     assert not answering.done()
     await rig.take()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 1
 
 
 async def test_outcomes_that_come_one_by_one_do_not_wait() -> None:
     """Outcomes that come one by one do not wait, however many mails are unsettled, since none is about to follow."""
     _, _, answering = await _ready_of_many(200, ready=3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 3
 
 
@@ -205,7 +205,7 @@ async def test_a_stream_that_is_closed_while_it_waits_returns_what_is_ready() ->
     """A stream that is closed returns its ready outcomes at once, however many are still to come."""
     rig, _, answering = await _ready_of_many(40)
     rig.stream.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert len(await answering) == 4
 
 
@@ -334,7 +334,7 @@ async def test_a_lane_of_its_own_is_not_waited_for() -> None:
     """An urgent mail does not wait for the lanes behind it, whatever their length."""
     rig = Rig(high_water=20)
     await rig.take(*_asked(32))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await rig.take(Asked("one", priority=Priority.URGENT))
     waiting = rig.take(Asked("last"))
     await _turns()
@@ -376,7 +376,7 @@ async def test_refusals_do_not_wait_for_the_queue(why: str) -> None:
         rig.relay.down = True
     else:
         rig.admission.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await rig.take(*_asked(200)[31:])
     assert len(await rig.stream.outcomes()) == 200 - 31
 
@@ -384,7 +384,7 @@ async def test_refusals_do_not_wait_for_the_queue(why: str) -> None:
 async def test_a_queue_that_does_not_get_short() -> None:
     """A stream gets its turns though other producers put as many mails as leave, and leaves nothing behind."""
     rig = Rig(high_water=20, pause=0.001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await rig.take(*_asked(100))
     assert rig.queue.qsize() == 100
     assert not any(rig.queue._producers)
@@ -457,7 +457,7 @@ async def test_a_place_that_a_refused_mail_gives_back() -> None:
         await _turns()
         assert not taking.done()
         raise InvalidArgument("text", "is wrong")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await taking
     assert rig.queue.get_nowait().request_id == "a"
 
@@ -619,7 +619,7 @@ async def test_a_stream_that_ends_while_it_waits_for_its_turn_holds_up_no_other(
     await asyncio.sleep(0)
     assert "2 waiting" in repr(rig.admission.turns)
     gone.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await stays
     assert gone.cancelled()
     assert "0 waiting" in repr(rig.admission.turns)

@@ -578,7 +578,7 @@ async def test_closing_does_not_wait_for_a_store_that_does_not_answer(rig: Rig) 
     rig.lifecycle.close()
     with pytest.raises(Unavailable):
         await sending
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await rig.codes.close(seconds=0.01)
     rig.challenges.ready.set()
     await rig.codes.close()

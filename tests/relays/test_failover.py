@@ -66,7 +66,7 @@ def _failover(relays: Sequence[Fake]) -> Failover:
 
 
 async def _owner(failover: Failover) -> object:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return (await failover.connect()).owner
 
 

@@ -153,7 +153,7 @@ async def test_a_batch_waits_for_memory() -> None:
     await _turns()
     assert not reading.done()
     rig.memory.reading = 0
-    assert await asyncio.wait_for(reading, 5) == b"batch"
+    assert await asyncio.wait_for(reading, 20) == b"batch"
 
 
 def _not_called() -> None:
@@ -187,7 +187,7 @@ async def test_mails_wait_for_their_turn() -> None:
     await asyncio.gather(*tasks)
     assert order.index(other) == 5
     assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"
-    await asyncio.wait_for(rig.reads.read_mail(other), 1)
+    await asyncio.wait_for(rig.reads.read_mail(other), 20)
 
 
 async def test_a_mail_that_keeps_others_waiting_is_ended() -> None:

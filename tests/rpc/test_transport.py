@@ -134,7 +134,7 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
     """A client that connects, and does not begin to speak HTTP/2, is cut off after a few seconds."""
     async with _serve(Handlers(), handshake_seconds=0.05) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await reader.read(1 << 16):  # the settings of the server
                 pass
         assert reader.at_eof()
@@ -144,14 +144,14 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
 async def test_an_idle_connection_is_closed() -> None:
     """A connection without calls is closed after its idle time, and one with a running call is not."""
     handlers = Handlers()
-    async with _serve(handlers, idle_seconds=0.05) as port, Connection(f"127.0.0.1:{port}") as busy:
+    async with _serve(handlers, idle_seconds=0.2) as port, Connection(f"127.0.0.1:{port}") as busy:
         stream = busy.call("/Wait")
         await busy.send(stream, message(0), end=True)
         await handlers.waiting.wait()
-        async with asyncio.timeout(5), Connection(f"127.0.0.1:{port}") as idle:
+        async with asyncio.timeout(20), Connection(f"127.0.0.1:{port}") as idle:
             await idle.closed.wait()
         assert not busy.closed.is_set()
         handlers.let_go.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await busy.closed.wait()
         assert busy.ended == {stream}

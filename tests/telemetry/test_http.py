@@ -145,7 +145,7 @@ class Watched(HttpServer):
     """A server that says when a connection has ended."""
 
     def __init__(self, answer: Callable[[Request], Response]) -> None:
-        super().__init__(answer, timeout=0.05)
+        super().__init__(answer, timeout=0.3)
         self.ended = asyncio.Event()
 
     def remove(self, connection: Any) -> None:
