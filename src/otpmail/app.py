@@ -8,20 +8,12 @@ from typing import Any, TypeVar
 
 from otpmail.compose.templates import Templates
 from otpmail.delivery.closing import Closed
-from otpmail.delivery.intake import Intake
-from otpmail.delivery.ownership import Ownership
-from otpmail.delivery.queue import MailQueue
 from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch
-from otpmail.limits.memory import Memory
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
-from otpmail.mail.admission import PAUSE_SECONDS, Admission
-from otpmail.mail.service import MailService
-from otpmail.otp.codes import CodeBook
-from otpmail.otp.policy import Policy
-from otpmail.otp.service import OtpService
-from otpmail.parts import build_delivery, build_metrics, build_supply, count_connections
+from otpmail.mail.admission import PAUSE_SECONDS
+from otpmail.parts import Base, build_delivery, build_metrics, build_supply, build_use_cases, count_connections
 from otpmail.relays.dialler import Access
 from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
@@ -29,7 +21,6 @@ from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
-from otpmail.store.open import build_store
 from otpmail.telemetry.counts import describe_counts, mails
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event
@@ -57,64 +48,28 @@ class App:
     ) -> None:
         self._settings = settings
         self._http_port = None if is_one_of_several else settings.server.http_port
-        self._counts = LogObserver(
-            len(settings.relays), mails=settings.server.log_mails, addresses=settings.server.log_addresses
-        )
         self.health = Health(StreamLimit(settings.mail.memory_octets))
-        queue = MailQueue()
-        book = CodeBook.of(settings.otp)
-        self._store = build_store(
-            settings.store, settings.mail, settings.otp, rules=Policy.of(settings.otp), proofs=book
-        )
+        server = settings.server
+        self._counts = LogObserver(len(settings.relays), mails=server.log_mails, addresses=server.log_addresses)
+        base = Base.of(settings)
+        self._store = base.store
         self._store.watch(self._on_store)
-        memory = Memory(settings.mail.memory_octets, self._store.mails, self._store.challenges)
-        metrics, watching = build_metrics(settings, memory, lambda: self._delivery, lambda: not self.health.problem)
+        metrics, watching = build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
         self.registry = metrics.registry
         self._metrics = MetricsServer(metrics.registry, lambda: self.health.problem)
-        supply = build_supply(settings, queue)
-        self._observer = observer = Observers(self._counts, self.health, supply, *watching, *observers)
-        store = self._store
-        self._delivery = delivery = build_delivery(
-            settings, queue, store.mails, memory, observer, contents=store.contents
-        )
-        self._lifecycle, self._backlog = delivery.lifecycle, delivery.backlog
-        self._store.mails.follow(Ownership(delivery.lifecycle))
-        self._admission = Admission(
-            delivery.lifecycle,
-            queue,
-            delivery.failover,
-            memory,
-            pause_seconds=pause_seconds,
-            has_backlog=store.contents is not None,
-        )
-        mails = MailService(
-            settings.mail,
-            delivery.lifecycle,
-            delivery.waiters,
-            self._store.mails,
-            self._admission,
-            backlog=delivery.backlog,
-        )
-        self._codes = OtpService(
-            settings.otp,
-            self._store.challenges,
-            mails,
-            Templates.load(settings.otp),
-            observer,
-            codes=book,
-            issue=self._store.issue,
-        )
-        self._intake = Intake(
-            self._store.mails, delivery.lifecycle, code_of=self._codes.code_of, follow_code=self._codes.follow
-        )
+        self._observer = Observers(self._counts, self.health, build_supply(base), *watching, *observers)
+        self._delivery = build_delivery(base, self._observer)
+        self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
+        use_cases = build_use_cases(base, self._delivery, self._observer, pause_seconds=pause_seconds)
+        self._admission, self._codes, self._intake = use_cases.admission, use_cases.codes, use_cases.intake
         connections = count_connections(settings)
-        self._connection_watch = ConnectionWatch(connections, observer, count=count_by_address)
+        self._connection_watch = ConnectionWatch(connections, self._observer, count=count_by_address)
         self._server = Server(
-            settings.server,
-            codes=self._codes,
-            mails=mails,
+            server,
+            codes=use_cases.codes,
+            mails=use_cases.mails,
             health=self.health,
-            observer=observer,
+            observer=self._observer,
             most_octets=settings.mail.most_request_octets,
             most_unsettled=settings.mail.stream_unsettled,
             connections=connections,

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from random import random
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+from otpmail.compose.templates import Templates
 from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.intake import Intake
 from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.ownership import Ownership
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.standby import Standby
 from otpmail.delivery.supply import Supply
@@ -17,13 +20,36 @@ from otpmail.events import Observer
 from otpmail.limits.descriptors import connections_of_callers, descriptor_limit, lowest_free
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
+from otpmail.mail.admission import Admission
+from otpmail.mail.service import MailService
+from otpmail.otp.codes import CodeBook
+from otpmail.otp.policy import Policy
+from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
-from otpmail.store.base import ContentStore, MailStore
+from otpmail.store.open import AnyStore, build_store
 from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.metrics import Metrics
+
+
+class Base(NamedTuple):
+    """What most parts are built from."""
+
+    settings: Settings
+    store: AnyStore
+    queue: MailQueue
+    memory: Memory
+    book: CodeBook
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Build these from the settings. The store is not opened yet."""
+        book = CodeBook.of(settings.otp)
+        store = build_store(settings.store, settings.mail, settings.otp, rules=Policy.of(settings.otp), proofs=book)
+        memory = Memory(settings.mail.memory_octets, store.mails, store.challenges)
+        return cls(settings, store, MailQueue(), memory, book)
 
 
 class Delivery(NamedTuple):
@@ -37,21 +63,32 @@ class Delivery(NamedTuple):
     workers: list[Worker]
 
 
-def build_supply(settings: Settings, queue: MailQueue) -> Supply:
+class UseCases(NamedTuple):
+    """The parts that callers use: what accepts mails and codes, and what takes up those that the store has kept."""
+
+    admission: Admission
+    mails: MailService
+    codes: OtpService
+    intake: Intake
+
+
+def build_supply(base: Base) -> Supply:
     """Build what tells streams how many mails should wait, by the largest window of a relay."""
+    settings = base.settings
     window = max(Mode.allowed_by(relay.mode).window(relay.window) for relay in settings.relays)
-    return Supply(queue, workers=settings.mail.workers, window=window)
+    return Supply(base.queue, workers=settings.mail.workers, window=window)
 
 
 def build_metrics(
-    settings: Settings, memory: Memory, delivery: Callable[[], Delivery], ready: Callable[[], bool]
+    base: Base, delivery: Callable[[], Delivery], ready: Callable[[], bool]
 ) -> tuple[Metrics, tuple[Observer, ...]]:
     """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
+    settings = base.settings
     metrics = Metrics(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
         waiting=lambda: delivery().backlog.waiting(),  # noqa: PLW0108  it is there at the first scrape only
         unsettled=lambda: len(delivery().lifecycle) + len(delivery().backlog),
-        memory=memory.parts,
+        memory=base.memory.parts,
         memory_limit=settings.mail.memory_octets,
         ready=ready,
         limits=lambda: [relay.limits for relay in delivery().relays],
@@ -59,39 +96,51 @@ def build_metrics(
     return metrics, () if settings.server.http_port is None else (metrics,)
 
 
-def build_delivery(
-    settings: Settings,
-    queue: MailQueue,
-    store: MailStore,
-    memory: Memory,
-    observer: Observer,
-    *,
-    contents: ContentStore | None,
-) -> Delivery:
-    """Build what delivers mails, from the queue to the relays."""
-    dispatcher, waiters = Dispatcher(queue), Waiters()
+def build_delivery(base: Base, observer: Observer) -> Delivery:
+    """Build what delivers mails, from the queue to the relays, and what follows the store's mails."""
+    settings, store = base.settings, base.store
+    dispatcher, waiters = Dispatcher(base.queue), Waiters()
     count = settings.mail.workers
     alone = len(settings.relays) == 1
     relays = [Relay(relay, observer, workers=count, alone=alone, random=random) for relay in settings.relays]
     failover = Failover(relays)
     lifecycle = Lifecycle(
         dispatcher,
-        store,
+        store.mails,
         waiters,
         observer,
         random=random,
         places=Places(settings.mail.queue_size, now=monotonic),
-        memory=memory,
+        memory=base.memory,
         on_uncertain=settings.mail.email_on_uncertain,
         outage=lambda: failover.outage,
         relays=len(relays),
     )
+    store.mails.follow(Ownership(lifecycle))
     # A stream waits once STREAM_UNSETTLED of its mails are in memory, in three lanes, but not for those in the file.
     near = min(NEAR, settings.mail.stream_unsettled // 4)
-    backlog = Backlog(lifecycle, queue, memory, observer, contents, now=store.now, near=near)
+    backlog = Backlog(lifecycle, base.queue, base.memory, observer, store.contents, now=store.mails.now, near=near)
     standby = Standby(count)
     workers = [Worker(failover, dispatcher, lifecycle, observer, standby) for _ in range(count)]
     return Delivery(lifecycle, backlog, waiters, relays, failover, workers)
+
+
+def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause_seconds: float) -> UseCases:
+    """Build what callers use. Raises SettingsError for a template that can't be used."""
+    settings, store, lifecycle = base.settings, base.store, delivery.lifecycle
+    admission = Admission(
+        lifecycle,
+        base.queue,
+        delivery.failover,
+        base.memory,
+        pause_seconds=pause_seconds,
+        has_backlog=store.contents is not None,
+    )
+    mails = MailService(settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog)
+    templates = Templates.load(settings.otp)
+    codes = OtpService(settings.otp, store.challenges, mails, templates, observer, codes=base.book, issue=store.issue)
+    intake = Intake(store.mails, lifecycle, code_of=codes.code_of, follow_code=codes.follow)
+    return UseCases(admission, mails, codes, intake)
 
 
 def count_connections(settings: Settings) -> int:

@@ -53,7 +53,7 @@ class Supervised(logging.Handler):
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the fields of its lines of that event."""
-        return [vars(record)["fields"] for record in self.records if vars(record)["event"] == event]
+        return [vars(record)["fields"] for record in self.records if vars(record).get("event") == event]
 
     def written(self, text: str) -> int:
         """Return how many lines of the processes have that text."""

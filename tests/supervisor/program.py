@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 
 from prometheus_client import CollectorRegistry, Counter
 
@@ -57,7 +58,12 @@ async def main(act: str, lines: int, length: int) -> int:
         await asyncio.Event().wait()
     if act == "blocks":
         signal.pause()
+    if act == "hangs" and number > 1:
+        threading.Event().wait()  # the loop stands still
+    if act == "ends-on-term":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
+    _write("stops")
     for task in tasks:
         task.cancel()
     return 0

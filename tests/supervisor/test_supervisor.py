@@ -13,6 +13,8 @@ import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from otpmail.supervisor.group import ProcessGroup
+from otpmail.supervisor.process import Process
 from supervisor.conftest import shared_settings
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ async def test_a_killed_process_is_started_again(supervised: Supervised) -> None
     ended = [(line["process"], line["signal"]) for line in supervised.events("process-ended")]
     assert ended == [(2, "SIGKILL"), (1, f"signal {signal.SIGRTMIN + 1}")]
     assert [line["process"] for line in supervised.events("process-started")] == [1, 2, 2, 1]
-    levels = {record.levelno for record in supervised.records if vars(record)["event"] == "process-ended"}
+    levels = {record.levelno for record in supervised.records if vars(record).get("event") == "process-ended"}
     assert levels == {logging.ERROR}
     assert await supervised.end() == 0
 
@@ -168,6 +170,107 @@ async def test_probes_speak_for_all_processes(supervised: Supervised) -> None:
     os.kill(pid, signal.SIGCONT)
     await supervised.until(lambda: bool(supervised.events("process-answers")))
     assert await _get(supervised, "/livez") == (200, "live\n")
+
+
+_QUICK: dict[str, Any] = {"first_wait": 0.01, "look_seconds": 0.05, "answer_seconds": 0.2}
+"""Looks often, so that a hung process is found within a moment."""
+
+
+def _of_second(supervised: Supervised, event: str) -> list[dict[str, Any]]:
+    """Return the lines of that event about the second process. On a busy machine the first one may be silent too."""
+    return [line for line in supervised.events(event) if line["process"] == 2]
+
+
+async def _suspend_second(supervised: Supervised, act: str, **settings: str) -> int:
+    """Start two processes that do `act`, suspend the second one, and return its id."""
+    supervised.start(act, settings=shared_settings(**settings), grace=0.5, **_QUICK)
+    await supervised.until(lambda: bool(_of_second(supervised, "process-ready")))
+    pid: int = _of_second(supervised, "process-started")[0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+async def test_a_suspended_process_is_killed_once_it_is_silent_for_too_long(supervised: Supervised) -> None:
+    """SIGSTOP for longer than PROCESS_HANG_SECONDS and a stop: SIGTERM, then SIGKILL, and another takes its place."""
+    pid = await _suspend_second(supervised, "works", PROCESS_HANG_SECONDS="1", DRAIN_SECONDS="0")
+    await supervised.until(lambda: len(_of_second(supervised, "process-ready")) > 1)
+    for event in ("process-hangs", "process-stopped", "process-killed"):
+        assert _of_second(supervised, event)[0] == {"process": 2, "pid": pid}, event
+    assert _of_second(supervised, "process-ended")[0]["signal"] == "SIGKILL"
+    assert await supervised.end() == 0
+
+
+async def test_a_process_that_goes_on_in_time_stops_in_order(supervised: Supervised) -> None:
+    """A process that goes on after its SIGTERM and before the SIGKILL ends by itself, and another takes its place."""
+    pid = await _suspend_second(supervised, "ends-on-term", PROCESS_HANG_SECONDS="1")
+    await supervised.until(lambda: bool(_of_second(supervised, "process-stopped")))
+    os.kill(pid, signal.SIGCONT)
+    await supervised.until(lambda: len(_of_second(supervised, "process-ready")) > 1)
+    assert _of_second(supervised, "process-ended")[0]["exit_code"] == 0
+    assert pid not in {line["pid"] for line in supervised.events("process-killed")}
+
+
+async def test_a_loop_that_never_turns_is_a_hang(supervised: Supervised) -> None:
+    """A process whose loop is blocked is ended too; SIGTERM does that where no handler of it waits for the loop."""
+    supervised.start("hangs", settings=shared_settings(PROCESS_HANG_SECONDS="1"), **_QUICK)
+    await supervised.until(lambda: bool(_of_second(supervised, "process-ended")))
+    assert _of_second(supervised, "process-ended")[0]["signal"] == "SIGTERM"
+
+
+async def test_without_a_limit_a_suspended_process_is_left_alone(supervised: Supervised) -> None:
+    """With PROCESS_HANG_SECONDS=0, as for a debugger, a process that hangs is named and not ended."""
+    pid = await _suspend_second(supervised, "works", PROCESS_HANG_SECONDS="0")
+    await supervised.until(lambda: bool(_of_second(supervised, "process-hangs")))
+    os.kill(pid, signal.SIGCONT)
+    await supervised.until(lambda: bool(_of_second(supervised, "process-answers")))
+    assert supervised.events("process-stopped") == []
+
+
+async def test_a_process_that_says_what_nobody_understands_is_replaced(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours in following one process is logged with its traceback. It ends that process, and no other."""
+    take, faults = Process._take, iter((ValueError("boom"),))
+
+    def fail_once(process: Process, message: dict[str, Any]) -> None:
+        if process.number == 2:
+            for fault in faults:
+                raise fault
+        take(process, message)
+
+    monkeypatch.setattr(Process, "_take", fail_once)
+    supervised.start("works", settings=shared_settings(), first_wait=0.01)
+    await supervised.until(lambda: _ready(supervised, 2))
+    assert [line["signal"] for line in supervised.events("process-ended")] == ["SIGKILL"]
+    assert [line["process"] for line in supervised.events("process-started")] == [1, 2, 2]
+    assert sum("boom" in str(record.exc_info) for record in supervised.records) == 1
+    assert await supervised.end() == 0
+
+
+async def test_a_part_of_the_supervisor_that_fails_stops_the_service(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor that can't look at its processes any more stops them in order, logs why, and ends with 1."""
+    supervised.start("works", settings=shared_settings(), **_QUICK)
+    await supervised.until(lambda: _ready(supervised, 2))
+
+    async def fail(_: ProcessGroup) -> None:
+        raise ValueError("boom")
+
+    monkeypatch.setattr(ProcessGroup, "refresh", fail)
+    await supervised.until(supervised.running.done)
+    assert await supervised.running == 1
+    assert supervised.written("stops") == 2
+    assert sum("boom" in str(record.exc_info) for record in supervised.records) == 1
+
+
+async def test_a_supervisor_that_is_cancelled_stops_its_processes_in_order(supervised: Supervised) -> None:
+    """A failure beside the supervisor, as of its reload, cancels it: the processes stop as at a signal."""
+    supervised.start("works", settings=shared_settings())
+    await supervised.until(lambda: _ready(supervised, 2))
+    supervised.running.cancel()
+    await supervised.until(supervised.running.done)
+    assert supervised.written("stops") == 2
 
 
 async def test_a_process_of_after_a_reload_has_the_new_settings(supervised: Supervised) -> None:

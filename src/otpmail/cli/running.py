@@ -84,52 +84,83 @@ async def run_service(
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
     several.
 
-    Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened.
+    Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
+    what runs beside the service stops it, and is raised.
     """
-    from otpmail.app import App
-    from otpmail.collector import spare_the_collector
-    from otpmail.limits.descriptors import raise_limit
-    from otpmail.limits.resident import return_large_blocks
     from otpmail.reload import Reloader
     from otpmail.settings.shares import WHOLE
+
+    log = _prepare(settings, None if member is None else member.share.number)
+    stop = asyncio.Event()
+    try:
+        app = _build(settings, member)
+    except SettingsError as error:
+        raise typer.Exit(write_problems(log, *error.problems, code=EXIT_USAGE)) from None
+    reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
+    _attach(signals, app, stop, reloader, log)
+    beside = [reloader.run()]
+    if member is not None:
+        beside.append(member.run(app, stop=stop.set, reload=reloader.request))
+    try:
+        await run_beside(_serve(app, stop, started, log), *beside)
+    finally:
+        signals.ignore_hangup()
+
+
+def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
+    """Set up the log and the limits of this process, which has that number among several."""
+    from otpmail.limits.descriptors import raise_limit
+    from otpmail.limits.resident import return_large_blocks
     from otpmail.telemetry.logs import set_up
 
-    number = None if member is None else member.share.number
     log = set_up(settings.server.log_format, settings.server.log_level, process=number)
-    stop = asyncio.Event()
     raise_limit()
     return_large_blocks()
+    return log
+
+
+def _build(settings: "Settings", member: "Member | None") -> "App":
+    from otpmail.app import App
+
+    return App(settings) if member is None else App(member.settings_on_held_port, is_one_of_several=True)
+
+
+async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None], log: "LogHandler") -> int:
+    """Run the service, write why it can't start, and return the exit code."""
+    from otpmail.collector import spare_the_collector
 
     def ready(address: str) -> None:
         spare_the_collector()
         started(address)
 
     try:
-        app = App(settings) if member is None else App(member.settings_on_held_port, is_one_of_several=True)
-        reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
-        _attach(signals, app, stop, reloader, log)
-        beside = [asyncio.create_task(reloader.run())]
-        if member is not None:
-            beside.append(asyncio.create_task(member.run(app, stop=stop.set, reload=reloader.request)))
-        try:
-            lost = await app.run(stop, started=ready)
-        finally:
-            for task in beside:
-                task.cancel()
-            signals.ignore_hangup()
+        lost = await app.run(stop, started=ready)
     except SettingsError as error:
-        raise failed(log, *error.problems, code=EXIT_USAGE) from None
+        return write_problems(log, *error.problems, code=EXIT_USAGE)
     except StoreError as error:
-        raise failed(log, str(error), code=EXIT_STORE) from None
-    if lost:
-        raise typer.Exit(EXIT_FAILED)
+        return write_problems(log, str(error), code=EXIT_STORE)
+    return EXIT_FAILED if lost else 0
 
 
-def failed(log: "LogHandler", *problems: str, code: int) -> typer.Exit:
-    """Write the problems behind the lines of the log, as safe as they from a full pipe; returns the exit to raise."""
+async def run_beside(service: Coroutine[Any, Any, int], *companions: Coroutine[Any, Any, None]) -> None:
+    """Run a service with what belongs to it. Raises typer.Exit with its exit code, if that is not 0.
+
+    A companion that fails cancels the service, and its error is raised: no service goes on without one.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(companion) for companion in companions]
+        code = await service
+        for companion in running:
+            companion.cancel()
+    if code:
+        raise typer.Exit(code)
+
+
+def write_problems(log: "LogHandler", *problems: str, code: int) -> int:
+    """Write the problems behind the lines of the log, as safe as they from a full pipe; returns the exit code."""
     for problem in problems:
         log.writer.write(f"{problem}\n".encode())
-    return typer.Exit(code)
+    return code
 
 
 def _end_soon(code: int) -> None:

@@ -1,17 +1,17 @@
 """`otpmail serve`: runs the service, by one process or by several."""
 
-from typing import TYPE_CHECKING
-
-import typer
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from otpmail.cli.output import EXIT_USAGE
-from otpmail.cli.running import failed, load_settings, run, run_service
+from otpmail.cli.running import load_settings, run, run_beside, run_service, write_problems
 from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
 from otpmail.supervisor import is_member
 
 if TYPE_CHECKING:
     from otpmail.settings import Settings
+    from otpmail.telemetry.logs import LogHandler
 
 
 def serve() -> None:
@@ -52,13 +52,15 @@ async def _supervise(settings: "Settings", signals: Signals) -> None:
         log.flush()
 
     signals.attach(asyncio.get_running_loop(), stop=stop.set, reload=reload.set, give_up=give_up)
-    reloading = asyncio.create_task(reload_forever(supervisor, reload))
     try:
-        code = await supervisor.run(stop)
-    except SettingsError as error:
-        raise failed(log, *error.problems, code=EXIT_USAGE) from None
+        await run_beside(_exit_code(supervisor.run(stop), log), reload_forever(supervisor, reload))
     finally:
-        reloading.cancel()
         signals.ignore_hangup()
-    if code:
-        raise typer.Exit(code)
+
+
+async def _exit_code(running: Coroutine[Any, Any, int], log: "LogHandler") -> int:
+    """Return the exit code of a supervisor, and write why it can't start."""
+    try:
+        return await running
+    except SettingsError as error:
+        return write_problems(log, *error.problems, code=EXIT_USAGE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otpmail.errors import SettingsError
-from otpmail.rpc.held_port import TAKEN, cant_listen, hold_port, taken
+from otpmail.held_port import TAKEN, cant_listen, hold_port, taken
 from otpmail.settings import ServerSettings
 from otpmail.settings.listen import ListenAddress, grpc_target
 

@@ -26,6 +26,7 @@ class ServerSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 40700
     socket_mode: int | None = None
     processes: Annotated[int, Field(ge=1, le=256)] = 1
+    process_hang_seconds: SecondsOrZero = 60
     max_connections: Count = 1000
     allow_anonymous: bool = False
     grpc_reflection: bool = False

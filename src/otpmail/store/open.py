@@ -1,6 +1,6 @@
 """Chooses the store by STORE_URL. The modules of a store are imported only if it is the one."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
 from otpmail.store.challenges import Proofs, Rules
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from otpmail.store.redis import RedisStore
     from otpmail.store.sqlite import SqliteStore
 
+AnyStore: TypeAlias = "MemoryStore | SqliteStore | RedisStore"
+
 
 def build_store(
     settings: StoreSettings, mail: MailSettings, otp: OtpSettings, *, rules: Rules, proofs: Proofs
-) -> "MemoryStore | SqliteStore | RedisStore":
+) -> AnyStore:
     """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet."""
     path = settings.path
     if (url := settings.redis) is not None:

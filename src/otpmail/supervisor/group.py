@@ -8,13 +8,18 @@ from otpmail.supervisor.metrics import MergedMetrics
 from otpmail.supervisor.process import Process
 from otpmail.telemetry.logs import log_event
 
-_ASK_SECONDS = 3.0
+ANSWER_SECONDS = 3.0
+"""How long a process may take to answer before it counts as one that hangs."""
 
 
 class ProcessGroup:
-    """Its whole state: the processes that run, by their numbers, those that hang, and the merged metrics."""
+    """Its whole state: the processes that run, by their numbers, those that hang, and the merged metrics.
 
-    def __init__(self) -> None:
+    A process hangs that does not answer within `answer_seconds`.
+    """
+
+    def __init__(self, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._answer_seconds = answer_seconds
         self._running: dict[int, Process] = {}
         self._hung: set[int] = set()  # the ids of those that did not answer
         self.metrics = MergedMetrics(self.__len__)
@@ -40,7 +45,7 @@ class ProcessGroup:
     @property
     def problem(self) -> str:
         """Why callers should not come here now; empty while a process serves."""
-        if any(process.serves and process.answers for process in self):
+        if any(process.serves for process in self):
             return ""
         found = [(process.number, process.problem or "the process does not answer") for process in self]
         if len({problem for _, problem in found}) == 1:  # as if there were one process
@@ -61,19 +66,18 @@ class ProcessGroup:
 
     async def refresh(self) -> None:
         """Ask all processes for their metrics, and merge those; log which of them have stopped answering."""
-        await asyncio.gather(*(process.ask(_ASK_SECONDS) for process in self))
-        self.metrics.refresh(process.families for process in self)
+        await asyncio.gather(*(process.ask(self._answer_seconds) for process in self))
         hung = {process.pid for process in self if not process.answers}
         for process in self:
             if (process.pid in hung) != (process.pid in self._hung):
-                _log_hang(process)
+                self._log_hang(process)
         self._hung = hung
+        self.metrics.refresh(process.families for process in self)
 
-
-def _log_hang(process: Process) -> None:
-    if process.answers:
-        text = f"process {process.number} (pid {process.pid}) answers again"
-        log_event(logging.INFO, "process-answers", text, process=process.number, pid=process.pid)
-    else:
-        text = f"process {process.number} (pid {process.pid}) has not answered for {_ASK_SECONDS:g} s"
-        log_event(logging.ERROR, "process-hangs", text, process=process.number, pid=process.pid)
+    def _log_hang(self, process: Process) -> None:
+        if process.answers:
+            text = f"process {process.number} (pid {process.pid}) answers again"
+            log_event(logging.INFO, "process-answers", text, process=process.number, pid=process.pid)
+        else:
+            text = f"process {process.number} (pid {process.pid}) has not answered for {self._answer_seconds:g} s"
+            log_event(logging.ERROR, "process-hangs", text, process=process.number, pid=process.pid)

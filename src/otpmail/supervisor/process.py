@@ -1,6 +1,7 @@
 """One process of a service, as its supervisor sees it: its start, its log, what it reports, and its end."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
+from time import monotonic
 
 import otpmail
-from otpmail.rpc.held_port import HeldPort
+from otpmail.held_port import HeldPort
 from otpmail.settings import Settings
 from otpmail.settings.shares import Share
 from otpmail.supervisor import MARK
@@ -24,6 +26,7 @@ from otpmail.threads import start_daemon
 SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")
 """The command of a process: a fresh interpreter, since gRPC does not survive a fork."""
 
+log = logging.getLogger("otpmail")
 _LONGEST_LINE = 1 << 20
 _KILL_SECONDS = 1.0
 _STARTING = "the process is starting"
@@ -58,8 +61,13 @@ class Process:
         self.families: list[Family] = []
         """Its latest metrics."""
         self.answers = True
-        """Whether it answered the last question in time."""
+        """Whether it answered the last question in time; one that is not ready has none to answer in time."""
+        self.silent_seconds = 0.0
+        """For how long it had not answered when it was last asked in vain; 0 if it has answered since."""
+        self.told_to_end: float | None = None
+        """When `tell_to_end` was called, on the monotonic clock."""
         self._answered: asyncio.Future[None] | None = None
+        self._asked = 0.0
         self._stopping = False
         self._gone = Event()
         self._channel: Channel | None = None
@@ -84,7 +92,7 @@ class Process:
     @property
     def serves(self) -> bool:
         """Whether it can be called."""
-        return self.is_ready and not self.problem
+        return self.is_ready and self.answers and not self.problem
 
     async def run(self, settings: Settings, held: HeldPort) -> int:
         """Say what it is to be, take its reports until it ends, and return its exit code."""
@@ -101,14 +109,22 @@ class Process:
             channel.close()
 
     async def ask(self, seconds: float) -> None:
-        """Ask for its metrics, and note whether it answers in so many seconds. A process that starts is not asked."""
-        if self._channel is None or not self.is_ready:
+        """Ask for its metrics, and note whether it answers in so many seconds.
+
+        Its silence is measured up to the beginning of this call. So a supervisor that was itself suspended meets the
+        answers that came meanwhile before it calls a process silent.
+        """
+        if self._channel is None:
             return
         if self._answered is None or self._answered.done():  # else the last question is still open
             self._answered = self._loop.create_future()
+            self._asked = monotonic()
             self._channel.send({"tell": "metrics"})
+        silent = monotonic() - self._asked
         await asyncio.wait((self._answered, self.ended), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        self.answers = self._answered.done() or self.ended.done()
+        has_answered = self._answered.done() or self.ended.done()
+        self.answers = has_answered or not self.is_ready
+        self.silent_seconds = 0.0 if has_answered else silent
 
     def tell_others_serve(self, *, serve: bool) -> None:
         """Tell it whether another process serves, if that is news."""
@@ -126,6 +142,12 @@ class Process:
         """Let it read its settings again."""
         if self._channel is not None:
             self._channel.send({"do": "reload"})
+
+    def tell_to_end(self) -> None:
+        """Send SIGTERM, which a process that hangs meets when it goes on. Safe to repeat, since a second one kills."""
+        if self.told_to_end is None:
+            self.told_to_end = monotonic()
+            self.send_signal(signal.SIGTERM)
 
     def end_at_once(self) -> None:
         """End it as a second signal does, with a line about what is lost."""
@@ -156,12 +178,16 @@ class Process:
                 if self._answered is not None and not self._answered.done():
                     self._answered.set_result(None)
 
-    def _watch(self, popen: subprocess.Popen[bytes], log: Callable[[Iterable[bytes]], None]) -> None:
+    def _watch(self, popen: subprocess.Popen[bytes], pass_on: Callable[[Iterable[bytes]], None]) -> None:
         """Pass on whole lines of its log until it ends. Runs in a thread, which waits for the process too."""
         assert popen.stdout is not None
-        with popen.stdout as output:
-            for lines in _lines(output.fileno()):
-                log(lines)
+        try:
+            with popen.stdout as output:
+                for lines in _lines(output.fileno()):
+                    pass_on(lines)
+        except Exception:
+            log.exception("the log of process %d (pid %d) can't be read, and it is killed", self.number, popen.pid)
+            popen.kill()
         code = popen.wait()
         self._gone.set()
         with suppress(RuntimeError):  # the loop has ended, and the service with it

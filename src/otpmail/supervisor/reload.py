@@ -4,7 +4,7 @@ The running processes read them by themselves, and log what is wrong; see `otpma
 """
 
 import asyncio
-from contextlib import suppress
+import logging
 from functools import partial
 
 from otpmail.settings import Settings, read_sources
@@ -14,16 +14,21 @@ from otpmail.telemetry.logs import set_level
 from otpmail.threads import call_detached
 
 _READ_SECONDS = 30.0
+log = logging.getLogger("otpmail")
 
 
 async def reload_forever(supervisor: Supervisor, requested: asyncio.Event) -> None:
-    """Reload whenever it is requested, until cancelled."""
+    """Reload whenever it is requested, until cancelled. Settings that can't be read leave those before."""
     while True:
         await requested.wait()
         requested.clear()
         settings = supervisor.settings
-        with suppress(TimeoutError, OSError):  # the processes meet it too, and log it
+        try:
             settings = await call_detached(partial(_read, settings), timeout=_READ_SECONDS)
+        except (TimeoutError, OSError):
+            pass  # the processes meet it too, and log it
+        except Exception:
+            log.exception("the reload failed; processes that start later get the settings before")
         set_level(settings.server.log_level)
         supervisor.reload(settings)
 

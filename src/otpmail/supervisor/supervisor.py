@@ -3,24 +3,27 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from random import random
 from time import monotonic
+from typing import Any
 
 from otpmail.backoff import exponential, jittered
-from otpmail.rpc.held_port import HeldPort, hold_port
+from otpmail.held_port import HeldPort, hold_port
 from otpmail.settings import Settings
 from otpmail.settings.shares import Share, shares
-from otpmail.supervisor.group import ProcessGroup
+from otpmail.supervisor.group import ANSWER_SECONDS, ProcessGroup
 from otpmail.supervisor.process import SERVE, Process
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import log_event
 
+log = logging.getLogger("otpmail")
 _FAILED = 1
 _FIRST_WAIT = 0.5  # before a process that has ended is started again, doubled each time
 _LONGEST_WAIT = 30.0
 _JITTER = 0.2
+_START_SECONDS = 60.0  # in which a process answers for the first time, also on a slow machine
 _STEADY_SECONDS = 60.0  # a process that lived longer has not failed in a row with the one before
 _GRACE_SECONDS = 5.0  # beside DRAIN_SECONDS, for the last answers and for what closes
 _LAST_WORDS_SECONDS = 3.0  # after a second signal; a process whose loop turns needs milliseconds
@@ -31,7 +34,8 @@ class Supervisor:
     """Runs `command` as PROCESSES processes, and passes the lines of their logs to `log`.
 
     Build it inside a running loop. `first_wait` are the seconds before a process that has ended is started again,
-    `grace` those that a stop may take beside DRAIN_SECONDS.
+    `grace` those that a stop may take beside DRAIN_SECONDS. All processes are looked at every `look_seconds`, and have
+    `answer_seconds` to answer.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Supervisor:
         command: Sequence[str] = SERVE,
         first_wait: float = _FIRST_WAIT,
         grace: float = _GRACE_SECONDS,
+        look_seconds: float = _LOOK_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.settings = settings
         """The settings of the whole service; a process that starts gets those of that moment."""
@@ -49,12 +55,13 @@ class Supervisor:
         self._command = command
         self._first_wait = first_wait
         self._grace = grace
-        self._group = ProcessGroup()
+        self._look_seconds = look_seconds
+        self._group = ProcessGroup(answer_seconds=answer_seconds)
         self._starting: set[int] = set()  # numbers of processes that have not bound the port yet
         self._codes: list[int] = []  # the exit codes of processes that are not started again
         self._stopping = asyncio.Event()
         self._served = asyncio.Event()  # once a process has served
-        self._failed = asyncio.Event()  # if the first one ended before it did
+        self._failed = asyncio.Event()  # if the first one ended before it did, or a part of this supervisor failed
         self._http = MetricsServer(
             self._group.metrics.registry,
             lambda: "the service is stopping" if self._stopping.is_set() else self._group.problem,
@@ -69,7 +76,8 @@ class Supervisor:
         """Hold the port and run the processes until `stop` is set. Then stop them, and return the exit code.
 
         A process that ends is started again. But the first one starts alone, and its end before it serves is that of
-        the service. Raises SettingsError when the port can't be bound.
+        the service. A part of the supervisor that fails stops the service in order, and so does a cancellation. Raises
+        SettingsError when the port can't be bound.
         """
         server = self.settings.server
         with hold_port(server.hosts, server.port) as port:
@@ -113,33 +121,72 @@ class Supervisor:
     async def _run_all(self, port: HeldPort, stop: asyncio.Event) -> None:
         first, *others = shares(self.settings.server.processes)
         async with asyncio.TaskGroup() as tasks:
-            looking = tasks.create_task(self._look_forever())
-            keeping = [tasks.create_task(self._keep(first, port))]
-            await _either(self._served, self._failed, stop)  # so that what ends every process is logged once
-            if self._served.is_set():
-                keeping += [tasks.create_task(self._keep(share, port)) for share in others]
-            await _either(self._failed, stop)
-            await self._stop(keeping)
-            looking.cancel()
+            looking = tasks.create_task(self._own(self._look_forever()))
+            keeping = [tasks.create_task(self._own(self._keep(first, port)))]
+            try:
+                await _either(self._served, self._failed, stop)  # so that what ends every process is logged once
+                if self._served.is_set():
+                    keeping += [tasks.create_task(self._own(self._keep(share, port))) for share in others]
+                await _either(self._failed, stop)
+            finally:
+                await self._stop(keeping)
+                looking.cancel()
+
+    async def _own(self, part: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the supervisor. If it fails the service stops, and goes on without none of its parts."""
+        try:
+            await part
+        except Exception:
+            log.exception("a part of the supervisor has failed, and all processes are stopped")
+            self._codes.append(_FAILED)
+            self._failed.set()
 
     async def _look_forever(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             await self._group.refresh()
+            if not self._stopping.is_set():
+                self._group.tell_others()
+                self._end_hung()
+
+    def _end_hung(self) -> None:
+        """End each process that has not answered for PROCESS_HANG_SECONDS, so that another takes its place.
+
+        One that starts has a minute at least. SIGTERM stops a process in order that goes on after all, and SIGKILL
+        follows once it has had the time of a stop.
+        """
+        setting = self.settings.server.process_hang_seconds
+        for process in self._group:
+            limit = setting if process.is_ready else max(setting, _START_SECONDS)
+            if not setting or process.silent_seconds < limit:
+                continue
+            if process.told_to_end is None:
+                text = f"process {process.number} (pid {process.pid}) has not answered for {limit:g} s and is stopped"
+                log_event(logging.ERROR, "process-stopped", text, process=process.number, pid=process.pid)
+                process.tell_to_end()
+            elif monotonic() - process.told_to_end >= self._stop_seconds:
+                self._kill(process)
 
     async def _stop(self, keeping: Iterable[asyncio.Task[None]]) -> None:
         self._stopping.set()
         for process in self._group:
             process.stop()
-        server = self.settings.server
-        seconds = server.lameduck_seconds + server.drain_seconds + self._grace
-        _, late = await asyncio.wait(keeping, timeout=seconds)
+        _, late = await asyncio.wait(keeping, timeout=self._stop_seconds)
         if late:
             for process in self._group:
-                text = f"process {process.number} (pid {process.pid}) has not stopped in {seconds:g} s and is killed"
-                log_event(logging.ERROR, "process-killed", text, process=process.number, pid=process.pid)
-                process.send_signal(signal.SIGKILL)
+                self._kill(process)
             await asyncio.wait(late)
+
+    @property
+    def _stop_seconds(self) -> float:
+        """How long a process may take to stop."""
+        server = self.settings.server
+        return server.lameduck_seconds + server.drain_seconds + self._grace
+
+    def _kill(self, process: Process) -> None:
+        text = f"process {process.number} (pid {process.pid}) has not stopped in {self._stop_seconds:g} s and is killed"
+        log_event(logging.ERROR, "process-killed", text, process=process.number, pid=process.pid)
+        process.send_signal(signal.SIGKILL)
 
     # One process.
 
@@ -176,6 +223,10 @@ class Supervisor:
         log_event(logging.INFO, "process-started", text, process=share.number, pid=process.pid)
         try:
             return await process.run(self.settings, port)
+        except Exception:
+            log.exception("process %d (pid %d) can't be followed, and is killed", share.number, process.pid)
+            process.send_signal(signal.SIGKILL)
+            return await process.ended
         finally:
             self._group.remove(process)
             self._note(process, port)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.rpc.held_port import hold_port
+from otpmail.held_port import hold_port
 from otpmail.settings.listen import ListenAddress, read_hosts
 
 if TYPE_CHECKING:
