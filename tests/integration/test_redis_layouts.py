@@ -76,7 +76,7 @@ async def _go_on(client: Client, seconds: float = 20.0) -> tuple[int, float]:
 async def test_sentinels_without_such_a_service(watched: WatchedServers) -> None:
     """The line names what the Sentinels do not know."""
     client = client_of(watched.url.replace("/codes", "/mails"))
-    with pytest.raises(StoreError, match="the Sentinels watch no service of the name 'mails'"):
+    with pytest.raises(StoreError, match="is a Sentinel that watches no service of the name 'mails'"):
         await check_server(client, allow_volatile=False, is_cluster=False, replicas=0)
     await client.close()
 

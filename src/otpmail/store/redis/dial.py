@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from redis.asyncio.connection import Connection
@@ -10,9 +11,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from otpmail.store.redis.replies import kind_of
 from otpmail.values import frozen
 
 Address = tuple[str, int]
+
+_SIGN_IN_OF_SENTINELS: Mapping[str, str] = MappingProxyType(
+    {
+        "NOAUTH": "is a Sentinel that wants a password: set STORE_SENTINEL_PASSWORD",
+        "WRONGPASS": "is a Sentinel that refuses STORE_SENTINEL_PASSWORD",
+        "NOPASS": "is a Sentinel that knows no password, but STORE_SENTINEL_PASSWORD is set",
+    }
+)
 
 TIMEOUT = 1.0
 """Seconds within which a server accepts a connection, and answers."""
@@ -88,7 +98,9 @@ async def ask(address: Address, access: Access, *command: str | int) -> Any:
 
 
 class Locator(Protocol):
-    """Finds the server that takes changes."""
+    """Finds the server that takes changes. `asked` is the last one that was asked for it, or will be first."""
+
+    asked: Address
 
     async def find(self) -> Address:
         """Return its address. Raises RedisError, OSError or TimeoutError."""
@@ -98,17 +110,18 @@ class OneServer:
     """The server that STORE_URL names."""
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self.asked = address
 
     async def find(self) -> Address:
         """Return its address."""
-        return self._address
+        return self.asked
 
 
 class BySentinel:
     """The master of a service, as the first Sentinel that answers knows it."""
 
     def __init__(self, sentinels: tuple[Address, ...], service: str, access: Access) -> None:
+        self.asked = sentinels[0]
         self._sentinels = list(sentinels)
         self._service = service
         self._access = access
@@ -117,13 +130,15 @@ class BySentinel:
         """Ask the Sentinels in turn; the one that answered is asked first the next time."""
         failure: Exception = TimeoutError("no Sentinel answers")
         for sentinel in tuple(self._sentinels):
+            self.asked = sentinel
             try:
                 found = await ask(sentinel, self._access, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
             except (RedisError, OSError, TimeoutError) as error:
-                failure = error
+                refused = _SIGN_IN_OF_SENTINELS.get(kind_of(error)) if isinstance(error, RedisError) else None
+                failure = error if refused is None else RedisError(refused)
                 continue
             if found is None:
-                failure = RedisError(f"the Sentinels watch no service of the name {self._service!r}")
+                failure = RedisError(f"is a Sentinel that watches no service of the name {self._service!r}")
                 continue
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
@@ -135,6 +150,7 @@ class ByCluster:
     """The master of the slot that all our keys are in, as the first node that answers knows it."""
 
     def __init__(self, nodes: tuple[Address, ...], slot: int, access: Access) -> None:
+        self.asked = nodes[0]
         self._named = nodes
         self._known: tuple[Address, ...] = nodes
         self._slot = slot
@@ -144,6 +160,7 @@ class ByCluster:
         """Ask the nodes that were seen last, then those of STORE_URL."""
         failure: Exception = TimeoutError("no node answers")
         for node in dict.fromkeys((*self._known, *self._named)):
+            self.asked = node
             try:
                 ranges = await ask(node, self._access, "CLUSTER", "SLOTS")
             except (RedisError, OSError, TimeoutError) as error:
@@ -157,5 +174,5 @@ class ByCluster:
             for first, last, master, *_ in ranges:
                 if first <= self._slot <= last:
                     return (master[0] or b"").decode() or node[0], master[1]
-            failure = RedisError("no node of the cluster has our keys: it is not set up, or in part down")
+            failure = RedisError("knows no node that has our keys: the cluster is not set up, or in part down")
         raise failure

@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, RedisError
 
-from otpmail.store.redis.dial import TIMEOUT, Access, Locator, hang_up, open_connection
+from otpmail.store.redis.dial import TIMEOUT, Access, Address, Locator, hang_up, open_connection
 from otpmail.store.redis.replies import is_reply
 from otpmail.store.redis.script import Script
 
@@ -69,10 +69,14 @@ class Lane:
         if self._connection is not None and await self._connection.can_read():
             await self.close()
         if self._connection is None:
-            host, port = await self._locator.find()
-            self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            try:
+                address = await self._locator.find()
+            except BaseException:
+                self.endpoint = _shown(self._locator.asked)
+                raise
+            self.endpoint = _shown(address)
             self._known.clear()
-            self._connection = await open_connection((host, port), self._access)
+            self._connection = await open_connection(address, self._access)
 
     async def exchange(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
         """Send the commands, and return their replies, errors included, with how many replicas have them all.
@@ -108,6 +112,11 @@ class Lane:
             for place, reply in zip(unknown, again, strict=True):
                 replies[place] = reply
         return replies, acknowledged
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _send(connection: Connection, words: list[tuple[Any, ...]], replicas: int) -> tuple[list[Any], int]:
