@@ -113,7 +113,7 @@ async def test_in_a_cluster(state: dict[str, Any], cluster: Cluster, relay: Rela
     [
         (
             {"STORE_CA_FILE": None},
-            "(unable to get local issuer certificate); see STORE_CA_FILE",
+            "certificate in certificate chain); see STORE_CA_FILE",
         ),
         ({"STORE_TLS_NAME": None}, "); see STORE_TLS_NAME"),
         ({"STORE_PASSWORD": "hunter4"}, "refuses the user or the password of STORE_URL"),

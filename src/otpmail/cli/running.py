@@ -94,8 +94,8 @@ async def run_service(
     stop = asyncio.Event()
     try:
         app = _build(settings, member)
-    except SettingsError as error:
-        raise typer.Exit(write_problems(log, *error.problems, code=EXIT_USAGE)) from None
+    except (SettingsError, StoreError) as error:
+        raise typer.Exit(write_refusal(log, error)) from None
     reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
     _attach(signals, app, stop, reloader, log)
     beside = [reloader.run()]
@@ -135,10 +135,8 @@ async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None]
 
     try:
         lost = await app.run(stop, started=ready)
-    except SettingsError as error:
-        return write_problems(log, *error.problems, code=EXIT_USAGE)
-    except StoreError as error:
-        return write_problems(log, str(error), code=EXIT_STORE)
+    except (SettingsError, StoreError) as error:
+        return write_refusal(log, error)
     return EXIT_FAILED if lost else 0
 
 
@@ -156,8 +154,9 @@ async def run_beside(service: Coroutine[Any, Any, int], *companions: Coroutine[A
         raise typer.Exit(code)
 
 
-def write_problems(log: "LogHandler", *problems: str, code: int) -> int:
-    """Write the problems behind the lines of the log, as safe as they from a full pipe; returns the exit code."""
+def write_refusal(log: "LogHandler", error: SettingsError | StoreError) -> int:
+    """Write why the service can't start, as safe from a full pipe as the lines of the log; returns the exit code."""
+    problems, code = (error.problems, EXIT_USAGE) if isinstance(error, SettingsError) else ((str(error),), EXIT_STORE)
     for problem in problems:
         log.writer.write(f"{problem}\n".encode())
     return code

@@ -3,8 +3,7 @@
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from otpmail.cli.output import EXIT_USAGE
-from otpmail.cli.running import load_settings, run, run_beside, run_service, write_problems
+from otpmail.cli.running import load_settings, run, run_beside, run_service, write_refusal
 from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
 from otpmail.supervisor import is_member
@@ -63,4 +62,4 @@ async def _exit_code(running: Coroutine[Any, Any, int], log: "LogHandler") -> in
     try:
         return await running
     except SettingsError as error:
-        return write_problems(log, *error.problems, code=EXIT_USAGE)
+        return write_refusal(log, error)
