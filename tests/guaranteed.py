@@ -6,6 +6,7 @@ import asyncio
 import base64
 import re
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from uuid import uuid4
 
 import grpc
 
-from otpmail.v1 import mail_pb2
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from redis_layouts import WatchedServers
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 """OTP_KEYS, without which no durable store opens."""
+
+_HAS_DETAILS = "grpc-status-details-bin"
+_NOBODY = "ailed to connect"  # gRPC's words for a connection that nobody took
 
 
 def sqlite_settings(path: Path) -> dict[str, Any]:
@@ -104,10 +108,57 @@ class Callers:
                 await asyncio.sleep(0.001)
 
 
+@dataclass
+class LastCalls:
+    """Callers that each call until they are refused once, over connections of their own or one of all.
+
+    `promised` are the names of mails that had an OK, `refusals` the errors that ended the callers.
+    """
+
+    promised: set[str] = field(default_factory=set)
+    refusals: list[grpc.aio.AioRpcError] = field(default_factory=list)
+
+    async def run(self, service: Service, *, connections: int, at_once: int = 64) -> None:
+        """Send mails, half of which wait for the relay, until every caller was refused."""
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+        async with AsyncExitStack() as stack:
+            channels = [
+                await stack.enter_async_context(grpc.aio.insecure_channel(service.address, options))
+                for _ in range(connections)
+            ]
+            await asyncio.gather(*(self._call(number, channels[number % connections]) for number in range(at_once)))
+
+    async def wait_for_promises(self, total: int, *, timeout: float = 60) -> None:
+        """Return once that many mails have been promised."""
+        async with asyncio.timeout(timeout):
+            while len(self.promised) < total:  # noqa: ASYNC110  each answer counts
+                await asyncio.sleep(0.001)
+
+    def unanswered(self) -> list[str]:
+        """Return the refusals that tell their caller neither when to call again nor that no server was there."""
+        return [
+            f"{error.code().name}: {error.details()}"
+            for error in self.refusals
+            if error.code() is not grpc.StatusCode.UNAVAILABLE
+            or not (_HAS_DETAILS in dict(error.trailing_metadata() or ()) or _NOBODY in str(error.details()))
+        ]
+
+    async def _call(self, number: int, channel: grpc.aio.Channel) -> None:
+        stub: Any = mail_pb2_grpc.MailServiceStub(channel)
+        wait_for = mail_pb2.WAIT_FOR_QUEUE if number % 2 else mail_pb2.WAIT_FOR_RELAY
+        for name in (f"p{number}-{call}" for call in count()):
+            try:
+                await stub.SendMail(request(name, wait_for=wait_for))
+            except grpc.aio.AioRpcError as error:
+                self.refusals.append(error)
+                return
+            self.promised.add(name)
+
+
 class Copies:
     """How often each mail has arrived: `lost` are promised and have not, `extra` are second copies."""
 
-    def __init__(self, promised: Sequence[str] | dict[str, str], arrived: Sequence[CaughtMail]) -> None:
+    def __init__(self, promised: Collection[str], arrived: Sequence[CaughtMail]) -> None:
         """Compare what was promised with what has arrived."""
         self.counts = Counter(names(arrived))
         self.promised = set(promised)

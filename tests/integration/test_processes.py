@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 
 from calls import scrape
-from guaranteed import KEYS, Callers, Copies, redis_settings, request
+from guaranteed import KEYS, Callers, Copies, LastCalls, names, redis_settings, request
 from otpmail.rpc.transport import server_options
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 from redis_server import KINDS, RedisServer, find_server
@@ -181,6 +181,19 @@ async def test_a_stop_drains_all_processes(start: Callable[..., Any]) -> None:
     assert not Copies({f"p{number}": "" for number in range(_CALLERS)}, relay.mails).lost
     assert [line.get("process") for line in service.logged("stopped")][-1] is None  # the supervisor's is the last
     assert {line["process"] for line in service.logged("stopped")[:-1]} == {1, 2}
+
+
+async def test_callers_during_a_stop_of_all_processes(start: Callable[..., Any]) -> None:
+    """Each of 64 callers that call while all processes stop has an OK, or UNAVAILABLE that says when to call again."""
+    service, relay = await start(Faults(auth=(), delay=0.005))
+    callers = LastCalls()
+    running = asyncio.create_task(callers.run(service, connections=64))
+    await callers.wait_for_promises(200)
+    assert await service.stop() == 0
+    await running
+    assert callers.unanswered() == []
+    assert len(callers.refusals) == 64
+    assert callers.promised <= set(names(relay.mails))
 
 
 async def test_a_signal_to_all_processes_at_once_stops_them_in_order(start: Callable[..., Any]) -> None:

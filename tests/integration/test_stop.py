@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import otpmail
 from calls import reason
+from guaranteed import LastCalls, names
 from otpmail.v1 import mail_pb2
 from relay import Faults
 from service import FAILS_ON_SIGNAL, Service, relay_settings
@@ -44,6 +45,20 @@ async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     assert last["message"] == "stopped: 200 mails sent"
     await relay.wait_for_open(0)  # so that the relay has read all that was sent
     assert sum(command.line == "QUIT" for command in relay.commands) == relay.connections
+
+
+@pytest.mark.parametrize("connections", [1, 64])
+@pytest.mark.relay(delay=0.005)
+async def test_callers_during_a_stop(service: Service, relay: Relay, connections: int) -> None:
+    """Each of 64 callers that call during a stop has an OK, or UNAVAILABLE that says when to call again."""
+    callers = LastCalls()
+    running = asyncio.create_task(callers.run(service, connections=connections))
+    await callers.wait_for_promises(200)
+    assert await service.stop() == 0
+    await running
+    assert callers.unanswered() == []
+    assert len(callers.refusals) == 64
+    assert callers.promised <= set(names(relay.mails))
 
 
 @pytest.mark.relay(chunking=False, silent_at="DATA")

@@ -101,6 +101,11 @@ class Guard:
         self._parsers = parsers
         self._running = 0
         self._stopping = False
+        self.refused_calls = 0
+        """How many calls came after `refuse_calls`."""
+        self.was_busy = False
+        """Whether calls ran when `refuse_calls` was called."""
+        self._release: asyncio.Event | None = None  # what refusals wait for, once they are held back
         self._batching = batching
         self._unary = 0  # running unary calls
         self.idle = asyncio.Event()
@@ -112,6 +117,12 @@ class Guard:
     def refuse_calls(self) -> None:
         """Reject each new call with UNAVAILABLE from now on: clients then try another server."""
         self._stopping = True
+        self.was_busy = self._running > 0
+
+    def hold_refusals(self) -> asyncio.Event:
+        """Answer no refused call from now on until the event that is returned is set."""
+        self._release = asyncio.Event()
+        return self._release
 
     def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
         """Ignore these, as the method table does."""
@@ -171,6 +182,8 @@ class Guard:
                 # Not while the error is handled: grpc.aio keeps what is raised here in a cycle, with the error and all
                 # that its frames hold. Only the garbage collector frees that; of large requests it was gigabytes.
                 request = None
+                if self._release is not None:
+                    await self._release.wait()
                 await status.abort(context)
             finally:
                 memory.reading -= taken
@@ -214,6 +227,8 @@ class Guard:
                 else:
                     return
                 request = None
+                if self._release is not None:
+                    await self._release.wait()
                 await status.abort(context)
             finally:
                 memory.reading -= taken
@@ -246,6 +261,7 @@ class Guard:
         self._unary += unary
         self.idle.clear()
         if self._stopping:
+            self.refused_calls += 1
             raise Stopping
 
     def _ended(self, running: int, *, unary: int = 0, is_mail: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The gRPC server: both contracts, health and reflection on one port."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -31,6 +32,11 @@ _SERVICES = tuple(
     for file in (otp_pb2, mail_pb2, original_pb2, health_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
+
+
+_MOMENT = 0.1  # in which callers that had an answer have made their next call
+_MOST_MOMENTS = 5
+_FAREWELL_SECONDS = 0.02  # in which GOAWAY, the frame that ends a connection (RFC 9113, 6.8), leaves before the answers
 
 
 class Server:
@@ -105,5 +111,23 @@ class Server:
         await self._guard.idle.wait()
 
     async def stop(self, grace: float) -> None:
-        """Stop listening, and cancel the calls that still run after `grace` seconds."""
-        await self._server.stop(grace)
+        """Stop listening, and cancel the calls that still run after `grace` seconds.
+
+        gRPC cancels each call that comes between this moment and the one when its caller learns of the stop. So the
+        callers are kept waiting for the answers to their refused calls meanwhile, and make no other.
+        """
+        release = self._guard.hold_refusals()
+        await self._quiet()
+        stopping = asyncio.create_task(self._server.stop(grace))
+        await asyncio.sleep(_FAREWELL_SECONDS)
+        release.set()
+        await stopping
+
+    async def _quiet(self) -> None:
+        """Wait until no call has come for a moment, but not for long; a moment is short where nobody calls."""
+        guard = self._guard
+        for _ in range(_MOST_MOMENTS):
+            before = guard.refused_calls
+            await asyncio.sleep(_MOMENT if before or guard.was_busy else _FAREWELL_SECONDS)
+            if guard.refused_calls == before:
+                return
