@@ -69,6 +69,7 @@ class Server:
             connections=connections,
             call_octets=memory.for_reading,
             shares_port=shares_port,
+            age_seconds=settings.max_connection_age,
         )
         self._server = grpc.aio.server(options=options)
         methods: Any = MethodTable()  # generated code is annotated for a whole server

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from otpmail.settings.duration import SecondsOrZero
+from otpmail.settings.duration import SecondOrMore, SecondsOrZero
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.listen import ListenAddress, read_hosts
 from otpmail.settings.problems import Problem
@@ -28,6 +28,7 @@ class ServerSettings(Section):
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     process_hang_seconds: SecondsOrZero = 60
     max_connections: Count = 1000
+    max_connection_age: SecondOrMore = 1800
     allow_anonymous: bool = False
     grpc_reflection: bool = False
     drain_seconds: SecondsOrZero = 25
