@@ -68,3 +68,33 @@ async def test_kills_of_processes_and_of_their_supervisor(
     assert not copies.lost
     assert copies.extra <= bound
     assert all(len(ids) == 1 for ids in message_ids(relay.mails).values())
+
+
+@pytest.mark.relay(delay=0.005)
+async def test_a_suspended_process_is_replaced(
+    relay: Relay, certificates: Certificates, tmp_path: Path, show: Callable[[str], None]
+) -> None:
+    """SIGSTOP of the process that has the callers for longer than PROCESS_HANG_SECONDS: its mails are taken over."""
+    callers, stop = Callers(at_once=16), asyncio.Event()
+    with RedisServer() as server:
+        state = relay_settings(relay, certificates, tmp_path / "token") | redis_settings(server)
+        state |= {"PROCESSES": 2, "WORKERS": WORKERS, "LOG_MAILS": "all", "DRAIN_SECONDS": 0}
+        async with Service(**state, PROCESS_HANG_SECONDS=3) as service:
+            await service.wait_for_log("listening", count=2, timeout=60)
+            load = asyncio.create_task(callers.run(service, stop=stop))
+            await callers.wait_for_promises(200)
+            busy = service.logged("mail-settled")[-1]["process"]
+            pid = int(str(service.logged("process-started", process=busy)[-1]["pid"]))
+            stop.set()
+            os.kill(pid, signal.SIGSTOP)
+            await service.wait_for_log("process-stopped", timeout=60, pid=pid)
+            await service.wait_for_log("process-killed", timeout=60, pid=pid)
+            await service.wait_for_log("listening", count=3, timeout=60)
+            await load  # calls to the suspended process have ended with it
+            async with asyncio.timeout(60):
+                while not set(callers.promised) <= set(names(relay.mails)):  # noqa: ASYNC110  each mail counts
+                    await asyncio.sleep(0.05)
+            assert await service.stop() == 0
+    copies = Copies(callers.promised, relay.mails)
+    show(f"process {busy} suspended and replaced, {copies}")
+    assert all(len(ids) == 1 for ids in message_ids(relay.mails).values())
