@@ -89,9 +89,16 @@ class Process:
         assert self._process is not None
         if sys.platform != "linux":
             return 0.0
+        return _cpu(self._process.pid) + sum(self.cpu_of_children)
+
+    @property
+    def cpu_of_children(self) -> list[float]:
+        """The processor time used so far by each of its children, in seconds; nothing on systems other than Linux."""
+        assert self._process is not None
+        if sys.platform != "linux":
+            return []
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        return sum(_cpu(each) for each in (pid, *map(int, children)))
+        return [_cpu(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
     @property
     def resident(self) -> int:

@@ -1,6 +1,7 @@
 """Starts the servers of a benchmark: the relay, `otpmail serve`, and the peers beside it."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ SENDER = "codes@example.org"
 CONNECTIONS = 5  # of a pool: as many as WORKERS ships with
 AS_SHIPPED = "as shipped"
 
+_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _REACHABLE: dict[str, object] = {"HOST": "127.0.0.1", "PORT": 0, "LOG_FORMAT": "json"}  # so that we can read where
 
 
@@ -186,3 +188,17 @@ async def echo(round_trip_ms: float, *arguments: object) -> AsyncIterator[Server
     """Start the gRPC server that sends nothing, and answers after a round trip."""
     async with Process("benchmarks.peers.echo", "--rtt", round_trip_ms, *arguments) as process:
         yield Server(process, (await process.line(address=...))["address"])
+
+
+@asynccontextmanager
+async def service_of_processes(certificates: Certificates, processes: int, *, workers: int) -> AsyncIterator[Server]:
+    """Start a service of so many processes, with a relay and a store of its own, and wait until all of them serve."""
+    settings = {"PROCESSES": processes, "WORKERS": workers, "OTP_KEYS": _KEYS}
+    async with (
+        redis_server() as redis,
+        relay(certificates) as at,
+        service(at, **settings, STORE_URL=redis.url) as server,
+    ):
+        for _ in range(processes - 1):
+            await server.process.line(event="relay-up")
+        yield server

@@ -161,6 +161,29 @@ def shard() -> str:
     return f"{_table(heads, lines)}\nA live code takes {_count(octets)} octets of Redis.\n"
 
 
+def processes() -> str:
+    """What a call costs with one process and with two."""
+    heads = ("Processes", "Calls a second", "CPU of a call, us", "Idle, ms of a processor a second")
+    names = ("calls/s", "server us/call")
+    lines = [
+        [
+            _count(row["processes"]),
+            *(_count(row[name]) for name in names),
+            f"{row['idle, ms of a processor a second']:.1f}",
+        ]
+        for row in _rows("processes")
+    ]
+    return _table(heads, lines)
+
+
+def spread() -> str:
+    """How connections are spread over two processes."""
+    heads = ("Connections", "Part of the busier of two processes", "highest of all rounds")
+    names = ("part of the busier process, mean", "highest")
+    lines = [[_count(row["connections"]), *(f"{row[name]:.2f}" for name in names)] for row in _rows("spread")]
+    return _table(heads, lines)
+
+
 def scaling() -> str:
     """What a load of codes needs, by the simulation."""
     heads = (
@@ -226,7 +249,7 @@ TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
         *(summary, distance, unary, load, batching, batches, recycling, calls, resources, missed),
-        *(memory, capacity, simulation, shard, scaling),
+        *(memory, capacity, simulation, shard, scaling, processes, spread),
     )
 }
 
