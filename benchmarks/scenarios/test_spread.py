@@ -18,22 +18,24 @@ async def test_spread_of_connections(certificates: Certificates, results: Result
     if not has_h2load():
         pytest.skip(NO_H2LOAD)
     seconds, rounds = (0.2, 3) if quick else (0.4, 20)
-    rows = []
+    rows: list[dict[str, object]] = []
+    highest = 0.0
     async with service_of_processes(certificates, 2, workers=_WORKERS) as server:
         for connections in _CONNECTIONS:
             parts = [await _busier_part(server, connections, seconds) for _ in range(rounds)]
+            highest = max(parts)
             rows.append(
                 {
                     "connections": connections,
                     "part of the busier process, mean": mean(parts),
-                    "highest": max(parts),
+                    "highest": highest,
                     "rounds": rounds,
                     "settings": f"PROCESSES=2 WORKERS={_WORKERS}",
                 }
             )
     results.report(
         rows,
-        Promise(what="part of the busier process with 32 connections", figure=rows[-1]["highest"], at_most=0.85),
+        Promise(what="part of the busier process with 32 connections", figure=highest, at_most=0.85),
         note="by the processor time of the two processes; each connection has one call at a time",
     )
 
