@@ -69,6 +69,14 @@ def test_no_container_can_do_more_than_it_must(name: str) -> None:
     assert given["cap_drop"] == ["ALL"]
 
 
+@pytest.mark.parametrize("name", ["otpmail", "envoy", "store"])
+def test_no_log_fills_the_disk(name: str) -> None:
+    """The log of each container is bounded."""
+    logging = service(name)["logging"]
+    assert logging["driver"] == "local"
+    assert set(logging["options"]) == {"max-size", "max-file"}
+
+
 def test_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The service reads the environment of the file and the secrets of make-secrets, beside the settings of a relay."""
     given = service("otpmail")

@@ -181,6 +181,13 @@ def test_no_container_can_do_more_than_it_must(file: str) -> None:
     assert container["args"] == ["serve"]
 
 
+@pytest.mark.parametrize("file", _WITH_OTPMAIL)
+def test_no_service_of_the_namespace_is_a_setting(file: str) -> None:
+    """Kubernetes adds no variables for Services: for one of the name `email` it would set EMAIL_PORT."""
+    assert "EMAIL_PORT" in NAMES
+    assert pod(file)["enableServiceLinks"] is False
+
+
 def test_the_sidecar_is_one() -> None:
     """The sidecar is an init container that keeps running, so that it starts before the application and stops after."""
     (sidecar,) = pod("sidecar.yaml")["initContainers"]
