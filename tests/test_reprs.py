@@ -72,6 +72,7 @@ HARMLESS = frozenset(
         ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
+        ("UseCases", "codes"),  # a service
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(
             ("Response", "headers"),
