@@ -184,13 +184,14 @@ async def test_a_stop_drains_all_processes(start: Callable[..., Any]) -> None:
 
 
 async def test_callers_during_a_stop_of_all_processes(start: Callable[..., Any]) -> None:
-    """Callers that call while all processes stop all have an end, and each mail that had an OK arrives."""
+    """Each of 64 callers that call while all processes stop has an OK, or UNAVAILABLE that says when to call again."""
     service, relay = await start(Faults(auth=(), delay=0.005))
     callers = LastCalls()
     running = asyncio.create_task(callers.run(service, connections=64))
     await callers.wait_for_promises(200)
     assert await service.stop() == 0
     await running
+    assert callers.unanswered() == []
     assert len(callers.refusals) == 64
     assert callers.promised <= set(names(relay.mails))
 

@@ -103,8 +103,6 @@ class Guard:
         self._stopping = False
         self.refused_calls = 0
         """How many calls came after `refuse_calls`."""
-        self.was_busy = False
-        """Whether calls ran when `refuse_calls` was called."""
         self._release: asyncio.Event | None = None  # what refusals wait for, once they are held back
         self._batching = batching
         self._unary = 0  # running unary calls
@@ -117,7 +115,6 @@ class Guard:
     def refuse_calls(self) -> None:
         """Reject each new call with UNAVAILABLE from now on: clients then try another server."""
         self._stopping = True
-        self.was_busy = self._running > 0
 
     def hold_refusals(self) -> asyncio.Event:
         """Answer no refused call from now on until the event that is returned is set."""

@@ -34,8 +34,9 @@ _SERVICES = tuple(
 )
 
 
-_MOMENT = 0.1  # in which callers that had an answer have made their next call
-_MOST_MOMENTS = 5
+_MOMENT = 0.02
+_QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
+_MOST_MOMENTS = 25
 _FAREWELL_SECONDS = 0.02  # in which GOAWAY, the frame that ends a connection (RFC 9113, 6.8), leaves before the answers
 
 
@@ -125,10 +126,14 @@ class Server:
         await stopping
 
     async def _quiet(self) -> None:
-        """Wait until no call has come for a moment, but not for long; a moment is short where nobody calls."""
-        guard = self._guard
+        """Wait until no call has come for so many turns of the loop in a row, but not for long.
+
+        One long pause would not do: calls may wait for a loop that had no processor meanwhile.
+        """
+        quiet, before = 0, self._guard.refused_calls
         for _ in range(_MOST_MOMENTS):
-            before = guard.refused_calls
-            await asyncio.sleep(_MOMENT if before or guard.was_busy else _FAREWELL_SECONDS)
-            if guard.refused_calls == before:
+            await asyncio.sleep(_MOMENT)
+            now = self._guard.refused_calls
+            quiet, before = (quiet + 1 if now == before else 0), now
+            if quiet == _QUIET_MOMENTS:
                 return
