@@ -186,6 +186,29 @@ def test_a_doubtful_connection_that_we_close_leaves_it_idle(availability: Availa
     assert rig.events[-1] == RelayIdle("r:25")
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_dial_after_a_doubtful_connection_that_was_idle_has_its_time(
+    availability: Availability, rig: Rig, *, opens: bool
+) -> None:
+    """A relay that ends a doubtful connection for idleness is down only if the next dial takes over a second."""
+    _open(availability)
+    _empty(availability, "connection lost")
+    _open(availability, doubtful=True)
+    _empty(availability, "421 4.4.2 timeout", is_idle=True)
+    availability.wanted += 1
+    rig.timers = [timer for timer in rig.timers if not timer.cancelled]
+    rig.ring()
+    assert rig.events == [UP]
+    assert [timer.at for timer in rig.timers] == [NOTICE_SECONDS]
+    if opens:
+        _open(availability)
+        assert all(timer.cancelled for timer in rig.timers)
+        assert rig.events == [UP]
+    else:
+        rig.ring()
+        assert rig.events == [UP, RelayDown("r:25", "the last connection ended: 421 4.4.2 timeout", 3.0)]
+
+
 def test_a_doubtful_connection_has_to_last(availability: Availability, rig: Rig) -> None:
     """A relay that hung up before is up when a connection has lasted a second, and down otherwise."""
     _open(availability, doubtful=True)

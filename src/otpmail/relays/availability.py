@@ -99,7 +99,10 @@ class Availability:
     def _lasted(self, mode: str, window: int, address: str) -> None:
         self._cancel_notice()
         if not self.open:  # the doubtful connection has ended meanwhile
-            self._stayed_empty()
+            if self.wanted and self._closed_by_us:  # maybe a moment ago, so the dial of the next one has its time too
+                self._notice = self._call_later(self._notice_seconds, self._stayed_empty)
+            else:
+                self._stayed_empty()
         elif self._up is not True:
             self._become(up=True)
             self._observer.notify(RelayUp(self._name, mode, window, address))
