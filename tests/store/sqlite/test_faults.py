@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,38 @@ def _damaged(path: Path) -> None:
     path.write_bytes(octets)
 
 
+def _short(path: Path) -> None:
+    path.write_text("a")  # which SQLite takes for an empty database
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 60)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _version_zero(path: Path) -> None:
+    with sqlite3.connect(path) as ours:
+        ours.execute("PRAGMA user_version=0")
+    ours.close()
+
+
+def _after(statement: str) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        with sqlite3.connect(path) as ours:
+            ours.execute(statement)
+        ours.close()
+
+    return spoil
+
+
+def _octets(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
 def _damaged_head(path: Path) -> None:
     path.write_bytes(b"\0" * 4096 + path.read_bytes()[4096:])
 
@@ -80,6 +113,11 @@ def _damaged_head(path: Path) -> None:
         (_newer, f"was written by a newer otpmail (schema {SCHEMA + 1}; this one knows {SCHEMA})"),
         (_damaged, "is damaged; restore a backup, or move it away"),
         (_damaged_head, "is not a SQLite database"),
+        (_short, "is not a SQLite database"),
+        (_cut, "is damaged; restore a backup, or move it away"),
+        (_pipe, "is a device or a pipe; STORE_URL names a file"),
+        (_version_zero, "is damaged; restore a backup, or move it away"),
+        (_after("UPDATE mail SET priority = 77"), "is damaged; restore a backup, or move it away"),
     ],
 )
 async def test_a_file_that_is_no_store(tmp_path: Path, clock: Clock, spoil: Callable[[Path], None], words: str) -> None:
@@ -94,6 +132,33 @@ async def test_a_file_that_is_no_store(tmp_path: Path, clock: Clock, spoil: Call
     assert str(caught.value).startswith(f"STORE_URL: {path} {words}")
     assert "\n" not in str(caught.value)
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE settled", "DELETE FROM clock"])
+async def test_a_store_that_lacks_a_part(tmp_path: Path, clock: Clock, statement: str) -> None:
+    """A file of ours without a table or a row that each store has is named as damaged, in one line."""
+    await _filled(path := tmp_path / "store.db", clock)
+    _after(statement)(path)
+    with pytest.raises(StoreError, match=r"\ASTORE_URL: \S+ is damaged; restore a backup, or move it away .*\Z"):
+        await sqlite_store(path, clock).open()
+
+
+@pytest.mark.parametrize("make", [_another, _newer])
+async def test_a_log_of_another_program_stays(tmp_path: Path, clock: Clock, make: Callable[[Path], None]) -> None:
+    """A refused file keeps the log that a killed program has left, which SQLite would write back at its close."""
+    await _filled(path := tmp_path / "store.db", clock)
+    make(path)
+    killed = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA journal_mode=WAL');"
+        "db.execute('CREATE TABLE more(a)'); os._exit(0)"
+    )
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", killed, path)
+    assert await program.wait() == 0
+    before = _octets(tmp_path)
+    assert before["store.db-wal"]
+    with pytest.raises(StoreError):
+        await sqlite_store(path, clock).open()
+    assert _octets(tmp_path) == before
 
 
 async def test_a_sqlite_that_is_too_old(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

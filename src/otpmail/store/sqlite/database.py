@@ -11,9 +11,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 from otpmail.errors import StoreError
+from otpmail.store.sqlite.head import DAMAGED, NO_DATABASE, look_at, whose
 from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
+
+T = TypeVar("T")
 
 _OLDEST = (3, 33)  # UPDATE with FROM
 _WAL_OCTETS = 4 << 20  # the write-ahead log is cut to this size after a checkpoint
@@ -38,8 +42,9 @@ _WORDS = {
     sqlite3.SQLITE_READONLY: "can't be written",
     sqlite3.SQLITE_PERM: "can't be written",
     sqlite3.SQLITE_CANTOPEN: "can't be opened or written, or a file beside it can't",
-    sqlite3.SQLITE_NOTADB: "is not a SQLite database",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore a backup, or move it away to begin with an empty store",
+    sqlite3.SQLITE_NOTADB: NO_DATABASE,
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_ERROR: DAMAGED,  # a table or a column that is missing
     sqlite3.SQLITE_FULL: "has no room: the disk is full",
     sqlite3.SQLITE_IOERR: "can't be read or written: the disk failed, or its file system has no locks",
     sqlite3.SQLITE_PROTOCOL: "can't be locked: its file system has no locks",
@@ -104,6 +109,15 @@ class Database:
         words = _WORDS.get(_primary(error), "can't be used")
         return f"STORE_URL: {self.path} {words} ({error})"
 
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` reads of the file at the start. Raises StoreError where that is not what a store holds."""
+        try:
+            return work(self.connection)
+        except sqlite3.Error as error:
+            raise StoreError(self.describe(error)) from error
+        except (LookupError, TypeError, ValueError) as error:  # a row is missing, or has what no otpmail has written
+            raise StoreError(self._damaged(error)) from error
+
     def has_room(self, octets: int = 0) -> bool:
         """Whether the disk has room for `octets` more, beside the margin."""
         try:
@@ -151,14 +165,20 @@ class Database:
         """Write the log back into the file, and unlock it."""
         self.connection.close()
 
+    def _damaged(self, found: object) -> str:
+        return f"STORE_URL: {self.path} {DAMAGED} ({_one_line(found)})"
+
     def _make_file(self) -> None:
         """Make the file readable for nobody else, which SQLite does for the files beside it as well."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             found = os.fstat(descriptor)
             self._identity = found.st_dev, found.st_ino
+            problem = look_at(self.path, descriptor)
         finally:
             os.close(descriptor)  # before any lock is taken: this would release them all
+        if problem:
+            raise StoreError(f"STORE_URL: {self.path} {problem}")
 
     def _prepare(self) -> None:
         connection = self.connection
@@ -197,12 +217,8 @@ class Database:
         [tables] = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not (application or schema or tables):
             return 0
-        if application != APPLICATION_ID:
-            raise StoreError(f"STORE_URL: {self.path} is the database of another program")
-        if not 0 < schema <= SCHEMA:
-            raise StoreError(
-                f"STORE_URL: {self.path} was written by a newer otpmail (schema {schema}; this one knows {SCHEMA})"
-            )
+        if problem := whose(application, schema):
+            raise StoreError(f"STORE_URL: {self.path} {problem}")
         return int(schema)
 
     def _check(self) -> None:
@@ -219,7 +235,7 @@ class Database:
         finally:
             self.connection.set_progress_handler(None, 0)
         if result != "ok":
-            raise StoreError(f"STORE_URL: {self.path} {_WORDS[sqlite3.SQLITE_CORRUPT]} ({_one_line(result)})")
+            raise StoreError(self._damaged(result))
 
 
 def is_environmental(error: Exception) -> bool:

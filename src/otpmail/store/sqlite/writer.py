@@ -122,7 +122,7 @@ class Writer:
         try:
             self._database.open()
             try:
-                prepared = prepare(self._database.connection)
+                prepared = self._database.read(prepare)
             except BaseException:
                 self._database.close()
                 raise

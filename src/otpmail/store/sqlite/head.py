@@ -1,0 +1,45 @@
+"""Says whose a file is before SQLite opens it: that alone would change a file of another program.
+
+SQLite writes back the log that a killed program has left, and takes a file of one octet for an empty one.
+"""
+
+import os
+import stat
+import struct
+from pathlib import Path
+
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA
+
+_MAGIC = b"SQLite format 3\0"
+_HEAD = struct.Struct(">16sH42xi4xi28x")  # magic, octets of a page, user_version, application_id (SQLite's format, 1.3)
+
+DAMAGED = "is damaged; restore a backup, or move it away to begin with an empty store"
+NO_DATABASE = "is not a SQLite database"
+FOREIGN = "is the database of another program"
+
+
+def look_at(path: Path, descriptor: int) -> str:
+    """Return why the open file is no store, as the end of a sentence; empty for one that is new or may be a store."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        return "is a device or a pipe; STORE_URL names a file"
+    if not found.st_size or path.with_name(f"{path.name}-journal").exists():  # SQLite takes back what a crash left half
+        return ""
+    head = os.pread(descriptor, _HEAD.size, 0)
+    if not head.startswith(_MAGIC):
+        return NO_DATABASE
+    if len(head) < _HEAD.size:
+        return DAMAGED
+    _, page, schema, application = _HEAD.unpack(head)
+    if not application and found.st_size <= (page if page > 1 else 1 << 16):
+        return ""  # the first page has no marks until the log is first written back
+    return whose(application, schema)
+
+
+def whose(application: int, schema: int) -> str:
+    """Return why a file with these marks is no store that this program knows; empty for one that is."""
+    if application != APPLICATION_ID:
+        return FOREIGN
+    if schema > SCHEMA:
+        return f"was written by a newer otpmail (schema {schema}; this one knows {SCHEMA})"
+    return "" if schema > 0 else DAMAGED
