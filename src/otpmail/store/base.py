@@ -11,6 +11,12 @@ from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
 from otpmail.store.challenges import ChallengeStore, Send
 from otpmail.values import frozen
 
+REQUEST_SECONDS = 24 * 3600.0
+"""How long after its mail was accepted a repeated request id finds it."""
+
+MOST_REQUESTS = 200_000
+"""How many settled mails with a request id a store remembers."""
+
 
 class Request(NamedTuple):
     """A request id of one caller, and the fingerprint of what was asked for with it."""

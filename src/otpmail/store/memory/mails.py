@@ -5,11 +5,19 @@ from sys import maxsize
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
+from otpmail.store.base import (
+    MOST_REQUESTS,
+    REQUEST_SECONDS,
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Owner,
+    Progress,
+    Request,
+    Running,
+)
 from otpmail.store.memory.remembered import Remembered
-
-REQUEST_SECONDS = 24 * 3600.0
-MOST_REQUESTS = 200_000
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()

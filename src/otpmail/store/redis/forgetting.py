@@ -1,6 +1,6 @@
 """Forgets settled mails: their records end by themselves, the two indexes of them are swept."""
 
-from otpmail.store.memory.mails import MOST_REQUESTS
+from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import Foreign
 from otpmail.store.redis.keys import Keys

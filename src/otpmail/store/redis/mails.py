@@ -9,9 +9,19 @@ from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Running, TakenOver
+from otpmail.store.base import (
+    REQUEST_SECONDS,
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Owner,
+    Progress,
+    Running,
+    TakenOver,
+)
 from otpmail.store.cipher import Cipher
-from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
+from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
 from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.foreign import Foreign

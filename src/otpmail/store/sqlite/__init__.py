@@ -6,11 +6,10 @@ from functools import partial
 from sys import maxsize
 
 from otpmail.errors import Unavailable
-from otpmail.store.base import Entry, Issued, StoreState
+from otpmail.store.base import MOST_REQUESTS, Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
-from otpmail.store.memory.mails import MOST_REQUESTS
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore

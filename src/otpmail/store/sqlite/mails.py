@@ -14,6 +14,7 @@ from otpmail.errors import FailedPrecondition, StoreError
 from otpmail.model import Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import (
+    REQUEST_SECONDS,
     Accepted,
     Conflict,
     Earlier,
@@ -27,7 +28,7 @@ from otpmail.store.base import (
     TakenOver,
 )
 from otpmail.store.clock import Mark
-from otpmail.store.memory.mails import REQUEST_SECONDS, MemoryMailStore
+from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.stock import take_stock
