@@ -139,3 +139,21 @@ async def test_a_user_who_may_not_write(server: RedisServer, client: Client) -> 
     server.command("ACL", "SETUSER", "default", "resetkeys", "~other:*")
     with pytest.raises(StoreError, match="does not let the user of STORE_URL do this"):
         await Watch(client).health.begin()
+
+
+async def test_a_mistake_in_a_look_is_shown(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected error while the server is watched is logged once and reported, and the next look ends that."""
+
+    async def fail() -> float:
+        raise RuntimeError("a mistake")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch.health, "_ask", fail)
+        state, _ = await watch.next()
+        assert "can't be watched: RuntimeError('a mistake')" in state.problem
+        await asyncio.sleep(0)
+    state, _ = await watch.next()
+    assert state == StoreState()
+    assert [getattr(record, "event", "") for record in caplog.records].count("store-unwatched") == 1

@@ -386,6 +386,26 @@ async def test_a_claim_that_the_server_lost_is_written_again(
     assert await first.mails.find("shop", "r1") == Running("m2")
 
 
+async def test_a_mistake_in_a_renewal_is_shown(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unexpected error in a renewal is logged once and reported, and the lease is renewed again after it."""
+    first = await start()
+    problems: list[str] = []
+    first.mails.watch_lease(problems.append)
+
+    async def fail() -> float:
+        raise RuntimeError("a mistake")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first.mails._lease, "_renew", fail)
+        await until(lambda: bool(problems) and not first.mails.may_send())
+    await until(lambda: problems[-1] == "")
+    assert first.mails.may_send()
+    assert [bool(problem) for problem in problems] == [True, False]
+    assert [getattr(record, "event", "") for record in caplog.records].count("lease-unrenewed") == 1
+
+
 async def test_answers_in_any_order_are_no_loss(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """Many steps at once over several connections never make the server look as if it had lost changes."""
     first = await start(lease_seconds=0.5)

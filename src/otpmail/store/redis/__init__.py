@@ -62,6 +62,7 @@ class RedisStore:
             remember_count=remember_count,
             remember_octets=remember_octets,
         )
+        self.mails.watch_lease(self._health.note_lease)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"

@@ -1,6 +1,7 @@
 """Whether the server takes changes: asked four times a second, and at once where a command fails."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -10,6 +11,8 @@ from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.replies import RETRY_SECONDS, Fault, is_fault
+
+_log = logging.getLogger("otpmail")
 
 _EVERY_SECONDS = 0.25
 _NONE = Fault("", is_away=False)
@@ -30,11 +33,14 @@ class Health:
         self._key = key
         self._wake = asyncio.Event()
         self._problem = ""
+        self._of_lease = ""
+        self._failure = ""  # the last mistake of ours in a look, so that each is logged once
+        self._reported = False
         self.changed: Callable[[StoreState], None] = lambda _: None
         client.failed = self._look_soon
 
     def __repr__(self) -> str:
-        return f"<Health {self._problem or 'up'}>"
+        return f"<Health {self._problem or self._of_lease or 'up'}>"
 
     async def begin(self) -> None:
         """Set the clock to the server's. Raises StoreError where the server takes no changes from us."""
@@ -52,7 +58,12 @@ class Health:
             except TimeoutError:
                 pass
             self._wake.clear()
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001  a mistake of ours may not end the looks unseen
+                self._note_failure(error)
+            else:
+                self._failure = ""
 
     async def look(self) -> None:
         """Ask the server once, and note whether it takes changes."""
@@ -75,8 +86,29 @@ class Health:
         """Look at once, since a command has failed: that may be about its connection alone."""
         self._wake.set()
 
+    def note_lease(self, problem: str) -> None:
+        """Report why this replica has no lease, without which it sends no mail; empty once it has one again."""
+        self._of_lease = problem
+        self._report()
+
     def _note(self, fault: Fault) -> None:
-        before, self._problem = self._problem, fault.problem
+        self._problem = fault.problem
         self._client.is_away = fault.is_away
-        if bool(before) is not bool(fault.problem):
-            self.changed(StoreState(fault.problem, RETRY_SECONDS if fault.problem else 0.0))
+        self._report()
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log a mistake of ours, and report a problem until a look succeeds: the server's state is not known."""
+        if repr(error) != self._failure:
+            self._failure = repr(error)
+            _log.error("the store can't be watched: %r", error, extra=_UNWATCHED, exc_info=error)
+        self._problem = f"STORE_URL: the server can't be watched: {error!r}"
+        self._report()
+
+    def _report(self) -> None:
+        problem = self._problem or self._of_lease
+        if self._reported is not bool(problem):
+            self._reported = bool(problem)
+            self.changed(StoreState(problem, RETRY_SECONDS if problem else 0.0))
+
+
+_UNWATCHED = {"event": "store-unwatched", "fields": {}}

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
 from otpmail.store.redis.script import Script
 
 _log = logging.getLogger("otpmail")
@@ -19,7 +20,7 @@ _LEAVE = Script.load("mails", "mail_leave")
 
 _BEATS = 5  # renewals in the time of a lease
 _MARGIN = 0.1  # of the lease: a mail that was begun in time is with the relay by then
-_RETRY_SECONDS = 0.25
+_TRIES = 3  # of a step that the server refuses over the lease
 _BEHIND_SECONDS = 0.02  # after the end of another's lease, so that the server agrees that it has ended
 
 
@@ -55,12 +56,23 @@ class Mark(NamedTuple):
     total: int
 
 
+class Step(NamedTuple):
+    """What the server answered to a step under the `name` that was ours when it was sent, at that mark."""
+
+    name: str
+    sent: Mark
+    total: int
+    answer: list[Any]
+
+
 class Lease:
     """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.
 
     Its whole state: our `name`, the id of the server's `epoch`, how many changes of ours the server has counted, and
-    until when we may send. Each step that needs the lease gives the name and the epoch, and may be told that they are
-    no longer right: `recover` is for that.
+    until when we may send. Each step that needs the lease gives the name and the epoch, and the server refuses it where
+    they are no longer right: `run` gets a lease again then.
+
+    `problem_changed` is called with why the lease can't be renewed, and with an empty text once it is again.
     """
 
     def __init__(self, client: Client, keys: Keys, seconds: float, *, clock: Callable[[], float] | None = None) -> None:
@@ -76,6 +88,9 @@ class Lease:
         self._take_over_at = 0.0
         self._one_at_a_time = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._problem = ""
+        self._logged = ""  # the last error of a renewal, so that each is logged once
+        self.problem_changed: Callable[[str], None] = lambda _: None
         self.follower: Follower
 
     def __repr__(self) -> str:
@@ -102,13 +117,33 @@ class Lease:
             self.mark = Mark(sent.term, total)
         return True
 
+    async def run(self, ask: Callable[[str, str], Awaitable[list[Any]]], lost: Callable[[str], object] = str) -> Step:
+        """Return the server's answer to a step, which `ask` sends with our name and the epoch's id.
+
+        The answer begins with OK and the total for `counted`. A step that the server refuses over the lease is asked
+        again once there is one. Where the step may have been carried out, `lost` gets our name, and AnswerLost
+        is raised: also where the lease was lost while the answer came, since another replica may have the mails then.
+        """
+        for _ in range(_TRIES):
+            name, epoch, sent = self.name, self.epoch, self.mark
+            try:
+                status, *answer = await ask(name, epoch)
+                if status == b"OK" and name != self.name:
+                    raise AnswerLost("another replica has taken over the mails of this one")
+            except AnswerLost:
+                lost(name)
+                raise
+            if status == b"OK":
+                return Step(name, sent, answer[0], answer[1:])
+            await self.recover(name, epoch)
+        raise Unavailable("the store gives this replica no lease")
+
     # The life of the lease.
 
     async def open(self) -> None:
         """Take a lease, and renew it from now on. Raises Unavailable."""
         await self._take(secrets.token_hex(8))
         self._task = asyncio.create_task(self._renew_forever())
-        self._task.add_done_callback(_report)
 
     async def close(self) -> None:
         """Hand over what we own, and renew no more. Raises Unavailable while the server is down."""
@@ -137,15 +172,32 @@ class Lease:
             try:
                 async with self._one_at_a_time:
                     next_end = await self._renew()
-            except (Unavailable, StoreError) as error:
-                if isinstance(error, StoreError):
-                    _log.error("the lease could not be renewed: %s", error, extra=_UNRENEWED)
+            except Exception as error:  # noqa: BLE001  without a lease no mail is sent, so a mistake of ours may not end it
+                self._note_failure(error)
                 self._note_gap()
-                pause = min(_RETRY_SECONDS, self.seconds / _BEATS)
+                pause = min(PAUSE_SECONDS, self.seconds / _BEATS)
                 continue
+            self._note_problem("")
             pause = self.seconds / _BEATS
             if 0 <= next_end < pause:
                 pause = next_end + _BEHIND_SECONDS
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log what is no failure of the server's, and report the problem unless mails may be sent all the same."""
+        is_expected = isinstance(error, Unavailable)
+        words = f"the lease of this replica can't be renewed: {error if is_expected else repr(error)}"
+        if not is_expected and words != self._logged:
+            self._logged = words
+            _log.error(words, extra=_UNRENEWED, exc_info=None if isinstance(error, StoreError) else error)
+        if not (is_expected and self.is_held()):
+            self._note_problem(words)
+
+    def _note_problem(self, problem: str) -> None:
+        if not problem:
+            self._logged = ""
+        if bool(problem) is not bool(self._problem):
+            self._problem = problem
+            self.problem_changed(problem)
 
     async def _renew(self) -> float:
         """Renew the lease, and do what the server's answer asks for; returns in how many seconds another's ends."""
@@ -211,12 +263,6 @@ _EMPTIED = {"event": "store-emptied", "fields": {}}
 _BEHIND = {"event": "store-behind", "fields": {}}
 _LOST = {"event": "lease-lost", "fields": {}}
 _UNRENEWED = {"event": "lease-unrenewed", "fields": {}}
-
-
-def _report(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        context = {"message": "the lease is not renewed any more", "exception": error}
-        asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _elapsed() -> float:

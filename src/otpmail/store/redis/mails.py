@@ -93,6 +93,10 @@ class RedisMailStore:
         """Write what was noted, and hand over what is owned, in some seconds at most."""
         await self._owned.close(_FLUSH_SECONDS)
 
+    def watch_lease(self, problem_changed: Callable[[str], None]) -> None:
+        """Call `problem_changed` with why the lease can't be renewed, and with an empty text once it is again."""
+        self._lease.problem_changed = problem_changed
+
     def follow(self, owner: Owner) -> None:
         """Ask `owner` about the mails of this process from now on."""
         self._owned.owner = owner

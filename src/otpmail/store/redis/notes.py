@@ -12,6 +12,7 @@ from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.replies import PAUSE_SECONDS
 from otpmail.store.redis.script import Script
 from otpmail.values import frozen
 
@@ -24,7 +25,6 @@ NOTE_SECONDS = 0.01
 
 _TOGETHER = 200  # in one step: a millisecond or two of the server
 _TOGETHER_OCTETS = 1 << 20
-_RETRY_SECONDS = 0.25
 _IS_ACCEPTED = 2
 
 
@@ -140,7 +140,7 @@ class Notes:
             context = {"message": "changes of the store could not be written", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
             self._end_step(answered=False)  # nobody may wait for ever
-            pause = _RETRY_SECONDS
+            pause = PAUSE_SECONDS
         if self.waiting and not task.cancelled():
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
 
@@ -152,7 +152,7 @@ class Notes:
                 written = await self._write(batch, words)
             except Unavailable:
                 self._end_step(answered=False)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
                 continue
             except Exception as error:  # noqa: BLE001  StoreError, or a mistake of ours
                 if most > 1:  # one of them is the cause: the others must not wait for it
@@ -232,7 +232,7 @@ class Notes:
     async def _write_next(self, notes: Sequence[Note]) -> None:
         await self.wait_for_all()
         if any(note.mail_id in self.pending for note in notes):  # the server is down
-            raise Unavailable("the store can't be reached", retry_after=_RETRY_SECONDS)
+            raise Unavailable("the store can't be reached", retry_after=PAUSE_SECONDS)
         for start in range(0, len(notes), _TOGETHER):
             some = notes[start : start + _TOGETHER]
             while not await self._write(some, [_words(note, note.kind, note.octets() or b"") for note in some]):

@@ -9,6 +9,10 @@ from redis.exceptions import RedisError
 from otpmail.errors import StoreError, Unavailable
 
 RETRY_SECONDS = 1.0
+"""After how long a caller may try again what the server did not take."""
+
+PAUSE_SECONDS = 0.25
+"""How long this replica waits before it tries again itself."""
 
 # By the first word of the reply. Redis 6.2 wraps what a command of a script replied in words of its own.
 _WORDS = {

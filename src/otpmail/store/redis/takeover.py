@@ -9,7 +9,7 @@ from otpmail.errors import Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
 from otpmail.store.redis.script import Script
 
 _log = logging.getLogger("otpmail")
@@ -20,7 +20,6 @@ _TAKE = Script.load("mails", "mail_take")
 _SLICE = 100
 _REPLY_OCTETS = 1 << 20  # of mail_take.lua, unless its first mail alone is larger
 _LARGEST_REPLY = 256 << 20
-_RETRY_SECONDS = 0.25
 
 Taken = tuple[str, int, bytes, bytes | None, bool]
 """A mail's id, its score, its octets and progress, and whether it is orphaned (`store.base.Entry`)."""
@@ -124,4 +123,4 @@ class TakeOver:
             except Unavailable as error:
                 if isinstance(error, AnswerLost):  # a large mail may need more time
                     octets = min(2 * octets, _LARGEST_REPLY)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
