@@ -93,6 +93,7 @@ async def replica(
     keys: Mapping[str, bytes] = KEYS,
     lease_seconds: float = 1.0,
     port: int = 0,
+    remember_octets: int = 1 << 30,
 ) -> AsyncIterator[Replica]:
     """Open a replica, and close it at the end. `port` is that of a proxy before the server."""
     client = Client(OneServer((HOST, port or server.port)), Access())
@@ -104,6 +105,7 @@ async def replica(
         lease_seconds=lease_seconds,
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
+        remember_octets=remember_octets,
     )
     await mails.open()
     try:

@@ -18,7 +18,6 @@ _ISSUE = Script.load("codes", "mails", "code_choice", "mail_keep", "code_issue")
 
 _TOGETHER = 100  # mails in one step: a millisecond of the server
 _TOGETHER_OCTETS = 1 << 20
-_TRIES = 3  # steps that the server refuses over our lease, which is found again after each
 
 
 class Acceptance(NamedTuple):
@@ -29,6 +28,7 @@ class Acceptance(NamedTuple):
     request: bytes | None
     fingerprint: bytes
     octets: bytes
+    head: bytes
     answer: "asyncio.Future[bytes]"
 
     def __repr__(self) -> str:
@@ -78,30 +78,24 @@ class Acceptor:
 
         `words` are those of `code_issue.lua` behind the mail's; its answers about the mail and the code are returned.
         """
-        lease = self._lease
-        for _ in range(_TRIES):
-            name, epoch, sent = lease.name, lease.epoch, lease.mark
+
+        async def ask(name: str, epoch: str) -> list[Any]:
             self._begun(one, name)
             keys, mail = self._words((one,), name, epoch)
-            try:
-                status, *answer = await self._run_issue([*keys, code], [*mail, *words])
-            except AnswerLost:
-                self._doubtful(one, name)
-                raise
-            if status == b"OK":
-                count, kept, sending = answer
-                lease.counted(sent, count, 1)
-                return kept, sending
-            await lease.recover(name, epoch)
-        raise Unavailable("the store gives this replica no lease")
+            return await self._run_issue([*keys, code], [*mail, *words])
 
-    async def _run_issue(self, keys: Sequence[bytes], words: Sequence[Value]) -> Sequence[Any]:
+        step = await self._lease.run(ask, lambda name: self._doubtful(one, name))
+        kept, sending = step.answer
+        self._lease.counted(step.sent, step.total, 1)
+        return kept, sending
+
+    async def _run_issue(self, keys: Sequence[bytes], words: Sequence[Value]) -> list[Any]:
         """Run the step, and ask once more where its answer is lost: a mail that is there is its own mark.
 
         Raises AnswerLost also where the second answer decides nothing about the first.
         """
         try:
-            answer: Sequence[Any] = await self._client.run(_ISSUE, keys, words)
+            answer: list[Any] = await self._client.run(_ISSUE, keys, words)
         except AnswerLost as lost:
             with suppress(Unavailable, StoreError):
                 answer = await self._client.run(_ISSUE, keys, words)
@@ -141,23 +135,19 @@ class Acceptor:
                 one.answer.set_result(answer)
 
     async def _ask(self, batch: Sequence[Acceptance]) -> Sequence[bytes]:
-        lease = self._lease
-        for _ in range(_TRIES):
-            name, epoch, sent = lease.name, lease.epoch, lease.mark
+        async def ask(name: str, epoch: str) -> list[Any]:
             for one in batch:
                 self._begun(one, name)
-            answer: list[Any]
-            try:
-                status, *answer = await self._client.run(_ACCEPT, *self._words(batch, name, epoch))
-            except AnswerLost:
-                for one in batch:
-                    self._doubtful(one, name)
-                raise
-            if status == b"OK":
-                lease.counted(sent, answer[0], len(batch))
-                return answer[1:]
-            await lease.recover(name, epoch)
-        raise Unavailable("the store gives this replica no lease")
+            answer: list[Any] = await self._client.run(_ACCEPT, *self._words(batch, name, epoch))
+            return answer
+
+        def lost(name: str) -> None:
+            for one in batch:
+                self._doubtful(one, name)
+
+        step = await self._lease.run(ask, lost)
+        self._lease.counted(step.sent, step.total, len(batch))
+        return step.answer
 
     def _words(self, batch: Sequence[Acceptance], name: str, epoch: str) -> tuple[list[bytes], list[Any]]:
         keys = self._keys
@@ -166,5 +156,5 @@ class Acceptor:
         for one in batch:
             record = keys.mail(one.mail_id)
             names += (record, one.request or record)
-            arguments += (one.mail_id, one.score, one.octets, one.fingerprint)
+            arguments += (one.mail_id, one.score, one.octets, one.fingerprint, one.head)
         return names, arguments

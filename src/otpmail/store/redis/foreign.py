@@ -11,19 +11,19 @@ from otpmail.store.base import Entry
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.records import Record, Records
+from otpmail.store.redis.reader import Reader
+from otpmail.store.redis.records import Claim, Record, Records
 from otpmail.store.redis.script import Script
 
-_READ = Script.load("mail_read")
 _CANCEL = Script.load("mail_cancel")
 
 _SLICE = 50  # records at a time: their contents come with those that have not settled
-_REPLY_OCTETS = 8 << 20  # a single mail may be larger than the 1 MiB at which mail_read.lua stops
+SENT_ELSEWHERE = "another replica is sending this mail, and its caller waits for that: ask again"
 _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
 
 
-class Foreign:
+class ForeignMails:
     """Reads the records of mails of any owner. `now` is the clock of their times."""
 
     def __init__(self, client: Client, keys: Keys, lease: Lease, records: Records, *, now: Callable[[], float]) -> None:
@@ -32,13 +32,14 @@ class Foreign:
         self._lease = lease
         self._records = records
         self._now = now
+        self._reader = Reader(client, keys)
 
     def __repr__(self) -> str:
-        return f"<Foreign {self._client!r}>"
+        return f"<ForeignMails {self._client!r}>"
 
-    async def read(self, mail_id: str) -> Record | None:
+    async def read(self, mail_id: str) -> Record | Claim | None:
         """Return a mail's record while it is remembered. Raises Unavailable, and FailedPrecondition without its key."""
-        [fields] = await self._client.run(_READ, (self._keys.mail(mail_id),))
+        [fields] = await self._reader.records((mail_id,))
         try:
             return self._records.open_record(mail_id, fields)
         except (StoreError, ValueError) as error:
@@ -96,7 +97,7 @@ class Foreign:
         record = await self._read_of(caller, mail_id)
         if record is None or record.owner:
             return None
-        octets = await self._client.command("HGET", self._keys.mail(mail_id), "content")
+        octets = await self._reader.content(mail_id)
         entry = None if octets is None else self._records.open_entry(mail_id, octets, None)
         return entry if entry is not None and entry.mail.settle_time == record.mail.settle_time else None
 
@@ -106,10 +107,28 @@ class Foreign:
         return {mail.id: self._keys.request(mail.caller, mail.request_id) for mail in mails if mail.request_id}
 
     async def _read_of(self, caller: str, mail_id: str) -> Record | None:
+        """Return the record of that caller's mail. Raises Unavailable where another replica alone has its content."""
         record = await self.read(mail_id)
+        if isinstance(record, Claim):
+            if record.caller == self._keys.caller(caller):
+                await self._refuse_if_sent(record.request, mail_id)
+            return None
         if record is None or record.mail.caller != caller or record.forgotten <= self._now():
             return None
         return record
+
+    async def _refuse_if_sent(self, request: bytes, mail_id: str) -> None:
+        state, claimed, owner = await self._client.command("HMGET", request, "state", "mail", "own")
+        is_claimed = state == b"running" and claimed == mail_id.encode()
+        if is_claimed and owner != self._lease.name.encode() and await self.is_alive(owner):
+            raise Unavailable(SENT_ELSEWHERE)
+
+    async def is_alive(self, owner: bytes) -> bool:
+        """Whether the lease of an owner has not ended."""
+        ends, (seconds, _) = await asyncio.gather(
+            self._client.command("ZSCORE", self._keys.owners, owner), self._client.command("TIME")
+        )
+        return owner == self._lease.name.encode() or (ends is not None and float(ends) > 1000 * int(seconds))
 
     async def _ask_to_cancel(self, mail_id: str, owner: str) -> None:
         keys = self._keys
@@ -119,14 +138,10 @@ class Foreign:
     async def _read_all(self, mail_ids: Sequence[str]) -> list[Record]:
         """Return what is kept of these mails; one that can't be read, as without its key, is left out."""
         records: list[Record] = []
-        while mail_ids:
-            keys = [self._keys.mail(mail_id) for mail_id in mail_ids]
-            found = await self._client.run(_READ, keys, reply_octets=_REPLY_OCTETS)
-            for mail_id, fields in zip(mail_ids, found, strict=False):  # large ones are left for the next time
-                with suppress(StoreError, ValueError):
-                    record = self._records.open_record(mail_id, fields)
-                    records += [] if record is None else [record]
-            mail_ids = mail_ids[len(found) :]
+        for mail_id, fields in zip(mail_ids, await self._reader.records(mail_ids), strict=True):
+            with suppress(StoreError, ValueError):
+                record = self._records.open_record(mail_id, fields)
+                records += [record] if isinstance(record, Record) else []
         return records
 
     async def _members(self, key: bytes) -> AsyncIterator[list[str]]:

@@ -1,33 +1,83 @@
-"""Forgets settled mails: their records end by themselves, the two indexes of them are swept."""
+"""Forgets settled mails: their records end by themselves, the indexes of them are swept."""
+
+from collections.abc import Sequence
 
 from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.foreign import Foreign
+from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.script import Script
 
-_FORGET = Script.load("mail_forget")
+_FORGET = Script.load("mail_content", "mail_forget")
+_TRIM = Script.load("mail_content", "mail_trim")
 _SLICE = 200
 
 
-async def forget_ended(client: Client, keys: Keys, foreign: Foreign, *, most: int) -> None:
-    """Forget mails past their time, and the oldest ones beyond `most`, MOST_REQUESTS of those with a request id.
+class Forgetting:
+    """Forgets what is past its time on the server, and the oldest beyond a bound. Every replica does so.
 
-    Every replica does so; what another has forgotten already is no harm. Raises Unavailable.
+    There are `most` settled mails without a request id at most, MOST_REQUESTS with one, and `most_octets` of contents
+    that may be retried. What another replica has forgotten already is no harm.
     """
-    seconds, microseconds = await client.command("TIME")
-    now = 1000 * int(seconds) + int(microseconds) // 1000
-    for index, bound in ((keys.settled, most), (keys.answered, MOST_REQUESTS)):
-        await client.command("ZREMRANGEBYSCORE", index, "-inf", now)
-        while (excess := await client.command("ZCARD", index) - bound) > 0:
-            oldest = await client.command("ZRANGE", index, 0, min(excess, _SLICE) - 1)
-            await _forget(client, keys, foreign, index, [mail_id.decode() for mail_id in oldest])
 
+    def __init__(self, client: Client, keys: Keys, foreign: ForeignMails, *, most: int, most_octets: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._foreign = foreign
+        self._most = most
+        self._most_octets = most_octets
 
-async def _forget(client: Client, keys: Keys, foreign: Foreign, index: bytes, mail_ids: list[str]) -> None:
-    requests = await foreign.requests(mail_ids)
-    names = [index]
-    for mail_id in mail_ids:
-        record = keys.mail(mail_id)
-        names += (record, requests.get(mail_id, record))
-    await client.run(_FORGET, names, mail_ids)
+    def __repr__(self) -> str:
+        return f"<Forgetting beyond {self._most} mails, {self._most_octets} octets>"
+
+    async def forget_ended(self) -> None:
+        """Forget mails and contents past their time, and the oldest ones beyond their bounds. Raises Unavailable."""
+        keys, now = self._keys, await self._now()
+        for index, bound in ((keys.settled, self._most), (keys.answered, MOST_REQUESTS)):
+            await self._client.command("ZREMRANGEBYSCORE", index, "-inf", now)
+            while (excess := await self._client.command("ZCARD", index) - bound) > 0:
+                oldest = await self._client.command("ZRANGE", index, 0, min(excess, _SLICE) - 1)
+                await self._forget(index, [mail_id.decode() for mail_id in oldest])
+        while ended := await self._client.command(
+            *("ZRANGEBYSCORE", keys.contents, "-inf", now, "LIMIT", 0, _SLICE),
+        ):
+            await self._trim(ended)
+        if await self._octets() > self._most_octets:
+            await self.make_room()
+
+    async def make_room(self) -> None:
+        """Forget the oldest contents, until half of their room is free for the next ones. Raises Unavailable."""
+        while (excess := await self._octets() - self._most_octets // 2) > 0:
+            oldest: list[bytes] = []
+            for member in await self._client.command("ZRANGE", self._keys.contents, 0, _SLICE - 1):
+                if excess > 0:
+                    oldest.append(member)
+                    excess -= int(member.rpartition(b":")[2])
+            if not oldest:
+                return
+            await self._trim(oldest)
+
+    async def _octets(self) -> int:
+        return int(await self._client.command("GET", self._keys.content_octets) or 0)
+
+    async def _now(self) -> int:
+        """Return the server's time in milliseconds."""
+        seconds, microseconds = await self._client.command("TIME")
+        return 1000 * int(seconds) + int(microseconds) // 1000
+
+    async def _trim(self, members: Sequence[bytes]) -> None:
+        keys = self._keys
+        names = [keys.contents, keys.content_octets]
+        words: list[bytes] = []
+        for mail_id, _, size in (member.rpartition(b":") for member in members):
+            names.append(keys.mail(mail_id.decode()))
+            words += (mail_id, size)
+        await self._client.run(_TRIM, names, words)
+
+    async def _forget(self, index: bytes, mail_ids: list[str]) -> None:
+        keys, requests = self._keys, await self._foreign.requests(mail_ids)
+        names = [index, keys.contents, keys.content_octets]
+        for mail_id in mail_ids:
+            record = keys.mail(mail_id)
+            names += (record, requests.get(mail_id, record))
+        await self._client.run(_FORGET, names, mail_ids)

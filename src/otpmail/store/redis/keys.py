@@ -2,6 +2,9 @@
 
 import hashlib
 
+DIGEST = 16
+"""How many octets a digest has."""
+
 
 class Keys:
     """The keys of one `namespace` of a server. Scripts get every key that they touch from here."""
@@ -18,6 +21,11 @@ class Keys:
         """Settled mails without a request id that finds them, by their ends."""
         self.answered = self.named("answered")
         """Settled mails that a repeated request id finds, by their ends."""
+
+        self.contents = self.named("contents")
+        """The contents of settled mails: their ids and octets, by when they are forgotten."""
+        self.content_octets = self.named("content-octets")
+        """How many octets these have together."""
 
     def __repr__(self) -> str:
         return f"<Keys {self._tag.decode()}>"
@@ -44,5 +52,13 @@ class Keys:
 
     def request(self, caller: str, request_id: str) -> bytes:
         """Return the key of a request id: it holds a digest, so that it is short whatever callers send."""
-        digest = hashlib.blake2b(f"{caller}\0{request_id}".encode(), digest_size=16).hexdigest()
-        return self.named(f"req:{digest}")
+        digest = _digest(f"{caller}\0{request_id}")
+        return self.named(f"req:{digest.hex()}")
+
+    def caller(self, caller: str) -> bytes:
+        """Return a digest by which the server knows whose mail a claim is for."""
+        return _digest(caller)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST).digest()

@@ -33,13 +33,13 @@ class Follower(Protocol):
     async def fenced(self, name: str) -> None:
         """Another replica has taken the lease of `name`, and its mails. No mail may be sent before this returns."""
 
-    def asked(self, mail_ids: Sequence[str]) -> None:
+    def cancel(self, mail_ids: Sequence[str]) -> None:
         """Other replicas ask for these mails to be cancelled."""
 
-    def ended(self, owners: Sequence[str]) -> None:
+    def leases_ended(self, owners: Sequence[str]) -> None:
         """The leases of these owners have ended."""
 
-    def counted(self, mails: int) -> None:
+    def compare_count(self, mails: int) -> None:
         """The server knows so many mails of ours."""
 
     def resumed(self) -> None:
@@ -234,11 +234,11 @@ class Lease:
         if is_gap:
             self._note_gap()
             self.follower.resumed()
-        self.follower.counted(mails)
+        self.follower.compare_count(mails)
         if cancelled:
-            self.follower.asked([mail_id.decode() for mail_id in cancelled])
+            self.follower.cancel([mail_id.decode() for mail_id in cancelled])
         if ended and self._clock() >= self._take_over_at:
-            self.follower.ended([owner.decode() for owner in ended])
+            self.follower.leases_ended([owner.decode() for owner in ended])
         return next_end / 1000 if next_end >= 0 else -1.0
 
     def _note_gap(self) -> None:

@@ -6,9 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from sys import maxsize
+from typing import Any
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.model import Mail
+from otpmail.store import codec
 from otpmail.store.base import (
     REQUEST_SECONDS,
     Accepted,
@@ -24,27 +26,28 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
 from otpmail.store.redis.client import Client, Value
-from otpmail.store.redis.foreign import Foreign
-from otpmail.store.redis.forgetting import forget_ended
+from otpmail.store.redis.foreign import ForeignMails
+from otpmail.store.redis.forgetting import Forgetting
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Records, score_of
-from otpmail.store.redis.replies import AnswerLost
-from otpmail.store.redis.requests import LOST, TRIES, Requests
+from otpmail.store.redis.requests import Requests
 from otpmail.store.redis.script import Script
 
-_REOPEN = Script.load("mails", "mail_reopen")
+_REOPEN = Script.load("mails", "mail_content", "mail_keep", "mail_reopen")
 
 _FLUSH_SECONDS = 5.0
+_RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
 
 
 class RedisMailStore:
     """Guaranteed mails, and every mail with a request id, on the server; the others as `MemoryMailStore` has them.
 
     The content of open mails is in this process too, as long as it owns them: a server that was emptied gets it again.
-    `octets` is the memory that settled mails take here. It remembers `remember_count` settled mails of all replicas.
+    It remembers `remember_count` settled mails of all replicas. Settled mails take `remember_octets` at most of the
+    memory here, and the contents of those that may be retried as much of the server's.
     """
 
     durable = True
@@ -66,17 +69,25 @@ class RedisMailStore:
         self._keys = keys
         self._records = Records(cipher)
         self._lease = Lease(client, keys, lease_seconds)
-        self._owned = Owned(client, keys, self._lease, self._records)
-        self._foreign = Foreign(client, keys, self._lease, self._records, now=clock)
+        self._owned = Owned(
+            client,
+            keys,
+            self._lease,
+            self._records,
+            content_octets=remember_octets,
+            recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
+        )
+        self._foreign = ForeignMails(client, keys, self._lease, self._records, now=clock)
+        self._forgetting = Forgetting(client, keys, self._foreign, most=remember_count, most_octets=remember_octets)
+        self._owned.notes.found_no_room = self._make_room
+        self._making_room: asyncio.Task[None] | None = None
         self._acceptor = Acceptor(
             client, keys, self._lease, now=clock, begun=self._owned.begun, doubtful=self._owned.doubt
         )
         self._remember_seconds = remember_seconds
-        self._remember_count = remember_count
         self._memory = MemoryMailStore(
             clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
         )
-        self.octets = 0
         self._requests = Requests(client, keys, self._lease, self._owned, self._foreign, now=clock)
         self.claim, self.release, self.find = self._requests.claim, self._requests.release, self._requests.find
         self.may_send = self._lease.is_held
@@ -84,6 +95,11 @@ class RedisMailStore:
 
     def __repr__(self) -> str:
         return f"<RedisMailStore {self._lease!r}, {self._owned!r}, {self._memory!r}>"
+
+    @property
+    def octets(self) -> int:
+        """The memory that settled mails take here."""
+        return self._memory.octets + self._owned.recent.octets
 
     async def open(self) -> None:
         """Take a lease, and take over what others have left from now on. Raises Unavailable."""
@@ -158,19 +174,24 @@ class RedisMailStore:
 
     def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Note the final state of a mail, and drop its content unless there is an `entry`."""
-        held = self._owned.settled(mail.id)
+        held = self._owned.pop(mail.id)
         if held is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
-            self.octets = self._memory.octets
             return
         now = self.now()
         forgotten = (mail.settle_time or now) + self._remember_seconds
         request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
-        seal = partial(self._records.seal_settled, mail, forgotten=forgotten, request_ends=request_ends)
+        octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
+        numbers = (
+            _milliseconds(max(forgotten, request_ends) - now),
+            request_ends,
+            _milliseconds(request_ends - now),
+            _milliseconds(forgotten - now),
+        )
+        seal = partial(self._records.seal_settled, mail.id, octets)
         content = bytes if entry is None else partial(self._records.seal_entry, entry)
-        kept, found = _milliseconds(max(forgotten, request_ends) - now), _milliseconds(request_ends - now)
-        numbers = (kept, request_ends, found)
-        self._owned.notes.add(Note("settle", mail.id, held, seal, numbers, mail.settle_time or now, content))
+        note = Note("settle", mail.id, held, seal, numbers, mail.settle_time or now, content)
+        self._owned.settle(note, len(octets))
 
     # Settled mails, and those of others.
 
@@ -215,30 +236,25 @@ class RedisMailStore:
         if await self._foreign.content(mail.caller, mail.id) is None:  # it is forgotten on our clock
             return False
         one = self._acceptance(entry)
-        for _ in range(TRIES):
-            name, epoch = self._lease.name, self._lease.epoch
-            try:
-                answer = await self._reopen(one, name, epoch, settle_time)
-            except AnswerLost:
-                self._owned.may_return(mail.id)
-                raise
-            if answer not in LOST:
-                is_open = answer.startswith(b"A")
-                if is_open:
-                    self._owned.held[mail.id] = one._replace(fingerprint=answer[1:]).held_by(name)
-                return is_open
-            await self._lease.recover(name, epoch)
-        raise Unavailable("the store gives this replica no lease")
+
+        async def ask(name: str, epoch: str) -> list[Any]:
+            return await self._ask_to_reopen(one, name, epoch, settle_time)
+
+        step = await self._lease.run(ask, lambda _: self._owned.may_be_open(mail.id))
+        [answer] = step.answer
+        is_open = bool(answer.startswith(b"A"))
+        if is_open:
+            self._owned.hold_opened(mail.id, one._replace(fingerprint=answer[1:]).held_by(step.name))
+        self._lease.counted(step.sent, step.total, 1)
+        return is_open
 
     def forget_oldest(self) -> bool:
         """Forget the oldest mails in memory; False where none are left. Those on the server take no memory here."""
-        forgotten = self._memory.forget_oldest()
-        self.octets = self._memory.octets
-        return forgotten
+        return self._memory.forget_oldest()
 
     async def forget_ended(self) -> None:
         """Forget what is past its time, or beyond the most there may be. Raises Unavailable."""
-        await forget_ended(self._client, self._keys, self._foreign, most=self._remember_count)
+        await self._forgetting.forget_ended()
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield the mails of replicas that have ended, in slices: by priority, then by age. It does not end."""
@@ -251,12 +267,15 @@ class RedisMailStore:
 
     # Words for the server.
 
-    async def _reopen(self, one: Acceptance, name: str, epoch: str, settle_time: float) -> bytes:
+    async def _ask_to_reopen(self, one: Acceptance, name: str, epoch: str, settle_time: float) -> list[Any]:
         keys = self._keys
         record = keys.mail(one.mail_id)
-        names = (keys.epoch, keys.owners, keys.own(name), keys.settled, keys.answered, record, one.request or record)
-        words = (epoch, name, self.now(), one.mail_id, one.score, one.octets, one.fingerprint, settle_time)
-        answer: bytes = await self._client.run(_REOPEN, names, words)
+        names = (
+            *(keys.epoch, keys.owners, keys.own(name), keys.settled, keys.answered, keys.contents),
+            *(keys.content_octets, record, one.request or record),
+        )
+        words = (epoch, name, self.now(), one.mail_id, one.score, one.octets, one.fingerprint, one.head, settle_time)
+        answer: list[Any] = await self._client.run(_REOPEN, names, words)
         return answer
 
     async def _reopen_from_memory(self, entry: Entry, kept: Entry, settle_time: float) -> bool:
@@ -268,8 +287,6 @@ class RedisMailStore:
         except BaseException:
             self._memory.settle(kept.mail, entry=kept)
             raise
-        finally:
-            self.octets = self._memory.octets
         return True
 
     async def _answered(self, one: Acceptance, octets: bytes) -> Accepted | Earlier | Running | Conflict:
@@ -277,8 +294,8 @@ class RedisMailStore:
         if octets != b"A":
             self._owned.held.pop(one.mail_id, None)
         answer = await self._requests.answer(octets)
-        if isinstance(answer, Running) and (doubtful := self._owned.doubtful.get(answer.mail_id)) is not None:
-            self._owned.retract(answer.mail_id, doubtful)  # it was kept after all, and is taken up then
+        if isinstance(answer, Running):
+            self._owned.retract_again(answer.mail_id, one.request)  # it was kept after all, and is taken up then
         assert not isinstance(answer, TakenOver)
         self._owned.claims.pop(one.mail_id, None)
         return answer
@@ -298,8 +315,18 @@ class RedisMailStore:
             key,
             entry.fingerprint,
             self._records.seal_entry(entry),
+            self._records.seal_head(entry),
             asyncio.get_running_loop().create_future(),
         )
+
+    def _make_room(self) -> None:
+        """Forget the oldest contents for retries, since the server has no room for the next one."""
+        if self._making_room is None or self._making_room.done():
+            self._making_room = asyncio.create_task(self._forget_contents())
+
+    async def _forget_contents(self) -> None:
+        with suppress(Unavailable):
+            await self._forgetting.make_room()
 
     def _progress(self, mail_id: str, progress: Progress) -> Note | None:
         held = self._owned.held.get(mail_id)

@@ -12,27 +12,30 @@ from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.replies import PAUSE_SECONDS
+from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
 from otpmail.store.redis.script import Script
 from otpmail.values import frozen
 
 _log = logging.getLogger("otpmail")
 
-_NOTE = Script.load("mails", "mail_note")
+_NOTE = Script.load("mails", "mail_content", "mail_note")
 
 NOTE_SECONDS = 0.01
 """How long a change waits for others."""
 
 _TOGETHER = 200  # in one step: a millisecond or two of the server
 _TOGETHER_OCTETS = 1 << 20
-_IS_ACCEPTED = 2
+_MOST_PATIENCE = 256 << 20  # octets for which a step gets time, where an answer did not come in time
+_NUMBERS = 4
+_IS_ACCEPTED, _HAS_NO_ROOM = 2, 3
 
 
 @frozen()
 class Held:
     """A mail of ours, or a claimed request id alone (`has_content` is not set then), as the server knows it.
 
-    `owner` is the name under which it is ours, `request` the key of its request id, if it has one.
+    `owner` is the name under which it is ours, `request` the key of its request id, if it has one. A claim has a digest
+    of its `caller`. `is_taken_over`: an owner that has ended had claimed it before.
     """
 
     owner: str
@@ -40,6 +43,8 @@ class Held:
     request: bytes | None = field(repr=False)
     fingerprint: bytes = field(repr=False)
     has_content: bool
+    caller: bytes = field(default=b"", repr=False)
+    is_taken_over: bool = False
 
 
 class Note(NamedTuple):
@@ -52,7 +57,7 @@ class Note(NamedTuple):
     mail_id: str
     held: Held
     octets: Callable[[], bytes | None] = bytes
-    numbers: tuple[int, float, int] = (0, 0, 0)
+    numbers: tuple[float, ...] = ()
     time: float = 0.0
     more: Callable[[], bytes] = bytes
 
@@ -61,17 +66,21 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """Writes notes one step after the other.
+    """Writes notes one step after the other. Contents for retries take `most_octets` on the server at most.
 
-    `accepted` is called with one that would take back a mail of which another call knows.
+    `accepted` is called with one that would take back a mail of which another call knows, `found_no_room` where the
+    server had no room for a content.
     Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, how many
     were ever added and written, and the task that writes.
     """
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease) -> None:
+    def __init__(self, client: Client, keys: Keys, lease: Lease, *, most_octets: int) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
+        self._most_octets = most_octets
+        self._patience = 0
+        self._one_at_a_time = asyncio.Lock()
         self.waiting: deque[Note] = deque()
         self.pending: dict[bytes | str, int] = {}
         self._added = 0
@@ -80,6 +89,7 @@ class Notes:
         self._task: asyncio.Task[None] | None = None
         self._step: asyncio.Future[bool] | None = None
         self.accepted: Callable[[Note], None] = lambda _: None
+        self.found_no_room: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<Notes {len(self.waiting)} to write>"
@@ -136,10 +146,12 @@ class Notes:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._task = None
         pause = NOTE_SECONDS  # for notes that came after the task's last look
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self._end_step(answered=False)  # nobody may wait for ever
+        elif (error := task.exception()) is not None:
             context = {"message": "changes of the store could not be written", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
-            self._end_step(answered=False)  # nobody may wait for ever
+            self._end_step(answered=False)
             pause = PAUSE_SECONDS
         if self.waiting and not task.cancelled():
             self._timer = asyncio.get_running_loop().call_later(pause, self._begin)
@@ -194,17 +206,21 @@ class Notes:
         return batch, words
 
     async def _write(self, batch: Sequence[Note], words: Sequence[tuple[Any, ...]]) -> bool:
-        """Write them in one step; returns False where they must be written again. Raises Unavailable."""
+        """Write them in one step; returns False where they must be written again. Raises Unavailable.
+
+        Two steps at once may be carried out in either order, so the other one waits.
+        """
         keys, lease = self._keys, self._lease
-        name, epoch, sent = lease.name, lease.epoch, lease.mark
-        names = [keys.epoch, keys.owners, keys.settled, keys.answered]
-        for note in batch:
-            record = keys.mail(note.mail_id)
-            names += (keys.own(note.held.owner), record, note.held.request or record)
-        arguments: list[Any] = [epoch, name]
-        for some in words:
-            arguments += some
-        status, *answer = await self._client.run(_NOTE, names, arguments)
+        async with self._one_at_a_time:
+            name, epoch, sent = lease.name, lease.epoch, lease.mark
+            names = [keys.epoch, keys.owners, keys.settled, keys.answered, keys.contents, keys.content_octets]
+            for note in batch:
+                record = keys.mail(note.mail_id)
+                names += (keys.own(note.held.owner), record, note.held.request or record)
+            arguments: list[Any] = [epoch, name, self._most_octets]
+            for some in words:
+                arguments += some
+            status, *answer = await self._run(names, arguments)
         if status == b"EPOCH":
             await lease.recover(name, epoch)
             return False
@@ -213,7 +229,19 @@ class Notes:
         for note, result in zip(batch, answer[1:], strict=True):
             if result == _IS_ACCEPTED:
                 self.accepted(note)
+        if _HAS_NO_ROOM in answer[1:]:
+            self.found_no_room()
         return True
+
+    async def _run(self, names: Sequence[bytes], arguments: Sequence[Any]) -> list[Any]:
+        """Run the step. After a lost answer the next one gets more time: a large mail may have to go a slow way."""
+        try:
+            answer: list[Any] = await self._client.run(_NOTE, names, arguments, reply_octets=self._patience)
+        except AnswerLost:
+            self._patience = min(_MOST_PATIENCE, 2 * self._patience or _TOGETHER_OCTETS)
+            raise
+        self._patience = 0
+        return answer
 
     async def write_next(self, notes: Sequence[Note], undo: Sequence[Note]) -> None:
         """Write notes behind those that wait now. Raises Unavailable, and adds those that `undo` them then.
@@ -223,10 +251,12 @@ class Notes:
         """
         try:
             await self._write_next(notes)
-        except Unavailable:  # some may have been written
+        except (Unavailable, StoreError) as error:  # some may have been written
             for note in undo:
                 if note.mail_id not in self.pending:  # one for each mail, however long the server is down
                     self.add(note)
+            if isinstance(error, StoreError):
+                raise Unavailable(str(error), retry_after=PAUSE_SECONDS) from error
             raise
 
     async def _write_next(self, notes: Sequence[Note]) -> None:
@@ -245,4 +275,5 @@ class Notes:
 
 def _words(note: Note, kind: str, octets: bytes) -> tuple[Any, ...]:
     held = note.held
-    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *note.numbers, note.time, note.more())
+    numbers = (*note.numbers, 0, 0, 0, 0)[:_NUMBERS]
+    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *numbers, note.time, note.more())

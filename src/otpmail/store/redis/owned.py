@@ -16,12 +16,16 @@ from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held, Note, Notes
+from otpmail.store.redis.reader import Reader
+from otpmail.store.redis.recent import RecentSettlements
 from otpmail.store.redis.records import Records
 from otpmail.store.redis.takeover import Taken, TakeOver
 
 _log = logging.getLogger("otpmail")
 
-_MOST_LATELY = 10_000  # settled mails that are remembered, in each of two halves
+CLAIM_SECONDS = 7 * 24 * 3600
+"""How long the server keeps a claim whose process has ended."""
+
 _MOST_DOUBTFUL = 10_000
 _PATIENCE = 5  # renewals in a row after which the server knows more mails of ours than we do
 _SLICE = 500
@@ -31,24 +35,37 @@ class Owned:
     """Follows the lease (`lease.Follower`), and keeps the books on what is ours.
 
     Its whole state: `held` are the open mails that the server has as ours, `claims` the request ids alone. `arriving`
-    were taken over, and have no job yet. `doubtful` may be ours on the server, while their callers were refused.
-    `_lately` have settled not long ago: a server that lost its last changes may name them again.
+    were taken over, and have no job yet. `_doubtful` may be ours on the server, while their callers were refused;
+    `_doubtful_requests` names those that have a request id by that. `recent` are settlements of a moment ago.
+
+    Contents for retries take `content_octets` at most on the server, and settlements `recent_octets` here.
     """
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, records: Records) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        lease: Lease,
+        records: Records,
+        *,
+        content_octets: int,
+        recent_octets: int,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
         self._records = records
-        self.notes = Notes(client, keys, lease)
+        self.notes = Notes(client, keys, lease, most_octets=content_octets)
         self.notes.accepted = self._accepted
-        self.take_over = TakeOver(client, keys, lease, self.taken)
+        self._reader = Reader(client, keys)
+        self._take_over = TakeOver(client, keys, lease, self._reader, self.add_taken)
         self.held: dict[str, Held] = {}
         self.claims: dict[str, Held] = {}
         self.arriving: dict[str, Entry] = {}
         self.arrivals: asyncio.Queue[list[Entry]] = asyncio.Queue()
-        self.doubtful: dict[str, Held] = {}
-        self._lately: tuple[set[str], set[str]] = (set(), set())
+        self.recent = RecentSettlements(recent_octets)
+        self._doubtful: dict[str, Held] = {}
+        self._doubtful_requests: dict[bytes, str] = {}
         self._unknown = 0  # renewals in a row that counted mails which we do not know
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_auditing = False
@@ -71,28 +88,57 @@ class Owned:
 
     def retract(self, mail_id: str, held: Held) -> None:
         """Take back a mail, or a claim, that the server may have, now and whenever it turns up again."""
-        if len(self.doubtful) >= _MOST_DOUBTFUL:
-            self.doubtful.pop(next(iter(self.doubtful)))
-        self.doubtful[mail_id] = held
+        if len(self._doubtful) >= _MOST_DOUBTFUL:
+            self._trust(next(iter(self._doubtful)))
+        self._doubtful[mail_id] = held
+        if held.request is not None:
+            self._doubtful_requests[held.request] = mail_id
         self.notes.add(Note("retract" if held.has_content else "release", mail_id, held))
 
-    def settled(self, mail_id: str) -> Held | None:
-        """Return what is held of a mail that settles now, and hold it no more; None where the server has nothing."""
-        held = self.held.pop(mail_id, None) or self.claims.pop(mail_id, None)
-        if held is not None:
-            self._lately[0].add(mail_id)
-            if len(self._lately[0]) >= _MOST_LATELY:
-                self._lately = (set(), self._lately[0])
-        return held
+    def retract_again(self, mail_id: str, request: bytes | None) -> None:
+        """Take back what was to be taken back before, where a mail or its request id has turned up.
 
-    def may_return(self, mail_id: str) -> None:
+        The server may carry out a step whose answer was lost behind the note that was to undo it. A claim that was
+        taken over has the id of the earlier mail then, and is known by its request id alone.
+        """
+        of_request = self._doubtful_requests.get(request) if request is not None else None
+        for one in dict.fromkeys((mail_id, of_request)):
+            if one is not None and (held := self._doubtful.get(one)) is not None:
+                self.retract(one, held)
+
+    def _trust(self, mail_id: str) -> None:
+        """Take a mail back no more."""
+        held = self._doubtful.pop(mail_id, None)
+        if held is not None and held.request is not None and self._doubtful_requests.get(held.request) == mail_id:
+            del self._doubtful_requests[held.request]
+
+    def hold_claim(self, mail_id: str, held: Held) -> None:
+        """Hold a request id for a mail."""
+        self._trust(mail_id)
+        self.claims[mail_id] = held
+
+    def hold_opened(self, mail_id: str, held: Held) -> None:
+        """Hold a settled mail that is open again."""
+        self.may_be_open(mail_id)
+        self.held[mail_id] = held
+
+    def may_be_open(self, mail_id: str) -> None:
         """Take up a settled mail if the server turns out to have it as ours: it may have been opened again."""
-        for some in self._lately:
-            some.discard(mail_id)
+        self._trust(mail_id)
+        self.recent.discard(mail_id)
+
+    def pop(self, mail_id: str) -> Held | None:
+        """Return what is held of a mail that settles now, and hold it no more; None where the server has nothing."""
+        return self.held.pop(mail_id, None) or self.claims.pop(mail_id, None)
+
+    def settle(self, note: Note, octets: int) -> None:
+        """Write a settlement, whose record has so many octets, and remember it for a while."""
+        self.notes.add(note)
+        self.recent.add(note, octets)
 
     async def close(self, seconds: float) -> None:
         """Write what was noted, hand over what is owned, and renew no more."""
-        await self.take_over.stop()
+        await self._take_over.stop()
         for task in self._tasks:
             task.cancel()
         await self.notes.close(seconds)
@@ -113,31 +159,34 @@ class Owned:
         self._begin_audit()
 
     async def fenced(self, name: str) -> None:
-        """Let go of the mails of a name that lost its lease; those in flight end here."""
+        """Let go of the mails of a name that lost its lease; those in flight end here.
+
+        Claims stay on the server. A repeated call takes them over, with the first Message-ID: the relay may have the
+        mail of an attempt that was lost.
+        """
+        self._unreadable.clear()
         lost = [mail_id for some in (self.held, self.claims) for mail_id, held in some.items() if held.owner == name]
         for start in range(0, len(lost), _SLICE):
             some = lost[start : start + _SLICE]
             dropped = self.owner.drop(some) if self.owner is not None else ()
             for mail_id in (*dropped, *[one for one in some if self.arriving.pop(one, None) is not None]):
-                held = self.held.pop(mail_id, None) or self.claims.pop(mail_id, None)
-                if held is not None and not held.has_content:
-                    self.notes.add(Note("release", mail_id, held))
+                self.pop(mail_id)
             await asyncio.sleep(0)
 
-    def asked(self, mail_ids: Sequence[str]) -> None:
+    def cancel(self, mail_ids: Sequence[str]) -> None:
         """Cancel mails for other replicas, or say that they can't be cancelled."""
         for mail_id in mail_ids:
             held = self.held.get(mail_id)
             if held is None or self.owner is None or mail_id in self.arriving:  # it has settled, or is asked for again
                 continue
             if not self.owner.cancel(mail_id):
-                self.notes.add(Note("deny", mail_id, held, numbers=(int(1000 * monotonic()), 0, 0)))
+                self.notes.add(Note("deny", mail_id, held, numbers=(int(1000 * monotonic()),)))
 
-    def ended(self, owners: Sequence[str]) -> None:
+    def leases_ended(self, owners: Sequence[str]) -> None:
         """Take over the mails of replicas that have ended."""
-        self.take_over.begin(owners)
+        self._take_over.begin(owners)
 
-    def counted(self, mails: int) -> None:
+    def compare_count(self, mails: int) -> None:
         """Look for mails that only the server knows as ours, where it counts more than we have."""
         known = len(self.held) + len(self._unreadable) + len(self.notes.waiting)
         self._unknown = self._unknown + 1 if mails > known else 0
@@ -151,7 +200,7 @@ class Owned:
 
     # Mails of others.
 
-    def taken(self, name: str, mails: Sequence[Taken]) -> None:
+    def add_taken(self, name: str, mails: Sequence[Taken]) -> None:
         """Take up mails that were moved to this replica under `name`; one that can't be read stays on the server."""
         entries: list[Entry] = []
         unreadable: list[str] = []
@@ -162,7 +211,7 @@ class Owned:
                 unreadable.append(str(error))
                 self._unreadable.add(mail_id)
                 continue
-            self.held[mail_id] = self._held_by(name, score, entry)
+            self.hold_opened(mail_id, self._held_by(name, score, entry))
             self.arriving[mail_id] = entry
             entries.append(entry)
         if entries:
@@ -183,24 +232,49 @@ class Owned:
     # The server's books against ours.
 
     async def _rewrite(self, name: str) -> None:
-        """Write every mail and claim of ours again, where the server lacks it."""
-        ours = (*self.held.items(), *self.claims.items())
-        for start in range(0, len(ours), _SLICE):
-            for mail_id, held in ours[start : start + _SLICE]:
-                if held.owner == name:
-                    numbers = (held.score, int(held.has_content), 0)
-                    self.notes.add(Note("rewrite", mail_id, held, partial(self._entry_octets, mail_id), numbers))
-            await self.notes.wait_for_all()
+        """Write every mail and claim of ours again where the server lacks it, and then what settled a moment ago."""
+        opened = [mail_id for mail_id, held in self.held.items() if held.owner == name]
+        claimed = [mail_id for mail_id, held in self.claims.items() if held.owner == name]
+        settled = [note.mail_id for note in self.recent if note.held.owner == name]
+        for mail_ids, rewritten in ((opened, self._as_open), (claimed, self._as_claimed), (settled, self._as_settled)):
+            for start in range(0, len(mail_ids), _SLICE):
+                for note in map(rewritten, mail_ids[start : start + _SLICE]):
+                    if note is not None:
+                        self.notes.add(note)
+                await self.notes.wait_for_all()
+
+    def _as_open(self, mail_id: str) -> Note | None:
+        held = self.held.get(mail_id)
+        if held is None:
+            return None
+        octets, head = partial(self._entry_octets, mail_id), partial(self._head_octets, mail_id)
+        return Note("rewrite", mail_id, held, octets, (held.score,), more=head)
+
+    def _as_claimed(self, mail_id: str) -> Note | None:
+        held = self.claims.get(mail_id)
+        if held is None:
+            return None
+        numbers = (1000 * CLAIM_SECONDS, int(held.is_taken_over))
+        return Note("reclaim", mail_id, held, lambda: held.caller if mail_id in self.claims else None, numbers)
+
+    def _as_settled(self, mail_id: str) -> Note | None:
+        note = self.recent.get(mail_id)
+        is_open = mail_id in self.held or mail_id in self.claims or mail_id in self.notes.pending
+        return None if note is None or is_open else note._replace(kind="again")
 
     def _entry_octets(self, mail_id: str) -> bytes | None:
         """Return a mail's octets for a server that has lost them; None where it has settled meanwhile."""
-        if mail_id in self.claims:
-            return b""
+        entry = self._entry(mail_id)
+        return None if entry is None else self._records.seal_entry(entry)
+
+    def _head_octets(self, mail_id: str) -> bytes:
+        entry = self._entry(mail_id)
+        return b"" if entry is None else self._records.seal_head(entry)
+
+    def _entry(self, mail_id: str) -> Entry | None:
         held = self.held.get(mail_id)
         entry = self.arriving.get(mail_id) or (self.owner.entry(mail_id) if self.owner is not None else None)
-        if held is None or entry is None:
-            return None
-        return self._records.seal_entry(replace(entry, fingerprint=held.fingerprint))
+        return None if held is None or entry is None else replace(entry, fingerprint=held.fingerprint)
 
     def _begin_audit(self) -> None:
         if not self._is_auditing:
@@ -221,8 +295,8 @@ class Owned:
     async def _find_unknown(self, name: str) -> None:
         """Find the mails that the server has as ours and we do not know.
 
-        One that settled, or was taken back, is struck out again. Any other comes from a take-over whose answer was
-        lost, and is taken up: a copy is better than a loss.
+        One that was taken back is taken back again, and one that settled gets its record again. Any other comes from a
+        take-over whose answer was lost, and is taken up: a copy is better than a loss.
         """
         try:
             start = 0
@@ -236,26 +310,26 @@ class Owned:
         for mail_id in mail_ids:
             if mail_id in self.held or mail_id in self._unreadable or mail_id in self.notes.pending:
                 continue
-            if mail_id in self.doubtful:
-                self.retract(mail_id, self.doubtful[mail_id])
-            elif mail_id in self._lately[0] or mail_id in self._lately[1]:
-                self.notes.add(Note("retract", mail_id, Held(name, 0, None, b"", has_content=True)))
+            if mail_id in self._doubtful:
+                self.retract(mail_id, replace(self._doubtful[mail_id], owner=name))
+            elif (note := self.recent.get(mail_id)) is not None:
+                self.notes.add(note._replace(kind="again", held=replace(note.held, owner=name)))
             else:
                 await self._take_up(name, mail_id)
 
     def _accepted(self, note: Note) -> None:
         """Take up a mail that was to be taken back."""
-        self.doubtful.pop(note.mail_id, None)
+        self._trust(note.mail_id)
         self._begin(self._take_up(note.held.owner, note.mail_id))
 
     async def _take_up(self, name: str, mail_id: str) -> None:
-        key = self._keys.mail(mail_id)
         while True:
             try:
-                octets, progress, orphaned = await self._client.command("HMGET", key, "entry", "progress", "orphaned")
+                kept = await self._reader.kept(mail_id)
                 score = await self._client.command("ZSCORE", self._keys.own(name), mail_id)
                 break
             except Unavailable as error:
                 await asyncio.sleep(error.retry_after)
-        if octets is not None and score is not None and mail_id not in self.held:
-            self.taken(name, [(mail_id, int(float(score)), octets, progress, orphaned is not None)])
+        is_known = mail_id in self.held or name != self._lease.name
+        if kept is not None and score is not None and not is_known:
+            self.add_taken(name, [(mail_id, int(float(score)), *kept)])

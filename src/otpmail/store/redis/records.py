@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
+from typing import NamedTuple
 
 from otpmail.model import Mail, Priority, RecipientResult
 from otpmail.store import codec
 from otpmail.store.base import Entry, Progress
 from otpmail.store.cipher import Cipher
+from otpmail.store.redis.keys import DIGEST
 from otpmail.values import frozen
 
 _PRIORITY = 1 << 51  # more than the microseconds since the epoch, for the next fifty years
 _MICROSECONDS = 1e6
+_SMALL = 16 << 10  # octets of a content up to which a mail is read whole, whatever is asked for
 
 
 @frozen()
@@ -25,6 +29,13 @@ class Record:
     owner: str = ""
     denied: str = ""
     request_ends: float = 0.0
+
+
+class Claim(NamedTuple):
+    """What the server keeps of a mail whose caller waits for the relay: a digest of the caller, its request's key."""
+
+    caller: bytes
+    request: bytes
 
 
 class Records:
@@ -44,33 +55,50 @@ class Records:
         """Return a mail's progress as octets."""
         return self._cipher.seal(codec.encode_progress(progress), "progress", mail_id)
 
-    def seal_settled(self, mail: Mail, *, forgotten: float, request_ends: float) -> bytes:
-        """Return a settled mail as octets."""
-        octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
-        return self._cipher.seal(octets, "settled mail", mail.id)
+    def seal_settled(self, mail_id: str, octets: bytes) -> bytes:
+        """Return a settled mail, which `codec.encode_settled` has encoded, encrypted."""
+        return self._cipher.seal(octets, "settled mail", mail_id)
+
+    def seal_head(self, entry: Entry) -> bytes:
+        """Return a large mail without its content, for those who only ask how far it is; empty for others."""
+        if len(entry.envelope.content) <= _SMALL:
+            return b""
+        octets = codec.encode_settled(_present(entry), forgotten=inf, request_ends=0.0, fingerprint=b"")
+        return self._cipher.seal(octets, "open mail", entry.mail.id)
 
     def open_entry(self, mail_id: str, octets: bytes, progress: bytes | None, *, orphaned: bool = False) -> Entry:
         """Return an accepted mail; `orphaned` is for delivery to judge (`Entry.orphaned`). Raises StoreError."""
         entry = codec.decode_entry(self._cipher.open(octets, "mail", mail_id))
         if progress is not None:
-            entry = replace(entry, progress=codec.decode_progress(self._cipher.open(progress, "progress", mail_id)))
+            entry = replace(entry, progress=self.open_progress(mail_id, progress))
         return replace(entry, orphaned=True) if orphaned else entry
+
+    def open_progress(self, mail_id: str, octets: bytes) -> Progress:
+        """Return a mail's progress. Raises StoreError."""
+        return codec.decode_progress(self._cipher.open(octets, "progress", mail_id))
 
     def open_settled(self, mail_id: str, octets: bytes) -> tuple[Mail, float, float]:
         """Return a settled mail, when it and when its request id is forgotten. Raises StoreError."""
         mail, forgotten, request_ends, _ = codec.decode_settled(self._cipher.open(octets, "settled mail", mail_id))
         return mail, forgotten, request_ends
 
-    def open_record(self, mail_id: str, fields: Sequence[bytes | None]) -> Record | None:
+    def open_record(self, mail_id: str, fields: Sequence[bytes | None]) -> "Record | Claim | None":
         """Return what `mail_read.lua` has found of a mail; None for nothing. Raises StoreError."""
-        owner, octets, progress, settled, denied = fields
+        owner, head, progress, settled, denied, claim, octets = fields
         if settled is not None:
             mail, forgotten, request_ends = self.open_settled(mail_id, settled)
             return Record(mail, forgotten, request_ends=request_ends)
-        if octets is None or owner is None:
+        if claim is not None:
+            return Claim(claim[:DIGEST], claim[DIGEST:])
+        if owner is None or (octets is None and head is None):
             return None
-        entry = self.open_entry(mail_id, octets, progress)
-        return Record(_present(entry), float("inf"), owner.decode(), (denied or b"").decode())
+        if head is not None:
+            mail, _, _, _ = codec.decode_settled(self._cipher.open(head, "open mail", mail_id))
+        else:
+            mail = _present(self.open_entry(mail_id, octets or b"", None))
+        if progress is not None:
+            mail = as_far_as(mail, self.open_progress(mail_id, progress))
+        return Record(mail, inf, owner.decode(), (denied or b"").decode())
 
 
 def score_of(priority: Priority, create_time: float) -> int:
@@ -78,8 +106,14 @@ def score_of(priority: Priority, create_time: float) -> int:
     return int(priority) * _PRIORITY + int(create_time * _MICROSECONDS)
 
 
+def as_far_as(mail: Mail, progress: Progress) -> Mail:
+    """Return an open mail as its caller sees it, with what has become of its recipients until now."""
+    known = {result.address: result for result in progress.results}
+    recipients = tuple([known.get(one.address) or RecipientResult(one.address) for one in mail.recipients])
+    return replace(mail, recipients=recipients, attempts=progress.attempts)
+
+
 def _present(entry: Entry) -> Mail:
     """Return a mail of another owner as its caller sees it, with a result for each recipient."""
-    known = {result.address: result for result in entry.progress.results}
-    recipients = tuple([known.get(one) or RecipientResult(one) for one in entry.envelope.recipients])
-    return replace(entry.mail, recipients=recipients, attempts=entry.progress.attempts)
+    mail = replace(entry.mail, recipients=tuple(map(RecipientResult, entry.envelope.recipients)))
+    return as_far_as(mail, entry.progress)

@@ -2,27 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.foreign import Foreign
+from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
-from otpmail.store.redis.owned import Owned
-from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.owned import CLAIM_SECONDS, Owned
+from otpmail.store.redis.records import Record
 from otpmail.store.redis.script import Script
 
 _CLAIM = Script.load("mails", "mail_claim")
-
-LOST = (b"EPOCH", b"LOST")
-"""The answers of a script where this replica must find its lease again."""
-
-TRIES = 3
-"""How often a step is tried that the server refuses over the lease."""
-
-_CLAIM_SECONDS = 7 * 24 * 3600  # for which a claim is kept whose process has ended
 
 _ACCEPTED = Accepted()
 
@@ -36,7 +30,7 @@ class Requests:
         keys: Keys,
         lease: Lease,
         owned: Owned,
-        foreign: Foreign,
+        foreign: ForeignMails,
         *,
         now: Callable[[], float],
     ) -> None:
@@ -73,46 +67,38 @@ class Requests:
         key = self._keys.request(caller, request_id)
         await self._owned.notes.wait_for(key)
         state, mail, owner = await self._client.command("HMGET", key, "state", "mail", "own")
-        if state is None or (state == b"running" and not await self._is_alive(owner)):
+        if state is None or (state == b"running" and not await self._foreign.is_alive(owner)):
             return None
         if state in {b"running", b"kept"}:
             return Running(mail.decode())
         record = await self._foreign.read(mail.decode())
-        if record is None or max(record.forgotten, record.request_ends) <= self._now():
+        if not isinstance(record, Record) or max(record.forgotten, record.request_ends) <= self._now():
             return None
         return Earlier(record.mail)
 
-    async def _is_alive(self, owner: bytes) -> bool:
-        ends, (seconds, _) = await asyncio.gather(
-            self._client.command("ZSCORE", self._keys.owners, owner), self._client.command("TIME")
-        )
-        return owner == self._lease.name.encode() or (ends is not None and float(ends) > 1000 * int(seconds))
-
     async def _claim(self, request: Request, mail_id: str) -> bytes:
-        key, lease = self._keys.request(request.caller, request.request_id), self._lease
-        await self._owned.notes.wait_for(key)
-        for _ in range(TRIES):
-            name, epoch, sent = lease.name, lease.epoch, lease.mark
-            held = Held(name, 0, key, request.fingerprint, has_content=False)
-            words = (epoch, name, self._now(), mail_id, request.fingerprint, 1000 * _CLAIM_SECONDS)
-            try:
-                status, *found = await self._client.run(_CLAIM, (self._keys.epoch, self._keys.owners, key), words)
-            except AnswerLost:
-                self._owned.retract(mail_id, held)
-                raise
-            if status != b"OK":
-                await lease.recover(name, epoch)
-                continue
-            count: int
-            answer: bytes
-            count, answer = found
-            if answer[:1] in {b"A", b"T"}:
-                self._owned.claims[answer[1:].decode() or mail_id] = held
-            elif (doubtful := self._owned.doubtful.get(answer[1:].decode())) is not None:
-                self._owned.retract(answer[1:].decode(), doubtful)
-            lease.counted(sent, count, 1)  # once it is held, so that it is written again with the others
+        keys, owned = self._keys, self._owned
+        key, caller = keys.request(request.caller, request.request_id), keys.caller(request.caller)
+        await owned.notes.wait_for(key)
+
+        def held_by(name: str) -> Held:
+            return Held(name, 0, key, request.fingerprint, has_content=False, caller=caller)
+
+        async def ask(name: str, epoch: str) -> list[Any]:
+            names = (keys.epoch, keys.owners, key, keys.mail(mail_id))
+            words = (epoch, name, self._now(), mail_id, request.fingerprint, 1000 * CLAIM_SECONDS, caller)
+            answer: list[Any] = await self._client.run(_CLAIM, names, words)
             return answer
-        raise Unavailable("the store gives this replica no lease")
+
+        step = await self._lease.run(ask, lambda name: owned.retract(mail_id, held_by(name)))
+        [answer] = step.answer
+        kind, found = answer[:1], answer[1:].decode()
+        if kind in {b"A", b"T"}:
+            owned.hold_claim(found or mail_id, replace(held_by(step.name), is_taken_over=kind == b"T"))
+        else:
+            owned.retract_again(found, key)
+        self._lease.counted(step.sent, step.total, 1)  # once it is held, so that it is written again with the others
+        return bytes(answer)
 
     async def answer(self, answer: bytes) -> Accepted | Earlier | Running | Conflict | TakenOver:
         """Return what a script's answer means; a settled mail is read for it."""
@@ -126,7 +112,7 @@ class Requests:
         if kind == b"C":
             return Conflict()
         record = await self._foreign.read(mail_id)
-        if record is None or record.owner:  # it was forgotten, or opened again, meanwhile
+        if not isinstance(record, Record) or record.owner:  # it was forgotten, or opened again, meanwhile
             raise Unavailable("the mail of this request_id has just changed")
         return Earlier(record.mail)
 

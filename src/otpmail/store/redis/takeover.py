@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from otpmail.errors import Unavailable
-from otpmail.store.redis.client import Client
+from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
+from otpmail.store.redis.lease import Lease, Step
+from otpmail.store.redis.reader import REPLY_OCTETS, Reader
+from otpmail.store.redis.replies import PAUSE_SECONDS
 from otpmail.store.redis.script import Script
 
 _log = logging.getLogger("otpmail")
@@ -18,8 +19,8 @@ _FENCE = Script.load("mails", "mail_fence")
 _TAKE = Script.load("mails", "mail_take")
 
 _SLICE = 100
-_REPLY_OCTETS = 1 << 20  # of mail_take.lua, unless its first mail alone is larger
-_LARGEST_REPLY = 256 << 20
+
+ResultT = TypeVar("ResultT")
 
 Taken = tuple[str, int, bytes, bytes | None, bool]
 """A mail's id, its score, its octets and progress, and whether it is orphaned (`store.base.Entry`)."""
@@ -31,10 +32,13 @@ class TakeOver:
     `taken` gets the name under which this replica has them.
     """
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, taken: Callable[[str, Sequence[Taken]], None]) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, lease: Lease, reader: Reader, taken: Callable[[str, Sequence[Taken]], None]
+    ) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
+        self._reader = reader
         self._taken = taken
         self._ended: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
@@ -82,45 +86,48 @@ class TakeOver:
     async def _fence(self, owner: str) -> list[bytes]:
         """Take the owner's lease for good, and return the ids of its first mails; none if it is alive, or has none."""
         keys = self._keys
-        return await self._ask(_FENCE, (keys.own(owner), keys.cancels(owner)), (owner, _SLICE))
+
+        async def ask(name: str, epoch: str) -> list[Any]:
+            names = (keys.epoch, keys.owners, keys.own(owner), keys.cancels(owner))
+            answer: list[Any] = await self._client.run(_FENCE, names, (epoch, name, owner, _SLICE))
+            return answer
+
+        step = await _until_answered(lambda: self._lease.run(ask))
+        return step.answer
 
     async def _take(self, owner: str, mails: Sequence[bytes]) -> int:
+        """Move the first of these mails to this replica, and return how many these were."""
         keys = self._keys
         records = [keys.mail(mail_id.decode()) for mail_id in mails]
-        name = ""
 
-        def names() -> tuple[bytes, ...]:
-            nonlocal name
-            name = self._lease.name
-            return (keys.own(owner), keys.own(name), *records)
+        async def ask(name: str, epoch: str) -> list[Any]:
+            names = (keys.epoch, keys.owners, keys.own(owner), keys.own(name), *records)
+            words: list[Value] = [epoch, name, owner, *mails]
+            answer: list[Any] = await self._client.run(_TAKE, names, words, reply_octets=REPLY_OCTETS)
+            return answer
 
-        found = await self._ask(_TAKE, names, (owner, *mails))
-        taken = [
-            (mail_id.decode(), int(float(score)), octets, progress, orphaned is not None)
-            for mail_id, score, octets, progress, orphaned in found
-            if octets is not None
-        ]
-        if taken:
-            self._taken(name, taken)
+        step: Step = await _until_answered(lambda: self._lease.run(ask))
+        taken = [one for mail in step.answer if (one := await self._read(*mail)) is not None]
+        if taken and step.name == self._lease.name:  # otherwise they are another replica's by now
+            self._taken(step.name, taken)
+        self._lease.counted(step.sent, step.total, len(step.answer))  # once they are held, and so written again
         return len(taken)
 
-    async def _ask(
-        self, script: Script, names: Sequence[bytes] | Callable[[], Sequence[bytes]], words: Sequence[Any]
-    ) -> list[Any]:
-        """Run the script until the server has answered, also where an answer was lost."""
-        keys, lease, octets = self._keys, self._lease, _REPLY_OCTETS
-        while True:
-            name, epoch = lease.name, lease.epoch
-            own = names() if callable(names) else names
-            try:
-                answer: list[Any]
-                status, *answer = await self._client.run(
-                    script, (keys.epoch, keys.owners, *own), (epoch, name, *words), reply_octets=octets
-                )
-                if status == b"OK":
-                    return answer
-                await lease.recover(name, epoch)
-            except Unavailable as error:
-                if isinstance(error, AnswerLost):  # a large mail may need more time
-                    octets = min(2 * octets, _LARGEST_REPLY)
-                await asyncio.sleep(PAUSE_SECONDS)
+    async def _read(
+        self, mail_id: bytes, score: bytes, octets: bytes | int | None, progress: bytes | None, orphaned: bytes | None
+    ) -> Taken | None:
+        """Return a mail that was moved, and read a large one, of which its size is known; None where it is gone."""
+        one = mail_id.decode()
+        if isinstance(octets, int):
+            kept = await _until_answered(lambda: self._reader.kept(one))
+            return None if kept is None else (one, int(float(score)), *kept)
+        return None if octets is None else (one, int(float(score)), octets, progress, orphaned is not None)
+
+
+async def _until_answered(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Ask until the server has answered, also where an answer was lost: each step is idempotent."""
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(PAUSE_SECONDS)

@@ -12,8 +12,8 @@ if why then
   return {why}
 end
 local own, mail, request, key = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local written = { id = ARGV[8], key_id = ARGV[9], expires = tonumber(ARGV[10]), attempts = 0 }
-local named, asked = tonumber(ARGV[11]), question(12)
+local written = { id = ARGV[9], key_id = ARGV[10], expires = tonumber(ARGV[11]), attempts = 0 }
+local named, asked = tonumber(ARGV[12]), question(13)
 
 local came = came_before(mail, request, ARGV[7], ARGV[4], tonumber(ARGV[3]))
 if came then

@@ -1,5 +1,6 @@
 -- Takes the lease of an owner for good, if it has ended, and names the first mails that it owned.
 -- KEYS: the other's set, the other's cancels. ARGV: the other's name; how many mails to name.
+-- Returns {'OK', 0, the ids of the mails}: nothing of this owner's changes that would count.
 
 local why = refusal()
 if why then
@@ -8,7 +9,7 @@ end
 local own, cancels, other = KEYS[3], KEYS[4], ARGV[3]
 local ends = lease_of(other)
 if ends < 0 or ends > milliseconds() then
-  return {'OK'}
+  return {'OK', 0}
 end
 redis.call('HDEL', EPOCH, other)
 redis.call('DEL', cancels)
@@ -18,4 +19,4 @@ if #mails == 0 then
 elseif ends > LEFT then
   redis.call('ZADD', OWNERS, FENCED, other)
 end
-return {'OK', unpack(mails)}
+return {'OK', 0, unpack(mails)}

@@ -1,15 +1,24 @@
--- Keeps one mail, for the scripts that accept mails.
+-- Keeps one mail, for the scripts that open mails.
 
--- The mail whose id, score, octets and fingerprint are in ARGV from `first`; its request id is to be free, or its own.
-local function keep(own, record, request, first)
-  local id, score, octets, fingerprint = unpack(ARGV, first, first + 3)
-  redis.call('HSET', record, 'own', me, 'entry', octets)
-  redis.call('ZADD', own, score, id)
+-- The mail has an id, a score, octets, a fingerprint, and a head if it is large. Its request id is to be free, or its own.
+local function keep_as(own, record, request, mail)
+  redis.call('DEL', record)
+  redis.call('HSET', record, 'own', me, 'entry', mail.octets)
+  if mail.head ~= '' then
+    redis.call('HSET', record, 'head', mail.head)
+  end
+  redis.call('ZADD', own, mail.score, mail.id)
   if request ~= record then
-    redis.call('HDEL', request, 'joined')
-    redis.call('HSET', request, 'state', 'kept', 'mail', id, 'print', fingerprint, 'own', me)
+    redis.call('HDEL', request, 'joined', 'gone')
+    redis.call('HSET', request, 'state', 'kept', 'mail', mail.id, 'print', mail.fingerprint, 'own', me)
     redis.call('PERSIST', request)
   end
+end
+
+-- The mail whose id, score, octets, fingerprint and head are in ARGV from `first`.
+local function keep(own, record, request, first)
+  local id, score, octets, fingerprint, head = unpack(ARGV, first, first + 4)
+  keep_as(own, record, request, {id = id, score = score, octets = octets, fingerprint = fingerprint, head = head})
 end
 
 -- What came before under a mail's request id (see `earlier`); false where the mail is to be kept.

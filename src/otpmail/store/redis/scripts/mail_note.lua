@@ -1,12 +1,14 @@
 -- Carries out notes in their order: what nobody waits for.
--- KEYS: the settled mails without a request id, those with one; for each note the owner's set, the mail's record and
--- that of its request id (the mail's own again where it has none).
--- ARGV: for each note its kind, mail id, owner, octets, fingerprint, and by its kind three numbers, when the mail settled,
--- and further octets.
+-- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets; for each note the
+-- owner's set, the mail's record and that of its request id (the mail's own again where it has none).
+-- ARGV: how many octets all contents may have; for each note its kind, mail id, owner, octets, fingerprint, and by its
+-- kind four numbers, when the mail settled, and further octets.
+-- Returns {'OK', changes counted, the result of each}: 0 where the mail is not this owner's, 2 and 3 as below, else 1.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
 end
+local SETTLED, ANSWERED, CONTENTS, SUM = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
 -- The first write removes, if nothing: with full memory none could follow otherwise.
 redis.call('ZREM', OWNERS, '')
@@ -17,46 +19,80 @@ local function claim_of(record, request)
   if request == record then
     return {}
   end
-  return redis.call('HMGET', request, 'state', 'mail', 'own', 'call')
+  local kept = redis.call('HMGET', request, 'state', 'mail', 'own', 'call')
+  return {state = kept[1], mail = kept[2], owner = kept[3], call = kept[4]}
 end
 
--- A mail has settled: its set, its record, and its request id. Numbers: how long the record is kept, until when in
--- seconds the request id is (0: it is free), and for how many milliseconds. `more` is the content for a retry. `again`
--- writes the record in a server that was emptied.
-local function settle(note, again)
-  local mine = redis.call('ZREM', note.own, note.id) == 1
-  local claim = claim_of(note.record, note.request)
-  local claimed = claim[2] == note.id
-  if not (mine or again or (claimed and claim[1] == 'running' and claim[3] == note.owner)) then
-    return 0
-  end
+-- Whether the server knows more of a mail by now than a settlement that is written again: another owner has opened it,
+-- or it has settled once more.
+local function is_outdated(note)
+  local kept = redis.call('HMGET', note.record, 'own', 'time')
+  return (kept[1] and kept[1] ~= note.owner) or (kept[2] and tonumber(kept[2]) > tonumber(note.time))
+end
+
+-- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), for how many
+-- milliseconds, and for how many the mail is remembered. `more` is the content for a retry.
+-- Returns 3 where there was no room for the content.
+local function write_settled(note)
+  local result = 1
+  drop_content(CONTENTS, SUM, note.record, note.id)
   redis.call('DEL', note.record)
   redis.call('HSET', note.record, 'settled', note.octets, 'time', note.time)
   if note.more ~= '' then
-    redis.call('HSET', note.record, 'content', note.more)
+    local ends = milliseconds() + note.numbers[4]
+    if not keep_content(CONTENTS, SUM, note.record, note.id, note.more, ends, tonumber(ARGV[3])) then
+      result = 3
+    end
   end
   redis.call('PEXPIRE', note.record, note.numbers[1])
-  if note.request ~= note.record and (claimed or again) then
-    local kept = tonumber(note.numbers[2]) > 0
-    redis.call('HSET', note.request, 'state', kept and 'settled' or 'free', 'mail', note.id, 'print',
-      note.fingerprint, 'own', note.owner, 'ends', note.numbers[2])
-    redis.call('PEXPIRE', note.request, math.max(tonumber(note.numbers[1]), tonumber(note.numbers[3])))
-  end
-  local past = tonumber(note.numbers[2]) > 0 and KEYS[4] or KEYS[3]
-  redis.call('ZADD', past, milliseconds() + note.numbers[1], note.id)
-  return 1
+  local is_kept = tonumber(note.numbers[2]) > 0
+  redis.call('ZREM', is_kept and SETTLED or ANSWERED, note.id)
+  redis.call('ZADD', is_kept and ANSWERED or SETTLED, milliseconds() + note.numbers[1], note.id)
+  return result
+end
+
+local function write_answer(note)
+  redis.call('HSET', note.request, 'state', tonumber(note.numbers[2]) > 0 and 'settled' or 'free', 'mail', note.id,
+    'print', note.fingerprint, 'own', note.owner, 'ends', note.numbers[2])
+  redis.call('PEXPIRE', note.request, math.max(tonumber(note.numbers[1]), tonumber(note.numbers[3])))
 end
 
 function kinds.nothing()
   return 1
 end
 
+-- A mail has settled: its set, its record, and its request id.
 function kinds.settle(note)
-  return settle(note, false)
+  local mine = redis.call('ZREM', note.own, note.id) == 1
+  local claim = claim_of(note.record, note.request)
+  local claimed = claim.mail == note.id
+  if not (mine or (claimed and claim.state == 'running' and claim.owner == note.owner)) then
+    return 0
+  end
+  local result = write_settled(note)
+  if claimed then
+    write_answer(note)
+  end
+  return result
 end
 
+-- The same in a server that was emptied or set back, and may know nothing of it, or may have it already.
 function kinds.again(note)
-  return settle(note, true)
+  if is_outdated(note) then
+    return 0
+  end
+  redis.call('ZREM', note.own, note.id)
+  local result = 1
+  if redis.call('HGET', note.record, 'time') ~= note.time then
+    result = write_settled(note)
+  end
+  local claim = claim_of(note.record, note.request)
+  local is_open = claim.state == 'running' or claim.state == 'kept'
+  local is_mine = claim.mail == note.id and (not is_open or claim.owner == note.owner)
+  if note.request ~= note.record and (not claim.state or claim.state == 'free' or is_mine) then
+    write_answer(note)
+  end
+  return result
 end
 
 -- Its progress, in which the end of earlier owners is counted.
@@ -77,12 +113,21 @@ function kinds.deny(note)
   return 1
 end
 
--- Its request id is free, since it was not accepted. A caller whose claim was not answered names itself.
+-- Its request id is free, since it was not accepted. A caller whose claim was not answered names itself. If the claim
+-- was taken over, the relay may have the mail: then the next call takes it over too.
 function kinds.release(note)
   local claim = claim_of(note.record, note.request)
-  local named = claim[2] == note.id or claim[4] == note.id
-  if claim[1] == 'running' and named and claim[3] == note.owner then
+  local named = claim.mail == note.id or claim.call == note.id
+  if claim.state ~= 'running' or not named or claim.owner ~= note.owner then
+    return 1
+  end
+  if redis.call('HEXISTS', note.request, 'gone') == 1 then
+    redis.call('HSET', note.request, 'state', 'free', 'own', '')
+  else
     redis.call('DEL', note.request)
+    if redis.call('HEXISTS', note.record, 'claim') == 1 then
+      redis.call('DEL', note.record)
+    end
   end
   return 1
 end
@@ -94,42 +139,66 @@ function kinds.retract(note)
     return 0
   end
   local claim = claim_of(note.record, note.request)
-  if claim[2] == note.id and redis.call('HGET', note.request, 'joined') then
+  if claim.mail == note.id and redis.call('HGET', note.request, 'joined') then
     return 2
   end
   redis.call('ZREM', note.own, note.id)
   redis.call('DEL', note.record)
-  if claim[2] == note.id then
+  if claim.mail == note.id then
     redis.call('DEL', note.request)
   end
   return 1
 end
 
--- It is missing in a server that was emptied or rolled back. Numbers: its score; 1 for a
--- mail, and 0 for a request id alone.
+-- An open mail is missing in a server that was emptied or set back. `more` is its head. Numbers: its score.
 function kinds.rewrite(note)
-  local has_content = tonumber(note.numbers[2]) == 1
-  if has_content and not redis.call('ZSCORE', note.own, note.id) then
+  if note.owner ~= me then -- its lease was lost meanwhile, and with it the mail
+    return 0
+  end
+  if not redis.call('ZSCORE', note.own, note.id) then
+    drop_content(CONTENTS, SUM, note.record, note.id)
+    redis.call('DEL', note.record)
     redis.call('HSET', note.record, 'own', note.owner, 'entry', note.octets)
-    redis.call('PERSIST', note.record)
+    if note.more ~= '' then
+      redis.call('HSET', note.record, 'head', note.more)
+    end
+    redis.call('ZREM', SETTLED, note.id)
+    redis.call('ZREM', ANSWERED, note.id)
     redis.call('ZADD', note.own, note.numbers[1], note.id)
   end
-  if note.request ~= note.record then
-    local claim = claim_of(note.record, note.request)
-    if not claim[1] or claim[2] == note.id then
-      redis.call('HSET', note.request, 'state', has_content and 'kept' or 'running', 'mail', note.id, 'print',
-        note.fingerprint, 'own', note.owner)
-    end
+  local claim = claim_of(note.record, note.request)
+  if note.request ~= note.record and (not claim.state or claim.state == 'free' or claim.mail == note.id) then
+    redis.call('HSET', note.request, 'state', 'kept', 'mail', note.id, 'print', note.fingerprint, 'own', note.owner)
     redis.call('PERSIST', note.request)
   end
   return 1
 end
 
+-- A claimed request id is missing there. `octets` is a digest of whose it is. Numbers: for how many milliseconds it is
+-- kept from now on; 1 where it was taken over.
+function kinds.reclaim(note)
+  local claim = claim_of(note.record, note.request)
+  local is_lacking = not claim.state or claim.state == 'free' or claim.mail == note.id
+  if note.owner ~= me or not is_lacking then
+    return 0
+  end
+  redis.call('HSET', note.request, 'state', 'running', 'mail', note.id, 'print', note.fingerprint, 'own', note.owner)
+  if tonumber(note.numbers[2]) == 1 then
+    redis.call('HSET', note.request, 'gone', 1)
+  end
+  redis.call('PEXPIRE', note.request, note.numbers[1])
+  if redis.call('EXISTS', note.record) == 0 then
+    redis.call('HSET', note.record, 'claim', note.octets .. note.request)
+    redis.call('PEXPIRE', note.record, note.numbers[1])
+  end
+  return 1
+end
+
 local results = {'OK', 0}
-for number = 0, (#KEYS - 4) / 3 - 1 do
-  local own, record, request = unpack(KEYS, 5 + 3 * number, 7 + 3 * number)
-  local kind, id, owner, octets, fingerprint, first, second, third, time, more =
-    unpack(ARGV, 3 + 10 * number, 12 + 10 * number)
+for number = 0, (#KEYS - 6) / 3 - 1 do
+  local own, record, request = unpack(KEYS, 7 + 3 * number, 9 + 3 * number)
+  local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more =
+    unpack(ARGV, 4 + 11 * number, 14 + 11 * number)
   results[#results + 1] = kinds[kind]({
     own = own,
     record = record,
@@ -138,7 +207,7 @@ for number = 0, (#KEYS - 4) / 3 - 1 do
     owner = owner,
     octets = octets,
     fingerprint = fingerprint,
-    numbers = {first, second, third},
+    numbers = {first, second, third, fourth},
     time = time,
     more = more,
   })

@@ -1,13 +1,27 @@
 -- Returns what is kept of mails: of the first ones up to MOST octets, and of one at the least.
+-- An open mail comes as its `head`, where it has one. One that has none, and is larger than MOST, comes as its size.
 -- KEYS: the record of each mail.
 
-local MOST = 1048576
+local MOST = 262144
 local found, octets = {}, 0
 for number = 1, #KEYS do
-  octets = octets + redis.call('HSTRLEN', KEYS[number], 'entry') + redis.call('HSTRLEN', KEYS[number], 'settled')
+  local fields = redis.call('HMGET', KEYS[number], 'own', 'head', 'progress', 'settled', 'denied', 'claim')
+  local size = redis.call('HSTRLEN', KEYS[number], 'entry')
+  local entry = false
+  if fields[4] or fields[2] then
+    octets = octets + string.len(fields[4] or fields[2])
+  elseif size > MOST then
+    entry = size
+  elseif size > 0 then
+    octets = octets + size
+  end
   if octets > MOST and number > 1 then
     break
   end
-  found[#found + 1] = redis.call('HMGET', KEYS[number], 'own', 'entry', 'progress', 'settled', 'denied')
+  if not entry and not fields[4] and not fields[2] then
+    entry = redis.call('HGET', KEYS[number], 'entry')
+  end
+  fields[7] = entry
+  found[#found + 1] = fields
 end
 return found

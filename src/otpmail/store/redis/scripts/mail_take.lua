@@ -1,8 +1,9 @@
 -- Moves mails of an owner that lost its lease to this one, and returns their octets and progress, and whether an owner
 -- has ended since that was written without handing them over. It also returns mails that an earlier try has moved, whose
 -- answer was lost.
--- It stops at MOST octets, but not before the first mail: the caller asks again for the rest.
+-- It stops at MOST octets; a mail that is larger comes as its size. The caller asks again for the rest.
 -- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
+-- Returns {'OK', changes counted, the mails}.
 
 local why = refusal()
 if why then
@@ -11,14 +12,17 @@ end
 local from, own, other = KEYS[3], KEYS[4], ARGV[3]
 local ends = lease_of(other)
 if ends > LEFT then
-  return {'OK'}
+  return {'OK', 0}
 end
-local MOST = 1048576
-local answers, octets = {'OK'}, 0
+-- The first write removes, if nothing: with full memory none could follow otherwise.
+redis.call('ZREM', OWNERS, '')
+local MOST = 262144
+local answers, octets = {'OK', 0}, 0
 for number = 1, #KEYS - 4 do
   local record, id = KEYS[4 + number], ARGV[3 + number]
-  octets = octets + redis.call('HSTRLEN', record, 'entry')
-  if octets > MOST and #answers > 1 then
+  local size = redis.call('HSTRLEN', record, 'entry')
+  octets = octets + (size > MOST and 0 or size)
+  if octets > MOST and #answers > 2 then
     break
   end
   local score = redis.call('ZSCORE', from, id)
@@ -35,9 +39,10 @@ for number = 1, #KEYS - 4 do
   end
   local place = redis.call('ZSCORE', own, id)
   if place then
-    local kept = redis.call('HMGET', record, 'entry', 'progress', 'orphaned')
-    answers[#answers + 1] = {id, place, kept[1], kept[2], kept[3]}
+    local kept = redis.call('HMGET', record, 'progress', 'orphaned')
+    local entry = size > MOST and size or redis.call('HGET', record, 'entry')
+    answers[#answers + 1] = {id, place, entry, kept[1], kept[2]}
   end
 end
-redis.call('HINCRBY', EPOCH, me, #answers - 1)
+answers[2] = redis.call('HINCRBY', EPOCH, me, #answers - 2)
 return answers

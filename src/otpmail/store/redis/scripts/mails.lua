@@ -28,9 +28,14 @@ local function refusal()
 end
 
 -- Returns the earlier mail of a request id; false where nothing counts, or the id is this very mail's.
+-- `gone` marks a request id that was taken over from an owner that had ended. The relay may have that mail, so each
+-- further call takes it over too, and so keeps its Message-ID.
 local function earlier(request, fingerprint, id, now)
-  local kept = redis.call('HMGET', request, 'state', 'mail', 'print', 'own', 'ends')
+  local kept = redis.call('HMGET', request, 'state', 'mail', 'print', 'own', 'ends', 'gone')
   local state, mail, owner = kept[1], kept[2], kept[4]
+  if state == 'free' and kept[6] and kept[3] == fingerprint then
+    return 'T' .. mail
+  end
   if not state or state == 'free' or (state == 'settled' and tonumber(kept[5]) <= now) then
     return false
   end
