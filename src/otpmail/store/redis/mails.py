@@ -8,7 +8,7 @@ from functools import partial
 from sys import maxsize
 from typing import Any
 
-from otpmail.errors import StoreError, Unavailable
+from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import (
@@ -290,10 +290,16 @@ class RedisMailStore:
         return True
 
     async def _answered(self, one: Acceptance, octets: bytes) -> Accepted | Earlier | Running | Conflict:
-        """Return the server's answer about a mail that it was to keep, and hold the mail if it is kept."""
+        """Return the server's answer about a mail that it was to keep, and hold the mail if it is kept.
+
+        An earlier mail that can't be read now counts as running: `get` raises for it, and the other mails are kept.
+        """
         if octets != b"A":
             self._owned.held.pop(one.mail_id, None)
-        answer = await self._requests.answer(octets)
+        try:
+            answer = await self._requests.answer(octets)
+        except CallerError:
+            return Running(octets[1:].decode())
         if isinstance(answer, Running):
             self._owned.retract_again(answer.mail_id, one.request)  # it was kept after all, and is taken up then
         assert not isinstance(answer, TakenOver)
