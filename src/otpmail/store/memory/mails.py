@@ -1,6 +1,6 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from sys import maxsize
 
 from otpmail.model import Mail
@@ -21,6 +21,8 @@ from otpmail.store.memory.remembered import Remembered
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
+
+Accept = Callable[[Sequence[Entry]], Awaitable[object]]
 
 
 class MemoryMailStore:
@@ -154,6 +156,21 @@ class MemoryMailStore:
         self._settled.discard(mail.id)
         self._contents.discard(mail.id)
         self._count_octets()
+        return True
+
+    async def reopen_in(self, accept: Accept, entry: Entry, settle_time: float) -> bool:
+        """Reopen a mail that settled in this memory alone in a store that outlives it, whose `accept` keeps the mail.
+
+        Returns False as `reopen` does. Raises what `accept` raises; the mail has settled as before then.
+        """
+        kept = await self.retryable(entry.mail.caller, entry.mail.id)
+        if kept is None or not await self.reopen(entry, settle_time):
+            return False
+        try:
+            await accept([entry])
+        except BaseException:
+            self.settle(kept.mail, entry=kept)
+            raise
         return True
 
     async def remembered(self) -> AsyncIterator[Sequence[Mail]]:

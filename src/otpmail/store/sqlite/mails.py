@@ -188,26 +188,16 @@ class SqliteMailStore:
     async def reopen(self, entry: Entry, settle_time: float) -> bool:
         """Keep a settled mail as an accepted one again, in one commit; False where it is not as it settled then."""
         mail = entry.mail
-        if (kept := await self._memory.retryable(mail.caller, mail.id)) is not None:
-            return await self._reopen_from_memory(entry, kept, settle_time)
+        if await self._memory.retryable(mail.caller, mail.id) is not None:  # it settled without having been in the file
+            try:
+                return await self._memory.reopen_in(self.accept, entry, settle_time)
+            finally:
+                self.octets = self._memory.octets
         one = self._acceptance(entry)
         seq = await self._ask(partial(self._rows.reopen, one, settle_time, self.now()), len(one.octets))
         if seq:
             self._open[mail.id] = seq
         return bool(seq)
-
-    async def _reopen_from_memory(self, entry: Entry, kept: Entry, settle_time: float) -> bool:
-        """Write a mail into the file that settled without having been in there."""
-        if not await self._memory.reopen(entry, settle_time):
-            return False
-        try:
-            await self.accept([entry])
-        except BaseException:
-            self._memory.settle(kept.mail, entry=kept)
-            raise
-        finally:
-            self.octets = self._memory.octets
-        return True
 
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
