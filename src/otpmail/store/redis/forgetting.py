@@ -1,7 +1,10 @@
 """Forgets settled mails: their records end by themselves, the indexes of them are swept."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
+from otpmail.errors import Unavailable
 from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
@@ -26,6 +29,7 @@ class Forgetting:
         self._foreign = foreign
         self._most = most
         self._most_octets = most_octets
+        self._making_room: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Forgetting beyond {self._most} mails, {self._most_octets} octets>"
@@ -56,6 +60,21 @@ class Forgetting:
             if not oldest:
                 return
             await self._trim(oldest)
+
+    def begin_making_room(self) -> None:
+        """Make room behind the caller, since the server has none for the next content."""
+        if self._making_room is None or self._making_room.done():
+            self._making_room = asyncio.create_task(self._try_to_make_room())
+
+    async def close(self) -> None:
+        """Make no more room."""
+        if self._making_room is not None:
+            self._making_room.cancel()
+            await asyncio.gather(self._making_room, return_exceptions=True)
+
+    async def _try_to_make_room(self) -> None:
+        with suppress(Unavailable):  # the next content without room begins it again
+            await self.make_room()
 
     async def _octets(self) -> int:
         return int(await self._client.command("GET", self._keys.content_octets) or 0)

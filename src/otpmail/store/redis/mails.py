@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from sys import maxsize
-from typing import Any
 
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
@@ -34,9 +33,7 @@ from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Records, score_of
 from otpmail.store.redis.requests import Requests
-from otpmail.store.redis.script import Script
-
-_REOPEN = Script.load("mails", "mail_content", "mail_keep", "mail_reopen")
+from otpmail.store.redis.retries import Retries
 
 _FLUSH_SECONDS = 5.0
 _RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
@@ -77,10 +74,10 @@ class RedisMailStore:
             content_octets=remember_octets,
             recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
         )
+        self._books = self._owned.books
         self._foreign = ForeignMails(client, keys, self._lease, self._records, now=clock)
         self._forgetting = Forgetting(client, keys, self._foreign, most=remember_count, most_octets=remember_octets)
-        self._owned.notes.found_no_room = self._make_room
-        self._making_room: asyncio.Task[None] | None = None
+        self._owned.notes.found_no_room = self._forgetting.begin_making_room
         self._acceptor = Acceptor(
             client, keys, self._lease, now=clock, begun=self._owned.begun, doubtful=self._owned.doubt
         )
@@ -90,6 +87,18 @@ class RedisMailStore:
         )
         self._requests = Requests(client, keys, self._lease, self._owned, self._foreign, now=clock)
         self.claim, self.release, self.find = self._requests.claim, self._requests.release, self._requests.find
+        retries = Retries(
+            client,
+            keys,
+            self._lease,
+            owned=self._owned,
+            foreign=self._foreign,
+            memory=self._memory,
+            acceptance=self._acceptance,
+            accept=self.accept,
+            now=clock,
+        )
+        self.retryable, self.reopen = retries.retryable, retries.reopen
         self.may_send = self._lease.is_held
         self.watch = self._foreign.watch
 
@@ -99,7 +108,7 @@ class RedisMailStore:
     @property
     def octets(self) -> int:
         """The memory that settled mails take here."""
-        return self._memory.octets + self._owned.recent.octets
+        return self._memory.octets + self._books.recent.octets
 
     async def open(self) -> None:
         """Take a lease, and take over what others have left from now on. Raises Unavailable."""
@@ -108,6 +117,7 @@ class RedisMailStore:
     async def close(self) -> None:
         """Write what was noted, and hand over what is owned, in some seconds at most."""
         await self._owned.close(_FLUSH_SECONDS)
+        await self._forgetting.close()
 
     def watch_lease(self, problem_changed: Callable[[str], None]) -> None:
         """Call `problem_changed` with why the lease can't be renewed, and with an empty text once it is again."""
@@ -115,7 +125,7 @@ class RedisMailStore:
 
     def follow(self, owner: Owner) -> None:
         """Ask `owner` about the mails of this process from now on."""
-        self._owned.owner = owner
+        self._books.owner = owner
 
     # Mails in.
 
@@ -149,10 +159,10 @@ class RedisMailStore:
         try:
             kept, sending = await self._acceptor.issue(one, code, words)
         except BaseException:
-            self._owned.held.pop(one.mail_id, None)
+            self._books.held.pop(one.mail_id, None)
             raise
         if not kept:
-            self._owned.held.pop(one.mail_id, None)
+            self._books.held.pop(one.mail_id, None)
             return None, sending
         return await self._answered(one, kept), sending
 
@@ -170,11 +180,11 @@ class RedisMailStore:
         if note is not None:
             self._owned.notes.add(note)
             if note.held.owner != self._lease.name:  # it is let go: another replica may have it
-                del self._owned.held[mail_id]
+                del self._books.held[mail_id]
 
     def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Note the final state of a mail, and drop its content unless there is an `entry`."""
-        held = self._owned.pop(mail.id)
+        held = self._books.pop(mail.id)
         if held is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             return
@@ -220,34 +230,6 @@ class RedisMailStore:
         async for some in self._foreign.open():
             yield some
 
-    async def retryable(self, caller: str, mail_id: str) -> Entry | None:
-        """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
-        if (entry := await self._memory.retryable(caller, mail_id)) is not None:
-            return entry
-        await self._owned.notes.wait_for(mail_id)
-        return await self._foreign.content(caller, mail_id)
-
-    async def reopen(self, entry: Entry, settle_time: float) -> bool:
-        """Keep a settled mail as an accepted one again, in one step; False where it is not as it settled then."""
-        mail = entry.mail
-        if (kept := await self._memory.retryable(mail.caller, mail.id)) is not None:
-            return await self._reopen_from_memory(entry, kept, settle_time)
-        await self._owned.notes.wait_for(mail.id)
-        if await self._foreign.content(mail.caller, mail.id) is None:  # it is forgotten on our clock
-            return False
-        one = self._acceptance(entry)
-
-        async def ask(name: str, epoch: str) -> list[Any]:
-            return await self._ask_to_reopen(one, name, epoch, settle_time)
-
-        step = await self._lease.run(ask, lambda _: self._owned.may_be_open(mail.id))
-        [answer] = step.answer
-        is_open = bool(answer.startswith(b"A"))
-        if is_open:
-            self._owned.hold_opened(mail.id, one._replace(fingerprint=answer[1:]).held_by(step.name))
-        self._lease.counted(step.sent, step.total, 1)
-        return is_open
-
     def forget_oldest(self) -> bool:
         """Forget the oldest mails in memory; False where none are left. Those on the server take no memory here."""
         return self._memory.forget_oldest()
@@ -258,36 +240,12 @@ class RedisMailStore:
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
         """Yield the mails of replicas that have ended, in slices: by priority, then by age. It does not end."""
-        owned = self._owned
+        books = self._books
         while True:
-            entries = await owned.arrivals.get()
-            yield [entry for entry in entries if entry.mail.id in owned.arriving]
+            entries = await self._owned.arrivals.get()
+            yield [entry for entry in entries if entry.mail.id in books.arriving]
             for entry in entries:
-                owned.arriving.pop(entry.mail.id, None)
-
-    # Words for the server.
-
-    async def _ask_to_reopen(self, one: Acceptance, name: str, epoch: str, settle_time: float) -> list[Any]:
-        keys = self._keys
-        record = keys.mail(one.mail_id)
-        names = (
-            *(keys.epoch, keys.owners, keys.own(name), keys.settled, keys.answered, keys.contents),
-            *(keys.content_octets, record, one.request or record),
-        )
-        words = (epoch, name, self.now(), one.mail_id, one.score, one.octets, one.fingerprint, one.head, settle_time)
-        answer: list[Any] = await self._client.run(_REOPEN, names, words)
-        return answer
-
-    async def _reopen_from_memory(self, entry: Entry, kept: Entry, settle_time: float) -> bool:
-        """Write a mail to the server that settled without having been there."""
-        if not await self._memory.reopen(entry, settle_time):
-            return False
-        try:
-            await self.accept([entry])
-        except BaseException:
-            self._memory.settle(kept.mail, entry=kept)
-            raise
-        return True
+                books.arriving.pop(entry.mail.id, None)
 
     async def _answered(self, one: Acceptance, octets: bytes) -> Accepted | Earlier | Running | Conflict:
         """Return the server's answer about a mail that it was to keep, and hold the mail if it is kept.
@@ -295,22 +253,24 @@ class RedisMailStore:
         An earlier mail that can't be read now counts as running: `get` raises for it, and the other mails are kept.
         """
         if octets != b"A":
-            self._owned.held.pop(one.mail_id, None)
+            self._books.held.pop(one.mail_id, None)
         try:
             answer = await self._requests.answer(octets)
         except CallerError:
             return Running(octets[1:].decode())
         if isinstance(answer, Running):
-            self._owned.retract_again(answer.mail_id, one.request)  # it was kept after all, and is taken up then
+            self._owned.doubtful.retract_again(
+                answer.mail_id, one.request
+            )  # it was kept after all, and is taken up then
         assert not isinstance(answer, TakenOver)
-        self._owned.claims.pop(one.mail_id, None)
+        self._books.claims.pop(one.mail_id, None)
         return answer
 
     def _take_back(self, one: Acceptance) -> None:
         """Take back a mail that the server has kept, since its call is refused."""
-        held = self._owned.held.pop(one.mail_id, None)
+        held = self._books.held.pop(one.mail_id, None)
         if held is not None and one.answer.exception() is None and one.answer.result() == b"A":
-            self._owned.retract(one.mail_id, held)
+            self._owned.doubtful.retract(one.mail_id, held)
 
     def _acceptance(self, entry: Entry) -> Acceptance:
         mail = entry.mail
@@ -325,17 +285,8 @@ class RedisMailStore:
             asyncio.get_running_loop().create_future(),
         )
 
-    def _make_room(self) -> None:
-        """Forget the oldest contents for retries, since the server has no room for the next one."""
-        if self._making_room is None or self._making_room.done():
-            self._making_room = asyncio.create_task(self._forget_contents())
-
-    async def _forget_contents(self) -> None:
-        with suppress(Unavailable):
-            await self._forgetting.make_room()
-
     def _progress(self, mail_id: str, progress: Progress) -> Note | None:
-        held = self._owned.held.get(mail_id)
+        held = self._books.held.get(mail_id)
         if held is None:
             return None
         return Note("defer", mail_id, held, partial(self._records.seal_progress, mail_id, progress))

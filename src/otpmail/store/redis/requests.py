@@ -7,12 +7,13 @@ from typing import Any
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
+from otpmail.store.redis.books import CLAIM_SECONDS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
-from otpmail.store.redis.owned import CLAIM_SECONDS, Owned
+from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Record
 from otpmail.store.redis.script import Script
 
@@ -58,9 +59,9 @@ class Requests:
         if asking is not None:  # its call was cancelled before the answer
             asking.add_done_callback(lambda _: self.release(request, _claimed(asking, mail_id)))
             return
-        held = self._owned.claims.pop(mail_id, None)
+        held = self._owned.books.claims.pop(mail_id, None)
         if held is not None:
-            self._owned.retract(mail_id, held)
+            self._owned.doubtful.retract(mail_id, held)
 
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
@@ -90,13 +91,13 @@ class Requests:
             answer: list[Any] = await self._client.run(_CLAIM, names, words)
             return answer
 
-        step = await self._lease.run(ask, lambda name: owned.retract(mail_id, held_by(name)))
+        step = await self._lease.run(ask, lambda name: owned.doubtful.retract(mail_id, held_by(name)))
         [answer] = step.answer
         kind, found = answer[:1], answer[1:].decode()
         if kind in {b"A", b"T"}:
             owned.hold_claim(found or mail_id, replace(held_by(step.name), is_taken_over=kind == b"T"))
         else:
-            owned.retract_again(found, key)
+            owned.doubtful.retract_again(found, key)
         self._lease.counted(step.sent, step.total, 1)  # once it is held, so that it is written again with the others
         return bytes(answer)
 

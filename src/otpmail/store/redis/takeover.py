@@ -25,21 +25,19 @@ ResultT = TypeVar("ResultT")
 Taken = tuple[str, int, bytes, bytes | None, bool]
 """A mail's id, its score, its octets and progress, and whether it is orphaned (`store.base.Entry`)."""
 
+Take = Callable[[str, Sequence[Taken]], None]
+"""Takes up mails that this replica has under a name from now on."""
+
 
 class TakeOver:
-    """Moves the mails of one replica after the other to this one, and calls `taken` with each slice of them.
+    """Moves the mails of one replica after the other to this one, and hands each slice of them to `take`."""
 
-    `taken` gets the name under which this replica has them.
-    """
-
-    def __init__(
-        self, client: Client, keys: Keys, lease: Lease, reader: Reader, taken: Callable[[str, Sequence[Taken]], None]
-    ) -> None:
+    def __init__(self, client: Client, keys: Keys, lease: Lease, reader: Reader, take: Take) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
         self._reader = reader
-        self._taken = taken
+        self._take_up = take
         self._ended: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -109,7 +107,7 @@ class TakeOver:
         step: Step = await _until_answered(lambda: self._lease.run(ask))
         taken = [one for mail in step.answer if (one := await self._read(*mail)) is not None]
         if taken and step.name == self._lease.name:  # otherwise they are another replica's by now
-            self._taken(step.name, taken)
+            self._take_up(step.name, taken)
         self._lease.counted(step.sent, step.total, len(step.answer))  # once they are held, and so written again
         return len(taken)
 
