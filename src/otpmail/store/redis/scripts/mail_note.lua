@@ -52,6 +52,7 @@ local function write_settled(note)
 end
 
 local function write_answer(note)
+  redis.call('HDEL', note.request, 'gone')
   redis.call('HSET', note.request, 'state', tonumber(note.numbers[2]) > 0 and 'settled' or 'free', 'mail', note.id,
     'print', note.fingerprint, 'own', note.owner, 'ends', note.numbers[2])
   redis.call('PEXPIRE', note.request, math.max(tonumber(note.numbers[1]), tonumber(note.numbers[3])))
