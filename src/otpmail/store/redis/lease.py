@@ -64,6 +64,9 @@ class Step(NamedTuple):
     total: int
     answer: list[Any]
 
+    def __repr__(self) -> str:
+        return f"<Step of {self.name}>"
+
 
 class Lease:
     """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.

@@ -37,6 +37,9 @@ class Claim(NamedTuple):
     caller: bytes
     request: bytes
 
+    def __repr__(self) -> str:
+        return "<Claim>"
+
 
 class Records:
     """Encrypts and decrypts with the keys of `cipher`."""
