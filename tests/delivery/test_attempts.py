@@ -13,6 +13,7 @@ from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.ownership import Ownership
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, Unavailable
@@ -55,6 +56,13 @@ class Rig:
     async def begin(self, *jobs: Job) -> list[Job]:
         """Have the store note the attempts."""
         return await self.lifecycle.begin(jobs)
+
+    async def beginning(self) -> asyncio.Task[list[Job]]:
+        """Start all jobs that wait, and have the store note them, which it does once `store.begins` is set."""
+        self.store.begins.clear()
+        beginning = asyncio.create_task(self.begin(*self.started()))
+        await asyncio.sleep(0)
+        return beginning
 
     def ended(self) -> dict[str, str]:
         """Return the states of the mails that have settled."""
@@ -120,10 +128,7 @@ async def test_a_job_that_ends_while_the_store_writes_is_not_sent() -> None:
     """A stop lets go of a job whose attempt is being noted, and it is not sent after that."""
     rig = Rig()
     await rig.take_up(_entry("a"), _entry("b"))
-    jobs = rig.started()
-    rig.store.begins.clear()
-    beginning = asyncio.create_task(rig.begin(*jobs))
-    await asyncio.sleep(0)
+    beginning = await rig.beginning()
     rig.lifecycle.close()
     rig.store.begins.set()
     assert await beginning == []
@@ -155,17 +160,43 @@ async def test_nothing_is_sent_without_the_note() -> None:
 
 
 async def test_a_note_is_taken_back_where_the_fence_falls() -> None:
-    """A mail that was noted, and is held up since another process may have it, is noted as not begun."""
+    """Mails that were noted, and are held up since another process may have them, are noted as not begun."""
     rig = Rig()
-    await rig.take_up(_entry("a"))
-    [job] = rig.started()
-    rig.store.begins.clear()
-    beginning = asyncio.create_task(rig.begin(job))
-    await asyncio.sleep(0)
+    await rig.take_up(_entry("a"), _entry("b"))
+    beginning = await rig.beginning()
     rig.store.is_ours = False
     rig.store.begins.set()
     assert await beginning == []
-    assert [(mail_id, progress.begun) for mail_id, progress in rig.store.progress] == [("a", True), ("a", False)]
+    noted = {mail_id: progress.begun for mail_id, progress in rig.store.progress}
+    assert noted == {"a": False, "b": False}
+    assert rig.started() == []
+    rig.store.is_ours = True
+    rig.lifecycle.fence.resume()
+    assert [job.id for job in rig.started()] == ["a", "b"]
+
+
+async def test_a_mail_that_is_taken_over_while_the_store_writes_is_not_sent() -> None:
+    """A mail that another process has by now is let go, also where this one may send again by the end of the write."""
+    rig = Rig()
+    await rig.take_up(_entry("a"), _entry("b"))
+    beginning = await rig.beginning()
+    rig.store.is_ours = False
+    assert Ownership(rig.lifecycle).drop(["a"]) == []  # it counts as in flight
+    rig.store.is_ours = True
+    rig.store.begins.set()
+    assert [job.id for job in await beginning] == ["b"]
+    assert (list(rig.lifecycle.jobs), rig.queue.qsize(), rig.ended()) == (["b"], 0, {})
+
+
+async def test_a_mail_whose_deadline_passes_while_the_store_writes_is_not_sent() -> None:
+    """A mail that is too late once the store has its note expires, and no relay gets it."""
+    rig = Rig()
+    await rig.take_up(_entry("a"))
+    beginning = await rig.beginning()
+    rig.clock.time = NOW + 601
+    rig.store.begins.set()
+    assert await beginning == []
+    assert (rig.started(), rig.ended()) == ([], {"a": "EXPIRED"})
 
 
 # After a crash.

@@ -17,7 +17,6 @@ MOST_DEATHS = 3
 """How many processes may have ended over a mail before it is not sent any more."""
 
 _SUSPECT = 2  # deaths from which on a mail is sent while no other suspect is, so that the next death has one cause
-_AGAIN_SECONDS = 0.1
 _ENDED = "the service ended while it was sending this mail, so the relay may have it"
 _PARKED = f"not sent again: {MOST_DEATHS} times the service ended while it was sending this mail"
 
@@ -26,7 +25,8 @@ class Attempts:
     """Its whole state: the one suspect that is being sent, and those that wait for it.
 
     A suspect is a mail that was in flight when two processes ended. `jobs` are those that are open. `wait` lets one of
-    them wait for some seconds, and `put_back` puts one at the front of its lane.
+    them wait for some seconds, and `put_back` puts one at the front of its lane. `may_send` decides again about one
+    that was started (`DeliveryHandler.may_send`).
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Attempts:
         jobs: Mapping[str, Job],
         wait: Callable[[Job, float], None],
         put_back: Callable[[Job], None],
+        may_send: Callable[[Job], bool],
         *,
         on_uncertain: Literal["retry", "fail"],
     ) -> None:
@@ -42,6 +43,7 @@ class Attempts:
         self._jobs = jobs
         self._wait = wait
         self._put_back = put_back
+        self._may_send = may_send
         self.notes_all = store.durable and on_uncertain == "fail"
         self._suspect: Job | None = None
         self._held: dict[Job, None] = {}
@@ -89,7 +91,10 @@ class Attempts:
         return False
 
     async def begin(self, jobs: Sequence[Job]) -> list[Job]:
-        """Have the store note that these jobs, which were started, are about to be sent; returns those that may be."""
+        """Have the store note that these jobs, which were started, are about to be sent; returns those that may be.
+
+        Meanwhile a stop may have let go of some, another process may have taken some over, or deadlines have passed.
+        """
         progresses = {job.id: replace(job.progress, begun=True) for job in jobs if job.is_noted_first}
         try:
             await self._store.begin_attempts(progresses)
@@ -98,14 +103,10 @@ class Attempts:
                 if job.id in self._jobs:
                     self._wait(job, error.retry_after)
             return []
-        started = [job for job in jobs if job.id in self._jobs]  # a stop lets go of the others
-        for job in started:
+        for job in jobs:
             job.is_begun = job.is_noted_first
-        if not self._store.may_send():  # any more: the fence holds them up when they are started again
-            for job in started:
-                self._wait(job, _AGAIN_SECONDS)
-            return []
-        return started
+        may_go = [job for job in reversed(jobs) if self._may_send(job)]  # the others return to the front, in their order
+        return may_go[::-1]
 
     def end(self, job: Job) -> None:
         """Take the note back, since the job waits again, and let the next suspect go."""

@@ -65,7 +65,8 @@ class Lifecycle:
         self.fence = Fence(store, dispatcher.put_back)
         call_later = call_later or asyncio.get_running_loop().call_later
         self._retries = retry.Retries(dispatcher.put, call_later=call_later)
-        self.attempts = Attempts(store, self.jobs, self._wait, dispatcher.put_back, on_uncertain=on_uncertain)
+        put_back, may_send = dispatcher.put_back, self.may_send
+        self.attempts = Attempts(store, self.jobs, self._wait, put_back, may_send, on_uncertain=on_uncertain)
         self.begin = self.attempts.begin
         self._deadlines = Deadlines(self.expire, now=store.now, call_later=call_later)
         self._empty = asyncio.Event()
