@@ -1,7 +1,7 @@
 """Mails that the relay in use can't take: which other relay gets them, and what becomes of them at a stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ class Other:
         self.outcome = outcome
         self.error = error
         self.capabilities = Capabilities({} if takes else {"SIZE": "1"})
-        self.throttle = SimpleNamespace(is_limited=False)
+        self.throttle: Any = SimpleNamespace(is_limited=False)
         self.may_open = asyncio.Event()
         self.may_open.set()
         self.calls: list[str] = []
@@ -54,6 +54,7 @@ class Other:
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Answer at once."""
+        assert self.is_available
         self.calls.append(envelope.content.decode())
         callback(self.outcome)
         return True
@@ -67,6 +68,7 @@ class Other:
         """Note it."""
         assert connection is self
         self.calls.append("released")
+        self.is_available = True  # a further connection would be
 
     async def close(self) -> None:
         """Note it."""
@@ -84,7 +86,9 @@ class Rig:
         self.refused: set[str] = set()
         self.changed = asyncio.Event()
         self.events: list[Event] = []
+        self.fault: Exception | None = None
         self.detours = Detours(cast("Failover", self), cast("Any", self), self)
+        self.running = asyncio.create_task(self.detours.run())
 
     def others(self, owner: object, envelope: Envelope) -> list[Other]:
         """Return the other relays."""
@@ -94,6 +98,11 @@ class Rig:
     def take(self, name: str) -> bool:
         """Hand a job over whose content is its name."""
         return self.detours.take(cast("ConnectionOwner", "first"), make_job(name), REFUSED)
+
+    async def stop(self) -> None:
+        """Stop the detours, as their worker does."""
+        self.running.cancel()
+        await asyncio.wait([self.running])
 
     async def has_told(self, count: int) -> None:
         """Wait until the handler knows of so many jobs."""
@@ -113,7 +122,9 @@ class Rig:
         return job.id not in self.refused
 
     def replied(self, job: Job, results: Results) -> None:
-        """Note the codes."""
+        """Note the codes, unless there is a `fault`."""
+        if self.fault is not None:
+            raise self.fault
         self._tell(job, [result.code for result in results])
 
     def connection_lost(self, job: Job, error: ConnectionLost) -> None:
@@ -135,7 +146,33 @@ async def rigs() -> AsyncIterator[list[Rig]]:
     made: list[Rig] = []
     yield made
     for rig in made:
-        await rig.detours.stop()
+        await rig.stop()
+
+
+class Throttle:
+    """A rate whose next pauses are given; `during` is called in each of them."""
+
+    is_limited = True
+
+    def __init__(self, *pauses: float, during: Callable[[], object]) -> None:
+        self._pauses = list(pauses)
+        self._during = during
+        self.slots: list[bool] = []
+
+    def pause(self) -> float:
+        """Return the next pause, 0 once there are no more."""
+        if not self._pauses:
+            return 0
+        asyncio.get_running_loop().call_soon(self._during)
+        return self._pauses.pop(0)
+
+    def urgent_pause(self) -> float:
+        """Return the pause of any mail."""
+        return self.pause()
+
+    def take_slot(self, *, urgent: bool) -> None:
+        """Keep the kind of the slot."""
+        self.slots.append(urgent)
 
 
 async def test_one_connection_serves_all_that_wait(rigs: list[Rig]) -> None:
@@ -143,7 +180,7 @@ async def test_one_connection_serves_all_that_wait(rigs: list[Rig]) -> None:
     rigs.append(rig := Rig(other := Other()))
     assert all(rig.take(name) for name in "abc")
     await rig.has_told(3)
-    await rig.detours.stop()
+    await rig.stop()
     assert rig.told == [("a", [250]), ("b", [250]), ("c", [250])]
     sent = ["a", "accepted", "b", "accepted", "c", "accepted"]
     assert other.calls == ["connect", *sent, "released", "closed"]
@@ -193,9 +230,58 @@ async def test_the_handler_decides_again_before_a_mail_leaves(rigs: list[Rig]) -
     rig.refused.add("a")
     other.may_open.set()
     await rig.has_told(2)
-    await rig.detours.stop()
+    await rig.stop()
     assert rig.told == [("a", "refused"), ("b", [250])]
     assert other.calls == ["connect", "b", "accepted", "released", "closed"]
+
+
+async def test_a_mail_waits_until_it_has_a_slot(rigs: list[Rig]) -> None:
+    """A mail that another one has overtaken in its pause waits again, until the relay's rate has room for it."""
+    rigs.append(rig := Rig(other := Other()))
+    other.throttle = throttle = Throttle(0.01, 0.01, during=lambda: waits.append(len(rig.told)))
+    waits: list[int] = []
+    rig.take("a")
+    await rig.has_told(1)
+    assert (waits, throttle.slots) == ([0, 0], [False])
+
+
+async def test_a_connection_that_ends_while_a_mail_waits_for_its_slot(rigs: list[Rig]) -> None:
+    """The mail goes over another connection, since one that is lost or used up takes no more mails."""
+    rigs.append(rig := Rig(other := Other()))
+    other.throttle = Throttle(0.01, during=lambda: setattr(other, "is_available", False))
+    rig.take("a")
+    await rig.has_told(1)
+    await rig.stop()
+    assert rig.told == [("a", [250])]
+    assert other.calls == ["connect", "released", "closed", "connect", "a", "accepted", "released", "closed"]
+
+
+async def test_a_mail_that_is_too_late_after_its_pause(rigs: list[Rig]) -> None:
+    """A mail that may not be sent any more is let go, also where its connection has ended, and none is dialled."""
+    rigs.append(rig := Rig(other := Other()))
+
+    def end() -> None:
+        other.is_available = False
+        rig.refused.add("a")
+
+    other.throttle = Throttle(0.01, during=end)
+    rig.take("a")
+    await rig.has_told(1)
+    await rig.stop()
+    assert rig.told == [("a", "refused")]
+    assert other.calls == ["connect", "released", "closed"]
+
+
+async def test_an_unforeseen_error_ends_the_detours(rigs: list[Rig]) -> None:
+    """An error of ours is raised to the worker. The connection is closed, and what waits is put back."""
+    rigs.append(rig := Rig(other := Other()))
+    rig.fault = ValueError("boom")
+    for name in "ab":
+        rig.take(name)
+    await asyncio.wait([rig.running])
+    assert rig.running.exception() is rig.fault
+    assert rig.told == [("b", "put back")]
+    assert other.calls[-2:] == ["released", "closed"]
 
 
 async def test_a_stop_puts_back_what_has_not_left(rigs: list[Rig]) -> None:
@@ -205,6 +291,6 @@ async def test_a_stop_puts_back_what_has_not_left(rigs: list[Rig]) -> None:
     for name in "ab":
         rig.take(name)
     await asyncio.sleep(0)
-    await rig.detours.stop()
+    await rig.stop()
     assert rig.told == [("b", "put back"), ("a", "put back")]
     assert other.calls == ["connect"]

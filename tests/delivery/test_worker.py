@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from delivery.fakes import make_job
+from otpmail.delivery.detours import Detours
 from otpmail.delivery.dispatch import STALLED, Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
@@ -602,6 +603,26 @@ async def test_a_stop_closes_all_that_is_open(turns: int) -> None:
     not_taken = rig.dialler.offered.qsize()
     assert [wire.closed.is_set() for wire in wires] == [True, not not_taken]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_error_of_its_detours_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No detour fails unseen: its error ends the worker, which closes its connection, and so the service."""
+    broken = asyncio.Event()
+
+    async def fail(_: Detours) -> None:
+        await broken.wait()
+        raise ValueError("boom")
+
+    monkeypatch.setattr(Detours, "run", fail)
+    rig = Rig()
+    working = asyncio.create_task(rig.worker.run())
+    wire = rig.wire()
+    await _turns()
+    broken.set()
+    with pytest.raises(ExceptionGroup) as caught:
+        await working
+    assert caught.group_contains(ValueError, match="boom")
+    assert wire.closed.is_set()
 
 
 async def test_what_a_stop_closes_is_not_recycled() -> None:

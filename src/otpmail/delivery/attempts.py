@@ -105,7 +105,9 @@ class Attempts:
             return []
         for job in jobs:
             job.is_begun = job.is_noted_first
-        may_go = [job for job in reversed(jobs) if self._may_send(job)]  # the others return to the front, in their order
+        may_go = [
+            job for job in reversed(jobs) if self._may_send(job)
+        ]  # the others return to the front, in their order
         return may_go[::-1]
 
     def end(self, job: Job) -> None:

@@ -1,6 +1,6 @@
 """Sends mails that the relay in use can't take over another relay, which may: for SMTPUTF8, 8BITMIME or SIZE.
 
-Each worker has one of these. It has a connection while there are such mails, and no longer.
+Each worker has one of these, and runs it beside itself. It has a connection while there are such mails, and no longer.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from otpmail.model import Priority, RecipientResult
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
 from otpmail.relays.owner import ConnectionOwner
+from otpmail.relays.throttle import Throttle
 from otpmail.smtp.transaction import Results, Unasked
 
 
@@ -36,7 +37,7 @@ class Detours:
         self._handler = handler
         self._observer = observer
         self._waiting: deque[_Detour] = deque()
-        self._running: asyncio.Task[None] | None = None
+        self._taken = asyncio.Event()
         self.connection: Connection | None = None
 
     def __repr__(self) -> str:
@@ -47,28 +48,32 @@ class Detours:
         if not self._failover.others(owner, job.offer):
             return False
         self._waiting.append(_Detour(job, owner, results))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        self._taken.set()
         return True
 
-    async def stop(self) -> None:
-        """Put back what waits, and close the connection."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-        while self._waiting:
-            self._handler.put_back(self._waiting.pop().job)
+    async def run(self) -> None:
+        """Send what is taken, until cancelled. Then put back what waits, and close the connection."""
+        try:
+            while True:
+                await self._taken.wait()
+                self._taken.clear()
+                await self._send_all()
+        finally:
+            while self._waiting:
+                self._handler.put_back(self._waiting.pop().job)
 
-    async def _run(self) -> None:
+    async def _send_all(self) -> None:
         try:
             while self._waiting:
                 await self._send(self._waiting[0])
         finally:
-            self._running = None
             await self._close()
 
     async def _send(self, detour: _Detour) -> None:
-        """Send the first job that waits over a relay that takes it. If none can be reached, the job is deferred."""
+        """Send the first job that waits over a relay that takes it. If none can be reached, the job is deferred.
+
+        The job still waits afterwards where the connection to the relay has ended before its turn.
+        """
         job, results = detour.job, tuple(detour.results)
         for owner in self._failover.others(detour.owner, job.offer):
             try:
@@ -84,11 +89,14 @@ class Detours:
 
     async def _send_over(self, connection: Connection, job: Job) -> None:
         throttle, is_urgent = connection.owner.throttle, job.priority is Priority.URGENT
-        if throttle.is_limited:
-            await asyncio.sleep(throttle.urgent_pause() if is_urgent else throttle.pause())
-        self._waiting.popleft()  # from here on a stop leaves it to the end of the connection
+        while pause := _pause(throttle, urgent=is_urgent):  # noqa: ASYNC110  a rate has no event
+            await asyncio.sleep(pause)  # a worker may take the slot meanwhile
         if not self._handler.may_send(job):  # it may be another process's by now, or too late
+            self._waiting.popleft()
             return
+        if not connection.is_available:  # the relay may have closed it meanwhile
+            return
+        self._waiting.popleft()  # from here on a stop leaves it to the end of the connection
         if throttle.is_limited:
             throttle.take_slot(urgent=is_urgent)
         replied = asyncio.Event()
@@ -125,6 +133,13 @@ class Detours:
             await connection.close()
             cause = connection.lost_cause or "no further mail is only for this relay"
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled=False))
+
+
+def _pause(throttle: Throttle, *, urgent: bool) -> float:
+    """Return the seconds until the relay may be sent another mail, 0 for at once."""
+    if not throttle.is_limited:
+        return 0.0
+    return throttle.urgent_pause() if urgent else throttle.pause()
 
 
 def _deferred(result: RecipientResult, error: ConnectFailed) -> RecipientResult:

@@ -59,8 +59,7 @@ class Lifecycle:
         self._faults, self._random = Faults(observer, store.now), random
         self.places, self._memory = places, memory
         self._on_uncertain, self._outage = on_uncertain, outage
-        self._at_once = 2 * relays - 1
-        self._now, self._closed = store.now, False
+        self._at_once, self._now, self._closed = 2 * relays - 1, store.now, False
         self.jobs: dict[str, Job] = {}
         self.fence = Fence(store, dispatcher.put_back)
         call_later = call_later or asyncio.get_running_loop().call_later

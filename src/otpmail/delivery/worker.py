@@ -73,18 +73,13 @@ class Worker:
         return connection.in_flight + (STALLED if connection.stalled else 0)
 
     async def run(self) -> None:
-        """Work until cancelled, then close the connections."""
-        try:
-            while True:
-                self._connection = await self._next_connection()
-                await self._feed(self._connection)
-                self._connection.owner.released(self._connection)
-                self._rest.ended(self._connection)
-                # The relay replies about what is in flight on it while the next connection is at work.
-                self._retire(self._connection)
-                self._connection = None
-        finally:
-            await self._stop()
+        """Work until cancelled, then close the connections. An error of ours, or of its detours, ends both."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._detours.run())
+            try:
+                await self._work()
+            finally:
+                await self._stop()
 
     def wake(self) -> None:
         """Look again: it is its turn, or its connection has room, is lost, or has a successor."""
@@ -92,6 +87,17 @@ class Worker:
             self._waiting.set_result(None)
 
     # Sending.
+
+    async def _work(self) -> None:
+        """Send over one connection after the other."""
+        while True:
+            self._connection = await self._next_connection()
+            await self._feed(self._connection)
+            self._connection.owner.released(self._connection)
+            self._rest.ended(self._connection)
+            # The relay replies about what is in flight on it while the next connection is at work.
+            self._retire(self._connection)
+            self._connection = None
 
     async def _feed(self, connection: Connection) -> None:
         """Send over the connection until it is lost, takes no more, or is to retire and its successor is ready.
@@ -277,7 +283,6 @@ class Worker:
         """Pass the turn on, and close all connections; the dial of a successor is cancelled."""
         self._dispatcher.leave(self)
         self._alarm.cancel()
-        await self._detours.stop()
         successor = await self._succession.stop()
         if successor is not None:
             self._retire(successor, replaced=False)
