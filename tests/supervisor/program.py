@@ -46,6 +46,8 @@ async def main(act: str, lines: int, length: int) -> int:
         _write("it has failed")
         return 5
     app, stop = _App(), asyncio.Event()
+    if act == "ends-on-term":  # as the service, which is ready only after that
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     tasks = [asyncio.create_task(member.run(app, stop=stop.set, reload=lambda: _write("reload")))]  # type: ignore[arg-type]  # all that it looks at
     for _ in range(lines):
         _write(str(number) * length)
@@ -60,8 +62,6 @@ async def main(act: str, lines: int, length: int) -> int:
         signal.pause()
     if act == "hangs" and number > 1:
         threading.Event().wait()  # the loop stands still
-    if act == "ends-on-term":
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     _write("stops")
     for task in tasks:

@@ -200,6 +200,16 @@ async def test_a_suspended_process_is_killed_once_it_is_silent_for_too_long(supe
     assert await supervised.end() == 0
 
 
+async def test_a_process_that_goes_on_in_time_stops_in_order(supervised: Supervised) -> None:
+    """A process that goes on after its SIGTERM and before the SIGKILL ends by itself, and another takes its place."""
+    pid = await _suspend_second(supervised, "ends-on-term", PROCESS_HANG_SECONDS="1")
+    await supervised.until(lambda: bool(_of_second(supervised, "process-stopped")))
+    os.kill(pid, signal.SIGCONT)
+    await supervised.until(lambda: len(_of_second(supervised, "process-ready")) > 1)
+    assert _of_second(supervised, "process-ended")[0].get("exit_code") == 0  # and no signal
+    assert pid not in {line["pid"] for line in supervised.events("process-killed")}
+
+
 async def test_a_loop_that_never_turns_is_a_hang(supervised: Supervised) -> None:
     """A process whose loop is blocked is ended too; SIGTERM does that where no handler of it waits for the loop."""
     supervised.start("hangs", settings=shared_settings(PROCESS_HANG_SECONDS="1"), **_QUICK)
