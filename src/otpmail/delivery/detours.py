@@ -16,8 +16,7 @@ from otpmail.events import ConnectionClosed, Observer
 from otpmail.model import Priority, RecipientResult
 from otpmail.relays.connection import Connection
 from otpmail.relays.failover import Failover
-from otpmail.relays.owner import ConnectionOwner
-from otpmail.relays.throttle import Throttle
+from otpmail.relays.owner import ConnectionOwner, Slots
 from otpmail.smtp.transaction import Results, Unasked
 
 
@@ -135,7 +134,7 @@ class Detours:
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled=False))
 
 
-def _pause(throttle: Throttle, *, urgent: bool) -> float:
+def _pause(throttle: Slots, *, urgent: bool) -> float:
     """Return the seconds until the relay may be sent another mail, 0 for at once."""
     if not throttle.is_limited:
         return 0.0
