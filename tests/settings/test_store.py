@@ -106,12 +106,18 @@ def test_servers_of_redis(load: Load, url: str, read: RedisUrl) -> None:
         ("redis://[hunter2", "has a host that is neither a name nor an IP address"),
         ("redis://hun ter2", "has a host that is neither a name nor an IP address"),
         ("redis://hunter/2@redis", "has a user or password with a / ? or # that is not encoded"),
+        ("redis:///run/hunter2.sock", "has no host; write redis://user:password@host:6379/0"),
+        (
+            "valkey://hunter2",
+            "must be memory:, sqlite:PATH or redis://host:6379; for Valkey write redis:// or rediss:// too",
+        ),
+        ("redis://red\nis:hunter2@redis", "holds a control character, such as a line end"),
         ("redis://user:hunter%@redis", "has a % in the password that two hexadecimal digits do not follow"),
-        ("redis://user:%ff@redis", "has the password that is not text in UTF-8"),
+        ("redis://user:%ff@redis", "has a password that is not text in UTF-8"),
         ("redis://redis?password=hunter2", "has options, which are settings here"),
         ("redis://redis:hunter2", "has a port that is no whole number from 1 to 65535"),
         ("redis://redis:0", "has a port that is no whole number from 1 to 65535"),
-        ("redis://redis/hunter2", "has a database that is no number"),
+        ("redis://redis/hunter2", "has a database that is no whole number below 65536"),
         ("redis://a,b", "names several hosts; write redis+sentinel:// or redis+cluster://"),
         ("redis+sentinel://a,b", "has no service, the name of the master that the Sentinels watch"),
         ("redis+cluster://a/1", "has a database, which no cluster has"),
@@ -155,3 +161,10 @@ def test_a_namespace(load: Load, problems: Problems) -> None:
     assert load(STORE_NAMESPACE="otpmail-staging").store.namespace == "otpmail-staging"
     (line,) = problems(STORE_NAMESPACE="a}b")
     assert line.endswith("must be 1 to 64 of A-Z a-z 0-9 . _ -")
+
+
+def test_a_lease(problems: Problems) -> None:
+    """STORE_LEASE_SECONDS names its bounds."""
+    for value in ("1ms", "301"):
+        (line,) = problems(STORE_LEASE_SECONDS=value)
+        assert line.endswith(", or a number of seconds from 1 to 300")

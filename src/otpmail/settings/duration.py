@@ -39,6 +39,9 @@ Seconds = Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, json_schema_extra=_E
 SecondOrMore = Annotated[float, Field(ge=1, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time from a second to ten years, for what is done again and again, and would take all of the processor."""
 
+SecondToFiveMinutes = Annotated[float, Field(ge=1, le=300, json_schema_extra=_EXTRA), _UNITS_TOO]
+"""A time from a second to five minutes."""
+
 SecondsOrZero = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time of at most ten years."""
 

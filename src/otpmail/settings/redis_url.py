@@ -60,18 +60,11 @@ def parse_redis_url(text: str) -> RedisUrl:
     if text.partition(":")[2][:2] != "//":
         raise ValueError(f"must be {form}")
     url = _split(text, form)
+    credentials, at, named = url.netloc.rpartition("@")
+    hosts = _hosts(named, layout, form)
     database, service = _path(url, layout, form)
-    credentials, at, hosts = url.netloc.rpartition("@")
     user, _, password = credentials.partition(":") if at else ("", "", "")
-    return RedisUrl(
-        layout,
-        tls,
-        _hosts(hosts, layout, form),
-        _decoded(user, "the user"),
-        _decoded(password, "the password"),
-        database,
-        service,
-    )
+    return RedisUrl(layout, tls, hosts, _decoded(user, "user"), _decoded(password, "password"), database, service)
 
 
 def _split(text: str, form: str) -> SplitResult:
@@ -120,20 +113,20 @@ def _path(url: SplitResult, layout: Layout, form: str) -> tuple[int, str]:
     if layout == "sentinel":
         if not parts:
             raise ValueError(f"has no service, the name of the master that the Sentinels watch; write {form}")
-        service = _decoded(parts.pop(0), "the service")
+        service = _decoded(parts.pop(0), "service")
     if layout == "cluster" and parts:
         raise ValueError("has a database, which no cluster has; leave out what follows the hosts")
     if not parts:
         return 0, service
     if len(parts) > 1 or not (parts[0].isascii() and parts[0].isdecimal()) or int(parts[0]) >= _MOST_DATABASES:
-        raise ValueError(f"has a database that is no number; write {form}")
+        raise ValueError(f"has a database that is no whole number below {_MOST_DATABASES}; write {form}")
     return int(parts[0]), service
 
 
 def _decoded(text: str, part: str) -> str:
     if _NO_CODE.search(text):
-        raise ValueError(f"has a % in {part} that two hexadecimal digits do not follow; write % as %25")
+        raise ValueError(f"has a % in the {part} that two hexadecimal digits do not follow; write % as %25")
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise ValueError(f"has {part} that is not text in UTF-8 once its %-codes are decoded") from None
+        raise ValueError(f"has a {part} that is not text in UTF-8 once its %-codes are decoded") from None

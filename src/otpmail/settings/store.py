@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from otpmail.settings.duration import Seconds
+from otpmail.settings.duration import SecondToFiveMinutes
 from otpmail.settings.helo import is_host_name
 from otpmail.settings.hosts import bare_address, is_ip_address
 from otpmail.settings.problems import Problem
@@ -43,11 +43,13 @@ class StoreSettings(Section):
     namespace: str = "otpmail"
     allow_volatile: bool = False
     wait_replicas: Annotated[int, Field(ge=0, le=10)] | None = None
-    lease_seconds: Annotated[Seconds, Field(ge=1, le=300)] = 10
+    lease_seconds: SecondToFiveMinutes = 10
 
     @field_validator("url")
     @classmethod
     def _is_a_store(cls, value: str) -> str:
+        if holds_control_character(value):
+            raise broken_rule("holds a control character, such as a line end")
         if value == MEMORY:
             return value
         if is_redis(value):
@@ -57,6 +59,8 @@ class StoreSettings(Section):
                 raise broken_rule(str(error)) from None
             return value
         scheme, colon, path = value.partition(":")
+        if scheme.lower() in {"valkey", "valkeys"}:
+            raise broken_rule(f"{_SHAPES}; for Valkey write redis:// or rediss:// too")
         if f"{scheme}{colon}".lower() != _SQLITE:
             raise broken_rule(f"{_SHAPES}; no other store is known")
         if not path or path.endswith("/"):

@@ -1,14 +1,18 @@
 """What a server must be at the start, on real servers that are set to be otherwise."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from otpmail.errors import StoreError
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
-from redis_server import RedisServer
+from otpmail.store.redis.dial import Access, ByCluster, BySentinel, OneServer
+from redis_server import HOST, RedisServer
 from store.redis.conftest import MakeClient
 
 
@@ -85,5 +89,62 @@ async def test_a_user_who_may_not_do_it(server: RedisServer, make_client: MakeCl
     """A user without the right to INFO gets an error that says so."""
     server.command("ACL", "SETUSER", "default", "-info")
     assert await _problem(make_client(server)) == (
-        "STORE_URL: the server at SERVER does not let the user of STORE_URL do this"
+        "STORE_URL: the server at SERVER does not let the user of STORE_URL do this; docs/stores.md has the "
+        "rights that it needs"
     )
+
+
+@asynccontextmanager
+async def _answering(reply: bytes) -> AsyncIterator[Client]:
+    """Make a client of a server that answers each command so, or closes the connection for want of an answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"INFO\r\n")
+        writer.write(reply)
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST) as listening:
+        client = Client(OneServer(listening.sockets[0].getsockname()), Access())
+        yield client
+        await client.close()
+
+
+_LOADING = b"redis_version:7.2.0\r\nloading:1\r\nrole:master\r\naof_enabled:0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "answers, but not as Redis or Valkey do"),
+        (b"$2\r\nhi\r\n", "answers, but not as Redis or Valkey do"),
+        (b"-ERR unknown command\r\n", "unknown command"),
+        (b"", "can't be reached: Connection closed by server; if its port speaks TLS, write rediss in place of redis"),
+        (b"$%d\r\n%s\r\n" % (len(_LOADING), _LOADING), "is reading its data; start otpmail again once it has"),
+    ],
+)
+async def test_what_is_no_server(reply: bytes, words: str) -> None:
+    """Whatever else listens there is named; a server that reads its data still has no AOF by its own words."""
+    async with _answering(reply) as client:
+        assert await _problem(client) == f"STORE_URL: the server at SERVER {words}"
+
+
+async def test_tls_where_there_is_none(server: RedisServer, make_client: MakeClient) -> None:
+    """A server that waits for more than the start of TLS gets a line that names the scheme."""
+    client = make_client(server, access=Access(context=ssl.create_default_context()))
+    assert (await _problem(client)).endswith("; if its port speaks no TLS, write redis in place of rediss")
+
+
+async def test_a_database_that_is_not_there(server: RedisServer, make_client: MakeClient) -> None:
+    """The line says that the number in STORE_URL is too great for the server."""
+    client = make_client(server, access=Access(database=16))
+    assert await _problem(client) == "STORE_URL: the server at SERVER has no database of the number in STORE_URL"
+
+
+async def test_another_scheme_is_needed(server: RedisServer) -> None:
+    """A server alone is neither a Sentinel nor a part of a cluster."""
+    address = (HOST, server.port)
+    for locator, words in (
+        (BySentinel((address,), "main", Access()), "is no Sentinel; for a server of its own write redis://"),
+        (ByCluster((address,), 0, Access()), "is part of no cluster; write redis://"),
+    ):
+        assert await _problem(Client(locator, Access())) == f"STORE_URL: the server at SERVER {words}"

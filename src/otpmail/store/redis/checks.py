@@ -7,9 +7,9 @@ from redis.exceptions import RedisError
 
 from otpmail.errors import StoreError
 from otpmail.store.redis.client import Client
+from otpmail.store.redis.replies import NO_REDIS, tls_hint
 
 _OLDEST = (6, 2)
-_NOT_A_SERVER = "answers, but not as Redis or Valkey do"
 _log = logging.getLogger("otpmail")
 
 
@@ -21,9 +21,9 @@ async def check_server(client: Client, *, allow_volatile: bool, is_cluster: bool
     try:
         info = _parsed(await client.probe("INFO"))
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreError(client.fault(error).problem) from error
+        raise StoreError(f"{client.fault(error).problem}{tls_hint(error, has_tls=client.has_tls)}") from error
     server = f"STORE_URL: the server at {client.endpoint}"
-    problem = _fault(info, is_cluster=is_cluster) or ("" if allow_volatile else _volatility(info))
+    problem = _fault(info, is_cluster=is_cluster) or _eviction(info) or ("" if allow_volatile else _volatility(info))
     if problem:
         raise StoreError(f"{server} {problem}")
     connected = int(info.get("connected_slaves", "0"))
@@ -46,13 +46,19 @@ def _fault(info: Mapping[str, str], *, is_cluster: bool) -> str:
     """Say why no service may use the server, or nothing."""
     version = info.get("redis_version", "")
     if not version:
-        return _NOT_A_SERVER
+        return NO_REDIS
     if _numbers(version) < _OLDEST:
         return f"is Redis {version}; 6.2 or later is needed"
+    if info.get("loading", "0") != "0":  # it has no AOF until it has read that, by its own words
+        return "is reading its data; start otpmail again once it has"
     if (info.get("cluster_enabled") == "1") is not is_cluster:
         return "is part of no cluster; write redis://" if is_cluster else "is part of a cluster; write redis+cluster://"
     if info.get("role") != "master":
         return "is a replica; name its master, or the Sentinels with redis+sentinel://"
+    return ""
+
+
+def _eviction(info: Mapping[str, str]) -> str:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         return f"may forget what it was given (maxmemory-policy {policy}); set maxmemory-policy noeviction"

@@ -61,6 +61,11 @@ class Client:
         """The server that was connected to last, as host:port."""
         return self._probing.endpoint
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self._access.context is not None
+
     def run(
         self,
         script: Script,

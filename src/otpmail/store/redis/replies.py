@@ -14,6 +14,8 @@ RETRY_SECONDS = 1.0
 PAUSE_SECONDS = 0.25
 """How long this replica waits before it tries again itself."""
 
+NO_REDIS = "answers, but not as Redis or Valkey do"
+
 # By the first word of the reply. Redis 6.2 wraps what a command of a script replied in words of its own.
 _WORDS = {
     "LOADING": "is reading its data",
@@ -53,7 +55,18 @@ _MORE_WORDS = {
     "NOPASS": "knows no password, but STORE_URL or STORE_PASSWORD_FILE has one",
 }
 
-_CONNECTING = re.compile(r"^Error \S+ connecting to \S+\. ")  # redis-py repeats the server before the cause
+# By a part of the reply, where STORE_URL leads to a server that can't do what its scheme asks for.
+_OTHER_SERVERS = (
+    ("DB index is out of range", "has no database of the number in STORE_URL"),
+    ("unknown command 'SENTINEL'", "is no Sentinel; for a server of its own write redis://"),
+    ("cluster support disabled", "is part of no cluster; write redis://"),
+    ("Protocol Error", NO_REDIS),
+)
+_RIGHTS = "; docs/stores.md has the rights that it needs"
+
+# redis-py repeats the server before the cause, which may be missing.
+_CONNECTING = re.compile(r"^Error \S+ connecting to \S+\. |^Error connecting to \S+$")
+_READING = re.compile(r"^Error while reading from \S+ : \(\d+, '(.*)'\)$")
 _VERIFY = re.compile(r"certificate verify failed: (.*?)(?: \(_ssl\.c:\d+\))?$")
 
 MOVES = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "LOADING"})
@@ -113,13 +126,34 @@ def fault(error: RedisError | OSError | TimeoutError, endpoint: str) -> Fault:
 
 def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:
     """Say in a line that opens with STORE_URL what is wrong with a server. It shows no password."""
-    kind = kind_of(error) if isinstance(error, RedisError) else ""
-    words = _MORE_WORDS.get(kind) or _WORDS.get(kind)
-    if words is None:
-        detail = _CONNECTING.sub("", str(error)).rstrip(".") or "it did not answer in time"
-        is_answer = isinstance(error, RedisError) and is_reply(error)
-        words = detail if is_answer else f"can't be reached: {_of_certificate(detail) or detail}"
+    if not isinstance(error, RedisError) or not is_reply(error):
+        words = f"can't be reached: {_of_connection(str(error))}"
+    else:
+        kind, text = kind_of(error), str(error)
+        of_another = next((words for part, words in _OTHER_SERVERS if part in text), None)
+        words = _MORE_WORDS.get(kind) or _WORDS.get(kind) or of_another or text.rstrip(".")
+        words += _RIGHTS if kind == "NOPERM" else ""
     return f"STORE_URL: the server at {endpoint} {words}"
+
+
+def tls_hint(error: Exception, *, has_tls: bool) -> str:
+    """Return what to change where one side of a failed connection may speak TLS and the other does not."""
+    if isinstance(error, RedisError) and is_reply(error):
+        return ""
+    text = str(error)
+    if has_tls and (isinstance(error, TimeoutError) or "WRONG_VERSION_NUMBER" in text or _READING.match(text)):
+        return "; if its port speaks no TLS, write redis in place of rediss"
+    if not has_tls and (_READING.match(text) or "closed by server" in text):
+        return "; if its port speaks TLS, write rediss in place of redis"
+    return ""
+
+
+def _of_connection(text: str) -> str:
+    """Say why there is no connection, without what stands before it in the line."""
+    if found := _READING.match(text):
+        return found[1]
+    detail = _CONNECTING.sub("", text).rstrip(".")
+    return _of_certificate(detail) or detail or "it did not answer in time"
 
 
 def _of_certificate(detail: str) -> str:
