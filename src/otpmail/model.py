@@ -166,14 +166,10 @@ class IssuedCode:
 
 @frozen()
 class Sending:
-    """A mail with a code that may go now: with which challenge's code, and when the next may go.
-
-    `replaced` is the live challenge that the mailed one has ended, None where it has ended none.
-    """
+    """A mail with a code that may go now: with which challenge's code, and when the next may go."""
 
     challenge: Challenge
     next_send: float
-    replaced: Challenge | None = None
 
 
 class CheckResult(Enum):
@@ -217,15 +213,36 @@ class Mail:
 
 
 @frozen()
+class Replaced:
+    """The challenge that the live one has ended, and the mails with the live one of which none is known to be unsent.
+
+    A mail is named by the next send that goes with it (`Sending`). Once none is left, the challenge is live again.
+    """
+
+    challenge: Challenge
+    mails: tuple[float, ...]
+
+
+NO_CALL = bytes(4)
+"""In place of the mark of a call, where no mail is waited for."""
+
+CALL = slice(-len(NO_CALL), None)
+"""The part of the id of a fresh challenge that marks the call which brings it; a record has room for no more."""
+
+
+@frozen()
 class CodeRecord:
     """The record of one (caller, purpose, address): live challenge, past failures, when the next mail may be sent.
 
-    Times are in seconds since the epoch. The rules that change it are in `otp.policy`.
+    Times are in seconds since the epoch. `call` is the mark of the call that asked for the latest mail. The rules that
+    change a record are in `otp.policy`.
     """
 
     challenge: Challenge | None = None
     failures: tuple[float, ...] = ()
     next_send: float = 0.0
+    call: bytes = NO_CALL
+    replaced: Replaced | None = None
 
     @property
     def expires(self) -> float:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from faults.wall import WallService
-from guaranteed import names, send, sqlite_settings
+from guaranteed import names, redis_settings, send, sqlite_settings
 from otpmail.v1 import otp_pb2
+from redis_server import RedisServer
 from relay import Faults
 from service import relay_settings
 
@@ -89,7 +90,6 @@ async def test_a_jump_between_two_processes(
         async with start(before) as service:
             await service.wait_until_serving()
             check, issued = await _issue(service, f"a{before:.0f}")
-            await asyncio.sleep(1)  # in which nothing is written
             await service.kill()
         async with start(after) as service:
             await service.wait_until_serving()
@@ -97,3 +97,33 @@ async def test_a_jump_between_two_processes(
             await service.kill()
     show(f"{outlived} of 2 codes were good a second after their life")
     assert not outlived
+
+
+async def test_replicas_whose_clocks_differ(
+    relay: Relay, certificates: Certificates, tmp_path: Path, show: Callable[[str], None]
+) -> None:
+    """No code lives longer on Redis where the clocks of two replicas are hours apart."""
+    outlived = 0
+    with RedisServer() as server:
+        settings = relay_settings(relay, certificates, tmp_path / "token") | redis_settings(server)
+        settings |= {"OTP_LIFESPAN_SECONDS": LIFE, "OTP_RETURN_CODE": True, "OTP_RESEND_SECONDS": 0}
+        ahead, behind = [WallService(_folder(tmp_path, name), **settings) for name in ("ahead", "behind")]
+        ahead.set_wall(HOUR)
+        behind.set_wall(-HOUR)
+        async with ahead, behind:
+            for one, other in ((ahead, behind), (behind, ahead)):
+                await one.wait_until_serving()
+                await other.wait_until_serving()
+                good, _ = await _issue(one, f"good-{one.pid}")
+                assert (await other.otp.ValidateCode(good)).result == VALID
+                one.set_wall(0.0)
+                check, issued = await _issue(one, f"late-{one.pid}")
+                outlived += await _outlives(other, check, issued)
+    show(f"{outlived} of 2 codes were good a second after their life")
+    assert not outlived
+
+
+def _folder(path: Path, name: str) -> Path:
+    folder = path / name
+    folder.mkdir()
+    return folder

@@ -50,7 +50,7 @@ def client_of(url: str) -> Client:
 @asynccontextmanager
 async def _watched_client(url: str) -> AsyncIterator[Client]:
     client = client_of(url)
-    health = Health(client, StoreClock(), Keys(NAMESPACE).named("health"))
+    health = Health(client, StoreClock(), Keys(NAMESPACE), code_clock=StoreClock())
     await health.begin()
     task = asyncio.create_task(health.run())
     try:
@@ -119,7 +119,7 @@ async def test_a_cluster_leads_to_its_master(cluster: Cluster) -> None:
         assert client.endpoint in {f"127.0.0.1:{replica.port}" for replica in cluster.replicas}
 
         other = next(node for node in cluster.nodes if node is not cluster.master)
-        await client.command("DEL", KEY, Keys(NAMESPACE).named("health"))
+        await client.command("DEL", KEY, *(Keys(NAMESPACE).named(name) for name in ("health", "clock", "layout")))
         new = other.command("CLUSTER", "MYID").strip()
         for node in (other, *cluster.replicas, *cluster.nodes):
             if node is not cluster.master:

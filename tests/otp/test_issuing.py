@@ -254,6 +254,26 @@ async def test_a_mail_from_the_store_that_is_not_sent(process: Process) -> None:
         assert await service.check(sent.code) is CheckResult.VALID
 
 
+async def test_a_replaced_code_returns_in_the_next_process(process: Process, clock: Clock) -> None:
+    """A code is live again where the next process has the mails of its successor, and can send none of them."""
+    async with process().running() as service:
+        first = await service.send()
+        service.rig.settle()
+        clock.time += 400
+        sent = [await service.send()]
+        clock.time += 31
+        sent.append(await service.send())
+        assert sent[0].code == sent[1].code != first.code
+    async with process().running() as service:
+        for entry in await service.arrived(2):
+            service.intake.take_up(entry)
+        for one in sent:
+            assert await service.check(first.code) is CheckResult.WRONG_CODE
+            await service.rig.mails.cancel(call_of().caller, one.mail.id)
+            await service.codes.close()
+        assert await service.check(first.code) is CheckResult.VALID
+
+
 async def test_the_end_of_a_mail_that_has_waited_in_the_store(tmp_path: Path, clock: Clock) -> None:
     """A code whose address the relay refuses is void, also where its mail waited in the store for its turn."""
     async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:
@@ -391,6 +411,9 @@ async def test_a_mail_whose_answers_are_lost_is_taken_back(clock: Clock, server:
             assert proxy.cut == 2
             proxy.cuts = 0
             assert service.rig.queue.qsize() == 0
+            sent = await service.send()  # at once: no mail has gone
+            assert await service.check(sent.code) is CheckResult.VALID
+            await service.rig.mails.cancel(call_of().caller, sent.mail.id)
         client = Client(OneServer((HOST, server(KINDS[2]).port)), Access())
-        assert await client.command("KEYS", Keys(namespace).mail("*")) == []
+        assert await client.command("KEYS", Keys(namespace).mail("*")) == [Keys(namespace).mail(sent.mail.id)]
         await client.close()

@@ -1,13 +1,13 @@
 """The rules about sending and trying codes, on one record and with the time passed in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Sending
+from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Replaced, Sending
 from otpmail.otp.policy import Attempt, Policy
 
 POLICY = Policy(attempts=3, failures_per_hour=5, resend=30.0)
@@ -33,7 +33,7 @@ def test_a_first_send_issues_the_fresh_challenge() -> None:
     """Without a live code the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
     standing, sending = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
     assert sending == Sending(_fresh("a", 10.0), 40.0)
-    assert standing == CodeRecord(sending.challenge, (), 40.0)
+    assert standing == CodeRecord(sending.challenge, (), 40.0, call=b"a")
 
 
 def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
@@ -67,7 +67,7 @@ def test_a_challenge_near_its_end_is_replaced(lifespan: float, left: float, name
     after, sending = POLICY.send(standing, now, Challenge(b"b", "k1", now + lifespan), spaced=False)
     assert after.challenge == sending.challenge
     assert sending.challenge.id == name
-    assert sending.replaced == (standing.challenge if name == b"b" else None)
+    assert after.replaced == (Replaced(Challenge(b"a", "k1", lifespan), (now + 30,)) if name == b"b" else None)
 
 
 def test_the_rule_is_that_of_the_contract_that_asks() -> None:
@@ -274,8 +274,52 @@ def test_a_replaced_challenge_returns_where_the_new_ones_mail_did_not_leave() ->
     assert after is not None
     assert after.challenge == Challenge(b"a", "k1", expires=120.0, attempts=2)
     assert (after.failures, after.next_send) == ((1.0, 71.0), 0.0)
-    again, _ = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
-    assert POLICY.unsend(again, sending) == (again, None)  # the newer one was mailed since
+    again, resent = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
+    assert again.replaced == Replaced(Challenge(b"a", "k1", expires=120.0), (100.0, 101.0))
+    kept, _ = POLICY.unsend(again, sending)  # the newer one was mailed since
+    assert kept == replace(again, replaced=Replaced(Challenge(b"a", "k1", expires=120.0), (101.0,)))
+    assert POLICY.unsend(kept, sending) == (kept, None)  # it is undone once
+    after, _ = POLICY.unsend(kept, resent)
+    assert after is not None
+    assert after.challenge == Challenge(b"a", "k1", expires=120.0, attempts=1)
+
+
+def test_a_replaced_challenge_stays_ended_once_a_newer_one_may_have_been_sent() -> None:
+    """While one mail of the newer code is not known to be unsent, the older code does not return."""
+    standing, first = POLICY.send(_sent(), 70.0, _fresh("b", 70.0), spaced=True)
+    standing, second = POLICY.send(standing, 100.0, _fresh("c", 100.0), spaced=True)
+    after, _ = POLICY.unsend(standing, second)
+    assert after is not None
+    assert (after.challenge, after.next_send) == (first.challenge, 0.0)
+    many = standing
+    for number in range(20):
+        many, _ = POLICY.send(many, 101.0 + number / 4, _fresh(f"d{number}", 101.0), spaced=False)
+    assert many.replaced is None  # a record that many mails are asked for does not grow
+
+
+def test_a_call_that_asks_again_has_the_first_answer() -> None:
+    """A call whose answer was lost is not refused over its own mail, whichever code that holds."""
+    standing, sending = POLICY.send(_sent(), 31.0, _fresh("b", 31.0), spaced=True)
+    assert sending.challenge.id == b"a"
+    assert POLICY.send(standing, 31.5, _fresh("b", 31.5), spaced=True) == (standing, sending)
+    with pytest.raises(LimitExceeded):
+        POLICY.send(standing, 31.5, _fresh("c", 31.5), spaced=True)
+    ended, _ = POLICY.void(standing, None)
+    assert POLICY.send(ended, 32.0, _fresh("b", 32.0), spaced=True)[1].challenge == _fresh("b", 32.0)
+
+
+def test_a_call_that_sends_no_mail_is_withdrawn() -> None:
+    """After a call without an answer the next one need not wait, and a code that it replaced is live again."""
+    standing, _ = POLICY.send(_sent(), 31.0, _fresh("b", 31.0), spaced=True)
+    assert POLICY.withdraw(standing, b"c") == (standing, None)
+    after, _ = POLICY.withdraw(standing, b"b")
+    assert POLICY.send(after, 32.0, _fresh("c", 32.0), spaced=True)[1].challenge.id == b"a"
+    replacing, _ = POLICY.send(standing, 70.0, _fresh("d", 70.0), spaced=True)
+    after, _ = POLICY.withdraw(replacing, b"d")
+    assert after == CodeRecord(Challenge(b"a", "k1", expires=120.0))
+    assert POLICY.withdraw(after, b"d") == (after, None)
+    assert POLICY.withdraw(None, b"d") == (None, None)
+    assert POLICY.withdraw(POLICY.void(standing, None)[0], b"b") == (CodeRecord(), None)
 
 
 def test_a_refused_address_has_no_code() -> None:
@@ -318,9 +362,10 @@ class _World:
         self.last = sending
         assert self.now + 60.0 <= mailed.expires == self.expiries.setdefault(mailed.id, mailed.expires)
         assert mailed.expires <= self.now + LIFESPAN
-        if sending.replaced is not None:
-            self.chains[mailed.id] = self.chain(sending.replaced.id)
-            self.dead.add(sending.replaced.id)
+        if mailed.id == fresh.id and self.standing.replaced is not None:
+            older = self.standing.replaced.challenge.id
+            self.chains[mailed.id] = self.chain(older)
+            self.dead.add(older)
         assert mailed.id not in self.used | self.dead
         assert self.tries.get(self.chain(mailed.id), 0) < POLICY.attempts
 

@@ -12,6 +12,7 @@ from otpmail.store.base import Entry, MailStore
 from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Boot, StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.redis.client import Client
@@ -100,7 +101,7 @@ async def redis_mails(
     mails = RedisMailStore(
         clock,
         client,
-        Keys(namespace or uuid4().hex),
+        Keys(namespace or uuid4().hex, Digests(keys or KEYS)),
         Cipher(keys or KEYS),
         lease_seconds=lease_seconds,
         remember_seconds=REMEMBER_SECONDS,
@@ -121,7 +122,7 @@ async def replicas(
     """The codes of two replicas on each store in turn; a store of one process is there twice."""
     async with AsyncExitStack() as stack:
         if request.param in KINDS:
-            keys = Keys(uuid4().hex)
+            keys = Keys(uuid4().hex, Digests(KEYS))
             clients = [Client(OneServer((HOST, servers(request.param).port)), Access()) for _ in range(2)]
             for client in clients:
                 stack.push_async_callback(client.close)

@@ -16,7 +16,8 @@ class Issuing:
     """One code on its way into the store.
 
     The mail has to be written before the store decides which challenge it is for. It is written for the fresh one
-    first. Where the store decides for the live one, nothing has changed, and the mail is written for that.
+    first. Where the store decides for the live one, or for other times, nothing has changed, and the mail is written
+    for those.
     """
 
     def __init__(self, issue: Issue, send: Send, *, resend_seconds: float) -> None:
@@ -43,7 +44,7 @@ class Issuing:
             try:
                 return await mails.keep_one(job, submission.fingerprint, self._accept)
             except _AnotherChallengeError as other:
-                self._challenge = other.sending.challenge
+                self._challenge, self._next_send = other.sending.challenge, other.sending.next_send
 
     async def _accept(self, entries: Sequence[Entry]) -> Answers:
         [entry] = entries
@@ -56,7 +57,7 @@ class Issuing:
 
 
 class _AnotherChallengeError(Exception):
-    """The mail is to hold another challenge than it does."""
+    """The mail is to hold another challenge, or to name other times, than it does."""
 
     def __init__(self, sending: Sending) -> None:
         super().__init__()

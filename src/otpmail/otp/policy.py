@@ -8,12 +8,23 @@ from dataclasses import replace
 from typing import Self
 
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Sending
+from otpmail.model import (
+    CALL,
+    FAILURE_WINDOW,
+    NO_CALL,
+    Challenge,
+    Check,
+    CheckResult,
+    CodeRecord,
+    Replaced,
+    Sending,
+)
 from otpmail.settings import OtpSettings
 from otpmail.store.challenges import Guess
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
+_MOST_MAILS = 8  # with a challenge that replaced another, of which the record knows: one of more was sent for sure
 _RECORDS_FULL = "codes of other addresses take their half"
 
 # An attempt at an address without a record is tried on these, which is as much work as with one.
@@ -50,27 +61,26 @@ class Policy:
         """Decide which challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
 
         A live one near its end is replaced, and `fresh` takes over its attempts: guesses at both are within the rules.
+        A call that asks again with the same `fresh`, since the answer was lost, has the first answer.
         Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend, and
         MemoryFull for an address without a record while there is no `room` for one.
         """
         if record is None and not room:
             raise MemoryFull(_RECORDS_FULL)
         record = self._recent(record, now)
+        call = fresh.id[CALL]
+        is_again = record.call == call != NO_CALL
+        if is_again and record.challenge is not None:
+            return record, Sending(record.challenge, record.next_send)
         blocked_until = self._blocked_until(record, now)
         if blocked_until > now:
             raise LimitExceeded("address", "too many wrong codes for this address", retry_after=blocked_until - now)
-        if spaced and record.next_send > now:
+        if spaced and record.next_send > now and not is_again:
             raise LimitExceeded(
                 "address", "a code was mailed to this address just now", retry_after=record.next_send - now
             )
-        live = record.challenge
-        mailed, replaced = live, None
-        if live is None or live.attempts >= self.attempts:
-            mailed = fresh
-        elif live.expires - now < _near_end(fresh.expires - now):
-            mailed, replaced = replace(fresh, attempts=live.attempts), live
-        sending = Sending(mailed or fresh, now + self.resend, replaced)
-        return CodeRecord(sending.challenge, record.failures, sending.next_send), sending
+        sending, replaced = self._choose(record, now, fresh)
+        return CodeRecord(sending.challenge, record.failures, sending.next_send, call, replaced), sending
 
     def check(
         self, record: CodeRecord | None, now: float, guess: Guess, only: bytes | None = None
@@ -105,7 +115,7 @@ class Policy:
         challenge = recent.challenge or _NO_CHALLENGE
         counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
         failures = (*recent.failures, now)[-self.failures_per_hour :]
-        after = CodeRecord(counted, failures, recent.next_send)
+        after = CodeRecord(counted, failures, recent.next_send, recent.call, recent.replaced)
         left = self.attempts - counted.attempts
         if record is None:
             return None, Attempt(None, 0, exhausted=False, retry=0.0)
@@ -129,21 +139,37 @@ class Policy:
         """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
         if record is None or record.challenge is None or challenge_id not in (None, record.challenge.id):
             return record, None
-        return replace(record, challenge=None), None
+        return replace(record, challenge=None, replaced=None), None
 
     def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Undo `send`, whose mail was not sent: the next may be sent at once, unless another was sent since.
 
-        The challenge that it replaced is live again, since a person may have its code. The attempts stay.
+        Once no mail with the challenge was sent, the one that it replaced is live again, since a person may have its
+        code. The attempts stay.
         """
         if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
             return record, None
+        challenge, replaced = record.challenge, record.replaced
+        if replaced is not None and sending.next_send in replaced.mails:
+            place = replaced.mails.index(sending.next_send)
+            mails = replaced.mails[:place] + replaced.mails[place + 1 :]
+            if not mails:
+                return CodeRecord(replace(replaced.challenge, attempts=challenge.attempts), record.failures), None
+            record = replace(record, replaced=Replaced(replaced.challenge, mails))
         if record.next_send not in (sending.next_send, 0.0):  # 0 since the latest mail was not sent either
             return record, None
-        challenge = record.challenge
-        if sending.replaced is not None:
-            challenge = replace(sending.replaced, attempts=challenge.attempts)
-        return CodeRecord(challenge, record.failures), None
+        return CodeRecord(challenge, record.failures, replaced=record.replaced), None
+
+    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
+        """Undo `send` by the mark of its call, where nobody has its answer: no mail was sent for it.
+
+        Nothing changes where another call has asked since.
+        """
+        if record is None or not record.call == call != NO_CALL:
+            return record, None
+        if record.challenge is None:
+            return CodeRecord(None, record.failures), None
+        return self.unsend(record, Sending(record.challenge, record.next_send))
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: no challenge is live any more, and the mail counts as not sent."""
@@ -152,6 +178,19 @@ class Policy:
         after, _ = self.unsend(record, sending)
         return self.void(after, None)
 
+    def _choose(self, record: CodeRecord, now: float, fresh: Challenge) -> tuple[Sending, Replaced | None]:
+        """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""
+        live, replaced = record.challenge, record.replaced
+        next_send = now + self.resend
+        if live is None or live.attempts >= self.attempts:
+            return Sending(fresh, next_send), None
+        if live.expires - now < _near_end(fresh.expires - now):
+            live, replaced = replace(fresh, attempts=live.attempts), Replaced(replace(live, attempts=0), ())
+        if replaced is not None:
+            mails = (*replaced.mails, next_send)
+            replaced = None if len(mails) > _MOST_MAILS else Replaced(replaced.challenge, mails)
+        return Sending(live, next_send), replaced
+
     def _recent(self, record: CodeRecord | None, now: float) -> CodeRecord:
         """The record without what time has taken away: an expired challenge, failures over an hour old."""
         if record is None:
@@ -159,7 +198,9 @@ class Policy:
         challenge, failures = record.challenge, record.failures
         ended = challenge is not None and challenge.expires <= now
         left = tuple([failure for failure in failures if failure > now - FAILURE_WINDOW])
-        recent = CodeRecord(None if ended else challenge, left, record.next_send)  # in any case, as `attempt` says
+        replaced = None if ended else record.replaced
+        # In any case, as `attempt` says.
+        recent = CodeRecord(None if ended else challenge, left, record.next_send, record.call, replaced)
         return recent if ended or len(left) < len(failures) else record
 
     def _blocked_until(self, record: CodeRecord, now: float) -> float:

@@ -19,7 +19,6 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Sending
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.issuing import Issuing
-from otpmail.otp.replacements import Replacements
 from otpmail.otp.request import (
     MAX_CODE,
     CodeRequest,
@@ -33,6 +32,8 @@ from otpmail.store.challenges import ChallengeStore, Send
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _CLOSE_SECONDS = 2.0
+_UNDO_SECONDS = 1.0  # for which a refused call waits until its sending is undone
+_LONGEST_UNDO_SECONDS = 60.0  # for which a store may be down until a sending is undone
 
 
 class OtpService:
@@ -61,7 +62,6 @@ class OtpService:
         self._issue_kept = issue
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
-        self._replacements = Replacements()
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
@@ -110,14 +110,11 @@ class OtpService:
             return ""
 
     def follow(self, job: Job) -> None:
-        """Tie a code to how its mail ends, which the store has handed to this process.
-
-        The live code that it has replaced stays ended: a store does not keep which one that was.
-        """
+        """Tie a code to how its mail ends, which the store has handed to this process."""
         issued = job.issued
         if issued is not None and issued.record:
             sending = Sending(issued.challenge, issued.next_send_time)
-            self._mails.call_when_done(job, partial(self._on_kept_end, issued.record, sending))
+            self._mails.call_when_done(job, partial(self._on_mail_end, issued.record, sending))
 
     async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
@@ -138,13 +135,11 @@ class OtpService:
                 send = Send(key, now, fresh, spaced, room)
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(key, now, fresh, spaced=spaced, room=room)
-            if sending.replaced is not None or self._replacements.under_way:
-                self._replacements.begin(sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
-                await asyncio.shield(self._unsend(key, sending))
+                await self._unsend(key, sending)
                 if isinstance(error, InvalidArgument):
                     raise _naming_variables(error) from None
                 raise
@@ -160,14 +155,12 @@ class OtpService:
             job = await issuing.run(self._mails, call, mail_id, submission)
         except BaseException as error:
             if issuing.sending is not None:
-                await asyncio.shield(self._unsend(send.key, issuing.sending))
+                await self._unsend(send.key, issuing.sending)
             if isinstance(error, InvalidArgument):
                 raise _naming_variables(error) from None
             raise
         sending = issuing.sending
         if sending is not None:
-            if sending.replaced is not None or self._replacements.under_way:
-                self._replacements.begin(sending)
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
@@ -217,36 +210,29 @@ class OtpService:
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
         if job.state in _NOT_SENT:
-            self._unsend(key, sending, refused=job.is_refused)
-        elif self._replacements.under_way:
-            self._replacements.sent(sending)
-
-    def _on_kept_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
-        """Do for a mail from the store what `_on_mail_end` does for one that was not there."""
-        if job.state in _NOT_SENT:
             self._undo(self._store.refuse if job.is_refused else self._store.unsend, key, sending)
-        else:
-            self._replacements.sent(sending)
 
-    def _unsend(self, key: bytes, sending: Sending, *, refused: bool = False) -> "asyncio.Task[None]":
-        """Take back what a mail has changed that was not sent; the code that it replaced may be live again."""
-        sending = replace(sending, replaced=self._replacements.not_sent(sending))
-        return self._undo(self._store.refuse if refused else self._store.unsend, key, sending)
+    async def _unsend(self, key: bytes, sending: Sending) -> None:
+        await asyncio.wait((self._undo(self._store.unsend, key, sending),), timeout=_UNDO_SECONDS)
 
     def _undo(
         self, undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending
     ) -> "asyncio.Task[None]":
         """Undo a sending whatever becomes of the call that it belongs to; `close` waits for it."""
-        task = asyncio.create_task(_apply(undo, key, sending))
+        task = asyncio.create_task(self._apply(undo, key, sending))
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
         return task
 
-
-async def _apply(undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending) -> None:
-    """Undo a sending; while the store takes no changes the record stays, and the next mail has to wait its time."""
-    with suppress(Unavailable):
-        await undo(key, sending)
+    async def _apply(self, undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending) -> None:
+        """Undo a sending, again and again while the store takes no changes, for a minute at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_UNDO_SECONDS):
+                while True:
+                    try:
+                        return await undo(key, sending)
+                    except Unavailable as error:
+                        await asyncio.sleep(error.retry_after)
 
 
 def _naming_variables(error: InvalidArgument) -> InvalidArgument:

@@ -73,6 +73,9 @@ class Rules(Protocol):
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Take a sending back, and end its challenge."""
 
+    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
+        """Take back what a call's `send` has changed that got no answer."""
+
 
 class ChallengeStore(Protocol):
     """Codes and their budgets, a record for each (caller, purpose, address). Each decision about one is one step.
@@ -91,7 +94,8 @@ class ChallengeStore(Protocol):
     def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Awaitable[Sending]:
         """Decide which challenge to mail now: the live one, or `fresh`. Raises LimitExceeded.
 
-        `spaced`: not too soon after the last mail. `room`: otherwise MemoryFull for a key without a record.
+        `spaced`: not too soon after the last mail. `room`: otherwise MemoryFull for a key without a record. What a call
+        may have changed that is cancelled, or gets no answer, is taken back: its mail is not sent.
         """
 
     def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Awaitable[Check]:

@@ -59,6 +59,10 @@ class StoreClock:
         """Move the clock forward to the greatest time that a store holds, where the wall clock was set back since."""
         self._offset = max(self._offset, stored - self._elapsed())
 
+    def follow(self, time: float, *, most: float) -> None:
+        """Move the clock forward to the time of another one, by `most` seconds at once: that one may have been set."""
+        self._offset += min(most, max(0.0, time - self()))
+
     def mark(self) -> Mark:
         """Return the present moment, for a store to keep."""
         return Mark(self(), self._boot())

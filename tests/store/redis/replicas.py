@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from otpmail.store.cipher import Cipher
+from otpmail.store.digests import Digests
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
@@ -100,7 +101,7 @@ async def replica(
     mails = RedisMailStore(
         clock,
         client,
-        Keys(namespace),
+        Keys(namespace, Digests(keys)),
         Cipher(keys),
         lease_seconds=lease_seconds,
         remember_seconds=REMEMBER_SECONDS,

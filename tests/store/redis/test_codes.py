@@ -1,8 +1,8 @@
 """Codes on a Redis server: what it holds, what it forgets, and what it can't make valid again."""
 
 import asyncio
+import struct
 import time
-from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -11,9 +11,11 @@ from cutting_proxy import CuttingProxy
 from otpmail.errors import LimitExceeded, Unavailable
 from otpmail.model import Challenge, CheckResult
 from otpmail.store.clock import StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.dial import Access, OneServer
+from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost, StoreRefuses
 from otpmail.store.redis.used import UsedChallenges
@@ -27,18 +29,21 @@ KEY = b"the record of ad"
 class _Codes:
     """A store on the server's own clock, in a namespace of its own."""
 
-    def __init__(self, client: Client, namespace: str = "") -> None:
+    def __init__(self, client: Client, namespace: str = "", keys: Keys | None = None) -> None:
         self.client = client
         self.namespace = namespace or uuid4().hex
-        self.keys = Keys(self.namespace)
+        self.keys = keys or Keys(self.namespace, Digests({"k1": bytes(32)}))
         self.clock = StoreClock()
         self.store = RedisChallengeStore(self.clock, client, self.keys, POLICY, BOOK)
 
     async def send(self, life: float = 600.0) -> str:
         """Send a code, and return it."""
-        fresh = Challenge(uuid4().bytes, "k1", self.clock() + life)
-        sending = await self.store.send(KEY, 0.0, fresh, spaced=False, room=True)
+        sending = await self.store.send(KEY, self.clock(), self.fresh(life), spaced=False, room=True)
         return BOOK.code(sending.challenge)
+
+    def fresh(self, life: float = 600.0) -> Challenge:
+        """Return a new challenge."""
+        return Challenge(uuid4().bytes, "k1", self.clock() + life)
 
     async def check(self, typed: str) -> CheckResult:
         """Check a code."""
@@ -55,10 +60,9 @@ async def test_the_servers_time_counts(codes: _Codes) -> None:
     """Limits and expiries are on the server's clock, and a record is dropped a minute after its end at the latest."""
     before = time.time()
     code = await codes.send()
-    fresh = Challenge(uuid4().bytes, "k1", before + 600)
-    sending = await codes.store.send(KEY, 0.0, fresh, spaced=False, room=True)
+    sending = await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=False, room=True)
     assert before + POLICY.resend <= sending.next_send <= time.time() + POLICY.resend
-    assert 655_000 < await codes.client.command("PTTL", codes.keys.code(KEY)) <= 660_000
+    assert 655_000 < await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) <= 660_000
     assert await codes.check(code) is CheckResult.VALID
 
 
@@ -66,7 +70,8 @@ async def test_no_code_is_there_in_the_clear(codes: _Codes) -> None:
     """Neither a key nor a value holds the code."""
     code = (await codes.send()).encode()
     found = await codes.client.command("KEYS", codes.keys.named("*"))
-    assert found == [codes.keys.code(KEY)]
+    assert found == [codes.keys.codes(KEY)[0]]
+    assert KEY.hex().encode() not in found[0]  # nor can a known address be tested by its plain digest
     assert code not in await codes.client.command("GET", found[0])
     assert code not in found[0]
 
@@ -74,9 +79,9 @@ async def test_no_code_is_there_in_the_clear(codes: _Codes) -> None:
 async def test_a_server_that_was_set_back(codes: _Codes) -> None:
     """A used code whose record comes back, as from a replica that is behind, is not valid a second time."""
     code = await codes.send()
-    record = await codes.client.command("GET", codes.keys.code(KEY))
+    record = await codes.client.command("GET", codes.keys.codes(KEY)[0])
     assert await codes.check(code) is CheckResult.VALID
-    await codes.client.command("SET", codes.keys.code(KEY), record)
+    await codes.client.command("SET", codes.keys.codes(KEY)[0], record)
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(await codes.send()) is CheckResult.VALID
@@ -91,12 +96,12 @@ async def test_a_server_that_was_set_back_under_two_replicas(
     while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     code = await codes.send()
-    record = await codes.client.command("GET", codes.keys.code(KEY))
+    record = await codes.client.command("GET", codes.keys.codes(KEY)[0])
     assert await codes.check(code) is CheckResult.VALID
     async with asyncio.timeout(10):
         while "Challenges 1>" not in repr(other.store.used):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    await codes.client.command("SET", codes.keys.code(KEY), record)
+    await codes.client.command("SET", codes.keys.codes(KEY)[0], record)
     assert await other.check(code) is CheckResult.NO_LIVE_CODE
     code = await other.send()
     assert await other.check(code) is CheckResult.VALID
@@ -136,14 +141,14 @@ def test_the_latest_used_codes_alone_are_remembered() -> None:
 async def test_an_emptied_server(codes: _Codes) -> None:
     """Codes of a server that was emptied are no live codes."""
     code = await codes.send()
-    await codes.client.command("DEL", codes.keys.code(KEY))
+    await codes.client.command("DEL", codes.keys.codes(KEY)[0])
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
 
 
 async def test_a_server_without_memory(redis_server: RedisServer, codes: _Codes) -> None:
     """A wrong code that can't be counted is not compared for its caller; a right one is used up."""
     code = await codes.send()
-    record = await codes.client.command("GET", codes.keys.code(KEY))
+    record = await codes.client.command("GET", codes.keys.codes(KEY)[0])
     limit = redis_server.command("CONFIG", "GET", "maxmemory").split("\r\n")[4]
     redis_server.command("CONFIG", "SET", "maxmemory", 1)
     try:
@@ -152,7 +157,7 @@ async def test_a_server_without_memory(redis_server: RedisServer, codes: _Codes)
                 await codes.check(typed)
         with pytest.raises(StoreRefuses, match="no memory left"):
             await codes.send()
-        assert await codes.client.command("GET", codes.keys.code(KEY)) == record
+        assert await codes.client.command("GET", codes.keys.codes(KEY)[0]) == record
         assert await codes.check(code) is CheckResult.VALID
     finally:
         redis_server.command("CONFIG", "SET", "maxmemory", limit)
@@ -167,16 +172,98 @@ async def test_a_lost_answer_to_a_sending(redis_server: RedisServer) -> None:
         code = await codes.send()
         assert await codes.check(code) is CheckResult.VALID
         proxy.cuts = 1
-        fresh = Challenge(uuid4().bytes, "k1", codes.clock() + 600)
-        sending = await codes.store.send(KEY, 0.0, fresh, spaced=True, room=True)
-        assert (proxy.cuts, sending.challenge) == (0, fresh)
+        fresh = codes.fresh()
+        sending = await codes.store.send(KEY, codes.clock(), fresh, spaced=True, room=True)
+        assert (proxy.cuts, sending.challenge.id) == (0, fresh.id)
         with pytest.raises(LimitExceeded):
-            await codes.store.send(KEY, 0.0, replace(fresh, id=uuid4().bytes), spaced=True, room=True)
+            await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True)
         proxy.cuts = 1
         with pytest.raises(AnswerLost):
             await codes.check(BOOK.code(fresh))
         assert await codes.check(BOOK.code(fresh)) is CheckResult.NO_LIVE_CODE
         await client.close()
+
+
+async def test_a_call_without_an_answer_is_withdrawn(redis_server: RedisServer, make_client: MakeClient) -> None:
+    """A call whose answers are all lost sends no mail, so neither its repetition nor another replica has to wait."""
+    async with CuttingProxy(redis_server.port, only=b"EVAL") as proxy:
+        client = Client(OneServer(("127.0.0.1", proxy.port)), Access())
+        codes = _Codes(client)
+        code = await codes.send()
+        elsewhere = _Codes(make_client(redis_server), codes.namespace)
+        for again in (codes, elsewhere):
+            proxy.cuts = 2
+            with pytest.raises(AnswerLost):
+                await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=False, room=True)
+            assert proxy.cuts == 0
+            sending = await again.store.send(KEY, again.clock(), again.fresh(), spaced=True, room=True)
+            assert BOOK.code(sending.challenge) == code
+        await codes.store.close()
+        await client.close()
+
+
+async def test_a_cancelled_call_is_withdrawn(codes: _Codes) -> None:
+    """A call that is cancelled while the server decides leaves no time to wait."""
+    call = asyncio.create_task(codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True)
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+async def test_a_replica_whose_clock_is_wrong(
+    redis_server: RedisServer, codes: _Codes, make_client: MakeClient, ahead: float
+) -> None:
+    """A code lives for its life on every replica, and ends when its caller was told, whatever clock it has."""
+    wrong = _Codes(make_client(redis_server), codes.namespace)
+    wrong.clock.set_to(time.time() + ahead)
+    before = time.time()
+    sending = await wrong.store.send(KEY, wrong.clock(), wrong.fresh(600.0), spaced=True, room=True)
+    assert before + 599 < sending.challenge.expires < time.time() + 601
+    assert await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) < 661_000
+    assert await codes.check(BOOK.code(sending.challenge)) is CheckResult.VALID
+
+
+async def test_a_server_whose_clock_falls_back(codes: _Codes) -> None:
+    """Codes end in their time also where the server's clock says less than it has said before."""
+    later = time.time() + 3600
+    health = Health(codes.client, StoreClock(), codes.keys, code_clock=codes.clock)
+    await codes.client.command("SET", codes.keys.clock, struct.pack("<dd", 0.0, later))
+    await health.look()
+    assert codes.clock() == pytest.approx(later, abs=10)
+    sending = await codes.store.send(KEY, codes.clock(), codes.fresh(1.0), spaced=True, room=True)
+    assert sending.challenge.expires == pytest.approx(codes.clock() + 1.0, abs=10)
+    async with asyncio.timeout(20):  # rather than an hour
+        while await codes.check("no code") is not CheckResult.NO_LIVE_CODE:
+            await health.look()
+
+
+async def test_a_record_of_the_layout_before(redis_server: RedisServer, codes: _Codes, make_client: MakeClient) -> None:
+    """A code that a replica of layout 1 has issued is found, and its record is kept under a keyed name from then on."""
+    earlier = _Codes(make_client(redis_server), codes.namespace, Keys(codes.namespace))
+    code = await earlier.send()
+    keyed, plain = codes.keys.codes(KEY)
+    assert await codes.client.command("KEYS", codes.keys.named("c:*")) == [plain]
+    assert (await codes.client.command("GET", plain))[32] == 1
+    assert await codes.check("000000" if code != "000000" else "111111") is CheckResult.WRONG_CODE
+    assert await codes.client.command("KEYS", codes.keys.named("c:?*")) == [keyed]
+    assert (await codes.client.command("GET", keyed))[32] == 2
+    codes.keys.layout = 1
+    assert await codes.check("000000" if code != "000000" else "111111") is CheckResult.WRONG_CODE
+    assert await earlier.check(code) is CheckResult.VALID
+    assert await codes.check(code) is CheckResult.NO_LIVE_CODE
+
+
+async def test_a_key_is_replaced(redis_server: RedisServer, codes: _Codes, make_client: MakeClient) -> None:
+    """A record under the name of an older key is found while that key is there, and moves to that of the new one."""
+    code = await codes.send()
+    rotated = Keys(codes.namespace, Digests({"k2": b"2" * 32, "k1": bytes(32)}))
+    later = _Codes(make_client(redis_server), codes.namespace, rotated)
+    assert await later.check("000000" if code != "000000" else "111111") is CheckResult.WRONG_CODE
+    assert await codes.client.command("KEYS", rotated.named("c:?*")) == [rotated.codes(KEY)[0]]
+    assert await later.check(code) is CheckResult.VALID
 
 
 async def test_a_check_without_enough_replicas(redis_server: RedisServer, make_client: MakeClient) -> None:

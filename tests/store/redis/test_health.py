@@ -11,8 +11,10 @@ import pytest
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.health import Health
+from otpmail.store.redis.keys import Keys
 from redis_server import RedisServer
 from store.redis.conftest import MakeClient
 
@@ -27,7 +29,9 @@ class Watch:
 
     def __init__(self, client: Client) -> None:
         self.clock = StoreClock(wall=lambda: 0.0)
-        self.health = Health(client, self.clock, b"{test}:alive")
+        self.code_clock = StoreClock(wall=lambda: 0.0)
+        self.keys = Keys("test", Digests({"k1": bytes(32)}))
+        self.health = Health(client, self.clock, self.keys, code_clock=self.code_clock)
         self.health.changed = self._note
         self.states: list[StoreState] = []
         self._changed = asyncio.Event()
@@ -132,6 +136,35 @@ async def test_the_clock_is_the_servers(client: Client) -> None:
     assert watch.clock() < 1.0
     await watch.health.begin()
     assert watch.clock() == pytest.approx(time.time(), abs=5)
+
+
+async def test_what_a_newer_version_has_written(client: Client) -> None:
+    """A server with a later layout than this version knows is refused at the start."""
+    watch = Watch(client)
+    await client.command("SET", watch.keys.written_layout, 3)
+    with pytest.raises(StoreError, match=r"was written by a newer otpmail \(layout 3; this one knows 2\)$"):
+        await watch.health.begin()
+
+
+async def test_a_server_that_is_set_forward_ends_no_mail(client: Client) -> None:
+    """The clock of mails follows a server's that jumps ahead by a hundredth of a second at a time."""
+    watch = Watch(client)
+    await watch.health.begin()
+    watch.clock.set_to(time.time() - 3600)
+    for _ in range(3):
+        await watch.health.look()
+    assert watch.clock() < time.time() - 3590
+    assert watch.code_clock() == pytest.approx(time.time(), abs=5)
+
+
+async def test_layout_1_is_written_while_a_replica_knows_no_other(client: Client) -> None:
+    """What is written follows the oldest replica that is alive, whose name says nothing of a layout."""
+    watch = Watch(client)
+    now = int(time.time() * 1000)
+    for ends, layout in ((now + 60_000, 1), (now - 1, 2), (0, 2), (1, 2)):
+        await client.command("ZADD", watch.keys.owners, ends, "0123456789abcdef", now + 60_000, "2.0123456789abcdef")
+        await watch.health.look()
+        assert watch.keys.layout == layout
 
 
 async def test_a_user_who_may_not_write(server: RedisServer, client: Client) -> None:

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import FAILURE_WINDOW, Challenge, CodeRecord, Sending
+from otpmail.model import CALL, FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Sending
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
 from otpmail.store import codec
 from otpmail.store.challenges import ChallengeStore
+from otpmail.store.digests import Digests
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
@@ -43,6 +44,7 @@ _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
     st.tuples(st.just("check"), st.sampled_from(["right", "none", "older"]), _BOUND),
     st.tuples(st.just("void"), _BOUND),
+    st.tuples(st.sampled_from(["again", "withdraw"])),
     st.tuples(st.just("unsend"), _WHICH),
     st.tuples(st.just("refuse"), _WHICH),
 )
@@ -57,6 +59,9 @@ _REPLACED_AND_NEITHER_MAIL_SENT = [
 ]
 
 
+_WITHDRAWN_AFTER_IT_REPLACED = [_A_SEND, ("wait", 300.25), _A_SEND, ("again",), ("withdraw",), ("check", "older", "")]
+
+
 class _Pair:
     """The same decisions in memory and on a server, and a look at both records after each."""
 
@@ -69,6 +74,7 @@ class _Pair:
         self.key = uuid4().bytes
         self.sendings: list[Sending] = []
         self._issued = 0
+        self._asked = self._fresh(600.0, "k1"), True
 
     async def step(self, name: str, *details: Any) -> None:
         """Take one decision in both stores; answer, refusal and record must be equal."""
@@ -80,14 +86,23 @@ class _Pair:
         assert found == expected
         if isinstance(expected, Sending):
             self.sendings.append(expected)
+        elif isinstance(expected, Check) and expected.result is CheckResult.VALID:
+            self._asked = self._fresh(600.0, "k1"), True  # no call without an answer has a code that was used
         assert _standing(await self._kept(), self.now) == _standing(await self._record(), self.now)
+
+    def _fresh(self, lifespan: float, key_id: str) -> Challenge:
+        self._issued += 1
+        return Challenge(self._issued.to_bytes(16), key_id, self.now + lifespan)
 
     async def _decision(self, name: str, *details: Any) -> Callable[[ChallengeStore], Awaitable[Any]]:
         match name, details:
-            case "send", (spaced, lifespan, key_id):
-                self._issued += 1
-                fresh = Challenge(self._issued.to_bytes(16), key_id, self.now + lifespan)
-                return lambda store: store.send(self.key, self.now, fresh, spaced=spaced, room=True)
+            case "withdraw", ():
+                return self._withdraw
+            case ("again", ()) | ("send", (_, _, _)):
+                if details:
+                    spaced, lifespan, key_id = details
+                    self._asked = self._fresh(lifespan, key_id), spaced
+                return self._send
             case "check", (typed, bound):
                 guess = BOOKS["k1"].guess(await self._typed(typed))
                 only = await self._bound(bound)
@@ -101,6 +116,18 @@ class _Pair:
                 sending = self.sendings[-1 - which]
                 return lambda store: (store.refuse if name == "refuse" else store.unsend)(self.key, sending)
         raise AssertionError(name)
+
+    async def _send(self, store: ChallengeStore) -> Sending:
+        fresh, spaced = self._asked
+        return await store.send(self.key, self.now, fresh, spaced=spaced, room=True)
+
+    async def _withdraw(self, store: ChallengeStore) -> None:
+        fresh, _ = self._asked
+        if isinstance(store, RedisChallengeStore):
+            await store.withdraw(self.key, fresh)
+            await store.settled(self.key)
+        else:
+            await self.memory.update(self.key, lambda record: POLICY.withdraw(record, fresh.id[CALL]))
 
     async def _later(self, wait: float | str) -> float:
         """Return the time after so many seconds, or at the very end of something in the record."""
@@ -126,14 +153,16 @@ class _Pair:
         return None if record is None else record.challenge
 
     async def _kept(self) -> CodeRecord | None:
-        value = await self._client.command("GET", self._keys.code(self.key))
+        value = await self._client.command("GET", self._keys.codes(self.key)[0])
         if value is None:
             return None
         record = codec.decode_record(value[32:])
         challenge = record.challenge
         proof = bytes(32) if challenge is None else _Issuer().proof(self.key, challenge)
         assert value[:32] == proof
-        assert await self._client.command("PTTL", self._keys.code(self.key)) != _FOR_EVER
+        if record.replaced is not None:
+            assert value[-32:] == _Issuer().proof(self.key, record.replaced.challenge)
+        assert await self._client.command("PTTL", self._keys.codes(self.key)[0]) != _FOR_EVER
         return record
 
     async def _typed(self, kind: str) -> str:
@@ -193,11 +222,12 @@ def _client_of(server: RedisServer) -> Iterator[tuple[asyncio.Runner, Client]]:
 @pytest.mark.timeout(300)
 def test_random_decisions(redis_server: RedisServer) -> None:
     """Answers, refusals and records are equal after each decision, to the last bit of a time."""
-    keys = Keys(uuid4().hex)
+    keys = Keys(uuid4().hex, Digests({"k1": bytes(32)}))
     with _client_of(redis_server) as (runner, client):
 
         @settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
         @example(_SPENT_AND_SENT_AGAIN)
+        @example(_WITHDRAWN_AFTER_IT_REPLACED)
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from earlier import FILES, unpack
-from otpmail.model import MailState
+from otpmail.model import Challenge, CodeRecord, MailState
 from otpmail.store.base import Earlier, Request, Running, TakenOver
 from otpmail.store.sqlite.schema import SCHEMA
 from store.clocks import Clock
@@ -22,10 +22,14 @@ def _schema(path: Path) -> int:
 
 @pytest.mark.parametrize("packed", FILES, ids=lambda path: path.name)
 async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: Clock) -> None:
-    """A file of an earlier schema opens with its mails, their progress, its request ids and its settled mails."""
+    """A file of an earlier schema opens with its mails and their progress, its request ids and codes.
+
+    No plain digest of an address is left in it.
+    """
     clock.time = 1_790_000_100.0
     path = unpack(packed, tmp_path / "store.db")
     assert 0 < _schema(path) < SCHEMA
+    assert b"known" in path.read_bytes()
     for _ in range(2):
         store = sqlite_store(path, clock)
         await store.open()
@@ -37,8 +41,11 @@ async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: 
         settled = await store.mails.find("anonymous", "r2")
         assert isinstance(settled, Earlier)
         assert (settled.mail.id, settled.mail.state) == ("settled", MailState.RELAYED)
+        record = await store.challenges.update(b"known", lambda record: (record, record))
+        assert record == CodeRecord(Challenge(bytes(16), "k1", 4e9, 2))
         await store.close()
         assert _schema(path) == SCHEMA
+        assert b"known" not in path.read_bytes()
     store = sqlite_store(path, clock)
     await store.open()
     assert await store.mails.claim(Request("anonymous", "r3", b"f"), "new") == TakenOver("claimed")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from otpmail.store.digests import Digests
 from otpmail.store.sqlite.bulk import parts
 from otpmail.store.sqlite.changes import RequestState
 from otpmail.store.sqlite.requests import Requests, Row
@@ -19,6 +20,8 @@ Step = Callable[[Requests, sqlite3.Connection], object]
 
 def _file() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
+    for name, function in Digests({"k1": bytes(32)}).first_forms().items():
+        connection.create_function(name, 1, function)
     for statements in STEPS:
         connection.executescript(statements)
     return connection

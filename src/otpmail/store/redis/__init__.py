@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
@@ -10,12 +11,14 @@ from otpmail.store.base import Entry, Issued, StoreState
 from otpmail.store.challenges import Proofs, Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore, sending_of
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
+from otpmail.store.redis.replies import AnswerLost
 
 
 class RedisStore:
@@ -47,11 +50,12 @@ class RedisStore:
     ) -> None:
         self._client = client
         self._clock = clock or StoreClock()
-        self._keys = names = Keys(namespace)
-        self._health = Health(client, self._clock, names.named("health"))
+        self._keys = names = Keys(namespace, Digests(keys))
+        code_clock = StoreClock() if time is None else self._clock
+        self._health = Health(client, self._clock, names, code_clock=code_clock)
         self._watching: list[asyncio.Task[None]] = []
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
-        self.challenges = RedisChallengeStore(self._clock, client, names, rules, proofs, time=time)
+        self.challenges = RedisChallengeStore(code_clock, client, names, rules, proofs, time=time)
         self.mails = RedisMailStore(
             self._clock,
             client,
@@ -91,6 +95,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Write what was noted, and hand over what this replica owns. It takes some seconds at most."""
+        await self.challenges.close()
         await self.mails.close()
         for task in self._watching:
             task.cancel()
@@ -102,9 +107,16 @@ class RedisStore:
         issued = entry.mail.issued
         assert issued is not None
         challenge = issued.challenge
-        words = (challenge.id, challenge.key_id, challenge.expires, issued.next_send_time)
-        question = self.challenges.question(send.key, send.fresh, spaced=send.spaced)
-        answer, packed = await self.mails.issue(entry, self._keys.code(send.key), (*words, *question))
+        record, head = self.challenges.record(send.key)
+        words = (*head, challenge.id, challenge.key_id, challenge.expires, issued.next_send_time)
+        question = self.challenges.question(send.key, send.now, send.fresh, spaced=send.spaced)
+        await self.challenges.settled(send.key)
+        try:
+            answer, packed = await self.mails.issue(entry, record, (*words, *question))
+        except AnswerLost:
+            unless = partial(self.mails.is_accepted, entry.mail.id)
+            await self.challenges.withdraw(send.key, send.fresh, unless)
+            raise
         return Issued(sending_of(packed) if packed else None, answer)
 
     async def sweep_forever(self, every: float) -> None:

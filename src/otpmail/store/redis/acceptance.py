@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client, Value
-from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.keys import Keys, joined
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
 from otpmail.store.redis.replies import AnswerLost
@@ -73,8 +73,8 @@ class Acceptor:
             asyncio.get_running_loop().call_soon(self._send)
         self._waiting.append(acceptance)
 
-    async def issue(self, one: Acceptance, code: bytes, words: Sequence[Value]) -> tuple[bytes, bytes]:
-        """Keep the mail of a code if the server decides for it, with the record `code`, in one step.
+    async def issue(self, one: Acceptance, record: Sequence[bytes], words: Sequence[Value]) -> tuple[bytes, bytes]:
+        """Keep the mail of a code if the server decides for it, with the `record` of the code, in one step.
 
         `words` are those of `code_issue.lua` behind the mail's; its answers about the mail and the code are returned.
         """
@@ -82,7 +82,7 @@ class Acceptor:
         async def ask(name: str, epoch: str) -> list[Any]:
             self._begun(one, name)
             keys, mail = self._words((one,), name, epoch)
-            return await self._run_issue([*keys, code], [*mail, *words])
+            return await self._run_issue([*keys, *record], [*mail, *words])
 
         step = await self._lease.run(ask, lambda name: self._doubtful(one, name))
         kept, sending = step.answer
@@ -156,5 +156,6 @@ class Acceptor:
         for one in batch:
             record = keys.mail(one.mail_id)
             names += (record, one.request or record)
-            arguments += (one.mail_id, one.score, one.octets, one.fingerprint, one.head)
+            fingerprints = joined(keys.fingerprints(one.fingerprint))
+            arguments += (one.mail_id, one.score, one.octets, fingerprints, one.head)
         return names, arguments

@@ -1,18 +1,40 @@
 """The names of the keys. All have one hash tag, so that they are in one slot of a cluster."""
 
 import hashlib
+from collections.abc import Sequence
+
+from otpmail.store.digests import Digests
+
+LAYOUT = 2
+"""The layout of what is on the server. In layout 1 names of code records and fingerprints have no key of ours."""
+
+
+def joined(fingerprints: Sequence[bytes]) -> bytes:
+    """Return the forms of a fingerprint as scripts read them: each behind an octet with its length (`mails.lua`)."""
+    return b"".join([bytes((len(one),)) + one for one in fingerprints])
+
 
 DIGEST = 16
 """How many octets a digest has."""
 
 
 class Keys:
-    """The keys of one `namespace` of a server. Scripts get every key that they touch from here."""
+    """The keys of one `namespace` of a server. Scripts get every key that they touch from here.
 
-    def __init__(self, namespace: str) -> None:
+    `layout` is what may be written: that of the oldest replica that is alive. Both are read. Without `digests` it is 1,
+    as for a replica of an earlier version.
+    """
+
+    def __init__(self, namespace: str, digests: Digests | None = None) -> None:
         self._tag = f"{{{namespace}}}:".encode()
+        self._digests = digests
+        self.layout = 1 if digests is None else LAYOUT
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
+        self.clock = self.named("clock")
+        """By how much the clock of codes is ahead of the server's (`clock_look.lua`)."""
+        self.written_layout = self.named("layout")
+        """The latest layout that was written."""
         self.used = self.named("used")
         """The channel on which used challenges are announced."""
         self.nobody = self.named("c:")
@@ -34,9 +56,22 @@ class Keys:
         """Return a key of its own."""
         return self._tag + name.encode()
 
-    def code(self, record_key: bytes) -> bytes:
-        """Return the key of the record of an address's codes."""
-        return self.named(f"c:{record_key.hex()}")
+    def codes(self, record_key: bytes) -> list[bytes]:
+        """Return the keys that the record of an address's codes may have: the one to write, then the others."""
+        plain = self.named(f"c:{record_key.hex()}")
+        if self._digests is None:
+            return [plain]
+        keyed = [self.named(f"c:{name.hex()}") for name in self._digests.record_names(record_key)]
+        return [*keyed, plain] if self.layout > 1 else [plain, *keyed]
+
+    def fingerprints(self, fingerprint: bytes) -> list[bytes]:
+        """Return the forms that a request's fingerprint may have: the one to write, then the others."""
+        if self._digests is None:
+            return [fingerprint]
+        keyed = self._digests.fingerprints(fingerprint)
+        if fingerprint in keyed:
+            return keyed
+        return [*keyed, fingerprint] if self.layout > 1 else [fingerprint, *keyed]
 
     def mail(self, mail_id: str) -> bytes:
         """Return the key of a mail's record."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.keys import LAYOUT, Keys
 from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
 from otpmail.store.redis.script import Script
 
@@ -145,7 +145,7 @@ class Lease:
 
     async def open(self) -> None:
         """Take a lease, and renew it from now on. Raises Unavailable."""
-        await self._take(secrets.token_hex(8))
+        await self._take(_new_name())
         self._task = asyncio.create_task(self._renew_forever())
 
     async def close(self) -> None:
@@ -224,7 +224,7 @@ class Lease:
 
     async def _take_another(self) -> float:
         """Go on under another name, since the mails of the last one are another replica's."""
-        await self._take(secrets.token_hex(8))
+        await self._take(_new_name())
         self._was_fenced = False
         self.follower.resumed()
         return -1.0
@@ -266,6 +266,11 @@ _EMPTIED = {"event": "store-emptied", "fields": {}}
 _BEHIND = {"event": "store-behind", "fields": {}}
 _LOST = {"event": "lease-lost", "fields": {}}
 _UNRENEWED = {"event": "lease-unrenewed", "fields": {}}
+
+
+def _new_name() -> str:
+    """Return a name that says which layout its owner knows, so that others write nothing that it can't read."""
+    return f"{LAYOUT}.{secrets.token_hex(8)}"
 
 
 def _elapsed() -> float:

@@ -99,7 +99,7 @@ class RedisMailStore:
             now=clock,
         )
         self.retryable, self.reopen = retries.retryable, retries.reopen
-        self.may_send = self._lease.is_held
+        self.is_accepted, self.may_send = self._owned.is_accepted, self._lease.is_held
         self.watch = self._foreign.watch
 
     def __repr__(self) -> str:
@@ -147,9 +147,9 @@ class RedisMailStore:
             raise
 
     async def issue(
-        self, entry: Entry, code: bytes, words: Sequence[Value]
+        self, entry: Entry, record: Sequence[bytes], words: Sequence[Value]
     ) -> tuple[Accepted | Earlier | Running | Conflict | None, bytes]:
-        """Keep the mail of a code, if the server decides for its challenge, with the record `code` (see `Acceptor`).
+        """Keep the mail of a code, if the server decides for its challenge, with the code's `record` (see `Acceptor`).
 
         Returns the answer about the mail, None where nothing has changed, and the server's answer about the code.
         """
@@ -157,7 +157,7 @@ class RedisMailStore:
         if one.request is not None:
             await self._owned.notes.wait_for(one.request)
         try:
-            kept, sending = await self._acceptor.issue(one, code, words)
+            kept, sending = await self._acceptor.issue(one, record, words)
         except BaseException:
             self._books.held.pop(one.mail_id, None)
             raise

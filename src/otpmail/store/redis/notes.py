@@ -199,7 +199,7 @@ class Notes:
             octets = note.octets()
             kind = note.kind if octets is not None else "nothing"  # its mail has settled meanwhile
             batch.append(note)
-            words.append(_words(note, kind, octets or b""))
+            words.append(self._words(note, kind, octets or b""))
             size += len(octets or b"") + len(words[-1][-1])
             if len(batch) >= most or size >= _TOGETHER_OCTETS:
                 break
@@ -265,15 +265,15 @@ class Notes:
             raise Unavailable("the store can't be reached", retry_after=PAUSE_SECONDS)
         for start in range(0, len(notes), _TOGETHER):
             some = notes[start : start + _TOGETHER]
-            while not await self._write(some, [_words(note, note.kind, note.octets() or b"") for note in some]):
+            while not await self._write(some, [self._words(note, note.kind, note.octets() or b"") for note in some]):
                 pass
+
+    def _words(self, note: Note, kind: str, octets: bytes) -> tuple[Any, ...]:
+        held = note.held
+        [fingerprint, *_] = self._keys.fingerprints(held.fingerprint)
+        numbers = (*note.numbers, 0, 0, 0, 0)[:_NUMBERS]
+        return (kind, note.mail_id, held.owner, octets, fingerprint, *numbers, note.time, note.more())
 
     def repeat_settled(self) -> None:
         """Write the settlements that wait to a server that was emptied, and so no longer knows their mails."""
         self.waiting = deque(note._replace(kind="again") if note.kind == "settle" else note for note in self.waiting)
-
-
-def _words(note: Note, kind: str, octets: bytes) -> tuple[Any, ...]:
-    held = note.held
-    numbers = (*note.numbers, 0, 0, 0, 0)[:_NUMBERS]
-    return (kind, note.mail_id, held.owner, octets, held.fingerprint, *numbers, note.time, note.more())

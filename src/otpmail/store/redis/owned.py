@@ -85,6 +85,11 @@ class Owned:
         self.doubtful.trust(mail_id)
         self.books.recent.discard(mail_id)
 
+    async def is_accepted(self, mail_id: str) -> bool:
+        """Whether a mail was accepted after all that was taken back, since its answer was lost."""
+        await self.notes.wait_for(mail_id)
+        return self.doubtful.get(mail_id) is None
+
     def settle(self, note: Note, octets: int) -> None:
         """Write a settlement, whose record has so many octets, and remember it for a while."""
         self.notes.add(note)

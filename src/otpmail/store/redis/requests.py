@@ -10,7 +10,7 @@ from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, Ta
 from otpmail.store.redis.books import CLAIM_SECONDS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
-from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.keys import Keys, joined
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
 from otpmail.store.redis.owned import Owned
@@ -87,7 +87,8 @@ class Requests:
 
         async def ask(name: str, epoch: str) -> list[Any]:
             names = (keys.epoch, keys.owners, key, keys.mail(mail_id))
-            words = (epoch, name, self._now(), mail_id, request.fingerprint, 1000 * CLAIM_SECONDS, caller)
+            fingerprints = joined(keys.fingerprints(request.fingerprint))
+            words = (epoch, name, self._now(), mail_id, fingerprints, 1000 * CLAIM_SECONDS, caller)
             answer: list[Any] = await self._client.run(_CLAIM, names, words)
             return answer
 
@@ -110,9 +111,9 @@ class Requests:
             return Running(mail_id)
         if kind == b"T":
             return TakenOver(mail_id)
+        record = await self._foreign.read(mail_id)  # without its key nobody knows what was asked for
         if kind == b"C":
             return Conflict()
-        record = await self._foreign.read(mail_id)
         if not isinstance(record, Record) or record.owner:  # it was forgotten, or opened again, meanwhile
             raise Unavailable("the mail of this request_id has just changed")
         return Earlier(record.mail)

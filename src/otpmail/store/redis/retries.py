@@ -83,6 +83,7 @@ class Retries:
             *(keys.epoch, keys.owners, keys.own(name), keys.settled, keys.answered, keys.contents),
             *(keys.content_octets, record, one.request or record),
         )
-        words = (epoch, name, self._now(), one.mail_id, one.score, one.octets, one.fingerprint, one.head, settle_time)
+        [fingerprint, *_] = keys.fingerprints(one.fingerprint)
+        words = (epoch, name, self._now(), one.mail_id, one.score, one.octets, fingerprint, one.head, settle_time)
         answer: list[Any] = await self._client.run(_REOPEN, names, words)
         return answer

@@ -10,6 +10,7 @@ from otpmail.store.base import MOST_REQUESTS, Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore
@@ -37,13 +38,16 @@ class SqliteStore:
         rules: Rules,
     ) -> None:
         self._clock = clock or StoreClock()
+        digests = Digests(keys)
+        database.functions = digests.first_forms()
         rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
-        self.challenges = SqliteChallengeStore(self._clock, rules, self._writer)
+        self.challenges = SqliteChallengeStore(self._clock, rules, self._writer, digests)
         self.mails = SqliteMailStore(
             self._clock,
             self._writer,
             rows,
+            digests,
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,

@@ -20,10 +20,13 @@ class RequestState(IntEnum):
 
 @frozen()
 class Claim:
-    """A request id by its `key`, and the mail for which it is claimed. Times are seconds since the epoch."""
+    """A request id by its `key`, and the mail for which it is claimed. Times are seconds since the epoch.
+
+    `fingerprints` are the forms that its fingerprint may have in the file, the one to write first.
+    """
 
     key: bytes = field(repr=False)
-    fingerprint: bytes = field(repr=False)
+    fingerprints: list[bytes] = field(repr=False)
     mail_id: str
     seq: int
     now: float

@@ -1,13 +1,15 @@
 """Code records in a SQLite file: a rule runs in the writer thread, between reading a record and writing it."""
 
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
 from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
 
-from otpmail.model import Challenge, CodeRecord, Sending
+from otpmail.model import CALL, Challenge, CodeRecord, Sending
 from otpmail.store import codec
 from otpmail.store.challenges import Rules, Send
+from otpmail.store.digests import Digests
 from otpmail.store.records import Rule, RuledRecords
 from otpmail.store.sqlite.writer import Writer
 
@@ -28,13 +30,22 @@ class SqliteChallengeStore(RuledRecords):
 
     octets = 0
 
-    def __init__(self, clock: Callable[[], float], rules: Rules, writer: Writer) -> None:
+    def __init__(self, clock: Callable[[], float], rules: Rules, writer: Writer, digests: Digests) -> None:
         super().__init__(rules)
+        self._digests = digests
         self.now = clock
         self._writer = writer
 
     def __repr__(self) -> str:
         return f"<SqliteChallengeStore {self._writer!r}>"
+
+    async def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Sending:
+        """Decide which challenge to mail now; a call that is cancelled leaves the record as it was."""
+        try:
+            return await super().send(key, now, fresh, spaced=spaced, room=room)
+        except CancelledError:  # the commit may be under way
+            self._writer.note(partial(self._update, key, partial(self._rules.withdraw, call=fresh.id[CALL])))
+            raise
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
@@ -63,7 +74,8 @@ class SqliteChallengeStore(RuledRecords):
                 return dropped
 
     def _update(self, key: bytes, rule: Rule[T], connection: Connection) -> T:
-        kept = connection.execute(_READ, (key,)).fetchone()
+        name, *others = self._digests.record_names(key)
+        kept = connection.execute(_READ, (name,)).fetchone() or _take(connection, others)
         # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
         before = codec.decode_record(_NO_RECORD if kept is None else kept[0])
         after, result = rule(before if kept is not None else None)
@@ -72,12 +84,22 @@ class SqliteChallengeStore(RuledRecords):
             committer = self._writer.committer
             if kept is None and committer.is_full:
                 raise committer.unavailable()
-            connection.execute(_WRITE, (key, after.expires, octets))
+            connection.execute(_WRITE, (name, after.expires, octets))
         elif kept is not None:
-            connection.execute(_DELETE, (key,))
+            connection.execute(_DELETE, (name,))
         else:
             connection.execute(_WRITE, (_NO_KEY, before.expires, octets))
         return result
+
+
+def _take(connection: Connection, names: Sequence[bytes]) -> tuple[bytes] | None:
+    """Return the record that has one of these names, from before a key was replaced, and drop that name."""
+    for name in names:
+        kept: tuple[bytes] | None = connection.execute(_READ, (name,)).fetchone()
+        if kept is not None:
+            connection.execute(_DELETE, (name,))
+            return kept
+    return None
 
 
 def _sweep(last: bytes, now: float, connection: Connection) -> tuple[int, bytes, int]:

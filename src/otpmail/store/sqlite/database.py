@@ -7,7 +7,7 @@ connection can meet SQLite's fault in resetting its write-ahead log (up to 3.51.
 import errno
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -61,6 +61,7 @@ class Database:
     """The file of a store at `path`, open after `open`.
 
     New mails need `margin` octets of free disk, so that settlements always find room. `most_pages` limits the file.
+    `functions` are those of octets by which steps of the schema name what was kept before.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Database:
         self._free = free
         self._check_seconds = check_seconds
         self._identity = (0, 0)
+        self.functions: Mapping[str, Callable[[bytes], bytes]] = {}
         self.connection: sqlite3.Connection
 
     def __repr__(self) -> str:
@@ -192,12 +194,14 @@ class Database:
         for pragma in (
             "synchronous=FULL",
             f"journal_size_limit={_WAL_OCTETS}",
-            "secure_delete=FAST",
+            "secure_delete=ON",  # what a step of the schema replaces is gone
             "temp_store=MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}")
         if self._most_pages is not None:
             connection.execute(f"PRAGMA max_page_count={self._most_pages}")
+        for name, function in self.functions.items():
+            connection.create_function(name, 1, function, deterministic=True)
         connection.execute("BEGIN IMMEDIATE")  # takes the lock, also for a file that is only read meanwhile
         try:
             for statements in STEPS[schema:]:
@@ -209,6 +213,7 @@ class Database:
             connection.execute("COMMIT")
         finally:
             self.roll_back()
+        connection.execute("PRAGMA secure_delete=FAST")
 
     def _look(self) -> int:
         """Return the schema, 0 of an empty file. Raises StoreError for one that is not ours, which stays unchanged."""

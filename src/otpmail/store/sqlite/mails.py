@@ -28,6 +28,7 @@ from otpmail.store.base import (
     TakenOver,
 )
 from otpmail.store.clock import Mark
+from otpmail.store.digests import Digests
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
 from otpmail.store.sqlite.rows import Rows
@@ -55,6 +56,7 @@ class SqliteMailStore:
         clock: Callable[[], float],
         writer: Writer,
         rows: Rows,
+        digests: Digests,
         *,
         remember_seconds: float,
         remember_count: int,
@@ -63,6 +65,7 @@ class SqliteMailStore:
         self.now = clock
         self._writer = writer
         self._rows = rows
+        self._digests = digests
         self._remember_seconds = remember_seconds
         self._memory = MemoryMailStore(
             clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
@@ -269,7 +272,8 @@ class SqliteMailStore:
     def _claim(self, request: Request, mail_id: str, seq: int) -> Claim:
         now = self.now()
         key = _key(request.caller, request.request_id)
-        return Claim(key, request.fingerprint, mail_id, seq, now, now + REQUEST_SECONDS)
+        fingerprints = self._digests.fingerprints(request.fingerprint)
+        return Claim(key, fingerprints, mail_id, seq, now, now + REQUEST_SECONDS)
 
 
 def _key(caller: str, request_id: str) -> bytes:

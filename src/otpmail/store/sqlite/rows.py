@@ -268,7 +268,7 @@ class Rows:
         return replace(entry, progress=codec.decode_progress(self._cipher.open(noted[0], "progress", mail_id)))
 
     def _keep_request(self, claim: Claim) -> None:
-        row = Row(RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprint, claim.ends)
+        row = Row(RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprints[0], claim.ends)
         self._requests.keep(claim.key, row)
 
     def _look(self, connection: Connection, claim: Claim) -> Earlier | Running | Conflict | TakenOver | None:
@@ -279,7 +279,9 @@ class Rows:
         is_running = row.state == RequestState.RUNNING
         if not is_running and row.ends <= claim.now:
             return None
-        if row.fingerprint != claim.fingerprint:
+        if row.fingerprint not in claim.fingerprints:
+            if not self._settled(connection, row.seq, row.mail_id):  # raises without its key: it may be the same then
+                self.entry(connection, row.seq)
             return Conflict()
         if is_running:
             return None if row.mail_id == claim.mail_id else Running(row.mail_id)

@@ -3,7 +3,7 @@
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""
 
-SCHEMA = 3
+SCHEMA = 4
 """The version of the tables (user_version). A program refuses a file of a later one."""
 
 _TABLES = """
@@ -64,5 +64,14 @@ ALTER TABLE clock ADD COLUMN boot_seconds REAL NOT NULL DEFAULT 0.0;
 """
 """`clock.time` was written `boot_seconds` after the start of the machine that `boot` names."""
 
-STEPS = _TABLES, _RETRIES, _BOOTS
+_KEYED = """
+CREATE TABLE keyed_code(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO keyed_code SELECT record_name(key), ends, record FROM code WHERE key != x'';
+DROP TABLE code;
+ALTER TABLE keyed_code RENAME TO code;
+UPDATE request SET fingerprint = keyed_fingerprint(fingerprint);
+"""
+"""Keys of code records and fingerprints of requests are digests with a key from here on (`store.digests`)."""
+
+STEPS = _TABLES, _RETRIES, _BOOTS, _KEYED
 """What brings a file from each schema to the next, an empty one first."""

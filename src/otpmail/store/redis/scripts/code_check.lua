@@ -1,15 +1,14 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
--- KEYS: the record, and one that belongs to nobody. ARGV: time, attempts, failures an hour, the id that the attempt is
--- bound to or '', whether the text can be a code ('1'), the channel of used codes and our name there, then id and proof
--- for each of our keys.
+-- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time, how
+-- many names, the version to write, attempts, failures an hour, the id that the attempt is bound to or '', whether the
+-- text can be a code ('1'), the channel of used codes and our name there, then id and proof for each of our keys.
 -- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
 
-local key, nobody = KEYS[1], KEYS[2]
-local now = time(ARGV[1])
-local attempts, failures_per_hour, only = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local names, version, nobody = tonumber(ARGV[2]), tonumber(ARGV[3]), KEYS[#KEYS]
+local attempts, failures_per_hour, only = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 
-local found = read(key)
-local record = found or { failures = {}, next_send = 0 }
+local found, now, places = open(1, names, ARGV[1])
+local record = found or { failures = {}, next_send = 0, call = NO_CALL }
 local left = recent(record, now)
 local blocked = blocked_until(left, now, failures_per_hour)
 local challenge = left.challenge
@@ -17,7 +16,7 @@ local challenge = left.challenge
 -- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
 local compared = challenge or { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, proof = NO_PROOF }
 local matches = false
-for place = 8, #ARGV, 2 do
+for place = 10, #ARGV, 2 do
   local is_key, is_code = ARGV[place] == compared.key_id, ARGV[place + 1] == compared.proof
   matches = (is_key and is_code) or matches
 end
@@ -31,6 +30,8 @@ local counted = {
   },
   failures = failures,
   next_send = record.next_send,
+  call = left.call,
+  replaced = left.replaced,
 }
 
 local answer
@@ -43,15 +44,15 @@ elseif not challenge or (only ~= '' and only ~= challenge.id) then
 elseif challenge.attempts >= attempts then
   answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
 elseif matches then
-  redis.call('DEL', key)
+  redis.call('DEL', unpack(places))
   -- Nothing else depends on who hears it, so a user without this right is only warned of (store/redis/used.py).
-  redis.pcall('PUBLISH', ARGV[6], struct.pack('<c8c16d', ARGV[7], challenge.id, challenge.expires))
+  redis.pcall('PUBLISH', ARGV[8], struct.pack('<c8c16d', ARGV[9], challenge.id, challenge.expires))
   return cmsgpack.pack({ 'valid', 0, 0, challenge.id, challenge.expires })
-elseif ARGV[5] ~= '1' then
+elseif ARGV[7] ~= '1' then
   answer = { 'wrong_code', attempts - challenge.attempts, 0 }
 else
-  write(key, counted, now)
+  keep_record(1, places, counted, now, version)
   return cmsgpack.pack({ 'wrong_code', attempts - challenge.attempts - 1, 0 })
 end
-write(nobody, counted, now)
+write(nobody, counted, now, version)
 return cmsgpack.pack(answer)

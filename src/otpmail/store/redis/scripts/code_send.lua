@@ -1,17 +1,15 @@
 -- Decides which challenge to mail now: the live one, or a fresh one (otp.policy.Policy.send).
--- KEYS: the record. ARGV: what `question` reads.
--- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, next send, replaced or not, the same of that one}.
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, the version to write, and
+-- what `question` reads.
+-- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, next send}.
 
-local key, asked = KEYS[1], question(1)
-local record = standing(key, asked.now)
-if record.challenge and record.challenge.id == asked.fresh.id then -- this very call's, whose answer was lost
-  return answer_of(record.challenge, record.next_send)
-end
+local found, now, places = open(1, tonumber(ARGV[2]), ARGV[1])
+local record, asked = standing(found, now), question(4, now)
+if record.challenge and is_again(record, asked) then return answer_of(record.challenge, record.next_send) end
 local refused = hindrance(record, asked)
 if refused then return refused end
 
 local mailed, replaced = choose(record, asked)
-record.challenge = mailed
-record.next_send = asked.now + asked.resend
-write(key, record, asked.now)
-return answer_of(mailed, record.next_send, replaced)
+mail_it(record, asked, mailed, replaced, now + asked.resend)
+keep_record(1, places, record, now, tonumber(ARGV[3]))
+return answer_of(mailed, record.next_send)

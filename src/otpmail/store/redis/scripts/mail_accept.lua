@@ -1,6 +1,6 @@
 -- Keeps mails with their request ids, in one step.
 -- KEYS: own set; for each mail its record and that of its request id (the mail's own again where it has none).
--- ARGV: the time in seconds; for each mail its id, score, octets, fingerprint and head.
+-- ARGV: the time in seconds; for each mail its id, score, octets, fingerprints and head.
 
 local why = refusal()
 if why then

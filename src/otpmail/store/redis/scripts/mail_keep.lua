@@ -15,15 +15,16 @@ local function keep_as(own, record, request, mail)
   end
 end
 
--- The mail whose id, score, octets, fingerprint and head are in ARGV from `first`.
+-- The mail whose id, score, octets, fingerprints and head are in ARGV from `first`.
 local function keep(own, record, request, first)
-  local id, score, octets, fingerprint, head = unpack(ARGV, first, first + 4)
+  local id, score, octets, fingerprints, head = unpack(ARGV, first, first + 4)
+  local fingerprint = first_of(fingerprints)
   keep_as(own, record, request, {id = id, score = score, octets = octets, fingerprint = fingerprint, head = head})
 end
 
 -- What came before under a mail's request id (see `earlier`); false where the mail is to be kept.
-local function came_before(record, request, fingerprint, id, now)
-  local answer = request ~= record and earlier(request, fingerprint, id, now)
+local function came_before(record, request, fingerprints, id, now)
+  local answer = request ~= record and earlier(request, fingerprints, id, now)
   return answer and string.sub(answer, 1, 1) ~= 'T' and answer
 end
 

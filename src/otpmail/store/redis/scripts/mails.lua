@@ -27,20 +27,35 @@ local function refusal()
   return false
 end
 
+-- The first of the fingerprints that `joined` has joined (store/redis/keys.py): the one to keep.
+local function first_of(fingerprints)
+  return string.sub(fingerprints, 2, 1 + (string.byte(fingerprints) or 0))
+end
+
+local function is_among(fingerprint, fingerprints)
+  local at = 1
+  while at <= #fingerprints do
+    local length = string.byte(fingerprints, at)
+    if string.sub(fingerprints, at + 1, at + length) == fingerprint then return true end
+    at = at + 1 + length
+  end
+  return false
+end
+
 -- Returns the earlier mail of a request id; false where nothing counts, or the id is this very mail's.
 -- `gone` marks a request id that was taken over from an owner that had ended. The relay may have that mail, so each
 -- further call takes it over too, and so keeps its Message-ID.
-local function earlier(request, fingerprint, id, now)
+local function earlier(request, fingerprints, id, now)
   local kept = redis.call('HMGET', request, 'state', 'mail', 'print', 'own', 'ends', 'gone')
   local state, mail, owner = kept[1], kept[2], kept[4]
-  if state == 'free' and kept[6] and kept[3] == fingerprint then
+  if state == 'free' and kept[6] and is_among(kept[3], fingerprints) then
     return 'T' .. mail
   end
   if not state or state == 'free' or (state == 'settled' and tonumber(kept[5]) <= now) then
     return false
   end
-  if kept[3] ~= fingerprint then
-    return 'C'
+  if not is_among(kept[3], fingerprints) then
+    return 'C' .. mail
   end
   if state == 'settled' then
     return 'S' .. mail

@@ -1,0 +1,56 @@
+"""Digests with a key, in place of what a store must find again and must not hold.
+
+What is digested is a digest already, of an address with its caller and purpose, or of a request. Without the key
+somebody with a dump could test whether a known address is in it. Keys are derived from OTP_KEYS by HKDF (RFC 5869).
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+_PURPOSE = b"otpmail.digest.v1"
+_RECORD = b"code record\0"
+_REQUEST = b"request\0"
+_RECORD_OCTETS = 16
+_KEYED = b"\x02"  # begins a keyed fingerprint, which is longer by it than a plain SHA-256
+_KEYED_OCTETS = 33
+
+
+class Digests:
+    """HMAC-SHA256 (RFC 2104) with a key for each of `keys`. The first one writes, and any may be found."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        self._keys = tuple([HKDF(SHA256(), 32, None, _PURPOSE).derive(key) for key in keys.values()])
+
+    def __repr__(self) -> str:
+        return f"<Digests of {len(self._keys)} keys>"
+
+    def record_names(self, record_key: bytes) -> list[bytes]:
+        """Return the names of the record of an address's codes, the present one first."""
+        text = _RECORD + record_key
+        return [hmac.digest(key, text, hashlib.sha256)[:_RECORD_OCTETS] for key in self._keys]
+
+    def fingerprints(self, fingerprint: bytes) -> list[bytes]:
+        """Return the forms that a request's fingerprint may have in the store, the present one first.
+
+        One that has such a form is returned as it is, and an empty one is, too.
+        """
+        if not fingerprint or is_keyed(fingerprint):
+            return [fingerprint]
+        text = _REQUEST + fingerprint
+        return [_KEYED + hmac.digest(key, text, hashlib.sha256) for key in self._keys]
+
+    def first_forms(self) -> Mapping[str, Callable[[bytes], bytes]]:
+        """Return the present form of a record's key and of a fingerprint, as functions by their names in SQL."""
+        return {
+            "record_name": lambda key: self.record_names(key)[0],
+            "keyed_fingerprint": lambda fingerprint: self.fingerprints(fingerprint)[0],
+        }
+
+
+def is_keyed(fingerprint: bytes) -> bool:
+    """Whether a fingerprint is one of `Digests`, and not the plain digest of a request."""
+    return len(fingerprint) == _KEYED_OCTETS and fingerprint[:1] == _KEYED

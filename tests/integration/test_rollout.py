@@ -1,0 +1,133 @@
+"""An earlier version and the present one as replicas on one Redis server, as they are during a rollout."""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from calls import parsed
+from guaranteed import names, redis_settings, request, send
+from otpmail.v1 import mail_pb2, otp_pb2
+from redis_server import RedisServer
+from relay import Faults
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from relay import Certificates, Relay
+
+EARLIER = Path(__file__).parent / "earlier/layout-1.tar.xz"
+LATER = "451 4.3.0 later"
+VALID = otp_pb2.ValidateCodeResponse.RESULT_VALID
+
+
+class EarlierService(Service):
+    """A process of the version whose sources are in `sources`."""
+
+    def __init__(self, sources: Path, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sources = sources
+
+    def _environment(self, home: str) -> dict[str, str]:
+        return super()._environment(home) | {"PYTHONPATH": str(self._sources)}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the earlier version."""
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(EARLIER) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / "src"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Start a server that the tests of this file share."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def state(relay: Relay, certificates: Certificates, tmp_path: Path, server: RedisServer) -> dict[str, Any]:
+    """Return the settings of a replica of either version; those of one test have a namespace of their own."""
+    settings = relay_settings(relay, certificates, tmp_path / "token") | redis_settings(server)
+    return settings | {"OTP_RETURN_CODE": True}
+
+
+async def _send_code(service: Service, name: str, **fields: Any) -> otp_pb2.ValidateCodeRequest:
+    """Have a code mailed, and return the check with it."""
+    sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=f"{name}@example.org", **fields))
+    return otp_pb2.ValidateCodeRequest(email=f"{name}@example.org", code=sent.otp_code)
+
+
+async def test_two_versions_share_codes_and_request_ids(
+    state: dict[str, Any], sources: Path, server: RedisServer, relay: Relay
+) -> None:
+    """Each version checks the codes of the other and knows its request ids; the later one goes on alone by itself."""
+    async with EarlierService(sources, **state) as earlier, Service(**state) as later:
+        for service in (earlier, later):
+            await service.wait_until_serving()
+        for first, second in ((earlier, later), (later, earlier)):
+            name = "a" if first is earlier else "b"
+            check = await _send_code(first, name)
+            wrong = otp_pb2.ValidateCodeRequest(email=check.email, code="0" * 6 if check.code != "0" * 6 else "1" * 6)
+            assert [(await one.otp.ValidateCode(wrong)).attempts_left for one in (second, first)] == [4, 3]
+            assert (await second.otp.ValidateCode(check)).result == VALID
+            assert (await first.otp.ValidateCode(check)).result != VALID
+            kept = await send(first, f"mail-{name}", request_id=name)
+            assert (await send(second, f"mail-{name}", request_id=name)).id == kept.id
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await send(second, "another", request_id=name)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            asked = otp_pb2.SendCodeRequest(email=f"{name}-again@example.org", request_id=f"code-{name}")
+            codes = [(await one.otp.SendCode(asked)).otp_code for one in (first, second)]
+            assert len(set(codes)) == 1
+        left = await _send_code(earlier, "left")
+        assert await earlier.stop() == 0
+        await _wait_for_layout(server, state, b"2")
+        assert (await later.otp.ValidateCode(left)).result == VALID
+        check = await _send_code(later, "alone")
+        assert (await later.otp.ValidateCode(check)).result == VALID
+        assert (await send(later, "mail-a", request_id="a")).state == mail_pb2.Mail.STATE_RELAYED
+        assert await later.stop() == 0
+    assert sorted(name for name in names(relay.mails) if name.startswith("mail")) == ["mail-a", "mail-b"]
+
+
+@pytest.mark.parametrize("survivor", ["earlier", "later"])
+async def test_a_version_takes_over_from_the_other(
+    state: dict[str, Any], sources: Path, relay: Relay, survivor: str
+) -> None:
+    """The mails of a killed replica are sent by one of the other version, and a code among them is valid there."""
+    both = EarlierService(sources, **state), Service(**state)
+    killed, lives = both if survivor == "later" else both[::-1]
+    async with both[0], both[1]:  # the earlier version is there first, as in a rollout
+        for service in both:
+            await service.wait_until_serving()
+        relay.faults = Faults(final_reply=LATER)
+        sent = await send(killed, "ada", request_id="r1")
+        check = await _send_code(killed, "code", wait_for=mail_pb2.WAIT_FOR_QUEUE)
+        await killed.wait_for_log("mail-deferred", count=2)
+        await killed.kill()
+        relay.faults = Faults()
+        arrived = await relay.wait_for_mails(2)
+        assert sorted(names(arrived)) == ["ada", "code"]
+        ids = {parsed(mail.content)["message-id"] for mail in arrived}
+        assert sent.message_id in ids
+        assert (await lives.otp.ValidateCode(check)).result == VALID
+        assert (await lives.mail.SendMail(request("ada", request_id="r1"))).mail.id == sent.id
+        assert await lives.stop() == 0
+
+
+async def _wait_for_layout(server: RedisServer, state: dict[str, Any], layout: bytes) -> None:
+    """Wait until the server has what earlier versions can't read."""
+    key = f"{{{state['STORE_NAMESPACE']}}}:layout"
+    async with asyncio.timeout(30):
+        while layout.decode() not in server.command("GET", key).split("\r\n"):  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.05)
