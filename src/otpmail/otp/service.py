@@ -119,7 +119,9 @@ class OtpService:
     async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
         if self._undoing:
-            await asyncio.wait(self._undoing, timeout=seconds)
+            _, late = await asyncio.wait(self._undoing, timeout=seconds)
+            for task in late:
+                task.cancel()
 
     async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
         memory = self._mails.admission.memory

@@ -6,7 +6,7 @@ somebody with a dump could test whether a known address is in it. Keys are deriv
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -17,6 +17,7 @@ _REQUEST = b"request\0"
 _RECORD_OCTETS = 16
 _KEYED = b"\x02"  # begins a keyed fingerprint, which is longer by it than a plain SHA-256
 _KEYED_OCTETS = 33
+_KEPT = slice(1, 9)
 
 
 class Digests:
@@ -43,12 +44,9 @@ class Digests:
         text = _REQUEST + fingerprint
         return [_KEYED + hmac.digest(key, text, hashlib.sha256) for key in self._keys]
 
-    def first_forms(self) -> Mapping[str, Callable[[bytes], bytes]]:
-        """Return the present form of a record's key and of a fingerprint, as functions by their names in SQL."""
-        return {
-            "record_name": lambda key: self.record_names(key)[0],
-            "keyed_fingerprint": lambda fingerprint: self.fingerprints(fingerprint)[0],
-        }
+    def kept_fingerprints(self, fingerprint: bytes) -> list[bytes]:
+        """Return of each of `fingerprints` what a file keeps: 64 bits, which no two requests share by chance."""
+        return [one[_KEPT] for one in self.fingerprints(fingerprint)]
 
 
 def is_keyed(fingerprint: bytes) -> bool:

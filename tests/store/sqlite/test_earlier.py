@@ -8,7 +8,7 @@ import pytest
 
 from earlier import FILES, unpack
 from otpmail.model import Challenge, CodeRecord, MailState
-from otpmail.store.base import Earlier, Request, Running, TakenOver
+from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
 from otpmail.store.sqlite.schema import SCHEMA
 from store.clocks import Clock
 from store.conftest import left_in, sqlite_store
@@ -49,4 +49,26 @@ async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: 
     store = sqlite_store(path, clock)
     await store.open()
     assert await store.mails.claim(Request("anonymous", "r3", b"f"), "new") == TakenOver("claimed")
+    await store.close()
+
+
+@pytest.mark.parametrize("packed", FILES[1:], ids=lambda path: path.name)
+async def test_settled_mails_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: Clock) -> None:
+    """A failed mail of an earlier file is retried with its content, and a request id that was released is free."""
+    clock.time = 1_790_000_100.0
+    store = sqlite_store(unpack(packed, tmp_path / "store.db"), clock)
+    await store.open()
+    mails = store.mails
+    assert sorted([mail.id async for some in mails.remembered() for mail in some]) == ["failed", "freed", "settled"]
+    entry = await mails.retryable("anonymous", "failed")
+    assert entry is not None
+    assert (entry.mail.state, entry.mail.attempts) == (MailState.FAILED, 3)
+    assert entry.envelope.content.endswith(b"Subject: failed\r\n\r\nhi\r\n")
+    found = await mails.find("anonymous", "r5")
+    assert isinstance(found, Earlier)
+    assert found.mail.id == "freed"
+    assert await mails.claim(Request("anonymous", "r5", b"another"), "new") == Accepted()
+    assert await mails.claim(Request("anonymous", "r4", b"another"), "new") == Conflict()
+    assert await mails.reopen(entry, entry.mail.settle_time or 0)
+    assert await mails.find("anonymous", "r4") == Running("failed")
     await store.close()

@@ -9,10 +9,10 @@ import pytest
 from otpmail.store.digests import Digests
 from otpmail.store.sqlite.bulk import parts
 from otpmail.store.sqlite.changes import RequestState
-from otpmail.store.sqlite.requests import Requests, Row
-from otpmail.store.sqlite.schema import STEPS
+from otpmail.store.sqlite.requests import End, Requests, Row
+from otpmail.store.sqlite.schema import STEPS, step_functions
 
-KEYS = [bytes([number]) * 16 for number in range(4)]
+KEYS = list(range(-2, 2))
 MAILS = [f"m{number}" for number in range(4)]
 
 Step = Callable[[Requests, sqlite3.Connection], object]
@@ -20,20 +20,21 @@ Step = Callable[[Requests, sqlite3.Connection], object]
 
 def _file() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for name, function in Digests({"k1": bytes(32)}).first_forms().items():
+    for name, function in step_functions(Digests({"k1": bytes(32)})).items():
         connection.create_function(name, 1, function)
     for statements in STEPS:
         connection.executescript(statements)
+    Requests.load(connection)
     return connection
 
 
-def _claim(key: bytes, mail_id: str, seq: int) -> Step:
+def _claim(key: int, mail_id: str, seq: int) -> Step:
     """Claim a key for a mail, unless another mail runs with it, as `Rows` does."""
 
     def step(requests: Requests, connection: sqlite3.Connection) -> None:
         row = requests.get(connection, key)
         if row is None or row.state is not RequestState.RUNNING:
-            requests.keep(key, Row(RequestState.RUNNING, mail_id, seq, b"f", 100.0))
+            requests.keep(key, Row(RequestState.RUNNING, mail_id, seq, b"f", 100.0, is_claim=True))
 
     return step
 
@@ -41,21 +42,28 @@ def _claim(key: bytes, mail_id: str, seq: int) -> Step:
 def _steps(chance: random.Random, count: int) -> list[Step]:
     """Return random steps over few keys and mails, so that many meet."""
     steps: list[Step] = []
-    for seq in range(count):
-        key, mail_id = chance.choice(KEYS), chance.choice(MAILS)
-        state = chance.choice([RequestState.SETTLED, RequestState.FREE])
+    for seq in range(1, count + 1):
+        key, mail_id = KEYS[seq % len(KEYS)], chance.choice(MAILS)
+        known = chance.choice(range(seq, 0, -len(KEYS)))  # a call with the same request id
+        end = End(chance.choice([RequestState.SETTLED, RequestState.FREE]), chance.choice([40.0, 60.0]), seq)
+        now = chance.choice([39.0, 50.0, 70.0])
         kinds: list[Step] = [
-            _claim(key, mail_id, seq % 5),
-            _claim(key, mail_id, seq % 5),
+            _claim(key, mail_id, seq),
+            _claim(key, mail_id, seq),
             lambda requests, connection, key=key: requests.get(connection, key),  # type: ignore[misc]
             lambda requests, connection, key=key, mail=mail_id: requests.release(connection, key, mail),  # type: ignore[misc]
-            lambda requests, connection, key=key, mail=mail_id, state=state: requests.settle(  # type: ignore[misc]
-                connection, key, mail, state, 50.0
+            lambda requests, connection, key=key, known=known, end=end: requests.settle(  # type: ignore[misc]
+                connection, key, known, end
             ),
-            lambda requests, connection, key=key, seq=seq: requests.forget(connection, [(key, seq % 5)]),  # type: ignore[misc]
+            lambda requests, connection, now=now: _forget(requests, connection, now),  # type: ignore[misc]
         ]
         steps.append(chance.choice(kinds))
     return steps
+
+
+def _forget(requests: Requests, connection: sqlite3.Connection, now: float) -> None:
+    requests.rewind()
+    requests.forget(connection, now, 3)
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -73,8 +81,9 @@ def test_many_steps_end_as_single_ones(seed: int) -> None:
         alone.write_out(single)
     requests.write_out(together)
     requests.end()
-    read = "SELECT * FROM request ORDER BY key"
-    assert together.execute(read).fetchall() == single.execute(read).fetchall()
+    for table in ("request", "known", "claimed"):
+        read = f"SELECT * FROM {table} ORDER BY 1"
+        assert together.execute(read).fetchall() == single.execute(read).fetchall()
     assert repr(requests) == "<Requests 0 read, 0 changed>"
     together.close()
     single.close()

@@ -15,6 +15,7 @@ from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore
 from otpmail.store.sqlite.rows import Rows
+from otpmail.store.sqlite.schema import step_functions
 from otpmail.store.sqlite.stock import leave
 from otpmail.store.sqlite.writer import Writer
 
@@ -39,7 +40,7 @@ class SqliteStore:
     ) -> None:
         self._clock = clock or StoreClock()
         digests = Digests(keys)
-        database.functions = digests.first_forms()
+        database.functions = step_functions(digests)
         rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
         self.challenges = SqliteChallengeStore(self._clock, rules, self._writer, digests)
@@ -59,7 +60,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
-        mark = await self._writer.open(partial(self.mails.begin, now=self._clock()))
+        mark = await self._writer.open(self.mails.begin)
         self._clock.continue_from(mark)
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:

@@ -20,12 +20,13 @@ class RequestState(IntEnum):
 
 @frozen()
 class Claim:
-    """A request id by its `key`, and the mail for which it is claimed. Times are seconds since the epoch.
+    """A request id by its `key` (`requests.request_key`), and the mail for which it is claimed.
 
-    `fingerprints` are the forms that its fingerprint may have in the file, the one to write first.
+    `fingerprints` are the forms that its fingerprint may have in the file, the one to write first. Times are seconds
+    since the epoch.
     """
 
-    key: bytes = field(repr=False)
+    key: int = field(repr=False)
     fingerprints: list[bytes] = field(repr=False)
     mail_id: str
     seq: int
@@ -59,12 +60,15 @@ class Content:
 
 @frozen()
 class Settlement:
-    """A settled mail to keep until `ends`; a repeated request id finds it until `request_ends`, 0 where none does."""
+    """A settled mail, which its id finds until `forgotten`, and a repeated request id until `request_ends`.
+
+    That is 0 where none does. `request` is the key of its request id.
+    """
 
     seq: int
     mail_id: str
     octets: bytes = field(repr=False)
-    request: bytes | None = field(repr=False)
+    request: int | None = field(repr=False)
     request_ends: float
-    ends: float
+    forgotten: float
     content: Content | None = field(default=None, repr=False)

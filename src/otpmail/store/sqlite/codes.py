@@ -75,7 +75,8 @@ class SqliteChallengeStore(RuledRecords):
 
     def _update(self, key: bytes, rule: Rule[T], connection: Connection) -> T:
         name, *others = self._digests.record_names(key)
-        kept = connection.execute(_READ, (name,)).fetchone() or _take(connection, others)
+        kept, older = connection.execute(_READ, (name,)).fetchone(), _take(connection, others)
+        kept = kept or older
         # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
         before = codec.decode_record(_NO_RECORD if kept is None else kept[0])
         after, result = rule(before if kept is not None else None)
@@ -93,13 +94,17 @@ class SqliteChallengeStore(RuledRecords):
 
 
 def _take(connection: Connection, names: Sequence[bytes]) -> tuple[bytes] | None:
-    """Return the record that has one of these names, from before a key was replaced, and drop that name."""
+    """Return the record that has one of these names, from before a key was replaced, and drop that name.
+
+    All are looked for in every case, so that the time does not tell whether there is a record.
+    """
+    found: tuple[bytes] | None = None
     for name in names:
-        kept: tuple[bytes] | None = connection.execute(_READ, (name,)).fetchone()
+        kept = connection.execute(_READ, (name,)).fetchone()
         if kept is not None:
             connection.execute(_DELETE, (name,))
-            return kept
-    return None
+            found = found or kept
+    return found
 
 
 def _sweep(last: bytes, now: float, connection: Connection) -> tuple[int, bytes, int]:

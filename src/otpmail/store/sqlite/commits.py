@@ -30,7 +30,7 @@ class Change(NamedTuple):
     work: Work
     future: "asyncio.Future[Any] | None" = None
     octets: int | None = None
-    keys: Sequence[bytes] = ()
+    keys: Sequence[int] = ()
 
 
 class Outcome(NamedTuple):
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 class Bulk(Protocol):
     """Reads and writes rows within a transaction, those of many changes by one statement."""
 
-    def read_ahead(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+    def read_ahead(self, connection: sqlite3.Connection, keys: Iterable[int]) -> None:
         """Read what the changes of the transaction ask for."""
 
     def write_out(self, connection: sqlite3.Connection) -> None:

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from sqlite3 import Connection
 
+from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import Entry
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import delete
 from otpmail.store.sqlite.changes import Content
 
-_MOVE = "INSERT OR REPLACE INTO failed SELECT seq, ?, length(payload), ?, payload FROM mail WHERE seq = ?"
+_MOVE = "INSERT OR REPLACE INTO failed SELECT ?, ?, length(payload), ?, payload FROM mail WHERE seq = ?"
 _INSERT = "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?, ?)"
-_READ = """
-SELECT settled.seq, settled.record, failed.progress, failed.payload FROM settled JOIN failed USING (seq)
-WHERE settled.id = ? AND failed.ends > ?
-"""
+_READ = "SELECT progress, payload FROM failed WHERE place = ? AND ends > ?"
 _ENDED = "DELETE FROM failed WHERE ends <= ?"
-_OLDEST = "SELECT seq, octets FROM failed ORDER BY ends LIMIT ?"
+_OLDEST = "SELECT place, octets FROM failed ORDER BY ends LIMIT ?"
+Kept = tuple[int, str, Content]
+"""The place and the id of a settled mail, and its content."""
+
 _PART = 16  # of all that there may be: after so much more it is looked again
 _SLICE = 200  # contents that are dropped at a time for want of room
 
@@ -33,30 +34,30 @@ class Contents:
     def __repr__(self) -> str:
         return f"<Contents of {self._most_octets} octets at most>"
 
-    def keep(self, seq: int, mail_id: str, content: Content, accepted: bytes | None, connection: Connection) -> None:
+    def keep(self, seq: int, kept: Kept, accepted: bytes | None, connection: Connection) -> None:
         """Keep the content of a mail. `accepted` is its payload where this transaction has accepted it."""
+        place, mail_id, content = kept
         progress = self._cipher.seal(content.progress, "progress", mail_id)
         self._added += len(content.entry)
-        if accepted is not None or not connection.execute(_MOVE, (content.ends, progress, seq)).rowcount:
+        if accepted is not None or not connection.execute(_MOVE, (place, content.ends, progress, seq)).rowcount:
             payload = accepted or self._cipher.seal(content.entry, "mail", mail_id)
-            connection.execute(_INSERT, (seq, content.ends, len(payload), progress, payload))
+            connection.execute(_INSERT, (place, content.ends, len(payload), progress, payload))
         if self._added > self._most_octets // _PART:
             self._drop_excess(connection)
 
-    def read(self, mail_id: str, now: float, connection: Connection) -> tuple[int, Entry] | None:
-        """Return the `seq` of a settled mail, and its entry as it settled; None without its content."""
-        row = connection.execute(_READ, (mail_id, now)).fetchone()
+    def read(self, place: int, mail: Mail, now: float, connection: Connection) -> Entry | None:
+        """Return the entry of the settled mail at a place, as it settled; None without its content."""
+        row = connection.execute(_READ, (place, now)).fetchone()
         if row is None:
             return None
-        seq, record, progress, payload = row
-        mail = codec.decode_settled(self._cipher.open(record, "settled mail", mail_id))[0]
-        entry = codec.decode_entry(self._cipher.open(payload, "mail", mail_id))
-        progress = codec.decode_progress(self._cipher.open(progress, "progress", mail_id))
-        return seq, replace(entry, mail=mail, progress=progress)
+        progress, payload = row
+        entry = codec.decode_entry(self._cipher.open(payload, "mail", mail.id))
+        progress = codec.decode_progress(self._cipher.open(progress, "progress", mail.id))
+        return replace(entry, mail=mail, progress=progress)
 
-    def drop(self, seqs: Sequence[int], connection: Connection) -> None:
-        """Drop the content of these mails, where there is any."""
-        delete(connection, "failed", "seq", seqs)
+    def drop(self, places: Sequence[int], connection: Connection) -> None:
+        """Drop the content of the mails at these places, where there is any."""
+        delete(connection, "failed", "place", places)
 
     def forget(self, now: float, connection: Connection) -> None:
         """Drop what is past its time, and the oldest where all take more than they may."""
@@ -70,8 +71,8 @@ class Contents:
         excess = (octets or 0) - self._most_octets
         while excess > 0:
             dropped = []
-            for seq, size in connection.execute(_OLDEST, (_SLICE,)).fetchall():
+            for place, size in connection.execute(_OLDEST, (_SLICE,)).fetchall():
                 if excess > 0:
-                    dropped.append(seq)
+                    dropped.append(place)
                     excess -= size
             self.drop(dropped, connection)

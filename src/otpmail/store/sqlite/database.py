@@ -79,7 +79,7 @@ class Database:
         self._free = free
         self._check_seconds = check_seconds
         self._identity = (0, 0)
-        self.functions: Mapping[str, Callable[[bytes], bytes]] = {}
+        self.functions: Mapping[str, Callable[[bytes], bytes | int]] = {}
         self.connection: sqlite3.Connection
 
     def __repr__(self) -> str:
@@ -194,7 +194,7 @@ class Database:
         for pragma in (
             "synchronous=FULL",
             f"journal_size_limit={_WAL_OCTETS}",
-            "secure_delete=ON",  # what a step of the schema replaces is gone
+            "secure_delete=FAST",
             "temp_store=MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -213,7 +213,6 @@ class Database:
             connection.execute("COMMIT")
         finally:
             self.roll_back()
-        connection.execute("PRAGMA secure_delete=FAST")
 
     def _look(self) -> int:
         """Return the schema, 0 of an empty file. Raises StoreError for one that is not ours, which stays unchanged."""

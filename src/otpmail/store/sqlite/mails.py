@@ -1,7 +1,6 @@
 """Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
+from otpmail.store.sqlite.requests import request_key
 from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
@@ -81,9 +81,9 @@ class SqliteMailStore:
     def __repr__(self) -> str:
         return f"<SqliteMailStore {len(self._open)} open, {self._memory!r}>"
 
-    def begin(self, connection: Connection, now: float) -> Mark:
+    def begin(self, connection: Connection) -> Mark:
         """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
-        self._left, self._first, mark, self._was_killed = take_stock(connection, now)
+        self._left, self._first, mark, self._was_killed = take_stock(connection)
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
         return mark
@@ -124,7 +124,7 @@ class SqliteMailStore:
     def release(self, request: Request, mail_id: str) -> None:
         """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
         self._open.pop(mail_id, None)
-        self._writer.note(partial(self._rows.release, _key(request.caller, request.request_id), mail_id))
+        self._writer.note(partial(self._rows.release, request_key(request.caller, request.request_id), mail_id))
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come."""
@@ -149,12 +149,11 @@ class SqliteMailStore:
         forgotten = (mail.settle_time or self.now()) + self._remember_seconds
         request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
         octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
-        request = _key(mail.caller, mail.request_id) if mail.request_id else None
-        ends = max(forgotten, request_ends)
+        request = request_key(mail.caller, mail.request_id) if mail.request_id else None
         content = None
         if entry is not None:
             content = Content(forgotten, codec.encode_entry(entry), codec.encode_progress(entry.progress))
-        settlement = Settlement(seq, mail.id, octets, request, request_ends, ends, content)
+        settlement = Settlement(seq, mail.id, octets, request, request_ends, forgotten, content)
         self._writer.note(partial(self._rows.settle, settlement))
         self._settled += 1
         if self._settled % _FORGET_EVERY == 0:
@@ -204,7 +203,7 @@ class SqliteMailStore:
 
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
-        return await self._ask(partial(self._rows.find, _key(caller, request_id), self.now()))
+        return await self._ask(partial(self._rows.find, request_key(caller, request_id), self.now()))
 
     async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices: those in memory, then the others."""
@@ -256,7 +255,7 @@ class SqliteMailStore:
             ]
         return entries, faults
 
-    async def _ask(self, work: Callable[[Connection], T], octets: int | None = None, keys: Sequence[bytes] = ()) -> T:
+    async def _ask(self, work: Callable[[Connection], T], octets: int | None = None, keys: Sequence[int] = ()) -> T:
         try:
             return await self._writer.ask(work, octets, keys)
         except StoreError as error:  # sending the mail again may be wrong, so nothing is sent
@@ -271,11 +270,6 @@ class SqliteMailStore:
 
     def _claim(self, request: Request, mail_id: str, seq: int) -> Claim:
         now = self.now()
-        key = _key(request.caller, request.request_id)
-        fingerprints = self._digests.fingerprints(request.fingerprint)
+        key = request_key(request.caller, request.request_id)
+        fingerprints = self._digests.kept_fingerprints(request.fingerprint)
         return Claim(key, fingerprints, mail_id, seq, now, now + REQUEST_SECONDS)
-
-
-def _key(caller: str, request_id: str) -> bytes:
-    """Return the key of a request id: a digest, so that keys are short whatever callers send."""
-    return hashlib.blake2b(f"{caller}\0{request_id}".encode(), digest_size=16).digest()

@@ -1,7 +1,6 @@
 """Reads and writes the rows of mails and request ids, in the writer thread and within its transactions."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from sqlite3 import Connection
@@ -13,16 +12,16 @@ from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Issued, Running, TakenOver
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import delete, insert
-from otpmail.store.sqlite.changes import Acceptance, Claim, Content, RequestState, Settlement
-from otpmail.store.sqlite.contents import Contents
-from otpmail.store.sqlite.requests import Requests, Row
+from otpmail.store.sqlite.changes import Acceptance, Claim, RequestState, Settlement
+from otpmail.store.sqlite.contents import Contents, Kept
+from otpmail.store.sqlite.requests import End, Requests, Row, request_key
+from otpmail.store.sqlite.settled import Settled, SettledMail
 
 Answer = Accepted | Earlier | Running | Conflict
 
-_FREE_MOST = 512  # settled mails that are forgotten at a time
-
 _ACCEPTED = Accepted()
 
+_REWIND_SECONDS = 600.0  # after which old rows are looked at again that could not be forgotten or merged
 _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
 
 
@@ -35,18 +34,17 @@ class Rows:
     def __init__(self, cipher: Cipher, *, most: int, most_requests: int, most_octets: int = maxsize) -> None:
         self._cipher = cipher
         self._contents = Contents(cipher, most_octets=most_octets)
-        self._most = most
-        self._most_requests = most_requests
+        self._settled = Settled(cipher, most=most, most_requests=most_requests)
         self._requests = Requests()
         self._accepted: dict[int, tuple[int, str, int, float, bytes]] = {}
-        self._settled_rows: dict[int, tuple[object, ...]] = {}
-        self._kept: dict[int, tuple[str, Content]] = {}
-        self._counts: dict[bool, int] = {}  # of settled mails, by whether a request id finds them
+        self._ended: list[int] = []
+        self._kept: dict[int, Kept] = {}
+        self._rewound = 0.0
 
     def __repr__(self) -> str:
         return f"<Rows {self._cipher!r}>"
 
-    def read_ahead(self, connection: Connection, keys: Iterable[bytes]) -> None:
+    def read_ahead(self, connection: Connection, keys: Iterable[int]) -> None:
         """Read the request ids that this transaction asks for."""
         self._requests.read_ahead(connection, keys)
 
@@ -71,7 +69,7 @@ class Rows:
             earlier = self._look(connection, one.claim)
             if earlier is not None and not isinstance(earlier, TakenOver):
                 return earlier
-            self._keep_request(one.claim)
+            self._keep_request(one.claim, is_claim=False)
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
         self._accepted[one.seq] = (one.seq, one.mail_id, one.priority, one.deadline, payload)
         return _ACCEPTED
@@ -90,17 +88,17 @@ class Rows:
         """Keep a request id for a mail, unless it came before."""
         earlier = self._look(connection, claim)
         if earlier is None:
-            self._keep_request(claim)
+            self._keep_request(claim, is_claim=True)
             return _ACCEPTED
         if isinstance(earlier, TakenOver):
-            self._keep_request(replace(claim, mail_id=earlier.mail_id))
+            self._keep_request(replace(claim, mail_id=earlier.mail_id), is_claim=True)
         return earlier
 
-    def release(self, key: bytes, mail_id: str, connection: Connection) -> None:
+    def release(self, key: int, mail_id: str, connection: Connection) -> None:
         """Free a request id, if it was claimed for that mail and no other."""
         self._requests.release(connection, key, mail_id)
 
-    def release_call(self, key: bytes, seq: int, connection: Connection) -> None:
+    def release_call(self, key: int, seq: int, connection: Connection) -> None:
         """Free a request id, if the call with that `seq` has claimed it."""
         self._requests.release_call(connection, key, seq)
 
@@ -118,86 +116,70 @@ class Rows:
     def reopen(self, one: Acceptance, settle_time: float, now: float, connection: Connection) -> int:
         """Keep a settled mail as an accepted one again; its `seq`, or 0 where it is not as it settled at that time."""
         self.write_out(connection)
-        found = self._contents.read(one.mail_id, now, connection)
+        found = self._find_content(one.mail_id, now, connection)
         if found is None or found[1].mail.settle_time != settle_time:
             return 0
-        seq = found[0]
+        place = found[0]
         if one.claim is not None:
             row = self._requests.get(connection, one.claim.key)
-            if row is not None and row.mail_id != one.mail_id:
+            if row is not None and row.place != place:
                 return 0
             if row is not None:
-                self._requests.keep(one.claim.key, row._replace(state=RequestState.RUNNING))
-        self._contents.drop((seq,), connection)
-        connection.execute("DELETE FROM settled WHERE seq = ?", (seq,))
-        self._counts.clear()
+                running = row._replace(state=RequestState.RUNNING, mail_id=one.mail_id, seq=one.seq, place=None)
+                self._requests.keep(one.claim.key, running)
+        self._contents.drop((place,), connection)
+        self._settled.remove(connection, place)
         payload = self._cipher.seal(one.octets, "mail", one.mail_id)
-        self._accepted[seq] = (seq, one.mail_id, one.priority, one.deadline, payload)
-        return seq
+        self._accepted[one.seq] = (one.seq, one.mail_id, one.priority, one.deadline, payload)
+        return one.seq
 
     def settle(self, one: Settlement, connection: Connection) -> None:
         """Drop a mail's content, and keep how it ended."""
-        record = self._cipher.seal(one.octets, "settled mail", one.mail_id)
         keeps_request = bool(one.request_ends)
-        row = (one.seq, one.mail_id, keeps_request, one.ends, one.request, record)
-        self._settled_rows[one.seq] = row
+        ends = max(one.request_ends, one.forgotten) if keeps_request else 0.0
+        mail = SettledMail(one.mail_id, one.octets, one.forgotten, ends, one.content is not None)
+        place = self._settled.add(connection, mail)
+        self._ended.append(one.seq)
         if one.content is not None:
-            self._kept[one.seq] = one.mail_id, one.content
+            self._kept[one.seq] = place, one.mail_id, one.content
         if one.request is not None:
-            state = RequestState.SETTLED if keeps_request else RequestState.FREE
-            self._requests.settle(connection, one.request, one.mail_id, state, one.request_ends)
+            state, ends = (
+                (RequestState.SETTLED, one.request_ends) if keeps_request else (RequestState.FREE, one.forgotten)
+            )
+            self._requests.settle(connection, one.request, one.seq, End(state, ends, place))
 
     def forget(self, now: float, connection: Connection) -> bool:
         """Forget settled mails past their time, or beyond the most there may be; returns whether there may be more."""
         self.write_out(connection)
+        if now - self._rewound >= _REWIND_SECONDS:
+            self._rewound = now
+            self._requests.rewind()
+            self._settled.rewind()
+        more = self._settled.forget(connection, now)
         self._contents.forget(now, connection)
-        rows: list[tuple[int, bytes | None]] = []
-        for kept, most in ((False, self._most), (True, self._most_requests)):
-            ended = "SELECT seq, request FROM settled WHERE kept = ? AND ends <= ? LIMIT ?"
-            found = connection.execute(ended, (kept, now, _FREE_MOST)).fetchall()
-            beyond = self._count(connection, kept=kept) - len(found) - most
-            if beyond > 0:
-                oldest = "SELECT seq, request FROM settled WHERE kept = ? AND ends > ? ORDER BY ends LIMIT ?"
-                found += connection.execute(oldest, (kept, now, min(beyond, _FREE_MOST))).fetchall()
-            self._counts[kept] -= len(found)
-            rows += found
-        seqs = [seq for seq, _ in rows]
-        delete(connection, "settled", "seq", seqs)
-        self._contents.drop(seqs, connection)
-        self._requests.forget(connection, [(key, seq) for seq, key in rows if key is not None])
-        return len(rows) >= _FREE_MOST
+        more |= self._settled.merge(connection)
+        more |= self._requests.forget(connection, now, self._settled.first_requested(connection))
+        return more
 
     def write_out(self, connection: Connection) -> None:
         """Write the mails that were accepted or have settled in this transaction, and their request ids."""
         accepted, self._accepted = self._accepted, {}
-        settled, self._settled_rows = self._settled_rows, {}
+        ended, self._ended = self._ended, []
         kept, self._kept = self._kept, {}
-        for seq, (mail_id, content) in kept.items():
-            payload = accepted[seq][-1] if seq in accepted else None
-            self._contents.keep(seq, mail_id, content, payload, connection)
-        insert(connection, "INSERT INTO mail VALUES", [row for seq, row in accepted.items() if seq not in settled])
-        insert(connection, "INSERT OR REPLACE INTO settled VALUES", list(settled.values()))
-        for row in settled.values():
-            if (has_request := bool(row[2])) in self._counts:
-                self._counts[has_request] += 1
-        ended = [seq for seq in settled if seq not in accepted]
+        for seq, one in kept.items():
+            self._contents.keep(seq, one, accepted[seq][-1] if seq in accepted else None, connection)
+        gone = [seq for seq in ended if accepted.pop(seq, None) is None]
+        insert(connection, "INSERT INTO mail VALUES", list(accepted.values()))
         for table in ("mail", "progress"):
-            delete(connection, table, "seq", ended)
+            delete(connection, table, "seq", gone)
+        self._settled.write_out(connection)
         self._requests.write_out(connection)
 
     def end(self, *, committed: bool) -> None:
         """Forget what this transaction has read or has not written, since it has ended."""
-        self._accepted, self._settled_rows, self._kept = {}, {}, {}
+        self._accepted, self._ended, self._kept = {}, [], {}
+        self._settled.end(committed=committed)
         self._requests.end()
-        if not committed:
-            self._counts.clear()
-
-    def _count(self, connection: Connection, *, kept: bool) -> int:
-        """Return how many settled mails there are; they are counted once, since 200,000 take SQLite 10 ms."""
-        if kept not in self._counts:
-            counted = "SELECT count(*) FROM settled WHERE kept = ?"
-            [self._counts[kept]] = connection.execute(counted, (kept,)).fetchone()
-        return self._counts[kept]
 
     # Looks.
 
@@ -207,40 +189,42 @@ class Rows:
         if open_seq is not None:
             entry = self.entry(connection, open_seq)
             return None if entry is None else (entry.mail, inf)
-        row = connection.execute("SELECT record FROM settled WHERE id = ?", (mail_id,)).fetchone()
-        if row is None:
+        octets = self._settled.get(connection, self._settled.place_of(connection, mail_id))
+        if octets is None:
             return None
-        mail, forgotten, _, _ = codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
+        mail, forgotten, _, _ = codec.decode_settled(octets)
         return mail, forgotten
 
     def retryable(self, mail_id: str, now: float, connection: Connection) -> Entry | None:
         """Return a settled mail with its content, where that is kept."""
         self.write_out(connection)
-        found = self._contents.read(mail_id, now, connection)
+        found = self._find_content(mail_id, now, connection)
         return None if found is None else found[1]
 
-    def find(self, key: bytes, now: float, connection: Connection) -> Earlier | Running | None:
+    def _find_content(self, mail_id: str, now: float, connection: Connection) -> tuple[int, Entry] | None:
+        place = self._settled.place_of(connection, mail_id)
+        octets = self._settled.get(connection, place)
+        entry = None if octets is None else self._contents.read(place, codec.decode_settled(octets)[0], now, connection)
+        return None if entry is None else (place, entry)
+
+    def find(self, key: int, now: float, connection: Connection) -> Earlier | Running | None:
         """Return the mail of a request id."""
         row = self._requests.get(connection, key)
         if row is None or row.state == RequestState.ORPHANED:
             return None
         if row.state == RequestState.RUNNING:
             return Running(row.mail_id)
-        settled = self._settled(connection, row.seq, row.mail_id)
+        settled = self._read_settled(connection, key, row)
         return None if settled is None or max(settled[1:3]) <= now else Earlier(settled[0])
 
     def settled_slice(self, after: int, most: int, connection: Connection) -> tuple[list[tuple[Mail, float]], int]:
-        """Return mails that have settled, and when each is forgotten, from behind a `seq`; and the last `seq` of them.
+        """Return about `most` settled mails behind a place, and when each is forgotten; and the last place of them.
 
         It is 0 where there are no more. A mail that can't be read, as without its key, is left out.
         """
         self.write_out(connection)
-        read = "SELECT seq, id, record FROM settled WHERE seq > ? ORDER BY seq LIMIT ?"
-        rows, found = connection.execute(read, (after, most)).fetchall(), []
-        for _, mail_id, record in rows:
-            with suppress(StoreError, ValueError):
-                found.append(codec.decode_settled(self._cipher.open(record, "settled mail", mail_id))[:2])
-        return found, rows[-1][0] if len(rows) == most else 0
+        mails, last = self._settled.slice(connection, after, most)
+        return [codec.decode_settled(octets)[:2] for octets in mails], last
 
     def entries(self, seqs: Sequence[int], connection: Connection) -> tuple[list[Entry], list[str]]:
         """Return accepted mails by their `seq`, and a line for each that can't be read, which stays in the file."""
@@ -267,8 +251,9 @@ class Rows:
             return entry
         return replace(entry, progress=codec.decode_progress(self._cipher.open(noted[0], "progress", mail_id)))
 
-    def _keep_request(self, claim: Claim) -> None:
-        row = Row(RequestState.RUNNING, claim.mail_id, claim.seq, claim.fingerprints[0], claim.ends)
+    def _keep_request(self, claim: Claim, *, is_claim: bool) -> None:
+        fingerprint = claim.fingerprints[0]
+        row = Row(RequestState.RUNNING, claim.mail_id, claim.seq, fingerprint, claim.ends, is_claim=is_claim)
         self._requests.keep(claim.key, row)
 
     def _look(self, connection: Connection, claim: Claim) -> Earlier | Running | Conflict | TakenOver | None:
@@ -280,19 +265,21 @@ class Rows:
         if not is_running and row.ends <= claim.now:
             return None
         if row.fingerprint not in claim.fingerprints:
-            if not self._settled(connection, row.seq, row.mail_id):  # raises without its key: it may be the same then
+            if not self._read_settled(connection, claim.key, row):  # raises without its key: it may be the same then
                 self.entry(connection, row.seq)
             return Conflict()
         if is_running:
             return None if row.mail_id == claim.mail_id else Running(row.mail_id)
         if row.state == RequestState.ORPHANED:
             return TakenOver(row.mail_id)
-        settled = self._settled(connection, row.seq, row.mail_id)
+        settled = self._read_settled(connection, claim.key, row)
         return None if settled is None else Earlier(settled[0])
 
-    def _settled(self, connection: Connection, seq: int, mail_id: str) -> tuple[Mail, float, float, bytes] | None:
-        self.write_out(connection)
-        row = connection.execute("SELECT record FROM settled WHERE seq = ?", (seq,)).fetchone()
-        if row is None:
+    def _read_settled(self, connection: Connection, key: int, row: Row) -> tuple[Mail, float, float, bytes] | None:
+        """Return the settled mail of a request id; None where it was forgotten, so that another may have its place."""
+        octets = None if row.place is None else self._settled.get(connection, row.place)
+        if octets is None:
             return None
-        return codec.decode_settled(self._cipher.open(row[0], "settled mail", mail_id))
+        settled = codec.decode_settled(octets)
+        mail = settled[0]
+        return settled if request_key(mail.caller, mail.request_id) == key else None

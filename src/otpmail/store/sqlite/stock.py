@@ -6,17 +6,23 @@ from otpmail.model import Priority
 from otpmail.store.base import Left
 from otpmail.store.clock import Boot, Mark
 from otpmail.store.sqlite.changes import RequestState
+from otpmail.store.sqlite.requests import Requests
+from otpmail.store.sqlite.schema import TABLES
 
 _PRIORITIES = tuple(Priority)  # calling the Enum takes its time
 
 _GREATEST = """
 SELECT max(seq) FROM (
-    SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM settled UNION ALL SELECT max(seq) FROM request
+    SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM request
 )
 """
+_ORPHAN = """
+UPDATE request SET state = ? WHERE state = ? AND seq IN (SELECT seq FROM claimed) AND seq NOT IN (SELECT seq FROM mail)
+"""
+_FREE = "DELETE FROM request WHERE state = ? AND seq NOT IN (SELECT seq FROM mail)"
 
 
-def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left]], int, Mark, bool]:
+def take_stock(connection: Connection) -> tuple[list[tuple[int, Left]], int, Mark, bool]:
     """Return the open mails, urgent and old ones last, the next `seq`, and the last mark in the file.
 
     The last value is whether the process before was killed; this one counts as such until `leave`. Request ids whose
@@ -24,15 +30,13 @@ def take_stock(connection: Connection, now: float) -> tuple[list[tuple[int, Left
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
+        for table in TABLES:  # one that is missing shows now, and not in the middle of the work
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608  our names
         rows = connection.execute("SELECT seq, id, priority, deadline FROM mail ORDER BY seq DESC")
         mails = [(seq, Left(mail_id, _PRIORITIES[priority], deadline)) for seq, mail_id, priority, deadline in rows]
-        connection.execute("DELETE FROM request WHERE state = ? AND ends <= ?", (RequestState.ORPHANED, now))
-        known = {left.mail_id for _, left in mails}
-        running = connection.execute(
-            "SELECT key, mail FROM request WHERE state = ?", (RequestState.RUNNING,)
-        ).fetchall()
-        orphaned = [(RequestState.ORPHANED, key) for key, mail_id in running if mail_id not in known]
-        connection.executemany("UPDATE request SET state = ? WHERE key = ?", orphaned)
+        connection.execute(_ORPHAN, (RequestState.ORPHANED, RequestState.RUNNING))
+        connection.execute(_FREE, (RequestState.RUNNING,))  # the end of their mail could not be written
+        Requests.load(connection)
         [greatest] = connection.execute(_GREATEST).fetchone()
         found = connection.execute("SELECT time, boot, boot_seconds, running FROM clock").fetchone()
         time, boot, boot_seconds, was_killed = found

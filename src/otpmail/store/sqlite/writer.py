@@ -62,7 +62,7 @@ class Writer:
         return await opened
 
     def ask(
-        self, work: Callable[[sqlite3.Connection], T], octets: int | None = None, keys: Sequence[bytes] = ()
+        self, work: Callable[[sqlite3.Connection], T], octets: int | None = None, keys: Sequence[int] = ()
     ) -> "asyncio.Future[T]":
         """Do the work with the next commit; what is returned has its result once that is durable.
 
