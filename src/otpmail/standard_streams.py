@@ -86,6 +86,12 @@ class Output(io.RawIOBase):
         return EXIT_NOT_WRITTEN if code == 0 and self.failure.errno != errno.EPIPE else code
 
 
+def is_read() -> bool:
+    """Whether standard output can still be written: False once the reader has gone, or the disk is full."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return not isinstance(raw, Output) or raw.failure is None
+
+
 def set_up() -> Output:
     """Give this process standard streams that never raise, and return its standard output."""
     _open_closed()

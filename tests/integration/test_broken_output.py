@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import pytest
 
 from commands import ended, start
+from otpmail.v1 import mail_pb2, mail_pb2_grpc
 from service import Service
 
 if TYPE_CHECKING:
@@ -54,6 +56,28 @@ async def test_a_call_without_an_output(broken: tuple[int, str, int], form: tupl
         for command, expected in (("health",), code), (_SEND, code), (validate, 1):
             ran = await ended(await start(*command, *form, server=dev.address, stdout=output))
             assert (ran.code, ran.err) == (expected, line), command
+
+
+class _EndlessMails(mail_pb2_grpc.MailServiceServicer):
+    """Has a further page of mails behind each page."""
+
+    async def ListMails(self, request: Any, context: Any) -> mail_pb2.ListMailsResponse:  # noqa: ARG002, N802
+        """Return one."""
+        return mail_pb2.ListMailsResponse(mails=[mail_pb2.Mail(id="m")] * 1000, next_page_token="more")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_a_long_list_without_an_output(broken: tuple[int, str, int], form: tuple[str, ...]) -> None:
+    """`mail list` asks for no further page once nobody reads it, as behind `| head`."""
+    output, line, code = broken
+    server = grpc.aio.server()
+    mail_pb2_grpc.add_MailServiceServicer_to_server(_EndlessMails(), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    listing = ("mail", "list", "--limit", "100000000")
+    ran = await ended(await start(*listing, *form, server=f"127.0.0.1:{port}", stdout=output))
+    await server.stop(0)
+    assert (ran.code, ran.err) == (code, line)
 
 
 async def test_an_error_without_an_output(broken: tuple[int, str, int]) -> None:

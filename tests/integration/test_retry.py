@@ -205,6 +205,8 @@ async def test_the_command(running: Service, relay: Relay) -> None:
     assert (both.code, both.out, both.err.count("the mail has settled: RELAYED")) == (1, "", 2)
     none = await otpmail("mail", "retry", "--state", "partial", server=running.address)
     assert (none.code, none.out, none.err) == (0, "", "no such mails\n")
+    wrong = await otpmail("mail", "retry", "--state", "failed", "--to", "ada", server=running.address)
+    assert (wrong.code, wrong.out, wrong.err.partition(":")[0]) == (2, "", "recipient")
 
 
 @pytest.mark.parametrize("arguments", [(), ("m1", "--state", "failed"), ("m1", "--to", "ada@example.org")])

@@ -33,7 +33,7 @@ def call(
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise _failed(error, address, timeout) from None
+            raise failure(error, address, timeout) from None
 
 
 def call_stream(
@@ -45,11 +45,11 @@ def call_stream(
         try:
             yield from method(channel)(request)
         except grpc.RpcError as error:
-            raise _failed(error, address, 0) from None
+            raise failure(error, address, 0) from None
 
 
-def _failed(error: grpc.RpcError, address: str, timeout: float) -> typer.Exit:
-    """Print the error in one line, and return the exit to raise."""
+def failure(error: grpc.RpcError, address: str, timeout: float) -> typer.Exit:
+    """Print the error of a call in one line, and return the exit to raise: with 2 for a wrong argument, else with 3."""
     description = describe_error(error, address, timeout)
     if error.code() in WRONG_ARGUMENT:
         return wrong_usage(description)

@@ -10,11 +10,12 @@ from otpmail.cli.call import call, call_stream
 from otpmail.cli.help import Command
 from otpmail.cli.options import Json, Server, value_of
 from otpmail.cli.output import err, exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.standard_streams import is_read
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
 
-MailId = Annotated[str, typer.Argument(metavar="[ID]", help="The mail's id, as the log and `mail send` print it.")]
+MailId = Annotated[str, typer.Argument(metavar="ID", help="The mail's id, as the log and `mail send` print it.")]
 OfRequest = Annotated[
     str, typer.Option("--request-id", metavar="ID", help="The request id with which it was sent, in place of its id.")
 ]
@@ -68,7 +69,7 @@ def list_mails(
     """Print the mails that the service has, newest first: those that have not settled, and those that it remembers."""
     request = mail_pb2.ListMailsRequest(recipient=to, request_id=request_id, state=_state(state))
     left = most
-    while left:
+    while left and is_read():  # `head` may have gone with its ten lines
         request.page_size = min(left, _PAGE)
         answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).ListMails, request)
         for mail in answer.mails:

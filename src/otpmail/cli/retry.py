@@ -8,11 +8,11 @@ import grpc
 import typer
 from rich.markup import escape
 
-from otpmail.cli.call import TIMEOUT_SECONDS
+from otpmail.cli.call import TIMEOUT_SECONDS, failure
 from otpmail.cli.channel import open_channel
 from otpmail.cli.lookup import print_state
 from otpmail.cli.options import Json, Server, value_of
-from otpmail.cli.output import EXIT_UNREACHABLE, address_of, describe_error, err, exit_unless, wrong_usage
+from otpmail.cli.output import address_of, describe_error, err, exit_unless, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
@@ -31,7 +31,7 @@ _REFUSALS = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_
 def retry_mails(
     mail_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="The mails' ids, as the log and `mail list` print them."),
+        typer.Argument(metavar="ID", help="The mails' ids, as the log and `mail list` print them."),
     ] = None,
     *,
     state: Annotated[
@@ -58,8 +58,7 @@ def retry_mails(
             ids = mail_ids or list(_ids(mails, query))
             refused = [mail_id for mail_id in ids if not _retry(mails, mail_id, address, as_json=as_json)]
         except grpc.RpcError as error:
-            err.print(escape(describe_error(error, address, TIMEOUT_SECONDS)), style="red")
-            raise typer.Exit(EXIT_UNREACHABLE) from None
+            raise failure(error, address, TIMEOUT_SECONDS) from None
     if not ids and not as_json:
         err.print("no such mails")
     exit_unless(not refused)
