@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 from otpmail import standard_streams
+from otpmail.collector import pausing_the_collector
 
 # gRPC's core writes lines of its own to standard error, beside ours, about what it also raises. Read at its import.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -25,7 +26,8 @@ def main() -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:  # Ctrl-C during the imports would print where they were
         signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
-    from otpmail.cli import app
+    with pausing_the_collector():
+        from otpmail.cli import app
 
     signal.signal(signal.SIGINT, interrupt)
     try:
