@@ -97,7 +97,7 @@ class App:
             background = [
                 tasks.create_task(self._store.sweep_forever(self._settings.otp.cleanup_seconds)),
                 tasks.create_task(self._intake.run()),
-                tasks.create_task(self._backlog.run(self._intake.take_up)),
+                tasks.create_task(self._backlog.run(self._intake.take_up, self._intake.resume)),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]

@@ -50,7 +50,7 @@ class Rig:
 
     event_types = ALL_EVENTS
 
-    def __init__(self, *, contents: bool = True, near: int = 0) -> None:
+    def __init__(self, *, contents: bool = True, near: int = 0, held: int = 0) -> None:
         self.clock = Clock()
         self.queue = MailQueue(high_water=2)
         self.store = Store(self.clock.now, durable=True)
@@ -76,9 +76,10 @@ class Rig:
             now=self.clock.now,
             call_later=self.clock.call_later,
             near=near,
+            held=held,
         )
         intake = Intake(self.store, self.lifecycle, code_of=lambda _: "314159")
-        self.running = asyncio.ensure_future(self.backlog.run(intake.take_up))
+        self.running = asyncio.ensure_future(self.backlog.run(intake.take_up, intake.resume))
 
     def notify(self, event: Event) -> None:
         """Keep the event: this is the observer, too."""
@@ -315,3 +316,36 @@ async def test_deadlines_of_mails_that_left_are_dropped(rig: Rig) -> None:
     await _settled()
     assert len(rig.backlog) < 200
     assert len(rig.backlog.deadlines) <= 2 * len(rig.backlog) + 1_000
+
+
+async def test_some_mails_are_not_read_again() -> None:
+    """Mails that wait in memory come back in their turn without being read, and count in the budget meanwhile."""
+    rig = Rig(held=2)
+    jobs = [rig.submit(f"m{number}") for number in range(6)]
+    held = jobs[2:4]
+    waiting = 4 * WAITING_OCTETS
+    assert rig.memory.unsettled == sum(job.octets for job in jobs[:4]) + waiting
+    taken = [await asyncio.wait_for(rig.queue.get(), 20) for _ in range(6)]
+    assert [job.id for job in taken] == [f"m{number}" for number in range(6)]
+    assert [job in jobs for job in taken] == [True] * 4 + [False] * 2
+    assert rig.contents.reads == [["m4", "m5"]]
+    assert sum(isinstance(event, MailAccepted) for event in rig.events) == 6
+    assert rig.memory.unsettled == sum(job.octets for job in jobs)
+    assert all(rig.lifecycle.find(job.id) is job for job in held)
+    rig.running.cancel()
+
+
+async def test_a_mail_in_memory_is_taken_up_before_its_turn() -> None:
+    """A mail that waits in memory has its job once it is recalled, or once its deadline passes, as any other."""
+    rig = Rig(held=10)
+    for number in range(2):
+        rig.submit(f"m{number}")
+    recalled, late = rig.submit("recalled"), rig.submit("late", deadline=NOW + 30)
+    await rig.backlog.recall("recalled")
+    assert rig.lifecycle.find("recalled") is recalled
+    rig.clock.advance(30.1)
+    await _settled()
+    rig.clock.advance(0.1)
+    assert [mail.id for mail in rig.store.settled] == [late.id]
+    assert rig.contents.reads == []
+    rig.running.cancel()

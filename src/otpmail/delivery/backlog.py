@@ -1,7 +1,7 @@
 """The mails that wait in a store without their content in memory, until workers soon have use for them.
 
 A relay that is down for hours leaves a mail for each call, and none of them is needed before the relay is back. So of
-the mails beyond some hundreds in a lane this process holds no more than their ids, terms and sources.
+the mails beyond some thousands this process holds no more than their ids, terms and sources.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.delivery.waiting import WAITING_OCTETS, Waiting
+from otpmail.delivery.waiting import HELD, WAITING_OCTETS, Held, Waiting
 from otpmail.errors import Unavailable
 from otpmail.events import MailAccepted, Observer
 from otpmail.limits.memory import Memory
@@ -41,10 +41,12 @@ class Backlog:
 
     Within a lane its sources take turns, and the mails of each go first in first out. A mail is taken up before its
     turn at its deadline, and when a call needs it (`recall`). Without `contents` all jobs are submitted at once. A lane
-    has `near` jobs before others wait, more only where the queue's high-water mark is above that.
+    has `near` jobs before others wait, more only where the queue's high-water mark is above that. Of those that wait
+    `held` are in memory whole.
 
-    Its whole state: `_mails` by id, `_lanes` in which they wait for their turn, `deadlines` as a heap, and `_wanted`,
-    those to be taken up next. What has been taken up stays in the other three until it is met there.
+    Its whole state: `_mails` by id, `_held` with the jobs of some, `_lanes` in which they wait for their turn,
+    `deadlines` as a heap, and `_wanted`, those to be taken up next. What has been taken up stays in the last three
+    until it is met there.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Backlog:
         now: Callable[[], float],
         call_later: CallLater | None = None,
         near: int = NEAR,
+        held: int = HELD,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue = queue
@@ -68,6 +71,7 @@ class Backlog:
         self._near = near
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._mails: dict[str, Waiting] = {}
+        self._held = Held(held)
         self._lanes: tuple[OrderedDict[str, deque[Waiting]], ...] = tuple(OrderedDict() for _ in Priority)
         self._lengths = [0 for _ in Priority]
         self.deadlines: list[Waiting] = []
@@ -100,6 +104,7 @@ class Backlog:
         if self._closed:
             raise Unavailable(STOPPED)
         self._add(Waiting(job.id, job.priority, job.deadline, job.source))
+        self._memory.unsettled += self._held.add(job)
         if MailAccepted in self._observer.event_types:
             self._observer.notify(MailAccepted(job.mail, job.trace))
 
@@ -125,10 +130,11 @@ class Backlog:
             entries, _ = await self._contents.read(some)
             yield [Job.from_entry(replace(entry, envelope=entry.envelope.without_content())) for entry in entries]
 
-    async def run(self, take_up: Callable[[Entry, str], None]) -> None:
+    async def run(self, take_up: Callable[[Entry, str], None], resume: Callable[[Job], None]) -> None:
         """Take up mails until the service stops, or it is cancelled.
 
-        `take_up` submits a mail with its source, which is empty for one that an earlier process has accepted.
+        `take_up` submits a mail with its source, which is empty for one that an earlier process has accepted. `resume`
+        submits one that is in memory.
         """
         if self._contents is None:
             return
@@ -141,15 +147,22 @@ class Backlog:
                 await self._changed.wait()
                 continue
             try:
-                entries, faults = await self._contents.read(ids)
+                entries, faults = await self._read(self._contents, ids)
             except Unavailable as error:  # until the store is back, or the service stops
                 self._wanted = dict.fromkeys(ids) | self._wanted
                 await asyncio.sleep(error.retry_after)
                 continue
-            self._take_up(ids, entries, take_up)
+            self._take_up(ids, entries, take_up, resume)
             unreadable += len(faults)
             if faults and (unreadable == len(faults) or not self._mails):
                 _log_unreadable(unreadable, faults[0])
+
+    async def _read(self, contents: ContentStore, ids: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        """Read those of the mails that are not in memory."""
+        if missing := [mail_id for mail_id in ids if mail_id not in self._held]:
+            return await contents.read(missing)
+        await asyncio.sleep(0)
+        return [], []
 
     async def drained(self) -> None:
         """Wait until every accepted mail has settled, those that wait in the store included."""
@@ -209,7 +222,7 @@ class Backlog:
         queue = self._queue
         if not queue.is_above_high_water(priority):
             return True
-        octets = self._memory.unsettled - WAITING_OCTETS * len(self._mails)
+        octets = self._memory.unsettled - WAITING_OCTETS * len(self._mails) - self._held.octets
         return queue.length(priority) < self._near and octets < _NEAR_OCTETS
 
     def _want(self, mail_id: str) -> None:
@@ -261,7 +274,13 @@ class Backlog:
                 ids.append(mail.id)
         return ids
 
-    def _take_up(self, ids: Sequence[str], entries: Sequence[Entry], take_up: Callable[[Entry, str], None]) -> None:
+    def _take_up(
+        self,
+        ids: Sequence[str],
+        entries: Sequence[Entry],
+        take_up: Callable[[Entry, str], None],
+        resume: Callable[[Job], None],
+    ) -> None:
         by_id = {entry.mail.id: entry for entry in entries}
         for mail_id in ids:
             mail = self._mails.pop(mail_id, None)
@@ -270,7 +289,11 @@ class Backlog:
             self._lengths[mail.priority] -= 1
             self._lifecycle.places.free(mail.source, fresh=mail.priority is Priority.URGENT)
             self._memory.unsettled -= WAITING_OCTETS
-            if (entry := by_id.get(mail_id)) is not None and not self._closed:
+            if (job := self._held.pop(mail_id)) is not None:
+                self._memory.unsettled -= job.octets
+            if job is not None and not self._closed:
+                resume(job)
+            elif (entry := by_id.get(mail_id)) is not None and not self._closed:
                 take_up(entry, mail.source)
             if (recalled := self._recalls.pop(mail_id, None)) is not None and not recalled.done():
                 recalled.set_result(None)

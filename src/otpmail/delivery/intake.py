@@ -72,6 +72,13 @@ class Intake:
         if state is not None:
             self._lifecycle.give_up(job, state)
 
+    def resume(self, job: Job) -> None:
+        """Submit a mail of this process that has waited for its turn. Raises Unavailable while the service stops."""
+        job.is_announced = True
+        self._lifecycle.submit(job)
+        if job.issued is not None:
+            self._follow_code(job)
+
     def _with_code(self, entry: Entry) -> Entry:
         issued = entry.mail.issued
         return entry if issued is None else replace(entry, envelope=entry.envelope.with_code(self._code_of(issued)))

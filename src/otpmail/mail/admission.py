@@ -137,6 +137,15 @@ class Admission:
         self.reserved += 1
         return self._reservation
 
+    def reserve_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> "Reservation | None":
+        """Take a place for one mail of a stream, or return None where the stream has to wait for it."""
+        place = self.reserve_of_plenty(wait_for)
+        if place is None and not self.places.waiting.sources and self.has_place_for_stream(source, wait_for, priority):
+            self.check(wait_for)
+            self.reserved += 1
+            place = self._reservation
+        return place
+
     def _check_place(self, source: str, wait_for: WaitFor, *, fresh: bool) -> None:
         """Raise QueueFull where a single call finds no place."""
         places = self.places

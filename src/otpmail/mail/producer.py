@@ -72,8 +72,8 @@ class Producer:
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:  # noqa: ARG002  limits will
         """Take a place for one mail, or return one to wait for. Raises as `Admission.reserve`."""
-        if self.brought < _FEW or not self._is_paused(wait_for, priority):
-            place = self._admission.reserve_of_plenty(wait_for)
+        if not self.place.locked() and (self.brought < _FEW or not self._is_paused(wait_for, priority)):
+            place = self._admission.reserve_for_stream(self.source, wait_for, priority)
             if place is not None:
                 return place
         reservation = self._reservations.get((wait_for, priority))
