@@ -138,9 +138,6 @@ async def test_a_full_disk(state: dict[str, Any], relay: Relay, small_disk: Path
     assert (copies.lost, copies.extra) == (set(), 0)
 
 
-_REMEMBERED = 600
-"""Octets of the file for a mail with a request id, which is kept for a day."""
-
 _NEAR = 5_000
 """Mails that are in memory at most, since workers need them soon, and those that came before the relay was down."""
 
@@ -227,4 +224,4 @@ async def test_mails_in_and_out(
     size = (tmp_path / "store.db").stat().st_size
     show(f"{mails} mails, the file has {size / (1 << 20):.1f} MiB at the end, its log had {largest / (1 << 20):.1f}")
     assert largest <= 64 << 20
-    assert size <= (16 << 20 if not request_ids else mails * _REMEMBERED)
+    assert size <= (16 << 20 if full else 1 << 20)

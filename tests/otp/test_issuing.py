@@ -280,7 +280,7 @@ async def test_the_end_of_a_mail_that_has_waited_in_the_store(tmp_path: Path, cl
         await service.send(replace(_REQUEST, email="bob@example.org"))
         sent = await service.send()
         assert (service.rig.queue.qsize(), len(service.rig.backlog)) == (1, 1)
-        running = asyncio.create_task(service.rig.backlog.run(service.intake.take_up))
+        running = asyncio.create_task(service.rig.backlog.run(service.intake.take_up, service.intake.resume))
         service.rig.settle()
         service.rig.settle(await asyncio.wait_for(service.rig.queue.get(), 20), code=550)
         await service.codes.close()

@@ -7,7 +7,6 @@ the mails beyond some thousands this process holds no more than their ids, terms
 import asyncio
 import heapq
 import logging
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +15,7 @@ from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.delivery.waiting import HELD, WAITING_OCTETS, Held, Waiting
+from otpmail.delivery.waiting import HELD_OCTETS, MOST_HELD, WAITING_OCTETS, HeldJobs, Lanes, Waiting
 from otpmail.errors import Unavailable
 from otpmail.events import MailAccepted, Observer
 from otpmail.limits.memory import Memory
@@ -32,6 +31,7 @@ NEAR = 500
 """Mails in a lane up to which all are in memory, since to read one again costs 50 us."""
 
 _NEAR_OCTETS = 16 << 20
+_HELD_PART = 8  # of the budget: what mails that only wait may take of it
 _STALE = 1_000  # deadlines of mails that were taken up, beyond as many as wait
 _LEFT = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
 
@@ -60,7 +60,7 @@ class Backlog:
         now: Callable[[], float],
         call_later: CallLater | None = None,
         near: int = NEAR,
-        held: int = HELD,
+        held: int = MOST_HELD,
     ) -> None:
         self._lifecycle = lifecycle
         self._queue = queue
@@ -71,9 +71,8 @@ class Backlog:
         self._near = near
         self._call_later = call_later or asyncio.get_running_loop().call_later
         self._mails: dict[str, Waiting] = {}
-        self._held = Held(held)
-        self._lanes: tuple[OrderedDict[str, deque[Waiting]], ...] = tuple(OrderedDict() for _ in Priority)
-        self._lengths = [0 for _ in Priority]
+        self._held = HeldJobs(held, min(HELD_OCTETS, memory.for_mails // _HELD_PART))
+        self._lanes = Lanes()
         self.deadlines: list[Waiting] = []
         self._wanted: dict[str, None] = {}
         self._recalls: dict[str, asyncio.Future[None]] = {}
@@ -93,11 +92,14 @@ class Backlog:
     def waiting(self) -> dict[str, int]:
         """Return how many mails wait for a worker, in the queue and in the store, by the name of their priority."""
         queued = self._queue.waiting()
-        return {priority.name.lower(): queued[priority.name.lower()] + self._lengths[priority] for priority in Priority}
+        return {
+            priority.name.lower(): queued[priority.name.lower()] + self._lanes.lengths[priority]
+            for priority in Priority
+        }
 
     def submit(self, job: Job) -> None:
         """Accept a job that the store keeps. Raises Unavailable after `close`."""
-        is_next = not self._lengths[job.priority] and self._is_near(job.priority)
+        is_next = not self._lanes.lengths[job.priority] and self._is_near(job.priority)
         if self._contents is None or is_next:
             self._lifecycle.submit(job)
             return
@@ -202,11 +204,7 @@ class Backlog:
     def _add(self, mail: Waiting) -> None:
         self._mails[mail.id] = mail
         self._empty.clear()
-        lane = self._lanes[mail.priority]
-        if mail.source not in lane:
-            lane[mail.source] = deque()
-        lane[mail.source].append(mail)
-        self._lengths[mail.priority] += 1
+        self._lanes.add(mail)
         self._lifecycle.places.take(mail.source, fresh=mail.priority is Priority.URGENT)
         self._memory.unsettled += WAITING_OCTETS
         heapq.heappush(self.deadlines, mail)
@@ -256,23 +254,12 @@ class Backlog:
             if waiting := [mail_id for mail_id in ids if mail_id in self._mails]:
                 return waiting
         for priority in Priority:
-            if not self._lengths[priority]:
+            if not self._lanes.lengths[priority]:
                 continue
             if self._is_near(priority):
-                return self._next_of(self._lanes[priority])
+                return self._lanes.next_of(priority, _SLICE, self._mails)
             self._queue.call_below_low_water(priority, self._changed.set)
         return ()
-
-    def _next_of(self, lane: OrderedDict[str, deque[Waiting]]) -> list[str]:
-        ids: list[str] = []
-        while lane and len(ids) < _SLICE:
-            source, mails = lane.popitem(last=False)
-            mail = mails.popleft()
-            if mails:
-                lane[source] = mails
-            if self._mails.get(mail.id) is mail:
-                ids.append(mail.id)
-        return ids
 
     def _take_up(
         self,
@@ -286,7 +273,7 @@ class Backlog:
             mail = self._mails.pop(mail_id, None)
             if mail is None:  # a mail may be wanted while it is being read
                 continue
-            self._lengths[mail.priority] -= 1
+            self._lanes.leave(mail)
             self._lifecycle.places.free(mail.source, fresh=mail.priority is Priority.URGENT)
             self._memory.unsettled -= WAITING_OCTETS
             if (job := self._held.pop(mail_id)) is not None:

@@ -89,6 +89,27 @@ def test_many_steps_end_as_single_ones(seed: int) -> None:
     single.close()
 
 
+def test_ids_with_ends_of_their_own_hold_up_no_other() -> None:
+    """A request id that runs, or is free for long, keeps none behind it that is past its time."""
+    file, requests = _file(), Requests()
+    states = [RequestState.RUNNING, RequestState.FREE, RequestState.ORPHANED, *[RequestState.SETTLED] * 3]
+    for seq, state in enumerate(states, 1):
+        ends = 900.0 if seq < len(states) - 2 else 100.0 * seq
+        requests.keep(seq, Row(state, f"m{seq}", seq, b"f", ends, place=10 * seq))
+    requests.write_out(file)
+    requests.end()
+
+    def left(now: float, first: int = 0) -> list[int]:
+        requests.rewind()
+        assert not requests.forget(file, now, first)
+        return [seq for (seq,) in file.execute("SELECT seq FROM request ORDER BY seq")]
+
+    assert left(400.0) == [1, 2, 3, 5, 6]
+    assert left(400.0, first=51) == [1, 2, 3, 6]
+    assert left(900.0) == [1]
+    file.close()
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 127, 128, 129, 500])
 def test_parts_are_powers_of_two(count: int) -> None:
     """Values are cut into parts of few lengths, in their order, and none is left out."""

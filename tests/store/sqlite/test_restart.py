@@ -76,6 +76,26 @@ async def test_mails_are_left_without_their_content(restarts: Restarts) -> None:
     await store.close()
 
 
+async def test_a_request_id_without_its_mail_is_free(restarts: Restarts) -> None:
+    """A request id finds neither another mail in the place of its own, nor one that is in the file no more."""
+    store = await restarts.restart()
+    entries = [entry_of(mail_of(f"m{number}", request_id=f"r{number}")) for number in (1, 2, 3)]
+    await store.mails.accept(entries)
+    for entry in entries[:2]:
+        store.mails.settle(settled(entry.mail))
+    await store.close()
+    with closing(sqlite3.connect(restarts.path)) as file, file:
+        file.execute("UPDATE request SET place = (SELECT max(place) FROM request) WHERE place IS NOT NULL")
+        file.execute("DELETE FROM mail")
+    store = await restarts.restart()
+    assert await store.mails.find("shop", "r1") is None
+    assert isinstance(await store.mails.find("shop", "r2"), Earlier)
+    for number in (1, 3):
+        again = Request("shop", f"r{number}", entries[number - 1].fingerprint)
+        assert await store.mails.claim(again, "new") == Accepted()
+    await store.close()
+
+
 async def test_progress_arrives_too(restarts: Restarts) -> None:
     """The last progress of a mail arrives with it; progress of a mail that has settled leaves nothing behind."""
     store = await restarts.restart()

@@ -69,15 +69,16 @@ class Places:
         if connection.execute("DELETE FROM failed WHERE place >= ? AND place < ?", within).rowcount:
             self.merged = self.first  # their rows had to stay as they were
 
-    def forget_rows(self, connection: Connection, is_over: Callable[[Row], bool]) -> int:
-        """Delete the oldest rows that are over, some at a time; returns how many mails these had."""
+    def forget_rows(self, connection: Connection, is_over: Callable[[Row], bool]) -> bool:
+        """Delete the oldest rows that are over, some at a time; returns whether there may be more."""
         before = self.first
-        for row in map(Row._make, connection.execute(_FROM, (self.first, self.top, _LOOKED_AT)).fetchall()):
-            if not is_over(row):
-                self.first = row.place
-                break
-            self.first = row.end
+        rows = [Row(*row) for row in connection.execute(_FROM, (self.first, self.top, _LOOKED_AT))]
+        left = next((row for row in rows if not is_over(row)), None)
+        if left is not None:
+            self.first = left.place
+        elif rows:
+            self.first = rows[-1].end
         if self.first > before:
             connection.execute(_FORGET, (self.base, self.first))
             self.merged = max(self.merged, self.first)
-        return self.first - before
+        return left is None and len(rows) == _LOOKED_AT

@@ -153,14 +153,14 @@ class Settled:
         """Forget mails past their time, or beyond the most there may be; returns whether there may be more."""
         self.write_out(connection)
         plain, requested = self._both(connection)
-        forgotten = self._forget_ids(connection, now)
-        gone = plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
+        more = self._forget_ids(connection, now) >= _FORGOTTEN_AT_ONCE
+        more |= plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
         most = self._most_requests
-        gone += requested.forget_rows(connection, lambda row: row.ends <= now or requested.next - row.place > most)
+        more |= requested.forget_rows(connection, lambda row: row.ends <= now or requested.next - row.place > most)
         if requested.remembered < requested.first:
             requested.remembered = requested.first
             requested.forget_ids(connection)
-        return forgotten >= _FORGOTTEN_AT_ONCE or gone >= _FORGOTTEN_AT_ONCE
+        return more
 
     def _forget_ids(self, connection: Connection, now: float) -> int:
         """Forget the ids of the oldest mails, of whichever kind; returns how many."""
