@@ -35,6 +35,8 @@ def main() -> None:
     except SystemExit as end:
         sys.stdout.flush()
         _end(output.exit_code(end.code if isinstance(end.code, int) else 0))
+    except KeyboardInterrupt:  # while typer makes its commands, for a tenth of a second
+        _end(128 + signal.SIGINT)
     except UnicodeEncodeError:  # output never raises it, so it is an argument that a request should hold
         print("an argument is not text in UTF-8", file=sys.stderr)  # noqa: T201  no markup
         _end(_EXIT_USAGE)

@@ -277,6 +277,16 @@ async def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
     assert ran == (130, "", "")
 
 
+async def test_ctrl_c_while_the_commands_are_made(tmp_path: Path) -> None:
+    """Ctrl-C after the imports, while typer reads the options of each command, ends it with 130 too."""
+    interrupted = (
+        "import os, signal, typer.main\ntyper.main.get_command = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(f"import os, signal, typer.main\n{interrupted}\n")
+    sources = Path(package.__file__).parents[1]
+    assert await otpmail("health", PYTHONPATH=f"{tmp_path}{os.pathsep}{sources}") == (130, "", "")
+
+
 @pytest.mark.parametrize("command", [(), ("check",), ("mail", "send"), ("merge",)])
 async def test_the_help_of_flags(command: tuple[str, ...]) -> None:
     """--help shows no type at a flag, after which no value may stand."""
