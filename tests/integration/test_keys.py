@@ -67,6 +67,15 @@ async def test_a_new_key(tmp_path: Path, present: str, key_id: str) -> None:
     assert not any(part in made[0].err for part in present.replace(",", ":").split(":") if len(part) > 10)
 
 
+async def test_a_new_key_for_a_shared_store(tmp_path: Path) -> None:
+    """Where other processes may read what this one writes, `keys new` says to let all know the new key first."""
+    ran = await otpmail("keys", "new", here=tmp_path, OTP_KEYS=_K1, STORE_URL="redis://redis")
+    assert (ran.code, ran.out[:3]) == (0, "k2:")
+    assert ran.err.startswith("put it behind the present value of OTP_KEYS, with a comma between, and restart each ")
+    wrong = await otpmail("keys", "new", here=tmp_path, OTP_KEYS=_K1, STORE_URL="nonsense")
+    assert (wrong.code, wrong.err.partition(" the present")[0]) == (0, "put it in front of")
+
+
 async def test_a_new_key_beside_wrong_ones(tmp_path: Path) -> None:
     """`keys new` ends with 2 where the present keys can't be read, and makes none."""
     ran = await otpmail("keys", "new", here=tmp_path, OTP_KEYS="k1")

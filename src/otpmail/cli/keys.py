@@ -33,7 +33,7 @@ def new_key() -> None:
     key_id = f"k{_greatest(known) + 1}"
     entry = f"{key_id}:{base64.b64encode(secrets.token_bytes(_OCTETS)).decode()}"
     print(entry)  # noqa: T201  programs read it, so no markup
-    err.print(escape(_advice(key_id, known)))
+    err.print(escape(_advice(key_id, known, shared=_has_shared_store())))
 
 
 def _known_ids() -> Collection[str]:
@@ -48,10 +48,26 @@ def _greatest(known: Collection[str]) -> int:
     return max(numbers, default=0)
 
 
-def _advice(key_id: str, known: Collection[str]) -> str:
+def _has_shared_store() -> bool:
+    from otpmail.settings import StoreSettings, load_section
+
+    try:
+        return load_section(StoreSettings).is_shared
+    except SettingsError:  # the key is good all the same
+        return False
+
+
+def _advice(key_id: str, known: Collection[str], *, shared: bool) -> str:
     if not known:
         return "set OTP_KEYS to this line; keep it secret, and keep it: what is stored can't be read without it"
+    old = ", ".join(known)
+    if shared:
+        return (
+            "put it behind the present value of OTP_KEYS, with a comma between, and restart each process that shares "
+            f"the store; then put it in front, and restart each again: {key_id} writes from then on, and {old} can "
+            "still read; docs/operations.md says when to remove an old key"
+        )
     return (
         f"put it in front of the present value of OTP_KEYS, with a comma between, and restart: {key_id} writes from "
-        f"then on, and {', '.join(known)} can still read; docs/operations.md says when to remove an old key"
+        f"then on, and {old} can still read; docs/operations.md says when to remove an old key"
     )
