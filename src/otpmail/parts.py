@@ -116,7 +116,7 @@ def build_delivery(base: Base, observer: Observer) -> Delivery:
         outage=lambda: failover.outage,
         relays=len(relays),
     )
-    store.mails.follow(Ownership(lifecycle))
+    store.mails.follow(Ownership(lifecycle, waiters))
     # A stream waits once STREAM_UNSETTLED of its mails are in memory, in three lanes, but not for those in the file.
     near = min(NEAR, settings.mail.stream_unsettled // 4)
     backlog = Backlog(lifecycle, base.queue, base.memory, observer, store.contents, now=store.mails.now, near=near)

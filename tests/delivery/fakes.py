@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -170,7 +170,7 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
-    def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+    def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

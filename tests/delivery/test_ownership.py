@@ -16,7 +16,7 @@ from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.waiters import Outcome, Waiters
 from otpmail.errors import ConnectionLost, Unavailable
 from otpmail.events import ALL_EVENTS, Event
-from otpmail.model import MailState, RecipientResult
+from otpmail.model import Mail, MailState, RecipientResult
 
 
 class Rig:
@@ -31,7 +31,7 @@ class Rig:
         self.lifecycle = Lifecycle(
             Dispatcher(self.queue), self.store, self.waiters, self, random=lambda: 0.5, **limits()
         )
-        self.ownership = Ownership(self.lifecycle)
+        self.ownership = Ownership(self.lifecycle, self.waiters)
         self.ends: dict[str, Outcome] = {}
 
     def notify(self, event: Event) -> None:
@@ -128,6 +128,36 @@ async def test_mails_that_another_process_has_are_dropped() -> None:
     assert rig.store.settled == []
     assert rig.take()[0].id == "b"
     assert len(rig.lifecycle) == 1
+
+
+async def test_another_process_watches_a_mail() -> None:
+    """A watcher for another process sees the present state and each one that follows, until it is removed."""
+    rig = Rig()
+    job = rig.submit("a")
+    states: asyncio.Queue[Mail | None] = asyncio.Queue()
+    stop = rig.ownership.watch("a", states)
+    rig.take()
+    rig.lifecycle.replied(job, REFUSED)
+    stop()
+    assert rig.waiters.watchers == {}
+    seen = [states.get_nowait() for _ in range(states.qsize())]
+    assert [(mail.state, mail.attempts) for mail in seen if mail] == [
+        (MailState.QUEUED, 0),
+        (MailState.SENDING, 0),
+        (MailState.QUEUED, 1),
+    ]
+
+
+async def test_a_watched_mail_that_goes_on_elsewhere() -> None:
+    """A watcher for another process gets None for a mail that is not here, or that this process lets go of."""
+    rig = Rig()
+    rig.submit("a")
+    states: asyncio.Queue[Mail | None] = asyncio.Queue()
+    rig.ownership.watch("a", states)
+    rig.ownership.drop(["a"])
+    rig.ownership.watch("a", states)()
+    seen = [states.get_nowait() for _ in range(states.qsize())]
+    assert [mail and mail.state for mail in seen] == [MailState.QUEUED, None, None]
 
 
 @pytest.mark.parametrize("ends", ["deferred", "lost", "requeued"])

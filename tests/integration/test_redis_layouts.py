@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from redis.crc import key_slot
 
 from otpmail.errors import StoreError, Unavailable
+from otpmail.model import MailState
 from otpmail.settings import StoreSettings
 from otpmail.store.clock import StoreClock
 from otpmail.store.redis.access import access_to, locator
@@ -18,6 +21,9 @@ from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.script import Script
 from redis_layouts import Cluster, WatchedServers
+from store.clocks import Clock
+from store.entries import entry_of, mail_of, settled
+from store.redis.replicas import replica
 
 ADD = Script.of("add", b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
 NAMESPACE = "layouts"
@@ -73,12 +79,38 @@ async def _go_on(client: Client, seconds: float = 20.0) -> tuple[int, float]:
             await asyncio.sleep(0.1)
 
 
+async def _states_seen(url: str) -> list[MailState]:
+    """Return the states that a watcher sees of a mail whose owner announces that it is being sent."""
+    seen: list[MailState] = []
+    async with AsyncExitStack() as stack:
+        owner, other = [
+            await stack.enter_async_context(
+                replica(client_of(url), Clock(), NAMESPACE, subscribed=True, lease_seconds=30.0)
+            )
+            for _ in range(2)
+        ]
+        await owner.accept(entry := entry_of(mail_of(uuid4().hex)))
+        async with asyncio.timeout(30):
+            async for mail in other.mails.watch("shop", entry.mail.id):
+                seen.append(mail.state)
+                if mail == entry.mail:
+                    owner.owner.show(replace(mail, state=MailState.SENDING))
+                elif mail.state is MailState.SENDING:
+                    owner.owner.show(settled(entry.mail))
+    return seen
+
+
 async def test_sentinels_without_such_a_service(watched: WatchedServers) -> None:
     """The line names what the Sentinels do not know."""
     client = client_of(watched.url.replace("/codes", "/mails"))
     with pytest.raises(StoreError, match="is a Sentinel that watches no service of the name 'mails'"):
         await check_server(client, allow_volatile=False, is_cluster=False, replicas=0)
     await client.close()
+
+
+async def test_a_mail_is_watched_through_sentinels(watched: WatchedServers) -> None:
+    """The states of a mail come to another replica through the master that the Sentinels name."""
+    assert (await _states_seen(watched.url))[-2:] == [MailState.SENDING, MailState.RELAYED]
 
 
 async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> None:
@@ -93,6 +125,11 @@ async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> Non
         assert count >= 6
         assert client.endpoint != old
         assert seconds < 15
+
+
+async def test_a_mail_is_watched_in_a_cluster(cluster: Cluster) -> None:
+    """The states of a mail come to another replica through the node of a cluster that has our keys."""
+    assert (await _states_seen(cluster.url))[-2:] == [MailState.SENDING, MailState.RELAYED]
 
 
 async def test_a_master_that_was_cut_off_confirms_nothing(watched: WatchedServers) -> None:

@@ -1,19 +1,23 @@
 """The mails of this process that a shared store may give to another one: held up, dropped, or cancelled for it."""
 
-from collections.abc import Iterable, Sequence
+from asyncio import Queue
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from otpmail.delivery.closing import TAKEN_OVER
 from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.waiters import Waiters
 from otpmail.errors import FailedPrecondition
-from otpmail.model import MailState
+from otpmail.model import Mail, MailState
 from otpmail.store.base import Entry
 
 
 class Ownership:
     """Answers the store about the mails of a lifecycle (`store.base.Owner`)."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, waiters: Waiters) -> None:
         self._lifecycle = lifecycle
+        self._waiters = waiters
 
     def __repr__(self) -> str:
         return f"<Ownership of {self._lifecycle!r}>"
@@ -47,3 +51,16 @@ class Ownership:
     def resume(self) -> None:
         """Go on with the mails that were held up."""
         self._lifecycle.fence.resume()
+
+    def watch(self, mail_id: str, states: "Queue[Mail | None]") -> Callable[[], None]:
+        """Put a mail's present state into `states`, and each one that follows; None where it is not here."""
+        job = self._lifecycle.find(mail_id)
+        states.put_nowait(None if job is None else job.mail)
+        if job is None:
+            return _nothing
+        self._waiters.add_watcher(job, states)
+        return partial(self._waiters.remove_watcher, job, states)
+
+
+def _nothing() -> None:
+    """Remove a watcher that was not added."""

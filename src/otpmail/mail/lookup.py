@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from otpmail.callers import Caller
 from otpmail.delivery.backlog import Backlog
@@ -42,14 +43,22 @@ class Lookup:
 
     async def watch(self, caller: Caller, mail_id: str = "", *, request_id: str = "") -> AsyncGenerator[Mail, None]:
         """Yield every state of a mail, from the present one until it settles. Raises as `get` does."""
-        job = await self._find(caller, mail_id, request_id)
-        if not isinstance(job, Job):
-            if job.state.final:
-                yield job
-                return
-            async for foreign in self._store.watch(caller.name, job.id):
-                yield foreign
+        found = await self._find(caller, mail_id, request_id)
+        if isinstance(found, Job):
+            async with aclosing(self._states(found)) as states:
+                async for mail in states:
+                    yield mail
+                    if mail.state.final:
+                        return
+        elif found.state.final:
+            yield found
             return
+        async with aclosing(self._store.watch(caller.name, found.id)) as states:  # another process has it
+            async for mail in states:
+                yield mail
+
+    async def _states(self, job: Job) -> AsyncGenerator[Mail, None]:
+        """Yield every state of a mail of this process, until it settles or goes on in another one."""
         states: asyncio.Queue[Mail | None] = asyncio.Queue()
         if not job.settled:
             self._waiters.add_watcher(job, states)
@@ -57,13 +66,9 @@ class Lookup:
             mail: Mail | None = job.mail
             while mail is not None:
                 yield mail
-                if mail.state.final:
-                    return
-                mail = await states.get()
+                mail = None if mail.state.final else await states.get()
         finally:
             self._waiters.remove_watcher(job, states)
-        async for foreign in self._store.watch(caller.name, job.id):  # another process has it now
-            yield foreign
 
     async def cancel(self, caller: Caller, mail_id: str = "", *, request_id: str = "") -> Mail:
         """Cancel a mail that has not been handed to the relay. Cancelling it twice is no error.

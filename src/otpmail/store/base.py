@@ -4,7 +4,8 @@ A store decides in one step, so that two replicas, or two calls, never both get 
 seconds since the epoch, on the store's own clock (`store.clock`).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from asyncio import Queue
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
@@ -143,6 +144,12 @@ class Owner(Protocol):
     def resume(self) -> None:
         """Go on with the mails that `MailStore.may_send` has held up."""
 
+    def watch(self, mail_id: str, states: "Queue[Mail | None]") -> Callable[[], None]:
+        """Put a mail's present state into `states`, and each one that follows, until the returned function is called.
+
+        None is put into it where the mail is not here, or goes on in another process.
+        """
+
 
 class MailStore(Protocol):
     """Request ids, accepted mails until they settle, and settled mails for a while after."""
@@ -214,7 +221,7 @@ class MailStore(Protocol):
         One that has not settled then is this process's own. Raises FailedPrecondition where the relay may have it.
         """
 
-    def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+    def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Yield the states of a mail that another process owns, as far as the store learns of them, to the final one.
 
         It ends before that where the store finds the mail no more.

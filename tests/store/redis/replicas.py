@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,14 @@ from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
+from otpmail.store.redis.subscription import Subscription
 from redis_server import HOST
 from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+    from otpmail.model import Mail
     from otpmail.store.base import Entry
     from redis_server import RedisServer
     from store.clocks import Clock
@@ -33,6 +36,7 @@ class Owner:
         self.cancelled: list[str] = []
         self.dropped: list[str] = []
         self.resumed = 0
+        self.watchers: dict[str, set[asyncio.Queue[Mail | None]]] = {}
         self.on_cancel: Callable[[str], None] = lambda _: None
 
     def entry(self, mail_id: str) -> Entry | None:
@@ -56,6 +60,18 @@ class Owner:
     def resume(self) -> None:
         """Count."""
         self.resumed += 1
+
+    def watch(self, mail_id: str, states: asyncio.Queue[Mail | None]) -> Callable[[], None]:
+        """Put the mail as it was accepted into `states`, and what `show` is given."""
+        entry = self.entries.get(mail_id)
+        states.put_nowait(None if entry is None else entry.mail)
+        self.watchers.setdefault(mail_id, set()).add(states)
+        return lambda: self.watchers[mail_id].discard(states)
+
+    def show(self, mail: Mail) -> None:
+        """Let the watchers see a state."""
+        for states in self.watchers[mail.id]:
+            states.put_nowait(mail)
 
 
 class Replica:
@@ -87,17 +103,21 @@ class Replica:
 
 @asynccontextmanager
 async def replica(
-    server: RedisServer,
+    server: RedisServer | Client,
     clock: Clock,
     namespace: str,
     *,
     keys: Mapping[str, bytes] = KEYS,
     lease_seconds: float = 1.0,
     port: int = 0,
+    subscribed: bool = False,
     remember_octets: int = 1 << 30,
 ) -> AsyncIterator[Replica]:
-    """Open a replica, and close it at the end. `port` is that of a proxy before the server."""
-    client = Client(OneServer((HOST, port or server.port)), Access())
+    """Open a replica, and close it at the end. `port` is that of a proxy before the server.
+
+    One that is not `subscribed` knows of others what the server keeps, and no more.
+    """
+    client = server if isinstance(server, Client) else Client(OneServer((HOST, port or server.port)), Access())
     mails = RedisMailStore(
         clock,
         client,
@@ -109,8 +129,14 @@ async def replica(
         remember_octets=remember_octets,
     )
     await mails.open()
+    subscription = Subscription(client)
+    mails.subscribe(subscription)
+    listening = asyncio.create_task(subscription.run()) if subscribed else None
     try:
         yield Replica(client, mails)
     finally:
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
         await mails.close()
         await client.close()

@@ -18,6 +18,7 @@ from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost, StoreRefuses
+from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
 from redis_server import RedisServer
 from rules import BOOK, POLICY
@@ -35,6 +36,12 @@ class _Codes:
         self.keys = keys or Keys(self.namespace, Digests({"k1": bytes(32)}))
         self.clock = StoreClock()
         self.store = RedisChallengeStore(self.clock, client, self.keys, POLICY, BOOK)
+
+    def listen(self) -> asyncio.Task[None]:
+        """Receive what other stores announce."""
+        subscription = Subscription(self.client)
+        self.store.subscribe(subscription)
+        return asyncio.create_task(subscription.run())
 
     async def send(self, life: float = 600.0) -> str:
         """Send a code, and return it."""
@@ -92,7 +99,7 @@ async def test_a_server_that_was_set_back_under_two_replicas(
 ) -> None:
     """A code that was used on one replica is used on the other too, also where its record comes back."""
     other = _Codes(make_client(redis_server), codes.namespace)
-    listening = asyncio.create_task(other.store.listen())
+    listening = other.listen()
     while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     code = await codes.send()
@@ -111,7 +118,7 @@ async def test_a_server_that_was_set_back_under_two_replicas(
 
 async def test_a_replica_hears_others_alone(codes: _Codes) -> None:
     """A replica's own announcement does not make its first valid code a used one."""
-    listening = asyncio.create_task(codes.store.listen())
+    listening = codes.listen()
     while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     for _ in range(20):

@@ -1,6 +1,6 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from sys import maxsize
 
 from otpmail.model import Mail
@@ -184,7 +184,7 @@ class MemoryMailStore:
         """Return what `get` returns: no other process owns mails of this store."""
         return await self.get(caller, mail_id)
 
-    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Yield what `get` returns, for the same reason."""
         mail = await self.get(caller, mail_id)
         if mail is not None:

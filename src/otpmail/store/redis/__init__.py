@@ -19,6 +19,7 @@ from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.subscription import Subscription
 
 
 class RedisStore:
@@ -67,6 +68,9 @@ class RedisStore:
             remember_octets=remember_octets,
         )
         self.mails.watch_lease(self._health.note_lease)
+        self._subscription = Subscription(client)
+        self.challenges.subscribe(self._subscription)
+        self.mails.subscribe(self._subscription)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"
@@ -87,7 +91,7 @@ class RedisStore:
             if isinstance(error, Unavailable):
                 raise StoreError(f"STORE_URL: {error}") from error
             raise
-        self._watching = [asyncio.create_task(work) for work in (self._health.run(), self.challenges.listen())]
+        self._watching = [asyncio.create_task(work) for work in (self._health.run(), self._subscription.run())]
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
         """Call `changed` on the loop whenever the server no longer takes changes, and when it does again."""

@@ -12,6 +12,7 @@ from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.script import Script
+from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
 from otpmail.store.redis.withdrawals import Withdrawals
 
@@ -144,9 +145,9 @@ class RedisChallengeStore:
         """Take a sending back, and end its challenge."""
         await self._take_back(key, "refuse", sending.challenge.id, sending.next_send)
 
-    async def listen(self) -> None:
-        """Hear which codes other replicas use, until cancelled."""
-        await self.used.listen(self._client, self._keys.used)
+    def subscribe(self, subscription: Subscription) -> None:
+        """Receive which codes other replicas use."""
+        subscription.add(self._keys.used, self.used.receive)
 
     async def close(self) -> None:
         """Finish what is to be taken back, in a second or so."""

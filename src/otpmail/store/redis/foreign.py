@@ -1,13 +1,14 @@
 """Mails that other replicas own, or owned: their records, states as they change, and requests to cancel them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.base import Entry
+from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
@@ -19,18 +20,28 @@ _CANCEL = Script.load("mail_cancel")
 
 _SLICE = 50  # records at a time: their contents come with those that have not settled
 SENT_ELSEWHERE = "another replica is sending this mail, and its caller waits for that: ask again"
-_FIRST_LOOK, _LAST_LOOK = 0.1, 1.0
+_FIRST_LOOK, _LAST_LOOK, _LAST_LOOK_IF_ANNOUNCED = 0.1, 1.0, KEPT_SECONDS / 3
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
 
 
 class ForeignMails:
     """Reads the records of mails of any owner. `now` is the clock of their times."""
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, records: Records, *, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        lease: Lease,
+        records: Records,
+        announcements: Announcements,
+        *,
+        now: Callable[[], float],
+    ) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
         self._records = records
+        self._announcements = announcements
         self._now = now
         self._reader = Reader(client, keys)
 
@@ -50,18 +61,35 @@ class ForeignMails:
         record = await self._read_of(caller, mail_id)
         return None if record is None else record.mail
 
-    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
-        """Yield the mail whenever its record has changed: looked at after 100 ms, and then less often."""
+    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
+        """Yield the mail whenever it changes, to its end. Raises Unavailable where the server is down at first."""
         seen: Mail | None = None
-        pause = _FIRST_LOOK
-        while (record := await self._read_of(caller, mail_id)) is not None:
-            if record.mail != seen:
-                yield record.mail
-                seen = record.mail
-            if record.mail.state.final:
-                return
-            await asyncio.sleep(pause)
-            pause = min(_LAST_LOOK, 2 * pause)
+        async with aclosing(self._states(caller, mail_id)) as states:
+            async for mail in states:
+                if mail != seen:
+                    yield (seen := mail)
+                if mail.state.final:
+                    return
+
+    async def _states(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
+        """Yield what the mail's owner announces, and what its record says: that lags behind the owner.
+
+        The record is looked at after 100 ms and then less often, and its owner is asked each time: it may be another
+        one by now, or what it has announced may be lost. While the server is down all goes on.
+        """
+        announced_by, pause = "", _FIRST_LOOK
+        with self._announcements.watching(mail_id) as announced:
+            record = await self._read_of(caller, mail_id)
+            while record is not None:
+                if record.mail.state.final or record.owner != announced_by:
+                    yield record.mail
+                await self._announcements.ask(mail_id)
+                async for mail in _until(asyncio.get_running_loop().time() + pause, announced):
+                    yield mail
+                    announced_by = record.owner
+                pause = min(2 * pause, _LAST_LOOK if announced_by != record.owner else _LAST_LOOK_IF_ANNOUNCED)
+                with suppress(Unavailable):
+                    record = await self._read_of(caller, mail_id)
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Let the mail's owner cancel it, and return it as it settled; see `store.base.MailStore.cancel`."""
@@ -162,3 +190,14 @@ class ForeignMails:
             same = sum(score == scores[-1] for score in scores)
             start = start + same if last == first else same
             first = last
+
+
+async def _until(ends: float, states: "asyncio.Queue[Mail]") -> AsyncIterator[Mail]:
+    """Yield what is put into a queue until a time of the loop."""
+    while True:
+        try:
+            async with asyncio.timeout_at(ends):
+                mail = await states.get()
+        except TimeoutError:
+            return
+        yield mail

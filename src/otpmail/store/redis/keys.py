@@ -37,6 +37,8 @@ class Keys:
         """The latest layout that was written."""
         self.used = self.named("used")
         """The channel on which used challenges are announced."""
+        self.watch = self.named("watch")
+        """The channel on which replicas ask for the states of mails that others own."""
         self.nobody = self.named("c:")
         """The record of an address that has none."""
         self.settled = self.named("settled")

@@ -24,6 +24,7 @@ from otpmail.store.base import (
 from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
+from otpmail.store.redis.announcements import Announcements
 from otpmail.store.redis.client import Client, Value
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.forgetting import Forgetting
@@ -75,7 +76,9 @@ class RedisMailStore:
             recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
         )
         self._books = self._owned.books
-        self._foreign = ForeignMails(client, keys, self._lease, self._records, now=clock)
+        self._announcements = Announcements(client, keys, self._records, self._books)
+        self.subscribe = self._announcements.subscribe
+        self._foreign = ForeignMails(client, keys, self._lease, self._records, self._announcements, now=clock)
         self._forgetting = Forgetting(client, keys, self._foreign, most=remember_count, most_octets=remember_octets)
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
         self._acceptor = Acceptor(
@@ -116,6 +119,7 @@ class RedisMailStore:
 
     async def close(self) -> None:
         """Write what was noted, and hand over what is owned, in some seconds at most."""
+        await self._announcements.close()
         await self._owned.close(_FLUSH_SECONDS)
         await self._forgetting.close()
 

@@ -66,8 +66,17 @@ class Records:
         """Return a large mail without its content, for those who only ask how far it is; empty for others."""
         if len(entry.envelope.content) <= _SMALL:
             return b""
-        octets = codec.encode_settled(_present(entry), forgotten=inf, request_ends=0.0, fingerprint=b"")
-        return self._cipher.seal(octets, "open mail", entry.mail.id)
+        return self.seal_state(_present(entry))
+
+    def seal_state(self, mail: Mail) -> bytes:
+        """Return a mail's present state as octets."""
+        octets = codec.encode_settled(mail, forgotten=inf, request_ends=0.0, fingerprint=b"")
+        return self._cipher.seal(octets, "open mail", mail.id)
+
+    def open_state(self, mail_id: str, octets: bytes) -> Mail:
+        """Return what `seal_state` was given. Raises StoreError."""
+        mail, _, _, _ = codec.decode_settled(self._cipher.open(octets, "open mail", mail_id))
+        return mail
 
     def open_entry(self, mail_id: str, octets: bytes, progress: bytes | None, *, orphaned: bool = False) -> Entry:
         """Return an accepted mail; `orphaned` is for delivery to judge (`Entry.orphaned`). Raises StoreError."""
@@ -96,7 +105,7 @@ class Records:
         if owner is None or (octets is None and head is None):
             return None
         if head is not None:
-            mail, _, _, _ = codec.decode_settled(self._cipher.open(head, "open mail", mail_id))
+            mail = self.open_state(mail_id, head)
         else:
             mail = _present(self.open_entry(mail_id, octets or b"", None))
         if progress is not None:

@@ -1,7 +1,7 @@
 """Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -220,7 +220,7 @@ class SqliteMailStore:
         """Return what `get` returns: no other process owns mails of this file."""
         return await self.get(caller, mail_id)
 
-    async def watch(self, caller: str, mail_id: str) -> AsyncIterator[Mail]:
+    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Yield what `get` returns, for the same reason."""
         mail = await self.get(caller, mail_id)
         if mail is not None:

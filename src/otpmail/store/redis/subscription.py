@@ -1,0 +1,81 @@
+"""The one subscription of this process to channels of the server, which is opened again when it is lost."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError
+
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import hang_up
+from otpmail.store.redis.replies import is_reply, kind_of
+
+_log = logging.getLogger("otpmail")
+
+_RETRY_SECONDS = 1.0
+
+Receive = Callable[[bytes], None]
+
+
+class Subscription:
+    """Hands what is published on each of its channels to the function that was added for it.
+
+    It has a connection of its own. What is published while that is lost does not come.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._receivers: dict[bytes, Receive] = {}
+        self._refused: set[bytes] = set()
+
+    def __repr__(self) -> str:
+        return f"<Subscription to {len(self._receivers)} channels>"
+
+    def add(self, channel: bytes, receive: Receive) -> None:
+        """Subscribe to a channel too, once `run` connects."""
+        self._receivers[channel] = receive
+
+    async def run(self) -> None:
+        """Receive until cancelled."""
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _listen(self) -> None:
+        connection = await self._client.connect()
+        try:
+            for channel in self._receivers:
+                await self._subscribe(connection, channel)
+            while True:
+                self._receive(await connection.read_response(timeout=math.inf, disconnect_on_error=False))
+        finally:
+            await hang_up(connection)
+
+    async def _subscribe(self, connection: Connection, channel: bytes) -> None:
+        await connection.send_command("SUBSCRIBE", channel)
+        try:
+            while (message := await connection.read_response(disconnect_on_error=False))[0] != b"subscribe":
+                self._receive(message)
+        except RedisError as error:
+            if not is_reply(error) or kind_of(error) != "NOPERM":
+                raise
+            self._note_refusal(channel)
+
+    def _receive(self, message: Any) -> None:
+        kind, channel, octets = message
+        if kind == b"message":
+            self._receivers[channel](octets)
+
+    def _note_refusal(self, channel: bytes) -> None:
+        if channel not in self._refused:
+            self._refused.add(channel)
+            _log.warning(
+                "STORE_URL: its user may not use the channel %s, on which replicas tell each other what they need",
+                channel.decode(),
+                extra={"event": "store-channel-refused", "fields": {"channel": channel.decode()}},
+            )
