@@ -181,7 +181,7 @@ async def test_a_mail_that_is_taken_over_while_the_store_writes_is_not_sent() ->
     await rig.take_up(_entry("a"), _entry("b"))
     beginning = await rig.beginning()
     rig.store.is_ours = False
-    assert Ownership(rig.lifecycle).drop(["a"]) == []  # it counts as in flight
+    assert Ownership(rig.lifecycle, Waiters()).drop(["a"]) == []  # it counts as in flight
     rig.store.is_ours = True
     rig.store.begins.set()
     assert [job.id for job in await beginning] == ["b"]

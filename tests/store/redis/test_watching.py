@@ -118,7 +118,7 @@ async def test_many_watchers_share_one_connection(start: Start, redis_server: Re
 
 async def test_a_watcher_outlives_the_server(redis_server: RedisServer, namespace: str) -> None:
     """A watcher waits while the server is down, and sees what its owner announces after that."""
-    with RedisServer(redis_server.kind) as server:
+    with RedisServer(redis_server.kind, "--appendfsync", "always") as server:
         async with AsyncExitStack() as stack:
             start = _starting(stack, server, namespace)
             first, second = await start(), await start()

@@ -75,7 +75,8 @@ class ForeignMails:
         """Yield what the mail's owner announces, and what its record says: that lags behind the owner.
 
         The record is looked at after 100 ms and then less often, and its owner is asked each time: it may be another
-        one by now, or what it has announced may be lost. While the server is down all goes on.
+        one by now, or what it has announced may be lost. While the server is down all goes on. Where the server has
+        lost the mail, the owner that still announces it is about to write it again.
         """
         announced_by, pause = "", _FIRST_LOOK
         with self._announcements.watching(mail_id) as announced:
@@ -84,12 +85,13 @@ class ForeignMails:
                 if record.mail.state.final or record.owner != announced_by:
                     yield record.mail
                 await self._announcements.ask(mail_id)
+                is_announced = False
                 async for mail in _until(asyncio.get_running_loop().time() + pause, announced):
                     yield mail
-                    announced_by = record.owner
+                    is_announced, announced_by = True, record.owner
                 pause = min(2 * pause, _LAST_LOOK if announced_by != record.owner else _LAST_LOOK_IF_ANNOUNCED)
                 with suppress(Unavailable):
-                    record = await self._read_of(caller, mail_id)
+                    record = await self._read_of(caller, mail_id) or (record if is_announced else None)
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Let the mail's owner cancel it, and return it as it settled; see `store.base.MailStore.cancel`."""
