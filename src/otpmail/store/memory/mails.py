@@ -6,7 +6,6 @@ from sys import maxsize
 from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import (
-    MOST_REQUESTS,
     REQUEST_SECONDS,
     Accepted,
     Conflict,
@@ -17,7 +16,7 @@ from otpmail.store.base import (
     Request,
     Running,
 )
-from otpmail.store.memory.remembered import Remembered
+from otpmail.store.memory.shares import Shares
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
@@ -28,9 +27,9 @@ Accept = Callable[[Sequence[Entry]], Awaitable[object]]
 class MemoryMailStore:
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
-    Every decision returns without suspending, so that a hot path that awaits it costs nothing. `octets` is the memory
-    that settled mails and request ids take, at most about `remember_octets`. The content of those that may be retried
-    has what the others leave of it, and half at most.
+    Every decision returns without suspending, so that a hot path that awaits it costs nothing. Each caller has a share
+    of its own. `octets` is the memory that all take, at most about `remember_octets`; the caller with most of it
+    forgets first.
     """
 
     durable = False
@@ -45,15 +44,15 @@ class MemoryMailStore:
     ) -> None:
         self.now = clock
         self._remember_seconds = remember_seconds
-        self._remember_octets, half = remember_octets, remember_octets // 2
-        self._settled = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
-        self._contents = Remembered(seconds=remember_seconds, most=remember_count, most_octets=half)
-        self._requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=half)
+        self._remember_octets = remember_octets
+        self._shares = Shares(seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2)
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
     def __repr__(self) -> str:
-        return f"<MemoryMailStore {len(self._settled)} settled, {len(self._open) + len(self._requests)} request ids>"
+        shares = self._shares.values()
+        settled, requests = sum(len(one.settled) for one in shares), sum(len(one.requests) for one in shares)
+        return f"<MemoryMailStore {settled} settled, {len(self._open) + requests} request ids>"
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Keep the request ids of these mails; their content stays with this process, and ends with it."""
@@ -62,7 +61,7 @@ class MemoryMailStore:
     async def claim(self, request: Request, mail_id: str) -> Accepted | Earlier | Running | Conflict:
         """Keep a request id for the mail that is about to be accepted, unless it came before."""
         key = _key(request.caller, request.request_id)
-        earlier = self._find(key, request.fingerprint, mail_id)
+        earlier = self._find(request, key, mail_id)
         if earlier is not None:
             return earlier
         self._open[key] = request.fingerprint, mail_id
@@ -93,28 +92,28 @@ class MemoryMailStore:
             request_ends=mail.create_time + REQUEST_SECONDS if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
-        self._settled.add(mail.id, kept, now)
+        share = self._shares[mail.caller]
+        # fast path: each mail comes here, 0.2 us; held to `Shares.octets` by tests/store/memory/test_shares.py
+        settled, contents, requests = share.settled, share.contents, share.requests
+        before = settled.octets + contents.octets + requests.octets
+        settled.add(mail.id, kept, now)
         if request is not None:  # one that is not kept answers no repeated request, and is still found by `find`
-            (self._requests if keep_request else self._settled).add(key, kept, now)
+            (requests if keep_request else settled).add(key, kept, now)
         if entry is not None:
-            self._contents.add(mail.id, codec.encode_entry(entry), now)
-        # fast path: each mail comes here, 0.1 us; held to `_count_octets` by tests/store/memory/test_mails.py
-        self.octets = self._settled.octets + self._contents.octets + self._requests.octets
-        while self.octets > self._remember_octets and self._contents.forget_oldest():
-            self._count_octets()
+            contents.add(mail.id, codec.encode_entry(entry), now)
+        self.octets += settled.octets + contents.octets + requests.octets - before
+        while self.octets > self._remember_octets and self.forget_oldest():
+            pass
 
     def forget_oldest(self) -> bool:
-        """Forget the oldest contents, mails that settled first where none is left, then request ids; False without any.
-
-        A request id is kept longest, since without it a repeated request is sent again.
-        """
-        forgotten = self._contents.forget_oldest() or self._settled.forget_oldest() or self._requests.forget_oldest()
-        self._count_octets()
+        """Forget something of the caller with most to remember (`Share.forget_oldest`); False without any."""
+        forgotten = self._shares.forget_oldest()
+        self.octets = self._shares.octets
         return forgotten
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail, if it has settled and is still remembered."""
-        kept = self._settled.get(mail_id)
+        kept = self._shares[caller].settled.get(mail_id)
         if kept is None:
             return None
         mail, forgotten, _, _ = codec.decode_settled(kept)
@@ -125,14 +124,15 @@ class MemoryMailStore:
         key = _key(caller, request_id)
         if key in self._open:
             return Running(self._open[key][1])
-        kept = [codec.decode_settled(one) for one in (self._requests.get(key), self._settled.get(key)) if one]
+        share = self._shares[caller]
+        kept = [codec.decode_settled(one) for one in (share.requests.get(key), share.settled.get(key)) if one]
         now = self.now()
         mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
         return Earlier(max(mails, key=lambda mail: mail.create_time)) if mails else None
 
     async def retryable(self, caller: str, mail_id: str) -> Entry | None:
         """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
-        mail, octets = await self.get(caller, mail_id), self._contents.get(mail_id)
+        mail, octets = await self.get(caller, mail_id), self._shares[caller].contents.get(mail_id)
         if mail is None or octets is None:
             return None
         entry = codec.decode_entry(octets)
@@ -140,22 +140,22 @@ class MemoryMailStore:
 
     async def reopen(self, entry: Entry, settle_time: float) -> bool:
         """Forget that a mail has settled, unless it did not at that time or its request id has another mail."""
-        mail = entry.mail
+        mail, share = entry.mail, self._shares[entry.mail.caller]
         settled = await self.get(mail.caller, mail.id)
-        if settled is None or settled.settle_time != settle_time or self._contents.get(mail.id) is None:
+        if settled is None or settled.settle_time != settle_time or share.contents.get(mail.id) is None:
             return False
         if mail.request_id:
             found = await self.find(mail.caller, mail.request_id)
             if isinstance(found, Running) or (found is not None and found.mail.id != mail.id):
                 return False
             key = _key(mail.caller, mail.request_id)
-            if kept := self._requests.get(key) or self._settled.get(key):
+            if kept := share.requests.get(key) or share.settled.get(key):
                 self._open[key] = codec.decode_settled(kept)[3], mail.id
-            self._requests.discard(key)
-            self._settled.discard(key)
-        self._settled.discard(mail.id)
-        self._contents.discard(mail.id)
-        self._count_octets()
+            share.requests.discard(key)
+            share.settled.discard(key)
+        share.settled.discard(mail.id)
+        share.contents.discard(mail.id)
+        self.octets = self._shares.octets
         return True
 
     async def reopen_in(self, accept: Accept, entry: Entry, settle_time: float) -> bool:
@@ -176,9 +176,10 @@ class MemoryMailStore:
     async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices."""
         now = self.now()
-        for some in self._settled.batches(_BATCH_OCTETS):
-            found = [codec.decode_settled(kept) for key, kept in some if "\0" not in key]  # else it is a request id's
-            yield [mail for mail, forgotten, _, _ in found if forgotten > now]
+        for share in list(self._shares.values()):
+            for some in share.settled.batches(_BATCH_OCTETS):
+                found = [codec.decode_settled(kept) for key, kept in some if "\0" not in key]  # else a request id's
+                yield [mail for mail, forgotten, _, _ in found if forgotten > now]
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Return what `get` returns: no other process owns mails of this store."""
@@ -203,29 +204,26 @@ class MemoryMailStore:
         for some in entries:
             yield some
 
-    def _count_octets(self) -> None:
-        self.octets = self._settled.octets + self._contents.octets + self._requests.octets
-
     async def _accept(self, entry: Entry) -> Accepted | Earlier | Running | Conflict:
         mail = entry.mail
         if not mail.request_id:
             return _ACCEPTED
         return await self.claim(Request(mail.caller, mail.request_id, entry.fingerprint), mail.id)
 
-    def _find(self, key: str, fingerprint: bytes, mail_id: str) -> Earlier | Running | Conflict | None:
+    def _find(self, request: Request, key: str, mail_id: str) -> Earlier | Running | Conflict | None:
         claim = self._open.get(key)
         if claim is not None:
             known, owner = claim
-            if known != fingerprint:
+            if known != request.fingerprint:
                 return Conflict()
             return None if owner == mail_id else Running(owner)
-        kept = self._requests.get(key)
+        kept = self._shares[request.caller].requests.get(key)
         if kept is None:
             return None
         mail, _, ends, known = codec.decode_settled(kept)
         if ends <= self.now():
             return None
-        return Earlier(mail) if known == fingerprint else Conflict()
+        return Earlier(mail) if known == request.fingerprint else Conflict()
 
 
 _Claim = tuple[bytes, str]

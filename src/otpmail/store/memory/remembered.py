@@ -87,6 +87,11 @@ class Remembered:
                     batch, size = [], 0
             yield batch
 
+    def divide(self, parts: int) -> None:
+        """Make further slices so small that one of `parts` such collections, which share the octets, has several."""
+        self._most_octets_in_slice = self._most_octets // (_SLICES * parts)
+        self._set_bounds()
+
     def forget_oldest(self) -> bool:
         """Forget the oldest slice; return False where nothing is remembered."""
         if not self._slices:

@@ -1,0 +1,77 @@
+"""What is remembered of each caller is its own: no flood of another takes it away."""
+
+import pytest
+
+from otpmail.store.base import MOST_REQUESTS, Earlier, Request
+from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.memory.shares import Shares
+from store.clocks import Clock
+from store.entries import REMEMBER_SECONDS, mail_of, settled
+
+
+async def _send(store: MemoryMailStore, caller: str, name: str) -> None:
+    """Let a caller's mail with a request id settle."""
+    await store.claim(Request(caller, name, b"f"), f"{caller}-{name}")
+    store.settle(settled(mail_of(f"{caller}-{name}", caller=caller, request_id=name)))
+
+
+async def test_a_flood_of_another_caller(clock: Clock) -> None:
+    """A repeated request has its first answer, however many requests another caller has sent since."""
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100)
+    await _send(store, "shop", "r")
+    for number in range(MOST_REQUESTS + 10_000):
+        await _send(store, "flood", str(number))
+    again = await store.claim(Request("shop", "r", b"f"), "another")
+    assert isinstance(again, Earlier)
+    assert again.mail.id == "shop-r"
+    assert (await store.get("shop", "shop-r")) is not None
+    assert await store.find("flood", "0") is None
+
+
+@pytest.mark.parametrize("callers", [1, 2, 12])
+async def test_memory_is_bounded(clock: Clock, callers: int) -> None:
+    """All callers together take no more than there is, and the latest of each is remembered."""
+    most = 2 << 20
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100_000, remember_octets=most)
+    names = [f"c{number}" for number in range(callers)]
+    for number in range(12_000):
+        await _send(store, names[number % callers], str(number))
+        assert store.octets <= most
+    for place, name in enumerate(names):
+        assert await store.find(name, str(12_000 - callers + place)) is not None
+    assert store.octets > most // 2
+
+
+async def test_the_caller_with_most_forgets_first(clock: Clock) -> None:
+    """When others need the memory, a caller loses what it has beyond them."""
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
+    await _send(store, "shop", "r")
+    for number in range(5000):
+        await _send(store, "flood", str(number))
+    before = store.octets
+    while store.octets > before // 10:
+        assert store.forget_oldest()
+    assert await store.find("shop", "r") is not None
+    while store.forget_oldest():
+        pass
+    assert store.octets == 0
+
+
+async def test_a_mail_of_another_caller_does_not_exist(clock: Clock) -> None:
+    """A mail is found by its own caller alone."""
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
+    await _send(store, "shop", "r")
+    assert await store.get("other", "shop-r") is None
+    assert await store.find("other", "r") is None
+    assert [mail.caller async for some in store.remembered() for mail in some] == ["shop"]
+
+
+def test_the_octets_are_those_of_all() -> None:
+    """The octets of all shares are the sum of what each has."""
+    shares = Shares(seconds=10.0, most=10)
+    shares["a"].settled.add("m", b"x" * 100, 0.0)
+    shares["b"].requests.add("r", b"x" * 200, 0.0)
+    assert shares.octets == shares["a"].octets + shares["b"].octets > 300
+    assert shares.forget_oldest()
+    assert shares["b"].octets == 0
+    assert repr(shares["a"]) == "<Share 1 settled, 0 request ids>"
