@@ -1,17 +1,38 @@
-"""The caller of a request, and what is known of the call. `rpc` makes both, and every use case requires them."""
+"""The callers, what each may do, and what is known of a call. `rpc` makes a `Call`, and every use case requires it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import field
 from typing import Self
 
+from otpmail.model import Priority
 from otpmail.values import frozen
 
 TRACEPARENT, REQUEST_ID = TRACE_KEYS = ("traceparent", "x-request-id")
 """The metadata with which callers find their calls in logs: that of W3C Trace Context, and the one that proxies set."""
 
+OF_CERTIFICATE = "cert:"
+"""What the name of a caller begins with that only its certificate names; no name in CALLERS_FILE holds a colon."""
+
 _LONGEST_ID = 256  # characters that are kept of an id
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML; other keys are in quotes
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+
+@frozen(kw_only=True)
+class Permissions:
+    """What a caller may do. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
+
+    `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
+    of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case.
+    """
+
+    methods: frozenset[str] | None = None
+    senders: frozenset[str] | None = None
+    return_paths: frozenset[str] | None = None
+    priorities: tuple[Priority, ...] = tuple(Priority)
 
 
 @frozen()
@@ -19,6 +40,34 @@ class Caller:
     """A service that calls, by the name under which its codes, mails and request ids are kept."""
 
     name: str
+    may: Permissions = field(default_factory=Permissions, compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where an operator can allow this caller more."""
+        if self.name == ANONYMOUS.name:
+            return "[anonymous] of CALLERS_FILE"
+        if self.name.startswith(OF_CERTIFICATE):
+            return "a table for its certificate in CALLERS_FILE"
+        return f"{table_of(self.name)} of CALLERS_FILE"
+
+
+def table_of(name: str) -> str:
+    """Return the head of the table of a caller, as CALLERS_FILE has it."""
+    return f"[callers.{name}]" if _BARE_KEY.fullmatch(name) else f'[callers."{name}"]'
+
+
+@frozen()
+class Callers:
+    """All callers: of each token by its SHA-256, and of each certificate by its subject or one of its other names.
+
+    A name of a certificate is `subject:`, `dns:`, `uri:`, `email:` or `ip:`, and the name itself. Without an
+    `anonymous` caller each call needs a token or a certificate.
+    """
+
+    by_token: Mapping[bytes, Caller] = field(repr=False)
+    by_certificate: Mapping[str, Caller]
+    anonymous: Caller | None = None
 
 
 @frozen()
@@ -60,3 +109,6 @@ class Call:
 
 ANONYMOUS = Caller("anonymous")
 """Every caller, as long as the service asks none for a token or a certificate."""
+
+CALLER: ContextVar[Caller] = ContextVar("CALLER", default=ANONYMOUS)
+"""The caller of the call in whose task code runs."""

@@ -4,6 +4,7 @@ OtpmailError
 ├── CallerError                              meant for the caller
 │   ├── InvalidArgument (ValueError)         a field of the request is wrong
 │   ├── NotFound (LookupError)               no such mail, or not this caller's
+│   ├── Unauthenticated                      the caller does not say who it is
 │   ├── PermissionDenied (PermissionError)   this caller may not do that
 │   ├── FailedPrecondition                   the wrong moment for this request
 │   ├── LimitExceeded                        a limit is reached; names the time to wait
@@ -53,6 +54,12 @@ class NotFound(CallerError, LookupError):
     """The thing does not exist or belongs to another caller: the error does not tell which."""
 
     reason = "NOT_FOUND"
+
+
+class Unauthenticated(CallerError):
+    """The call has no token or certificate that is known here."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(CallerError, PermissionError):

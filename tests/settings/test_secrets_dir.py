@@ -112,7 +112,7 @@ def _huge(path: Path) -> None:
         (_loop, "can't be read: Too many levels of symbolic links"),
         (_pipe, "is a socket, a pipe or a device, and no file"),
         (_socket, "is a socket, a pipe or a device, and no file"),
-        (_huge, "is larger than 64 KiB, which is no secret"),
+        (_huge, "is larger than 64 KiB"),
     ],
 )
 def test_what_is_no_file(directory: Path, problems: Problems, make: Callable[[Path], None], fault: str) -> None:

@@ -84,7 +84,7 @@ class MailSettings(Section):
     @classmethod
     def _in_the_form_compared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(_sender_key(entry) for entry in value)
+            return tuple(sender_key(entry) for entry in value)
         except InvalidArgument as error:
             raise broken_rule(f"{quoted(error.field)} is neither an address nor an @ with a domain") from None
 
@@ -108,7 +108,7 @@ class MailSettings(Section):
         return value
 
 
-def _sender_key(entry: str) -> str:
+def sender_key(entry: str) -> str:
     """The key of an address, or `@` and a domain as it ends the keys of its addresses."""
     if entry.startswith("@"):
         return parse_address(f"x{entry}", entry).key.removeprefix("x")

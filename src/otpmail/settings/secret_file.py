@@ -38,15 +38,15 @@ class SecretFile:
         return cls(path, text)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most_octets: int = _MOST_OCTETS) -> str:
     """The text of a small regular file. Raises ValueError that says what is wrong; never waits for a pipe."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError(_NO_FILE)
-            octets = file.read(_MOST_OCTETS + 1)
-        if len(octets) > _MOST_OCTETS:
-            raise ValueError(f"is larger than {_MOST_OCTETS >> 10} KiB, which is no secret")
+            octets = file.read(most_octets + 1)
+        if len(octets) > most_octets:
+            raise ValueError(f"is larger than {most_octets >> 10} KiB")
         return octets.decode("utf-8-sig")
     except IsADirectoryError:
         raise ValueError("is a directory, as Docker makes it in place of a mounted file that is missing") from None

@@ -1,0 +1,243 @@
+"""Reads CALLERS_FILE: a table for each caller, with its tokens, its certificates, and what it may do."""
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, table_of
+from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.model import Priority
+from otpmail.settings.mail import sender_key
+from otpmail.settings.problems import quoted
+from otpmail.settings.secret_file import read_text
+from otpmail.settings.toml_lines import TomlLines, split_error
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""The name of a caller. Stores write it beside other words, so it holds none of the characters between those."""
+
+PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
+USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
+"""Those of a caller without `priorities`: urgent mails would make the codes of others wait."""
+
+_MOST_OCTETS = 4 << 20
+_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_MAY = ("methods", "from", "return_paths", "priorities")
+_KEYS = ("tokens", "subjects", "sans", *_MAY)
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A caller as the file has it: how many tokens it has, and the names in its certificates."""
+
+    caller: Caller
+    tokens: int
+    certificates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallersFile:
+    """What the file says: the callers as `rpc.auth` looks them up, and each as it is written."""
+
+    callers: Callers
+    entries: tuple[Entry, ...]
+
+
+def read_callers(path: Path, methods: Collection[str]) -> CallersFile:
+    """Read and check the file; `methods` are the paths of all methods there are.
+
+    Raises SettingsError with a line for each mistake, which names the line of the file and the key.
+    """
+    return parse_callers(read_callers_text(path), path, methods)
+
+
+def read_callers_text(path: Path) -> str:
+    """Return the text of the file. Raises SettingsError for one that can't be read."""
+    try:
+        return read_text(path, most_octets=_MOST_OCTETS)
+    except ValueError as error:
+        raise SettingsError(f"CALLERS_FILE: {path} {error}") from None
+
+
+def parse_callers(text: str, path: Path, methods: Collection[str]) -> CallersFile:
+    """Check the text of a file; raises as `read_callers`."""
+    reader = _Reader(path, text, methods)
+    found = reader.read()
+    if reader.problems:
+        raise SettingsError(*reader.problems)
+    return found
+
+
+class _Reader:
+    """One reading: each problem is kept, and the value before it is left out."""
+
+    def __init__(self, path: Path, text: str, methods: Collection[str]) -> None:
+        self._path = path
+        self._text = text
+        self._lines = TomlLines(text)
+        self._methods = methods
+        self._by_token: dict[bytes, Caller] = {}
+        self._by_certificate: dict[str, Caller] = {}
+        self.problems: list[str] = []
+
+    def read(self) -> CallersFile:
+        """Return the callers, good ones if no problem was found."""
+        tables = self._parse()
+        known = ("callers", "anonymous")
+        for key in tables.keys() - set(known):
+            self._unknown(key, known)
+        anonymous = None
+        if "anonymous" in tables:
+            caller = Caller(ANONYMOUS.name, self._permissions(("anonymous",), tables["anonymous"], _MAY))
+            anonymous = caller
+        callers = tables.get("callers", {})
+        if not isinstance(callers, dict):
+            self._add("callers", what="is no table; write a table for each caller, such as [callers.shop]")
+            callers = {}
+        entries = [self._entry(name, table) for name, table in callers.items()]
+        if not (entries or anonymous or self.problems):
+            self.problems.append(f"CALLERS_FILE: {self._path} names no caller; otpmail caller add NAME adds one")
+        return CallersFile(Callers(self._by_token, self._by_certificate, anonymous), tuple(entries))
+
+    def _parse(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            line, said = split_error(error, self._text)
+            self.problems.append(f"CALLERS_FILE: {self._path}: line {line}: {said}")
+            return {"anonymous": {}}
+
+    def _entry(self, name: str, table: object) -> Entry:
+        path = ("callers", name)
+        if not NAME.fullmatch(name) or name == ANONYMOUS.name:
+            rule = "is the name of callers without a token" if name == ANONYMOUS.name else "is no name of a caller"
+            self._add(*path, what=f"{rule}; use 1 to 64 letters, digits, dots, dashes and underscores")
+        caller = Caller(name, self._permissions(path, table, _KEYS))
+        if not isinstance(table, dict):
+            return Entry(caller, 0, ())
+        tokens = list(self._list(path, "tokens", table, _digest))
+        certificates = [
+            *self._list(path, "subjects", table, lambda subject: f"subject:{subject}"),
+            *self._list(path, "sans", table, san),
+        ]
+        for digest in tokens:
+            self._take(self._by_token, digest, caller, (*path, "tokens"), "token")
+        for certificate in certificates:
+            key = "subjects" if certificate.startswith("subject:") else "sans"
+            self._take(self._by_certificate, certificate, caller, (*path, key), quoted(certificate))
+        if not (table.keys() & {"tokens", "subjects", "sans"}):
+            self._add(*path, what="has neither tokens nor subjects nor sans, so nobody can call as it")
+        return Entry(caller, len(tokens), tuple(certificates))
+
+    def _take(self, by: dict[ValueT, Caller], value: ValueT, caller: Caller, path: tuple[str, ...], shown: str) -> None:
+        other = by.setdefault(value, caller)
+        if other is not caller:
+            self._add(*path, what=f"holds a {shown} that {table_of(other.name)} has too; each is of one caller")
+
+    def _permissions(self, path: tuple[str, ...], table: object, keys: Collection[str]) -> Permissions:
+        if not isinstance(table, dict):
+            self._add(*path, what="is no table")
+            return Permissions(priorities=USUAL_PRIORITIES)
+        for key in table.keys() - set(keys):
+            self._unknown(key, keys, path)
+        methods = frozenset(path for found in self._list(path, "methods", table, self._method) for path in found)
+        senders = frozenset(self._list(path, "from", table, _sender))
+        return_paths = frozenset(self._list(path, "return_paths", table, _sender))
+        priorities = tuple(self._list(path, "priorities", table, _priority))
+        return Permissions(
+            methods=methods if "methods" in table else None,
+            senders=senders if "from" in table else None,
+            return_paths=return_paths if "return_paths" in table else senders if "from" in table else None,
+            priorities=priorities if "priorities" in table else USUAL_PRIORITIES,
+        )
+
+    def _list(
+        self, path: tuple[str, ...], key: str, table: Mapping[str, Any], read: Callable[[str], ValueT]
+    ) -> Iterator[ValueT]:
+        """Yield what `read` makes of each text in a list; it raises ValueError that says what is wrong."""
+        values = table.get(key, [])
+        if not isinstance(values, list):
+            self._add(*path, key, what=f'is no list of texts; write {key} = ["...", "..."]')
+            return
+        for place, value in enumerate(values):
+            if not isinstance(value, str):
+                self._add(*path, f"{key}[{place}]", what="is no text in quotes")
+                continue
+            try:
+                yield read(value)
+            except ValueError as error:
+                self._add(*path, f"{key}[{place}]", what=str(error))
+
+    def _method(self, text: str) -> Collection[str]:
+        """Return the paths that a name stands for: `SendCode`, `otpmail.v1.OtpService`, or a service and its method."""
+        service, _, method = text.rpartition("/")
+        if service:
+            found = [path for path in self._methods if path == f"/{service}/{method}"]
+        else:
+            found = [path for path in self._methods if text in path.split("/")]
+        if not found:
+            names = {name for path in self._methods for name in (path[1:], *path[1:].split("/"))}
+            raise ValueError(f"{quoted(text)} is no method or service{_meant(text, names)}")
+        return found
+
+    def _unknown(self, key: str, known: Collection[str], path: tuple[str, ...] = ()) -> None:
+        meant = _meant(key, known) or f"; there are {', '.join(known)}"
+        self._add(*path, key, what=f"is no key of this table{meant}")
+
+    def _add(self, *path: str, what: str) -> None:
+        *table, key = path
+        plain = key.partition("[")[0]
+        line = self._lines.find(*table, plain)
+        at = f"line {line}: " if line else ""
+        *_, name = ("", *table)
+        where = "" if not table else f"[anonymous] {key}" if table == ["anonymous"] else f"{table_of(name)} {key}"
+        if table == ["callers"]:
+            where = table_of(key)
+        self.problems.append(f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}")
+
+
+def san(text: str) -> str:
+    """Return a name in a certificate with its kind, by its form: a URI, an address, an IP address, or one in the DNS.
+
+    Raises ValueError.
+    """
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError(f"{quoted(text)} is no name in a certificate")
+    if "://" in text:
+        return f"uri:{text}"
+    if "@" in text:
+        return f"email:{text}"
+    try:
+        return f"ip:{ipaddress.ip_address(text)}"
+    except ValueError:
+        return f"dns:{text.lower()}"
+
+
+def _digest(text: str) -> bytes:
+    if not _DIGEST.fullmatch(text):  # it may be the token itself
+        raise ValueError("is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` writes it; it is not shown")
+    return bytes.fromhex(text)
+
+
+def _sender(text: str) -> str:
+    try:
+        return sender_key(text)
+    except InvalidArgument:
+        raise ValueError(f"{quoted(text)} is neither an address nor an @ with a domain") from None
+
+
+def _priority(text: str) -> Priority:
+    if text.lower() not in PRIORITIES:
+        raise ValueError(f"{quoted(text)} is no priority; there are {', '.join(PRIORITIES)}")
+    return PRIORITIES[text.lower()]
+
+
+def _meant(text: str, known: Collection[str]) -> str:
+    nearest = get_close_matches(text, sorted(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,0 +1,67 @@
+"""Reads a certificate with its private key, and those of authorities, as PEM files that may change at any time."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from otpmail.errors import SettingsError
+from otpmail.settings.secret_file import read_text
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_MOST_OCTETS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """The contents of TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE: a pair that fits, and good authorities."""
+
+    chain: bytes = field(repr=False)  # the key may be in the same file
+    key: bytes = field(repr=False)
+    authorities: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, cert_file: Path, key_file: Path | None, ca_file: Path | None) -> Self:
+        """Read and check the files; without `key_file` the key is in `cert_file`.
+
+        Raises SettingsError with one line, which names the setting.
+        """
+        chain = _read("TLS_CERT_FILE", cert_file)
+        key = chain if key_file is None else _read("TLS_KEY_FILE", key_file)
+        authorities = None if ca_file is None else _read("TLS_CLIENT_CA_FILE", ca_file)
+        _check_pair(chain, key, "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
+        if authorities is not None:
+            _certificates(authorities, "TLS_CLIENT_CA_FILE")
+        return cls(chain, key, authorities)
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return read_text(path, most_octets=_MOST_OCTETS).encode()
+    except ValueError as error:
+        raise SettingsError(f"{name}: {path} {error}") from None
+
+
+def _certificates(octets: bytes, name: str) -> "list[Certificate]":
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        return load_pem_x509_certificates(octets)
+    except ValueError:
+        raise SettingsError(f"{name}: holds no certificate in PEM form, or one that can't be read") from None
+
+
+def _check_pair(chain: bytes, key: bytes, key_name: str) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    first, *_ = _certificates(chain, "TLS_CERT_FILE")
+    try:
+        private = load_pem_private_key(key, password=None)
+    except TypeError:
+        raise SettingsError(f"{key_name}: the key is encrypted; write it to a file without a password") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise SettingsError(f"{key_name}: holds no private key in PEM form that can be used") from None
+    if private.public_key() != first.public_key():
+        raise SettingsError(f"{key_name}: the key is not that of the certificate in TLS_CERT_FILE")

@@ -1,0 +1,203 @@
+"""CALLERS_FILE: what each key means, and the line for each mistake."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from otpmail.callers import Caller
+from otpmail.errors import SettingsError
+from otpmail.model import Priority
+from otpmail.settings.callers import CallersFile, read_callers
+
+METHODS = (
+    "/otpmail.v1.OtpService/SendCode",
+    "/otpmail.v1.OtpService/ValidateCode",
+    "/otpmail.v1.MailService/SendMail",
+    "/mail.OtpService/SendCode",
+)
+A, B = (sha256(token).hexdigest() for token in (b"a", b"b"))
+
+
+def _read(path: Path, text: str) -> CallersFile:
+    file = path / "callers.toml"
+    file.write_text(text, encoding="utf-8")
+    return read_callers(file, METHODS)
+
+
+def _problems(path: Path, text: str) -> list[str]:
+    """Return the lines about a file, without the setting and the path that each of them begins with."""
+    with pytest.raises(SettingsError) as caught:
+        _read(path, text)
+    start = f"CALLERS_FILE: {path}/callers.toml"
+    assert all(problem.startswith(start) for problem in caught.value.problems)
+    return [problem.removeprefix(start).removeprefix(":").strip() for problem in caught.value.problems]
+
+
+def _only(file: CallersFile) -> Caller:
+    (entry,) = file.entries
+    return entry.caller
+
+
+def test_a_caller_by_its_tokens(tmp_path: Path) -> None:
+    """Each token of a caller, by its SHA-256 in either case of letters, is the caller's."""
+    file = _read(tmp_path, f'[callers.shop]\ntokens = ["{A}", "{B.upper()}"]\n')
+    assert file.callers.by_token == {bytes.fromhex(A): _only(file), bytes.fromhex(B): _only(file)}
+    assert file.callers.anonymous is None
+    assert _only(file).name == "shop"
+    assert file.entries[0].tokens == 2
+
+
+def test_a_caller_by_its_certificate(tmp_path: Path) -> None:
+    """A subject is kept as it is written; other names have their kind, and a form in which they can be compared."""
+    sans = '["Shop.Example.org", "spiffe://example/Shop", "ops@example.org", "2001:DB8::0:1"]'
+    file = _read(tmp_path, f'[callers.shop]\nsubjects = ["CN=shop,O=Example"]\nsans = {sans}\n')
+    names = ["subject:CN=shop,O=Example", "dns:shop.example.org", "uri:spiffe://example/Shop", "email:ops@example.org"]
+    assert list(file.callers.by_certificate) == [*names, "ip:2001:db8::1"]
+    assert set(file.callers.by_certificate.values()) == {_only(file)}
+
+
+def test_without_further_keys(tmp_path: Path) -> None:
+    """A caller may call every method and send as EMAIL_FROM_ALLOWED says, but no urgent mails."""
+    may = _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]')).may
+    assert (may.methods, may.senders, may.return_paths) == (None, None, None)
+    assert may.priorities == (Priority.NORMAL, Priority.BULK)
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("SendCode", {METHODS[0], METHODS[3]}),
+        ("otpmail.v1.OtpService", {METHODS[0], METHODS[1]}),
+        ("otpmail.v1.OtpService/SendCode", {METHODS[0]}),
+    ],
+)
+def test_methods(tmp_path: Path, name: str, paths: set[str]) -> None:
+    """A method is named by itself, which means both contracts, by its service, or by both together."""
+    assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\nmethods = ["{name}"]')).may.methods == frozenset(
+        paths
+    )
+
+
+def test_addresses_and_priorities(tmp_path: Path) -> None:
+    """Addresses are kept as they are compared; bounces go to those in `from`, unless `return_paths` names others."""
+    text = (
+        f'[callers.shop]\ntokens = ["{A}"]\nfrom = ["News@Shop.example", "@bücher.example"]\npriorities = ["Urgent"]\n'
+    )
+    may = _only(_read(tmp_path, text)).may
+    assert may.senders == frozenset({"news@shop.example", "@xn--bcher-kva.example"})
+    assert may.return_paths == may.senders
+    assert may.priorities == (Priority.URGENT,)
+    own = _only(_read(tmp_path, f'{text}return_paths = ["bounces@shop.example"]')).may
+    assert own.return_paths == frozenset({"bounces@shop.example"})
+
+
+def test_anonymous(tmp_path: Path) -> None:
+    """The table [anonymous] is for calls without a token or certificate, and has permissions like others."""
+    file = _read(tmp_path, '[anonymous]\nmethods = ["SendCode"]\n')
+    assert file.callers.anonymous == Caller("anonymous", _only_anonymous(file).may)
+    assert _only_anonymous(file).may.methods == frozenset({METHODS[0], METHODS[3]})
+    assert _only_anonymous(file).may.priorities == (Priority.NORMAL, Priority.BULK)
+    assert file.entries == ()
+
+
+def _only_anonymous(file: CallersFile) -> Caller:
+    assert file.callers.anonymous is not None
+    return file.callers.anonymous
+
+
+_SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "names no caller; otpmail caller add NAME adds one"),
+        ("# only a comment\n", "names no caller; otpmail caller add NAME adds one"),
+        (
+            f"{_SHOP}prioritys = []",
+            "line 3: [callers.shop] prioritys is no key of this table; did you mean priorities?",
+        ),
+        ("[caller.shop]\n", "line 1: 'caller' is no key of this table; did you mean callers?"),
+        (
+            f'[anonymous]\ntokens = ["{A}"]',
+            "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, priorities",
+        ),
+        (
+            "[callers.shop]\n",
+            "line 1: [callers.shop] has neither tokens nor subjects nor sans, so nobody can call as it",
+        ),
+        (
+            '\n[callers.shop]\ntokens = [\n  "hunter2",\n]\n',
+            (
+                "line 3: [callers.shop] tokens[0] is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` "
+                "writes it; it is not shown"
+            ),
+        ),
+        (
+            f'[callers.shop]\ntokens = "{A}"',
+            'line 2: [callers.shop] tokens is no list of texts; write tokens = ["...", "..."]',
+        ),
+        ("[callers.shop]\ntokens = [5]", "line 2: [callers.shop] tokens[0] is no text in quotes"),
+        (
+            f'{_SHOP}[callers."other.one"]\ntokens = ["{A}"]',
+            'line 4: [callers."other.one"] tokens holds a token that [callers.shop] has too; each is of one caller',
+        ),
+        (
+            '[callers.a]\nsans = ["x.example"]\n[callers.b]\nsans = ["X.example"]\n',
+            "line 4: [callers.b] sans holds a 'dns:x.example' that [callers.a] has too; each is of one caller",
+        ),
+        (
+            f'{_SHOP}methods = ["SendCod"]',
+            "line 3: [callers.shop] methods[0] 'SendCod' is no method or service; did you mean SendCode?",
+        ),
+        (
+            f'{_SHOP}methods = ["otpmail.v1.OtpService/SendMail"]',
+            (
+                "line 3: [callers.shop] methods[0] 'otpmail.v1.OtpService/SendMail' is no method or service; did you "
+                "mean otpmail.v1.MailService/SendMail?"
+            ),
+        ),
+        (
+            f'{_SHOP}from = ["nobody"]',
+            "line 3: [callers.shop] from[0] 'nobody' is neither an address nor an @ with a domain",
+        ),
+        (
+            f'{_SHOP}priorities = ["high"]',
+            "line 3: [callers.shop] priorities[0] 'high' is no priority; there are urgent, normal, bulk",
+        ),
+        ('[callers.shop]\nsans = ["a b"]', "line 2: [callers.shop] sans[0] 'a b' is no name in a certificate"),
+        (f"{_SHOP}tokens = []", "line 3: Cannot overwrite a value"),
+        (f"{_SHOP}[callers.shop]\n", "line 3: Cannot declare ('callers', 'shop') twice"),
+        ("callers = 5", "line 1: 'callers' is no table; write a table for each caller, such as [callers.shop]"),
+        ("[callers]\nshop = 5", "line 2: [callers.shop] is no table"),
+        (
+            f'[callers."a b"]\ntokens = ["{A}"]',
+            'line 1: [callers."a b"] is no name of a caller; use 1 to 64 letters, digits, dots, dashes and underscores',
+        ),
+        (
+            f'[callers.anonymous]\ntokens = ["{A}"]',
+            (
+                "line 1: [callers.anonymous] is the name of callers without a token; use 1 to 64 letters, digits, "
+                "dots, dashes and underscores"
+            ),
+        ),
+    ],
+)
+def test_a_mistake_has_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    """A mistake is told with its line in the file, its table and key, and what may stand there."""
+    assert _problems(tmp_path, text) == [problem]
+
+
+def test_several_mistakes(tmp_path: Path) -> None:
+    """Each mistake has a line of its own, and none shows what may be a token."""
+    problems = _problems(tmp_path, '[callers.shop]\ntokens = ["hunter2", "hunter3"]\nmethod = []\npriorities = ["x"]\n')
+    assert len(problems) == 4
+    assert not any("hunter" in problem for problem in problems)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A file that can't be read is told with its path."""
+    with pytest.raises(SettingsError) as caught:
+        read_callers(tmp_path / "missing.toml", METHODS)
+    assert caught.value.problems == (f"CALLERS_FILE: {tmp_path}/missing.toml does not exist",)

@@ -1,0 +1,92 @@
+"""The files of TLS: a certificate with its key, authorities, and the line for what does not fit."""
+
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+from otpmail.errors import SettingsError
+from otpmail.settings.certificates import CertificateFiles
+
+
+class Files:
+    """A certificate, its key and its authority, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        issued = self.authority.issue_cert("localhost")
+        self.cert, self.key, self.ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+        self.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        self.key.write_bytes(issued.private_key_pem.bytes())
+        self.ca.write_bytes(self.authority.cert_pem.bytes())
+
+    def read(self) -> CertificateFiles:
+        """Read them."""
+        return CertificateFiles.read(self.cert, self.key, self.ca)
+
+    def problem(self) -> str:
+        """Return the one line about them."""
+        with pytest.raises(SettingsError) as caught:
+            self.read()
+        (line,) = caught.value.problems
+        return line
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Write files that fit together."""
+    return Files(tmp_path)
+
+
+def test_files_that_fit(files: Files) -> None:
+    """The octets of good files are kept as they are."""
+    read = files.read()
+    assert (read.chain, read.key, read.authorities) == tuple(
+        path.read_bytes() for path in (files.cert, files.key, files.ca)
+    )
+
+
+def test_a_key_beside_its_certificate(files: Files) -> None:
+    """Without TLS_KEY_FILE the key is in TLS_CERT_FILE."""
+    both = files.key.read_bytes() + files.cert.read_bytes()
+    files.cert.write_bytes(both)
+    read = CertificateFiles.read(files.cert, None, None)
+    assert (read.chain, read.key, read.authorities) == (both, both, None)
+
+
+def test_a_key_of_another_certificate(files: Files) -> None:
+    """A key that does not fit the certificate is told in one line, without the key."""
+    files.key.write_bytes(files.authority.issue_cert("localhost").private_key_pem.bytes())
+    assert files.problem() == "TLS_KEY_FILE: the key is not that of the certificate in TLS_CERT_FILE"
+
+
+def test_a_key_with_a_password(files: Files) -> None:
+    """A key with a password is told as such: nobody is there to type it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
+    assert files.problem() == "TLS_KEY_FILE: the key is encrypted; write it to a file without a password"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("cert", "TLS_CERT_FILE: holds no certificate in PEM form, or one that can't be read"),
+        ("key", "TLS_KEY_FILE: holds no private key in PEM form that can be used"),
+        ("ca", "TLS_CLIENT_CA_FILE: holds no certificate in PEM form, or one that can't be read"),
+    ],
+)
+@pytest.mark.parametrize("octets", [b"", b"nothing", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_file_that_holds_something_else(files: Files, name: str, line: str, octets: bytes) -> None:
+    """A file without what it should hold is told by its setting."""
+    getattr(files, name).write_bytes(octets)
+    assert files.problem() == line
+
+
+@pytest.mark.parametrize(("name", "setting"), [("cert", "CERT"), ("key", "KEY"), ("ca", "CLIENT_CA")])
+def test_a_file_that_is_not_there(files: Files, name: str, setting: str) -> None:
+    """A file that can't be read is told with its path."""
+    path = getattr(files, name)
+    path.unlink()
+    assert files.problem() == f"TLS_{setting}_FILE: {path} does not exist"
