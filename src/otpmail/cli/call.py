@@ -10,11 +10,20 @@ from rich.markup import escape
 
 from otpmail.cli.channel import open_channel
 from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, address_of, describe_error, err, wrong_usage
+from otpmail.errors import SettingsError
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
 TIMEOUT_SECONDS = 75.0
 """How long a call waits: more than MAIL_WAIT_SECONDS, so that the service answers first."""
+
+
+def connect(address: str) -> grpc.Channel:
+    """Open a channel to the service at `address`. Raises typer.Exit with 2 for a wrong setting, after printing it."""
+    try:
+        return open_channel(address)
+    except SettingsError as error:
+        raise wrong_usage(*error.problems) from None
 
 
 def call(
@@ -29,7 +38,7 @@ def call(
     line.
     """
     address = address_of(server)
-    with open_channel(address) as channel:
+    with connect(address) as channel:
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
@@ -41,7 +50,7 @@ def call_stream(
 ) -> Iterator[AnswerT]:
     """Yield the answers of `method` until its stream ends, however long that takes. Raises as `call` does."""
     address = address_of(server)
-    with open_channel(address) as channel:
+    with connect(address) as channel:
         try:
             yield from method(channel)(request)
         except grpc.RpcError as error:

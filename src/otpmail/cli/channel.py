@@ -4,34 +4,79 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from otpmail.cli import endpoint
+from otpmail.cli.token import WithToken
+
+if TYPE_CHECKING:
+    from otpmail.settings import ClientSettings
 
 _ELSEWHERE = "start one (otpmail serve, otpmail dev), or name another by --server, OTPMAIL_SERVER, or HOST and PORT"
 _LOOK_SECONDS = 1.0
 
 
 def open_channel(address: str) -> grpc.Channel:
-    """Open a channel to the service at `address`.
+    """Open a channel to the service at `address`, with the token and the TLS of the OTPMAIL_ settings.
 
     A service on this machine is called directly. Docker gives each container the proxy variables of its host, and no
     proxy reaches a container's own loopback. For any other service gRPC reads these variables, NO_PROXY among them.
+
+    Raises SettingsError.
     """
-    from otpmail.settings import grpc_target
+    from otpmail.settings import ClientSettings, grpc_target, load_section
 
-    options = (("grpc.enable_http_proxy", 0),) if _is_here(address) else ()
-    return grpc.insecure_channel(grpc_target(address), options)
+    settings = load_section(ClientSettings)
+    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)] if _is_here(address) else []
+    target = grpc_target(address)
+    if settings.ca_file is None or endpoint.socket_path(address):
+        channel = grpc.insecure_channel(target, tuple(options))
+    else:
+        if settings.tls_name:
+            options.append(("grpc.ssl_target_name_override", settings.tls_name))
+        channel = grpc.secure_channel(target, _credentials(settings, settings.ca_file), tuple(options))
+    token = settings.token.get_secret_value()
+    return grpc.intercept_channel(channel, WithToken(token)) if token else channel
 
 
-def unreachable(address: str) -> str:
-    """The line for a service that does not answer: for a Unix socket it names the cause, which the caller may mend."""
+def _credentials(settings: "ClientSettings", ca_file: Path) -> grpc.ChannelCredentials:
+    chain, key_file = settings.cert_file, settings.key_file or settings.cert_file
+    return grpc.ssl_channel_credentials(
+        ca_file.read_bytes(),
+        None if key_file is None else key_file.read_bytes(),
+        None if chain is None else chain.read_bytes(),
+    )
+
+
+def unreachable(address: str, details: str = "") -> str:
+    """The line for a service that does not answer, with the cause where the caller may mend it.
+
+    `details` are gRPC's own words, if there are any.
+    """
+    if about_tls := _about_tls(details):
+        return f"no call reaches the service on {address}: {about_tls}"
     path = endpoint.socket_path(address)
     if path and (refusal := _refusal(path)):
         return refusal
     no_socket = ", where there is no socket" if path and not Path(path).exists() else ""
     return f"no service answers on {address}{no_socket}; {_ELSEWHERE}"
+
+
+def _about_tls(details: str) -> str:
+    """Return what to change where TLS failed, empty where it was not TLS: gRPC has words for that, and no codes."""
+    if "Hostname Verification" in details:
+        return "its certificate is for another name; set OTPMAIL_TLS_NAME to one that is in it"
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return "its certificate is not of an authority in OTPMAIL_CA_FILE, or has expired"
+    if "WRONG_VERSION_NUMBER" in details:
+        return "it does not speak TLS; do not set OTPMAIL_CA_FILE"
+    if "handshake failed" in details:
+        return "TLS fails; look at OTPMAIL_CA_FILE, and at OTPMAIL_CERT_FILE if it wants a certificate"
+    if details.startswith("failed to connect") and "Socket closed" in details:  # else it has ended during the call
+        return "it closes the connection; if it speaks TLS, set OTPMAIL_CA_FILE, and OTPMAIL_CERT_FILE if it wants one"
+    return ""
 
 
 def _is_here(address: str) -> bool:

@@ -85,9 +85,11 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
         settings = load_settings(sources, **fixed)
         if ignored := [name for name in fixed if any(name in layer for layer in sources.layers)]:
             screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
-        await run_service(
-            settings, signals, partial(_started, screen, address_file, sources if examples else None), fixed
-        )
+        if examples:
+            started = partial(_started, screen, address_file, sources, asks=settings.server.asks_callers)
+        else:
+            started = partial(_started, screen, address_file, None)
+        await run_service(settings, signals, started, fixed)
     finally:
         await relay.close()
         screen.close()
@@ -109,12 +111,14 @@ def _without_store() -> dict[str, str | None]:
     return {name: as_text(default) for name, default in StoreSettings.defaults().items()}
 
 
-def _started(screen: "Screen", address_file: Path | None, sources: "Sources | None", listening: str) -> None:
+def _started(
+    screen: "Screen", address_file: Path | None, sources: "Sources | None", listening: str, *, asks: bool = False
+) -> None:
     """Print where the service listens, with examples if there are `sources`, and write the address file."""
     address = endpoint.callable_address(listening)
     screen.show(f"otpmail dev serves on {address}; every mail is caught and shown here.")
     if sources is not None:
-        screen.show("\n".join(_examples(address, sources)))
+        screen.show("\n".join(_examples(address, sources, asks=asks)))
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
         try:
@@ -124,13 +128,14 @@ def _started(screen: "Screen", address_file: Path | None, sources: "Sources | No
             raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
 
 
-def _examples(address: str, sources: "Sources") -> Iterator[str]:
-    """Yield the lines that say what to try."""
+def _examples(address: str, sources: "Sources", *, asks: bool) -> Iterator[str]:
+    """Yield the lines that say what to try, and for a service that `asks` who calls, how to say it."""
     otpmail = endpoint.own_command()
     # The other terminal may have another environment, so only the default address can do without --server.
     found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address, sources)
     server = "" if found else f" --server {shlex.quote(address)}"
-    yield "In another terminal:"
+    callers = ", with OTPMAIL_TOKEN set to the token of a caller in CALLERS_FILE" if asks else ""
+    yield f"In another terminal{callers}:"
     yield f"  {otpmail} code send ada@example.org{server}"
     yield f"  {otpmail} code validate ada@example.org CODE{server}"
     yield f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"

@@ -53,12 +53,14 @@ def describe_error(error: grpc.RpcError, address: str, timeout: float) -> str:
     details: Any = error.trailing_metadata()  # pairs, which the type stubs do not know
     from_service = any(key == _DETAILS_KEY for key, _ in details or ())
     if error.code() is grpc.StatusCode.UNAVAILABLE and not from_service:
-        return unreachable(address)
+        return unreachable(address, error.details() or "")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not from_service:
         return f"no answer from {address} within {timeout:g} s"
     said = error.details() or ""
     if error.code() in WRONG_ARGUMENT and said:
         return said  # names the field
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        said += "; the commands read the token from OTPMAIL_TOKEN"
     return f"{error.code().name}: {said}{_when_to_retry(details)}"
 
 

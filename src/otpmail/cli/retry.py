@@ -8,8 +8,7 @@ import grpc
 import typer
 from rich.markup import escape
 
-from otpmail.cli.call import TIMEOUT_SECONDS, failure
-from otpmail.cli.channel import open_channel
+from otpmail.cli.call import TIMEOUT_SECONDS, connect, failure
 from otpmail.cli.lookup import print_state
 from otpmail.cli.options import Json, Server, value_of
 from otpmail.cli.output import address_of, describe_error, err, exit_unless, wrong_usage
@@ -52,7 +51,7 @@ def retry_mails(
     if state:
         query.state = value_of("--state", state, _STATES)
     address = address_of(server)
-    with open_channel(address) as channel:
+    with connect(address) as channel:
         mails = mail_pb2_grpc.MailServiceStub(channel)
         try:
             ids = mail_ids or list(_ids(mails, query))

@@ -1,5 +1,6 @@
 """The settings: a frozen section for each part of the service, and `loader`, which reads and checks them all."""
 
+from otpmail.settings.client import ClientSettings
 from otpmail.settings.hosts import is_loopback, is_present
 from otpmail.settings.listen import LONGEST_PATH, grpc_target
 from otpmail.settings.loader import SECTIONS, Settings, load_section, named_server, read_sources
@@ -17,6 +18,7 @@ __all__ = [
     "MEMORY",
     "SECTIONS",
     "AuthMechanism",
+    "ClientSettings",
     "MailSettings",
     "OtpSettings",
     "RelaySettings",

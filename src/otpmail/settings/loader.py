@@ -8,6 +8,7 @@ from typing import Self
 
 from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.settings.client import ClientSettings
 from otpmail.settings.mail import MailSettings
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
@@ -28,6 +29,7 @@ _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables
 _OTHER_NAMES = frozenset(
     {
         *("OTPMAIL_SERVER", "OTPMAIL_SERVERS", "SECRETS_DIR", "TARGET", "BASE", "CI"),
+        *ClientSettings.variables(),
         *("ALL_PROXY", "FTP_PROXY", "GRPC_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_GRPC_PROXY", "NO_PROXY"),
         *("SSL_CERT_DIR", "SSL_CERT_FILE"),
         *("GRPC_TRACE", "GRPC_VERBOSITY", "HOME", "HOSTNAME", "LANG", "LC_ALL", "PATH", "TZ"),

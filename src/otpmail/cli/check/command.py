@@ -41,8 +41,9 @@ def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
     from otpmail.compose.templates import Templates
     from otpmail.relays.secure import tls_context
+    from otpmail.rpc.access import read_access
 
-    reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp)]
+    reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp), partial(read_access, settings.server)]
     reads += [partial(tls_context, relay) for relay in settings.relays]
     problems: list[str] = []
     for read in reads:

@@ -14,7 +14,8 @@ import grpc
 from google.rpc import code_pb2
 from rich.markup import escape
 
-from otpmail.cli.channel import open_channel, unreachable
+from otpmail.cli.call import connect
+from otpmail.cli.channel import unreachable
 from otpmail.cli.merge.csv_source import Recipients, Row
 from otpmail.cli.merge.error_report import ErrorsFile, code_of, why
 from otpmail.cli.merge.journal import RELAYED, Journal
@@ -103,7 +104,7 @@ class Run:
     def _send_all(self) -> None:
         if not self._more:
             return
-        with open_channel(self._address) as channel:
+        with connect(self._address) as channel:
             if not connects(channel):
                 self._stop = Stop(unreachable(self._address), by_service=True)
                 return

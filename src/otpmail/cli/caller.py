@@ -1,0 +1,195 @@
+"""`otpmail caller`: adds callers to CALLERS_FILE and gives them tokens, lists them, and checks the file."""
+
+import secrets
+from collections.abc import Collection, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from otpmail.cli.help import Command, Group
+from otpmail.cli.output import err, out, wrong_usage
+from otpmail.errors import SettingsError
+
+if TYPE_CHECKING:
+    from otpmail.callers import Caller
+    from otpmail.settings.callers import CallersFile
+
+caller = typer.Typer(cls=Group, help="Name the callers of the service, and give them tokens.", no_args_is_help=True)
+
+_TOKEN_OCTETS = 32
+_PREFIX = "otpmail_"  # so that programs which look for secrets in sources know a token
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name, such as shop.")]
+File = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", dir_okay=False, help="The file. Default: CALLERS_FILE.")
+]
+
+
+@caller.command("add", cls=Command)
+def add_caller(
+    name: Name,
+    *,
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="The methods or services it may call, with commas between: SendCode,ValidateCode or "
+            "otpmail.v1.OtpService. Default: all.",
+        ),
+    ] = "",
+    senders: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="EMAILS",
+            help="The addresses it may send from beside EMAIL_FROM. Default: EMAIL_FROM_ALLOWED.",
+        ),
+    ] = "",
+    return_paths: Annotated[
+        str, typer.Option("--return-paths", metavar="EMAILS", help="Where its bounces may go. Default: as --from.")
+    ] = "",
+    priorities: Annotated[
+        str, typer.Option(metavar="NAMES", help="Of urgent, normal and bulk. Default: normal,bulk.")
+    ] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="Know it by the subject of its certificate, such as CN=shop,O=Example.")
+    ] = "",
+    sans: Annotated[
+        str,
+        typer.Option(
+            "--san",
+            metavar="NAMES",
+            help="Know it by names in its certificate: shop.example.org, spiffe://example/shop.",
+        ),
+    ] = "",
+    file: File = None,
+) -> None:
+    """Add a caller, and print its token once. One that is known by its certificate gets no token."""
+    from otpmail.cli.callers_file import append_table
+
+    token = "" if subject or sans else _new_token()
+    values = {
+        "tokens": [_digest(token)] if token else [],
+        "subjects": [subject] if subject else [],
+        "sans": _split(sans),
+        "methods": _split(methods),
+        "from": _split(senders),
+        "return_paths": _split(return_paths),
+        "priorities": _split(priorities),
+    }
+    try:
+        path = _file(file)
+        append_table(path, name, values, _methods())
+    except SettingsError as error:
+        raise wrong_usage(*error.problems) from None
+    err.print(escape(f"added {name} to {path}{_about_setting(file, path)}"))
+    _show(token)
+
+
+@caller.command("rotate", cls=Command)
+def rotate_token(name: Name, *, file: File = None) -> None:
+    """Give a caller another token beside those it has, and print it once."""
+    from otpmail.cli.callers_file import add_token
+
+    token = _new_token()
+    try:
+        path = _file(file)
+        count = add_token(path, name, _digest(token), _methods())
+    except SettingsError as error:
+        raise wrong_usage(*error.problems) from None
+    err.print(
+        escape(f"{name} has {count} tokens now, the new one first; remove the others from {path} once none is in use")
+    )
+    _show(token)
+
+
+@caller.command("list", cls=Command)
+def list_callers(*, file: File = None) -> None:
+    """Print the callers and what each may do."""
+    found = _read(file)
+    for entry in found.entries:
+        known_by = [f"{entry.tokens} {'token' if entry.tokens == 1 else 'tokens'}"] if entry.tokens else []
+        out.print(escape(f"{entry.caller.name}: {', '.join([*known_by, *entry.certificates])}"))
+        _print_permissions(entry.caller)
+    if found.callers.anonymous is not None:
+        out.print("anonymous: all calls without a token or a certificate")
+        _print_permissions(found.callers.anonymous)
+
+
+@caller.command("check", cls=Command)
+def check_callers(*, file: File = None) -> None:
+    """Check the file as the service does, and print what is wrong with it."""
+    found = _read(file)
+    count = len(found.entries)
+    out.print(f"good: {count} {'caller' if count == 1 else 'callers'}", style="green")
+
+
+def _read(file: Path | None) -> "CallersFile":
+    from otpmail.settings.callers import read_callers
+
+    try:
+        return read_callers(_file(file), _methods())
+    except SettingsError as error:
+        raise wrong_usage(*error.problems) from None
+
+
+def _file(given: Path | None) -> Path:
+    """Return the file to read or change. Raises SettingsError where none is named."""
+    from otpmail.settings import ServerSettings, load_section
+
+    if given is not None:
+        return given
+    path = load_section(ServerSettings, HOST="localhost").callers_file
+    if path is None:
+        raise SettingsError("CALLERS_FILE: is not set; set it to the path of the file, or give --file")
+    return path
+
+
+def _about_setting(given: Path | None, path: Path) -> str:
+    return f"; start the service with CALLERS_FILE={path}" if given is not None else ""
+
+
+def _methods() -> Collection[str]:
+    from otpmail.rpc.methods import METHODS
+
+    return METHODS
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _new_token() -> str:
+    return f"{_PREFIX}{secrets.token_urlsafe(_TOKEN_OCTETS)}"
+
+
+def _digest(token: str) -> str:
+    return sha256(token.encode()).hexdigest()
+
+
+def _show(token: str) -> None:
+    if token:
+        print(token)  # noqa: T201  programs read it, so no markup
+        err.print(
+            "this token is shown once; the caller sends it as the metadata `authorization: Bearer TOKEN`, and the "
+            "commands read it from OTPMAIL_TOKEN"
+        )
+
+
+def _print_permissions(caller: "Caller") -> None:
+    may = caller.may
+    lines = {
+        "methods": "all" if may.methods is None else _listed(path[1:] for path in may.methods),
+        "from": "EMAIL_FROM, EMAIL_FROM_ALLOWED" if may.senders is None else _listed(("EMAIL_FROM", *may.senders)),
+        "return paths": "as from" if may.return_paths == may.senders else _listed(may.return_paths or ()),
+        "priorities": _listed(priority.name.lower() for priority in may.priorities),
+    }
+    for key, words in lines.items():
+        out.print(escape(f"  {key}: {words}"))
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words)) or "none"

@@ -1,0 +1,123 @@
+"""Changes CALLERS_FILE: a table is added, or a token to one; comments and all else stay as they are."""
+
+import fcntl
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from otpmail.callers import table_of
+from otpmail.errors import SettingsError
+from otpmail.settings.callers import CallersFile, Entry, parse_callers, read_callers_text
+
+_NEW_MODE = 0o600
+_HEAD = "# The callers of otpmail: docs/callers.md says what each key means. A change is in force within a second.\n"
+_TOKENS = re.compile(r"^\s*tokens\s*=\s*\[", re.MULTILINE)
+_TABLE = re.compile(r"^\s*\[", re.MULTILINE)
+
+
+def new_table(name: str, values: Mapping[str, Collection[str]]) -> str:
+    """Return the text of a table for a caller, with those keys that have values."""
+    lines = [table_of(name)]
+    for key, texts in values.items():
+        if texts:
+            quoted = [json.dumps(text, ensure_ascii=False) for text in texts]  # which is a text of TOML too
+            lines.append(f"{key} = [{', '.join(quoted)}]")
+    return "\n".join(lines) + "\n"
+
+
+def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], methods: Collection[str]) -> None:
+    """Add a table to the file, which is made if there is none. Raises SettingsError; nothing is changed then."""
+
+    def add(text: str) -> str:
+        if any(entry.caller.name == name for entry in _entries(text, path, methods)):
+            raise SettingsError(
+                f"CALLERS_FILE: {path}: {name} is there already; `otpmail caller rotate {name}` gives it another token"
+            )
+        before = text or _HEAD
+        end = "" if before.endswith("\n") else "\n"
+        return f"{before}{end}\n{new_table(name, values)}"
+
+    _change(path, add, methods, make=True)
+
+
+def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> int:
+    """Add a token to the table of a caller, and return how many it has now. Raises as `append_table` does."""
+    counts: list[int] = []
+
+    def add(text: str) -> str:
+        found = next((entry for entry in _entries(text, path, methods) if entry.caller.name == name), None)
+        if found is None:
+            raise SettingsError(f"CALLERS_FILE: {path}: there is no caller {name}; `otpmail caller add {name}` adds it")
+        counts.append(found.tokens + 1)
+        return _with_token(text, path, name, digest)
+
+    _change(path, add, methods, make=False)
+    return counts[0]
+
+
+def _with_token(text: str, path: Path, name: str, digest: str) -> str:
+    head = re.search(rf"^\s*{re.escape(table_of(name))}[^\n]*$", text, re.MULTILINE)
+    if head is not None:
+        following = _TABLE.search(text, head.end())
+        end = following.start() if following else len(text)
+        if tokens := _TOKENS.search(text, head.end(), end):
+            return f'{text[: tokens.end()]}"{digest}", {text[tokens.end() :]}'
+        if "tokens" not in text[head.end() : end]:
+            return f'{text[: head.end()]}\ntokens = ["{digest}"]{text[head.end() :]}'
+    raise SettingsError(
+        f'CALLERS_FILE: {path}: {name} is not written as {table_of(name)}; add "{digest}" to its `tokens` by hand'
+    )
+
+
+def _entries(text: str, path: Path, methods: Collection[str]) -> Sequence[Entry]:
+    return parse_callers(text, path, methods).entries if text else ()
+
+
+def _change(path: Path, change: Callable[[str], str], methods: Collection[str], *, make: bool) -> CallersFile:
+    """Replace the text of the file by another that can be read, in one step, with its owner and permissions."""
+    path = path.resolve()
+    try:
+        with _locked(path.parent):
+            is_new = make and not path.exists()
+            text = change("" if is_new else read_callers_text(path))
+            changed = parse_callers(text, path, methods)
+            _replace(path, text, is_new=is_new)
+            return changed
+    except OSError as error:
+        raise SettingsError(f"CALLERS_FILE: {path} can't be written: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one command at a time change files in the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, text: str, *, is_new: bool) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if is_new:
+                os.fchmod(descriptor, _NEW_MODE)
+            else:
+                before = path.stat()
+                os.fchmod(descriptor, before.st_mode & 0o7777)
+                with suppress(PermissionError):  # only root gives files away
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, path)  # noqa: PTH105  the name is a text already
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108  as above
+        raise

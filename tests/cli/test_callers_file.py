@@ -1,0 +1,147 @@
+"""Changes of CALLERS_FILE by the commands: tables and tokens are added, and all else stays."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from otpmail.cli.callers_file import add_token, append_table
+from otpmail.errors import SettingsError
+from otpmail.settings.callers import read_callers
+
+METHODS = ("/otpmail.v1.OtpService/SendCode",)
+A, B = "a" * 64, "b" * 64
+
+_WRITTEN = f"""# ours
+[callers.shop]   # the shop
+tokens = [
+  # made in May
+  "{A}",
+]
+methods = ["SendCode"]  # only codes
+
+[callers."old.one"]
+sans = ["old.example"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file that a person has written, which the group may read."""
+    file = tmp_path / "callers.toml"
+    file.write_text(_WRITTEN)
+    file.chmod(0o640)
+    return file
+
+
+def _problem(change: object) -> str:
+    assert callable(change)
+    with pytest.raises(SettingsError) as caught:
+        change()
+    return str(caught.value)
+
+
+def test_a_new_file(tmp_path: Path) -> None:
+    """A file that is not there is made, for its owner alone."""
+    file = tmp_path / "callers.toml"
+    subject = 'CN="a" \\, b,O=Bücher 📚'
+    append_table(
+        file, "shop", {"tokens": [A], "subjects": [subject], "from": ["ö@example.org"], "methods": []}, METHODS
+    )
+    (entry,) = read_callers(file, METHODS).entries
+    assert entry.certificates == (f"subject:{subject}",)
+    assert entry.caller.may.senders == frozenset({"ö@example.org"})
+    assert entry.caller.may.methods is None
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_table_is_added(file: Path) -> None:
+    """A table comes to the end; comments, the mode, and a link to the file stay."""
+    link = file.with_name("link.toml")
+    link.symlink_to(file)
+    append_table(link, "news", {"tokens": [B]}, METHODS)
+    assert file.read_text() == f'{_WRITTEN}\n[callers.news]\ntokens = ["{B}"]\n'
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert sorted(path.name for path in file.parent.iterdir()) == ["callers.toml", "link.toml"]
+
+
+def test_a_file_without_a_last_line_end(file: Path) -> None:
+    """A table that follows an unfinished line begins one of its own."""
+    file.write_text(_WRITTEN.rstrip("\n"))
+    append_table(file, "news", {"tokens": [B]}, METHODS)
+    assert len(read_callers(file, METHODS).entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("shop", {"tokens": [B]}, "shop is there already; `otpmail caller rotate shop` gives it another token"),
+        ("news", {"tokens": [A]}, "tokens holds a token that [callers.shop] has too"),
+        ("news", {"tokens": [B], "methods": ["SendCod"]}, "'SendCod' is no method or service; did you mean SendCode?"),
+        ("a b", {"tokens": [B]}, "is no name of a caller"),
+        ('x"]\n[callers.evil', {"tokens": [B]}, "line 13"),
+    ],
+)
+def test_a_table_that_can_not_be_added(file: Path, name: str, values: dict[str, list[str]], words: str) -> None:
+    """A table that the service would refuse leaves the file as it was."""
+    assert words in _problem(lambda: append_table(file, name, values, METHODS))
+    assert file.read_text() == _WRITTEN
+
+
+def test_a_faulty_file(file: Path) -> None:
+    """A file with a mistake is not changed: the line of the mistake is told."""
+    file.write_text(f"{_WRITTEN}prio = 5\n")
+    assert "line 11" in _problem(lambda: append_table(file, "news", {"tokens": [B]}, METHODS))
+    assert file.read_text() == f"{_WRITTEN}prio = 5\n"
+
+
+def test_a_token_is_added(file: Path) -> None:
+    """A token comes before those that a caller has, which stay good; comments stay."""
+    assert add_token(file, "shop", B, METHODS) == 2
+    assert file.read_text() == _WRITTEN.replace("tokens = [\n", f'tokens = ["{B}", \n')
+    assert read_callers(file, METHODS).entries[0].tokens == 2
+
+
+def test_the_first_token_of_a_caller(file: Path) -> None:
+    """A caller that was known by its certificate alone can have a token too."""
+    assert add_token(file, "old.one", B, METHODS) == 1
+    first, second = read_callers(file, METHODS).entries
+    assert (first.tokens, second.tokens) == (1, 1)
+
+
+def test_no_token_for_whom_there_is_no_table(file: Path) -> None:
+    """A token is for a caller in the file; the way to add one is told."""
+    words = "there is no caller news; `otpmail caller add news` adds it"
+    assert words in _problem(lambda: add_token(file, "news", B, METHODS))
+    assert file.read_text() == _WRITTEN
+
+
+def test_a_table_that_is_written_in_another_way(file: Path) -> None:
+    """A table in a form of TOML that is not looked for is not changed; the digest to add is told."""
+    text = f'[callers]\nshop = {{tokens = ["{A}"]}}\n'
+    file.write_text(text)
+    assert f'add "{B}" to its `tokens` by hand' in _problem(lambda: add_token(file, "shop", B, METHODS))
+    assert file.read_text() == text
+
+
+def test_commands_at_the_same_time(file: Path) -> None:
+    """Of several changes at once none is lost."""
+    names = [f"c{number}" for number in range(8)]
+    threads = [
+        threading.Thread(target=append_table, args=(file, name, {"sans": [f"{name}.example"]}, METHODS))
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {entry.caller.name for entry in read_callers(file, METHODS).entries} == {"shop", "old.one", *names}
+
+
+def test_a_folder_that_is_not_there(file: Path) -> None:
+    """A file that can't be written is told with its path."""
+    missing = file.parent / "missing" / "callers.toml"
+    assert _problem(lambda: append_table(missing, "news", {"tokens": [B]}, METHODS)) == (
+        f"CALLERS_FILE: {missing} can't be written: No such file or directory"
+    )
