@@ -99,6 +99,7 @@ class App:
                 tasks.create_task(self._intake.run()),
                 tasks.create_task(self._backlog.run(self._intake.take_up, self._intake.resume)),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
+                tasks.create_task(self._server.access.run()),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]
             try:
@@ -140,13 +141,17 @@ class App:
         return tuple(relay.access for relay in self._delivery.relays)
 
     def renew(self, templates: Templates, accesses: Sequence[Access]) -> None:
-        """Use these from now on, and the level of the log that is set. Mails in flight are not touched."""
+        """Use these from now on, and the level of the log that is set; read the files of callers and TLS again.
+
+        Mails in flight are not touched.
+        """
         self._codes.templates = templates
         for relay, access in zip(self._delivery.relays, accesses, strict=True):
             if access != relay.access:
                 relay.renew(access)
         self._counts.refresh()
         self._observer.refresh()
+        self._server.access.request()
 
     async def _start(self) -> Listening:
         await self._store.open()

@@ -1,4 +1,4 @@
-"""Events about callers: refused calls, and addresses that take no further connection. See `events`."""
+"""Events about callers: refused calls, full addresses, and files that say who may call. See `events`."""
 
 from otpmail.values import frozen
 
@@ -43,3 +43,22 @@ class ConnectionsFree:
 
     address: str
     most: int
+
+
+@frozen()
+class AccessRenewed:
+    """The file of a setting about callers or TLS has changed and is in force; `holds` says what it has now."""
+
+    setting: str
+    holds: str
+
+
+@frozen()
+class AccessKept:
+    """The file of a setting about callers or TLS can't be used, by a `problem` in one line; what it held stays."""
+
+    setting: str
+    problem: str
+
+
+CallEvent = CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree | AccessRenewed | AccessKept

@@ -5,7 +5,7 @@ Logs, metrics and health are observers. The parts that emit events know none of 
 
 from typing import Protocol, get_args
 
-from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
+from otpmail.call_events import CallEvent
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.model import Mail
 from otpmail.values import frozen
@@ -256,10 +256,7 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
-    | CallRefused
-    | CallsRefused
-    | ConnectionsFull
-    | ConnectionsFree
+    | CallEvent
 )
 ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
 

@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,32 @@ async def test_callers_are_spread_and_metrics_are_sums(start: Callable[..., Any]
     assert said["otpmail_processes"] == 2
     addresses = {str(line["address"]) for line in service.logged("listening")}
     assert addresses == {service.address}
+
+
+async def test_all_processes_ask_the_same_callers(start: Callable[..., Any], tmp_path: Path) -> None:
+    """Each process asks for a token, and takes a change of CALLERS_FILE by itself."""
+    file, new = tmp_path / "callers.toml", tmp_path / "callers.new"
+    tables = [f'[callers.{name}]\ntokens = ["{sha256(name.encode()).hexdigest()}"]\n' for name in ("one", "two")]
+    file.write_text(tables[0])
+    service, _ = await start(CALLERS_FILE=file)
+
+    async def statuses(token: str) -> set[Any]:
+        async def get(channel: grpc.aio.Channel, _: int) -> Any:
+            stub: Any = mail_pb2_grpc.MailServiceStub(channel)
+            try:
+                await stub.GetMail(mail_pb2.GetMailRequest(id="0"), metadata=(("authorization", f"Bearer {token}"),))
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+
+        return set(await _by_many(service, get))
+
+    known, unknown = {grpc.StatusCode.NOT_FOUND}, {grpc.StatusCode.UNAUTHENTICATED}
+    assert (await statuses("one"), await statuses("two")) == (known, unknown)
+    new.write_text(tables[1])
+    new.replace(file)
+    for process in (1, 2):
+        await service.wait_for_log("reloaded", changed=["CALLERS_FILE"], process=process, timeout=_SECONDS)
+    assert (await statuses("one"), await statuses("two")) == (unknown, known)
 
 
 async def test_a_code_is_valid_once_over_all_processes(start: Callable[..., Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from drafts import read_draft
+from otpmail.callers import ANONYMOUS, Caller, Permissions
 from otpmail.errors import PermissionDenied
 from otpmail.mail.senders import Senders
 from otpmail.settings import MailSettings
@@ -43,10 +44,10 @@ def test_what_a_mail_may_name(field: str, address: str, permitted: bool) -> None
     senders = _senders(email_from_allowed="boss@example.net, @shop.example, @bücher.example")
     draft = _draft_with(field, address)
     if permitted:
-        assert senders.author_of(draft).spec == (address if field == "from" else "shop@example.org")
+        assert senders.author_of(draft, ANONYMOUS).spec == (address if field == "from" else "shop@example.org")
         return
     with pytest.raises(PermissionDenied) as caught:
-        senders.author_of(draft)
+        senders.author_of(draft, ANONYMOUS)
     assert str(caught.value) == f"{field}: {address} may not be used: EMAIL_FROM_ALLOWED does not hold it"
 
 
@@ -57,20 +58,37 @@ def test_each_of_the_three_is_looked_at() -> None:
     for field, name in (("from_", "from"), ("sender", "sender"), ("return_path", "return_path")):
         fields: dict[str, Any] = {"from_": good, "sender": good, "return_path": good, field: "eve@example.org"}
         with pytest.raises(PermissionDenied, match=f"^{name}: eve@example.org"):
-            senders.author_of(read_draft(**fields))
-    assert senders.author_of(read_draft(from_=good, sender=good, return_path=good)).spec == good
+            senders.author_of(read_draft(**fields), ANONYMOUS)
+    assert senders.author_of(read_draft(from_=good, sender=good, return_path=good), ANONYMOUS).spec == good
 
 
 def test_a_domain_in_a_local_part_does_not_count() -> None:
     """The domain of an address is what follows its last @, also where its local part is quoted."""
     with pytest.raises(PermissionDenied):
-        _senders(email_from_allowed="@shop.example").author_of(read_draft(return_path='"a@shop.example"@evil.example'))
+        _senders(email_from_allowed="@shop.example").author_of(
+            read_draft(return_path='"a@shop.example"@evil.example'), ANONYMOUS
+        )
 
 
 def test_bounces_to_nobody_are_for_everybody() -> None:
     """The null return path needs no permission, also where nothing but EMAIL_FROM is allowed."""
-    assert _senders().author_of(read_draft(return_path="")).spec == "shop@example.org"
-    assert _senders().author_of(read_draft(from_="shop@example.org", return_path="")).spec == "shop@example.org"
+    assert _senders().author_of(read_draft(return_path=""), ANONYMOUS).spec == "shop@example.org"
+    draft = read_draft(from_="shop@example.org", return_path="")
+    assert _senders().author_of(draft, ANONYMOUS).spec == "shop@example.org"
+
+
+@pytest.mark.parametrize(("field", "key"), [("from", "from"), ("sender", "from"), ("return_path", "return_paths")])
+def test_a_caller_with_addresses_of_its_own(field: str, key: str) -> None:
+    """A caller that has addresses of its own has them in place of EMAIL_FROM_ALLOWED, and EMAIL_FROM in any case."""
+    own = frozenset({"news@shop.example", "@list.example"})
+    shop = Caller("shop", Permissions(senders=own, return_paths=own))
+    senders = _senders(email_from_allowed="boss@example.net")
+    for address in ("news@shop.example", "x@list.example", "shop@example.org"):
+        senders.author_of(_draft_with(field, address), shop)
+    with pytest.raises(PermissionDenied) as caught:
+        senders.author_of(_draft_with(field, "boss@example.net"), shop)
+    words = f"may not be used by shop; add it to `{key}` in [callers.shop] of CALLERS_FILE"
+    assert str(caught.value) == f"{field}: boss@example.net {words}"
 
 
 def test_the_repr_counts() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from otpmail.settings import SECTIONS, secrets_dir
+from otpmail.settings import SECTIONS, ClientSettings, secrets_dir
 from otpmail.settings.section import Section
 
 _LINES = re.findall(r"(?m)^(#?)([A-Za-z_]+)=(.*)$", (Path(__file__).parents[2] / ".env.example").read_text("utf-8"))
@@ -23,7 +23,8 @@ _DEFAULTS = [
 def test_every_setting_is_shown_once() -> None:
     """Each setting is named once, commented out, and so are the names that other programs read; nothing else is."""
     settings = {name for section in SECTIONS for name in section.variables()}
-    assert sorted(name for _, name, _ in _LINES) == sorted(settings | {"SECRETS_DIR", "OTPMAIL_SERVER", "TARGET"})
+    others = {"SECRETS_DIR", "OTPMAIL_SERVER", "TARGET", *ClientSettings.variables()}
+    assert sorted(name for _, name, _ in _LINES) == sorted(settings | others)
     assert {mark for mark, _, _ in _LINES} == {"#"}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Protocol
 
-from otpmail.callers import Call
+from otpmail.callers import Call, Caller
 from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
@@ -14,7 +14,7 @@ from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
-from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.errors import InvalidArgument, PermissionDenied, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
@@ -120,6 +120,8 @@ class MailService:
 
         A repeated request id returns its first job.
         """
+        if submission.priority not in call.caller.may.priorities:
+            raise _priority_denied(call.caller, submission.priority)
         door = door or self.admission
         if not submission.request_id:
             return self._reserve_and_accept(call, submission, door, next(self._ids))
@@ -157,7 +159,7 @@ class MailService:
         draft = submission.draft
         # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
         usual = draft.from_ is None and draft.sender is None and not draft.return_path
-        author = self._senders.default if usual else self._senders.author_of(draft)
+        author = self._senders.default if usual else self._senders.author_of(draft, call.caller)
         deadline = self._lifetime(submission.ttl, most_seconds) + (now := self._now())
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
@@ -200,6 +202,8 @@ class MailService:
         Returns None where a call with its request id runs. `on_wait` is called before it waits for a place. Raises as
         `accept` does.
         """
+        if submission.priority not in call.caller.may.priorities:
+            raise _priority_denied(call.caller, submission.priority)
         check_request_id(submission.request_id)
         request = Request(call.caller.name, submission.request_id, submission.fingerprint)
         if not self._idempotency.begin(request):
@@ -262,6 +266,14 @@ class MailService:
         if ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(ttl, self._most_seconds)
+
+
+def _priority_denied(caller: Caller, priority: Priority) -> PermissionDenied:
+    name = priority.name
+    return PermissionDenied(
+        f"priority: {caller.name} may not send mails of PRIORITY_{name}; add {name.lower()} to `priorities` in "
+        f"{caller.place}"
+    )
 
 
 def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:

@@ -4,19 +4,26 @@ from dataclasses import replace
 from time import time
 from typing import Any
 
-from otpmail.callers import ANONYMOUS, TRACE, Call
+from otpmail.callers import ANONYMOUS, CALLER, TRACE, Call
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
 
+_ANONYMOUS = ANONYMOUS.name
+
 
 def call_from(context: Context) -> Call:
-    """Return the call that a handler's context belongs to. Callers are anonymous, so connections take turns."""
+    """Return the call that a handler's context belongs to. Connections of anonymous callers take turns."""
     left = context.time_remaining()
     peer = context.peer()
-    return Call(ANONYMOUS, peer, None if left is None else time() + left, peer, TRACE.get())
+    caller = CALLER.get()
+    source = peer if caller.name == _ANONYMOUS else ""
+    return Call(caller, peer, None if left is None else time() + left, source, TRACE.get())
 
 
 def stream_call_from(context: Context, number: int) -> Call:
-    """Return the call of a stream of mails; `number` is its own: streams take turns, also those of one connection."""
+    """Return the call of a stream of mails; `number` is its own.
+
+    Streams of anonymous callers take turns, also those of one connection.
+    """
     call = call_from(context)
-    return replace(call, source=f"{call.peer} stream {number}")
+    return replace(call, source=f"{call.peer} stream {number}") if call.source else call

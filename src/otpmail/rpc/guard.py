@@ -7,19 +7,21 @@ call an interceptor again for each call. All methods, wrapped or not, are in one
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import grpc
 from google.protobuf.message import Message
 from grpc.aio import EOF
 
-from otpmail.callers import TRACE, TRACE_KEYS, Trace
+from otpmail.callers import CALLER, TRACE, TRACE_KEYS, Caller, Trace
 from otpmail.errors import InvalidArgument, MemoryFull, Stopping
 from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Held
+from otpmail.rpc.auth import AUTHORIZATION, KEY, MOST_CHARACTERS
 from otpmail.rpc.batching import Batching
+from otpmail.rpc.methods import is_for_mails, takes_mail
 from otpmail.rpc.parse import SMALL, Parser
 from otpmail.rpc.reads import Reads
-from otpmail.rpc.status import status_for
+from otpmail.rpc.status import RpcStatus, status_for
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -28,6 +30,8 @@ else:  # the class is generic in the stubs alone
 
 Turn = Callable[[], Awaitable[None]]
 Refused = Callable[..., None]
+Admit = Callable[[str, Any], Caller]
+"""Returns who calls a method, by its context. Raises Unauthenticated or PermissionDenied."""
 
 
 async def _no_turn() -> None:
@@ -43,10 +47,13 @@ class MethodTable(grpc.GenericRpcHandler):
 
     grpc.aio awaits the calls of each registered method in a task of its own, and each call costs a look at all these
     tasks. With sixteen methods that is a tenth of a small call; one generic handler has one task.
+
+    With `asks_callers` it keeps what a call says of its caller until `rpc.auth` looks at it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks_callers: bool = False) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._asks_callers = asks_callers
 
     def __repr__(self) -> str:
         return f"<MethodTable {len(self._handlers)} methods>"
@@ -68,6 +75,8 @@ class MethodTable(grpc.GenericRpcHandler):
             if key in TRACE_KEYS:
                 TRACE.set(Trace.read(metadata))
                 break
+        if self._asks_callers:
+            AUTHORIZATION.set([str(value)[:MOST_CHARACTERS] for key, value in metadata if key == KEY])
         return self._handlers.get(handler_call_details.method)
 
 
@@ -77,7 +86,8 @@ class Guard:
     A request is parsed by the parser of its method's path; without one the method gets its octets. To gRPC every method
     is one of streams, so it parses and reads no request itself. No caller sees that (`rpc.reads`). A large one is
     parsed once `turn` ends, so that many that arrive together are not parsed at once. Octets of calls and of their
-    requests count in the memory. `refused` is called for each call that ends with an error (`rpc.refusals`).
+    requests count in the memory. `admit` is called first, where callers are asked who they are (`rpc.auth`), and
+    `refused` for each call that ends with an error (`rpc.refusals`).
 
     `idle` is set while no wrapped call runs. Health and reflection have a guard of their own, which is never told to
     refuse calls: they must answer during a stop. Build it inside a running loop.
@@ -91,9 +101,11 @@ class Guard:
         reads: Reads,
         turn: Turn = _no_turn,
         *,
+        admit: Admit | None = None,
         refused: Refused = _ignore,
     ) -> None:
         self._methods = methods
+        self._admit = admit
         self._reads = reads
         self._memory = reads.memory
         self._turn = turn
@@ -143,8 +155,8 @@ class Guard:
         return handler
 
     def _guard_call(self, method: str, behaviour: Callable[..., Any], *, unary: bool) -> Callable[..., Any]:
-        parse, memory = self._parsers.get(method), self._memory
-        is_for_mails, is_mail = _is_for_mails(method), _takes_mail(method)
+        parse, memory, admit = self._parsers.get(method), self._memory, self._admit
+        for_mails, is_mail = is_for_mails(method), takes_mail(method)
         read = self._reads.read_mail if is_mail else self._reads.read
 
         async def guarded(requests: Any, context: Any) -> Any:
@@ -153,7 +165,9 @@ class Guard:
             memory.reading += taken
             try:
                 try:
-                    if is_for_mails and memory.reading > memory.for_calls:
+                    if admit is not None:
+                        CALLER.set(admit(method, context))
+                    if for_mails and memory.reading > memory.for_calls:
                         raise MemoryFull
                     if unary:
                         request = await read(context)
@@ -179,9 +193,7 @@ class Guard:
                 # Not while the error is handled: grpc.aio keeps what is raised here in a cycle, with the error and all
                 # that its frames hold. Only the garbage collector frees that; of large requests it was gigabytes.
                 request = None
-                if self._release is not None:
-                    await self._release.wait()
-                await status.abort(context)
+                await self._abort(status, context)
             finally:
                 memory.reading -= taken
                 self._ended(running, unary=running * unary, is_mail=is_mail)
@@ -196,8 +208,8 @@ class Guard:
         return parsed
 
     def _guard_stream(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        parse, memory = self._parsers.get(method), self._memory
-        is_for_mails = _is_for_mails(method)
+        parse, memory, admit = self._parsers.get(method), self._memory, self._admit
+        for_mails = is_for_mails(method)
 
         async def guarded(_: Any, context: Any) -> AsyncIterator[Any]:
             """Run one call that yields its responses; its generator is closed when the caller goes."""
@@ -205,7 +217,9 @@ class Guard:
             memory.reading += taken
             try:
                 try:
-                    if is_for_mails and memory.reading > memory.for_calls:
+                    if admit is not None:
+                        CALLER.set(admit(method, context))
+                    if for_mails and memory.reading > memory.for_calls:
                         raise MemoryFull
                     request = await self._reads.read(context)
                     taken += (octets := self._weigh(request, parse, is_mail=False))
@@ -224,14 +238,18 @@ class Guard:
                 else:
                     return
                 request = None
-                if self._release is not None:
-                    await self._release.wait()
-                await status.abort(context)
+                await self._abort(status, context)
             finally:
                 memory.reading -= taken
                 self._ended(running)
 
         return guarded
+
+    async def _abort(self, status: RpcStatus, context: Any) -> Never:
+        """End a call with its status, in a stop once callers may go. Raises AbortError."""
+        if self._release is not None:
+            await self._release.wait()
+        await status.abort(context)
 
     def _weigh(self, request: Any, parse: Parser | None, *, is_mail: bool) -> int:
         """Return the octets that a request takes until its call ends; those of a large mail are HELD instead.
@@ -269,13 +287,3 @@ class Guard:
         self._running -= running
         if not self._running:
             self.idle.set()
-
-
-def _takes_mail(method: str) -> bool:
-    """Whether the method, by its path, has a mail as its one request, which may be large."""
-    return method.endswith("/SendMail")
-
-
-def _is_for_mails(method: str) -> bool:
-    """Whether the method, by its path, is one for mails: a part of the memory is for codes, checks and health."""
-    return method.split("/")[1].endswith("MailService")

@@ -4,13 +4,13 @@ import asyncio
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from otpmail.events import Observer
 from otpmail.mail.service import MailService
-from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
+from otpmail.rpc.access import Access
 from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.bounds import bounds_of_mail, bounds_of_original_mail
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
@@ -18,6 +18,7 @@ from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening, listen
 from otpmail.rpc.mail import MailServicer
+from otpmail.rpc.methods import SERVICES
 from otpmail.rpc.otp import OtpServicer
 from otpmail.rpc.parse import parsers
 from otpmail.rpc.reads import Reads
@@ -25,14 +26,7 @@ from otpmail.rpc.reflection import add_reflection
 from otpmail.rpc.refusals import Refusals
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
-from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
-
-_SERVICES = tuple(
-    service
-    for file in (otp_pb2, mail_pb2, original_pb2, health_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-)
-
+from otpmail.v1 import mail_pb2_grpc, otp_pb2_grpc
 
 _MOMENT = 0.02
 _QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
@@ -45,7 +39,8 @@ class Server:
 
     A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
     longest that unary calls are held back under load (`rpc.batching`). The `observer` is notified of refused calls.
-    With `shares_port` it is one of several processes on a port that their supervisor holds.
+    With `shares_port` it is one of several processes on a port that their supervisor holds. `access` says who may call.
+    Raises SettingsError for a file of callers or of TLS that can't be used.
     """
 
     def __init__(
@@ -73,25 +68,32 @@ class Server:
             age_seconds=settings.max_connection_age,
         )
         self._server = grpc.aio.server(options=options)
-        methods: Any = MethodTable()  # generated code is annotated for a whole server
+        # Generated code is annotated for a whole server.
+        methods: Any = MethodTable(asks_callers=settings.asks_callers)
         bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
-        parse = parsers(_SERVICES, bounds)
+        parse = parsers(SERVICES, bounds)
         batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
         reads = Reads(memory, most_octets=most_octets)
         refused = Refusals(observer).note
-        guard: Any = Guard(methods, batching, parse, reads, turn, refused=refused)
+        self.access = Access(settings, observer)
+        authenticator = self.access.authenticator
+        admit, admit_anybody = (
+            (None, None) if authenticator is None else (authenticator.admit, authenticator.admit_anybody)
+        )
+        guard: Any = Guard(methods, batching, parse, reads, turn, admit=admit, refused=refused)
         self._guard: Guard = guard
         # Health and reflection answer in a stop too, and no stop waits for them.
         always: Any = Guard(methods, Batching(most_seconds=0), parse, reads, refused=refused)
+        asked: Any = Guard(methods, Batching(most_seconds=0), parse, reads, admit=admit_anybody, refused=refused)
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(
             MailServicer(mails, reads, most_unsettled=most_unsettled), guard
         )
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
-        health_pb2_grpc.add_HealthServicer_to_server(health, always)
+        health_pb2_grpc.add_HealthServicer_to_server(health, always if settings.health_open else asked)
         if settings.grpc_reflection:
-            files = {service.full_name: service.file for service in _SERVICES}
+            files = {service.full_name: service.file for service in SERVICES}
             add_reflection(files, always, reads.read, health.streams)
         self._server.add_generic_rpc_handlers((methods,))
 
@@ -100,7 +102,7 @@ class Server:
 
         Raises SettingsError when the service can't listen on one of them.
         """
-        listening = listen(self._settings, self._server.add_insecure_port, is_held=self._shares_port)
+        listening = listen(self._settings, self.access.port_of(self._server), is_held=self._shares_port)
         await self._server.start()
         return listening
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -29,7 +30,12 @@ class ServerSettings(Section):
     process_hang_seconds: SecondsOrZero = 60
     max_connections: Count = 1000
     max_connection_age: SecondOrMore = 1800
+    callers_file: Path | None = None
     allow_anonymous: bool = False
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None
+    health_open: bool = True
     grpc_reflection: bool = False
     drain_seconds: SecondsOrZero = 25
     lameduck_seconds: SecondsOrZero = 0
@@ -77,16 +83,31 @@ class ServerSettings(Section):
         """The first of the addresses, which callers on this machine use."""
         return self.addresses[0]
 
+    @property
+    def asks_callers(self) -> bool:
+        """Whether callers are asked who they are: by a token or by a certificate."""
+        return self.callers_file is not None or self.tls_client_ca_file is not None
+
+    @property
+    def open_to_strangers(self) -> ListenAddress | None:
+        """The first address that other machines reach, None without one."""
+        return next((address for address in self.hosts if not is_loopback(address.host)), None)
+
     def conflicts(self) -> Iterator[Problem]:
-        """Yield a problem for an address that strangers can reach, unless ALLOW_ANONYMOUS is set."""
-        if self.allow_anonymous:
-            return
-        for address in self.hosts:
-            if not is_loopback(address.host):
-                shown = f"{address.name} ({address.host})" if address.name else address.host
-                yield Problem(
-                    f"HOST: {shown} can be reached by strangers and callers are not asked who they are; "
-                    "listen on 127.0.0.1 or a unix: socket, or set ALLOW_ANONYMOUS=true",
-                    ("HOST", "ALLOW_ANONYMOUS"),
-                )
-                return
+        """Yield a problem for an address that strangers can reach, unless callers are asked or ALLOW_ANONYMOUS is set.
+
+        Yields one too for a setting of TLS without its certificate.
+        """
+        address = self.open_to_strangers
+        if address is not None and not (self.allow_anonymous or self.asks_callers):
+            shown = f"{address.name} ({address.host})" if address.name else address.host
+            yield Problem(
+                f"HOST: {shown} can be reached by strangers and callers are not asked who they are; set CALLERS_FILE "
+                "(`otpmail caller add NAME` makes it), listen on 127.0.0.1 or a unix: socket, or set "
+                "ALLOW_ANONYMOUS=true",
+                ("HOST", "ALLOW_ANONYMOUS", "CALLERS_FILE", "TLS_CLIENT_CA_FILE"),
+            )
+        if self.tls_cert_file is None:
+            for name, file in (("TLS_KEY_FILE", self.tls_key_file), ("TLS_CLIENT_CA_FILE", self.tls_client_ca_file)):
+                if file is not None:
+                    yield Problem(f"{name}: is set, and TLS_CERT_FILE is not", (name, "TLS_CERT_FILE"))

@@ -1,13 +1,19 @@
-"""The lines of the log about callers: refused calls, and addresses that take no further connection."""
+"""The lines of the log about callers: refused calls, full addresses, and files that say who may call."""
 
 import logging
 from dataclasses import asdict
 
-from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
+from otpmail.call_events import (
+    AccessKept,
+    AccessRenewed,
+    CallEvent,
+    CallRefused,
+    CallsRefused,
+    ConnectionsFree,
+    ConnectionsFull,
+)
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
-
-CallEvent = CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree
 
 
 def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]:
@@ -25,6 +31,11 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"
             return "connections-free", Line(logging.INFO, text, asdict(event))
+        case AccessRenewed(setting, holds):
+            return "reloaded", Line(logging.INFO, f"reloaded: {setting}, {holds}", {"changed": [setting]})
+        case AccessKept(setting, problem):
+            text = f"reload: {problem}; what it held before is kept"
+            return "reload-failed", Line(logging.ERROR, text, {"setting": setting})
 
 
 def _kind(status: str, reason: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
-from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
+from otpmail.call_events import CallEvent, CallRefused
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.events import (
     ALL_EVENTS,
@@ -186,7 +186,7 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
-            case CallRefused() | CallsRefused() | ConnectionsFull() | ConnectionsFree():
+            case _ if isinstance(event, CallEvent):
                 name, (level, text, fields) = line_about_calls(event, self._addresses)
                 # The trace of the call in whose task it is, but for a line about many calls.
                 log_event(level, name, text, trace=None if isinstance(event, CallRefused) else NO_TRACE, **fields)

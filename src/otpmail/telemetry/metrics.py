@@ -6,6 +6,7 @@ A label is a relay's name, a state or a reason: never an address, and nothing th
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from otpmail.call_events import CallRefused, CallsRefused, ConnectionsFree, ConnectionsFull
+from otpmail.call_events import CallEvent
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -65,7 +66,7 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
-        *(CallRefused, CallsRefused, ConnectionsFull, ConnectionsFree, IdleTimeLearned, IdleTimeDropped),
+        *(*get_args(CallEvent), IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
 

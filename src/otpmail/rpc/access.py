@@ -1,0 +1,203 @@
+"""Who may call over the port, and by which TLS: read at the start, and again when one of the files changes.
+
+The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in force before.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import grpc
+
+from otpmail.call_events import AccessKept, AccessRenewed
+from otpmail.errors import SettingsError
+from otpmail.events import Observer
+from otpmail.rpc.auth import Authenticator
+from otpmail.rpc.methods import METHODS
+from otpmail.rpc.tls import ServerTls
+from otpmail.settings import ServerSettings
+from otpmail.settings.callers import CallersFile, read_callers
+from otpmail.settings.certificates import CertificateFiles
+from otpmail.settings.listen import UNIX
+from otpmail.threads import call_detached
+
+LOOK_SECONDS = 0.5
+"""Between two looks at the files: a change is in force within a second."""
+
+_READ_SECONDS = 30.0
+_FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
+
+ValueT = TypeVar("ValueT")
+_log = logging.getLogger("otpmail")
+
+
+class Watched(Generic[ValueT]):
+    """Files that are read together, as long as they change. `read` raises SettingsError; `value` is its last result."""
+
+    def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], ValueT]) -> None:
+        self.setting = setting
+        self._paths = paths
+        self._read = read
+        self._seen = self._look()
+        self.value = read()
+        self.problems: tuple[str, ...] = ()
+        """What was wrong at the last reading."""
+
+    def __repr__(self) -> str:
+        return f"<Watched {self.setting} {self.problems}>"
+
+    def read_if_changed(self, *, always: bool) -> ValueT | None:
+        """Read the files again if they may have changed. Returns what they hold, None if nothing is new.
+
+        Raises SettingsError. Runs in a thread.
+        """
+        seen = self._look()
+        if seen == self._seen and not always:
+            return None
+        self._seen = seen
+        value = self._read()
+        return value if value != self.value or self.problems else None
+
+    def _look(self) -> tuple[object, ...]:
+        """Return what tells a changed file. One that has just changed looks different each time."""
+        now = time.time_ns()
+        looks: list[object] = []
+        for path in self._paths:
+            try:
+                found = os.stat(path)  # noqa: PTH116  a link is followed: Kubernetes changes what it leads to
+            except OSError as error:
+                looks.append(error.errno)
+                continue
+            fresh = now if abs(now - found.st_mtime_ns) < _FRESH_NS else 0
+            looks.append((found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev, fresh))
+        return tuple(looks)
+
+
+class Access:
+    """Who may call, and the TLS of the port. `run` keeps both up to date.
+
+    Raises SettingsError for a file that can't be used.
+    """
+
+    def __init__(self, settings: ServerSettings, observer: Observer) -> None:
+        self._settings = settings
+        self._observer = observer
+        self._requested = asyncio.Event()
+        self._callers: Watched[CallersFile] | None = None
+        self._certificates: Watched[CertificateFiles] | None = None
+        if (path := settings.callers_file) is not None:
+            self._callers = Watched("CALLERS_FILE", (path,), partial(_read_callers, settings, path))
+        if (path := settings.tls_cert_file) is not None:
+            files = [file for file in (path, settings.tls_key_file, settings.tls_client_ca_file) if file is not None]
+            self._certificates = Watched("TLS_CERT_FILE", files, partial(_read_certificates, settings, path))
+        self.authenticator = self._build_authenticator()
+        self._tls = None if self._certificates is None else ServerTls(self._certificates.value)
+
+    def __repr__(self) -> str:
+        return f"<Access {self.authenticator!r}, {self._tls!r}>"
+
+    def port_of(self, server: grpc.aio.Server) -> Callable[[str], int]:
+        """Return what binds an address: with TLS where it is set, but for a Unix socket, which nobody listens in on."""
+        tls = self._tls
+        if tls is None:
+            return server.add_insecure_port
+
+        def add_port(address: str) -> int:
+            if address.startswith(UNIX):
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, tls.credentials())
+
+        return add_port
+
+    def request(self) -> None:
+        """Read the files again soon, whether or not they look changed."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Read the files whenever they change or it is requested, until cancelled; return at once if there are none."""
+        while self._callers is not None or self._certificates is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._requested.wait()
+            always = self._requested.is_set()
+            self._requested.clear()
+            if self._callers is not None:
+                await self._renew(self._callers, self._take_callers, always=always)
+            if self._certificates is not None:
+                await self._renew(self._certificates, self._take_certificates, always=always)
+
+    def _build_authenticator(self) -> Authenticator | None:
+        if not self._settings.asks_callers:
+            return None
+        callers = None if self._callers is None else self._callers.value.callers
+        return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
+
+    async def _renew(self, files: Watched[ValueT], take: Callable[[ValueT], str], *, always: bool) -> None:
+        try:
+            value = await call_detached(partial(files.read_if_changed, always=always), timeout=_READ_SECONDS)
+        except SettingsError as error:
+            problems = error.problems
+        except TimeoutError:
+            problems = (f"{files.setting}: could not be read in {_READ_SECONDS:g} s",)
+        except OSError as error:  # no thread
+            problems = (f"{files.setting}: could not be read: {error.strerror}",)
+        else:
+            if value is not None:
+                files.value, files.problems = value, ()
+                self._observer.notify(AccessRenewed(files.setting, take(value)))
+            return
+        if problems != files.problems or always:
+            files.problems = problems
+            for problem in problems:
+                self._observer.notify(AccessKept(files.setting, problem))
+
+    def _take_callers(self, file: CallersFile) -> str:
+        assert self.authenticator is not None
+        self.authenticator.renew(file.callers)
+        count = len(file.entries)
+        return f"{count} {'caller' if count == 1 else 'callers'}"
+
+    def _take_certificates(self, files: CertificateFiles) -> str:
+        assert self._tls is not None
+        self._tls.renew(files)
+        return "for new connections"
+
+
+def read_access(settings: ServerSettings) -> None:
+    """Read the files once, as a start does. Raises SettingsError with a line for each that can't be used."""
+    problems: list[str] = []
+    for path, read in ((settings.callers_file, _read_callers), (settings.tls_cert_file, _read_certificates)):
+        try:
+            if path is not None:
+                read(settings, path)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+
+
+def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles:
+    return CertificateFiles.read(path, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def _read_callers(settings: ServerSettings, path: Path) -> CallersFile:
+    """Read the file, and check what it says against the settings beside it."""
+    file = read_callers(path, METHODS)
+    if not file.entries and settings.open_to_strangers is not None and not settings.allow_anonymous:
+        raise SettingsError(
+            f"CALLERS_FILE: {path} has [anonymous] alone, and HOST can be reached by strangers; add callers, or set "
+            "ALLOW_ANONYMOUS=true"
+        )
+    if settings.tls_client_ca_file is None:
+        for entry in file.entries:
+            if entry.certificates:
+                raise SettingsError(
+                    f"CALLERS_FILE: {path}: {entry.caller.name} has subjects or sans, and TLS_CLIENT_CA_FILE is not set"
+                )
+    return file

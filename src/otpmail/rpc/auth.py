@@ -1,0 +1,111 @@
+"""Tells who calls: by the token in a call's metadata, else by the certificate of its connection."""
+
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from hashlib import sha256
+from typing import Any
+
+from otpmail.callers import ANONYMOUS, OF_CERTIFICATE, Caller, Callers, Permissions
+from otpmail.errors import PermissionDenied, Unauthenticated
+from otpmail.settings.callers import USUAL_PRIORITIES
+
+Context = Any  # generated stubs name a context type that exists for the type checker alone
+
+KEY = "authorization"
+"""The metadata with the token of a caller."""
+
+MOST_CHARACTERS = 4096
+"""The most that is looked at of one value of it; a token of ours has 51 characters."""
+
+AUTHORIZATION: ContextVar[Sequence[str]] = ContextVar("AUTHORIZATION", default=())
+"""All values of that metadata, until the caller is known. gRPC would read the metadata of a call again, in 8 us."""
+
+_SCHEME = "bearer"
+_MISSING = "this service wants a token: send the metadata `authorization: Bearer TOKEN`"
+_NOT_ONE = "the metadata authorization must come once, as `Bearer TOKEN`"
+_UNKNOWN = "the token is not one of this service"
+_NOBODY = (bytes(32), ANONYMOUS)
+
+# Names in a certificate, in the order in which one of them is the caller's name: by gRPC's property, and our kind.
+_NAMES = (
+    ("peer_uri", "uri"),
+    ("peer_dns", "dns"),
+    ("peer_email", "email"),
+    ("peer_ip", "ip"),
+    ("x509_subject", "subject"),
+)
+
+
+class Authenticator:
+    """Tells who calls, and whether the caller may call a method.
+
+    `callers` may be exchanged at any time: those of None are asked for no token. With `by_certificate` each TLS
+    connection has shown a certificate of a trusted authority. Without `callers` its name is the caller's.
+    """
+
+    def __init__(self, callers: Callers | None, *, by_certificate: bool) -> None:
+        self._by_certificate = by_certificate
+        self.renew(callers)
+
+    def __repr__(self) -> str:
+        return f"<Authenticator {len(self._tokens)} tokens, {len(self._certificates)} certificates>"
+
+    def renew(self, callers: Callers | None) -> None:
+        """Ask for these from the next call on."""
+        self._names_itself = callers is None
+        callers = callers or Callers({}, {})
+        self._tokens = {digest: (digest, caller) for digest, caller in callers.by_token.items()}
+        self._certificates = callers.by_certificate
+        self._anonymous = callers.anonymous
+
+    def admit(self, method: str, context: Context) -> Caller:
+        """Return who calls. Raises Unauthenticated, and PermissionDenied for a method that the caller may not call."""
+        caller = self.identify(context)
+        methods = caller.may.methods
+        if methods is not None and method not in methods:
+            raise PermissionDenied(
+                f"method: {caller.name} may not call {method[1:]}; add it to `methods` in {caller.place}"
+            )
+        return caller
+
+    def admit_anybody(self, _: str, context: Context) -> Caller:
+        """Return who calls a method that every caller may call. Raises Unauthenticated."""
+        return self.identify(context)
+
+    def identify(self, context: Context) -> Caller:
+        """Return who calls. Raises Unauthenticated."""
+        if given := AUTHORIZATION.get():
+            AUTHORIZATION.set(())
+            return self._of_token(given)
+        if self._by_certificate and (names := _names_of(context.auth_context())):
+            return self._of_certificate(names)
+        if self._anonymous is None:
+            raise Unauthenticated(_MISSING)
+        return self._anonymous
+
+    def _of_token(self, given: Sequence[str]) -> Caller:
+        """Return the caller of a token. A digest tells nothing of the token that is near it, so a dict finds it."""
+        scheme, _, token = given[0].partition(" ")
+        if len(given) > 1 or scheme.lower() != _SCHEME or not token:
+            raise Unauthenticated(_NOT_ONE)
+        digest = sha256(token.strip().encode()).digest()
+        known, caller = self._tokens.get(digest, _NOBODY)
+        if not hmac.compare_digest(known, digest):
+            raise Unauthenticated(_UNKNOWN)
+        return caller
+
+    def _of_certificate(self, names: list[str]) -> Caller:
+        for name in names:
+            if (caller := self._certificates.get(name)) is not None:
+                return caller
+        if self._names_itself:
+            return Caller(f"{OF_CERTIFICATE}{names[0]}", Permissions(priorities=USUAL_PRIORITIES))
+        if self._anonymous is None:
+            raise Unauthenticated(f"no caller has this certificate: {', '.join(names)}")
+        return self._anonymous
+
+
+def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
+    """Return the names in the certificate of a connection; none where it has shown none."""
+    return [f"{kind}:{name.decode(errors='replace')}" for key, kind in _NAMES for name in properties.get(key, ())]

@@ -1,0 +1,147 @@
+"""Files about callers and TLS: read at the start, and again when they change."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otpmail.call_events import AccessKept, AccessRenewed
+from otpmail.errors import SettingsError, Unauthenticated
+from otpmail.events import ALL_EVENTS, Event
+from otpmail.rpc.access import Access, Watched, read_access
+from otpmail.rpc.auth import AUTHORIZATION
+from otpmail.settings import ServerSettings
+
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
+
+class Noted:
+    """An observer from which tests take events as they come."""
+
+    event_types = ALL_EVENTS
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def notify(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.put_nowait(event)
+
+    async def next(self) -> Event:
+        """Wait for the next event."""
+        async with asyncio.timeout(30):
+            return await self.events.get()
+
+
+def _table(name: str, token: str) -> str:
+    return f'[callers.{name}]\ntokens = ["{sha256(token.encode()).hexdigest()}"]\n'
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file in one step, so that no reader finds half of it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def _who(access: Access, token: str) -> str:
+    AUTHORIZATION.set([f"Bearer {token}"])
+    assert access.authenticator is not None
+    return access.authenticator.admit("/x/y", None).name
+
+
+@contextmanager
+def _running(access: Access) -> Iterator[None]:
+    task = asyncio.create_task(access.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _settings(**values: Any) -> ServerSettings:
+    return ServerSettings.from_layers({name: str(value) for name, value in values.items()})
+
+
+async def test_a_change_is_in_force(tmp_path: Path) -> None:
+    """A file that has changed is read again by itself, and the next call is asked for what it has now."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted)
+    assert _who(access, "one") == "shop"
+    with _running(access):
+        _write(file, _table("shop", "two") + _table("news", "three"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "2 callers")
+    assert (_who(access, "two"), _who(access, "three")) == ("shop", "news")
+    with pytest.raises(Unauthenticated):
+        _who(access, "one")
+
+
+async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
+    """A file with a mistake, or none at all, leaves the callers before; its line is told once, and at each request."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted)
+    with _running(access):
+        _write(file, "[callers.shop]\n")
+        line = f"CALLERS_FILE: {file}: line 1: [callers.shop] has neither tokens nor subjects nor sans, so nobody can "
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"{line}call as it")
+        access.request()
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"{line}call as it")
+        file.unlink()
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"CALLERS_FILE: {file} does not exist")
+        assert _who(access, "one") == "shop"
+        _write(file, _table("shop", "one"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+    assert noted.events.empty()
+
+
+async def test_without_files() -> None:
+    """Without files nobody is asked, and nothing is looked at."""
+    access = Access(_settings(), Noted())
+    assert access.authenticator is None
+    async with asyncio.timeout(30):
+        await access.run()
+
+
+def test_a_change_that_looks_the_same(tmp_path: Path) -> None:
+    """A file that changes twice within the tick of its clock, with one size, is read twice."""
+    file = tmp_path / "file"
+    file.write_text("a")
+    watched = Watched("FILE", (file,), file.read_text)
+    for text in "bcd":
+        file.write_text(text)
+        found = watched.read_if_changed(always=False)
+        assert found == text
+        watched.value = found
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "line"),
+    [
+        (
+            "[anonymous]\n",
+            {"HOST": "0.0.0.0"},
+            "has [anonymous] alone, and HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
+        ),
+        (
+            '[callers.shop]\nsubjects = ["CN=shop"]\n',
+            {},
+            "shop has subjects or sans, and TLS_CLIENT_CA_FILE is not set",
+        ),
+    ],
+)
+def test_a_file_that_does_not_go_with_the_settings(
+    tmp_path: Path, text: str, settings: dict[str, str], line: str
+) -> None:
+    """What the file says is held to the settings beside it."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_access(_settings(CALLERS_FILE=file, **settings))
+    assert caught.value.problems[0].endswith(line)
+    read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"))
