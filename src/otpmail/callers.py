@@ -40,7 +40,7 @@ class Caller:
     """A service that calls, by the name under which its codes, mails and request ids are kept."""
 
     name: str
-    may: Permissions = field(default_factory=Permissions, compare=False, repr=False)
+    may: Permissions = field(default_factory=Permissions, repr=False)
 
     @property
     def place(self) -> str:
