@@ -4,7 +4,6 @@ The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in fo
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable, Collection
@@ -27,24 +26,30 @@ from otpmail.settings.certificates import CertificateFiles
 from otpmail.settings.listen import UNIX
 from otpmail.threads import call_detached
 
-LOOK_SECONDS = 0.5
-"""Between two looks at the files: a change is in force within a second."""
+LOOK_SECONDS = 0.25
+"""Between two looks at the files. They are read once two looks agree, so that a change is in force within a second."""
 
 _READ_SECONDS = 30.0
 _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
 
+Look = tuple[object, ...]
 ValueT = TypeVar("ValueT")
-_log = logging.getLogger("otpmail")
 
 
 class Watched(Generic[ValueT]):
-    """Files that are read together, as long as they change. `read` raises SettingsError; `value` is its last result."""
+    """Files that are read together, as long as they change. `read` raises SettingsError; `value` is its last result.
+
+    A file that is just being written, or exchanged with others, would be read half: half a file of callers may be a
+    good one, with some of them. So files are read once they have looked the same twice, and again if they changed
+    meanwhile.
+    """
 
     def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], ValueT]) -> None:
         self.setting = setting
         self._paths = paths
         self._read = read
-        self._seen = self._look()
+        self._seen, self._was_fresh = self._look()
+        self._last = self._seen
         self.value = read()
         self.problems: tuple[str, ...] = ()
         """What was wrong at the last reading."""
@@ -53,30 +58,46 @@ class Watched(Generic[ValueT]):
         return f"<Watched {self.setting} {self.problems}>"
 
     def read_if_changed(self, *, always: bool) -> ValueT | None:
-        """Read the files again if they may have changed. Returns what they hold, None if nothing is new.
+        """Read the files again if they have changed. Returns what they hold, None if nothing is new.
 
-        Raises SettingsError. Runs in a thread.
+        With `always` it does not wait for a second look. Raises SettingsError. Runs in a thread.
         """
-        seen = self._look()
-        if seen == self._seen and not always:
+        look, is_fresh = self._look()
+        is_still, self._last = look == self._last, look
+        may_differ = look != self._seen or self._was_fresh
+        if not (always or (may_differ and is_still)):
             return None
-        self._seen = seen
-        value = self._read()
+        try:
+            value = self._read()
+        except SettingsError:
+            if self._is_whole(look, is_fresh=is_fresh):
+                raise
+            return None
+        if not self._is_whole(look, is_fresh=is_fresh):
+            return None
         return value if value != self.value or self.problems else None
 
-    def _look(self) -> tuple[object, ...]:
-        """Return what tells a changed file. One that has just changed looks different each time."""
+    def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
+        """Whether the files still look as before they were read. If not, a later look finds what they are by then."""
+        if self._look()[0] != look:
+            return False
+        self._seen, self._was_fresh = look, is_fresh
+        return True
+
+    def _look(self) -> tuple[Look, bool]:
+        """Return what tells a changed file, and whether one has changed so lately that it may again, and look so."""
         now = time.time_ns()
         looks: list[object] = []
+        is_fresh = False
         for path in self._paths:
             try:
                 found = os.stat(path)  # noqa: PTH116  a link is followed: Kubernetes changes what it leads to
             except OSError as error:
                 looks.append(error.errno)
                 continue
-            fresh = now if abs(now - found.st_mtime_ns) < _FRESH_NS else 0
-            looks.append((found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev, fresh))
-        return tuple(looks)
+            is_fresh = is_fresh or abs(now - found.st_mtime_ns) < _FRESH_NS
+            looks.append((found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev))
+        return tuple(looks), is_fresh
 
 
 class Access:
