@@ -173,14 +173,18 @@ async def test_anonymous_callers(start: Callable[..., Awaitable[Service]], tmp_p
 
 
 async def test_a_change_of_the_file(start: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
-    """A changed file is in force without a signal, and a running stream goes on. One with a mistake changes nothing."""
+    """A changed file is in force without a signal, and one with a mistake changes nothing.
+
+    The stream of a caller that stays in it goes on. That of another is refused at its next batch.
+    """
     file = tmp_path / "callers.toml"
-    _write(file, _table("shop"))
+    _write(file, _table("shop") + _table("post"))
     service = await start(CALLERS_FILE=file)
-    stream: Any = service.mail.SendMails(metadata=_as("shop"))
-    await stream.write(mail_pb2.SendMailsRequest(mails=[_mail(request_id="1")]))
-    assert (await stream.read()).results[0].mail.state == RELAYED
-    _write(file, _table("news"))
+    streams: list[Any] = [service.mail.SendMails(metadata=_as(name)) for name in ("shop", "post")]
+    for stream in streams:
+        await stream.write(mail_pb2.SendMailsRequest(mails=[_mail(request_id="1")]))
+        assert (await stream.read()).results[0].mail.state == RELAYED
+    _write(file, _table("news") + _table("post"))
     await service.wait_for_log("reloaded", changed=["CALLERS_FILE"])
     assert (await service.mail.SendMail(_mail(), metadata=_as("news"))).mail.state == RELAYED
     assert await _status(service.mail.SendMail(_mail(), metadata=_as("shop"))) is UNKNOWN
@@ -188,9 +192,11 @@ async def test_a_change_of_the_file(start: Callable[..., Awaitable[Service]], tm
     line = await service.wait_for_log("reload-failed", setting="CALLERS_FILE")
     assert "line 3: [callers.shop] prioritys is no key of this table" in str(line["message"])
     assert (await service.mail.SendMail(_mail(), metadata=_as("news"))).mail.state == RELAYED
-    await stream.write(mail_pb2.SendMailsRequest(mails=[_mail(request_id="2")]))
-    assert (await stream.read()).results[0].mail.state == RELAYED
-    await stream.done_writing()
+    for stream in streams:
+        await stream.write(mail_pb2.SendMailsRequest(mails=[_mail(request_id="2")]))
+    assert await _status(streams[0].read()) is UNKNOWN
+    assert (await streams[1].read()).results[0].mail.state == RELAYED
+    await streams[1].done_writing()
 
 
 async def test_health_that_is_not_open(start: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:

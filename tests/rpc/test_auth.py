@@ -75,9 +75,26 @@ def test_a_wrong_token_is_not_anonymous() -> None:
 
 
 def test_a_token_is_looked_at_once() -> None:
-    """No token outlives the look at it: timers that a call starts keep its context."""
-    _admit(_by_token(), "Bearer one")
+    """No token outlives the look at it, since timers that a call starts keep its context: a digest takes its place."""
+    authenticator = _by_token()
+    _admit(authenticator, "Bearer one")
+    assert AUTHORIZATION.get() == sha256(b"one").digest()
+    with pytest.raises(Unauthenticated):
+        _admit(authenticator, "Bearer one", "Bearer one")
     assert not AUTHORIZATION.get()
+
+
+def test_a_call_that_is_asked_again() -> None:
+    """A running call is known by the callers that there are when it is asked again."""
+    authenticator = _by_token()
+    assert _admit(authenticator, "Bearer three") is NEWS
+    changed = Caller("news", Permissions(methods=frozenset()))
+    authenticator.renew(Callers({sha256(b"three").digest(): changed}, {}))
+    with pytest.raises(PermissionDenied):
+        authenticator.admit(METHOD, Context())
+    authenticator.renew(Callers({}, {}, SHOP))
+    with pytest.raises(Unauthenticated):
+        authenticator.admit(METHOD, Context())
 
 
 def test_a_look_costs_little_right_or_wrong() -> None:

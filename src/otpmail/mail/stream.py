@@ -60,7 +60,8 @@ class MailStream:
 
     def __init__(self, mails: MailService, call: Call, *, most: int, together: float = _TOGETHER_SECONDS) -> None:
         self._mails = mails
-        self._call = call
+        self.call = call
+        """By whose permissions its next mails are accepted."""
         self._together = together
         self._producer = Producer(mails.admission, call, most=most, on_stop=self._on_stop)
         self._loop = asyncio.get_running_loop()
@@ -184,11 +185,11 @@ class MailStream:
         if not submission.request_id:
             raise InvalidArgument("request_id", "is needed: it tells this mail's result from others")
         if not self._mails.is_durable:
-            job = await self._mails.accept(self._call, submission, self._producer)
+            job = await self._mails.accept(self.call, submission, self._producer)
             self._accepted(submission.request_id, job, is_guaranteed=submission.wait_for.guarantees)
             return
         if submission.wait_for.guarantees and not submission.draft.is_large:
-            prepared = await self._mails.prepare(self._call, submission, self._producer, self._keep_group)
+            prepared = await self._mails.prepare(self.call, submission, self._producer, self._keep_group)
             if prepared is not None:
                 self._producer.outstanding += 1
                 self._group.append(prepared)
@@ -230,7 +231,7 @@ class MailStream:
     async def _accept(self, submission: Submission) -> None:
         self._producer.outstanding += 1
         try:
-            job = await self._mails.accept(self._call, submission, self._producer)
+            job = await self._mails.accept(self.call, submission, self._producer)
             self._accepted(submission.request_id, job, is_guaranteed=submission.wait_for.guarantees)
         except Exception as error:  # noqa: BLE001  as in `take`
             self._fail(submission.request_id, error)

@@ -1,7 +1,7 @@
 """Tells who calls: by the token in a call's metadata, else by the certificate of its connection."""
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any
@@ -11,6 +11,8 @@ from otpmail.errors import PermissionDenied, Unauthenticated
 from otpmail.settings.callers import USUAL_PRIORITIES
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
+Admit = Callable[[str, Context], Caller]
+"""Returns who calls a method, by its context. Raises Unauthenticated or PermissionDenied."""
 
 KEY = "authorization"
 """The metadata with the token of a caller."""
@@ -18,8 +20,11 @@ KEY = "authorization"
 MOST_CHARACTERS = 4096
 """The most that is looked at of one value of it; a token of ours has 51 characters."""
 
-AUTHORIZATION: ContextVar[Sequence[str]] = ContextVar("AUTHORIZATION", default=())
-"""All values of that metadata, until the caller is known. gRPC would read the metadata of a call again, in 8 us."""
+AUTHORIZATION: ContextVar[Sequence[str] | bytes] = ContextVar("AUTHORIZATION", default=())
+"""All values of that metadata until `rpc.auth` looks at them, and from then on the SHA-256 of the token.
+
+gRPC would read the metadata of a call again, in 8 us.
+"""
 
 _SCHEME = "bearer"
 _MISSING = "this service wants a token: send the metadata `authorization: Bearer TOKEN`"
@@ -74,9 +79,14 @@ class Authenticator:
         return self.identify(context)
 
     def identify(self, context: Context) -> Caller:
-        """Return who calls. Raises Unauthenticated."""
+        """Return who calls, also for a call that was asked before, by the callers there are now.
+
+        Raises Unauthenticated.
+        """
         if given := AUTHORIZATION.get():
-            AUTHORIZATION.set(())
+            if not isinstance(given, bytes):
+                AUTHORIZATION.set(())  # no token outlives this look, since timers keep the context of a call
+                AUTHORIZATION.set(given := _digest_of(given))
             return self._of_token(given)
         if self._by_certificate and (names := _names_of(context.auth_context())):
             return self._of_certificate(names)
@@ -84,12 +94,8 @@ class Authenticator:
             raise Unauthenticated(_MISSING)
         return self._anonymous
 
-    def _of_token(self, given: Sequence[str]) -> Caller:
+    def _of_token(self, digest: bytes) -> Caller:
         """Return the caller of a token. A digest tells nothing of the token that is near it, so a dict finds it."""
-        scheme, _, token = given[0].partition(" ")
-        if len(given) > 1 or scheme.lower() != _SCHEME or not token:
-            raise Unauthenticated(_NOT_ONE)
-        digest = sha256(token.strip().encode()).digest()
         known, caller = self._tokens.get(digest, _NOBODY)
         if not hmac.compare_digest(known, digest):
             raise Unauthenticated(_UNKNOWN)
@@ -104,6 +110,14 @@ class Authenticator:
         if self._anonymous is None:
             raise Unauthenticated(f"no caller has this certificate: {', '.join(names)}")
         return self._anonymous
+
+
+def _digest_of(given: Sequence[str]) -> bytes:
+    """Return the SHA-256 of the token in the values of `authorization`. Raises Unauthenticated where there is none."""
+    scheme, _, token = given[0].partition(" ")
+    if len(given) > 1 or scheme.lower() != _SCHEME or not token:
+        raise Unauthenticated(_NOT_ONE)
+    return sha256(token.strip().encode()).digest()
 
 
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 from time import time
 from typing import Any
 
-from otpmail.callers import ANONYMOUS, CALLER, TRACE, Call
+from otpmail.callers import ANONYMOUS, CALLER, TRACE, Call, Caller
+from otpmail.errors import Unauthenticated
 
 Context = Any  # generated stubs name a context type that exists for the type checker alone
 
@@ -18,6 +19,15 @@ def call_from(context: Context) -> Call:
     caller = CALLER.get()
     source = peer if caller.name == _ANONYMOUS else ""
     return Call(caller, peer, None if left is None else time() + left, source, TRACE.get())
+
+
+def by_caller(call: Call, caller: Caller) -> Call:
+    """Return a running call with what its caller may do now. Raises Unauthenticated where it is another's by now."""
+    if caller is call.caller:
+        return call
+    if caller.name != call.caller.name:
+        raise Unauthenticated(f"this stream was of {call.caller.name}, and is another caller's now")
+    return replace(call, caller=caller)
 
 
 def stream_call_from(context: Context, number: int) -> Call:

@@ -13,10 +13,10 @@ import grpc
 from google.protobuf.message import Message
 from grpc.aio import EOF
 
-from otpmail.callers import CALLER, TRACE, TRACE_KEYS, Caller, Trace
+from otpmail.callers import CALLER, TRACE, TRACE_KEYS, Trace
 from otpmail.errors import InvalidArgument, MemoryFull, Stopping
 from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Held
-from otpmail.rpc.auth import AUTHORIZATION, KEY, MOST_CHARACTERS
+from otpmail.rpc.auth import AUTHORIZATION, KEY, MOST_CHARACTERS, Admit
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.methods import is_for_mails, takes_mail
 from otpmail.rpc.parse import SMALL, Parser
@@ -30,8 +30,6 @@ else:  # the class is generic in the stubs alone
 
 Turn = Callable[[], Awaitable[None]]
 Refused = Callable[..., None]
-Admit = Callable[[str, Any], Caller]
-"""Returns who calls a method, by its context. Raises Unauthenticated or PermissionDenied."""
 
 
 async def _no_turn() -> None:

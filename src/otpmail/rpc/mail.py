@@ -8,6 +8,7 @@ from otpmail.mail.listing import Query
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream
 from otpmail.rpc import decode, encode
+from otpmail.rpc.auth import Admit
 from otpmail.rpc.batches import BatchReader
 from otpmail.rpc.calls import Context, call_from, stream_call_from
 from otpmail.rpc.decode import submission_from
@@ -19,10 +20,14 @@ _STEP = 100  # mails that are encoded in a turn: a millisecond
 
 
 class MailServicer(mail_pb2_grpc.MailServiceServicer):
-    """Serves `mail.service.MailService`. A stream has at most `most_unsettled` mails outstanding."""
+    """Serves `mail.service.MailService`. A stream has at most `most_unsettled` mails outstanding.
 
-    def __init__(self, mails: MailService, reads: Reads, *, most_unsettled: int) -> None:
+    `admit` is asked again who calls before each batch of a stream.
+    """
+
+    def __init__(self, mails: MailService, reads: Reads, *, most_unsettled: int, admit: Admit | None = None) -> None:
         self._mails = mails
+        self._admit = admit
         self._reads = reads
         self._most_unsettled = most_unsettled
         self._streams = count(1)
@@ -44,7 +49,7 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
     ) -> None:
         """Send many mails over one stream, whose requests come as octets."""
         stream = MailStream(self._mails, stream_call_from(context, next(self._streams)), most=self._most_unsettled)
-        await serve_stream(context, stream, self._batches, self._reads)
+        await serve_stream(context, stream, self._batches, self._reads, self._admit)
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""

@@ -87,7 +87,7 @@ class Server:
         asked: Any = Guard(methods, Batching(most_seconds=0), parse, reads, admit=admit_anybody, refused=refused)
         otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
         mail_pb2_grpc.add_MailServiceServicer_to_server(
-            MailServicer(mails, reads, most_unsettled=most_unsettled), guard
+            MailServicer(mails, reads, most_unsettled=most_unsettled, admit=admit), guard
         )
         original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
         original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)

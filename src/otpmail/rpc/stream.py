@@ -10,12 +10,13 @@ from functools import partial
 
 import grpc
 
-from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.errors import InvalidArgument, MemoryFull, PermissionDenied, Unauthenticated
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.rpc import encode
+from otpmail.rpc.auth import Admit
 from otpmail.rpc.batches import BatchReader
-from otpmail.rpc.calls import Context
+from otpmail.rpc.calls import Context, by_caller
 from otpmail.rpc.reads import Reads, ReadTooSlow
 from otpmail.rpc.status import status_for
 from otpmail.v1 import mail_pb2
@@ -25,11 +26,16 @@ _MOST_RESULTS = 100  # in one response: other tasks have the loop between two
 _MOST_RECIPIENTS = 1000  # in one response, which is so far below the 4 MiB that clients take
 
 
-async def serve_stream(context: Context, stream: MailStream, batches: BatchReader, reads: Reads) -> None:
-    """Serve one call until its caller has closed it or the service stops, and all is answered; or until it fails."""
+async def serve_stream(
+    context: Context, stream: MailStream, batches: BatchReader, reads: Reads, admit: Admit | None = None
+) -> None:
+    """Serve one call until its caller has closed it or the service stops, and all is answered; or until it fails.
+
+    A stream may last for weeks, so `admit` is asked at each batch whether its caller may still call.
+    """
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_read(context, stream, batches, reads))
+            tasks.create_task(_read(context, stream, batches, reads, admit))
             ended = await _answer(context, stream)
     finally:
         stream.leave()
@@ -37,7 +43,7 @@ async def serve_stream(context: Context, stream: MailStream, batches: BatchReade
         raise ended
 
 
-async def _read(context: Context, stream: MailStream, batches: BatchReader, reads: Reads) -> None:
+async def _read(context: Context, stream: MailStream, batches: BatchReader, reads: Reads, admit: Admit | None) -> None:
     refuse = partial(stream.close, ReadTooSlow())
     while True:
         try:
@@ -48,11 +54,13 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
             stream.close()
             return
         try:
+            if admit is not None:
+                stream.call = by_caller(stream.call, admit(METHOD, context))
             with reads.counted(octets):
                 await stream.begin()
                 mails, decode = batches.read(octets)
                 await stream.take(mails, decode)
-        except (InvalidArgument, MemoryFull) as error:
+        except (InvalidArgument, MemoryFull, PermissionDenied, Unauthenticated) as error:
             stream.close(error.with_traceback(None))  # whose frames would keep the batch until the stream ends
             return
         del octets, mails  # the next one may be long in coming
