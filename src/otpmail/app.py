@@ -92,6 +92,9 @@ class App:
             self._log_end(self._backlog.close())
             return 0
         _log_listening(listening)
+        if exposed := self._server.access.shows_tokens_on:
+            text = f"tokens of callers come in plain text on {exposed}: set TLS_CERT_FILE, unless a mesh encrypts them"
+            log_event(logging.WARNING, "plain-text-tokens", text, host=exposed)
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [

@@ -391,4 +391,6 @@ async def test_every_address_with_a_token(start: Callable[..., Awaitable[Service
         codes = otp_pb2_grpc.OtpServiceStub(channel)
         request = otp_pb2.SendCodeRequest(email="ada@example.org")
         assert await _status(codes.SendCode(request)) is UNKNOWN
+        line = await service.wait_for_log("plain-text-tokens")
+        assert (line["level"], line["host"]) == ("warning", "0.0.0.0")
         assert (await codes.SendCode(request, metadata=_as("shop"))).mail.state == RELAYED

@@ -192,3 +192,19 @@ def test_a_file_that_does_not_go_with_the_settings(
         read_access(_settings(CALLERS_FILE=file, **settings))
     assert caught.value.problems[0].endswith(line)
     read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"))
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "host"),
+    [
+        (_table("shop", "one"), {"HOST": "127.0.0.1,192.0.2.1"}, "192.0.2.1"),
+        (_table("shop", "one"), {"HOST": "::"}, "::"),
+        (_table("shop", "one"), {"HOST": "localhost,unix:/run/otpmail.sock"}, ""),
+        ("[anonymous]\n", {"HOST": "::", "ALLOW_ANONYMOUS": "true"}, ""),
+    ],
+)
+def test_tokens_in_plain_text(tmp_path: Path, text: str, settings: dict[str, str], host: str) -> None:
+    """The first host is told on which tokens of callers on other machines would come without TLS."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    assert Access(_settings(CALLERS_FILE=file, **settings), Noted()).shows_tokens_on == host

@@ -123,6 +123,14 @@ class Access:
     def __repr__(self) -> str:
         return f"<Access {self.authenticator!r}, {self._tls!r}>"
 
+    @property
+    def shows_tokens_on(self) -> str:
+        """The first host that other machines reach where tokens come without TLS; empty without one."""
+        address = self._settings.open_to_strangers
+        if address is None or self._certificates is not None or self._callers is None:
+            return ""
+        return address.host if self._callers.value.callers.by_token else ""
+
     def port_of(self, server: grpc.aio.Server) -> Callable[[str], int]:
         """Return what binds an address: with TLS where it is set, but for a Unix socket, which nobody listens in on."""
         tls = self._tls
