@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, cast
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import pipe_ends
+from integration.callers import Tls
 from integration.exim import Exim
 from integration.postfix import Postfix
 from integration.servers import CertificateFiles
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from integration.servers import MailServer
-    from relay import Certificates
+    from relay import Certificates, Relay
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +75,25 @@ def require(server: type[MailServer]) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
+
+
+@pytest.fixture
+async def serve(relay: Relay, certificates: Certificates, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Start a service with these settings, and return it once its relay is up."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Service:
+            service = Service(
+                **relay_settings(relay, certificates, tmp_path / "token") | {"LOG_MAILS": "off"} | settings
+            )
+            await stack.enter_async_context(service)
+            await service.wait_for_log("relay-up")
+            return service
+
+        yield start
+
+
+@pytest.fixture
+def tls(certificates: Certificates, tmp_path: Path) -> Tls:
+    """Write the files of TLS."""
+    return Tls(certificates, tmp_path)
