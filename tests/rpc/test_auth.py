@@ -37,7 +37,7 @@ def _by_token(anonymous: Caller | None = None) -> Authenticator:
     return Authenticator(Callers(TOKENS, {}, anonymous), by_certificate=False)
 
 
-@pytest.mark.parametrize("authorization", ["Bearer one", "bearer two", "BEARER  one ", "Bearer one "])
+@pytest.mark.parametrize("authorization", ["Bearer one", "bearer two", "BEARER  one ", " Bearer one "])
 def test_a_token_names_its_caller(authorization: str) -> None:
     """Any of a caller's tokens is good, and the scheme in any case of letters (RFC 9110, 11.1)."""
     assert _admit(_by_token(), authorization) == SHOP

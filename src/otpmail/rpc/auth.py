@@ -114,12 +114,13 @@ class Authenticator:
 
 def _digest_of(given: Sequence[str]) -> bytes:
     """Return the SHA-256 of the token in the values of `authorization`. Raises Unauthenticated where there is none."""
-    scheme, _, token = given[0].partition(" ")
+    scheme, _, token = given[0].strip().partition(" ")
     if len(given) > 1 or scheme.lower() != _SCHEME or not token:
         raise Unauthenticated(_NOT_ONE)
     return sha256(token.strip().encode()).digest()
 
 
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
-    """Return the names in the certificate of a connection; none where it has shown none."""
-    return [f"{kind}:{name.decode(errors='replace')}" for key, kind in _NAMES for name in properties.get(key, ())]
+    """Return the names in the certificate of a connection; none where it has shown none. Host names have no case."""
+    names = [(kind, name.decode(errors="replace")) for key, kind in _NAMES for name in properties.get(key, ())]
+    return [f"{kind}:{name.lower() if kind == 'dns' else name}" for kind, name in names]

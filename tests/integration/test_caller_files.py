@@ -1,0 +1,127 @@
+"""Tokens as clients send them, and files of callers that change in every way while calls run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+
+from integration.callers import RELAYED, UNKNOWN, Tls, as_caller, hello, open_channel, status_of, table, write
+from otpmail.v1 import mail_pb2, otp_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from service import Service
+
+_TOKEN = "shop-token"
+_SECONDS = 60.0  # generous: the machine may be busy
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Write a file of one caller."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop"))
+    return file
+
+
+async def test_tokens_on_the_wire(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """A token counts with blanks around it, and in no other place or form; one of 10 MB harms nobody."""
+    service = await serve(CALLERS_FILE=file)
+    key = "authorization"
+    for good in (f"Bearer {_TOKEN}", f"  bearer {_TOKEN}  ", f"BEARER   {_TOKEN}"):
+        assert (await service.mail.SendMail(hello(), metadata=((key, good),))).mail.state == RELAYED
+    for bad in ("", "Bearer", "Bearer ", _TOKEN, f"Basic {_TOKEN}", f"Bearer {_TOKEN}x", f"Bearer {_TOKEN},x"):
+        assert await status_of(service.mail.SendMail(hello(), metadata=((key, bad),))) is UNKNOWN, bad
+    for metadata in (
+        (*as_caller("shop"), *as_caller("shop")),
+        (("token", _TOKEN),),
+        (("authorization-bin", f"Bearer {_TOKEN}".encode()),),
+        ((key, f"Bearer {'x' * 60_000}"),),
+    ):
+        assert await status_of(service.mail.SendMail(hello(), metadata=metadata)) is UNKNOWN
+    huge = ((key, f"Bearer {'x' * 10_000_000}"),)
+    assert await status_of(service.mail.SendMail(hello(), metadata=huge, timeout=_SECONDS)) is not UNKNOWN
+    sent = await service.mail.SendMail(hello(), metadata=as_caller("shop"), wait_for_ready=True, timeout=_SECONDS)
+    assert sent.mail.state == RELAYED
+
+
+@asynccontextmanager
+async def _callers(service: Service, count: int) -> AsyncIterator[list[int]]:
+    """Call for as long as the block runs, and yield how many calls each has made; a call that fails fails the test."""
+    made, ending = [0] * count, asyncio.Event()
+
+    async def call(number: int) -> None:
+        while not ending.is_set():
+            check = otp_pb2.ValidateCodeRequest(email=f"a{number}@example.org", code="000000")
+            await service.otp.ValidateCode(check, metadata=as_caller("shop"), timeout=_SECONDS)
+            made[number] += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(count):
+            tasks.create_task(call(number))
+        yield made
+        ending.set()
+
+
+async def test_changes_under_load(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """While the file changes again and again, none of the calls of 64 callers fails."""
+    service = await serve(CALLERS_FILE=file)
+    async with _callers(service, 64) as made:
+        for number in range(1, 6):
+            write(file, table("shop") + "".join(table(f"other{other}") for other in range(number)))
+            await service.wait_for_log("reloaded", count=number, timeout=_SECONDS)
+    assert all(made)  # each has made a call at least
+    assert (await service.mail.SendMail(hello(), metadata=as_caller("other4"))).mail.state == RELAYED
+
+
+async def test_a_thousand_signals(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """SIGHUP a thousand times in a row costs no call, and a change that comes with the last one is in force."""
+    service = await serve(CALLERS_FILE=file)
+    async with _callers(service, 4):
+        for _ in range(999):
+            service.send(signal.SIGHUP)
+            await asyncio.sleep(0)
+        write(file, table("shop") + table("news"))
+        service.send(signal.SIGHUP)
+        await service.wait_for_log("reloaded", changed=["CALLERS_FILE"], timeout=_SECONDS)
+    assert (await service.mail.SendMail(hello(), metadata=as_caller("news"))).mail.state == RELAYED
+
+
+async def test_a_volume_of_kubernetes(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
+    """Files behind a link to a folder, which is exchanged in one step, are taken together and without an error."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+
+    def fill(name: str, text: str) -> None:
+        folder = volume / name
+        folder.mkdir()
+        tls.renew()
+        for source in (tls.cert, tls.key):
+            (folder / source.name).write_bytes(source.read_bytes())
+        (folder / "callers.toml").write_text(text)
+        link = volume / "..data_tmp"
+        link.symlink_to(name)
+        link.replace(volume / "..data")
+
+    fill("first", table("shop"))
+    paths = {name: volume / "..data" / name for name in (tls.cert.name, tls.key.name, "callers.toml")}
+    cert, key, callers = paths.values()
+    service = await serve(CALLERS_FILE=callers, TLS_CERT_FILE=cert, TLS_KEY_FILE=key)
+    shown = await asyncio.to_thread(tls.serial_at, service.address)
+    fill("second", table("news"))
+    for setting in ("CALLERS_FILE", "TLS_CERT_FILE"):
+        await service.wait_for_log("reloaded", changed=[setting], timeout=_SECONDS)
+    assert await asyncio.to_thread(tls.serial_at, service.address) != shown
+    assert "reload-failed" not in {line["event"] for line in service.log}
+    async with open_channel(service, tls.client()) as channel:
+        request = mail_pb2.GetMailRequest(id="0")
+        get: Any = channel.unary_unary("/otpmail.v1.MailService/GetMail", mail_pb2.GetMailRequest.SerializeToString)
+        assert await status_of(get(request, metadata=as_caller("shop"))) is UNKNOWN
+        assert await status_of(get(request, metadata=as_caller("news"))) is grpc.StatusCode.NOT_FOUND
