@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from otpmail.cli.channel import open_channel, unreachable
+from otpmail.cli.endpoint import Service
+from otpmail.settings import ClientSettings
 from users import as_another_user, folder_for_all
 
 
@@ -27,7 +29,7 @@ def test_a_service_on_this_machine_is_called_without_a_proxy(
     """No proxy is asked for loopback, Unix sockets and other addresses of this machine; for others gRPC decides."""
     opened: list[tuple[str, Any]] = []
     monkeypatch.setattr(grpc, "insecure_channel", lambda *given: opened.append(given))
-    open_channel(address)
+    open_channel(Service(address, ClientSettings.from_layers({})))
     assert opened == [(address, (("grpc.enable_http_proxy", 0),) if direct else ())]
 
 
@@ -36,7 +38,8 @@ def test_the_variables_of_docker(monkeypatch: pytest.MonkeyPatch, variable: str)
     """A proxy that gRPC finds in the environment gets no connection that is meant for this machine."""
     with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as service:
         monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        with open_channel(f"127.0.0.1:{service.getsockname()[1]}") as channel:
+        address = f"127.0.0.1:{service.getsockname()[1]}"
+        with open_channel(Service(address, ClientSettings.from_layers({}))) as channel:
             method: Any = channel.unary_unary("/any")
             call = method.future(b"")
             service.settimeout(10)

@@ -9,21 +9,12 @@ from google.protobuf.message import Message
 from rich.markup import escape
 
 from otpmail.cli.channel import open_channel
-from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, address_of, describe_error, err, wrong_usage
-from otpmail.errors import SettingsError
+from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, describe_error, err, service_of, wrong_usage
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
 TIMEOUT_SECONDS = 75.0
 """How long a call waits: more than MAIL_WAIT_SECONDS, so that the service answers first."""
-
-
-def connect(address: str) -> grpc.Channel:
-    """Open a channel to the service at `address`. Raises typer.Exit with 2 for a wrong setting, after printing it."""
-    try:
-        return open_channel(address)
-    except SettingsError as error:
-        raise wrong_usage(*error.problems) from None
 
 
 def call(
@@ -37,24 +28,24 @@ def call(
     Raises typer.Exit with 2 for INVALID_ARGUMENT and NOT_FOUND, and 3 for any other error, after printing it in one
     line.
     """
-    address = address_of(server)
-    with connect(address) as channel:
+    service = service_of(server)
+    with open_channel(service) as channel:
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise failure(error, address, timeout) from None
+            raise failure(error, service.address, timeout) from None
 
 
 def call_stream(
     server: str, method: Callable[[grpc.Channel], Callable[..., Iterable[AnswerT]]], request: Message
 ) -> Iterator[AnswerT]:
     """Yield the answers of `method` until its stream ends, however long that takes. Raises as `call` does."""
-    address = address_of(server)
-    with connect(address) as channel:
+    service = service_of(server)
+    with open_channel(service) as channel:
         try:
             yield from method(channel)(request)
         except grpc.RpcError as error:
-            raise failure(error, address, 0) from None
+            raise failure(error, service.address, 0) from None
 
 
 def failure(error: grpc.RpcError, address: str, timeout: float) -> typer.Exit:

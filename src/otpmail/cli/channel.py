@@ -18,17 +18,15 @@ _ELSEWHERE = "start one (otpmail serve, otpmail dev), or name another by --serve
 _LOOK_SECONDS = 1.0
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Open a channel to the service at `address`, with the token and the TLS of the OTPMAIL_ settings.
+def open_channel(service: endpoint.Service) -> grpc.Channel:
+    """Open a channel to a service, with the token and the TLS of the OTPMAIL_ settings.
 
     A service on this machine is called directly. Docker gives each container the proxy variables of its host, and no
     proxy reaches a container's own loopback. For any other service gRPC reads these variables, NO_PROXY among them.
-
-    Raises SettingsError.
     """
-    from otpmail.settings import ClientSettings, grpc_target, load_section
+    from otpmail.settings import grpc_target
 
-    settings = load_section(ClientSettings)
+    address, settings = service
     options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)] if _is_here(address) else []
     target = grpc_target(address)
     if settings.ca_file is None or endpoint.socket_path(address):

@@ -9,17 +9,35 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from otpmail.errors import SettingsError
 
 if TYPE_CHECKING:
-    from otpmail.settings import Sources
+    from otpmail.settings import ClientSettings, Sources
 
 _ANY = {"0.0.0.0": ("127.0.0.1",), "[::]": ("[::1]", "127.0.0.1")}  # noqa: S104  looked for, not bound
 """Where a service that listens on all addresses is called, the one to prefer first: gRPC binds both families."""
 
 _ADDRESS = re.compile(r"unix:.+|(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})")
+
+
+class Service(NamedTuple):
+    """The service that a command calls, and how the command shows itself there."""
+
+    address: str
+    client: "ClientSettings"
+
+
+def find_service(server: str) -> Service:
+    """Return the service at `server`, or if that is empty, at `own_address`; the settings are read once.
+
+    Raises SettingsError.
+    """
+    from otpmail.settings import ClientSettings, load_section, read_sources
+
+    sources = read_sources()
+    return Service(server or own_address(sources), load_section(ClientSettings, sources))
 
 
 def own_address(sources: "Sources | None" = None) -> str:

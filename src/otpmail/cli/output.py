@@ -34,13 +34,13 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def address_of(server: str) -> str:
-    """The service to call: `server` if it is given, else the one that the settings name.
+def service_of(server: str) -> endpoint.Service:
+    """The service to call: the one at `server` if that is given, else the one that the settings name.
 
     Raises typer.Exit with 2 after printing what is wrong with the settings.
     """
     try:
-        return server or endpoint.own_address()
+        return endpoint.find_service(server)
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
 

@@ -8,10 +8,11 @@ import grpc
 import typer
 from rich.markup import escape
 
-from otpmail.cli.call import TIMEOUT_SECONDS, connect, failure
+from otpmail.cli.call import TIMEOUT_SECONDS, failure
+from otpmail.cli.channel import open_channel
 from otpmail.cli.lookup import print_state
 from otpmail.cli.options import Json, Server, value_of
-from otpmail.cli.output import address_of, describe_error, err, exit_unless, wrong_usage
+from otpmail.cli.output import describe_error, err, exit_unless, service_of, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
@@ -50,8 +51,9 @@ def retry_mails(
     query = mail_pb2.ListMailsRequest(recipient=to, page_size=_PAGE)
     if state:
         query.state = value_of("--state", state, _STATES)
-    address = address_of(server)
-    with connect(address) as channel:
+    service = service_of(server)
+    address = service.address
+    with open_channel(service) as channel:
         mails = mail_pb2_grpc.MailServiceStub(channel)
         try:
             ids = mail_ids or list(_ids(mails, query))

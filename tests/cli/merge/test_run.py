@@ -10,10 +10,12 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
+from otpmail.cli.endpoint import Service
 from otpmail.cli.merge.csv_source import Recipients, Row
 from otpmail.cli.merge.error_report import ErrorsFile
 from otpmail.cli.merge.journal import RELAYED, Journal
 from otpmail.cli.merge.run import Run, take_batch
+from otpmail.settings import ClientSettings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class Merge:
     def run(self, address: str, journal: Journal | None = None) -> Summary:
         """Run it once."""
         journal = journal or Journal(self.journal)
-        return Run(self.recipients, address, ErrorsFile(self.errors), journal, now=lambda: BEGAN).go()
+        service = Service(address, ClientSettings.from_layers({}))
+        return Run(self.recipients, service, ErrorsFile(self.errors), journal, now=lambda: BEGAN).go()
 
 
 @pytest.fixture

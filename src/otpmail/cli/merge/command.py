@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from otpmail.cli.options import From, Json, ReplyTo, Server
-from otpmail.cli.output import EXIT_FAILED, address_of, err, wrong_usage
+from otpmail.cli.output import EXIT_FAILED, err, service_of, wrong_usage
 
 _MOST_SHOWN = 10  # of rows that repeat an earlier one
 
@@ -72,9 +72,9 @@ def merge(
     _check_paths(file, template, errors, journal)
     try:
         recipients = Recipients.load(file, template, sender=sender, reply_to=reply_to)
-        address = address_of(server)
+        service = service_of(server)
         show_repeated(recipients.file, recipients.repeated)
-        summary = Run(recipients, address, ErrorsFile(errors), Journal(journal)).go()
+        summary = Run(recipients, service, ErrorsFile(errors), Journal(journal)).go()
     except MergeError as error:
         raise wrong_usage(*error.problems) from None
     except KeyboardInterrupt:

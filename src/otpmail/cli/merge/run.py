@@ -14,8 +14,8 @@ import grpc
 from google.rpc import code_pb2
 from rich.markup import escape
 
-from otpmail.cli.call import connect
-from otpmail.cli.channel import unreachable
+from otpmail.cli.channel import open_channel, unreachable
+from otpmail.cli.endpoint import Service
 from otpmail.cli.merge.csv_source import Recipients, Row
 from otpmail.cli.merge.error_report import ErrorsFile, code_of, why
 from otpmail.cli.merge.journal import RELAYED, Journal
@@ -43,7 +43,7 @@ class Run:
     def __init__(
         self,
         recipients: Recipients,
-        address: str,
+        service: Service,
         errors: ErrorsFile,
         journal: Journal,
         *,
@@ -51,7 +51,7 @@ class Run:
     ) -> None:
         self._counts = Counts(recipients.total)
         self._recipients = recipients
-        self._address = address
+        self._service, self._address = service, service.address
         self._errors = errors
         self._journal = journal
         self._began = now()
@@ -104,7 +104,7 @@ class Run:
     def _send_all(self) -> None:
         if not self._more:
             return
-        with connect(self._address) as channel:
+        with open_channel(self._service) as channel:
             if not connects(channel):
                 self._stop = Stop(unreachable(self._address), by_service=True)
                 return
