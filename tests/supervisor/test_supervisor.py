@@ -190,6 +190,20 @@ async def _suspend_second(supervised: Supervised, act: str, **settings: str) -> 
     return pid
 
 
+async def test_probes_that_come_together_find_no_hang(supervised: Supervised) -> None:
+    """Processes that answer are live for each of many probes, whichever question its answer belongs to."""
+    supervised.start("works", settings=shared_settings(HTTP_PORT="0"))
+    await supervised.until(lambda: _ready(supervised, 2))
+
+    async def poll() -> list[tuple[int, str]]:
+        return [await _get(supervised, "/livez") for _ in range(20)]
+
+    polled = await asyncio.gather(*(poll() for _ in range(8)))
+    assert {answer for answers in polled for answer in answers} == {(200, "live\n")}
+    assert supervised.events("process-hangs") == []
+    assert await supervised.end() == 0
+
+
 async def test_a_suspended_process_is_killed_once_it_is_silent_for_too_long(supervised: Supervised) -> None:
     """SIGSTOP for longer than PROCESS_HANG_SECONDS and a stop: SIGTERM, then SIGKILL, and another takes its place."""
     pid = await _suspend_second(supervised, "works", PROCESS_HANG_SECONDS="1", DRAIN_SECONDS="0")

@@ -116,13 +116,14 @@ class Process:
         """
         if self._channel is None:
             return
-        if self._answered is None or self._answered.done():  # else the last question is still open
-            self._answered = self._loop.create_future()
+        answered = self._answered
+        if answered is None or answered.done():  # else the last question is still open
+            answered = self._answered = self._loop.create_future()
             self._asked = monotonic()
             self._channel.send({"tell": "metrics"})
         silent = monotonic() - self._asked
-        await asyncio.wait((self._answered, self.ended), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        has_answered = self._answered.done() or self.ended.done()
+        await asyncio.wait((answered, self.ended), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        has_answered = answered.done() or self.ended.done()  # another call may have asked the next question by now
         self.answers = has_answered or not self.is_ready
         self.silent_seconds = 0.0 if has_answered else silent
 
