@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from otpmail.store.digests import Digests
-from otpmail.store.sqlite.bulk import parts
 from otpmail.store.sqlite.changes import RequestState
 from otpmail.store.sqlite.requests import End, Requests, Row
 from otpmail.store.sqlite.schema import STEPS, step_functions
@@ -108,11 +107,3 @@ def test_ids_with_ends_of_their_own_hold_up_no_other() -> None:
     assert left(400.0, first=51) == [1, 2, 3, 6]
     assert left(900.0) == [1]
     file.close()
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 127, 128, 129, 500])
-def test_parts_are_powers_of_two(count: int) -> None:
-    """Values are cut into parts of few lengths, in their order, and none is left out."""
-    cut = list(parts(range(count)))
-    assert [value for part in cut for value in part] == list(range(count))
-    assert {len(part) for part in cut} <= {1, 2, 4, 8, 16, 32, 64, 128}

@@ -1,6 +1,6 @@
 """Statements over many rows: each gives the interpreter to the loop and waits to have it back, so few are better.
 
-A statement takes 1, 2, 4 and so on to 128 rows, so that SQLite parses few texts, and keeps them.
+A statement takes up to 16 rows, or 32, 64 or 128, so that SQLite parses few texts, and keeps them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _MOST = 128
+_ANY = 16  # rows up to which there is a statement for each number of them
 
 
 def insert(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
@@ -25,11 +26,12 @@ def delete(connection: Connection, table: str, column: str, values: Sequence[obj
 
 
 def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the values in parts, each as long as the largest power of two that fits."""
+    """Yield the values in parts, each as long as the largest power of two that fits, and the last few as they are."""
     start, size = 0, _MOST
     while left := len(values) - start:
-        while size > left:
+        while size > left > _ANY:
             size >>= 1
+        size = min(size, left)
         yield values[start : start + size]
         start += size
 

@@ -170,8 +170,7 @@ class Rows:
             self._contents.keep(seq, one, accepted[seq][-1] if seq in accepted else None, connection)
         gone = [seq for seq in ended if accepted.pop(seq, None) is None]
         insert(connection, "INSERT INTO mail VALUES", list(accepted.values()))
-        for table in ("mail", "progress"):
-            delete(connection, table, "seq", gone)
+        delete(connection, "mail", "seq", gone)
         self._settled.write_out(connection)
         self._requests.write_out(connection)
 
