@@ -38,7 +38,7 @@ async def send_mails(
     """
     before = server.process.cpu
     arguments: tuple[object, ...] = ("--address", server.address, "--callers", callers, "--warm", warm)
-    arguments = (*arguments, "--seconds", seconds, "--connections", connections)
+    arguments = (*arguments, "--seconds", seconds, "--connections", connections, *_token_of(server))
     if guaranteed_octets:
         arguments = (*arguments, "--wait-for-queue", "--octets", guaranteed_octets)
     return await run("benchmarks.load.h2load", *arguments) | {"server_cpu": server.process.cpu - before}
@@ -62,6 +62,7 @@ async def call(
     before = server.process.cpu
     share = codes[1] // _PROCESSES if codes else 0
     arguments = ("--address", server.address, "--method", method, "--callers", callers // _PROCESSES)
+    arguments = (*arguments, *_token_of(server))
     limits: list[tuple[object, ...]] = [
         ("--first", first + place * share, "--calls", share, "--codes", codes[0])
         if codes
@@ -119,7 +120,7 @@ def percentile(took: list[float], part: float) -> float:
 
 async def issue(server: Server, count: int, file: Path) -> None:
     """Have so many codes mailed, numbered from 0, and write them into `file`."""
-    arguments = ("--address", server.address, "--count", count, "--file", file)
+    arguments = ("--address", server.address, "--count", count, "--file", file, *_token_of(server))
     async with Process("benchmarks.load.issue_codes", *arguments) as process:
         await process.line(issued=count)
 
@@ -135,6 +136,10 @@ async def send_batches(
         *(run("benchmarks.load.batches", *arguments, "--name", f"{name}-{place}") for place in range(_PROCESSES))
     )
     return _join(parts) | {"server_cpu": server.process.cpu - before}
+
+
+def _token_of(server: Server) -> tuple[str, ...]:
+    return ("--token", server.token) if server.token else ()
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, float]:

@@ -16,6 +16,8 @@ from otpmail.v1 import otp_pb2, otp_pb2_grpc
 Call = Callable[[int], Awaitable[None]]
 """Makes the call with this number."""
 
+Metadata = tuple[tuple[str, str], ...]
+
 ANY_CODE = "123456"  # where the server only echoes
 
 
@@ -29,51 +31,61 @@ def holder(number: int) -> str:
     return f"holder.{number}@example.org"
 
 
-async def send_code(codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int) -> str:
+async def send_code(codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int, metadata: Metadata = ()) -> str:
     """Have the code with this number mailed, and return it where OTP_RETURN_CODE is set."""
-    sent = await codes.SendCode(otp_pb2.SendCodeRequest(email=holder(number)))
+    sent = await codes.SendCode(otp_pb2.SendCodeRequest(email=holder(number)), metadata=metadata)
     if sent.mail.state != v1_mail_pb2.Mail.STATE_RELAYED:
         raise RuntimeError(f"the mail of a code is not RELAYED: {sent.mail}")
     return sent.otp_code
 
 
-def _send_mail(channel: grpc.aio.Channel, _: list[str]) -> Call:
+def _send_mail(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> Call:
     mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
 
     async def call(number: int) -> None:
-        await mails.SendMail(request(number))
+        await mails.SendMail(request(number), metadata=metadata)
 
     return call
 
 
-def _send_code(channel: grpc.aio.Channel, _: list[str]) -> Call:
+def _send_code(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> Call:
     codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
 
     async def call(number: int) -> None:
-        await send_code(codes, number)
+        await send_code(codes, number, metadata)
 
     return call
 
 
-def _validate_code(channel: grpc.aio.Channel, issued: list[str]) -> Call:
+def _validate_code(channel: grpc.aio.Channel, issued: list[str], metadata: Metadata) -> Call:
     codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
 
     async def call(number: int) -> None:
         code = issued[number] if issued else ANY_CODE
-        check = await codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=holder(number), code=code))
+        wanted = otp_pb2.ValidateCodeRequest(email=holder(number), code=code)
+        check = await codes.ValidateCode(wanted, metadata=metadata)
         if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
             raise RuntimeError(f"code {number} is not valid: {check}")
 
     return call
 
 
-METHODS: dict[str, Callable[[grpc.aio.Channel, list[str]], Call]] = {
+METHODS: dict[str, Callable[[grpc.aio.Channel, list[str], Metadata], Call]] = {
     "SendMail": _send_mail,  # of the original contract
     "SendCode": _send_code,
     "ValidateCode": _validate_code,
 }
 
 
-def make_call(method: str, channel: grpc.aio.Channel, codes_file: Path | None = None) -> Call:
-    """Return the call of this method; `codes_file` has the codes to validate as a JSON list, from number 0 on."""
-    return METHODS[method](channel, json.loads(codes_file.read_text(encoding="utf-8")) if codes_file else [])
+def metadata_of(token: str) -> Metadata:
+    """Return the metadata of a caller with this token, if there is one."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def make_call(method: str, channel: grpc.aio.Channel, codes_file: Path | None = None, token: str = "") -> Call:
+    """Return the call of this method, with a token if there is one.
+
+    `codes_file` has the codes to validate as a JSON list, from number 0 on.
+    """
+    issued = json.loads(codes_file.read_text(encoding="utf-8")) if codes_file else []
+    return METHODS[method](channel, issued, metadata_of(token))

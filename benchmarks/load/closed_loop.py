@@ -59,7 +59,7 @@ async def run(given: argparse.Namespace) -> dict[str, float]:
     """Connect, and call."""
     numbers = range(given.first, given.first + given.calls) if given.calls else count(given.first)
     async with grpc.aio.insecure_channel(given.address) as channel:
-        call = make_call(given.method, channel, given.codes)
+        call = make_call(given.method, channel, given.codes, given.token)
         return await keep_calling(call, numbers, given.callers, given.warm, given.seconds)
 
 
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the number of the first call")
     parser.add_argument("--calls", type=int, default=0, help="the most to make; 0 is no limit")
     parser.add_argument("--codes", type=Path, help="JSON file with the codes to validate")
+    parser.add_argument("--token", default="", help="of a caller")
     print(json.dumps(uvloop.run(run(parser.parse_args()))), flush=True)
 
 

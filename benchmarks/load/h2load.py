@@ -88,6 +88,7 @@ def call(
     callers: int,
     connections: int = CONNECTIONS,
     directory: Path,
+    token: str = "",
 ) -> Run:
     """Make so many calls, or for so many seconds, so many of them in flight at a time.
 
@@ -98,7 +99,8 @@ def call(
     request.write_bytes(framed)
     log.unlink(missing_ok=True)  # h2load appends
     clients = min(connections, callers)
-    headers = [argument for header in _HEADERS for argument in ("-H", header)]
+    authorization = (f"authorization: Bearer {token}",) if token else ()
+    headers = [argument for header in (*_HEADERS, *authorization) for argument in ("-H", header)]
     done = subprocess.run(  # noqa: S603  our own arguments
         [  # noqa: S607  from PATH
             "h2load",
@@ -118,13 +120,31 @@ def call(
 
 
 def measure(
-    address: str, callers: int, warm: float, seconds: float, *, connections: int, guaranteed: bool, octets: int
+    address: str,
+    callers: int,
+    warm: float,
+    seconds: float,
+    *,
+    connections: int,
+    guaranteed: bool,
+    octets: int,
+    token: str = "",
 ) -> dict[str, float]:
     """Call for about `warm` seconds, then for about `seconds`, and return the figures of the latter."""
     began = time.monotonic()
     framed, path = (framed_guaranteed(octets), _V1_PATH) if guaranteed else (framed_request(), PATH)
     with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as name:
-        make = partial(call, address, framed, path=path, callers=callers, connections=connections, directory=Path(name))
+        directory = Path(name)
+        make = partial(
+            call,
+            address,
+            framed,
+            path=path,
+            callers=callers,
+            connections=connections,
+            directory=directory,
+            token=token,
+        )
         first = make(calls=callers)
         warming = make(calls=max(callers, round(first.rate * warm)))
         by_time = connections != CONNECTIONS  # which may be served by different processes, some faster than others
@@ -153,6 +173,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--wait-for-queue", action="store_true")
     parser.add_argument("--octets", type=int, default=1000, help="of a mail that waits for the queue")
+    parser.add_argument("--token", default="", help="of a caller")
     given = parser.parse_args()
     figures = measure(
         given.address,
@@ -162,6 +183,7 @@ def main() -> None:
         connections=given.connections,
         guaranteed=given.wait_for_queue,
         octets=given.octets,
+        token=given.token,
     )
     print(json.dumps(figures), flush=True)
 

@@ -10,22 +10,23 @@ from pathlib import Path
 import grpc.aio
 import uvloop
 
-from benchmarks.load.calls import send_code
+from benchmarks.load.calls import metadata_of, send_code
 from otpmail.v1 import otp_pb2_grpc
 
 _CALLERS = 64
 
 
-async def issue(address: str, count: int) -> list[str]:
+async def issue(address: str, count: int, token: str) -> list[str]:
     """Issue the codes with the numbers from 0 on, and return them."""
     issued = [""] * count
     left = iter(range(count))
+    metadata = metadata_of(token)
     async with grpc.aio.insecure_channel(address) as channel:
         codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
 
         async def caller() -> None:
             for number in left:
-                issued[number] = await send_code(codes, number)
+                issued[number] = await send_code(codes, number, metadata)
 
         await asyncio.gather(*(caller() for _ in range(_CALLERS)))
     return issued
@@ -37,8 +38,9 @@ def main() -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--token", default="", help="of a caller")
     given = parser.parse_args()
-    given.file.write_text(json.dumps(uvloop.run(issue(given.address, given.count))), encoding="utf-8")
+    given.file.write_text(json.dumps(uvloop.run(issue(given.address, given.count, given.token))), encoding="utf-8")
     print(json.dumps({"issued": given.count}), flush=True)
 
 

@@ -87,11 +87,15 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A gRPC server with mail.MailService. `settings` says which settings differ from those that ship."""
+    """A gRPC server with mail.MailService. `settings` says which settings differ from those that ship.
+
+    Its callers send the `token`, if there is one.
+    """
 
     process: Process
     address: str
     settings: str = ""
+    token: str = ""
 
 
 def describe(changed: Mapping[str, object]) -> str:
