@@ -61,8 +61,8 @@ async def call(
     """
     before = server.process.cpu
     share = codes[1] // _PROCESSES if codes else 0
-    arguments = ("--address", server.address, "--method", method, "--callers", callers // _PROCESSES)
-    arguments = (*arguments, *_token_of(server))
+    arguments: tuple[object, ...] = ("--address", server.address, "--method", method)
+    arguments = (*arguments, "--callers", callers // _PROCESSES, *_token_of(server))
     limits: list[tuple[object, ...]] = [
         ("--first", first + place * share, "--calls", share, "--codes", codes[0])
         if codes

@@ -21,6 +21,14 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML; other keys are in quotes
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
+@frozen()
+class Shares:
+    """The most of QUEUE_SIZE, and of the memory for mails, that a caller's mails may take; 1 is all of it."""
+
+    queue: float = 1.0
+    memory: float = 1.0
+
+
 @frozen(kw_only=True)
 class Permissions:
     """What a caller may do. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
@@ -33,6 +41,7 @@ class Permissions:
     senders: frozenset[str] | None = None
     return_paths: frozenset[str] | None = None
     priorities: tuple[Priority, ...] = tuple(Priority)
+    shares: Shares | None = None
 
 
 @frozen()

@@ -9,6 +9,7 @@ OtpmailError
 │   ├── FailedPrecondition                   the wrong moment for this request
 │   ├── LimitExceeded                        a limit is reached; names the time to wait
 │   │   ├── QueueFull                        no place among the QUEUE_SIZE unsettled mails
+│   │   ├── ShareSpent                       the caller has its share of the queue or of the memory
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
 │   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
 │   └── Unavailable                          no relay is up; names the time to wait
@@ -92,6 +93,15 @@ class QueueFull(LimitExceeded):
 
     def __init__(self, size: int) -> None:
         super().__init__("queue", f"no place is free for this mail in the queue of {size}", retry_after=1.0)
+
+
+class ShareSpent(LimitExceeded):
+    """The mails of this caller take all that it may of the queue or of the memory, so nothing was accepted."""
+
+    reason = "SHARE_SPENT"
+
+    def __init__(self, description: str) -> None:
+        super().__init__("share", description, retry_after=1.0)
 
 
 class MemoryFull(LimitExceeded):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from drafts import read_draft
-from otpmail.callers import Call
+from otpmail.callers import Call, Caller, Permissions, Shares
 from otpmail.delivery.job import Job
-from otpmail.errors import MemoryFull, QueueFull
+from otpmail.errors import MemoryFull, QueueFull, ShareSpent
 from otpmail.limits.memory import HELD, READ_FACTOR, Held
 from otpmail.mail.stream import MailStream
 from otpmail.mail.submission import Submission
@@ -35,7 +35,7 @@ async def _fill(rig: MailRig, call: Call, submission: Submission) -> int:
     while True:
         try:
             await rig.mails.accept(call, submission)
-        except (QueueFull, MemoryFull):
+        except (QueueFull, MemoryFull, ShareSpent):
             return count
         count += 1
 
@@ -208,3 +208,55 @@ async def test_large_mails_that_are_written_count_for_their_callers_share() -> N
     assert {type(end) for end in ends} == {Job, QueueFull}
     assert 44 <= sum(isinstance(end, Job) for end in ends) <= 45
     assert repr(rig.admission.places).startswith("<Places 4")
+
+
+def _with_shares(name: str, **shares: float) -> Call:
+    return replace(call_of(), caller=Caller(name, Permissions(shares=Shares(**shares))), source="")
+
+
+async def test_a_caller_with_a_share_of_the_queue() -> None:
+    """A caller has no more places than its share, urgent ones included, however many are free; others have theirs."""
+    rig = MailRig(queue_size=100)
+    shop = _with_shares("shop", queue=0.2)
+    for _ in range(5):
+        await rig.mails.accept(shop, _submission(Priority.URGENT))
+    assert await _fill(rig, shop, _submission()) == 15
+    with pytest.raises(ShareSpent) as caught:
+        await rig.mails.accept(shop, _submission())
+    words = "shop has 20 unsettled mails, which is its queue_share in [callers.shop] of CALLERS_FILE"
+    assert str(caught.value) == words
+    await rig.mails.accept(call_of("bank"), _submission())
+    rig.settle()
+    assert await _fill(rig, shop, _submission()) == 1
+    assert await _fill(rig, _with_shares("tiny", queue=1e-6), _submission()) == 1
+
+
+async def test_a_caller_with_a_share_of_the_memory() -> None:
+    """A caller whose unsettled mails take its share of the memory is refused, until one settles."""
+    rig = MailRig(memory=16 << 20)
+    shop = _with_shares("shop", memory=0.5)
+    assert await _fill(rig, shop, _submission(octets=1 << 20)) == 7
+    with pytest.raises(ShareSpent, match="take 7 MiB, which is its memory_share in "):
+        await rig.mails.accept(shop, _submission())
+    await rig.mails.accept(call_of("bank"), _submission(octets=1 << 20))
+    rig.settle()
+    await rig.mails.accept(shop, _submission())
+    while rig.lifecycle.jobs:
+        rig.settle()
+    assert rig.lifecycle.places.octets("shop") == 0
+
+
+async def test_a_stream_waits_for_its_callers_share() -> None:
+    """The stream of a caller that has its share waits, and goes on when one of the caller's mails settles."""
+    rig = MailRig(queue_size=100)
+    shop = _with_shares("shop", queue=0.1)
+    stream = MailStream(rig.mails, shop, most=1000)
+    taking = asyncio.create_task(stream.take([_submission(request_id=str(n)) for n in range(12)], _decoded))
+    await _turns()
+    assert len(rig.lifecycle.jobs) == 10
+    for _ in range(2):
+        rig.settle()
+        await _turns()
+    await taking
+    assert len(rig.lifecycle.jobs) == 10
+    stream.leave()

@@ -16,6 +16,8 @@ from otpmail.errors import (
     NotFound,
     PermissionDenied,
     QueueFull,
+    ShareSpent,
+    Unauthenticated,
     Unavailable,
 )
 from otpmail.rpc.status import DOMAIN, internal_error, status_of
@@ -27,6 +29,8 @@ _ERRORS: list[tuple[CallerError, grpc.StatusCode, str]] = [
     (FailedPrecondition("too late"), grpc.StatusCode.FAILED_PRECONDITION, "FAILED_PRECONDITION"),
     (LimitExceeded("address", "too soon", retry_after=1.5), grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     (QueueFull(3), grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    (ShareSpent("it has 3"), grpc.StatusCode.RESOURCE_EXHAUSTED, "SHARE_SPENT"),
+    (Unauthenticated("no token"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     (Unavailable("no relay", retry_after=1.5), grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
 ]
 

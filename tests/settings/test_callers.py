@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from otpmail.callers import Caller
+from otpmail.callers import Caller, Shares
 from otpmail.errors import SettingsError
 from otpmail.model import Priority
 from otpmail.settings.callers import CallersFile, read_callers
@@ -92,6 +92,13 @@ def test_addresses_and_priorities(tmp_path: Path) -> None:
     assert own.return_paths == frozenset({"bounces@shop.example"})
 
 
+def test_shares(tmp_path: Path) -> None:
+    """A caller has no share of the queue or of the memory that is less than the whole, unless the file gives it one."""
+    assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\nqueue_share = 1')).may.shares is None
+    may = _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\nmemory_share = 0.25')).may
+    assert may.shares == Shares(queue=1.0, memory=0.25)
+
+
 def test_anonymous(tmp_path: Path) -> None:
     """The table [anonymous] is for calls without a token or certificate, and has permissions like others."""
     file = _read(tmp_path, '[anonymous]\nmethods = ["SendCode"]\n')
@@ -165,6 +172,13 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
         (
             f'{_SHOP}priorities = ["high"]',
             "line 3: [callers.shop] priorities[0] 'high' is no priority; there are urgent, normal, bulk",
+        ),
+        *(
+            (
+                f"{_SHOP}queue_share = {wrong}",
+                "line 3: [callers.shop] queue_share must be a number above 0 and at most 1, such as 0.25 for a quarter",
+            )
+            for wrong in ("0", "1.5", "-1", "nan", "inf", "true", '"a half"', "[0.5]")
         ),
         ('[callers.shop]\nsans = ["a b"]', "line 2: [callers.shop] sans[0] 'a b' is no name in a certificate"),
         (f"{_SHOP}tokens = []", "line 3: Cannot overwrite a value"),

@@ -187,6 +187,8 @@ def _print_permissions(caller: "Caller") -> None:
         "return paths": "as from" if may.return_paths == may.senders else _listed(may.return_paths or ()),
         "priorities": _listed(priority.name.lower() for priority in may.priorities),
     }
+    if may.shares is not None:
+        lines["shares"] = f"{may.shares.queue:g} of the queue, {may.shares.memory:g} of the memory"
     for key, words in lines.items():
         out.print(escape(f"  {key}: {words}"))
 

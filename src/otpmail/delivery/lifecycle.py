@@ -91,7 +91,7 @@ class Lifecycle:
         self.jobs[job.id] = job
         if self.attempts.notes_all and job.guaranteed:
             job.is_noted_first = True
-        self.places.take(job.source, fresh=job.is_fresh)
+        self.places.take(job.source, fresh=job.is_fresh, octets=job.octets)
         self._memory.unsettled += job.octets
         self._deadlines.add(job)
         self._dispatcher.put(job)
@@ -292,7 +292,7 @@ class Lifecycle:
         if job.state is _QUEUED:
             self._dispatcher.queue.discard(job)
         del self.jobs[job.id]
-        self.places.free(job.source, fresh=job.is_fresh)
+        self.places.free(job.source, fresh=job.is_fresh, octets=job.octets)
         self._memory.unsettled -= job.octets
         if self.places.waiting.sources:
             self.places.waiting.call_next()

@@ -39,6 +39,7 @@ class Places:
         self._fresh = 0
         # By source: the places of all mails but fresh ones, and those of fresh ones.
         self._held = defaultdict[str, int](int), defaultdict[str, int](int)
+        self._octets: dict[str, int] = {}  # by source too, those of mails that are in memory
         self._accepting: tuple[dict[str, int], dict[str, int]] = ({}, {})  # by source too, mails that take long
         self.waiting = Waiting()
         self._refused, self._refused_at = "", -inf  # the latest source that found no place and had fewer than its share
@@ -75,9 +76,20 @@ class Places:
             lane = self.size - self.others
         return free and (not mine or 2 * mine + 2 <= lane or not self._is_contended(source, fresh=fresh))
 
-    def take(self, source: str, *, fresh: bool) -> None:
-        """Count a mail that was accepted."""
+    def held(self, source: str) -> int:
+        """Return how many places a source has in both lanes, with those of mails that are being accepted."""
+        lanes = (*self._held, *self._accepting)
+        return sum(lane.get(source, 0) for lane in lanes)
+
+    def octets(self, source: str) -> int:
+        """Return how much memory the mails of a source take."""
+        return self._octets.get(source, 0)
+
+    def take(self, source: str, *, fresh: bool, octets: int = 0) -> None:
+        """Count a mail that was accepted, and the octets of one that is in memory."""
         self._held[fresh][source] += 1
+        if octets:
+            self._octets[source] = self._octets.get(source, 0) + octets
         self.taken += 1
         if fresh:
             self._fresh += 1
@@ -94,8 +106,8 @@ class Places:
             if not accepting[source]:
                 del accepting[source]
 
-    def free(self, source: str, *, fresh: bool) -> None:
-        """Count a mail that has settled."""
+    def free(self, source: str, *, fresh: bool, octets: int = 0) -> None:
+        """Count a mail that has settled, with the octets that it was taken with."""
         held = self._held[fresh]
         left = held[source] - 1
         if left:
@@ -105,6 +117,12 @@ class Places:
         self.taken -= 1
         if fresh:
             self._fresh -= 1
+        if octets:
+            left = self._octets[source] - octets
+            if left:
+                self._octets[source] = left
+            else:
+                del self._octets[source]
 
     def defer(self, source: str) -> bool:
         """Count a fresh mail as a deferred one from now on; returns whether there is a place for it as such."""

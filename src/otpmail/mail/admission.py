@@ -10,10 +10,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from otpmail.callers import Call
+from otpmail.callers import Call, Caller
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.errors import QueueFull, Stopping, Unavailable
+from otpmail.errors import QueueFull, ShareSpent, Stopping, Unavailable
 from otpmail.limits.memory import Memory
 from otpmail.mail.turns import Turns
 from otpmail.model import Priority, WaitFor
@@ -111,9 +111,12 @@ class Admission:
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority, *, code: bool = False) -> "Reservation":
         """Take a place for one mail, or for that of a `code`: `with` what is returned until it is accepted.
 
-        Raises QueueFull where there is no place, and MemoryFull where there is no memory. Raises Unavailable where the
-        service stops, or the caller would wait for a relay that is down.
+        Raises QueueFull where there is no place, MemoryFull where there is no memory, and ShareSpent where the caller
+        has its share of one of them. Raises Unavailable where the service stops, or the caller would wait for a relay
+        that is down.
         """
+        if call.caller.may.shares is not None and (spent := self.spent(call.caller)):
+            raise ShareSpent(spent)
         place = self.reserve_of_plenty(wait_for)
         if place is None:
             self._check_place(call.source or call.caller.name, wait_for, fresh=priority is _URGENT)
@@ -136,6 +139,18 @@ class Admission:
             return None
         self.reserved += 1
         return self._reservation
+
+    def spent(self, caller: Caller) -> str:
+        """Return which share of a caller its mails take already, with words for it; empty if they take none whole."""
+        shares, name = caller.may.shares, caller.name
+        if shares is None:
+            return ""
+        places, limit = max(1, int(shares.queue * self.places.size)), int(shares.memory * self.memory.for_mails)
+        if self.places.held(name) >= places:
+            return f"{name} has {places} unsettled mails, which is its queue_share in {caller.place}"
+        if self.places.octets(name) >= limit:
+            return f"the unsettled mails of {name} take {limit >> 20} MiB, which is its memory_share in {caller.place}"
+        return ""
 
     def reserve_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> "Reservation | None":
         """Take a place for one mail of a stream, or return None where the stream has to wait for it."""

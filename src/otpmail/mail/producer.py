@@ -70,9 +70,11 @@ class Producer:
             await self._wait()
         self._turn_ends = self._clock() + TURN_SECONDS
 
-    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:  # noqa: ARG002  limits will
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
         """Take a place for one mail, or return one to wait for. Raises as `Admission.reserve`."""
-        if not self.place.locked() and (self.brought < _FEW or not self._is_paused(wait_for, priority)):
+        self._caller = call.caller
+        has_share = call.caller.may.shares is None or not self._admission.spent(call.caller)
+        if has_share and not self.place.locked() and (self.brought < _FEW or not self._is_paused(wait_for, priority)):
             place = self._admission.reserve_for_stream(self.source, wait_for, priority)
             if place is not None:
                 return place
@@ -108,7 +110,7 @@ class Producer:
         """Wait until the queue has use for the next mail, and a place. Raises Unavailable as entering a reservation."""
         if self.brought >= _FEW and self._is_paused(wait_for, priority) and not self._admission.closed:
             await self._pause(priority)
-        may_go = partial(self._admission.has_place_for_stream, self.source, wait_for, priority)
+        may_go = partial(self._may_go, wait_for, priority)
         waiting = self._admission.places.waiting
         while not may_go():
             self._admission.check(wait_for)
@@ -121,6 +123,11 @@ class Producer:
                     waiting.call_next()  # so that another stream gets the place
                 raise
             waiting.discard(self.source, self.wake)
+
+    def _may_go(self, wait_for: WaitFor, priority: Priority) -> bool:
+        if self._caller.may.shares is not None and self._admission.spent(self._caller):
+            return False
+        return self._admission.has_place_for_stream(self.source, wait_for, priority)
 
     def _is_paused(self, wait_for: WaitFor, priority: Priority) -> bool:
         """Whether the queue has no use for the next mail soon; while the relay is down it may wait in the store."""

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, table_of
+from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Shares, table_of
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.model import Priority
 from otpmail.settings.mail import sender_key
@@ -27,7 +27,7 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 _MOST_OCTETS = 4 << 20
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _MAY = ("methods", "from", "return_paths", "priorities")
-_KEYS = ("tokens", "subjects", "sans", *_MAY)
+_KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share")
 
 ValueT = TypeVar("ValueT")
 
@@ -155,7 +155,20 @@ class _Reader:
             senders=senders if "from" in table else None,
             return_paths=return_paths if "return_paths" in table else senders if "from" in table else None,
             priorities=priorities if "priorities" in table else USUAL_PRIORITIES,
+            shares=self._shares(path, table),
         )
+
+    def _shares(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Shares | None:
+        """Return the shares of a caller, None where it has no bounds of its own."""
+        shares = {}
+        for key in ("queue_share", "memory_share"):
+            share = table.get(key, 1.0)
+            if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
+                self._add(*path, key, what="must be a number above 0 and at most 1, such as 0.25 for a quarter")
+                share = 1.0
+            shares[key] = float(share)
+        found = Shares(shares["queue_share"], shares["memory_share"])
+        return None if found == Shares() else found
 
     def _list(
         self, path: tuple[str, ...], key: str, table: Mapping[str, Any], read: Callable[[str], ValueT]
