@@ -1,17 +1,23 @@
-"""`otpmail check` against relays of every kind: it says in words what a person has to change."""
+"""`otpmail check` against relays of every kind: it says in words what a person has to change.
+
+Most tests run what the command runs, in this process.
+"""
 
 import asyncio
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
+import typer
 
+from otpmail.cli.check.command import check_relays
 from otpmail.cli.check.ports import USUAL_PORTS
+from otpmail.settings import Settings
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings
 
@@ -26,8 +32,40 @@ class Checked(NamedTuple):
     output: str
 
 
-async def _check(**settings: object) -> Checked:
-    service = Service(command="check", **{"EMAIL_FROM": FROM, "EMAIL_TIMEOUT": 3} | settings)
+class Check(Protocol):
+    """Checks the relays of these settings."""
+
+    def __call__(self, **settings: object) -> Awaitable[Checked]:
+        """Return how that ended; a setting that is None is not set."""
+
+
+_SETTINGS: dict[str, object] = {"EMAIL": "user", "APP_PASSWORD": "secret", "EMAIL_FROM": FROM, "EMAIL_TIMEOUT": 3}
+
+
+@pytest.fixture
+def check(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    empty_directory: None,  # noqa: ARG001  for what it does
+) -> Check:
+    """Check in this process."""
+
+    async def check(**settings: object) -> Checked:
+        for name, value in (_SETTINGS | settings).items():
+            monkeypatch.setenv(name, "" if value is None else str(value))  # an empty one counts as not set
+        code = 0
+        try:
+            async with asyncio.timeout(30):
+                await check_relays(Settings.load())
+        except typer.Exit as end:
+            code = end.exit_code
+        return Checked(code, "".join(capsys.readouterr()).rstrip())
+
+    return check
+
+
+async def _check_by_command(**settings: object) -> Checked:
+    service = Service(command="check", **_SETTINGS | settings)
     try:
         async with asyncio.timeout(30):
             await service.spawn()
@@ -169,12 +207,22 @@ _RELAYS: dict[str, tuple[dict[str, Any], dict[str, object], int, str]] = {
 
 
 @pytest.mark.parametrize("kind", _RELAYS)
-async def test_what_to_change(kind: str, certificates: Certificates, tmp_path: Path) -> None:
+async def test_what_to_change(kind: str, check: Check, certificates: Certificates, tmp_path: Path) -> None:
     """Each kind of relay that takes no mails gets exit code 1, and a line that says what to change."""
+    await _check_kind(kind, check, certificates, tmp_path / "token")
+
+
+@pytest.mark.parametrize("kind", ["good", "wrong password", "expired", "no mailbox for the sender"])
+async def test_the_command(kind: str, certificates: Certificates, tmp_path: Path) -> None:
+    """The command ends and says the same, as a process, whether or not the relay takes mails."""
+    await _check_kind(kind, _check_by_command, certificates, tmp_path / "token")
+
+
+async def _check_kind(kind: str, check: Check, certificates: Certificates, token_file: Path) -> None:
     faults, settings, code, words = _RELAYS[kind]
     async with Relay(Faults(**faults), certificates=certificates) as relay:
-        known = relay_settings(relay, certificates, tmp_path / "token")
-        checked = await _check(**known | settings)
+        known = relay_settings(relay, certificates, token_file)
+        checked = await check(**known | settings)
     assert re.search(words, checked.output, re.MULTILINE), checked.output
     assert checked.code == code, checked.output
     assert relay.mails == []
@@ -194,19 +242,19 @@ async def test_what_to_change(kind: str, certificates: Certificates, tmp_path: P
         ({"auth": ()}, r"leave the user in EMAIL_RELAYS and the password unset"),
     ],
 )
-async def test_what_to_change_in_a_url(faults: dict[str, Any], words: str) -> None:
+async def test_what_to_change_in_a_url(check: Check, faults: dict[str, Any], words: str) -> None:
     """A relay of EMAIL_RELAYS is changed in its URL: no advice names a variable that has no effect beside it."""
     async with Relay(Faults(**faults)) as relay:
-        checked = await _check(EMAIL_RELAYS=f"smtp+plain://user:other@{HOST}:{relay.port}", **_NO_SIGN_IN)
+        checked = await check(EMAIL_RELAYS=f"smtp+plain://user:other@{HOST}:{relay.port}", **_NO_SIGN_IN)
     assert re.search(words, checked.output), checked.output
     assert not re.search(r"\bEMAIL\b|APP_PASSWORD|EMAIL_AUTH|EMAIL_TOKEN_FILE", checked.output)
     assert checked.code == 1
 
 
-async def test_what_is_said_to_the_relay(certificates: Certificates, tmp_path: Path) -> None:
+async def test_what_is_said_to_the_relay(check: Check, certificates: Certificates, tmp_path: Path) -> None:
     """The rehearsal is MAIL, RCPT to the sender itself and RSET, before the probe: no content is ever sent."""
     async with Relay(certificates=certificates) as relay:
-        checked = await _check(**relay_settings(relay, certificates, tmp_path / "token"))
+        checked = await check(**relay_settings(relay, certificates, tmp_path / "token"))
     assert checked.code == 0
     lines = [command.line for command in relay.commands]
     assert lines[2:5] == [f"MAIL FROM:<{FROM}>", f"RCPT TO:<{FROM}>", "RSET"]
@@ -234,7 +282,9 @@ def _closed_port(host: str) -> Iterator[int]:
         ("starttls", 2587, True, r"port 2587 answers: write smtp://\.\.\.@127\.[0-9.]+:2587 in EMAIL_RELAYS"),
     ],
 )
-async def test_a_closed_port(security: str, port: int, by_url: bool, words: str, certificates: Certificates) -> None:  # noqa: FBT001
+async def test_a_closed_port(
+    check: Check, security: str, port: int, words: str, certificates: Certificates, *, by_url: bool
+) -> None:
     """If the port does not answer the provider's others are tried, and the settings for one that does are printed."""
     host = _own_host(port % 100)
     faults = Faults(security=security, auth=(), certificate="right")  # type: ignore[arg-type]
@@ -243,38 +293,38 @@ async def test_a_closed_port(security: str, port: int, by_url: bool, words: str,
         with _closed_port(host) as closed:
             at = {"EMAIL_HOST": host, "EMAIL_PORT": closed, "EMAIL_SECURITY": "starttls"}
             url = {"EMAIL_HOST": None, "EMAIL_RELAYS": f"smtp://{host}:{closed}?tls_name=127.0.0.1"}
-            checked = await _check(**(url if by_url else at | {"EMAIL_TLS_NAME": HOST}), **ca)
+            checked = await check(**(url if by_url else at | {"EMAIL_TLS_NAME": HOST}), **ca)
     assert checked.code == 1
     assert "cannot connect: Connection refused" in checked.output
     assert re.search(words, checked.output), checked.output
 
 
-async def test_a_port_whose_certificate_is_unknown(certificates: Certificates) -> None:
+async def test_a_port_whose_certificate_is_unknown(check: Check, certificates: Certificates) -> None:
     """A port that answers with a certificate that can't be verified is found too, with that fault."""
     host = _own_host(98)
     async with Relay(Faults(security="starttls", auth=()), certificates=certificates, host=host, port=2525):
         with _closed_port(host) as closed:
-            checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed, EMAIL_SECURITY="starttls")
+            checked = await check(EMAIL_HOST=host, EMAIL_PORT=closed, EMAIL_SECURITY="starttls")
     assert checked.code == 1
     words = "port 2525 answers, but not as needed: its certificate is signed by .*"
     assert re.search(rf"{words}set EMAIL_CA_FILE", checked.output), checked.output
 
 
-async def test_a_host_that_is_closed() -> None:
+async def test_a_host_that_is_closed(check: Check) -> None:
     """Where no port answers, the host or a firewall is to be looked at."""
     host = _own_host(99)
     with _closed_port(host) as closed:
-        checked = await _check(EMAIL_HOST=host, EMAIL_PORT=closed)
+        checked = await check(EMAIL_HOST=host, EMAIL_PORT=closed)
     assert checked.code == 1
     ports = ", ".join(map(str, USUAL_PORTS))
     assert f"trying port {closed} with EMAIL_SECURITY=tls, and the ports {ports}" in checked.output
     assert "none of them answers as needed: check the host and the port, and whether a firewall" in checked.output
 
 
-async def test_a_port_that_is_no_relay(service: Service) -> None:
+async def test_a_port_that_is_no_relay(check: Check, service: Service) -> None:
     """A port that speaks another protocol, here gRPC, gets no advice to set what was just tried."""
     port = service.address.rpartition(":")[2]
-    checked = await _check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="plain", EMAIL_TIMEOUT=1)
+    checked = await check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="plain", EMAIL_TIMEOUT=1)
     assert checked.code == 1
     assert f"trying port {port} with EMAIL_SECURITY=tls" in checked.output
     assert f"port {port} answers" not in checked.output
@@ -283,7 +333,7 @@ async def test_a_port_that_is_no_relay(service: Service) -> None:
 @pytest.mark.parametrize(
     "greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"* OK IMAP4rev1 ready\r\n", b"HTTP/1.1 400\r\n\r\n"]
 )
-async def test_a_port_that_closes_or_speaks_another_protocol(greeting: bytes) -> None:
+async def test_a_port_that_closes_or_speaks_another_protocol(check: Check, greeting: bytes) -> None:
     """A port that closes without a greeting, or greets as no relay does, counts as no relay."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -292,26 +342,26 @@ async def test_a_port_that_closes_or_speaks_another_protocol(greeting: bytes) ->
 
     async with await asyncio.start_server(serve, HOST, 0) as server:
         port = server.sockets[0].getsockname()[1]
-        checked = await _check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="starttls", EMAIL_TIMEOUT=2)
+        checked = await check(EMAIL_HOST=HOST, EMAIL_PORT=port, EMAIL_SECURITY="starttls", EMAIL_TIMEOUT=2)
     assert checked.code == 1
     assert ("is this an SMTP server?" if greeting else "without a greeting") in checked.output
     assert f"trying port {port} with EMAIL_SECURITY=tls, and the ports" in checked.output
     assert "try again later" not in checked.output
 
 
-async def test_a_port_for_tls_spoken_to_in_plain_text(certificates: Certificates) -> None:
+async def test_a_port_for_tls_spoken_to_in_plain_text(check: Check, certificates: Certificates) -> None:
     """A relay that is silent because it waits for TLS is found at its own port."""
     async with Relay(Faults(security="tls", auth=()), certificates=certificates) as relay:
-        checked = await _check(
+        checked = await check(
             EMAIL_HOST=HOST, EMAIL_PORT=relay.port, EMAIL_SECURITY="starttls", EMAIL_CA_FILE=certificates.ca_file
         )
     assert checked.code == 1
     assert f"port {relay.port} answers: set EMAIL_PORT={relay.port} and EMAIL_SECURITY=tls" in checked.output
 
 
-async def test_a_host_that_is_unknown() -> None:
+async def test_a_host_that_is_unknown(check: Check) -> None:
     """A name without an address is named as the cause, and the setting with it."""
-    checked = await _check(EMAIL_HOST="relay.invalid", EMAIL_PORT=587, EMAIL_TIMEOUT=5)
+    checked = await check(EMAIL_HOST="relay.invalid", EMAIL_PORT=587, EMAIL_TIMEOUT=5)
     assert checked.code == 1
     assert re.search(
         r"(no address is known|the resolver (did not answer|knows no address)).* for relay\.invalid", checked.output

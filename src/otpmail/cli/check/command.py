@@ -34,7 +34,7 @@ def check(
     _check_files(settings)
     out.print("settings: good")
     if dial:
-        run(_check_relays(settings))
+        run(check_relays(settings))
 
 
 def _check_files(settings: "Settings") -> None:
@@ -55,7 +55,8 @@ def _check_files(settings: "Settings") -> None:
         raise wrong_usage(*dict.fromkeys(problems))  # relays share most settings, so a problem may come twice
 
 
-async def _check_relays(settings: "Settings") -> None:
+async def check_relays(settings: "Settings") -> None:
+    """Dial each relay, rehearse a mail, and print what was found. Raises typer.Exit with 1 if one takes no mails."""
     from otpmail.address import parse_mailbox
 
     sender = parse_mailbox(settings.mail.email_from, "EMAIL_FROM").spec
