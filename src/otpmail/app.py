@@ -187,7 +187,8 @@ class App:
         seconds = self._settings.server.drain_seconds
         text, waiting = "stopping", len(self._lifecycle) + len(self._backlog)
         if waiting:
-            text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses the rest"
+            loses = "all but what the store has" if self._settings.store.is_durable else "the rest"
+            text += f": {mails(waiting)} to settle in {seconds:g} s; a second signal stops at once, and loses {loses}"
         log_event(logging.INFO, "stopping", text, waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers. It may take a while to notice.
         self.health.stop()

@@ -36,6 +36,8 @@ async def test_a_stop_keeps_guaranteed_mails(state: dict[str, Any], relay: Relay
         await send(service, "bulk", priority=mail_pb2.PRIORITY_BULK)
         await send(service, "urgent", priority=mail_pb2.PRIORITY_URGENT)
         assert await service.stop() == 0
+        first = str(service.logged("stopping")[0]["message"])
+        assert first.endswith("; a second signal stops at once, and loses all but what the store has")
         last = service.log[-1]
         assert (last["event"], last["level"], last["kept"], last["lost"]) == ("stopped", "info", 6, 0)
     relay.faults = Faults(chunking=False, pipelining=False)
