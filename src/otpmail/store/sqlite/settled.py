@@ -46,6 +46,9 @@ class SettledMail(NamedTuple):
     ends: float
     has_content: bool
 
+    def __repr__(self) -> str:
+        return f"<SettledMail {self.mail_id}>"
+
 
 class _Row(NamedTuple):
     """A row of the table, and whether its mail has content."""
