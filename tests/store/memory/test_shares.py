@@ -66,12 +66,28 @@ async def test_a_mail_of_another_caller_does_not_exist(clock: Clock) -> None:
     assert [mail.caller async for some in store.remembered() for mail in some] == ["shop"]
 
 
-def test_the_octets_are_those_of_all() -> None:
+def test_the_octets_are_those_of_all(clock: Clock) -> None:
     """The octets of all shares are the sum of what each has."""
-    shares = Shares(seconds=10.0, most=10)
+    shares = Shares(clock, seconds=10.0, most=10)
     shares["a"].settled.add("m", b"x" * 100, 0.0)
     shares["b"].requests.add("r", b"x" * 200, 0.0)
     assert shares.octets == shares["a"].octets + shares["b"].octets > 300
     assert shares.forget_oldest()
     assert shares["b"].octets == 0
     assert repr(shares["a"]) == "<Share 1 settled, 0 request ids>"
+
+
+async def test_ever_new_callers(clock: Clock) -> None:
+    """Shares in which nothing is remembered any more are dropped, and asking after a mail makes none."""
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
+    shares = Shares(clock, seconds=10.0, most=10)
+    for number in range(1000):
+        assert await store.get(f"c{number}", "m") is None
+        shares[f"c{number}"].settled.add("m", b"x", clock())
+        await _send(store, f"c{number}", "m")
+        clock.time += 3600
+    assert len(shares) <= 128
+    assert repr(store) in {f"<MemoryMailStore {count} settled, {count} request ids>" for count in range(129)}
+    while store.forget_oldest():
+        pass
+    assert store.octets == 0

@@ -16,7 +16,7 @@ from otpmail.store.base import (
     Request,
     Running,
 )
-from otpmail.store.memory.shares import Shares
+from otpmail.store.memory.shares import Share, Shares
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
@@ -45,7 +45,8 @@ class MemoryMailStore:
         self.now = clock
         self._remember_seconds = remember_seconds
         self._remember_octets = remember_octets
-        self._shares = Shares(seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2)
+        self._shares = Shares(clock, seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2)
+        self._nothing = Share(seconds=remember_seconds, most=remember_count)  # what other callers have
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
@@ -92,7 +93,10 @@ class MemoryMailStore:
             request_ends=mail.create_time + REQUEST_SECONDS if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
-        share = self._shares[mail.caller]
+        share = self._shares.get(mail.caller)
+        if share is None:
+            share = self._shares[mail.caller]
+            self.octets = self._shares.octets  # without those of shares that were dropped for it
         # fast path: each mail comes here, 0.2 us; held to `Shares.octets` by tests/store/memory/test_shares.py
         settled, contents, requests = share.settled, share.contents, share.requests
         before = settled.octets + contents.octets + requests.octets
@@ -113,7 +117,7 @@ class MemoryMailStore:
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail, if it has settled and is still remembered."""
-        kept = self._shares[caller].settled.get(mail_id)
+        kept = self._share(caller).settled.get(mail_id)
         if kept is None:
             return None
         mail, forgotten, _, _ = codec.decode_settled(kept)
@@ -124,7 +128,7 @@ class MemoryMailStore:
         key = _key(caller, request_id)
         if key in self._open:
             return Running(self._open[key][1])
-        share = self._shares[caller]
+        share = self._share(caller)
         kept = [codec.decode_settled(one) for one in (share.requests.get(key), share.settled.get(key)) if one]
         now = self.now()
         mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
@@ -132,7 +136,7 @@ class MemoryMailStore:
 
     async def retryable(self, caller: str, mail_id: str) -> Entry | None:
         """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
-        mail, octets = await self.get(caller, mail_id), self._shares[caller].contents.get(mail_id)
+        mail, octets = await self.get(caller, mail_id), self._share(caller).contents.get(mail_id)
         if mail is None or octets is None:
             return None
         entry = codec.decode_entry(octets)
@@ -140,7 +144,7 @@ class MemoryMailStore:
 
     async def reopen(self, entry: Entry, settle_time: float) -> bool:
         """Forget that a mail has settled, unless it did not at that time or its request id has another mail."""
-        mail, share = entry.mail, self._shares[entry.mail.caller]
+        mail, share = entry.mail, self._share(entry.mail.caller)
         settled = await self.get(mail.caller, mail.id)
         if settled is None or settled.settle_time != settle_time or share.contents.get(mail.id) is None:
             return False
@@ -204,6 +208,10 @@ class MemoryMailStore:
         for some in entries:
             yield some
 
+    def _share(self, caller: str) -> Share:
+        """Return a caller's share to look into it; to ask after a mail makes none."""
+        return self._shares.get(caller, self._nothing)
+
     async def _accept(self, entry: Entry) -> Accepted | Earlier | Running | Conflict:
         mail = entry.mail
         if not mail.request_id:
@@ -217,7 +225,7 @@ class MemoryMailStore:
             if known != request.fingerprint:
                 return Conflict()
             return None if owner == mail_id else Running(owner)
-        kept = self._shares[request.caller].requests.get(key)
+        kept = self._share(request.caller).requests.get(key)
         if kept is None:
             return None
         mail, _, ends, known = codec.decode_settled(kept)

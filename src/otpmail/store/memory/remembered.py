@@ -1,7 +1,7 @@
 """Octets that are remembered for a while: the oldest are forgotten first, many at a time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from sys import maxsize
 
@@ -25,10 +25,14 @@ class Remembered:
 
     They are kept in slices by the time they came, and a slice is forgotten whole. A dict whose first keys are removed
     one by one would be searched from its beginning each time. `get` may therefore find a value that is past its time.
-    `octets` is what all take in memory, a value that came twice twice.
+    `octets` is what all take in memory, a value that came twice twice. Several such collections may share the octets:
+    `parts` says how many, so that each makes slices that are small enough for it to have several.
     """
 
-    def __init__(self, *, seconds: float, most: int, most_octets: int = maxsize) -> None:
+    def __init__(
+        self, *, seconds: float, most: int, most_octets: int = maxsize, parts: Callable[[], int] = lambda: 1
+    ) -> None:
+        self._parts = parts
         self._seconds = seconds
         self._most = most
         self._most_octets = most_octets
@@ -87,10 +91,9 @@ class Remembered:
                     batch, size = [], 0
             yield batch
 
-    def divide(self, parts: int) -> None:
-        """Make further slices so small that one of `parts` such collections, which share the octets, has several."""
-        self._most_octets_in_slice = self._most_octets // (_SLICES * parts)
-        self._set_bounds()
+    def has_ended(self, now: float) -> bool:
+        """Whether nothing is remembered that is not past its time."""
+        return not self._slices or self._closes + self._seconds <= now
 
     def forget_oldest(self) -> bool:
         """Forget the oldest slice; return False where nothing is remembered."""
@@ -115,6 +118,7 @@ class Remembered:
 
     def _open_slice(self, now: float) -> None:
         length = self._seconds / _SLICES
+        self._most_octets_in_slice = self._most_octets // (_SLICES * self._parts())
         while self._slices and (self._slices[0].begun + length + self._seconds <= now or len(self) >= self._most):
             self.forget_oldest()
         if self._slices:

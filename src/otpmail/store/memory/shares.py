@@ -1,9 +1,12 @@
 """What is remembered of each caller. Where all together take too much, the caller with most of it forgets first."""
 
+from collections.abc import Callable
 from sys import maxsize
 
 from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS
 from otpmail.store.memory.remembered import Remembered
+
+_FEW = 64
 
 
 class Share:
@@ -11,10 +14,12 @@ class Share:
 
     __slots__ = ("contents", "requests", "settled")
 
-    def __init__(self, *, seconds: float, most: int, most_octets: int) -> None:
-        self.settled = Remembered(seconds=seconds, most=most, most_octets=most_octets)
-        self.contents = Remembered(seconds=seconds, most=most, most_octets=most_octets)
-        self.requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=most_octets)
+    def __init__(
+        self, *, seconds: float, most: int, most_octets: int = maxsize, parts: Callable[[], int] = lambda: 1
+    ) -> None:
+        self.settled = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
+        self.contents = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
+        self.requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=most_octets, parts=parts)
 
     def __repr__(self) -> str:
         return f"<Share {len(self.settled)} settled, {len(self.requests)} request ids>"
@@ -23,6 +28,10 @@ class Share:
     def octets(self) -> int:
         """What it takes in memory."""
         return self.settled.octets + self.contents.octets + self.requests.octets
+
+    def has_ended(self, now: float) -> bool:
+        """Whether nothing in it is remembered any more."""
+        return all(kind.has_ended(now) for kind in (self.settled, self.contents, self.requests))
 
     def forget_oldest(self) -> bool:
         """Forget the oldest contents, settled mails where none is left, then request ids; False without any.
@@ -35,21 +44,25 @@ class Share:
 class Shares(dict[str, Share]):
     """The share of each caller by its name, made when it is first asked for.
 
-    Each remembers `most` settled mails and MOST_REQUESTS request ids, and each kind takes `most_octets` at most.
+    Each remembers `most` settled mails and MOST_REQUESTS request ids, and each kind takes `most_octets` at most. A
+    share in which nothing is remembered is dropped in time: certificates may name ever new callers.
     """
 
-    def __init__(self, *, seconds: float, most: int, most_octets: int = maxsize) -> None:
+    def __init__(self, clock: Callable[[], float], *, seconds: float, most: int, most_octets: int = maxsize) -> None:
         super().__init__()
+        self._now = clock
+        self._drop_at = _FEW
         self._seconds = seconds
         self._most = most
         self._most_octets = most_octets
 
     def __missing__(self, caller: str) -> Share:
         """Make the share of a caller that had none."""
-        self[caller] = share = Share(seconds=self._seconds, most=self._most, most_octets=self._most_octets)
-        for each in self.values():
-            for kind in (each.settled, each.contents, each.requests):
-                kind.divide(len(self))
+        if len(self) >= self._drop_at:
+            self._drop_ended()
+        self[caller] = share = Share(
+            seconds=self._seconds, most=self._most, most_octets=self._most_octets, parts=self.__len__
+        )
         return share
 
     @property
@@ -61,3 +74,9 @@ class Shares(dict[str, Share]):
         """Forget something of the caller with most to remember; False where nothing is left."""
         largest = max(self.values(), key=lambda share: share.octets, default=None)
         return largest is not None and largest.forget_oldest()
+
+    def _drop_ended(self) -> None:
+        now = self._now()
+        for caller in [caller for caller, share in self.items() if share.has_ended(now)]:
+            del self[caller]
+        self._drop_at = max(_FEW, 2 * len(self))  # so that ever more shares are not looked at ever more often
