@@ -9,6 +9,7 @@ from otpmail.callers import ANONYMOUS, Caller, Permissions
 from otpmail.errors import PermissionDenied
 from otpmail.mail.senders import Senders
 from otpmail.settings import MailSettings
+from otpmail.settings.mail import sender_key
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
 
@@ -89,6 +90,40 @@ def test_a_caller_with_addresses_of_its_own(field: str, key: str) -> None:
         senders.author_of(_draft_with(field, "boss@example.net"), shop)
     words = f"may not be used by shop; add it to `{key}` in [callers.shop] of CALLERS_FILE"
     assert str(caught.value) == f"{field}: boss@example.net {words}"
+
+
+@pytest.mark.parametrize(
+    ("address", "permitted"),
+    [
+        ("News <news@shop.example>", True),
+        ('"boss@example.net" <news@shop.example>', True),
+        ("NEWS@Shop.EXAMPLE", True),
+        ("news@LIST.example", True),
+        ("b\u00fccher@b\u00fccher.example", True),
+        ("x@xn--bcher-kva.example", True),
+        ("x@B\u00dcCHER.example", True),
+        ('"news@shop.example" <eve@evil.example>', False),
+        ("news+eve@shop.example", False),
+        ("other@shop.example", False),
+        ("x@sub.list.example", False),
+        ("x@evil-list.example", False),
+        ("x@list.example.evil.example", False),
+        ("x@bucher.example", False),
+        ("new\u017f@shop.example", False),
+        ("\uff4eews@shop.example", False),
+    ],
+)
+def test_spellings_of_a_callers_addresses(address: str, permitted: bool) -> None:  # noqa: FBT001  a column of the table
+    """An address counts in any spelling of the same mailbox, whatever its display name is; a tag makes another one."""
+    senders = _senders(email_from_allowed="@evil.example")
+    own = frozenset(sender_key(entry) for entry in ("news@shop.example", "@list.example", "@b\u00fccher.example"))
+    draft = read_draft(from_=address)
+    shop = Caller("shop", Permissions(senders=own, return_paths=own))
+    if permitted:
+        senders.author_of(draft, shop)
+    else:
+        with pytest.raises(PermissionDenied, match=r"^from: .* may not be used by shop; add it to `from` in "):
+            senders.author_of(draft, shop)
 
 
 def test_the_repr_counts() -> None:
