@@ -125,6 +125,20 @@ def test_a_table_that_is_written_in_another_way(file: Path) -> None:
     assert file.read_text() == text
 
 
+def test_a_table_in_a_text_is_none(file: Path) -> None:
+    """What looks like a caller's table within a text gets no token."""
+    text = f'''["callers"."old"]
+subjects = ["""CN=old,\\
+[callers.shop],\\
+tokens=["""]
+[callers.'shop']
+tokens = ["{A}"]
+'''
+    file.write_text(text)
+    assert "by hand" in _problem(lambda: add_token(file, "shop", B, METHODS))
+    assert file.read_text() == text
+
+
 def test_commands_at_the_same_time(file: Path) -> None:
     """Of several changes at once none is lost."""
     names = [f"c{number}" for number in range(8)]

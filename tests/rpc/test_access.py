@@ -71,7 +71,7 @@ async def test_a_change_is_in_force(tmp_path: Path) -> None:
     """A file that has changed is read again by itself, and the next call is asked for what it has now."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted)
+    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
     assert _who(access, "one") == "shop"
     with _running(access):
         _write(file, _table("shop", "two") + _table("news", "three"))
@@ -85,7 +85,7 @@ async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
     """A file with a mistake, or none at all, leaves the callers before; its line is told once, and at each request."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted)
+    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
     with _running(access):
         _write(file, "[callers.shop]\n")
         line = f"CALLERS_FILE: {file}: line 1: [callers.shop] has neither tokens nor subjects nor sans, so nobody can "
@@ -161,7 +161,7 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
     file, noted = tmp_path / "callers.toml", Noted()
     for text in (_table("shop", "one"), f"{_table('shop', 'one')}[anonymous]\n"):
         _write(file, text)
-        access = Access(_settings(CALLERS_FILE=file), noted)
+        access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
         with _running(access):
             _write(file, f"{text}{line}\n")
             assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")

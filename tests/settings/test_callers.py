@@ -1,5 +1,6 @@
 """CALLERS_FILE: what each key means, and the line for each mistake."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -180,6 +181,19 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             )
             for wrong in ("0", "1.5", "-1", "nan", "inf", "true", '"a half"', "[0.5]")
         ),
+        (f"{_SHOP}x = {'9' * 5000}", "holds too long a number, or lists too deep"),
+        (f"{_SHOP}x = {'[' * 5000}{']' * 5000}", "holds too long a number, or lists too deep"),
+        (
+            '[callers.shop]\nsubjects = [" "]',
+            "line 2: [callers.shop] subjects[0] ' ' is no subject of a certificate, such as CN=shop,O=Example",
+        ),
+        *(
+            (
+                f'[callers.shop]\nsans = ["{wrong}"]',
+                f"line 2: [callers.shop] sans[0] '{wrong}' is no URI, address or host name in letters of ASCII",
+            )
+            for wrong in ("*.example", "dns:x.example", "192.0.2.0/24", "b\u00fccher.example", ".example", "-a.example")
+        ),
         ('[callers.shop]\nsans = ["a b"]', "line 2: [callers.shop] sans[0] 'a b' is no name in a certificate"),
         (f"{_SHOP}tokens = []", "line 3: Cannot overwrite a value"),
         (f"{_SHOP}[callers.shop]\n", "line 3: Cannot declare ('callers', 'shop') twice"),
@@ -201,6 +215,26 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
 def test_a_mistake_has_its_line(tmp_path: Path, text: str, problem: str) -> None:
     """A mistake is told with its line in the file, its table and key, and what may stand there."""
     assert _problems(tmp_path, text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        (b"\xe9", "is not text in UTF-8"),
+        ("[anonymous]".encode("utf-16"), "is not text in UTF-8"),
+        (b"[anonymous]\n\0", "line 2: Invalid statement"),
+        (b"[anonymous]\n" + bytes(5 << 20), "is larger than 4096 KiB"),
+    ],
+    ids=["latin-1", "utf-16", "nul", "large"],
+)
+def test_octets_that_are_no_file_of_callers(tmp_path: Path, octets: bytes, words: str) -> None:
+    """A file in another encoding, with control characters, or of many megabytes is refused in one line."""
+    file = tmp_path / "callers.toml"
+    file.write_bytes(octets)
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        read_callers(file, METHODS)
+    file.write_bytes(b"\xef\xbb\xbf[anonymous]\r\nmethods = []\r\n")
+    assert read_callers(file, METHODS).callers.anonymous is not None
 
 
 def test_several_mistakes(tmp_path: Path) -> None:

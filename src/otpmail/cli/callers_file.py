@@ -53,7 +53,11 @@ def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> i
         if found is None:
             raise SettingsError(f"CALLERS_FILE: {path}: there is no caller {name}; `otpmail caller add {name}` adds it")
         counts.append(found.tokens + 1)
-        return _with_token(text, path, name, digest)
+        changed = _with_token(text, path, name, digest)
+        tokens = {entry.caller.name: entry.tokens for entry in _entries(changed, path, methods)}
+        if tokens[name] != counts[0]:
+            raise _by_hand(path, name, digest)
+        return changed
 
     _change(path, add, methods, make=False)
     return counts[0]
@@ -68,7 +72,11 @@ def _with_token(text: str, path: Path, name: str, digest: str) -> str:
             return f'{text[: tokens.end()]}"{digest}", {text[tokens.end() :]}'
         if "tokens" not in text[head.end() : end]:
             return f'{text[: head.end()]}\ntokens = ["{digest}"]{text[head.end() :]}'
-    raise SettingsError(
+    raise _by_hand(path, name, digest)
+
+
+def _by_hand(path: Path, name: str, digest: str) -> SettingsError:
+    return SettingsError(
         f'CALLERS_FILE: {path}: {name} is not written as {table_of(name)}; add "{digest}" to its `tokens` by hand'
     )
 

@@ -106,7 +106,8 @@ class Access:
     Raises SettingsError for a file that can't be used.
     """
 
-    def __init__(self, settings: ServerSettings, observer: Observer) -> None:
+    def __init__(self, settings: ServerSettings, observer: Observer, *, look_seconds: float = LOOK_SECONDS) -> None:
+        self._look_seconds = look_seconds
         self._settings = settings
         self._observer = observer
         self._requested = asyncio.Event()
@@ -152,7 +153,7 @@ class Access:
         """Read the files whenever they change or it is requested, until cancelled; return at once if there are none."""
         while self._callers is not None or self._certificates is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(self._look_seconds):
                     await self._requested.wait()
             always = self._requested.is_set()
             self._requested.clear()
@@ -174,8 +175,8 @@ class Access:
             problems = error.problems
         except TimeoutError:
             problems = (f"{files.setting}: could not be read in {_READ_SECONDS:g} s",)
-        except OSError as error:  # no thread
-            problems = (f"{files.setting}: could not be read: {error.strerror}",)
+        except Exception as error:  # noqa: BLE001  whatever is in a file, it is not to end the service
+            problems = (f"{files.setting}: could not be read: {error or type(error).__name__}",)
         else:
             if value is not None:
                 files.value, files.problems = value, ()

@@ -25,6 +25,7 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 """Those of a caller without `priorities`: urgent mails would make the codes of others wait."""
 
 _MOST_OCTETS = 4 << 20
+_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _MAY = ("methods", "from", "return_paths", "priorities")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share")
@@ -111,7 +112,9 @@ class _Reader:
         except tomllib.TOMLDecodeError as error:
             line, said = split_error(error, self._text)
             self.problems.append(f"CALLERS_FILE: {self._path}: line {line}: {said}")
-            return {"anonymous": {}}
+        except (RecursionError, ValueError):  # which tomllib lets through
+            self.problems.append(f"CALLERS_FILE: {self._path}: holds too long a number, or lists too deep")
+        return {"anonymous": {}}
 
     def _entry(self, name: str, table: object) -> Entry:
         path = ("callers", name)
@@ -123,7 +126,7 @@ class _Reader:
             return Entry(caller, 0, ())
         tokens = list(self._list(path, "tokens", table, _digest))
         certificates = [
-            *self._list(path, "subjects", table, lambda subject: f"subject:{subject}"),
+            *self._list(path, "subjects", table, _subject),
             *self._list(path, "sans", table, san),
         ]
         for digest in tokens:
@@ -229,7 +232,15 @@ def san(text: str) -> str:
     try:
         return f"ip:{ipaddress.ip_address(text)}"
     except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError(f"{quoted(text)} is no URI, address or host name in letters of ASCII") from None
         return f"dns:{text.lower()}"
+
+
+def _subject(text: str) -> str:
+    if not text.isprintable() or "=" not in text:
+        raise ValueError(f"{quoted(text)} is no subject of a certificate, such as CN=shop,O=Example")
+    return f"subject:{text}"
 
 
 def _digest(text: str) -> bytes:
