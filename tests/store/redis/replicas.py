@@ -88,6 +88,11 @@ class Replica:
         assert [type(answer).__name__ for answer in await self.mails.accept(entries)] == ["Accepted"] * len(entries)
         self.owner.entries |= {entry.mail.id: entry for entry in entries}
 
+    @property
+    def name(self) -> str:
+        """The name under which it owns mails."""
+        return self.mails._lease.name
+
     async def die(self) -> None:
         """Never speak to the server again."""
         await self.client.close()
