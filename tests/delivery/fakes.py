@@ -12,7 +12,18 @@ from otpmail.delivery.job import Job
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.model import Envelope, IssuedCode, Labels, Mail, Priority
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
+from otpmail.store.base import (
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Owner,
+    Progress,
+    Request,
+    Running,
+    Wanted,
+    ever,
+)
 
 NOW = 1_700_000_000.0
 """When a `Clock` begins, in seconds since the epoch."""
@@ -162,7 +173,7 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
-    def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+    def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

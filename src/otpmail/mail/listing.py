@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import heapq
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import field
@@ -80,10 +81,11 @@ class Listing:
                 await self._look(waiting, matcher, newest)
                 await self._give_way()
             jobs = dict(self._lifecycle.jobs)
-            async for some in self._store.remembered():
+            async for some in self._store.remembered(lambda: (newest.least, matcher.most)):
                 await self._look([mail for mail in some if mail.id not in jobs], matcher, newest)
                 await self._give_way()
-            await self._look(jobs.values(), matcher, newest)  # also those that have settled meanwhile
+            jobs |= self._lifecycle.jobs  # also those that have settled meanwhile, or come from another process
+            await self._look(jobs.values(), matcher, newest)
         return _page(newest.descending(), size)
 
     async def _look(self, found: Iterable[Mail | Job], matcher: "_Matcher", newest: "_Newest") -> None:
@@ -106,6 +108,11 @@ class _Matcher:
         self._recipient = parse_address(query.recipient, "recipient").key if query.recipient else ""
         self._before = _place(query.page_token) if query.page_token else _LAST
 
+    @property
+    def most(self) -> float:
+        """When a mail of the page was accepted at the latest."""
+        return self._before[0]
+
     def has(self, one: Mail | Job) -> bool:
         """Whether the mail is."""
         return (
@@ -125,6 +132,12 @@ class _Newest:
         self._heap: list[tuple[float, str, Mail | Job]] = []
         self._ids: set[str] = set()
         self._recipients = 0
+
+    @property
+    def least(self) -> float:
+        """When a mail was accepted at the least that would be kept."""
+        is_full = len(self._heap) >= self._most or self._recipients > MOST_RECIPIENTS
+        return self._heap[0][0] if is_full else -math.inf
 
     def add(self, one: Mail | Job) -> None:
         """Add a mail, once."""

@@ -6,6 +6,7 @@ seconds since the epoch, on the store's own clock (`store.clock`).
 
 from asyncio import Queue
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
@@ -151,6 +152,15 @@ class Owner(Protocol):
         """
 
 
+Wanted = Callable[[], tuple[float, float]]
+"""Returns between which times, both included, mails are wanted that were accepted then: fewer and fewer."""
+
+
+def ever() -> tuple[float, float]:
+    """Want all mails, whenever they were accepted."""
+    return -inf, inf
+
+
 class MailStore(Protocol):
     """Request ids, accepted mails until they settle, and settled mails for a while after."""
 
@@ -212,8 +222,12 @@ class MailStore(Protocol):
         A mail whose request id was released is found too, until the id comes again.
         """
 
-    def remembered(self) -> AsyncIterator[Sequence[Mail]]:
-        """Yield the settled mails of all callers that are remembered, in slices of some milliseconds, in any order."""
+    def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the settled mails of all callers that are remembered, and all that other processes own, in any order.
+
+        They come in slices of some milliseconds. Mails that were accepted out of the times that `wanted` returns may be
+        left out; it is asked again before each slice.
+        """
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Cancel a mail that another process owns, and return what has become of it; None where `get` finds nothing.

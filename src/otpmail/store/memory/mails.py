@@ -15,6 +15,8 @@ from otpmail.store.base import (
     Progress,
     Request,
     Running,
+    Wanted,
+    ever,
 )
 from otpmail.store.memory.shares import Share, Shares
 
@@ -177,8 +179,9 @@ class MemoryMailStore:
             raise
         return True
 
-    async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+    async def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices."""
+        del wanted  # they are in no order
         now = self.now()
         for share in list(self._shares.values()):
             for some in share.settled.batches(_BATCH_OCTETS):

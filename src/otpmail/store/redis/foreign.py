@@ -7,20 +7,23 @@ from typing import Any
 
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import Entry
+from otpmail.store.base import Entry, Wanted
 from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.reader import Reader
-from otpmail.store.redis.records import Claim, Record, Records
+from otpmail.store.redis.records import Claim, Record, Records, microseconds
 from otpmail.store.redis.script import Script
 
 _CANCEL = Script.load("mail_cancel")
+_NEWEST = Script.load("mail_newest")
 
 _SLICE = 50  # records at a time: their contents come with those that have not settled
 SENT_ELSEWHERE = "another replica is sending this mail, and its caller waits for that: ask again"
 _FIRST_LOOK, _LAST_LOOK, _LAST_LOOK_IF_ANNOUNCED = 0.1, 1.0, KEPT_SECONDS / 3
+_CLOCKS = 60.0  # by which the clock of a replica may be ahead of the server's
+_TRIES = 5  # to read the owners, which come and go
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
 
 
@@ -109,18 +112,45 @@ class ForeignMails:
             record = await self._read_of(caller, mail_id)
         return None if record is None else record.mail
 
-    async def settled(self, key: bytes) -> AsyncIterator[Sequence[Mail]]:
-        """Yield the mails that an index of settled ones names, in slices."""
-        async for mail_ids in self._members(key):
+    async def settled(self, key: bytes, seconds: float, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the mails that an index of settled ones names, in slices: those that end last come first.
+
+        A mail ends so many `seconds` after it was accepted at the least.
+        """
+        async for mail_ids, ends in self._members(key):
+            if ends / 1000 - seconds + _CLOCKS < wanted()[0]:
+                return
             now = self._now()
             yield [record.mail for record in await self._read_all(mail_ids) if record.forgotten > now]
 
-    async def open(self) -> AsyncIterator[Sequence[Mail]]:
-        """Yield the mails that other replicas own, in slices."""
-        for owner in await self._client.command("ZRANGE", self._keys.owners, 0, -1):
-            if owner.decode() != self._lease.name:
-                async for mail_ids in self._members(self._keys.own(owner.decode())):
-                    yield [record.mail for record in await self._read_all(mail_ids)]
+    async def open(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the mails that other replicas own, the newest first, in slices."""
+        before = microseconds(wanted()[1])
+        seen: set[str] = set()
+        owners: list[bytes] = []
+        while True:
+            named, owners = await self._newest(before, owners)
+            least = microseconds(wanted()[0])
+            found = [mail_id for mail_id, time in named if mail_id not in seen and time >= least]
+            if not found:
+                return
+            yield [record.mail for record in await self._read_all(found)]
+            before = named[-1][1]
+            seen = {mail_id for mail_id, time in named if time == before}
+
+    async def _newest(self, before: int, owners: list[bytes]) -> tuple[list[tuple[str, int]], list[bytes]]:
+        """Return the ids and times of mails that were accepted last, up to a time, and the owners of all there are.
+
+        `owners` are those that were known before.
+        """
+        me = self._lease.name.encode()
+        for _ in range(_TRIES):
+            names = (self._keys.owners, *[self._keys.own(owner.decode()) for owner in owners])
+            found = await self._client.run(_NEWEST, names, (before, _SLICE, me, *owners))
+            if found is not None:
+                return [(mail_id.decode(), int(time)) for mail_id, time in found], owners
+            owners = [one for one in await self._client.command("ZRANGE", self._keys.owners, 0, -1) if one != me]
+        raise Unavailable("replicas come and go: ask again")
 
     async def content(self, caller: str, mail_id: str) -> Entry | None:
         """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
@@ -174,20 +204,21 @@ class ForeignMails:
                 records += [record] if isinstance(record, Record) else []
         return records
 
-    async def _members(self, key: bytes) -> AsyncIterator[list[str]]:
-        """Yield the members of a sorted set in slices; those that come or go meanwhile may be left out, or come twice.
+    async def _members(self, key: bytes) -> AsyncIterator[tuple[list[str], float]]:
+        """Yield the members of a sorted set in slices, the greatest scores first, with the first score of a slice.
 
-        Members of one score may be more than a slice, so a slice begins with the score at which the last one ended.
+        Those that come or go meanwhile may be left out, or come twice. Members of one score may be more than a slice,
+        so a slice begins with the score at which the last one ended.
         """
-        start, first = 0, "-inf"
+        start, first = 0, "+inf"
         while True:
             found: list[Any] = await self._client.command(
-                *("ZRANGEBYSCORE", key, first, "+inf", "WITHSCORES", "LIMIT", start, _SLICE)
+                *("ZREVRANGEBYSCORE", key, first, "-inf", "WITHSCORES", "LIMIT", start, _SLICE)
             )
             scores = found[1::2]
             if not scores:
                 return
-            yield [mail_id.decode() for mail_id in found[::2]]
+            yield [mail_id.decode() for mail_id in found[::2]], float(scores[0])
             last = scores[-1].decode()
             same = sum(score == scores[-1] for score in scores)
             start = start + same if last == first else same

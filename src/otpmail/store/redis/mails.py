@@ -9,7 +9,6 @@ from sys import maxsize
 
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store import codec
 from otpmail.store.base import (
     REQUEST_SECONDS,
     Accepted,
@@ -20,6 +19,8 @@ from otpmail.store.base import (
     Progress,
     Running,
     TakenOver,
+    Wanted,
+    ever,
 )
 from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
@@ -32,9 +33,10 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
-from otpmail.store.redis.records import Records, score_of
+from otpmail.store.redis.records import Records, present, score_of
 from otpmail.store.redis.requests import Requests
 from otpmail.store.redis.retries import Retries
+from otpmail.store.redis.settlement import Times, settlement_of
 
 _FLUSH_SECONDS = 5.0
 _RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
@@ -192,20 +194,8 @@ class RedisMailStore:
         if held is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             return
-        now = self.now()
-        forgotten = (mail.settle_time or now) + self._remember_seconds
-        request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
-        octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
-        numbers = (
-            _milliseconds(max(forgotten, request_ends) - now),
-            request_ends,
-            _milliseconds(request_ends - now),
-            _milliseconds(forgotten - now),
-        )
-        seal = partial(self._records.seal_settled, mail.id, octets)
-        content = bytes if entry is None else partial(self._records.seal_entry, entry)
-        note = Note("settle", mail.id, held, seal, numbers, mail.settle_time or now, content)
-        self._owned.settle(note, len(octets))
+        times = Times(self.now(), self._remember_seconds, keep_request)
+        self._owned.settle(*settlement_of(mail, held, self._records, times, entry))
 
     # Settled mails, and those of others.
 
@@ -223,16 +213,20 @@ class RedisMailStore:
         await self._owned.notes.wait_for(mail_id)
         return await self._foreign.cancel(caller, mail_id)
 
-    async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
-        """Yield the settled mails of all callers, and those that other replicas own, in slices."""
+    async def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the settled mails of all callers, and those that other replicas own, in slices.
+
+        The open ones come first: one that settles meanwhile is found among the others.
+        """
         async for some in self._memory.remembered():
             yield some
-        await self._owned.notes.wait_for_all()
-        for key in (self._keys.settled, self._keys.answered):
-            async for some in self._foreign.settled(key):
-                yield some
-        async for some in self._foreign.open():
+        async for some in self._foreign.open(wanted):
             yield some
+        yield [present(entry) for entry in self._books.arriving.values()]
+        await self._owned.notes.wait_for_all()
+        for key, seconds in ((self._keys.settled, self._remember_seconds), (self._keys.answered, REQUEST_SECONDS)):
+            async for some in self._foreign.settled(key, seconds, wanted):
+                yield some
 
     def forget_oldest(self) -> bool:
         """Forget the oldest mails in memory; False where none are left. Those on the server take no memory here."""
@@ -294,8 +288,3 @@ class RedisMailStore:
         if held is None:
             return None
         return Note("defer", mail_id, held, partial(self._records.seal_progress, mail_id, progress))
-
-
-def _milliseconds(seconds: float) -> int:
-    """Return a time for which a key is kept: the server takes no less than one."""
-    return max(1, int(1000 * seconds))

@@ -66,7 +66,7 @@ class Records:
         """Return a large mail without its content, for those who only ask how far it is; empty for others."""
         if len(entry.envelope.content) <= _SMALL:
             return b""
-        return self.seal_state(_present(entry))
+        return self.seal_state(present(entry))
 
     def seal_state(self, mail: Mail) -> bytes:
         """Return a mail's present state as octets."""
@@ -107,7 +107,7 @@ class Records:
         if head is not None:
             mail = self.open_state(mail_id, head)
         else:
-            mail = _present(self.open_entry(mail_id, octets or b"", None))
+            mail = present(self.open_entry(mail_id, octets or b"", None))
         if progress is not None:
             mail = as_far_as(mail, self.open_progress(mail_id, progress))
         return Record(mail, inf, owner.decode(), (denied or b"").decode())
@@ -115,7 +115,12 @@ class Records:
 
 def score_of(priority: Priority, create_time: float) -> int:
     """Return a mail's place among those of its owner: by priority, then by age."""
-    return int(priority) * _PRIORITY + int(create_time * _MICROSECONDS)
+    return int(priority) * _PRIORITY + microseconds(create_time)
+
+
+def microseconds(create_time: float) -> int:
+    """Return a time as scores have it, the latest one for what is beyond."""
+    return int(min(max(create_time * _MICROSECONDS, 0.0), _PRIORITY - 1))
 
 
 def as_far_as(mail: Mail, progress: Progress) -> Mail:
@@ -125,7 +130,7 @@ def as_far_as(mail: Mail, progress: Progress) -> Mail:
     return replace(mail, recipients=recipients, attempts=progress.attempts)
 
 
-def _present(entry: Entry) -> Mail:
-    """Return a mail of another owner as its caller sees it, with a result for each recipient."""
+def present(entry: Entry) -> Mail:
+    """Return an open mail as its caller sees it, with a result for each recipient."""
     mail = replace(entry.mail, recipients=tuple(map(RecipientResult, entry.envelope.recipients)))
     return as_far_as(mail, entry.progress)

@@ -25,6 +25,8 @@ from otpmail.store.base import (
     Request,
     Running,
     TakenOver,
+    Wanted,
+    ever,
 )
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
@@ -205,8 +207,9 @@ class SqliteMailStore:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
         return await self._ask(partial(self._rows.find, request_key(caller, request_id), self.now()))
 
-    async def remembered(self) -> AsyncIterator[Sequence[Mail]]:
+    async def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices: those in memory, then the others."""
+        del wanted  # they are in no order
         async for some in self._memory.remembered():
             yield some
         now, last = self.now(), 0
