@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.redis.client import Client, Value
+from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys, joined
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
 from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 
 _ACCEPT = Script.load("mails", "mail_keep", "mail_accept")

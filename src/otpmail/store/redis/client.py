@@ -21,13 +21,12 @@ from otpmail.store.redis.replies import (
     kind_of,
     unavailable,
 )
+from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 
 _LANES = 3
 _MOST_COMMANDS = 500  # in one pipeline, so that the next one is not held up
 _MOST_OCTETS = 1 << 20
-
-Value = bytes | str | int | float
 
 
 class Client:
@@ -82,12 +81,12 @@ class Client:
         changed nothing, `replies.AnswerLost` if the script may have run, and otherwise Unavailable while the server is
         down.
         """
-        octets = reply_octets + sum(len(value) for value in args if isinstance(value, bytes | str))
-        return self._ask(script, (len(keys), *keys, *args), octets, self._replicas if replicated else 0)
+        replicas = self._replicas if replicated else 0
+        return self._ask(script, (len(keys), *keys, *args), reply_octets=reply_octets, replicas=replicas)
 
     def command(self, *words: Value) -> "asyncio.Future[Any]":
         """Send one command; it raises as `run` does."""
-        return self._ask(None, words, 0, 0)
+        return self._ask(None, words)
 
     async def connect(self) -> Connection:
         """Open a connection of its own to the server, as for a subscription. Raises as `probe` does."""
@@ -101,7 +100,7 @@ class Client:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         try:
             await self._probing.open()
-            (answer,), _ = await self._probing.exchange([Command(None, words, reply, 0, 0)])
+            (answer,), _ = await self._probing.exchange([Command(None, words, reply)])
             if isinstance(answer, RedisError):
                 raise answer
         except BaseException as error:
@@ -123,7 +122,7 @@ class Client:
             await lane.close()
 
     def _ask(
-        self, script: Script | None, arguments: tuple[Any, ...], octets: int, replicas: int
+        self, script: Script | None, words: Sequence[Value], *, reply_octets: int = 0, replicas: int = 0
     ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
@@ -132,7 +131,7 @@ class Client:
         elif self.is_away:
             reply.set_exception(_away())
         else:
-            self._waiting.append(Command(script, arguments, reply, octets, replicas))
+            self._waiting.append(Command(script, words, reply, reply_octets=reply_octets, replicas=replicas))
             if not self._is_scheduled:
                 self._is_scheduled = True
                 loop.call_soon(self._send)

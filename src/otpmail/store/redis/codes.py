@@ -8,9 +8,10 @@ import msgpack
 from otpmail.errors import LimitExceeded
 from otpmail.model import CALL, Challenge, Check, CheckResult, Sending
 from otpmail.store.challenges import Guess, Proofs, Rules
-from otpmail.store.redis.client import Client, Value
+from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges

@@ -9,43 +9,48 @@ from redis.exceptions import NoScriptError, RedisError
 
 from otpmail.store.redis.dial import TIMEOUT, Access, Address, Locator, hang_up, open_connection
 from otpmail.store.redis.replies import is_reply
+from otpmail.store.redis.resp import Value, pack_command, pack_words
 from otpmail.store.redis.script import Script
 
 _OCTETS_A_SECOND = 8 << 20  # that a network and a server carry at the least
 _WAIT_MILLISECONDS = 500
+_EVALSHA = pack_words((b"EVALSHA",)) + b"\r\n$40\r\n"  # and a script's digest
 
 
 class Command:
-    """A command, or a script with its keys, and the future that gets the reply.
+    """A command, or a script with its keys, as octets, and the future that gets the reply.
 
-    `replicas` must have what it changed before its reply counts.
+    `replicas` must have what it changed before its reply counts. `octets` are those of the command and of its reply,
+    which may have so many.
     """
 
-    __slots__ = ("arguments", "octets", "replicas", "reply", "script")
+    __slots__ = ("_body", "_count", "_script", "octets", "replicas", "reply")
 
     def __init__(
         self,
         script: Script | None,
-        arguments: tuple[Any, ...],
+        words: Sequence[Value],
         reply: "asyncio.Future[Any]",
-        octets: int,
-        replicas: int,
+        *,
+        reply_octets: int = 0,
+        replicas: int = 0,
     ) -> None:
-        self.script = script
-        self.arguments = arguments
+        self._script = script
+        self._body = pack_words(words)
+        self._count = len(words)
         self.reply = reply
-        self.octets = octets
+        self.octets = len(self._body) + reply_octets
         self.replicas = replicas
 
-    def words(self, known: set[bytes]) -> tuple[Any, ...]:
-        """Return the command's words; a script's text stands in them unless this connection has run it before."""
-        script = self.script
+    def packed(self, known: set[bytes]) -> bytes:
+        """Return it as octets; a script's text stands in them unless this connection has run it before."""
+        script = self._script
         if script is None:
-            return self.arguments
+            return pack_command(self._count, self._body)
         if script.digest in known:
-            return (b"EVALSHA", script.digest, *self.arguments)
+            return pack_command(2 + self._count, _EVALSHA, script.digest, self._body)
         known.add(script.digest)
-        return (b"EVAL", script.text, *self.arguments)
+        return pack_command(2 + self._count, pack_words((b"EVAL", script.text)), self._body)
 
 
 class Lane:
@@ -102,12 +107,12 @@ class Lane:
     async def _exchange(
         self, connection: Connection, commands: Sequence[Command], replicas: int
     ) -> tuple[list[Any], int]:
-        words = [command.words(self._known) for command in commands]
-        replies, acknowledged = await _send(connection, words, replicas)
+        packed = [command.packed(self._known) for command in commands]
+        replies, acknowledged = await _send(connection, packed, replicas)
         unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # as after SCRIPT FLUSH: the other commands have run
             self._known.clear()
-            whole = [commands[place].words(set()) for place in unknown]
+            whole = [commands[place].packed(set()) for place in unknown]
             again, acknowledged = await _send(connection, whole, replicas)
             for place, reply in zip(unknown, again, strict=True):
                 replies[place] = reply
@@ -119,11 +124,11 @@ def _shown(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _send(connection: Connection, words: list[tuple[Any, ...]], replicas: int) -> tuple[list[Any], int]:
+async def _send(connection: Connection, packed: list[bytes], replicas: int) -> tuple[list[Any], int]:
     if replicas:
-        words = [*words, (b"WAIT", replicas, _WAIT_MILLISECONDS)]
-    await connection.send_packed_command(connection.pack_commands(words), check_health=False)
-    replies = [await _read(connection) for _ in words]
+        packed = [*packed, pack_command(3, pack_words((b"WAIT", replicas, _WAIT_MILLISECONDS)))]
+    await connection.send_packed_command(b"".join(packed), check_health=False)
+    replies = [await _read(connection) for _ in packed]
     return replies, _as_count(replies.pop()) if replicas else 0
 
 

@@ -26,7 +26,7 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
 from otpmail.store.redis.announcements import Announcements
-from otpmail.store.redis.client import Client, Value
+from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.forgetting import Forgetting
 from otpmail.store.redis.keys import Keys
@@ -35,6 +35,7 @@ from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Records, present, score_of
 from otpmail.store.redis.requests import Requests
+from otpmail.store.redis.resp import Value
 from otpmail.store.redis.retries import Retries
 from otpmail.store.redis.settlement import Times, settlement_of
 

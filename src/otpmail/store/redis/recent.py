@@ -33,7 +33,7 @@ class RecentSettlements:
 
     def add(self, note: Note, octets: int) -> None:
         """Remember a settlement, whose record has so many octets."""
-        self._newer[note.mail_id] = note._replace(more=bytes)
+        self._newer[note.mail_id] = note if note.more is bytes else note._replace(more=bytes)
         self._newer_octets += octets + _OCTETS
         if self._newer_octets > self._most:
             self._older, self._older_octets = self._newer, self._newer_octets

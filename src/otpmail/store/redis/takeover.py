@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from otpmail.errors import Unavailable
-from otpmail.store.redis.client import Client, Value
+from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease, Step
 from otpmail.store.redis.reader import REPLY_OCTETS, Reader
 from otpmail.store.redis.replies import PAUSE_SECONDS
+from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 
 _log = logging.getLogger("otpmail")
