@@ -2,7 +2,9 @@
 
 -- The mail has an id, a score, octets, a fingerprint, and a head if it is large. Its request id is to be free, or its own.
 local function keep_as(own, record, request, mail)
-  redis.call('DEL', record)
+  if request ~= record then
+    redis.call('DEL', record) -- that of a claim, which ends by itself
+  end
   redis.call('HSET', record, 'own', me, 'entry', mail.octets)
   if mail.head ~= '' then
     redis.call('HSET', record, 'head', mail.head)

@@ -9,6 +9,7 @@ if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
 end
 local SETTLED, ANSWERED, CONTENTS, SUM = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local NOW = milliseconds()
 
 -- The first write removes, if nothing: with full memory none could follow otherwise.
 redis.call('ZREM', OWNERS, '')
@@ -35,19 +36,16 @@ end
 -- Returns 3 where there was no room for the content.
 local function write_settled(note)
   local result = 1
-  drop_content(CONTENTS, SUM, note.record, note.id)
   redis.call('DEL', note.record)
   redis.call('HSET', note.record, 'settled', note.octets, 'time', note.time)
   if note.more ~= '' then
-    local ends = milliseconds() + note.numbers[4]
+    local ends = NOW + note.numbers[4]
     if not keep_content(CONTENTS, SUM, note.record, note.id, note.more, ends, tonumber(ARGV[3])) then
       result = 3
     end
   end
   redis.call('PEXPIRE', note.record, note.numbers[1])
-  local is_kept = tonumber(note.numbers[2]) > 0
-  redis.call('ZREM', is_kept and SETTLED or ANSWERED, note.id)
-  redis.call('ZADD', is_kept and ANSWERED or SETTLED, milliseconds() + note.numbers[1], note.id)
+  redis.call('ZADD', tonumber(note.numbers[2]) > 0 and ANSWERED or SETTLED, NOW + note.numbers[1], note.id)
   return result
 end
 
@@ -85,6 +83,9 @@ function kinds.again(note)
   redis.call('ZREM', note.own, note.id)
   local result = 1
   if redis.call('HGET', note.record, 'time') ~= note.time then
+    drop_content(CONTENTS, SUM, note.record, note.id)
+    redis.call('ZREM', SETTLED, note.id)
+    redis.call('ZREM', ANSWERED, note.id)
     result = write_settled(note)
   end
   local claim = claim_of(note.record, note.request)

@@ -19,6 +19,7 @@ local count = redis.call('HINCRBY', EPOCH, me, 1)
 redis.call('ZREM', KEYS[4], id)
 redis.call('ZREM', KEYS[5], id)
 drop_content(KEYS[6], KEYS[7], record, id)
+redis.call('DEL', record)
 local print = ARGV[7]
 if request ~= record then
   -- The fingerprint stays: that of a mail whose caller waited for the relay stands here alone.
