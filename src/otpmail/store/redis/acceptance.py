@@ -10,7 +10,7 @@ from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys, joined
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
-from otpmail.store.redis.replies import AnswerLost
+from otpmail.store.redis.replies import AnswerLost, pairs
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 
@@ -148,7 +148,10 @@ class Acceptor:
 
         step = await self._lease.run(ask, lost)
         self._lease.counted(step.sent, step.total, len(batch))
-        return step.answer
+        answers = [b"A"] * len(batch)
+        for place, answer in pairs(step.answer):
+            answers[place] = answer
+        return answers
 
     def _words(self, batch: Sequence[Acceptance], name: str, epoch: str) -> tuple[list[bytes], list[Any]]:
         keys = self._keys

@@ -12,7 +12,7 @@ from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
+from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost, pairs
 from otpmail.store.redis.script import Script
 from otpmail.values import frozen
 
@@ -226,11 +226,11 @@ class Notes:
             return False
         if not lease.counted(sent, answer[0], len(batch)):
             return False  # settlements of mails that the server has lost had no effect
-        for note, result in zip(batch, answer[1:], strict=True):
+        for place, result in pairs(answer[1:]):
             if result == _IS_ACCEPTED:
-                self.accepted(note)
-        if _HAS_NO_ROOM in answer[1:]:
-            self.found_no_room()
+                self.accepted(batch[place])
+            elif result == _HAS_NO_ROOM:
+                self.found_no_room()
         return True
 
     async def _run(self, names: Sequence[bytes], arguments: Sequence[Any]) -> list[Any]:

@@ -1,7 +1,8 @@
 """Judges the errors of a server: for callers, and for the connection that they came over."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as NetworkError
 from redis.exceptions import RedisError
@@ -74,6 +75,11 @@ MOVES = frozenset({"READONLY", "MOVED", "ASK", "MASTERDOWN", "CLUSTERDOWN", "UNB
 
 _FULL = frozenset({"OOM", "NOREPLICAS", "MISCONF"})  # the server takes nothing new, and drops what is to be dropped
 _OF_ONE_COMMAND = frozenset({"NOPERM", "TRYAGAIN", "NOSCRIPT", ""})
+
+
+def pairs(reply: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Return the places and values of a reply that has them in turn: of what needs saying alone."""
+    return zip(reply[::2], reply[1::2], strict=True)
 
 
 class AnswerLost(Unavailable):

@@ -13,7 +13,7 @@ def pack_words(words: Sequence[Value]) -> bytes:
 
     Numbers are written as `repr` does, texts in UTF-8.
     """
-    # fast path: 0.14 us a word, redis-py takes 0.45, and a mail has 25; held to redis-py by tests/store/redis/test_resp.py
+    # fast path: 25 words a mail take 0.14 us each, by redis-py 0.45; held to it by tests/store/redis/test_resp.py
     parts: list[bytes] = []
     for word in words:
         octets = word if type(word) is bytes else _encoded(word)

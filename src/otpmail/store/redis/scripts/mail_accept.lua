@@ -1,4 +1,5 @@
 -- Keeps mails with their request ids, in one step.
+-- Returns {'OK', changes counted}, and for each mail that is not kept its place among them and the answer about it.
 -- KEYS: own set; for each mail its record and that of its request id (the mail's own again where it has none).
 -- ARGV: the time in seconds; for each mail its id, score, octets, fingerprints and head.
 
@@ -15,10 +16,10 @@ for number = 0, mails - 1 do
   local answer = came_before(record, request, ARGV[first + 3], ARGV[first], now)
   if answer then
     join(request, answer)
+    answers[#answers + 1] = number
+    answers[#answers + 1] = answer
   else
     keep(own, record, request, first)
-    answer = 'A'
   end
-  answers[#answers + 1] = answer
 end
 return answers

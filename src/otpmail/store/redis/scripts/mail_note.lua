@@ -3,7 +3,7 @@
 -- owner's set, the mail's record and that of its request id (the mail's own again where it has none).
 -- ARGV: how many octets all contents may have; for each note its kind, mail id, owner, octets, fingerprint, and by its
 -- kind four numbers, when the mail settled, and further octets.
--- Returns {'OK', changes counted, the result of each}: 0 where the mail is not this owner's, 2 and 3 as below, else 1.
+-- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
@@ -196,12 +196,12 @@ function kinds.reclaim(note)
   return 1
 end
 
-local results = {'OK', 0}
-for number = 0, (#KEYS - 6) / 3 - 1 do
+local results, count = {'OK', 0}, (#KEYS - 6) / 3
+for number = 0, count - 1 do
   local own, record, request = unpack(KEYS, 7 + 3 * number, 9 + 3 * number)
   local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more =
     unpack(ARGV, 4 + 11 * number, 14 + 11 * number)
-  results[#results + 1] = kinds[kind]({
+  local result = kinds[kind]({
     own = own,
     record = record,
     request = request,
@@ -213,8 +213,12 @@ for number = 0, (#KEYS - 6) / 3 - 1 do
     time = time,
     more = more,
   })
+  if result > 1 then
+    results[#results + 1] = number
+    results[#results + 1] = result
+  end
 end
 if lease_of(me) > LEFT then
-  results[2] = redis.call('HINCRBY', EPOCH, me, #results - 2)
+  results[2] = redis.call('HINCRBY', EPOCH, me, count)
 end
 return results
