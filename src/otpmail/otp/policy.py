@@ -67,11 +67,11 @@ class Policy:
         """
         if record is None and not room:
             raise MemoryFull(_RECORDS_FULL)
-        record = self._recent(record, now)
+        kept, record = record, self._recent(record, now)
         call = fresh.id[CALL]
         is_again = record.call == call != NO_CALL
-        if is_again and record.challenge is not None:
-            return record, Sending(record.challenge, record.next_send)
+        if is_again and record.challenge is not None:  # nothing changes, also not what time has taken away
+            return kept or record, Sending(record.challenge, record.next_send)
         blocked_until = self._blocked_until(record, now)
         if blocked_until > now:
             raise LimitExceeded("address", "too many wrong codes for this address", retry_after=blocked_until - now)
