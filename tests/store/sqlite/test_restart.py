@@ -155,7 +155,7 @@ async def test_a_claim_without_a_mail_is_taken_over(restarts: Restarts) -> None:
 async def test_a_take_over_of_a_claim_that_was_cancelled_is_undone(
     restarts: Restarts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request id is free again where the call is cancelled while its claim is being taken over."""
+    """A request id is taken over again, with the first id, where the call was cancelled that was taking it over."""
     store = await restarts.restart()
     assert await store.mails.claim(R1, "m1") == Accepted()
     store = await restarts.restart()
@@ -176,7 +176,25 @@ async def test_a_take_over_of_a_claim_that_was_cancelled_is_undone(
     with pytest.raises(asyncio.CancelledError):
         await claiming
     store.mails.release(R1, "m2")
-    assert await store.mails.claim(R1, "m3") == Accepted()
+    assert await store.mails.claim(R1, "m3") == TakenOver("m1")
+    await store.close()
+
+
+async def test_a_claim_that_was_taken_over_keeps_the_first_id_until_its_mail_settles(restarts: Restarts) -> None:
+    """A refused call that had taken a request id over leaves it to the next one, which gets the first mail's id too."""
+    store = await restarts.restart()
+    assert await store.mails.claim(R1, "m1") == Accepted()
+    store = await restarts.restart()
+    for number in (2, 3):
+        assert await store.mails.claim(R1, f"m{number}") == TakenOver("m1")
+        store.mails.release(R1, "m1")
+        assert await store.mails.find("shop", "r1") is None
+    store = await restarts.restart()
+    assert await store.mails.claim(R1, "m4") == TakenOver("m1")
+    store.mails.settle(settled(mail_of("m1", request_id="r1")), keep_request=False)
+    assert await store.mails.claim(R1, "m5") == Accepted()
+    store.mails.release(R1, "m5")
+    assert await store.mails.claim(R1, "m6") == Accepted()
     await store.close()
 
 

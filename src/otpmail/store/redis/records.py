@@ -12,7 +12,7 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.redis.keys import DIGEST
 from otpmail.values import frozen
 
-_PRIORITY = 1 << 51  # more than the microseconds since the epoch, for the next fifty years
+_PRIORITY = 1 << 51  # more than the microseconds since the epoch, until May 2041
 _MICROSECONDS = 1e6
 _SMALL = 16 << 10  # octets of a content up to which a mail is read whole, whatever is asked for
 

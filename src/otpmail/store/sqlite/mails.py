@@ -47,8 +47,9 @@ T = TypeVar("T")
 class SqliteMailStore:
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
-    Its whole state on the loop is `_open`, with the `seq` of each open mail in the file, and `_left`. These are mails
-    of an earlier process until `left` yields them. `octets` is the memory that mails take here.
+    Its whole state on the loop is `_open`, with the `seq` of each open mail in the file, `_taken_over`, those of them
+    whose request id an earlier process had claimed, and `_left`. These are mails of an earlier process until `left`
+    yields them. `octets` is the memory that mails take here.
     """
 
     durable = True
@@ -74,6 +75,7 @@ class SqliteMailStore:
         )
         self.octets = 0
         self._open: dict[str, int] = {}
+        self._taken_over: set[str] = set()
         self._left: list[tuple[int, Left]] = []  # the first one last
         self._first = 1  # the `seq` of this process's first mail
         self._seqs = count(1)
@@ -116,17 +118,24 @@ class SqliteMailStore:
         try:
             answer = await self._ask(partial(self._rows.claim, claim), _CLAIM_OCTETS, (claim.key,))
         except asyncio.CancelledError:  # `release` does not know the mail's id after a take-over
-            self._writer.note(partial(self._rows.release_call, claim.key, claim.seq))
+            self._writer.note(partial(self._rows.release_call, claim))
             raise
-        if isinstance(answer, Accepted | TakenOver):
-            taken = answer.mail_id if isinstance(answer, TakenOver) else mail_id
-            self._open[taken] = claim.seq
+        if isinstance(answer, TakenOver):
+            self._open[answer.mail_id] = claim.seq
+            self._taken_over.add(answer.mail_id)
+        elif isinstance(answer, Accepted):
+            self._open[mail_id] = claim.seq
         return answer
 
     def release(self, request: Request, mail_id: str) -> None:
-        """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
+        """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new.
+
+        One that was taken over is to be taken over again: the relay may have the mail, so its id must stay.
+        """
         self._open.pop(mail_id, None)
-        self._writer.note(partial(self._rows.release, request_key(request.caller, request.request_id), mail_id))
+        key, is_taken_over = request_key(request.caller, request.request_id), mail_id in self._taken_over
+        self._taken_over.discard(mail_id)
+        self._writer.note(partial(self._rows.release, key, mail_id, is_taken_over=is_taken_over))
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come."""
@@ -144,6 +153,7 @@ class SqliteMailStore:
     def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Note the final state of a mail, and drop its content unless there is an `entry`."""
         seq = self._open.pop(mail.id, None)
+        self._taken_over.discard(mail.id)
         if seq is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             self.octets = self._memory.octets

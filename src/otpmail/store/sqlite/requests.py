@@ -99,19 +99,23 @@ class Requests:
         self._rows[key] = row
         self._changed.add(key)
 
-    def release(self, connection: Connection, key: int, mail_id: str) -> None:
-        """Free a request id, if it runs for that mail and no other."""
+    def release(self, connection: Connection, key: int, mail_id: str, *, is_taken_over: bool = False) -> None:
+        """Free a request id, if it runs for that mail and no other; one that was taken over is to be so again."""
         row = self.get(connection, key)
-        if row is not None and row.mail_id == mail_id and row.state == RequestState.RUNNING:
+        if row is None or row.mail_id != mail_id or row.state != RequestState.RUNNING:
+            return
+        if is_taken_over:
+            self.keep(key, row._replace(state=RequestState.ORPHANED))
+        else:
             self._drop(key)
             self._rows[key] = None
             self._changed.add(key)
 
-    def release_call(self, connection: Connection, key: int, seq: int) -> None:
-        """Free a request id, if it runs for the mail with that `seq`."""
+    def release_call(self, connection: Connection, key: int, seq: int, mail_id: str) -> None:
+        """Free a request id as `release` does, if the call with that `seq` has claimed it for the mail `mail_id`."""
         row = self.get(connection, key)
         if row is not None and row.seq == seq:
-            self.release(connection, key, row.mail_id)
+            self.release(connection, key, row.mail_id, is_taken_over=row.mail_id != mail_id)
 
     def settle(self, connection: Connection, key: int, seq: int, end: End) -> None:
         """Note that the mail with that `seq` has settled; without effect where another one has the request id."""

@@ -94,13 +94,13 @@ class Rows:
             self._keep_request(replace(claim, mail_id=earlier.mail_id), is_claim=True)
         return earlier
 
-    def release(self, key: int, mail_id: str, connection: Connection) -> None:
-        """Free a request id, if it was claimed for that mail and no other."""
-        self._requests.release(connection, key, mail_id)
+    def release(self, key: int, mail_id: str, connection: Connection, *, is_taken_over: bool) -> None:
+        """Free a request id, if it was claimed for that mail and no other (`Requests.release`)."""
+        self._requests.release(connection, key, mail_id, is_taken_over=is_taken_over)
 
-    def release_call(self, key: int, seq: int, connection: Connection) -> None:
-        """Free a request id, if the call with that `seq` has claimed it."""
-        self._requests.release_call(connection, key, seq)
+    def release_call(self, claim: Claim, connection: Connection) -> None:
+        """Free a request id, if this very claim has it."""
+        self._requests.release_call(connection, claim.key, claim.seq, claim.mail_id)
 
     def defer(self, seq: int, mail_id: str, octets: bytes, connection: Connection) -> None:
         """Keep how far a mail has come."""
