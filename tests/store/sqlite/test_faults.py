@@ -294,6 +294,52 @@ async def test_a_file_that_is_moved_away(tmp_path: Path, clock: Clock) -> None:
     await again.close()
 
 
+async def test_a_full_file_that_is_moved_away(tmp_path: Path, clock: Clock) -> None:
+    """A file that is moved away while it has no room is found missing, and all goes on once it is back."""
+    path = tmp_path / "store.db"
+    watched = Watched(store := sqlite_store(path, clock, most_pages=60))
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    path.rename(tmp_path / "away.db")
+    clock.time += 10
+    store.mails.settle(settled(mail_of("m1")))
+    async with asyncio.timeout(20):
+        await _refused(store.mails.accept([entry_of(mail_of("m2"), content=bytes(400_000))]))
+    assert "was moved or removed while the service runs" in await watched.state()
+    (tmp_path / "away.db").rename(path)
+    assert await watched.state() == ""
+    assert await store.mails.accept([entry_of(mail_of("m3"))]) == [Accepted()]
+    await store.close()
+
+
+async def test_a_mistake_of_ours_stops_no_store(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody expects is logged and refuses what was asked for; settlements are kept, and all goes on."""
+
+    class Broken(Disk):
+        is_broken = False
+
+        def __call__(self, path: Path) -> int:
+            if self.is_broken:
+                raise RuntimeError("a mistake")
+            return super().__call__(path)
+
+    watched = Watched(store := sqlite_store(tmp_path / "store.db", clock, free=(disk := Broken())))
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    disk.is_broken = True
+    store.mails.settle(ended := settled(mail_of("m1")))
+    await _refused(store.mails.accept([entry_of(mail_of("m2"))]))
+    assert "can't be written: RuntimeError('a mistake')" in await watched.state()
+    await _refused(store.mails.get("shop", "m1"))
+    disk.is_broken = False
+    assert await watched.state() == ""
+    assert await store.mails.get("shop", "m1") == ended
+    await store.close()
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "the store's changes could not be written: RuntimeError('a mistake')"
+    ]
+
+
 async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A store that can't be written at its close says so, and ends."""
     path = tmp_path / "store.db"

@@ -114,6 +114,14 @@ class Committer:
             return
         self._set(StoreState() if self._database.has_room() else StoreState(self._no_room(), RETRY_SECONDS))
 
+    def refuse(self, changes: Sequence[Change], error: Exception) -> list[Outcome]:
+        """Put changes by over a mistake of ours, and take no others until `retry` has looked."""
+        if not self.state.problem:
+            _log.error("the store's changes could not be written: %r", error, exc_info=error, extra=_FAULT)
+        self._takes_no_change = True
+        self._set(StoreState(f"STORE_URL: {self._database.path} can't be written: {error!r}", RETRY_SECONDS))
+        return self._put_by(changes)
+
     def _look_for_room(self, added: int) -> None:
         if not self.state.problem and not self._database.has_room(added):
             self._set(StoreState(self._no_room(), RETRY_SECONDS))
@@ -176,21 +184,20 @@ class Committer:
 
     def _commit_in_parts(self, changes: Sequence[Change], error: Exception) -> list[Outcome]:
         """Go on after a commit that failed, and was taken back whole."""
+        if isinstance(error, sqlite3.Error) and is_full(error):  # deletes may go on
+            try:
+                self._transact([change for change in changes if change.future is None])
+            except Exception as again:  # noqa: BLE001  as in `commit`
+                error = again
+            else:
+                self._fail(error, takes_no_change=False)
+                return self._put_by([change for change in changes if change.future is not None])
         if isinstance(error, FileNotFoundError):
             self._lose()
             return self._put_by(changes)
         if isinstance(error, sqlite3.Error) and is_environmental(error):
-            notes = [change for change in changes if change.future is None]
-            try:
-                if is_full(error):  # deletes may go on
-                    self._transact(notes)
-                    notes = []
-            except sqlite3.Error as again:
-                error = again
-            self._fail(error, takes_no_change=bool(notes) or not is_full(error))
-            outcomes = self._put_by([change for change in changes if change.future is not None])
-            self.unwritten += notes
-            return outcomes
+            self._fail(error, takes_no_change=True)
+            return self._put_by(changes)
         if len(changes) > 1:
             return [outcome for change in changes for outcome in self.commit([change])]
         return self._drop(changes[0], error) if changes else []
@@ -225,3 +232,6 @@ class Committer:
         self.state = state
         if is_change:
             self._report(state)
+
+
+_FAULT = {"event": "store-fault", "fields": {}}

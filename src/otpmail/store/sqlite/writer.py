@@ -147,12 +147,15 @@ class Writer:
         """Commit what is there, and wait for it if nothing is; returns False once the store closes."""
         committer = self.committer
         changes, goes_on = self._next(RETRY_SECONDS if committer.state.problem else _IDLE_SECONDS)
-        if committer.state.problem and monotonic() >= self._retry_at:
-            committer.retry()
-            self._retry_at = monotonic() + RETRY_SECONDS
-        if changes:
-            self._call(_settle, committer.commit(changes))
-        elif goes_on and not committer.state.problem:
+        try:
+            if committer.state.problem and monotonic() >= self._retry_at:
+                self._retry_at = monotonic() + RETRY_SECONDS
+                committer.retry()
+            outcomes = committer.commit(changes) if changes else []
+        except Exception as error:  # noqa: BLE001  without this thread all calls would wait for ever
+            outcomes = committer.refuse(changes, error)
+        self._call(_settle, outcomes)
+        if goes_on and not changes and not committer.state.problem:
             self._tidy()
         return goes_on
 
