@@ -69,6 +69,7 @@ HARMLESS = frozenset(
     {
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
         *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request"), ("Send", "key")),  # digests, and names
+        ("CodeRecord", "call"),
         ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),

@@ -6,14 +6,15 @@ forgotten together, and only the last page of the table changes. Small rows are 
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import field
 from sqlite3 import Connection
-from typing import NamedTuple
 
 from otpmail.errors import StoreError
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import insert
 from otpmail.store.sqlite.packs import Packs
 from otpmail.store.sqlite.places import Places
+from otpmail.values import frozen
 
 _FEWEST = 4  # mails from which on a pack is smaller than rows of their own
 _ENOUGH = 32
@@ -22,7 +23,7 @@ _ENOUGH = 32
 _MERGED_AT_ONCE = 512  # rows
 _FORGOTTEN_AT_ONCE = 512  # mails
 
-_INSERT = "INSERT INTO settled VALUES"
+_INSERT = "INSERT INTO settled"
 _AT = "SELECT place, mails, id, records FROM settled WHERE place <= ? ORDER BY place DESC LIMIT 1"
 _BEHIND = """
 SELECT place, mails, id, records FROM settled
@@ -34,14 +35,15 @@ FROM settled WHERE place >= ? AND place < ? ORDER BY place LIMIT ?
 """
 
 
-class SettledMail(NamedTuple):
+@frozen()
+class SettledMail:
     """A settled mail as octets. Its id finds it until `forgotten`, its request id until `ends`, which is 0 without one.
 
     `has_content`: it may be opened again, so it stays alone in its row.
     """
 
     mail_id: str
-    octets: bytes
+    octets: bytes = field(repr=False)
     forgotten: float
     ends: float
     has_content: bool
@@ -50,7 +52,8 @@ class SettledMail(NamedTuple):
         return f"<SettledMail {self.mail_id}>"
 
 
-class _Row(NamedTuple):
+@frozen()
+class _Row:
     """A row of the table, and whether its mail has content."""
 
     place: int
@@ -58,7 +61,7 @@ class _Row(NamedTuple):
     forgotten: float
     ends: float
     mail_id: str | None
-    records: bytes
+    records: bytes = field(repr=False)
     has_content: bool
 
     @property
@@ -105,7 +108,7 @@ class Settled:
                 packed = self._packs.seal(run[0], [mail.octets for mail in mails])
                 rows.append((run[0], len(run), forgotten, ends, None, packed))
         insert(connection, _INSERT, rows)
-        insert(connection, "INSERT INTO remembered VALUES", [(place, mail.mail_id) for place, mail in new.items()])
+        insert(connection, "INSERT INTO remembered", [(place, mail.mail_id) for place, mail in new.items()])
 
     def get(self, connection: Connection, place: int) -> bytes | None:
         """Return the mail at a place. Raises StoreError where it can't be read."""
