@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -661,11 +662,10 @@ async def test_the_mails_of_a_batch_share_a_commit(wait_for: WaitFor) -> None:
     async with asyncio.timeout(20):
         while store.asked < 50:  # noqa: ASYNC110  the store notifies nobody
             await asyncio.sleep(0)
-    assert not taking.done()
     assert rig.queue.empty()
     store.commits.set()
     await taking
-    jobs = [rig.queue.get_nowait() for _ in range(50)]
+    jobs = [await asyncio.wait_for(rig.queue.get(), 20) for _ in range(50)]
     assert [job.request_id for job in jobs] == [str(number) for number in range(50)]
     for job in jobs:
         rig.settle(job)
@@ -673,6 +673,37 @@ async def test_the_mails_of_a_batch_share_a_commit(wait_for: WaitFor) -> None:
     outcomes = dict(await rig.stream.outcomes())
     assert outcomes.keys() == {*map(str, range(50)), "bad"}
     assert outcomes["bad"] is fault
+
+
+async def test_a_stream_reads_on_while_the_store_keeps_its_mails() -> None:
+    """A stream takes its next batches while few of its mails wait for a commit, and it ends once all have outcomes."""
+    store = DurableStore()
+    rig = Rig(store=store)
+    kept: list[int] = []
+    rig.stream.call_when_kept(lambda: kept.append(0))
+    assert kept == [0]
+    async with asyncio.timeout(20):
+        for batch in range(1, 4):
+            await rig.take(*(Asked(f"{batch}-{number}", WaitFor.QUEUE) for number in range(100)))
+            rig.stream.call_when_kept(partial(kept.append, batch))
+    last = rig.take(*(Asked(f"4-{number}", WaitFor.QUEUE) for number in range(100)))
+    await _turns()
+    assert (last.done(), kept, store.asked) == (False, [0], 400)
+    answering = asyncio.create_task(_outcomes(rig.stream))
+    store.commits.set()
+    await asyncio.wait_for(last, 20)
+    rig.stream.close()
+    assert len(await asyncio.wait_for(answering, 20)) == 400
+    assert kept == [0, 1, 2, 3]
+
+
+async def _outcomes(stream: MailStream) -> list[Outcome]:
+    """Return all outcomes of a stream, which are read as they come."""
+    found: list[Outcome] = []
+    while outcomes := await stream.outcomes():
+        found += outcomes
+        stream.answered(len(outcomes))
+    return found
 
 
 async def test_a_stream_waits_for_places_with_a_durable_store() -> None:
@@ -694,19 +725,21 @@ async def test_a_stream_waits_for_places_with_a_durable_store() -> None:
     assert len(await rig.stream.outcomes()) == 100
 
 
-async def test_a_stream_that_is_cancelled_while_the_store_keeps_its_mails() -> None:
+@pytest.mark.parametrize("mails", [10, 350])
+async def test_a_stream_that_is_cancelled_while_the_store_keeps_its_mails(mails: int) -> None:
     """None of its mails is sent, and their request ids are free again."""
     store = DurableStore()
     rig = Rig(store=store)
-    taking = rig.take(*(Asked(str(number), WaitFor.QUEUE) for number in range(10)))
+    taking = rig.take(*(Asked(str(number), WaitFor.QUEUE) for number in range(mails)))
     async with asyncio.timeout(20):
-        while store.asked < 10:  # noqa: ASYNC110  as above
+        while store.asked < mails:  # noqa: ASYNC110  as above
             await asyncio.sleep(0)
     taking.cancel()
     await _turns()
-    store.commits.set()
-    with pytest.raises(asyncio.CancelledError):
-        await taking
+    rig.stream.leave()
     await _turns()
+    store.commits.set()
+    await _turns()
+    assert taking.done()
     assert rig.queue.empty()
     assert isinstance(await store.claim(Request(call_of().caller.name, "0", b"other"), "m"), Accepted)

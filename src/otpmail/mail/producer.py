@@ -15,19 +15,22 @@ _FEW = 32  # mails that a stream brings before it looks at the queue's high-wate
 class Producer:
     """One stream: how many of its mails are outstanding, and how long it waits before the next one.
 
-    It has at most `most` mails outstanding. `on_stop` is called when the service stops.
+    It has at most `most` mails outstanding. `on_full` is called before it waits for fewer, `on_stop` when the service
+    stops.
 
     `outstanding` counts its mails that have not settled, and results that its caller has not read. `brought` counts the
     mails that it put into the queue since its last pause. The stream increments both.
     `has_waited` says that its next mail had to wait for its place.
     """
 
-    def __init__(self, admission: Admission, call: Call, *, most: int, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, admission: Admission, call: Call, *, most: int, on_full: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         self._admission = admission
         self._queue = admission.queue
         self.source = call.source or call.caller.name
         self._most = most
-        self._on_stop = on_stop
+        self._on_full, self._on_stop = on_full, on_stop
         self._loop = asyncio.get_running_loop()
         self.outstanding = 0
         self.brought = 0
@@ -66,6 +69,7 @@ class Producer:
         if self.outstanding < self._most:
             await self._admission.turns.wait()
         while self.outstanding >= self._most:
+            self._on_full()
             self._waits_for_room = True
             await self._wait()
         self._turn_ends = self._clock() + TURN_SECONDS

@@ -5,12 +5,13 @@ task that collects outcomes from there. `mail.admission` decides when the next m
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 from otpmail.callers import Call
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, InvalidArgument, Stopping, Unavailable
+from otpmail.mail.accepting import Accepting
 from otpmail.mail.idempotency import MAX_REQUEST_ID
 from otpmail.mail.keeping import Prepared
 from otpmail.mail.producer import Producer
@@ -25,7 +26,6 @@ _MANY = 32
 _TOGETHER = 100
 _TOGETHER_SECONDS = 0.008
 _LONGEST_SECONDS = 0.025
-_MOST_ACCEPTING = 256  # mails of a stream that wait for a durable store
 _PART = 4  # of the time that a mail has taken
 
 Outcome = tuple[str, Mail | Exception]
@@ -63,15 +63,14 @@ class MailStream:
         self.call = call
         """By whose permissions its next mails are accepted."""
         self._together = together
-        self._producer = Producer(mails.admission, call, most=most, on_stop=self._on_stop)
+        self._accepting = Accepting(self._keep, mails.drop, self._wake_collector)
+        self._producer = Producer(mails.admission, call, most=most, on_full=self._accepting.keep, on_stop=self._on_stop)
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[Job, int] = {}  # how often each was asked for: a request may be repeated
         self._waiting = 0  # outcomes that these are
         self._guaranteed: set[Job] = set()
         self._ready: list[Outcome] = []
         self._taking = False
-        self._group: list[Prepared] = []  # mails that the store is to keep next, in one commit
-        self._accepting: set[asyncio.Task[None]] = set()
         self._closed = False
         self._stopping = False
         self._collector: asyncio.Future[None] | None = None
@@ -97,23 +96,21 @@ class MailStream:
         try:
             for request in requests:
                 if (turn := self._producer.turn()) is not None:
-                    self._keep_group()
                     await turn
                 try:
                     await self._take(request, decode)
                 except Exception as error:  # noqa: BLE001  a fault in one must not harm the others
                     self._fail(request.request_id, error)
-            self._keep_group()
-            if self._accepting:
-                await asyncio.wait(self._accepting)
+            self._accepting.keep()
+            await self._accepting.wait_for_few()
         finally:
-            for prepared in self._group:  # the stream is cancelled
-                self._mails.drop(prepared)
-            self._group.clear()
-            for task in self._accepting:
-                task.cancel()
+            self._accepting.drop_group()  # the stream is cancelled
         self._taking = False
         self._wake_collector()
+
+    def call_when_kept(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the store has answered about all mails that were taken until now."""
+        self._accepting.call_when_kept(callback)
 
     def close(self, fault: CallerError | None = None) -> None:
         """Expect no more mails. `fault` is the error that ends the stream, None where its caller has closed it."""
@@ -152,7 +149,11 @@ class MailStream:
     # For the end.
 
     def leave(self) -> None:
-        """Stop waiting for all mails: those that are queued and not guaranteed are cancelled."""
+        """Stop waiting for all mails: those that are queued and not guaranteed are cancelled.
+
+        So are those that the store has not answered about: their caller knows nothing of them.
+        """
+        self._accepting.cancel()
         awaited, self._awaited, self._waiting = self._awaited, {}, 0
         self._guaranteed.clear()
         for job in awaited:
@@ -174,7 +175,8 @@ class MailStream:
 
     @property
     def _over(self) -> bool:
-        return (self._closed or (self._stopping and not self._taking)) and not self._awaited
+        ends = self._closed or (self._stopping and not self._taking)
+        return ends and not self._awaited and not self._accepting
 
     async def _take(
         self,
@@ -189,29 +191,12 @@ class MailStream:
             self._accepted(submission.request_id, job, is_guaranteed=submission.wait_for.guarantees)
             return
         if submission.wait_for.guarantees and not submission.draft.is_large:
-            prepared = await self._mails.prepare(self.call, submission, self._producer, self._keep_group)
+            prepared = await self._mails.prepare(self.call, submission, self._producer, self._accepting.keep)
             if prepared is not None:
                 self._producer.outstanding += 1
-                self._group.append(prepared)
-                if len(self._group) >= _TOGETHER:
-                    self._keep_group()
+                self._accepting.add(prepared)
                 return
-        # It waits for the store, and other mails with it.
-        self._add_task(self._accept(submission))
-        await asyncio.sleep(0)  # it is composed now, one in each round of the loop
-        if len(self._accepting) >= _MOST_ACCEPTING:
-            await asyncio.wait(self._accepting, return_when=asyncio.FIRST_COMPLETED)
-
-    def _keep_group(self) -> None:
-        """Have the store keep the mails that are prepared, in one commit, while others are."""
-        if self._group:
-            group, self._group = self._group, []
-            self._add_task(self._keep(group))
-
-    def _add_task(self, accepting: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(accepting)
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+        await self._accepting.run(self._accept(submission))  # it waits for the store, and other mails with it
 
     async def _keep(self, group: list[Prepared]) -> None:
         ends: Sequence[Job | Exception]

@@ -6,6 +6,7 @@ STREAM_UNSETTLED mails, and a write ends only when the caller's flow control has
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 
 import grpc
@@ -56,10 +57,12 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
         try:
             if admit is not None:
                 stream.call = by_caller(stream.call, admit(METHOD, context))
-            with reads.counted(octets):
+            with ExitStack() as counted:
+                counted.enter_context(reads.counted(octets))
                 await stream.begin()
                 mails, decode = batches.read(octets)
                 await stream.take(mails, decode)
+                stream.call_when_kept(counted.pop_all().close)
         except (InvalidArgument, MemoryFull, PermissionDenied, Unauthenticated) as error:
             stream.close(error.with_traceback(None))  # whose frames would keep the batch until the stream ends
             return

@@ -23,7 +23,7 @@ def _file() -> sqlite3.Connection:
         connection.create_function(name, 1, function)
     for statements in STEPS:
         connection.executescript(statements)
-    Requests.load(connection)
+    Requests().load(connection)
     return connection
 
 
@@ -73,13 +73,14 @@ def test_many_steps_end_as_single_ones(seed: int) -> None:
     together, single = _file(), _file()
     requests = Requests()
     requests.read_ahead(together, chance.sample(KEYS, chance.randint(0, 4)))
+    alone = Requests()
     for step in steps:
         step(requests, together)
-        alone = Requests()
         step(alone, single)
         alone.write_out(single)
+        alone.end(committed=True)
     requests.write_out(together)
-    requests.end()
+    requests.end(committed=True)
     for table in ("request", "known", "claimed"):
         read = f"SELECT * FROM {table} ORDER BY 1"
         assert together.execute(read).fetchall() == single.execute(read).fetchall()
@@ -96,7 +97,7 @@ def test_ids_with_ends_of_their_own_hold_up_no_other() -> None:
         ends = 900.0 if seq < len(states) - 2 else 100.0 * seq
         requests.keep(seq, Row(state, f"m{seq}", seq, b"f", ends, place=10 * seq))
     requests.write_out(file)
-    requests.end()
+    requests.end(committed=True)
 
     def left(now: float, first: int = 0) -> list[int]:
         requests.rewind()

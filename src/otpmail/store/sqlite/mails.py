@@ -88,6 +88,7 @@ class SqliteMailStore:
     def begin(self, connection: Connection) -> Mark:
         """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
         self._left, self._first, mark, self._was_killed = take_stock(connection)
+        self._rows.load(connection)
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
         return mark

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from otpmail.store.sqlite.bulk import delete, flat, insert, parts, places, tuples
+from otpmail.store.sqlite.bulk import delete, flat, insert, padded, padded_rows, places, tuples
 from otpmail.store.sqlite.changes import RequestState
 from otpmail.store.sqlite.schema import key_number
 
@@ -22,7 +22,7 @@ FROM known JOIN request USING (seq) LEFT JOIN claimed USING (seq) LEFT JOIN mail
     LEFT JOIN remembered USING (place)
 WHERE known.key IN
 """
-_WRITE = "INSERT OR REPLACE INTO request VALUES"
+_WRITE = "INSERT OR REPLACE INTO request"
 _SETTLE = """
 WITH ended(seq, state, ends, place) AS (VALUES {})
 UPDATE request SET state = ended.state, ends = ended.ends, place = ended.place FROM ended WHERE request.seq = ended.seq
@@ -58,7 +58,8 @@ class End(NamedTuple):
 class Requests:
     """The rows by key that this transaction has read or changed, None for a key without one.
 
-    `_settled` have settled in it without having been read. `_dropped` are the `seq` of rows to delete.
+    `_settled` have settled in it without having been read. `_dropped` are the `seq` of rows to delete, `_claims` those
+    that may be in the table `claimed`, and `_unclaimed` those of them that this transaction has deleted there.
     """
 
     def __init__(self) -> None:
@@ -66,22 +67,24 @@ class Requests:
         self._changed: set[int] = set()
         self._settled: dict[int, tuple[int, End]] = {}
         self._dropped: list[int] = []
+        self._claims: set[int] = set()
+        self._unclaimed: set[int] = set()
         self._looked_at = 0  # the last `seq` that need not be looked at to forget what is past its time
 
     def __repr__(self) -> str:
         return f"<Requests {len(self._rows)} read, {len(self._changed) + len(self._settled)} changed>"
 
-    @staticmethod
-    def load(connection: Connection) -> None:
+    def load(self, connection: Connection) -> None:
         """Read which request ids the file has. Called once, before all else."""
         connection.execute(_KNOWN)
         connection.execute(_LOAD)
+        self._claims.update(seq for (seq,) in connection.execute("SELECT seq FROM claimed"))
 
     def read_ahead(self, connection: Connection, keys: Iterable[int]) -> None:
         """Read the rows of these keys, so that `get` need not."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
         self._rows |= dict.fromkeys(missing)
-        for some in parts(missing):
+        for some in padded(missing):
             for key, state, *others in connection.execute(f"{_READ} ({places(some)})", some):
                 self._rows[key] = Row(RequestState(state), *others)
 
@@ -143,8 +146,9 @@ class Requests:
             elif is_settled:
                 break
             self._looked_at = seq
-        for table in ("request", "claimed"):
-            delete(connection, table, "seq", [seq for seq, _ in gone])
+        seqs = [seq for seq, _ in gone]
+        delete(connection, "request", "seq", seqs)
+        self._unclaim(connection, seqs)
         delete(connection, "known", "key", [key for _, key in gone])
         self._rows.clear()
         return len(rows) == _LOOKED_AT and self._looked_at == rows[-1][0]
@@ -155,22 +159,27 @@ class Requests:
 
     def write_out(self, connection: Connection) -> None:
         """Write what has changed."""
-        for table in ("request", "claimed"):
-            delete(connection, table, "seq", self._dropped)
+        delete(connection, "request", "seq", self._dropped)
+        self._unclaim(connection, self._dropped)
         self._dropped = []
         kept = [(key, row) for key in self._changed if (row := self._rows[key]) is not None]
         rows = [(row.seq, key, row.state, int(row.ends), row.fingerprint, row.place) for key, row in kept]
         insert(connection, _WRITE, rows)
-        insert(connection, "INSERT OR REPLACE INTO known VALUES", [(key, row.seq) for key, row in kept])
+        insert(connection, "INSERT OR REPLACE INTO known", [(key, row.seq) for key, row in kept])
         claims = [(row.seq, row.mail_id) for _, row in kept if row.is_claim]
-        insert(connection, "INSERT OR REPLACE INTO claimed VALUES", claims)
-        delete(connection, "claimed", "seq", [row.seq for _, row in kept if not row.is_claim])
+        insert(connection, "INSERT OR REPLACE INTO claimed", claims)
+        self._claims.update(seq for seq, _ in claims)
+        self._unclaimed.difference_update(seq for seq, _ in claims)
+        self._unclaim(connection, [row.seq for _, row in kept if not row.is_claim])
         delete(connection, "known", "key", [key for key in self._changed if self._rows[key] is None])
         self._changed.clear()
         self._write_settled(connection)
 
-    def end(self) -> None:
+    def end(self, *, committed: bool) -> None:
         """Forget what was read or changed, since the transaction has ended."""
+        if committed:
+            self._claims -= self._unclaimed
+        self._unclaimed.clear()
         self._rows.clear()
         self._changed.clear()
         self._settled.clear()
@@ -184,9 +193,15 @@ class Requests:
     def _write_settled(self, connection: Connection) -> None:
         settled = [(seq, end.state, int(end.ends), end.place) for seq, end in self._settled.values()]
         self._settled.clear()
-        for some in parts(settled):
+        for some in padded_rows(settled):
             connection.execute(_SETTLE.format(tuples(some)), flat(some))
-        delete(connection, "claimed", "seq", [seq for seq, *_ in settled])
+        self._unclaim(connection, [seq for seq, *_ in settled])
+
+    def _unclaim(self, connection: Connection, seqs: Iterable[int]) -> None:
+        """Delete claims whose mail has come, or will not."""
+        gone = [seq for seq in seqs if seq in self._claims]
+        delete(connection, "claimed", "seq", gone)
+        self._unclaimed.update(gone)
 
 
 def request_key(caller: str, request_id: str) -> int:

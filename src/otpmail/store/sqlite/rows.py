@@ -44,6 +44,10 @@ class Rows:
     def __repr__(self) -> str:
         return f"<Rows {self._cipher!r}>"
 
+    def load(self, connection: Connection) -> None:
+        """Read what is known of the file without reading it again. Called once, before all else."""
+        self._requests.load(connection)
+
     def read_ahead(self, connection: Connection, keys: Iterable[int]) -> None:
         """Read the request ids that this transaction asks for."""
         self._requests.read_ahead(connection, keys)
@@ -169,7 +173,7 @@ class Rows:
         for seq, one in kept.items():
             self._contents.keep(seq, one, accepted[seq][-1] if seq in accepted else None, connection)
         gone = [seq for seq in ended if accepted.pop(seq, None) is None]
-        insert(connection, "INSERT INTO mail VALUES", list(accepted.values()))
+        insert(connection, "INSERT INTO mail", list(accepted.values()))
         delete(connection, "mail", "seq", gone)
         self._settled.write_out(connection)
         self._requests.write_out(connection)
@@ -178,7 +182,7 @@ class Rows:
         """Forget what this transaction has read or has not written, since it has ended."""
         self._accepted, self._ended, self._kept = {}, [], {}
         self._settled.end(committed=committed)
-        self._requests.end()
+        self._requests.end(committed=committed)
 
     # Looks.
 

@@ -6,7 +6,6 @@ from otpmail.model import Priority
 from otpmail.store.base import Left
 from otpmail.store.clock import Boot, Mark
 from otpmail.store.sqlite.changes import RequestState
-from otpmail.store.sqlite.requests import Requests
 from otpmail.store.sqlite.schema import TABLES
 
 _PRIORITIES = tuple(Priority)  # calling the Enum takes its time
@@ -40,7 +39,6 @@ def take_stock(connection: Connection) -> tuple[list[tuple[int, Left]], int, Mar
         mails = [(seq, Left(mail_id, _PRIORITIES[priority], deadline)) for seq, mail_id, priority, deadline in rows]
         connection.execute(_ORPHAN, (RequestState.ORPHANED, RequestState.RUNNING))
         connection.execute(_FREE, (RequestState.RUNNING,))  # the end of their mail could not be written
-        Requests.load(connection)
         connection.execute(_PROGRESS_ENDS)
         [greatest] = connection.execute(_GREATEST).fetchone()
         found = connection.execute("SELECT time, boot, boot_seconds, running FROM clock").fetchone()
