@@ -118,6 +118,11 @@ _LOADING = b"redis_version:7.2.0\r\nloading:1\r\nrole:master\r\naof_enabled:0\r\
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "answers, but not as Redis or Valkey do"),
         (b"$2\r\nhi\r\n", "answers, but not as Redis or Valkey do"),
         (b"-ERR unknown command\r\n", "unknown command"),
+        (
+            b"-DENIED Redis is running in protected mode because protected mode is enabled and so on\r\n",
+            "is in protected mode; set requirepass there, and STORE_PASSWORD_FILE here",
+        ),
+        (b"-STRANGE " + b"x" * 1000 + b"\r\n", f"STRANGE {'x' * 192}"),
         (b"", "can't be reached: Connection closed by server; if its port speaks TLS, write rediss in place of redis"),
         (b"$%d\r\n%s\r\n" % (len(_LOADING), _LOADING), "is reading its data; start otpmail again once it has"),
     ],

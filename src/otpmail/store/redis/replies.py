@@ -56,13 +56,15 @@ _MORE_WORDS = {
     "NOPASS": "knows no password, but STORE_URL or STORE_PASSWORD_FILE has one",
 }
 
-# By a part of the reply, where STORE_URL leads to a server that can't do what its scheme asks for.
+# By a part of the reply, where STORE_URL leads to a server that can't do what is asked, or not yet.
 _OTHER_SERVERS = (
     ("DB index is out of range", "has no database of the number in STORE_URL"),
     ("unknown command 'SENTINEL'", "is no Sentinel; for a server of its own write redis://"),
     ("cluster support disabled", "is part of no cluster; write redis://"),
+    ("protected mode is enabled", "is in protected mode; set requirepass there, and STORE_PASSWORD_FILE here"),
     ("Protocol Error", NO_REDIS),
 )
+_LONGEST = 200
 _RIGHTS = "; docs/stores.md has the rights that it needs"
 
 # redis-py repeats the server before the cause, which may be missing.
@@ -137,7 +139,7 @@ def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:
     else:
         kind, text = kind_of(error), str(error)
         of_another = next((words for part, words in _OTHER_SERVERS if part in text), None)
-        words = _MORE_WORDS.get(kind) or _WORDS.get(kind) or of_another or text.rstrip(".")
+        words = _MORE_WORDS.get(kind) or _WORDS.get(kind) or of_another or _shortened(text)
         words += _RIGHTS if kind == "NOPERM" else ""
     return f"STORE_URL: the server at {endpoint} {words}"
 
@@ -152,6 +154,11 @@ def tls_hint(error: Exception, *, has_tls: bool) -> str:
     if not has_tls and (_READING.match(text) or "closed by server" in text):
         return "; if its port speaks TLS, write rediss in place of redis"
     return ""
+
+
+def _shortened(text: str) -> str:
+    """Return words of the server in one line, which is not too long for a log."""
+    return " ".join(text.split())[:_LONGEST].rstrip(".")
 
 
 def _of_connection(text: str) -> str:
