@@ -1,10 +1,12 @@
 """Files about callers and TLS: read at the start, and again when they change."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -98,6 +100,32 @@ async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
         _write(file, _table("shop", "one"))
         assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
     assert noted.events.empty()
+
+
+async def test_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer costs one thread, and no more until the file is asked for again."""
+    file, noted, asked, answer = tmp_path / "callers.toml", Noted(), SimpleQueue[None](), threading.Event()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01, read_seconds=0.05)
+
+    def hang(*_: object) -> None:
+        asked.put(None)
+        answer.wait(60)
+
+    monkeypatch.setattr("otpmail.rpc.access.read_callers", hang)
+    problem = AccessKept("CALLERS_FILE", "CALLERS_FILE: could not be read in 0.05 s")
+    try:
+        with _running(access):
+            _write(file, _table("shop", "two"))
+            assert await noted.next() == problem
+            await asyncio.sleep(0.1)  # in which it would look ten times
+            assert asked.qsize() <= 1  # on a machine without time for it, the look itself took too long
+            access.request()
+            assert await noted.next() == problem
+            assert asked.qsize() <= 2
+    finally:
+        answer.set()
+    assert _who(access, "one") == "shop"
 
 
 async def test_without_files() -> None:

@@ -199,6 +199,15 @@ def test_certificates_without_a_file() -> None:
         _admit(Authenticator(None, by_certificate=True))
 
 
+@pytest.mark.parametrize("name", [b"x" * 300, b"a\0b", b"a\nb"])
+def test_a_certificate_whose_name_is_none(name: bytes) -> None:
+    """A name that is very long, or holds control characters, is no caller by itself; the file may know one by it."""
+    with pytest.raises(Unauthenticated):
+        _admit(Authenticator(None, by_certificate=True), peer_uri=name)
+    known = Callers({}, {f"uri:{name.decode()}": SHOP})
+    assert _admit(Authenticator(known, by_certificate=True), peer_uri=name) is SHOP
+
+
 def test_callers_are_exchanged_at_once() -> None:
     """The next call is asked for what a renewed file has."""
     authenticator = _by_token()

@@ -30,6 +30,7 @@ LOOK_SECONDS = 0.25
 """Between two looks at the files. They are read once two looks agree, so that a change is in force within a second."""
 
 _READ_SECONDS = 30.0
+_HUNG_SECONDS = 600.0  # to the next look after one that took so long: its thread hangs in the file system
 _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
 
 Look = tuple[object, ...]
@@ -53,6 +54,8 @@ class Watched(Generic[ValueT]):
         self.value = read()
         self.problems: tuple[str, ...] = ()
         """What was wrong at the last reading."""
+        self.rests_until = 0.0
+        """Until when no look is taken unless it is requested, on the clock of the loop."""
 
     def __repr__(self) -> str:
         return f"<Watched {self.setting} {self.problems}>"
@@ -106,8 +109,15 @@ class Access:
     Raises SettingsError for a file that can't be used.
     """
 
-    def __init__(self, settings: ServerSettings, observer: Observer, *, look_seconds: float = LOOK_SECONDS) -> None:
-        self._look_seconds = look_seconds
+    def __init__(
+        self,
+        settings: ServerSettings,
+        observer: Observer,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        read_seconds: float = _READ_SECONDS,
+    ) -> None:
+        self._look_seconds, self._read_seconds = look_seconds, read_seconds
         self._settings = settings
         self._observer = observer
         self._requested = asyncio.Event()
@@ -169,12 +179,16 @@ class Access:
         return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
 
     async def _renew(self, files: Watched[ValueT], take: Callable[[ValueT], str], *, always: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < files.rests_until and not always:
+            return
         try:
-            value = await call_detached(partial(files.read_if_changed, always=always), timeout=_READ_SECONDS)
+            value = await call_detached(partial(files.read_if_changed, always=always), timeout=self._read_seconds)
         except SettingsError as error:
             problems = error.problems
         except TimeoutError:
-            problems = (f"{files.setting}: could not be read in {_READ_SECONDS:g} s",)
+            problems = (f"{files.setting}: could not be read in {self._read_seconds:g} s",)
+            files.rests_until = now + _HUNG_SECONDS
         except Exception as error:  # noqa: BLE001  whatever is in a file, it is not to end the service
             problems = (f"{files.setting}: could not be read: {error or type(error).__name__}",)
         else:

@@ -17,7 +17,7 @@ Admit = Callable[[str, Context], Caller]
 KEY = "authorization"
 """The metadata with the token of a caller."""
 
-MOST_CHARACTERS = 4096
+MOST_CHARACTERS = 1024
 """The most that is looked at of one value of it; a token of ours has 51 characters."""
 
 AUTHORIZATION: ContextVar[Sequence[str] | bytes] = ContextVar("AUTHORIZATION", default=())
@@ -27,6 +27,7 @@ gRPC would read the metadata of a call again, in 8 us.
 """
 
 _SCHEME = "bearer"
+_LONGEST_NAME = 256  # characters; each mail of the caller keeps it
 _MISSING = "this service wants a token: send the metadata `authorization: Bearer TOKEN`"
 _NOT_ONE = "the metadata authorization must come once, as `Bearer TOKEN`"
 _UNKNOWN = "the token is not one of this service"
@@ -106,6 +107,8 @@ class Authenticator:
             if (caller := self._certificates.get(name)) is not None:
                 return caller
         if self._names_itself:
+            if len(names[0]) > _LONGEST_NAME or not names[0].isprintable():
+                raise Unauthenticated("the name in this certificate is too long, or holds control characters")
             return Caller(f"{OF_CERTIFICATE}{names[0]}", Permissions(priorities=USUAL_PRIORITIES))
         if self._anonymous is None:
             raise Unauthenticated(f"no caller has this certificate: {', '.join(names)}")
