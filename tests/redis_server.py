@@ -49,7 +49,7 @@ def find_server(kind: str) -> Path | None:
 class RedisServer:
     """One server, with AOF and without eviction. `options` are added to its command line, as ("--maxmemory", "8mb").
 
-    With `tls` it has a second port that speaks TLS, by which it also reaches its replicas, its cluster and Sentinels.
+    With `tls` it has a second port that speaks TLS. Over that it also reaches its replicas, its cluster and Sentinels.
     It ends with this process, even if that is killed. A further `start` takes the same port and the same data.
     """
 
@@ -99,7 +99,7 @@ class RedisServer:
 
     @property
     def reached_at(self) -> int:
-        """The port by which other servers and clients reach it."""
+        """The port where other servers and clients reach it."""
         return self.tls_port or self.port
 
     @property

@@ -13,7 +13,7 @@ TRACEPARENT, REQUEST_ID = TRACE_KEYS = ("traceparent", "x-request-id")
 """The metadata with which callers find their calls in logs: that of W3C Trace Context, and the one that proxies set."""
 
 OF_CERTIFICATE = "cert:"
-"""What the name of a caller begins with that only its certificate names; no name in CALLERS_FILE holds a colon."""
+"""The start of the name of a caller that only its certificate names; no name in CALLERS_FILE holds a colon."""
 
 _LONGEST_ID = 256  # characters that are kept of an id
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML; other keys are in quotes
@@ -31,7 +31,7 @@ class Shares:
 
 @frozen(kw_only=True)
 class Permissions:
-    """What a caller may do. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
+    """The permissions of a caller. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
 
     `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
     of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case.

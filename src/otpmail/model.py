@@ -214,7 +214,7 @@ class Mail:
 
 @frozen()
 class Replaced:
-    """The challenge that the live one has ended, and the mails with the live one of which none is known to be unsent.
+    """The challenge that the live one has replaced, and the mails with the live one that may have been sent.
 
     A mail is named by the next send that goes with it (`Sending`). Once none is left, the challenge is live again.
     """

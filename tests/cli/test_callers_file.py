@@ -90,7 +90,7 @@ def test_a_table_that_can_not_be_added(file: Path, name: str, values: dict[str, 
 
 
 def test_a_faulty_file(file: Path) -> None:
-    """A file with a mistake is not changed: the line of the mistake is told."""
+    """A file with a mistake is not changed, and the error names the line of the mistake."""
     file.write_text(f"{_WRITTEN}prio = 5\n")
     assert "line 11" in _problem(lambda: append_table(file, "news", {"tokens": [B]}, METHODS))
     assert file.read_text() == f"{_WRITTEN}prio = 5\n"
@@ -111,14 +111,14 @@ def test_the_first_token_of_a_caller(file: Path) -> None:
 
 
 def test_no_token_for_whom_there_is_no_table(file: Path) -> None:
-    """A token is for a caller in the file; the way to add one is told."""
+    """A token is for a caller in the file, and the error names the way to add one."""
     words = "there is no caller news; `otpmail caller add news` adds it"
     assert words in _problem(lambda: add_token(file, "news", B, METHODS))
     assert file.read_text() == _WRITTEN
 
 
 def test_a_table_that_is_written_in_another_way(file: Path) -> None:
-    """A table in a form of TOML that is not looked for is not changed; the digest to add is told."""
+    """A table in a form of TOML that is not looked for is not changed; the error has the digest to add."""
     text = f'[callers]\nshop = {{tokens = ["{A}"]}}\n'
     file.write_text(text)
     assert f'add "{B}" to its `tokens` by hand' in _problem(lambda: add_token(file, "shop", B, METHODS))
@@ -126,7 +126,7 @@ def test_a_table_that_is_written_in_another_way(file: Path) -> None:
 
 
 def test_a_table_in_a_text_is_none(file: Path) -> None:
-    """What looks like a caller's table within a text gets no token."""
+    """A text that looks like a caller's table gets no token."""
     text = f'''["callers"."old"]
 subjects = ["""CN=old,\\
 [callers.shop],\\
@@ -154,7 +154,7 @@ def test_commands_at_the_same_time(file: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(file: Path) -> None:
-    """A file that can't be written is told with its path."""
+    """The error about a file that can't be written names its path."""
     missing = file.parent / "missing" / "callers.toml"
     assert _problem(lambda: append_table(missing, "news", {"tokens": [B]}, METHODS)) == (
         f"CALLERS_FILE: {missing} can't be written: No such file or directory"

@@ -1,4 +1,4 @@
-"""Certificates of callers: by which name each is known, and which of them get no connection."""
+"""Certificates of callers: the names that tell each caller, and certificates that get no connection."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
 
 NAME = "store.test"
-"""The one name in the certificates of the servers, which is none of those that Sentinels and nodes report."""
+"""The one name in the certificates of the servers, which Sentinels and nodes do not report."""
 
 PASSWORD = "hunter2"
 PASSWORD_OF_SENTINELS = "hunter3"

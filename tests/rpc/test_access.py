@@ -84,7 +84,7 @@ async def test_a_change_is_in_force(tmp_path: Path) -> None:
 
 
 async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
-    """A file with a mistake, or none at all, leaves the callers before; its line is told once, and at each request."""
+    """A file with a mistake, or none at all, leaves the callers before; its line comes once, and at each request."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
     access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
@@ -163,7 +163,7 @@ def test_a_file_that_is_being_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    """What was read of a file that has changed meanwhile counts for nothing, good or faulty: it is read again."""
+    """A reading of a file that has changed meanwhile counts for nothing, good or faulty: it is read again."""
     file = tmp_path / "file"
     file.write_text("old")
     later = ["ab", "abc"]
@@ -213,7 +213,7 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
 def test_a_file_that_does_not_go_with_the_settings(
     tmp_path: Path, text: str, settings: dict[str, str], line: str
 ) -> None:
-    """What the file says is held to the settings beside it."""
+    """The file of callers is checked against the settings beside it."""
     file = tmp_path / "callers.toml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -232,7 +232,7 @@ def test_a_file_that_does_not_go_with_the_settings(
     ],
 )
 def test_tokens_in_plain_text(tmp_path: Path, text: str, settings: dict[str, str], host: str) -> None:
-    """The first host is told on which tokens of callers on other machines would come without TLS."""
+    """The warning names the first host where tokens of other machines would come without TLS."""
     file = tmp_path / "callers.toml"
     file.write_text(text)
     assert Access(_settings(CALLERS_FILE=file, **settings), Noted()).shows_tokens_on == host

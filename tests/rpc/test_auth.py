@@ -1,4 +1,4 @@
-"""Who calls: by a token, by a certificate, or nobody in particular."""
+"""Authentication of callers: by a token, by a certificate, or as anonymous."""
 
 import sys
 from contextlib import suppress
@@ -98,7 +98,7 @@ def test_a_call_that_is_asked_again() -> None:
 
 
 def test_a_look_costs_little_right_or_wrong() -> None:
-    """A token is told from others in less than 5 us, in the same steps right or wrong, however many there are."""
+    """The look-up of a token takes less than 5 us, in the same steps right or wrong, however many there are."""
     many = {sha256(b"%d" % number).digest(): SHOP for number in range(1000)}
     authenticator = Authenticator(Callers(many | TOKENS, {}), by_certificate=False)
 

@@ -50,7 +50,7 @@ def test_a_caller_by_its_tokens(tmp_path: Path) -> None:
 
 
 def test_a_caller_by_its_certificate(tmp_path: Path) -> None:
-    """A subject is kept as it is written; other names have their kind, and a form in which they can be compared."""
+    """A subject is kept unchanged; other names have their kind, and a form in which they can be compared."""
     sans = '["Shop.Example.org", "spiffe://example/Shop", "ops@example.org", "2001:DB8::0:1"]'
     file = _read(tmp_path, f'[callers.shop]\nsubjects = ["CN=shop,O=Example"]\nsans = {sans}\n')
     names = ["subject:CN=shop,O=Example", "dns:shop.example.org", "uri:spiffe://example/Shop", "email:ops@example.org"]
@@ -213,7 +213,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
     ],
 )
 def test_a_mistake_has_its_line(tmp_path: Path, text: str, problem: str) -> None:
-    """A mistake is told with its line in the file, its table and key, and what may stand there."""
+    """The error about a mistake has its line in the file, its table and key, and what may stand there."""
     assert _problems(tmp_path, text) == [problem]
 
 
@@ -245,7 +245,7 @@ def test_several_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """A file that can't be read is told with its path."""
+    """The error about a file that can't be read names its path."""
     with pytest.raises(SettingsError) as caught:
         read_callers(tmp_path / "missing.toml", METHODS)
     assert caught.value.problems == (f"CALLERS_FILE: {tmp_path}/missing.toml does not exist",)

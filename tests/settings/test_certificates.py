@@ -57,13 +57,13 @@ def test_a_key_beside_its_certificate(files: Files) -> None:
 
 
 def test_a_key_of_another_certificate(files: Files) -> None:
-    """A key that does not fit the certificate is told in one line, without the key."""
+    """The error about a key that does not fit the certificate is one line, without the key."""
     files.key.write_bytes(files.authority.issue_cert("localhost").private_key_pem.bytes())
     assert files.problem() == "TLS_KEY_FILE: the key is not that of the certificate in TLS_CERT_FILE"
 
 
 def test_a_key_with_a_password(files: Files) -> None:
-    """A key with a password is told as such: nobody is there to type it."""
+    """A key with a password is refused as one: nobody is there to type it."""
     key = ec.generate_private_key(ec.SECP256R1())
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
     assert files.problem() == "TLS_KEY_FILE: the key is encrypted; write it to a file without a password"
@@ -79,14 +79,14 @@ def test_a_key_with_a_password(files: Files) -> None:
 )
 @pytest.mark.parametrize("octets", [b"", b"nothing", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_a_file_that_holds_something_else(files: Files, name: str, line: str, octets: bytes) -> None:
-    """A file without what it should hold is told by its setting."""
+    """The error about a file with other content names its setting."""
     getattr(files, name).write_bytes(octets)
     assert files.problem() == line
 
 
 @pytest.mark.parametrize(("name", "setting"), [("cert", "CERT"), ("key", "KEY"), ("ca", "CLIENT_CA")])
 def test_a_file_that_is_not_there(files: Files, name: str, setting: str) -> None:
-    """A file that can't be read is told with its path."""
+    """The error about a file that can't be read names its path."""
     path = getattr(files, name)
     path.unlink()
     assert files.problem() == f"TLS_{setting}_FILE: {path} does not exist"

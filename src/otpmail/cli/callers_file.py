@@ -30,7 +30,7 @@ def new_table(name: str, values: Mapping[str, Collection[str]]) -> str:
 
 
 def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], methods: Collection[str]) -> None:
-    """Add a table to the file, which is made if there is none. Raises SettingsError; nothing is changed then."""
+    """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then."""
 
     def add(text: str) -> str:
         if any(entry.caller.name == name for entry in _entries(text, path, methods)):

@@ -7,7 +7,7 @@ import grpc
 
 
 class _Details(NamedTuple):
-    """What gRPC asks of a call: its base class has abstract fields only."""
+    """The details of a call, as gRPC asks for them: its base class has abstract fields only."""
 
     method: str
     timeout: float | None

@@ -44,8 +44,8 @@ class Backlog:
     has `near` jobs before others wait, more only where the queue's high-water mark is above that. Of those that wait
     `held` are in memory whole.
 
-    Its whole state: `_mails` by id, `_held` with the jobs of some, `_lanes` in which they wait for their turn,
-    `deadlines` as a heap, and `_wanted`, those to be taken up next. What has been taken up stays in the last three
+    Its whole state: `_mails` by id, `_held` with the jobs of some, and `_lanes` in which they wait for their turn.
+    `deadlines` is a heap, and `_wanted` are those to be taken up next. A mail that was taken up stays in the last three
     until it is met there.
     """
 

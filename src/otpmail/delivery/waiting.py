@@ -1,4 +1,4 @@
-"""What is in memory of mails that wait in the store (`delivery.backlog`): a part of each, and some of them whole."""
+"""Mails that wait in the store (`delivery.backlog`), as memory holds them: a part of each, and some of them whole."""
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping

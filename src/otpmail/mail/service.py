@@ -286,8 +286,8 @@ def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:
 def _ids() -> Iterator[str]:
     """Yield ids: the milliseconds since the epoch in 48 bits, as UUIDs of version 7 have them, and 80 random bits.
 
-    So the ids of one time lie together in the index of a store, and a commit changes few of its pages (RFC 9562,
-    section 5.7). The system is asked for many random bits at a time: each call costs as much as forty ids.
+    So the ids of one time lie together in the index of a store, and a commit changes few of its pages (RFC 9562, 5.7).
+    The system is asked for many random bits at a time: each call costs as much as forty ids.
     """
     while True:
         digits = secrets.token_hex(10 * 64)

@@ -61,7 +61,7 @@ class MailStream:
     def __init__(self, mails: MailService, call: Call, *, most: int, together: float = _TOGETHER_SECONDS) -> None:
         self._mails = mails
         self.call = call
-        """By whose permissions its next mails are accepted."""
+        """The call, with the present permissions of its caller."""
         self._together = together
         self._accepting = Accepting(self._keep, mails.drop, self._wake_collector)
         self._producer = Producer(mails.admission, call, most=most, on_full=self._accepting.keep, on_stop=self._on_stop)

@@ -24,7 +24,7 @@ from otpmail.store.challenges import Guess
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
-_MOST_MAILS = 8  # with a challenge that replaced another, of which the record knows: one of more was sent for sure
+_MOST_MAILS = 8  # that a record knows, of a challenge that replaced another: of more, one was sent for sure
 _RECORDS_FULL = "codes of other addresses take their half"
 
 # An attempt at an address without a record is tried on these, which is as much work as with one.
@@ -62,7 +62,7 @@ class Policy:
 
         A live one near its end is replaced, and `fresh` takes over its attempts: guesses at both are within the rules.
         A call that asks again with the same `fresh`, since the answer was lost, has the first answer.
-        Raises LimitExceeded when the last mail is too recent or the address has no failures left to spend, and
+        Raises LimitExceeded when the last mail is too recent, or the address has no failures left to spend. Raises
         MemoryFull for an address without a record while there is no `room` for one.
         """
         if record is None and not room:

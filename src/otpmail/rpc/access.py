@@ -1,4 +1,4 @@
-"""Who may call over the port, and by which TLS: read at the start, and again when one of the files changes.
+"""Reads who may call over the port, and the TLS of the port: at the start, and again when one of the files changes.
 
 The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in force before.
 """
@@ -40,9 +40,8 @@ ValueT = TypeVar("ValueT")
 class Watched(Generic[ValueT]):
     """Files that are read together, as long as they change. `read` raises SettingsError; `value` is its last result.
 
-    A file that is just being written, or exchanged with others, would be read half: half a file of callers may be a
-    good one, with some of them. So files are read once they have looked the same twice, and again if they changed
-    meanwhile.
+    A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
+    one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
     """
 
     def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], ValueT]) -> None:
@@ -53,7 +52,7 @@ class Watched(Generic[ValueT]):
         self._last = self._seen
         self.value = read()
         self.problems: tuple[str, ...] = ()
-        """What was wrong at the last reading."""
+        """The mistakes that the last reading found."""
         self.rests_until = 0.0
         """Until when no look is taken unless it is requested, on the clock of the loop."""
 
@@ -81,14 +80,14 @@ class Watched(Generic[ValueT]):
         return value if value != self.value or self.problems else None
 
     def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
-        """Whether the files still look as before they were read. If not, a later look finds what they are by then."""
+        """Whether the files still look as before they were read. If not, a later look reads them again."""
         if self._look()[0] != look:
             return False
         self._seen, self._was_fresh = look, is_fresh
         return True
 
     def _look(self) -> tuple[Look, bool]:
-        """Return what tells a changed file, and whether one has changed so lately that it may again, and look so."""
+        """Return marks of the files, and whether one changed so lately that a change could leave the same."""
         now = time.time_ns()
         looks: list[object] = []
         is_fresh = False
@@ -104,7 +103,7 @@ class Watched(Generic[ValueT]):
 
 
 class Access:
-    """Who may call, and the TLS of the port. `run` keeps both up to date.
+    """The authentication of callers, and the TLS of the port. `run` keeps both up to date.
 
     Raises SettingsError for a file that can't be used.
     """
@@ -143,7 +142,7 @@ class Access:
         return address.host if self._callers.value.callers.by_token else ""
 
     def port_of(self, server: grpc.aio.Server) -> Callable[[str], int]:
-        """Return what binds an address: with TLS where it is set, but for a Unix socket, which nobody listens in on."""
+        """Return the function that binds an address: with TLS where it is set, and without it for a Unix socket."""
         tls = self._tls
         if tls is None:
             return server.add_insecure_port

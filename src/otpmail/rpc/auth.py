@@ -46,8 +46,8 @@ _NAMES = (
 class Authenticator:
     """Tells who calls, and whether the caller may call a method.
 
-    `callers` may be exchanged at any time: those of None are asked for no token. With `by_certificate` each TLS
-    connection has shown a certificate of a trusted authority. Without `callers` its name is the caller's.
+    `callers` may be exchanged at any time. With None no token is asked for. With `by_certificate` each TLS connection
+    has shown a certificate of a trusted authority. Without `callers` its name is the caller's.
     """
 
     def __init__(self, callers: Callers | None, *, by_certificate: bool) -> None:
@@ -58,7 +58,7 @@ class Authenticator:
         return f"<Authenticator {len(self._tokens)} tokens, {len(self._certificates)} certificates>"
 
     def renew(self, callers: Callers | None) -> None:
-        """Ask for these from the next call on."""
+        """Know these callers, and no others, from the next call on."""
         self._names_itself = callers is None
         callers = callers or Callers({}, {})
         self._tokens = {digest: (digest, caller) for digest, caller in callers.by_token.items()}
@@ -80,7 +80,7 @@ class Authenticator:
         return self.identify(context)
 
     def identify(self, context: Context) -> Caller:
-        """Return who calls, also for a call that was asked before, by the callers there are now.
+        """Return who calls, by the present callers, also for a call that was asked before.
 
         Raises Unauthenticated.
         """
@@ -96,7 +96,7 @@ class Authenticator:
         return self._anonymous
 
     def _of_token(self, digest: bytes) -> Caller:
-        """Return the caller of a token. A digest tells nothing of the token that is near it, so a dict finds it."""
+        """Return the caller of a token. A dict may find it, since the digest of a nearly right token is another one."""
         known, caller = self._tokens.get(digest, _NOBODY)
         if not hmac.compare_digest(known, digest):
             raise Unauthenticated(_UNKNOWN)
@@ -116,7 +116,7 @@ class Authenticator:
 
 
 def _digest_of(given: Sequence[str]) -> bytes:
-    """Return the SHA-256 of the token in the values of `authorization`. Raises Unauthenticated where there is none."""
+    """Return the SHA-256 of the token in the values of `authorization`. Raises Unauthenticated unless there is one."""
     scheme, _, token = given[0].strip().partition(" ")
     if len(given) > 1 or scheme.lower() != _SCHEME or not token:
         raise Unauthenticated(_NOT_ONE)
@@ -124,6 +124,6 @@ def _digest_of(given: Sequence[str]) -> bytes:
 
 
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
-    """Return the names in the certificate of a connection; none where it has shown none. Host names have no case."""
+    """Return the names in the certificate of a connection, none without one. Host names are in lower case."""
     names = [(kind, name.decode(errors="replace")) for key, kind in _NAMES for name in properties.get(key, ())]
     return [f"{kind}:{name.lower() if kind == 'dns' else name}" for kind, name in names]

@@ -1,4 +1,4 @@
-"""The services of the port, the paths of the methods that a caller may be allowed, and what is told from a path."""
+"""The services of the port, the paths of the methods that a caller may be allowed, and what follows from a path."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ from otpmail.settings.secret_file import read_text
 from otpmail.settings.toml_lines import TomlLines, split_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""The name of a caller. Stores write it beside other words, so it holds none of the characters between those."""
+"""The name of a caller. Stores write it beside other words, so it holds no character that separates those."""
 
 PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
 USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CallersFile:
-    """What the file says: the callers as `rpc.auth` looks them up, and each as it is written."""
+    """The content of the file: the callers as `rpc.auth` looks them up, and each as the file has it."""
 
     callers: Callers
     entries: tuple[Entry, ...]

@@ -74,7 +74,7 @@ class Rules(Protocol):
         """Take a sending back, and end its challenge."""
 
     def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
-        """Take back what a call's `send` has changed that got no answer."""
+        """Take back the change of a call's `send` that got no answer."""
 
 
 class ChallengeStore(Protocol):
@@ -94,8 +94,8 @@ class ChallengeStore(Protocol):
     def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Awaitable[Sending]:
         """Decide which challenge to mail now: the live one, or `fresh`. Raises LimitExceeded.
 
-        `spaced`: not too soon after the last mail. `room`: otherwise MemoryFull for a key without a record. What a call
-        may have changed that is cancelled, or gets no answer, is taken back: its mail is not sent.
+        `spaced`: not too soon after the last mail. `room`: otherwise MemoryFull for a key without a record. The change
+        of a call that is cancelled, or gets no answer, is taken back: its mail is not sent.
         """
 
     def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Awaitable[Check]:

@@ -1,7 +1,7 @@
 """Digests with a key, in place of what a store must find again and must not hold.
 
-What is digested is a digest already, of an address with its caller and purpose, or of a request. Without the key
-somebody with a dump could test whether a known address is in it. Keys are derived from OTP_KEYS by HKDF (RFC 5869).
+The input is a digest already, of an address with its caller and purpose, or of a request. Without the key somebody with
+a dump could test whether a known address is in it. Keys are derived from OTP_KEYS by HKDF (RFC 5869).
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Digests:
     def fingerprints(self, fingerprint: bytes) -> list[bytes]:
         """Return the forms that a request's fingerprint may have in the store, the present one first.
 
-        One that has such a form is returned as it is, and an empty one is, too.
+        A fingerprint that has such a form is returned unchanged, and so is an empty one.
         """
         if not fingerprint or is_keyed(fingerprint):
             return [fingerprint]
@@ -45,7 +45,7 @@ class Digests:
         return [_KEYED + hmac.digest(key, text, hashlib.sha256) for key in self._keys]
 
     def kept_fingerprints(self, fingerprint: bytes) -> list[bytes]:
-        """Return of each of `fingerprints` what a file keeps: 64 bits, which no two requests share by chance."""
+        """Return the part of each of `fingerprints` that a file keeps: 64 bits, too many to agree by chance."""
         return [one[_KEPT] for one in self.fingerprints(fingerprint)]
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of each caller is its own: no flood of another takes it away."""
+"""Each caller has settled mails and request ids of its own: no flood of another takes them away."""
 
 import pytest
 

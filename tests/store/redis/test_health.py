@@ -158,7 +158,7 @@ async def test_a_server_that_is_set_forward_ends_no_mail(client: Client) -> None
 
 
 async def test_layout_1_is_written_while_a_replica_knows_no_other(client: Client) -> None:
-    """What is written follows the oldest replica that is alive, whose name says nothing of a layout."""
+    """A replica writes the layout of the oldest one that is alive; a name without a layout stands for layout 1."""
     watch = Watch(client)
     now = int(time.time() * 1000)
     for ends, layout in ((now + 60_000, 1), (now - 1, 2), (0, 2), (1, 2)):

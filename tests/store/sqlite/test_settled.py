@@ -1,4 +1,4 @@
-"""Settled mails in packs: each is found by its place, its id or its request id for as long as it is to be."""
+"""Settled mails in packs: each is found by its place, its id or its request id until it is forgotten."""
 
 import random
 import sqlite3
@@ -16,7 +16,7 @@ KEYS = {"k1": bytes(32)}
 REMEMBERED, ANSWERED = 100.0, 1000.0  # seconds
 MOST, MOST_REQUESTS = 300, 400
 PACK = 60  # mails that settle in one commit at most
-SLACK = 2 * PACK  # mails by which packs of two kinds may be forgotten in another order
+SLACK = 2 * PACK  # mails between which packs of two kinds may be forgotten in another order
 
 
 def _file() -> sqlite3.Connection:

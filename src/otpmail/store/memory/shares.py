@@ -1,4 +1,4 @@
-"""What is remembered of each caller. Where all together take too much, the caller with most of it forgets first."""
+"""Settled mails and request ids of each caller. Where all take too much, the caller with most forgets first."""
 
 from collections.abc import Callable
 from sys import maxsize
@@ -26,7 +26,7 @@ class Share:
 
     @property
     def octets(self) -> int:
-        """What it takes in memory."""
+        """The memory that it takes."""
         return self.settled.octets + self.contents.octets + self.requests.octets
 
     def has_ended(self, now: float) -> bool:
@@ -67,7 +67,7 @@ class Shares(dict[str, Share]):
 
     @property
     def octets(self) -> int:
-        """What all of them take in memory."""
+        """The memory that all of them take."""
         return sum(share.octets for share in self.values())
 
     def forget_oldest(self) -> bool:

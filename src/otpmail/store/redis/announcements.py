@@ -24,7 +24,7 @@ _MOST = 1000  # mails of ours that are announced at once; further ones are looke
 class Announcements:
     """Asks the owners of mails for their states, and answers other replicas about ours.
 
-    A question or an answer is lost where the server is down: whoever watches looks at the record too, and asks again.
+    A question or an answer is lost where the server is down. So a watcher looks at the record too, and asks again.
     Its whole state: the queues of those who watch a mail here, and the mails of ours that are announced.
     """
 

@@ -1,4 +1,4 @@
-"""What this replica owns, as far as this process knows, and how that is written to a server that has lost it."""
+"""The mails that this replica owns, as far as this process knows, and how a server that lost them gets them again."""
 
 from dataclasses import replace
 from functools import partial
@@ -44,7 +44,7 @@ class Books:
         return [mail_id for some in (self.held, self.claims) for mail_id, held in some.items() if held.owner == name]
 
     def rewritten(self, mail_id: str) -> Note | None:
-        """Return the note by which a server that has lost it gets an open mail, or a claim, again; None for another."""
+        """Return the note that writes an open mail, or a claim, to a server that has lost it; None for another."""
         if (held := self.held.get(mail_id)) is not None:
             octets, head = partial(self._octets, mail_id), partial(self._head, mail_id)
             return Note("rewrite", mail_id, held, octets, (held.score,), more=head)

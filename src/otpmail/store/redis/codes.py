@@ -35,7 +35,7 @@ class RedisChallengeStore:
 
     The time counts that the server tells (`clock_look.lua`), unless a test gives a `time`. Each change that a check
     makes has reached as many replicas as the client was made for. A code that was called VALID stays used for its life,
-    also on a server that was set back: the processes that live on know it.
+    also on a server that was set back: living processes know it.
     """
 
     def __init__(

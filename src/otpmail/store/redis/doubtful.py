@@ -9,7 +9,7 @@ class Doubtful:
     """Takes them back by a note, and again whenever one of them turns up.
 
     The server may carry out a step whose answer was lost behind the note that was to undo it.
-    Its whole state: what is `held` of each, the latest 10,000, and by which request id these are found.
+    Its whole state: `_held` has the latest 10,000 by mail id, `_by_request` has their ids by request id.
     """
 
     def __init__(self, notes: Notes) -> None:

@@ -77,9 +77,9 @@ class ForeignMails:
     async def _states(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Yield what the mail's owner announces, and what its record says: that lags behind the owner.
 
-        The record is looked at after 100 ms and then less often, and its owner is asked each time: it may be another
-        one by now, or what it has announced may be lost. While the server is down all goes on. Where the server has
-        lost the mail, the owner that still announces it is about to write it again.
+        The record is looked at after 100 ms and then less often. Its owner is asked each time, since it may be another
+        one by now, or its announcement may be lost. While the server is down all goes on. Where the server has lost the
+        mail, the owner that still announces it is about to write it again.
         """
         announced_by, pause = "", _FIRST_LOOK
         with self._announcements.watching(mail_id) as announced:

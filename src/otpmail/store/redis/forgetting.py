@@ -20,7 +20,7 @@ class Forgetting:
     """Forgets what is past its time on the server, and the oldest beyond a bound. Every replica does so.
 
     There are `most` settled mails without a request id at most, MOST_REQUESTS with one, and `most_octets` of contents
-    that may be retried. What another replica has forgotten already is no harm.
+    that may be retried. It does no harm if another replica has forgotten a mail already.
     """
 
     def __init__(self, client: Client, keys: Keys, foreign: ForeignMails, *, most: int, most_octets: int) -> None:

@@ -21,12 +21,12 @@ _LOOK = Script.load("clock_look")
 _log = logging.getLogger("otpmail")
 
 _EVERY_SECONDS = 0.25
-_MOST_STEP = 0.01  # seconds by which a look moves our clock forward: a server's that is set wrong ends no mail
+_MOST_STEP = 0.01  # seconds that a look moves our clock forward at most: a server whose clock is wrong ends no mail
 _NONE = Fault("", is_away=False)
 
 
 class _Look(NamedTuple):
-    """What the server says: the time that codes go by, its own, and two layouts (see `clock_look.lua`)."""
+    """The server's answer to a look: the time that codes go by, its own, and two layouts (see `clock_look.lua`)."""
 
     code_time: float
     time: float

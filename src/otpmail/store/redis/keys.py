@@ -93,7 +93,7 @@ class Keys:
         return self.named(f"req:{digest.hex()}")
 
     def caller(self, caller: str) -> bytes:
-        """Return a digest by which the server knows whose mail a claim is for."""
+        """Return the digest that tells the server whose mail a claim is for."""
         return _digest(caller)
 
 

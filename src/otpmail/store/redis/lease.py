@@ -57,7 +57,7 @@ class Mark(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the server answered to a step under the `name` that was ours when it was sent, at that mark."""
+    """The answer of the server to a step, under the `name` that was ours when it was sent, at that mark."""
 
     name: str
     sent: Mark
@@ -71,9 +71,9 @@ class Step(NamedTuple):
 class Lease:
     """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.
 
-    Its whole state: our `name`, the id of the server's `epoch`, how many changes of ours the server has counted, and
-    until when we may send. Each step that needs the lease gives the name and the epoch, and the server refuses it where
-    they are no longer right: `run` gets a lease again then.
+    Its whole state: our `name`, the id of the server's `epoch`, how many of our changes the server has counted, and
+    until when we may send. Each step that needs the lease gives the name and the epoch. Where they are no longer right
+    the server refuses it, and `run` gets a lease again.
 
     `problem_changed` is called with why the lease can't be renewed, and with an empty text once it is again.
     """
@@ -124,8 +124,9 @@ class Lease:
         """Return the server's answer to a step, which `ask` sends with our name and the epoch's id.
 
         The answer begins with OK and the total for `counted`. A step that the server refuses over the lease is asked
-        again once there is one. Where the step may have been carried out, `lost` gets our name, and AnswerLost
-        is raised: also where the lease was lost while the answer came, since another replica may have the mails then.
+        again once there is one. Where the step may have been carried out, `lost` gets our name, and AnswerLost is
+        raised. The same holds where the lease was lost while the answer came, since another replica may have the mails
+        then.
         """
         for _ in range(_TRIES):
             name, epoch, sent = self.name, self.epoch, self.mark

@@ -68,10 +68,10 @@ class Note(NamedTuple):
 class Notes:
     """Writes notes one step after the other. Contents for retries take `most_octets` on the server at most.
 
-    `accepted` is called with one that would take back a mail of which another call knows, `found_no_room` where the
-    server had no room for a content.
-    Its whole state: the notes that are `waiting`, how many of them are `pending` for each mail and request id, how many
-    were ever added and written, and the task that writes.
+    `accepted` is called with a note that would take back a mail of which another call knows. `found_no_room` is called
+    where the server had no room for a content.
+    Its whole state: the notes `waiting`, the number `pending` for each mail and request id, the numbers ever added and
+    written, and the task that writes.
     """
 
     def __init__(self, client: Client, keys: Keys, lease: Lease, *, most_octets: int) -> None:

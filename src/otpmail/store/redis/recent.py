@@ -12,7 +12,7 @@ class RecentSettlements:
     """Notes of settled mails by mail id, without contents for retries: the latest, of `most_octets` at most.
 
     A repeated request id is answered from the record of its mail. So after a failover that lost a settlement the server
-    needs all of it again, and not only that the mail is not to be sent.
+    needs all of it again, not only the fact that the mail has settled.
 
     Its whole state are two halves: the older one goes when the newer one is full.
     """

@@ -1,4 +1,4 @@
-"""Compares what the server has as ours with our books, and puts either right."""
+"""Compares the mails that the server has as ours with our books, and corrects either."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence

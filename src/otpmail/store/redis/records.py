@@ -32,7 +32,7 @@ class Record:
 
 
 class Claim(NamedTuple):
-    """What the server keeps of a mail whose caller waits for the relay: a digest of the caller, its request's key."""
+    """A mail whose caller waits for the relay, as the server keeps it: a digest of the caller, its request's key."""
 
     caller: bytes
     request: bytes

@@ -23,7 +23,7 @@ Receive = Callable[[bytes], None]
 class Subscription:
     """Hands what is published on each of its channels to the function that was added for it.
 
-    It has a connection of its own. What is published while that is lost does not come.
+    It has a connection of its own. A message that is published while that is lost does not come.
     """
 
     def __init__(self, client: Client) -> None:

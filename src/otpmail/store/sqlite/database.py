@@ -61,7 +61,7 @@ class Database:
     """The file of a store at `path`, open after `open`.
 
     New mails need `margin` octets of free disk, so that settlements always find room. `most_pages` limits the file.
-    `functions` are those of octets by which steps of the schema name what was kept before.
+    `functions` are called by the steps of the schema (`schema.step_functions`).
     """
 
     def __init__(

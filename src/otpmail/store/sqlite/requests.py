@@ -32,7 +32,7 @@ _LOOKED_AT = 512  # rows at a time
 
 
 class Row(NamedTuple):
-    """What is kept of a request id. `ends` is in seconds since the epoch, and counts unless it is running.
+    """A request id, as the file keeps it. `ends` is in seconds since the epoch, and counts unless it is running.
 
     `place` is that of its mail once it has settled, and `mail_id` is empty once that id is forgotten. `is_claim`: no
     table has its mail.

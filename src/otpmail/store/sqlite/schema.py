@@ -138,7 +138,7 @@ table. Names of code records and fingerprints of requests have a key (`store.dig
 
 
 def key_number(digest: bytes) -> int:
-    """Return the number by which a request id is known: 64 bits of the digest of its caller and itself."""
+    """Return the number that stands for a request id: 64 bits of the digest of its caller and itself."""
     return int.from_bytes(digest[:8], signed=True)
 
 

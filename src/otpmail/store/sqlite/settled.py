@@ -119,7 +119,7 @@ class Settled:
         return self._packs.open(*row)[place - row[0]]
 
     def place_of(self, connection: Connection, mail_id: str) -> int:
-        """Return the place of a mail that is remembered, 0 where there is none."""
+        """Return the place of a mail that is remembered, else 0."""
         self.write_out(connection)
         row = connection.execute("SELECT place FROM remembered WHERE id = ?", (mail_id,)).fetchone()
         return 0 if row is None else int(row[0])
@@ -153,7 +153,7 @@ class Settled:
         if not committed:
             self._places = None
 
-    # What is past its time.
+    # Mails past their time.
 
     def forget(self, connection: Connection, now: float) -> bool:
         """Forget mails past their time, or beyond the most there may be; returns whether there may be more."""

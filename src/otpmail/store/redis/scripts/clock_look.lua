@@ -1,10 +1,10 @@
 -- Tells the time that codes go by, which does not fall back while a replica lives, and the layout that all of them know.
--- KEYS: a key to write, so that a server that has become a replica or has no memory fails this; the clock, the owners,
--- the layout. ARGV: the time that it is at least by the caller's clock ('' for none), the layout that the caller knows.
+-- KEYS: a key to write, the clock, the owners, the layout. The write fails on a server that has become a replica or has
+-- no memory. ARGV: the time that it is at least by the caller's clock ('' for none), the layout that the caller knows.
 -- The clock holds by how much it is ahead of the server's, and the latest time that was told.
 -- Returns the time, the server's own, the layout that all living owners know, and the one that the server has.
 
-local STEP = 0.1 -- seconds by which the server's clock falls back before it counts as having done so
+local STEP = 0.1 -- seconds that the server's clock must fall back to count as set back
 local SLOWER = 0.001 -- of the time that passes, until the clock is the server's again
 
 redis.call('SET', KEYS[1], '', 'PX', 10000)

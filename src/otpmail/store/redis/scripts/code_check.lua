@@ -1,7 +1,8 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
--- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time, how
--- many names, the version to write, attempts, failures an hour, the id that the attempt is bound to or '', whether the
--- text can be a code ('1'), the channel of used codes and our name there, then id and proof for each of our keys.
+-- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time,
+-- how many names, the version to write, attempts, failures an hour, the id that the attempt is bound to or ''. Then
+-- whether the text can be a code ('1'), the channel of used codes, our name there, and id and proof for each of our
+-- keys.
 -- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
 
 local names, version, nobody = tonumber(ARGV[2]), tonumber(ARGV[3]), KEYS[#KEYS]
@@ -45,7 +46,7 @@ elseif challenge.attempts >= attempts then
   answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
 elseif matches then
   redis.call('DEL', unpack(places))
-  -- Nothing else depends on who hears it, so a user without this right is only warned of (store/redis/used.py).
+  -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
   redis.pcall('PUBLISH', ARGV[8], struct.pack('<c8c16d', ARGV[9], challenge.id, challenge.expires))
   return cmsgpack.pack({ 'valid', 0, 0, challenge.id, challenge.expires })
 elseif ARGV[7] ~= '1' then

@@ -1,12 +1,12 @@
 -- Decides which challenge to mail, and keeps the mail of that one, in one step.
 -- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them).
--- ARGV: as in mail_accept.lua; time, how many names, the version to write; id, key id and expiry of the challenge in the
--- mail, and the next send that its answer names; what `question` reads.
+-- ARGV: as in mail_accept.lua; then time, how many names, the version to write. Then id, key id and expiry of the
+-- challenge in the mail, the next send that its answer names, and what `question` reads.
 -- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. Without an answer about the mail
 -- nothing has changed: it must name another challenge, expiry or next send, or none may be sent. Without the other the
 -- request id came before.
 
-local CLOCKS = 1 -- seconds by which an answer may name another time than our clock does
+local CLOCKS = 1 -- seconds that the time in an answer may differ from our clock
 
 local why = refusal()
 if why then

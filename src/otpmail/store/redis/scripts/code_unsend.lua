@@ -1,6 +1,6 @@
 -- Takes back what code_send has changed, since its mail was not sent (otp.policy.Policy.unsend, refuse and withdraw).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, the version to write; then
--- 'unsend' or 'refuse', the id of the mailed challenge and the next send, or 'withdraw' and the mark of the call.
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, the version to write.
+-- Then 'unsend' or 'refuse', the id of the mailed challenge and the next send; or 'withdraw' and the mark of the call.
 
 local kind, mark = ARGV[4], ARGV[5]
 local record, now, places = open(1, tonumber(ARGV[2]), ARGV[1])

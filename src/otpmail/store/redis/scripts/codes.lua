@@ -98,7 +98,7 @@ end
 
 -- Reads the record of an address, and the clock. KEYS from `first`: `count` names of the record, of which the first is
 -- written and the others may hold it still, and the clock. `given` is a time, as above.
--- Returns the record, nil for none; the time; and the names where something is.
+-- Returns the record (nil for none), the time, and the names where something is.
 local function open(first, count, given)
   local values = redis.call('MGET', unpack(KEYS, first, first + count))
   local record, found = nil, {}

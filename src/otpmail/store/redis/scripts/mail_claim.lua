@@ -1,6 +1,7 @@
 -- Keeps a request id for a mail that is about to be accepted.
 -- KEYS: the record of the request id, that of the mail.
--- ARGV: the time in seconds; mail id, fingerprints; for how many milliseconds the claim is kept; a digest of whose it is.
+-- ARGV: the time in seconds, mail id, fingerprints, for how many milliseconds the claim is kept, a digest of whose it
+-- is.
 -- Returns {'OK', changes counted, the answer}.
 
 local why = refusal()

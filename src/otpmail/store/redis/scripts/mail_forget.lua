@@ -1,6 +1,6 @@
 -- Forgets settled mails with their request ids.
--- KEYS: the settled mails of their kind, the contents, the sum of their octets; for each mail its record and that of its
--- request id (as in mail_note).
+-- KEYS: the settled mails of their kind, the contents, the sum of their octets. Then for each mail its record and that
+-- of its request id (as in mail_note).
 -- ARGV: the id of each mail.
 
 for number = 0, (#KEYS - 3) / 2 - 1 do

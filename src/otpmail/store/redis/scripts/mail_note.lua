@@ -1,8 +1,8 @@
--- Carries out notes in their order: what nobody waits for.
--- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets; for each note the
--- owner's set, the mail's record and that of its request id (the mail's own again where it has none).
--- ARGV: how many octets all contents may have; for each note its kind, mail id, owner, octets, fingerprint, and by its
--- kind four numbers, when the mail settled, and further octets.
+-- Carries out notes in their order: changes that nobody waits for.
+-- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets. Then for each
+-- note the owner's set, the mail's record and that of its request id (the mail's own again where it has none).
+-- ARGV: how many octets all contents may have. Then for each note its kind, mail id, owner, octets, fingerprint, and by
+-- its kind four numbers, when the mail settled, and further octets.
 -- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
@@ -24,15 +24,15 @@ local function claim_of(record, request)
   return {state = kept[1], mail = kept[2], owner = kept[3], call = kept[4]}
 end
 
--- Whether the server knows more of a mail by now than a settlement that is written again: another owner has opened it,
--- or it has settled once more.
+-- Whether the server knows more of a mail by now than a settlement that is written again. Another owner may have opened
+-- it, or it may have settled once more.
 local function is_outdated(note)
   local kept = redis.call('HMGET', note.record, 'own', 'time')
   return (kept[1] and kept[1] ~= note.owner) or (kept[2] and tonumber(kept[2]) > tonumber(note.time))
 end
 
--- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), for how many
--- milliseconds, and for how many the mail is remembered. `more` is the content for a retry.
+-- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), and for how many
+-- milliseconds. The last says for how many the mail is remembered. `more` is the content for a retry.
 -- Returns 3 where there was no room for the content.
 local function write_settled(note)
   local result = 1

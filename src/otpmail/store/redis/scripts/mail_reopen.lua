@@ -1,7 +1,7 @@
 -- Opens a settled mail again, which this owner then has.
--- KEYS: own set, settled mails without a request id, those with one, the contents, the sum of their octets; the mail's
--- record and that of its request id (the mail's own again where it has none).
--- ARGV: the time in seconds; mail id, score, octets, fingerprint, head; when it settled.
+-- KEYS: own set, settled mails without a request id, those with one, the contents, the sum of their octets. Then the
+-- mail's record and that of its request id (the mail's own again where it has none).
+-- ARGV: the time in seconds, mail id, score, octets, fingerprint, head, when it settled.
 -- Returns {'OK', changes counted, 'A' and the fingerprint, or 'N' where the mail is not as it settled then}.
 
 local why = refusal()

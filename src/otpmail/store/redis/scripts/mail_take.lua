@@ -1,7 +1,7 @@
--- Moves mails of an owner that lost its lease to this one, and returns their octets and progress, and whether an owner
--- has ended since that was written without handing them over. It also returns mails that an earlier try has moved, whose
--- answer was lost.
--- It stops at MOST octets; a mail that is larger comes as its size. The caller asks again for the rest.
+-- Moves mails of an owner that lost its lease to this one. It returns their octets and progress, and whether an owner
+-- has ended since that was written without handing them over. It also returns mails that an earlier try has moved,
+-- whose answer was lost. It stops at MOST octets; a mail that is larger comes as its size. The caller asks again for
+-- the rest.
 -- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
 -- Returns {'OK', changes counted, the mails}.
 
