@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 
 from cutting_proxy import CuttingProxy
 from guaranteed import Callers, Copies, message_ids, names, redis_settings, request, send
-from otpmail.v1 import mail_pb2
+from otpmail.v1 import mail_pb2, otp_pb2
 from redis_server import RedisServer
 from relay import Faults
 from service import Service, relay_settings
@@ -184,6 +185,36 @@ async def test_lost_answers(
     assert proxy.cut == count // 3
     assert refused
     assert (copies.lost, copies.extra, len(set(ids))) == (set(), 0, count)
+
+
+async def test_lost_answers_to_checks(
+    state: dict[str, Any], server: RedisServer, show: Callable[[str], None], *, full: bool
+) -> None:
+    """A right code whose check has no answer is used up: no replica calls it VALID when its caller asks again."""
+    count, answers = 200 if full else 20, Counter[tuple[int | None, int | None]]()
+    async with CuttingProxy(server.port, only=b"}:c:") as proxy, AsyncExitStack() as stack:
+        [first] = await _start(stack, state | {"STORE_URL": proxy.url}, 1, OTP_RETURN_CODE=True)
+        [second] = await _start(stack, state, 1, OTP_RETURN_CODE=True)
+        for number in range(count):
+            email = f"p{number}@example.org"
+            code = (await second.otp.SendCode(otp_pb2.SendCodeRequest(email=email))).otp_code
+            asked = otp_pb2.ValidateCodeRequest(email=email, code=code)
+            await first.wait_until_serving()
+            proxy.cuts += 1
+            answers[await _checked(first, asked), await _checked(second, asked)] += 1
+    show(f"{proxy.cut} answers lost, and no code was valid after that")
+    assert proxy.cut == count
+    assert answers == {(None, otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE): count}
+
+
+async def _checked(service: Service, asked: otp_pb2.ValidateCodeRequest) -> int | None:
+    """Return the result of a check, None where it is UNAVAILABLE."""
+    try:
+        return (await service.otp.ValidateCode(asked)).result
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            raise
+        return None
 
 
 async def test_an_emptied_server(
