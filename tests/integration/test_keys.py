@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from commands import otpmail
-from guaranteed import names, send
+from guaranteed import names, redis_settings, send
 from otpmail.settings import parse_keys
 from otpmail.v1 import mail_pb2, otp_pb2
+from redis_server import RedisServer
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
@@ -152,3 +154,47 @@ async def test_a_file_is_restored(state: dict[str, Any], relay: Relay, tmp_path:
         assert await service.stop() == 0
     assert names(relay.mails) == ["ada", "bob", "first", "first"]
     assert len({mail.content for mail in relay.mails if "first" in mail.recipients[0]}) == 1
+
+
+async def _copy_of(server: RedisServer) -> bytes:
+    """Have a server write its dump, and return that."""
+    server.command("SAVE")
+    return await asyncio.to_thread((server.directory / "dump.rdb").read_bytes)
+
+
+async def _log_of(dump: bytes) -> RedisServer:
+    """Return a server of its own, not started, whose AOF is made of a dump."""
+    source, restored = RedisServer("redis-7", "--appendonly", "no"), RedisServer("redis-7")
+    (source.directory / "dump.rdb").write_bytes(dump)
+    with source:
+        source.command("CONFIG", "SET", "appendonly", "yes")
+        async with asyncio.timeout(30):
+            while re.search("aof_rewrite_(in_progress|scheduled):1", source.command("INFO", "persistence")):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        shutil.copytree(source.directory / "appendonlydir", restored.directory / "appendonlydir")
+    return restored
+
+
+async def test_a_server_is_restored(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """A dump of a server becomes the AOF of another one, as operations.md says; its mails go again with their ids."""
+    state = relay_settings(relay, certificates, tmp_path / "token") | {"OTP_RETURN_CODE": True}
+    with RedisServer() as server:
+        state |= redis_settings(server)
+        async with Service(**state) as service:
+            code = await _send_code(service, "ada")
+            await service.stop()
+        async with Service(**state | {"EMAIL_PORT": 1, "DRAIN_SECONDS": 0.1}) as service:
+            waiting = await send(service, "first")
+            await service.stop()
+        dump = await _copy_of(server)
+        async with Service(**state) as service:
+            assert (await _settled(service, waiting.id)).state == mail_pb2.Mail.STATE_RELAYED
+            assert await _validate(service, "ada", code) == VALID
+            await service.stop()
+    with await _log_of(dump) as restored:
+        async with Service(**state | {"STORE_URL": restored.url}) as service:
+            assert (await _settled(service, waiting.id)).state == mail_pb2.Mail.STATE_RELAYED
+            assert await _validate(service, "ada", code) == VALID  # until it expires: the page says how to delete it
+            assert await service.stop() == 0
+    assert names(relay.mails) == ["ada", "first", "first"]
+    assert len({mail.content for mail in relay.mails[1:]}) == 1
