@@ -88,6 +88,7 @@ def build_metrics(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
         waiting=lambda: delivery().backlog.waiting(),  # noqa: PLW0108  it is there at the first scrape only
         unsettled=lambda: len(delivery().lifecycle) + len(delivery().backlog),
+        unwritten=lambda: base.store.unwritten,
         memory=base.memory.parts,
         memory_limit=settings.mail.memory_octets,
         ready=ready,

@@ -101,7 +101,9 @@ def test_merged_metrics_read_as_those_of_one_process() -> None:
 
 def test_every_gauge_has_a_known_meaning() -> None:
     """Each gauge of the service is a sum on purpose. A new one is added here, or to the table of all others."""
-    metrics = Metrics(connections=list, waiting=dict, unsettled=int, memory=dict, memory_limit=1, ready=bool)
+    metrics = Metrics(
+        connections=list, waiting=dict, unsettled=int, unwritten=int, memory=dict, memory_limit=1, ready=bool
+    )
     gauges = {family.name for family in metrics.registry.collect() if family.type == "gauge"}
     sums = {
         "otpmail_connections_limit",
@@ -111,6 +113,7 @@ def test_every_gauge_has_a_known_meaning() -> None:
         "otpmail_mails_waiting",
         "otpmail_memory_bytes",
         "otpmail_memory_limit_bytes",
+        "otpmail_store_unwritten",
         "process_resident_memory_bytes",
         "process_virtual_memory_bytes",
     }

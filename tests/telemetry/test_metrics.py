@@ -38,6 +38,7 @@ def _metrics(*connections: SimpleNamespace) -> Metrics:
         connections=lambda: cast("tuple[Connection, ...]", connections),
         waiting=lambda: {"urgent": 1, "normal": 0, "bulk": 2},
         unsettled=lambda: 9,
+        unwritten=lambda: 4,
         memory=lambda: {"reading": 10, "unsettled": 20, "remembered": 30},
         memory_limit=1000,
         ready=lambda: True,
@@ -112,6 +113,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert shown[f'otpmail_mails_sent_total{{relay="{RELAY}"}}'] == 55
     assert shown['otpmail_mails_waiting{priority="bulk"}'] == 2
     assert shown["otpmail_mails_unsettled"] == 9
+    assert shown["otpmail_store_unwritten"] == 4
     assert shown['otpmail_memory_bytes{part="unsettled"}'] == 20
     assert shown["otpmail_memory_limit_bytes"] == 1000
 
@@ -149,6 +151,7 @@ def test_no_name_changes() -> None:
         "memory_limit_bytes",
         "ready",
         "relay_up",
+        "store_unwritten",
     }
     assert {"process_resident_memory_bytes", "python_info", "python_gc_collections_total"} <= names
 

@@ -284,6 +284,10 @@ class Store(Protocol):
     def issue(self) -> Issue | None:
         """The decision about a code with its mail; None where the store does not outlive this process."""
 
+    @property
+    def unwritten(self) -> int:
+        """How many changes that nobody waits for are not written yet, such as settlements."""
+
     async def open(self) -> None:
         """Lock or connect, and check. Raises StoreError with one line that says what to do."""
 

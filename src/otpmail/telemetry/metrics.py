@@ -58,9 +58,9 @@ class Metrics:
     """An Observer that counts events in `registry`, which shows process, platform and garbage collector too.
 
     A scrape calls `connections` for those that are open, and `waiting` for the number of queued mails by priority. It
-    calls `unsettled` for that of accepted mails without a final state. It calls `memory` for the octets that each part
-    of the budget takes; `memory_limit` is the budget. It calls `limits` for what each relay is given at present, and
-    `ready` for whether callers should come.
+    calls `unsettled` for that of accepted mails without a final state, and `unwritten` for that of changes which the
+    store lacks. It calls `memory` for the octets that each part of the budget takes; `memory_limit` is the budget. It
+    calls `limits` for what each relay is given at present, and `ready` for whether callers should come.
     """
 
     event_types = ALL_EVENTS - {
@@ -76,6 +76,7 @@ class Metrics:
         connections: Callable[[], Iterable[Connection]],
         waiting: Callable[[], Mapping[str, int]],
         unsettled: Callable[[], int],
+        unwritten: Callable[[], int],
         memory: Callable[[], Mapping[str, int]],
         memory_limit: int,
         ready: Callable[[], bool],
@@ -104,6 +105,7 @@ class Metrics:
         gauge = partial(Gauge, namespace="otpmail", registry=self.registry)
         self._up = gauge("relay_up", "Whether the relay is up; absent for a relay that is not in use.", ["relay"])
         gauge("mails_unsettled", "Accepted mails that have not reached their final state.").set_function(unsettled)
+        gauge("store_unwritten", "Changes, such as settlements, that wait for the store.").set_function(unwritten)
         gauge("ready", "Whether callers should come here: what grpc.health.v1 and /readyz say.").set_function(ready)
         gauge("memory_limit_bytes", "Octets for what is read, unsettled and remembered, and for codes.").set(
             memory_limit

@@ -14,7 +14,7 @@ import pytest
 
 from otpmail.errors import FailedPrecondition, InvalidArgument, StoreError, Unavailable
 from otpmail.model import Challenge, CodeRecord, Mail
-from otpmail.store.base import Accepted, Request, Running, StoreState
+from otpmail.store.base import Accepted, Earlier, Progress, Request, Running, StoreState
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.schema import SCHEMA, TABLES
@@ -291,6 +291,36 @@ async def test_a_file_that_is_moved_away(tmp_path: Path, clock: Clock) -> None:
     again = sqlite_store(path, clock)
     await again.open()
     assert [entry.mail.id for entry in await left_in(again)] == ["m3"]
+    await again.close()
+
+
+async def test_changes_that_wait_for_the_file_are_bounded(tmp_path: Path, clock: Clock) -> None:
+    """While the file can't be written, a mail has one change that waits, however often it is deferred."""
+    path = tmp_path / "store.db"
+    watched = Watched(store := sqlite_store(path, clock))
+    await store.open()
+    mails = [mail_of(f"m{number}", request_id=f"r{number}") for number in range(3)]
+    await store.mails.accept([entry_of(mail) for mail in mails])
+    path.rename(tmp_path / "away.db")
+    clock.time += 10
+    await _refused(store.mails.accept([entry_of(mail_of("m9"))]))
+    await watched.state()
+    for attempts in range(50):
+        for mail in mails:
+            store.mails.deferred(mail.id, Progress(pending=("ada@example.org",), attempts=attempts))
+        await _refused(store.mails.get("shop", "m9"))  # behind them, so the thread has met them
+    assert store.unwritten == 3
+    store.mails.settle(settled(mails[0]))
+    await _refused(store.mails.get("shop", "m9"))
+    assert store.unwritten == 3
+    (tmp_path / "away.db").rename(path)
+    assert await watched.state() == ""
+    assert store.unwritten == 0
+    await store.close()
+    again = sqlite_store(path, clock)
+    await again.open()
+    assert [(entry.mail.id, entry.progress.attempts) for entry in await left_in(again)] == [("m1", 49), ("m2", 49)]
+    assert await again.mails.find("shop", "r0") == Earlier(settled(mails[0]))
     await again.close()
 
 

@@ -43,6 +43,11 @@ class MemoryStore:
     def __repr__(self) -> str:
         return f"<MemoryStore {self.challenges!r}, {self.mails!r}>"
 
+    @property
+    def unwritten(self) -> int:
+        """Return 0: whatever changes is kept at once."""
+        return 0
+
     async def open(self) -> None:
         """Return at once: there is nothing to lock, and nobody to connect to."""
 

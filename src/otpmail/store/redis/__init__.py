@@ -75,6 +75,11 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"
 
+    @property
+    def unwritten(self) -> int:
+        """How many changes wait for the server, such as settlements."""
+        return self.mails.unwritten
+
     async def open(self) -> None:
         """Connect, check the server, and take a lease. Raises StoreError."""
         try:

@@ -112,6 +112,11 @@ class RedisMailStore:
         return f"<RedisMailStore {self._lease!r}, {self._owned!r}, {self._memory!r}>"
 
     @property
+    def unwritten(self) -> int:
+        """How many notes the server lacks."""
+        return len(self._owned.notes.waiting)
+
+    @property
     def octets(self) -> int:
         """The memory that settled mails take here."""
         return self._memory.octets + self._books.recent.octets

@@ -58,6 +58,11 @@ class SqliteStore:
     def __repr__(self) -> str:
         return f"<SqliteStore {self.challenges!r}, {self.mails!r}>"
 
+    @property
+    def unwritten(self) -> int:
+        """How many changes wait for a file that can't be written, such as settlements."""
+        return len(self._writer.committer.unwritten)
+
     async def open(self) -> None:
         """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
         mark = await self._writer.open(self.mails.begin)

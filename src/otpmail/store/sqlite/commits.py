@@ -24,13 +24,15 @@ class Change(NamedTuple):
     """A change to write. Without a `future` nobody waits for it, and it is repeated until it is written.
 
     `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full. `keys` are
-    those of the request ids that it asks for.
+    those of the request ids that it asks for. A later change with the same `seq` takes the place of an earlier one
+    that could not be written, so that a mail has one at most however long the disk is full.
     """
 
     work: Work
     future: "asyncio.Future[Any] | None" = None
     octets: int | None = None
     keys: Sequence[int] = ()
+    seq: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -68,7 +70,8 @@ class Committer:
         self._looked = 0.0
         self.state = StoreState()
         self._takes_no_change = False
-        self.unwritten: list[Change] = []
+        self.unwritten: dict[object, Change] = {}
+        """By the `seq` of their mail, or by a key of their own; in the order in which they were made."""
 
     def __repr__(self) -> str:
         return f"<Committer {self.state!r}, {len(self.unwritten)} unwritten>"
@@ -87,7 +90,7 @@ class Committer:
         else:
             refused = []
         if self._takes_no_change:
-            self.unwritten += changes
+            self._put_by(changes)
             return refused
         try:
             return [*refused, *self._transact(changes)]
@@ -99,7 +102,8 @@ class Committer:
         if not self._database.is_there():
             self._lose()
             return
-        notes, self.unwritten = self.unwritten, []
+        notes = list(self.unwritten.values())
+        self.unwritten = {}
         self._takes_no_change = False
         try:
             self._transact(notes)
@@ -204,7 +208,11 @@ class Committer:
 
     def _put_by(self, changes: Sequence[Change]) -> list[Outcome]:
         """Keep the changes that nobody waits for, and refuse the others."""
-        self.unwritten += [change for change in changes if change.future is None]
+        for change in changes:
+            if change.future is None:
+                key = object() if change.seq is None else change.seq
+                self.unwritten.pop(key, None)
+                self.unwritten[key] = change
         refusal = self.unavailable()
         return [Outcome(change.future, None, refusal) for change in changes if change.future is not None]
 

@@ -142,7 +142,7 @@ class SqliteMailStore:
         """Note how far an accepted mail has come."""
         seq = self._open.get(mail_id)
         if seq is not None:
-            self._writer.note(partial(self._rows.defer, seq, mail_id, codec.encode_progress(progress)))
+            self._writer.note(partial(self._rows.defer, seq, mail_id, codec.encode_progress(progress)), seq)
 
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Note that attempts at accepted mails are about to begin; durable on return. Raises Unavailable."""
@@ -167,7 +167,7 @@ class SqliteMailStore:
         if entry is not None:
             content = Content(forgotten, codec.encode_entry(entry), codec.encode_progress(entry.progress))
         settlement = Settlement(seq, mail.id, octets, request, request_ends, forgotten, content)
-        self._writer.note(partial(self._rows.settle, settlement))
+        self._writer.note(partial(self._rows.settle, settlement), seq)
         self._settled += 1
         if self._settled % _FORGET_EVERY == 0:
             self._writer.note(partial(self._rows.forget, self.now()))

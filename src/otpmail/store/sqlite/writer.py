@@ -79,9 +79,12 @@ class Writer:
             self._loop.call_soon(self._hand_over)
         return answer
 
-    def note(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Do the work in its order with the next commit, in a hundredth of a second or so. Nobody waits for it."""
-        self._batch.append(Change(work))
+    def note(self, work: Callable[[sqlite3.Connection], object], seq: int | None = None) -> None:
+        """Do the work in its order with the next commit, in a hundredth of a second or so. Nobody waits for it.
+
+        `seq` is that of the one mail which it is about (see `Change`).
+        """
+        self._batch.append(Change(work, seq=seq))
         if self._timer is None and not self._is_handing_over:
             self._timer = self._loop.call_later(NOTE_SECONDS, self._hand_over)
 
