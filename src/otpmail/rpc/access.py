@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.25
 """Between two looks at the files. They are read once two looks agree, so that a change is in force within a second."""
 
 _READ_SECONDS = 30.0
-_HUNG_SECONDS = 600.0  # to the next look after one that took so long: its thread hangs in the file system
+_HUNG_SECONDS = 600.0  # to the next look after one that hung in the file system for that time
 _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
 
 Look = tuple[object, ...]
@@ -38,7 +38,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Watched(Generic[ValueT]):
-    """Files that are read together, as long as they change. `read` raises SettingsError; `value` is its last result.
+    """Files that are read together, whenever they change. `read` raises SettingsError; `value` is its last result.
 
     A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
     one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.

@@ -22,7 +22,7 @@ _NEWEST = Script.load("mail_newest")
 _SLICE = 50  # records at a time: their contents come with those that have not settled
 SENT_ELSEWHERE = "another replica is sending this mail, and its caller waits for that: ask again"
 _FIRST_LOOK, _LAST_LOOK, _LAST_LOOK_IF_ANNOUNCED = 0.1, 1.0, KEPT_SECONDS / 3
-_CLOCKS = 60.0  # by which the clock of a replica may be ahead of the server's
+_CLOCKS = 60.0  # seconds that the clock of a replica may be ahead of the server's
 _TRIES = 5  # to read the owners, which come and go
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
 

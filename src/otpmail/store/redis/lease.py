@@ -71,9 +71,9 @@ class Step(NamedTuple):
 class Lease:
     """Holds a lease of `seconds` by renewing it five times as often. `clock` is monotonic, in seconds.
 
-    Its whole state: our `name`, the id of the server's `epoch`, how many of our changes the server has counted, and
-    until when we may send. Each step that needs the lease gives the name and the epoch. Where they are no longer right
-    the server refuses it, and `run` gets a lease again.
+    Its whole state: our `name`, the id of the server's `epoch`, how many of our changes the server counted, and until
+    when we may send. Each step that needs the lease gives the name and the epoch. Where they are no longer right the
+    server refuses it, and `run` gets a lease again.
 
     `problem_changed` is called with why the lease can't be renewed, and with an empty text once it is again.
     """

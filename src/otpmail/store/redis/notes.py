@@ -70,7 +70,7 @@ class Notes:
 
     `accepted` is called with a note that would take back a mail of which another call knows. `found_no_room` is called
     where the server had no room for a content.
-    Its whole state: the notes `waiting`, the number `pending` for each mail and request id, the numbers ever added and
+    Its whole state: the notes `waiting`, the number `pending` for each mail and request id, the numbers added and
     written, and the task that writes.
     """
 

@@ -1,4 +1,4 @@
-"""The note by which a mail settles on the server: its record, and how long that and its request id are kept."""
+"""The note that settles a mail on the server: its record, and how long that and its request id are kept."""
 
 from functools import partial
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """Statements over many rows: each gives the interpreter to the loop and waits to have it back, so few are better.
 
-A statement takes 1, 2, 4 and so on to 512 rows, so that SQLite parses few texts, and keeps them. What is left of its
-places is NULL, and has no effect.
+A statement takes 1, 2, 4 and so on to 512 rows, so that SQLite parses few texts, and keeps them. Its places that are
+left are NULL, and have no effect.
 """
 
 from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ class Change(NamedTuple):
 
     `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full. `keys` are
     those of the request ids that it asks for. A later change with the same `seq` takes the place of an earlier one
-    that could not be written, so that a mail has one at most however long the disk is full.
+    that could not be written, so a mail has one at most.
     """
 
     work: Work

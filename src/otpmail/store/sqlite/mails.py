@@ -47,9 +47,9 @@ T = TypeVar("T")
 class SqliteMailStore:
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
-    Its whole state on the loop is `_open`, with the `seq` of each open mail in the file, `_taken_over`, those of them
-    whose request id an earlier process had claimed, and `_left`. These are mails of an earlier process until `left`
-    yields them. `octets` is the memory that mails take here.
+    Its whole state on the loop is `_open`, `_taken_over` and `_left`. `_open` has the `seq` of each open mail in the
+    file, `_taken_over` those of them whose request id an earlier process had claimed. `_left` are mails of an earlier
+    process until `left` yields them. `octets` is the memory that mails take here.
     """
 
     durable = True

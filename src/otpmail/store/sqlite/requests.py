@@ -58,8 +58,8 @@ class End(NamedTuple):
 class Requests:
     """The rows by key that this transaction has read or changed, None for a key without one.
 
-    `_settled` have settled in it without having been read. `_dropped` are the `seq` of rows to delete, `_claims` those
-    that may be in the table `claimed`, and `_unclaimed` those of them that this transaction has deleted there.
+    `_settled` have settled in it without having been read. `_dropped` are the `seq` of rows to delete. `_claims` are
+    those that may be in the table `claimed`, `_unclaimed` those of them that this transaction has deleted there.
     """
 
     def __init__(self) -> None:
