@@ -1,5 +1,6 @@
 """Programs in Node that tests run: where Node is, and the modules that a folder's lock file names."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -24,9 +25,15 @@ def program(name: str) -> str:
 
 def install_modules(folder: Path) -> None:
     """Install exactly what the folder's lock file names, unless it is there; none of it needs its install scripts."""
-    wanted = _packages(folder / "package-lock.json")
-    if wanted == _packages(folder / "node_modules" / ".package-lock.json"):  # npm's record of its last installation
-        return
+    lock_file = folder / "package-lock.json"
+    with lock_file.open() as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)  # another process of the tests may be at it
+        # npm's record of its last installation
+        if _packages(lock_file) != _packages(folder / "node_modules" / ".package-lock.json"):
+            _install(folder)
+
+
+def _install(folder: Path) -> None:
     command = [program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
     if done.returncode != 0:
