@@ -116,7 +116,7 @@ class MailService:
     def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
 
-        Raises InvalidArgument, PermissionDenied, QueueFull or MemoryFull; nothing is accepted then. Raises Unavailable
+        Raises InvalidArgument, PermissionDenied or LimitExceeded; nothing is accepted then. Raises Unavailable
         where the service stops, or the caller would wait for a relay that is down.
 
         A repeated request id returns its first job.
