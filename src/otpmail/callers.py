@@ -12,7 +12,7 @@ from otpmail.values import frozen
 TRACEPARENT, REQUEST_ID = TRACE_KEYS = ("traceparent", "x-request-id")
 """The metadata with which callers find their calls in logs: that of W3C Trace Context, and the one that proxies set."""
 
-OF_CERTIFICATE = "cert:"
+CERTIFICATE_PREFIX = "cert:"
 """The start of the name of a caller that only its certificate names; no name in CALLERS_FILE holds a colon."""
 
 _LONGEST_ID = 256  # characters that are kept of an id
@@ -56,7 +56,7 @@ class Caller:
         """Where an operator can allow this caller more."""
         if self.name == ANONYMOUS.name:
             return "[anonymous] of CALLERS_FILE"
-        if self.name.startswith(OF_CERTIFICATE):
+        if self.name.startswith(CERTIFICATE_PREFIX):
             return "a table for its certificate in CALLERS_FILE"
         return f"{table_of(self.name)} of CALLERS_FILE"
 

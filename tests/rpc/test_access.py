@@ -14,7 +14,7 @@ import pytest
 from otpmail.call_events import AccessKept, AccessRenewed
 from otpmail.errors import SettingsError, Unauthenticated
 from otpmail.events import ALL_EVENTS, Event
-from otpmail.rpc.access import Access, Watched, read_access
+from otpmail.rpc.access import Access, WatchedFiles, read_access
 from otpmail.rpc.auth import AUTHORIZATION
 from otpmail.settings import ServerSettings
 
@@ -140,7 +140,7 @@ def test_a_change_that_looks_the_same(tmp_path: Path) -> None:
     """A file that changes twice within the tick of its clock, with one size, is read twice."""
     file = tmp_path / "file"
     file.write_text("a")
-    watched = Watched("FILE", (file,), file.read_text)
+    watched = WatchedFiles("FILE", (file,), file.read_text)
     for text in "bcd":
         file.write_text(text)
         found = watched.read_if_changed(always=False) or watched.read_if_changed(always=False)
@@ -153,7 +153,7 @@ def test_a_file_that_is_being_written(tmp_path: Path) -> None:
     file = tmp_path / "callers.toml"
     whole = _table("shop", "one") + _table("news", "two")
     file.write_text(_table("old", "three"))
-    watched = Watched("FILE", (file,), file.read_text)
+    watched = WatchedFiles("FILE", (file,), file.read_text)
     with file.open("w") as written:
         for part in ("", whole[: len(whole) // 2], whole[len(whole) // 2 :]):
             written.write(part)
@@ -176,7 +176,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
                 raise SettingsError("half")
         return found
 
-    watched = Watched("FILE", (file,), read)
+    watched = WatchedFiles("FILE", (file,), read)
     file.write_text("a")
     assert [watched.read_if_changed(always=True) for _ in range(3)] == [None, None, "abc"]
 

@@ -37,7 +37,7 @@ Look = tuple[object, ...]
 ValueT = TypeVar("ValueT")
 
 
-class Watched(Generic[ValueT]):
+class WatchedFiles(Generic[ValueT]):
     """Files that are read together, whenever they change. `read` raises SettingsError; `value` is its last result.
 
     A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
@@ -57,7 +57,7 @@ class Watched(Generic[ValueT]):
         """Until when no look is taken unless it is requested, on the clock of the loop."""
 
     def __repr__(self) -> str:
-        return f"<Watched {self.setting} {self.problems}>"
+        return f"<WatchedFiles {self.setting} {self.problems}>"
 
     def read_if_changed(self, *, always: bool) -> ValueT | None:
         """Read the files again if they have changed. Returns what they hold, None if nothing is new.
@@ -120,13 +120,13 @@ class Access:
         self._settings = settings
         self._observer = observer
         self._requested = asyncio.Event()
-        self._callers: Watched[CallersFile] | None = None
-        self._certificates: Watched[CertificateFiles] | None = None
+        self._callers: WatchedFiles[CallersFile] | None = None
+        self._certificates: WatchedFiles[CertificateFiles] | None = None
         if (path := settings.callers_file) is not None:
-            self._callers = Watched("CALLERS_FILE", (path,), partial(_read_callers, settings, path))
+            self._callers = WatchedFiles("CALLERS_FILE", (path,), partial(_read_callers, settings, path))
         if (path := settings.tls_cert_file) is not None:
             files = [file for file in (path, settings.tls_key_file, settings.tls_client_ca_file) if file is not None]
-            self._certificates = Watched("TLS_CERT_FILE", files, partial(_read_certificates, settings, path))
+            self._certificates = WatchedFiles("TLS_CERT_FILE", files, partial(_read_certificates, settings, path))
         self.authenticator = self._build_authenticator()
         self._tls = None if self._certificates is None else ServerTls(self._certificates.value)
 
@@ -177,7 +177,7 @@ class Access:
         callers = None if self._callers is None else self._callers.value.callers
         return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
 
-    async def _renew(self, files: Watched[ValueT], take: Callable[[ValueT], str], *, always: bool) -> None:
+    async def _renew(self, files: WatchedFiles[ValueT], take: Callable[[ValueT], str], *, always: bool) -> None:
         now = asyncio.get_running_loop().time()
         if now < files.rests_until and not always:
             return

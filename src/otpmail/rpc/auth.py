@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any
 
-from otpmail.callers import ANONYMOUS, OF_CERTIFICATE, Caller, Callers, Permissions
+from otpmail.callers import ANONYMOUS, CERTIFICATE_PREFIX, Caller, Callers, Permissions
 from otpmail.errors import PermissionDenied, Unauthenticated
 from otpmail.settings.callers import USUAL_PRIORITIES
 
@@ -109,7 +109,7 @@ class Authenticator:
         if self._names_itself:
             if len(names[0]) > _LONGEST_NAME or not names[0].isprintable():
                 raise Unauthenticated("the name in this certificate is too long, or holds control characters")
-            return Caller(f"{OF_CERTIFICATE}{names[0]}", Permissions(priorities=USUAL_PRIORITIES))
+            return Caller(f"{CERTIFICATE_PREFIX}{names[0]}", Permissions(priorities=USUAL_PRIORITIES))
         if self._anonymous is None:
             raise Unauthenticated(f"no caller has this certificate: {', '.join(names)}")
         return self._anonymous
