@@ -140,6 +140,26 @@ async def test_a_watcher_outlives_the_server(redis_server: RedisServer, namespac
             ]
 
 
+@pytest.mark.parametrize("message", ["", "no message", "\x91\x01", "\x93\x01\x02\x03", "\xc1"])
+async def test_a_message_of_no_replica_is_passed_over(
+    start: Start, redis_server: RedisServer, namespace: str, message: str
+) -> None:
+    """A message that can't be read, as of a later version or another program, ends no subscription."""
+    first, second = await start(), await start()
+    await first.accept(entry_of(mail := mail_of("m1")))
+    seen: list[Mail] = []
+    async with asyncio.timeout(SECONDS), aclosing(second.mails.watch("shop", "m1")) as states:
+        async for state in states:
+            seen.append(state)
+            if len(seen) > 1:
+                break
+            channels = redis_server.command("PUBSUB", "CHANNELS", f"{{{namespace}}}:*").split()
+            for channel in [one for one in channels if one.startswith("{")]:
+                redis_server.command("PUBLISH", channel, message)
+            first.owner.entries["m1"] = replace(first.owner.entries["m1"], mail=replace(mail, attempts=1))
+    assert [state.attempts for state in seen] == [0, 1]
+
+
 def _subscriptions(server: RedisServer) -> int:
     """Return how many connections are subscriptions."""
     return server.command("CLIENT", "LIST", "TYPE", "pubsub").count(" sub=")

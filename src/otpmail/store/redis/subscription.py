@@ -23,13 +23,15 @@ Receive = Callable[[bytes], None]
 class Subscription:
     """Hands what is published on each of its channels to the function that was added for it.
 
-    It has a connection of its own. A message that is published while that is lost does not come.
+    It has a connection of its own. A message that is published while that is lost does not come. One that can't be
+    read, as of a later version, is passed over.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._receivers: dict[bytes, Receive] = {}
         self._refused: set[bytes] = set()
+        self._faults: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Subscription to {len(self._receivers)} channels>"
@@ -44,6 +46,9 @@ class Subscription:
             try:
                 await self._listen()
             except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  without this task used codes of others would go unseen
+                self._note_fault("the subscription to the store has failed, and begins again", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _listen(self) -> None:
@@ -68,8 +73,18 @@ class Subscription:
 
     def _receive(self, message: Any) -> None:
         kind, channel, octets = message
-        if kind == b"message":
+        if kind != b"message":
+            return
+        try:
             self._receivers[channel](octets)
+        except Exception as error:  # noqa: BLE001  one message must not end the others
+            self._note_fault(f"a message on the channel {channel.decode()} can't be read", error)
+
+    def _note_fault(self, text: str, error: Exception) -> None:
+        """Log each kind of fault once: a later version may say more every moment."""
+        if text not in self._faults:
+            self._faults.add(text)
+            _log.warning("%s: %r", text, error, extra={"event": "store-channel-fault", "fields": {}})
 
     def _note_refusal(self, channel: bytes) -> None:
         if channel not in self._refused:
