@@ -3,13 +3,14 @@
 import asyncio
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from drafts import read_draft
 from mail.rigs import DRAFT, LARGE_DRAFT, Pen, Rig
-from otpmail.callers import ANONYMOUS, Call
+from otpmail.callers import ANONYMOUS, Call, Caller, Permissions
 from otpmail.compose.draft import LARGE, Draft
 from otpmail.errors import (
     DeadlineExceeded,
@@ -610,3 +611,14 @@ async def test_the_repr_counts(rig: Rig) -> None:
     assert repr(rig.mails).startswith(
         "<MailService <Lifecycle 1 open, 0 deferred, <Dispatcher 0 idle, 0 busy, 0 woken, <MailQu"
     )
+
+
+async def test_a_retry_needs_the_priority() -> None:
+    """An urgent mail is sent again for a caller that may send urgent ones, and for no other."""
+    rig = Rig()
+    job = await rig.accept(priority=Priority.URGENT)
+    rig.settle(job, 550)
+    lesser = Caller(job.caller, Permissions(priorities=(Priority.NORMAL,)))
+    with pytest.raises(PermissionDenied, match="may not send mails of PRIORITY_URGENT"):
+        await rig.mails.retry(replace(call_of(), caller=lesser), job.id)
+    assert (await rig.mails.retry(call_of(), job.id)).state is MailState.QUEUED

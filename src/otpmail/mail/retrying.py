@@ -11,6 +11,7 @@ from otpmail.delivery.verdict import RETRIABLE
 from otpmail.errors import FailedPrecondition, InvalidArgument
 from otpmail.mail.admission import Admission
 from otpmail.mail.lookup import check_mail_id, not_found
+from otpmail.mail.submission import priority_denied
 from otpmail.model import Mail, MailState, WaitFor
 from otpmail.store.base import Entry, MailStore, Progress
 
@@ -39,13 +40,15 @@ class Retrying:
 
         It keeps its id, its octets and its priority. It is guaranteed from now on, whatever it was.
 
-        Raises NotFound, and FailedPrecondition for a mail that has not settled, or can't be retried. Raises QueueFull,
-        MemoryFull and Unavailable as sending a mail does; the mail stays as it is then.
+        Raises NotFound, and FailedPrecondition for a mail that has not settled, or can't be retried. Raises
+        PermissionDenied, QueueFull, MemoryFull and Unavailable as sending a mail does; the mail stays as it is then.
         """
         if not mail_id:
             raise InvalidArgument("id", "is empty")
         check_mail_id(mail_id)
         settled = await self._settled(call.caller, mail_id)
+        if settled.priority not in call.caller.may.priorities:
+            raise priority_denied(call.caller, settled.priority)
         with self._admission.reserve(call, WaitFor.QUEUE, settled.priority):
             again = _again(settled, self._store.now() + self._most_seconds)
             reopening = asyncio.ensure_future(self._store.reopen(again, settled.mail.settle_time or 0.0))

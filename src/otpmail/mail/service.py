@@ -6,7 +6,7 @@ from functools import partial
 from time import time_ns
 from typing import Protocol
 
-from otpmail.callers import Call, Caller
+from otpmail.callers import Call
 from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.message import compose, compose_in_steps
 from otpmail.cooperate import Cooperator
@@ -15,7 +15,7 @@ from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
-from otpmail.errors import InvalidArgument, PermissionDenied, Unavailable
+from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
@@ -24,7 +24,7 @@ from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
-from otpmail.mail.submission import Submission
+from otpmail.mail.submission import Submission, priority_denied
 from otpmail.mail.waiting import Outcomes
 from otpmail.model import Mail, Priority, WaitFor
 from otpmail.settings import MailSettings
@@ -122,7 +122,7 @@ class MailService:
         A repeated request id returns its first job.
         """
         if submission.priority not in call.caller.may.priorities:
-            raise _priority_denied(call.caller, submission.priority)
+            raise priority_denied(call.caller, submission.priority)
         door = door or self.admission
         if not submission.request_id:
             return self._reserve_and_accept(call, submission, door, next(self._ids))
@@ -204,7 +204,7 @@ class MailService:
         `accept` does.
         """
         if submission.priority not in call.caller.may.priorities:
-            raise _priority_denied(call.caller, submission.priority)
+            raise priority_denied(call.caller, submission.priority)
         check_request_id(submission.request_id)
         request = Request(call.caller.name, submission.request_id, submission.fingerprint)
         if not self._idempotency.begin(request):
@@ -267,14 +267,6 @@ class MailService:
         if ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(ttl, self._most_seconds)
-
-
-def _priority_denied(caller: Caller, priority: Priority) -> PermissionDenied:
-    name = priority.name
-    return PermissionDenied(
-        f"priority: {caller.name} may not send mails of PRIORITY_{name}; add {name.lower()} to `priorities` in "
-        f"{caller.place}"
-    )
 
 
 def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:

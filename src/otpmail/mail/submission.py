@@ -2,7 +2,9 @@
 
 from dataclasses import field
 
+from otpmail.callers import Caller
 from otpmail.compose.draft import Draft
+from otpmail.errors import PermissionDenied
 from otpmail.model import IssuedCode, Labels, Priority, WaitFor
 from otpmail.values import frozen
 
@@ -23,3 +25,12 @@ class Submission:
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
     labels: Labels = field(default=(), repr=False)
+
+
+def priority_denied(caller: Caller, priority: Priority) -> PermissionDenied:
+    """Return the error for a caller that may not send mails of that priority."""
+    name = priority.name
+    return PermissionDenied(
+        f"priority: {caller.name} may not send mails of PRIORITY_{name}; add {name.lower()} to `priorities` in "
+        f"{caller.place}"
+    )
