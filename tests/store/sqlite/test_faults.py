@@ -80,6 +80,14 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def _pipe_beside(path: Path) -> None:
+    os.mkfifo(path.with_name(f"{path.name}-journal"))
+
+
+def _directory_beside(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").mkdir()
+
+
 def _version_zero(path: Path) -> None:
     with sqlite3.connect(path) as ours:
         ours.execute("PRAGMA user_version=0")
@@ -116,6 +124,8 @@ def _damaged_head(path: Path) -> None:
         (_short, "is not a SQLite database"),
         (_cut, "is damaged; restore a backup, or move it away"),
         (_pipe, "is a device or a pipe; STORE_URL names a file"),
+        (_pipe_beside, "can't be opened: store.db-journal beside it is no file"),
+        (_directory_beside, "can't be opened: store.db-wal beside it is no file"),
         (_version_zero, "is damaged; restore a backup, or move it away"),
         (_after("UPDATE mail SET priority = 77"), "is damaged; restore a backup, or move it away"),
     ],

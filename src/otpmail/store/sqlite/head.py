@@ -23,15 +23,23 @@ def look_at(path: Path, descriptor: int) -> str:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         return "is a device or a pipe; STORE_URL names a file"
-    if not found.st_size or path.with_name(f"{path.name}-journal").exists():  # SQLite takes back what a crash left half
+    journal, log = (path.with_name(f"{path.name}{end}") for end in ("-journal", "-wal"))
+    for beside in (journal, log):
+        if beside.exists() and not beside.is_file():  # SQLite would wait for ever for the writer of a pipe
+            return f"can't be opened: {beside.name} beside it is no file"
+    if not found.st_size or journal.exists():  # SQLite takes back what a crash left half
         return ""
-    head = os.pread(descriptor, _HEAD.size, 0)
+    return _judged(os.pread(descriptor, _HEAD.size, 0), found.st_size)
+
+
+def _judged(head: bytes, octets: int) -> str:
+    """Return why a file of so many octets that begins with these is no store; empty for one that may be."""
     if not head.startswith(_MAGIC):
         return NO_DATABASE
     if len(head) < _HEAD.size:
         return DAMAGED
     _, page, schema, application = _HEAD.unpack(head)
-    if not application and found.st_size <= (page if page > 1 else 1 << 16):
+    if not application and octets <= (page if page > 1 else 1 << 16):
         return ""  # the first page has no marks until the log is first written back
     return whose(application, schema)
 
