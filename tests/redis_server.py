@@ -68,7 +68,7 @@ class RedisServer:
         self.port = port
         self.tls_port = 0
         self.password = ""
-        """What `command` signs in with, as the default user."""
+        """The password of the default user, with which `command` signs in."""
         self._tls = tls
         self._program = program
         self._options = options

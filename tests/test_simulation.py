@@ -11,7 +11,7 @@ COSTS = Costs(call=0.0003, turn=0.0001, cores=1.0)
 
 
 def test_events_are_in_order() -> None:
-    """What is due runs in the order of time, and at one moment in the order in which it came."""
+    """Events run in the order of time, and those of one moment in the order in which they came."""
     simulation, seen = Simulation(1), list[str]()
     for seconds, name in ((2.0, "c"), (1.0, "a"), (1.0, "b"), (3.0, "too late")):
         simulation.after(seconds, lambda name=name: seen.append(name))  # type: ignore[misc]

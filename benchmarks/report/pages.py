@@ -105,7 +105,7 @@ def recycling() -> str:
 
 
 def capacity() -> str:
-    """What each part carries alone, a second."""
+    """The load that each part carries alone, a second."""
     methods = ("SendMail", "SendCode", "ValidateCode")
     rates = {row["method"]: row["calls/s"] for row in _rows("unary") if row["server"] == _OURS}
     alone = next(row["mails/s"] for row in _rows("connections") if row["connections"] == 1)
@@ -127,7 +127,7 @@ def capacity() -> str:
 
 
 def simulation() -> str:
-    """What the simulation says of one replica, beside what was measured."""
+    """One replica by the simulation, beside what was measured."""
     heads = (
         "Method",
         "Calls a second",
@@ -151,7 +151,7 @@ def simulation() -> str:
 
 
 def shard() -> str:
-    """What calls cost a replica with a store on Redis, and that server."""
+    """The cost of calls for a replica with a store on Redis, and for that server."""
     heads = ("Call", "CPU of otpmail, us", "CPU of Redis, us", "Calls a second of a full shard")
     lines = [
         [f"`{row['call']}`", *(_count(row[name]) for name in ("server us/call", "redis us/call", _OF_A_SHARD))]
@@ -162,7 +162,7 @@ def shard() -> str:
 
 
 def processes() -> str:
-    """What a call costs with one process and with two."""
+    """The cost of a call with one process and with two."""
     heads = ("Processes", "Calls a second", "CPU of a call, us", "Idle, ms of a processor a second")
     names = ("calls/s", "server us/call")
     lines = [
@@ -185,7 +185,7 @@ def spread() -> str:
 
 
 def scaling() -> str:
-    """What a load of codes needs, by the simulation."""
+    """The needs of a load of codes, by the simulation."""
     heads = (
         *("Codes a second", "Replicas", "Shards", "Busy, a replica", "a shard"),
         *("`SendCode` p99, ms", "`ValidateCode` p99, ms", "Connections to the relay"),
@@ -204,7 +204,7 @@ def scaling() -> str:
 
 
 def memory() -> str:
-    """What each thing takes of the resident memory."""
+    """The resident memory that each thing takes."""
     lines = [[row["what"], _octets(row["octets each"])] for row in _rows("memory")]
     return _table(("", "Resident memory of each"), lines)
 

@@ -1,4 +1,4 @@
-"""What waiting mails, running calls, remembered mails and idle connections take of the service's resident memory."""
+"""The service's resident memory that waiting mails, running calls, remembered mails and idle connections take."""
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone
 

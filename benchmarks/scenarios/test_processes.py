@@ -1,4 +1,4 @@
-"""What several processes cost (PROCESSES), with a store on a server of Redis: the processor time of a call.
+"""The cost of several processes (PROCESSES), with a store on a server of Redis: the processor time of a call.
 
 Rates of two processes beside one need a machine with processors for both, for the callers, the relay and the store. On
 fewer they measure the machine. So each process gets the same few calls a second here, by the clock, and the processor

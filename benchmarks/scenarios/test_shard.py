@@ -1,4 +1,4 @@
-"""What calls cost a server of Redis that holds the store: processor time of its one thread for each kind of call."""
+"""The cost of calls for a server of Redis with the store: processor time of its one thread for each kind of call."""
 
 import base64
 from pathlib import Path
@@ -73,7 +73,7 @@ class _Rounds:
 
     @property
     def octets(self) -> float:
-        """What a live code takes in the store, where all of a round's addresses were new."""
+        """The memory of a live code in the store, where all of a round's addresses were new."""
         return self._octets[0]
 
     def rows(self) -> list[dict[str, object]]:

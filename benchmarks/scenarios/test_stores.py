@@ -1,4 +1,4 @@
-"""What a store costs: each kind of call with each store, beside the same calls with the memory store."""
+"""The cost of a store: each kind of call with each store, beside the same calls with the memory store."""
 
 import base64
 import os

@@ -18,7 +18,7 @@ _WARM_SECONDS = 0.75  # three measurements of the batch window
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What callers of one method saw, in milliseconds."""
+    """The waits of callers of one method, in milliseconds."""
 
     p50: float
     p99: float
@@ -32,7 +32,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What callers saw of each method, and how busy a replica and the store's thread were, in cores."""
+    """The waits of callers by method, and how busy a replica and the store's thread were, in cores."""
 
     latencies: tuple[Latency, ...]
     replica_cores: float
@@ -84,7 +84,7 @@ def _nothing() -> None:
 
 
 def _waits(simulation: Simulation, shard: Server, method: Method, store_away: float | None) -> list[Wait]:
-    """What a call waits for between its steps: the store if there is one, and the relay."""
+    """Waits of a call between its steps: for the store if there is one, and for the relay."""
 
     def hop(then: Done) -> None:
         simulation.after(HOP_SECONDS + method.relay, then)

@@ -1,4 +1,4 @@
-"""What the simulation takes from benchmarks: their results of the last full run, and nothing else."""
+"""The input of the simulation: the results of benchmarks of the last full run, and nothing else."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _IDLE_LOAD, _OURS = 0.1, "otpmail"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What `test_latency_under_load` measured of a method at one rate, in calls a second and milliseconds."""
+    """A method at one rate as `test_latency_under_load` measured it, in calls a second and milliseconds."""
 
     method: str
     part: float
@@ -58,7 +58,7 @@ def costs(method: str) -> Costs:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a call costs with a store on Redis: the replica, and the store's thread, in seconds."""
+    """The cost of a call with a store on Redis: for the replica, and for the store's thread, in seconds."""
 
     costs: Costs
     script: float

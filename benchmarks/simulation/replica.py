@@ -22,7 +22,7 @@ _MEASURE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What a call costs a replica, in seconds: of the loop for each turn and call, and elsewhere for its way.
+    """The cost of a call for a replica, in seconds: of the loop for each turn and call, and elsewhere for its way.
 
     `cores` is how many seconds of processor time the process takes for each second of its loop: gRPC has threads.
     """

@@ -35,7 +35,7 @@ from otpmail.telemetry.metrics import Metrics
 
 
 class Base(NamedTuple):
-    """What most parts are built from."""
+    """The parts from which most others are built."""
 
     settings: Settings
     store: AnyStore

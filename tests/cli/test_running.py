@@ -1,4 +1,4 @@
-"""What runs beside a service: none of it can fail while the service goes on without it."""
+"""The tasks beside a service: none of them can fail while the service goes on without it."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ async def test_a_mail_is_cancelled_for_another_process() -> None:
 
 
 async def test_an_open_mail_is_there_to_be_written_again() -> None:
-    """The store gets an open mail as it is now, and nothing for one that has settled."""
+    """The store gets the present state of an open mail, and nothing for one that has settled."""
     rig = Rig()
     job = rig.submit("a")
     assert rig.ownership.entry("a") == job.entry()

@@ -1,4 +1,4 @@
-"""What stands in deploy/, as Python's values, and what a container there says to otpmail."""
+"""The files of deploy/ as Python's values, and the settings that a container there gives otpmail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 NAMES = frozenset(name for section in SECTIONS for name in section.variables()) | {"SECRETS_DIR"}
-"""What a container's environment may set: a name with a mistake in it would go unseen, as other programs' names do."""
+"""The names that a container's environment may set: a mistyped one would go unseen, as those of other programs do."""
 SECRETS = frozenset(name for section in SECTIONS for name in section.secrets())
 
 Document = dict[str, Any]

@@ -56,7 +56,7 @@ async def test_mails_that_the_first_relay_cannot_take(pair: tuple[Relay, Relay])
 
 
 async def test_a_relay_for_such_mails_that_is_down(pair: tuple[Relay, Relay]) -> None:
-    """Such a mail is deferred while the second relay can't be reached, and the others go on over the first."""
+    """A mail for another relay is deferred while that can't be reached, and the others go on over the first."""
     first, second = pair
     await second.close()
     async with _service(first, second) as service:
@@ -75,7 +75,7 @@ async def test_a_relay_for_such_mails_that_is_down(pair: tuple[Relay, Relay]) ->
     [({"reply_to": [GREEK]}, "reply_to is"), ({"text": "x" * 6000}, "the relay takes 5000")],
 )
 async def test_mails_that_no_relay_can_take(pair: tuple[Relay, Relay], fields: dict[str, Any], named: str) -> None:
-    """Such a mail fails at once, and its result names the field that is the reason, or the limit."""
+    """A mail that no relay can take fails at once, and its result names the field that is the reason, or the limit."""
     first, second = pair
     second.faults = first.faults
     async with _service(first, second) as service:

@@ -1,4 +1,4 @@
-"""What a newcomer starts: `otpmail dev`, and `otpmail serve` without a store, which keep nothing on a disk."""
+"""The first commands of a newcomer, `otpmail dev`, and `otpmail serve` without a store, keep nothing on a disk."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ RULES = (
         "+info",
     ),
 )
-"""What docs/stores.md gives a user of its own."""
+"""The rights that docs/stores.md gives a user of its own."""
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ NAME = "store.test"
 PASSWORD = "hunter2"
 PASSWORD_OF_SENTINELS = "hunter3"
 RULES = "on >hunter2 ~{otpmail}:* &{otpmail}:* +@read +@write +@scripting +@pubsub +ping +wait +time +select"
-"""What docs/stores.md gives a user of its own, but for the last rights."""
+"""The rights that docs/stores.md gives a user of its own, but for the last ones."""
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class Line:
 
 @pytest.mark.parametrize(("each", "limit"), [(3.0, 1), (0.5, 1), (0.24, 2), (0.1, 5)])
 def test_a_slow_relay_gets_half_a_second_of_mails(each: float, limit: int) -> None:
-    """What is in flight on a relay that is slow over each mail is answered within half a second, or is one mail."""
+    """A relay that is slow over each mail has as many in flight as it answers within half a second, or one."""
     line = Line(each)
     line.run(60)
     assert abs(line.window.limit - limit) <= (limit > 1)

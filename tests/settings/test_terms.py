@@ -36,5 +36,5 @@ def test_advice_names_what_has_an_effect(variables: str, parts: str) -> None:
 
 @pytest.mark.parametrize("name", ["EMAIL_FROM", "EMAIL_RATE", "EMAIL_TIMEOUT", "WORKERS"])
 def test_settings_that_all_relays_share_keep_their_names(name: str) -> None:
-    """A setting that holds for every relay of EMAIL_RELAYS is named as it is set."""
+    """A setting that holds for every relay of EMAIL_RELAYS is named by its own name."""
     assert in_terms_of(_relay().from_url(), f"set {name}") == f"set {name}"

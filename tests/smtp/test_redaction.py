@@ -92,7 +92,7 @@ def test_a_code_that_is_encoded_withholds_the_text(text: str) -> None:
 
 @pytest.mark.parametrize("word", ["QueuedAsAbCdEf0123456789", "4f1c2b3a" * 4, "ADMA" * 6, "NAA5ADMAOAAxADgA"])
 def test_long_words_without_the_code_are_kept(word: str) -> None:
-    """A refusal with an id, or with another code in base64, stays as it is."""
+    """A refusal with an id, or with another code in base64, is not changed."""
     assert _said(f"5.7.1 refused as {word}").reply == f"refused as {word}"
 
 

@@ -17,7 +17,7 @@ def failed(entry: Entry, settle_time: float) -> Entry:
 
 
 def reopened(entry: Entry, deadline: float = 5000.0) -> Entry:
-    """Return the entry as it is when it is open again."""
+    """Return the entry of the mail once it is open again."""
     mail = replace(entry.mail, state=MailState.QUEUED, settle_time=None, recipients=())
     return replace(entry, mail=mail, deadline=deadline, progress=Progress(pending=("ada@example.org",), attempts=1))
 

@@ -87,7 +87,7 @@ class Policy:
     ) -> tuple[CodeRecord | None, Check]:
         """Count an attempt, compare, and use the code up if it is right. `only` binds it to one challenge's id.
 
-        What it does takes as long in each case, so that the time of an answer tells no case from another.
+        Its work takes as long in each case, so that the time of an answer tells no case from another.
         """
         counted, attempt = self.attempt(record, now, only, counts=guess.counts)
         challenge = attempt.challenge

@@ -20,7 +20,7 @@ class Share:
         return total // self.count + (self.number <= total % self.count)
 
     def of_settings(self, settings: Settings) -> Settings:
-        """Return the settings of this process: its part of each limit, and all else as it is."""
+        """Return the settings of this process: its part of each limit, and all else unchanged."""
         if self.count == 1:
             return settings
         mail = settings.mail

@@ -20,7 +20,7 @@ _USUAL_LINE = 128  # octets
 # that is not ASCII, or, in base64, the first two characters of a digit. That digit stands first in its group of three
 # octets.
 _HINT = re.compile(rb"[%=\\&<\x80-\xff]|[MNO]\s*[DTjz]|0x|U\+")
-# What is in base64 twice, or in UTF-16 before, shows by its length alone. Relays quote mails where they refuse them.
+# Digits in base64 twice, or in UTF-16 before, show by their length alone. Relays quote mails where they refuse them.
 _DEEP_HINT = re.compile(rb"[A-Za-z0-9+/]{10}")
 _FEWEST = 4  # digits of a code
 _NO_WORD = bytes(octet for octet in range(256) if not chr(octet).isalnum())

@@ -45,7 +45,7 @@ _WAYS_TO_SEND = frozenset(
 
 _GREYLIST = re.compile(r"gr[ea]y[ -]?list|gr[ea]y bounce")
 
-# What a refusal quotes is another's words: of the mail, which may be about too many sign-ins, or of the settings.
+# A quotation in a refusal has other words: those of the mail, which may be about too many sign-ins, or of the settings.
 _QUOTED = re.compile(r"\bhttps?://\S+|\"[^\"]*\"|\bsubject: .*")
 _ADDRESS = re.compile(r"<[^<>\s]*>|\S+@\S+")
 _HELO = re.compile(r"(?<![\w.@-])[he]{2}lo(?![\w@-]|\.\w)")

@@ -210,7 +210,7 @@ class MailStore(Protocol):
         """Keep a mail that settled at `settle_time` as this entry says from now on, in one commit; durable on return.
 
         It is open again, this process owns it, and a repeated request id finds it. False where it is not as it settled
-        then, since another call has reopened it or it was forgotten, or where its request id has another mail.
+        then, since another call has reopened it or it was forgotten. False also where its request id has another mail.
         """
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:

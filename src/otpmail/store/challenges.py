@@ -39,7 +39,7 @@ class Proofs(Protocol):
 class Rules(Protocol):
     """The rules about codes, on one record (`otp.policy.Policy`).
 
-    Each returns the record as it is to be from now on, None for none, and its answer. When it raises, nothing changes.
+    Each returns the record from now on, None for none, and its answer. When it raises, nothing changes.
     """
 
     @property

@@ -23,7 +23,7 @@ _LENGTH = struct.Struct("!I")
 
 @frozen()
 class Assignment:
-    """What a process is to be: its share, the settings of the whole service, and the addresses that are held."""
+    """The task of a process: its share, the settings of the whole service, and the addresses that are held."""
 
     share: Share
     settings: Settings

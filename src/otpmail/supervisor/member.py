@@ -1,7 +1,7 @@
-"""A process that a supervisor has started: what it is to be, and what it tells the supervisor.
+"""A process that a supervisor has started: its assignment, and its messages to the supervisor.
 
 Its standard input is its end of the channel. When the supervisor ends, however that happens, so does the process: at
-once, as if it had been killed with the supervisor. What a durable store has kept is taken up by others.
+once, as if it had been killed with the supervisor. Others take up what a durable store has kept.
 """
 
 import asyncio

@@ -43,7 +43,7 @@ def snapshot(registry: CollectorRegistry) -> list[Family]:
 
 
 class Ended:
-    """What ended processes had counted, so that no sum falls when a process is started again."""
+    """The counts of processes that have ended, so that no sum falls when a process is started again."""
 
     def __init__(self) -> None:
         self._families: dict[str, tuple[str, str]] = {}

@@ -57,7 +57,7 @@ class Process:
         self.problem = _STARTING
         """Why it should not be called now; empty while it serves."""
         self.others_serve = False
-        """What it was last told about the others."""
+        """Whether others serve, as it was last told."""
         self.families: list[Family] = []
         """Its latest metrics."""
         self.answers = True

@@ -27,7 +27,7 @@ def hashed(address: str) -> str:
 
 
 def full(address: str) -> str:
-    """Return the address as it is."""
+    """Return the address unchanged."""
     return address
 
 

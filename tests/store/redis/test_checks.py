@@ -1,4 +1,4 @@
-"""What a server must be at the start, on real servers that are set to be otherwise."""
+"""The checks of a server at the start, on real servers that fail them."""
 
 import asyncio
 import re

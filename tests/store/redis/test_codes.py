@@ -128,7 +128,7 @@ async def test_a_replica_hears_others_alone(codes: _Codes) -> None:
 
 
 async def test_used_codes_are_forgotten_when_they_have_expired(codes: _Codes) -> None:
-    """What is remembered of used codes takes memory for their life only."""
+    """Used codes take memory for their life only."""
     await codes.check(await codes.send())
     codes.store.sweep()
     assert repr(codes.store.used) == "<UsedChallenges 1>"
@@ -138,7 +138,7 @@ async def test_used_codes_are_forgotten_when_they_have_expired(codes: _Codes) ->
 
 
 def test_the_latest_used_codes_alone_are_remembered() -> None:
-    """What is remembered of used codes is bounded, also where many are used a second, and its memory is counted."""
+    """The number of used codes in memory is bounded, also where many are used a second, and their memory is counted."""
     used = UsedChallenges(lambda: 0.0, most=2)
     assert [used.add(bytes([number]), 1.0) for number in range(3)] == [True] * 3
     assert [used.add(bytes([number]), 1.0) for number in (2, 1, 0)] == [False, False, True]

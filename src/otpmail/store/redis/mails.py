@@ -178,7 +178,7 @@ class RedisMailStore:
             return None, sending
         return await self._answered(one, kept), sending
 
-    # What becomes of them.
+    # Accepted mails.
 
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Note that attempts at accepted mails are about to begin; on the server on return. Raises Unavailable."""

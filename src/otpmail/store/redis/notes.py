@@ -246,7 +246,7 @@ class Notes:
     async def write_next(self, notes: Sequence[Note], undo: Sequence[Note]) -> None:
         """Write notes behind those that wait now. Raises Unavailable, and adds those that `undo` them then.
 
-        An earlier note about one of these mails would undo what they say, and one about the mail that was sent before
+        An earlier note about one of these mails would undo what they say. A note about the mail that was sent before
         them must be there if this process ends over one of them.
         """
         try:

@@ -53,7 +53,7 @@ class TakeOver:
             self._task.add_done_callback(self._finished)
 
     async def stop(self) -> None:
-        """Take over nothing more. What was moved already is this replica's."""
+        """Take over nothing more. Mails that were moved already are this replica's."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -155,4 +155,4 @@ TABLES = "mail", "progress", "settled", "remembered", "failed", "request", "clai
 """The tables of this schema."""
 
 STEPS = _TABLES, _RETRIES, _BOOTS, _PACKS
-"""What brings a file from each schema to the next, an empty one first."""
+"""The statements that bring a file from each schema to the next, an empty one first."""

@@ -24,7 +24,7 @@ local function keep(own, record, request, first)
   keep_as(own, record, request, {id = id, score = score, octets = octets, fingerprint = fingerprint, head = head})
 end
 
--- What came before under a mail's request id (see `earlier`); false where the mail is to be kept.
+-- The earlier mail of a mail's request id (see `earlier`); false where the mail is to be kept.
 local function came_before(record, request, fingerprints, id, now)
   local answer = request ~= record and earlier(request, fingerprints, id, now)
   return answer and string.sub(answer, 1, 1) ~= 'T' and answer
