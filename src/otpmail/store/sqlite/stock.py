@@ -15,10 +15,11 @@ SELECT max(seq) FROM (
     SELECT max(seq) AS seq FROM mail UNION ALL SELECT max(seq) FROM request
 )
 """
-_ORPHAN = """
-UPDATE request SET state = ? WHERE state = ? AND seq IN (SELECT seq FROM claimed) AND seq NOT IN (SELECT seq FROM mail)
-"""
-_FREE = "DELETE FROM request WHERE state = ? AND seq NOT IN (SELECT seq FROM mail)"
+_RUNNING = "SELECT seq FROM request WHERE state = ?"
+_ORPHAN = (
+    "UPDATE request SET state = ? WHERE seq = ? AND EXISTS (SELECT 1 FROM claimed WHERE claimed.seq = request.seq)"
+)
+_FREE = "DELETE FROM request WHERE seq = ? AND state = ?"
 _PROGRESS_ENDS = """
 CREATE TEMP TRIGGER progress_ends AFTER DELETE ON mail BEGIN DELETE FROM progress WHERE seq = OLD.seq; END
 """
@@ -37,8 +38,11 @@ def take_stock(connection: Connection) -> tuple[list[tuple[int, Left]], int, Mar
             connection.execute(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608  our names
         rows = connection.execute("SELECT seq, id, priority, deadline FROM mail ORDER BY seq DESC")
         mails = [(seq, Left(mail_id, _PRIORITIES[priority], deadline)) for seq, mail_id, priority, deadline in rows]
-        connection.execute(_ORPHAN, (RequestState.ORPHANED, RequestState.RUNNING))
-        connection.execute(_FREE, (RequestState.RUNNING,))  # the end of their mail could not be written
+        known = {seq for seq, _ in mails}  # rather than the table, whose pages have the contents too
+        running = [seq for (seq,) in connection.execute(_RUNNING, (RequestState.RUNNING,)) if seq not in known]
+        connection.executemany(_ORPHAN, [(RequestState.ORPHANED, seq) for seq in running])
+        # The end of the mail of any other could not be written.
+        connection.executemany(_FREE, [(seq, RequestState.RUNNING) for seq in running])
         connection.execute(_PROGRESS_ENDS)
         [greatest] = connection.execute(_GREATEST).fetchone()
         found = connection.execute("SELECT time, boot, boot_seconds, running FROM clock").fetchone()
