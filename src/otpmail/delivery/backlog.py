@@ -33,7 +33,7 @@ NEAR = 500
 _NEAR_OCTETS = 16 << 20
 _HELD_PART = 8  # of the budget: what mails that only wait may take of it
 _STALE = 1_000  # deadlines of mails that were taken up, beyond as many as wait
-_LEFT = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
+_EARLIER_PROCESS = ""  # whose mails those of an earlier process are, for the limits: no caller has this name
 
 
 class Backlog:
@@ -190,7 +190,7 @@ class Backlog:
     async def _load(self, contents: ContentStore) -> None:
         """Take the mails of an earlier process into the backlog, a millisecond at a time."""
         for number, left in enumerate(contents.left(), 1):
-            self._add(Waiting(left.mail_id, left.priority, left.deadline, _LEFT))
+            self._add(Waiting(left.mail_id, left.priority, left.deadline, _EARLIER_PROCESS))
             if number % _LOADED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         if self._mails:

@@ -16,7 +16,7 @@ redis.call('DEL', cancels)
 local mails = redis.call('ZRANGE', own, 0, ARGV[4] - 1)
 if #mails == 0 then
   redis.call('ZREM', OWNERS, other)
-elseif ends > LEFT then
+elseif ends > RELEASED then
   redis.call('ZADD', OWNERS, FENCED, other)
 end
 return {'OK', 0, unpack(mails)}

@@ -10,7 +10,7 @@ redis.call('DEL', KEYS[4])
 local mails = redis.call('ZCARD', KEYS[3])
 if mails == 0 then
   redis.call('ZREM', OWNERS, me)
-elseif ends > LEFT then
-  redis.call('ZADD', OWNERS, LEFT, me)
+elseif ends > RELEASED then
+  redis.call('ZADD', OWNERS, RELEASED, me)
 end
 return mails

@@ -218,7 +218,7 @@ for number = 0, count - 1 do
     results[#results + 1] = result
   end
 end
-if lease_of(me) > LEFT then
+if lease_of(me) > RELEASED then
   results[2] = redis.call('HINCRBY', EPOCH, me, count)
 end
 return results

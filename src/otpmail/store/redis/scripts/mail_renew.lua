@@ -16,7 +16,7 @@ if ARGV[4] == '1' then
   end
 elseif known ~= epoch then
   return {'EPOCH'}
-elseif lease_of(me) <= LEFT then
+elseif lease_of(me) <= RELEASED then
   return {'LOST'}
 end
 local now = milliseconds()

@@ -11,7 +11,7 @@ if why then
 end
 local from, own, other = KEYS[3], KEYS[4], ARGV[3]
 local ends = lease_of(other)
-if ends > LEFT then
+if ends > RELEASED then
   return {'OK', 0}
 end
 -- The first write removes, if nothing: with full memory none could follow otherwise.
@@ -32,7 +32,7 @@ for number = 1, #KEYS - 4 do
       redis.call('ZADD', own, score, id)
       redis.call('HSET', record, 'own', me)
       redis.call('HDEL', record, 'denied')
-      if ends ~= LEFT then
+      if ends ~= RELEASED then
         redis.call('HSET', record, 'orphaned', 1)
       end
     end

@@ -4,8 +4,8 @@
 local EPOCH, OWNERS = KEYS[1], KEYS[2]
 local epoch, me = ARGV[1], ARGV[2]
 
--- Scores of an owner beside the end of its lease: one that lost it, and one that has handed its mails over.
-local FENCED, LEFT = 0, 1
+-- Scores of an owner beside the end of its lease: one that lost it, and one that has released its mails at a stop.
+local FENCED, RELEASED = 0, 1
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -21,7 +21,7 @@ local function refusal()
   if redis.call('HGET', EPOCH, 'id') ~= epoch then
     return 'EPOCH'
   end
-  if lease_of(me) <= LEFT then
+  if lease_of(me) <= RELEASED then
     return 'LOST'
   end
   return false
