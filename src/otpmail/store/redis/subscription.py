@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +9,13 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.dial import hang_up
+from otpmail.store.redis.dial import TIMEOUT, hang_up
 from otpmail.store.redis.replies import is_reply, kind_of
 
 _log = logging.getLogger("otpmail")
 
 _RETRY_SECONDS = 1.0
+_SILENT_SECONDS = 15.0  # after which the server is asked whether it is there
 
 Receive = Callable[[bytes], None]
 
@@ -57,14 +57,22 @@ class Subscription:
             for channel in self._receivers:
                 await self._subscribe(connection, channel)
             while True:
-                self._receive(await connection.read_response(timeout=math.inf, disconnect_on_error=False))
+                self._receive(await self._next(connection))
         finally:
             await hang_up(connection)
+
+    async def _next(self, connection: Connection) -> Any:
+        """Return the next message. A silent connection is asked for one, since its server may have gone unseen."""
+        message = await connection.read_response(timeout=_SILENT_SECONDS, disconnect_on_error=False)
+        if message is None:
+            await connection.send_command("PING")
+            message = await _answer(connection)
+        return message
 
     async def _subscribe(self, connection: Connection, channel: bytes) -> None:
         await connection.send_command("SUBSCRIBE", channel)
         try:
-            while (message := await connection.read_response(disconnect_on_error=False))[0] != b"subscribe":
+            while (message := await _answer(connection))[0] != b"subscribe":
                 self._receive(message)
         except RedisError as error:
             if not is_reply(error) or kind_of(error) != "NOPERM":
@@ -72,11 +80,11 @@ class Subscription:
             self._note_refusal(channel)
 
     def _receive(self, message: Any) -> None:
-        kind, channel, octets = message
+        kind, channel, *octets = message
         if kind != b"message":
             return
         try:
-            self._receivers[channel](octets)
+            self._receivers[channel](*octets)
         except Exception as error:  # noqa: BLE001  one message must not end the others
             self._note_fault(f"a message on the channel {channel.decode()} can't be read", error)
 
@@ -94,3 +102,11 @@ class Subscription:
                 channel.decode(),
                 extra={"event": "store-channel-refused", "fields": {"channel": channel.decode()}},
             )
+
+
+async def _answer(connection: Connection) -> Any:
+    """Return the next message, which is to come at once. Raises TimeoutError."""
+    message = await connection.read_response(timeout=TIMEOUT, disconnect_on_error=False)
+    if message is None:
+        raise TimeoutError("the server does not answer")
+    return message
