@@ -3,13 +3,14 @@
 import re
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from otpmail.callers import Caller, Shares
 from otpmail.errors import SettingsError
 from otpmail.model import Priority
-from otpmail.settings.callers import CallersFile, read_callers
+from otpmail.settings.callers import CallersFile, parse_callers, read_callers
 
 METHODS = (
     "/otpmail.v1.OtpService/SendCode",
@@ -181,6 +182,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             )
             for wrong in ("0", "1.5", "-1", "nan", "inf", "true", '"a half"', "[0.5]")
         ),
+        ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),
         (f"{_SHOP}x = {'9' * 5000}", "holds too long a number, or lists too deep"),
         (f"{_SHOP}x = {'[' * 5000}{']' * 5000}", "holds too long a number, or lists too deep"),
         (
@@ -249,3 +251,37 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         read_callers(tmp_path / "missing.toml", METHODS)
     assert caught.value.problems == (f"CALLERS_FILE: {tmp_path}/missing.toml does not exist",)
+
+
+_WHOLE = f"""# ours
+[callers.shop]  # the shop
+tokens = ["{A}"]  # one
+from = ["shop@example.org", "@news.example.org"]
+queue_share = 0.5
+[callers."a.b"]
+sans = ["spiffe://example.org/login", "192.0.2.1"]
+methods = ["otpmail.v1.OtpService", "SendCode"]
+[anonymous]
+methods = ["mail.OtpService"]
+"""
+_BITS = [*"[]\"'\n\r=., {}\\#1", "[[", '"""', "callers", "nan"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_spoilt_file(seed: int) -> None:
+    """A file that is spoilt anywhere is good all the same, or has a line for each mistake; no other error comes."""
+    random = Random(seed)
+    problems: list[str] = []
+    for _ in range(100):
+        text = _WHOLE
+        for _ in range(random.randint(1, 5)):
+            start, end = sorted(random.choices(range(len(text)), k=2))
+            moved = text[start : min(end, start + 60)]
+            part = random.choice([random.choice(_BITS), moved, ""])
+            text = text[:start] + part + text[start + random.choice([0, len(moved)]) :]
+        try:
+            parse_callers(text, Path("callers.toml"), METHODS)
+        except SettingsError as error:
+            problems += error.problems
+    assert len(problems) > 50
+    assert all(problem.startswith("CALLERS_FILE: callers.toml: line ") for problem in problems)

@@ -56,10 +56,12 @@ def _parts(key: str) -> Path:
     """Return the parts of a dotted key, none for what is no key."""
     try:
         value: object = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return ()
     parts = []
     while isinstance(value, dict):
+        if len(value) != 1:  # a comment, in the place of a key
+            return ()
         ((part, value),) = value.items()
         parts.append(part)
     return tuple(parts)
