@@ -36,12 +36,12 @@ class Retrying:
         return f"<Retrying {self._lifecycle!r}>"
 
     async def retry(self, call: Call, mail_id: str) -> Mail:
-        """Send a mail again to the recipients for whom no relay has accepted it, and return it as it is then.
+        """Send a mail again to the recipients for whom no relay has accepted it, and return its state then.
 
         It keeps its id, its octets and its priority. It is guaranteed from now on, whatever it was.
 
         Raises NotFound, and FailedPrecondition for a mail that has not settled, or can't be retried. Raises
-        PermissionDenied, QueueFull, MemoryFull and Unavailable as sending a mail does; the mail stays as it is then.
+        PermissionDenied, QueueFull, MemoryFull and Unavailable as sending a mail does; the mail is unchanged then.
         """
         if not mail_id:
             raise InvalidArgument("id", "is empty")

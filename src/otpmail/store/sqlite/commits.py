@@ -24,8 +24,8 @@ class Change(NamedTuple):
     """A change to write. Without a `future` nobody waits for it, and it is repeated until it is written.
 
     `octets` are what it adds to the file; None for one that adds none, which goes on while the disk is full. `keys` are
-    those of the request ids that it asks for. A later change with the same `seq` takes the place of an earlier one
-    that could not be written, so a mail has one at most.
+    those of the request ids that it asks for. A later change with the same `seq` replaces an earlier one that could not
+    be written, so a mail has one at most.
     """
 
     work: Work

@@ -1,8 +1,7 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
 -- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time,
 -- how many names, the version to write, attempts, failures an hour, the id that the attempt is bound to or ''. Then
--- whether the text can be a code ('1'), the channel of used codes, our name there, and for each of our keys id and
--- proof.
+-- whether the text can be a code ('1'), the channel of used codes, our name there, and for each key id and proof.
 -- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
 
 local names, version, nobody = tonumber(ARGV[2]), tonumber(ARGV[3]), KEYS[#KEYS]
