@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from sys import maxsize
 
@@ -20,6 +19,7 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.subscription import Subscription
+from otpmail.store.sweeping import sweep_forever
 
 
 class RedisStore:
@@ -130,8 +130,8 @@ class RedisStore:
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the server is down, the next time."""
-        while True:
-            await asyncio.sleep(every)
-            self.challenges.sweep()
-            with suppress(Unavailable):
-                await self.mails.forget_ended()
+        await sweep_forever(self._sweep, every)
+
+    async def _sweep(self) -> None:
+        self.challenges.sweep()
+        await self.mails.forget_ended()

@@ -1,11 +1,9 @@
 """The SQLite store: codes, request ids and guaranteed mails in one file, which one process owns."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from sys import maxsize
 
-from otpmail.errors import Unavailable
 from otpmail.store.base import MOST_REQUESTS, Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
@@ -18,6 +16,7 @@ from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.schema import step_functions
 from otpmail.store.sqlite.stock import leave
 from otpmail.store.sqlite.writer import Writer
+from otpmail.store.sweeping import sweep_forever
 
 
 class SqliteStore:
@@ -85,10 +84,8 @@ class SqliteStore:
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time."""
-        while True:
-            await asyncio.sleep(every)
-            try:
-                await self.challenges.sweep()
-                await self.mails.forget_ended()
-            except Unavailable:
-                continue
+        await sweep_forever(self._sweep, every)
+
+    async def _sweep(self) -> None:
+        await self.challenges.sweep()
+        await self.mails.forget_ended()

@@ -1,0 +1,25 @@
+"""Drops what has ended in a durable store, time and again, whatever becomes of one sweep."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from otpmail.errors import Unavailable
+
+_log = logging.getLogger("otpmail")
+
+
+async def sweep_forever(sweep: Callable[[], Awaitable[object]], every: float) -> None:
+    """Call `sweep` each `every` seconds until cancelled. One that fails ends nothing else, and the log says why.
+
+    While the store is down the next one does its work, and the log has that already.
+    """
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await sweep()
+        except Unavailable:
+            continue
+        except Exception as error:  # noqa: BLE001  mails must go on where old ones can't be forgotten
+            text = "what has ended can't be dropped from the store: %s"
+            _log.error(text, error, exc_info=error, extra={"event": "store-unswept", "fields": {}})
