@@ -85,8 +85,9 @@ class Accepting:
 
     def cancel(self) -> None:
         """Cancel the mails that the store has not answered about: their caller knows nothing of them."""
+        loop = asyncio.get_running_loop()
         for task in self._tasks:
-            task.cancel()
+            loop.call_soon(task.cancel)  # one that was made in this turn begins first: only then it frees its places
 
     async def _keep(self, group: list[Prepared]) -> None:
         try:
