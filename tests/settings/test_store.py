@@ -49,6 +49,7 @@ def test_a_relative_file(load: Load, tmp_path: Path) -> None:
         ("/var/lib/hunter2.db", "no other store is known"),
         ("sqlite:", "where PATH is that of a file"),
         ("sqlite:/var/lib/", "where PATH is that of a file"),
+        ("sqlite:///var/lib/store.db?mode=rw", "a file has no options, so leave out what begins with ?"),
         ("sqlite::memory:", "for a store in memory write memory:"),
         ("sqlite://var/lib/store.db", "write an absolute path as sqlite:/var/lib/otpmail/store.db"),
     ],

@@ -63,12 +63,8 @@ class StoreSettings(Section):
             raise broken_rule(f"{_SHAPES}; for Valkey write redis:// or rediss:// too")
         if f"{scheme}{colon}".lower() != _SQLITE:
             raise broken_rule(f"{_SHAPES}; no other store is known")
-        if not path or path.endswith("/"):
-            raise broken_rule(f"{_SHAPES}, where PATH is that of a file")
-        if path.startswith(":"):  # SQLite's own name for a database in memory
-            raise broken_rule(f"{_SHAPES}; for a store in memory write memory:")
-        if path.startswith("//") and not path.startswith("///"):
-            raise broken_rule(f"{_SHAPES}; write an absolute path as sqlite:/var/lib/otpmail/store.db")
+        if problem := _problem_of_path(path):
+            raise broken_rule(f"{_SHAPES}{problem}")
         return f"{_SQLITE}{path}"
 
     @field_validator("ca_file", "cert_file", "key_file")
@@ -180,3 +176,16 @@ class StoreSettings(Section):
 
 def _secret(file: SecretFile | None, value: SecretStr) -> str:
     return file.text if file is not None else value.get_secret_value()
+
+
+def _problem_of_path(path: str) -> str:
+    """Return what to change in the path of a file, as the end of a rule; empty for a good one."""
+    if not path or path.endswith("/"):
+        return ", where PATH is that of a file"
+    if "?" in path:  # as in the URLs of other programs
+        return "; a file has no options, so leave out what begins with ?"
+    if path.startswith(":"):  # SQLite's own name for a database in memory
+        return "; for a store in memory write memory:"
+    if path.startswith("//") and not path.startswith("///"):
+        return "; write an absolute path as sqlite:/var/lib/otpmail/store.db"
+    return ""
