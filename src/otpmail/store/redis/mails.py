@@ -256,16 +256,16 @@ class RedisMailStore:
 
         An earlier mail that can't be read now counts as running: `get` raises for it, and the other mails are kept.
         """
-        if octets != b"A":
-            self._books.held.pop(one.mail_id, None)
+        if octets == b"A":
+            self._books.claims.pop(one.mail_id, None)
+            return Accepted()
+        self._books.held.pop(one.mail_id, None)
         try:
             answer = await self._requests.answer(octets)
         except CallerError:
             return Running(octets[1:].decode())
-        if isinstance(answer, Running):
-            self._owned.doubtful.retract_again(
-                answer.mail_id, one.request
-            )  # it was kept after all, and is taken up then
+        if isinstance(answer, Running):  # it may have been kept after all, and is taken up then
+            self._owned.doubtful.retract_again(answer.mail_id, one.request)
         assert not isinstance(answer, TakenOver)
         self._books.claims.pop(one.mail_id, None)
         return answer
