@@ -1,4 +1,4 @@
-"""The mails of a stream that a store is to keep, and what becomes of them where the stream ends meanwhile."""
+"""The mails of a stream that a store is to keep, also where the stream ends meanwhile."""
 
 import asyncio
 from typing import cast

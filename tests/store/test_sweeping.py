@@ -1,4 +1,4 @@
-"""Sweeps of a durable store, which end for nothing that happens in one of them."""
+"""Sweeps of a durable store: they go on whatever happens in one of them."""
 
 import asyncio
 

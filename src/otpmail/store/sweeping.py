@@ -1,4 +1,4 @@
-"""Drops what has ended in a durable store, time and again, whatever becomes of one sweep."""
+"""Drops ended records of a durable store again and again, also where one sweep fails."""
 
 import asyncio
 import logging
@@ -10,9 +10,9 @@ _log = logging.getLogger("otpmail")
 
 
 async def sweep_forever(sweep: Callable[[], Awaitable[object]], every: float) -> None:
-    """Call `sweep` each `every` seconds until cancelled. One that fails ends nothing else, and the log says why.
+    """Call `sweep` each `every` seconds until cancelled. A sweep that fails ends nothing else, and is logged.
 
-    While the store is down the next one does its work, and the log has that already.
+    Sweeps while the store is down are not logged, since the log has that already.
     """
     while True:
         await asyncio.sleep(every)
