@@ -1,5 +1,6 @@
 """Files that earlier commits have written: all that is in them is there, and they are brought up to date once."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,14 +22,18 @@ def _schema(path: Path) -> int:
 
 
 @pytest.mark.parametrize("packed", FILES, ids=lambda path: path.name)
-async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: Clock) -> None:
+async def test_a_file_of_an_earlier_commit(
+    packed: Path, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file of an earlier schema opens with its mails and their progress, its request ids and codes.
 
-    No plain digest of an address is left in it.
+    No plain digest of an address is left in it. The log says once that it is brought up to date.
     """
+    caplog.set_level(logging.INFO, "otpmail")
     clock.time = 1_790_000_100.0
     path = unpack(packed, tmp_path / "store.db")
-    assert 0 < _schema(path) < SCHEMA
+    schema = _schema(path)
+    assert 0 < schema < SCHEMA
     assert b"known" in path.read_bytes()
     for _ in range(2):
         store = sqlite_store(path, clock)
@@ -50,6 +55,8 @@ async def test_a_file_of_an_earlier_commit(packed: Path, tmp_path: Path, clock: 
     await store.open()
     assert await store.mails.claim(Request("anonymous", "r3", b"f"), "new") == TakenOver("claimed")
     await store.close()
+    begun = f"the store's file is brought from schema {schema} to {SCHEMA}; a large one takes some seconds"
+    assert caplog.messages.count(begun) == 1
 
 
 @pytest.mark.parametrize("packed", FILES[1:], ids=lambda path: path.name)

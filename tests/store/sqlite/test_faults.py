@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +16,14 @@ import pytest
 from otpmail.errors import FailedPrecondition, InvalidArgument, StoreError, Unavailable
 from otpmail.model import Challenge, CodeRecord, Mail
 from otpmail.store.base import Accepted, Earlier, Progress, Request, Running, StoreState
+from otpmail.store.cipher import Cipher
+from otpmail.store.clock import StoreClock
+from otpmail.store.digests import Digests
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
-from otpmail.store.sqlite.schema import SCHEMA, TABLES
+from otpmail.store.sqlite.rows import Rows
+from otpmail.store.sqlite.schema import SCHEMA, TABLES, step_functions
+from otpmail.store.sqlite.writer import Writer
 from rules import POLICY
 from store.clocks import Clock
 from store.conftest import KEYS, left_in, sqlite_store
@@ -392,6 +398,27 @@ async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, ca
     await store.close()
     assert "the store could not be written before the stop" in caplog.text
     await _ends_with("the service is stopping", store.mails.get("shop", "m1"))
+
+
+async def test_a_stop_during_a_long_start(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is still being opened at a stop is left behind, and nothing is said of mails."""
+    path, goes_on = tmp_path / "store.db", threading.Event()
+    database = Database(path)
+    database.functions = step_functions(Digests(KEYS))
+    writer = Writer(database, StoreClock(wall=clock), Rows(Cipher(KEYS), most=1, most_requests=1))
+    opening = asyncio.create_task(writer.open(lambda _: goes_on.wait(60.0)))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await writer.close(seconds=0.01)
+    assert "could not be written" not in caplog.text
+    goes_on.set()
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(StoreError):  # until the thread has closed the file
+                (again := Database(path)).open()
+                break
+            await asyncio.sleep(0.01)
+    again.close()
 
 
 async def _ends_with(words: str, asked: Awaitable[object]) -> None:

@@ -5,6 +5,7 @@ connection can meet SQLite's fault in resetting its write-ahead log (up to 3.51.
 """
 
 import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from typing import TypeVar
 from otpmail.errors import StoreError
 from otpmail.store.sqlite.head import DAMAGED, NO_DATABASE, look_at, whose
 from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
+
+_log = logging.getLogger("otpmail")
 
 T = TypeVar("T")
 
@@ -202,6 +205,9 @@ class Database:
             connection.execute(f"PRAGMA max_page_count={self._most_pages}")
         for name, function in self.functions.items():
             connection.create_function(name, 1, function, deterministic=True)
+        if 0 < schema < SCHEMA:
+            text = "the store's file is brought from schema %d to %d; a large one takes some seconds"
+            _log.info(text, schema, SCHEMA, extra={"event": "store-migrating", "fields": {"schema": schema}})
         connection.execute("BEGIN IMMEDIATE")  # takes the lock, also for a file that is only read meanwhile
         try:
             for statements in STEPS[schema:]:

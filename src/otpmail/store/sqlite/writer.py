@@ -45,7 +45,7 @@ class Writer:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Future[int] | None = None
-        self._closed = False
+        self._is_open = self._closed = False
         self._retry_at = 0.0
         self.committer = Committer(database, bulk, clock, self._report)
         self.changed: Callable[[StoreState], None] = lambda _: None
@@ -59,7 +59,9 @@ class Writer:
         opened: asyncio.Future[T] = self._loop.create_future()
         self._ended = self._loop.create_future()
         start_daemon(partial(self._run, opened, prepare), "store")
-        return await opened
+        prepared = await opened
+        self._is_open = True
+        return prepared
 
     def ask(
         self, work: Callable[[sqlite3.Connection], T], octets: int | None = None, keys: Sequence[int] = ()
@@ -98,7 +100,7 @@ class Writer:
         try:
             unwritten = await asyncio.wait_for(asyncio.shield(self._ended), seconds)
         except TimeoutError:
-            unwritten = len(self.committer.unwritten) or -1
+            unwritten = len(self.committer.unwritten) or (-1 if self._is_open else 0)
         if unwritten:
             _log.error(
                 "the store could not be written before the stop; mails that were sent may be sent again",
