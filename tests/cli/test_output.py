@@ -1,4 +1,4 @@
-"""The line for a call that failed."""
+"""The lines for a call that failed, and for a mail."""
 
 import grpc
 import pytest
@@ -6,7 +6,8 @@ from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from otpmail.cli.output import describe_error
+from otpmail.cli.output import describe_error, print_mail
+from otpmail.v1 import mail_pb2
 
 
 class _Error(grpc.RpcError):
@@ -50,3 +51,14 @@ def test_without_a_time(details: bytes) -> None:
 def test_a_wrong_argument(code: grpc.StatusCode) -> None:
     """An error about an argument is the service's message alone, which opens with the field."""
     assert describe_error(_Error(code, "to: is empty", b""), "a:1", 1) == "to: is empty"
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("QUEUED", "no reply yet"), ("SENDING", "no reply yet"), ("CANCELLED", "no reply"), ("EXPIRED", "no reply")],
+)
+def test_a_recipient_without_a_reply(state: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipient for whom the relay has not replied waits for a reply only while the mail has not settled."""
+    result = mail_pb2.RecipientResult(address="ada@example.org")
+    print_mail(mail_pb2.Mail(id="m1", state=mail_pb2.Mail.State.Value(f"STATE_{state}"), recipients=[result]))
+    assert capsys.readouterr().out.splitlines()[1] == f"  ada@example.org: {said}"

@@ -28,6 +28,7 @@ EXIT_STORE = 5  # 4 is `standard_streams.EXIT_NOT_WRITTEN`
 WRONG_ARGUMENT = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
 """The statuses of a call whose arguments are wrong, on which the service would always answer so."""
 
+_OPEN = frozenset({mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING})
 _DETAILS_KEY = "grpc-status-details-bin"
 
 out = Console(highlight=False, soft_wrap=True)
@@ -90,10 +91,11 @@ def print_json(answer: Message) -> None:
 
 def print_mail(mail: mail_pb2.Mail) -> None:
     """Print a mail's state, and the relay's reply for each recipient."""
-    good = mail.state in {mail_pb2.Mail.STATE_RELAYED, mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING}
+    good = mail.state in {*_OPEN, mail_pb2.Mail.STATE_RELAYED}
     out.print(f"mail {mail.id}: {state_of(mail).lower()}", style="green" if good else "red")
+    without = "no reply yet" if mail.state in _OPEN else "no reply"
     for result in mail.recipients:
-        out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or 'no reply yet'}")
+        out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or without}")
 
 
 def state_of(mail: mail_pb2.Mail) -> str:
