@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from otpmail.compose.templates import Templates
+from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
 from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch
@@ -21,7 +22,6 @@ from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
-from otpmail.telemetry.counts import describe_counts, mails
 from otpmail.telemetry.exposition import MetricsServer
 from otpmail.telemetry.logs import LogObserver, log_event
 

@@ -250,7 +250,7 @@ async def test_a_mail_that_can_not_be_read_stays(caplog: pytest.LogCaptureFixtur
     assert rig.lifecycle.find("a") is None
     await _settled()
     assert _taken(rig) == ["b"]
-    assert "1 accepted mails can't be read, and stay in the store: no a" in caplog.text
+    assert "1 accepted mail can't be read; left in the store: no a" in caplog.text
     assert (len(rig.backlog), rig.places.taken) == (0, 1)
     rig.running.cancel()
 

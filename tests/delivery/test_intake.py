@@ -51,7 +51,7 @@ async def test_arriving_mails_are_queued_in_order(caplog: pytest.LogCaptureFixtu
         await rig.intake.run()
     assert [job.id for job in rig.queued()] == ["u", "a", "b", "c"]
     assert repr(rig.intake) == "<Intake 4 mails taken up>"
-    assert [record.getMessage()[:16] for record in caplog.records] == ["3 accepted mails", "1 accepted mails"]
+    assert [record.getMessage()[:16] for record in caplog.records] == ["3 accepted mails", "1 accepted mail "]
     assert [vars(record)["fields"] for record in caplog.records] == [{"mails": 3}, {"mails": 1}]
     assert {vars(record)["event"] for record in caplog.records} == {"mails-taken-up"}
     assert [event.mail.id for event in rig.events if isinstance(event, MailAccepted)] == ["u", "a", "b", "c"]

@@ -85,14 +85,17 @@ async def test_a_relayed_mail_can_not_be_cancelled(service: Service) -> None:
 
 @pytest.mark.service(OTP_RETURN_CODE=True)
 async def test_a_revoked_code_is_not_valid(service: Service) -> None:
-    """`code revoke` ends the live code of the purpose, and a second time does nothing."""
+    """`code revoke` ends the live code of the purpose that it names, and a second time does nothing."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=service.address)
     code = json.loads(sent.out)["otp_code"]
     other = await otpmail("code", "revoke", "ada@example.org", "--purpose", "other", server=service.address)
     assert other.code == 0
+    left = "codes for other purposes are left alone"
+    assert other.out.strip() == f"no code for ada@example.org and the purpose other is valid now; {left}"
     for _ in range(2):
         revoked = await otpmail("code", "revoke", "ada@example.org", server=service.address)
-        assert (revoked.code, revoked.out.strip()) == (0, "no code is valid for ada@example.org now")
+        said = f"no code for ada@example.org and the purpose login is valid now; {left}"
+        assert (revoked.code, revoked.out.strip()) == (0, said)
     checked = await otpmail("code", "validate", "ada@example.org", code, server=service.address)
     assert (checked.code, checked.out.strip()) == (1, "no live code")
 

@@ -151,5 +151,5 @@ def test_connections_are_closed_before_the_system_ends_the_process(caplog: pytes
     rig.look()
     assert rig.closed == ["10.0.0.2:1", "10.0.0.3:1"]
     assert [record.getMessage() for record in caplog.records] == [
-        "memory is short: 2 connections are closed that bring batches"
+        "memory is short: closing 2 connections that bring batches"
     ]

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from otpmail.cli.help import Command, Group
 from otpmail.cli.output import err, out, wrong_usage
+from otpmail.counts import counted
 from otpmail.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def rotate_token(name: Name, *, file: File = None) -> None:
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
     err.print(
-        escape(f"{name} has {count} tokens now, the new one first; remove the others from {path} once none is in use")
+        escape(
+            f"{name} has {counted(count, 'token')} now, the new one first; remove the others from {path} once none is "
+            "in use"
+        )
     )
     _show(token)
 
@@ -111,7 +115,7 @@ def list_callers(*, file: File = None) -> None:
     """Print the callers and what each may do."""
     found = _read(file)
     for entry in found.entries:
-        known_by = [f"{entry.tokens} {'token' if entry.tokens == 1 else 'tokens'}"] if entry.tokens else []
+        known_by = [counted(entry.tokens, "token")] if entry.tokens else []
         out.print(escape(f"{entry.caller.name}: {', '.join([*known_by, *entry.certificates])}"))
         _print_permissions(entry.caller)
     if found.callers.anonymous is not None:
@@ -123,8 +127,7 @@ def list_callers(*, file: File = None) -> None:
 def check_callers(*, file: File = None) -> None:
     """Check the file as the service does, and print what is wrong with it."""
     found = _read(file)
-    count = len(found.entries)
-    out.print(f"good: {count} {'caller' if count == 1 else 'callers'}", style="green")
+    out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")
 
 
 def _read(file: Path | None) -> "CallersFile":

@@ -10,14 +10,20 @@ from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
 from otpmail.cli.options import Json, Server
 from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.counts import counted
 from otpmail.otp.codes import normalize
+from otpmail.otp.request import DEFAULT_PURPOSE
 from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
 
 code = typer.Typer(cls=Group, help="Send, check and revoke one-time codes.", no_args_is_help=True)
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The mailbox, such as ada@example.org.")]
 Purpose = Annotated[
-    str, typer.Option(metavar="NAME", help="The purpose of the code. A code for one purpose is wrong for another.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"The purpose of the code. A code for one purpose is wrong for another. Default: {DEFAULT_PURPOSE}.",
+    ),
 ]
 
 
@@ -85,8 +91,9 @@ def revoke_code(
     if as_json:
         print_json(answer)
     else:
-        which = "that code is not" if challenge_id else "no code is"
-        out.print(f"{which} valid for {escape(email)} now", style="green")
+        what = f"for {escape(email)} and the purpose {escape(purpose or DEFAULT_PURPOSE)}"
+        ended = f"that code is not valid {what} now" if challenge_id else f"no code {what} is valid now"
+        out.print(f"{ended}; codes for other purposes are left alone", style="green")
 
 
 def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
@@ -94,4 +101,4 @@ def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
     result = result.removeprefix("RESULT_").lower().replace("_", " ")
     if answer.result != otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE:
         return result
-    return f"{result}, {answer.attempts_left} {'attempt' if answer.attempts_left == 1 else 'attempts'} left"
+    return f"{result}, {counted(answer.attempts_left, 'attempt')} left"

@@ -10,6 +10,7 @@ from otpmail.cli.call import call, call_stream
 from otpmail.cli.help import Command
 from otpmail.cli.options import Json, Server, value_of
 from otpmail.cli.output import err, exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.counts import counted
 from otpmail.standard_streams import is_read
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -100,8 +101,7 @@ def print_state(answer: mail_pb2.Mail, *, as_json: bool) -> None:
         print_json(answer)
         return
     print_mail(answer)
-    attempts = "1 attempt" if answer.attempts == 1 else f"{answer.attempts} attempts"
-    words = [f"accepted {_time(answer.create_time)}", attempts]
+    words = [f"accepted {_time(answer.create_time)}", counted(answer.attempts, "attempt")]
     if answer.HasField("settle_time"):
         words.append(f"settled {_time(answer.settle_time)}")
     if answer.HasField("next_attempt_time"):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from otpmail.counts import counted
 from otpmail.delivery.closing import STOPPED, Closed
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
@@ -195,8 +196,8 @@ class Backlog:
                 await asyncio.sleep(0)
         if self._mails:
             _log.info(
-                "%d accepted mails taken up from the store",
-                len(self._mails),
+                "%s taken up from the store",
+                counted(len(self._mails), "accepted mail"),
                 extra={"event": "mails-taken-up", "fields": {"mails": len(self._mails)}},
             )
         self._loaded.set()
@@ -293,7 +294,7 @@ class Backlog:
 
 def _log_unreadable(mails: int, fault: str) -> None:
     _log.error(
-        "%d accepted mails can't be read, and stay in the store: %s",
-        *(mails, fault),
+        "%s can't be read; left in the store: %s",
+        *(counted(mails, "accepted mail"), fault),
         extra={"event": "mails-unreadable", "fields": {"mails": mails}},
     )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from otpmail.counts import counted
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import Unavailable
@@ -51,8 +52,8 @@ class Intake:
                 return
             self.taken_up += len(entries)
             _log.info(
-                "%d accepted mails taken up from the store",
-                len(entries),
+                "%s taken up from the store",
+                counted(len(entries), "accepted mail"),
                 extra={"event": "mails-taken-up", "fields": {"mails": len(entries)}},
             )
 

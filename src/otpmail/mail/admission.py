@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from otpmail.callers import Call, Caller
+from otpmail.counts import counted
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.errors import QueueFull, ShareSpent, Stopping, Unavailable
@@ -147,7 +148,7 @@ class Admission:
             return ""
         places, limit = max(1, int(shares.queue * self.places.size)), int(shares.memory * self.memory.for_mails)
         if self.places.held(name) >= places:
-            return f"{name} has {places} unsettled mails, which is its queue_share in {caller.place}"
+            return f"{name} has {counted(places, 'unsettled mail')}, which is its queue_share in {caller.place}"
         if self.places.octets(name) >= limit:
             return f"the unsettled mails of {name} take {limit >> 20} MiB, which is its memory_share in {caller.place}"
         return ""

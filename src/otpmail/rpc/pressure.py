@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from urllib.parse import unquote
 
+from otpmail.counts import counted
 from otpmail.limits.memory import Memory
 from otpmail.limits.resident import release_free_memory, resident
 from otpmail.limits.sockets import receiving, shut_down
@@ -93,7 +94,7 @@ class WaitingStreams:
     def _relieve(self, count: int, *, is_urgent: bool) -> None:
         active = self._receiving(_ACTIVE_SECONDS)
         if is_urgent and (closing := self._half_of(active)):
-            _log.warning("memory is short: %d connections are closed that bring batches", len(closing))
+            _log.warning("memory is short: closing %s that bring batches", counted(len(closing), "connection"))
             self._shut_down(closing)
         idle_first = sorted(self._ends, key=lambda context: _name(context.peer()) in active)
         for context in most_greedy(idle_first, count):

@@ -12,6 +12,7 @@ from otpmail.call_events import (
     ConnectionsFree,
     ConnectionsFull,
 )
+from otpmail.counts import counted
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
 
@@ -26,7 +27,8 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             text = f"{count} more {again} refused: {method}: {_kind(status, reason)}"
             return "calls-refused", Line(logging.INFO, text, asdict(event))
         case ConnectionsFull(address, most):
-            text = f"{address} has {most} connections of callers, as many as it may; new ones there are closed at once"
+            connections = counted(most, "connection")
+            text = f"{address} has {connections} of callers, as many as it may; new ones there are closed at once"
             return "connections-full", Line(logging.WARNING, f"{text} (MAX_CONNECTIONS, ulimit -n)", asdict(event))
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"

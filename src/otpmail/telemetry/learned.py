@@ -2,6 +2,7 @@
 
 import logging
 
+from otpmail.counts import counted, mails
 from otpmail.events import (
     ChunkingDisabled,
     ConnectionLimitDropped,
@@ -17,7 +18,6 @@ from otpmail.events import (
     RecipientLimitLearned,
     ResetRefused,
 )
-from otpmail.telemetry.counts import mails
 
 
 def learned(event: Event) -> tuple[int, str, str] | None:
@@ -30,7 +30,7 @@ def learned(event: Event) -> tuple[int, str, str] | None:
         case ResetRefused(relay):
             line = logging.WARNING, "reset-refused", f"{relay} refuses RSET; it gets one mail at a time, by DATA"
         case RecipientLimitLearned(relay, limit):
-            text = f"{relay} takes {limit} recipients at once; a mail for more goes in several transactions"
+            text = f"{relay} takes {counted(limit, 'recipient')} at once; a mail for more goes in several transactions"
             line = logging.INFO, "recipient-limit-learned", text
         case RecipientLimitDropped(relay):
             line = logging.INFO, "recipient-limit-dropped", f"{relay} takes more recipients at once than before"
@@ -48,10 +48,10 @@ def _pressure(event: Event) -> tuple[int, str, str] | None:
     line = None
     match event:
         case ConnectionLimitLearned(relay, limit, wanted):
-            text = f"{relay} takes {limit} of {wanted} connections; one more is tried now and then"
+            text = f"{relay} takes {limit} of {counted(wanted, 'connection')}; one more is tried now and then"
             line = logging.WARNING if limit < wanted else logging.INFO, "connection-limit-learned", text
         case ConnectionLimitDropped(relay, limit):
-            text = f"{relay} takes more than {limit} connections now"
+            text = f"{relay} takes more than {counted(limit, 'connection')} now"
             line = logging.INFO, "connection-limit-dropped", text
         case RateLowered(relay, rate, again):
             text = f"{relay} refuses mails as too fast; it is sent {rate:.3g} a second now, and slowly more again"

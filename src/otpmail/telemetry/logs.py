@@ -13,6 +13,7 @@ from typing import Literal
 
 from otpmail.call_events import CallEvent, CallRefused
 from otpmail.callers import NO_TRACE, Trace
+from otpmail.counts import mails
 from otpmail.events import (
     ALL_EVENTS,
     CodeChecked,
@@ -32,7 +33,6 @@ from otpmail.events import (
 from otpmail.model import MailState
 from otpmail.telemetry.addresses import Addresses, AddressForm
 from otpmail.telemetry.calls import line_about_calls
-from otpmail.telemetry.counts import mails
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
 from otpmail.telemetry.learned import learned
 from otpmail.telemetry.mails import LoggedMails, MailLines

@@ -716,7 +716,7 @@ async def test_mails_without_their_key_stay(
     async with replica(redis_server, clock, namespace) as first:
         await first.accept(entry)
     async with replica(redis_server, clock, namespace, keys={"k2": bytes(range(32))}):
-        await until(lambda: "1 accepted mails can't be read" in caplog.text)
+        await until(lambda: "1 accepted mail can't be read" in caplog.text)
     third = await start()
     async with asyncio.timeout(SECONDS):
         assert [one.mail for one in await third.arrived(1)] == [entry.mail]

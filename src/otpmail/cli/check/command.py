@@ -153,9 +153,9 @@ async def _print_how_mails_travel(signed_in: "SignedIn", relay: "RelaySettings",
 
 
 def _print_mode(connection: "Connection", workers: int) -> None:
-    from otpmail.telemetry.counts import mails
+    from otpmail.counts import counted, mails
 
-    connections = f"{workers} {'connection' if workers == 1 else 'connections'}"
+    connections = counted(workers, "connection")
     out.print(f"mode: {connection.mode}, {connections}, {mails(connection.window)} in flight on each")
     out.print(f"round trips for a mail to one recipient: {connection.mode.round_trips}")
     if connection.runs_refused_chunks:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from otpmail.cli.options import From, Json, ReplyTo, Server
 from otpmail.cli.output import EXIT_FAILED, err, service_of, wrong_usage
+from otpmail.counts import counted
 
 _MOST_SHOWN = 10  # of rows that repeat an earlier one
 
@@ -90,7 +91,7 @@ def show_repeated(file: Path, repeated: Iterable[tuple[int, int]]) -> None:
     for number, first in rows[:_MOST_SHOWN]:
         err.print(f"{escape(str(file))}: row {number}: makes the same mail as row {first}; it is sent once")
     if len(rows) > _MOST_SHOWN:
-        err.print(f"... and {len(rows) - _MOST_SHOWN} more rows like these")
+        err.print(f"... and {counted(len(rows) - _MOST_SHOWN, 'more row')} like these")
 
 
 def _check_paths(file: Path, template: Path, errors: Path, journal: Path) -> None:

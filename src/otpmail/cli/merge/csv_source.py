@@ -15,6 +15,7 @@ from typing import Self
 from otpmail.address import Address, parse_mailbox
 from otpmail.compose.draft import Draft, Limits
 from otpmail.compose.templates import MailTemplate
+from otpmail.counts import counted
 from otpmail.errors import InvalidArgument
 from otpmail.v1 import mail_pb2
 from otpmail.values import frozen
@@ -121,7 +122,7 @@ class Recipients:
             problems.append(f"{self.file}: cannot be read as CSV: {error}")
         if problems:
             more = wrong - _MOST_PROBLEMS
-            raise MergeError(*problems, *([f"... and {more} more rows"] if more > 0 else []))
+            raise MergeError(*problems, *([f"... and {counted(more, 'more row')}"] if more > 0 else []))
         if not seen:
             raise MergeError(f"{self.file}: has no rows below its header")
         return replace(self, digests=b"".join(seen), repeated=tuple(repeated))

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from otpmail.cli.output import err
+from otpmail.counts import mails
 
 _EVERY_SECONDS = 5.0
 
@@ -74,6 +75,6 @@ class _Lines:
         if passed < _EVERY_SECONDS:
             return
         rate = (now.settled - self._settled) / passed
-        err.print(", ".join([f"{now.settled} of {self._total} mails", f"{rate:.0f} a second", *_more(now)]))
+        err.print(", ".join([f"{now.settled} of {mails(self._total)}", f"{rate:.0f} a second", *_more(now)]))
         self._last += passed
         self._settled = now.settled

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
+from otpmail.counts import counted
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry
 from otpmail.store.redis.acceptance import Acceptance
@@ -175,8 +176,8 @@ class Owned:
             self.arrivals.put_nowait(entries)
         if unreadable:
             _log.error(
-                "%d accepted mails can't be read, and stay in the store: %s",
-                len(unreadable),
+                "%s can't be read; left in the store: %s",
+                counted(len(unreadable), "accepted mail"),
                 unreadable[0],
                 extra={"event": "mails-unreadable", "fields": {"mails": len(unreadable)}},
             )

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from otpmail.counts import counted
 from otpmail.errors import Unavailable
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
@@ -71,8 +72,8 @@ class TakeOver:
             self._ended.pop(owner, None)
             if moved:
                 _log.info(
-                    "%d mails taken over from a replica that has ended",
-                    moved,
+                    "%s taken over from a replica that has ended",
+                    counted(moved, "mail"),
                     extra={"event": "mails-taken-over", "fields": {"mails": moved, "owner": owner}},
                 )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from otpmail.telemetry.counts import describe_counts
+from otpmail.counts import counted, describe_counts
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,9 @@ from otpmail.telemetry.counts import describe_counts
 def test_only_counts_above_0_are_told(sent: int, kept: int, failed: int, said: str) -> None:
     """The first count that is above 0 has the noun, and those that are not are left out."""
     assert describe_counts((sent, "sent"), (kept, "kept"), (failed, "failed")) == said
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 accepted mails"), (1, "1 accepted mail"), (2, "2 accepted mails")])
+def test_one_has_no_plural(count: int, said: str) -> None:
+    """A noun has its plural for every count but one."""
+    assert counted(count, "accepted mail") == said

@@ -1,9 +1,14 @@
 """Counts in words."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return the count with its noun, which has an s for all but one: `1 mail`, `2 mails`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def mails(count: int) -> str:
-    """Return the count with its noun: `1 mail`, `2 mails`."""
-    return f"{count} mail" if count == 1 else f"{count} mails"
+    """Return the count of mails: `1 mail`, `2 mails`."""
+    return counted(count, "mail")
 
 
 def describe_counts(*counts: tuple[int, str]) -> str:
