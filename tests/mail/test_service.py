@@ -619,6 +619,6 @@ async def test_a_retry_needs_the_priority() -> None:
     job = await rig.accept(priority=Priority.URGENT)
     rig.settle(job, 550)
     lesser = Caller(job.caller, Permissions(priorities=(Priority.NORMAL,)))
-    with pytest.raises(PermissionDenied, match="may not send mails of PRIORITY_URGENT"):
+    with pytest.raises(PermissionDenied, match="may not send urgent mails; add urgent to `priorities`"):
         await rig.mails.retry(replace(call_of(), caller=lesser), job.id)
     assert (await rig.mails.retry(call_of(), job.id)).state is MailState.QUEUED

@@ -29,8 +29,7 @@ class Submission:
 
 def priority_denied(caller: Caller, priority: Priority) -> PermissionDenied:
     """Return the error for a caller that may not send mails of that priority."""
-    name = priority.name
+    name = priority.name.lower()
     return PermissionDenied(
-        f"priority: {caller.name} may not send mails of PRIORITY_{name}; add {name.lower()} to `priorities` in "
-        f"{caller.place}"
+        f"priority: {caller.name} may not send {name} mails; add {name} to `priorities` in {caller.place}"
     )
