@@ -77,15 +77,23 @@ def test_a_file_without_a_last_line_end(file: Path) -> None:
     ("name", "values", "words"),
     [
         ("shop", {"tokens": [B]}, "shop is there already; `otpmail caller rotate shop` gives it another token"),
-        ("news", {"tokens": [A]}, "tokens holds a token that [callers.shop] has too"),
-        ("news", {"tokens": [B], "methods": ["SendCod"]}, "'SendCod' is no method or service; did you mean SendCode?"),
-        ("a b", {"tokens": [B]}, "is no name of a caller"),
-        ('x"]\n[callers.evil', {"tokens": [B]}, "line 13"),
+        ("news", {"tokens": [A]}, "tokens: holds a token that [callers.shop] has too"),
+        ("news", {"methods": ["SendCod"]}, "--methods: 'SendCod' is no method or service; did you mean SendCode?"),
+        ("news", {"from": ["a b"]}, "--from: 'a b' is neither an address nor an @ with a domain"),
+        ("news", {"return_paths": [""]}, "--return-paths: '' is neither an address nor an @ with a domain"),
+        ("news", {"priorities": ["slow"]}, "--priorities: 'slow' is no priority; there are urgent, normal, bulk"),
+        ("news", {"sans": ["a b"]}, "--san: 'a b' is no name in a certificate"),
+        ("news", {"sans": ["old.example"]}, "--san: holds a 'dns:old.example' that [callers.\"old.one\"] has too"),
+        ("news", {"subjects": ["CN=a\x7f"]}, "--subject: 'CN=a\\x7f' is no subject of a certificate"),
+        ("a b", {}, "NAME: 'a b' is no name of a caller; use 1 to 64 letters"),
+        ("anonymous", {}, "NAME: 'anonymous' is the name of callers without a token"),
+        ('x"]\n[callers.evil', {}, "NAME: 'x\"]\\n[callers.evil' is no name of a caller"),
     ],
 )
 def test_a_table_that_can_not_be_added(file: Path, name: str, values: dict[str, list[str]], words: str) -> None:
-    """A table that the service would refuse leaves the file as it was."""
-    assert words in _problem(lambda: append_table(file, name, values, METHODS))
+    """A table that the service would refuse leaves the file as it was; the error opens with the option, not a line."""
+    problem = _problem(lambda: append_table(file, name, {"tokens": [B]} | values, METHODS))
+    assert problem.removeprefix(f"CALLERS_FILE: {file}: ").startswith(words)
     assert file.read_text() == _WRITTEN
 
 

@@ -75,11 +75,11 @@ def add_caller(
     values = {
         "tokens": [_digest(token)] if token else [],
         "subjects": [subject] if subject else [],
-        "sans": _split(sans),
-        "methods": _split(methods),
-        "from": _split(senders),
-        "return_paths": _split(return_paths),
-        "priorities": _split(priorities),
+        "sans": _split("--san", sans),
+        "methods": _split("--methods", methods),
+        "from": _split("--from", senders),
+        "return_paths": _split("--return-paths", return_paths),
+        "priorities": _split("--priorities", priorities),
     }
     try:
         path = _file(file)
@@ -161,8 +161,12 @@ def _methods() -> Collection[str]:
     return METHODS
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split(option: str, text: str) -> list[str]:
+    """Return the parts of an option's text. Raises typer.Exit with 2 for commas alone, which would allow all."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if text and not parts:
+        raise wrong_usage(f"{option}: {text!r} names nothing")
+    return parts
 
 
 def _new_token() -> str:

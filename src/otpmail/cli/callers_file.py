@@ -11,11 +11,20 @@ from pathlib import Path
 
 from otpmail.callers import table_of
 from otpmail.errors import SettingsError
-from otpmail.settings.callers import CallersFile, Entry, parse_callers, read_callers_text
+from otpmail.settings.callers import CallersFile, Entry, parse_callers, problem_of_name, read_callers_text
+from otpmail.settings.problems import quoted
 
 _NEW_MODE = 0o600
 _HEAD = "# The callers of otpmail: docs/callers.md says what each key means. A change is in force within a second.\n"
 _TOKENS = re.compile(r"^\s*tokens\s*=\s*\[", re.MULTILINE)
+_OPTIONS = {
+    "subjects": "--subject",
+    "sans": "--san",
+    "methods": "--methods",
+    "from": "--from",
+    "return_paths": "--return-paths",
+    "priorities": "--priorities",
+}
 _TABLE = re.compile(r"^\s*\[", re.MULTILINE)
 
 
@@ -24,13 +33,17 @@ def new_table(name: str, values: Mapping[str, Collection[str]]) -> str:
     lines = [table_of(name)]
     for key, texts in values.items():
         if texts:
-            quoted = [json.dumps(text, ensure_ascii=False) for text in texts]  # which is a text of TOML too
-            lines.append(f"{key} = [{', '.join(quoted)}]")
+            lines.append(f"{key} = [{', '.join(map(_toml_text, texts))}]")
     return "\n".join(lines) + "\n"
 
 
 def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], methods: Collection[str]) -> None:
-    """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then."""
+    """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then.
+
+    A mistake in what is added is told by the option or argument that holds it, for the file has no such line.
+    """
+    if problem := problem_of_name(name):
+        raise SettingsError(f"NAME: {quoted(name)} {problem}")
 
     def add(text: str) -> str:
         if any(entry.caller.name == name for entry in _entries(text, path, methods)):
@@ -39,9 +52,20 @@ def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], m
             )
         before = text or _HEAD
         end = "" if before.endswith("\n") else "\n"
-        return f"{before}{end}\n{new_table(name, values)}"
+        changed = f"{before}{end}\n{new_table(name, values)}"
+        parse_callers(changed, path, methods, _at_its_option)
+        return changed
 
     _change(path, add, methods, make=True)
+
+
+def _toml_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character TOML reads otherwise
+
+
+def _at_its_option(path: tuple[str, ...], what: str) -> str:
+    key = path[-1].partition("[")[0]  # the value is quoted, which says more than its place
+    return f"{_OPTIONS.get(key, key)}: {what}"
 
 
 def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> int:

@@ -66,9 +66,16 @@ def read_callers_text(path: Path) -> str:
         raise SettingsError(f"CALLERS_FILE: {path} {error}") from None
 
 
-def parse_callers(text: str, path: Path, methods: Collection[str]) -> CallersFile:
-    """Check the text of a file; raises as `read_callers`."""
+def parse_callers(
+    text: str, path: Path, methods: Collection[str], describe: Callable[[tuple[str, ...], str], str] | None = None
+) -> CallersFile:
+    """Check the text of a file; raises as `read_callers`.
+
+    `describe` words a mistake by the keys that lead to it and by what is wrong there, in place of the line of the file.
+    """
     reader = _Reader(path, text, methods)
+    if describe is not None:
+        reader.describe = describe
     found = reader.read()
     if reader.problems:
         raise SettingsError(*reader.problems)
@@ -86,6 +93,7 @@ class _Reader:
         self._by_token: dict[bytes, Caller] = {}
         self._by_certificate: dict[str, Caller] = {}
         self.problems: list[str] = []
+        self.describe: Callable[[tuple[str, ...], str], str] = self._at_its_line
 
     def read(self) -> CallersFile:
         """Return the callers, good ones if no problem was found."""
@@ -118,9 +126,8 @@ class _Reader:
 
     def _entry(self, name: str, table: object) -> Entry:
         path = ("callers", name)
-        if not NAME.fullmatch(name) or name == ANONYMOUS.name:
-            rule = "is the name of callers without a token" if name == ANONYMOUS.name else "is no name of a caller"
-            self._add(*path, what=f"{rule}; use 1 to 64 letters, digits, dots, dashes and underscores")
+        if problem := problem_of_name(name):
+            self._add(*path, what=problem)
         caller = Caller(name, self._permissions(path, table, _KEYS))
         if not isinstance(table, dict):
             return Entry(caller, 0, ())
@@ -207,6 +214,9 @@ class _Reader:
         self._add(*path, key, what=f"is no key of this table{meant}")
 
     def _add(self, *path: str, what: str) -> None:
+        self.problems.append(self.describe(path, what))
+
+    def _at_its_line(self, path: tuple[str, ...], what: str) -> str:
         *table, key = path
         plain = key.partition("[")[0]
         line = self._lines.find(*table, plain)
@@ -215,7 +225,15 @@ class _Reader:
         where = "" if not table else f"[anonymous] {key}" if table == ["anonymous"] else f"{table_of(name)} {key}"
         if table == ["callers"]:
             where = table_of(key)
-        self.problems.append(f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}")
+        return f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}"
+
+
+def problem_of_name(name: str) -> str:
+    """Return what is wrong with the name of a caller, empty for nothing."""
+    if NAME.fullmatch(name) and name != ANONYMOUS.name:
+        return ""
+    rule = "is the name of callers without a token" if name == ANONYMOUS.name else "is no name of a caller"
+    return f"{rule}; use 1 to 64 letters, digits, dots, dashes and underscores"
 
 
 def san(text: str) -> str:
