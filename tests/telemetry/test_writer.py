@@ -100,6 +100,24 @@ def test_a_descriptor_that_is_not_open() -> None:
         os.close(fd)
 
 
+def test_a_torn_line_before_a_descriptor_that_stays_closed() -> None:
+    """A line that was cut costs lines and nothing else, however often nothing at all can be written behind it."""
+    reading, writing = os.pipe()
+    writer = BackgroundWriter(writing, _report)
+    writer.write(b"%s\n" % bytes(2 * _PIPE_OCTETS))
+    os.read(reading, 1)  # the pipe has a part of the line, and no room for the rest
+    os.close(reading)
+    for _ in range(2):
+        writer.write(b"lost\n")
+        assert writer.flush(10)
+    again, other = os.pipe()
+    os.dup2(other, writing)
+    writer.write(b"back\n")
+    assert _read_lines(again, b"back") == [b"", b"3 dropped", b"back"]
+    for fd in (again, other, writing):
+        os.close(fd)
+
+
 def test_a_descriptor_that_another_process_made_non_blocking(pipe: tuple[int, int]) -> None:
     """EAGAIN means that the reader is slow, and drops no line."""
     reading, writing = pipe

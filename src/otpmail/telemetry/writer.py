@@ -130,7 +130,7 @@ class BackgroundWriter:
             left = len(rest)
             if written := octets[: len(octets) - left]:
                 self._torn = not written.endswith(b"\n")
-            while left > 0:
+            while lines and left > 0:  # the line feed behind a torn line belongs to none of these
                 line = lines.pop()
                 left -= len(line.octets)
                 self._failed += line.unwritten if isinstance(line, _Report) else 1
