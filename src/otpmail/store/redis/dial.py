@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ _SIGN_IN_OF_SENTINELS: Mapping[str, str] = MappingProxyType(
 
 TIMEOUT = 1.0
 """Seconds within which a server accepts a connection, and answers."""
+
+_LAST_LOOK = 0.05
 
 
 @frozen(kw_only=True)
@@ -68,11 +71,26 @@ class _Connection(Connection):
         return arguments
 
 
+@asynccontextmanager
+async def time_limit(seconds: float = TIMEOUT) -> AsyncIterator[None]:
+    """Raise TimeoutError where the block takes longer, but not for a pause of this process alone.
+
+    After a pause the answer may be there and unread, while the time is over. So the loop reads once more at the end.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + _LAST_LOOK))
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
 async def open_connection(address: Address, access: Access) -> Connection:
     """Connect and sign in. Raises RedisError, OSError or TimeoutError."""
     connection = _Connection(address, access)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with time_limit():
             await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException:
         await hang_up(connection)
@@ -90,7 +108,7 @@ async def ask(address: Address, access: Access, *command: str | int) -> Any:
     """Return a server's answer to one command, over a connection of its own. Raises as `open_connection` does."""
     connection = await open_connection(address, access)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with time_limit():
             await connection.send_command(*command)
             return await connection.read_response()
     finally:

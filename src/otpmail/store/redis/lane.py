@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, RedisError
 
-from otpmail.store.redis.dial import TIMEOUT, Access, Address, Locator, hang_up, open_connection
+from otpmail.store.redis.dial import TIMEOUT, Access, Address, Locator, hang_up, open_connection, time_limit
 from otpmail.store.redis.replies import is_reply
 from otpmail.store.redis.resp import Value, pack_command, pack_words
 from otpmail.store.redis.script import Script
@@ -92,7 +92,7 @@ class Lane:
         octets = sum(command.octets for command in commands)
         assert self._connection is not None
         try:
-            async with asyncio.timeout(TIMEOUT + octets / _OCTETS_A_SECOND):
+            async with time_limit(TIMEOUT + octets / _OCTETS_A_SECOND):
                 return await self._exchange(self._connection, commands, replicas)
         except BaseException:
             await self.close()
