@@ -122,6 +122,16 @@ _LOADING = b"redis_version:7.2.0\r\nloading:1\r\nrole:master\r\naof_enabled:0\r\
             b"-DENIED Redis is running in protected mode because protected mode is enabled and so on\r\n",
             "is in protected mode; set requirepass there, and STORE_PASSWORD_FILE here",
         ),
+        (
+            b"-ERR unknown command `SENTINEL`, with args beginning with: `get-master-addr-by-name`, `main`, \r\n",
+            "is no Sentinel; for a server of its own write redis://",
+        ),
+        (
+            b"-ERR unknown command 'SENTINEL', with args beginning with: 'get-master-addr-by-name' 'main' \r\n",
+            "is no Sentinel; for a server of its own write redis://",
+        ),
+        (b"-ERR This instance has cluster support disabled\r\n", "is part of no cluster; write redis://"),
+        (b"-ERR DB index is out of range\r\n", "has no database of the number in STORE_URL"),
         (b"-STRANGE " + b"x" * 1000 + b"\r\n", f"STRANGE {'x' * 192}"),
         (b"", "can't be reached: Connection closed by server; if its port speaks TLS, write rediss in place of redis"),
         (b"$%d\r\n%s\r\n" % (len(_LOADING), _LOADING), "is reading its data; start otpmail again once it has"),
@@ -139,15 +149,15 @@ async def test_tls_where_there_is_none(server: RedisServer, make_client: MakeCli
     assert (await _problem(client)).endswith("; if its port speaks no TLS, write redis in place of rediss")
 
 
-async def test_a_database_that_is_not_there(server: RedisServer, make_client: MakeClient) -> None:
+async def test_a_database_that_is_not_there(redis_server: RedisServer, make_client: MakeClient) -> None:
     """The line says that the number in STORE_URL is too great for the server."""
-    client = make_client(server, access=Access(database=16))
+    client = make_client(redis_server, access=Access(database=1 << 20))
     assert await _problem(client) == "STORE_URL: the server at SERVER has no database of the number in STORE_URL"
 
 
-async def test_another_scheme_is_needed(server: RedisServer) -> None:
-    """A server alone is neither a Sentinel nor a part of a cluster."""
-    address = (HOST, server.port)
+async def test_another_scheme_is_needed(redis_server: RedisServer) -> None:
+    """A server alone is neither a Sentinel nor a part of a cluster, by the words of each kind of server."""
+    address = (HOST, redis_server.port)
     for locator, words in (
         (BySentinel((address,), "main", Access()), "is no Sentinel; for a server of its own write redis://"),
         (ByCluster((address,), 0, Access()), "is part of no cluster; write redis://"),

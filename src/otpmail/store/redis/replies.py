@@ -56,7 +56,8 @@ _MORE_WORDS = {
     "NOPASS": "knows no password, but STORE_URL or STORE_PASSWORD_FILE has one",
 }
 
-# By a part of the reply, where STORE_URL leads to a server that can't do what is asked, or not yet.
+# By a part of the reply, where STORE_URL leads to a server that can't do what is asked, or not yet. Redis 6.2 quotes in
+# backticks, which are read as apostrophes.
 _OTHER_SERVERS = (
     ("DB index is out of range", "has no database of the number in STORE_URL"),
     ("unknown command 'SENTINEL'", "is no Sentinel; for a server of its own write redis://"),
@@ -138,7 +139,8 @@ def describe(error: RedisError | OSError | TimeoutError, endpoint: str) -> str:
         words = f"can't be reached: {_of_connection(str(error))}"
     else:
         kind, text = kind_of(error), str(error)
-        of_another = next((words for part, words in _OTHER_SERVERS if part in text), None)
+        quoted = text.replace("`", "'")
+        of_another = next((words for part, words in _OTHER_SERVERS if part in quoted), None)
         words = _MORE_WORDS.get(kind) or _WORDS.get(kind) or of_another or _shortened(text)
         words += _RIGHTS if kind == "NOPERM" else ""
     return f"STORE_URL: the server at {endpoint} {words}"
