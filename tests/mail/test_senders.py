@@ -92,6 +92,15 @@ def test_a_caller_with_addresses_of_its_own(field: str, key: str) -> None:
     assert str(caught.value) == f"{field}: boss@example.net {words}"
 
 
+@pytest.mark.parametrize(("field", "key"), [("from", "from"), ("sender", "from"), ("return_path", "return_paths")])
+def test_a_caller_without_addresses_of_its_own(field: str, key: str) -> None:
+    """A caller whose table names no addresses has those of EMAIL_FROM_ALLOWED; the refusal names both places."""
+    with pytest.raises(PermissionDenied) as caught:
+        _senders(email_from_allowed="boss@example.net").author_of(_draft_with(field, "eve@example.org"), Caller("shop"))
+    words = f"EMAIL_FROM_ALLOWED does not hold it; add it there, or to `{key}` in [callers.shop] of CALLERS_FILE"
+    assert str(caught.value) == f"{field}: eve@example.org may not be used: {words}"
+
+
 @pytest.mark.parametrize(
     ("address", "permitted"),
     [

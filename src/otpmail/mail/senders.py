@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from otpmail.address import Address, parse_mailbox
-from otpmail.callers import Caller
+from otpmail.callers import ANONYMOUS, Caller
 from otpmail.compose.draft import Draft
 from otpmail.errors import PermissionDenied
 from otpmail.settings import MailSettings
@@ -44,5 +44,7 @@ class Senders:
             return
         what = f"{field}: {address.spec} may not be used"
         if own is None:
-            raise PermissionDenied(f"{what}: EMAIL_FROM_ALLOWED does not hold it")
+            # Where callers are not asked, there is no table to add it to.
+            places = "" if caller.name == ANONYMOUS.name else f"; add it there, or to `{own_key}` in {caller.place}"
+            raise PermissionDenied(f"{what}: EMAIL_FROM_ALLOWED does not hold it{places}")
         raise PermissionDenied(f"{what} by {caller.name}; add it to `{own_key}` in {caller.place}")
