@@ -40,7 +40,8 @@ def buf() -> Path:
 def tree(tmp_path: Path, buf: Path) -> Path:
     """A tree with the script and the contract, to be changed."""
     (tmp_path / "scripts").mkdir()
-    shutil.copy(ROOT / "scripts/contract", tmp_path / "scripts/contract")
+    for name in ("contract", "help.bash"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
     shutil.copytree(ROOT / "protos", tmp_path / "protos", ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / "protos/node_modules").symlink_to(buf)
     return tmp_path

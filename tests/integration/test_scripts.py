@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """The scripts, with a `.venv` whose programs run this otpmail."""
-    for name in ("run", "venv", "test", "test-pythons", "attacks", "faults", "lock"):
+    for name in ("run", "venv", "test", "test-pythons", "attacks", "faults", "lock", "help.bash"):
         _copy(f"scripts/{name}", tmp_path)
     _copy("pyproject.toml", tmp_path)
     _copy(".ci/run", tmp_path)
@@ -56,6 +56,26 @@ async def _run(script: Path, *arguments: str, **environment: str) -> tuple[int |
     process = await _start(script, *arguments, **environment)
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode, out.decode()
+
+
+def _content(tree: Path) -> list[Path]:
+    return sorted(tree.rglob("*"))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("--quick", "--help")])
+async def test_every_script_has_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Each script that is asked for help prints the comment at its head, and neither starts nor installs anything."""
+    names = [path.name for path in (_ROOT / "scripts").iterdir() if os.access(path, os.X_OK)]
+    for name in (*names, "help.bash"):
+        _copy(f"scripts/{name}", tmp_path)
+    before = _content(tmp_path)
+    answers = await asyncio.gather(*(_run(tmp_path / "scripts" / name, *arguments) for name in names))
+    for name, (code, out) in zip(names, answers, strict=True):
+        head, _, _ = (_ROOT / "scripts" / name).read_text().partition("\nset -euo pipefail")
+        comment = [line.removeprefix("# ") for line in head.splitlines()[1:]]
+        assert (name, code, out.splitlines()) == (name, 0, comment)
+        assert comment
+    assert _content(tmp_path) == before
 
 
 async def test_run_once(tree: Path) -> None:

@@ -1,0 +1,10 @@
+# Prints the comment at the head of the script that sources this, and ends the script, if it is asked for help.
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help)
+      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+      exit
+      ;;
+  esac
+done
+unset argument
