@@ -90,10 +90,9 @@ async def test_run_once(tree: Path) -> None:
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int) -> None:
-    """`scripts/run` calls the service at its address in .env, says at last what to try, and ends by the signal."""
+    """`scripts/run` calls the service at the address that it has, says at last what to try, and ends by the signal."""
     _write_script(tree / "scripts/venv", "exit 0")
-    (tree / ".env").write_text("HOST=127.0.0.2\nPORT=0\nLOG_LEVEL=error\n")
-    process = await _start(tree / "scripts/run")
+    process = await _start(tree / "scripts/run", HOST="127.0.0.2", PORT="0", LOG_LEVEL="error")
     assert process.stdout is not None
     lines: list[str] = []
     async with asyncio.timeout(60):
@@ -110,12 +109,46 @@ async def test_run_where_the_service_ends(tree: Path) -> None:
     """If `otpmail dev` ends, `scripts/run` says so at once, below the service's own message."""
     _write_script(tree / "scripts/venv", "exit 0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        (tree / ".env").write_text(f"PORT={taken.getsockname()[1]}\n")
-        code, out = await _run(tree / "scripts/run")
+        code, out = await _run(tree / "scripts/run", PORT=str(taken.getsockname()[1]))
     assert code == 1
     own, ours = out.splitlines()
     assert own.startswith("PORT: ")
     assert ours == "scripts/run: otpmail dev ended; its message stands above"
+
+
+_OF_A_SERVICE = """
+EMAIL_HOST=smtp.example.org
+CALLERS_FILE=absent.toml
+TLS_CERT_FILE=absent.pem
+TLS_KEY_FILE=absent.key
+TLS_CLIENT_CA_FILE=absent.pem
+HEALTH_OPEN=false
+OTPMAIL_TOKEN=of-another-service
+OTPMAIL_CA_FILE=absent.pem
+OTPMAIL_SERVER=127.0.0.1:1
+no assignment
+"""
+
+
+async def test_run_with_the_settings_of_a_service(tree: Path) -> None:
+    """`scripts/run` works whatever .env holds, and without the callers and the TLS of its environment."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    (tree / ".env").write_text(_OF_A_SERVICE)
+    code, out = await _run(
+        tree / "scripts/run", "--once", CALLERS_FILE="absent.toml", TLS_CERT_FILE="absent.pem", OTPMAIL_TOKEN="absent"
+    )
+    assert (code, out.splitlines()[-1]) == (0, "--- all of it worked"), out
+    assert out.startswith("scripts/run: ignores .env")
+
+
+async def test_run_says_why_a_code_was_not_sent(tree: Path) -> None:
+    """If the code is not sent, the last line has the words of the command."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    refuses = '[ "$1" != code ] || { echo "PERMISSION_DENIED: not you" >&2; exit 3; }'
+    _write_script(tree / ".venv/bin/otpmail", f'{refuses}\nexec {sys.executable} -m otpmail "$@"')
+    code, out = await _run(tree / "scripts/run", "--once")
+    assert code == 1
+    assert "scripts/run: the code was not sent: PERMISSION_DENIED: not you" in out.splitlines()
 
 
 async def test_venv_without_the_interpreter(tree: Path) -> None:
