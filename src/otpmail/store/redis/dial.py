@@ -61,7 +61,7 @@ class _Connection(Connection):
             retry=Retry(NoBackoff(), 0),
             # `open_connection` and the client's batches have a time limit each, which costs less than one a command.
             socket_timeout=None,
-            socket_connect_timeout=TIMEOUT,
+            socket_connect_timeout=None,
         )
 
     def _connection_arguments(self) -> Mapping[str, Any]:
