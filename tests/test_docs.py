@@ -1,6 +1,7 @@
 """The pages: their links lead somewhere, and the files and figures that they name are there."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ def test_each_attack_and_fault_stands_on_the_page(folder: str) -> None:
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
+
+
+def test_what_the_readme_saves_in_a_clone_is_ignored() -> None:
+    """A program that the README has people save in their clone is neither untracked nor linted there."""
+    saved = re.findall(r"Save it as `([^`]+)`", (ROOT / "README.md").read_text("utf-8"))
+    assert saved
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    excluded = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["extend-exclude"]
+    for name in saved:
+        assert f"/{name}" in ignored
+        assert name in excluded
+
+
+def test_the_readme_names_the_tested_pythons() -> None:
+    """The README names the versions of Python that pyproject.toml does, which `scripts/test-pythons` tests."""
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["classifiers"]
+    versions = [name.rpartition(" ")[2] for name in classifiers if name.startswith("Programming Language :: Python ::")]
+    named = f"({', '.join(versions[:-1])} and {versions[-1]} are tested)"
+    assert named in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_figures_are_those_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
