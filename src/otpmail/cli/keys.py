@@ -32,7 +32,7 @@ def new_key() -> None:
         raise wrong_usage(*error.problems) from None
     key_id = f"k{_greatest(known) + 1}"
     entry = f"{key_id}:{base64.b64encode(secrets.token_bytes(_OCTETS)).decode()}"
-    print(entry)  # noqa: T201  programs read it, so no markup
+    print(entry, flush=True)  # noqa: T201  programs read it, so no markup
     err.print(escape(_advice(key_id, known, shared=_has_shared_store())))
 
 
