@@ -101,7 +101,14 @@ Ttl = Annotated[
 RequestId = Annotated[
     str, typer.Option(metavar="ID", help="A name for this mail: the same command with it sends the mail once.")
 ]
-Queue = Annotated[bool, typer.Option("--queue", help="Wait until the service has queued the mail, not for the relay.")]
+Queue = Annotated[
+    bool,
+    typer.Option(
+        "--queue",
+        help="Wait until the service has queued the mail, not for the relay (WAIT_FOR_QUEUE). It is guaranteed then: "
+        "a durable store keeps it for the next start.",
+    ),
+]
 Moved = Annotated[
     list[str] | None,
     typer.Option("--from-file", "--template", "--errors", "--journal", hidden=True, is_eager=True, callback=_moved),
