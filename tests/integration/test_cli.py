@@ -141,11 +141,11 @@ async def test_a_wrong_option_of_a_mail(option: str, text: str, said: str) -> No
 async def test_a_field_that_the_service_refuses(dev: Service) -> None:
     """A wrong address or message id gives exit code 2 and names the field."""
     bad = await otpmail(*_MAIL, "--message-id", "m1", server=dev.address)
-    said = "message_id: is not a message id such as 1234@example.org (RFC 5322, 3.6.4)"
+    said = "message_id: 'm1' is not a message id such as 1234@example.org (RFC 5322, 3.6.4)"
     assert (bad.code, bad.out, bad.err.strip()) == (2, "", said)
     bad = await otpmail("mail", "send", "--to", "nobody", "--text", "Hi", server=dev.address)
     assert bad.code == 2
-    assert bad.err.startswith("to[0]: is not a mailbox address (an email address must have an @-sign)")
+    assert bad.err.startswith("to[0]: 'nobody' is not a mailbox address (an email address must have an @-sign)")
 
 
 async def test_a_mail_with_nothing_in_it(dev: Service, tmp_path: Path) -> None:

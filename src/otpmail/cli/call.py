@@ -1,5 +1,6 @@
 """One call to a service over a connection of its own. An error becomes one line and an exit code."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ from rich.markup import escape
 
 from otpmail.cli.channel import open_channel
 from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, describe_error, err, service_of, wrong_usage
+
+_ABOUT_A_FIELD = re.compile(r"([a-z_]+)(?:\[([0-9]+)\])?(?=: (?:is|holds) )")
+_MOST_REPEATED = 80  # characters
 
 AnswerT = TypeVar("AnswerT", bound=Message)
 
@@ -33,7 +37,7 @@ def call(
         try:
             return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise failure(error, service.address, timeout) from None
+            raise failure(error, service.address, timeout, request) from None
 
 
 def call_stream(
@@ -45,13 +49,24 @@ def call_stream(
         try:
             yield from method(channel)(request)
         except grpc.RpcError as error:
-            raise failure(error, service.address, 0) from None
+            raise failure(error, service.address, 0, request) from None
 
 
-def failure(error: grpc.RpcError, address: str, timeout: float) -> typer.Exit:
+def failure(error: grpc.RpcError, address: str, timeout: float, request: Message) -> typer.Exit:
     """Print the error of a call in one line, and return the exit to raise: with 2 for a wrong argument, else with 3."""
     description = describe_error(error, address, timeout)
     if error.code() in WRONG_ARGUMENT:
-        return wrong_usage(description)
+        return wrong_usage(_with_value(description, request))
     err.print(escape(description), style="red")
     return typer.Exit(EXIT_UNREACHABLE)
+
+
+def _with_value(said: str, request: Message) -> str:
+    """Return words about a field of a request with its value, which the service leaves out of its log."""
+    match = _ABOUT_A_FIELD.match(said)
+    value = getattr(request, match[1], "") if match else ""
+    if match and match[2] and int(match[2]) < len(value):
+        value = value[int(match[2])]
+    if match is None or not isinstance(value, str) or not 0 < len(value) <= _MOST_REPEATED:
+        return said
+    return f"{match[0]}: {value!r}{said[match.end() + 1 :]}"

@@ -59,7 +59,7 @@ def retry_mails(
             ids = mail_ids or list(_ids(mails, query))
             refused = [mail_id for mail_id in ids if not _retry(mails, mail_id, address, as_json=as_json)]
         except grpc.RpcError as error:
-            raise failure(error, address, TIMEOUT_SECONDS) from None
+            raise failure(error, address, TIMEOUT_SECONDS, query) from None
     if not ids and not as_json:
         err.print("no such mails")
     exit_unless(not refused)
