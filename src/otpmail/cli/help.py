@@ -1,4 +1,4 @@
-"""The commands' classes, for which --help shows no type at a flag: typer shows <bool>, as if one had to follow."""
+"""The commands' classes, for which --help shows no type at a flag or an argument: typer shows those of Python."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,17 @@ else:
 class _PlainFlags(_Base):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, --help among them; typer keeps its own types of both to itself."""
-        params = super().get_params(ctx)
+        params: list[Any] = super().get_params(ctx)
         for param in params:
             if isinstance(param, TyperOption) and param.is_flag:
                 param.metavar = ""
+            elif param.param_type_name == "argument":
+                param.display_type_rich = _no_type
         return params
+
+
+def _no_type(ctx: Any) -> None:
+    """Show nothing, since the name of an argument says what it is."""
 
 
 class Command(_PlainFlags, TyperCommand):

@@ -1,6 +1,8 @@
 """`otpmail mail get`, `watch`, `cancel` and `list`: ask the running service about mails that it has accepted."""
 
+from collections.abc import Mapping
 from datetime import UTC
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -15,6 +17,9 @@ from otpmail.standard_streams import is_read
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
+_STATES: Mapping[str, mail_pb2.Mail.State.ValueType] = MappingProxyType(
+    {name.removeprefix("STATE_").lower(): value for name, value in mail_pb2.Mail.State.items() if value}
+)
 
 MailId = Annotated[str, typer.Argument(metavar="ID", help="The mail's id, as the log and `mail send` print it.")]
 OfRequest = Annotated[
@@ -60,7 +65,9 @@ def cancel_mail(
 
 def list_mails(
     *,
-    state: Annotated[str, typer.Option(metavar="STATE", help="Only mails in this state, such as failed.")] = "",
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help=f"Only mails in this state. There are {', '.join(_STATES)}.")
+    ] = "",
     to: Annotated[str, typer.Option(metavar="EMAIL", help="Only mails to this address.")] = "",
     request_id: Annotated[str, typer.Option(metavar="ID", help="Only mails that were sent with this id.")] = "",
     most: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="The most mails to print.")] = 100,
@@ -86,8 +93,7 @@ def list_mails(
 def _state(text: str) -> mail_pb2.Mail.State.ValueType:
     if not text:
         return mail_pb2.Mail.STATE_UNSPECIFIED
-    states = {name.removeprefix("STATE_").lower(): value for name, value in mail_pb2.Mail.State.items() if value}
-    return value_of("--state", text, states)
+    return value_of("--state", text, _STATES)
 
 
 def _check(mail_id: str, request_id: str) -> None:
