@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from commands import otpmail
 from otpmail.v1 import mail_pb2
 from relay import Certificates, Faults, Relay
 from service import Service, ServiceExitedError, relay_settings
@@ -158,6 +159,22 @@ async def test_check_of_wrong_settings(name: str, value: str) -> None:
         await service.close()
     assert code == 2
     assert output.startswith(f"{name}: ")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+async def test_check_opens_no_store(tmp_path: Path, *, is_set: bool) -> None:
+    """`otpmail check` says that it did not open the store that STORE_URL names, and makes no file for it."""
+    settings = {"EMAIL_FROM": "codes@example.org", "EMAIL_HOST": "127.0.0.1", "OTP_KEYS": f"k1:{'0' * 64}"}
+    if is_set:
+        settings["STORE_URL"] = f"sqlite:{tmp_path}/store.db"
+    ran = await otpmail("check", "--no-dial", here=tmp_path, **settings)
+    about = ["store: not opened; `otpmail serve` opens it at its start"] if is_set else []
+    assert (ran.code, ran.out.splitlines()) == (0, ["settings: good", *about]), ran.err
+    assert _names_in(tmp_path) == []
 
 
 async def test_check_tells_all_at_once() -> None:

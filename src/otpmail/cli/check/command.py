@@ -33,6 +33,8 @@ def check(
     settings = load_settings()
     _check_files(settings)
     out.print("settings: good")
+    if settings.store.is_durable:
+        out.print("store: not opened; `otpmail serve` opens it at its start")
     if dial:
         run(check_relays(settings))
 
