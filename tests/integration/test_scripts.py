@@ -88,10 +88,14 @@ async def test_run_once(tree: Path) -> None:
     assert "--server" not in out
 
 
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("sign", "code", "in_env_file"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "no assignment\n")]
+)
+async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int, in_env_file: str) -> None:
     """`scripts/run` calls the service at the address that it has, says at last what to try, and ends by the signal."""
     _write_script(tree / "scripts/venv", "exit 0")
+    if in_env_file:
+        (tree / ".env").write_text(in_env_file)
     process = await _start(tree / "scripts/run", HOST="127.0.0.2", PORT="0", LOG_LEVEL="error")
     assert process.stdout is not None
     lines: list[str] = []
@@ -99,7 +103,9 @@ async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int) -
         while not lines or " mail send " not in lines[-1]:
             lines.append((await process.stdout.readline()).decode())
     assert "stays up on 127.0.0.2:" in lines[-5]
-    assert lines[-3].startswith("  .venv/bin/otpmail code send ada@example.org --server 127.0.0.2:")
+    where, program = (", in a directory without .env", f"{tree}/") if in_env_file else ("", "")
+    assert lines[-4] == f"In another terminal{where}:\n"
+    assert lines[-3].startswith(f"  {program}.venv/bin/otpmail code send ada@example.org --server 127.0.0.2:")
     process.send_signal(sign)
     await process.communicate()
     assert await process.wait() == code
