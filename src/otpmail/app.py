@@ -112,6 +112,7 @@ class App:
                 self._admission.close()
                 self._log_end(self._backlog.close(), by_error=True)
                 await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
+                await self._codes.close()
                 await self._store.close()
                 raise
             for task in background:
