@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from otpmail.errors import Unavailable
+from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replies import StoreRefuses
 from otpmail.store.redis.script import Script
 
 _FORGET = Script.load("mail_content", "mail_forget")
@@ -35,7 +36,18 @@ class Forgetting:
         return f"<Forgetting beyond {self._most} mails, {self._most_octets} octets>"
 
     async def forget_ended(self) -> None:
-        """Forget mails and contents past their time, and the oldest ones beyond their bounds. Raises Unavailable."""
+        """Forget mails and contents past their time, and the oldest ones beyond their bounds.
+
+        Raises Unavailable, and StoreError where the server's user lacks a right, which nothing else would show.
+        """
+        try:
+            await self._forget_ended()
+        except StoreRefuses as refusal:
+            if refusal.kind != "NOPERM":
+                raise
+            raise StoreError(f"{refusal}; docs/stores.md has the rights that it needs") from refusal
+
+    async def _forget_ended(self) -> None:
         keys, now = self._keys, await self._now()
         for index, bound in ((keys.settled, self._most), (keys.answered, MOST_REQUESTS)):
             await self._client.command("ZREMRANGEBYSCORE", index, "-inf", now)
