@@ -40,7 +40,7 @@ def new_table(name: str, values: Mapping[str, Collection[str]]) -> str:
 def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], methods: Collection[str]) -> None:
     """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then.
 
-    A mistake in what is added is told by the option or argument that holds it, for the file has no such line.
+    The error for a mistake in what is added names the option or argument that holds it: the file has no such line.
     """
     if problem := problem_of_name(name):
         raise SettingsError(f"NAME: {quoted(name)} {problem}")
