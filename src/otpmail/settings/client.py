@@ -7,8 +7,7 @@ from pydantic import SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.problems import Problem
-from otpmail.settings.secret_file import is_readable
-from otpmail.settings.section import Section, broken_rule
+from otpmail.settings.section import Section, broken_rule, readable_file
 
 
 class ClientSettings(Section):
@@ -30,12 +29,7 @@ class ClientSettings(Section):
             raise broken_rule("holds blanks or characters that no token has")
         return value
 
-    @field_validator("ca_file", "cert_file", "key_file")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not is_readable(value):
-            raise broken_rule("is not a file that can be read")
-        return value
+    _readable = field_validator("ca_file", "cert_file", "key_file")(readable_file)
 
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for each setting that has no effect without another."""

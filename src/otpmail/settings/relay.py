@@ -12,8 +12,8 @@ from otpmail.settings.duration import Seconds
 from otpmail.settings.helo import host_name, is_helo, is_host_name, sender_domain
 from otpmail.settings.hosts import bare_address, is_ip_address, is_loopback
 from otpmail.settings.problems import Problem
-from otpmail.settings.secret_file import SecretFile, is_readable
-from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case
+from otpmail.settings.secret_file import SecretFile
+from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case, readable_file
 from otpmail.settings.spoilt import holds_control_character
 
 Security = Literal["tls", "starttls", "plain"]
@@ -123,12 +123,7 @@ class RelaySettings(Section):
             raise broken_rule("holds control characters, or has spaces around it")
         return value
 
-    @field_validator("ca_file", "token_file", "cert_file", "key_file")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not is_readable(value):
-            raise broken_rule("is not a file that can be read")
-        return value
+    _readable = field_validator("ca_file", "token_file", "cert_file", "key_file")(readable_file)
 
     @field_validator("password")
     @classmethod

@@ -1,6 +1,7 @@
 """The base of all sections: how a setting is named, what it is when unset, and how a section is made from texts."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr
@@ -9,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from otpmail.settings.problems import Problem
+from otpmail.settings.secret_file import is_readable
 
 RULE = "setting"
 """The type of those errors whose message is ours (`broken_rule`)."""
@@ -23,6 +25,13 @@ Count = Annotated[int, Field(ge=1)]
 def broken_rule(message: str) -> PydanticCustomError:
     """The error for a validator to raise; the message follows the value and shows no secret."""
     return PydanticCustomError(RULE, "{message}", {"message": message})
+
+
+def readable_file(value: Path | None) -> Path | None:
+    """Return a path that is unset or names a file that can be read. For validators; raises a broken rule."""
+    if value is not None and not is_readable(value):
+        raise broken_rule("is not a file that can be read")
+    return value
 
 
 def lower_case(value: object) -> object:

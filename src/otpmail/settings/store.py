@@ -16,8 +16,8 @@ from otpmail.settings.hosts import bare_address, is_ip_address
 from otpmail.settings.problems import Problem
 from otpmail.settings.redis_url import RedisUrl, is_redis, parse_redis_url
 from otpmail.settings.relay import PasswordFile
-from otpmail.settings.secret_file import SecretFile, is_readable
-from otpmail.settings.section import NOT_SHOWN, Section, broken_rule
+from otpmail.settings.secret_file import SecretFile
+from otpmail.settings.section import NOT_SHOWN, Section, broken_rule, readable_file
 from otpmail.settings.spoilt import holds_control_character
 
 MEMORY = "memory:"
@@ -67,12 +67,7 @@ class StoreSettings(Section):
             raise broken_rule(f"{_SHAPES}{problem}")
         return f"{_SQLITE}{path}"
 
-    @field_validator("ca_file", "cert_file", "key_file")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not is_readable(value):
-            raise broken_rule("is not a file that can be read")
-        return value
+    _readable = field_validator("ca_file", "cert_file", "key_file")(readable_file)
 
     @field_validator("tls_name")
     @classmethod
