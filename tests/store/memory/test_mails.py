@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from otpmail.model import RecipientResult
-from otpmail.store.base import Accepted, Earlier, Progress, Request
+from otpmail.store.base import Accepted, Earlier, Progress, Request, Running
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.mails import MemoryMailStore
 from rules import POLICY
@@ -42,6 +42,23 @@ async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: f
         oldest = {seconds: max(0, int((passed - seconds) // every) + 1) for seconds in (DAY, REMEMBER_SECONDS)}
         assert isinstance(await store.claim(Request("shop", f"r{oldest[DAY]}", b"f"), "new"), Earlier)
         assert await store.get("shop", f"m{oldest[REMEMBER_SECONDS]}") is not None
+
+
+async def test_a_retried_mail_leaves_its_request_id_to_a_later_one(clock: Clock) -> None:
+    """A mail whose request id was forgotten, and came again, is retried without ending the later mail's claim."""
+    store = MemoryMailStore(clock, remember_seconds=7 * DAY, remember_count=1000)
+    await store.claim(R1, "m1")
+    failed = entry_of(replace(mail_of("m1", request_id="r1", create_time=clock()), settle_time=clock()))
+    store.settle(failed.mail, entry=failed)
+    for number in range(6):
+        clock.time += DAY / 2
+        await store.claim(Request("shop", f"other{number}", b"f"), f"n{number}")
+        store.settle(settled(mail_of(f"n{number}", request_id=f"other{number}", create_time=clock()), clock()))
+    assert await store.find("shop", "r1") is None
+    assert await store.reopen(failed, failed.mail.settle_time or 0.0)
+    assert await store.claim(R1, "m2") == Accepted()
+    store.settle(settled(failed.mail, clock()))
+    assert await store.claim(R1, "m3") == Running("m2")
 
 
 # Settled mails.

@@ -72,9 +72,7 @@ class MemoryMailStore:
 
     def release(self, request: Request, mail_id: str) -> None:
         """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new."""
-        key = _key(request.caller, request.request_id)
-        if self._open.get(key, (b"", ""))[1] == mail_id:
-            del self._open[key]
+        self._end_claim(_key(request.caller, request.request_id), mail_id)
 
     async def begin_attempts(self, progresses: Mapping[str, Progress]) -> None:
         """Return at once: nothing of an attempt outlives this process."""
@@ -88,7 +86,7 @@ class MemoryMailStore:
         request = None
         if mail.request_id:
             key = _key(mail.caller, mail.request_id)
-            request = self._open.pop(key, None)
+            request = self._end_claim(key, mail.id)
         kept = codec.encode_settled(
             mail,
             forgotten=now + self._remember_seconds,
@@ -214,6 +212,11 @@ class MemoryMailStore:
     def _share(self, caller: str) -> Share:
         """Return a caller's share to look into it; to ask after a mail makes none."""
         return self._shares.get(caller, self._nothing)
+
+    def _end_claim(self, key: str, mail_id: str) -> "_Claim | None":
+        """Return the claim of a request id, and hold it no more; None where that mail does not have it."""
+        claim = self._open.get(key)
+        return self._open.pop(key) if claim is not None and claim[1] == mail_id else None
 
     async def _accept(self, entry: Entry) -> Accepted | Earlier | Running | Conflict:
         mail = entry.mail
