@@ -265,6 +265,20 @@ async def test_a_store_that_is_down_for_a_moment(rig: Rig) -> None:
     assert names == ["m2", "m3"]
 
 
+async def test_a_call_does_not_wait_for_a_store_that_is_down(rig: Rig) -> None:
+    """A mail that a call needs while the store is down is UNAVAILABLE, and comes once the store is back."""
+    for number in range(5):
+        rig.submit(f"m{number}")
+    rig.contents.down = 1
+    for error in await asyncio.wait_for(
+        asyncio.gather(*(rig.backlog.recall("m4") for _ in range(2)), return_exceptions=True), 20
+    ):
+        assert isinstance(error, Unavailable)
+    await asyncio.wait_for(rig.backlog.recall("m4"), 20)
+    assert rig.lifecycle.find("m4") is not None
+    assert rig.contents.reads == [["m4"]]
+
+
 async def test_a_stop_leaves_waiting_mails_to_the_store(rig: Rig) -> None:
     """A stop counts them as kept, accepts no more, and ends the wait of those that recall one."""
     for number in range(5):

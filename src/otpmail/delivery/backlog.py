@@ -22,6 +22,7 @@ from otpmail.events import MailAccepted, Observer
 from otpmail.limits.memory import Memory
 from otpmail.model import Priority
 from otpmail.store.base import ContentStore, Entry
+from otpmail.store.unreadable import log_unreadable
 from otpmail.timers import CallLater, Timer
 
 _log = logging.getLogger("otpmail")
@@ -76,7 +77,7 @@ class Backlog:
         self._lanes = Lanes()
         self.deadlines: list[Waiting] = []
         self._wanted: dict[str, None] = {}
-        self._recalls: dict[str, asyncio.Future[None]] = {}
+        self._recalls: dict[str, asyncio.Future[Unavailable | None]] = {}
         self._alarm: Timer | None = None
         self._changed = asyncio.Event()
         self._empty, self._loaded = asyncio.Event(), asyncio.Event()
@@ -112,7 +113,7 @@ class Backlog:
             self._observer.notify(MailAccepted(job.mail, job.trace))
 
     async def recall(self, mail_id: str) -> None:
-        """Take up a mail before its turn; at once, where it does not wait here."""
+        """Take up a mail before its turn; at once, where it does not wait here. Raises Unavailable."""
         if self._contents is None:
             return
         await self._loaded.wait()
@@ -122,7 +123,8 @@ class Backlog:
         if recalled is None:
             recalled = self._recalls[mail_id] = asyncio.get_running_loop().create_future()
             self._want(mail_id)
-        await asyncio.shield(recalled)
+        if (error := await asyncio.shield(recalled)) is not None:
+            raise error
 
     async def jobs(self) -> AsyncIterator[Sequence[Job]]:
         """Yield the mails that wait in the store, in slices, as jobs without content; those that wait now."""
@@ -152,13 +154,15 @@ class Backlog:
             try:
                 entries, faults = await self._read(self._contents, ids)
             except Unavailable as error:  # until the store is back, or the service stops
+                for mail_id in ids:
+                    self._end_recall(mail_id, error)
                 self._wanted = dict.fromkeys(ids) | self._wanted
                 await asyncio.sleep(error.retry_after)
                 continue
             self._take_up(ids, entries, take_up, resume)
             unreadable += len(faults)
             if faults and (unreadable == len(faults) or not self._mails):
-                _log_unreadable(unreadable, faults[0])
+                log_unreadable(unreadable, faults[0])
 
     async def _read(self, contents: ContentStore, ids: Sequence[str]) -> tuple[list[Entry], list[str]]:
         """Read those of the mails that are not in memory."""
@@ -179,10 +183,8 @@ class Backlog:
         self._loaded.set()
         if self._alarm is not None:
             self._alarm.cancel()
-        for recalled in self._recalls.values():
-            if not recalled.done():
-                recalled.set_exception(Unavailable(STOPPED))
-        self._recalls.clear()
+        for mail_id in tuple(self._recalls):
+            self._end_recall(mail_id, Unavailable(STOPPED))
         closed = self._lifecycle.close()
         return closed._replace(kept=closed.kept + len(self._mails))
 
@@ -227,6 +229,11 @@ class Backlog:
     def _want(self, mail_id: str) -> None:
         self._wanted[mail_id] = None
         self._changed.set()
+
+    def _end_recall(self, mail_id: str, error: Unavailable | None = None) -> None:
+        """End the wait of the calls that need a mail: it is taken up, or can't be now."""
+        if (recalled := self._recalls.pop(mail_id, None)) is not None:
+            recalled.set_result(error)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -283,18 +290,9 @@ class Backlog:
                 resume(job)
             elif (entry := by_id.get(mail_id)) is not None and not self._closed:
                 take_up(entry, mail.source)
-            if (recalled := self._recalls.pop(mail_id, None)) is not None and not recalled.done():
-                recalled.set_result(None)
+            self._end_recall(mail_id)
         if len(self.deadlines) > 2 * len(self._mails) + _STALE:
             self.deadlines = list(self._mails.values())
             heapq.heapify(self.deadlines)
         if not self._mails:
             self._empty.set()
-
-
-def _log_unreadable(mails: int, fault: str) -> None:
-    _log.error(
-        "%s can't be read; left in the store: %s",
-        *(counted(mails, "accepted mail"), fault),
-        extra={"event": "mails-unreadable", "fields": {"mails": mails}},
-    )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
-from otpmail.counts import counted
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry
 from otpmail.store.redis.acceptance import Acceptance
@@ -20,6 +19,7 @@ from otpmail.store.redis.reader import Reader
 from otpmail.store.redis.reconciliation import Reconciliation
 from otpmail.store.redis.records import Records
 from otpmail.store.redis.takeover import Taken, TakeOver
+from otpmail.store.unreadable import log_unreadable
 
 _log = logging.getLogger("otpmail")
 
@@ -175,12 +175,7 @@ class Owned:
         if entries:
             self.arrivals.put_nowait(entries)
         if unreadable:
-            _log.error(
-                "%s can't be read; left in the store: %s",
-                counted(len(unreadable), "accepted mail"),
-                unreadable[0],
-                extra={"event": "mails-unreadable", "fields": {"mails": len(unreadable)}},
-            )
+            log_unreadable(len(unreadable), unreadable[0])
 
     def _held_by(self, name: str, score: int, entry: Entry) -> Held:
         mail = entry.mail
