@@ -11,12 +11,15 @@ import grpc.aio
 from benchmarks.load.sample_mail import SUBJECT, recipient, text
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.v1 import mail_pb2 as v1_mail_pb2
+from otpmail.v1 import mail_pb2_grpc as v1_mail_pb2_grpc
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
 Call = Callable[[int], Awaitable[None]]
 """Makes the call with this number."""
 
 Metadata = tuple[tuple[str, str], ...]
+
+REPEATABLE = "SendMail with a request_id"
 
 ANY_CODE = "123456"  # where the server only echoes
 
@@ -48,6 +51,20 @@ def _send_mail(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> C
     return call
 
 
+def _send_repeatable_mail(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> Call:
+    mails: v1_mail_pb2_grpc.MailServiceAsyncStub = v1_mail_pb2_grpc.MailServiceStub(channel)
+
+    async def call(number: int) -> None:
+        asked = v1_mail_pb2.SendMailRequest(
+            to=[recipient(number)], subject=SUBJECT, text=text(number), request_id=f"r{number}"
+        )
+        sent = await mails.SendMail(asked, metadata=metadata)
+        if sent.mail.state != v1_mail_pb2.Mail.STATE_RELAYED:
+            raise RuntimeError(f"a mail is not RELAYED: {sent.mail}")
+
+    return call
+
+
 def _send_code(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> Call:
     codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
 
@@ -72,6 +89,7 @@ def _validate_code(channel: grpc.aio.Channel, issued: list[str], metadata: Metad
 
 METHODS: dict[str, Callable[[grpc.aio.Channel, list[str], Metadata], Call]] = {
     "SendMail": _send_mail,  # of the original contract
+    REPEATABLE: _send_repeatable_mail,
     "SendCode": _send_code,
     "ValidateCode": _validate_code,
 }

@@ -17,7 +17,9 @@ SENDER = "codes@example.org"
 CONNECTIONS = 5  # of a pool: as many as WORKERS ships with
 AS_SHIPPED = "as shipped"
 
-_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
+KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
+"""OTP_KEYS, without which no durable store opens."""
+
 _REACHABLE: dict[str, object] = {"HOST": "127.0.0.1", "PORT": 0, "LOG_FORMAT": "json"}  # so that we can read where
 
 
@@ -130,9 +132,9 @@ async def adjusted_service(relay: Relay, *arguments: object, **changed: object) 
 
 
 @asynccontextmanager
-async def starting_service(relay: Relay) -> AsyncIterator[Process]:
-    """Start `otpmail serve` with the settings that ship, and wait for nothing."""
-    async with Process("otpmail", "serve", **(_REACHABLE | relay.environment)) as process:
+async def starting_service(relay: Relay, **changed: object) -> AsyncIterator[Process]:
+    """Start `otpmail serve` with the settings that ship, but for these, and wait for nothing."""
+    async with Process("otpmail", "serve", **(_REACHABLE | relay.environment | changed)) as process:
         yield process
 
 
@@ -197,7 +199,7 @@ async def echo(round_trip_ms: float, *arguments: object) -> AsyncIterator[Server
 @asynccontextmanager
 async def service_of_processes(certificates: Certificates, processes: int, *, workers: int) -> AsyncIterator[Server]:
     """Start a service of so many processes, with a relay and a store of its own, and wait until all of them serve."""
-    settings = {"PROCESSES": processes, "WORKERS": workers, "OTP_KEYS": _KEYS}
+    settings = {"PROCESSES": processes, "WORKERS": workers, "OTP_KEYS": KEYS}
     async with (
         redis_server() as redis,
         relay(certificates) as at,

@@ -22,6 +22,7 @@ _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", 
 _HIGHEST_LOAD = 0.7  # of the highest rate: beyond it calls pile up, and the latency is that of the pile
 _OF_A_SHARD = "calls/s of a whole shard"
 _POOL, _OURS, _ALONE = "aiosmtplib, a pool", "otpmail", "gRPC alone"
+_STORES = {"memory:": "memory", "sqlite:": "SQLite", "redis:": "Redis"}
 
 Rows = list[dict[str, Any]]
 
@@ -62,6 +63,19 @@ def unary() -> str:
             for row in _rows("unary")
         ],
     )
+
+
+def stores() -> str:
+    """Calls a second with each store, and what a call costs the service."""
+    loads: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in _rows("stores"):
+        loads.setdefault(row["load"], {})[row["store"]] = row
+    lines = [
+        [name, *(_count(row[figure]) for figure in ("calls/s", "server us/call") for row in by_store.values())]
+        for name, by_store in loads.items()
+    ]
+    names = [_STORES[store] for store in next(iter(loads.values()))]
+    return _table(("", *(f"{name}, a second" for name in names), *(f"{name}, CPU in us" for name in names)), lines)
 
 
 def batches() -> str:
@@ -248,7 +262,7 @@ def missed() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
-        *(summary, distance, unary, load, batching, batches, recycling, calls, resources, missed),
+        *(summary, distance, unary, stores, load, batching, batches, recycling, calls, resources, missed),
         *(memory, capacity, simulation, shard, scaling, processes, spread),
     )
 }

@@ -1,6 +1,5 @@
 """The cost of calls for a server of Redis with the store: processor time of its one thread for each kind of call."""
 
-import base64
 from pathlib import Path
 from statistics import median
 
@@ -9,13 +8,12 @@ from redis import Redis
 
 from benchmarks.load.callers import NO_H2LOAD, call, has_h2load, issue, send_mails
 from benchmarks.peers.redis_server import find_server
-from benchmarks.peers.servers import Certificates, RedisServer, Server, redis_server, relay, service
+from benchmarks.peers.servers import KEYS, Certificates, RedisServer, Server, redis_server, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 
-_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _SETTINGS: dict[str, object] = {
-    "OTP_KEYS": _KEYS,
+    "OTP_KEYS": KEYS,
     "OTP_RETURN_CODE": "true",
     "OTP_LIFESPAN_SECONDS": 3600,
     "OTP_RESEND_SECONDS": 0,  # each round has codes mailed to the same addresses

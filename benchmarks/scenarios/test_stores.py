@@ -1,6 +1,5 @@
 """The cost of a store: each kind of call with each store, beside the same calls with the memory store."""
 
-import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,11 +9,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.load.callers import NO_H2LOAD, call, has_h2load, issue, send_batches, send_mails
-from benchmarks.peers.servers import Certificates, Server, redis_server, relay, service
+from benchmarks.load.calls import REPEATABLE
+from benchmarks.peers.servers import KEYS, Certificates, Server, redis_server, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 
-_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _MEMORY, _SQLITE, _REDIS = "memory:", "sqlite:", "redis:"
 _BATCH = 100
 _MARGIN = 3.0  # of a quick run
@@ -57,9 +56,17 @@ async def _batches(server: Server, name: str, warm: float, seconds: float) -> Fi
     return await send_batches(server, name=name, batch=_BATCH, warm=warm, seconds=seconds, guaranteed=True)
 
 
+async def _repeatable(server: Server, name: str, warm: float, seconds: float) -> Figures:
+    return await call(server, REPEATABLE, warm=warm, seconds=seconds, first=_first(name))
+
+
 async def _codes(server: Server, name: str, warm: float, seconds: float) -> Figures:
-    first = int.from_bytes(name.encode()[-4:]) << 24  # addresses that no other round has
-    return await call(server, "SendCode", warm=warm, seconds=seconds, first=first)
+    return await call(server, "SendCode", warm=warm, seconds=seconds, first=_first(name))
+
+
+def _first(name: str) -> int:
+    """Return the number of a round's first call, so that no other round has its addresses or request ids."""
+    return int.from_bytes(name.encode()[-4:]) << 24
 
 
 async def _checks(server: Server, _: str, warm: float, seconds: float) -> Figures:
@@ -80,6 +87,7 @@ _BY_H2LOAD = (
 )
 _OTHERS = (
     Load(f"SendMails of {_BATCH}, WAIT_FOR_QUEUE", _batches),
+    Load(f"{REPEATABLE}, waits for the relay", _repeatable),
     Load("SendCode", _codes),
     Load("ValidateCode", _checks, redis=0.7),
 )
@@ -90,11 +98,11 @@ async def _services(certificates: Certificates, directory: Path) -> AsyncIterato
     """A service with each store, each with a relay of its own."""
     settings: dict[str, dict[str, object]] = {
         _MEMORY: {},
-        _SQLITE: {"STORE_URL": f"sqlite:{directory / 'store.db'}", "OTP_KEYS": _KEYS},
+        _SQLITE: {"STORE_URL": f"sqlite:{directory / 'store.db'}", "OTP_KEYS": KEYS},
     }
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(redis_server())
-        settings[_REDIS] = {"STORE_URL": redis.url, "OTP_KEYS": _KEYS}
+        settings[_REDIS] = {"STORE_URL": redis.url, "OTP_KEYS": KEYS}
         servers = {}
         for store, given in settings.items():
             at = await stack.enter_async_context(relay(certificates))
