@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from otpmail.store.digests import Digests
 from otpmail.store.sqlite.changes import RequestState
+from otpmail.store.sqlite.migration import create
 from otpmail.store.sqlite.requests import End, Requests, Row
-from otpmail.store.sqlite.schema import STEPS, step_functions
+from otpmail.store.sqlite.schema import STEPS
 
 KEYS = list(range(-2, 2))
 MAILS = [f"m{number}" for number in range(4)]
@@ -19,10 +19,7 @@ Step = Callable[[Requests, sqlite3.Connection], object]
 
 def _file() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for name, function in step_functions(Digests({"k1": bytes(32)})).items():
-        connection.create_function(name, 1, function)
-    for statements in STEPS:
-        connection.executescript(statements)
+    create(connection, STEPS)
     Requests().load(connection)
     return connection
 

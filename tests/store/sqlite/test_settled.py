@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from otpmail.store.cipher import Cipher
-from otpmail.store.digests import Digests
+from otpmail.store.sqlite.migration import create
 from otpmail.store.sqlite.places import Places
-from otpmail.store.sqlite.schema import STEPS, step_functions
+from otpmail.store.sqlite.schema import STEPS
 from otpmail.store.sqlite.settled import Settled, SettledMail
 
 KEYS = {"k1": bytes(32)}
@@ -21,10 +21,7 @@ SLACK = 2 * PACK  # mails between which packs of two kinds may be forgotten in a
 
 def _file() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for name, function in step_functions(Digests(KEYS)).items():
-        connection.create_function(name, 1, function)
-    for statements in STEPS:
-        connection.executescript(statements)
+    create(connection, STEPS)
     return connection
 
 

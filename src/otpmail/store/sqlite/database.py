@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from otpmail.errors import StoreError
 from otpmail.store.sqlite.head import DAMAGED, NO_DATABASE, look_at, whose
-from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS
+from otpmail.store.sqlite.migration import commit, create, migrate
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS, UNDER_WAY
 
 _log = logging.getLogger("otpmail")
 
@@ -189,8 +190,8 @@ class Database:
     def _prepare(self) -> None:
         connection = self.connection
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before WAL, or another process can open the file too
-        schema = self._look()
-        if not schema:
+        version = self._look()
+        if not version:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table
         else:
             self._check()
@@ -206,31 +207,28 @@ class Database:
             connection.execute(f"PRAGMA max_page_count={self._most_pages}")
         for name, function in self.functions.items():
             connection.create_function(name, 1, function, deterministic=True)
-        if 0 < schema < SCHEMA:
+        if version not in {0, SCHEMA}:
+            schema = version % UNDER_WAY
             text = "the store's file is brought from schema %d to %d; a large one takes some seconds"
             _log.info(text, schema, SCHEMA, extra={"event": "store-migrating", "fields": {"schema": schema}})
-        connection.execute("BEGIN IMMEDIATE")  # takes the lock, also for a file that is only read meanwhile
-        try:
-            for statements in STEPS[schema:]:
-                for statement in filter(str.strip, statements.split(";")):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA}")
+            migrate(connection, STEPS, version, UNDER_WAY)
+        with commit(connection):  # takes the lock, also for a file that is only read meanwhile
+            if not version:
+                create(connection, STEPS)
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.execute("UPDATE clock SET time = time")  # shows whether the file can be written
-            connection.execute("COMMIT")
-        finally:
-            self.roll_back()
 
     def _look(self) -> int:
-        """Return the schema, 0 of an empty file. Raises StoreError for one that is not ours, which stays unchanged."""
+        """Return the user_version, 0 of an empty file. Raises StoreError for a file that is not ours."""
         [application] = self.connection.execute("PRAGMA application_id").fetchone()
-        [schema] = self.connection.execute("PRAGMA user_version").fetchone()
+        [version] = self.connection.execute("PRAGMA user_version").fetchone()
         [tables] = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not (application or schema or tables):
+        if not (application or version or tables):
             return 0
-        if problem := whose(application, schema):
+        if problem := whose(application, version):
             raise StoreError(f"STORE_URL: {self.path} {problem}")
-        return int(schema)
+        return int(version)
 
     def _check(self) -> None:
         """Look for damage, for half a second at most. Raises StoreError."""

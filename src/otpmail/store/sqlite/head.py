@@ -8,7 +8,7 @@ import stat
 import struct
 from pathlib import Path
 
-from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, schema_of
 
 _MAGIC = b"SQLite format 3\0"
 _HEAD = struct.Struct(">16sH42xi4xi28x")  # magic, octets of a page, user_version, application_id (SQLite's format, 1.3)
@@ -38,16 +38,17 @@ def _judged(head: bytes, octets: int) -> str:
         return NO_DATABASE
     if len(head) < _HEAD.size:
         return DAMAGED
-    _, page, schema, application = _HEAD.unpack(head)
+    _, page, version, application = _HEAD.unpack(head)
     if not application and octets <= (page if page > 1 else 1 << 16):
         return ""  # the first page has no marks until the log is first written back
-    return whose(application, schema)
+    return whose(application, version)
 
 
-def whose(application: int, schema: int) -> str:
+def whose(application: int, user_version: int) -> str:
     """Return why a file with these marks is no store that this program knows; empty for one that is."""
     if application != APPLICATION_ID:
         return FOREIGN
+    schema = schema_of(user_version)
     if schema > SCHEMA:
         return f"was written by a newer otpmail (schema {schema}; this one knows {SCHEMA})"
     return "" if schema > 0 else DAMAGED

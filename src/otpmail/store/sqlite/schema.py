@@ -3,12 +3,20 @@
 from collections.abc import Callable, Mapping
 
 from otpmail.store.digests import Digests
+from otpmail.store.sqlite.migration import Step
+from otpmail.store.sqlite.moves import copy_settled, move_requests, name_codes, sort_codes
 
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""
 
 SCHEMA = 4
 """The version of the tables (user_version). A program refuses a file of a later one."""
+
+UNDER_WAY = 1 << 16
+"""Added to the user_version of a file whose rows are being moved to the next schema.
+
+An earlier program would take the half-moved file for one of its own otherwise.
+"""
 
 _TABLES = """
 CREATE TABLE mail(
@@ -68,11 +76,7 @@ ALTER TABLE clock ADD COLUMN boot_seconds REAL NOT NULL DEFAULT 0.0;
 """
 """`clock.time` was written `boot_seconds` after the start of the machine that `boot` names."""
 
-_PACKS = """
-CREATE TEMP TABLE placed(place INTEGER PRIMARY KEY, seq INTEGER NOT NULL UNIQUE);
-INSERT INTO placed
-    SELECT (kept << 40) + row_number() OVER (PARTITION BY kept ORDER BY ends, seq), seq
-    FROM settled WHERE ends > (SELECT time FROM clock);
+_BEGIN_PACKS = """
 ALTER TABLE settled RENAME TO settled_3;
 CREATE TABLE settled(
     place INTEGER PRIMARY KEY,
@@ -82,10 +86,7 @@ CREATE TABLE settled(
     id TEXT,
     records BLOB NOT NULL
 );
-INSERT INTO settled
-    SELECT place, 1, ends, ends * kept, id, record FROM placed CROSS JOIN settled_3 USING (seq) ORDER BY place;
 CREATE TABLE remembered(place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
-INSERT INTO remembered SELECT place, id FROM settled;
 ALTER TABLE failed RENAME TO failed_3;
 DROP INDEX failed_ends;
 CREATE TABLE failed(
@@ -95,16 +96,10 @@ CREATE TABLE failed(
     progress BLOB NOT NULL,
     payload BLOB NOT NULL
 );
-INSERT INTO failed
-    SELECT place, ends, octets, progress, payload FROM placed CROSS JOIN failed_3 USING (seq) ORDER BY place;
 CREATE INDEX failed_ends ON failed(ends, octets);
-DROP TABLE failed_3;
-PRAGMA secure_delete=ON;
-CREATE TABLE code_4(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
-INSERT INTO code_4
-    SELECT record_name(key), ends, record FROM code WHERE key != x'' AND ends > (SELECT time FROM clock) ORDER BY 1;
-DROP TABLE code;
-ALTER TABLE code_4 RENAME TO code;
+ALTER TABLE code RENAME TO code_3;
+CREATE TABLE code(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE named(row INTEGER PRIMARY KEY, name BLOB NOT NULL, ends REAL NOT NULL, record BLOB NOT NULL);
 ALTER TABLE request RENAME TO request_3;
 CREATE TABLE request(
     seq INTEGER PRIMARY KEY,
@@ -114,19 +109,7 @@ CREATE TABLE request(
     fingerprint BLOB NOT NULL,
     place INTEGER
 );
-INSERT INTO request
-    SELECT
-        request_3.seq, key_number(key), state, CAST(iif(state = 3, settled_3.ends, request_3.ends) AS INTEGER),
-        kept_fingerprint(fingerprint), place
-    FROM request_3 LEFT JOIN placed USING (seq) LEFT JOIN settled_3 USING (seq)
-    WHERE state < 2 OR place IS NOT NULL
-    ORDER BY 1;
 CREATE TABLE claimed(seq INTEGER PRIMARY KEY, mail TEXT NOT NULL);
-INSERT INTO claimed SELECT seq, mail FROM request_3 WHERE state < 2 AND seq NOT IN (SELECT seq FROM mail);
-DROP TABLE request_3;
-PRAGMA secure_delete=FAST;
-DROP TABLE settled_3;
-DROP TABLE placed;
 """
 """Settled mails lie in packs of many in the order of their ends (`settled.py`), and request ids in that of their calls.
 
@@ -134,6 +117,16 @@ Neither writes to more than the last pages of its table. `settled.id` is set whe
 `remembered` finds mails by id, `failed` has contents by place. `request.key` is a part of a digest (`key_number`), and
 `request.place` that of its mail in `settled`. `claimed` has the ids of mails that have a request id and are in no other
 table. Names of code records and fingerprints of requests have a key (`store.digests`); what they were is overwritten.
+"""
+
+_END_PACKS = """
+PRAGMA secure_delete=FAST;
+DROP TABLE request_3;
+DROP TABLE code_3;
+DROP TABLE named;
+DROP TABLE failed_3;
+DROP TABLE settled_3;
+DROP TABLE IF EXISTS temp.slice;
 """
 
 
@@ -154,5 +147,15 @@ def step_functions(digests: Digests) -> Mapping[str, Callable[[bytes], bytes | i
 TABLES = "mail", "progress", "settled", "remembered", "failed", "request", "claimed", "code", "clock"
 """The tables of this schema."""
 
-STEPS = _TABLES, _RETRIES, _BOOTS, _PACKS
-"""The statements that bring a file from each schema to the next, an empty one first."""
+STEPS = (
+    Step(_TABLES),
+    Step(_RETRIES),
+    Step(_BOOTS),
+    Step(_BEGIN_PACKS, (copy_settled, move_requests, name_codes, sort_codes), _END_PACKS),
+)
+"""The steps that bring a file from each schema to the next, an empty one first."""
+
+
+def schema_of(user_version: int) -> int:
+    """Return the schema of a file by its user_version; the one to which it is being brought where that is under way."""
+    return user_version - UNDER_WAY + 1 if user_version >= UNDER_WAY else user_version
