@@ -625,6 +625,51 @@ async def test_an_error_of_its_detours_ends_the_worker(monkeypatch: pytest.Monke
     assert wire.closed.is_set()
 
 
+class FailingWire(Wire):
+    """A connection that fails to close, for a reason that no relay gives."""
+
+    async def close(self) -> None:
+        """Fail after the connection has closed."""
+        await super().close()
+        raise ValueError("boom")
+
+
+async def test_an_error_about_a_connection_that_leaves_ends_the_worker() -> None:
+    """No replaced connection fails unseen: the error ends the worker, which closes the others, and so the service."""
+    rig = Rig()
+    working = asyncio.create_task(rig.worker.run())
+    worn = FailingWire(rig.owner)
+    worn.retire_at = -inf
+    rig.dialler.offered.put_nowait(worn)
+    rig.put("a")
+    await _turns()
+    successor = rig.wire()
+    await _turns()
+    assert not worn.closed.is_set()
+    worn.answer()
+    with pytest.raises(ExceptionGroup) as caught:
+        await working
+    assert caught.group_contains(ValueError, match="boom")
+    assert worn.closed.is_set()
+    assert successor.closed.is_set()
+    assert rig.worker.connections == ()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_error_about_a_connection_that_a_stop_closes_is_raised() -> None:
+    """A stop that fails to close a connection says so, and counts what it has sent all the same."""
+    rig = Rig()
+    working = asyncio.create_task(rig.worker.run())
+    rig.dialler.offered.put_nowait(FailingWire(rig.owner))
+    await _turns()
+    working.cancel()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await working
+    assert caught.group_contains(ValueError, match="boom")
+    assert rig.events == [ConnectionClosed("relay:25", "the service stops", 0, recycled=False)]
+    assert rig.worker.connections == ()
+
+
 async def test_what_a_stop_closes_is_not_recycled() -> None:
     """Connections that a stop closes do not count as recycled: neither the one at work nor a successor just opened."""
     async with _working() as rig:

@@ -48,7 +48,7 @@ class Worker:
         self._connection: Connection | None = None
         self._succession = Succession(failover, self.wake)
         self._may_return = False  # whether a relay comes before that of its connection
-        self._leaving: dict[asyncio.Task[None], Connection] = {}
+        self._leaving: dict[Connection, asyncio.Task[None]] = {}
         self._recycled = 0  # connections that it replaced before they were lost
         self._waiting: asyncio.Future[None] | None = None  # set while it waits: its end wakes the worker
         self._listed = False  # whether it waits for its turn
@@ -62,7 +62,7 @@ class Worker:
     def connections(self) -> tuple[Connection, ...]:
         """The connection that it feeds, and those that wait for their last replies."""
         fed = (self._connection, self._detours.connection)
-        return (*(connection for connection in fed if connection is not None), *self._leaving.values())
+        return (*(connection for connection in fed if connection is not None), *self._leaving)
 
     @property
     def load(self) -> int:
@@ -73,11 +73,14 @@ class Worker:
         return connection.in_flight + (STALLED if connection.stalled else 0)
 
     async def run(self) -> None:
-        """Work until cancelled, then close the connections. An error of ours, or of its detours, ends both."""
+        """Work until cancelled, then close the connections.
+
+        An error of ours ends all of it, be it in the detours or about a connection that waits for its last replies.
+        """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._detours.run())
             try:
-                await self._work()
+                await self._work(tasks)
             finally:
                 await self._stop()
 
@@ -88,15 +91,15 @@ class Worker:
 
     # Sending.
 
-    async def _work(self) -> None:
-        """Send over one connection after the other."""
+    async def _work(self, tasks: asyncio.TaskGroup) -> None:
+        """Send over one connection after the other; `tasks` close those that it has left."""
         while True:
             self._connection = await self._next_connection()
             await self._feed(self._connection)
             self._connection.owner.released(self._connection)
             self._rest.ended(self._connection)
             # The relay replies about what is in flight on it while the next connection is at work.
-            self._retire(self._connection)
+            self._retire(self._connection, tasks)
             self._connection = None
 
     async def _feed(self, connection: Connection) -> None:
@@ -261,22 +264,27 @@ class Worker:
         is_used_up_first = self.busy and connection.is_near_limit and not connection.stalled
         return self._succession.is_open and not is_used_up_first
 
-    def _retire(self, connection: Connection, *, replaced: bool = True) -> None:
-        recycled = replaced and not connection.lost_cause
+    def _retire(self, connection: Connection, tasks: asyncio.TaskGroup) -> None:
+        recycled = not connection.lost_cause
         self._recycled += recycled
-        leaving = asyncio.create_task(self._close(connection, recycled=recycled))
-        self._leaving[leaving] = connection
-        leaving.add_done_callback(lambda task: self._leaving.pop(task, None))
+        cause = connection.lost_cause or "worn, old or idle"
+        self._leaving[connection] = tasks.create_task(self._drain(connection, cause, recycled=recycled))
 
-    async def _close(self, connection: Connection, *, recycled: bool) -> None:
-        cause = connection.lost_cause or ("worn, old or idle" if recycled else "the service stops")
+    async def _drain(self, connection: Connection, cause: str, *, recycled: bool) -> None:
+        """Close a connection once no mail is in flight on it, or at once where the task is cancelled."""
         try:
             await connection.drained()
         finally:
+            await self._close(connection, cause, recycled=recycled)
+
+    async def _close(self, connection: Connection, cause: str, *, recycled: bool) -> None:
+        try:
             await connection.close()
-            task = asyncio.current_task()
-            assert task is not None
-            self._leaving.pop(task, None)  # before observers learn what it sent: no metric may count that twice
+        finally:
+            # Before observers learn what it sent: no metric may count that twice.
+            self._leaving.pop(connection, None)
+            if connection is self._connection:
+                self._connection = None
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
@@ -284,12 +292,12 @@ class Worker:
         self._dispatcher.leave(self)
         self._alarm.cancel()
         successor = await self._succession.stop()
-        if successor is not None:
-            self._retire(successor, replaced=False)
-        if self._connection is not None:
-            self._retire(self._connection, replaced=False)
-        await asyncio.sleep(0)  # let those just begun begin, so that cancelling them closes their connections
-        leaving = list(self._leaving)
+        leaving = list(self._leaving.values())
         for task in leaving:
             task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
+        await asyncio.gather(*leaving, return_exceptions=True)  # the tasks of `run`, which raise what went wrong
+        # A task that was cancelled before it began has left its connection open.
+        others = [one for one in (successor, self._connection, *self._leaving) if one is not None]
+        async with asyncio.TaskGroup() as tasks:
+            for one in others:
+                tasks.create_task(self._close(one, one.lost_cause or "the service stops", recycled=False))
