@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers. No example of a property has a time limit: on a busy machine any may take long."""
+    """Register our markers, and end at SIGTERM and SIGHUP as at Ctrl-C: fixtures then end what they have started.
+
+    No example of a property has a time limit: on a busy machine any may take long.
+    """
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sign) is signal.SIG_DFL:
+            signal.signal(sign, signal.default_int_handler)
     settings.register_profile("any machine", settings(), deadline=None)
     settings.load_profile("any machine")
     for marker in _MARKERS:

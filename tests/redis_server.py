@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 import pytest
 
+from lifelines import with_parent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -156,7 +158,7 @@ class RedisServer:
     def _launch(self) -> subprocess.Popen[bytes]:
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [*_with_parent(), str(self._program), *self._arguments()],
+                [*with_parent(), str(self._program), *self._arguments()],
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -198,12 +200,6 @@ def _miss(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
-
-
-def _with_parent() -> list[str]:
-    """Return the words before a command that is to end with this process."""
-    found = shutil.which("setpriv")
-    return [] if found is None else [found, "--pdeathsig", "KILL"]
 
 
 def free_port() -> int:

@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import otpmail
+from lifelines import with_parent
 from otpmail.original import mail_pb2_grpc as original_mail_grpc
 from otpmail.v1 import mail_pb2_grpc, otp_pb2_grpc
 
@@ -134,6 +135,7 @@ class Service:
         self.log.clear()
         self.output.clear()
         self._process = await asyncio.create_subprocess_exec(
+            *with_parent(),
             sys.executable,
             "-m",
             self.module,

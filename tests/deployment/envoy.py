@@ -14,6 +14,7 @@ import grpc.aio
 import yaml
 
 from deployment.files import DEPLOY, Document, documents
+from lifelines import with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,15 @@ class Envoy:
         folder = Path(self._directory.name)
         (folder / "envoy.yaml").write_text(yaml.safe_dump(configuration(self._replicas)), "utf-8")
         self._process = await asyncio.create_subprocess_exec(
-            *(PROGRAM, "--config-path", folder / "envoy.yaml", "--disable-hot-restart", "--concurrency", "1"),
+            *(
+                *with_parent(),
+                PROGRAM,
+                "--config-path",
+                folder / "envoy.yaml",
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+            ),
             *("--admin-address-path", folder / "admin", "--log-level", "warning", "--log-path", folder / "log"),
             stdin=asyncio.subprocess.DEVNULL,
         )

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from lifelines import Lifeline
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
@@ -68,6 +70,7 @@ class MailServer(ABC):
         self._reserved: list[socket.socket] = []
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
         self._mails: defaultdict[str, list[bytes]] = defaultdict(list)
         self._read: set[str] = set()
 
@@ -201,6 +204,7 @@ class MailServer(ABC):
             self._process = subprocess.Popen(
                 self._command(directory), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+        self._lifeline = Lifeline(self._process.pid, directory)
         deadline = time.monotonic() + _START_SECONDS
         while self.log().count(self._started) == starts_before:
             if self._process.poll() is not None:
@@ -220,9 +224,15 @@ class MailServer(ABC):
             deadline = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < deadline:
                 if process.poll() is not None and not _members(process.pid):
+                    self._let_go()
                     return
                 time.sleep(_POLL_SECONDS)
         raise TimeoutError(f"{self.name} outlives SIGKILL: {_members(process.pid)}")
+
+    def _let_go(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
 
     def _collect(self) -> bool:
         """Read the mails that are new in the Maildir, whose files are whole once they are there; whether any were."""
