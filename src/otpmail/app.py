@@ -76,6 +76,9 @@ class App:
             batch_seconds=batch_seconds,
             shares_port=is_one_of_several,
         )
+        access = self._server.access
+        if access.certificate_not_after is not None:
+            metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
 
     def __repr__(self) -> str:
         return f"<App {self._lifecycle!r}, {self._store!r}>"

@@ -61,4 +61,19 @@ class AccessKept:
     problem: str
 
 
-CallEvent = CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree | AccessRenewed | AccessKept
+@frozen()
+class CertificateDoubtful:
+    """Callers refuse the certificate of a setting, or will soon, by a `problem` in one line.
+
+    It is valid from `not_before` to `not_after`, in seconds since the epoch.
+    """
+
+    setting: str
+    problem: str
+    not_before: float
+    not_after: float
+
+
+CallEvent = (
+    CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree | AccessRenewed | AccessKept | CertificateDoubtful
+)

@@ -13,11 +13,13 @@ from prometheus_client import generate_latest
 from calls import metrics_text
 from deployment.files import DEPLOY, ROOT, Document, documents
 from otpmail.supervisor.metrics import MergedMetrics
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from service import Service
+    from relay import Certificates, Relay
 
 FILE = DEPLOY / "alerts.yaml"
 _SELECTOR = re.compile(r"\b(otpmail_\w+|process_\w+|up)\b(?:\{([^}]*)\})?")
@@ -52,7 +54,17 @@ def test_each_rule_fires_for_its_fault() -> None:
     assert {rule["alert"] for rule in rules()} == {name for name in cases if cases.count(name) >= 2}
 
 
-@pytest.mark.service(HTTP_PORT=0)
+@pytest.fixture
+async def service(relay: Relay, certificates: Certificates, tmp_path: Path) -> AsyncIterator[Service]:
+    """Start a service with TLS and metrics."""
+    certificate = tmp_path / "both.pem"
+    certificate.write_bytes(certificates.authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings, HTTP_PORT=0, TLS_CERT_FILE=certificate) as service:
+        await service.wait_for_log("relay-up")
+        yield service
+
+
 async def test_the_service_exports_what_the_rules_ask_for(service: Service) -> None:
     """Each metric, label and value that a rule names is one of the service, so that no rule is silent for ever."""
     supervisor = MergedMetrics(lambda: 2)

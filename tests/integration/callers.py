@@ -13,6 +13,7 @@ from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+    from datetime import datetime
     from pathlib import Path
 
     from relay import Certificates
@@ -67,9 +68,9 @@ class Tls:
         """The settings of TLS."""
         return {"TLS_CERT_FILE": self.cert, "TLS_KEY_FILE": self.key}
 
-    def renew(self) -> None:
-        """Write a new certificate with its key."""
-        issued = self.authority.issue_cert("localhost", "127.0.0.1")
+    def renew(self, not_after: datetime | None = None) -> None:
+        """Write a new certificate with its key, which may expire then."""
+        issued = self.authority.issue_cert("localhost", "127.0.0.1", not_after=not_after)
         write(self.key, issued.private_key_pem.bytes().decode())
         write(self.cert, "".join(pem.bytes().decode() for pem in issued.cert_chain_pems))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from calls import scrape
 from integration.callers import DENIED, UNKNOWN, Tls, hello, open_channel, write
 from otpmail.v1 import mail_pb2_grpc
 
@@ -129,3 +131,22 @@ async def test_certificates_that_are_not_good(service: Service, tls: Tls) -> Non
         assert refusal[0] is grpc.StatusCode.UNAVAILABLE, refusal
     good = await _refusal(service, Issued(tls.authority, name).credentials(tls.ca))
     assert good[0] is DENIED
+
+
+async def test_a_certificate_of_the_service_that_expires(serve: Callable[..., Awaitable[Service]], tls: Tls) -> None:
+    """The log warns of an expired certificate at the start and at SIGHUP, and the metrics say when each expires."""
+    metric = "otpmail_tls_certificate_not_after_timestamp_seconds"
+    ends = datetime(2026, 1, 1, tzinfo=UTC)
+    tls.renew(ends)
+    service = await serve(HTTP_PORT=0, **tls.settings)
+    warning = {"level": "warning", "setting": "TLS_CERT_FILE", "not_after": "2026-01-01T00:00:00+00:00"}
+    line = await service.wait_for_log("certificate-doubtful", **warning)
+    text = "the certificate expired on 2026-01-01 00:00:00 UTC; callers refuse it, so renew it"
+    assert line["message"] == f"TLS_CERT_FILE: {text}"
+    assert (await scrape(service))[metric] == ends.timestamp()
+    service.send(signal.SIGHUP)
+    await service.wait_for_log("certificate-doubtful", count=2, **warning)
+    tls.renew(later := datetime(2037, 1, 1, tzinfo=UTC))
+    await service.wait_for_log("reloaded", changed=["TLS_CERT_FILE"])
+    assert (await scrape(service))[metric] == later.timestamp()
+    assert len(service.logged("certificate-doubtful")) == 2

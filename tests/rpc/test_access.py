@@ -4,14 +4,16 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
+import trustme
 
-from otpmail.call_events import AccessKept, AccessRenewed
+from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError, Unauthenticated
 from otpmail.events import ALL_EVENTS, Event
 from otpmail.rpc.access import Access, WatchedFiles, read_access
@@ -126,6 +128,42 @@ async def test_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     finally:
         answer.set()
     assert _who(access, "one") == "shop"
+
+
+def _issue(folder: Path, first: datetime, last: datetime) -> dict[str, Path]:
+    """Write a certificate that is valid between these times, and return its settings."""
+    issued = trustme.CA().issue_cert("localhost", not_before=first, not_after=last)
+    _write(folder / "both.pem", issued.private_key_and_cert_chain_pem.bytes().decode())
+    return {"TLS_CERT_FILE": folder / "both.pem"}
+
+
+async def test_a_certificate_that_expires(tmp_path: Path) -> None:
+    """The observer learns at the start and at each reading that a certificate expires soon or has, until it is new."""
+    first, noted = datetime(2030, 1, 1, tzinfo=UTC), Noted()
+    last = first + timedelta(days=90)
+    settings = _issue(tmp_path, first, last)
+    now = [(last - timedelta(days=1)).timestamp()]
+    access = Access(_settings(**settings), noted, look_seconds=0.01, now=lambda: now[0])
+    times = first.timestamp(), last.timestamp()
+    assert access.certificate_not_after == times[1]
+    with _running(access):
+        soon = "TLS_CERT_FILE: the certificate expires on 2030-04-01 00:00:00 UTC; renew it before"
+        assert await noted.next() == CertificateDoubtful("TLS_CERT_FILE", soon, *times)
+        now[0] += 2 * 86_400
+        access.request()
+        over = "TLS_CERT_FILE: the certificate expired on 2030-04-01 00:00:00 UTC; callers refuse it, so renew it"
+        assert await noted.next() == CertificateDoubtful("TLS_CERT_FILE", over, *times)
+        _issue(tmp_path, first, last + timedelta(days=90))
+        assert await noted.next() == AccessRenewed("TLS_CERT_FILE", "for new connections")
+        access.request()
+        _issue(tmp_path, last + timedelta(days=9), last + timedelta(days=99))
+        assert await noted.next() == AccessRenewed("TLS_CERT_FILE", "for new connections")
+        early = "TLS_CERT_FILE: the certificate is not valid before 2030-04-10 00:00:00 UTC; callers refuse it"
+        found = await noted.next()
+        assert isinstance(found, CertificateDoubtful)
+        assert found.problem == early
+    assert access.certificate_not_after == (last + timedelta(days=99)).timestamp()
+    assert noted.events.empty()
 
 
 async def test_without_files() -> None:

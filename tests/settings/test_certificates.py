@@ -1,5 +1,6 @@
 """The files of TLS: a certificate with its key, authorities, and the line for what does not fit."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,15 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
-        issued = self.authority.issue_cert("localhost")
         self.cert, self.key, self.ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+        self.ca.write_bytes(self.authority.cert_pem.bytes())
+        self.issue()
+
+    def issue(self, not_before: datetime | None = None, not_after: datetime | None = None) -> None:
+        """Write a certificate, valid between these times."""
+        issued = self.authority.issue_cert("localhost", not_before=not_before, not_after=not_after)
         self.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
-        self.ca.write_bytes(self.authority.cert_pem.bytes())
 
     def read(self) -> CertificateFiles:
         """Read them."""
@@ -46,6 +51,27 @@ def test_files_that_fit(files: Files) -> None:
     assert (read.chain, read.key, read.authorities) == tuple(
         path.read_bytes() for path in (files.cert, files.key, files.ca)
     )
+
+
+@pytest.mark.parametrize(
+    ("days", "now", "doubt"),
+    [
+        (365, 0, ""),
+        (365, 350, ""),
+        (365, 352, "the certificate expires on 2031-01-01 00:00:00 UTC; renew it before"),
+        (365, 366, "the certificate expired on 2031-01-01 00:00:00 UTC; callers refuse it, so renew it"),
+        (365, -1, "the certificate is not valid before 2030-01-01 00:00:00 UTC; callers refuse it"),
+        (6, 5.3, ""),
+        (6, 5.5, "the certificate expires on 2030-01-07 00:00:00 UTC; renew it before"),
+    ],
+)
+def test_when_a_certificate_is_good(files: Files, days: int, now: float, doubt: str) -> None:
+    """Callers refuse one before and after its time, and soon in its last two weeks, or tenth if that is shorter."""
+    first = datetime(2030, 1, 1, tzinfo=UTC)
+    files.issue(first, first + timedelta(days=days))
+    read = files.read()
+    assert (read.not_before, read.not_after) == (first.timestamp(), (first + timedelta(days=days)).timestamp())
+    assert read.doubt((first + timedelta(days=now)).timestamp()) == (f"TLS_CERT_FILE: {doubt}" if doubt else "")
 
 
 def test_a_key_beside_its_certificate(files: Files) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import grpc
 
-from otpmail.call_events import AccessKept, AccessRenewed
+from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError
 from otpmail.events import Observer
 from otpmail.rpc.auth import Authenticator
@@ -115,7 +115,9 @@ class Access:
         *,
         look_seconds: float = LOOK_SECONDS,
         read_seconds: float = _READ_SECONDS,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         self._look_seconds, self._read_seconds = look_seconds, read_seconds
         self._settings = settings
         self._observer = observer
@@ -141,6 +143,11 @@ class Access:
             return ""
         return address.host if self._callers.value.callers.by_token else ""
 
+    @property
+    def certificate_not_after(self) -> float | None:
+        """When the certificate of the port expires, in seconds since the epoch; None without TLS."""
+        return None if self._certificates is None else self._certificates.value.not_after
+
     def port_of(self, server: grpc.aio.Server) -> Callable[[str], int]:
         """Return the function that binds an address: with TLS where it is set, and without it for a Unix socket."""
         tls = self._tls
@@ -159,7 +166,11 @@ class Access:
         self._requested.set()
 
     async def run(self) -> None:
-        """Read the files whenever they change or it is requested, until cancelled; return at once if there are none."""
+        """Read the files whenever they change or it is requested, until cancelled; return at once if there are none.
+
+        At the start and at each reading, the observer learns of a certificate that callers refuse, or will soon.
+        """
+        self._notify_of_doubt()
         while self._callers is not None or self._certificates is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._look_seconds):
@@ -169,7 +180,16 @@ class Access:
             if self._callers is not None:
                 await self._renew(self._callers, self._take_callers, always=always)
             if self._certificates is not None:
-                await self._renew(self._certificates, self._take_certificates, always=always)
+                is_new = await self._renew(self._certificates, self._take_certificates, always=always)
+                if is_new or always:
+                    self._notify_of_doubt()
+
+    def _notify_of_doubt(self) -> None:
+        if self._certificates is not None:
+            files = self._certificates.value
+            if doubt := files.doubt(self._now()):
+                setting = self._certificates.setting
+                self._observer.notify(CertificateDoubtful(setting, doubt, files.not_before, files.not_after))
 
     def _build_authenticator(self) -> Authenticator | None:
         if not self._settings.asks_callers:
@@ -177,10 +197,11 @@ class Access:
         callers = None if self._callers is None else self._callers.value.callers
         return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
 
-    async def _renew(self, files: WatchedFiles[ValueT], take: Callable[[ValueT], str], *, always: bool) -> None:
+    async def _renew(self, files: WatchedFiles[ValueT], take: Callable[[ValueT], str], *, always: bool) -> bool:
+        """Read the files if they have changed, and take what they hold; returns whether that is new."""
         now = asyncio.get_running_loop().time()
         if now < files.rests_until and not always:
-            return
+            return False
         try:
             value = await call_detached(partial(files.read_if_changed, always=always), timeout=self._read_seconds)
         except SettingsError as error:
@@ -194,11 +215,12 @@ class Access:
             if value is not None:
                 files.value, files.problems = value, ()
                 self._observer.notify(AccessRenewed(files.setting, take(value)))
-            return
+            return value is not None
         if problems != files.problems or always:
             files.problems = problems
             for problem in problems:
                 self._observer.notify(AccessKept(files.setting, problem))
+        return False
 
     def _take_callers(self, file: CallersFile) -> str:
         assert self.authenticator is not None
@@ -223,6 +245,12 @@ def read_access(settings: ServerSettings) -> None:
             problems += error.problems
     if problems:
         raise SettingsError(*problems)
+
+
+def doubt_about_certificate(settings: ServerSettings, now: float) -> str:
+    """Return a line if callers refuse the certificate of the port, or will soon. Raises SettingsError as at a start."""
+    path = settings.tls_cert_file
+    return "" if path is None else _read_certificates(settings, path).doubt(now)
 
 
 def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles:

@@ -1,6 +1,8 @@
 """Reads a certificate with its private key, and those of authorities, as PEM files that may change at any time."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _MOST_OCTETS = 1 << 20
+_SOON_SECONDS = 14 * 86_400.0
+_SOON_PART = 0.1  # of its life, since a certificate may be for days: what renews it does so well before
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,9 @@ class CertificateFiles:
     chain: bytes = field(repr=False)  # the key may be in the same file
     key: bytes = field(repr=False)
     authorities: bytes | None = field(default=None, repr=False)
+    not_before: float = 0.0
+    not_after: float = inf
+    """When the certificate becomes valid and when it expires (RFC 5280, 4.1.2.5), in seconds since the epoch."""
 
     @classmethod
     def read(cls, cert_file: Path, key_file: Path | None, ca_file: Path | None) -> Self:
@@ -30,10 +37,29 @@ class CertificateFiles:
         chain = _read("TLS_CERT_FILE", cert_file)
         key = chain if key_file is None else _read("TLS_KEY_FILE", key_file)
         authorities = None if ca_file is None else _read("TLS_CLIENT_CA_FILE", ca_file)
-        _check_pair(chain, key, "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
+        own = _check_pair(chain, key, "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
         if authorities is not None:
             _certificates(authorities, "TLS_CLIENT_CA_FILE")
-        return cls(chain, key, authorities)
+        begins, ends = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
+        return cls(chain, key, authorities, begins, ends)
+
+    def doubt(self, now: float) -> str:
+        """Return a line about a certificate that callers refuse, or will soon; empty where they do not.
+
+        Soon is the last tenth of its life, and two weeks at most.
+        """
+        if now < self.not_before:
+            return f"TLS_CERT_FILE: the certificate is not valid before {_date(self.not_before)}; callers refuse it"
+        left = self.not_after - now
+        if left < 0:
+            return f"TLS_CERT_FILE: the certificate expired on {_date(self.not_after)}; callers refuse it, so renew it"
+        if left < min(_SOON_SECONDS, _SOON_PART * (self.not_after - self.not_before)):
+            return f"TLS_CERT_FILE: the certificate expires on {_date(self.not_after)}; renew it before"
+        return ""
+
+
+def _date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _read(name: str, path: Path) -> bytes:
@@ -52,7 +78,8 @@ def _certificates(octets: bytes, name: str) -> "list[Certificate]":
         raise SettingsError(f"{name}: holds no certificate in PEM form, or one that can't be read") from None
 
 
-def _check_pair(chain: bytes, key: bytes, key_name: str) -> None:
+def _check_pair(chain: bytes, key: bytes, key_name: str) -> "Certificate":
+    """Return the certificate that the key belongs to: the first in the chain. Raises SettingsError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -65,3 +92,4 @@ def _check_pair(chain: bytes, key: bytes, key_name: str) -> None:
         raise SettingsError(f"{key_name}: holds no private key in PEM form that can be used") from None
     if private.public_key() != first.public_key():
         raise SettingsError(f"{key_name}: the key is not that of the certificate in TLS_CERT_FILE")
+    return first

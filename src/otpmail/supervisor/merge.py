@@ -21,6 +21,7 @@ OTHER_THAN_SUMS: Mapping[str, Callable[[Iterable[float]], float]] = MappingProxy
     {
         "otpmail_ready": max,
         "otpmail_relay_up": max,  # up while it is up for any process
+        "otpmail_tls_certificate_not_after_timestamp_seconds": min,  # one may have read the new file already
         "process_max_fds": min,  # a limit of each process, so that the fullest one counts
         "process_open_fds": max,
         "process_start_time_seconds": min,

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 from otpmail.call_events import (
     AccessKept,
@@ -9,6 +10,7 @@ from otpmail.call_events import (
     CallEvent,
     CallRefused,
     CallsRefused,
+    CertificateDoubtful,
     ConnectionsFree,
     ConnectionsFull,
 )
@@ -33,11 +35,25 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"
             return "connections-free", Line(logging.INFO, text, asdict(event))
-        case AccessRenewed(setting, holds):
+        case AccessRenewed() | AccessKept() | CertificateDoubtful():
+            return _about_files(event)
+
+
+def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tuple[str, Line]:
+    setting = event.setting
+    match event:
+        case AccessRenewed(holds=holds):
             return "reloaded", Line(logging.INFO, f"reloaded: {setting}, {holds}", {"changed": [setting]})
-        case AccessKept(setting, problem):
+        case AccessKept(problem=problem):
             text = f"reload: {problem}; what it held before is kept"
             return "reload-failed", Line(logging.ERROR, text, {"setting": setting})
+        case CertificateDoubtful(problem=problem):
+            times = {"not_before": _time(event.not_before), "not_after": _time(event.not_after)}
+            return "certificate-doubtful", Line(logging.WARNING, problem, {"setting": setting, **times})
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _kind(status: str, reason: str) -> str:

@@ -116,6 +116,11 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
+    def add_certificate(self, not_after: Callable[[], float]) -> None:
+        """Show when the certificate of the port expires, in seconds since the epoch, for a service with TLS."""
+        name, text = "tls_certificate_not_after_timestamp_seconds", "When the certificate in TLS_CERT_FILE expires."
+        Gauge(name, text, namespace="otpmail", registry=self.registry).set_function(not_after)
+
     def notify(self, event: Event) -> None:
         """Count the event."""
         match event:

@@ -1,5 +1,6 @@
 """The command itself: what it reads, in which order it looks, and what it prints."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +31,12 @@ def check(
     ] = True,
 ) -> None:
     """Check the settings, dial the relay, and print what it announces, how mails will travel, and what to change."""
-    settings = load_settings()
+    from otpmail.settings import misspelt, read_sources
+
+    sources = read_sources()
+    settings = load_settings(sources)
+    for problem in misspelt(sources):
+        err.print(escape(problem.line), style="yellow")
     _check_files(settings)
     out.print("settings: good")
     if settings.store.is_durable:
@@ -43,7 +49,7 @@ def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
     from otpmail.compose.templates import Templates
     from otpmail.relays.secure import tls_context
-    from otpmail.rpc.access import read_access
+    from otpmail.rpc.access import doubt_about_certificate, read_access
 
     reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp), partial(read_access, settings.server)]
     reads += [partial(tls_context, relay) for relay in settings.relays]
@@ -55,6 +61,8 @@ def _check_files(settings: "Settings") -> None:
             problems += error.problems
     if problems:
         raise wrong_usage(*dict.fromkeys(problems))  # relays share most settings, so a problem may come twice
+    if doubt := doubt_about_certificate(settings.server, time.time()):
+        err.print(escape(doubt), style="yellow")
 
 
 async def check_relays(settings: "Settings") -> None:
