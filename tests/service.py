@@ -68,6 +68,12 @@ class ServiceExitedError(Exception):
         self.exit_code = exit_code
         self.output = output
 
+    @property
+    def refusals(self) -> list[str]:
+        """Why it did not start, by the lines of a log in JSON."""
+        lines = [json.loads(line) for line in self.output]
+        return [line["message"] for line in lines if line["event"] == "refused"]
+
 
 class Service:
     """One process of the service, whose environment has nothing but the settings given here.

@@ -99,7 +99,8 @@ async def test_a_place_that_can_only_be_read(state: dict[str, Any], small_disk: 
         async with other:
             pass
     assert caught.value.exit_code == 5
-    assert other.output[-1].startswith(f"STORE_URL: {path} can't be written")
+    (line,) = caught.value.refusals
+    assert line.startswith(f"STORE_URL: {path} can't be written")
     assert len(other.output) == 1
     assert (path.read_bytes() if path.exists() else None) == before
 

@@ -274,7 +274,7 @@ async def _line_of_failed_start(**settings: Any) -> str:
         async with Service(**settings):
             pass
     assert caught.value.exit_code == 2
-    (line,) = caught.value.output
+    (line,) = caught.value.refusals
     return line
 
 

@@ -281,7 +281,7 @@ async def test_no_other_server_gets_the_port(start: Callable[..., Any]) -> None:
         ):
             pass
     assert caught.value.exit_code == 2
-    (line,) = caught.value.output
+    (line,) = caught.value.refusals
     assert line.startswith(f"PORT: can't listen on 127.0.0.1:{port}; another server is there")
 
 
@@ -294,4 +294,4 @@ async def test_a_store_that_cannot_be_opened_is_reported_once() -> None:
             async with Service(PROCESSES=2, STORE_URL=url, OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1"):
                 pass
     assert caught.value.exit_code == 5
-    assert sum("STORE_URL: " in line for line in caught.value.output) == 1
+    assert sum("STORE_URL: " in line for line in caught.value.refusals) == 1

@@ -111,7 +111,7 @@ async def test_a_sign_in_that_fails(
     with pytest.raises(ServiceExitedError) as caught:
         async with Service(**settings):
             pass
-    (line,) = [line for line in caught.value.output if "STORE_URL" in line]
+    (line,) = [line for line in caught.value.refusals if "STORE_URL" in line]
     assert caught.value.exit_code == 5
     assert f"the server at localhost:{tls_port} " in line
     assert words in line
@@ -124,7 +124,7 @@ async def test_a_server_that_is_not_there(state: dict[str, Any]) -> None:
         async with Service(**state, STORE_URL=f"redis://{HOST}:1"):
             pass
     assert caught.value.exit_code == 5
-    (line,) = caught.value.output
+    (line,) = caught.value.refusals
     assert f"STORE_URL: the server at {HOST}:1 can't be reached: " in line
 
 
@@ -137,6 +137,6 @@ async def test_files_that_are_no_certificates(state: dict[str, Any], tmp_path: P
             async with Service(**state | {"STORE_URL": f"rediss://{HOST}:1", name: file}):
                 pass
         assert caught.value.exit_code == 5
-        (line,) = caught.value.output
+        (line,) = caught.value.refusals
         assert f"{name}: {file} {words}" in line
         assert "hunter2" not in line

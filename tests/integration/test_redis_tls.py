@@ -129,7 +129,7 @@ async def test_what_is_wrong_is_one_line(
         async with Service(**state | {"STORE_URL": _as_user(servers.url), **change}):
             pass
     assert caught.value.exit_code == 5
-    (line,) = [line for line in caught.value.output if "STORE_URL" in line]
+    (line,) = [line for line in caught.value.refusals if "STORE_URL" in line]
     assert "STORE_URL: the server at 127.0.0.1:" in line
     assert words in line
     assert "hunter" not in line
@@ -142,6 +142,6 @@ async def test_a_wrong_password_of_the_sentinels(state: dict[str, Any], watched:
         async with Service(**settings):
             pass
     assert caught.value.exit_code == 5
-    (line,) = [line for line in caught.value.output if "STORE_" in line]
+    (line,) = [line for line in caught.value.refusals if "STORE_" in line]
     assert "STORE_SENTINEL_PASSWORD" in line
     assert "hunter" not in line

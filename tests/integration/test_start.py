@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +25,8 @@ async def _lines_of_failed_start(**settings: Any) -> list[str]:
         async with service:
             pass
     assert caught.value.exit_code == 2
-    return caught.value.output
+    assert len(caught.value.output) == len(caught.value.refusals)  # nothing else is written
+    return caught.value.refusals
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,33 @@ async def test_several_wrong_settings() -> None:
     """Several wrong settings are listed together, a line each."""
     lines = await _lines_of_failed_start(WORKERS="many", OTP_ATTEMPTS=0)
     assert [line.partition(":")[0] for line in lines] == ["WORKERS", "OTP_ATTEMPTS"]
+
+
+async def test_a_refusal_in_the_log() -> None:
+    """With LOG_FORMAT=json a refusal is a line with the fields of each other line; a wrong format itself is a text."""
+    with pytest.raises(ServiceExitedError) as caught:
+        async with Service(WORKERS="many"):
+            pass
+    (line,) = [json.loads(text) for text in caught.value.output]
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line.pop("message") == "WORKERS: 'many' is wrong: must be a whole number from 1 to 1000"
+    assert line == {"level": "error", "event": "refused", "setting": "WORKERS"}
+    with pytest.raises(ServiceExitedError) as caught:
+        async with Service(WORKERS="many", LOG_FORMAT="xml"):
+            pass
+    assert [text.partition(":")[0] for text in caught.value.output] == ["LOG_FORMAT", "WORKERS"]
+
+
+async def test_a_misspelt_setting_in_the_environment(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """The start warns of a name in the environment that is nearly a setting, once, and names both; so does a check."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings, EMAIL_TTL="5m", MAIL_SERVICE_HOST="10.0.0.1") as service:
+        (line,) = service.logged("unknown-setting")
+    said = "EMAIL_TTL: is in the environment, but there is no such setting, so it has no effect; did you mean MAIL_TTL?"
+    assert (line["level"], line["setting"], line["message"]) == ("warning", "EMAIL_TTL", said)
+    given = {"EMAIL_FROM": "codes@example.org", "EMAIL_HOST": "127.0.0.1", "EMAIL_TTL": "5m"}
+    checked = await otpmail("check", "--no-dial", here=tmp_path, **given)
+    assert (checked.code, checked.err.strip()) == (0, said)
 
 
 async def test_a_taken_port() -> None:

@@ -174,4 +174,5 @@ async def test_a_store_that_can_not_be_opened(state: dict[str, Any], tmp_path: P
             async with other:
                 pass
     assert caught.value.exit_code == 5
-    assert [line for line in other.output if line.startswith(f"STORE_URL: {path} {words}")] == other.output[-1:]
+    (line,) = caught.value.refusals
+    assert line.startswith(f"STORE_URL: {path} {words}")

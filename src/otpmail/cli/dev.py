@@ -73,7 +73,7 @@ def dev(
 
 async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -> None:
     from otpmail.dev.relay import CatchAllRelay
-    from otpmail.settings import read_sources
+    from otpmail.settings import misspelt, read_sources
     from otpmail.telemetry.writer import BackgroundWriter
 
     screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
@@ -89,7 +89,7 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
             started = partial(_started, screen, address_file, sources, asks=settings.server.asks_callers)
         else:
             started = partial(_started, screen, address_file, None)
-        await run_service(settings, signals, started, fixed)
+        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources))
     finally:
         await relay.close()
         screen.close()

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from threading import Timer
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otpmail.app import App
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
+    from otpmail.settings.problems import Problem
     from otpmail.supervisor.member import Member
     from otpmail.telemetry.logs import LogHandler
 
@@ -38,6 +39,26 @@ def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "
         return Settings.load(sources, **fixed)
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
+
+
+def load_to_serve() -> "tuple[Settings, list[Problem]]":
+    """Load all settings for a service; returns names in the environment too that are probably misspelt.
+
+    With LOG_FORMAT=json the lines about wrong settings are lines of a log, too. Raises typer.Exit with 2 after them.
+    """
+    from otpmail.settings import Settings, misspelt, read_sources
+
+    sources = read_sources()
+    settings, problems = Settings.read(sources, {})
+    lines = [problem.line for problem in problems]
+    if not lines:
+        return settings, list(misspelt(sources))
+    if settings.server.log_format == "text":
+        raise wrong_usage(*lines)
+    from otpmail.telemetry.logs import set_up
+
+    log = set_up(settings.server.log_format, settings.server.log_level)
+    raise typer.Exit(write_refusal(log, SettingsError(*lines)))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -77,12 +98,14 @@ async def run_service(
     signals: Signals,
     started: Callable[[str], None] = lambda _: None,
     fixed: Mapping[str, str | None] = MappingProxyType({}),
+    *,
     member: "Member | None" = None,
+    misspelt: "Iterable[Problem]" = (),
 ) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
 
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
-    several.
+    several. `misspelt` are names in the environment to warn of.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
     what runs beside the service stops it, and is raised.
@@ -91,6 +114,7 @@ async def run_service(
     from otpmail.settings.shares import WHOLE
 
     log = _prepare(settings, None if member is None else member.share.number)
+    warn_of(misspelt)
     stop = asyncio.Event()
     try:
         app = _build(settings, member)
@@ -105,6 +129,14 @@ async def run_service(
         await run_beside(_serve(app, stop, started, log), *beside)
     finally:
         signals.ignore_hangup()
+
+
+def warn_of(misspelt: "Iterable[Problem]") -> None:
+    """Log a warning for each name in the environment that is probably a misspelt setting."""
+    from otpmail.telemetry.logs import log_event
+
+    for problem in misspelt:
+        log_event(logging.WARNING, "unknown-setting", problem.line, setting=problem.names[0])
 
 
 def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
@@ -155,10 +187,10 @@ async def run_beside(service: Coroutine[Any, Any, int], *companions: Coroutine[A
 
 
 def write_refusal(log: "LogHandler", error: SettingsError | StoreError) -> int:
-    """Write why the service can't start, as safe from a full pipe as the lines of the log; returns the exit code."""
+    """Write why the service can't start, a line for each reason; returns the exit code."""
     problems, code = (error.problems, EXIT_USAGE) if isinstance(error, SettingsError) else ((str(error),), EXIT_STORE)
     for problem in problems:
-        log.writer.write(f"{problem}\n".encode())
+        log.refuse(problem)
     return code
 
 

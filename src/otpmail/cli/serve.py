@@ -1,15 +1,16 @@
 """`otpmail serve`: runs the service, by one process or by several."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from otpmail.cli.running import load_settings, run, run_beside, run_service, write_refusal
+from otpmail.cli.running import load_to_serve, run, run_beside, run_service, warn_of, write_refusal
 from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError
 from otpmail.supervisor import is_member
 
 if TYPE_CHECKING:
     from otpmail.settings import Settings
+    from otpmail.settings.problems import Problem
     from otpmail.telemetry.logs import LogHandler
 
 
@@ -19,8 +20,9 @@ def serve() -> None:
     if is_member():
         run(_serve_as_member(signals))
         return
-    settings = load_settings()
-    run(run_service(settings, signals) if settings.server.processes == 1 else _supervise(settings, signals))
+    settings, misspelt = load_to_serve()
+    alone = settings.server.processes == 1
+    run((run_service if alone else _supervise)(settings, signals, misspelt=misspelt))
 
 
 async def _serve_as_member(signals: Signals) -> None:
@@ -31,7 +33,7 @@ async def _serve_as_member(signals: Signals) -> None:
     await run_service(member.settings, signals, started=lambda _: member.ready(), member=member)
 
 
-async def _supervise(settings: "Settings", signals: Signals) -> None:
+async def _supervise(settings: "Settings", signals: Signals, *, misspelt: "Iterable[Problem]") -> None:
     """Run the service by several processes until a signal stops it.
 
     Raises typer.Exit with the exit code of the service, if that is not 0.
@@ -43,6 +45,7 @@ async def _supervise(settings: "Settings", signals: Signals) -> None:
     from otpmail.telemetry.logs import set_up
 
     log = set_up(settings.server.log_format, settings.server.log_level)
+    warn_of(misspelt)
     stop, reload = asyncio.Event(), asyncio.Event()
     supervisor = Supervisor(settings, log=log.pass_on)
 

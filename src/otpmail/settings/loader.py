@@ -10,6 +10,7 @@ from otpmail.address import parse_mailbox
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.settings.client import ClientSettings
 from otpmail.settings.mail import MailSettings
+from otpmail.settings.misspelt import near_misses
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
 from otpmail.settings.processes import conflicts_of_processes
@@ -130,12 +131,12 @@ def named_server(sources: Sources) -> str:
 def _unknown_names(lines: Mapping[str, int]) -> Iterator[Problem]:
     """Yield a problem for each name in `.env` that is no setting, with the one that was probably meant.
 
-    `lines` has the number of each name's line. The environment and SECRETS_DIR are not checked: other programs' names
-    stand there.
+    `lines` has the number of each name's line. Other programs' names stand in the environment (`misspelt`) and in
+    SECRETS_DIR.
     """
     known = sorted(_SETTINGS)
     for name, line in lines.items():
-        if name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES):
+        if _is_known(name):
             continue
         usual = MEANT.get(name)
         nearest = [usual] if usual else get_close_matches(name, known, n=1)
@@ -145,6 +146,21 @@ def _unknown_names(lines: Mapping[str, int]) -> Iterator[Problem]:
             continue
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
         yield Problem(f"{name}: is in .env, but there is no such setting{meant}", (name, *nearest))
+
+
+def misspelt(sources: Sources) -> Iterator[Problem]:
+    """Yield a line for each name in the environment that is nearly a setting, and none: it has no effect."""
+    unknown = {name: value for name, value in sources.environment.items() if not _is_known(name)}
+    given = {name for layer in sources.layers for name in layer}
+    for name, meant in near_misses(unknown, _SETTINGS, given):
+        line = (
+            f"{name}: is in the environment, but there is no such setting, so it has no effect; did you mean {meant}?"
+        )
+        yield Problem(line, (name, meant))
+
+
+def _is_known(name: str) -> bool:
+    return name in _SETTINGS or name in _OTHER_NAMES or name.startswith(_OTHER_PREFIXES)
 
 
 def _with_sender(mail: MailSettings, relays: tuple[RelaySettings, ...], problems: Problems) -> MailSettings:

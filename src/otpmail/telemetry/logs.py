@@ -66,6 +66,18 @@ class LogHandler(logging.Handler):
         urgent = record.levelno >= logging.ERROR or getattr(record, "event", "") in _LAST_EVENTS
         self.writer.write(_encoded(line), urgent=urgent)
 
+    def refuse(self, problem: str) -> None:
+        """Write why the service can't start: as a line of the log in JSON, and alone in text, as a person wants it.
+
+        Like every line of the log it is safe from a full pipe. `problem` opens with the setting to change.
+        """
+        if not isinstance(self.formatter, JsonFormatter):
+            self.writer.write(_encoded(problem))
+            return
+        fields = {"setting": problem.partition(":")[0]}
+        record = {"levelno": logging.ERROR, "levelname": "ERROR", "msg": problem, "event": "refused", "fields": fields}
+        self.emit(logging.makeLogRecord(record))
+
     def pass_on(self, lines: Iterable[bytes]) -> None:
         """Queue lines that another process has made, each with its line feed; callable from any thread."""
         self.acquire()  # the writer has one caller at a time
