@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
@@ -139,7 +139,7 @@ async def test_a_certificate_of_the_service_that_expires(serve: Callable[..., Aw
     ends = datetime(2026, 1, 1, tzinfo=UTC)
     tls.renew(ends)
     service = await serve(HTTP_PORT=0, **tls.settings)
-    warning = {"level": "warning", "setting": "TLS_CERT_FILE", "not_after": "2026-01-01T00:00:00+00:00"}
+    warning: dict[str, Any] = {"level": "warning", "setting": "TLS_CERT_FILE", "not_after": "2026-01-01T00:00:00+00:00"}
     line = await service.wait_for_log("certificate-doubtful", **warning)
     text = "the certificate expired on 2026-01-01 00:00:00 UTC; callers refuse it, so renew it"
     assert line["message"] == f"TLS_CERT_FILE: {text}"
