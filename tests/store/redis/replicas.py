@@ -117,6 +117,7 @@ async def replica(
     port: int = 0,
     subscribed: bool = False,
     remember_octets: int = 1 << 30,
+    remember_seconds: float = REMEMBER_SECONDS,
 ) -> AsyncIterator[Replica]:
     """Open a replica, and close it at the end. `port` is that of a proxy before the server.
 
@@ -129,7 +130,7 @@ async def replica(
         Keys(namespace, Digests(keys)),
         Cipher(keys),
         lease_seconds=lease_seconds,
-        remember_seconds=REMEMBER_SECONDS,
+        remember_seconds=remember_seconds,
         remember_count=REMEMBER_COUNT,
         remember_octets=remember_octets,
     )

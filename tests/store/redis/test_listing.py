@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from math import inf
+from time import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -34,9 +35,11 @@ async def start(redis_server: RedisServer) -> AsyncIterator[Start]:
     namespace = uuid4().hex
     async with AsyncExitStack() as stack:
 
-        async def start(lease_seconds: float = LEASE) -> Replica:
+        async def start(lease_seconds: float = LEASE, now: float = 1000.0, **options: Any) -> Replica:
+            clock = Clock()
+            clock.time = now
             return await stack.enter_async_context(
-                replica(redis_server, Clock(), namespace, lease_seconds=lease_seconds)
+                replica(redis_server, clock, namespace, lease_seconds=lease_seconds, **options)
             )
 
         yield start
@@ -97,6 +100,50 @@ async def test_a_page_reads_no_more_than_it_needs(start: Start, monkeypatch: pyt
     listed = await _listed(second, lambda: (1201.0, 1300.0))
     assert set(listed) >= {entry.mail.id for entry in entries[1200:1300]}
     assert sum(counts) <= 200
+
+
+@pytest.fixture
+def now() -> float:
+    """Return the time of the server, which the replicas of `start` go by then."""
+    return time()
+
+
+def _settle(one: Replica, entries: list[Entry], now: float) -> None:
+    for entry in entries:
+        one.mails.settle(settled(entry.mail, now))
+
+
+def _entries_of(now: float, count: int, prefix: str) -> list[Entry]:
+    return [entry_of(mail_of(f"{prefix}{number}", create_time=now)) for number in range(count)]
+
+
+@pytest.mark.parametrize("reader", [100.0, 100_000.0])
+async def test_replicas_that_remember_for_different_times(start: Start, now: float, reader: float) -> None:
+    """Whatever MAIL_REMEMBER_SECONDS is now, or was when a mail settled, all mails of a page come."""
+    names: set[str] = set()
+    for seconds in (100.0, 100_000.0):
+        one, entries = await start(remember_seconds=seconds, now=now), _entries_of(now, 120, f"{seconds:.0f}-")
+        await one.accept(*entries)
+        _settle(one, entries, now)
+        assert await one.mails.get("shop", entries[-1].mail.id) is not None
+        names |= {entry.mail.id for entry in entries}
+    listing = await start(remember_seconds=reader, now=now)
+    assert set(await _listed(listing, lambda: (now, inf))) == names
+
+
+async def test_mails_that_an_earlier_version_has_remembered(
+    start: Start, redis_server: RedisServer, now: float
+) -> None:
+    """Mails of which nobody has noted for how long they are remembered come too, beside newer ones."""
+    short, long = await start(remember_seconds=100.0, now=now), await start(remember_seconds=100_000.0, now=now)
+    for one, name in ((short, "old"), (long, "new")):
+        entries = _entries_of(now, 60, name)
+        await one.accept(*entries)
+        _settle(one, entries, now)
+        assert await one.mails.get("shop", entries[-1].mail.id) is not None
+        if one is short:
+            redis_server.command("DEL", one.mails._keys.remembering.decode())
+    assert len(await _listed(long, lambda: (now, inf))) == 120
 
 
 @pytest.mark.parametrize("change", ["settle", "move"])

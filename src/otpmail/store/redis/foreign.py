@@ -7,7 +7,7 @@ from typing import Any
 
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import Entry, Wanted
+from otpmail.store.base import REQUEST_SECONDS, Entry, Wanted
 from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
@@ -112,16 +112,31 @@ class ForeignMails:
             record = await self._read_of(caller, mail_id)
         return None if record is None else record.mail
 
-    async def settled(self, key: bytes, seconds: float, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
-        """Yield the mails that an index of settled ones names, in slices: those that end last come first.
+    async def settled(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
+        """Yield settled mails, in slices: of each index those that end last come first."""
+        for key, seconds in (
+            (self._keys.settled, await self._least_remembered()),
+            (self._keys.answered, REQUEST_SECONDS),
+        ):
+            async for some in self._settled(key, seconds, wanted):
+                yield some
 
-        A mail ends so many `seconds` after it was accepted at the least.
-        """
+    async def _settled(self, key: bytes, seconds: float, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
+        """Yield the mails of an index. Each ends so many `seconds` after it was accepted at the least."""
         async for mail_ids, ends in self._members(key):
             if ends / 1000 - seconds + _CLOCKS < wanted()[0]:
                 return
             now = self._now()
             yield [record.mail for record in await self._read_all(mail_ids) if record.forgotten > now]
+
+    async def _least_remembered(self) -> float:
+        """Return the shortest time for which a mail is remembered that has not ended, by whatever replica's setting.
+
+        It is 0 where that is not known.
+        """
+        seconds, _ = await self._client.command("TIME")
+        found = await self._client.command("ZRANGEBYSCORE", self._keys.remembering, 1000 * int(seconds), "+inf")
+        return min(map(int, found), default=0) / 1000
 
     async def open(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
         """Yield the mails that other replicas own, the newest first, in slices."""

@@ -49,6 +49,7 @@ class Forgetting:
 
     async def _forget_ended(self) -> None:
         keys, now = self._keys, await self._now()
+        await self._client.command("ZREMRANGEBYSCORE", keys.remembering, "-inf", now)
         for index, bound in ((keys.settled, self._most), (keys.answered, MOST_REQUESTS)):
             await self._client.command("ZREMRANGEBYSCORE", index, "-inf", now)
             while (excess := await self._client.command("ZCARD", index) - bound) > 0:

@@ -45,6 +45,8 @@ class Keys:
         """Settled mails without a request id that finds them, by their ends."""
         self.answered = self.named("answered")
         """Settled mails that a repeated request id finds, by their ends."""
+        self.remembering = self.named("remembering")
+        """For how many milliseconds `settled` are remembered: each value, by when the last mail of it ends."""
 
         self.contents = self.named("contents")
         """The contents of settled mails: their ids and octets, by when they are forgotten."""

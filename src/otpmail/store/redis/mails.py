@@ -10,7 +10,6 @@ from sys import maxsize
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.base import (
-    REQUEST_SECONDS,
     Accepted,
     Conflict,
     Earlier,
@@ -77,6 +76,7 @@ class RedisMailStore:
             self._records,
             content_octets=remember_octets,
             recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
+            remember_seconds=remember_seconds,
         )
         self._books = self._owned.books
         self._announcements = Announcements(client, keys, self._records, self._books)
@@ -230,9 +230,8 @@ class RedisMailStore:
             yield some
         yield [present(entry) for entry in self._books.arriving.values()]
         await self._owned.notes.wait_for_all()
-        for key, seconds in ((self._keys.settled, self._remember_seconds), (self._keys.answered, REQUEST_SECONDS)):
-            async for some in self._foreign.settled(key, seconds, wanted):
-                yield some
+        async for some in self._foreign.settled(wanted):
+            yield some
 
     def forget_oldest(self) -> bool:
         """Forget the oldest mails in memory; False where none are left. Those on the server take no memory here."""

@@ -68,17 +68,20 @@ class Note(NamedTuple):
 class Notes:
     """Writes notes one step after the other. Contents for retries take `most_octets` on the server at most.
 
+    Settled mails are remembered for `remember_seconds`.
+
     `accepted` is called with a note that would take back a mail of which another call knows. `found_no_room` is called
     where the server had no room for a content.
     Its whole state: the notes `waiting`, the number `pending` for each mail and request id, the numbers added and
     written, and the task that writes.
     """
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, *, most_octets: int) -> None:
+    def __init__(self, client: Client, keys: Keys, lease: Lease, *, most_octets: int, remember_seconds: float) -> None:
         self._client = client
         self._keys = keys
         self._lease = lease
         self._most_octets = most_octets
+        self._remember = int(1000 * remember_seconds)
         self._patience = 0
         self._one_at_a_time = asyncio.Lock()
         self.waiting: deque[Note] = deque()
@@ -214,10 +217,11 @@ class Notes:
         async with self._one_at_a_time:
             name, epoch, sent = lease.name, lease.epoch, lease.mark
             names = [keys.epoch, keys.owners, keys.settled, keys.answered, keys.contents, keys.content_octets]
+            names.append(keys.remembering)
             for note in batch:
                 record = keys.mail(note.mail_id)
                 names += (keys.own(note.held.owner), record, note.held.request or record)
-            arguments: list[Any] = [epoch, name, self._most_octets]
+            arguments: list[Any] = [epoch, name, self._most_octets, self._remember]
             for some in words:
                 arguments += some
             status, *answer = await self._run(names, arguments)

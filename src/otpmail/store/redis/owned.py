@@ -30,17 +30,26 @@ class Owned:
     """Follows the lease (`lease.Follower`), and keeps the `books` on what is ours.
 
     `arrivals` has the mails of other replicas that this one has taken over. Contents for retries take `content_octets`
-    at most on the server, and settlements of a moment ago `recent_octets` here.
+    at most on the server, and settlements of a moment ago `recent_octets` here. Settled mails are remembered for
+    `remember_seconds`.
     """
 
     def __init__(
-        self, client: Client, keys: Keys, lease: Lease, records: Records, *, content_octets: int, recent_octets: int
+        self,
+        client: Client,
+        keys: Keys,
+        lease: Lease,
+        records: Records,
+        *,
+        content_octets: int,
+        recent_octets: int,
+        remember_seconds: float,
     ) -> None:
         self._keys = keys
         self._lease = lease
         self._records = records
         self.books = Books(records, recent_octets=recent_octets)
-        self.notes = Notes(client, keys, lease, most_octets=content_octets)
+        self.notes = Notes(client, keys, lease, most_octets=content_octets, remember_seconds=remember_seconds)
         self.doubtful = Doubtful(self.notes)
         reader = Reader(client, keys)
         self._reconciliation = Reconciliation(

@@ -1,14 +1,16 @@
 -- Carries out notes in their order: changes that nobody waits for.
--- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets. Then for each
--- note the owner's set, the mail's record and that of its request id (the mail's own again where it has none).
--- ARGV: how many octets all contents may have. Then for each note its kind, mail id, owner, octets, fingerprint, and by
--- its kind four numbers, when the mail settled, and further octets.
+-- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets, for how long
+-- mails are remembered. Then for each note the owner's set, the mail's record and that of its request id (the mail's own
+-- again where it has none).
+-- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered. Then for
+-- each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled, and
+-- further octets.
 -- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
 end
-local SETTLED, ANSWERED, CONTENTS, SUM = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local SETTLED, ANSWERED, CONTENTS, SUM, REMEMBERING = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local NOW = milliseconds()
 
 -- The first write removes, if nothing: with full memory none could follow otherwise.
@@ -31,6 +33,18 @@ local function is_outdated(note)
   return (kept[1] and kept[1] ~= note.owner) or (kept[2] and tonumber(kept[2]) > tonumber(note.time))
 end
 
+-- Notes for how long mails that end then are remembered: replicas may differ in that, and each may change it. Mails that
+-- an earlier version has written may have been remembered for any time.
+local function note_remembering(ends)
+  if redis.call('EXISTS', REMEMBERING) == 0 then
+    local last = redis.call('ZREVRANGE', SETTLED, 0, 0, 'WITHSCORES')
+    if last[2] then
+      redis.call('ZADD', REMEMBERING, last[2], 0)
+    end
+  end
+  redis.call('ZADD', REMEMBERING, 'GT', ends, ARGV[4])
+end
+
 -- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), and for how many
 -- milliseconds. The last says for how many the mail is remembered. `more` is the content for a retry.
 -- Returns 3 where there was no room for the content.
@@ -45,7 +59,11 @@ local function write_settled(note)
     end
   end
   redis.call('PEXPIRE', note.record, note.numbers[1])
-  redis.call('ZADD', tonumber(note.numbers[2]) > 0 and ANSWERED or SETTLED, NOW + note.numbers[1], note.id)
+  local ends, has_answer = NOW + note.numbers[1], tonumber(note.numbers[2]) > 0
+  if not has_answer then
+    note_remembering(ends)
+  end
+  redis.call('ZADD', has_answer and ANSWERED or SETTLED, ends, note.id)
   return result
 end
 
@@ -196,11 +214,11 @@ function kinds.reclaim(note)
   return 1
 end
 
-local results, count = {'OK', 0}, (#KEYS - 6) / 3
+local results, count = {'OK', 0}, (#KEYS - 7) / 3
 for number = 0, count - 1 do
-  local own, record, request = unpack(KEYS, 7 + 3 * number, 9 + 3 * number)
+  local own, record, request = unpack(KEYS, 8 + 3 * number, 10 + 3 * number)
   local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more =
-    unpack(ARGV, 4 + 11 * number, 14 + 11 * number)
+    unpack(ARGV, 5 + 11 * number, 15 + 11 * number)
   local result = kinds[kind]({
     own = own,
     record = record,
