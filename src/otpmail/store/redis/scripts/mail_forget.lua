@@ -1,4 +1,4 @@
--- Forgets settled mails with their request ids.
+-- Forgets settled mails with their request ids; one that was opened again meanwhile stays as it is.
 -- KEYS: the settled mails of their kind, the contents, the sum of their octets. Then for each mail its record and that
 -- of its request id (as in mail_note).
 -- ARGV: the id of each mail.
@@ -9,9 +9,9 @@ for number = 0, (#KEYS - 3) / 2 - 1 do
   if redis.call('HEXISTS', record, 'settled') == 1 then
     drop_content(KEYS[2], KEYS[3], record, id)
     redis.call('DEL', record)
-  end
-  if request ~= record and redis.call('HGET', request, 'mail') == id then
-    redis.call('DEL', request)
+    if request ~= record and redis.call('HGET', request, 'mail') == id then
+      redis.call('DEL', request)
+    end
   end
 end
 return 1
