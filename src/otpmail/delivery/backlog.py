@@ -22,7 +22,7 @@ from otpmail.events import MailAccepted, Observer
 from otpmail.limits.memory import Memory
 from otpmail.model import Priority
 from otpmail.store.base import ContentStore, Entry
-from otpmail.store.unreadable import log_unreadable
+from otpmail.store.log_lines import log_unreadable
 from otpmail.timers import CallLater, Timer
 
 _log = logging.getLogger("otpmail")

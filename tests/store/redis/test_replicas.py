@@ -196,6 +196,15 @@ async def test_a_stop_hands_over_at_once(start: Start, redis_server: RedisServer
         assert await second.arrived(1) == [entry]
 
 
+async def test_a_stop_ends_where_the_server_can_not_take_the_mails_back(
+    redis_server: RedisServer, clock: Clock, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that fails at the last step of a stop is named in the log, and the stop ends all the same."""
+    async with replica(redis_server, clock, namespace, lease_seconds=60.0) as first:
+        redis_server.command("SET", f"{{{namespace}}}:own:{first.name}", "no set")
+    assert "the mails of this replica could not be handed over" in caplog.text
+
+
 async def test_a_replica_that_was_away_drops_what_others_took(
     start: Start, redis_server: RedisServer, namespace: str
 ) -> None:

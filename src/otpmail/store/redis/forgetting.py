@@ -86,7 +86,7 @@ class Forgetting:
             await asyncio.gather(self._making_room, return_exceptions=True)
 
     async def _try_to_make_room(self) -> None:
-        with suppress(Unavailable):  # the next content without room begins it again
+        with suppress(Unavailable, StoreError):  # the next content without room begins it again, and sweeps log it
             await self.make_room()
 
     async def _octets(self) -> int:

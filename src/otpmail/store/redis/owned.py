@@ -3,11 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from time import monotonic
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry
+from otpmail.store.log_lines import log_unreadable, log_unwritten
 from otpmail.store.redis.acceptance import Acceptance
 from otpmail.store.redis.books import Books
 from otpmail.store.redis.client import Client
@@ -19,7 +19,6 @@ from otpmail.store.redis.reader import Reader
 from otpmail.store.redis.reconciliation import Reconciliation
 from otpmail.store.redis.records import Records
 from otpmail.store.redis.takeover import Taken, TakeOver
-from otpmail.store.unreadable import log_unreadable
 
 _log = logging.getLogger("otpmail")
 
@@ -111,12 +110,12 @@ class Owned:
         self._reconciliation.close()
         await self.notes.close(seconds)
         if self.notes.waiting:
-            _log.error(
-                "the store could not be written before the stop; mails that were sent may be sent again",
-                extra={"event": "store-unwritten", "fields": {"changes": len(self.notes.waiting)}},
-            )
-        with suppress(Unavailable):
+            log_unwritten(len(self.notes.waiting))
+        try:
             await self._lease.close()
+        except (Unavailable, StoreError) as error:
+            text = "the mails of this replica could not be handed over; others have them once its lease ends: %s"
+            _log.warning(text, error, extra={"event": "lease-unreleased", "fields": {}})
 
     # For the lease.
 

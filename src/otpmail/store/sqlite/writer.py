@@ -1,7 +1,6 @@
 """Hands changes from the loop to the thread that owns the file, many at a time, and brings back the answers."""
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,11 +12,10 @@ from typing import TypeVar
 from otpmail.errors import Unavailable
 from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
+from otpmail.store.log_lines import log_unwritten
 from otpmail.store.sqlite.commits import RETRY_SECONDS, Bulk, Change, Committer, Outcome
 from otpmail.store.sqlite.database import Database
 from otpmail.threads import start_daemon
-
-_log = logging.getLogger("otpmail")
 
 NOTE_SECONDS = 0.01
 """How long a change that nobody waits for waits for others."""
@@ -102,10 +100,7 @@ class Writer:
         except TimeoutError:
             unwritten = len(self.committer.unwritten) or (-1 if self._is_open else 0)
         if unwritten:
-            _log.error(
-                "the store could not be written before the stop; mails that were sent may be sent again",
-                extra={"event": "store-unwritten", "fields": {"changes": max(0, unwritten)}},
-            )
+            log_unwritten(max(0, unwritten))
 
     def _hand_over(self) -> None:
         self._is_handing_over = False
