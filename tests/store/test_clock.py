@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from otpmail.store.clock import Boot, Mark, StoreClock
+from otpmail.store.clock import Boot, Mark, StoreClock, elapsed
 
 
 class Times:
@@ -106,6 +106,12 @@ def test_a_boot_that_the_system_names() -> None:
     boot, monotonic = Boot.now(), time.monotonic()
     assert boot.name
     assert boot.seconds >= monotonic - 1
+
+
+def test_the_time_of_a_suspension_counts() -> None:
+    """By default the time that has passed is that since the start of the machine, suspensions included."""
+    assert getattr(elapsed, "args", ()) == (time.CLOCK_BOOTTIME,)
+    assert elapsed() >= time.monotonic() - 1
 
 
 def test_by_default_it_reads_the_clocks_of_the_system() -> None:

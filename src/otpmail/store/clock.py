@@ -2,10 +2,16 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+elapsed: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Returns a monotonic time in seconds, which goes on while the machine is suspended, where the system has one."""
 
 
 class Boot(NamedTuple):
@@ -21,7 +27,7 @@ class Boot(NamedTuple):
             name = _BOOT_ID.read_text("ascii").strip()
         except (OSError, ValueError):
             return cls("", 0.0)
-        return cls(name, time.clock_gettime(time.CLOCK_BOOTTIME))
+        return cls(name, elapsed())
 
 
 class Mark(NamedTuple):
@@ -34,14 +40,15 @@ class Mark(NamedTuple):
 class StoreClock:
     """Seconds since the epoch: the wall clock at the start, and from then on the time that has passed.
 
-    A wall clock that is set back or forward meanwhile neither revives a code nor ends it early.
+    A wall clock that is set back or forward meanwhile neither revives a code nor ends it early. The time that the
+    machine is suspended has passed too, so no code lives longer for it.
     """
 
     def __init__(
         self,
         *,
         wall: Callable[[], float] = time.time,
-        elapsed: Callable[[], float] = time.monotonic,
+        elapsed: Callable[[], float] = elapsed,
         boot: Callable[[], Boot] = Boot.now,
     ) -> None:
         self._elapsed = elapsed

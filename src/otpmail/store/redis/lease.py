@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from otpmail.errors import StoreError, Unavailable
+from otpmail.store.clock import elapsed
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import LAYOUT, Keys
 from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost
@@ -82,7 +82,7 @@ class Lease:
         self._client = client
         self._keys = keys
         self.seconds = seconds
-        self._clock = clock or _elapsed
+        self._clock = clock or elapsed
         self.name = ""
         self.epoch = ""
         self.mark = Mark(0, 0)
@@ -272,9 +272,3 @@ _UNRENEWED = {"event": "lease-unrenewed", "fields": {}}
 def _new_name() -> str:
     """Return a name that says which layout its owner knows, so that others write nothing that it can't read."""
     return f"{LAYOUT}.{secrets.token_hex(8)}"
-
-
-def _elapsed() -> float:
-    """Return a monotonic time that goes on while the machine is suspended, where the system has one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
