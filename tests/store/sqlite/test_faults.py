@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sqlite3
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -109,10 +108,6 @@ def _after(statement: str) -> Callable[[Path], None]:
     return spoil
 
 
-def _octets(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def _damaged_head(path: Path) -> None:
     path.write_bytes(b"\0" * 4096 + path.read_bytes()[4096:])
 
@@ -157,24 +152,6 @@ async def test_a_store_that_lacks_a_part(tmp_path: Path, clock: Clock, statement
     _after(statement)(path)
     with pytest.raises(StoreError, match=r"\ASTORE_URL: \S+ is damaged; restore a backup, or move it away .*\Z"):
         await sqlite_store(path, clock).open()
-
-
-@pytest.mark.parametrize("make", [_another, _newer])
-async def test_a_log_of_another_program_stays(tmp_path: Path, clock: Clock, make: Callable[[Path], None]) -> None:
-    """A refused file keeps the log that a killed program has left, which SQLite would write back at its close."""
-    await _filled(path := tmp_path / "store.db", clock)
-    make(path)
-    killed = (
-        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA journal_mode=WAL');"
-        "db.execute('CREATE TABLE more(a)'); os._exit(0)"
-    )
-    program = await asyncio.create_subprocess_exec(sys.executable, "-c", killed, path)
-    assert await program.wait() == 0
-    before = _octets(tmp_path)
-    assert before["store.db-wal"]
-    with pytest.raises(StoreError):
-        await sqlite_store(path, clock).open()
-    assert _octets(tmp_path) == before
 
 
 async def test_a_sqlite_that_is_too_old(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ from time import monotonic
 from typing import TypeVar
 
 from otpmail.errors import StoreError
-from otpmail.store.sqlite.head import DAMAGED, NO_DATABASE, look_at, whose
+from otpmail.store.sqlite.head import DAMAGED, IN_USE, NO_DATABASE, look_at, whose
+from otpmail.store.sqlite.inspection import has_log, inspect
 from otpmail.store.sqlite.migration import commit, create, migrate
-from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS, UNDER_WAY
+from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS, TABLES, UNDER_WAY
 
 _log = logging.getLogger("otpmail")
 
@@ -42,8 +43,8 @@ _ENVIRONMENT = frozenset(
 )
 
 _WORDS = {
-    sqlite3.SQLITE_BUSY: "is in use by another process; one file serves one otpmail",
-    sqlite3.SQLITE_LOCKED: "is in use by another process; one file serves one otpmail",
+    sqlite3.SQLITE_BUSY: IN_USE,
+    sqlite3.SQLITE_LOCKED: IN_USE,
     sqlite3.SQLITE_READONLY: "can't be written",
     sqlite3.SQLITE_PERM: "can't be written",
     sqlite3.SQLITE_CANTOPEN: "can't be opened or written, or a file beside it can't",
@@ -84,6 +85,7 @@ class Database:
         self._free = free
         self._check_seconds = check_seconds
         self._identity = (0, 0)
+        self._is_checked = False
         self.functions: Mapping[str, Callable[[bytes], bytes | int]] = {}
         self.connection: sqlite3.Connection
 
@@ -182,6 +184,9 @@ class Database:
             found = os.fstat(descriptor)
             self._identity = found.st_dev, found.st_ino
             problem = look_at(self.path, descriptor)
+            if not problem and found.st_size and has_log(self.path):
+                inspect(self.path, descriptor, self._look_and_check)
+                self._is_checked = True
         finally:
             os.close(descriptor)  # before any lock is taken: this would release them all
         if problem:
@@ -190,11 +195,11 @@ class Database:
     def _prepare(self) -> None:
         connection = self.connection
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # before WAL, or another process can open the file too
-        version = self._look()
+        version = self._look(connection)
         if not version:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table
-        else:
-            self._check()
+        elif not self._is_checked:
+            self._check(connection, version)
         connection.execute("PRAGMA journal_mode=WAL")
         for pragma in (
             "synchronous=FULL",
@@ -219,30 +224,37 @@ class Database:
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.execute("UPDATE clock SET time = time")  # shows whether the file can be written
 
-    def _look(self) -> int:
+    def _look_and_check(self, connection: sqlite3.Connection) -> None:
+        if version := self._look(connection):
+            self._check(connection, version)
+
+    def _look(self, connection: sqlite3.Connection) -> int:
         """Return the user_version, 0 of an empty file. Raises StoreError for a file that is not ours."""
-        [application] = self.connection.execute("PRAGMA application_id").fetchone()
-        [version] = self.connection.execute("PRAGMA user_version").fetchone()
-        [tables] = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        [application] = connection.execute("PRAGMA application_id").fetchone()
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if not (application or version or tables):
             return 0
         if problem := whose(application, version):
             raise StoreError(f"STORE_URL: {self.path} {problem}")
         return int(version)
 
-    def _check(self) -> None:
+    def _check(self, connection: sqlite3.Connection, version: int) -> None:
         """Look for damage, for half a second at most. Raises StoreError."""
+        if version == SCHEMA:
+            for table in TABLES:  # one that is missing shows now, and not in the middle of the work
+                connection.execute(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608  our names
         ends = monotonic() + self._check_seconds
-        self.connection.set_progress_handler(lambda: monotonic() > ends, _CHECK_STEPS)
+        connection.set_progress_handler(lambda: monotonic() > ends, _CHECK_STEPS)
         try:
-            with closing(self.connection.execute("PRAGMA quick_check(1)")) as found:
+            with closing(connection.execute("PRAGMA quick_check(1)")) as found:
                 [result] = found.fetchone()
         except sqlite3.Error as error:
             if _primary(error) == sqlite3.SQLITE_INTERRUPT:  # a large file: what it met so far is good
                 return
             raise
         finally:
-            self.connection.set_progress_handler(None, 0)
+            connection.set_progress_handler(None, 0)
         if result != "ok":
             raise StoreError(self._damaged(result))
 

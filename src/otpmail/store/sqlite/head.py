@@ -16,6 +16,10 @@ _HEAD = struct.Struct(">16sH42xi4xi28x")  # magic, octets of a page, user_versio
 DAMAGED = "is damaged; restore a backup, or move it away to begin with an empty store"
 NO_DATABASE = "is not a SQLite database"
 FOREIGN = "is the database of another program"
+IN_USE = "is in use by another process; one file serves one otpmail"
+
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_JOURNAL_HEAD = struct.Struct(">8s8xI")  # mark, the file's pages before the transaction (SQLite's format, 3)
 
 
 def look_at(path: Path, descriptor: int) -> str:
@@ -27,9 +31,22 @@ def look_at(path: Path, descriptor: int) -> str:
     for beside in (journal, log):
         if beside.exists() and not beside.is_file():  # SQLite would wait for ever for the writer of a pipe
             return f"can't be opened: {beside.name} beside it is no file"
-    if not found.st_size or journal.exists():  # SQLite takes back what a crash left half
+    if not found.st_size or _pages_before(journal) == 0:  # SQLite takes back its first transaction
         return ""
     return _judged(os.pread(descriptor, _HEAD.size, 0), found.st_size)
+
+
+def _pages_before(journal: Path) -> int | None:
+    """Return how many pages the file had before a transaction that a crash left half; None where there is none."""
+    try:
+        with journal.open("rb") as file:
+            head = file.read(_JOURNAL_HEAD.size)
+    except FileNotFoundError:
+        return None
+    if len(head) < _JOURNAL_HEAD.size or not head.startswith(_JOURNAL_MAGIC):
+        return None
+    pages: int = _JOURNAL_HEAD.unpack(head)[1]
+    return pages
 
 
 def _judged(head: bytes, octets: int) -> str:

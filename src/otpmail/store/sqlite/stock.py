@@ -6,7 +6,6 @@ from otpmail.model import Priority
 from otpmail.store.base import Left
 from otpmail.store.clock import Boot, Mark
 from otpmail.store.sqlite.changes import RequestState
-from otpmail.store.sqlite.schema import TABLES
 
 _PRIORITIES = tuple(Priority)  # calling the Enum takes its time
 
@@ -34,8 +33,6 @@ def take_stock(connection: Connection) -> tuple[list[tuple[int, Left]], int, Mar
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for table in TABLES:  # one that is missing shows now, and not in the middle of the work
-            connection.execute(f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608  our names
         rows = connection.execute("SELECT seq, id, priority, deadline FROM mail ORDER BY seq DESC")
         mails = [(seq, Left(mail_id, _PRIORITIES[priority], deadline)) for seq, mail_id, priority, deadline in rows]
         known = {seq for seq, _ in mails}  # rather than the table, whose pages have the contents too
