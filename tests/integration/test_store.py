@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import pytest
 
 from calls import parsed
 from earlier import FILES, unpack
-from guaranteed import names, send, sqlite_settings
+from guaranteed import Callers, names, send, sqlite_settings
 from otpmail.v1 import mail_pb2, otp_pb2
 from relay import Faults
 from service import Service, ServiceExitedError, relay_settings
@@ -57,6 +58,27 @@ async def test_a_stop_keeps_guaranteed_mails(state: dict[str, Any], relay: Relay
         assert (again.id, again.state) == (sent[0].id, mail_pb2.Mail.STATE_RELAYED)
         assert await service.stop() == 0
     assert len(relay.mails) == 6
+
+
+async def test_a_stop_under_callers_keeps_what_was_promised(state: dict[str, Any], relay: Relay) -> None:
+    """A stop in the midst of the commits of 64 callers ends, and the next start sends each mail that had an OK."""
+    callers = Callers()
+    relay.faults = Faults(final_reply="451 4.3.0 later")
+    async with Service(**state, DRAIN_SECONDS=0.1) as service:
+        await service.wait_until_serving()
+        load = asyncio.create_task(callers.run(service))
+        await callers.wait_for_promises(300)
+        assert await service.stop() == 0
+        await load
+        last = service.log[-1]
+        assert (last["event"], last["lost"]) == ("stopped", 0)
+        kept = int(str(last["kept"]))
+        assert kept >= len(callers.promised)
+    relay.faults = Faults()
+    async with Service(**state) as service:
+        await relay.wait_for_mails(kept)
+        assert await service.stop() == 0
+    assert callers.promised.keys() <= set(names(relay.mails))
 
 
 async def test_a_mail_is_cancelled_after_a_restart(state: dict[str, Any], relay: Relay) -> None:

@@ -94,17 +94,26 @@ class Places:
         if fresh:
             self._fresh += 1
 
-    @contextmanager
-    def accepting(self, source: str, *, fresh: bool, mails: int = 1) -> Iterator[None]:
+    def begin_accepting(self, source: str, *, fresh: bool, mails: int = 1) -> None:
         """Count mails for their source's share already, where accepting takes long: they have places by reservation."""
         accepting = self._accepting[fresh]
         accepting[source] = accepting.get(source, 0) + mails
+
+    def end_accepting(self, source: str, *, fresh: bool, mails: int = 1) -> None:
+        """Count mails no more as being accepted."""
+        accepting = self._accepting[fresh]
+        accepting[source] -= mails
+        if not accepting[source]:
+            del accepting[source]
+
+    @contextmanager
+    def accepting(self, source: str, *, fresh: bool, mails: int = 1) -> Iterator[None]:
+        """Count mails as being accepted within the block."""
+        self.begin_accepting(source, fresh=fresh, mails=mails)
         try:
             yield
         finally:
-            accepting[source] -= mails
-            if not accepting[source]:
-                del accepting[source]
+            self.end_accepting(source, fresh=fresh, mails=mails)
 
     def free(self, source: str, *, fresh: bool, octets: int = 0) -> None:
         """Count a mail that has settled, with the octets that it was taken with."""

@@ -12,11 +12,12 @@ from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, Unavailable
 from otpmail.limits.places import Places
 from otpmail.mail.admission import Reservation
+from otpmail.mail.group_commit import Answer, GroupCommit, Member, wait_for_end
 from otpmail.mail.idempotency import Idempotency
 from otpmail.model import MailState
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, MailStore, Request, Running
+from otpmail.store.base import Accepted, Entry, MailStore, Request, Running
 
-Answers = list[Accepted | Earlier | Running | Conflict]
+Answers = list[Answer]
 Accept = Callable[[Sequence[Entry]], Coroutine[Any, Any, Answers]]
 
 
@@ -36,22 +37,46 @@ class Keeping:
         self._backlog = backlog
         self._places = places
         self._idempotency = idempotency
+        self._groups = GroupCommit(self._keep_group)
 
     def __repr__(self) -> str:
-        return f"<Keeping in {self._store!r}>"
+        return f"<Keeping {self._groups!r}, {self._idempotency!r}>"
 
-    async def keep(
-        self, jobs: Sequence[Job], fingerprints: Sequence[bytes], accept: Accept | None = None
-    ) -> list[Job | CallerError]:
-        """Accept mails in one commit. Returns for each its job, that of an earlier call, or why it was not accepted.
+    # If a call is cancelled, or the service stops, before the store's answer, its mails are cancelled once they are
+    # kept: the next start must not send them.
 
-        `accept` is the store's, unless the commit holds more than the mails.
-        Raises Unavailable where none is accepted. If the call is cancelled or the service stops before the store's
-        answer, the mails are cancelled: the next start must not send them.
+    async def keep_one(self, job: Job, fingerprint: bytes) -> Job:
+        """Accept a mail in one commit with others of this turn of the loop; returns its job, or that of an earlier one.
+
+        Raises why it was not accepted: Unavailable like the others of its commit, InvalidArgument alone.
         """
-        answers, ends = await self._accept(jobs, fingerprints, accept)
-        await self._join(jobs, answers, ends)
-        return ends
+        self._places.begin_accepting(job.source, fresh=job.is_fresh)
+        answer, end = await self._groups.join(job, fingerprint)
+        return end if isinstance(end, Job) else await self._find_or_raise(job, answer, end)
+
+    async def keep_with(self, job: Job, fingerprint: bytes, accept: Accept) -> Job:
+        """Accept a mail as `keep_one` does, in a commit of its own, which `accept` makes and which holds more."""
+        [answer], [end] = await self._accept((job,), (fingerprint,), accept)
+        return end if isinstance(end, Job) else await self._find_or_raise(job, answer, end)
+
+    async def _keep_group(self, group: Sequence[Member]) -> None:
+        """Commit the mails of calls that were not cancelled before, submit those that are kept, and answer the calls.
+
+        Each counts for its source's share until then, also one whose call is cancelled.
+        """
+        called = [member for member in group if not member.answer.done()]
+        try:
+            entries = [member.job.entry(member.fingerprint) for member in called]
+            answers = await self._store.accept(entries) if entries else []
+        finally:
+            for job, *_ in group:
+                self._places.end_accepting(job.source, fresh=job.is_fresh)
+        # In the turn of the answer: a mail that is kept has its job, whatever becomes of its call from here on.
+        for member, answer in zip(called, answers, strict=True):
+            if not member.answer.done():
+                member.answer.set_result((answer, self._submit(member.job, answer)))
+            elif isinstance(answer, Accepted):
+                self._cancel(member.job)
 
     async def _accept(
         self, jobs: Sequence[Job], fingerprints: Sequence[bytes], accept: Accept | None = None
@@ -66,16 +91,16 @@ class Keeping:
                 answers = await asyncio.shield(keeping)
         except (asyncio.CancelledError, Unavailable):
             keeping.add_done_callback(partial(self._cancel_kept, jobs))
-            await asyncio.wait((keeping,))  # a repeated call waits with it, and then has a mail of its own
+            await wait_for_end(keeping)  # a repeated call waits with it, and then has a mail of its own
             raise
         # In the turn of the answer: a mail that is kept has its job, whatever becomes of the call from here on.
         return answers, [self._submit(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     async def _join(self, jobs: Sequence[Job], answers: Answers, ends: list[Job | CallerError]) -> None:
         """Put the jobs of earlier mails into `ends` that were not in memory."""
-        for place, (job, answer) in enumerate(zip(jobs, answers, strict=True)):
-            if isinstance(answer, Running) and not isinstance(ends[place], Job):
-                ends[place] = await self._find(job, answer)
+        for place, (job, answer, end) in enumerate(zip(jobs, answers, tuple(ends), strict=True)):
+            if not isinstance(end, Job):
+                ends[place] = await self._find(job, answer, end)
 
     async def keep_prepared(self, prepared: Sequence[Prepared]) -> list[Job | CallerError]:
         """Accept prepared mails as `keep` does, and free what they hold."""
@@ -95,8 +120,16 @@ class Keeping:
         prepared.place.leave(is_accepted=job is not None)
         self._idempotency.end(prepared.request, job)
 
-    async def _find(self, job: Job, answer: Running) -> Job | CallerError:
+    async def _find_or_raise(self, job: Job, answer: Answer, end: CallerError) -> Job:
+        found = await self._find(job, answer, end)
+        if not isinstance(found, Job):
+            raise found
+        return found
+
+    async def _find(self, job: Job, answer: Answer, end: Job | CallerError) -> Job | CallerError:
         """Return the job of an earlier mail, from the file or from another process, or why the mail has no job."""
+        if not isinstance(answer, Running):
+            return end
         try:
             await self._backlog.recall(answer.mail_id)
             end = self._submit(job, answer)
@@ -108,7 +141,7 @@ class Keeping:
             return error
         return end if mail is None else Job.finished(mail)
 
-    def _submit(self, job: Job, answer: Accepted | Earlier | Running | Conflict) -> Job | CallerError:
+    def _submit(self, job: Job, answer: Answer) -> Job | CallerError:
         try:
             earlier = self._idempotency.job_of(answer)
             if earlier is not None:

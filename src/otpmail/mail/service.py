@@ -19,7 +19,7 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.idempotency import Idempotency, check_request_id
-from otpmail.mail.keeping import Accept, Keeping, Prepared
+from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.retrying import Retrying
@@ -83,6 +83,7 @@ class MailService:
         self.resumed = self._idempotency.resumed
         self._keeping = Keeping(store, backlog, admission.places, self._idempotency)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
+        self.keep_with = self._keeping.keep_with
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
         self.wait = waiters.add_waiter  # a job is abandoned, and cancelled, once all its waiters have gone
@@ -95,7 +96,7 @@ class MailService:
         self.admission = admission
 
     def __repr__(self) -> str:
-        return f"<MailService {self._lifecycle!r}, {self.admission!r}>"
+        return f"<MailService {self._lifecycle!r}, {self.admission!r}, {self._keeping!r}>"
 
     # Sending.
 
@@ -189,7 +190,7 @@ class MailService:
             trace=call.trace,
         )
         if job.guaranteed and self._store.durable:
-            return await self.keep_one(job, submission.fingerprint) if keep else job
+            return await self._keeping.keep_one(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)
         return job
 
@@ -250,16 +251,6 @@ class MailService:
             raise
         place.leave(is_accepted=True)
         return job
-
-    async def keep_one(self, job: Job, fingerprint: bytes, accept: Accept | None = None) -> Job:
-        """Accept a mail once a durable store keeps it; returns the job of an earlier call with its request id.
-
-        `accept` is the store's, unless the commit holds more than the mail.
-        """
-        [end] = await self._keeping.keep((job,), (fingerprint,), accept)
-        if not isinstance(end, Job):
-            raise end
-        return end
 
     def _lifetime(self, ttl: float | None, default: float | None) -> float:
         if ttl is None:

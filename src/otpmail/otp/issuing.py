@@ -42,7 +42,7 @@ class Issuing:
             submission = submission_of(IssuedCode(self._challenge, self._next_send, self._send.key))
             job = await mails.accept_reserved(call, submission, mail_id, keep=False)
             try:
-                return await mails.keep_one(job, submission.fingerprint, self._accept)
+                return await mails.keep_with(job, submission.fingerprint, self._accept)
             except _AnotherChallengeError as other:
                 self._challenge, self._next_send = other.sending.challenge, other.sending.next_send
 
