@@ -25,9 +25,13 @@ class FileStore(MemoryMailStore):
     def __init__(self) -> None:
         super().__init__(lambda: NOW, remember_seconds=60, remember_count=10)
         self.looks = 0
+        self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.goes_on.set()
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
-        """Answer for each mail."""
+        """Answer for each mail, once it may go on."""
+        self.asked.set()
+        await self.goes_on.wait()
         return [Running("m0") if entry.mail.request_id == "r0" else Accepted() for entry in entries]
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:  # noqa: ARG002  no mail is to be found
@@ -48,15 +52,20 @@ class UnreadFile:
         raise NotImplementedError
 
 
-async def _keeping(rig: Rig) -> "asyncio.Task[list[Job | CallerError]]":
-    """Have a group of three kept, the second of which is the repeated request, as far as the look into the file."""
+async def _begun(rig: Rig) -> "asyncio.Task[list[Job | CallerError]]":
+    """Begin to have a group of three kept, the second of which is the repeated request."""
     group = []
     for number in (1, 0, 2):
         submission = Submission(draft=DRAFT, wait_for=WaitFor.QUEUE, request_id=f"r{number}")
         prepared = await rig.mails.prepare(call_of(), submission, rig.admission, lambda: None)
         assert prepared is not None
         group.append(prepared)
-    keeping = asyncio.create_task(rig.mails.keep(group))
+    return asyncio.create_task(rig.mails.keep(group))
+
+
+async def _keeping(rig: Rig) -> "asyncio.Task[list[Job | CallerError]]":
+    """Have the group kept as far as the look into the file."""
+    keeping = await _begun(rig)
     while rig.queue.qsize() < 2:
         assert not keeping.done()
         await asyncio.sleep(0)
@@ -85,3 +94,24 @@ async def test_a_failed_look_is_the_end_of_one_mail() -> None:
     assert isinstance(repeated, Unavailable)
     assert isinstance(last, Job)
     assert store.looks == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_group_holds_its_places_until_the_answer(times: int) -> None:
+    """However often its call is cancelled, a group ends once the store has answered, and its mails are cancelled."""
+    store = FileStore()
+    store.goes_on.clear()
+    rig = Rig(store=store)
+    keeping = await _begun(rig)
+    await store.asked.wait()
+    for _ in range(times):
+        keeping.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not keeping.done()
+    assert rig.admission.reserved == 3
+    store.goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert rig.admission.reserved == 0
+    assert rig.queue.empty()
