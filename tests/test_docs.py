@@ -86,6 +86,18 @@ def test_each_attack_and_fault_stands_on_the_page(folder: str) -> None:
             assert (f"tests/{folder}/{path.name}", name) in named
 
 
+def test_the_lines_of_a_store_are_explained() -> None:
+    """The pages of stores and operations name each event that a store logs, since each asks for a person."""
+    pages = [(ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("operations", "stores")]
+    events = {
+        event
+        for path in (ROOT / "src/otpmail/store").rglob("*.py")
+        for event in re.findall(r'"event": "([a-z-]+)"', path.read_text("utf-8"))
+    }
+    assert len(events) > 10
+    assert [event for event in sorted(events) if not any(f"`{event}`" in page for page in pages)] == []
+
+
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130

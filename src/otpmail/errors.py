@@ -12,7 +12,7 @@ OtpmailError
 │   │   ├── ShareSpent                       the caller has its share of the queue or of the memory
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
 │   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
-│   └── Unavailable                          no relay is up; names the time to wait
+│   └── Unavailable                          the relay or the store is down; names the time to wait
 │       └── Stopping                         the service accepts nothing more
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
@@ -124,7 +124,7 @@ class DeadlineExceeded(CallerError, TimeoutError):
 
 
 class Unavailable(CallerError):
-    """No relay is up, or the service is stopping. After `retry_after` seconds a retry makes sense."""
+    """The relay or the store is down, or the service is stopping. After `retry_after` seconds a retry makes sense."""
 
     reason = "UNAVAILABLE"
 
