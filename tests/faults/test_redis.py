@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Result = otp_pb2.ValidateCodeResponse
 CODES = 20  # that must be valid before and after each fault
-NOTICED_SECONDS = 6.0  # two are promised; a busy machine may take longer
+NOTICED_SECONDS = {True: 2.0, False: 6.0}  # as is promised; in the short form, on a machine that is busy with others
 
 
 class Load:
@@ -145,7 +145,7 @@ async def test_a_server_that_is_away(
                     back = await load.noticed(SERVING)
                     await load.people.wait_for_valid(CODES)
                     show(f"{fault}: NOT_SERVING after {away:.1f} s, SERVING {back:.1f} s after its return")
-                    assert max(away, back) < NOTICED_SECONDS
+                    assert max(away, back) < NOTICED_SECONDS[full]
             copies = await load.check(relay)
             show(f"{load.people}; {copies}")
             assert load.people.refused

@@ -1,12 +1,14 @@
 """Faults of the disk under a SQLite store: a line at the start, Unavailable in flight, and never a file made worse."""
 
 import asyncio
+import errno
 import os
 import re
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,35 @@ async def test_a_sqlite_that_is_too_old(tmp_path: Path, clock: Clock, monkeypatc
     with pytest.raises(StoreError, match=r"STORE_URL: needs SQLite 3\.33 or later; this Python has 3\."):
         await sqlite_store(tmp_path / "store.db", clock).open()
     assert [entry.name for entry in os.scandir(tmp_path)] == []
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_PROTOCOL])
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Where the system has no locks the start is refused with one line that says so, whatever SQLite calls it.
+
+    SQLite says of ENOLCK that the database is locked (`sqliteErrorFromPosixError`).
+    """
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = code
+    connections: list[sqlite3.Connection] = []
+
+    class Lockless(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            if "locking_mode" in statement:
+                connections.append(self)
+            elif "journal_mode" in statement:  # the first that needs a lock
+                raise error
+            return super().execute(statement, *arguments)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("sqlite3.connect", partial(sqlite3.connect, factory=Lockless))
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with pytest.raises(StoreError, match=r"\ASTORE_URL: \S+ can't be [^\n]*its file system has no locks[^\n]*\Z"):
+        Database(tmp_path / "store.db").open()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connections[0].execute("PRAGMA user_version")
 
 
 async def test_a_second_process_is_refused(tmp_path: Path, clock: Clock) -> None:

@@ -15,8 +15,8 @@ from time import monotonic
 from typing import TypeVar
 
 from otpmail.errors import StoreError
-from otpmail.store.sqlite.head import DAMAGED, IN_USE, NO_DATABASE, look_at, whose
-from otpmail.store.sqlite.inspection import has_log, inspect
+from otpmail.store.sqlite.head import DAMAGED, IN_USE, NO_DATABASE, NO_LOCKS, look_at, whose
+from otpmail.store.sqlite.inspection import has_log, inspect, takes_locks
 from otpmail.store.sqlite.migration import commit, create, migrate
 from otpmail.store.sqlite.schema import APPLICATION_ID, SCHEMA, STEPS, TABLES, UNDER_WAY
 
@@ -53,7 +53,7 @@ _WORDS = {
     sqlite3.SQLITE_ERROR: DAMAGED,  # a table or a column that is missing
     sqlite3.SQLITE_FULL: "has no room: the disk is full",
     sqlite3.SQLITE_IOERR: "can't be read or written: the disk failed, or its file system has no locks",
-    sqlite3.SQLITE_PROTOCOL: "can't be locked: its file system has no locks",
+    sqlite3.SQLITE_PROTOCOL: NO_LOCKS,
 }
 
 
@@ -108,6 +108,8 @@ class Database:
             self._prepare()
         except sqlite3.Error as error:
             self.connection.close()
+            if _primary(error) == sqlite3.SQLITE_BUSY and not takes_locks(self.path):
+                raise StoreError(f"STORE_URL: {self.path} {NO_LOCKS}") from None
             raise StoreError(self.describe(error)) from None
         except StoreError:
             self.connection.close()

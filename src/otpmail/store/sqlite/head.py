@@ -17,6 +17,7 @@ DAMAGED = "is damaged; restore a backup, or move it away to begin with an empty 
 NO_DATABASE = "is not a SQLite database"
 FOREIGN = "is the database of another program"
 IN_USE = "is in use by another process; one file serves one otpmail"
+NO_LOCKS = "can't be locked: its file system has no locks"
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _JOURNAL_HEAD = struct.Struct(">8s8xI")  # mark, the file's pages before the transaction (SQLite's format, 3)

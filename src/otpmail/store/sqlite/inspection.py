@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from otpmail.errors import StoreError
@@ -24,14 +24,32 @@ def has_log(path: Path) -> bool:
     return log.exists() and bool(log.stat().st_size)
 
 
-def inspect(path: Path, descriptor: int, look: Callable[[sqlite3.Connection], None]) -> None:
-    """Call `look` with a connection that reads the open file with its log. Raises StoreError if it is in use."""
+def takes_locks(path: Path) -> bool:
+    """Whether the file system of a file has locks: SQLite may take one that has none for a file that is in use."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _lock(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file as its only user; False where another one has it. Raises OSError on a file system without locks."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKED_OCTETS, _LOCKS, os.SEEK_SET)
     except (BlockingIOError, PermissionError):
-        raise StoreError(f"STORE_URL: {path} {IN_USE}") from None
-    except OSError:  # a file system without locks, as SQLite will say
-        pass
+        return False
+    return True
+
+
+def inspect(path: Path, descriptor: int, look: Callable[[sqlite3.Connection], None]) -> None:
+    """Call `look` with a connection that reads the open file with its log. Raises StoreError if it is in use."""
+    with suppress(OSError):  # a file system without locks, as SQLite will say
+        if not _lock(descriptor):
+            raise StoreError(f"STORE_URL: {path} {IN_USE}")
     address = f"{path.absolute().as_uri()}?mode=ro&vfs=unix-none"
     try:
         connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
