@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -134,3 +135,20 @@ async def test_a_request_id_on_both_replicas_is_one_mail(replicas: tuple[Service
 
 async def _listed(service: Service, **fields: Any) -> list[mail_pb2.Mail]:
     return list((await service.mail.ListMails(mail_pb2.ListMailsRequest(**fields))).mails)
+
+
+async def test_replicas_with_wholly_different_keys(state: dict[str, Any]) -> None:
+    """Replicas without a key in common each log one warning, which names OTP_KEYS."""
+    other = f"k2:{base64.b64encode(bytes(32)).decode()}"
+    async with Service(**state) as first, Service(**state | {"OTP_KEYS": other}) as second:
+        for replica in (first, second):
+            line = await replica.wait_for_log("keys-differ")
+            assert (line["level"], str(line["message"])[:8]) == ("warning", "OTP_KEYS")
+        both = Service(**state | {"OTP_KEYS": f"{state['OTP_KEYS']},{other}"})
+        async with both:
+            await both.wait_until_serving()
+            assert await both.stop() == 0
+        assert not both.logged("keys-differ")
+        for replica in (first, second):
+            assert await replica.stop() == 0
+            assert len(replica.logged("keys-differ")) == 1

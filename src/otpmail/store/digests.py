@@ -15,6 +15,8 @@ _PURPOSE = b"otpmail.digest.v1"
 _RECORD = b"code record\0"
 _REQUEST = b"request\0"
 _RECORD_OCTETS = 16
+_MARK = b"key mark\0"
+_MARK_OCTETS = 8
 _KEYED = b"\x02"  # begins a keyed fingerprint, which is longer by it than a plain SHA-256
 _KEYED_OCTETS = 33
 _KEPT = slice(1, 9)
@@ -28,6 +30,11 @@ class Digests:
 
     def __repr__(self) -> str:
         return f"<Digests of {len(self._keys)} keys>"
+
+    @property
+    def marks(self) -> bytes:
+        """A mark of each key, one behind the other: processes with the same key have the same one. None tells a key."""
+        return b"".join([hmac.digest(key, _MARK, hashlib.sha256)[:_MARK_OCTETS] for key in self._keys])
 
     def record_names(self, record_key: bytes) -> list[bytes]:
         """Return the names of the record of an address's codes, the present one first."""
@@ -47,6 +54,15 @@ class Digests:
     def kept_fingerprints(self, fingerprint: bytes) -> list[bytes]:
         """Return the part of each of `fingerprints` that a file keeps: 64 bits, too many to agree by chance."""
         return [one[_KEPT] for one in self.fingerprints(fingerprint)]
+
+
+def have_a_key_in_common(marks: bytes, others: bytes) -> bool:
+    """Whether a key is among those of both `Digests.marks`."""
+    return not _separate(marks).isdisjoint(_separate(others))
+
+
+def _separate(marks: bytes) -> set[bytes]:
+    return {marks[start : start + _MARK_OCTETS] for start in range(0, len(marks), _MARK_OCTETS)}
 
 
 def is_keyed(fingerprint: bytes) -> bool:

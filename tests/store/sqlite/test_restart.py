@@ -393,3 +393,17 @@ async def test_contents_are_bounded(tmp_path: Path, clock: Clock) -> None:
     kept = [await store.mails.retryable("shop", f"m{number}") is not None for number in range(4)]
     assert kept == [False, False, True, True]
     await store.close()
+
+
+async def test_other_keys_than_before(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A start with none of the keys of the process before names OTP_KEYS; one of a rotation, and the next, do not."""
+    path, one, two = tmp_path / "store.db", {"k1": bytes(32)}, {"k2": bytes(range(32))}
+    said = []
+    for keys in (one, one | two, two | one, two, one, one):
+        store = sqlite_store(path, clock, keys=keys)
+        await store.open()
+        clock.time += 86_400.0
+        await store.challenges.sweep()
+        await store.close()
+        said.append(sum(record.levelname == "WARNING" and "OTP_KEYS" in record.message for record in caplog.records))
+    assert said == [0, 0, 0, 0, 1, 1]

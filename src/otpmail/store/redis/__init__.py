@@ -15,6 +15,7 @@ from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore, sending_of
 from otpmail.store.redis.health import Health
+from otpmail.store.redis.key_watch import KeyWatch
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.replies import AnswerLost
@@ -51,7 +52,9 @@ class RedisStore:
     ) -> None:
         self._client = client
         self._clock = clock or StoreClock()
-        self._keys = names = Keys(namespace, Digests(keys))
+        digests = Digests(keys)
+        self._keys = names = Keys(namespace, digests)
+        self._key_watch = KeyWatch(client, names, digests.marks)
         code_clock = StoreClock() if time is None else self._clock
         self._health = Health(client, self._clock, names, code_clock=code_clock)
         self._watching: list[asyncio.Task[None]] = []
@@ -96,7 +99,8 @@ class RedisStore:
             if isinstance(error, Unavailable):
                 raise StoreError(f"STORE_URL: {error}") from error
             raise
-        self._watching = [asyncio.create_task(work) for work in (self._health.run(), self._subscription.run())]
+        watching = self._health.run(), self._subscription.run(), self._key_watch.run()
+        self._watching = [asyncio.create_task(work) for work in watching]
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
         """Call `changed` on the loop whenever the server no longer takes changes, and when it does again."""

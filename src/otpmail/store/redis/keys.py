@@ -48,6 +48,9 @@ class Keys:
         self.remembering = self.named("remembering")
         """For how many milliseconds `settled` are remembered: each value, by when the last mail of it ends."""
 
+        self.marks = self.named("key-marks")
+        """Marks of the keys of each replica (`digests.Digests.marks`), by when it was last there."""
+
         self.contents = self.named("contents")
         """The contents of settled mails: their ids and octets, by when they are forgotten."""
         self.content_octets = self.named("content-octets")

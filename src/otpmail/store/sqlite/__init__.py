@@ -1,22 +1,27 @@
 """The SQLite store: codes, request ids and guaranteed mails in one file, which one process owns."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from sqlite3 import Connection
 from sys import maxsize
 
 from otpmail.store.base import MOST_REQUESTS, Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
-from otpmail.store.clock import StoreClock
+from otpmail.store.clock import Mark, StoreClock
 from otpmail.store.digests import Digests
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
+from otpmail.store.sqlite.key_marks import note_keys
 from otpmail.store.sqlite.mails import SqliteMailStore
 from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.schema import step_functions
 from otpmail.store.sqlite.stock import leave
 from otpmail.store.sqlite.writer import Writer
 from otpmail.store.sweeping import sweep_forever
+
+_log = logging.getLogger("otpmail")
 
 
 class SqliteStore:
@@ -39,6 +44,7 @@ class SqliteStore:
     ) -> None:
         self._clock = clock or StoreClock()
         digests = Digests(keys)
+        self._marks = digests.marks
         database.functions = step_functions(digests)
         rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
@@ -64,8 +70,17 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
-        mark = await self._writer.open(self.mails.begin)
+        mark, knows_keys = await self._writer.open(self._begin)
         self._clock.continue_from(mark)
+        if not knows_keys:
+            _log.warning(
+                "OTP_KEYS has none of the keys with which the store was written last: codes and mails of the process "
+                "before can't be read; unless that is meant, stop and give it the keys from before",
+                extra={"event": "keys-differ", "fields": {}},
+            )
+
+    def _begin(self, connection: Connection) -> tuple[Mark, bool]:
+        return self.mails.begin(connection), note_keys(connection, self._marks)
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
         """Call `changed` on the loop whenever the file can no longer be written, and when it can again."""

@@ -1,0 +1,8 @@
+-- Notes with which keys a replica reads and writes, and tells which others were there in the last while.
+-- KEYS: the marks of keys. ARGV: those of the replica's keys, for how many milliseconds marks are kept.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
