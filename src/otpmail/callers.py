@@ -34,7 +34,8 @@ class Permissions:
     """The permissions of a caller. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
 
     `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
-    of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case.
+    of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case. With
+    `operate` it may look up, cancel and retry the mails of all callers.
     """
 
     methods: frozenset[str] | None = None
@@ -42,6 +43,7 @@ class Permissions:
     return_paths: frozenset[str] | None = None
     priorities: tuple[Priority, ...] = tuple(Priority)
     shares: Shares | None = None
+    operate: bool = False
 
 
 @frozen()

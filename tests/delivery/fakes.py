@@ -169,6 +169,9 @@ class Store:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return None."""
+
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError

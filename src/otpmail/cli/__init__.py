@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import caller, code, dev, health, keys, lookup, mail, retry, serve
+from otpmail.cli import caller, code, dev, health, keys, listing, lookup, mail, retry, serve
 from otpmail.cli.check import command as check
 from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
@@ -46,6 +46,7 @@ app.add_typer(caller.caller, name="caller")
 app.add_typer(code.code, name="code")
 app.add_typer(keys.keys, name="keys")
 lookup.add_to(mail.mail)
+mail.mail.command("list", cls=Command)(listing.list_mails)
 mail.mail.command("retry", cls=Command)(retry.retry_mails)
 app.add_typer(mail.mail, name="mail")
 app.command(cls=Command)(merge.merge)

@@ -1,10 +1,10 @@
 """`otpmail caller`: adds callers to CALLERS_FILE and gives them tokens, lists them, and checks the file."""
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.markup import escape
@@ -20,10 +20,46 @@ if TYPE_CHECKING:
 
 caller = typer.Typer(cls=Group, help="Name the callers of the service, and give them tokens.", no_args_is_help=True)
 
+ResultT = TypeVar("ResultT")
+
 _TOKEN_OCTETS = 32
 _PREFIX = "otpmail_"  # so that programs which look for secrets in sources know a token
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name, such as shop.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="The methods or services it may call, with commas between: SendCode,ValidateCode or "
+        "otpmail.v1.OtpService. Default: all.",
+    ),
+]
+Senders = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="EMAILS",
+        help="The addresses it may send from beside EMAIL_FROM. Default: EMAIL_FROM_ALLOWED.",
+    ),
+]
+ReturnPaths = Annotated[
+    str, typer.Option("--return-paths", metavar="EMAILS", help="Where its bounces may go. Default: as --from.")
+]
+Priorities = Annotated[str, typer.Option(metavar="NAMES", help="Of urgent, normal and bulk. Default: normal,bulk.")]
+Subject = Annotated[
+    str, typer.Option(metavar="NAME", help="Know it by the subject of its certificate, such as CN=shop,O=Example.")
+]
+Sans = Annotated[
+    str,
+    typer.Option(
+        "--san",
+        metavar="NAMES",
+        help="Know it by names in its certificate: shop.example.org, spiffe://example/shop.",
+    ),
+]
+Operator = Annotated[
+    bool, typer.Option("--operator", help="Let it look up, cancel and retry the mails of all callers.")
+]
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", dir_okay=False, help="The file. Default: CALLERS_FILE.")
 ]
@@ -33,46 +69,20 @@ File = Annotated[
 def add_caller(
     name: Name,
     *,
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES",
-            help="The methods or services it may call, with commas between: SendCode,ValidateCode or "
-            "otpmail.v1.OtpService. Default: all.",
-        ),
-    ] = "",
-    senders: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="EMAILS",
-            help="The addresses it may send from beside EMAIL_FROM. Default: EMAIL_FROM_ALLOWED.",
-        ),
-    ] = "",
-    return_paths: Annotated[
-        str, typer.Option("--return-paths", metavar="EMAILS", help="Where its bounces may go. Default: as --from.")
-    ] = "",
-    priorities: Annotated[
-        str, typer.Option(metavar="NAMES", help="Of urgent, normal and bulk. Default: normal,bulk.")
-    ] = "",
-    subject: Annotated[
-        str, typer.Option(metavar="NAME", help="Know it by the subject of its certificate, such as CN=shop,O=Example.")
-    ] = "",
-    sans: Annotated[
-        str,
-        typer.Option(
-            "--san",
-            metavar="NAMES",
-            help="Know it by names in its certificate: shop.example.org, spiffe://example/shop.",
-        ),
-    ] = "",
+    methods: Methods = "",
+    senders: Senders = "",
+    return_paths: ReturnPaths = "",
+    priorities: Priorities = "",
+    subject: Subject = "",
+    sans: Sans = "",
+    operator: Operator = False,
     file: File = None,
 ) -> None:
     """Add a caller, and print its token once. One that is known by its certificate gets no token."""
     from otpmail.cli.callers_file import append_table
 
     token = "" if subject or sans else _new_token()
-    values = {
+    values: dict[str, list[str] | bool] = {
         "tokens": [_digest(token)] if token else [],
         "subjects": [subject] if subject else [],
         "sans": _split("--san", sans),
@@ -80,12 +90,9 @@ def add_caller(
         "from": _split("--from", senders),
         "return_paths": _split("--return-paths", return_paths),
         "priorities": _split("--priorities", priorities),
+        "operator": operator,
     }
-    try:
-        path = _file(file)
-        append_table(path, name, values, _methods())
-    except SettingsError as error:
-        raise wrong_usage(*error.problems) from None
+    path, _ = _change(file, lambda path: append_table(path, name, values, _methods()))
     err.print(escape(f"added {name} to {path}{_about_setting(file, path)}"))
     _show(token)
 
@@ -96,11 +103,7 @@ def rotate_token(name: Name, *, file: File = None) -> None:
     from otpmail.cli.callers_file import add_token
 
     token = _new_token()
-    try:
-        path = _file(file)
-        count = add_token(path, name, _digest(token), _methods())
-    except SettingsError as error:
-        raise wrong_usage(*error.problems) from None
+    path, count = _change(file, lambda path: add_token(path, name, _digest(token), _methods()))
     err.print(
         escape(
             f"{name} has {counted(count, 'token')} now, the new one first; remove the others from {path} once none is "
@@ -151,6 +154,15 @@ def _file(given: Path | None) -> Path:
     return path
 
 
+def _change(given: Path | None, change: Callable[[Path], ResultT]) -> tuple[Path, ResultT]:
+    """Change the file; returns its path and the result. Raises typer.Exit with 2 after printing why it can't."""
+    try:
+        path = _file(given)
+        return path, change(path)
+    except SettingsError as error:
+        raise wrong_usage(*error.problems) from None
+
+
 def _about_setting(given: Path | None, path: Path) -> str:
     return f"; start the service with CALLERS_FILE={path}" if given is not None else ""
 
@@ -196,6 +208,8 @@ def _print_permissions(caller: "Caller") -> None:
     }
     if may.shares is not None:
         lines["shares"] = f"{may.shares.queue:g} of the queue, {may.shares.memory:g} of the memory"
+    if may.operate:
+        lines["operator"] = "of the mails of all callers"
     for key, words in lines.items():
         out.print(escape(f"  {key}: {words}"))
 

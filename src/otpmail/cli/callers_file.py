@@ -28,16 +28,21 @@ _OPTIONS = {
 _TABLE = re.compile(r"^\s*\[", re.MULTILINE)
 
 
-def new_table(name: str, values: Mapping[str, Collection[str]]) -> str:
+Values = Mapping[str, Collection[str] | bool]
+"""The keys of a table: a list of texts each, or true."""
+
+
+def new_table(name: str, values: Values) -> str:
     """Return the text of a table for a caller, with those keys that have values."""
-    lines = [table_of(name)]
-    for key, texts in values.items():
-        if texts:
-            lines.append(f"{key} = [{', '.join(map(_toml_text, texts))}]")
-    return "\n".join(lines) + "\n"
+    lines = [f"{key} = {_toml_value(value)}" for key, value in values.items() if value]
+    return "\n".join([table_of(name), *lines]) + "\n"
 
 
-def append_table(path: Path, name: str, values: Mapping[str, Collection[str]], methods: Collection[str]) -> None:
+def _toml_value(value: Collection[str] | bool) -> str:  # noqa: FBT001  a value among others
+    return str(value).lower() if isinstance(value, bool) else f"[{', '.join(map(_toml_text, value))}]"
+
+
+def append_table(path: Path, name: str, values: Values, methods: Collection[str]) -> None:
     """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then.
 
     The error for a mistake in what is added names the option or argument that holds it: the file has no such line.

@@ -33,11 +33,15 @@ def send_code(
     *,
     purpose: Purpose = "",
     locale: Annotated[str, typer.Option(metavar="LANGUAGE", help="The mail's language, such as de or pt-BR.")] = "",
+    request_id: Annotated[
+        str,
+        typer.Option(metavar="ID", help="A name for this mail: the same command with it sends one mail and one code."),
+    ] = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Mail a one-time code."""
-    request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale)
+    request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale, request_id=request_id)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
     if as_json:
         print_json(answer)

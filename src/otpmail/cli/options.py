@@ -34,6 +34,25 @@ ReplyTo = Annotated[
 ]
 
 
+OfCaller = Annotated[
+    str,
+    typer.Option(
+        "--caller", metavar="NAME", help="For an operator (`caller add --operator`): mails of this caller, not its own."
+    ),
+]
+AllCallers = Annotated[bool, typer.Option("--all-callers", help="For an operator: mails of all callers.")]
+
+ALL = "-"
+"""All callers, in a request that names one."""
+
+
+def whose(caller: str, *, all_callers: bool) -> str:
+    """Return the caller for a request to name, empty for its own mails. Raises typer.Exit with 2 for both options."""
+    if caller and all_callers:
+        raise wrong_usage("--caller: names one caller, and --all-callers means all; give one of them")
+    return ALL if all_callers else caller
+
+
 def value_of(option: str, text: str, values: Mapping[str, ValueT]) -> ValueT:
     """Return what an option's word names, in any case of letters. Raises typer.Exit with 2 for another word."""
     if text.lower() not in values:

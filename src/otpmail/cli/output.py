@@ -91,11 +91,15 @@ def print_json(answer: Message) -> None:
 
 def print_mail(mail: mail_pb2.Mail) -> None:
     """Print a mail's state, and the relay's reply for each recipient."""
-    good = mail.state in {*_OPEN, mail_pb2.Mail.STATE_RELAYED}
-    out.print(f"mail {mail.id}: {state_of(mail).lower()}", style="green" if good else "red")
+    out.print(f"mail {mail.id}: {state_of(mail).lower()}", style="green" if is_good(mail) else "red")
     without = "no reply yet" if mail.state in _OPEN else "no reply"
     for result in mail.recipients:
         out.print(f"  {escape(result.address)}: {escape(relay_reply(result)) or without}")
+
+
+def is_good(mail: mail_pb2.Mail) -> bool:
+    """Whether a mail has reached all of its recipients, or may reach them yet."""
+    return mail.state in {*_OPEN, mail_pb2.Mail.STATE_RELAYED}
 
 
 def state_of(mail: mail_pb2.Mail) -> str:

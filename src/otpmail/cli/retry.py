@@ -11,7 +11,7 @@ from rich.markup import escape
 from otpmail.cli.call import TIMEOUT_SECONDS, failure
 from otpmail.cli.channel import open_channel
 from otpmail.cli.lookup import print_state
-from otpmail.cli.options import Json, Server, value_of
+from otpmail.cli.options import AllCallers, Json, OfCaller, Server, value_of, whose
 from otpmail.cli.output import describe_error, err, exit_unless, service_of, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -42,13 +42,16 @@ def retry_mails(
         ),
     ] = "",
     to: Annotated[str, typer.Option(metavar="EMAIL", help="With --state: only mails to this address.")] = "",
+    caller: OfCaller = "",
+    all_callers: AllCallers = False,
     server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Send mails again that failed, to the recipients for whom no relay has accepted them."""
     if bool(mail_ids) is bool(state) or (to and not state):
         raise wrong_usage("ID: give the ids of the mails, or --state, such as --state failed, with or without --to")
-    query = mail_pb2.ListMailsRequest(recipient=to, page_size=_PAGE)
+    of = whose(caller, all_callers=all_callers)
+    query = mail_pb2.ListMailsRequest(recipient=to, page_size=_PAGE, caller=of)
     if state:
         query.state = value_of("--state", state, _STATES)
     service = service_of(server)
@@ -56,11 +59,11 @@ def retry_mails(
     with open_channel(service) as channel:
         mails = mail_pb2_grpc.MailServiceStub(channel)
         try:
-            ids = mail_ids or list(_ids(mails, query))
-            refused = [mail_id for mail_id in ids if not _retry(mails, mail_id, address, as_json=as_json)]
+            requests = [mail_pb2.RetryMailRequest(id=one, caller=of) for one in mail_ids or _ids(mails, query)]
+            refused = [one for one in requests if not _retry(mails, one, address, as_json=as_json)]
         except grpc.RpcError as error:
             raise failure(error, address, TIMEOUT_SECONDS, query) from None
-    if not ids and not as_json:
+    if not requests and not as_json:
         err.print("no such mails")
     exit_unless(not refused)
 
@@ -75,14 +78,16 @@ def _ids(mails: mail_pb2_grpc.MailServiceStub, query: mail_pb2.ListMailsRequest)
             return
 
 
-def _retry(mails: mail_pb2_grpc.MailServiceStub, mail_id: str, address: str, *, as_json: bool) -> bool:
+def _retry(
+    mails: mail_pb2_grpc.MailServiceStub, request: mail_pb2.RetryMailRequest, address: str, *, as_json: bool
+) -> bool:
     """Retry one mail and print it; False, after printing why, where it can't be. Raises RpcError for other faults."""
     try:
-        answer = mails.RetryMail(mail_pb2.RetryMailRequest(id=mail_id), timeout=TIMEOUT_SECONDS)
+        answer = mails.RetryMail(request, timeout=TIMEOUT_SECONDS)
     except grpc.RpcError as error:
         if error.code() not in _REFUSALS:
             raise
-        err.print(escape(f"mail {mail_id}: {describe_error(error, address, TIMEOUT_SECONDS)}"), style="red")
+        err.print(escape(f"mail {request.id}: {describe_error(error, address, TIMEOUT_SECONDS)}"), style="red")
         return False
     print_state(answer, as_json=as_json)
     return True

@@ -16,6 +16,7 @@ from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.errors import InvalidArgument
 from otpmail.mail.idempotency import check_request_id
+from otpmail.mail.operators import ANY, whose
 from otpmail.mail.turns import Turns
 from otpmail.model import Mail, MailState
 from otpmail.store.base import MailStore
@@ -38,10 +39,14 @@ _LAST: _Place = (float("inf"), "")
 
 @frozen(kw_only=True)
 class Query:
-    """Which mails to list. None and empty fields leave none out; `page_token` names the page, empty the first."""
+    """Which mails to list. None and empty fields leave none out; `page_token` names the page, empty the first.
+
+    `caller` are whose mails they are, for an operator (`mail.operators.whose`).
+    """
 
     page_size: int = 0
     page_token: str = ""
+    caller: str = ""
     state: MailState | None = None
     recipient: str = field(default="", repr=False)
     request_id: str = ""
@@ -72,7 +77,7 @@ class Listing:
         return f"<Listing {self._lifecycle!r}>"
 
     async def list(self, caller: Caller, query: Query) -> Page:
-        """Return a page. Raises InvalidArgument for a field that can't be one."""
+        """Return a page. Raises InvalidArgument for a field that can't be one, and PermissionDenied as `whose` does."""
         size = _size(query.page_size)
         matcher = _Matcher(caller, query)
         newest = _Newest(size + 1)
@@ -102,7 +107,9 @@ class _Matcher:
     """Decides whether a mail is asked for, and stands behind the place that the token names."""
 
     def __init__(self, caller: Caller, query: Query) -> None:
-        self._caller, self._state, self._request_id = caller.name, query.state, query.request_id
+        self._of = whose(caller, query.caller)
+        self._is_of_all = self._of == ANY
+        self._state, self._request_id = query.state, query.request_id
         if query.request_id:
             check_request_id(query.request_id)
         self._recipient = parse_address(query.recipient, "recipient").key if query.recipient else ""
@@ -117,7 +124,7 @@ class _Matcher:
         """Whether the mail is."""
         return (
             (one.create_time, one.id) < self._before
-            and one.caller == self._caller
+            and (self._is_of_all or one.caller == self._of)
             and self._state in {None, one.state}
             and (not self._request_id or one.request_id == self._request_id)
             and (not self._recipient or any(Address(spec).key == self._recipient for spec in _recipients(one)))

@@ -22,6 +22,7 @@ from otpmail.mail.idempotency import Idempotency, check_request_id
 from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
+from otpmail.mail.operators import Operators
 from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission, priority_denied
@@ -90,6 +91,7 @@ class MailService:
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
         retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
+        self.act_for = Operators(store, lifecycle, backlog).act_for
         self.list = Listing(store, lifecycle, backlog, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)

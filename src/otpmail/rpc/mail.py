@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import count
 
+from otpmail.callers import Call, Caller
 from otpmail.mail.listing import Query
 from otpmail.mail.service import MailService
 from otpmail.mail.stream import MailStream
+from otpmail.model import Mail
 from otpmail.rpc import decode, encode
 from otpmail.rpc.auth import Admit
 from otpmail.rpc.batches import BatchReader
@@ -17,6 +20,9 @@ from otpmail.rpc.stream import serve_stream
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _STEP = 100  # mails that are encoded in a turn: a millisecond
+
+_Named = mail_pb2.GetMailRequest | mail_pb2.WatchMailRequest | mail_pb2.CancelMailRequest | mail_pb2.RetryMailRequest
+"""A request that names a mail."""
 
 
 class MailServicer(mail_pb2_grpc.MailServiceServicer):
@@ -53,32 +59,34 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
 
     async def GetMail(self, request: mail_pb2.GetMailRequest, context: Context) -> mail_pb2.Mail:
         """Return what has become of a mail."""
-        return encode.mail_message(
-            await self._mails.get(call_from(context).caller, request.id, request_id=request.request_id)
-        )
+        caller = await self._act_for(request, call_from(context))
+        return _answer(request, await self._mails.get(caller, request.id, request_id=request.request_id))
 
     async def WatchMail(self, request: mail_pb2.WatchMailRequest, context: Context) -> AsyncIterator[mail_pb2.Mail]:
         """Yield every state of a mail until it settles."""
-        watching = self._mails.watch(call_from(context).caller, request.id, request_id=request.request_id)
+        caller = await self._act_for(request, call_from(context))
+        watching = self._mails.watch(caller, request.id, request_id=request.request_id)
         async with aclosing(watching) as mails:
             async for mail in mails:
-                yield encode.mail_message(mail)
+                yield _answer(request, mail)
 
     async def CancelMail(self, request: mail_pb2.CancelMailRequest, context: Context) -> mail_pb2.Mail:
         """Cancel a waiting mail."""
-        return encode.mail_message(
-            await self._mails.cancel(call_from(context).caller, request.id, request_id=request.request_id)
-        )
+        caller = await self._act_for(request, call_from(context))
+        return _answer(request, await self._mails.cancel(caller, request.id, request_id=request.request_id))
 
     async def RetryMail(self, request: mail_pb2.RetryMailRequest, context: Context) -> mail_pb2.Mail:
         """Send a mail again that did not reach all of its recipients."""
-        return encode.mail_message(await self._mails.retry(call_from(context), request.id))
+        call = call_from(context)
+        call = replace(call, caller=await self._act_for(request, call))
+        return _answer(request, await self._mails.retry(call, request.id))
 
     async def ListMails(self, request: mail_pb2.ListMailsRequest, context: Context) -> mail_pb2.ListMailsResponse:
-        """Return a page of the caller's mails."""
+        """Return a page of the caller's mails, or of those of others."""
         query = Query(
             page_size=request.page_size,
             page_token=request.page_token,
+            caller=request.caller,
             state=decode.state_from(request.state),
             recipient=request.recipient,
             request_id=request.request_id,
@@ -86,7 +94,17 @@ class MailServicer(mail_pb2_grpc.MailServiceServicer):
         page = await self._mails.list(call_from(context).caller, query)
         response = mail_pb2.ListMailsResponse(next_page_token=page.next_page_token)
         for start in range(0, len(page.mails), _STEP):
-            for mail in page.mails[start : start + _STEP]:
-                encode.fill_mail(response.mails.add(), mail)
+            response.mails.extend([_answer(request, mail) for mail in page.mails[start : start + _STEP]])
             await self._mails.admission.turns.wait()
         return response
+
+    async def _act_for(self, request: _Named, call: Call) -> Caller:
+        return await self._mails.act_for(call.caller, request.caller, request.id)
+
+
+def _answer(request: _Named | mail_pb2.ListMailsRequest, mail: Mail) -> mail_pb2.Mail:
+    """Encode a mail, with its caller where the request names one."""
+    message = encode.mail_message(mail)
+    if request.caller:
+        message.caller = mail.caller
+    return message

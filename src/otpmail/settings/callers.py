@@ -28,7 +28,7 @@ _MOST_OCTETS = 4 << 20
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _MAY = ("methods", "from", "return_paths", "priorities")
-_KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share")
+_KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
 ValueT = TypeVar("ValueT")
 
@@ -166,7 +166,14 @@ class _Reader:
             return_paths=return_paths if "return_paths" in table else senders if "from" in table else None,
             priorities=priorities if "priorities" in table else USUAL_PRIORITIES,
             shares=self._shares(path, table),
+            operate=self._operator(path, table),
         )
+
+    def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
+        found = table.get("operator", False) if path[0] == "callers" else False
+        if not isinstance(found, bool):
+            self._add(*path, "operator", what="must be true or false, without quotes")
+        return found is True
 
     def _shares(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Shares | None:
         """Return the shares of a caller, None where it has no bounds of its own."""

@@ -216,6 +216,9 @@ class MailStore(Protocol):
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail while it is remembered, None otherwise."""
 
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return the name of the caller whose mail `get` would return, None where no caller has it."""
+
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise.
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15otpmail/v1/mail.proto\x12\notpmail.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"n\n\nAttachment\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x12\n\ncontent_id\x18\x04 \x01(\t\x12\x13\n\x0b\x61lternative\x18\x05 \x01(\x08\"\x81\x04\n\x0fSendMailRequest\x12\n\n\x02to\x18\x01 \x03(\t\x12\n\n\x02\x63\x63\x18\x02 \x03(\t\x12\x0b\n\x03\x62\x63\x63\x18\x03 \x03(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04html\x18\x06 \x01(\t\x12\x0c\n\x04\x66rom\x18\x07 \x01(\t\x12\x10\n\x08reply_to\x18\x08 \x03(\t\x12#\n\x07headers\x18\t \x03(\x0b\x32\x12.otpmail.v1.Header\x12+\n\x0b\x61ttachments\x18\n \x03(\x0b\x32\x16.otpmail.v1.Attachment\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.otpmail.v1.Priority\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12%\n\x08wait_for\x18\r \x01(\x0e\x32\x13.otpmail.v1.WaitFor\x12&\n\x03ttl\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0breturn_path\x18\x0f \x01(\t\x12\x0e\n\x06sender\x18\x10 \x01(\t\x12\x12\n\nmessage_id\x18\x11 \x01(\t\x12\x37\n\x06labels\x18\x12 \x03(\x0b\x32\'.otpmail.v1.SendMailRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x10SendMailResponse\x12\x1e\n\x04mail\x18\x01 \x01(\x0b\x32\x10.otpmail.v1.Mail\">\n\x10SendMailsRequest\x12*\n\x05mails\x18\x01 \x03(\x0b\x32\x1b.otpmail.v1.SendMailRequest\"\xa7\x01\n\x11SendMailsResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.otpmail.v1.SendMailsResponse.Result\x1a[\n\x06Result\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x04mail\x18\x02 \x01(\x0b\x32\x10.otpmail.v1.Mail\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xd5\x04\n\x04Mail\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.otpmail.v1.Mail.State\x12/\n\nrecipients\x18\x03 \x03(\x0b\x32\x1b.otpmail.v1.RecipientResult\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bsettle_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12,\n\x06labels\x18\t \x03(\x0b\x32\x1c.otpmail.v1.Mail.LabelsEntry\x12\x35\n\x11next_attempt_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_SENDING\x10\x02\x12\x11\n\rSTATE_RELAYED\x10\x03\x12\x11\n\rSTATE_PARTIAL\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_EXPIRED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\x12\x13\n\x0fSTATE_UNCERTAIN\x10\x08\"V\n\x0fRecipientResult\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\renhanced_code\x18\x03 \x01(\t\x12\r\n\x05reply\x18\x04 \x01(\t\"0\n\x0eGetMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"2\n\x10WatchMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"3\n\x11\x43\x61ncelMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x87\x01\n\x10ListMailsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.otpmail.v1.Mail.State\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"M\n\x11ListMailsResponse\x12\x1f\n\x05mails\x18\x01 \x03(\x0b\x32\x10.otpmail.v1.Mail\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RetryMailRequest\x12\n\n\x02id\x18\x01 \x01(\t*K\n\x07WaitFor\x12\x18\n\x14WAIT_FOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eWAIT_FOR_RELAY\x10\x01\x12\x12\n\x0eWAIT_FOR_QUEUE\x10\x02*a\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_NORMAL\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02\x12\x13\n\x0fPRIORITY_URGENT\x10\x03\x32\xe0\x03\n\x0bMailService\x12\x45\n\x08SendMail\x12\x1b.otpmail.v1.SendMailRequest\x1a\x1c.otpmail.v1.SendMailResponse\x12L\n\tSendMails\x12\x1c.otpmail.v1.SendMailsRequest\x1a\x1d.otpmail.v1.SendMailsResponse(\x01\x30\x01\x12\x37\n\x07GetMail\x12\x1a.otpmail.v1.GetMailRequest\x1a\x10.otpmail.v1.Mail\x12=\n\tWatchMail\x12\x1c.otpmail.v1.WatchMailRequest\x1a\x10.otpmail.v1.Mail0\x01\x12=\n\nCancelMail\x12\x1d.otpmail.v1.CancelMailRequest\x1a\x10.otpmail.v1.Mail\x12H\n\tListMails\x12\x1c.otpmail.v1.ListMailsRequest\x1a\x1d.otpmail.v1.ListMailsResponse\x12;\n\tRetryMail\x12\x1c.otpmail.v1.RetryMailRequest\x1a\x10.otpmail.v1.MailB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15otpmail/v1/mail.proto\x12\notpmail.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"n\n\nAttachment\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x12\n\ncontent_id\x18\x04 \x01(\t\x12\x13\n\x0b\x61lternative\x18\x05 \x01(\x08\"\x81\x04\n\x0fSendMailRequest\x12\n\n\x02to\x18\x01 \x03(\t\x12\n\n\x02\x63\x63\x18\x02 \x03(\t\x12\x0b\n\x03\x62\x63\x63\x18\x03 \x03(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04html\x18\x06 \x01(\t\x12\x0c\n\x04\x66rom\x18\x07 \x01(\t\x12\x10\n\x08reply_to\x18\x08 \x03(\t\x12#\n\x07headers\x18\t \x03(\x0b\x32\x12.otpmail.v1.Header\x12+\n\x0b\x61ttachments\x18\n \x03(\x0b\x32\x16.otpmail.v1.Attachment\x12&\n\x08priority\x18\x0b \x01(\x0e\x32\x14.otpmail.v1.Priority\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12%\n\x08wait_for\x18\r \x01(\x0e\x32\x13.otpmail.v1.WaitFor\x12&\n\x03ttl\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0breturn_path\x18\x0f \x01(\t\x12\x0e\n\x06sender\x18\x10 \x01(\t\x12\x12\n\nmessage_id\x18\x11 \x01(\t\x12\x37\n\x06labels\x18\x12 \x03(\x0b\x32\'.otpmail.v1.SendMailRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x10SendMailResponse\x12\x1e\n\x04mail\x18\x01 \x01(\x0b\x32\x10.otpmail.v1.Mail\">\n\x10SendMailsRequest\x12*\n\x05mails\x18\x01 \x03(\x0b\x32\x1b.otpmail.v1.SendMailRequest\"\xa7\x01\n\x11SendMailsResponse\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.otpmail.v1.SendMailsResponse.Result\x1a[\n\x06Result\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1e\n\x04mail\x18\x02 \x01(\x0b\x32\x10.otpmail.v1.Mail\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xe5\x04\n\x04Mail\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.otpmail.v1.Mail.State\x12/\n\nrecipients\x18\x03 \x03(\x0b\x32\x1b.otpmail.v1.RecipientResult\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bsettle_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmessage_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12,\n\x06labels\x18\t \x03(\x0b\x32\x1c.otpmail.v1.Mail.LabelsEntry\x12\x35\n\x11next_attempt_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_SENDING\x10\x02\x12\x11\n\rSTATE_RELAYED\x10\x03\x12\x11\n\rSTATE_PARTIAL\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x11\n\rSTATE_EXPIRED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\x12\x13\n\x0fSTATE_UNCERTAIN\x10\x08\"V\n\x0fRecipientResult\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x15\n\renhanced_code\x18\x03 \x01(\t\x12\r\n\x05reply\x18\x04 \x01(\t\"@\n\x0eGetMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\"B\n\x10WatchMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\"C\n\x11\x43\x61ncelMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\"\x97\x01\n\x10ListMailsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.otpmail.v1.Mail.State\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\"M\n\x11ListMailsResponse\x12\x1f\n\x05mails\x18\x01 \x03(\x0b\x32\x10.otpmail.v1.Mail\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x10RetryMailRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t*K\n\x07WaitFor\x12\x18\n\x14WAIT_FOR_UNSPECIFIED\x10\x00\x12\x12\n\x0eWAIT_FOR_RELAY\x10\x01\x12\x12\n\x0eWAIT_FOR_QUEUE\x10\x02*a\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fPRIORITY_NORMAL\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02\x12\x13\n\x0fPRIORITY_URGENT\x10\x03\x32\xe0\x03\n\x0bMailService\x12\x45\n\x08SendMail\x12\x1b.otpmail.v1.SendMailRequest\x1a\x1c.otpmail.v1.SendMailResponse\x12L\n\tSendMails\x12\x1c.otpmail.v1.SendMailsRequest\x1a\x1d.otpmail.v1.SendMailsResponse(\x01\x30\x01\x12\x37\n\x07GetMail\x12\x1a.otpmail.v1.GetMailRequest\x1a\x10.otpmail.v1.Mail\x12=\n\tWatchMail\x12\x1c.otpmail.v1.WatchMailRequest\x1a\x10.otpmail.v1.Mail0\x01\x12=\n\nCancelMail\x12\x1d.otpmail.v1.CancelMailRequest\x1a\x10.otpmail.v1.Mail\x12H\n\tListMails\x12\x1c.otpmail.v1.ListMailsRequest\x1a\x1d.otpmail.v1.ListMailsResponse\x12;\n\tRetryMail\x12\x1c.otpmail.v1.RetryMailRequest\x1a\x10.otpmail.v1.MailB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDMAILREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_MAIL_LABELSENTRY']._loaded_options = None
   _globals['_MAIL_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WAITFOR']._serialized_start=2147
-  _globals['_WAITFOR']._serialized_end=2222
-  _globals['_PRIORITY']._serialized_start=2224
-  _globals['_PRIORITY']._serialized_end=2321
+  _globals['_WAITFOR']._serialized_start=2243
+  _globals['_WAITFOR']._serialized_end=2318
+  _globals['_PRIORITY']._serialized_start=2320
+  _globals['_PRIORITY']._serialized_end=2417
   _globals['_HEADER']._serialized_start=102
   _globals['_HEADER']._serialized_end=139
   _globals['_ATTACHMENT']._serialized_start=141
@@ -59,25 +59,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDMAILSRESPONSE_RESULT']._serialized_start=962
   _globals['_SENDMAILSRESPONSE_RESULT']._serialized_end=1053
   _globals['_MAIL']._serialized_start=1056
-  _globals['_MAIL']._serialized_end=1653
+  _globals['_MAIL']._serialized_end=1669
   _globals['_MAIL_LABELSENTRY']._serialized_start=722
   _globals['_MAIL_LABELSENTRY']._serialized_end=767
-  _globals['_MAIL_STATE']._serialized_start=1469
-  _globals['_MAIL_STATE']._serialized_end=1653
-  _globals['_RECIPIENTRESULT']._serialized_start=1655
-  _globals['_RECIPIENTRESULT']._serialized_end=1741
-  _globals['_GETMAILREQUEST']._serialized_start=1743
-  _globals['_GETMAILREQUEST']._serialized_end=1791
-  _globals['_WATCHMAILREQUEST']._serialized_start=1793
-  _globals['_WATCHMAILREQUEST']._serialized_end=1843
-  _globals['_CANCELMAILREQUEST']._serialized_start=1845
-  _globals['_CANCELMAILREQUEST']._serialized_end=1896
-  _globals['_LISTMAILSREQUEST']._serialized_start=1899
-  _globals['_LISTMAILSREQUEST']._serialized_end=2034
-  _globals['_LISTMAILSRESPONSE']._serialized_start=2036
-  _globals['_LISTMAILSRESPONSE']._serialized_end=2113
-  _globals['_RETRYMAILREQUEST']._serialized_start=2115
-  _globals['_RETRYMAILREQUEST']._serialized_end=2145
-  _globals['_MAILSERVICE']._serialized_start=2324
-  _globals['_MAILSERVICE']._serialized_end=2804
+  _globals['_MAIL_STATE']._serialized_start=1485
+  _globals['_MAIL_STATE']._serialized_end=1669
+  _globals['_RECIPIENTRESULT']._serialized_start=1671
+  _globals['_RECIPIENTRESULT']._serialized_end=1757
+  _globals['_GETMAILREQUEST']._serialized_start=1759
+  _globals['_GETMAILREQUEST']._serialized_end=1823
+  _globals['_WATCHMAILREQUEST']._serialized_start=1825
+  _globals['_WATCHMAILREQUEST']._serialized_end=1891
+  _globals['_CANCELMAILREQUEST']._serialized_start=1893
+  _globals['_CANCELMAILREQUEST']._serialized_end=1960
+  _globals['_LISTMAILSREQUEST']._serialized_start=1963
+  _globals['_LISTMAILSREQUEST']._serialized_end=2114
+  _globals['_LISTMAILSRESPONSE']._serialized_start=2116
+  _globals['_LISTMAILSRESPONSE']._serialized_end=2193
+  _globals['_RETRYMAILREQUEST']._serialized_start=2195
+  _globals['_RETRYMAILREQUEST']._serialized_end=2241
+  _globals['_MAILSERVICE']._serialized_start=2420
+  _globals['_MAILSERVICE']._serialized_end=2900
 # @@protoc_insertion_point(module_scope)

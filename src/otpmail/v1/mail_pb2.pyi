@@ -455,6 +455,7 @@ class Mail(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The service's name for the mail."""
     state: Global___Mail.State.ValueType
@@ -465,6 +466,8 @@ class Mail(_message.Message):
     """Its Message-ID header, the same at each attempt."""
     request_id: _builtins.str
     """The request_id of the request for it."""
+    caller: _builtins.str
+    """Whose mail it is. Set only in answers to requests that name a caller."""
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipientResult]:
         """The relay's last reply about each recipient. Empty before the relay has replied."""
@@ -498,10 +501,11 @@ class Mail(_message.Message):
         request_id: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "id", b"id", "labels", b"labels", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "recipients", b"recipients", "request_id", b"request_id", "settle_time", b"settle_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "caller", b"caller", "create_time", b"create_time", "id", b"id", "labels", b"labels", "message_id", b"message_id", "next_attempt_time", b"next_attempt_time", "recipients", b"recipients", "request_id", b"request_id", "settle_time", b"settle_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,25 +547,31 @@ Global___RecipientResult: _TypeAlias = RecipientResult  # noqa: Y015
 
 @_typing.final
 class GetMailRequest(_message.Message):
-    """Names a mail: exactly one field is set."""
+    """Names a mail: by exactly one of id and request_id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The mail's id."""
     request_id: _builtins.str
     """The request_id of the request for it."""
+    caller: _builtins.str
+    """Whose mail it is, where it is not of the caller of this call, who must be an operator then. "-" is whichever caller
+    has the mail with that id.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,25 +579,31 @@ Global___GetMailRequest: _TypeAlias = GetMailRequest  # noqa: Y015
 
 @_typing.final
 class WatchMailRequest(_message.Message):
-    """Names a mail: exactly one field is set."""
+    """Names a mail: by exactly one of id and request_id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The mail's id."""
     request_id: _builtins.str
     """The request_id of the request for it."""
+    caller: _builtins.str
+    """Whose mail it is, where it is not of the caller of this call, who must be an operator then. "-" is whichever caller
+    has the mail with that id.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -595,25 +611,31 @@ Global___WatchMailRequest: _TypeAlias = WatchMailRequest  # noqa: Y015
 
 @_typing.final
 class CancelMailRequest(_message.Message):
-    """Names a mail: exactly one field is set."""
+    """Names a mail: by exactly one of id and request_id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The mail's id."""
     request_id: _builtins.str
     """The request_id of the request for it."""
+    caller: _builtins.str
+    """Whose mail it is, where it is not of the caller of this call, who must be an operator then. "-" is whichever caller
+    has the mail with that id.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -630,6 +652,7 @@ class ListMailsRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RECIPIENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many mails the answer has at most: 100 if 0, and 1000 at most. It may have fewer, also before the last page."""
     page_token: _builtins.str
@@ -640,6 +663,8 @@ class ListMailsRequest(_message.Message):
     """An address that is among the recipients of the mails."""
     request_id: _builtins.str
     """The request_id of the requests for the mails."""
+    caller: _builtins.str
+    """Whose mails they are, where they are not of the caller of this call, who must be an operator then. "-" is all callers."""
     def __init__(
         self,
         *,
@@ -648,10 +673,11 @@ class ListMailsRequest(_message.Message):
         state: Global___Mail.State.ValueType = ...,
         recipient: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "recipient", b"recipient", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "page_size", b"page_size", "page_token", b"page_token", "recipient", b"recipient", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,16 +718,20 @@ class RetryMailRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The mail's id."""
+    caller: _builtins.str
+    """As in GetMailRequest."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        caller: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,7 +114,8 @@ class MailServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMails(self, request, context):
-        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers.
+        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers. An
+        operator may list those of other callers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class MailServiceStub:
     CancelMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]
     """Cancels a mail that is not with the relay yet."""
     ListMails: _grpc.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]
-    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers. An
+    operator may list those of other callers.
+    """
     RetryMail: _grpc.UnaryUnaryMultiCallable[_mail_pb2.RetryMailRequest, _mail_pb2.Mail]
     """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
     id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
@@ -74,7 +76,9 @@ class MailServiceAsyncStub(MailServiceStub):
     CancelMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.CancelMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
     """Cancels a mail that is not with the relay yet."""
     ListMails: _aio.UnaryUnaryMultiCallable[_mail_pb2.ListMailsRequest, _mail_pb2.ListMailsResponse]  # type: ignore[assignment]
-    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+    """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers. An
+    operator may list those of other callers.
+    """
     RetryMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.RetryMailRequest, _mail_pb2.Mail]  # type: ignore[assignment]
     """Sends a mail again that is FAILED, EXPIRED, PARTIAL or UNCERTAIN, while the service remembers it. It has the same
     id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
@@ -133,7 +137,9 @@ class MailServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mail_pb2.ListMailsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mail_pb2.ListMailsResponse, _abc.Awaitable[_mail_pb2.ListMailsResponse]]:
-        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers."""
+        """Lists the caller's mails, newest first: those that have not settled, and those that the service still remembers. An
+        operator may list those of other callers.
+        """
 
     @_abc_1.abstractmethod
     def RetryMail(

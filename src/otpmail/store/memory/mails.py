@@ -123,6 +123,13 @@ class MemoryMailStore:
         mail, forgotten, _, _ = codec.decode_settled(kept)
         return mail if mail.caller == caller and forgotten > self.now() else None
 
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return whose mail it is, if it has settled and is still remembered."""
+        for caller in tuple(self._shares):
+            if await self.get(caller, mail_id) is not None:
+                return caller
+        return None
+
     async def find(self, caller: str, request_id: str) -> Earlier | Running | None:
         """Return that caller's mail of a request id, while it or the id is remembered, None otherwise."""
         key = _key(caller, request_id)

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from otpmail.errors import StoreError, Unavailable
+from otpmail.store.base import Entry
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys, joined
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held
+from otpmail.store.redis.records import Records, score_of
 from otpmail.store.redis.replies import AnswerLost, pairs
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
@@ -34,6 +36,20 @@ class Acceptance(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Acceptance {self.mail_id}>"
+
+    @classmethod
+    def of(cls, entry: Entry, *, keys: Keys, records: Records) -> Self:
+        """Make the octets of an entry that is to be kept in this turn of the loop."""
+        mail = entry.mail
+        return cls(
+            mail.id,
+            score_of(entry.priority, mail.create_time),
+            keys.request(mail.caller, mail.request_id) if mail.request_id else None,
+            entry.fingerprint,
+            records.seal_entry(entry),
+            records.seal_head(entry),
+            asyncio.get_running_loop().create_future(),
+        )
 
     def held_by(self, owner: str) -> Held:
         """Return it as a mail of that owner."""

@@ -64,6 +64,14 @@ class ForeignMails:
         record = await self._read_of(caller, mail_id)
         return None if record is None else record.mail
 
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return whose mail it is. Raises Unavailable where another replica alone has its content."""
+        record = await self.read(mail_id)
+        if isinstance(record, Claim):
+            await self._refuse_if_sent(record.request, mail_id)
+            return None
+        return None if record is None or record.forgotten <= self._now() else record.mail.caller
+
     async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
         """Yield the mail whenever it changes, to its end. Raises Unavailable where the server is down at first."""
         seen: Mail | None = None

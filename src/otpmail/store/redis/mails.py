@@ -1,6 +1,5 @@
 """Request ids, guaranteed mails and how they settled, on a Redis server that several replicas use."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +31,7 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
-from otpmail.store.redis.records import Records, present, score_of
+from otpmail.store.redis.records import Records, present
 from otpmail.store.redis.requests import Requests
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.retries import Retries
@@ -68,6 +67,7 @@ class RedisMailStore:
         self._client = client
         self._keys = keys
         self._records = Records(cipher)
+        self._acceptance = partial(Acceptance.of, keys=keys, records=self._records)
         self._lease = Lease(client, keys, lease_seconds)
         self._owned = Owned(
             client,
@@ -212,6 +212,13 @@ class RedisMailStore:
         await self._owned.notes.wait_for(mail_id)
         return await self._foreign.get(caller, mail_id)
 
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return whose mail it is, of any owner, also of one that has not settled."""
+        if (caller := await self._memory.caller_of(mail_id)) is not None:
+            return caller
+        await self._owned.notes.wait_for(mail_id)
+        return await self._foreign.caller_of(mail_id)
+
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:
         """Let the owner of that caller's mail cancel it, and return it as it settled."""
         if (mail := await self._memory.get(caller, mail_id)) is not None:
@@ -274,19 +281,6 @@ class RedisMailStore:
         held = self._books.held.pop(one.mail_id, None)
         if held is not None and one.answer.exception() is None and one.answer.result() == b"A":
             self._owned.doubtful.retract(one.mail_id, held)
-
-    def _acceptance(self, entry: Entry) -> Acceptance:
-        mail = entry.mail
-        key = self._keys.request(mail.caller, mail.request_id) if mail.request_id else None
-        return Acceptance(
-            mail.id,
-            score_of(entry.priority, mail.create_time),
-            key,
-            entry.fingerprint,
-            self._records.seal_entry(entry),
-            self._records.seal_head(entry),
-            asyncio.get_running_loop().create_future(),
-        )
 
     def _progress(self, mail_id: str, progress: Progress) -> Note | None:
         held = self._books.held.get(mail_id)

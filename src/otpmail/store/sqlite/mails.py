@@ -187,11 +187,22 @@ class SqliteMailStore:
         """Return that caller's mail, also one that has not settled."""
         if (mail := await self._memory.get(caller, mail_id)) is not None:
             return mail
+        mail = await self._read(mail_id)
+        return mail if mail is not None and mail.caller == caller else None
+
+    async def caller_of(self, mail_id: str) -> str | None:
+        """Return whose mail it is, also of one that has not settled."""
+        if (caller := await self._memory.caller_of(mail_id)) is not None:
+            return caller
+        mail = await self._read(mail_id)
+        return None if mail is None else mail.caller
+
+    async def _read(self, mail_id: str) -> Mail | None:
         found = await self._ask(partial(self._rows.get, mail_id, self._open.get(mail_id)))
         if found is None:
             return None
         mail, forgotten = found
-        return mail if mail.caller == caller and forgotten > self.now() else None
+        return mail if forgotten > self.now() else None
 
     async def retryable(self, caller: str, mail_id: str) -> Entry | None:
         """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
