@@ -16,6 +16,7 @@ OtpmailError
 │       └── Stopping                         the service accepts nothing more
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
+│   └── StoreEnded (Unavailable)             the part that writes it has ended, and the service with it
 └── RelayError                               the relay or the network failed
     ├── ConnectFailed (ConnectionError)      no usable connection was opened
     │   ├── Unreachable                      no address took a connection and greeted
@@ -150,6 +151,13 @@ class SettingsError(OtpmailError, ValueError):
 
 class StoreError(OtpmailError):
     """The store can't be opened, or can't read what it holds. The message says what to do."""
+
+
+class StoreEnded(StoreError, Unavailable):
+    """The part that writes the store has ended by a mistake of the program, and the service ends with it."""
+
+    def __init__(self) -> None:
+        super().__init__("the service's store has ended; its log says why")
 
 
 class RelayError(OtpmailError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from otpmail.errors import FailedPrecondition, InvalidArgument, StoreError, Unavailable
+from otpmail.errors import FailedPrecondition, InvalidArgument, StoreEnded, StoreError, Unavailable
 from otpmail.model import Challenge, CodeRecord, Mail
 from otpmail.store.base import Accepted, Earlier, Progress, Request, Running, StoreState
 from otpmail.store.cipher import Cipher
@@ -392,6 +392,51 @@ async def test_a_mistake_of_ours_stops_no_store(tmp_path: Path, clock: Clock, ca
     assert [record.message for record in caplog.records if record.exc_info] == [
         "the store's changes could not be written: RuntimeError('a mistake')"
     ]
+
+
+class Dying(Disk):
+    """A disk over whose look the thread of the store ends."""
+
+    is_dying = False
+
+    def __call__(self, path: Path) -> int:
+        """Raise what no part of the store catches."""
+        if self.is_dying:
+            raise SystemExit
+        return super().__call__(path)
+
+
+@pytest.mark.parametrize("where", ["before a commit", "within it"])
+async def test_a_thread_that_ends(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, where: str) -> None:
+    """Whatever ends the thread, all who wait for it have an error at once, and the part of the service ends too."""
+    store = sqlite_store(tmp_path / "store.db", clock, free=(disk := Dying()))
+    await store.open()
+    await store.mails.accept([entry_of(mail_of("m1"))])
+    sweeping = asyncio.create_task(store.sweep_forever(3600.0))
+    waiting: list[asyncio.Future[Any]] = []
+    if where == "before a commit":
+        no_number: Any = "many"
+        waiting.append(store._writer.ask(lambda _: None, no_number))
+    else:
+        disk.is_dying = True
+    for number in range(3):
+        waiting.append(asyncio.ensure_future(store.mails.accept([entry_of(mail_of(f"n{number}"))])))
+        waiting.append(asyncio.ensure_future(store.challenges.update(b"a", lambda _: (RECORD, None))))
+        await asyncio.sleep(0)  # each is handed over on its own
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(StoreEnded):
+            await sweeping
+    assert {type(result) for result in results} == {StoreEnded}
+    with pytest.raises(Unavailable, match=r"\Athe service's store has ended; its log says why\Z"):
+        await store.mails.get("shop", "m1")
+    store.mails.settle(settled(mail_of("m1")))
+    await store.close()
+    assert [record.levelname for record in caplog.records if "the thread of the store has ended" in record.message]
+    again = sqlite_store(tmp_path / "store.db", clock)
+    await again.open()
+    assert "m1" in [entry.mail.id for entry in await left_in(again)]
+    await again.close()
 
 
 async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

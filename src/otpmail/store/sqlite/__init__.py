@@ -1,5 +1,6 @@
 """The SQLite store: codes, request ids and guaranteed mails in one file, which one process owns."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -98,8 +99,16 @@ class SqliteStore:
         return await self.mails.issue(entry, challenge_id, partial(self.challenges.decide, send, challenge_id))
 
     async def sweep_forever(self, every: float) -> None:
-        """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time."""
-        await sweep_forever(self._sweep, every)
+        """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time.
+
+        Raises StoreEnded when the thread of the file has ended by a mistake of ours.
+        """
+        sweeping = asyncio.create_task(sweep_forever(self._sweep, every))
+        try:
+            await self._writer.fail_with_thread()
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
 
     async def _sweep(self) -> None:
         await self.challenges.sweep()

@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from sys import maxsize
 from typing import TypeVar
 
-from otpmail.errors import FailedPrecondition, StoreError
+from otpmail.errors import FailedPrecondition, StoreEnded, StoreError
 from otpmail.model import Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import (
@@ -283,6 +283,8 @@ class SqliteMailStore:
     async def _ask(self, work: Callable[[Connection], T], octets: int | None = None, keys: Sequence[int] = ()) -> T:
         try:
             return await self._writer.ask(work, octets, keys)
+        except StoreEnded:
+            raise
         except StoreError as error:  # sending the mail again may be wrong, so nothing is sent
             raise FailedPrecondition(f"the record of this mail in the store can't be read: {error}") from None
 

@@ -1,6 +1,7 @@
 """Hands changes from the loop to the thread that owns the file, many at a time, and brings back the answers."""
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,13 +10,15 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TypeVar
 
-from otpmail.errors import Unavailable
+from otpmail.errors import StoreEnded, Unavailable
 from otpmail.store.base import StoreState
 from otpmail.store.clock import StoreClock
 from otpmail.store.log_lines import log_unwritten
 from otpmail.store.sqlite.commits import RETRY_SECONDS, Bulk, Change, Committer, Outcome
 from otpmail.store.sqlite.database import Database
 from otpmail.threads import start_daemon
+
+_log = logging.getLogger("otpmail")
 
 NOTE_SECONDS = 0.01
 """How long a change that nobody waits for waits for others."""
@@ -44,6 +47,8 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop
         self._ended: asyncio.Future[int] | None = None
         self._is_open = self._closed = False
+        self._taken: list[Change] = []  # by the thread, which has not answered them yet
+        self._fault: BaseException | None = None  # that has ended the thread
         self._retry_at = 0.0
         self.committer = Committer(database, bulk, clock, self._report)
         self.changed: Callable[[StoreState], None] = lambda _: None
@@ -70,8 +75,9 @@ class Writer:
         of its `Change`.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
-        if self._closed:
-            answer.set_exception(Unavailable("the service is stopping"))
+        if self._closed or self._fault is not None:
+            stopping = Unavailable("the service is stopping")
+            answer.set_exception(stopping if self._fault is None else StoreEnded())
             return answer
         self._batch.append(Change(work, answer, octets, keys))
         if not self._is_handing_over:
@@ -84,9 +90,18 @@ class Writer:
 
         `seq` is that of the one mail which it is about (see `Change`).
         """
+        if self._fault is not None:
+            return
         self._batch.append(Change(work, seq=seq))
         if self._timer is None and not self._is_handing_over:
             self._timer = self._loop.call_later(NOTE_SECONDS, self._hand_over)
+
+    async def fail_with_thread(self) -> None:
+        """Wait until the store closes. Raises StoreEnded when its thread has ended by a mistake of ours."""
+        assert self._ended is not None
+        await asyncio.shield(self._ended)
+        if self._fault is not None:
+            raise StoreEnded from self._fault
 
     async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
         """Write what was noted, and close the file; after `seconds` the thread is left behind, and the log says so."""
@@ -116,6 +131,22 @@ class Writer:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(lambda: self.changed(state))
 
+    def _end(self, fault: BaseException | None) -> None:
+        """Note on the loop that the thread has ended, and refuse what it has not answered."""
+        assert self._ended is not None
+        unwritten = len(self.committer.unwritten)
+        if fault is not None:
+            self._fault = fault
+            _log.error("the thread of the store has ended: %r", fault, exc_info=fault, extra=_ENDED)
+            self._hand_over()
+            left = self._taken
+            while not self._batches.empty():
+                left += self._batches.get_nowait() or []
+            futures = [change.future for change in left]
+            unwritten += futures.count(None)
+            _settle([Outcome(future, None, StoreEnded()) for future in futures if future is not None])
+        self._ended.set_result(unwritten)
+
     # In the thread.
 
     def _run(self, opened: "asyncio.Future[T]", prepare: Callable[[sqlite3.Connection], T]) -> None:
@@ -132,21 +163,25 @@ class Writer:
             self._call(_settle, [Outcome(self._ended, 0)])
             return
         self._call(_settle, [Outcome(opened, prepared)])
+        fault: BaseException | None = None
         try:
             while self._step():
                 pass
             if self.committer.unwritten:
                 self.committer.retry()
-        finally:
-            with suppress(Exception):
-                self._database.close()
-            assert self._ended is not None
-            self._call(_settle, [Outcome(self._ended, len(self.committer.unwritten))])
+        except BaseException as error:  # noqa: BLE001  those who wait for the thread must know
+            fault = error
+        with suppress(Exception):
+            self._database.close()
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._end, fault)
 
     def _step(self) -> bool:
         """Commit what is there, and wait for it if nothing is; returns False once the store closes."""
         committer = self.committer
-        changes, goes_on = self._next(RETRY_SECONDS if committer.state.problem else _IDLE_SECONDS)
+        self._taken = []
+        goes_on = self._next(RETRY_SECONDS if committer.state.problem else _IDLE_SECONDS)
+        changes = self._taken
         try:
             if committer.state.problem and monotonic() >= self._retry_at:
                 self._retry_at = monotonic() + RETRY_SECONDS
@@ -159,21 +194,20 @@ class Writer:
             self._tidy()
         return goes_on
 
-    def _next(self, seconds: float) -> tuple[list[Change], bool]:
-        """Wait for a batch, and return it with those behind it, as many as one commit takes; False with the last."""
-        changes: list[Change] = []
-        octets = 0
+    def _next(self, seconds: float) -> bool:
+        """Wait for a batch, and take it with those behind it, as many as one commit takes; False with the last."""
+        changes, octets = self._taken, 0
         try:
             batch = self._batches.get(timeout=seconds)
             while batch is not None:
                 changes += batch
                 octets += sum([change.octets or 0 for change in batch])
                 if octets >= _MOST_OCTETS or len(changes) >= _MOST_CHANGES:
-                    return changes, True
+                    return True
                 batch = self._batches.get_nowait()
         except Empty:
-            return changes, True
-        return changes, False
+            return True
+        return False
 
     def _tidy(self) -> None:
         """Give free pages back to the file system, slice by slice, while nothing else is to do."""
@@ -198,6 +232,9 @@ def _settle(outcomes: Sequence[Outcome]) -> None:
             answer.set_result(result)
         else:
             answer.set_exception(error)
+
+
+_ENDED = {"event": "store-ended", "fields": {}}
 
 
 def _as_exception(error: BaseException) -> Exception:
