@@ -25,6 +25,9 @@ class Member(NamedTuple):
     fingerprint: bytes
     answer: "asyncio.Future[Answered]"
 
+    def __repr__(self) -> str:
+        return f"<Member {self.job!r}>"
+
 
 class _Group:
     """The mails of one commit, and the task that has them kept."""

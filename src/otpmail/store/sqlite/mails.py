@@ -31,9 +31,10 @@ from otpmail.store.base import (
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
 from otpmail.store.memory.mails import MemoryMailStore
-from otpmail.store.sqlite.changes import Acceptance, Claim, Content, Settlement
+from otpmail.store.sqlite.changes import Acceptance, Claim
 from otpmail.store.sqlite.requests import request_key
 from otpmail.store.sqlite.rows import Rows
+from otpmail.store.sqlite.settlement import settlement_of
 from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
 
@@ -160,13 +161,7 @@ class SqliteMailStore:
             self.octets = self._memory.octets
             return
         forgotten = (mail.settle_time or self.now()) + self._remember_seconds
-        request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
-        octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
-        request = request_key(mail.caller, mail.request_id) if mail.request_id else None
-        content = None
-        if entry is not None:
-            content = Content(forgotten, codec.encode_entry(entry), codec.encode_progress(entry.progress))
-        settlement = Settlement(seq, mail.id, octets, request, request_ends, forgotten, content)
+        settlement = settlement_of(mail, seq, forgotten=forgotten, keep_request=keep_request, entry=entry)
         self._writer.note(partial(self._rows.settle, settlement), seq)
         self._settled += 1
         if self._settled % _FORGET_EVERY == 0:
