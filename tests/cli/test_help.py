@@ -1,4 +1,4 @@
-"""The texts of --help."""
+"""The texts of --help, and the line about a command that is used wrongly."""
 
 import re
 
@@ -26,3 +26,38 @@ def test_the_states_of_a_mail() -> None:
     shown = _help("mail list")
     names = [name.removeprefix("STATE_").lower() for name, value in mail_pb2.Mail.State.items() if value]
     assert [name for name in names if name not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("mail list --foo", "otpmail mail list: no such option: --foo"),
+        ("mail get a b", "otpmail mail get: got unexpected extra argument(s) (b); see otpmail mail get --help"),
+        ("mail send --to", "otpmail mail send: option '--to' requires an argument; see otpmail mail send --help"),
+        (
+            "mail list --limit 0",
+            "otpmail mail list: invalid value for '--limit': Input should be greater than or equal",
+        ),
+        ("nope", "otpmail: no such command 'nope'; see otpmail --help"),
+        ("mail nope", "otpmail mail: no such command 'nope'; see otpmail mail --help"),
+        ("code validate", "otpmail code validate: missing argument 'EMAIL'; see otpmail code validate --help"),
+        ("keys new [red]", "otpmail keys new: got unexpected extra argument(s) ([red]); see otpmail keys new --help"),
+        (
+            "dev --address-file /no/such",
+            "otpmail dev: invalid value for --address-file: there is no directory /no; see",
+        ),
+    ],
+)
+def test_a_command_that_is_used_wrongly(command: str, line: str) -> None:
+    """What is wrong with a command is one line on standard error, which says where help is, and exit code 2."""
+    ran = CliRunner().invoke(app, command.split(), prog_name="otpmail", env={"COLUMNS": "60"})
+    assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.stderr.startswith(line)
+
+
+@pytest.mark.parametrize("command", ["", "mail", "keys"])
+def test_a_group_alone(command: str) -> None:
+    """A group of commands without one prints its help alone."""
+    ran = CliRunner().invoke(app, command.split(), prog_name="otpmail")
+    assert (ran.exit_code, ran.stderr) == (2, "")
+    assert ran.stdout.lstrip().startswith("Usage: otpmail ")

@@ -84,6 +84,18 @@ async def test_a_relayed_mail_can_not_be_cancelled(service: Service) -> None:
 
 
 @pytest.mark.service(OTP_RETURN_CODE=True)
+async def test_a_code_that_is_sent_once(service: Service, relay: Relay) -> None:
+    """`code send` with the same --request-id again mails nothing, and prints the same mail and code."""
+    command = ("code", "send", "ada@example.org", "--request-id", "r1", "--json")
+    first, again = [json.loads((await otpmail(*command, server=service.address)).out) for _ in range(2)]
+    assert (again["mail"]["id"], again["otp_code"]) == (first["mail"]["id"], first["otp_code"])
+    assert first["mail"]["request_id"] == "r1"
+    assert len(relay.mails) == 1
+    got = await otpmail("mail", "get", "--request-id", "r1", server=service.address)
+    assert got.out.startswith(f"mail {first['mail']['id']}: relayed\n")
+
+
+@pytest.mark.service(OTP_RETURN_CODE=True)
 async def test_a_revoked_code_is_not_valid(service: Service) -> None:
     """`code revoke` ends the live code of the purpose that it names, and a second time does nothing."""
     sent = await otpmail("code", "send", "ada@example.org", "--json", server=service.address)

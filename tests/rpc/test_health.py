@@ -18,7 +18,7 @@ from otpmail.limits.memory import Memory
 from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.batching import Batching
 from otpmail.rpc.guard import Guard, MethodTable
-from otpmail.rpc.health import LIVENESS, SERVICES, Health
+from otpmail.rpc.health import LIVENESS, PROBLEM, SERVICES, Health
 from otpmail.rpc.parse import parsers
 from otpmail.rpc.reads import Reads
 
@@ -79,6 +79,25 @@ async def _serve() -> AsyncIterator[Served]:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Served(health, port, channel)
     await server.stop(0)
+
+
+async def test_a_check_says_why_nothing_is_served(served: Served) -> None:
+    """The trailing metadata of an answer have the first reason that counts, and nothing where all is well."""
+
+    async def problem(service: str = "") -> str:
+        call = served.stub.Check(health_pb2.HealthCheckRequest(service=service))
+        await call
+        return str(dict(await call.trailing_metadata()).get(PROBLEM, ""))
+
+    assert await problem() == await problem("mail.OtpService") == "no relay is up"
+    assert await problem(LIVENESS) == ""
+    served.health.set_store(up=False)
+    assert await problem() == "the store can't be written"
+    served.health.notify(RelayUp("a", "bdat", 16))
+    served.health.set_store(up=True)
+    assert await problem() == ""
+    served.health.stop()
+    assert await problem() == "the service is stopping"
 
 
 async def test_services_are_serving_while_any_relay_is_up(served: Served) -> None:

@@ -1,8 +1,12 @@
-"""The commands' classes, for which --help shows no type at a flag or an argument: typer shows those of Python."""
+"""The commands' classes: how --help shows flags and arguments, and one line about a command that is used wrongly."""
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from otpmail.cli.output import EXIT_FAILED, wrong_usage
 
 if TYPE_CHECKING:
     _Base = TyperCommand
@@ -12,7 +16,7 @@ else:
 
 class _PlainFlags(_Base):
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters, --help among them; typer keeps its own types of both to itself."""
+        """Return the parameters, --help among them, without the types that typer shows at a flag or an argument."""
         params: list[Any] = super().get_params(ctx)
         for param in params:
             if isinstance(param, TyperOption) and param.is_flag:
@@ -20,6 +24,15 @@ class _PlainFlags(_Base):
             elif param.param_type_name == "argument":
                 param.display_type_rich = _no_type
         return params
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the arguments. An error has the words that name the command: typer leaves them out of some."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except typer.TyperException as error:
+            names = (parent.command_path if parent is not None else "", info_name or "")
+            error.add_note(" ".join(filter(None, names)))
+            raise
 
 
 def _no_type(ctx: Any) -> None:
@@ -31,4 +44,24 @@ class Command(_PlainFlags, TyperCommand):
 
 
 class Group(_PlainFlags, TyperGroup):
-    """A group of commands."""
+    """A group of commands. One that is used wrongly says so in one line, as an error of any other kind."""
+
+    def main(self, *args: Any, **more: Any) -> NoReturn:
+        """Run a command, and end the process with its exit code."""
+        try:
+            code = super().main(*args, **more | {"standalone_mode": False})
+        except typer.TyperException as error:
+            sys.exit(_explain(error).exit_code)
+        except typer.Abort:
+            sys.exit(EXIT_FAILED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: typer.TyperException) -> typer.Exit:
+    """Print what is wrong about a command, and where help is; nothing if its help is printed, for want of arguments."""
+    words = " ".join(error.format_message().split()).removesuffix(".")
+    if not words:
+        return typer.Exit(error.exit_code)
+    context: Any = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else next(iter(getattr(error, "__notes__", ())), "otpmail")
+    return wrong_usage(f"{command}: {words[0].lower()}{words[1:]}; see {command} --help")

@@ -83,9 +83,9 @@ def wrong_usage(*problems: str) -> typer.Exit:
     return typer.Exit(EXIT_USAGE)
 
 
-def print_json(answer: Message) -> None:
-    """Print an answer as one line of JSON."""
-    text = json.dumps(MessageToDict(answer, preserving_proto_field_name=True))
+def print_json(answer: Message, **more: str) -> None:
+    """Print an answer as one line of JSON, with `more` than its own fields."""
+    text = json.dumps(MessageToDict(answer, preserving_proto_field_name=True) | more)
     print(text, flush=True)  # noqa: T201  programs read it, line by line where there are several
 
 

@@ -18,6 +18,9 @@ from otpmail.rpc.calls import Context
 
 SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
 LIVENESS = "liveness"
+PROBLEM = "otpmail-problem"
+"""The metadata with the reason for which a service is NOT_SERVING, in words: its answer has no place for it."""
+
 _NAMES = f"{', '.join(filter(None, SERVICES))} and {LIVENESS}, and the empty name for all services"
 
 _Servicer: Any = health_pb2_grpc.HealthServicer  # the type stubs are older than List
@@ -73,10 +76,12 @@ class Health(_Servicer):  # type: ignore[misc]
         self._wake_watchers()
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
-        """Return the state of a service."""
+        """Return the state of a service. Of one that is NOT_SERVING, trailing metadata say why (PROBLEM)."""
         status = self._status(request.service)
         if status == HealthCheckResponse.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no such service; there are {_NAMES}")
+        if status == HealthCheckResponse.NOT_SERVING:
+            context.set_trailing_metadata(((PROBLEM, self.problem),))
         return HealthCheckResponse(status=status)
 
     async def List(self, request: Any, context: Context) -> Any:
