@@ -10,6 +10,7 @@ import pytest
 import uvloop
 from hypothesis import settings
 
+from attacks.targets import add_options
 from redis_server import KINDS, RedisServer
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
 _PROCESS_TESTS = {"attacks", "deployment", "faults", "integration"}  # folders whose tests start the service
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
+    "one_store: an attack whose outcome does not depend on the store of the service",
+    "ours: an attack that reads the log or the store of a process, which a foreign target does not show",
     "one_loop: runs on uvloop alone, since it waits for the end of a lease or the like",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
+    "v1: an attack by means that otpmail.v1 alone has",
     "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --full."""
+    """Add --full, and the options of a foreign target for tests/attacks."""
     parser.addoption(
         "--full", action="store_true", help="run each attack and each fault in full, not in its short form"
     )
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -51,6 +51,13 @@ _PARTS = st.text(st.one_of(st.sampled_from(_ODD), st.characters()), max_size=70)
 _LIKELY = st.builds("{}@{}".format, _PARTS, _PARTS | st.sampled_from(["example.org", "bücher.example", "localhost"]))
 
 
+def _bare(text: str) -> str:
+    """Return the text without blanks before it, those of a URL included."""
+    while (shorter := trim(text).removeprefix("%20")) != text:
+        text = shorter
+    return text
+
+
 def _without_quotes(text: str) -> str:
     local = text.rpartition("@")[0]
     return re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
@@ -71,7 +78,7 @@ def test_any_text_is_an_address_or_an_invalid_argument(text: str) -> None:
     assert not _NEVER.search(address.spec)
     assert len(address.spec.encode()) <= MAX_OCTETS
     assert address.domain.isascii()
-    assert _without_quotes(address.spec) == _without_quotes(trim(text))
+    assert _without_quotes(address.spec) == _without_quotes(_bare(text))
 
 
 @settings(deadline=None, max_examples=200)
@@ -97,6 +104,11 @@ def test_any_text_is_a_mailbox_or_an_invalid_argument(name: str, spec: str) -> N
         "ada@@example.org",
         "ada@example..org",
         "ada @example.org",
+        "ada%20@example.org",
+        "ada%20lovelace@example.org",
+        "ada@example.org..",
+        "ada@.",
+        "%20",
         "ada@exa\u200bmple.org",
         "ada@example.org\n\neve@example.org",
         "ada@exam ple.org",
@@ -277,6 +289,16 @@ def test_anything_but_a_named_mailbox_is_refused(text: str) -> None:
     assert caught.value.field == "to[0]"
 
 
+@pytest.mark.parametrize(
+    "text", ["%20ada@example.org", " %20%20ada@example.org%20\n", "ada@example.org.", "ada@example.org\u3002 "]
+)
+def test_what_a_page_or_a_sentence_adds_is_ignored(text: str) -> None:
+    """The blank of a URL around a mailbox, and the dot of the root behind its domain, make no other mailbox of it."""
+    assert parse_address(text, "email") == Address("ada@example.org")
+    assert parse_mailbox(f"Ada <{text.strip()}>", "to") == Address("ada@example.org", "Ada")
+    assert parse_mailboxes([text], "to", most=1) == (Address("ada@example.org"),)
+
+
 @pytest.mark.parametrize("blank", BLANKS, ids=lambda blank: "+".join(f"U+{ord(part):04X}" for part in blank))
 @pytest.mark.parametrize("place", ["{}{}", "{1}{0}", "{1}{0}{1}"])
 def test_blanks_around_a_mailbox_are_ignored(blank: str, place: str) -> None:
@@ -364,6 +386,8 @@ _LAST_LABELS = [
     st.builds("{}@{}{}".format, _LOCAL, st.one_of(_DOMAIN, _DOMAIN.map("{}.".format)), st.sampled_from(_LAST_LABELS))
 )
 @example("ops@localhost")
+@example("%20ops@localhost.")
+@example("ops%20@mail.local")
 @example("ops@mail.local")
 @example("ops@bücher.LOCAL")
 @example("ops@a--b.local")
@@ -377,7 +401,7 @@ def test_special_use_domains_are_the_relays_to_know(text: str) -> None:
     """A name that RFC 6761 reserves is read as the library would read it without its list of such names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(email_validator, "SPECIAL_USE_DOMAIN_NAMES", [])
-        given, _, domain = trim(text).rpartition("@")
+        given, _, domain = re.sub(r"(?<=\w)\.$", "", _bare(text)).rpartition("@")
         try:
             bare = unquoted(given)
             local = given if bare is None else wire_form(bare)

@@ -36,7 +36,7 @@ _NAMED = re.compile(
 _USUAL = re.compile(
     r"""
     (?! .{201} )  # well within MAX_OCTETS, and the 253 of a domain
-    (?! [^@]*=\? )  # may be an encoded word
+    (?! [^@]* (?: =\? | %20 ) )  # may be an encoded word, or have the blank of a URL
     [a-zA-Z0-9_!\#$%&'*+/=?^`{|}~-]++ (?: \. [a-zA-Z0-9_!\#$%&'*+/=?^`{|}~-]++ )*+
     @
     (?: (?! [^.]{64} ) [a-zA-Z0-9]++ (?: - [a-zA-Z0-9]++ )*+ \. )++  # RFC 1035, 2.3.1
@@ -48,6 +48,7 @@ _USUAL_LOCAL = re.compile(
     r"(?!.*=\?)[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]++(?:\.[a-zA-Z0-9_!#$%&'*+/=?^`{|}~-]++)*+"  # the first half of `_USUAL`
 )
 _LABEL_ENDS = re.compile("[@.\u3002\uff0e\uff61]")  # the full stops of RFC 3490, 3.1
+_SURROUNDINGS = re.compile("^(?:%20)++|(?:%20)++$|(?<=\\w)[.\u3002\uff0e\uff61]$")
 _DOMAINS = 1024  # remembered, in 2 MiB at most
 
 
@@ -113,12 +114,13 @@ def refuse_control_characters(text: str, field: str, forbidden: re.Pattern[str] 
 def parse_address(text: str, field: str) -> Address:
     """Read one bare mailbox, `ada@example.org`. Blanks around it are ignored, since people paste them along.
 
+    So are `%20`, the blank of a URL, and the dot of the root behind the domain: each would be one more spelling.
     Raises InvalidArgument naming `field` (RFC 5321, 4.1.2; address literals are refused, and local parts that some
     programs would read as another address, see `local_part`).
     """
     if _USUAL.fullmatch(text):
         return Address(text)
-    if len(text) <= MAX_OCTETS + _MAX_BLANKS and (trimmed := trim(text)) != text:
+    if len(text) <= MAX_OCTETS + _MAX_BLANKS and (trimmed := _SURROUNDINGS.sub("", trim(text))) != text:
         return parse_address(trimmed, field)
     if not text:
         raise InvalidArgument(field, "is empty")

@@ -20,11 +20,13 @@ def unquoted(local: str) -> str | None:
     """The text that a local part in quotes stands for, also where quotes are missing; None for any other local part.
 
     Raises ValueError for quotes that some relays would look into. It also does for an encoded word (RFC 2047), which
-    some programs decode in an address too. So it does for a sign such as the wide U+FF20, of which some make an @. To
-    them it would be another address.
+    some programs decode in an address too. So it does for a sign such as the wide U+FF20, of which some make an @, and
+    for the blank of a URL. To them it would be another address.
     """
     if _ENCODED_WORD.search(local):
         raise ValueError("there is an encoded word before the @")
+    if "%20" in local:
+        raise ValueError("before the @ there is %20, the blank of a URL")
     if not local.isascii() and (special := next(filter(_hides_special, local), "")):
         raise ValueError(f"before the @ there is U+{ord(special):04X}, of which some programs make another sign")
     if local.startswith('"'):

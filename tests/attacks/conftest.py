@@ -1,0 +1,117 @@
+"""The server under attack: with --target somebody's, else ours on each store, started once for all black-box tests."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from attacks.targets import CONTRACTS, Limits, System, Target, through
+from redis_server import RedisServer
+from relay import Certificates, Faults, Relay
+from service import Service, relay_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+STORES = ("memory", "sqlite", "redis")
+"""The stores under ours. On Redis there are two replicas, and calls go to them in turn."""
+
+_KEYS = f"k1:{'11' * 32}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Attack each store and each contract of ours, or the one target that is named.
+
+    `@pytest.mark.one_store` is for what does not depend on the store, `@pytest.mark.v1` for what needs that contract.
+    """
+    foreign = metafunc.config.getoption("--target")
+    if "system" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("one_store")
+        ids = ["target"] if foreign else ["memory"] if alone else STORES
+        metafunc.parametrize("system", ids, indirect=True, scope="session")
+    if "contract" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--contract") or ("v1" if foreign else "")
+        metafunc.parametrize("contract", [chosen] if chosen else _contracts(metafunc))
+
+
+def _contracts(metafunc: pytest.Metafunc) -> list[str]:
+    return ["v1"] if metafunc.definition.get_closest_marker("v1") else list(CONTRACTS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what a foreign target can not be asked for."""
+    if not config.getoption("--target"):
+        return
+    for item in items:
+        if "system" not in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip("it starts a service of ours, or looks into its process"))
+        elif item.get_closest_marker("ours"):
+            item.add_marker(pytest.mark.skip("it reads the log and the store of the process"))
+        elif item.get_closest_marker("v1") and config.getoption("--contract") == "original":
+            item.add_marker(pytest.mark.skip("it uses what otpmail.v1 alone has"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def system(
+    request: pytest.FixtureRequest, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[System]:
+    """Start ours on the store of the parameter, or the relay of the target, for all tests with that parameter."""
+    option = request.config.getoption
+    shared: dict[str, Any] = {
+        "limits": Limits(attempts=option("--attempts"), failures=option("--failures"), sends=option("--sends")),
+        "code_pattern": re.compile(option("--code-pattern")),
+    }
+    async with AsyncExitStack() as stack:
+        if request.param == "target":
+            relay = _relay_of(option("--relay-listen"), option("--relay-login"))
+            if relay is not None:
+                await stack.enter_async_context(relay)
+            foreign = System(addresses=option("--target"), relay=relay, **shared)
+            async with through(option("--contract") or "v1", foreign) as first:
+                await first.wait_until_it_mails()
+            yield foreign
+            return
+        relay = await stack.enter_async_context(Relay(Faults(auth=())))
+        folder = tmp_path_factory.mktemp("attacked")
+        services = [
+            await stack.enter_async_context(Service(**relay_settings(relay, certificates, folder / "token") | settings))
+            for settings in _settings(request.param, folder, stack)
+        ]
+        addresses = [service.address for service in services]
+        yield System(addresses=addresses, relay=relay, services=services, **shared)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def target(system: System, contract: str) -> AsyncIterator[Target]:
+    """Return the system through the contract of the parameter, once it serves."""
+    for service in system.services:
+        await service.wait_until_serving()  # its relay may have stood still while other tests ran
+    async with through(contract, system) as attacked:
+        yield attacked
+
+
+def _settings(store: str, folder: Path, stack: AsyncExitStack) -> list[dict[str, Any]]:
+    """Return the settings of each replica: the defaults, with a log that shows most."""
+    loud = {"LOG_LEVEL": "debug", "LOG_MAILS": "off"}
+    if store == "memory":
+        return [loud]
+    durable = loud | {"OTP_KEYS": _KEYS}
+    if store == "sqlite":
+        return [durable | {"STORE_URL": f"sqlite:{folder / 'store.db'}"}]
+    server = stack.enter_context(RedisServer())
+    return [durable | {"STORE_URL": server.url}] * 2
+
+
+def _relay_of(listen: str | None, login: str | None) -> Relay | None:
+    """Return the relay that the target is to mail to, not yet listening; None without --relay-listen."""
+    if not listen:
+        return None
+    host, _, port = listen.rpartition(":")
+    user, _, password = (login or "").partition(":")
+    faults = Faults(username=user, password=password) if login else Faults(auth=())
+    return Relay(faults, host=host or "127.0.0.1", port=int(port))

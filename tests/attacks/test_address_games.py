@@ -1,0 +1,111 @@
+"""Spellings of an address: those of one mailbox share its code and its guesses, and those of others share nothing."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from attacks.targets import Answer, somebody
+
+if TYPE_CHECKING:
+    from attacks.targets import Target
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# How an address may be spelled by somebody who wants more guesses, with the plain spelling of the same mailbox.
+ONE = {
+    "upper case": ("{}@example.org", "{upper}@EXAMPLE.ORG"),
+    "blanks around it": ("{}@example.org", " \t{}@example.org\r\n"),
+    "a zero-width space behind it": ("{}@example.org", "{}@example.org\u200b"),
+    "the blank of a URL before it": ("{}@example.org", "%20{}@example.org"),
+    "the blank of a URL behind it": ("{}@example.org", "{}@example.org%20"),
+    "a blank of a URL before the @": ("{}@example.org", "{}%20@example.org"),
+    "a blank before the @": ("{}@example.org", "{} @example.org"),
+    "a trailing dot": ("{}@example.org", "{}@example.org."),
+    "two trailing dots": ("{}@example.org", "{}@example.org.."),
+    "an ideographic full stop": ("{}@example.org", "{}@example\u3002org"),
+    "a wide letter in the domain": ("{}@example.org", "{}@\uff45xample.org"),
+    "the Kelvin sign in the domain": ("{}@kiosk.example", "{}@\u212aiosk.example"),
+    "quotes": ("{}@example.org", '"{}"@example.org'),
+    "angle brackets": ("{}@example.org", "<{}@example.org>"),
+    "a comment": ("{}@example.org", "{}(me)@example.org"),
+    "NUL": ("{}@example.org", "{}@example.org\0"),
+    "NFD for NFC": ("{}.zo\u00eb@example.org", "{}.zoe\u0308@example.org"),
+    "A-labels for U-labels": ("{}@b\u00fccher.example", "{}@xn--bcher-kva.example"),
+    "upper case in another script": ("{}@b\u00fccher.example", "{}@B\u00dcCHER.example"),
+    "NFD in the domain": ("{}@b\u00fccher.example", "{}@bu\u0308cher.example"),
+}
+
+# Addresses that some ways to compare, or some databases, take for that of somebody else.
+OTHERS = {
+    "Kelvin sign": ("{}.kim@example.org", "{}.\u212aim@example.org"),
+    "sharp s": ("{}.strasse@example.org", "{}.stra\u00dfe@example.org"),
+    "sharp s in the domain": ("{}@strasse.example", "{}@stra\u00dfe.example"),
+    "dotless i": ("{}.mike@example.org", "{}.m\u0131ke@example.org"),
+    "dotless i in the domain": ("{}@github.example", "{}@g\u0131thub.example"),
+    "I with a dot": ("{}.mike@example.org", "{}.m\u0130ke@example.org"),
+    "long s": ("{}.sam@example.org", "{}.\u017fam@example.org"),
+    "wide letter": ("{}.ada@example.org", "{}.\uff41da@example.org"),
+    "accent": ("{}.zoe@example.org", "{}.zo\u00eb@example.org"),
+    "ligature": ("{}.fi@example.org", "{}.\ufb01@example.org"),
+    "Cyrillic a": ("{}.ada@example.org", "{}.\u0430da@example.org"),
+}
+
+
+def _both(spellings: tuple[str, str]) -> tuple[str, str]:
+    """Fill in a name that no test has used before."""
+    name = somebody().partition("@")[0]
+    plain, other = (spelling.format(name, upper=name.upper()) for spelling in spellings)
+    return plain, other
+
+
+async def test_another_spelling_gives_no_more_guesses(target: Target) -> None:
+    """Guesses under two spellings of a mailbox in turn are as many as under one; a spelling may be refused."""
+    for game, spellings in ONE.items():
+        plain, other = _both(spellings)
+        code = await target.code_for(plain)
+        assert code is not None, game
+        guesses = itertools.cycle((other, plain))
+        compared = 0
+        for _ in range(4 * target.limits.attempts):
+            tried = await target.guess(next(guesses), code, 1)
+            compared += tried[Answer.WRONG]
+        assert compared == target.limits.attempts, game
+        assert await target.check(plain, code) is Answer.REFUSED, game
+
+
+async def test_another_spelling_has_the_same_code_or_none(target: Target) -> None:
+    """The code of a mailbox is right under another spelling of it once, or that spelling is refused."""
+    for game, spellings in ONE.items():
+        plain, other = _both(spellings)
+        code = await target.code_for(plain)
+        assert code is not None, game
+        under_other = await target.check(other, code)
+        assert under_other in {Answer.RIGHT, Answer.REFUSED}, game
+        left = Answer.REFUSED if under_other is Answer.RIGHT else Answer.RIGHT
+        assert await target.check(plain, code) is left, game
+
+
+async def test_addresses_that_look_alike_are_others(target: Target) -> None:
+    """A code that goes to one mailbox is not valid for another, whose letters only resemble or fold to its own."""
+    for game, spellings in OTHERS.items():
+        for victim, attacker in (_both(spellings), tuple(reversed(_both(spellings)))):
+            wanted = await target.code_for(victim)
+            got = await target.code_for(attacker)
+            if got is not None:
+                assert await target.check(victim, got) is not Answer.RIGHT, game
+            if wanted is not None and wanted != got:
+                assert await target.check(attacker, wanted) is not Answer.RIGHT, game
+                assert await target.check(victim, wanted) is Answer.RIGHT, game
+
+
+async def test_a_mail_goes_to_the_address_that_was_asked_for(target: Target) -> None:
+    """No mail with a code goes to a mailbox whose letters the address only resembles or folds to."""
+    for game, spellings in OTHERS.items():
+        victim, attacker = _both(spellings)
+        before = len(target.mails)
+        if await target.code_for(attacker) is not None:
+            recipients = {recipient for mail in target.mails[before:] for recipient in mail.recipients}
+            assert victim not in recipients, game
