@@ -58,6 +58,7 @@ def _outlive_hangup() -> None:
     had_terminal = os.isatty(0)
 
     def on_hangup(number: int, _: object) -> None:
+        """End the process if its terminal has gone."""
         if had_terminal and not os.isatty(0):
             os._exit(128 + number)
 

@@ -42,6 +42,7 @@ async def call_detached(work: Callable[[], ResultT], *, timeout: float) -> Resul
     future: asyncio.Future[ResultT] = loop.create_future()
 
     def settle(outcome: Callable[[], None]) -> None:
+        """Give the future its outcome, unless it has one."""
         if not future.done():  # as by a timeout
             outcome()
 

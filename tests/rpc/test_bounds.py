@@ -159,7 +159,7 @@ def test_what_is_within_its_bounds_passes() -> None:
 def test_a_field_without_a_bound_is_an_error_at_the_start() -> None:
     """A field that is added to the contract must get its bound, or the service does not start."""
     message = mail_pb2.SendMailsResponse.Result.DESCRIPTOR
-    names = {"request_id", "message", "mail.id", "mail.message_id", "mail.request_id"}
+    names = {"request_id", "message", "mail.id", "mail.message_id", "mail.request_id", "mail.caller"}
     names |= {"mail.labels.key", "mail.labels.value"}
     counts = {"mail.recipients": 1, "mail.labels": 1}
     names |= {f"mail.recipients.{name}" for name in ("address", "enhanced_code", "reply")}

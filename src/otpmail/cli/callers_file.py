@@ -51,6 +51,7 @@ def append_table(path: Path, name: str, values: Values, methods: Collection[str]
         raise SettingsError(f"NAME: {quoted(name)} {problem}")
 
     def add(text: str) -> str:
+        """Return the text with the new table."""
         if any(entry.caller.name == name for entry in _entries(text, path, methods)):
             raise SettingsError(
                 f"CALLERS_FILE: {path}: {name} is there already; `otpmail caller rotate {name}` gives it another token"
@@ -78,6 +79,7 @@ def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> i
     counts: list[int] = []
 
     def add(text: str) -> str:
+        """Return the text with one token more in the table."""
         found = next((entry for entry in _entries(text, path, methods) if entry.caller.name == name), None)
         if found is None:
             raise SettingsError(f"CALLERS_FILE: {path}: there is no caller {name}; `otpmail caller add {name}` adds it")

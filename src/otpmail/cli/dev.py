@@ -105,6 +105,7 @@ def _without_store() -> dict[str, str | None]:
     from otpmail.settings import StoreSettings
 
     def as_text(default: object) -> str | None:
+        """Return a default as the text of a setting."""
         secret = default.get_secret_value() if isinstance(default, SecretStr) else default
         return None if secret is None else str(secret)
 
@@ -162,6 +163,7 @@ class Screen:
         text = body.get_content().rstrip() if body is not None else ""
 
         def render(console: Console) -> None:
+            """Print the envelope, the subject and the text."""
             console.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
             console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
             console.print("\n".join(_plain(line) for line in text.splitlines()), end="\n\n")

@@ -162,6 +162,7 @@ async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None]
     from otpmail.collector import spare_the_collector
 
     def ready(address: str) -> None:
+        """Tell where the service listens, once the collector leaves its parts alone."""
         spare_the_collector()
         started(address)
 
@@ -198,6 +199,7 @@ def _end_soon(code: int) -> None:
     """End the process in a moment, unless it ends before: closing the loop waits for a resolver that is silent."""
 
     def end() -> None:
+        """End the process with what was logged."""
         logging.shutdown()
         os._exit(code)
 
@@ -208,6 +210,7 @@ def _end_soon(code: int) -> None:
 
 def _attach(signals: Signals, app: "App", stop: asyncio.Event, reloader: "Reloader", log: "LogHandler") -> None:
     def give_up() -> None:
+        """Log what is lost, before the process ends at once."""
         app.give_up()
         log.flush()
 

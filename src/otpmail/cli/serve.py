@@ -50,6 +50,7 @@ async def _supervise(settings: "Settings", signals: Signals, *, misspelt: "Itera
     supervisor = Supervisor(settings, log=log.pass_on)
 
     def give_up() -> None:
+        """End all processes at once, and write what they have said."""
         supervisor.give_up()
         log.flush()
 

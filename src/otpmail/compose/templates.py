@@ -80,6 +80,7 @@ def _compiled(text: str) -> str:
     # fast path: `%` in place of string.Template, 2 us a part; held to the full path by tests/compose/test_templates.py
 
     def form(match: re.Match[str]) -> str:
+        """Return a placeholder, or an escaped dollar sign, as `%` has it."""
         name = match["named"] or match["braced"]
         return f"%({name})s" if name else "$"
 

@@ -56,31 +56,27 @@ class Job:
         source: str = "",
         trace: Trace = NO_TRACE,
     ) -> None:
-        self.id = mail_id
-        self.caller = caller
-        self.message_id = message_id
-        self.create_time = create_time
-        self.request_id = request_id
-        self.issued = issued
-        self.labels = labels
-        self.envelope = self.offer = envelope
-        self.pending = recipients = envelope.recipients
-        self.priority = priority
-        self.deadline = deadline
-        self.guaranteed = guaranteed
+        self.id, self.caller, self.message_id = mail_id, caller, message_id
+        self.create_time, self.deadline = create_time, deadline
+        self.request_id, self.issued, self.labels = request_id, issued, labels
+        self.envelope, self.pending = envelope, envelope.recipients
+        self.priority, self.guaranteed = priority, guaranteed
         self.source = self.turn = source or caller
         self.trace = trace
-        self.relay = ""
-        self.is_fresh = priority is _URGENT
-        self.is_announced = False
-        self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(recipients)
+        self.octets = len(envelope.content) + MAIL_OCTETS + RECIPIENT_OCTETS * len(self.pending)
         if labels:
             self.octets += sum([LABEL_OCTETS + _WIDEST * (len(name) + len(value)) for name, value in labels])
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set what changes on its way, as it is before the first attempt."""
+        self.relay = ""
+        self.is_fresh = self.priority is _URGENT
+        self.is_announced = False
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = self.deaths = 0
         self.is_noted_first = self.is_begun = False
-        if len(recipients) > GROUP:
-            self.offer = envelope.only(self.offered)
+        self.offer = self.envelope.only(self.offered) if len(self.pending) > GROUP else self.envelope
         self.deferred: tuple[str, ...] = ()
         self.uncertain: frozenset[str] = frozenset()
         self.results: dict[str, RecipientResult] = {}

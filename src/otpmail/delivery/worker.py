@@ -73,10 +73,7 @@ class Worker:
         return connection.in_flight + (STALLED if connection.stalled else 0)
 
     async def run(self) -> None:
-        """Work until cancelled, then close the connections.
-
-        An error of ours ends all of it, be it in the detours or about a connection that waits for its last replies.
-        """
+        """Work until cancelled, then close the connections. An error of ours, in any of its tasks, ends all of them."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._detours.run())
             try:
@@ -283,8 +280,6 @@ class Worker:
         finally:
             # Before observers learn what it sent: no metric may count that twice.
             self._leaving.pop(connection, None)
-            if connection is self._connection:
-                self._connection = None
             self._observer.notify(ConnectionClosed(connection.owner.name, cause, connection.sent, recycled))
 
     async def _stop(self) -> None:
@@ -298,6 +293,8 @@ class Worker:
         await asyncio.gather(*leaving, return_exceptions=True)  # the tasks of `run`, which raise what went wrong
         # A task that was cancelled before it began has left its connection open.
         others = [one for one in (successor, self._connection, *self._leaving) if one is not None]
+        self._connection = None
         async with asyncio.TaskGroup() as tasks:
             for one in others:
-                tasks.create_task(self._close(one, one.lost_cause or "the service stops", recycled=False))
+                closing = self._close(one, one.lost_cause or "the service stops", recycled=False)
+                self._leaving[one] = tasks.create_task(closing)

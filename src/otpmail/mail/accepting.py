@@ -76,6 +76,7 @@ class Accepting:
             callback()
 
         def ended(task: asyncio.Task[None]) -> None:
+            """Call back after the last of them."""
             left.discard(task)
             if not left:
                 callback()

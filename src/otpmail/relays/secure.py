@@ -55,6 +55,7 @@ def _load_certificate(context: ssl.SSLContext, settings: RelaySettings) -> None:
     asked: list[None] = []
 
     def no_password() -> str:
+        """Note that the key has a password, and give none."""
         asked.append(None)  # otherwise OpenSSL would ask for it at the terminal
         return ""
 

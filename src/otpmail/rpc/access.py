@@ -155,6 +155,7 @@ class Access:
             return server.add_insecure_port
 
         def add_port(address: str) -> int:
+            """Bind an address, with TLS unless it is a Unix socket."""
             if address.startswith(UNIX):
                 return server.add_insecure_port(address)
             return server.add_secure_port(address, tls.credentials())

@@ -41,6 +41,7 @@ def add_reflection(services: Mapping[str, File], server: Any, read: Read, stream
     servicer: Any = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA), pool=pool)
 
     async def answer(_: Any, context: Context) -> None:
+        """Answer the requests of one stream, for as long as it may be open."""
         with streams.open(context.peer()):
             async for response in servicer.ServerReflectionInfo(_requests(context, read), context):
                 await context.write(response)

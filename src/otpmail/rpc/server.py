@@ -1,7 +1,7 @@
 """The gRPC server: both contracts, health and reflection on one port."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -11,6 +11,7 @@ from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
 from otpmail.rpc.access import Access
+from otpmail.rpc.auth import Admit, Authenticator
 from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.bounds import bounds_of_mail, bounds_of_original_mail
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
@@ -59,6 +60,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._shares_port = shares_port
+        self.access = Access(settings, observer)
         memory = mails.admission.memory
         options = server_options(
             most_octets=most_octets,
@@ -68,33 +70,17 @@ class Server:
             age_seconds=settings.max_connection_age,
         )
         self._server = grpc.aio.server(options=options)
-        # Generated code is annotated for a whole server.
-        methods: Any = MethodTable(asks_callers=settings.asks_callers)
-        bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
-        parse = parsers(SERVICES, bounds)
-        batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
         reads = Reads(memory, most_octets=most_octets)
-        refused = Refusals(observer).note
-        self.access = Access(settings, observer)
+        methods = MethodTable(asks_callers=settings.asks_callers)
         authenticator = self.access.authenticator
-        admit, admit_anybody = (
-            (None, None) if authenticator is None else (authenticator.admit, authenticator.admit_anybody)
-        )
-        guard: Any = Guard(methods, batching, parse, reads, turn, admit=admit, refused=refused)
-        self._guard: Guard = guard
-        # Health and reflection answer in a stop too, and no stop waits for them.
-        always: Any = Guard(methods, Batching(most_seconds=0), parse, reads, refused=refused)
-        asked: Any = Guard(methods, Batching(most_seconds=0), parse, reads, admit=admit_anybody, refused=refused)
-        otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
-        mail_pb2_grpc.add_MailServiceServicer_to_server(
-            MailServicer(mails, reads, most_unsettled=most_unsettled, admit=admit), guard
-        )
-        original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
-        original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
-        health_pb2_grpc.add_HealthServicer_to_server(health, always if settings.health_open else asked)
+        guards = _Guards.build(methods, mails, reads, observer, authenticator, batch_seconds=batch_seconds)
+        self._guard = guards.of_ours
+        mail = MailServicer(mails, reads, most_unsettled=most_unsettled, admit=guards.admit)
+        _add_ours(guards.of_ours, codes, mails, mail)
+        health_pb2_grpc.add_HealthServicer_to_server(health, guards.open if settings.health_open else guards.of_known)
         if settings.grpc_reflection:
             files = {service.full_name: service.file for service in SERVICES}
-            add_reflection(files, always, reads.read, health.streams)
+            add_reflection(files, guards.open, reads.read, health.streams)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:
@@ -139,3 +125,49 @@ class Server:
             quiet, before = (quiet + 1 if now == before else 0), now
             if quiet == _QUIET_MOMENTS:
                 return
+
+
+class _Guards(NamedTuple):
+    """The guards of `ours`, the methods of both contracts, and of health and reflection: `open` to all, or not.
+
+    These two answer in a stop too, and no stop waits for them. `admit` tells who calls one of our methods. Generated
+    code is annotated for a whole server, of which a guard has one method.
+    """
+
+    of_ours: Any
+    open: Any
+    of_known: Any
+    admit: Admit | None
+
+    @classmethod
+    def build(
+        cls,
+        methods: Any,
+        mails: MailService,
+        reads: Reads,
+        observer: Observer,
+        authenticator: Authenticator | None,
+        *,
+        batch_seconds: float,
+    ) -> Self:
+        """Build them. Without an `authenticator` nobody is asked who calls."""
+        bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
+        parse, refused = parsers(SERVICES, bounds), Refusals(observer).note
+        admit, admit_anybody = (
+            (None, None) if authenticator is None else (authenticator.admit, authenticator.admit_anybody)
+        )
+        batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
+        return cls(
+            Guard(methods, batching, parse, reads, turn, admit=admit, refused=refused),
+            Guard(methods, Batching(most_seconds=0), parse, reads, refused=refused),
+            Guard(methods, Batching(most_seconds=0), parse, reads, admit=admit_anybody, refused=refused),
+            admit,
+        )
+
+
+def _add_ours(guard: Any, codes: OtpService, mails: MailService, mail: MailServicer) -> None:
+    """Add the services of both contracts."""
+    otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
+    mail_pb2_grpc.add_MailServiceServicer_to_server(mail, guard)
+    original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
+    original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)

@@ -36,6 +36,7 @@ class ServerTls:
         """Return what gRPC calls before each handshake, in a thread of its own: None keeps what was given last."""
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """Return the certificate for the next handshake, None if it is that of the last one."""
             nonlocal given
             if given is self._files:
                 return None

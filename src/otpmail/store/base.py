@@ -228,8 +228,7 @@ class MailStore(Protocol):
     def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, and all that other processes own, in any order.
 
-        They come in slices of some milliseconds. Mails that were accepted out of the times that `wanted` returns may be
-        left out; it is asked again before each slice.
+        They come in slices of some milliseconds. `wanted` is asked before each: mails of other times may be left out.
         """
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:

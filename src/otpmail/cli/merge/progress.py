@@ -51,6 +51,7 @@ def display(
         task = bar.add_task("", total=total, completed=settled, more="")
 
         def show(now: Shown) -> None:
+            """Move the bar to where the merge is now."""
             bar.update(task, completed=now.settled, more=", ".join(_more(now)))
 
         yield show

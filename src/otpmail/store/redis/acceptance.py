@@ -97,6 +97,7 @@ class Acceptor:
         """
 
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script in the name of a lease."""
             self._begun(one, name)
             keys, mail = self._words((one,), name, epoch)
             return await self._run_issue([*keys, *record], [*mail, *words])
@@ -153,12 +154,14 @@ class Acceptor:
 
     async def _ask(self, batch: Sequence[Acceptance]) -> Sequence[bytes]:
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script for the batch, in the name of a lease."""
             for one in batch:
                 self._begun(one, name)
             answer: list[Any] = await self._client.run(_ACCEPT, *self._words(batch, name, epoch))
             return answer
 
         def lost(name: str) -> None:
+            """Note that it is not known which mails of the batch are kept."""
             for one in batch:
                 self._doubtful(one, name)
 

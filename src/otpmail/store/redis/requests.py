@@ -83,9 +83,11 @@ class Requests:
         await owned.notes.wait_for(key)
 
         def held_by(name: str) -> Held:
+            """Return the claim as one of that owner."""
             return Held(name, 0, key, request.fingerprint, has_content=False, caller=caller)
 
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script in the name of a lease."""
             names = (keys.epoch, keys.owners, key, keys.mail(mail_id))
             fingerprints = joined(keys.fingerprints(request.fingerprint))
             words = (epoch, name, self._now(), mail_id, fingerprints, 1000 * CLAIM_SECONDS, caller)

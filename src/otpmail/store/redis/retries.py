@@ -66,6 +66,7 @@ class Retries:
         one = self._acceptance(entry)
 
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script in the name of a lease."""
             return await self._ask(one, name, epoch, settle_time)
 
         step = await self._lease.run(ask, lambda _: self._owned.may_be_open(mail.id))

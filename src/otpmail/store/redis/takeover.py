@@ -88,6 +88,7 @@ class TakeOver:
         keys = self._keys
 
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script in the name of our lease."""
             names = (keys.epoch, keys.owners, keys.own(owner), keys.cancels(owner))
             answer: list[Any] = await self._client.run(_FENCE, names, (epoch, name, owner, _SLICE))
             return answer
@@ -101,6 +102,7 @@ class TakeOver:
         records = [keys.mail(mail_id.decode()) for mail_id in mails]
 
         async def ask(name: str, epoch: str) -> list[Any]:
+            """Run the script in the name of our lease."""
             names = (keys.epoch, keys.owners, keys.own(owner), keys.own(name), *records)
             words: list[Value] = [epoch, name, owner, *mails]
             answer: list[Any] = await self._client.run(_TAKE, names, words, reply_octets=REPLY_OCTETS)

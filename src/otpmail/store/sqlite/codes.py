@@ -59,6 +59,7 @@ class SqliteChallengeStore(RuledRecords):
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
 
         def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            """Return the record after the decision, unchanged if that is for another challenge, and the decision."""
             after, sending = self._rules.send(record, send.now, send.fresh, spaced=send.spaced, room=send.room)
             return after if sending.challenge.id == challenge_id else record, sending
 
