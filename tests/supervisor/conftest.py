@@ -89,9 +89,10 @@ async def supervised(empty_directory: None) -> AsyncIterator[Supervised]:  # noq
     log.addHandler(supervised)
     log.setLevel(logging.DEBUG)
     yield supervised
-    if not supervised.running.done():
-        supervised.supervisor.give_up()
-        supervised.stop.set()
-        await supervised.running
+    supervised.stop.set()
+    while not supervised.running.done():
+        supervised.supervisor.give_up()  # again too: a process may have been about to start
+        await asyncio.wait((supervised.running,), timeout=0.1)
+    await asyncio.gather(supervised.running, return_exceptions=True)  # its end is the test's
     log.removeHandler(supervised)
     log.setLevel(level)
