@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from otpmail.store.cipher import Cipher
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from store.clocks import Clock
 
 KEYS = {"k1": bytes(32)}
+_PAST = 2  # milliseconds since the epoch; 0 and 1 are no times (mails.lua)
 
 
 class Owner:
@@ -75,11 +77,12 @@ class Owner:
 
 
 class Replica:
-    """One replica. `die` ends it without a word."""
+    """One replica. `die` ends it without a word, and `end_lease` has others see the end of its lease now."""
 
-    def __init__(self, client: Client, mails: RedisMailStore) -> None:
+    def __init__(self, client: Client, mails: RedisMailStore, end_lease: Callable[[str], None]) -> None:
         self.client = client
         self.mails = mails
+        self._end_lease = end_lease
         self.owner = Owner()
         mails.follow(self.owner)
 
@@ -94,8 +97,13 @@ class Replica:
         return self.mails._lease.name
 
     async def die(self) -> None:
-        """Never speak to the server again."""
+        """Never speak to the server again. Nobody has to wait for the end of the lease, unless the memory is full."""
         await self.client.close()
+        self.end_lease()
+
+    def end_lease(self) -> None:
+        """Set the end of the lease on the server to a time that is past."""
+        self._end_lease(self.name)
 
     async def arrived(self, count: int) -> list[Entry]:
         """Return the first mails that arrive, so many of them."""
@@ -139,10 +147,15 @@ async def replica(
     mails.subscribe(subscription)
     listening = asyncio.create_task(subscription.run()) if subscribed else None
     try:
-        yield Replica(client, mails)
+        yield Replica(client, mails, partial(_end_lease, server, namespace))
     finally:
         if listening is not None:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
         await mails.close()
         await client.close()
+
+
+def _end_lease(server: RedisServer | Client, namespace: str, name: str) -> None:
+    if not isinstance(server, Client):
+        server.command("ZADD", f"{{{namespace}}}:owners", "XX", _PAST, name)

@@ -300,6 +300,7 @@ async def test_a_fenced_replica_whose_new_lease_was_lost(
         first = await start(port=proxy.port, lease_seconds=2.0)
         await first.accept(entry_of(mail_of("m1")))
         first.client.is_away = True
+        first.end_lease()
         async with asyncio.timeout(SECONDS):
             await second.arrived(1)
         proxy.cuts = 1
