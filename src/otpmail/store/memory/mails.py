@@ -1,6 +1,6 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from sys import maxsize
 
 from otpmail.model import Mail
@@ -11,7 +11,6 @@ from otpmail.store.base import (
     Conflict,
     Earlier,
     Entry,
-    Owner,
     Progress,
     Request,
     Running,
@@ -19,6 +18,7 @@ from otpmail.store.base import (
     ever,
 )
 from otpmail.store.memory.shares import Share, Shares
+from otpmail.store.sole import SoleOwner
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
@@ -26,7 +26,7 @@ _ACCEPTED = Accepted()
 Accept = Callable[[Sequence[Entry]], Awaitable[object]]
 
 
-class MemoryMailStore:
+class MemoryMailStore(SoleOwner):
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
     Every decision returns without suspending, so that a hot path that awaits it costs nothing. Each caller has a share
@@ -192,29 +192,6 @@ class MemoryMailStore:
             for some in share.settled.batches(_BATCH_OCTETS):
                 found = [codec.decode_settled(kept) for key, kept in some if "\0" not in key]  # else a request id's
                 yield [mail for mail, forgotten, _, _ in found if forgotten > now]
-
-    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
-        """Return what `get` returns: no other process owns mails of this store."""
-        return await self.get(caller, mail_id)
-
-    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
-        """Yield what `get` returns, for the same reason."""
-        mail = await self.get(caller, mail_id)
-        if mail is not None:
-            yield mail
-
-    def may_send(self) -> bool:
-        """Return True: no other process has these mails."""
-        return True
-
-    def follow(self, owner: Owner) -> None:
-        """Return at once: nobody else asks about these mails."""
-
-    async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
-        """Yield nothing: an earlier process left nothing here, and no other one does."""
-        entries: Sequence[Sequence[Entry]] = ()
-        for some in entries:
-            yield some
 
     def _share(self, caller: str) -> Share:
         """Return a caller's share to look into it; to ask after a mail makes none."""

@@ -1,7 +1,7 @@
 """Request ids, guaranteed mails and how they settled, in a SQLite file; what this process alone needs is in memory."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -20,7 +20,6 @@ from otpmail.store.base import (
     Entry,
     Issued,
     Left,
-    Owner,
     Progress,
     Request,
     Running,
@@ -31,6 +30,7 @@ from otpmail.store.base import (
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.sole import SoleOwner
 from otpmail.store.sqlite.changes import Acceptance, Claim
 from otpmail.store.sqlite.requests import request_key
 from otpmail.store.sqlite.rows import Rows
@@ -45,7 +45,7 @@ _CLAIM_OCTETS = 256  # of the file, for a request id
 T = TypeVar("T")
 
 
-class SqliteMailStore:
+class SqliteMailStore(SoleOwner):
     """Guaranteed mails, and every mail with a request id, in the file; the other ones as `MemoryMailStore` has them.
 
     Its whole state on the loop is `_open`, `_taken_over` and `_left`. `_open` has the `seq` of each open mail in the
@@ -235,29 +235,6 @@ class SqliteMailStore:
             yield [mail for mail, forgotten in found if forgotten > now]
             if not last:
                 return
-
-    async def cancel(self, caller: str, mail_id: str) -> Mail | None:
-        """Return what `get` returns: no other process owns mails of this file."""
-        return await self.get(caller, mail_id)
-
-    async def watch(self, caller: str, mail_id: str) -> AsyncGenerator[Mail, None]:
-        """Yield what `get` returns, for the same reason."""
-        mail = await self.get(caller, mail_id)
-        if mail is not None:
-            yield mail
-
-    def may_send(self) -> bool:
-        """Return True: the file is locked, so no other process has these mails."""
-        return True
-
-    def follow(self, owner: Owner) -> None:
-        """Return at once: nobody else asks about these mails."""
-
-    async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
-        """Yield nothing: mails of an earlier process wait in the file (`left`), and no other one does."""
-        entries: Sequence[Sequence[Entry]] = ()
-        for some in entries:
-            yield some
 
     def left(self) -> Iterator[Left]:
         """Yield the accepted mails of an earlier process once, by priority and then by age."""
