@@ -74,9 +74,9 @@ def test_many_steps_end_as_single_ones(seed: int) -> None:
     for step in steps:
         step(requests, together)
         step(alone, single)
-        alone.write_out(single)
+        alone.write_changed(single)
         alone.end(committed=True)
-    requests.write_out(together)
+    requests.write_changed(together)
     requests.end(committed=True)
     for table in ("request", "known", "claimed"):
         read = f"SELECT * FROM {table} ORDER BY 1"
@@ -93,7 +93,7 @@ def test_ids_with_ends_of_their_own_hold_up_no_other() -> None:
     for seq, state in enumerate(states, 1):
         ends = 900.0 if seq < len(states) - 2 else 100.0 * seq
         requests.keep(seq, Row(state, f"m{seq}", seq, b"f", ends, place=10 * seq))
-    requests.write_out(file)
+    requests.write_changed(file)
     requests.end(committed=True)
 
     def left(now: float, first: int = 0) -> list[int]:

@@ -8,8 +8,8 @@ import pytest
 
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.migration import create
-from otpmail.store.sqlite.places import Places
 from otpmail.store.sqlite.schema import STEPS
+from otpmail.store.sqlite.series import Series
 from otpmail.store.sqlite.settled import Settled, SettledMail
 
 KEYS = {"k1": bytes(32)}
@@ -58,7 +58,7 @@ class _World:
         if added and self.chance.random() < 0.3:
             one = self.chance.choice(added)
             assert self.settled.get(self.connection, one.place) == one.mail.octets
-        self.settled.write_out(self.connection)
+        self.settled.write_added(self.connection)
         self.connection.execute("COMMIT" if committed else "ROLLBACK")
         self.settled.end(committed=committed)
         self.kept += added if committed else []
@@ -104,7 +104,7 @@ class _World:
     def counts(self) -> tuple[int, int]:
         """Return how many mails ids find, and how many places have a mail with a request id."""
         [ids] = self.connection.execute("SELECT count(*) FROM remembered").fetchone()
-        base = Places(self.connection, requested=True).base
+        base = Series(self.connection, requested=True).base
         [places] = self.connection.execute("SELECT sum(mails) FROM settled WHERE place >= ?", (base,)).fetchone()
         return ids, places or 0
 

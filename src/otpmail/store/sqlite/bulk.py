@@ -24,7 +24,7 @@ def insert(connection: Connection, statement: str, rows: Sequence[Row]) -> None:
 def delete(connection: Connection, table: str, column: str, values: Sequence[object]) -> None:
     """Delete the rows whose column has one of the values."""
     for some in padded(values):
-        connection.execute(f"DELETE FROM {table} WHERE {column} IN ({places(some)})", some)  # noqa: S608  our names
+        connection.execute(f"DELETE FROM {table} WHERE {column} IN ({placeholders(some)})", some)  # noqa: S608  our names
 
 
 def padded(values: Sequence[T]) -> Iterator[list[T | None]]:
@@ -43,14 +43,14 @@ def padded_rows(rows: Sequence[Row]) -> Iterator[list[Row]]:
             yield [row or filler for row in some]
 
 
-def places(values: Sequence[object]) -> str:
+def placeholders(values: Sequence[object]) -> str:
     """Return a placeholder for each value."""
     return ", ".join("?" * len(values))
 
 
 def tuples(rows: Sequence[Row]) -> str:
     """Return placeholders for rows of one length."""
-    return ", ".join([f"({places(rows[0])})"] * len(rows))
+    return ", ".join([f"({placeholders(rows[0])})"] * len(rows))
 
 
 def flat(rows: Sequence[Row]) -> list[object]:

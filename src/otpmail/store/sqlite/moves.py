@@ -10,7 +10,7 @@ from sqlite3 import Connection
 _MOST_ROWS = 6_000  # each may change a page of its own: 24 MiB of log
 _MOST_CODES = 30_000  # which change pages in a row
 _MOST_OCTETS = 8 << 20
-_KEPT = 1 << 40  # where the places of mails begin that a repeated request id finds (`places`)
+_KEPT = 1 << 40  # where the places of mails begin that a repeated request id finds (`series`)
 
 _LAST_COPIED = """
 SELECT kept, ends, seq FROM settled_3 WHERE id = (SELECT id FROM settled ORDER BY place DESC LIMIT 1)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from otpmail.store.sqlite.bulk import delete, flat, insert, padded, padded_rows, places, tuples
+from otpmail.store.sqlite.bulk import delete, flat, insert, padded, padded_rows, placeholders, tuples
 from otpmail.store.sqlite.changes import RequestState
 from otpmail.store.sqlite.schema import key_number
 
@@ -85,7 +85,7 @@ class Requests:
         missing = [key for key in dict.fromkeys(keys) if key not in self._rows]
         self._rows |= dict.fromkeys(missing)
         for some in padded(missing):
-            for key, state, *others in connection.execute(f"{_READ} ({places(some)})", some):
+            for key, state, *others in connection.execute(f"{_READ} ({placeholders(some)})", some):
                 self._rows[key] = Row(RequestState(state), *others)
 
     def get(self, connection: Connection, key: int) -> Row | None:
@@ -136,7 +136,7 @@ class Requests:
 
         Returns whether there may be more. Those that run, or end at times of their own, are passed over until `rewind`.
         """
-        self.write_out(connection)
+        self.write_changed(connection)
         gone: list[tuple[int, int]] = []
         rows = connection.execute(_OLDEST, (self._looked_at, _LOOKED_AT)).fetchall()
         for seq, key, state, ends, place in rows:
@@ -157,7 +157,7 @@ class Requests:
         """Look at the oldest ones again: some may have settled since."""
         self._looked_at = 0
 
-    def write_out(self, connection: Connection) -> None:
+    def write_changed(self, connection: Connection) -> None:
         """Write what has changed."""
         delete(connection, "request", "seq", self._dropped)
         self._unclaim(connection, self._dropped)

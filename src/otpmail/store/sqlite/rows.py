@@ -175,8 +175,8 @@ class Rows:
         gone = [seq for seq in ended if accepted.pop(seq, None) is None]
         insert(connection, "INSERT INTO mail", list(accepted.values()))
         delete(connection, "mail", "seq", gone)
-        self._settled.write_out(connection)
-        self._requests.write_out(connection)
+        self._settled.write_added(connection)
+        self._requests.write_changed(connection)
 
     def end(self, *, committed: bool) -> None:
         """Forget what this transaction has read or has not written, since it has ended."""

@@ -13,7 +13,7 @@ from otpmail.errors import StoreError
 from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import insert
 from otpmail.store.sqlite.packs import Packs
-from otpmail.store.sqlite.places import Places
+from otpmail.store.sqlite.series import Series
 from otpmail.values import frozen
 
 _FEWEST = 4  # mails from which on a pack is smaller than rows of their own
@@ -78,20 +78,20 @@ class Settled:
         self._most = most
         self._most_requests = most_requests
         self._new: dict[int, SettledMail] = {}
-        self._places: tuple[Places, Places] | None = None  # without and with a request id; None: to be read
+        self._series: tuple[Series, Series] | None = None  # without and with a request id; None: to be read
 
     def __repr__(self) -> str:
         return f"<Settled {len(self._new)} to write, {self._packs!r}>"
 
     def add(self, connection: Connection, mail: SettledMail) -> int:
         """Keep a mail, and return its place."""
-        places = self._both(connection)[bool(mail.ends)]
-        place = places.next
-        places.next += 1
+        series = self._both(connection)[bool(mail.ends)]
+        place = series.next
+        series.next += 1
         self._new[place] = mail
         return place
 
-    def write_out(self, connection: Connection) -> None:
+    def write_added(self, connection: Connection) -> None:
         """Write the mails that were added in this transaction."""
         if not self._new:
             return
@@ -112,7 +112,7 @@ class Settled:
 
     def get(self, connection: Connection, place: int) -> bytes | None:
         """Return the mail at a place. Raises StoreError where it can't be read."""
-        self.write_out(connection)
+        self.write_added(connection)
         row: tuple[int, int, str | None, bytes] | None = connection.execute(_AT, (place,)).fetchone()
         if row is None or place >= row[0] + row[1]:
             return None
@@ -120,7 +120,7 @@ class Settled:
 
     def place_of(self, connection: Connection, mail_id: str) -> int:
         """Return the place of a mail that is remembered, else 0."""
-        self.write_out(connection)
+        self.write_added(connection)
         row = connection.execute("SELECT place FROM remembered WHERE id = ?", (mail_id,)).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -129,7 +129,7 @@ class Settled:
 
         It is 0 where there are no more. Mails that can't be read, as without their key, are left out.
         """
-        self.write_out(connection)
+        self.write_added(connection)
         plain, requested = self._both(connection)
         found: list[bytes] = []
         bounds = (after, requested.base, plain.remembered, requested.remembered)
@@ -143,7 +143,7 @@ class Settled:
 
     def remove(self, connection: Connection, place: int) -> None:
         """Remove a mail that is alone in its row."""
-        self.write_out(connection)
+        self.write_added(connection)
         connection.execute("DELETE FROM settled WHERE place = ?", (place,))
         connection.execute("DELETE FROM remembered WHERE place = ?", (place,))
 
@@ -151,13 +151,13 @@ class Settled:
         """Forget what this transaction has not written, since it has ended."""
         self._new = {}
         if not committed:
-            self._places = None
+            self._series = None
 
     # Mails past their time.
 
     def forget(self, connection: Connection, now: float) -> bool:
         """Forget mails past their time, or beyond the most there may be; returns whether there may be more."""
-        self.write_out(connection)
+        self.write_added(connection)
         plain, requested = self._both(connection)
         more = self._forget_ids(connection, now) >= _FORGOTTEN_AT_ONCE
         more |= plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
@@ -173,20 +173,20 @@ class Settled:
         both = self._both(connection)
         forgotten = 0
         while forgotten < _FORGOTTEN_AT_ONCE:
-            oldest = [(row.forgotten, places, row) for places in both if (row := places.oldest(connection)) is not None]
+            oldest = [(row.forgotten, series, row) for series in both if (row := series.oldest(connection)) is not None]
             if not oldest:
                 break
-            time, places, row = min(oldest, key=lambda one: one[0])
+            time, series, row = min(oldest, key=lambda one: one[0])
             excess = sum([one.next - one.remembered for one in both]) - self._most
-            count = row.end - places.remembered
+            count = row.end - series.remembered
             count = count if time <= now else min(count, excess)
             if count <= 0:
                 break
-            places.remembered += count
+            series.remembered += count
             forgotten += count
         if forgotten:
-            for places in both:
-                places.forget_ids(connection)
+            for series in both:
+                series.forget_ids(connection)
         return forgotten
 
     def first_requested(self, connection: Connection) -> int:
@@ -195,18 +195,18 @@ class Settled:
 
     def rewind(self) -> None:
         """Look again whether old rows can be merged."""
-        self._places = None
+        self._series = None
 
     def merge(self, connection: Connection) -> bool:
         """Merge small rows into packs, some at a time; returns whether there may be more.
 
         One stays alone whose mail may be opened again, or can't be read.
         """
-        self.write_out(connection)
-        return max([self._merge_some(connection, places) for places in self._both(connection)]) == _MERGED_AT_ONCE
+        self.write_added(connection)
+        return max([self._merge_some(connection, series) for series in self._both(connection)]) == _MERGED_AT_ONCE
 
-    def _merge_some(self, connection: Connection, places: Places) -> int:
-        bounds = (places.merged, places.top, _MERGED_AT_ONCE)
+    def _merge_some(self, connection: Connection, series: Series) -> int:
+        bounds = (series.merged, series.top, _MERGED_AT_ONCE)
         rows = [_Row(*row) for row in connection.execute(_SMALL, bounds)]
         group: list[tuple[_Row, list[bytes]]] = []
         size = 0
@@ -216,13 +216,13 @@ class Settled:
             if opened is None or not follows or size >= _ENOUGH:
                 self._replace(connection, group)
                 group, size = [], 0
-                places.merged = row.place if opened is not None else row.end
+                series.merged = row.place if opened is not None else row.end
             if opened is not None:
                 group.append((row, opened))
                 size += row.mails
         if size >= _ENOUGH:
             self._replace(connection, group)
-            places.merged = group[-1][0].end
+            series.merged = group[-1][0].end
         return len(rows)
 
     def _open_small(self, row: _Row) -> list[bytes] | None:
@@ -242,10 +242,10 @@ class Settled:
         ends = max([row.forgotten for row in rows]), max([row.ends for row in rows])
         insert(connection, _INSERT, [(place, len(mails), *ends, None, self._packs.seal(place, mails))])
 
-    def _both(self, connection: Connection) -> tuple[Places, Places]:
-        if self._places is None:
-            self._places = Places(connection, requested=False), Places(connection, requested=True)
-        return self._places
+    def _both(self, connection: Connection) -> tuple[Series, Series]:
+        if self._series is None:
+            self._series = Series(connection, requested=False), Series(connection, requested=True)
+        return self._series
 
 
 def _runs(new: dict[int, SettledMail]) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""The places of settled mails: numbers that rise with each mail, in one sequence for each of two kinds."""
+"""The places of settled mails: numbers that rise with each mail, in one series for each of two kinds."""
 
 from collections.abc import Callable
 from sqlite3 import Connection
@@ -26,8 +26,8 @@ class Row(NamedTuple):
     ends: float
 
 
-class Places:
-    """One sequence of places, as the file has it: those of mails that have a request id, or of the others.
+class Series:
+    """One series of places, as the file has it: those of mails that have a request id, or of the others.
 
     `next` is free, `first` is that of the oldest row, `remembered` that of the oldest mail that its id still finds.
     Rows before `merged` are as large as they will be. No place is used twice while a request id names it, since the
@@ -47,7 +47,7 @@ class Places:
         self.merged = self.first
 
     def __repr__(self) -> str:
-        return f"<Places {self.first} to {self.next}, remembered from {self.remembered}>"
+        return f"<Series {self.first} to {self.next}, remembered from {self.remembered}>"
 
     def oldest(self, connection: Connection) -> Row | None:
         """Return the row of the oldest mail that its id still finds, None where none does."""
