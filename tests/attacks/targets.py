@@ -89,6 +89,8 @@ class System:
 class Target:
     """A system as attackers see it through one contract. Calls go to its replicas in turn."""
 
+    contract = ""
+
     def __init__(self, system: System) -> None:
         """Open no connection before the first call."""
         self.system = system
@@ -164,6 +166,8 @@ class Target:
 class TargetOfV1(Target):
     """A server that speaks otpmail.v1."""
 
+    contract = "v1"
+
     async def send_code(self, email: str, **fields: Any) -> str | None:
         """Return the code of the answer; None where the call is refused, or no mail can have left."""
         call = otp_pb2_grpc.OtpServiceStub(self.channel).SendCode
@@ -192,6 +196,8 @@ class TargetOfV1(Target):
 
 class TargetOfOriginal(Target):
     """A server that speaks the original's package `mail`, which knows an address and a code alone."""
+
+    contract = "original"
 
     async def send_code(self, email: str, **fields: Any) -> str | None:
         """Return the code of the answer; None where it is FAILED or an error."""

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from attacks.calling import methods_of, status_of_number, statuses
 from attacks.probe import LONGEST_TURN, ProbedService
 from attacks.shapes import Shape, shapes_of
 from otpmail.original import mail_pb2 as original_pb2
@@ -40,11 +41,10 @@ _SECONDS = 30.0
 _NUMBERS = count()
 _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 _NOT_MEANT = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED}
-_METHODS = [
-    method
-    for file in (otp_pb2, mail_pb2, original_pb2, health_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+_METHODS: list[Any] = [
+    *methods_of("v1"),
+    *methods_of("original"),
+    *health_pb2.DESCRIPTOR.services_by_name["Health"].methods,
 ]
 
 
@@ -75,41 +75,6 @@ async def service(
             yield service
 
 
-async def _call(service: ProbedService, method: MethodDescriptor, request: bytes) -> set[grpc.StatusCode]:
-    """Send octets to a method; returns the status, and those of the results of a stream."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    channel: Any = service.channel
-    codes: set[grpc.StatusCode] = set()
-    call: Any
-    if method.client_streaming:
-        call = channel.stream_stream(path)(iter([request]), timeout=_SECONDS)
-    elif method.server_streaming:
-        call = channel.unary_stream(path)(request, timeout=_SECONDS)
-    else:
-        call = channel.unary_unary(path)(request, timeout=_SECONDS)
-    try:
-        if method.server_streaming:
-            async for response in call:
-                if method.name == "SendMails":
-                    codes |= _codes_of(response)
-                elif path.startswith("/grpc.health"):
-                    call.cancel()  # a watch has no end
-        else:
-            await call
-    except (grpc.aio.AioRpcError, asyncio.CancelledError):
-        pass
-    codes.add(await call.code())
-    return codes
-
-
-def _codes_of(response: bytes) -> set[grpc.StatusCode]:
-    return {_by_number(result.code) for result in mail_pb2.SendMailsResponse.FromString(response).results}
-
-
-def _by_number(number: int) -> grpc.StatusCode:
-    return next(code for code in grpc.StatusCode if code.value[0] == number)
-
-
 def _chosen(method: MethodDescriptor, *, full: bool) -> list[tuple[Shape, int]]:
     """The shapes for a method, with their sizes."""
     shapes = [(shape, size) for shape in shapes_of(method.input_type, _good) for size in (LARGEST, FITTING, SMALL)]
@@ -121,7 +86,7 @@ def _chosen(method: MethodDescriptor, *, full: bool) -> list[tuple[Shape, int]]:
 async def _attack(
     service: ProbedService, method: MethodDescriptor, shape: Shape, size: int, codes: set[grpc.StatusCode]
 ) -> None:
-    codes |= await _call(service, method, shape.build(size))
+    codes |= await statuses(service.channel, method, shape.build(size))
 
 
 @pytest.mark.parametrize("method", _METHODS, ids=lambda method: method.full_name)
@@ -151,7 +116,7 @@ async def _refusal(service: ProbedService, method: MethodDescriptor, octets: byt
     try:
         async for response in call:
             result = mail_pb2.SendMailsResponse.FromString(response).results[0]
-            return _by_number(result.code), result.message
+            return status_of_number(result.code), result.message
     except grpc.aio.AioRpcError as error:
         return error.code(), error.details() or ""
     return await call.code(), ""
