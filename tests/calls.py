@@ -92,6 +92,11 @@ def quota_subject(error: AioRpcError) -> str:
     return str(detail(error, QuotaFailure).violations[0].subject)
 
 
+def quota_setting(error: AioRpcError) -> str:
+    """Return the setting by which a quota was exceeded."""
+    return str(detail(error, QuotaFailure).violations[0].quota_id)
+
+
 def parsed(content: bytes) -> EmailMessage:
     """Parse a mail as a mail client would."""
     return message_from_bytes(content, policy=policy.default)

@@ -74,7 +74,11 @@ HARMLESS = frozenset(
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         ("UseCases", "codes"),  # a service
-        *(("CodeRecord", "call"), ("_Row", "records")),  # a part of an id, and what is encrypted
+        *(("Slot", "call"), ("_Row", "records")),  # a part of an id, and what is encrypted
+        *(("Slot", "scope"), ("Slot", "device"), ("Lane", "device"), ("Answer", "request"), ("CodeRecord", "answers")),
+        *(("CheckRequest", "fingerprint"), ("Place", "key"), ("Place", "scope"), ("Place", "earlier")),
+        *(("Send", name) for name in ("scope", "device", "earlier")),
+        *(("Attempt", name) for name in ("scope", "device", "only", "request", "new_device", "earlier")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(
             ("Response", "headers"),

@@ -25,9 +25,10 @@ from otpmail.events import Observers
 from otpmail.model import Challenge, CheckResult
 from otpmail.otp import codes
 from otpmail.otp.policy import Policy
-from otpmail.otp.request import find_record
+from otpmail.otp.request import CheckRequest, find_place
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings, load_section
+from otpmail.store.challenges import Send
 from otpmail.store.memory.codes import MemoryChallengeStore
 
 _LIFESPAN = 1000.0
@@ -53,17 +54,18 @@ class Codes:
 
     async def issue(self, number: int) -> Challenge:
         """Store a code, as SendCode does."""
-        _, key = find_record(ANONYMOUS, holder(number), "")
+        place = find_place(ANONYMOUS, holder(number), "")
         now = self.store.now()
-        fresh = Challenge(codes.new_challenge_id(), self._book.issuing_key, now + _LIFESPAN)
-        sending = await self.store.send(key, now, fresh, spaced=True, room=True)
+        expires = now + _LIFESPAN
+        fresh = Challenge(codes.new_challenge_id(), self._book.issuing_key, expires, length=self._book.digits)
+        sending = await self.store.send(Send(place.key, now, fresh, scope=place.scope))
         return sending.challenge
 
     async def validate(self, number: int, code: str) -> None:
         """Check the right code, as ValidateCode does."""
-        check = await self._service.validate_code(_CALL, email=holder(number), code=code)
-        if check.result is not CheckResult.VALID:
-            raise RuntimeError(f"code {number}: {check}")
+        checked = await self._service.validate_code(_CALL, CheckRequest(email=holder(number), code=code))
+        if checked.check.result is not CheckResult.VALID:
+            raise RuntimeError(f"code {number}: {checked.check}")
 
     def code(self, challenge: Challenge) -> str:
         """The code of a challenge, as the mail would carry it."""

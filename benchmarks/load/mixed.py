@@ -41,6 +41,7 @@ class Mixed:
         self._ends = ends
         self._numbers = count()
         self.counts: Counter[str] = Counter()
+        self._tokens: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<Mixed {dict(self.counts)}>"
@@ -71,16 +72,19 @@ class Mixed:
 
     async def _send_and_validate(self, number: int) -> None:
         email = holder(number % _HOLDERS)
-        sent = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=email), timeout=_TIMEOUT_SECONDS)
+        token = self._tokens.get(email, "")  # with it a person may have as many codes in a day as she uses
+        asked = otp_pb2.SendCodeRequest(email=email, device_token=token)
+        sent = await self._codes.SendCode(asked, timeout=_TIMEOUT_SECONDS)
         if sent.mail.state != mail_pb2.Mail.STATE_RELAYED:
             self._check_refused(sent)
             self.counts["codes refused"] += 1
             return
         check = await self._codes.ValidateCode(
-            otp_pb2.ValidateCodeRequest(email=email, code=sent.otp_code), timeout=_TIMEOUT_SECONDS
+            otp_pb2.ValidateCodeRequest(email=email, code=sent.otp_code, device_token=token), timeout=_TIMEOUT_SECONDS
         )
         if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
             raise RuntimeError(f"a code is not valid: {check}")
+        self._tokens[email] = check.device_token
         self.counts["codes"] += 1
 
     async def _stream(self) -> None:

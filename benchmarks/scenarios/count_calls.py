@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -98,6 +98,8 @@ class Caller:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
         self._codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
+        self._numbers = count()
+        self._email = ""
         self._code = ""
 
     def __repr__(self) -> str:
@@ -111,13 +113,14 @@ class Caller:
 
     async def send_code(self) -> None:
         """Have a code mailed, and wait until its mail is relayed."""
-        answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=_EMAIL))
+        self._email = f"ada{next(self._numbers)}@example.org"  # since an address gets few mails in an hour
+        answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=self._email))
         assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
         self._code = answer.otp_code
 
     async def validate_code(self) -> None:
         """Validate the last code."""
-        answer = await self._codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=_EMAIL, code=self._code))
+        answer = await self._codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=self._email, code=self._code))
         assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
 
@@ -126,7 +129,7 @@ async def serving(directory: Path) -> AsyncIterator[str]:
     """Run the service in this thread, its relay in a process of its own, and yield the service's address."""
     async with relay(Certificates.make(directory)) as at:
         settings = {name: str(value) for name, value in at.environment.items()}
-        settings |= {"HOST": "127.0.0.1", "PORT": "0", "OTP_RESEND_SECONDS": "0", "OTP_RETURN_CODE": "true"}
+        settings |= {"HOST": "127.0.0.1", "PORT": "0", "OTP_RETURN_CODE": "true"}
         app, stop = App(Settings.load(**settings)), asyncio.Event()
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(app.run(stop, started.set_result))

@@ -16,6 +16,8 @@ _SETTINGS: dict[str, object] = {
     "OTP_KEYS": KEYS,
     "OTP_RETURN_CODE": "true",
     "OTP_LIFESPAN_SECONDS": 3600,
+    "OTP_SENDS_PER_HOUR": 100,
+    "OTP_SENDS_PER_DAY": 100,
     "OTP_RESEND_SECONDS": 0,  # each round has codes mailed to the same addresses
 }
 _CODES_A_SECOND = 8000  # more than are validated

@@ -18,7 +18,12 @@ _MEMORY, _SQLITE, _REDIS = "memory:", "sqlite:", "redis:"
 _BATCH = 100
 _MARGIN = 3.0  # of a quick run
 _CHECKS_A_SECOND = 8000  # more than are validated: when they run out a round ends early
-_CODES: dict[str, object] = {"OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": 0}  # rounds use the same addresses
+_CODES: dict[str, object] = {  # rounds use the same addresses
+    "OTP_RETURN_CODE": "true",
+    "OTP_RESEND_SECONDS": 0,
+    "OTP_SENDS_PER_HOUR": 100,
+    "OTP_SENDS_PER_DAY": 100,
+}
 
 Figures = dict[str, float]
 Measure = Callable[[Server, str, float, float], Awaitable[Figures]]

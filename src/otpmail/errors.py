@@ -77,14 +77,18 @@ class FailedPrecondition(CallerError):
 
 
 class LimitExceeded(CallerError):
-    """A limit is reached. `subject` names the limit; after `retry_after` seconds a retry makes sense."""
+    """A limit is reached. `subject` is whose limit it is; after `retry_after` seconds a retry makes sense.
+
+    `setting` is the name of the setting that limits, if there is one.
+    """
 
     reason = "LIMIT_EXCEEDED"
 
-    def __init__(self, subject: str, description: str, *, retry_after: float) -> None:
+    def __init__(self, subject: str, description: str, *, retry_after: float, setting: str = "") -> None:
         super().__init__(description)
         self.subject = subject
         self.retry_after = retry_after
+        self.setting = setting
 
 
 class QueueFull(LimitExceeded):

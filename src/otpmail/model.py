@@ -6,8 +6,8 @@ from enum import Enum, IntEnum
 
 from otpmail.values import frozen
 
-FAILURE_WINDOW = 3600.0
-"""How long a failed attempt counts against its address, in seconds."""
+HOUR, DAY = 3600, 86_400
+"""In seconds: for how long a failed attempt, or a mail, counts against the limits of an address."""
 
 
 Labels = tuple[tuple[str, str], ...]
@@ -133,17 +133,28 @@ class Envelope:
         return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head, self.id)
 
 
+LONG = 12
+"""How many letters a long code has. A code of fewer characters is a number."""
+
+
 @frozen()
 class Challenge:
     """One issued code. The code itself is not kept: it is derived from the id with the key named by `key_id`.
 
-    `expires` is in seconds since the epoch.
+    `expires` is in seconds since the epoch. `length` is in characters, 0 where the mail of an earlier version does not
+    say: that one is as long as codes are set to be.
     """
 
     id: bytes
     key_id: str
     expires: float
     attempts: int = 0
+    length: int = 0
+
+    @property
+    def is_long(self) -> bool:
+        """Whether nobody can guess it, so that attempts at it need no limit."""
+        return self.length == LONG
 
 
 @frozen()
@@ -183,11 +194,16 @@ class CheckResult(Enum):
 
 @frozen()
 class Check:
-    """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS."""
+    """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS.
+
+    `device` and `time` go with VALID: whose lane the person's device has from now on, and when the code was right.
+    """
 
     result: CheckResult
     attempts_left: int = 0
     retry_time: float | None = None
+    device: bytes = field(default=b"", repr=False)
+    time: float = 0.0
 
 
 @frozen()
@@ -230,23 +246,62 @@ CALL = slice(-len(NO_CALL), None)
 """The part of the id of a fresh challenge that marks the call which brings it; a record has room for no more."""
 
 
-@frozen()
-class CodeRecord:
-    """The record of one (caller, purpose, address): live challenge, past failures, when the next mail may be sent.
+STRANGERS = bytes(8)
+"""In place of a device: all who show no token of one share a lane."""
 
-    Times are in seconds since the epoch. `call` is the mark of the call that asked for the latest mail. The rules that
-    change a record are in `otp.policy`.
+
+@frozen()
+class Slot:
+    """The live challenge of one purpose and session (`scope`) and of one device, and when its next mail may be sent.
+
+    `call` is the mark of the call that asked for the latest mail.
     """
 
+    scope: bytes
+    device: bytes = STRANGERS
     challenge: Challenge | None = None
-    failures: tuple[float, ...] = ()
     next_send: float = 0.0
     call: bytes = NO_CALL
     replaced: Replaced | None = None
 
-    @property
-    def expires(self) -> float:
-        """When this record ends, and may be dropped."""
-        challenge_ends = self.challenge.expires if self.challenge is not None else 0.0
-        failures_end = self.failures[-1] + FAILURE_WINDOW if self.failures else 0.0
-        return max(self.next_send, challenge_ends, failures_end)
+
+@frozen()
+class Lane:
+    """What one device, or all strangers, have done at an address in a day, the oldest first.
+
+    A failure is noted by its time, a mail by the next send that goes with it.
+    """
+
+    device: bytes = STRANGERS
+    failures: tuple[float, ...] = ()
+    sends: tuple[float, ...] = ()
+
+
+@frozen()
+class Answer:
+    """What the check of a request id was answered, until when it is answered so again. `request` is a digest."""
+
+    request: bytes
+    check: Check
+    until: float
+
+
+@frozen()
+class EarlierRecord:
+    """What a record of an earlier version says, which was one of a purpose."""
+
+    challenge: Challenge | None
+    failures: tuple[float, ...]
+    next_send: float
+
+
+@frozen()
+class CodeRecord:
+    """The record of one (caller, address): its slots in the order of their challenges, its lanes, its latest answers.
+
+    Times are in seconds since the epoch. The rules that change a record are in `otp.policy`.
+    """
+
+    slots: tuple[Slot, ...] = ()
+    lanes: tuple[Lane, ...] = ()
+    answers: tuple[Answer, ...] = ()

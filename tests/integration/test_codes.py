@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from calls import bad_field, parsed, quota_subject, reason, retry_seconds, text_of
+from calls import bad_field, parsed, quota_setting, quota_subject, reason, retry_seconds, text_of
 from otpmail.v1 import mail_pb2, otp_pb2
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None
     assert len(relay.mails) == 2
 
 
-@pytest.mark.service(OTP_LIFESPAN_SECONDS=1.5)
+@pytest.mark.service(OTP_LIFESPAN_SECONDS=1.5, OTP_SENDS_PER_HOUR=100, OTP_SENDS_PER_DAY=100)
 async def test_a_resend_near_the_end_is_a_new_code(service: Service) -> None:
     """With less than half of its life left, a code is replaced by one with a whole life, which keeps the attempts."""
     first = await _send(service)
@@ -89,6 +89,7 @@ async def test_a_resend_near_the_end_is_a_new_code(service: Service) -> None:
     async with asyncio.timeout(30):
         while (again := await _send(service)).otp_code == first.otp_code:
             assert again.challenge_id == first.challenge_id
+            await asyncio.sleep(0.2)
     assert again.expire_time.ToMicroseconds() - first.expire_time.ToMicroseconds() > 700_000
     answer = await _validate(service, first.otp_code)
     assert (answer.result, answer.attempts_left) == (WRONG, 3)
@@ -111,7 +112,7 @@ async def test_exactly_n_attempts(service: Service) -> None:
     assert answer.HasField("retry_time")
 
 
-@pytest.mark.service(OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=10000)
+@pytest.mark.service(OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=10000, OTP_FAILURES_PER_DAY=10000)
 async def test_two_hundred_calls_use_a_code_once(service: Service) -> None:
     """Exactly one of 200 checks of the right code at the same moment is VALID."""
     sent = await _send(service)
@@ -121,7 +122,7 @@ async def test_two_hundred_calls_use_a_code_once(service: Service) -> None:
     assert counts[NONE] == 199
 
 
-@pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=3)
+@pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=3, OTP_UNDER_ATTACK="lock")
 async def test_failures_outlive_a_code(service: Service) -> None:
     """A new code does not forgive failures: once they are spent no code is mailed, and the error says until when."""
     for _ in range(2):
@@ -133,6 +134,73 @@ async def test_failures_outlive_a_code(service: Service) -> None:
         await _send(service)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert 3500 < retry_seconds(caught.value) <= 3600
+
+
+@pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=2)
+async def test_an_address_under_attack(service: Service, relay: Relay) -> None:
+    """Once strangers have spent the failures the next code is a long one, and a device with a token has its own."""
+    sent = await _send(service)
+    token = (await _validate(service, sent.otp_code)).device_token
+    assert token
+    sent = await _send(service, session="a stranger's")
+    for _ in range(2):
+        await _validate(service, _wrong(sent.otp_code), session="a stranger's")
+    assert (await _validate(service, sent.otp_code, session="a stranger's")).result == SPENT
+    long = await _send(service, session="s1")
+    assert (long.code_length, long.code_is_numeric, len(long.otp_code)) == (12, False, 12)
+    assert long.otp_code.encode() in relay.mails[-1].content
+    for _ in range(20):
+        assert (await _validate(service, "222222222222", session="s1")).result == WRONG
+    short = await _send(service, session="s1", device_token=token)
+    assert (short.code_length, short.code_is_numeric) == (6, True)
+    assert (await _validate(service, short.otp_code, session="s1", device_token=token)).result == VALID
+    typed = f"{long.otp_code[:4]}-{long.otp_code[4:]}".lower()
+    assert (await _validate(service, typed, session="s1")).result == VALID
+
+
+async def test_sessions_are_apart(service: Service) -> None:
+    """A code of one session fails for another, and has attempts of its own; a revoke ends that of its session."""
+    mine = await _send(service, session="mine")
+    other = await _send(service, session="other")
+    assert mine.challenge_id != other.challenge_id
+    for _ in range(5):
+        await _validate(service, _wrong(other.otp_code), session="other")
+    assert (await _validate(service, other.otp_code)).result == NONE
+    await service.otp.RevokeCode(otp_pb2.RevokeCodeRequest(email=ADA, session="other"))
+    assert (await _validate(service, mine.otp_code, session="mine")).result == VALID
+
+
+async def test_a_repeated_check_has_its_first_answer(service: Service) -> None:
+    """A check with the same request id is answered as the first one, token included; a wrong one costs no attempt."""
+    sent = await _send(service)
+    wrong = [await _validate(service, _wrong(sent.otp_code), request_id="r-1") for _ in range(3)]
+    assert {answer.attempts_left for answer in wrong} == {4}
+    right = [await _validate(service, sent.otp_code, request_id="r-2") for _ in range(2)]
+    assert right[0].result == VALID
+    assert right[0] == right[1]
+    assert (await _validate(service, sent.otp_code, request_id="r-3")).result == NONE
+
+
+@pytest.mark.service(OTP_SENDS_PER_HOUR=2)
+async def test_an_address_gets_so_many_mails(service: Service, relay: Relay) -> None:
+    """More codes than the limit are refused over all purposes and sessions, with the limit's name, and mail nothing."""
+    for purpose in ("a", "b"):
+        await _send(service, purpose=purpose, session=purpose)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service, purpose="c", session="c")
+    assert quota_subject(caught.value) == "address"
+    assert quota_setting(caught.value) == "OTP_SENDS_PER_HOUR"
+    assert 3500 < retry_seconds(caught.value) <= 3600
+    assert len(relay.mails) == 2
+
+
+@pytest.mark.parametrize("field", ["session", "device_token"])
+async def test_a_field_that_is_too_long(service: Service, field: str) -> None:
+    """A session or token longer than any is refused by its name, for a code and for a check."""
+    for call in (_send(service, **{field: "x" * 257}), _validate(service, "123456", **{field: "x" * 257})):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert bad_field(caught.value) == field
 
 
 @pytest.mark.service(OTP_RESEND_SECONDS=30)

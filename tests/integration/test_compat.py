@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from calls import bad_field, text_of
 from otpmail.original import mail_pb2
@@ -94,7 +96,7 @@ async def test_ten_calls_at_once_all_succeed(service: Service, relay: Relay) -> 
     assert len(relay.mails) == 10
 
 
-@pytest.mark.service(OTP_LIFESPAN_SECONDS=1, OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=1000)
+@pytest.mark.service(OTP_LIFESPAN_SECONDS=1, OTP_ATTEMPTS=100, OTP_FAILURES_PER_HOUR=1000, OTP_FAILURES_PER_DAY=1000)
 async def test_an_expired_code_is_not_compared(service: Service) -> None:
     """Once a code has expired the answer is FAILED, as if there had never been one."""
     code = (await _send(service)).otpCode
@@ -171,3 +173,30 @@ async def test_without_a_relay(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=ADA, subject="s", body="b"))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.service(OTP_ATTEMPTS=2, OTP_FAILURES_PER_HOUR=3)
+async def test_an_address_under_attack_is_locked(service: Service, relay: Relay) -> None:
+    """After too many wrong codes SendCode and ValidateCode are FAILED with OK; the trailers say how long, and why.
+
+    Before that mails are not limited: these clients may call ten times at once.
+    """
+    sent = [await _send(service) for _ in range(11)][-1]
+    wrong = f"{(int(sent.otpCode) + 1) % 10**6:06d}"
+    for _ in range(2):
+        await _validate(service, wrong)
+    sent = await _send(service)
+    await _validate(service, f"{(int(sent.otpCode) + 1) % 10**6:06d}")
+    mailed = len(relay.mails)
+    for call in (
+        service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=ADA)),
+        service.original_otp.ValidateCode(mail_pb2.ValidateCodeRequest(email=ADA, otpCode=sent.otpCode)),
+    ):
+        assert (await call).status == mail_pb2.FAILED
+        trailers = dict(await call.trailing_metadata())
+        status = Status.FromString(trailers["grpc-status-details-bin"])
+        details = {packed.TypeName(): packed.value for packed in status.details}
+        assert status.code == 0  # as the call's, without which a client can't read the details
+        assert set(details) == {"google.rpc.RetryInfo", "google.rpc.QuotaFailure"}
+        assert 3500 < RetryInfo.FromString(details["google.rpc.RetryInfo"]).retry_delay.seconds <= 3600
+    assert len(relay.mails) == mailed

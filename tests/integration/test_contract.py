@@ -10,14 +10,10 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import mail_pb2
 
 ROOT = Path(__file__).parents[2]
 KEPT: dict[type[Message], dict[int, str]] = {
-    otp_pb2.SendCodeRequest: {8: "session", 9: "device_token"},
-    otp_pb2.ValidateCodeRequest: {6: "session", 7: "device_token", 8: "request_id"},
-    otp_pb2.ValidateCodeResponse: {4: "device_token"},
-    otp_pb2.RevokeCodeRequest: {4: "session"},
     mail_pb2.RecipientResult: {5: "suppression"},
 }
 """The numbers of fields that are planned, by message."""

@@ -2,12 +2,13 @@
 
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otpmail.model import Challenge
+from otpmail.model import LONG, Challenge
 from otpmail.otp import codes
 
 _KEYS = st.binary(min_size=32, max_size=64)
@@ -98,12 +99,47 @@ def test_normalizing_forgives_nothing_else(typed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "possible"),
-    [("123456", True), ("000000", True), ("12345", False), ("1234567", False), ("", False), ("12345a", False)],
+    ("typed", "length"),
+    [
+        ("123456", 6),
+        ("12345", 5),
+        ("", -1),
+        ("12345a", -1),
+        ("12345678901", 11),
+        ("234567892345", 12),
+        ("abcd-EFGH jklm", 12),
+        ("abcdefghijkl", -1),
+        ("ABCDEFGHJKL0", -1),
+        ("ABCDEFGHJKLMN", -1),
+    ],
 )
-def test_a_book_knows_what_a_code_looks_like(typed: str, possible: bool) -> None:  # noqa: FBT001
-    """A text of another length or alphabet can't be a code."""
-    assert codes.CodeBook({"k1": b"1" * 32}, digits=6).can_issue(typed) is possible
+def test_a_guess_knows_what_code_it_can_be(typed: str, length: int) -> None:
+    """Digits can be a code of as many digits, and twelve letters of the alphabet a long one; nothing else is a code."""
+    assert codes.CodeBook({"k1": b"1" * 32}, digits=6).guess(typed).length == length
+
+
+def test_a_long_code_has_sixty_bits() -> None:
+    """Each letter of a long code is any of 32, and none of them looks like another."""
+    book = codes.CodeBook({"k1": b"1" * 32}, digits=6)
+    found = [book.code(Challenge(number.to_bytes(16), "k1", 0.0, length=LONG)) for number in range(2000)]
+    assert {len(code) for code in found} == {12}
+    for letters in zip(*found, strict=True):
+        assert len(set(letters)) == 32
+        assert not set("01IO") & set(letters)
+    assert len(set(found)) == 2000
+
+
+@pytest.mark.parametrize("form", ["{}", "{:}\n", "lower", "dashed"])
+def test_a_long_code_is_read_as_people_type_it(form: str) -> None:
+    """Case, dashes and blanks are forgiven; another letter is not, and nor is a short code of the same challenge."""
+    book = codes.CodeBook({"k1": b"1" * 32}, digits=6)
+    challenge = Challenge(bytes(16), "k1", 0.0, length=LONG)
+    code = book.code(challenge)
+    typed = {"lower": code.lower(), "dashed": f"{code[:4]}-{code[4:8]} \u2013{code[8:]}"}.get(form, form.format(code))
+    assert book.guess(typed).matches(challenge)
+    other = "3" if code[0] == "2" else "2"
+    assert not book.guess(other + code[1:]).matches(challenge)
+    assert not book.guess(book.code(replace(challenge, length=6))).matches(challenge)
 
 
 def test_a_book_knows_its_codes() -> None:

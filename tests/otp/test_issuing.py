@@ -17,7 +17,7 @@ from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
 from otpmail.model import CheckResult, MailState, WaitFor
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
-from otpmail.otp.request import CodeRequest, SentCode
+from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Entry
@@ -114,7 +114,9 @@ class Service:
 
     async def check(self, code: str) -> CheckResult:
         """Check a code."""
-        return (await self.codes.validate_code(call_of(), email="ada@example.org", code=code)).result
+        return (
+            await self.codes.validate_code(call_of(), CheckRequest(email="ada@example.org", code=code))
+        ).check.result
 
     async def arrived(self, count: int) -> list[Entry]:
         """Return the mails that an earlier process left, which are to be so many."""
@@ -205,7 +207,7 @@ async def test_the_live_code_is_mailed_again(process: Process, clock: Clock) -> 
         assert second.issued.next_send_time == pytest.approx(service.store.mails.now() + 30, abs=1)
         contents = [service.rig.queue.get_nowait().envelope.content for _ in range(2)]
         assert all(first.code.encode() in content for content in contents)
-        check = await service.codes.validate_code(call_of(), email="ada@example.org", code=wrong)
+        check = (await service.codes.validate_code(call_of(), CheckRequest(email="ada@example.org", code=wrong))).check
         assert check.attempts_left == 3
 
 

@@ -6,41 +6,56 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otp.trying import DEVICE, LIFESPAN, POLICY, Typed, check, fail, fresh, send, sent
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.model import FAILURE_WINDOW, Challenge, Check, CheckResult, CodeRecord, Replaced, Sending
-from otpmail.otp.policy import Attempt, Policy
+from otpmail.model import (
+    DAY,
+    HOUR,
+    LONG,
+    STRANGERS,
+    Challenge,
+    Check,
+    CheckResult,
+    CodeRecord,
+    Lane,
+    Replaced,
+    Sending,
+    Slot,
+)
+from otpmail.store.challenges import NO_SCOPE, Attempt, Send
+from otpmail.store.record_codec import ends_of
 
-POLICY = Policy(attempts=3, failures_per_hour=5, resend=30.0)
-LIFESPAN = 120.0
+LOCKING = replace(POLICY, locks=True)
+SCOPE = b"a scope."
+TOO_MANY, WRONG, NO_LIVE_CODE = CheckResult.TOO_MANY_ATTEMPTS, CheckResult.WRONG_CODE, CheckResult.NO_LIVE_CODE
 
 
-def _fresh(name: str, now: float = 0.0) -> Challenge:
-    return Challenge(name.encode(), "k1", now + LIFESPAN)
+def _spent(now: float = 0.0) -> CodeRecord:
+    """Return a record whose strangers have no failures left, a quarter of a minute after `now`."""
+    record: CodeRecord | None = fail(sent(now), now, 3)
+    record = send(record, now + 30, "b")[0]
+    record = fail(record, now + 30, 2)
+    assert record is not None
+    return record
 
 
-def _sent(now: float = 0.0, name: str = "a") -> CodeRecord:
-    return POLICY.send(None, now, _fresh(name, now), spaced=True)[0]
-
-
-def _fail(standing: CodeRecord | None, now: float, times: int) -> CodeRecord | None:
-    for _ in range(times):
-        standing, attempt = POLICY.attempt(standing, now)
-        assert attempt.challenge is not None
-    return standing
+def _challenge(record: CodeRecord | None) -> Challenge | None:
+    [slot] = record.slots if record is not None else [Slot(NO_SCOPE)]
+    return slot.challenge
 
 
 def test_a_first_send_issues_the_fresh_challenge() -> None:
     """Without a live code the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
-    standing, sending = POLICY.send(None, 10.0, _fresh("a", 10.0), spaced=True)
-    assert sending == Sending(_fresh("a", 10.0), 40.0)
-    assert standing == CodeRecord(sending.challenge, (), 40.0, call=b"a")
+    record, sending = send(None, 10.0)
+    assert sending == Sending(fresh("a", 10.0), 40.0)
+    slot = Slot(NO_SCOPE, challenge=sending.challenge, next_send=40.0, call=b"a")
+    assert record == CodeRecord((slot,), (Lane(sends=(40,)),))
 
 
 def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
     """A resend mails the same code: its expiry is not extended and its failed attempts are not forgiven."""
-    standing = _fail(_sent(), 1.0, 2)
-    _, sending = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    assert sending == Sending(Challenge(b"a", "k1", expires=120.0, attempts=2), 61.0)
+    _, sending = send(fail(sent(), 1.0, 2), 31.0, "b")
+    assert sending == Sending(replace(fresh("a"), attempts=2), 61.0)
 
 
 @pytest.mark.parametrize(
@@ -60,279 +75,336 @@ def test_a_resend_mails_the_live_challenge_as_it_is() -> None:
         (2.0, 0.9, b"b"),
     ],
 )
-def test_a_challenge_near_its_end_is_replaced(lifespan: float, left: float, name: bytes) -> None:
-    """A resend issues a new code with less than half of a life or a minute left, or half of a life of a minute."""
-    standing, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", lifespan), spaced=True)
+def test_a_code_near_its_end_is_replaced(lifespan: float, left: float, name: bytes) -> None:
+    """A resend leaves half of a life, or a minute if that is longer; lives of a minute are halved."""
+    record, _ = POLICY.send(None, Send(b"", 0.0, fresh("a", lifespan=lifespan)))
     now = lifespan - left
-    after, sending = POLICY.send(standing, now, Challenge(b"b", "k1", now + lifespan), spaced=False)
-    assert after.challenge == sending.challenge
-    assert sending.challenge.id == name
-    assert after.replaced == (Replaced(Challenge(b"a", "k1", lifespan), (now + 30,)) if name == b"b" else None)
+    asked = Send(b"", now, fresh("b", now, lifespan), spaced=False)
+    assert POLICY.send(record, asked)[1].challenge.id == name
 
 
-def test_the_rule_is_that_of_the_contract_that_asks() -> None:
-    """A code that lives longer than a new one would is mailed again, and one that lives shorter is replaced."""
-    long_lived, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", 600.0), spaced=True)
-    assert POLICY.send(long_lived, 400.0, Challenge(b"b", "k1", 520.0), spaced=False)[1].challenge.id == b"a"
-    short_lived, _ = POLICY.send(None, 0.0, Challenge(b"a", "k1", 120.0), spaced=False)
-    assert POLICY.send(short_lived, 31.0, Challenge(b"b", "k1", 631.0), spaced=True)[1].challenge.id == b"b"
-
-
-def test_a_challenge_that_replaces_another_takes_over_its_attempts() -> None:
-    """The older code is no code any more, and guesses at it count for the new one: over both there are N."""
-    standing = _fail(_sent(), 1.0, 2)
-    standing, sending = POLICY.send(standing, 70.0, _fresh("b", 70.0), spaced=True)
-    assert sending.challenge == Challenge(b"b", "k1", expires=190.0, attempts=2)
-    assert standing.failures == (1.0, 1.0)
-    assert POLICY.attempt(standing, 71.0, b"a")[1] == Attempt(None)
-    after, attempt = POLICY.attempt(standing, 71.0)
-    assert attempt.attempts_left == 0
-    assert POLICY.attempt(after, 71.0)[1].exhausted
+def test_a_replaced_code_hands_its_attempts_on() -> None:
+    """The new code takes over the attempts of the old one: over both there are N."""
+    record: CodeRecord | None
+    record, sending = send(fail(sent(), 1.0, 2), 70.0, "b")
+    assert sending.challenge == replace(fresh("b", 70.0), attempts=2)
+    assert check(record, 71.0, b"a", attempt=Attempt(only=b"a"))[1] == Check(NO_LIVE_CODE)
+    record, answer = check(record, 71.0)
+    assert answer == Check(WRONG, 0)
+    assert check(record, 71.0)[1].result is TOO_MANY
 
 
 def test_an_expired_challenge_leaves_no_attempts() -> None:
     """From the moment of its expiry on a challenge is not replaced but gone, and the next has all attempts."""
-    standing = _fail(_sent(), 1.0, 2)
-    _, sending = POLICY.send(standing, 120.0, _fresh("b", 120.0), spaced=True)
-    assert sending == Sending(_fresh("b", 120.0), 150.0)
+    _, sending = send(fail(sent(), 1.0, 2), 120.0, "b")
+    assert sending == Sending(fresh("b", 120.0), 150.0)
 
 
 def test_a_challenge_without_attempts_left_is_replaced() -> None:
     """A code without attempts left is not mailed again."""
-    standing = _fail(_sent(), 1.0, POLICY.attempts)
-    _, sending = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    assert sending == Sending(_fresh("b", 31.0), 61.0)
+    assert send(fail(sent(), 1.0, 3), 31.0, "b")[1] == Sending(fresh("b", 31.0), 61.0)
 
 
 def test_mails_are_spaced() -> None:
     """A second mail too soon is refused with the time that is left, unless spacing is not asked for."""
-    standing = _sent()
-    with pytest.raises(LimitExceeded) as caught:
-        POLICY.send(standing, 29.0, _fresh("b"), spaced=True)
+    with pytest.raises(LimitExceeded, match="just now") as caught:
+        send(sent(), 29.0, "b")
     assert caught.value.retry_after == pytest.approx(1.0)
-    assert caught.value.subject == "address"
-    assert POLICY.send(standing, 29.0, _fresh("b"), spaced=False)[1].challenge.id == b"a"
-    assert POLICY.send(standing, 30.0, _fresh("b"), spaced=True)[1].challenge.id == b"a"
+    assert (caught.value.subject, caught.value.setting) == ("address", "OTP_RESEND_SECONDS")
+    assert send(sent(), 29.0, "b", spaced=False)[1].challenge.id == b"a"
+    assert send(sent(), 30.0, "b")[1].challenge.id == b"a"
 
 
 def test_exactly_n_attempts() -> None:
     """The policy compares attempt N, refuses attempt N+1, and says when a new code may be asked for."""
-    standing: CodeRecord | None = _sent()
+    record: CodeRecord | None = sent()
     left = []
     for _ in range(POLICY.attempts):
-        standing, attempt = POLICY.attempt(standing, 1.0)
-        assert attempt.challenge is not None
-        left.append(attempt.attempts_left)
-    assert left == [2, 1, 0]
-    after, attempt = POLICY.attempt(standing, 1.0)
-    assert attempt == Attempt(None, exhausted=True, retry=30.0)
-    assert after == standing
+        record, answer = check(record, 1.0)
+        left.append(answer)
+    assert left == [Check(WRONG, 2), Check(WRONG, 1), Check(WRONG, 0)]
+    assert check(record, 1.0, b"a") == (record, Check(TOO_MANY, 0, 30.0))
+    assert check(fail(sent(), 1.0, 2), 1.0, b"a")[1].result is CheckResult.VALID
 
 
-def test_the_attempt_is_counted_before_anybody_compares() -> None:
-    """The record that `attempt` returns has the attempt as a failure, so a crash never gives one back."""
-    standing, attempt = POLICY.attempt(_sent(), 1.0)
-    assert standing is not None
-    assert standing.challenge == attempt.challenge
-    assert attempt.challenge is not None
-    assert attempt.challenge.attempts == 1
-    assert standing.failures == (1.0,)
-
-
-def test_the_failure_budget_outlives_the_code() -> None:
-    """A new code does not reset the failures: once they are spent, nothing is mailed or compared."""
-    standing = _fail(_sent(), 1.0, 3)
-    standing, _ = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    standing = _fail(standing, 32.0, 2)
-    with pytest.raises(LimitExceeded) as caught:
-        POLICY.send(standing, 100.0, _fresh("c", 100.0), spaced=True)
-    assert caught.value.retry_after == pytest.approx(1.0 + FAILURE_WINDOW - 100.0)
-    after, attempt = POLICY.attempt(standing, 33.0)
-    assert attempt == Attempt(None, exhausted=True, retry=1.0 + FAILURE_WINDOW)
-    assert after is not None
-    assert standing is not None
-    assert after.failures == standing.failures
-
-
-def test_the_failure_window_rolls() -> None:
-    """Each failure counts for an hour from its own time, no longer and no shorter."""
-    standing = _fail(_sent(), 1.0, 3)
-    standing, _ = POLICY.send(standing, 31.0, _fresh("b", 31.0), spaced=True)
-    standing = _fail(standing, 32.0, 2)
-    now = 1.0 + FAILURE_WINDOW
-    with pytest.raises(LimitExceeded):
-        POLICY.send(standing, now - 0.1, _fresh("c", now), spaced=True)
-    standing, sending = POLICY.send(standing, now, _fresh("c", now), spaced=True)
-    assert sending.challenge.id == b"c"
-    standing = _fail(standing, now, 3)
-    assert POLICY.attempt(standing, now)[1].exhausted
-
-
-@pytest.mark.parametrize("standing", [None, CodeRecord(), CodeRecord(failures=(1.0,)), CodeRecord(_fresh("a"))])
-def test_nothing_live_is_not_counted(standing: CodeRecord | None) -> None:
+def test_nothing_live_is_not_counted() -> None:
     """Without a live code there is nothing to try, and nothing is spent."""
-    after, attempt = POLICY.attempt(standing, 500.0)
-    assert attempt == Attempt(None)
-    assert (after.failures if after else ()) == (standing.failures if standing else ())
+    for record in (None, CodeRecord(), CodeRecord(lanes=(Lane(failures=(1,)),)), sent()):
+        assert check(record, 500.0) == (record, Check(NO_LIVE_CODE))
 
 
 def test_an_attempt_bound_to_another_challenge_is_not_compared() -> None:
     """An attempt with a challenge id tries that challenge only."""
-    standing = _sent()
-    assert POLICY.attempt(standing, 1.0, b"b") == (standing, Attempt(None))
-    assert POLICY.attempt(standing, 1.0, b"a")[1].challenge is not None
+    assert check(sent(), 1.0, b"a", attempt=Attempt(only=b"b")) == (sent(), Check(NO_LIVE_CODE))
+    assert check(sent(), 1.0, b"a", attempt=Attempt(only=b"a"))[1].result is CheckResult.VALID
 
 
 def test_a_text_that_can_not_be_a_code_costs_nothing() -> None:
     """The policy compares such a text like any other, and neither the code nor its address loses an attempt by it."""
-    standing = _fail(_sent(), 1.0, 1)
-    assert standing is not None
-    after, attempt = POLICY.attempt(standing, 2.0, counts=False)
-    assert after == standing
-    assert attempt == Attempt(standing.challenge, attempts_left=2)
-    spent = _fail(standing, 2.0, 2)
-    assert POLICY.attempt(spent, 3.0, counts=False)[1].exhausted
-    assert POLICY.attempt(standing, 500.0, counts=False)[1] == Attempt(None)
+    record = fail(sent(), 1.0, 1)
+    assert check(record, 2.0, length=5) == (record, Check(WRONG, 2))
+    spent = fail(record, 2.0, 2)
+    assert check(spent, 3.0, length=5)[1].result is TOO_MANY
 
 
-def test_a_success_is_for_one_and_clears_everything() -> None:
-    """The first to succeed uses the code up and clears the budgets; a second finds nothing."""
-    standing = _fail(_sent(), 1.0, 2)
-    assert POLICY.succeed(standing, b"b") == (standing, False)
-    after, used = POLICY.succeed(standing, b"a")
-    assert (after, used) == (None, True)
-    assert POLICY.succeed(after, b"a") == (None, False)
-    assert POLICY.send(after, 2.0, _fresh("b", 2.0), spaced=True)[1].challenge.id == b"b"
+def test_a_right_code_is_for_one() -> None:
+    """The first to succeed uses the code up; a second finds nothing, and the next code may be mailed at once."""
+    record, answer = check(sent(), 1.0, b"a")
+    assert answer.result is CheckResult.VALID
+    assert check(record, 1.0, b"a") == (record, Check(NO_LIVE_CODE))
+    assert send(record, 2.0, "b")[1].challenge.id == b"b"
 
 
-@dataclass
-class _Guess:
-    """Typed text that is the code of one challenge, or of none."""
-
-    right: bytes | None = None
-    counts: bool = True
-
-    def matches(self, challenge: Challenge | None) -> bool:
-        """Whether it is the challenge's code."""
-        return challenge is not None and challenge.id == self.right
-
-    def proofs(self, key: bytes) -> list[tuple[str, bytes]]:
-        """Return nothing: the rules compare."""
-        del key
-        return []
+def test_a_success_of_a_stranger_clears_no_budget() -> None:
+    """Failures and mails of strangers stay when the owner succeeds: otherwise each success would be worth guesses."""
+    record, _ = check(fail(sent(), 1.0, 2), 2.0, b"a")
+    assert record == CodeRecord(lanes=(Lane(failures=(1, 1), sends=(30,)),))
 
 
-def test_a_check_counts_compares_and_uses_up() -> None:
-    """One step of the rules counts a wrong code, and uses up a right one for a single caller."""
-    standing = _fail(_sent(), 1.0, 1)
-    after, check = POLICY.check(standing, 2.0, _Guess())
-    assert check == Check(CheckResult.WRONG_CODE, attempts_left=1)
-    assert after == _fail(standing, 2.0, 1)
-    assert POLICY.check(standing, 2.0, _Guess(counts=False)) == (standing, Check(CheckResult.WRONG_CODE, 2))
-    assert POLICY.check(standing, 2.0, _Guess(b"a"), b"b") == (standing, Check(CheckResult.NO_LIVE_CODE))
-    assert POLICY.check(standing, 2.0, _Guess(b"a")) == (None, Check(CheckResult.VALID))
-    assert POLICY.check(None, 2.0, _Guess(b"a")) == (None, Check(CheckResult.NO_LIVE_CODE))
-    spent = _fail(standing, 2.0, 2)
-    assert POLICY.check(spent, 3.0, _Guess(b"a")) == (spent, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, 30.0))
+@pytest.mark.parametrize(("times", "most", "seconds"), [(5, 5, HOUR), (12, 12, DAY)])
+def test_failures_are_limited_by_hour_and_by_day(times: int, most: int, seconds: int) -> None:
+    """Each failure counts from its own time for an hour and for a day, over all codes of an address."""
+    record: CodeRecord | None = None
+    at = began = 1000.0
+    for number in range(times):
+        record = send(record, at, f"c{number}", spaced=False, policy=LOCKING)[0]
+        record = fail(record, at, 1)
+        if seconds == DAY:
+            at += HOUR + 1
+    free = began + seconds
+    with pytest.raises(LimitExceeded, match="in an hour" if seconds == HOUR else "in a day") as caught:
+        send(record, free - 1, "last", policy=LOCKING)
+    assert caught.value.retry_after == pytest.approx(1.0)
+    assert times == most
+    record, sending = send(record, free, "last", policy=LOCKING)
+    assert sending.challenge.id == b"last"
+    assert check(record, free, policy=LOCKING)[1].result is WRONG
+
+
+def test_mails_are_limited_by_hour_and_by_day() -> None:
+    """An address gets so many mails in any hour and in any day, over all purposes and sessions of strangers."""
+    record: CodeRecord | None = None
+    for number in range(10):
+        record, _ = send(record, float(number), f"c{number}", scope=bytes([number]) * 8)
+    with pytest.raises(LimitExceeded, match="codes were mailed for this address in an hour") as caught:
+        send(record, 10.0, "more", scope=SCOPE)
+    assert caught.value.retry_after == pytest.approx(HOUR - 10.0)
+    for hour in (1, 2):
+        for number in range(10):
+            record, _ = send(record, hour * HOUR + 10.0 + number, f"d{hour}{number}", scope=bytes([number]) * 8)
+    with pytest.raises(LimitExceeded, match="in a day") as caught:
+        send(record, 4.0 * HOUR, "more", scope=SCOPE)
+    assert caught.value.retry_after == pytest.approx(DAY - 4.0 * HOUR)
+    assert send(record, float(DAY), "more", scope=SCOPE)[1].challenge.id == b"more"
+    assert send(record, 4.0 * HOUR, "compat", spaced=False)[1]
+    assert send(record, 4.0 * HOUR, "device", device=DEVICE)[1].challenge.id == b"device"
+
+
+def test_a_lane_without_failures_left_gets_long_codes() -> None:
+    """A long code replaces the short one, which is void; wrong tries cost it nothing, and it is mailed again."""
+    record: CodeRecord | None = _spent()
+    assert check(record, 31.0, b"b") == (record, Check(TOO_MANY, 0, 60.0))
+    record, sending = send(record, 60.0, "c")
+    assert sending.challenge == Challenge(b"c", "k1", 60.0 + LIFESPAN, length=LONG)
+    for _ in range(50):
+        assert check(record, 61.0, length=LONG) == (record, Check(WRONG, 3))
+        assert check(record, 61.0) == (record, Check(WRONG, 3))
+    assert send(record, 90.0, "d")[1].challenge == sending.challenge
+    assert check(record, 62.0, b"c", length=LONG)[1].result is CheckResult.VALID
+
+
+def test_a_lane_may_be_locked_instead() -> None:
+    """With `locks`, and for the original's contract, a lane without failures left gets no code and no check."""
+    for policy, compat in ((LOCKING, False), (POLICY, True)):
+        with pytest.raises(LimitExceeded, match="too many wrong codes") as caught:
+            send(_spent(), 60.0, "c", policy=policy, compat=compat, spaced=False)
+        assert caught.value.retry_after == HOUR - 60.0
+        answer = check(_spent(), 60.0, b"b", policy=policy, attempt=Attempt(compat=compat))[1]
+        assert answer == Check(TOO_MANY, 0, float(HOUR))
+
+
+def test_a_device_has_a_lane_and_a_code_of_its_own() -> None:
+    """Neither failures, mails nor codes of strangers are a device's; its own success forgives its failures."""
+    record: CodeRecord | None
+    record, sending = send(_spent(), 31.0, "mine", device=DEVICE)
+    assert sending.challenge.length == 6
+    mine = Attempt(device=DEVICE)
+    record = fail(record, 32.0, 2, mine)
+    assert check(record, 33.0)[1].result is TOO_MANY
+    after, answer = check(record, 33.0, b"mine", attempt=mine)
+    assert answer == Check(CheckResult.VALID, 0, None, DEVICE, 33.0)
+    assert after is not None
+    assert [lane.device for lane in after.lanes] == [STRANGERS]
+
+
+def test_a_device_is_named_by_a_right_code() -> None:
+    """A stranger's right code names a new device, and that of a device names it again."""
+    assert check(sent(), 1.0, b"a", attempt=Attempt(new_device=b"new one."))[1].device == b"new one."
+
+
+def test_a_device_may_use_the_code_of_a_stranger() -> None:
+    """A code that was asked for without a token is found with one, and counts in the lane of that."""
+    record = fail(sent(), 1.0, 1, Attempt(device=DEVICE))
+    assert record is not None
+    assert {lane.device: len(lane.failures) for lane in record.lanes} == {STRANGERS: 0, DEVICE: 1}
+
+
+def test_sessions_are_apart() -> None:
+    """Another session has another code with attempts of its own; a code of one fails for another."""
+    record: CodeRecord | None
+    record, other = send(sent(), 1.0, "b", scope=SCOPE)
+    assert other.challenge.id == b"b"
+    record = fail(record, 2.0, 3)
+    assert check(record, 3.0, b"b", attempt=Attempt(SCOPE))[1].result is CheckResult.VALID
+    assert check(record, 3.0, b"a", attempt=Attempt(b"unknown."))[1] == Check(NO_LIVE_CODE)
+    record, _ = POLICY.void(record, NO_SCOPE, None)
+    assert check(record, 3.0, b"b", attempt=Attempt(SCOPE))[1].result is CheckResult.VALID
+
+
+def test_a_fourth_code_ends_the_oldest_short_one_of_strangers() -> None:
+    """It ends neither a long one nor one of a device, and where there are none but these it is one more."""
+    record: CodeRecord | None
+    record, _ = send(_spent(), 60.0, "long")
+    assert _challenge(record) == Challenge(b"long", "k1", 60.0 + LIFESPAN, length=LONG)
+    assert record is not None
+    record = CodeRecord(record.slots)  # the failures are of the past
+    record, _ = send(record, 61.0, "mine", device=DEVICE)
+    for number in range(3):
+        record, _ = send(record, 62.0, f"s{number}", scope=bytes([number + 1]) * 8)
+    live = [slot.challenge.id for slot in record.slots if slot.challenge is not None]
+    assert live == [b"long", b"mine", b"s2"]
+    record, _ = send(CodeRecord(record.slots[:2]), 63.0, "d2", device=b"device 2")
+    record, _ = send(record, 64.0, "d3", device=b"device 3")
+    assert len(record.slots) == 4
+
+
+def test_a_repeated_check_has_the_same_answer() -> None:
+    """For a minute the same request has the first answer, and changes nothing; another request counts."""
+    attempt = Attempt(request=b"request1", new_device=DEVICE)
+    record, wrong = check(sent(), 1.0, attempt=attempt)
+    assert check(record, 60.9, attempt=attempt) == (record, wrong)
+    assert check(record, 61.0, attempt=attempt)[1].attempts_left == 1
+    right = attempt._replace(request=b"request2")
+    record, valid = check(record, 2.0, b"a", attempt=right)
+    assert valid.result is CheckResult.VALID
+    assert check(record, 3.0, b"a", attempt=right._replace(new_device=b"another1"))[1] == valid
+    assert check(record, 3.0, b"a")[1].result is NO_LIVE_CODE
 
 
 def test_an_address_without_a_record_needs_room() -> None:
     """Without room for another record only addresses that have one may get a code."""
     with pytest.raises(MemoryFull):
-        POLICY.send(None, 0.0, _fresh("a"), spaced=True, room=False)
-    assert POLICY.send(_sent(), 30.0, _fresh("b"), spaced=True, room=False)[1].challenge.id == b"a"
+        POLICY.send(None, Send(b"", 0.0, fresh("a"), room=False))
+    assert POLICY.send(sent(), Send(b"", 30.0, fresh("b"), room=False))[1].challenge.id == b"a"
 
 
 def test_voiding_ends_the_code_and_keeps_the_failures() -> None:
-    """A void code is gone; it was not shown, so the failures stay."""
-    standing = _fail(_sent(), 1.0, 2)
-    assert POLICY.void(standing, b"b") == (standing, None)
+    """A void code is gone; it was not shown, so failures, mails and the wait stay."""
+    record = fail(sent(), 1.0, 2)
+    assert POLICY.void(record, NO_SCOPE, b"b") == (record, None)
+    assert POLICY.void(record, SCOPE, None) == (record, None)
     for only in (None, b"a"):
-        after, _ = POLICY.void(standing, only)
+        after, _ = POLICY.void(record, NO_SCOPE, only)
         assert after is not None
-        assert after.challenge is None
-        assert after.failures == (1.0, 1.0)
-    assert POLICY.void(None, None) == (None, None)
+        assert _challenge(after) is None
+        assert after.lanes == (Lane(failures=(1, 1), sends=(30,)),)
+        with pytest.raises(LimitExceeded, match="just now"):
+            send(after, 2.0, "b")
+    assert POLICY.void(None, NO_SCOPE, None) == (None, None)
 
 
 def test_a_mail_that_did_not_leave_is_not_waited_for() -> None:
-    """After `unsend` the same code may be mailed at once; another challenge's mail changes nothing."""
-    standing, sending = POLICY.send(None, 0.0, _fresh("a"), spaced=True)
-    assert POLICY.unsend(standing, Sending(_fresh("b"), sending.next_send)) == (standing, None)
-    assert POLICY.unsend(standing, Sending(_fresh("a"), sending.next_send - 1)) == (standing, None)  # one left since
-    after, _ = POLICY.unsend(standing, sending)
-    assert POLICY.send(after, 1.0, _fresh("b", 1.0), spaced=True)[1].challenge == _fresh("a")
+    """After `unsend` the mail counts no more, and the same code may be mailed at once."""
+    record, sending = send(None, 0.0)
+    assert POLICY.unsend(record, Sending(fresh("b"), sending.next_send)) == (record, None)
+    after, _ = POLICY.unsend(record, sending)
+    assert after is not None
+    assert after.lanes == ()
+    assert send(after, 1.0, "b")[1].challenge == fresh("a")
+    later, again = send(record, 31.0, "b")
+    unsent, _ = POLICY.unsend(later, sending)  # another was sent since
+    assert unsent is not None
+    assert (unsent.slots, unsent.lanes) == (later.slots, (Lane(sends=(61,)),))
+    assert again.next_send == 61.0
     assert POLICY.unsend(None, sending) == (None, None)
 
 
 def test_a_replaced_challenge_returns_where_the_new_ones_mail_did_not_leave() -> None:
     """The code that a person has is valid again if no newer one was mailed; attempts at the newer one stay counted."""
-    standing = _fail(_sent(), 1.0, 1)
-    standing, sending = POLICY.send(standing, 70.0, _fresh("b", 70.0), spaced=True)
-    tried = _fail(standing, 71.0, 1)
+    record: CodeRecord | None
+    record, sending = send(fail(sent(), 1.0, 1), 70.0, "b")
+    tried = fail(record, 71.0, 1)
     after, _ = POLICY.unsend(tried, sending)
+    assert _challenge(after) == replace(fresh("a"), attempts=2)
     assert after is not None
-    assert after.challenge == Challenge(b"a", "k1", expires=120.0, attempts=2)
-    assert (after.failures, after.next_send) == ((1.0, 71.0), 0.0)
-    again, resent = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
-    assert again.replaced == Replaced(Challenge(b"a", "k1", expires=120.0), (100.0, 101.0))
-    kept, _ = POLICY.unsend(again, sending)  # the newer one was mailed since
-    assert kept == replace(again, replaced=Replaced(Challenge(b"a", "k1", expires=120.0), (101.0,)))
-    assert POLICY.unsend(kept, sending) == (kept, None)  # it is undone once
-    after, _ = POLICY.unsend(kept, resent)
-    assert after is not None
-    assert after.challenge == Challenge(b"a", "k1", expires=120.0, attempts=1)
+    assert after.lanes == (Lane(failures=(1, 71), sends=(30,)),)
+    again, _ = send(record, 71.0, "c", spaced=False)
+    unsent, _ = POLICY.unsend(again, sending)
+    assert unsent is not None
+    assert unsent.slots[0].replaced == Replaced(fresh("a"), (101.0,))  # the newer one was mailed since
+    assert _challenge(unsent) == _challenge(again)
 
 
-def test_a_replaced_challenge_stays_ended_once_a_newer_one_may_have_been_sent() -> None:
-    """While one mail of the newer code is not known to be unsent, the older code does not return."""
-    standing, first = POLICY.send(_sent(), 70.0, _fresh("b", 70.0), spaced=True)
-    standing, second = POLICY.send(standing, 100.0, _fresh("c", 100.0), spaced=True)
-    after, _ = POLICY.unsend(standing, second)
-    assert after is not None
-    assert (after.challenge, after.next_send) == (first.challenge, 0.0)
-    many = standing
-    for number in range(20):
-        many, _ = POLICY.send(many, 101.0 + number / 4, _fresh(f"d{number}", 101.0), spaced=False)
-    assert many.replaced is None  # a record that many mails are asked for does not grow
+def test_a_challenge_that_was_mailed_often_stays() -> None:
+    """A record knows of eight mails of a challenge that replaced another; of more, one was sent for sure."""
+    record, sending = send(sent(), 70.0, "b")
+    for number in range(8):
+        record, _ = send(record, 71.0 + number, f"c{number}", spaced=False)
+        assert record.slots[0].replaced is not None or number == 7
+    assert record.slots[0].replaced is None
+    after, _ = POLICY.unsend(record, sending)
+    assert _challenge(after) == _challenge(record)
 
 
 def test_a_call_that_asks_again_has_the_first_answer() -> None:
     """A call whose answer was lost is not refused over its own mail, whichever code that holds."""
-    standing, sending = POLICY.send(_sent(), 31.0, _fresh("b", 31.0), spaced=True)
+    record: CodeRecord | None
+    record, sending = send(sent(), 31.0, "b")
     assert sending.challenge.id == b"a"
-    assert POLICY.send(standing, 31.5, _fresh("b", 31.5), spaced=True) == (standing, sending)
+    assert send(record, 31.5, "b") == (record, sending)
     with pytest.raises(LimitExceeded):
-        POLICY.send(standing, 31.5, _fresh("c", 31.5), spaced=True)
-    ended, _ = POLICY.void(standing, None)
-    assert POLICY.send(ended, 32.0, _fresh("b", 32.0), spaced=True)[1].challenge == _fresh("b", 32.0)
+        send(record, 31.5, "c")
+    ended, _ = POLICY.void(record, NO_SCOPE, None)
+    assert send(ended, 32.0, "b")[1].challenge == fresh("b", 32.0)
 
 
 def test_a_call_that_sends_no_mail_is_withdrawn() -> None:
     """After a call without an answer the next one need not wait, and a code that it replaced is live again."""
-    standing, _ = POLICY.send(_sent(), 31.0, _fresh("b", 31.0), spaced=True)
-    assert POLICY.withdraw(standing, b"c") == (standing, None)
-    after, _ = POLICY.withdraw(standing, b"b")
-    assert POLICY.send(after, 32.0, _fresh("c", 32.0), spaced=True)[1].challenge.id == b"a"
-    replacing, _ = POLICY.send(standing, 70.0, _fresh("d", 70.0), spaced=True)
+    record, _ = send(sent(), 31.0, "b")
+    assert POLICY.withdraw(record, b"c") == (record, None)
+    after, _ = POLICY.withdraw(record, b"b")
+    assert send(after, 32.0, "c")[1].challenge.id == b"a"
+    replacing, _ = send(record, 70.0, "d")
     after, _ = POLICY.withdraw(replacing, b"d")
-    assert after == CodeRecord(Challenge(b"a", "k1", expires=120.0))
+    assert after == CodeRecord((Slot(NO_SCOPE, challenge=fresh("a")),), (Lane(sends=(30, 61)),))
     assert POLICY.withdraw(after, b"d") == (after, None)
     assert POLICY.withdraw(None, b"d") == (None, None)
-    assert POLICY.withdraw(POLICY.void(standing, None)[0], b"b") == (CodeRecord(), None)
+    assert POLICY.withdraw(sent(), b"a")[0] == CodeRecord((Slot(NO_SCOPE, challenge=fresh("a")),))
+    ended, _ = POLICY.void(sent(), NO_SCOPE, None)
+    assert POLICY.withdraw(ended, b"a") == (None, None)
 
 
 def test_a_refused_address_has_no_code() -> None:
-    """Where the relay refuses the address for good, neither the mailed challenge nor the one it replaced is live."""
-    standing, sending = POLICY.send(_sent(), 70.0, _fresh("b", 70.0), spaced=True)
-    after, _ = POLICY.refuse(standing, sending)
-    assert after == CodeRecord()
-    resent, _ = POLICY.send(standing, 71.0, _fresh("c", 71.0), spaced=False)
+    """Where the relay refuses the address for good no challenge is live, and the mail counts: the relay has seen it."""
+    record, sending = send(sent(), 70.0, "b")
+    after, _ = POLICY.refuse(record, sending)
+    assert after == CodeRecord(lanes=(Lane(sends=(30, 100)),))
+    resent, _ = send(record, 71.0, "c", spaced=False)
     after, _ = POLICY.refuse(resent, sending)
-    assert after is not None
-    assert after.challenge is None
-    assert POLICY.refuse(_sent(), sending) == (_sent(), None)
+    assert _challenge(after) is None
+    assert POLICY.refuse(sent(), sending) == (sent(), None)
     assert POLICY.refuse(None, sending) == (None, None)
+
+
+def test_a_record_says_when_it_says_nothing_any_more() -> None:
+    """A record may be dropped once all in it is of the past; without room a few mails do not hold it."""
+    assert ends_of(CodeRecord()) == (0.0, 0.0)
+    assert ends_of(sent()) == (30.0 + DAY, 120.0)
+    failed = fail(sent(), 1.0, 1)
+    assert failed is not None
+    assert ends_of(failed) == (30.0 + DAY, 1.0 + DAY)
+    assert ends_of(CodeRecord((Slot(NO_SCOPE, next_send=7.0),))) == (7.0, 7.0)
+    assert ends_of(CodeRecord(lanes=(Lane(sends=(1, 2, 3, 4)),))) == (4.0 + DAY, 4.0 + DAY)
 
 
 @dataclass
@@ -340,21 +412,20 @@ class _World:
     """A count of what an attacker and a person did, apart from the policy's own."""
 
     now: float = 1.0
-    standing: CodeRecord | None = None
+    record: CodeRecord | None = None
     issued: int = 0
     tries: dict[bytes, int] = field(default_factory=dict)
     expiries: dict[bytes, float] = field(default_factory=dict)
     failures: list[float] = field(default_factory=list)
+    mails: list[float] = field(default_factory=list)
     used: set[bytes] = field(default_factory=set)
-    chains: dict[bytes, bytes] = field(default_factory=dict)
-    dead: set[bytes] = field(default_factory=set)
     last: Sending | None = None
 
-    def send(self, *, spaced: bool) -> None:
+    def send(self, scope: bytes, *, spaced: bool) -> None:
         self.issued += 1
-        fresh = Challenge(self.issued.to_bytes(2), "k1", self.now + LIFESPAN)
+        challenge = Challenge(self.issued.to_bytes(16), "k1", self.now + LIFESPAN, length=6)
         try:
-            self.standing, sending = POLICY.send(self.standing, self.now, fresh, spaced=spaced)
+            self.record, sending = POLICY.send(self.record, Send(b"", self.now, challenge, spaced=spaced, scope=scope))
         except LimitExceeded as error:
             assert error.retry_after > 0  # noqa: PT017  it is the whole answer
             return
@@ -362,82 +433,63 @@ class _World:
         self.last = sending
         assert self.now + 60.0 <= mailed.expires == self.expiries.setdefault(mailed.id, mailed.expires)
         assert mailed.expires <= self.now + LIFESPAN
-        if mailed.id == fresh.id and self.standing.replaced is not None:
-            older = self.standing.replaced.challenge.id
-            self.chains[mailed.id] = self.chain(older)
-            self.dead.add(older)
-        assert mailed.id not in self.used | self.dead
-        assert self.tries.get(self.chain(mailed.id), 0) < POLICY.attempts
+        assert mailed.id not in self.used
+        if spaced:
+            self.mails = [at for at in self.mails if at > self.now - HOUR] + [self.now]
+            assert len(self.mails) <= POLICY.sends.per_hour
 
-    def chain(self, name: bytes) -> bytes:
-        """The first challenge of those that replaced each other: they share their attempts."""
-        return self.chains.get(name, name)
+    def attempt(self, scope: bytes, *, right: bool) -> None:
+        live = [slot.challenge for slot in self.record.slots if slot.scope == scope] if self.record else []
+        challenge = live[0] if live else None
+        typed = Typed(challenge.id if right and challenge is not None else None)
+        self.record, answer = POLICY.check(self.record, self.now, typed, Attempt(scope))
+        if answer.result is CheckResult.VALID:
+            assert challenge is not None
+            assert self.now < challenge.expires
+            assert challenge.id not in self.used
+            self.used.add(challenge.id)
+        elif answer.result is WRONG and challenge is not None and not challenge.is_long:
+            self.tries[challenge.id] = self.tries.get(challenge.id, 0) + 1
+            assert self.tries[challenge.id] <= POLICY.attempts
+            self.failures = [at for at in self.failures if at > self.now - DAY] + [self.now]
+            assert len(self.failures) <= POLICY.failures.per_day
+            assert len([at for at in self.failures if at > self.now - HOUR]) <= POLICY.failures.per_hour
 
-    def attempt(self, *, right: bool) -> None:
-        self.standing, attempt = POLICY.attempt(self.standing, self.now)
-        if attempt.challenge is None:
-            return
-        name = attempt.challenge.id
-        assert self.now < self.expiries[name]
-        chain = self.chain(name)
-        self.tries[chain] = self.tries.get(chain, 0) + 1
-        assert self.tries[chain] <= POLICY.attempts
-        assert name not in self.used | self.dead
-        if right:
-            self.standing, valid = POLICY.succeed(self.standing, name)
-            assert valid
-            self.used.add(name)
-            self.failures.clear()
-        else:
-            self.failures = [at for at in self.failures if at > self.now - FAILURE_WINDOW] + [self.now]
-            assert len(self.failures) <= POLICY.failures_per_hour
-
-    def void(self, *, unsend: bool) -> None:
+    def void(self, scope: bytes, *, unsend: bool) -> None:
         if unsend and self.last is not None:
-            before = self.standing and self.standing.challenge
-            self.standing, _ = POLICY.unsend(self.standing, self.last)
-            after = self.standing and self.standing.challenge
-            if before and after and before.id != after.id:
-                self.dead = (self.dead - {after.id}) | {before.id}
+            self.record, _ = POLICY.unsend(self.record, self.last)
+            self.mails = self.mails[:-1]
+            self.last = None
         else:
-            self.standing, _ = POLICY.void(self.standing, None)
+            self.record, _ = POLICY.void(self.record, scope, None)
 
 
 _STEPS = st.lists(
     st.tuples(
         st.sampled_from(["send", "send", "attempt", "attempt", "attempt", "void", "wait"]),
         st.booleans(),
-        st.sampled_from([0.0, 0.5, 29.0, 31.0, 61.0, 119.0, 121.0, 1700.0, 3599.0, 3601.0]),
+        st.sampled_from([NO_SCOPE, NO_SCOPE, SCOPE, b"scope  2", b"scope  3"]),
+        st.sampled_from([0.0, 0.5, 29.0, 31.0, 61.0, 119.0, 121.0, 1700.0, 3599.0, 3601.0, 40_000.0]),
     ),
-    max_size=60,
+    max_size=80,
 )
 
 
 @settings(deadline=None, max_examples=200)
 @given(_STEPS)
-def test_no_sequence_of_calls_gets_past_the_rules(steps: list[tuple[str, bool, float]]) -> None:
-    """No sequence of calls gets more than N attempts a code and those it replaced, or more failures than the budget.
+def test_no_sequence_of_calls_gets_past_the_rules(steps: list[tuple[str, bool, bytes, float]]) -> None:
+    """No sequence of calls gets more than N attempts a code, or more failures or mails than the limits allow.
 
-    A code that was used or replaced is never valid or mailed again, and a resend never moves an expiry.
+    A code that was used is never valid or mailed again, and a resend never moves an expiry.
     """
     world = _World()
-    for step, flag, wait in steps:
+    for step, flag, scope, wait in steps:
         match step:
             case "send":
-                world.send(spaced=flag)
+                world.send(scope, spaced=flag or wait < 1000)
             case "attempt":
-                world.attempt(right=flag and wait > 1000)
+                world.attempt(scope, right=flag and wait > 1000)
             case "void":
-                world.void(unsend=flag)
+                world.void(scope, unsend=flag)
             case _:
                 world.now += wait
-
-
-def test_a_record_says_when_it_says_nothing_any_more() -> None:
-    """A record may be dropped once its code, its failures and its spacing are all of the past."""
-    assert CodeRecord().expires == 0.0
-    assert _sent().expires == 120.0
-    failed = _fail(_sent(), 1.0, 1)
-    assert failed is not None
-    assert failed.expires == 1.0 + FAILURE_WINDOW
-    assert CodeRecord(next_send=7.0).expires == 7.0

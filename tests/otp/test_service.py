@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email import message_from_bytes, policy
 from typing import Any, TypeVar
@@ -20,10 +20,10 @@ from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
 from otpmail.mail.submission import Submission
-from otpmail.model import FAILURE_WINDOW, CheckResult, MailState, Priority, WaitFor
+from otpmail.model import HOUR, CheckResult, MailState, Priority, WaitFor
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
-from otpmail.otp.request import CodeRequest, SentCode
+from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import MailStore
@@ -104,7 +104,13 @@ class Rig(MailRig):
 
     async def check(self, code: str, email: str = EMAIL, *, caller: str = ANONYMOUS.name, **more: Any) -> CheckResult:
         """Check a code."""
-        return (await self.codes.validate_code(call_of(caller), email=email, code=code, **more)).result
+        return (
+            await self.codes.validate_code(call_of(caller), CheckRequest(email=email, code=code, **more))
+        ).check.result
+
+
+def _request_with(fields: Mapping[str, Any]) -> CheckRequest:
+    return CheckRequest(**{"email": EMAIL, "code": "000000", **fields})
 
 
 def _other(code: str) -> str:
@@ -171,7 +177,7 @@ async def test_a_resend_near_the_end_is_a_new_code(rig: Rig) -> None:
     assert again.issued.challenge.id != first.issued.challenge.id
     assert again.issued.expire_time == rig.now + 600
     assert b"valid for 10 minutes" in rig.contents[1]
-    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=first.code)
+    check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=first.code))).check
     assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 3)
     assert await rig.check(again.code) is CheckResult.VALID
 
@@ -277,7 +283,7 @@ async def test_exactly_n_attempts(rig: Rig) -> None:
     """The right code on try 5 passes."""
     sent = await rig.send()
     for left in (4, 3, 2, 1):
-        check = await rig.codes.validate_code(call_of(), email=EMAIL, code=_other(sent.code))
+        check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=_other(sent.code)))).check
         assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, left)
     assert await rig.check(sent.code) is CheckResult.VALID
 
@@ -287,7 +293,7 @@ async def test_not_one_attempt_more(rig: Rig) -> None:
     sent = await rig.send()
     for _ in range(5):
         assert await rig.check(_other(sent.code)) is CheckResult.WRONG_CODE
-    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=sent.code)
+    check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=sent.code))).check
     assert check.result is CheckResult.TOO_MANY_ATTEMPTS
     assert check.retry_time == pytest.approx(sent.issued.next_send_time, abs=5)
 
@@ -303,8 +309,9 @@ async def test_a_resend_forgives_no_attempts(rig: Rig) -> None:
     assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
 
 
-async def test_a_new_code_does_not_reset_the_failures(rig: Rig) -> None:
+async def test_a_new_code_does_not_reset_the_failures() -> None:
     """After ten failures in an hour, over two codes, nothing is mailed or compared until the hour is over."""
+    rig = Rig(under_attack="lock")
     started = rig.now
     for _ in range(2):
         sent = await rig.send()
@@ -314,19 +321,51 @@ async def test_a_new_code_does_not_reset_the_failures(rig: Rig) -> None:
     assert await rig.check(sent.code) is CheckResult.TOO_MANY_ATTEMPTS
     with pytest.raises(LimitExceeded) as caught:
         await rig.send()
-    assert caught.value.retry_after == pytest.approx(started + FAILURE_WINDOW - rig.now)
+    assert caught.value.retry_after == pytest.approx(started + HOUR - rig.now)
     assert rig.mailed == 2
-    rig.now = started + FAILURE_WINDOW
+    rig.now = started + HOUR
     assert await rig.check((await rig.send()).code) is CheckResult.VALID
 
 
-async def test_a_success_clears_the_failures(rig: Rig) -> None:
-    """A valid code resets attempts, failures and spacing."""
-    for _ in range(4):
+async def test_a_success_does_not_clear_the_failures_of_strangers(rig: Rig) -> None:
+    """Failures count over codes that were used; once they are spent the next code is a long one, and good."""
+    for _ in range(2):
         sent = await rig.send()
         for _ in range(4):
             await rig.check(_other(sent.code))
         assert await rig.check(sent.code) is CheckResult.VALID
+    sent = await rig.send()
+    for result in (CheckResult.WRONG_CODE, CheckResult.WRONG_CODE, CheckResult.TOO_MANY_ATTEMPTS):
+        assert await rig.check(_other(sent.code)) is result
+    rig.now += 31
+    sent = await rig.send()
+    assert (len(sent.code), sent.code_length, sent.code.isdecimal()) == (12, 12, False)
+    assert sent.code.encode() in rig.contents[-1]
+    assert await rig.check("000000") is CheckResult.WRONG_CODE
+    assert await rig.check(f"{sent.code[:6]}-{sent.code[6:]}".lower()) is CheckResult.VALID
+
+
+async def test_a_device_is_known_by_its_token(rig: Rig) -> None:
+    """What strangers do at an address takes nothing from a device that has shown a right code there."""
+    sent = await rig.send()
+    checked = await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=sent.code))
+    token = checked.device_token
+    for _ in range(2):
+        sent = await rig.send()
+        for _ in range(5):
+            await rig.check(_other(sent.code))
+        rig.now += 31
+    assert len((await rig.send()).code) == 12
+    sent = await rig.send(device_token=token)
+    assert len(sent.code) == 6
+    for caller, email in ((ANONYMOUS.name, "bob@example.org"), ("bank", EMAIL)):
+        await rig.send(email, caller=caller)
+        assert await rig.check(sent.code, email, caller=caller, device_token=token) is not CheckResult.VALID
+    rig.now += 60
+    request = CheckRequest(email=EMAIL, code=sent.code, device_token=token)
+    again = await rig.codes.validate_code(call_of(), request)
+    assert again.check.result is CheckResult.VALID
+    assert again.device_token not in ("", token)
 
 
 async def test_two_hundred_at_once_give_one_valid(rig: Rig) -> None:
@@ -448,8 +487,9 @@ async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None
     (key,) = rig.challenges.keys
     record = await rig.challenges.update(key, lambda record: (record, record))
     assert record is not None
-    assert record.challenge is not None
-    assert (record.next_send > rig.now) is begun
+    [slot] = record.slots
+    assert slot.challenge is not None
+    assert (slot.next_send > rig.now) is begun
 
 
 async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
@@ -516,7 +556,7 @@ async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
     assert (sent.issued.expire_time, sent.issued.next_send_time) == (NOW + 600, NOW + 30)
     for _ in range(5):
         await rig.check(_other(sent.code))
-    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=sent.code)
+    check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=sent.code))).check
     assert check.retry_time == NOW + 30
 
 
@@ -685,9 +725,9 @@ async def test_a_check_that_can_not_be_made_counts_nothing(rig: Rig, wrong: dict
     sent = await rig.send()
     for _ in range(6):
         with pytest.raises(InvalidArgument) as caught:
-            await rig.codes.validate_code(call_of(), **{"email": EMAIL, "code": "000000", **wrong})
+            await rig.codes.validate_code(call_of(), _request_with(wrong))
         assert caught.value.field == field
-    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=_other(sent.code))
+    check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=_other(sent.code)))).check
     assert check.attempts_left == 4
 
 
@@ -697,7 +737,7 @@ async def test_a_text_that_can_not_be_a_code_costs_no_attempt(rig: Rig, typed: s
     assert await rig.check(typed) is CheckResult.NO_LIVE_CODE
     sent = await rig.send()
     for _ in range(12):
-        check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
+        check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=typed))).check
         assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 5)
     assert await rig.check(sent.code) is CheckResult.VALID
 
@@ -707,7 +747,7 @@ async def test_a_wrong_code_in_any_script_costs_an_attempt(rig: Rig, zero: str) 
     """Digits of any script are a code, so a wrong one costs an attempt."""
     sent = await rig.send()
     typed = _other(sent.code).translate({ord("0") + digit: ord(zero) + digit for digit in range(10)})
-    check = await rig.codes.validate_code(call_of(), email=EMAIL, code=typed)
+    check = (await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=typed))).check
     assert (check.result, check.attempts_left) == (CheckResult.WRONG_CODE, 4)
 
 
@@ -722,7 +762,7 @@ async def test_the_store_holds_neither_address_nor_code(rig: Rig) -> None:
     sent = await rig.send()
     kept = [record for shard in rig.challenges._shards for record in shard.items()]
     assert len(kept) == 1
-    assert kept[0][0] == hashlib.blake2b(f"anonymous\0login\0{EMAIL}".encode(), digest_size=16).digest()
+    assert kept[0][0] == hashlib.blake2b(f"anonymous\0{EMAIL}".encode(), digest_size=16).digest()
     assert sent.code not in repr(kept)
     assert parse_address(EMAIL, "email").key not in repr(kept)
 
@@ -761,7 +801,7 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
     """As many lines of code run for a wrong code whether one is live, expired, used, revoked, spent or never issued."""
 
     def lines(email: str) -> int:
-        check = rig.codes.validate_code(call_of(), email=email, code="000000")
+        check = rig.codes.validate_code(call_of(), CheckRequest(email=email, code="000000"))
 
         def run_to_its_end() -> None:
             with pytest.raises(StopIteration):  # the memory store makes nobody wait
@@ -800,7 +840,7 @@ async def test_codes_of_new_addresses_without_memory(rig: Rig) -> None:
     assert len(rig.challenges) == 2
     rig.now += 100
     assert (await rig.send("first@example.org")).code == first.code
-    rig.now += 4000
+    rig.now += 90_000
     await rig.challenges.sweep()
     assert rig.challenges.octets == 0
     await rig.send("third@example.org")

@@ -1,6 +1,5 @@
 """The codec: what a store keeps comes back whole, and octets of another version are refused."""
 
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,38 +10,29 @@ from hypothesis import strategies as st
 
 from otpmail.errors import StoreError
 from otpmail.model import (
+    LONG,
     AsciiHead,
     Challenge,
-    CodeRecord,
     Envelope,
     IssuedCode,
     Mail,
     MailState,
     Priority,
     RecipientResult,
-    Replaced,
 )
 from otpmail.store import codec
 from otpmail.store.base import Entry, Progress
 
 _TIMES = st.floats(allow_nan=False, allow_infinity=False)
 _CHALLENGES = st.builds(
-    Challenge, st.binary(min_size=16, max_size=16), st.text(max_size=40), _TIMES, st.integers(0, 100)
+    Challenge,
+    st.binary(min_size=16, max_size=16),
+    st.text(max_size=40),
+    _TIMES,
+    st.integers(0, 100),
+    st.integers(0, LONG),
 )
 _ASCII_HEADS = st.none() | st.builds(AsciiHead, st.binary(), st.integers(0, 999))
-_REPLACED = st.builds(
-    Replaced,
-    _CHALLENGES.map(lambda challenge: replace(challenge, attempts=0)),
-    st.lists(_TIMES, min_size=1, max_size=8).map(tuple),
-)
-_RECORDS = st.builds(
-    CodeRecord,
-    st.none() | _CHALLENGES,
-    st.lists(_TIMES, max_size=300).map(tuple),
-    _TIMES,
-    st.binary(min_size=4, max_size=4),
-    st.none() | _REPLACED,
-)
 _RESULTS = st.lists(st.builds(RecipientResult, st.text(), st.integers(0, 599), st.text(), st.text()), max_size=5).map(
     tuple
 )
@@ -82,33 +72,7 @@ _ENTRIES = st.builds(
     fingerprint=st.binary(max_size=32),
 ).map(lambda entry: replace(entry, envelope=replace(entry.envelope, id=entry.mail.id)))
 
-_RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 1120.0, 2), (999.5,), 1030.0)
 _MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)
-
-
-@given(_RECORDS)
-def test_a_code_record_comes_back_whole(record: CodeRecord) -> None:
-    """The codec returns a code record to the last bit of a time, with as many failures as the settings allow."""
-    assert codec.decode_record(codec.encode_record(record)) == record
-
-
-@given(_RECORDS)
-def test_the_end_of_a_code_record_is_read_without_the_rest(record: CodeRecord) -> None:
-    """The sweep reads the end of a million records, and nothing else of them."""
-    octets = codec.encode_record(record)
-    assert codec.record_ends(octets) == record.expires
-    assert codec.record_ends(octets[:9]) == record.expires
-
-
-def test_a_code_record_of_version_1() -> None:
-    """The codec reads a record as a program wrote it that knew neither calls nor replaced challenges."""
-    octets = struct.pack("=Bddd16shHd2s", 1, 4599.5, 1120.0, 1030.0, bytes(range(16)), 2, 1, 999.5, b"k1")
-    assert codec.decode_record(octets) == _RECORD
-
-
-def test_a_code_record_is_small() -> None:
-    """A code record takes at most 64 octets, since a service may keep a million of them."""
-    assert len(codec.encode_record(_RECORD)) <= 64
 
 
 @given(_MAILS, _TIMES, _TIMES, st.binary(max_size=32))
@@ -156,8 +120,6 @@ _ENTRY_OCTETS = codec.encode_entry(
 @pytest.mark.parametrize(
     ("octets", "decode", "name", "versions"),
     [
-        (b"\x04" + codec.encode_record(_RECORD)[1:], codec.decode_record, "code record", "1 and 2"),
-        (b"\x04 shorter", codec.decode_record, "code record", "1 and 2"),
         (_of_version_4(_SETTLED), codec.decode_settled, "settled mail", "1 and 2 and 3"),
         (_of_version_4(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2 and 3"),
         (_of_version_4(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2 and 3"),
@@ -188,9 +150,6 @@ def test_the_mail_of_a_code_without_the_key_of_its_record() -> None:
 
 def test_the_forms_that_are_written() -> None:
     """A change of these octets needs a new version: stores of earlier programs hold them."""
-    assert codec.encode_record(_RECORD) == struct.pack(
-        "=Bddd16shH4sBB2sd", 2, 4599.5, 1120.0, 1030.0, bytes(range(16)), 2, 1, bytes(4), 0, 2, b"k1", 999.5
-    )
     assert msgpack.unpackb(_ENTRY_OCTETS) == [
         3,
         ["m1", "shop", "<m1@example.org>", 1.0, "", "queued", [], 0, None, None, []],

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import Challenge, Check, CheckResult, Sending
-from otpmail.store.challenges import ChallengeStore
+from otpmail.model import LONG, Challenge, Check, CheckResult, Sending
+from otpmail.store.challenges import NO_SCOPE, Attempt, ChallengeStore, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock
 
@@ -18,17 +19,30 @@ VALID, NO_LIVE_CODE = Check(CheckResult.VALID), Check(CheckResult.NO_LIVE_CODE)
 
 
 def _fresh(number: int, clock: Clock) -> Challenge:
-    return Challenge(number.to_bytes(16), "k1", clock.time + LIFE)
+    return Challenge(number.to_bytes(16), "k1", clock.time + LIFE, length=6)
 
 
-async def _send(codes: ChallengeStore, clock: Clock, number: int = 1, *, key: bytes = KEY) -> Sending:
-    return await codes.send(key, clock.time, _fresh(number, clock), spaced=True, room=True)
+async def _send(
+    codes: ChallengeStore, clock: Clock, number: int = 1, *, key: bytes = KEY, compat: bool = False
+) -> Sending:
+    return await codes.send(Send(key, clock.time, _fresh(number, clock), compat=compat))
 
 
 async def _check(
-    codes: ChallengeStore, clock: Clock, typed: str, *, only: bytes | None = None, key: bytes = KEY
+    codes: ChallengeStore,
+    clock: Clock,
+    typed: str,
+    *,
+    only: bytes | None = None,
+    key: bytes = KEY,
+    compat: bool = False,
 ) -> Check:
-    return await codes.check(key, clock.time, BOOK.guess(typed), only)
+    return without_token(await codes.check(key, clock.time, BOOK.guess(typed), Attempt(only=only, compat=compat)))
+
+
+def without_token(check: Check) -> Check:
+    """Return a check without what a device token is made of."""
+    return replace(check, device=b"", time=0.0)
 
 
 def _code(sending: Sending) -> str:
@@ -89,14 +103,17 @@ async def test_mails_are_spaced(codes: ChallengeStore, clock: Clock) -> None:
     with pytest.raises(LimitExceeded, match="a code was mailed to this address just now") as caught:
         await _send(codes, clock, 2)
     assert (caught.value.subject, caught.value.retry_after) == ("address", 20.0)
-    unspaced = await codes.send(KEY, clock.time, _fresh(2, clock), spaced=False, room=True)
+    unspaced = await codes.send(Send(KEY, clock.time, _fresh(2, clock), spaced=False))
     assert unspaced.challenge == first.challenge
     clock.time += 30
     assert (await _send(codes, clock, 2)).challenge == first.challenge
 
 
 async def test_too_many_wrong_codes_in_an_hour(codes: ChallengeStore, clock: Clock) -> None:
-    """The failures of an address count over all its codes, and end an hour after they were made."""
+    """The failures of an address count over all its codes, and end an hour after they were made.
+
+    Meanwhile the original's contract has no code, and the other one a long one.
+    """
     began = clock.time
     for number in (1, 2):
         sending = await _send(codes, clock, number)
@@ -104,9 +121,13 @@ async def test_too_many_wrong_codes_in_an_hour(codes: ChallengeStore, clock: Clo
             await _check(codes, clock, _wrong(sending))
         clock.time += POLICY.resend
     with pytest.raises(LimitExceeded, match="too many wrong codes") as caught:
-        await _send(codes, clock, 3)
+        await _send(codes, clock, 3, compat=True)
     assert caught.value.retry_after == began + 3600 - clock.time
-    assert await _check(codes, clock, "123456") == Check(CheckResult.TOO_MANY_ATTEMPTS, 0, began + 3600)
+    assert await _check(codes, clock, "123456", compat=True) == Check(CheckResult.TOO_MANY_ATTEMPTS, 0, began + 3600)
+    long = await _send(codes, clock, 4)
+    assert long.challenge == replace(_fresh(4, clock), length=LONG)
+    assert await _check(codes, clock, "ABCDEFGHJKLM") == Check(CheckResult.WRONG_CODE, 5)
+    assert await _check(codes, clock, _code(long).lower()) == VALID
     clock.time = began + 3600
     assert (await _send(codes, clock, 3)).challenge.id == _fresh(3, clock).id
 
@@ -115,21 +136,21 @@ async def test_a_void_code(codes: ChallengeStore, clock: Clock) -> None:
     """A code that was voided is not live; its failures stay."""
     sending = await _send(codes, clock)
     await _check(codes, clock, _wrong(sending))
-    await codes.void(KEY, bytes(16))
+    await codes.void(KEY, NO_SCOPE, bytes(16))
     assert await _check(codes, clock, _wrong(sending)) == Check(CheckResult.WRONG_CODE, 3)
-    await codes.void(KEY, sending.challenge.id)
+    await codes.void(KEY, NO_SCOPE, sending.challenge.id)
     assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
-    await codes.void(KEY, None)
-    await codes.void(b"nobody's", None)
+    await codes.void(KEY, NO_SCOPE, None)
+    await codes.void(b"nobody's", NO_SCOPE, None)
     for number in (2, 3):
         clock.time += POLICY.resend
         sending = await _send(codes, clock, number)
         for _ in range(4):
             await _check(codes, clock, _wrong(sending))
-        await codes.void(KEY, None)
+        await codes.void(KEY, NO_SCOPE, None)
     clock.time += POLICY.resend
     with pytest.raises(LimitExceeded, match="too many wrong codes"):
-        await _send(codes, clock, 4)
+        await _send(codes, clock, 4, compat=True)
 
 
 async def test_a_mail_that_was_not_sent(codes: ChallengeStore, clock: Clock) -> None:
@@ -193,6 +214,52 @@ async def test_a_refused_address(codes: ChallengeStore, clock: Clock) -> None:
     assert await _check(codes, clock, _code(sending)) == NO_LIVE_CODE
     assert (await _send(codes, clock, 2)).challenge.id == _fresh(2, clock).id
     await codes.refuse(KEY, sending)  # of an earlier code
+
+
+async def test_a_device_and_strangers(codes: ChallengeStore, clock: Clock) -> None:
+    """A device has a code, failures and mails of its own, whatever strangers do; a right code names a new device."""
+    for number in (1, 2):
+        sending = await _send(codes, clock, number)
+        for _ in range(POLICY.attempts):
+            await _check(codes, clock, _wrong(sending))
+        clock.time += POLICY.resend
+    mine = await codes.send(Send(KEY, clock.time, _fresh(3, clock), device=b"device 1"))
+    assert mine.challenge == _fresh(3, clock)
+    attempt = Attempt(device=b"device 1", new_device=b"device 2", request=b"request1")
+    for _ in range(2):
+        check = await codes.check(KEY, clock.time, BOOK.guess(_code(mine)), attempt)
+        assert (check.result, check.device, check.time) == (CheckResult.VALID, b"device 1", clock.time)
+    strangers = await _send(codes, clock, 4)
+    assert strangers.challenge.is_long
+    check = await codes.check(KEY, clock.time, BOOK.guess(_code(strangers)), Attempt(new_device=b"device 2"))
+    assert (check.result, check.device) == (CheckResult.VALID, b"device 2")
+
+
+async def test_sessions_are_apart(codes: ChallengeStore, clock: Clock) -> None:
+    """Each scope has a code and attempts of its own; of four short ones of strangers the oldest ends."""
+    scopes = [b"scope %2d" % number for number in range(4)]
+    sendings = [
+        await codes.send(Send(KEY, clock.time, _fresh(number + 1, clock), scope=scope))
+        for number, scope in enumerate(scopes)
+    ]
+    results = [
+        (await codes.check(KEY, clock.time, BOOK.guess(_code(sending)), Attempt(scope))).result
+        for sending, scope in zip(sendings, scopes, strict=True)
+    ]
+    assert results == [CheckResult.NO_LIVE_CODE, *[CheckResult.VALID] * 3]
+
+
+async def test_mails_are_limited(codes: ChallengeStore, clock: Clock) -> None:
+    """An address gets ten mails in an hour over all scopes; a mail that was not sent counts no more."""
+    for number in range(10):
+        scope = b"scope %2d" % number
+        last = await codes.send(Send(KEY, clock.time, _fresh(number + 1, clock), scope=scope))
+    for _ in range(2):
+        with pytest.raises(LimitExceeded, match="too many codes were mailed for this address in an hour") as caught:
+            await codes.send(Send(KEY, clock.time, _fresh(20, clock), scope=b"another."))
+        assert (caught.value.retry_after, caught.value.setting) == (3600.0, "OTP_SENDS_PER_HOUR")
+    await codes.unsend(KEY, last)
+    await codes.send(Send(KEY, clock.time, _fresh(21, clock), scope=b"another."))
 
 
 async def test_addresses_are_apart(codes: ChallengeStore, clock: Clock) -> None:

@@ -1,18 +1,14 @@
 """Code records of the stores that run the rules themselves: one step for each update, and a sweep."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
+from code_records import a_record, failed, spaced
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, CodeRecord
+from otpmail.model import CodeRecord
 from store.clocks import Clock
 from store.conftest import Challenges
-
-
-def _record(expires: float = 1120.0, attempts: int = 0) -> CodeRecord:
-    return CodeRecord(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
 
 
 async def _read(store: Challenges, key: bytes) -> CodeRecord | None:
@@ -26,8 +22,8 @@ async def _write(store: Challenges, key: bytes, record: CodeRecord | None) -> No
 async def test_a_record_is_what_the_rule_made_of_it(challenges: Challenges) -> None:
     """An unknown key is None. The rule's record is kept whole; None removes it."""
     assert await _read(challenges, b"a") is None
-    await _write(challenges, b"a", _record())
-    assert await _read(challenges, b"a") == _record()
+    await _write(challenges, b"a", a_record())
+    assert await _read(challenges, b"a") == a_record()
     await _write(challenges, b"a", None)
     assert await _read(challenges, b"a") is None
     await _write(challenges, b"a", None)
@@ -36,10 +32,10 @@ async def test_a_record_is_what_the_rule_made_of_it(challenges: Challenges) -> N
 async def test_keys_are_apart(challenges: Challenges) -> None:
     """A rule sees and changes the record of its own key alone."""
     for number in range(50):
-        await _write(challenges, number.to_bytes(16), _record(attempts=number))
+        await _write(challenges, number.to_bytes(16), a_record(attempts=number))
     await _write(challenges, (7).to_bytes(16), None)
     found = [await _read(challenges, number.to_bytes(16)) for number in range(50)]
-    assert found == [None if number == 7 else _record(attempts=number) for number in range(50)]
+    assert found == [None if number == 7 else a_record(attempts=number) for number in range(50)]
 
 
 async def test_the_answer_is_what_the_rule_returned(challenges: Challenges) -> None:
@@ -48,7 +44,7 @@ async def test_the_answer_is_what_the_rule_returned(challenges: Challenges) -> N
     assert await challenges.update(b"a", lambda record: (record, returned)) is returned
 
 
-@pytest.mark.parametrize("before", [None, _record()])
+@pytest.mark.parametrize("before", [None, a_record()])
 async def test_a_rule_that_raises_changes_nothing(challenges: Challenges, before: CodeRecord | None) -> None:
     """The record stays as it was, and the store goes on working."""
     await _write(challenges, b"a", before)
@@ -63,13 +59,14 @@ async def test_a_rule_that_raises_changes_nothing(challenges: Challenges, before
 
 async def test_every_update_sees_those_before_it(challenges: Challenges) -> None:
     """A hundred updates at the same moment are applied one after another: none is lost."""
-    await _write(challenges, b"a", _record())
+    await _write(challenges, b"a", a_record())
 
     def count(record: CodeRecord | None) -> tuple[CodeRecord | None, int]:
         assert record is not None
-        assert record.challenge is not None
-        counted = replace(record.challenge, attempts=record.challenge.attempts + 1)
-        return replace(record, challenge=counted), counted.attempts
+        [slot] = record.slots
+        assert slot.challenge is not None
+        counted = slot.challenge.attempts + 1
+        return a_record(attempts=counted), counted
 
     returned = await asyncio.gather(*(challenges.update(b"a", count) for _ in range(100)))
     assert sorted(returned) == list(range(1, 101))
@@ -82,13 +79,13 @@ async def test_the_clock_is_the_stores(challenges: Challenges, clock: Clock) -> 
     assert challenges.now() - before == pytest.approx(5)
 
 
-async def test_a_sweep_keeps_failures_of_the_last_hour(challenges: Challenges, clock: Clock) -> None:
+async def test_a_sweep_keeps_failures_of_the_last_day(challenges: Challenges, clock: Clock) -> None:
     """A record whose code is gone still counts its failures, and still spaces mails."""
-    await _write(challenges, b"failed", CodeRecord(None, (1000.0,)))
-    await _write(challenges, b"spaced", CodeRecord(None, (), 1030.0))
+    await _write(challenges, b"failed", failed(1000))
+    await _write(challenges, b"spaced", spaced(1030.0))
     clock.time = 1031.0
     assert await challenges.sweep() == 1
-    clock.time = 1000.0 + 3600.0 - 0.1
+    clock.time = 1000.0 + 86_400.0 - 0.1
     assert await challenges.sweep() == 0
     clock.time += 0.1
     assert await challenges.sweep() == 1

@@ -11,6 +11,7 @@ from otpmail.cli.help import Command, Group
 from otpmail.cli.options import Json, Server
 from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.counts import counted
+from otpmail.model import LONG
 from otpmail.otp.codes import normalize
 from otpmail.otp.request import DEFAULT_PURPOSE
 from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
@@ -63,11 +64,12 @@ def validate_code(
     as_json: Json = False,
 ) -> None:
     """Check a code. A valid code is valid once."""
-    digits = normalize(typed)
-    if not digits:
+    characters = normalize(typed)
+    if not characters:
         raise wrong_usage("CODE: is empty; give the code as the person typed it")
-    if not (digits.isascii() and digits.isdecimal()):  # says more than "wrong code", the service's answer
-        raise wrong_usage(f"{typed!r} is not a code: a code has digits only")
+    is_number = characters.isascii() and characters.isdecimal()
+    if not (is_number or (len(characters) == LONG and characters.isalnum())):  # says more than "wrong code"
+        raise wrong_usage(f"{typed!r} is not a code: a code has digits only, or {LONG} letters and digits")
     request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID

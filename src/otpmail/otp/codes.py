@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from typing import Self
 
 from otpmail.blanks import is_blank
-from otpmail.model import Challenge
+from otpmail.model import LONG, Challenge
 from otpmail.settings import OtpSettings
 
 _CONTEXT = b"otpmail.code.v1|"
+_LONG_CONTEXT = b"otpmail.code.long.v1|"
+_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # five bits each; without 0, 1, I and O, which look like others
+_LETTER = frozenset(_LETTERS)
+_NO_LENGTH = -1  # of a text that can't be a code
 # Keyboards and typography write these for a hyphen, though Unicode does not have them in category Pd. They are the
 # modifier, bullet, superscript, subscript, mathematical and heavy dashes, and the sound mark of Japanese keyboards.
 _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
@@ -27,13 +31,17 @@ def new_challenge_id() -> bytes:
     return secrets.token_bytes(16)
 
 
-def derive(key: bytes, challenge_id: bytes, digits: int) -> str:
-    """The challenge's code: HMAC-SHA256 (RFC 2104) over the id, as a number modulo 10^digits, zero-padded.
+def derive(key: bytes, challenge_id: bytes, length: int) -> str:
+    """The challenge's code: HMAC-SHA256 (RFC 2104) over the id, as a number modulo 10^length, zero-padded.
 
-    256 bits modulo 10^10 leave a bias below 2^-222, so every code is as likely as any other.
+    256 bits modulo 10^10 leave a bias below 2^-222, so every code is as likely as any other. A long code has 60 of the
+    bits, five for each letter.
     """
+    if length == LONG:
+        bits = int.from_bytes(hmac.digest(key, _LONG_CONTEXT + challenge_id, hashlib.sha256)[:8])
+        return "".join([_LETTERS[bits >> 5 * place & 31] for place in range(LONG)])
     mac = hmac.digest(key, _CONTEXT + challenge_id, hashlib.sha256)
-    return f"{int.from_bytes(mac) % 10**digits:0{digits}d}"
+    return f"{int.from_bytes(mac) % 10**length:0{length}d}"
 
 
 def prove(key: bytes, record_key: bytes, code: str) -> bytes:
@@ -82,17 +90,18 @@ class CodeBook:
     def __repr__(self) -> str:
         return f"<CodeBook {self.digits} digits, {len(self._keys)} keys>"
 
+    def subkeys(self, purpose: bytes) -> list[bytes]:
+        """Return a key of its own for a purpose from each of our keys, the issuing one first (HKDF, RFC 5869)."""
+        extracted = [hmac.digest(bytes(32), key, hashlib.sha256) for key in self._keys.values()]
+        return [hmac.digest(key, purpose + b"\x01", hashlib.sha256) for key in extracted]
+
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""
-        return derive(self._keys[challenge.key_id], challenge.id, self.digits)
+        return derive(self._keys[challenge.key_id], challenge.id, challenge.length or self.digits)
 
     def guess(self, typed: str) -> "Guess":
         """Return what was typed, normalized, to be compared with challenges."""
         return Guess(self, normalize(typed))
-
-    def can_issue(self, typed: str) -> bool:
-        """Whether `typed` (already normalized) has the length and the alphabet of a code."""
-        return len(typed) == self.digits and typed.isascii() and typed.isdecimal()
 
     def proof(self, record_key: bytes, challenge: Challenge) -> bytes:
         """Return what a server compares in place of the challenge's code. Raises KeyError when its key is gone."""
@@ -112,21 +121,27 @@ class CodeBook:
         if challenge is None or key is None:
             hmac.compare_digest(derive(self._keys[self.issuing_key], _NOBODY, self.digits).encode(), typed.encode())
             return False
-        return hmac.compare_digest(derive(key, challenge.id, self.digits).encode(), typed.encode())
+        return hmac.compare_digest(derive(key, challenge.id, challenge.length or self.digits).encode(), typed.encode())
 
 
 class Guess:
     """A text that was typed as a code, ready to be compared (see `store.challenges.Guess`)."""
 
-    __slots__ = ("_book", "_typed", "counts")
+    __slots__ = ("_book", "_typed", "length")
 
     def __init__(self, book: CodeBook, typed: str) -> None:
         self._book = book
+        self.length = _NO_LENGTH
+        if len(typed) == LONG:
+            typed = typed.upper()
+            if _LETTER.issuperset(typed):
+                self.length = LONG
+        elif len(typed) < LONG and typed.isascii() and typed.isdecimal():
+            self.length = len(typed)
         self._typed = typed
-        self.counts = book.can_issue(typed)
 
     def __repr__(self) -> str:
-        return f"<Guess counts={self.counts}>"
+        return f"<Guess length={self.length}>"
 
     def matches(self, challenge: Challenge | None) -> bool:
         """Whether it is the challenge's code; the same work is done without one."""

@@ -4,185 +4,239 @@ A store applies a rule to a record in one step, so a rule sees every attempt bef
 scripts of its own, which say the same (`store/redis/scripts`). Times are in seconds since the epoch.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
 from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.limits.rules import Windows
 from otpmail.model import (
     CALL,
-    FAILURE_WINDOW,
+    LONG,
     NO_CALL,
+    STRANGERS,
+    Answer,
     Challenge,
     Check,
     CheckResult,
     CodeRecord,
+    EarlierRecord,
+    Lane,
     Replaced,
     Sending,
+    Slot,
 )
+from otpmail.otp.records import adopt, kept, lane_of, recent, with_lane, with_slot
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import Guess
+from otpmail.store.challenges import NO_SCOPE, Attempt, Guess, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
+_ANSWER_SECONDS = 60.0  # for which the same check has the same answer
+_MOST_ANSWERS = 4
 _MOST_MAILS = 8  # that a record knows, of a challenge that replaced another: of more, one was sent for sure
+_MOST_LIVE = 3  # challenges, before the oldest short one of strangers ends
+_MOST_SLOTS = 64  # which only long codes and those of devices reach
 _RECORDS_FULL = "codes of other addresses take their half"
 
 # An attempt at an address without a record is tried on these, which is as much work as with one.
 _NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
-_NOBODY = CodeRecord(Challenge(bytes(16), "", 1e18), (1e18,))
+_NO_SLOT = Slot(NO_SCOPE, challenge=_NO_CHALLENGE)
+_NOBODY = CodeRecord((Slot(NO_SCOPE, challenge=Challenge(bytes(16), "", 1e18)),), (Lane(sends=(2**31,)),))
 
-
-@frozen()
-class Attempt:
-    """The answer of the rules to an attempt. `challenge` is there when there is something to compare with."""
-
-    challenge: Challenge | None
-    attempts_left: int = 0
-    exhausted: bool = False
-    retry: float = 0.0  # with `exhausted`: when a new code may be asked for
+# By their names in scripts: what is said, and the setting.
+_REFUSALS = {
+    "failures_per_hour": ("too many wrong codes for this {whose} in an hour", "OTP_FAILURES_PER_HOUR"),
+    "failures_per_day": ("too many wrong codes for this {whose} in a day", "OTP_FAILURES_PER_DAY"),
+    "sends_per_hour": ("too many codes were mailed for this {whose} in an hour", "OTP_SENDS_PER_HOUR"),
+    "sends_per_day": ("too many codes were mailed for this {whose} in a day", "OTP_SENDS_PER_DAY"),
+    "resend": ("a code was mailed to this address just now", "OTP_RESEND_SECONDS"),
+    "slots": ("too many codes of this address are live", ""),
+}
 
 
 @frozen()
 class Policy:
-    """How often codes may be tried, how soon they may be mailed again."""
+    """How often codes may be tried, how soon and how often they may be mailed.
+
+    `locks`: a lane without failures left gets no code; otherwise it gets a long one. `digits` is how long others are.
+    """
 
     attempts: int
-    failures_per_hour: int
+    failures: Windows
+    sends: Windows
     resend: float
+    locks: bool = False
+    digits: int = 6
 
     @classmethod
     def of(cls, settings: OtpSettings) -> Self:
         """Return the rules as they are set."""
-        return cls(settings.attempts, settings.failures_per_hour, settings.resend_seconds)
+        return cls(
+            settings.attempts,
+            Windows(settings.failures_per_hour, settings.failures_per_day),
+            Windows(settings.sends_per_hour, settings.sends_per_day),
+            settings.resend_seconds,
+            settings.under_attack == "lock",
+            settings.digits,
+        )
 
-    def send(
-        self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool, room: bool = True
-    ) -> tuple[CodeRecord, Sending]:
-        """Decide which challenge to mail now: the live one, or `fresh`. `spaced` holds mails `resend` seconds apart.
+    @property
+    def numbers(self) -> Sequence[float]:
+        """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
+        failures, sends = self.failures, self.sends
+        limits = (failures.per_hour, failures.per_day, sends.per_hour, sends.per_day)
+        return (self.attempts, *limits, self.resend, int(self.locks), self.digits)
 
-        A live one near its end is replaced, and `fresh` takes over its attempts: guesses at both are within the rules.
-        A call that asks again with the same `fresh`, since the answer was lost, has the first answer.
-        Raises LimitExceeded when the last mail is too recent, or the address has no failures left to spend. Raises
-        MemoryFull for an address without a record while there is no `room` for one.
+    def send(self, record: CodeRecord | None, send: Send) -> tuple[CodeRecord, Sending]:
+        """Decide which challenge to mail now: the live one, or the fresh one.
+
+        A live one near its end is replaced, and the fresh one takes over its attempts: guesses at both are within the
+        rules. A lane without failures left gets a long challenge, or none. A call that asks again with the same fresh
+        challenge, since the answer was lost, has the first answer. Raises LimitExceeded, MemoryFull.
         """
-        if record is None and not room:
+        if record is None and not send.room:
             raise MemoryFull(_RECORDS_FULL)
-        kept, record = record, self._recent(record, now)
-        call = fresh.id[CALL]
-        is_again = record.call == call != NO_CALL
-        if is_again and record.challenge is not None:  # nothing changes, also not what time has taken away
-            return kept or record, Sending(record.challenge, record.next_send)
-        blocked_until = self._blocked_until(record, now)
-        if blocked_until > now:
-            raise LimitExceeded("address", "too many wrong codes for this address", retry_after=blocked_until - now)
-        if spaced and record.next_send > now and not is_again:
-            raise LimitExceeded(
-                "address", "a code was mailed to this address just now", retry_after=record.next_send - now
-            )
-        sending, replaced = self._choose(record, now, fresh)
-        return CodeRecord(sending.challenge, record.failures, sending.next_send, call, replaced), sending
+        now, device, call = send.now, send.device, send.fresh.id[CALL]
+        before, record = record, recent(record or CodeRecord(), now, self.resend)
+        slot = Slot(send.scope, device)
+        for known in record.slots:
+            if known.scope == send.scope and known.device == device:
+                slot = known
+        is_again = slot.call == call != NO_CALL
+        if is_again and slot.challenge is not None:
+            return before or record, Sending(slot.challenge, slot.next_send)
+        lane = lane_of(record, device) if record.lanes else Lane(device)
+        attacked = bool(lane.failures) and self.failures.free_at(lane.failures) > now
+        self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
+        sending, replaced = self._choose(slot, now, send.fresh, attacked=attacked)
+        slots = record.slots
+        if slot.challenge is None and len(slots) >= _MOST_LIVE:
+            slots = _with_room(tuple([known for known in slots if known is not slot]), now)
+        after = Slot(send.scope, device, sending.challenge, sending.next_send, call, replaced)
+        sends = (*lane.sends, sending.next_send)[-self.sends.most :]
+        lanes = with_lane(record.lanes, Lane(device, lane.failures, sends))
+        is_fresh = sending.challenge.id == send.fresh.id
+        return CodeRecord(with_slot(slots, slot, after, last=is_fresh), lanes, record.answers), sending
 
     def check(
-        self, record: CodeRecord | None, now: float, guess: Guess, only: bytes | None = None
+        self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt
     ) -> tuple[CodeRecord | None, Check]:
-        """Count an attempt, compare, and use the code up if it is right. `only` binds it to one challenge's id.
+        """Count an attempt, compare, and use the code up if it is right.
 
-        Its work takes as long in each case, so that the time of an answer tells no case from another.
+        Its work takes as long in each case, so that the time of an answer tells no case from another. A text that
+        can't be a code costs no attempt, and nor does any text where the code is a long one.
         """
-        counted, attempt = self.attempt(record, now, only, counts=guess.counts)
-        challenge = attempt.challenge
+        before = _NOBODY if record is None else record
+        if not before.slots:
+            before = CodeRecord(_NOBODY.slots, before.lanes, before.answers)
+        known = recent(before, now, self.resend)
+        has_slots = record is not None and bool(record.slots and known.slots)
+        if not known.slots:
+            known = CodeRecord(_NOBODY.slots, known.lanes, known.answers)
+        for answer in known.answers:
+            if answer.request == attempt.request:
+                return record, answer.check
+        slot = _slot_of(known, attempt)
+        lane = lane_of(known, attempt.device)
+        challenge = slot.challenge or _NO_CHALLENGE
         matches = guess.matches(challenge)
-        if attempt.exhausted:
-            return counted, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, attempt.retry)
-        if challenge is None:
-            return counted, Check(CheckResult.NO_LIVE_CODE)
-        if not matches:
-            return counted, Check(CheckResult.WRONG_CODE, attempt.attempts_left)
-        after, _ = self.succeed(counted, challenge.id)
-        return after, Check(CheckResult.VALID)
+        counted = self._counted(known, slot, challenge, lane, now)
+        spent = self.failures.free_at(lane.failures)
+        is_live = has_slots and challenge is not _NO_CHALLENGE and attempt.only in (None, challenge.id)
+        left = self.attempts - challenge.attempts
+        is_spent = spent > now and not (is_live and challenge.is_long)
+        if is_spent or (is_live and left <= 0):
+            is_locked = is_spent and (self.locks or attempt.compat)
+            return record, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, slot.next_send))
+        if not is_live:
+            return record, Check(CheckResult.NO_LIVE_CODE)
+        if matches:
+            return self._used(known, slot, now, attempt)
+        if guess.length != challenge.length or challenge.is_long:
+            return record, Check(CheckResult.WRONG_CODE, left)
+        wrong = Check(CheckResult.WRONG_CODE, left - 1)
+        return _answered(counted, attempt, wrong, now), wrong
 
-    def attempt(
-        self, record: CodeRecord | None, now: float, only: bytes | None = None, *, counts: bool = True
-    ) -> tuple[CodeRecord | None, Attempt]:
-        """Count an attempt as failed, before anybody compares. `only` binds it to one challenge's id.
-
-        A success takes the count back (`succeed`). `counts` is False for a text that can't be a code: comparing it
-        tells nothing, so it costs nothing.
-        """
-        # All that a counted attempt needs is made in every case, so that the time tells none from another.
-        recent = self._recent(_NOBODY if record is None else record, now)
-        blocked_until = self._blocked_until(recent, now)
-        challenge = recent.challenge or _NO_CHALLENGE
-        counted = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1)
-        failures = (*recent.failures, now)[-self.failures_per_hour :]
-        after = CodeRecord(counted, failures, recent.next_send, recent.call, recent.replaced)
-        left = self.attempts - counted.attempts
+    def void(
+        self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
+    ) -> tuple[CodeRecord | None, None]:
+        """End the live challenges of a scope (all, or only that one) unused. Failures and waits stay."""
         if record is None:
-            return None, Attempt(None, 0, exhausted=False, retry=0.0)
-        if blocked_until > now:
-            return record, Attempt(None, 0, exhausted=True, retry=blocked_until)
-        if challenge is _NO_CHALLENGE or only not in (None, challenge.id):
-            return record, Attempt(None, 0, exhausted=False, retry=0.0)
-        if left < 0:
-            return record, Attempt(None, 0, exhausted=True, retry=max(now, record.next_send))
-        if not counts:
-            return record, Attempt(challenge, left + 1, exhausted=False, retry=0.0)
-        return after, Attempt(counted, left, exhausted=False, retry=0.0)
-
-    def succeed(self, record: CodeRecord | None, challenge_id: bytes) -> tuple[CodeRecord | None, bool]:
-        """Use the challenge up: True for exactly one caller. A success clears every budget of the address."""
-        if record is None or record.challenge is None or record.challenge.id != challenge_id:
-            return record, False
-        return None, True
-
-    def void(self, record: CodeRecord | None, challenge_id: bytes | None) -> tuple[CodeRecord | None, None]:
-        """End the live challenge (any, or only that one) unused. Failures stay, since nobody has shown the code."""
-        if record is None or record.challenge is None or challenge_id not in (None, record.challenge.id):
-            return record, None
-        return replace(record, challenge=None, replaced=None), None
+            return None, None
+        slots = []
+        for slot in record.slots:
+            challenge = slot.challenge
+            if slot.scope == scope and challenge is not None and challenge_id in (None, challenge.id):
+                slots.append(replace(slot, challenge=None, replaced=None))
+            else:
+                slots.append(slot)
+        return kept(replace(record, slots=tuple(slots))), None
 
     def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
-        """Undo `send`, whose mail was not sent: the next may be sent at once, unless another was sent since.
+        """Undo `send`, whose mail was not sent: it counts no more, and the next may be sent at once.
 
         Once no mail with the challenge was sent, the one that it replaced is live again, since a person may have its
-        code. The attempts stay.
+        code. The attempts stay. If another mail was sent since, the next one has to wait for that.
         """
-        if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
+        slot = _slot_with(record, sending.challenge.id)
+        if record is None or slot is None:
             return record, None
-        challenge, replaced = record.challenge, record.replaced
-        if replaced is not None and sending.next_send in replaced.mails:
-            place = replaced.mails.index(sending.next_send)
-            mails = replaced.mails[:place] + replaced.mails[place + 1 :]
-            if not mails:
-                return CodeRecord(replace(replaced.challenge, attempts=challenge.attempts), record.failures), None
-            record = replace(record, replaced=Replaced(replaced.challenge, mails))
-        if record.next_send not in (sending.next_send, 0.0):  # 0 since the latest mail was not sent either
-            return record, None
-        return CodeRecord(challenge, record.failures, replaced=record.replaced), None
+        return _unsent(record, slot, sending.next_send, counts=False), None
 
     def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
         """Undo `send` by the mark of its call, where nobody has its answer: no mail was sent for it.
 
         Nothing changes where another call has asked since.
         """
-        if record is None or not record.call == call != NO_CALL:
+        if record is None or call == NO_CALL:
             return record, None
-        if record.challenge is None:
-            return CodeRecord(None, record.failures), None
-        return self.unsend(record, Sending(record.challenge, record.next_send))
+        for slot in record.slots:
+            if slot.call == call:
+                return _unsent(record, slot, slot.next_send, counts=False), None
+        return record, None
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
-        """The relay refused the address for good: no challenge is live any more, and the mail counts as not sent."""
-        if record is None or record.challenge is None or record.challenge.id != sending.challenge.id:
-            return record, None
-        after, _ = self.unsend(record, sending)
-        return self.void(after, None)
+        """The relay refused the address for good: the challenge is live no more, and the next mail need not wait.
 
-    def _choose(self, record: CodeRecord, now: float, fresh: Challenge) -> tuple[Sending, Replaced | None]:
+        The mail counts: the relay has seen it.
+        """
+        slot = _slot_with(record, sending.challenge.id)
+        if record is None or slot is None:
+            return record, None
+        after = _unsent(record, slot, sending.next_send, counts=True)
+        return after and kept(replace(after, slots=tuple([_ended(one, slot) for one in after.slots]))), None
+
+    def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
+        """Return the record with what one of an earlier version says, whose purpose has that scope."""
+        return adopt(record or CodeRecord(), earlier, scope, length=self.digits, most=self.failures.most)
+
+    def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
+        """Return the error for a limit by its name in scripts."""
+        return _refusal(name, retry_after, device=device)
+
+    def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> None:
+        """Raise LimitExceeded where no mail may be sent now."""
+        now, sends = send.now, lane.sends
+        name, free = "", 0.0
+        if attacked and (self.locks or send.compat):
+            is_daily = self.failures.is_daily(lane.failures)
+            name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
+        elif spaced and sends and self.sends.free_at(sends) - self.resend > now:
+            name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
+            free = self.sends.free_at(sends) - self.resend
+        elif spaced and slot.next_send > now:
+            name, free = "resend", slot.next_send
+        if name:
+            raise _refusal(name, free - now, device=send.device != STRANGERS)
+
+    def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:
         """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""
-        live, replaced = record.challenge, record.replaced
+        live, replaced = slot.challenge, slot.replaced
         next_send = now + self.resend
-        if live is None or live.attempts >= self.attempts:
+        if attacked:
+            fresh = replace(fresh, length=LONG)
+        if live is None or live.attempts >= self.attempts or (attacked and not live.is_long):
             return Sending(fresh, next_send), None
         if live.expires - now < _near_end(fresh.expires - now):
             live, replaced = replace(fresh, attempts=live.attempts), Replaced(replace(live, attempts=0), ())
@@ -191,22 +245,100 @@ class Policy:
             replaced = None if len(mails) > _MOST_MAILS else Replaced(replaced.challenge, mails)
         return Sending(live, next_send), replaced
 
-    def _recent(self, record: CodeRecord | None, now: float) -> CodeRecord:
-        """The record without what time has taken away: an expired challenge, failures over an hour old."""
-        if record is None:
-            return CodeRecord()
-        challenge, failures = record.challenge, record.failures
-        ended = challenge is not None and challenge.expires <= now
-        left = tuple([failure for failure in failures if failure > now - FAILURE_WINDOW])
-        replaced = None if ended else record.replaced
-        # In any case, as `attempt` says.
-        recent = CodeRecord(None if ended else challenge, left, record.next_send, record.call, replaced)
-        return recent if ended or len(left) < len(failures) else record
+    def _counted(self, record: CodeRecord, slot: Slot, challenge: Challenge, lane: Lane, now: float) -> CodeRecord:
+        """Return the record with one more failure, of a challenge and of a lane."""
+        failed = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1, challenge.length)
+        after = Slot(slot.scope, slot.device, failed, slot.next_send, slot.call, slot.replaced)
+        failures = (*lane.failures, now)[-self.failures.most :]
+        lanes = with_lane(record.lanes, Lane(lane.device, failures, lane.sends))
+        return CodeRecord(with_slot(record.slots, slot, after), lanes, record.answers)
 
-    def _blocked_until(self, record: CodeRecord, now: float) -> float:
-        if len(record.failures) < self.failures_per_hour:
-            return now
-        return record.failures[-self.failures_per_hour] + FAILURE_WINDOW
+    def _used(self, record: CodeRecord, slot: Slot, now: float, attempt: Attempt) -> tuple[CodeRecord | None, Check]:
+        """Return the record without the slot of a right code. What a device has done is forgotten, strangers' is not.
+
+        A person has wanted the mails that led to a right code, and a device of hers may have many in a day.
+        """
+        device = attempt.device
+        lanes = tuple([lane for lane in record.lanes if lane.device != device or device == STRANGERS])
+        check = Check(CheckResult.VALID, 0, None, attempt.new_device if device == STRANGERS else device, now)
+        after = CodeRecord(tuple([known for known in record.slots if known is not slot]), lanes, record.answers)
+        return kept(_answered(after, attempt, check, now)), check
+
+
+def _answered(record: CodeRecord, attempt: Attempt, check: Check, now: float) -> CodeRecord:
+    """Return the record with the answer to a check, if that has a request id."""
+    if not attempt.request:
+        return record
+    answers = (*record.answers, Answer(attempt.request, check, now + _ANSWER_SECONDS))[-_MOST_ANSWERS:]
+    return CodeRecord(record.slots, record.lanes, answers)
+
+
+def _slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
+    """Return the slot that is tried: that of the device, else strangers'; of any device if its challenge is named."""
+    found = _NO_SLOT
+    for slot in record.slots:
+        if slot.scope != attempt.scope:
+            continue
+        if slot.challenge is not None and slot.challenge.id == attempt.only:
+            return slot
+        if slot.device == attempt.device or (slot.device == STRANGERS and found is _NO_SLOT):
+            found = slot
+    return found
+
+
+def _slot_with(record: CodeRecord | None, challenge_id: bytes) -> Slot | None:
+    """Return the slot with that live challenge."""
+    for slot in () if record is None else record.slots:
+        if slot.challenge is not None and slot.challenge.id == challenge_id:
+            return slot
+    return None
+
+
+def _unsent(record: CodeRecord, slot: Slot, mail: float, *, counts: bool) -> CodeRecord | None:
+    """Return the record as if a mail of a slot, by the next send that went with it, had not been sent."""
+    challenge, replaced, is_latest = slot.challenge, slot.replaced, slot.next_send in (mail, 0.0)
+    if replaced is not None and challenge is not None and mail in replaced.mails:
+        place = replaced.mails.index(mail)
+        mails = replaced.mails[:place] + replaced.mails[place + 1 :]
+        if mails:
+            replaced = Replaced(replaced.challenge, mails)
+        else:
+            challenge, replaced = replace(replaced.challenge, attempts=challenge.attempts), None
+            is_latest = True
+    after = Slot(slot.scope, slot.device, challenge, slot.next_send, slot.call, replaced)
+    if is_latest:  # 0 since the latest mail was not sent either
+        after = Slot(slot.scope, slot.device, challenge, replaced=replaced)
+    lanes, lane = record.lanes, lane_of(record, slot.device)
+    if not counts and mail in lane.sends:
+        place = lane.sends.index(mail)
+        lanes = with_lane(lanes, Lane(lane.device, lane.failures, lane.sends[:place] + lane.sends[place + 1 :]))
+    return kept(CodeRecord(with_slot(record.slots, slot, after), lanes, record.answers))
+
+
+def _ended(slot: Slot, other: Slot) -> Slot:
+    """Return the slot, without its challenge if it is of the same scope and device as `other`."""
+    is_it = slot.scope == other.scope and slot.device == other.device
+    return replace(slot, challenge=None, replaced=None) if is_it else slot
+
+
+def _with_room(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
+    """Return the slots without the oldest short one of strangers, if there are too many. Raises LimitExceeded."""
+    live = [slot for slot in slots if slot.challenge is not None]
+    if len(live) < _MOST_LIVE:
+        return slots
+    for slot in live:
+        if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
+            return tuple([known for known in slots if known is not slot])
+    if len(live) < _MOST_SLOTS:
+        return slots
+    ends = min([slot.challenge.expires for slot in live if slot.challenge is not None])
+    raise _refusal("slots", ends - now)
+
+
+def _refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
+    whose = "device" if device else "address"
+    said, setting = _REFUSALS[name]
+    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting)
 
 
 def _near_end(lifespan: float) -> float:

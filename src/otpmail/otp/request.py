@@ -7,12 +7,14 @@ from dataclasses import field
 
 from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.callers import Caller
-from otpmail.errors import InvalidArgument
-from otpmail.model import IssuedCode, Labels, Mail, WaitFor
+from otpmail.errors import InvalidArgument, LimitExceeded
+from otpmail.model import Check, IssuedCode, Labels, Mail, WaitFor
 from otpmail.values import frozen
 
 DEFAULT_PURPOSE = "login"
 MAX_CODE = 1000  # as it was typed or pasted, blanks included
+MAX_SESSION = 256
+MAX_TOKEN = 256
 MAX_VARIABLES = 32
 MAX_VARIABLE = 1000
 
@@ -39,6 +41,8 @@ class CodeRequest:
     fingerprint: bytes = b""
     wait_for: WaitFor = WaitFor.RELAY
     labels: Labels = field(default=(), repr=False)
+    session: str = field(default="", repr=False)
+    device_token: str = field(default="", repr=False)
     compat: bool = False
 
     def check_words(self) -> None:
@@ -59,7 +63,7 @@ class CodeRequest:
 
 @frozen()
 class SentCode:
-    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in digits."""
+    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in characters."""
 
     issued: IssuedCode
     reference: str
@@ -68,17 +72,64 @@ class SentCode:
     code: str = field(default="", repr=False)
 
 
-def find_record(caller: Caller, email: str, purpose: str) -> tuple[Address, bytes]:
-    """Return the address of a mailbox, and the key of the record of its codes for a purpose.
+@frozen(kw_only=True)
+class CheckRequest:
+    """A code that somebody has typed. `fingerprint` is a digest of a request with a request id, else empty.
 
-    The key is a digest, so that a dump of the store holds no addresses. Raises InvalidArgument.
+    `compat` is for the original's contract.
     """
+
+    email: str
+    code: str = field(repr=False)
+    purpose: str = ""
+    challenge_id: str = ""
+    session: str = field(default="", repr=False)
+    device_token: str = field(default="", repr=False)
+    fingerprint: bytes = b""
+    compat: bool = False
+
+
+@frozen()
+class Checked:
+    """The answer to a CheckRequest. `device_token` is there with VALID.
+
+    `refusal` is TOO_MANY_ATTEMPTS as the limit that it is, for a contract without such a result.
+    """
+
+    check: Check
+    device_token: str = field(default="", repr=False)
+    refusal: LimitExceeded | None = None
+
+
+@frozen()
+class Place:
+    """Where the codes of an address are: the `key` of its record, and the `scope` of a purpose and a session there.
+
+    Both are digests, so that a dump of the store holds no addresses.
+    """
+
+    address: Address
+    key: bytes
+    scope: bytes
+    earlier: bytes = b""
+    """The key of the record that an earlier version kept for the purpose, if that is asked for and may be there."""
+
+
+def find_place(caller: Caller, email: str, purpose: str, session: str = "", *, with_earlier: bool = False) -> Place:
+    """Return where the codes of a mailbox are for a purpose and a session. Raises InvalidArgument."""
     address = parse_address(email, "email")
     purpose = purpose or DEFAULT_PURPOSE
     if not _PURPOSE.fullmatch(purpose):
         raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
-    text = f"{caller.name}\0{purpose}\0{address.key}"
-    return address, hashlib.blake2b(text.encode(), digest_size=16).digest()
+    if len(session) > MAX_SESSION:
+        raise InvalidArgument("session", f"is longer than {MAX_SESSION} characters")
+    key = hashlib.blake2b(f"{caller.name}\0{address.key}".encode(), digest_size=16).digest()
+    earlier = b""
+    if with_earlier and not session:
+        earlier = hashlib.blake2b(f"{caller.name}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
+    return Place(
+        address, key, hashlib.blake2b(f"{purpose}\0{session}".encode(), digest_size=8, key=key).digest(), earlier
+    )
 
 
 def read_challenge_id(text: str) -> bytes | None:

@@ -6,32 +6,37 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from otpmail.address import Address
 from otpmail.callers import Call
 from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
-from otpmail.errors import InvalidArgument, Unavailable
+from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Sending
+from otpmail.model import STRANGERS, Challenge, IssuedCode, Mail, MailState, Priority, Sending
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
+from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.issuing import Issuing
 from otpmail.otp.request import (
     MAX_CODE,
+    MAX_TOKEN,
+    Checked,
+    CheckRequest,
     CodeRequest,
+    Place,
     SentCode,
-    find_record,
+    find_place,
     read_challenge_id,
 )
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
-from otpmail.store.challenges import ChallengeStore, Send
+from otpmail.store.challenges import Attempt, ChallengeStore, Send
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _CLOSE_SECONDS = 2.0
+_NO_ATTEMPTS = "this code or this address has no attempts left"
 _UNDO_SECONDS = 1.0  # for which a refused call waits until its sending is undone
 _LONGEST_UNDO_SECONDS = 60.0  # for which a store may be down until a sending is undone
 
@@ -59,6 +64,7 @@ class OtpService:
         self.templates = templates
         self._observer = observer
         self._codes = codes
+        self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
@@ -73,34 +79,50 @@ class OtpService:
         The answer holds the end of the mail, a rejection by the relay included.
         """
         request.check_words()
-        address, key = find_record(call.caller, request.email, request.purpose)
+        place = find_place(
+            call.caller, request.email, request.purpose, request.session, with_earlier=self._store.reads_earlier
+        )
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
-        issue = partial(self._issue, call, request, address, key)
+        issue = partial(self._issue, call, request, place)
         job = await self._mails.once(call, request, issue, with_content=is_kept)
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)
 
-    async def validate_code(
-        self, call: Call, *, email: str, code: str, purpose: str = "", challenge_id: str = ""
-    ) -> Check:
+    async def validate_code(self, call: Call, request: CheckRequest) -> Checked:
         """Check a code. In one step of the store the attempt is counted, and a right code is used up.
 
         A text that can't be a code by its length and alphabet is a wrong code, and costs no attempt. Raises
         InvalidArgument; nothing is counted then. When it raises Unavailable, the check may have been counted.
         """
-        _, key = find_record(call.caller, email, purpose)
-        if len(code) > MAX_CODE:
+        place = find_place(
+            call.caller, request.email, request.purpose, request.session, with_earlier=self._store.reads_earlier
+        )
+        if len(request.code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
-        bound_to = read_challenge_id(challenge_id)
-        check = await self._store.check(key, self._store.now(), self._codes.guess(code), bound_to)
+        now = self._store.now()
+        attempt = Attempt(
+            place.scope,
+            self._device(token, place.key, now) if (token := request.device_token) else STRANGERS,
+            read_challenge_id(request.challenge_id),
+            request.fingerprint[:8],
+            new_device(),
+            request.compat,
+            place.earlier,
+        )
+        check = await self._store.check(place.key, now, self._codes.guess(request.code), attempt)
         self._observer.notify(CodeChecked(check.result.name))
-        return check
+        refusal = None
+        if request.compat and check.retry_time is not None:
+            refusal = LimitExceeded("address", _NO_ATTEMPTS, retry_after=check.retry_time - now)
+        token = self._devices.make(place.key, check.device, check.time) if check.device else ""
+        return Checked(check, token, refusal)
 
-    async def revoke_code(self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "") -> None:
+    async def revoke_code(
+        self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "", session: str = ""
+    ) -> None:
         """End a live code without using it; ending one that is not live succeeds. Raises InvalidArgument."""
-        _, key = find_record(call.caller, email, purpose)
-        bound_to = read_challenge_id(challenge_id)
-        await self._store.void(key, bound_to)
+        place = find_place(call.caller, email, purpose, session, with_earlier=self._store.reads_earlier)
+        await self._store.void(place.key, place.scope, read_challenge_id(challenge_id), place.earlier)
 
     def code_of(self, issued: IssuedCode) -> str:
         """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
@@ -123,20 +145,28 @@ class OtpService:
             for task in late:
                 task.cancel()
 
-    async def _issue(self, call: Call, request: CodeRequest, address: Address, key: bytes, mail_id: str) -> Job:
+    def _device(self, token: str, key: bytes, now: float) -> bytes:
+        """Return the device of a token. Raises InvalidArgument for a text that is too long to be one."""
+        if len(token) > MAX_TOKEN:
+            raise InvalidArgument("device_token", f"is longer than {MAX_TOKEN} characters")
+        return self._devices.read(token, key, now)
+
+    async def _issue(self, call: Call, request: CodeRequest, place: Place, mail_id: str) -> Job:
         memory = self._mails.admission.memory
         with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
             expires = now + self._lifespans[request.compat]
-            fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires)
+            fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires, length=self._codes.digits)
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
             spaced = not (request.compat or mail_id in self._mails.resumed)
-            submission = partial(self._submission, request, address, now)
+            submission = partial(self._submission, request, place, now)
+            key = place.key
+            device = self._device(token, key, now) if (token := request.device_token) else STRANGERS
+            send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier)
             if request.wait_for.guarantees and self._issue_kept is not None:
-                send = Send(key, now, fresh, spaced, room)
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
-            sending = await self._store.send(key, now, fresh, spaced=spaced, room=room)
+            sending = await self._store.send(send)
             issued = IssuedCode(sending.challenge, sending.next_send)
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
@@ -166,7 +196,7 @@ class OtpService:
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
-    def _submission(self, request: CodeRequest, address: Address, now: float, issued: IssuedCode) -> Submission:
+    def _submission(self, request: CodeRequest, place: Place, now: float, issued: IssuedCode) -> Submission:
         """The mail of a code: urgent, and not sent once the code has expired."""
         challenge = issued.challenge
         left = challenge.expires - now
@@ -175,13 +205,13 @@ class OtpService:
             **request.variables,
             "code": code,
             "reference": reference(challenge.id),
-            "email": address.spec,
+            "email": place.address.spec,
         }
         mail = self.templates.render(request.locale, values, valid_seconds=left)
         return Submission(
             draft=Draft(
                 limits=self._mails.limits,
-                to=(address,),
+                to=(place.address,),
                 subject=mail.subject,
                 text=mail.text,
                 html=mail.html,
@@ -204,7 +234,9 @@ class OtpService:
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
-        return SentCode(issued, reference(issued.challenge.id), mail, self._codes.digits, code)
+        return SentCode(
+            issued, reference(issued.challenge.id), mail, issued.challenge.length or self._codes.digits, code
+        )
 
     def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.

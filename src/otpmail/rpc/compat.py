@@ -3,14 +3,23 @@
 from otpmail.address import parse_mailbox
 from otpmail.blanks import trim
 from otpmail.compose.draft import LARGE, Draft, check_bodies
-from otpmail.errors import CallerError, FailedPrecondition, InvalidArgument, Unavailable
+from otpmail.errors import (
+    CallerError,
+    FailedPrecondition,
+    InvalidArgument,
+    LimitExceeded,
+    MemoryFull,
+    QueueFull,
+    Unavailable,
+)
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import CheckResult, Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.otp.request import MAX_CODE, CodeRequest
+from otpmail.otp.request import MAX_CODE, CheckRequest, CodeRequest
 from otpmail.otp.service import OtpService
 from otpmail.rpc.calls import Context, call_from
+from otpmail.rpc.status import trailers_of
 from otpmail.smtp.reply_kind import refuses_mail
 
 _FIELDS = {"text": "body"}
@@ -32,12 +41,18 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
     async def SendCode(self, request: mail_pb2.SendCodeRequest, context: Context) -> mail_pb2.SendCodeResponse:
         """Issue a code and mail it. Answers FAILED with gRPC status OK for a mail that no relay has accepted.
 
-        A text that is no address is FAILED too, since no relay can accept a mail to it. These clients need not wait
-        between two mails: the original server let them call ten times at once.
+        A text that is no address is FAILED too, since no relay can accept a mail to it. So is an address whose wrong
+        codes are too many, with the time to wait in the trailers. These clients need not wait between two mails: the
+        original server let them call ten times at once.
         """
         try:
             sent = await self._codes.send_code(call_from(context), CodeRequest(email=request.email, compat=True))
         except Unavailable:
+            return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+        except (QueueFull, MemoryFull):
+            raise
+        except LimitExceeded as error:
+            context.set_trailing_metadata(trailers_of(error))
             return mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
         except InvalidArgument as error:
             if error.field != "email":
@@ -56,12 +71,17 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
         """
         typed = request.otpCode if len(request.otpCode) <= MAX_CODE else ""
         try:
-            check = await self._codes.validate_code(call_from(context), email=request.email, code=typed)
+            checked = await self._codes.validate_code(
+                call_from(context), CheckRequest(email=request.email, code=typed, compat=True)
+            )
         except InvalidArgument:
             return mail_pb2.ValidateCodeResponse(status=mail_pb2.FAILED)
-        compared = check.result in {CheckResult.VALID, CheckResult.WRONG_CODE}
+        result = checked.check.result
+        if checked.refusal is not None:
+            context.set_trailing_metadata(trailers_of(checked.refusal))
+        compared = result in {CheckResult.VALID, CheckResult.WRONG_CODE}
         return mail_pb2.ValidateCodeResponse(
-            status=mail_pb2.SUCCESS if compared else mail_pb2.FAILED, isValid=check.result is CheckResult.VALID
+            status=mail_pb2.SUCCESS if compared else mail_pb2.FAILED, isValid=result is CheckResult.VALID
         )
 
 

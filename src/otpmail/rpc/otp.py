@@ -6,7 +6,7 @@ from itertools import islice
 from otpmail.errors import InvalidArgument
 from otpmail.mail.labels import checked_labels
 from otpmail.model import CheckResult
-from otpmail.otp.request import MAX_VARIABLES, CodeRequest
+from otpmail.otp.request import MAX_VARIABLES, CheckRequest, CodeRequest
 from otpmail.otp.service import OtpService
 from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from
@@ -37,6 +37,8 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
                 wait_for=decode.wait_for_from(request.wait_for),
                 labels=checked_labels(labels) if (labels := request.labels) else (),
+                session=request.session,
+                device_token=request.device_token,
             ),
         )
         response = otp_pb2.SendCodeResponse(
@@ -44,7 +46,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
             reference=sent.reference,
             otp_code=sent.code,
             code_length=sent.code_length,
-            code_is_numeric=True,  # of CodeBook.can_issue
+            code_is_numeric=not sent.issued.challenge.is_long,
         )
         encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
         encode.fill_timestamp(response.next_send_time, sent.issued.next_send_time)
@@ -58,14 +60,22 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         _check_client_ip(request.client_ip)
         if not request.code:
             raise InvalidArgument("code", "is empty")
-        check = await self._codes.validate_code(
+        checked = await self._codes.validate_code(
             call_from(context),
-            email=request.email,
-            code=request.code,
-            purpose=request.purpose,
-            challenge_id=request.challenge_id,
+            CheckRequest(
+                email=request.email,
+                code=request.code,
+                purpose=request.purpose,
+                challenge_id=request.challenge_id,
+                session=request.session,
+                device_token=request.device_token,
+                fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
+            ),
         )
-        response = otp_pb2.ValidateCodeResponse(result=_RESULTS[check.result], attempts_left=check.attempts_left)
+        check = checked.check
+        response = otp_pb2.ValidateCodeResponse(
+            result=_RESULTS[check.result], attempts_left=check.attempts_left, device_token=checked.device_token
+        )
         # Filled in in any case, so that each answer takes as long.
         encode.fill_timestamp(response.retry_time, check.retry_time or 0.0)
         if check.retry_time is None:
@@ -75,7 +85,11 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
     async def RevokeCode(self, request: otp_pb2.RevokeCodeRequest, context: Context) -> otp_pb2.RevokeCodeResponse:
         """End a live code."""
         await self._codes.revoke_code(
-            call_from(context), email=request.email, purpose=request.purpose, challenge_id=request.challenge_id
+            call_from(context),
+            email=request.email,
+            purpose=request.purpose,
+            challenge_id=request.challenge_id,
+            session=request.session,
         )
         return otp_pb2.RevokeCodeResponse()
 

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Never
 
@@ -29,6 +30,8 @@ _log = logging.getLogger("otpmail")
 DOMAIN = "otpmail"
 _DETAILS_KEY = "grpc-status-details-bin"
 
+Trailers = tuple[tuple[str, bytes], ...]
+
 _CODES: tuple[tuple[type[CallerError], grpc.StatusCode], ...] = (
     (InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFound, grpc.StatusCode.NOT_FOUND),
@@ -52,11 +55,7 @@ class RpcStatus:
     async def abort(self, context: "grpc.aio.ServicerContext[Never, Never]") -> Never:
         """End the call with this status. Raises grpc.aio.AbortError, which nothing may catch."""
         status = Status(code=self.code.value[0], message=self.message)
-        for detail in self.details:
-            packed = Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        await context.abort(self.code, self.message, ((_DETAILS_KEY, status.SerializeToString()),))
+        await context.abort(self.code, self.message, _trailers(status, self.details))
 
 
 def status_for(method: str, error: Exception) -> RpcStatus:
@@ -86,18 +85,36 @@ def status_of(error: CallerError) -> RpcStatus:
             details.append(
                 BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=description)])
             )
-        case LimitExceeded(subject=subject, retry_after=retry_after):
-            details.append(_retry(retry_after))
-            details.append(QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description=str(error))]))
+        case LimitExceeded():
+            details += _of_limit(error)
         case Unavailable(retry_after=retry_after):
             details.append(_retry(retry_after))
     return RpcStatus(code, str(error), tuple(details))
+
+
+def trailers_of(error: LimitExceeded) -> Trailers:
+    """Return what a limit says as the trailers of a call that ends with OK: the original's contract has no error."""
+    return _trailers(Status(code=grpc.StatusCode.OK.value[0], message=str(error)), _of_limit(error))
 
 
 def internal_error(error_id: str) -> RpcStatus:
     """The status of an unexpected error: a fixed message, and the id under which the log has the traceback."""
     info = ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id})
     return RpcStatus(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the service's log has the details", (info,))
+
+
+def _of_limit(error: LimitExceeded) -> Iterable[Message]:
+    """Return when to try again, which limit was reached, and whose."""
+    violation = QuotaFailure.Violation(subject=error.subject, description=str(error), quota_id=error.setting)
+    return _retry(error.retry_after), QuotaFailure(violations=[violation])
+
+
+def _trailers(status: Status, details: Iterable[Message]) -> Trailers:
+    for detail in details:
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return ((_DETAILS_KEY, status.SerializeToString()),)
 
 
 def _retry(seconds: float) -> RetryInfo:

@@ -3,7 +3,7 @@
 import base64
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -26,6 +26,10 @@ class OtpSettings(Section):
     digits: Annotated[int, Field(ge=4, le=10)] = 6
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
+    failures_per_day: Annotated[int, Field(ge=1, le=10_000)] = 30
+    under_attack: Literal["lock", "longer"] = "longer"
+    sends_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
+    sends_per_day: Annotated[int, Field(ge=1, le=10_000)] = 30
     resend_seconds: DayOrLessOrZero = 30
     keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
     return_code: bool = False

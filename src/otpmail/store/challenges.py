@@ -1,26 +1,59 @@
 """The protocols of codes: a store's decisions about them, their rules and comparisons."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from otpmail.model import Challenge, Check, CodeRecord, Sending
+from otpmail.errors import LimitExceeded
+from otpmail.model import STRANGERS, Challenge, Check, CodeRecord, EarlierRecord, Sending
+
+NO_SCOPE = bytes(8)
+"""In place of a purpose and a session, in tests."""
 
 
 class Send(NamedTuple):
-    """The question which challenge is to be mailed for a record, as `ChallengeStore.send` asks it."""
+    """The question which challenge is to be mailed for a record, in the slot of a scope and a device.
+
+    `spaced`: not too soon after the last mail, and within the limits of mails. `room`: otherwise MemoryFull for a key
+    without a record. `compat`: a lane without failures left gets no code, whatever else is set.
+    """
 
     key: bytes
     now: float
     fresh: Challenge
-    spaced: bool
-    room: bool
+    spaced: bool = True
+    room: bool = True
+    scope: bytes = NO_SCOPE
+    device: bytes = STRANGERS
+    compat: bool = False
+    earlier: bytes = b""
+    """The key of the record that an earlier version has kept for the purpose, where that may be there."""
+
+
+class Attempt(NamedTuple):
+    """For which slot somebody tries a code, and in which lane it counts.
+
+    `only` binds it to one challenge's id. `request` is a digest by which the same check has the same answer for a
+    minute, empty for none. `new_device` is for a right code of somebody without a device. `compat` is as in `Send`.
+    """
+
+    scope: bytes = NO_SCOPE
+    device: bytes = STRANGERS
+    only: bytes | None = None
+    request: bytes = b""
+    new_device: bytes = STRANGERS
+    compat: bool = False
+    earlier: bytes = b""
+
+
+ANY = Attempt()
+"""An attempt of a stranger, bound to nothing."""
 
 
 class Guess(Protocol):
     """A text that was typed as a code, ready to be compared."""
 
-    counts: bool
-    """Whether it can be a code at all, so that trying it costs an attempt."""
+    length: int
+    """How long a code it can be (`Challenge.length`): trying it on one of another length costs no attempt."""
 
     def matches(self, challenge: Challenge | None) -> bool:
         """Whether it is the challenge's code. Without a challenge the answer is no, after the same work."""
@@ -43,42 +76,40 @@ class Rules(Protocol):
     """
 
     @property
-    def attempts(self) -> int:
-        """How many wrong tries a code takes."""
+    def numbers(self) -> Sequence[float]:
+        """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
 
-    @property
-    def failures_per_hour(self) -> int:
-        """How many wrong tries an address takes in an hour."""
-
-    @property
-    def resend(self) -> float:
-        """How many seconds there are between two mails."""
-
-    def send(
-        self, record: CodeRecord | None, now: float, fresh: Challenge, *, spaced: bool, room: bool
-    ) -> tuple[CodeRecord | None, Sending]:
+    def send(self, record: CodeRecord | None, send: Send) -> tuple[CodeRecord | None, Sending]:
         """Decide which challenge to mail. Raises LimitExceeded, MemoryFull."""
 
     def check(
-        self, record: CodeRecord | None, now: float, guess: Guess, only: bytes | None
+        self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt
     ) -> tuple[CodeRecord | None, Check]:
         """Count an attempt, compare, and use the code up if it is right."""
 
-    def void(self, record: CodeRecord | None, challenge_id: bytes | None) -> tuple[CodeRecord | None, None]:
-        """End the live challenge."""
+    def void(
+        self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
+    ) -> tuple[CodeRecord | None, None]:
+        """End the live challenges of a scope, of all devices."""
 
     def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Take a sending back."""
 
+    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
+        """Take a sending back, by the mark of its call."""
+
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Take a sending back, and end its challenge."""
 
-    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
-        """Take back the change of a call's `send` that got no answer."""
+    def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
+        """Return the record with what one of an earlier version says, whose purpose has that scope."""
+
+    def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
+        """Return the error for a limit by its name in scripts."""
 
 
 class ChallengeStore(Protocol):
-    """Codes and their budgets, a record for each (caller, purpose, address). Each decision about one is one step.
+    """Codes and their budgets, a record for each (caller, address). Each decision about one is one step.
 
     `now` is the time on this store's clock; a store whose server has one of its own goes by that. Each decision raises
     Unavailable while the store can't take it.
@@ -88,24 +119,24 @@ class ChallengeStore(Protocol):
     def octets(self) -> int:
         """The memory of this process that all records take."""
 
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether records of an earlier version may be there, whose keys it is to be told (`Send.earlier`)."""
+
     def now(self) -> float:
         """Return the time in seconds since the epoch, on the clock of every time in a record."""
 
-    def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Awaitable[Sending]:
-        """Decide which challenge to mail now: the live one, or `fresh`. Raises LimitExceeded.
+    def send(self, send: Send) -> Awaitable[Sending]:
+        """Decide which challenge to mail now: the live one, or the fresh one. Raises LimitExceeded, MemoryFull."""
 
-        `spaced`: not too soon after the last mail. `room`: otherwise MemoryFull for a key without a record. The change
-        of a call that is cancelled, or gets no answer, is taken back: its mail is not sent.
-        """
-
-    def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Awaitable[Check]:
-        """Count an attempt, compare, and use the code up if it is right. `only` binds it to one challenge's id.
+    def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
+        """Count an attempt, compare, and use the code up if it is right.
 
         A right code is valid for one call alone. Whether a check that raised Unavailable was counted is not known.
         """
 
-    def void(self, key: bytes, challenge_id: bytes | None) -> Awaitable[None]:
-        """End the live challenge (any, or only that one) unused."""
+    def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> Awaitable[None]:
+        """End the live challenges of a scope (any, or only that one) unused."""
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take back what `send` has changed, since its mail was not sent."""

@@ -1,9 +1,8 @@
-"""Encodes what a store keeps as octets: code records, accepted and settled mails. Each begins with its format version.
+"""Encodes accepted and settled mails as octets, in MessagePack. Each begins with its format version.
 
-Code records are packed by hand, since a million of them is the memory that a service needs; mails are MessagePack.
+`store.record_codec` has the records of codes.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,102 +12,26 @@ from otpmail.errors import StoreError
 from otpmail.model import (
     AsciiHead,
     Challenge,
-    CodeRecord,
     Envelope,
     IssuedCode,
     Mail,
     MailState,
     Priority,
     RecipientResult,
-    Replaced,
 )
 from otpmail.store.base import Entry, Progress
 
-_RECORD_VERSIONS = (1, 2)  # 1 knows neither the call of the latest mail nor a replaced challenge
 _VERSIONS = (1, 2, 3)  # of mails: 1 has no labels, and 1 and 2 no deaths; the last is written
 # The mail of a code in version 3 has the key of the code's record, or ends before it: each reader of 3 takes both.
+
+# By so many bits the length of a code is above its attempts. Earlier readers of version 3 have no use for either.
+_LENGTH = 16
 
 # One packer for all, since each allocates a buffer of 256 KiB. It is empty between two calls, and not for two threads.
 _packer = msgpack.Packer()
 
-# Version, when the record ends; expiry, next send, id and attempts of the challenge, how many failures follow. From
-# version 2 on: the mark of the call, how many mails of a replaced challenge follow, and the length of the key's id.
-# Behind the head stand the key's id, failures and mails, and with mails the replaced challenge. Version 1 ends with the
-# key's id.
-_RECORD_1 = struct.Struct("=Bddd16shH")
-_RECORD = struct.Struct("=Bddd16shH4sBB")
-_REPLACED = struct.Struct("=16sdB")
-_ENDS = struct.Struct("=xd")
-_TIME = struct.Struct("=d")
-_NO_CHALLENGE = -1  # attempts of a record without one
-_NOTHING = Challenge(b"", "", 0.0, _NO_CHALLENGE)
-_NONE_REPLACED = Replaced(_NOTHING, ())
-
 _STATES = {state.value: state for state in MailState}
 _VALUES = {state: value for value, state in _STATES.items()}  # a member's own `value` takes a call
-
-
-def encode_record(record: CodeRecord) -> bytes:
-    """Return a code record as octets. It takes as long with a challenge as without one, and so does `decode_record`."""
-    challenge, replaced = record.challenge or _NOTHING, record.replaced or _NONE_REPLACED
-    failures, mails, key = record.failures, replaced.mails, challenge.key_id.encode()
-    head = _RECORD.pack(
-        _RECORD_VERSIONS[-1],
-        record.expires,
-        challenge.expires,
-        record.next_send,
-        challenge.id,
-        challenge.attempts,
-        len(failures),
-        record.call,
-        len(mails),
-        len(key),
-    )
-    times = (*failures, *mails)
-    octets = head + key + (struct.pack(f"={len(times)}d", *times) if times else b"")
-    return octets + _encode_replaced(replaced.challenge) if mails else octets
-
-
-def decode_record(octets: bytes) -> CodeRecord:
-    """Return the code record that `encode_record` wrote. Raises StoreError for another version."""
-    if octets[0] != _RECORD_VERSIONS[-1]:
-        return _decode_record_1(octets)
-    head = _RECORD.unpack_from(octets)
-    _, _, expires, next_send, challenge_id, attempts, count, call, count_mails, length = head
-    start = _RECORD.size + length
-    times = struct.unpack_from(f"={count + count_mails}d", octets, start) if count or count_mails else ()
-    challenge = Challenge(challenge_id, octets[_RECORD.size : start].decode(), expires, attempts)
-    replaced = None
-    if count_mails:
-        replaced = Replaced(_decode_replaced(octets, start + len(times) * _TIME.size), times[count:])
-    return CodeRecord(None if attempts == _NO_CHALLENGE else challenge, times[:count], next_send, call, replaced)
-
-
-def _decode_record_1(octets: bytes) -> CodeRecord:
-    if octets[0] not in _RECORD_VERSIONS:
-        raise _unknown("code record", octets[0], _RECORD_VERSIONS)
-    _, _, expires, next_send, challenge_id, attempts, count = _RECORD_1.unpack_from(octets)
-    failures = struct.unpack_from(f"={count}d", octets, _RECORD_1.size)
-    key = octets[_RECORD_1.size + count * _TIME.size :].decode()
-    challenge = Challenge(challenge_id, key, expires, attempts)
-    return CodeRecord(None if attempts == _NO_CHALLENGE else challenge, failures, next_send)
-
-
-def _encode_replaced(challenge: Challenge) -> bytes:
-    key = challenge.key_id.encode()
-    return _REPLACED.pack(challenge.id, challenge.expires, len(key)) + key
-
-
-def _decode_replaced(octets: bytes, start: int) -> Challenge:
-    challenge_id, expires, length = _REPLACED.unpack_from(octets, start)
-    start += _REPLACED.size
-    return Challenge(challenge_id, octets[start : start + length].decode(), expires)
-
-
-def record_ends(octets: bytes) -> float:
-    """Return when a code record ends, in seconds since the epoch, without decoding the rest."""
-    ends: float = _ENDS.unpack_from(octets)[0]
-    return ends
 
 
 def encode_settled(mail: Mail, *, forgotten: float, request_ends: float, fingerprint: bytes) -> bytes:
@@ -193,7 +116,8 @@ def _mail_fields(mail: Mail) -> tuple[object, ...]:
     issued = None
     if mail.issued is not None:
         code = mail.issued.challenge
-        issued = (code.id, code.key_id, code.expires, code.attempts, mail.issued.next_send_time, mail.issued.record)
+        attempts = code.attempts | code.length << _LENGTH
+        issued = (code.id, code.key_id, code.expires, attempts, mail.issued.next_send_time, mail.issued.record)
     return (
         mail.id,
         mail.caller,
@@ -223,9 +147,15 @@ def _mail(fields: list[Any]) -> Mail:
         _results(results),
         attempts,
         settle_time,
-        None if issued is None else IssuedCode(Challenge(*issued[:4]), *issued[4:]),
+        None if issued is None else _issued(issued),
         tuple([(name, value) for name, value in labels[0]]) if labels else (),
     )
+
+
+def _issued(fields: Sequence[Any]) -> IssuedCode:
+    challenge_id, key_id, expires, attempts, *more = fields
+    challenge = Challenge(challenge_id, key_id, expires, attempts & (1 << _LENGTH) - 1, attempts >> _LENGTH)
+    return IssuedCode(challenge, *more)
 
 
 def _progress_fields(progress: Progress) -> tuple[object, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from otpmail.model import Challenge, Check, CodeRecord, Sending
-from otpmail.store.challenges import Guess, Rules
+from otpmail.model import Check, CodeRecord, Sending
+from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 
 T = TypeVar("T")
 Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
@@ -25,17 +25,18 @@ class RuledRecords(ABC):
         When the rule raises, the record stays unchanged.
         """
 
-    def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Awaitable[Sending]:
+    def send(self, send: Send) -> Awaitable[Sending]:
         """Decide which challenge to mail now."""
-        return self.update(key, partial(self._rules.send, now=now, fresh=fresh, spaced=spaced, room=room))
+        return self.update(send.key, partial(self._rules.send, send=send))
 
-    def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Awaitable[Check]:
+    def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
-        return self.update(key, partial(self._rules.check, now=now, guess=guess, only=only))
+        return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
 
-    def void(self, key: bytes, challenge_id: bytes | None) -> Awaitable[None]:
-        """End the live challenge unused."""
-        return self.update(key, partial(self._rules.void, challenge_id=challenge_id))
+    def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> Awaitable[None]:
+        """End the live challenges of a scope unused."""
+        del earlier
+        return self.update(key, partial(self._rules.void, scope=scope, challenge_id=challenge_id))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back."""

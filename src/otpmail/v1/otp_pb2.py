@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from otpmail.v1 import mail_pb2 as otpmail_dot_v1_dot_mail__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14otpmail/v1/otp.proto\x12\notpmail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15otpmail/v1/mail.proto\"\xe8\x02\n\x0fSendCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x0e\n\x06locale\x18\x03 \x01(\t\x12=\n\tvariables\x18\x04 \x03(\x0b\x32*.otpmail.v1.SendCodeRequest.VariablesEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12%\n\x08wait_for\x18\x06 \x01(\x0e\x32\x13.otpmail.v1.WaitFor\x12\x11\n\tclient_ip\x18\x07 \x01(\t\x12\x37\n\x06labels\x18\n \x03(\x0b\x32\'.otpmail.v1.SendCodeRequest.LabelsEntry\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x02\n\x10SendCodeResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_send_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04mail\x18\x05 \x01(\x0b\x32\x10.otpmail.v1.Mail\x12\x10\n\x08otp_code\x18\x06 \x01(\t\x12\x13\n\x0b\x63ode_length\x18\x07 \x01(\x05\x12\x17\n\x0f\x63ode_is_numeric\x18\x08 \x01(\x08\"l\n\x13ValidateCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x14\n\x0c\x63hallenge_id\x18\x04 \x01(\t\x12\x11\n\tclient_ip\x18\x05 \x01(\t\"\x99\x02\n\x14ValidateCodeResponse\x12\x37\n\x06result\x18\x01 \x01(\x0e\x32\'.otpmail.v1.ValidateCodeResponse.Result\x12\x15\n\rattempts_left\x18\x02 \x01(\x05\x12.\n\nretry_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESULT_VALID\x10\x01\x12\x15\n\x11RESULT_WRONG_CODE\x10\x02\x12\x17\n\x13RESULT_NO_LIVE_CODE\x10\x03\x12\x1c\n\x18RESULT_TOO_MANY_ATTEMPTS\x10\x04\"I\n\x11RevokeCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x14\n\x0c\x63hallenge_id\x18\x03 \x01(\t\"\x14\n\x12RevokeCodeResponse2\xf3\x01\n\nOtpService\x12\x45\n\x08SendCode\x12\x1b.otpmail.v1.SendCodeRequest\x1a\x1c.otpmail.v1.SendCodeResponse\x12Q\n\x0cValidateCode\x12\x1f.otpmail.v1.ValidateCodeRequest\x1a .otpmail.v1.ValidateCodeResponse\x12K\n\nRevokeCode\x12\x1d.otpmail.v1.RevokeCodeRequest\x1a\x1e.otpmail.v1.RevokeCodeResponseB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14otpmail/v1/otp.proto\x12\notpmail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15otpmail/v1/mail.proto\"\x8f\x03\n\x0fSendCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x0e\n\x06locale\x18\x03 \x01(\t\x12=\n\tvariables\x18\x04 \x03(\x0b\x32*.otpmail.v1.SendCodeRequest.VariablesEntry\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12%\n\x08wait_for\x18\x06 \x01(\x0e\x32\x13.otpmail.v1.WaitFor\x12\x11\n\tclient_ip\x18\x07 \x01(\t\x12\x0f\n\x07session\x18\x08 \x01(\t\x12\x14\n\x0c\x64\x65vice_token\x18\t \x01(\t\x12\x37\n\x06labels\x18\n \x03(\x0b\x32\'.otpmail.v1.SendCodeRequest.LabelsEntry\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x02\n\x10SendCodeResponse\x12\x14\n\x0c\x63hallenge_id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_send_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04mail\x18\x05 \x01(\x0b\x32\x10.otpmail.v1.Mail\x12\x10\n\x08otp_code\x18\x06 \x01(\t\x12\x13\n\x0b\x63ode_length\x18\x07 \x01(\x05\x12\x17\n\x0f\x63ode_is_numeric\x18\x08 \x01(\x08\"\xa7\x01\n\x13ValidateCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x14\n\x0c\x63hallenge_id\x18\x04 \x01(\t\x12\x11\n\tclient_ip\x18\x05 \x01(\t\x12\x0f\n\x07session\x18\x06 \x01(\t\x12\x14\n\x0c\x64\x65vice_token\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"\xaf\x02\n\x14ValidateCodeResponse\x12\x37\n\x06result\x18\x01 \x01(\x0e\x32\'.otpmail.v1.ValidateCodeResponse.Result\x12\x15\n\rattempts_left\x18\x02 \x01(\x05\x12.\n\nretry_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65vice_token\x18\x04 \x01(\t\"\x80\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x10\n\x0cRESULT_VALID\x10\x01\x12\x15\n\x11RESULT_WRONG_CODE\x10\x02\x12\x17\n\x13RESULT_NO_LIVE_CODE\x10\x03\x12\x1c\n\x18RESULT_TOO_MANY_ATTEMPTS\x10\x04\"Z\n\x11RevokeCodeRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x14\n\x0c\x63hallenge_id\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\"\x14\n\x12RevokeCodeResponse2\xf3\x01\n\nOtpService\x12\x45\n\x08SendCode\x12\x1b.otpmail.v1.SendCodeRequest\x1a\x1c.otpmail.v1.SendCodeResponse\x12Q\n\x0cValidateCode\x12\x1f.otpmail.v1.ValidateCodeRequest\x1a .otpmail.v1.ValidateCodeResponse\x12K\n\nRevokeCode\x12\x1d.otpmail.v1.RevokeCodeRequest\x1a\x1e.otpmail.v1.RevokeCodeResponseB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDCODEREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_SENDCODEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SENDCODEREQUEST']._serialized_start=93
-  _globals['_SENDCODEREQUEST']._serialized_end=453
-  _globals['_SENDCODEREQUEST_VARIABLESENTRY']._serialized_start=358
-  _globals['_SENDCODEREQUEST_VARIABLESENTRY']._serialized_end=406
-  _globals['_SENDCODEREQUEST_LABELSENTRY']._serialized_start=408
-  _globals['_SENDCODEREQUEST_LABELSENTRY']._serialized_end=453
-  _globals['_SENDCODERESPONSE']._serialized_start=456
-  _globals['_SENDCODERESPONSE']._serialized_end=712
-  _globals['_VALIDATECODEREQUEST']._serialized_start=714
-  _globals['_VALIDATECODEREQUEST']._serialized_end=822
-  _globals['_VALIDATECODERESPONSE']._serialized_start=825
-  _globals['_VALIDATECODERESPONSE']._serialized_end=1106
-  _globals['_VALIDATECODERESPONSE_RESULT']._serialized_start=978
-  _globals['_VALIDATECODERESPONSE_RESULT']._serialized_end=1106
-  _globals['_REVOKECODEREQUEST']._serialized_start=1108
-  _globals['_REVOKECODEREQUEST']._serialized_end=1181
-  _globals['_REVOKECODERESPONSE']._serialized_start=1183
-  _globals['_REVOKECODERESPONSE']._serialized_end=1203
-  _globals['_OTPSERVICE']._serialized_start=1206
-  _globals['_OTPSERVICE']._serialized_end=1449
+  _globals['_SENDCODEREQUEST']._serialized_end=492
+  _globals['_SENDCODEREQUEST_VARIABLESENTRY']._serialized_start=397
+  _globals['_SENDCODEREQUEST_VARIABLESENTRY']._serialized_end=445
+  _globals['_SENDCODEREQUEST_LABELSENTRY']._serialized_start=447
+  _globals['_SENDCODEREQUEST_LABELSENTRY']._serialized_end=492
+  _globals['_SENDCODERESPONSE']._serialized_start=495
+  _globals['_SENDCODERESPONSE']._serialized_end=751
+  _globals['_VALIDATECODEREQUEST']._serialized_start=754
+  _globals['_VALIDATECODEREQUEST']._serialized_end=921
+  _globals['_VALIDATECODERESPONSE']._serialized_start=924
+  _globals['_VALIDATECODERESPONSE']._serialized_end=1227
+  _globals['_VALIDATECODERESPONSE_RESULT']._serialized_start=1099
+  _globals['_VALIDATECODERESPONSE_RESULT']._serialized_end=1227
+  _globals['_REVOKECODEREQUEST']._serialized_start=1229
+  _globals['_REVOKECODEREQUEST']._serialized_end=1319
+  _globals['_REVOKECODERESPONSE']._serialized_start=1321
+  _globals['_REVOKECODERESPONSE']._serialized_end=1341
+  _globals['_OTPSERVICE']._serialized_start=1344
+  _globals['_OTPSERVICE']._serialized_end=1587
 # @@protoc_insertion_point(module_scope)

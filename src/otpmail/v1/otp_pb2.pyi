@@ -74,6 +74,8 @@ class SendCodeRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WAIT_FOR_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """One mailbox, without a display name."""
@@ -87,6 +89,10 @@ class SendCodeRequest(_message.Message):
     """When this call is answered."""
     client_ip: _builtins.str
     """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
+    session: _builtins.str
+    """The caller's own session of the person, opaque. A code of one session is wrong for another."""
+    device_token: _builtins.str
+    """The token of the person's device, from an earlier ValidateCodeResponse. Its mails and failures count by themselves."""
     @_builtins.property
     def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values for the mail's template, which escapes them in HTML."""
@@ -105,11 +111,13 @@ class SendCodeRequest(_message.Message):
         request_id: _builtins.str = ...,
         wait_for: _mail_pb2.WaitFor.ValueType = ...,
         client_ip: _builtins.str = ...,
+        session: _builtins.str = ...,
+        device_token: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "email", b"email", "labels", b"labels", "locale", b"locale", "purpose", b"purpose", "request_id", b"request_id", "variables", b"variables", "wait_for", b"wait_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "device_token", b"device_token", "email", b"email", "labels", b"labels", "locale", b"locale", "purpose", b"purpose", "request_id", b"request_id", "session", b"session", "variables", b"variables", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,7 +144,7 @@ class SendCodeResponse(_message.Message):
     otp_code: _builtins.str
     """The code. Empty unless OTP_RETURN_CODE is true."""
     code_length: _builtins.int
-    """How many characters the person has to type."""
+    """How many characters the person has to type. More while strangers try codes of this address: see OTP_UNDER_ATTACK."""
     code_is_numeric: _builtins.bool
     """Whether all of these are digits, so that a phone may show the keyboard for numbers."""
     @_builtins.property
@@ -182,16 +190,27 @@ class ValidateCodeRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The mailbox to which the code was sent."""
     code: _builtins.str
-    """The code as the person typed it. Blanks, invisible characters and dashes are ignored; digits of any script count."""
+    """The code as the person typed it. Blanks, invisible characters and dashes are ignored; digits of any script count,
+    and letters in upper or lower case.
+    """
     purpose: _builtins.str
     """The purpose of the code. "login" if empty."""
     challenge_id: _builtins.str
     """If set, only the code of this SendCode is right."""
     client_ip: _builtins.str
     """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
+    session: _builtins.str
+    """The session of the SendCode."""
+    device_token: _builtins.str
+    """The token of the person's device, as in SendCode."""
+    request_id: _builtins.str
+    """A repeated check with the same id and the same content has the answer of the first one, for a minute."""
     def __init__(
         self,
         *,
@@ -200,10 +219,13 @@ class ValidateCodeRequest(_message.Message):
         purpose: _builtins.str = ...,
         challenge_id: _builtins.str = ...,
         client_ip: _builtins.str = ...,
+        session: _builtins.str = ...,
+        device_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "client_ip", b"client_ip", "code", b"code", "email", b"email", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "client_ip", b"client_ip", "code", b"code", "device_token", b"device_token", "email", b"email", "purpose", b"purpose", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,10 +271,13 @@ class ValidateCodeResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_LEFT_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
     result: Global___ValidateCodeResponse.Result.ValueType
     """The outcome."""
     attempts_left: _builtins.int
     """With RESULT_WRONG_CODE: how many more wrong codes are allowed."""
+    device_token: _builtins.str
+    """With RESULT_VALID: a token to keep with the person's browser or device, good for 180 days."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """With RESULT_TOO_MANY_ATTEMPTS: when a new code may be requested."""
@@ -263,10 +288,11 @@ class ValidateCodeResponse(_message.Message):
         result: Global___ValidateCodeResponse.Result.ValueType = ...,
         attempts_left: _builtins.int = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
+        device_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_left", b"attempts_left", "result", b"result", "retry_time", b"retry_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_left", b"attempts_left", "device_token", b"device_token", "result", b"result", "retry_time", b"retry_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,22 +307,26 @@ class RevokeCodeRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     CHALLENGE_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The mailbox to which the code was sent."""
     purpose: _builtins.str
     """The purpose of the code. "login" if empty."""
     challenge_id: _builtins.str
     """If set, only the code of this SendCode is ended."""
+    session: _builtins.str
+    """The session of the SendCode."""
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
         purpose: _builtins.str = ...,
         challenge_id: _builtins.str = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "email", b"email", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge_id", b"challenge_id", "email", b"email", "purpose", b"purpose", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

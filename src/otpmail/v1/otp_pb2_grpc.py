@@ -57,8 +57,8 @@ class OtpServiceServicer:
     """
 
     def SendCode(self, request, context):
-        """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-        service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+        """Issues a code for an address and mails it. While a code for the same caller, purpose, address, session and device is
+        live, the service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
         code is mailed; it keeps the count, and the older one ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

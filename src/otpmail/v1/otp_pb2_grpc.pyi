@@ -34,8 +34,8 @@ class OtpServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OtpServiceAsyncStub: ...
     SendCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]
-    """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+    """Issues a code for an address and mails it. While a code for the same caller, purpose, address, session and device is
+    live, the service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
     code is mailed; it keeps the count, and the older one ends.
     """
     ValidateCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]
@@ -49,8 +49,8 @@ class OtpServiceAsyncStub(OtpServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.SendCodeRequest, _otp_pb2.SendCodeResponse]  # type: ignore[assignment]
-    """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-    service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+    """Issues a code for an address and mails it. While a code for the same caller, purpose, address, session and device is
+    live, the service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
     code is mailed; it keeps the count, and the older one ends.
     """
     ValidateCode: _aio.UnaryUnaryMultiCallable[_otp_pb2.ValidateCodeRequest, _otp_pb2.ValidateCodeResponse]  # type: ignore[assignment]
@@ -67,8 +67,8 @@ class OtpServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _otp_pb2.SendCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_otp_pb2.SendCodeResponse, _abc.Awaitable[_otp_pb2.SendCodeResponse]]:
-        """Issues a code for an address and mails it. While a code for the same caller, purpose and address is live, the
-        service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
+        """Issues a code for an address and mails it. While a code for the same caller, purpose, address, session and device is
+        live, the service mails the same code again. Its expiry and its count of failed attempts do not change. Near its end a new
         code is mailed; it keeps the count, and the older one ends.
         """
 

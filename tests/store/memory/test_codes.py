@@ -2,13 +2,13 @@
 
 import asyncio
 import gc
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from code_records import a_record
 from otpmail.errors import InvalidArgument
-from otpmail.model import Challenge, CodeRecord
+from otpmail.model import CodeRecord
 from otpmail.store.memory.codes import MemoryChallengeStore
 from rules import POLICY
 from store.clocks import Clock
@@ -18,10 +18,6 @@ from store.clocks import Clock
 def challenges(clock: Clock) -> MemoryChallengeStore:
     """A store on the clock that the test moves."""
     return MemoryChallengeStore(clock, POLICY)
-
-
-def _record(expires: float = 1120.0, attempts: int = 0) -> CodeRecord:
-    return CodeRecord(Challenge(bytes(range(16)), "k1", expires, attempts), (999.5,), 1030.0)
 
 
 async def _read(store: MemoryChallengeStore, key: bytes) -> CodeRecord | None:
@@ -36,7 +32,7 @@ async def test_a_sweep_drops_what_has_expired_and_nothing_else(clock: Clock) -> 
     """A record stays until the moment it ends; the sweep returns how many it dropped."""
     store = MemoryChallengeStore(clock, POLICY)
     for number in range(100):
-        await _write(store, number.to_bytes(16), CodeRecord(Challenge(bytes(range(16)), "k1", 1000.0 + number)))
+        await _write(store, number.to_bytes(16), a_record(1000.0 + number, failures=(), next_send=0.0))
     clock.time = 1050.0
     assert await store.sweep() == 51
     assert len(store) == 49
@@ -49,10 +45,10 @@ async def test_a_sweep_lets_others_in_between(clock: Clock) -> None:
     """The sweep takes a shard at a time, so other tasks have the loop many times before its end."""
     store = MemoryChallengeStore(clock, POLICY)
     for number in range(2000):
-        await _write(store, number.to_bytes(16), _record())
+        await _write(store, number.to_bytes(16), a_record())
     turns = 0
     sizes = []
-    clock.time = 10_000.0
+    clock.time = 100_000.0
     sweeping = asyncio.create_task(store.sweep())
     while not sweeping.done():
         turns += 1
@@ -68,8 +64,8 @@ async def test_sweeping_forever_ends_when_cancelled(challenges: MemoryChallengeS
     """The sweeping task sweeps again and again, and ends only when it is cancelled."""
     sweeping = asyncio.create_task(challenges.sweep_forever(0.0))
     for _ in range(2):
-        await _write(challenges, b"a", _record(expires=clock.time + 1))
-        clock.time += 10_000
+        await _write(challenges, b"a", a_record(expires=clock.time + 1))
+        clock.time += 100_000
         async with asyncio.timeout(20):
             while len(challenges):  # noqa: ASYNC110  a sweep notifies nobody
                 await asyncio.sleep(0)
@@ -83,14 +79,14 @@ async def test_the_garbage_collector_does_not_look_at_records(challenges: Memory
     gc.collect()
     before = len(gc.get_objects())
     for number in range(5000):
-        await _write(challenges, number.to_bytes(16), _record())
+        await _write(challenges, number.to_bytes(16), a_record())
     gc.collect()
     assert len(gc.get_objects()) < before + 200  # fewer than there are dicts
 
 
 async def test_the_repr_is_a_count(challenges: MemoryChallengeStore) -> None:
     """The repr of the code store counts the records and shows none of them."""
-    await _write(challenges, b"a", _record())
+    await _write(challenges, b"a", a_record())
     assert repr(challenges) == "<MemoryChallengeStore 1 records>"
 
 
@@ -109,18 +105,18 @@ async def test_octets_are_those_of_the_records(challenges: MemoryChallengeStore,
 
     assert challenges.octets == 0
     for number in range(5):
-        await _write(challenges, bytes([number]), _record(expires=1100.0 + number))
+        await _write(challenges, bytes([number]), a_record(expires=1100.0 + number))
     usual = challenges.octets
-    assert 5 * 180 < usual < 5 * 240
-    await _write(challenges, b"\1", replace(_record(), failures=(1.0, 2.0, 3.0, 4.0)))
+    assert 5 * 240 < usual < 5 * 280
+    await _write(challenges, b"\1", a_record(failures=(1, 2, 3, 4)))
     assert challenges.octets == usual + 3 * 8 == await octets()
-    await _write(challenges, b"\1", replace(_record(), failures=()))
-    assert challenges.octets == usual - 8 == await octets()
+    await _write(challenges, b"\1", a_record(failures=(), next_send=1.0))
+    assert challenges.octets == usual - 20 == await octets()
     with pytest.raises(InvalidArgument):
         await challenges.update(b"\1", fail)
     await _write(challenges, b"\2", None)
     await _write(challenges, b"\2", None)
     assert challenges.octets == await octets()
-    clock.time = 10_000.0
+    clock.time = 100_000.0
     assert await challenges.sweep() == 4
     assert challenges.octets == 0

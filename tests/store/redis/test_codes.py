@@ -9,7 +9,8 @@ import pytest
 
 from cutting_proxy import CuttingProxy
 from otpmail.errors import LimitExceeded, Unavailable
-from otpmail.model import Challenge, CheckResult
+from otpmail.model import Challenge, Check, CheckResult
+from otpmail.store.challenges import Attempt, Send
 from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
 from otpmail.store.redis.client import Client
@@ -25,6 +26,8 @@ from rules import BOOK, POLICY
 from store.redis.conftest import MakeClient
 
 KEY = b"the record of ad"
+
+EARLIER_KEY = b"login of ada@x.o"
 
 
 class _Codes:
@@ -45,16 +48,16 @@ class _Codes:
 
     async def send(self, life: float = 600.0) -> str:
         """Send a code, and return it."""
-        sending = await self.store.send(KEY, self.clock(), self.fresh(life), spaced=False, room=True)
+        sending = await self.store.send(Send(KEY, self.clock(), self.fresh(life), spaced=False))
         return BOOK.code(sending.challenge)
 
     def fresh(self, life: float = 600.0) -> Challenge:
         """Return a new challenge."""
-        return Challenge(uuid4().bytes, "k1", self.clock() + life)
+        return Challenge(uuid4().bytes, "k1", self.clock() + life, length=6)
 
     async def check(self, typed: str) -> CheckResult:
         """Check a code."""
-        return (await self.store.check(KEY, 0.0, BOOK.guess(typed), None)).result
+        return (await self.store.check(KEY, 0.0, BOOK.guess(typed))).result
 
 
 @pytest.fixture
@@ -64,12 +67,15 @@ def codes(redis_server: RedisServer, make_client: MakeClient) -> _Codes:
 
 
 async def test_the_servers_time_counts(codes: _Codes) -> None:
-    """Limits and expiries are on the server's clock, and a record is dropped a minute after its end at the latest."""
+    """Limits and expiries are on the server's clock, and a record is dropped a minute after its end at the latest.
+
+    Its end is that of the day in which its mails count.
+    """
     before = time.time()
     code = await codes.send()
-    sending = await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=False, room=True)
+    sending = await codes.store.send(Send(KEY, codes.clock(), codes.fresh(), spaced=False))
     assert before + POLICY.resend <= sending.next_send <= time.time() + POLICY.resend
-    assert 655_000 < await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) <= 660_000
+    assert 86_485_000 < await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) <= 86_491_000
     assert await codes.check(code) is CheckResult.VALID
 
 
@@ -180,10 +186,10 @@ async def test_a_lost_answer_to_a_sending(redis_server: RedisServer) -> None:
         assert await codes.check(code) is CheckResult.VALID
         proxy.cuts = 1
         fresh = codes.fresh()
-        sending = await codes.store.send(KEY, codes.clock(), fresh, spaced=True, room=True)
+        sending = await codes.store.send(Send(KEY, codes.clock(), fresh))
         assert (proxy.cuts, sending.challenge.id) == (0, fresh.id)
         with pytest.raises(LimitExceeded):
-            await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True)
+            await codes.store.send(Send(KEY, codes.clock(), codes.fresh()))
         proxy.cuts = 1
         with pytest.raises(AnswerLost):
             await codes.check(BOOK.code(fresh))
@@ -201,9 +207,9 @@ async def test_a_call_without_an_answer_is_withdrawn(redis_server: RedisServer, 
         for again in (codes, elsewhere):
             proxy.cuts = 2
             with pytest.raises(AnswerLost):
-                await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=False, room=True)
+                await codes.store.send(Send(KEY, codes.clock(), codes.fresh(), spaced=False))
             assert proxy.cuts == 0
-            sending = await again.store.send(KEY, again.clock(), again.fresh(), spaced=True, room=True)
+            sending = await again.store.send(Send(KEY, again.clock(), again.fresh()))
             assert BOOK.code(sending.challenge) == code
         await codes.store.close()
         await client.close()
@@ -211,12 +217,12 @@ async def test_a_call_without_an_answer_is_withdrawn(redis_server: RedisServer, 
 
 async def test_a_cancelled_call_is_withdrawn(codes: _Codes) -> None:
     """A call that is cancelled while the server decides leaves no time to wait."""
-    call = asyncio.create_task(codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True))
+    call = asyncio.create_task(codes.store.send(Send(KEY, codes.clock(), codes.fresh())))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await codes.store.send(KEY, codes.clock(), codes.fresh(), spaced=True, room=True)
+    await codes.store.send(Send(KEY, codes.clock(), codes.fresh()))
 
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0])
@@ -227,9 +233,9 @@ async def test_a_replica_whose_clock_is_wrong(
     wrong = _Codes(make_client(redis_server), codes.namespace)
     wrong.clock.set_to(time.time() + ahead)
     before = time.time()
-    sending = await wrong.store.send(KEY, wrong.clock(), wrong.fresh(600.0), spaced=True, room=True)
+    sending = await wrong.store.send(Send(KEY, wrong.clock(), wrong.fresh(600.0)))
     assert before + 599 < sending.challenge.expires < time.time() + 601
-    assert await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) < 661_000
+    assert await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) < 86_491_000
     assert await codes.check(BOOK.code(sending.challenge)) is CheckResult.VALID
 
 
@@ -240,27 +246,47 @@ async def test_a_server_whose_clock_falls_back(codes: _Codes) -> None:
     await codes.client.command("SET", codes.keys.clock, struct.pack("<dd", 0.0, later))
     await health.look()
     assert codes.clock() == pytest.approx(later, abs=10)
-    sending = await codes.store.send(KEY, codes.clock(), codes.fresh(1.0), spaced=True, room=True)
+    sending = await codes.store.send(Send(KEY, codes.clock(), codes.fresh(1.0)))
     assert sending.challenge.expires == pytest.approx(codes.clock() + 1.0, abs=10)
     async with asyncio.timeout(20):  # rather than an hour
         while await codes.check("no code") is not CheckResult.NO_LIVE_CODE:
             await health.look()
 
 
-async def test_a_record_of_the_layout_before(redis_server: RedisServer, codes: _Codes, make_client: MakeClient) -> None:
-    """A code that a replica of layout 1 has issued is found, and its record is kept under a keyed name from then on."""
-    earlier = _Codes(make_client(redis_server), codes.namespace, Keys(codes.namespace))
-    code = await earlier.send()
-    keyed, plain = codes.keys.codes(KEY)
-    assert await codes.client.command("KEYS", codes.keys.named("c:*")) == [plain]
-    assert (await codes.client.command("GET", plain))[32] == 1
-    assert await codes.check("000000" if code != "000000" else "111111") is CheckResult.WRONG_CODE
-    assert await codes.client.command("KEYS", codes.keys.named("c:?*")) == [keyed]
-    assert (await codes.client.command("GET", keyed))[32] == 2
-    codes.keys.layout = 1
-    assert await codes.check("000000" if code != "000000" else "111111") is CheckResult.WRONG_CODE
-    assert await earlier.check(code) is CheckResult.VALID
-    assert await codes.check(code) is CheckResult.NO_LIVE_CODE
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_record_of_an_earlier_version(codes: _Codes, version: int) -> None:
+    """A code that an earlier replica has issued is valid once, with the attempts and failures that it has.
+
+    That replica knows no live code then. Its failures stay with it, and count here too.
+    """
+    now = codes.clock()
+    challenge = Challenge(uuid4().bytes, "k1", now + 600.0, 2, length=6)
+    proof = BOOK.proof(EARLIER_KEY, challenge)
+    head = (version, now + 3600.0, challenge.expires, now + 30.0, challenge.id, challenge.attempts, 2)
+    failures = struct.pack("<dd", now - 2.0, now - 1.0)
+    if version == 1:
+        record = struct.pack("<Bddd16shH", *head) + failures + b"k1"
+    else:
+        record = struct.pack("<Bddd16shH4sBB", *head, bytes(4), 0, 2) + b"k1" + failures
+    *_, name = codes.keys.earlier_codes(EARLIER_KEY)
+    await codes.client.command("SET", name, proof + record, "PX", 60_000)
+    code, attempt = BOOK.code(challenge), Attempt(earlier=EARLIER_KEY)
+
+    async def check(typed: str) -> Check:
+        return await codes.store.check(KEY, now, BOOK.guess(typed), attempt)
+
+    assert await check("000000" if code != "000000" else "111111") == Check(CheckResult.WRONG_CODE, 2)
+    value = await codes.client.command("GET", name)
+    assert value[32:] == record.replace(struct.pack("<h", 2), struct.pack("<h", -1), 1)
+    assert 0 < await codes.client.command("PTTL", name) <= 60_000
+    assert (await check(code)).result is CheckResult.VALID
+    assert (await check(code)).result is CheckResult.NO_LIVE_CODE
+    for _ in range(7):  # of ten, two of which are of the earlier version
+        sending = await codes.store.send(Send(KEY, now, codes.fresh(), spaced=False, earlier=EARLIER_KEY))
+        wrong = "000000" if BOOK.code(sending.challenge) != "000000" else "111111"
+        assert (await check(wrong)).result is CheckResult.WRONG_CODE
+        await codes.store.void(KEY, attempt.scope, None, EARLIER_KEY)
+    assert (await check(code)).result is CheckResult.TOO_MANY_ATTEMPTS
 
 
 async def test_a_key_is_replaced(redis_server: RedisServer, codes: _Codes, make_client: MakeClient) -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 
 from earlier import FILES, unpack
-from otpmail.model import Challenge, CodeRecord, MailState
+from otpmail.model import Challenge, Check, CheckResult, MailState
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
+from otpmail.store.challenges import Attempt
 from otpmail.store.sqlite.schema import SCHEMA
+from rules import BOOK
 from store.clocks import Clock
 from store.conftest import left_in, sqlite_store
+
+
+def _wrong_code() -> str:
+    code = BOOK.code(Challenge(bytes(16), "k1", 4e9, length=6))
+    return "000000" if code != "000000" else "111111"
 
 
 def _schema(path: Path) -> int:
@@ -35,7 +42,7 @@ async def test_a_file_of_an_earlier_commit(
     schema = _schema(path)
     assert 0 < schema < SCHEMA
     assert b"known" in path.read_bytes()
-    for _ in range(2):
+    for left in (2, 1):
         store = sqlite_store(path, clock)
         await store.open()
         entries = await left_in(store)
@@ -46,8 +53,10 @@ async def test_a_file_of_an_earlier_commit(
         settled = await store.mails.find("anonymous", "r2")
         assert isinstance(settled, Earlier)
         assert (settled.mail.id, settled.mail.state) == ("settled", MailState.RELAYED)
-        record = await store.challenges.update(b"known", lambda record: (record, record))
-        assert record == CodeRecord(Challenge(bytes(16), "k1", 4e9, 2))
+        attempt = Attempt(earlier=b"known")
+        check = await store.challenges.check(b"new key", clock.time, BOOK.guess(_wrong_code()), attempt)
+        assert check == Check(CheckResult.WRONG_CODE, left)
+        assert await store.challenges.update(b"known", lambda record: (record, record)) is None
         await store.close()
         assert _schema(path) == SCHEMA
         assert b"known" not in path.read_bytes()

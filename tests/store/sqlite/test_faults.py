@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from code_records import a_record
 from otpmail.errors import FailedPrecondition, InvalidArgument, StoreEnded, StoreError, Unavailable
-from otpmail.model import Challenge, CodeRecord, Mail
+from otpmail.model import CodeRecord, Mail
 from otpmail.store.base import Accepted, Earlier, Progress, Request, Running, StoreState
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
@@ -30,7 +31,7 @@ from store.clocks import Clock
 from store.conftest import KEYS, left_in, sqlite_store
 from store.entries import entry_of, mail_of, settled
 
-RECORD = CodeRecord(Challenge(bytes(range(16)), "k1", 5000.0, 2), (999.5,), 1030.0)
+RECORD = a_record(5000.0, 2)
 
 
 async def _filled(path: Path, clock: Clock) -> None:

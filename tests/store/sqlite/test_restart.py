@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from code_records import a_record
 from otpmail.errors import FailedPrecondition
-from otpmail.model import Challenge, CodeRecord, MailState, Priority, RecipientResult
+from otpmail.model import MailState, Priority, RecipientResult
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Progress, Request, Running, TakenOver
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.rows import Rows
@@ -215,7 +216,7 @@ async def test_a_mail_before_it_is_taken_up(restarts: Restarts) -> None:
 
 async def test_codes_live_through_restarts(restarts: Restarts, clock: Clock) -> None:
     """A code's record is there after a restart, and the store's time is never before what it has written."""
-    record = CodeRecord(Challenge(bytes(range(16)), "k1", 1120.0, 2), (999.5,), 1030.0)
+    record = a_record(attempts=2)
     store = await restarts.restart()
     await store.challenges.update(b"a", lambda _: (record, None))
     clock.time -= 500

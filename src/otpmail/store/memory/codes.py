@@ -1,18 +1,23 @@
 """Code records in this process: a dict guarded by an asyncio.Lock, swept by a periodic task."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
-from otpmail.model import Challenge, CodeRecord
-from otpmail.store import codec
-from otpmail.store.challenges import Rules
+from otpmail.model import Challenge, CodeRecord, Lane, Sending, Slot
+from otpmail.store import record_codec
+from otpmail.store.challenges import Rules, Send
 from otpmail.store.records import Rule, RuledRecords
 
 T = TypeVar("T")
 
-_NO_RECORD = codec.encode_record(CodeRecord(Challenge(bytes(16), "k1", 0.0, 1), (0.0,)))
+_NO_RECORD = record_codec.encode_record(
+    CodeRecord((Slot(bytes(8), challenge=Challenge(bytes(16), "k1", 0.0, 1)),), (Lane(sends=(1,)),))
+)
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
+_LOOKED_AT = 64  # records, for one that may be forgotten
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -22,6 +27,8 @@ class MemoryChallengeStore(RuledRecords):
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
     `octets` is the memory that all records take.
     """
+
+    reads_earlier = False
 
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
         super().__init__(rules)
@@ -36,6 +43,12 @@ class MemoryChallengeStore(RuledRecords):
     def __len__(self) -> int:
         return sum(map(len, self._shards))
 
+    def send(self, send: Send) -> Awaitable[Sending]:
+        """Decide which challenge to mail now. Without room, records that say little give way to a new one."""
+        if not send.room and self._make_room(send.key, send.now):
+            send = send._replace(room=True)
+        return self.update(send.key, partial(self._rules.send, send=send))
+
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
 
@@ -45,9 +58,9 @@ class MemoryChallengeStore(RuledRecords):
         async with self._lock:
             kept = shard.get(key)
             # A record is decoded and encoded in every case, so that the time does not tell whether there is one.
-            before = codec.decode_record(_NO_RECORD if kept is None else kept)
+            before = record_codec.decode_record(_NO_RECORD if kept is None else kept)
             after, result = rule(before if kept is not None else None)
-            octets = codec.encode_record(before if after is None else after)
+            octets = record_codec.encode_record(before if after is None else after)
             self.octets += (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
                 0 if kept is None else len(kept) + _ENTRY_OCTETS
             )
@@ -57,13 +70,22 @@ class MemoryChallengeStore(RuledRecords):
                 shard[key] = octets
             return result
 
+    def _make_room(self, key: bytes, now: float) -> bool:
+        """Forget the oldest records that a key's shard can do without, as many as a new one takes."""
+        shard = self._shards[hash(key) % _SHARDS]
+        oldest = [(kept, record_codec.record_needed(shard[kept])) for kept in islice(shard, _LOOKED_AT)]
+        spare = [kept for kept, needed in oldest if needed <= now][:2]
+        for kept in spare:
+            self.octets -= len(shard.pop(kept)) + _ENTRY_OCTETS
+        return bool(spare)
+
     async def sweep(self) -> int:
         """Drop the records that have ended, a shard at a time, and return how many those were."""
         dropped = 0
         for shard in self._shards:
             async with self._lock:
                 now = self.now()
-                ended = [key for key, kept in shard.items() if codec.record_ends(kept) <= now]
+                ended = [key for key, kept in shard.items() if record_codec.record_ends(kept) <= now]
                 for key in ended:
                     self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
             dropped += len(ended)

@@ -13,7 +13,7 @@ from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
-from otpmail.store.redis.codes import RedisChallengeStore, sending_of
+from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.key_watch import KeyWatch
 from otpmail.store.redis.keys import Keys
@@ -120,9 +120,9 @@ class RedisStore:
         issued = entry.mail.issued
         assert issued is not None
         challenge = issued.challenge
-        record, head = self.challenges.record(send.key)
-        words = (*head, challenge.id, challenge.key_id, challenge.expires, issued.next_send_time)
-        question = self.challenges.question(send.key, send.now, send.fresh, spaced=send.spaced)
+        record, head = self.challenges.record(send.key, send.earlier)
+        words = (*head, challenge.id, challenge.key_id, challenge.expires, challenge.length, issued.next_send_time)
+        question = self.challenges.question(send)
         await self.challenges.settled(send.key)
         try:
             answer, packed = await self.mails.issue(entry, record, (*words, *question))
@@ -130,7 +130,7 @@ class RedisStore:
             unless = partial(self.mails.is_accepted, entry.mail.id)
             await self.challenges.withdraw(send.key, send.fresh, unless)
             raise
-        return Issued(sending_of(packed) if packed else None, answer)
+        return Issued(self.challenges.sending_of(packed, send.device) if packed else None, answer)
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the server is down, the next time."""

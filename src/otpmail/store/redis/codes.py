@@ -2,12 +2,13 @@
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import msgpack
 
-from otpmail.errors import LimitExceeded
-from otpmail.model import CALL, Challenge, Check, CheckResult, Sending
-from otpmail.store.challenges import Guess, Proofs, Rules
+from otpmail.model import CALL, LONG, STRANGERS, Challenge, Check, CheckResult, Sending
+from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Rules, Send
+from otpmail.store.earlier_records import READ_SECONDS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost
@@ -23,10 +24,6 @@ _VOID = Script.load("codes", "code_void")
 _UNSEND = Script.load("codes", "code_unsend")
 
 _WITHDRAW_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
-_REFUSALS = {
-    b"blocked": "too many wrong codes for this address",
-    b"spaced": "a code was mailed to this address just now",
-}
 _RESULTS = {result.value.encode(): result for result in CheckResult}
 
 
@@ -55,6 +52,7 @@ class RedisChallengeStore:
         self._proofs = proofs
         self._time = time
         self.used = UsedChallenges(clock)
+        self._read_earlier_until: float | None = None
         self._withdrawals = Withdrawals(self._withdraw)
 
     def __repr__(self) -> str:
@@ -65,37 +63,61 @@ class RedisChallengeStore:
         """The memory of this process that used codes take."""
         return self.used.octets
 
-    async def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Sending:
+    async def send(self, send: Send) -> Sending:
         """Decide which challenge to mail now. Raises LimitExceeded, Unavailable."""
-        del room  # the server refuses for itself when it is full
+        key = send.key
         await self.settled(key)
-        names, head = self.record(key)
-        arguments = [*head, *self.question(key, now, fresh, spaced=spaced)]
+        names, head = self.record(key, send.earlier)
+        arguments = [*head, *self.question(send)]
         try:
             try:
                 packed = await self._client.run(_SEND, names, arguments)
             except AnswerLost:  # the record has the mark of the call, so the step is not taken twice
                 packed = await self._client.run(_SEND, names, arguments)
         except (AnswerLost, CancelledError):
-            await self.withdraw(key, fresh)
+            await self.withdraw(key, send.fresh)
             raise
-        return sending_of(packed)
+        return self.sending_of(packed, send.device)
 
-    def record(self, key: bytes) -> tuple[list[bytes], list[Value]]:
-        """Return the names of a record and the clock, and the first words of a script about it (`codes.lua`)."""
+    def record(self, key: bytes, earlier: bytes = b"") -> tuple[list[bytes], list[Value]]:
+        """Return the names of a record and the clock, and the first words of a script about it (`codes.lua`).
+
+        Behind the clock stand the names of a record of an `earlier` version, if there may be one.
+        """
         names = self._keys.codes(key)
-        return [*names, self._keys.clock], [self._at, len(names), self._keys.layout]
+        earlier_names = self._keys.earlier_codes(earlier) if earlier else ()
+        return [*names, self._keys.clock, *earlier_names], [self._at, len(names), len(earlier_names)]
 
-    def question(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool) -> list[Value]:
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether records of an earlier version may be there: for a day after the first question."""
+        now = self.now()
+        if self._read_earlier_until is None:
+            self._read_earlier_until = now + READ_SECONDS
+        return now < self._read_earlier_until
+
+    def question(self, send: Send) -> list[Value]:
         """Return what a script needs to know that decides which challenge to mail (`code_choice.lua`).
 
-        The life of `fresh` begins when the server decides; `now` is when it would have begun here.
+        The life of the fresh challenge begins when the server decides; `send.now` is when it would have begun here.
         """
-        rules, lifespan = self._rules, fresh.expires - now
+        key, fresh = send.key, send.fresh
         return [
-            *(rules.attempts, rules.failures_per_hour, rules.resend, int(spaced)),
-            *(fresh.id, fresh.key_id, lifespan, self._proofs.proof(key, fresh)),
+            *self._rules.numbers,
+            *(int(send.spaced), send.scope, send.device, int(send.compat)),
+            *(fresh.id, fresh.key_id, fresh.expires - send.now, fresh.length),
+            *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG))),
         ]
+
+    def sending_of(self, packed: bytes, device: bytes) -> Sending:
+        """Return the decision in a script's answer (`code_send.lua`) about a device. Raises LimitExceeded."""
+        name, *answer = msgpack.unpackb(packed, raw=True)
+        if name:
+            is_device = device != STRANGERS
+            raise self._rules.refusal(name.decode(), device=is_device, retry_after=float(answer[0]))
+        challenge_id, key_id, expires, attempts, length, next_send = answer
+        challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length)
+        return Sending(challenge, float(next_send))
 
     async def withdraw(self, key: bytes, fresh: Challenge, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Take back what a call with that `fresh` challenge may have changed, unless its mail is sent all the same.
@@ -109,34 +131,33 @@ class RedisChallengeStore:
         """Wait until nothing about a record is to be taken back any more."""
         await self._withdrawals.wait_for(key)
 
-    async def check(self, key: bytes, now: float, guess: Guess, only: bytes | None) -> Check:
+    async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
         """Count an attempt, compare, and use the code up if it is right. It is asked once, whatever becomes of it."""
         del now
-        rules = self._rules
-        names, head = self.record(key)
-        answer = msgpack.unpackb(
-            await self._client.run(
-                _CHECK,
-                [*names, self._keys.nobody],
-                [
-                    *head,
-                    *(rules.attempts, rules.failures_per_hour, only or b"", int(guess.counts)),
-                    *(self._keys.used, self.used.origin),
-                    *[part for proof in guess.proofs(key) for part in proof],
-                ],
-                replicated=True,
-            ),
-            raw=True,
-        )
-        result = _RESULTS[answer[0]]
-        if result is CheckResult.VALID and not self.used.add(answer[3], float(answer[4])):
+        names, head = self.record(key, attempt.earlier)
+        proofs = [part for proof in guess.proofs(key) for part in proof]
+        if attempt.earlier:
+            proofs += [part for proof in guess.proofs(attempt.earlier) for part in proof]
+        words = [
+            *head,
+            *self._rules.numbers,
+            *(attempt.scope, attempt.device, attempt.only or b"", attempt.request, attempt.new_device),
+            *(int(attempt.compat), guess.length),
+            *(self._keys.used, self.used.origin),
+            *proofs,
+        ]
+        packed = await self._client.run(_CHECK, [*names, self._keys.nobody], words, replicated=True)
+        name, left, retry, device, time, *challenge = msgpack.unpackb(packed, raw=True)
+        if challenge and not self.used.add(challenge[0], float(challenge[1])):
             return Check(CheckResult.NO_LIVE_CODE)
-        return Check(result, answer[1], float(answer[2]) if result is CheckResult.TOO_MANY_ATTEMPTS else None)
+        return Check(_RESULTS[name], left, float(retry) if retry is not False else None, device, float(time))
 
-    async def void(self, key: bytes, challenge_id: bytes | None) -> None:
-        """End the live challenge unused."""
-        names, head = self.record(key)
-        await self._client.run(_VOID, names, [*head, challenge_id or b""], replicated=True)
+    async def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> None:
+        """End the live challenges of a scope unused."""
+        names, head = self.record(key, earlier)
+        await self._client.run(
+            _VOID, names, [*head, self._rules.numbers[-1], scope, challenge_id or b""], replicated=True
+        )
 
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back."""
@@ -162,18 +183,9 @@ class RedisChallengeStore:
     def _at(self) -> Value:
         return "" if self._time is None else self._time()
 
-    async def _withdraw(self, key: bytes, call: bytes) -> None:
-        await self._take_back(key, "withdraw", call)
+    async def _withdraw(self, key: bytes, call: bytes) -> bool:
+        return await self._take_back(key, "withdraw", call)
 
-    async def _take_back(self, key: bytes, *what: Value) -> None:
+    async def _take_back(self, key: bytes, *what: Value) -> bool:
         names, head = self.record(key)
-        await self._client.run(_UNSEND, names, [*head, *what])
-
-
-def sending_of(packed: bytes) -> Sending:
-    """Return the decision in a script's answer (`code_send.lua`). Raises LimitExceeded."""
-    answer = msgpack.unpackb(packed, raw=True)
-    if answer[0]:
-        raise LimitExceeded("address", _REFUSALS[answer[0]], retry_after=float(answer[1]))
-    _, challenge_id, key_id, expires, attempts, next_send = answer
-    return Sending(Challenge(challenge_id, key_id.decode(), float(expires), attempts), float(next_send))
+        return bool(await self._client.run(_UNSEND, names, [*head, *what]))

@@ -65,11 +65,13 @@ class Keys:
 
     def codes(self, record_key: bytes) -> list[bytes]:
         """Return the keys that the record of an address's codes may have: the one to write, then the others."""
-        plain = self.named(f"c:{record_key.hex()}")
-        if self._digests is None:
-            return [plain]
-        keyed = [self.named(f"c:{name.hex()}") for name in self._digests.record_names(record_key)]
-        return [*keyed, plain] if self.layout > 1 else [plain, *keyed]
+        names = [record_key] if self._digests is None else self._digests.record_names(record_key)
+        return [self.named(f"c:{name.hex()}") for name in names]
+
+    def earlier_codes(self, record_key: bytes) -> list[bytes]:
+        """Return the keys that the record of a purpose may have that an earlier version has written."""
+        names = [] if self._digests is None else self._digests.record_names(record_key)
+        return [self.named(f"c:{name.hex()}") for name in (*names, record_key)]
 
     def fingerprints(self, fingerprint: bytes) -> list[bytes]:
         """Return the forms that a request's fingerprint may have: the one to write, then the others."""

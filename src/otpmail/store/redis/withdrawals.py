@@ -6,9 +6,11 @@ from contextlib import suppress
 
 from otpmail.errors import StoreError, Unavailable
 
-Withdraw = Callable[[bytes, bytes], Awaitable[None]]
+Withdraw = Callable[[bytes, bytes], Awaitable[bool]]
+"""Takes back what a call has changed, and returns whether it has changed anything."""
 
 _RETRY_SECONDS = 0.25
+_LATE_SECONDS = 0.05  # by which a call on another connection may reach the server behind its withdrawal
 _LONGEST_SECONDS = 60.0  # for which a server may be down; the next mail has to wait its time then
 _CLOSE_SECONDS = 1.0
 
@@ -48,13 +50,16 @@ class Withdrawals:
             async with asyncio.timeout(_LONGEST_SECONDS):
                 if unless is not None and await unless():
                     return
-                while True:
-                    try:
-                        await self._withdraw(key, call)
-                    except Unavailable:
-                        await asyncio.sleep(_RETRY_SECONDS)
-                    else:
-                        return
+                if not await self._once(key, call):
+                    await asyncio.sleep(_LATE_SECONDS)
+                    await self._once(key, call)
+
+    async def _once(self, key: bytes, call: bytes) -> bool:
+        while True:
+            try:
+                return await self._withdraw(key, call)
+            except Unavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _ended(self, key: bytes, task: asyncio.Task[None]) -> None:
         self._tasks[key].discard(task)

@@ -6,16 +6,19 @@ from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
 
-from otpmail.model import CALL, Challenge, CodeRecord, Sending
-from otpmail.store import codec
-from otpmail.store.challenges import Rules, Send
+from otpmail.model import CALL, Challenge, Check, CodeRecord, Lane, Sending, Slot
+from otpmail.store import record_codec
+from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.digests import Digests
+from otpmail.store.earlier_records import READ_SECONDS, decode_earlier
 from otpmail.store.records import Rule, RuledRecords
 from otpmail.store.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-_NO_RECORD = codec.encode_record(CodeRecord(Challenge(bytes(16), "k1", 0.0, 1), (0.0,)))
+_NO_RECORD = record_codec.encode_record(
+    CodeRecord((Slot(bytes(8), challenge=Challenge(bytes(16), "k1", 0.0, 1)),), (Lane(sends=(1,)),))
+)
 _NO_KEY = b""
 _SLICE = 500
 
@@ -34,18 +37,39 @@ class SqliteChallengeStore(RuledRecords):
         super().__init__(rules)
         self._digests = digests
         self.now = clock
+        self._read_earlier_until: float | None = None
         self._writer = writer
 
     def __repr__(self) -> str:
         return f"<SqliteChallengeStore {self._writer!r}>"
 
-    async def send(self, key: bytes, now: float, fresh: Challenge, *, spaced: bool, room: bool) -> Sending:
+    async def send(self, send: Send) -> Sending:
         """Decide which challenge to mail now; a call that is cancelled leaves the record as it was."""
+        rule = partial(self._rules.send, send=send)
         try:
-            return await super().send(key, now, fresh, spaced=spaced, room=room)
+            return await self._writer.ask(partial(self._update, send.key, rule, earlier=(send.earlier, send.scope)))
         except CancelledError:  # the commit may be under way
-            self._writer.note(partial(self._update, key, partial(self._rules.withdraw, call=fresh.id[CALL])))
+            withdraw = partial(self._rules.withdraw, call=send.fresh.id[CALL])
+            self._writer.note(partial(self._update, send.key, withdraw))
             raise
+
+    async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
+        """Count an attempt, compare, and use the code up if it is right."""
+        rule = partial(self._rules.check, now=now, guess=guess, attempt=attempt)
+        return await self._writer.ask(partial(self._update, key, rule, earlier=(attempt.earlier, attempt.scope)))
+
+    async def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> None:
+        """End the live challenges of a scope unused."""
+        rule = partial(self._rules.void, scope=scope, challenge_id=challenge_id)
+        await self._writer.ask(partial(self._update, key, rule, earlier=(earlier, scope)))
+
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether records of an earlier version may be there: for a day after the first question."""
+        now = self.now()
+        if self._read_earlier_until is None:
+            self._read_earlier_until = now + READ_SECONDS
+        return now < self._read_earlier_until
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
@@ -59,11 +83,10 @@ class SqliteChallengeStore(RuledRecords):
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
 
         def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
-            """Return the record after the decision, unchanged if that is for another challenge, and the decision."""
-            after, sending = self._rules.send(record, send.now, send.fresh, spaced=send.spaced, room=send.room)
+            after, sending = self._rules.send(record, send)
             return after if sending.challenge.id == challenge_id else record, sending
 
-        return self._update(send.key, rule, connection)
+        return self._update(send.key, rule, connection, earlier=(send.earlier, send.scope))
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a slice at a time, and return how many those were."""
@@ -74,23 +97,29 @@ class SqliteChallengeStore(RuledRecords):
             if found < _SLICE:
                 return dropped
 
-    def _update(self, key: bytes, rule: Rule[T], connection: Connection) -> T:
+    def _update(
+        self, key: bytes, rule: Rule[T], connection: Connection, *, earlier: tuple[bytes, bytes] = (b"", b"")
+    ) -> T:
+        """Apply a rule. `earlier` is the key of a record that an earlier version may have kept, and its scope."""
         name, *others = self._digests.record_names(key)
         kept, older = connection.execute(_READ, (name,)).fetchone(), _take(connection, others)
         kept = kept or older
         # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
-        before = codec.decode_record(_NO_RECORD if kept is None else kept[0])
-        after, result = rule(before if kept is not None else None)
-        octets = codec.encode_record(before if after is None else after)
+        before = record_codec.decode_record(_NO_RECORD if kept is None else kept[0])
+        record = before if kept is not None else None
+        if earlier[0] and (found := _take(connection, self._digests.record_names(earlier[0]))) is not None:
+            record = self._rules.adopt(record, decode_earlier(found[0]), earlier[1])
+        after, result = rule(record)
+        octets = record_codec.encode_record(before if after is None else after)
         if after is not None:
             committer = self._writer.committer
             if kept is None and committer.is_full:
                 raise committer.unavailable()
-            connection.execute(_WRITE, (name, after.expires, octets))
+            connection.execute(_WRITE, (name, record_codec.record_ends(octets), octets))
         elif kept is not None:
             connection.execute(_DELETE, (name,))
         else:
-            connection.execute(_WRITE, (_NO_KEY, before.expires, octets))
+            connection.execute(_WRITE, (_NO_KEY, record_codec.record_ends(octets), octets))
         return result
 
 

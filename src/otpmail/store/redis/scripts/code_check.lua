@@ -1,58 +1,93 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
--- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time,
--- how many names, the version to write, attempts, failures an hour, the id that the attempt is bound to or ''. Then
--- whether the text can be a code ('1'), the channel of used codes, our name there, and for each key id and proof.
--- Returns {result, attempts left, retry time}, with id and expiry of the challenge behind that for a right code.
+-- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time, how
+-- many names, how many earlier ones, the rules; scope, device, the id that the attempt is bound to or '', the digest of a
+-- request id or '', a device for a right code, whether the original's contract asks ('1'), how long a code the text can
+-- be; the channel of used codes and our name there, then id and proof for each of our keys, also for the earlier record.
+-- Returns {result, attempts left, retry time or false, device, time}, for a right code with id and expiry of the
+-- challenge behind that, unless it is an earlier answer.
 
-local names, version, nobody = tonumber(ARGV[2]), tonumber(ARGV[3]), KEYS[#KEYS]
-local attempts, failures_per_hour, only = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local ANSWER = 60 -- seconds for which the same check has the same answer
+local MOST_ANSWERS = 4
 
-local found, now, places = open(1, names, ARGV[1])
-local record = found or { failures = {}, next_send = 0, call = NO_CALL }
-local left = recent(record, now)
-local blocked = blocked_until(left, now, failures_per_hour)
-local challenge = left.challenge
+local names, nobody = tonumber(ARGV[2]), KEYS[#KEYS]
+local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
+local rules, at = rules_of(4)
+local asked = {
+  scope = ARGV[at], device = ARGV[at + 1], only = ARGV[at + 2], request = ARGV[at + 3], new_device = ARGV[at + 4],
+  locks = rules.locks or ARGV[at + 5] == '1', length = tonumber(ARGV[at + 6])
+}
+if old then found = adopt(found, old, asked.scope, rules) end
+local record = recent(found, now, rules.resend)
+for _, answer in ipairs(record.answers) do
+  if answer[1] == asked.request then return cmsgpack.pack(answer[3]) end
+end
+
+-- That of the device, else strangers'; of any device if its challenge is named.
+local function slot_of()
+  local best
+  for _, slot in ipairs(record.slots) do
+    if slot.scope == asked.scope then
+      if slot.challenge and slot.challenge.id == asked.only then return slot end
+      if slot.device == asked.device or (slot.device == STRANGERS and not best) then best = slot end
+    end
+  end
+  return best
+end
 
 -- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
-local compared = challenge or { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, proof = NO_PROOF }
+local slot = slot_of() or { scope = asked.scope, device = STRANGERS, next_send = 0, call = NO_CALL }
+local challenge = slot.challenge or
+  { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -1, proof = string.rep('\0', 32) }
 local matches = false
-for place = 10, #ARGV, 2 do
-  local is_key, is_code = ARGV[place] == compared.key_id, ARGV[place + 1] == compared.proof
+for place = at + 9, #ARGV, 2 do
+  local is_key, is_code = ARGV[place] == challenge.key_id, ARGV[place + 1] == challenge.proof
   matches = (is_key and is_code) or matches
 end
 
-local failures = from_failure(left.failures, #left.failures - failures_per_hour + 2)
-failures[#failures + 1] = now
-local counted = {
-  challenge = {
-    id = compared.id, key_id = compared.key_id, expires = compared.expires, attempts = compared.attempts + 1,
-    proof = compared.proof
-  },
-  failures = failures,
-  next_send = record.next_send,
-  call = left.call,
-  replaced = left.replaced,
-}
-
-local answer
-if not found then
-  answer = { 'no_live_code', 0, 0 }
-elseif blocked > now then
-  answer = { 'too_many_attempts', 0, blocked }
-elseif not challenge or (only ~= '' and only ~= challenge.id) then
-  answer = { 'no_live_code', 0, 0 }
-elseif challenge.attempts >= attempts then
-  answer = { 'too_many_attempts', 0, math.max(now, record.next_send) }
-elseif matches then
-  redis.call('DEL', unpack(places))
-  -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
-  redis.pcall('PUBLISH', ARGV[8], struct.pack('<c8c16d', ARGV[9], challenge.id, challenge.expires))
-  return cmsgpack.pack({ 'valid', 0, 0, challenge.id, challenge.expires })
-elseif ARGV[7] ~= '1' then
-  answer = { 'wrong_code', attempts - challenge.attempts, 0 }
-else
-  keep_record(1, places, counted, now, version)
-  return cmsgpack.pack({ 'wrong_code', attempts - challenge.attempts - 1, 0 })
+local lane = lane_of(record, asked.device)
+local spent = free_at(rules.failures, lane.failures)
+local is_live = slot.challenge and (asked.only == '' or asked.only == challenge.id)
+local left = rules.attempts - challenge.attempts
+local answer = { 'no_live_code', 0, false, '', 0 }
+local is_used, is_counted = false, false
+if spent > now and not (is_live and challenge.length == LONG) then
+  answer = { 'too_many_attempts', 0, asked.locks and spent or math.max(now, slot.next_send), '', 0 }
+elseif is_live and left <= 0 then
+  answer = { 'too_many_attempts', 0, math.max(now, slot.next_send), '', 0 }
+elseif is_live and matches then
+  is_used = true
+  answer = { 'valid', 0, false, asked.device == STRANGERS and asked.new_device or asked.device, now }
+elseif is_live and (asked.length ~= challenge.length or challenge.length == LONG) then
+  answer = { 'wrong_code', left, false, '', 0 }
+elseif is_live then
+  is_counted = true
+  answer = { 'wrong_code', left - 1, false, '', 0 }
 end
-write(nobody, counted, now, version)
+
+if is_used then
+  record.slots = only(record.slots, function(known) return known ~= slot end)
+  if asked.device ~= STRANGERS then
+    record.lanes = only(record.lanes, function(known) return known.device ~= asked.device end)
+  end
+else
+  challenge.attempts = challenge.attempts + 1
+  lane.failures = noted(lane.failures, now, rules.failures)
+  put_lane(record, lane)
+end
+if not (is_used or is_counted) then
+  write(nobody, record, now)
+  return cmsgpack.pack(answer)
+end
+if asked.request ~= '' then
+  if #record.answers == MOST_ANSWERS then table.remove(record.answers, 1) end
+  record.answers[#record.answers + 1] = { asked.request, now + ANSWER, answer }
+end
+-- With full memory a server lets no script begin with SET, but with DEL: a right code is valid all the same.
+if is_used and #places > 0 then redis.call('DEL', unpack(places)) end
+keep_record(1, is_used and {} or places, record, now)
+drop_earlier(old)
+if not is_used then return cmsgpack.pack(answer) end
+-- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
+redis.pcall('PUBLISH', ARGV[at + 7], struct.pack('<c8c16d', ARGV[at + 8], challenge.id, challenge.expires))
+answer[6], answer[7] = challenge.id, challenge.expires
 return cmsgpack.pack(answer)

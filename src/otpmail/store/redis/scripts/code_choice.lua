@@ -2,56 +2,94 @@
 
 local NEEDED = 60 -- seconds that a mail and a person need
 local MOST_MAILS = 8 -- with a challenge that replaced another
+local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends
+local MOST_SLOTS = 64
 
 local function near_end(lifespan)
   if lifespan > NEEDED then return math.max(lifespan / 2, NEEDED) end
   return lifespan / 2
 end
 
--- ARGV from `first`: attempts, failures an hour, seconds between mails, whether they hold ('1'), then id, key id,
--- lifespan and proof of the fresh challenge. Its life begins now.
+-- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
+-- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, and its proof if it is a long one. Its life
+-- begins now.
 local function question(first, now)
-  local id = ARGV[first + 4]
+  local rules, at = rules_of(first)
+  local id = ARGV[at + 4]
   return {
-    now = now, attempts = tonumber(ARGV[first]), failures_per_hour = tonumber(ARGV[first + 1]),
-    resend = tonumber(ARGV[first + 2]), spaced = ARGV[first + 3] == '1', call = string.sub(id, -#NO_CALL),
+    now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
+    locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
-      id = id, key_id = ARGV[first + 5], expires = now + tonumber(ARGV[first + 6]), attempts = 0,
-      proof = ARGV[first + 7]
+      id = id, key_id = ARGV[at + 5], expires = now + tonumber(ARGV[at + 6]), attempts = 0,
+      length = tonumber(ARGV[at + 7]), proof = ARGV[at + 8]
     },
   }
 end
 
--- The record as it is, or that of an address without one.
-local function standing(record, now)
-  return recent(record or { failures = {}, next_send = 0, call = NO_CALL }, now)
+-- The record as it is, the slot that is asked for, and its lane, as they are before the mail.
+local function standing(record, asked, old)
+  if old then record = adopt(record, old, asked.scope, asked.rules) end
+  record = recent(record, asked.now, asked.rules.resend)
+  asked.slot = { scope = asked.scope, device = asked.device, next_send = 0, call = NO_CALL }
+  for _, slot in ipairs(record.slots) do
+    if slot.scope == asked.scope and slot.device == asked.device then asked.slot = slot end
+  end
+  asked.lane = lane_of(record, asked.device)
+  asked.failures_free, asked.failed_daily = free_at(asked.rules.failures, asked.lane.failures)
+  asked.attacked = asked.failures_free > asked.now
+  return record
 end
 
 -- Whether the latest mail was asked for by this very call, whose answer was lost.
-local function is_again(record, asked)
-  return record.call == asked.call and asked.call ~= NO_CALL
+local function is_again(asked)
+  return asked.slot.call == asked.call and asked.call ~= NO_CALL
 end
 
 -- Why no mail may be sent, packed for the answer; false where one may.
-local function hindrance(record, asked)
-  local now = asked.now
-  local blocked = blocked_until(record, now, asked.failures_per_hour)
-  if blocked > now then return cmsgpack.pack({ 'blocked', blocked - now }) end
-  if asked.spaced and record.next_send > now and not is_again(record, asked) then
-    return cmsgpack.pack({ 'spaced', record.next_send - now })
+local function hindrance(asked)
+  local now, resend = asked.now, asked.rules.resend
+  local spaced = asked.spaced and not is_again(asked)
+  if asked.attacked and asked.locks then
+    local name = asked.failed_daily and 'failures_per_day' or 'failures_per_hour'
+    return cmsgpack.pack({ name, asked.failures_free - now })
   end
+  local free, is_daily = free_at(asked.rules.sends, asked.lane.sends)
+  if spaced and free - resend > now then
+    return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+  end
+  if spaced and asked.slot.next_send > now then return cmsgpack.pack({ 'resend', asked.slot.next_send - now }) end
   return false
 end
 
 -- The challenge to mail, the live one or the fresh one, and the one that it has replaced, now or earlier.
-local function choose(record, asked)
-  local live, fresh = record.challenge, asked.fresh
-  if not live or live.attempts >= asked.attempts then return fresh end
-  if live.expires - asked.now < near_end(fresh.expires - asked.now) then
-    fresh.attempts = live.attempts
+local function choose(asked)
+  local live, fresh, now = asked.slot.challenge, asked.fresh, asked.now
+  if asked.attacked then fresh.length, fresh.proof = LONG, asked.long_proof end
+  if not live or live.attempts >= asked.rules.attempts or (asked.attacked and live.length ~= LONG) then return fresh end
+  if live.expires - now < near_end(fresh.expires - now) then
+    fresh.attempts, live.attempts = live.attempts, 0
     return fresh, { challenge = live, mails = {} }
   end
-  return live, record.replaced
+  return live, asked.slot.replaced
+end
+
+-- Ends the oldest short challenge of strangers where too many are live. Returns why there is no place for a new slot,
+-- packed for the answer; false where there is one.
+local function make_room(record, asked)
+  if asked.slot.challenge then return false end
+  record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
+  local live = only(record.slots, function(slot) return slot.challenge end)
+  if #live < MOST_LIVE then return false end
+  for _, oldest in ipairs(live) do
+    if oldest.device == STRANGERS and oldest.challenge.length ~= LONG then
+      record.slots = only(record.slots, function(slot) return slot ~= oldest end)
+      return false
+    end
+  end
+  if #live < MOST_SLOTS then return false end
+  local ends = math.huge
+  for _, slot in ipairs(live) do ends = math.min(ends, slot.challenge.expires) end
+  return cmsgpack.pack({ 'slots', ends - asked.now })
 end
 
 -- Notes in the record that the challenge is mailed, and when the next mail may go.
@@ -61,9 +99,17 @@ local function mail_it(record, asked, mailed, replaced, next_send)
   elseif replaced then
     replaced.mails[#replaced.mails + 1] = next_send
   end
-  record.challenge, record.next_send, record.call, record.replaced = mailed, next_send, asked.call, replaced
+  local slot, is_fresh = asked.slot, mailed == asked.fresh
+  if is_fresh then
+    record.slots = only(record.slots, function(known) return known ~= slot end)
+    record.slots[#record.slots + 1] = slot
+  end
+  slot.challenge, slot.next_send, slot.call, slot.replaced = mailed, next_send, asked.call, replaced
+  local lane = asked.lane
+  lane.sends = noted(lane.sends, next_send, asked.rules.sends)
+  put_lane(record, lane)
 end
 
 local function answer_of(mailed, next_send)
-  return cmsgpack.pack({ '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, next_send })
+  return cmsgpack.pack({ '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send })
 end

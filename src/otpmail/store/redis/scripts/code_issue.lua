@@ -1,10 +1,10 @@
 -- Decides which challenge to mail, and keeps the mail of that one, in one step.
 -- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them).
--- ARGV: as in mail_accept.lua; then time, how many names, the version to write. Then id, key id and expiry of the
--- challenge in the mail, the next send that its answer names, and what `question` reads.
+-- ARGV: as in mail_accept.lua; time, how many names, how many earlier ones; id, key id, expiry and length of the challenge in the mail, and the
+-- next send that its answer names; what `question` reads.
 -- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. Without an answer about the mail
--- nothing has changed: it must name another challenge, expiry or next send, or none may be sent. Without the other the
--- request id came before.
+-- nothing has changed: it must name another challenge, expiry, length or next send, or none may be sent. Without the
+-- other the request id came before.
 
 local CLOCKS = 1 -- seconds that the time in an answer may differ from our clock
 
@@ -13,34 +13,41 @@ if why then
   return {why}
 end
 local own, mail, request = KEYS[3], KEYS[4], KEYS[5]
-local written = { id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0 }
-local named = tonumber(ARGV[15])
+local written =
+  { id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0, length = tonumber(ARGV[15]) }
+local named = tonumber(ARGV[16])
 
 local came = came_before(mail, request, ARGV[7], ARGV[4], tonumber(ARGV[3]))
 if came then
   join(request, came)
   return {'OK', 0, came, ''}
 end
-local found, now, places = open(6, tonumber(ARGV[10]), ARGV[9])
-local record, asked = standing(found, now), question(16, now)
+local found, now, places, old = open(6, tonumber(ARGV[10]), ARGV[9], tonumber(ARGV[11]))
+local asked = question(17, now)
+local record = standing(found, asked, old)
 if redis.call('HGET', mail, 'own') == me then -- this very call's, whose answer was lost
-  return {'OK', 0, 'A', answer_of(written, record.next_send)}
+  return {'OK', 0, 'A', answer_of(written, asked.slot.next_send)}
 end
-local refused = hindrance(record, asked)
+local refused = hindrance(asked)
 if refused then return {'OK', 0, '', refused} end
 
-local mailed, replaced = choose(record, asked)
-local next_send = now + asked.resend
+local mailed, replaced = choose(asked)
+local next_send = now + asked.rules.resend
 if math.abs(next_send - named) < CLOCKS then next_send = named end
 if mailed == asked.fresh and math.abs(mailed.expires - written.expires) < CLOCKS then mailed.expires = written.expires end
 local answer = answer_of(mailed, next_send)
-if mailed.id ~= written.id or mailed.expires ~= written.expires or next_send ~= named then
+if
+  mailed.id ~= written.id or mailed.expires ~= written.expires or mailed.length ~= written.length or next_send ~= named
+then
   return {'OK', 0, '', answer}
 end
+refused = make_room(record, asked)
+if refused then return {'OK', 0, '', refused} end
 
 -- The first write of all: with full memory it is refused, and with it the whole step.
 local count = redis.call('HINCRBY', EPOCH, me, 1)
 keep(own, mail, request, 4)
 mail_it(record, asked, mailed, replaced, next_send)
-keep_record(6, places, record, now, tonumber(ARGV[11]))
+keep_record(6, places, record, now)
+drop_earlier(old)
 return {'OK', count, 'A', answer}

@@ -1,15 +1,19 @@
 -- Decides which challenge to mail now: the live one, or a fresh one (otp.policy.Policy.send).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, the version to write, and
--- what `question` reads.
--- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, next send}.
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many
+-- earlier ones, and what `question` reads.
+-- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, length, next send}.
 
-local found, now, places = open(1, tonumber(ARGV[2]), ARGV[1])
-local record, asked = standing(found, now), question(4, now)
-if record.challenge and is_again(record, asked) then return answer_of(record.challenge, record.next_send) end
-local refused = hindrance(record, asked)
+local found, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
+local asked = question(4, now)
+local record = standing(found, asked, old)
+if asked.slot.challenge and is_again(asked) then return answer_of(asked.slot.challenge, asked.slot.next_send) end
+local refused = hindrance(asked)
 if refused then return refused end
 
-local mailed, replaced = choose(record, asked)
-mail_it(record, asked, mailed, replaced, now + asked.resend)
-keep_record(1, places, record, now, tonumber(ARGV[3]))
-return answer_of(mailed, record.next_send)
+local mailed, replaced = choose(asked)
+refused = make_room(record, asked)
+if refused then return refused end
+mail_it(record, asked, mailed, replaced, now + asked.rules.resend)
+keep_record(1, places, record, now)
+drop_earlier(old)
+return answer_of(mailed, asked.slot.next_send)

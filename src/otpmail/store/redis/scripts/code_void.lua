@@ -1,10 +1,19 @@
--- Ends the live challenge unused (otp.policy.Policy.void).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, the version to write, and
--- an id or ''.
+-- Ends the live challenges of a scope unused (otp.policy.Policy.void).
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many
+-- earlier ones, the digits of a code, the scope, and an id or ''.
 
-local record, now, places = open(1, tonumber(ARGV[2]), ARGV[1])
-if not record or not record.challenge then return 0 end
-if ARGV[4] ~= '' and ARGV[4] ~= record.challenge.id then return 0 end
-record.challenge, record.replaced = nil, nil
-keep_record(1, places, record, now, tonumber(ARGV[3]))
+local record, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
+local scope, id = ARGV[5], ARGV[6]
+if old then
+  local limits = { digits = tonumber(ARGV[4]), failures = { hour = math.huge, day = math.huge } }
+  record = adopt(record, old, scope, limits)
+end
+if not record then return 0 end
+for _, slot in ipairs(record.slots) do
+  if slot.scope == scope and slot.challenge and (id == '' or id == slot.challenge.id) then
+    slot.challenge, slot.replaced = nil, nil
+  end
+end
+keep_record(1, places, record, now)
+drop_earlier(old)
 return 1

@@ -1,15 +1,14 @@
--- A code's record and the clock, for the scripts that decide about codes. They say what otp/policy.py says.
--- A value is a proof of 32 octets, which stands for the live code, and the record as store/codec.py writes it. A record
--- with a replaced challenge has the proof of that one behind it.
+-- The record of an address's codes and the clock, for the scripts that decide about codes. They say what otp/policy.py
+-- says, with the words of model.py. A value is an octet with the version, and MessagePack of the record. Beside each
+-- challenge stands the proof of its code, which is compared in place of that.
 
-local WINDOW = 3600 -- model.FAILURE_WINDOW
+local HOUR, DAY = 3600, 86400
 local KEPT = 60 -- seconds that a record is kept after its end, so that no two clocks disagree about it
-local PROOF = 32
-local HEADS = { '<Bdddc16hH', '<Bdddc16hHc4BB' } -- by version
-local REPLACED = '<c16dB'
-local NO_CHALLENGE = -1
-local NO_PROOF = string.rep('\0', PROOF)
+local VERSION = 3 -- earlier ones had a record for each purpose, under names of their own
+local LONG = 12 -- letters of a code that nobody guesses
 local NO_CALL = string.rep('\0', 4)
+local STRANGERS = string.rep('\0', 8)
+local MOST_LANES = 16 -- of devices
 
 -- The time that a test gives, or the server's, which `kept` makes one that never falls back (clock_look.lua).
 local function time(given, kept)
@@ -21,86 +20,74 @@ local function time(given, kept)
   return math.max(now + ahead, latest)
 end
 
-local function times(value, count, at)
-  local found = {}
-  for place = 1, count do
-    found[place], at = struct.unpack('<d', value, at)
-  end
-  return found, at
+-- What is set (otp.policy.Policy.numbers), from ARGV[first] on, and the place behind it.
+local function rules_of(first)
+  local function number(place) return tonumber(ARGV[first + place]) end
+  return {
+    attempts = number(0), failures = { hour = number(1), day = number(2) }, sends = { hour = number(3), day = number(4) },
+    resend = number(5), locks = ARGV[first + 6] == '1', digits = number(7),
+  }, first + 8
 end
 
-local function text(value, length, at)
-  return string.sub(value, at, at + length - 1), at + length
+local function challenge_of(packed)
+  return packed and {
+    id = packed[1], key_id = packed[2], expires = packed[3], attempts = packed[4], length = packed[5], proof = packed[6]
+  } or nil
+end
+
+local function packed_challenge(one)
+  return one and { one.id, one.key_id, one.expires, one.attempts, one.length, one.proof } or false
 end
 
 local function decode(value)
-  local version = string.byte(value, PROOF + 1)
-  if not HEADS[version] then
-    error('a code record in the store has version ' .. version .. '; this program reads version 1 and 2')
+  local version = string.byte(value)
+  if version ~= VERSION then
+    error('a code record in the store has version ' .. version .. '; this program reads version ' .. VERSION)
   end
-  local record = { call = NO_CALL }
-  local _, _, expires, next_send, id, attempts, count, call, mails, length = struct.unpack(HEADS[version], value, PROOF + 1)
-  local at = PROOF + 1 + struct.size(HEADS[version])
-  local key_id
-  record.next_send = next_send
-  if version == 1 then
-    record.failures, at = times(value, count, at)
-    key_id = string.sub(value, at)
-  else
-    record.call = call
-    key_id, at = text(value, length, at)
-    record.failures, at = times(value, count, at)
-    if mails > 0 then
-      local replaced = { attempts = 0 }
-      record.replaced = { challenge = replaced }
-      record.replaced.mails, at = times(value, mails, at)
-      replaced.id, replaced.expires, length, at = struct.unpack(REPLACED, value, at)
-      replaced.key_id, at = text(value, length, at)
-      replaced.proof = string.sub(value, at)
-    end
+  local slots, lanes, answers = unpack(cmsgpack.unpack(string.sub(value, 2)))
+  local record = { slots = {}, lanes = {}, answers = answers }
+  for place, packed in ipairs(slots) do
+    local scope, device, next_send, call, challenge, older, mails = unpack(packed)
+    record.slots[place] = {
+      scope = scope, device = device, next_send = next_send, call = call, challenge = challenge_of(challenge),
+      replaced = older and { challenge = challenge_of(older), mails = mails } or nil,
+    }
   end
-  if attempts ~= NO_CHALLENGE then
-    record.challenge =
-      { id = id, key_id = key_id, expires = expires, attempts = attempts, proof = string.sub(value, 1, PROOF) }
+  for place, packed in ipairs(lanes) do
+    record.lanes[place] = { device = packed[1], failures = packed[2], sends = packed[3] }
   end
   return record
 end
 
+local function encode(record)
+  local slots, lanes = {}, {}
+  for place, slot in ipairs(record.slots) do
+    local older, mails = false, {}
+    if slot.replaced then older, mails = packed_challenge(slot.replaced.challenge), slot.replaced.mails end
+    slots[place] = { slot.scope, slot.device, slot.next_send, slot.call, packed_challenge(slot.challenge), older, mails }
+  end
+  for place, lane in ipairs(record.lanes) do lanes[place] = { lane.device, lane.failures, lane.sends } end
+  return string.char(VERSION) .. cmsgpack.pack({ slots, lanes, record.answers })
+end
+
 local function ends_of(record)
-  local ends = record.next_send
-  if record.challenge then ends = math.max(ends, record.challenge.expires) end
-  local failures = #record.failures
-  if failures > 0 then ends = math.max(ends, record.failures[failures] + WINDOW) end
+  local ends = 0
+  for _, slot in ipairs(record.slots) do
+    ends = math.max(ends, slot.next_send, slot.challenge and slot.challenge.expires or 0)
+  end
+  for _, answer in ipairs(record.answers) do ends = math.max(ends, answer[2]) end
+  for _, lane in ipairs(record.lanes) do
+    ends = math.max(ends, (lane.failures[#lane.failures] or -DAY) + DAY, (lane.sends[#lane.sends] or -DAY) + DAY)
+  end
   return ends
 end
 
--- In version 1 it lacks the call and what was replaced: for replicas that know no other.
-local function encode(record, version)
-  local challenge = record.challenge or
-    { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = NO_CHALLENGE, proof = NO_PROOF }
-  local replaced = version > 1 and record.replaced or { mails = {} }
-  local failures, mails, key_id = record.failures, replaced.mails, challenge.key_id
-  local head = struct.pack(
-    HEADS[version], version, ends_of(record), challenge.expires, record.next_send, challenge.id, challenge.attempts,
-    #failures, record.call, #mails, #key_id
-  )
-  local parts = { challenge.proof, head, version > 1 and key_id or '' }
-  for _, failure in ipairs(failures) do parts[#parts + 1] = struct.pack('<d', failure) end
-  if version == 1 then
-    parts[#parts + 1] = key_id
-  elseif #mails > 0 then
-    for _, mail in ipairs(mails) do parts[#parts + 1] = struct.pack('<d', mail) end
-    local older = replaced.challenge
-    parts[#parts + 1] = struct.pack(REPLACED, older.id, older.expires, #older.key_id) .. older.key_id .. older.proof
-  end
-  return table.concat(parts)
-end
-
 -- Reads the record of an address, and the clock. KEYS from `first`: `count` names of the record, of which the first is
--- written and the others may hold it still, and the clock. `given` is a time, as above.
--- Returns the record (nil for none), the time, and the names where something is.
-local function open(first, count, given)
-  local values = redis.call('MGET', unpack(KEYS, first, first + count))
+-- written and the others may hold it still, and the clock; then `earlier` names that the record of a purpose may have
+-- that an earlier version has written. `given` is a time, as above.
+-- Returns the record, nil for none; the time; the names where something is; and the earlier record's name and value.
+local function open(first, count, given, earlier)
+  local values = redis.call('MGET', unpack(KEYS, first, first + count + earlier))
   local record, found = nil, {}
   for place = 1, count do
     if values[place] then
@@ -108,49 +95,138 @@ local function open(first, count, given)
       found[#found + 1] = KEYS[first + place - 1]
     end
   end
-  return record, time(given, values[count + 1]), found
+  local old
+  for place = count + 2, count + 1 + earlier do
+    if values[place] and not old then old = { name = KEYS[first + place - 1], value = values[place] } end
+  end
+  return record, time(given, values[count + 1]), found, old
 end
 
 -- The first write of a script that keeps no mail, so that a server without memory has done all of it or nothing.
-local function write(key, record, now, version)
+local function write(key, record, now)
   local milliseconds = math.ceil((ends_of(record) - now + KEPT) * 1000)
-  redis.call('SET', key, encode(record, version), 'PX', string.format('%d', math.max(milliseconds, 1)))
+  redis.call('SET', key, encode(record), 'PX', string.format('%d', math.max(milliseconds, 1)))
 end
 
--- Writes a record under its first name, and under no other.
-local function keep_record(first, found, record, now, version)
-  write(KEYS[first], record, now, version)
-  for _, name in ipairs(found) do
-    if name ~= KEYS[first] then redis.call('DEL', name) end
-  end
-end
-
-local function from_failure(failures, first)
+-- The members of a list for which `is_kept` holds.
+local function only(list, is_kept)
   local left = {}
-  for place = math.max(first, 1), #failures do
-    left[#left + 1] = failures[place]
+  for _, one in ipairs(list) do
+    if is_kept(one) then left[#left + 1] = one end
   end
   return left
 end
 
--- The record without what time has taken away: an expired challenge, failures over an hour old.
-local function recent(record, now)
-  local first = 1
-  while record.failures[first] and record.failures[first] <= now - WINDOW do
-    first = first + 1
+-- Writes a record under its first name, and under no other; nothing where it says nothing (otp.records.kept).
+local function keep_record(first, found, record, now)
+  local slots = only(record.slots, function(slot) return slot.challenge or slot.next_send ~= 0 end)
+  local lanes = only(record.lanes, function(lane) return #lane.failures > 0 or #lane.sends > 0 end)
+  local is_kept = #slots > 0 or #lanes > 0 or #record.answers > 0
+  if is_kept then write(KEYS[first], { slots = slots, lanes = lanes, answers = record.answers }, now) end
+  for _, name in ipairs(found) do
+    if name ~= KEYS[first] or not is_kept then redis.call('DEL', name) end
   end
-  local challenge, replaced = record.challenge, record.replaced
-  if challenge and challenge.expires <= now then
-    challenge, replaced = nil, nil
+end
+
+-- The record without what time has taken away (otp.records.recent), and an empty one for none.
+local function recent(record, now, resend)
+  if not record then return { slots = {}, lanes = {}, answers = {} } end
+  for _, slot in ipairs(record.slots) do
+    if slot.challenge and slot.challenge.expires <= now then slot.challenge, slot.replaced = nil, nil end
+  end
+  for _, lane in ipairs(record.lanes) do
+    lane.failures = only(lane.failures, function(at) return at + DAY > now end)
+    lane.sends = only(lane.sends, function(at) return at + DAY - resend > now end)
   end
   return {
-    challenge = challenge, failures = from_failure(record.failures, first), next_send = record.next_send,
-    call = record.call, replaced = replaced,
+    slots = only(record.slots, function(slot) return slot.challenge or slot.next_send > now end),
+    lanes = only(record.lanes, function(lane) return #lane.failures > 0 or #lane.sends > 0 end),
+    answers = only(record.answers, function(answer) return answer[2] > now end),
   }
 end
 
-local function blocked_until(record, now, failures_per_hour)
-  local count = #record.failures
-  if count < failures_per_hour then return now end
-  return record.failures[count - failures_per_hour + 1] + WINDOW
+-- When one more may happen (limits.rules.Windows.free_at).
+local function free_at(limit, times)
+  local hourly = #times >= limit.hour and times[#times - limit.hour + 1] + HOUR or 0
+  local daily = #times >= limit.day and times[#times - limit.day + 1] + DAY or 0
+  return math.max(hourly, daily), daily > hourly
+end
+
+-- The list with one more at its end, and the latest of it that a limit looks at.
+local function noted(times, at, limit)
+  local most, list = math.max(limit.hour, limit.day), {}
+  for place = math.max(#times - most + 2, 1), #times do list[#list + 1] = times[place] end
+  list[#list + 1] = at
+  return list
+end
+
+local function lane_of(record, device)
+  for _, lane in ipairs(record.lanes) do
+    if lane.device == device then return lane end
+  end
+  return { device = device, failures = {}, sends = {} }
+end
+
+-- Puts a lane in the record as the latest of them, after strangers' lane (otp.records.with_lane).
+local function put_lane(record, lane)
+  local others = only(record.lanes, function(known) return known.device ~= lane.device end)
+  if lane.device == STRANGERS then
+    table.insert(others, 1, lane)
+  else
+    if #others > MOST_LANES then table.remove(others, others[1].device == STRANGERS and 2 or 1) end
+    others[#others + 1] = lane
+  end
+  record.lanes = others
+end
+
+local PROOF = 32 -- octets, before an earlier record
+local HEADS = { '<Bdddc16hH', '<Bdddc16hHc4BB' } -- of earlier records, by version (store/earlier_records.py)
+local ATTEMPTS = PROOF + 42 -- where the attempts of an earlier record stand, in two octets
+
+-- The record with what one of an earlier version says (otp.records.adopt). Its challenge moves, so that no replica of
+-- that version calls its code valid; its failures stay there, and count here too.
+local function adopt(record, old, scope, rules)
+  record = record or { slots = {}, lanes = {}, answers = {} }
+  local version = string.byte(old.value, PROOF + 1)
+  if not HEADS[version] then error('a code record in the store has version ' .. version) end
+  local _, _, expires, next_send, id, attempts, count, _, _, length = struct.unpack(HEADS[version], old.value, PROOF + 1)
+  local at = PROOF + 1 + struct.size(HEADS[version])
+  local key_id = version == 1 and string.sub(old.value, at + 8 * count) or string.sub(old.value, at, at + length - 1)
+  if version ~= 1 then at = at + length end
+  local has_one = false
+  for _, slot in ipairs(record.slots) do
+    if slot.scope == scope and slot.device == STRANGERS then has_one = true end
+  end
+  if attempts >= 0 and not has_one then
+    record.slots[#record.slots + 1] = {
+      scope = scope, device = STRANGERS, next_send = next_send, call = NO_CALL,
+      challenge = {
+        id = id, key_id = key_id, expires = expires, attempts = attempts, length = rules.digits,
+        proof = string.sub(old.value, 1, PROOF)
+      },
+    }
+  end
+  local lane = lane_of(record, STRANGERS)
+  local known, failures = {}, {}
+  for _, failure in ipairs(lane.failures) do known[failure] = true end
+  for place = 1, count do
+    local failure = struct.unpack('<d', old.value, at + 8 * (place - 1))
+    known[failure] = true
+  end
+  for failure in pairs(known) do failures[#failures + 1] = failure end
+  table.sort(failures)
+  local most = math.max(rules.failures.hour, rules.failures.day)
+  lane.failures = {}
+  for place = math.max(#failures - most + 1, 1), #failures do lane.failures[#lane.failures + 1] = failures[place] end
+  put_lane(record, lane)
+  old.is_adopted = true
+  old.has_challenge = attempts >= 0
+  return record
+end
+
+-- Takes the challenge out of an earlier record, once the record of the address is written.
+local function drop_earlier(old)
+  if not (old and old.has_challenge) then return end
+  local value = string.sub(old.value, 1, ATTEMPTS - 1) .. '\255\255' .. string.sub(old.value, ATTEMPTS + 2)
+  redis.call('SET', old.name, value, 'KEEPTTL')
 end

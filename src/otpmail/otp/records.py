@@ -1,0 +1,92 @@
+"""What the record of an address's codes holds, and how one of its parts is replaced: pure functions for the rules."""
+
+from dataclasses import replace
+
+from otpmail.model import DAY, STRANGERS, CodeRecord, EarlierRecord, Lane, Slot
+
+_MOST_LANES = 16  # of devices: of more, the one that was used longest ago is forgotten
+
+
+def recent(record: CodeRecord, now: float, resend: float) -> CodeRecord:
+    """Return the record without what time has taken away.
+
+    These are expired challenges, failures and mails of more than a day ago, and answers of more than a minute.
+    """
+    slots = []
+    for slot in record.slots:
+        if slot.challenge is not None and slot.challenge.expires > now:
+            slots.append(slot)
+        elif slot.next_send > now:
+            slots.append(Slot(slot.scope, slot.device, None, slot.next_send, slot.call))
+    lanes, answers = record.lanes, record.answers
+    # fast path: nothing has ended in most lanes, 3 us; held to the full path by tests/otp/test_records.py
+    for lane in lanes:
+        failures, sends = lane.failures, lane.sends
+        if (failures and failures[0] + DAY <= now) or (sends and sends[0] + DAY - resend <= now):
+            lanes = recent_lanes(record.lanes, now, resend)
+    if answers:
+        answers = tuple([answer for answer in answers if answer.until > now])
+    return CodeRecord(tuple(slots), lanes, answers)
+
+
+def recent_lanes(lanes: tuple[Lane, ...], now: float, resend: float) -> tuple[Lane, ...]:
+    """Return the lanes with what is less than a day old."""
+    left = []
+    for lane in lanes:
+        failures = tuple([at for at in lane.failures if at + DAY > now])
+        sends = tuple([at for at in lane.sends if at + DAY - resend > now])
+        if failures or sends:
+            left.append(Lane(lane.device, failures, sends))
+    return tuple(left)
+
+
+def adopt(record: CodeRecord, earlier: EarlierRecord, scope: bytes, *, length: int, most: int) -> CodeRecord:
+    """Return the record with what one of an earlier version says: its challenge, and up to `most` failures.
+
+    Its challenge has that scope, and `length`. One of the same scope that was issued since is the live one.
+    """
+    slots = record.slots
+    challenge = earlier.challenge
+    has_one = any(slot.scope == scope and slot.device == STRANGERS for slot in slots)
+    if challenge is not None and not has_one:
+        slots = (*slots, Slot(scope, challenge=replace(challenge, length=length), next_send=earlier.next_send))
+    lane = lane_of(record, STRANGERS)
+    failures = tuple(sorted({*lane.failures, *earlier.failures}))[-most:]
+    return CodeRecord(slots, with_lane(record.lanes, Lane(STRANGERS, failures, lane.sends)), record.answers)
+
+
+def kept(record: CodeRecord) -> CodeRecord | None:
+    """Return the record without what says nothing, None if that is all of it."""
+    slots = tuple([slot for slot in record.slots if slot.challenge is not None or slot.next_send])
+    lanes = tuple([lane for lane in record.lanes if lane.failures or lane.sends])
+    return CodeRecord(slots, lanes, record.answers) if slots or lanes or record.answers else None
+
+
+def lane_of(record: CodeRecord, device: bytes) -> Lane:
+    """Return the lane of a device, an empty one where it has none."""
+    for lane in record.lanes:
+        if lane.device == device:
+            return lane
+    return Lane(device)
+
+
+def with_lane(lanes: tuple[Lane, ...], lane: Lane) -> tuple[Lane, ...]:
+    """Return the lanes with this one as the latest of them, after strangers' lane."""
+    device = lane.device
+    if len(lanes) == 1 and lanes[0].device == device:
+        return (lane,)
+    others = [known for known in lanes if known.device != device]
+    if device == STRANGERS:
+        return (lane, *others)
+    if len(others) > _MOST_LANES:
+        del others[1 if others[0].device == STRANGERS else 0]
+    return (*others, lane)
+
+
+def with_slot(slots: tuple[Slot, ...], slot: Slot, after: Slot, *, last: bool = False) -> tuple[Slot, ...]:
+    """Return the slots with `after` in place of `slot`, or behind the others."""
+    if last:
+        return (*[known for known in slots if known is not slot], after)
+    if len(slots) == 1 and slots[0] is slot:
+        return (after,)
+    return tuple([after if known is slot else known for known in slots])
