@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import field
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 from otpmail.values import frozen
 
@@ -175,12 +176,29 @@ class IssuedCode:
         return self.challenge.expires
 
 
+Counts = tuple[tuple[int, int], ...]
+"""How often something has happened in each of some stretches of five minutes: pairs of a stretch's number since the
+epoch, and a count. The oldest comes first."""
+
+
+class Reached(NamedTuple):
+    """A limit that a mail has come near, or would have been refused by: 50, 80 or 100 percent of it."""
+
+    limit: str
+    percent: int
+
+
 @frozen()
 class Sending:
-    """A mail with a code that may go now: with which challenge's code, and when the next may go."""
+    """A mail with a code that may go now: with which challenge's code, and when the next may go.
+
+    `counted` are the keys of the limits over many addresses that it counts for, `reached` those that are worth a line.
+    """
 
     challenge: Challenge
     next_send: float
+    counted: tuple[bytes, ...] = ()
+    reached: tuple[Reached, ...] = ()
 
 
 class CheckResult(Enum):

@@ -1,10 +1,19 @@
-"""How many of something may happen in any hour and in any day. Pure: the times are passed in."""
+"""How many of something may happen in any hour and in any day. Pure: the times are passed in.
+
+The limits of one address are logs of times (`Windows`). Those that count over many addresses are counts by stretches of
+five minutes, which take as little room for a million as for ten.
+"""
 
 from collections.abc import Sequence
 from dataclasses import field
 
-from otpmail.model import DAY, HOUR
+from otpmail.model import DAY, HOUR, Counts
 from otpmail.values import frozen
+
+STRETCH = 300
+"""Seconds of a count."""
+
+_STRETCHES = HOUR // STRETCH + 1  # which an hour touches
 
 
 @frozen()
@@ -37,3 +46,66 @@ class Windows:
         if count < self.per_day:
             return False
         return count < self.per_hour or times[count - self.per_day] + DAY > times[count - self.per_hour] + HOUR
+
+
+def recent_counts(counts: Counts, now: float) -> Counts:
+    """Return the counts of which a part may be less than an hour old."""
+    first = int(now // STRETCH) - _STRETCHES
+    return tuple([pair for pair in counts if pair[0] > first])
+
+
+def total_of(counts: Counts) -> int:
+    """Return how often it happened."""
+    return sum([count for _, count in counts])
+
+
+def counts_free_at(counts: Counts, most: int) -> float:
+    """Return when one more may happen so that no hour has more than `most`; 0.0 where it may now.
+
+    A stretch counts as a whole until all of it is an hour old, so a place is free up to five minutes late.
+    """
+    spare = most - 1 - total_of(counts)
+    if spare >= 0:
+        return 0.0
+    for stretch, count in counts:
+        spare += count
+        if spare >= 0:
+            return float((stretch + _STRETCHES) * STRETCH)
+    return counts_end(counts)
+
+
+def counts_end(counts: Counts) -> float:
+    """Return since when the counts say nothing."""
+    return float((counts[-1][0] + _STRETCHES) * STRETCH) if counts else 0.0
+
+
+def with_one(counts: Counts, now: float) -> Counts:
+    """Return the counts with one more. A clock that was set back adds to the latest stretch."""
+    stretch = int(now // STRETCH)
+    if counts and counts[-1][0] >= stretch:
+        latest, count = counts[-1]
+        return (*counts[:-1], (latest, count + 1))
+    return (*counts, (stretch, 1))
+
+
+def without_one(counts: Counts, then: float) -> Counts:
+    """Return the counts without one that was counted `then`, or at the latest if that is no longer told apart."""
+    stretch = int(then // STRETCH)
+    place = len(counts) - 1
+    for at, (known, _) in enumerate(counts):
+        if known == stretch:
+            place = at
+    if place < 0:
+        return counts
+    known, count = counts[place]
+    rest = ((known, count - 1),) if count > 1 else ()
+    return (*counts[:place], *rest, *counts[place + 1 :])
+
+
+def level_reached(before: int, most: int) -> int:
+    """Return which of 50 and 80 percent of `most` one more reaches, 0 for neither."""
+    for percent in (80, 50):
+        needed = -(-most * percent // 100)
+        if before + 1 == needed:
+            return percent
+    return 0

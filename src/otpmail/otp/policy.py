@@ -9,7 +9,16 @@ from dataclasses import replace
 from typing import Self
 
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.limits.rules import Windows
+from otpmail.limits.rules import (
+    Windows,
+    counts_end,
+    counts_free_at,
+    level_reached,
+    recent_counts,
+    total_of,
+    with_one,
+    without_one,
+)
 from otpmail.model import (
     CALL,
     LONG,
@@ -20,15 +29,17 @@ from otpmail.model import (
     Check,
     CheckResult,
     CodeRecord,
+    Counts,
     EarlierRecord,
     Lane,
+    Reached,
     Replaced,
     Sending,
     Slot,
 )
 from otpmail.otp.records import adopt, kept, lane_of, recent, with_lane, with_slot
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import NO_SCOPE, Attempt, Guess, Send
+from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
@@ -51,8 +62,13 @@ _REFUSALS = {
     "sends_per_hour": ("too many codes were mailed for this {whose} in an hour", "OTP_SENDS_PER_HOUR"),
     "sends_per_day": ("too many codes were mailed for this {whose} in a day", "OTP_SENDS_PER_DAY"),
     "resend": ("a code was mailed to this address just now", "OTP_RESEND_SECONDS"),
+    "block": ("too many codes were mailed for this address's client_ip in an hour", "OTP_SENDS_PER_BLOCK_HOUR"),
+    "caller": ("this caller has had too many codes mailed in an hour", "OTP_SENDS_PER_CALLER_HOUR"),
+    "service": ("this service has mailed too many codes in an hour", "OTP_SENDS_PER_SERVICE_HOUR"),
     "slots": ("too many codes of this address are live", ""),
 }
+
+_OVER_MANY = frozenset({"block", "caller", "service"})  # limits over many addresses
 
 
 @frozen()
@@ -157,6 +173,25 @@ class Policy:
             return record, Check(CheckResult.WRONG_CODE, left)
         wrong = Check(CheckResult.WRONG_CODE, left - 1)
         return _answered(counted, attempt, wrong, now), wrong
+
+    def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
+        """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
+        counts = recent_counts(counts, now)
+        before, reached = total_of(counts), 0
+        if before >= quota.most:
+            if not quota.is_shadow:
+                raise self.refusal(quota.limit, device=False, retry_after=counts_free_at(counts, quota.most) - now)
+            reached = 100
+        elif quota.warns:
+            reached = level_reached(before, quota.most)
+        counts = with_one(counts, now)
+        needed = 0.0 if quota.is_shadow else counts_free_at(counts, quota.most)
+        return Admitted(counts, counts_end(counts), needed, Reached(quota.limit, reached) if reached else None)
+
+    def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
+        """Return the counts without a mail that was not sent, and when they end."""
+        counts = without_one(counts, sending.next_send - self.resend)
+        return counts, counts_end(counts)
 
     def void(
         self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
@@ -336,8 +371,8 @@ def _with_room(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
 
 
 def _refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
-    whose = "device" if device else "address"
     said, setting = _REFUSALS[name]
+    whose = name if name in _OVER_MANY else "device" if device else "address"
     return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting)
 
 

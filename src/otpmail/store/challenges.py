@@ -4,10 +4,36 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import STRANGERS, Challenge, Check, CodeRecord, EarlierRecord, Sending
+from otpmail.model import STRANGERS, Challenge, Check, CodeRecord, Counts, EarlierRecord, Reached, Sending
 
 NO_SCOPE = bytes(8)
 """In place of a purpose and a session, in tests."""
+
+
+class Quota(NamedTuple):
+    """A limit of mails that counts over many addresses: at most `most` in any hour, by the `key` of its counts.
+
+    One in shadow refuses nothing: it says what it would have refused. `warns`: half and four fifths of it are worth a
+    line.
+    """
+
+    limit: str
+    key: bytes
+    most: int
+    is_shadow: bool = False
+    warns: bool = False
+
+
+class Admitted(NamedTuple):
+    """The counts of a limit with one mail more, and when they end.
+
+    They may not be forgotten before `needed`, where the limit is reached. `reached` says what is worth a line.
+    """
+
+    counts: Counts
+    ends: float
+    needed: float
+    reached: Reached | None
 
 
 class Send(NamedTuple):
@@ -27,6 +53,9 @@ class Send(NamedTuple):
     compat: bool = False
     earlier: bytes = b""
     """The key of the record that an earlier version has kept for the purpose, where that may be there."""
+
+    quotas: tuple[Quota, ...] = ()
+    """The limits over many addresses that the mail counts for."""
 
 
 class Attempt(NamedTuple):
@@ -79,8 +108,18 @@ class Rules(Protocol):
     def numbers(self) -> Sequence[float]:
         """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
 
+    @property
+    def resend(self) -> float:
+        """Seconds between two mails of a slot."""
+
     def send(self, record: CodeRecord | None, send: Send) -> tuple[CodeRecord | None, Sending]:
         """Decide which challenge to mail. Raises LimitExceeded, MemoryFull."""
+
+    def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
+        """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
+
+    def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
+        """Return the counts without a mail that was not sent, and when they end."""
 
     def check(
         self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt

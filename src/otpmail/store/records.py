@@ -7,9 +7,16 @@ from typing import TypeVar
 
 from otpmail.model import Check, CodeRecord, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
+from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 
 T = TypeVar("T")
 Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
+
+Read = Callable[[bytes], bytes]
+"""Returns the octets of the counts of a key, `NO_COUNTS` where it has none."""
+
+Write = Callable[[bytes, bytes], None]
+"""Keeps the octets of counts under a key."""
 
 
 class RuledRecords(ABC):
@@ -29,6 +36,34 @@ class RuledRecords(ABC):
         """Decide which challenge to mail now."""
         return self.update(send.key, partial(self._rules.send, send=send))
 
+    def _counted(
+        self, read: Read, write: Write, record: CodeRecord | None, send: Send
+    ) -> tuple[CodeRecord | None, Sending]:
+        """Apply the rule of sending, and count the mail for limits over many addresses: all of it or nothing.
+
+        A call that asks again, since its answer was lost, is counted once.
+        """
+        quotas = send.quotas
+        after, sending = self._rules.send(record, send)
+        counted, reached = tuple([quota.key for quota in quotas]), sending.reached
+        if after is not record:
+            admitted = [self._rules.admit(decode_counts(read(quota.key)), quota, send.now) for quota in quotas]
+            for quota, one in zip(quotas, admitted, strict=True):
+                write(quota.key, encode_counts(one.counts, one.ends, one.needed))
+            reached = (*reached, *[one.reached for one in admitted if one.reached is not None])
+        return after, Sending(sending.challenge, sending.next_send, counted, reached)
+
+    def _uncounted(
+        self, read: Read, write: Write, record: CodeRecord | None, sending: Sending
+    ) -> tuple[CodeRecord | None, None]:
+        """Apply the rule of a mail that was not sent, which counts for no limit then, however often this is asked."""
+        after, _ = self._rules.unsend(record, sending)
+        if _mails_of(after, sending) < _mails_of(record, sending):
+            for key in sending.counted:
+                counts, ends = self._rules.uncount(decode_counts(read(key)), sending)
+                write(key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
+        return after, None
+
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
         return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
@@ -45,3 +80,8 @@ class RuledRecords(ABC):
     def refuse(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and end its challenge."""
         return self.update(key, partial(self._rules.refuse, sending=sending))
+
+
+def _mails_of(record: CodeRecord | None, sending: Sending) -> int:
+    """Return how many mails of a moment count against the limits of an address."""
+    return sum([lane.sends.count(sending.next_send) for lane in record.lanes]) if record is not None else 0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import xor
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from otpmail.model import (
     Check,
     CheckResult,
     CodeRecord,
+    Counts,
     Lane,
     Replaced,
     Sending,
@@ -31,7 +33,8 @@ from otpmail.model import (
 )
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
-from otpmail.store.challenges import Attempt, ChallengeStore, Send
+from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
+from otpmail.store.counts_codec import decode_counts
 from otpmail.store.digests import Digests
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.record_codec import ends_of
@@ -66,9 +69,13 @@ _SEND = st.tuples(st.just("send"), *_PLACES, st.booleans(), _COMPAT, _LIVES, _KE
 _MORE = *_PLACES, _BOUND, _REQUESTS, _COMPAT
 _WRONG = st.tuples(st.just("check"), st.just("wrong"), *_MORE)
 _WAIT = st.tuples(st.just("wait"), _WAITS)
+_BLOCK, _CALLER = Quota("block", uuid4().bytes, 3), Quota("caller", uuid4().bytes, 5, warns=True)
+_SHADOW = _BLOCK._replace(is_shadow=True)
+_QUOTAS = [(), (_BLOCK,), (_BLOCK, _CALLER), (_SHADOW, _CALLER)]
 _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
     st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_MORE),
+    st.tuples(st.just("quotas"), st.sampled_from(_QUOTAS)),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
     st.tuples(st.sampled_from(["again", "withdraw"])),
     st.tuples(st.just("unsend"), _WHICH),
@@ -107,6 +114,18 @@ _WITHDRAWN_AFTER_IT_REPLACED = [
 ]
 
 
+_LIMITED_AND_TAKEN_BACK = [
+    ("quotas", (_BLOCK, _CALLER)),
+    *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(4)],
+    ("unsend", 0),
+    ("unsend", 0),
+    ("wait", 300.25),
+    *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(4)],
+    ("quotas", (_SHADOW, _CALLER)),
+    *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(4)],
+]
+
+
 class _Pair:
     """The same decisions in memory and on a server, and a look at both records after each."""
 
@@ -120,12 +139,16 @@ class _Pair:
         self.key = uuid4().bytes
         self.sendings: list[Sending] = []
         self._issued = 0
+        self._quotas: tuple[Quota, ...] = ()
         self._asked = Send(self.key, self.now, self._fresh(600.0, "k1"))
 
     async def step(self, name: str, *details: Any) -> None:
         """Take one decision in both stores; answer, refusal and record must be equal."""
         if name == "wait":
             self.now = await self._later(details[0])
+            return
+        if name == "quotas":  # those of the mails that follow, each pair of stores with keys of its own
+            self._quotas = tuple([one._replace(key=bytes(map(xor, one.key, self.key))) for one in details[0]])
             return
         decide = await self._decision(name, *details)
         expected, found = await _outcome(decide(self.memory)), await _outcome(decide(self.redis))
@@ -135,6 +158,8 @@ class _Pair:
         elif isinstance(expected, Check) and expected.result is CheckResult.VALID:
             # No call without an answer has a code that was used.
             self._asked = Send(self.key, self.now, self._fresh(600.0, "k1"))
+        for quota in self._quotas:
+            assert await self._kept_counts(quota) == decode_counts(self.memory.counts.read(quota.key))
         assert _standing(await self._kept(), self.now) == _standing(await self._record(), self.now)
 
     def _fresh(self, lifespan: float, key_id: str) -> Challenge:
@@ -155,7 +180,8 @@ class _Pair:
                 return lambda store: store.send(self._asked)
             case "send", (scope, device, spaced, compat, lifespan, key_id):
                 fresh = self._fresh(lifespan, key_id)
-                self._asked = Send(self.key, self.now, fresh, spaced=spaced, scope=scope, device=device, compat=compat)
+                asked = Send(self.key, self.now, fresh, spaced=spaced, scope=scope, device=device, compat=compat)
+                self._asked = asked._replace(quotas=self._quotas)
                 return lambda store: store.send(self._asked)
             case "check", (typed, scope, device, bound, request, compat):
                 guess = BOOKS["k1"].guess(await self._typed(typed, scope, device))
@@ -217,6 +243,15 @@ class _Pair:
             tuple([Lane(device, tuple(failures), tuple(sends)) for device, failures, sends in lanes]),
             tuple([_answer(*answer) for answer in answers]),
         )
+
+    async def _kept_counts(self, quota: Quota) -> Counts:
+        [name, *_] = self._keys.counts(quota.key)
+        value = await self._client.command("GET", name)
+        if value is None:
+            return ()
+        assert await self._client.command("PTTL", name) != _FOR_EVER
+        numbers = msgpack.unpackb(value)
+        return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
     def _slot(self, scope: bytes, device: bytes, next_send: float, *more: Any) -> Slot:
         call, challenge, older, mails = more
@@ -302,6 +337,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_MORE_SESSIONS_THAN_MAY_BE_LIVE)
         @example(_WITHDRAWN_AFTER_IT_REPLACED)
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
+        @example(_LIMITED_AND_TAKEN_BACK)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

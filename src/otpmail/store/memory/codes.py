@@ -9,6 +9,7 @@ from typing import TypeVar
 from otpmail.model import Challenge, CodeRecord, Lane, Sending, Slot
 from otpmail.store import record_codec
 from otpmail.store.challenges import Rules, Send
+from otpmail.store.memory.counts import MemoryCounts
 from otpmail.store.records import Rule, RuledRecords
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ _NO_RECORD = record_codec.encode_record(
 )
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _LOOKED_AT = 64  # records, for one that may be forgotten
+_SWEPT_COUNTS = 1000  # that are looked at with each shard
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -25,7 +27,7 @@ class MemoryChallengeStore(RuledRecords):
     """Code records by key (see `store.base.ChallengeStore`). The dict is split into shards of a thousand keys or so.
 
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
-    `octets` is the memory that all records take.
+    `octets` is the memory that all records take, with the `counts` of limits.
     """
 
     reads_earlier = False
@@ -33,6 +35,7 @@ class MemoryChallengeStore(RuledRecords):
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
         super().__init__(rules)
         self.now = clock
+        self.counts = MemoryCounts()
         self.octets = 0
         self._lock = asyncio.Lock()
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
@@ -47,7 +50,16 @@ class MemoryChallengeStore(RuledRecords):
         """Decide which challenge to mail now. Without room, records that say little give way to a new one."""
         if not send.room and self._make_room(send.key, send.now):
             send = send._replace(room=True)
+        if send.quotas:
+            return self.update(send.key, self._with_counts(send))
         return self.update(send.key, partial(self._rules.send, send=send))
+
+    def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
+        """Take a sending back, and what it has counted for."""
+        if sending.counted:
+            counts = self.counts
+            return self.update(key, self._sized(partial(self._uncounted, counts.read, counts.write, sending=sending)))
+        return self.update(key, partial(self._rules.unsend, sending=sending))
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
@@ -70,6 +82,30 @@ class MemoryChallengeStore(RuledRecords):
                 shard[key] = octets
             return result
 
+    def _with_counts(self, send: Send) -> Rule[Sending]:
+        """Return the rule of a mail that counts for limits over many addresses."""
+        counts = self.counts
+
+        def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            if not send.room:
+                for quota in send.quotas:
+                    counts.make_room(quota.key, send.now)
+            return self._counted(counts.read, counts.write, record, send)
+
+        return self._sized(rule)
+
+    def _sized(self, rule: Rule[T]) -> Rule[T]:
+        """Return the rule, which changes counts, so that `octets` has what they take after it."""
+
+        def sized(record: CodeRecord | None) -> tuple[CodeRecord | None, T]:
+            before = self.counts.octets
+            try:
+                return rule(record)
+            finally:
+                self.octets += self.counts.octets - before
+
+        return sized
+
     def _make_room(self, key: bytes, now: float) -> bool:
         """Forget the oldest records that a key's shard can do without, as many as a new one takes."""
         shard = self._shards[hash(key) % _SHARDS]
@@ -88,7 +124,9 @@ class MemoryChallengeStore(RuledRecords):
                 ended = [key for key, kept in shard.items() if record_codec.record_ends(kept) <= now]
                 for key in ended:
                     self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
-            dropped += len(ended)
+                before = self.counts.octets
+                dropped += len(ended) + self.counts.sweep(now, most=_SWEPT_COUNTS)
+                self.octets += self.counts.octets - before
             await asyncio.sleep(0)  # other tasks have the loop between two shards
         return dropped
 

@@ -121,6 +121,7 @@ class RedisStore:
         assert issued is not None
         challenge = issued.challenge
         record, head = self.challenges.record(send.key, send.earlier)
+        record += self.challenges.counts([quota.key for quota in send.quotas])
         words = (*head, challenge.id, challenge.key_id, challenge.expires, challenge.length, issued.next_send_time)
         question = self.challenges.question(send)
         await self.challenges.settled(send.key)
@@ -130,7 +131,7 @@ class RedisStore:
             unless = partial(self.mails.is_accepted, entry.mail.id)
             await self.challenges.withdraw(send.key, send.fresh, unless)
             raise
-        return Issued(self.challenges.sending_of(packed, send.device) if packed else None, answer)
+        return Issued(self.challenges.sending_of(packed, send) if packed else None, answer)
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the server is down, the next time."""

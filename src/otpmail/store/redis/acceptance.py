@@ -17,7 +17,7 @@ from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 
 _ACCEPT = Script.load("mails", "mail_keep", "mail_accept")
-_ISSUE = Script.load("codes", "mails", "code_choice", "mail_keep", "code_issue")
+_ISSUE = Script.load("codes", "counts", "mails", "code_choice", "mail_keep", "code_issue")
 
 _TOGETHER = 100  # mails in one step: a millisecond of the server
 _TOGETHER_OCTETS = 1 << 20

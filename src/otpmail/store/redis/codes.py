@@ -1,12 +1,12 @@
 """Code records on a Redis server: one script for each decision, which says what `otp.policy` says."""
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import msgpack
 
-from otpmail.model import CALL, LONG, STRANGERS, Challenge, Check, CheckResult, Sending
+from otpmail.model import CALL, LONG, STRANGERS, Challenge, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Rules, Send
 from otpmail.store.earlier_records import READ_SECONDS
 from otpmail.store.redis.client import Client
@@ -18,10 +18,10 @@ from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
 from otpmail.store.redis.withdrawals import Withdrawals
 
-_SEND = Script.load("codes", "code_choice", "code_send")
+_SEND = Script.load("codes", "counts", "code_choice", "code_send")
 _CHECK = Script.load("codes", "code_check")
 _VOID = Script.load("codes", "code_void")
-_UNSEND = Script.load("codes", "code_unsend")
+_UNSEND = Script.load("codes", "counts", "code_unsend")
 
 _WITHDRAW_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
 _RESULTS = {result.value.encode(): result for result in CheckResult}
@@ -68,6 +68,7 @@ class RedisChallengeStore:
         key = send.key
         await self.settled(key)
         names, head = self.record(key, send.earlier)
+        names += self.counts([quota.key for quota in send.quotas])
         arguments = [*head, *self.question(send)]
         try:
             try:
@@ -77,7 +78,7 @@ class RedisChallengeStore:
         except (AnswerLost, CancelledError):
             await self.withdraw(key, send.fresh)
             raise
-        return self.sending_of(packed, send.device)
+        return self.sending_of(packed, send)
 
     def record(self, key: bytes, earlier: bytes = b"") -> tuple[list[bytes], list[Value]]:
         """Return the names of a record and the clock, and the first words of a script about it (`codes.lua`).
@@ -87,6 +88,10 @@ class RedisChallengeStore:
         names = self._keys.codes(key)
         earlier_names = self._keys.earlier_codes(earlier) if earlier else ()
         return [*names, self._keys.clock, *earlier_names], [self._at, len(names), len(earlier_names)]
+
+    def counts(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return the names of the counts of limits, the last of a script's keys (`counts.lua`)."""
+        return [name for key in keys for name in self._keys.counts(key)]
 
     @property
     def reads_earlier(self) -> bool:
@@ -107,17 +112,20 @@ class RedisChallengeStore:
             *(int(send.spaced), send.scope, send.device, int(send.compat)),
             *(fresh.id, fresh.key_id, fresh.expires - send.now, fresh.length),
             *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG))),
+            len(send.quotas),
+            *[word for one in send.quotas for word in (one.limit, one.most, int(one.is_shadow), int(one.warns))],
         ]
 
-    def sending_of(self, packed: bytes, device: bytes) -> Sending:
-        """Return the decision in a script's answer (`code_send.lua`) about a device. Raises LimitExceeded."""
+    def sending_of(self, packed: bytes, send: Send) -> Sending:
+        """Return the decision in a script's answer (`code_send.lua`) to a question. Raises LimitExceeded."""
         name, *answer = msgpack.unpackb(packed, raw=True)
         if name:
-            is_device = device != STRANGERS
+            is_device = send.device != STRANGERS
             raise self._rules.refusal(name.decode(), device=is_device, retry_after=float(answer[0]))
-        challenge_id, key_id, expires, attempts, length, next_send = answer
+        challenge_id, key_id, expires, attempts, length, next_send, reached = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length)
-        return Sending(challenge, float(next_send))
+        lines = tuple([Reached(limit.decode(), percent) for limit, percent in reached])
+        return Sending(challenge, float(next_send), tuple([quota.key for quota in send.quotas]), lines)
 
     async def withdraw(self, key: bytes, fresh: Challenge, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Take back what a call with that `fresh` challenge may have changed, unless its mail is sent all the same.
@@ -161,7 +169,10 @@ class RedisChallengeStore:
 
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back."""
-        await self._take_back(key, "unsend", sending.challenge.id, sending.next_send)
+        counted = sending.counted
+        when = sending.next_send - self._rules.resend
+        words = ("unsend", sending.challenge.id, sending.next_send, len(counted), when)
+        await self._take_back(key, *words, counted=counted)
 
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
@@ -186,6 +197,6 @@ class RedisChallengeStore:
     async def _withdraw(self, key: bytes, call: bytes) -> bool:
         return await self._take_back(key, "withdraw", call)
 
-    async def _take_back(self, key: bytes, *what: Value) -> bool:
+    async def _take_back(self, key: bytes, *what: Value, counted: Sequence[bytes] = ()) -> bool:
         names, head = self.record(key)
-        return bool(await self._client.run(_UNSEND, names, [*head, *what]))
+        return bool(await self._client.run(_UNSEND, [*names, *self.counts(counted)], [*head, *what]))

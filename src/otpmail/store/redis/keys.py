@@ -68,6 +68,11 @@ class Keys:
         names = [record_key] if self._digests is None else self._digests.record_names(record_key)
         return [self.named(f"c:{name.hex()}") for name in names]
 
+    def counts(self, key: bytes) -> list[bytes]:
+        """Return the keys that the counts of a limit may have: the one to write, then the others."""
+        names = [key] if self._digests is None else self._digests.record_names(key)
+        return [self.named(f"n:{name.hex()}") for name in names]
+
     def earlier_codes(self, record_key: bytes) -> list[bytes]:
         """Return the keys that the record of a purpose may have that an earlier version has written."""
         names = [] if self._digests is None else self._digests.record_names(record_key)

@@ -1,7 +1,7 @@
 """Code records in a SQLite file: a rule runs in the writer thread, between reading a record and writing it."""
 
 from asyncio import CancelledError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
@@ -9,6 +9,7 @@ from typing import TypeVar
 from otpmail.model import CALL, Challenge, Check, CodeRecord, Lane, Sending, Slot
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
+from otpmail.store.counts_codec import NO_COUNTS, counts_end
 from otpmail.store.digests import Digests
 from otpmail.store.earlier_records import READ_SECONDS, decode_earlier
 from otpmail.store.records import Rule, RuledRecords
@@ -20,6 +21,7 @@ _NO_RECORD = record_codec.encode_record(
     CodeRecord((Slot(bytes(8), challenge=Challenge(bytes(16), "k1", 0.0, 1)),), (Lane(sends=(1,)),))
 )
 _NO_KEY = b""
+_COUNTS = b"n"  # before the name of a limit's counts, which lie beside the records
 _SLICE = 500
 
 _READ = "SELECT record FROM code WHERE key = ?"
@@ -45,13 +47,16 @@ class SqliteChallengeStore(RuledRecords):
 
     async def send(self, send: Send) -> Sending:
         """Decide which challenge to mail now; a call that is cancelled leaves the record as it was."""
-        rule = partial(self._rules.send, send=send)
         try:
-            return await self._writer.ask(partial(self._update, send.key, rule, earlier=(send.earlier, send.scope)))
+            return await self._writer.ask(partial(self._send, send))
         except CancelledError:  # the commit may be under way
             withdraw = partial(self._rules.withdraw, call=send.fresh.id[CALL])
             self._writer.note(partial(self._update, send.key, withdraw))
             raise
+
+    async def unsend(self, key: bytes, sending: Sending) -> None:
+        """Take a sending back, and what it has counted for."""
+        await self._writer.ask(partial(self._unsend, key, sending))
 
     async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
         """Count an attempt, compare, and use the code up if it is right."""
@@ -81,12 +86,19 @@ class SqliteChallengeStore(RuledRecords):
 
     def decide(self, send: Send, challenge_id: bytes, connection: Connection) -> Sending:
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
+        counts: dict[bytes, bytes] = {}
 
         def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
             after, sending = self._rules.send(record, send)
-            return after if sending.challenge.id == challenge_id else record, sending
+            if sending.challenge.id != challenge_id:
+                return record, sending
+            if not send.quotas:
+                return after, sending
+            return self._counted(partial(self._read_counts, connection), counts.__setitem__, record, send)
 
-        return self._update(send.key, rule, connection, earlier=(send.earlier, send.scope))
+        sending = self._update(send.key, rule, connection, earlier=(send.earlier, send.scope))
+        self._write_counts(connection, counts)
+        return sending
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a slice at a time, and return how many those were."""
@@ -96,6 +108,43 @@ class SqliteChallengeStore(RuledRecords):
             dropped += count
             if found < _SLICE:
                 return dropped
+
+    def _send(self, send: Send, connection: Connection) -> Sending:
+        earlier = (send.earlier, send.scope)
+        if not send.quotas:
+            return self._update(send.key, partial(self._rules.send, send=send), connection, earlier=earlier)
+        counts: dict[bytes, bytes] = {}
+        rule = partial(self._counted, partial(self._read_counts, connection), counts.__setitem__, send=send)
+        sending = self._update(send.key, rule, connection, earlier=earlier)
+        self._write_counts(connection, counts)
+        return sending
+
+    def _unsend(self, key: bytes, sending: Sending, connection: Connection) -> None:
+        counts: dict[bytes, bytes] = {}
+        read = partial(self._read_counts, connection)
+        self._update(key, partial(self._uncounted, read, counts.__setitem__, sending=sending), connection)
+        self._write_counts(connection, counts)
+
+    def _read_counts(self, connection: Connection, key: bytes) -> bytes:
+        """Return the octets of a limit's counts. Raises Unavailable where there are none, and no room for any."""
+        for name in self._digests.record_names(key):
+            kept: tuple[bytes] | None = connection.execute(_READ, (_COUNTS + name,)).fetchone()
+            if kept is not None:
+                return kept[0]
+        committer = self._writer.committer
+        if committer.is_full:
+            raise committer.unavailable()
+        return NO_COUNTS
+
+    def _write_counts(self, connection: Connection, counts: Mapping[bytes, bytes]) -> None:
+        """Keep the octets of counts by their keys, under the first of their names."""
+        for key, octets in counts.items():
+            name, *others = [_COUNTS + name for name in self._digests.record_names(key)]
+            _take(connection, others)
+            if octets == NO_COUNTS:
+                connection.execute(_DELETE, (name,))
+            else:
+                connection.execute(_WRITE, (name, counts_end(octets), octets))
 
     def _update(
         self, key: bytes, rule: Rule[T], connection: Connection, *, earlier: tuple[bytes, bytes] = (b"", b"")

@@ -1,4 +1,4 @@
--- Which challenge is to be mailed, for the scripts that send a code (otp.policy.Policy.send).
+-- Which challenge is to be mailed, for the scripts that send a code (otp.policy.Policy.send). It is behind counts.lua.
 
 local NEEDED = 60 -- seconds that a mail and a person need
 local MOST_MAILS = 8 -- with a challenge that replaced another
@@ -12,11 +12,19 @@ end
 
 -- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
 -- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, and its proof if it is a long one. Its life
--- begins now.
+-- begins now. Then how many limits over many addresses the mail counts for, and of each its name, the most, whether it is
+-- in shadow ('1') and whether it warns ('1'). The last of KEYS are the names of their counts.
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
+  local quotas = {}
+  for place = 1, tonumber(ARGV[at + 10]) do
+    local of = at + 7 + 4 * place
+    quotas[place] =
+      { limit = ARGV[of], most = tonumber(ARGV[of + 1]), is_shadow = ARGV[of + 2] == '1', warns = ARGV[of + 3] == '1' }
+  end
   return {
+    quotas = quotas,
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
@@ -110,6 +118,8 @@ local function mail_it(record, asked, mailed, replaced, next_send)
   put_lane(record, lane)
 end
 
-local function answer_of(mailed, next_send)
-  return cmsgpack.pack({ '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send })
+local function answer_of(mailed, next_send, reached)
+  return cmsgpack.pack({
+    '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, reached or {}
+  })
 end

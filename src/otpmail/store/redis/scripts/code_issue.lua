@@ -1,5 +1,6 @@
 -- Decides which challenge to mail, and keeps the mail of that one, in one step.
--- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them).
+-- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them), and
+-- those of counts (counts.lua).
 -- ARGV: as in mail_accept.lua; time, how many names, how many earlier ones; id, key id, expiry and length of the challenge in the mail, and the
 -- next send that its answer names; what `question` reads.
 -- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. Without an answer about the mail
@@ -43,6 +44,10 @@ then
 end
 refused = make_room(record, asked)
 if refused then return {'OK', 0, '', refused} end
+local counts, reached
+refused, counts, reached = admit(asked.quotas, tonumber(ARGV[10]), now)
+if refused then return {'OK', 0, '', refused} end
+answer = answer_of(mailed, next_send, reached)
 
 -- The first write of all: with full memory it is refused, and with it the whole step.
 local count = redis.call('HINCRBY', EPOCH, me, 1)
@@ -50,4 +55,5 @@ keep(own, mail, request, 4)
 mail_it(record, asked, mailed, replaced, next_send)
 keep_record(6, places, record, now)
 drop_earlier(old)
+write_counts(counts, now)
 return {'OK', count, 'A', answer}

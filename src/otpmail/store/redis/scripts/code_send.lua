@@ -1,7 +1,7 @@
 -- Decides which challenge to mail now: the live one, or a fresh one (otp.policy.Policy.send).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many
+-- KEYS: the names of the record and the clock (as `open` has them), and those of counts (counts.lua). ARGV: time, how many names, how many
 -- earlier ones, and what `question` reads.
--- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, length, next send}.
+-- Returns {why refused, seconds} or {'', id, key id, expiry, attempts, length, next send, what is worth a line}.
 
 local found, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
 local asked = question(4, now)
@@ -13,7 +13,11 @@ if refused then return refused end
 local mailed, replaced = choose(asked)
 refused = make_room(record, asked)
 if refused then return refused end
+local counts, reached
+refused, counts, reached = admit(asked.quotas, tonumber(ARGV[2]), now)
+if refused then return refused end
 mail_it(record, asked, mailed, replaced, now + asked.rules.resend)
 keep_record(1, places, record, now)
 drop_earlier(old)
-return answer_of(mailed, asked.slot.next_send)
+write_counts(counts, now)
+return answer_of(mailed, asked.slot.next_send, reached)

@@ -1,6 +1,7 @@
 -- Takes back what code_send has changed, since its mail was not sent (otp.policy.Policy.unsend, refuse and withdraw).
 -- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; then 'unsend' or 'refuse',
--- the id of the mailed challenge and the next send, or 'withdraw' and the mark of the call.
+-- the id of the mailed challenge and the next send, or 'withdraw' and the mark of the call. Behind the next send of
+-- 'unsend' stand for how many limits over many addresses the mail has counted, and when; their counts are the last KEYS.
 
 local kind, mark = ARGV[4], ARGV[5]
 local record, now, places = open(1, tonumber(ARGV[2]), ARGV[1], 0)
@@ -28,7 +29,7 @@ local function without(list, one)
   return false
 end
 
-local replaced = slot.replaced
+local replaced, counts = slot.replaced, {}
 local is_latest = slot.next_send == mail or slot.next_send == 0 -- 0: the latest mail was not sent either
 if replaced and without(replaced.mails, mail) and #replaced.mails == 0 then
   replaced.challenge.attempts = slot.challenge.attempts
@@ -40,7 +41,12 @@ if kind == 'refuse' then
   slot.challenge, slot.replaced = nil, nil
 else
   local lane = lane_of(record, slot.device)
-  if without(lane.sends, mail) then put_lane(record, lane) end
+  if without(lane.sends, mail) then
+    put_lane(record, lane)
+    if kind == 'unsend' then counts = read_counts(tonumber(ARGV[7]), tonumber(ARGV[2])) end
+  end
 end
+for _, one in ipairs(counts) do without_one(one, tonumber(ARGV[8])) end
 keep_record(1, places, record, now)
+write_counts(counts, now)
 return 1

@@ -1,0 +1,112 @@
+-- The counts of limits over many addresses, by stretches of five minutes, as limits/rules.py has them: a stretch's
+-- number since the epoch, then its count, the oldest first, in MessagePack. It is behind codes.lua.
+
+local STRETCH, STRETCHES = 300, 13
+
+-- The counts in the last of KEYS, where `names` names are those of one limit, for `quotas` limits.
+local function read_counts(quotas, names)
+  local found = {}
+  if quotas == 0 then return found end
+  local first = #KEYS - quotas * names
+  local values = redis.call('MGET', unpack(KEYS, first + 1, #KEYS))
+  for place = 1, quotas do
+    local from = (place - 1) * names
+    local value
+    for at = from + 1, from + names do value = value or values[at] end
+    found[place] = { pairs = value and cmsgpack.unpack(value) or {}, first = first + from + 1, names = names }
+  end
+  return found
+end
+
+local function recent_counts(counts, now)
+  local left, first = {}, math.floor(now / STRETCH) - STRETCHES
+  for at = 1, #counts.pairs, 2 do
+    if counts.pairs[at] > first then
+      left[#left + 1], left[#left + 2] = counts.pairs[at], counts.pairs[at + 1]
+    end
+  end
+  counts.pairs = left
+end
+
+local function total_of(counts)
+  local total = 0
+  for at = 2, #counts.pairs, 2 do total = total + counts.pairs[at] end
+  return total
+end
+
+local function counts_free_at(counts, most)
+  local spare = most - 1 - total_of(counts)
+  for at = 1, #counts.pairs, 2 do
+    spare = spare + counts.pairs[at + 1]
+    if spare >= 0 then return (counts.pairs[at] + STRETCHES) * STRETCH end
+  end
+  return 0
+end
+
+local function with_one(counts, now)
+  local known, stretch = counts.pairs, math.floor(now / STRETCH)
+  if #known > 0 and known[#known - 1] >= stretch then
+    known[#known] = known[#known] + 1
+  else
+    known[#known + 1], known[#known + 2] = stretch, 1
+  end
+end
+
+local function without_one(counts, at_time)
+  local known, stretch = counts.pairs, math.floor(at_time / STRETCH)
+  local place = #known - 1
+  for at = 1, #known, 2 do
+    if known[at] == stretch then place = at end
+  end
+  if place < 1 then return end
+  known[place + 1] = known[place + 1] - 1
+  if known[place + 1] == 0 then
+    table.remove(known, place)
+    table.remove(known, place)
+  end
+end
+
+local function level_reached(before, most)
+  for _, percent in ipairs({ 80, 50 }) do
+    if before + 1 == math.ceil(most * percent / 100) then return percent end
+  end
+  return 0
+end
+
+-- Counts one mail more for each limit, without a write yet (otp.policy.Policy.admit). Returns why it is refused, packed
+-- for the answer, or false; the counts to write; and what is worth a line.
+local function admit(quotas, names, now)
+  local counts, reached = read_counts(#quotas, names), {}
+  for place, quota in ipairs(quotas) do
+    local one = counts[place]
+    recent_counts(one, now)
+    local before = total_of(one)
+    local percent = 0
+    if before >= quota.most then
+      if not quota.is_shadow then
+        return cmsgpack.pack({ quota.limit, counts_free_at(one, quota.most) - now })
+      end
+      percent = 100
+    elseif quota.warns then
+      percent = level_reached(before, quota.most)
+    end
+    with_one(one, now)
+    if percent > 0 then reached[#reached + 1] = { quota.limit, percent } end
+  end
+  return false, counts, reached
+end
+
+-- Writes counts under their first names, and under no other.
+local function write_counts(counts, now)
+  for _, one in ipairs(counts) do
+    local left = #one.pairs
+    if left == 0 then
+      redis.call('DEL', KEYS[one.first])
+    else
+      local ends = (one.pairs[left - 1] + STRETCHES) * STRETCH
+      local milliseconds = math.max(math.ceil((ends - now + KEPT) * 1000), 1)
+      redis.call('SET', KEYS[one.first], cmsgpack.pack(one.pairs), 'PX', string.format('%d', milliseconds))
+    end
+    for at = one.first + 1, one.first + one.names - 1 do redis.call('DEL', KEYS[at]) end
+  end
+end

@@ -1,0 +1,120 @@
+"""Limits over many addresses in every store: counted in the step that decides, all of it or nothing."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from otpmail.errors import LimitExceeded
+from otpmail.model import Challenge, Reached, Sending
+from otpmail.store.challenges import ChallengeStore, Quota, Send
+from rules import POLICY
+from store.clocks import Clock
+
+BLOCK = Quota("block", b"the counts of bl", 3)
+CALLER = Quota("caller", b"the counts of ca", 5, warns=True)
+LIFE = 600.0
+HOUR_AND_STRETCH = 3900.0
+
+
+async def _send(codes: ChallengeStore, clock: Clock, number: int, *quotas: Quota, call: int = 1) -> Sending:
+    fresh = Challenge((1000 * number + call).to_bytes(16), "k1", clock.time + LIFE, length=6)
+    return await codes.send(Send(f"address {number:08d}".encode(), clock.time, fresh, quotas=quotas))
+
+
+async def test_mails_to_many_addresses_are_limited(codes: ChallengeStore, clock: Clock) -> None:
+    """The mails of one block are limited over all addresses; the refusal names the limit, its setting and the time."""
+    for number in range(3):
+        await _send(codes, clock, number, BLOCK)
+    with pytest.raises(LimitExceeded) as refused:
+        await _send(codes, clock, 3, BLOCK)
+    error = refused.value
+    assert (error.subject, error.setting) == ("block", "OTP_SENDS_PER_BLOCK_HOUR")
+    assert 3300 < error.retry_after <= HOUR_AND_STRETCH
+    await _send(codes, clock, 4)
+    clock.time += error.retry_after - 1
+    with pytest.raises(LimitExceeded):
+        await _send(codes, clock, 5, BLOCK)
+    clock.time += 1
+    await _send(codes, clock, 6, BLOCK)
+
+
+async def test_what_is_refused_uses_nothing_up(codes: ChallengeStore, clock: Clock) -> None:
+    """A mail that one limit refuses counts for no other, and its address need not wait."""
+    for number in range(3):
+        await _send(codes, clock, number, BLOCK, CALLER)
+    for _ in range(3):
+        with pytest.raises(LimitExceeded, match="client_ip"):
+            await _send(codes, clock, 9, BLOCK, CALLER)
+    await _send(codes, clock, 9, CALLER)
+    await _send(codes, clock, 10, CALLER)
+    with pytest.raises(LimitExceeded, match="this caller"):
+        await _send(codes, clock, 11, CALLER)
+
+
+async def test_an_address_that_is_refused_counts_for_no_limit(codes: ChallengeStore, clock: Clock) -> None:
+    """A mail that comes too soon after the last one to its address counts for no limit over many."""
+    await _send(codes, clock, 1, BLOCK)
+    for call in range(2, 7):
+        with pytest.raises(LimitExceeded, match="just now"):
+            await _send(codes, clock, 1, BLOCK, call=call)
+    for number in (2, 3):
+        await _send(codes, clock, number, BLOCK)
+
+
+async def test_a_mail_that_was_not_sent_counts_for_no_limit(codes: ChallengeStore, clock: Clock) -> None:
+    """A mail that was not sent is taken back once, however often that is asked."""
+    sendings = [await _send(codes, clock, number, BLOCK) for number in range(3)]
+    clock.time += 700
+    for _ in range(3):
+        await codes.unsend(b"address 00000001", sendings[1])
+    clock.time -= 690
+    await codes.unsend(b"address 00000001", sendings[1])
+    await _send(codes, clock, 4, BLOCK)
+    with pytest.raises(LimitExceeded):
+        await _send(codes, clock, 5, BLOCK)
+
+
+async def test_a_limit_in_shadow_refuses_nothing(codes: ChallengeStore, clock: Clock) -> None:
+    """A limit in shadow says of each mail that it would have refused it, and counts it."""
+    shadow = BLOCK._replace(is_shadow=True)
+    said = [(await _send(codes, clock, number, shadow)).reached for number in range(5)]
+    assert said == [(), (), (), (Reached("block", 100),), (Reached("block", 100),)]
+    with pytest.raises(LimitExceeded):
+        await _send(codes, clock, 6, BLOCK)
+
+
+async def test_a_limit_warns_once_at_each_level(codes: ChallengeStore, clock: Clock) -> None:
+    """A limit that warns says so at half and at four fifths of it."""
+    said = [(await _send(codes, clock, number, CALLER)).reached for number in range(5)]
+    assert said == [(), (), (Reached("caller", 50),), (Reached("caller", 80),), ()]
+
+
+async def test_a_call_that_asks_again_counts_once(codes: ChallengeStore, clock: Clock) -> None:
+    """A call that asks again with the same challenge, since its answer was lost, counts once."""
+    for _ in range(5):
+        again = await _send(codes, clock, 1, BLOCK)
+        assert again.counted == (BLOCK.key,)
+    await _send(codes, clock, 2, BLOCK)
+    await _send(codes, clock, 3, BLOCK)
+
+
+async def test_two_hundred_at_once(replicas: Sequence[ChallengeStore], clock: Clock) -> None:
+    """Of 200 mails at once through all replicas, exactly as many go as the limit allows."""
+    calls = [_send(replicas[number % len(replicas)], clock, number, BLOCK) for number in range(200)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(answer, Sending) for answer in answers) == BLOCK.most
+    assert sum(isinstance(answer, LimitExceeded) for answer in answers) == 200 - BLOCK.most
+
+
+async def test_limits_of_other_keys_are_apart(codes: ChallengeStore, clock: Clock) -> None:
+    """A block that is at its limit takes nothing from another."""
+    for number in range(3):
+        await _send(codes, clock, number, BLOCK)
+    await _send(codes, clock, 4, BLOCK._replace(key=b"another block's"))
+
+
+def test_the_time_that_a_mail_was_counted_at() -> None:
+    """A mail is taken back from the stretch in which it was sent."""
+    sending = Sending(Challenge(bytes(16), "k1", 0.0), 3599.0 + POLICY.resend, (BLOCK.key,))
+    assert POLICY.uncount(((11, 1), (12, 1)), sending) == (((12, 1),), 7500.0)
