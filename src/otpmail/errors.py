@@ -79,16 +79,19 @@ class FailedPrecondition(CallerError):
 class LimitExceeded(CallerError):
     """A limit is reached. `subject` is whose limit it is; after `retry_after` seconds a retry makes sense.
 
-    `setting` is the name of the setting that limits, if there is one.
+    `setting` is the name of the setting that limits, if there is one, and `limit` that of a limit in LIMITS_MODE.
     """
 
     reason = "LIMIT_EXCEEDED"
 
-    def __init__(self, subject: str, description: str, *, retry_after: float, setting: str = "") -> None:
+    def __init__(
+        self, subject: str, description: str, *, retry_after: float, setting: str = "", limit: str = ""
+    ) -> None:
         super().__init__(description)
         self.subject = subject
         self.retry_after = retry_after
         self.setting = setting
+        self.limit = limit
 
 
 class QueueFull(LimitExceeded):

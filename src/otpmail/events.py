@@ -231,6 +231,18 @@ class CodeChecked:
     result: str
 
 
+@frozen()
+class LimitReached:
+    """A mail with a code has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
+
+    With 50 and 80 percent the mail was sent, with 100 too: the limit is in shadow. `percent` is 0 where it was refused.
+    """
+
+    limit: str
+    caller: str
+    percent: int = 0
+
+
 Event = (
     RelayUp
     | RelayDown
@@ -256,6 +268,7 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
+    | LimitReached
     | CallEvent
 )
 ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))

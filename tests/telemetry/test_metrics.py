@@ -11,6 +11,7 @@ from otpmail.events import (
     ConnectionOpened,
     DialFailed,
     Event,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -63,6 +64,8 @@ EVENTS: list[Event] = [
     ConnectionClosed(RELAY, "cut", 2, recycled=False),
     DialFailed(RELAY, "refused", 1.0),
     CodeChecked("WRONG_CODE"),
+    LimitReached("block", "shop"),
+    LimitReached("caller", "shop", 50),
 ]
 
 
@@ -82,6 +85,8 @@ def test_each_event_is_counted() -> None:
     assert shown[f'otpmail_connections_closed_total{{how="lost",relay="{RELAY}"}}'] == 1
     assert shown[f'otpmail_dials_failed_total{{relay="{RELAY}"}}'] == 1
     assert shown['otpmail_codes_checked_total{result="wrong_code"}'] == 1
+    assert shown['otpmail_limits_reached_total{how="refused",limit="block"}'] == 1
+    assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
 
 
 def test_no_event_that_it_asks_for_is_left_out() -> None:
@@ -140,6 +145,7 @@ def test_no_name_changes() -> None:
         "connections_open",
         "connections_opened_total",
         "dials_failed_total",
+        "limits_reached_total",
         "mails_accepted_total",
         "mails_deferred_total",
         "mails_in_flight",

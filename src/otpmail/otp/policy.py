@@ -39,6 +39,7 @@ from otpmail.model import (
 )
 from otpmail.otp.records import adopt, kept, lane_of, recent, with_lane, with_slot
 from otpmail.settings import OtpSettings
+from otpmail.settings.otp import LIMITS
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
 
@@ -76,6 +77,7 @@ class Policy:
     """How often codes may be tried, how soon and how often they may be mailed.
 
     `locks`: a lane without failures left gets no code; otherwise it gets a long one. `digits` is how long others are.
+    `shadows` names the limits of mails that refuse nothing: `address` and `resend`.
     """
 
     attempts: int
@@ -84,6 +86,7 @@ class Policy:
     resend: float
     locks: bool = False
     digits: int = 6
+    shadows: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: OtpSettings) -> Self:
@@ -95,6 +98,7 @@ class Policy:
             settings.resend_seconds,
             settings.under_attack == "lock",
             settings.digits,
+            settings.limits_in_shadow,
         )
 
     @property
@@ -102,7 +106,8 @@ class Policy:
         """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
         failures, sends = self.failures, self.sends
         limits = (failures.per_hour, failures.per_day, sends.per_hour, sends.per_day)
-        return (self.attempts, *limits, self.resend, int(self.locks), self.digits)
+        shadows = [int(name in self.shadows) for name in ("address", "resend")]
+        return (self.attempts, *limits, self.resend, int(self.locks), *shadows, self.digits)
 
     def send(self, record: CodeRecord | None, send: Send) -> tuple[CodeRecord, Sending]:
         """Decide which challenge to mail now: the live one, or the fresh one.
@@ -124,7 +129,7 @@ class Policy:
             return before or record, Sending(slot.challenge, slot.next_send)
         lane = lane_of(record, device) if record.lanes else Lane(device)
         attacked = bool(lane.failures) and self.failures.free_at(lane.failures) > now
-        self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
+        reached = self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
         sending, replaced = self._choose(slot, now, send.fresh, attacked=attacked)
         slots = record.slots
         if slot.challenge is None and len(slots) >= _MOST_LIVE:
@@ -133,6 +138,8 @@ class Policy:
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
         lanes = with_lane(record.lanes, Lane(device, lane.failures, sends))
         is_fresh = sending.challenge.id == send.fresh.id
+        if reached:
+            sending = replace(sending, reached=reached)
         return CodeRecord(with_slot(slots, slot, after, last=is_fresh), lanes, record.answers), sending
 
     def check(
@@ -250,20 +257,29 @@ class Policy:
         """Return the error for a limit by its name in scripts."""
         return _refusal(name, retry_after, device=device)
 
-    def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> None:
-        """Raise LimitExceeded where no mail may be sent now."""
-        now, sends = send.now, lane.sends
-        name, free = "", 0.0
+    def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
+        """Raise LimitExceeded where no mail may be sent now. Returns the limits in shadow that would refuse it.
+
+        The original's contract knows no wait between two mails, and the limits of an address are in shadow there.
+        """
+        now, sends, is_device = send.now, lane.sends, send.device != STRANGERS
+        reached: tuple[Reached, ...] = ()
         if attacked and (self.locks or send.compat):
             is_daily = self.failures.is_daily(lane.failures)
             name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
-        elif spaced and sends and self.sends.free_at(sends) - self.resend > now:
-            name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
-            free = self.sends.free_at(sends) - self.resend
-        elif spaced and slot.next_send > now:
-            name, free = "resend", slot.next_send
-        if name:
-            raise _refusal(name, free - now, device=send.device != STRANGERS)
+            raise _refusal(name, free - now, device=is_device)
+        if not spaced:
+            return reached
+        if sends and (free := self.sends.free_at(sends) - self.resend) > now:
+            if not (send.compat or "address" in self.shadows):
+                name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
+                raise _refusal(name, free - now, device=is_device)
+            reached = (Reached("address", 100),)
+        if slot.next_send > now and not send.compat:
+            if "resend" not in self.shadows:
+                raise _refusal("resend", slot.next_send - now, device=is_device)
+            reached = (*reached, Reached("resend", 100))
+        return reached
 
     def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:
         """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""
@@ -373,7 +389,8 @@ def _with_room(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
 def _refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
     said, setting = _REFUSALS[name]
     whose = name if name in _OVER_MANY else "device" if device else "address"
-    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting)
+    limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
+    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting, limit=limit)
 
 
 def _near_end(lifespan: float) -> float:

@@ -29,6 +29,8 @@ _RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
 class CodeRequest:
     """A code that a caller wants mailed.
 
+    `block` is that of the end user (`limits.blocks`), if it is known.
+
     `compat` is for the original's contract: its mails need no OTP_RESEND_SECONDS between them, and its codes live for
     two minutes unless OTP_LIFESPAN_SECONDS is set.
     """
@@ -43,6 +45,7 @@ class CodeRequest:
     labels: Labels = field(default=(), repr=False)
     session: str = field(default="", repr=False)
     device_token: str = field(default="", repr=False)
+    block: str = field(default="", repr=False)
     compat: bool = False
 
     def check_words(self) -> None:

@@ -12,13 +12,14 @@ from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
 from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
-from otpmail.events import CodeChecked, Observer
+from otpmail.events import CodeChecked, LimitReached, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import STRANGERS, Challenge, IssuedCode, Mail, MailState, Priority, Sending
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.issuing import Issuing
+from otpmail.otp.quotas import Quotas
 from otpmail.otp.request import (
     MAX_CODE,
     MAX_TOKEN,
@@ -32,7 +33,7 @@ from otpmail.otp.request import (
 )
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
-from otpmail.store.challenges import Attempt, ChallengeStore, Send
+from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _CLOSE_SECONDS = 2.0
@@ -66,6 +67,8 @@ class OtpService:
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
+        self._quotas = Quotas(settings)
+        self._no_quotas: tuple[Quota, ...] = ()
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
 
@@ -84,7 +87,12 @@ class OtpService:
         )
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
         issue = partial(self._issue, call, request, place)
-        job = await self._mails.once(call, request, issue, with_content=is_kept)
+        try:
+            job = await self._mails.once(call, request, issue, with_content=is_kept)
+        except LimitExceeded as error:
+            if error.limit:
+                self._observer.notify(LimitReached(error.limit, call.caller.name))
+            raise
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail)
 
@@ -159,14 +167,19 @@ class OtpService:
             fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires, length=self._codes.digits)
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
-            spaced = not (request.compat or mail_id in self._mails.resumed)
+            spaced = mail_id not in self._mails.resumed
+            quotas = self._no_quotas
+            if spaced and (request.block or self._quotas.are_usual):
+                quotas = self._quotas.of(call.caller, request.block)
             submission = partial(self._submission, request, place, now)
             key = place.key
             device = self._device(token, key, now) if (token := request.device_token) else STRANGERS
-            send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier)
+            send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
             if request.wait_for.guarantees and self._issue_kept is not None:
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(send)
+            if sending.reached:
+                self._note_limits(call, sending)
             issued = IssuedCode(sending.challenge, sending.next_send)
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
@@ -177,6 +190,10 @@ class OtpService:
                 raise
         self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
+
+    def _note_limits(self, call: Call, sending: Sending) -> None:
+        for limit, percent in sending.reached:
+            self._observer.notify(LimitReached(limit, call.caller.name, percent))
 
     async def _issue_at_once(
         self, issue: Issue, send: Send, call: Call, mail_id: str, submission: Callable[[IssuedCode], Submission]
@@ -193,6 +210,7 @@ class OtpService:
             raise
         sending = issuing.sending
         if sending is not None:
+            self._note_limits(call, sending)
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 

@@ -1,9 +1,9 @@
 """otpmail.v1.OtpService: decodes requests, and encodes what `otp.service` answers."""
 
-import ipaddress
 from itertools import islice
 
 from otpmail.errors import InvalidArgument
+from otpmail.limits.blocks import block_of
 from otpmail.mail.labels import checked_labels
 from otpmail.model import CheckResult
 from otpmail.otp.request import MAX_VARIABLES, CheckRequest, CodeRequest
@@ -12,7 +12,6 @@ from otpmail.rpc import decode, encode
 from otpmail.rpc.calls import Context, call_from
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
 
-_MAX_CLIENT_IP = 64
 _RESULTS = {result: otp_pb2.ValidateCodeResponse.Result.Value(f"RESULT_{result.name}") for result in CheckResult}
 
 
@@ -24,7 +23,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
 
     async def SendCode(self, request: otp_pb2.SendCodeRequest, context: Context) -> otp_pb2.SendCodeResponse:
         """Issue a code and mail it."""
-        _check_client_ip(request.client_ip)
+        block = _block_of(request.client_ip)
         sent = await self._codes.send_code(
             call_from(context),
             CodeRequest(
@@ -39,6 +38,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 labels=checked_labels(labels) if (labels := request.labels) else (),
                 session=request.session,
                 device_token=request.device_token,
+                block=block,
             ),
         )
         response = otp_pb2.SendCodeResponse(
@@ -57,7 +57,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         self, request: otp_pb2.ValidateCodeRequest, context: Context
     ) -> otp_pb2.ValidateCodeResponse:
         """Check a code."""
-        _check_client_ip(request.client_ip)
+        _block_of(request.client_ip)
         if not request.code:
             raise InvalidArgument("code", "is empty")
         checked = await self._codes.validate_code(
@@ -94,11 +94,9 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         return otp_pb2.RevokeCodeResponse()
 
 
-def _check_client_ip(text: str) -> None:
-    if len(text) > _MAX_CLIENT_IP:
-        raise InvalidArgument("client_ip", "is not an IP address")
-    if text:
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
-            raise InvalidArgument("client_ip", "is not an IP address") from None
+def _block_of(client_ip: str) -> str:
+    """Return the block of an end user, empty where it is not known."""
+    try:
+        return block_of(client_ip) if client_ip else ""
+    except ValueError:
+        raise InvalidArgument("client_ip", "is not an IP address") from None

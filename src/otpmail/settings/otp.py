@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, SecondOrMore
 from otpmail.settings.secret_file import is_readable_directory
 from otpmail.settings.section import Section, broken_rule
 
+HourlyCap = Annotated[int, Field(ge=1, le=10_000_000)]
+
+LIMITS = "resend", "address", "block", "caller", "service"
+"""The limits of mails with codes, by their names in LIMITS_MODE."""
+
+_MODES = "enforce", "shadow"
 _LIFESPAN = 600.0
 _COMPAT_LIFESPAN = 120.0
 
@@ -30,6 +36,12 @@ class OtpSettings(Section):
     under_attack: Literal["lock", "longer"] = "longer"
     sends_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
     sends_per_day: Annotated[int, Field(ge=1, le=10_000)] = 30
+    sends_per_block_hour: HourlyCap = 30
+    sends_per_caller_hour: HourlyCap | None = None
+    sends_per_service_hour: HourlyCap | None = None
+    limits_in_shadow: Annotated[frozenset[str], NoDecode] = Field(
+        default="enforce", validation_alias="LIMITS_MODE", validate_default=True
+    )
     resend_seconds: DayOrLessOrZero = 30
     keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
     return_code: bool = False
@@ -44,6 +56,11 @@ class OtpSettings(Section):
         except ValueError as error:
             raise broken_rule(str(error)) from None
         return value
+
+    @field_validator("limits_in_shadow", mode="before")
+    @classmethod
+    def _read_mode(cls, value: object) -> object:
+        return limits_in_shadow(value) if isinstance(value, str) else value
 
     @field_validator("templates_dir")
     @classmethod
@@ -60,6 +77,23 @@ class OtpSettings(Section):
     def derivation_keys(self) -> dict[str, bytes]:
         """The keys by their ids, the issuing one first; empty when OTP_KEYS is not set."""
         return parse_keys(self.keys.get_secret_value())
+
+
+def limits_in_shadow(text: str) -> frozenset[str]:
+    """Read LIMITS_MODE: a mode for all limits, or `limit=mode` for some, separated by commas. Later ones count.
+
+    Returns the limits in shadow. Raises the error of a validator.
+    """
+    shadows: set[str] = set()
+    for part in filter(None, (part.strip().lower() for part in text.split(","))):
+        name, equals, mode = (word.strip() for word in part.rpartition("="))
+        if mode not in _MODES or (equals and name not in LIMITS):
+            raise broken_rule(
+                f"must be enforce or shadow, or limit=mode, such as block=shadow; the limits are {', '.join(LIMITS)}"
+            )
+        named = {name} if equals else set(LIMITS)
+        shadows = shadows | named if mode == "shadow" else shadows - named
+    return frozenset(shadows)
 
 
 def parse_keys(text: str) -> dict[str, bytes]:

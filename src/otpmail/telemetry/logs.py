@@ -22,6 +22,7 @@ from otpmail.events import (
     DialFailed,
     Event,
     HeloRefused,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -46,6 +47,7 @@ LEVELS = ("debug", "info", "warning", "error")
 _FLUSH_SECONDS = 1.0
 _RELAYED = MailState.RELAYED  # naming a member takes its time
 _LAST_EVENTS = frozenset({"stopped", "stopped-at-once"})
+_WHOLE = 100  # percent
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
 
@@ -189,12 +191,10 @@ class LogObserver:
                 log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", trace=trace, mail=mail.id)
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
-            case HeloRefused(reply):
-                text = "a relay refuses the name that EHLO gives it; set EMAIL_HELO to a host name that it knows"
-                log_event(logging.ERROR, "helo-refused", f"{text}: {reply}", trace=NO_TRACE, reply=reply)
-            case SignInWanted(reply):
-                text = "a relay takes no mail without a sign-in or TLS; look at EMAIL, APP_PASSWORD and EMAIL_SECURITY"
-                log_event(logging.ERROR, "sign-in-wanted", f"{text}: {reply}", trace=NO_TRACE, reply=reply)
+            case LimitReached():
+                _log_limit(event)
+            case HeloRefused() | SignInWanted():
+                _log_wrong_setting(event)
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
@@ -256,3 +256,27 @@ def _at(relay: str, address: str) -> str:
 
 def _capacity(mode: str, window: int) -> str:
     return f"{mode} mode, at most {mails(window)} in flight"
+
+
+def _log_wrong_setting(event: HeloRefused | SignInWanted) -> None:
+    """Log what a relay refuses because of a setting."""
+    if isinstance(event, HeloRefused):
+        name = "helo-refused"
+        text = "a relay refuses the name that EHLO gives it; set EMAIL_HELO to a host name that it knows"
+    else:
+        name = "sign-in-wanted"
+        text = "a relay takes no mail without a sign-in or TLS; look at EMAIL, APP_PASSWORD and EMAIL_SECURITY"
+    log_event(logging.ERROR, name, f"{text}: {event.reply}", trace=NO_TRACE, reply=event.reply)
+
+
+def _log_limit(event: LimitReached) -> None:
+    """Log how near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
+    limit, caller, percent = event.limit, event.caller, event.percent
+    if not percent:
+        level, name, text = logging.DEBUG, "limit-reached", "refuses a code of"
+    elif percent == _WHOLE:
+        level, name, text = logging.INFO, "limit-in-shadow", "is in shadow, and would refuse a code of"
+    else:
+        level, name, text = logging.WARNING, "limit-near", f"{percent} % of it is used up in an hour, the last by"
+    line = f"limit {limit}: {text} the caller {caller}"
+    log_event(level, name, line, limit=limit, caller=caller, percent=percent)

@@ -34,6 +34,7 @@ from otpmail.events import (
     HeloRefused,
     IdleTimeDropped,
     IdleTimeLearned,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -52,6 +53,9 @@ from otpmail.events import (
 from otpmail.model import CheckResult, MailState
 from otpmail.relays.connection import Connection
 from otpmail.relays.throttle import Limits
+from otpmail.settings.otp import LIMITS
+
+_HOW = {0: "refused", 50: "half", 80: "most", 100: "shadow"}
 
 
 class Metrics:
@@ -88,6 +92,12 @@ class Metrics:
         counter = partial(Counter, namespace="otpmail", registry=self.registry)
         settled = counter("mails_settled", "Mails that reached their final state.", ["state"])
         checked = counter("codes_checked", "Codes checked.", ["result"])
+        reached = counter(
+            "limits_reached", "Mails with codes that a limit refused, would refuse, or came near to.", ["limit", "how"]
+        )
+        self._limits = {
+            (limit, percent): reached.labels(limit, how) for limit in LIMITS for percent, how in _HOW.items()
+        }
         self._accepted = counter("mails_accepted", "Mails accepted.")
         self._deferred = counter("mails_deferred", "Attempts that did not settle a mail.")
         # Made once: Counter.labels takes 0.9 us, three times what counting does, for every mail and code.
@@ -130,6 +140,8 @@ class Metrics:
                 self._accepted.inc()
             case CodeChecked():
                 self._checked[event.result].inc()
+            case LimitReached(limit, _, percent):
+                self._limits[limit, percent].inc()
             case MailDeferred():
                 self._deferred.inc()
             case ConnectionOpened(relay, mode):
@@ -139,10 +151,14 @@ class Metrics:
                 self._live.add_closed(relay, sent)
             case DialFailed(relay):
                 self._dials_failed.labels(relay).inc()
-            case RelayUp(relay) | RelayDown(relay):
-                self._up.labels(relay).set(isinstance(event, RelayUp))
-            case RelayIdle(relay):
-                self._up.remove(relay)
+            case RelayUp() | RelayDown() | RelayIdle():
+                self._set_up(event)
+
+    def _set_up(self, event: RelayUp | RelayDown | RelayIdle) -> None:
+        if isinstance(event, RelayIdle):
+            self._up.remove(event.relay)
+        else:
+            self._up.labels(event.relay).set(isinstance(event, RelayUp))
 
 
 class _LiveCollector(Collector):

@@ -24,7 +24,7 @@ local function question(first, now)
       { limit = ARGV[of], most = tonumber(ARGV[of + 1]), is_shadow = ARGV[of + 2] == '1', warns = ARGV[of + 3] == '1' }
   end
   return {
-    quotas = quotas,
+    quotas = quotas, reached = {}, compat = ARGV[at + 3] == '1',
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
@@ -53,7 +53,7 @@ local function is_again(asked)
   return asked.slot.call == asked.call and asked.call ~= NO_CALL
 end
 
--- Why no mail may be sent, packed for the answer; false where one may.
+-- Why no mail may be sent, packed for the answer; false where one may. Notes the limits in shadow that would refuse it.
 local function hindrance(asked)
   local now, resend = asked.now, asked.rules.resend
   local spaced = asked.spaced and not is_again(asked)
@@ -63,9 +63,15 @@ local function hindrance(asked)
   end
   local free, is_daily = free_at(asked.rules.sends, asked.lane.sends)
   if spaced and free - resend > now then
-    return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+    if not (asked.compat or asked.rules.shadows.address) then
+      return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+    end
+    asked.reached[1] = { 'address', 100 }
   end
-  if spaced and asked.slot.next_send > now then return cmsgpack.pack({ 'resend', asked.slot.next_send - now }) end
+  if spaced and asked.slot.next_send > now and not asked.compat then
+    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', asked.slot.next_send - now }) end
+    asked.reached[#asked.reached + 1] = { 'resend', 100 }
+  end
   return false
 end
 

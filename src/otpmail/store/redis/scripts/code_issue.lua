@@ -44,10 +44,10 @@ then
 end
 refused = make_room(record, asked)
 if refused then return {'OK', 0, '', refused} end
-local counts, reached
-refused, counts, reached = admit(asked.quotas, tonumber(ARGV[10]), now)
+local counts
+refused, counts = admit(asked, tonumber(ARGV[10]))
 if refused then return {'OK', 0, '', refused} end
-answer = answer_of(mailed, next_send, reached)
+answer = answer_of(mailed, next_send, asked.reached)
 
 -- The first write of all: with full memory it is refused, and with it the whole step.
 local count = redis.call('HINCRBY', EPOCH, me, 1)

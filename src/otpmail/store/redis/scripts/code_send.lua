@@ -13,11 +13,11 @@ if refused then return refused end
 local mailed, replaced = choose(asked)
 refused = make_room(record, asked)
 if refused then return refused end
-local counts, reached
-refused, counts, reached = admit(asked.quotas, tonumber(ARGV[2]), now)
+local counts
+refused, counts = admit(asked, tonumber(ARGV[2]))
 if refused then return refused end
 mail_it(record, asked, mailed, replaced, now + asked.rules.resend)
 keep_record(1, places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
-return answer_of(mailed, asked.slot.next_send, reached)
+return answer_of(mailed, asked.slot.next_send, asked.reached)

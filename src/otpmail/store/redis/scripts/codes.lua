@@ -25,8 +25,9 @@ local function rules_of(first)
   local function number(place) return tonumber(ARGV[first + place]) end
   return {
     attempts = number(0), failures = { hour = number(1), day = number(2) }, sends = { hour = number(3), day = number(4) },
-    resend = number(5), locks = ARGV[first + 6] == '1', digits = number(7),
-  }, first + 8
+    resend = number(5), locks = number(6) == 1, shadows = { address = number(7) == 1, resend = number(8) == 1 },
+    digits = number(9),
+  }, first + 10
 end
 
 local function challenge_of(packed)

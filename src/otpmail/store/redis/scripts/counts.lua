@@ -74,10 +74,11 @@ local function level_reached(before, most)
 end
 
 -- Counts one mail more for each limit, without a write yet (otp.policy.Policy.admit). Returns why it is refused, packed
--- for the answer, or false; the counts to write; and what is worth a line.
-local function admit(quotas, names, now)
-  local counts, reached = read_counts(#quotas, names), {}
-  for place, quota in ipairs(quotas) do
+-- for the answer, or false, and the counts to write. Notes what is worth a line.
+local function admit(asked, names)
+  local now, reached = asked.now, asked.reached
+  local counts = read_counts(#asked.quotas, names)
+  for place, quota in ipairs(asked.quotas) do
     local one = counts[place]
     recent_counts(one, now)
     local before = total_of(one)
@@ -93,7 +94,7 @@ local function admit(quotas, names, now)
     with_one(one, now)
     if percent > 0 then reached[#reached + 1] = { quota.limit, percent } end
   end
-  return false, counts, reached
+  return false, counts
 end
 
 -- Writes counts under their first names, and under no other.

@@ -1,0 +1,31 @@
+"""The block of an end user's address."""
+
+import pytest
+
+from otpmail.limits.blocks import block_of
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:0DB8:0001:0002:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+    ],
+)
+def test_a_block(text: str, block: str) -> None:
+    """A block is an IPv4 address, however it is written, or the /64 of an IPv6 address."""
+    assert block_of(text) == block
+
+
+@pytest.mark.parametrize("text", ["192.0.2", "192.0.2.1/24", " 192.0.2.1", "2001:db8::g", "1" * 65, "localhost"])
+def test_what_is_no_address(text: str) -> None:
+    """Another text is refused."""
+    with pytest.raises(ValueError, match=r".+"):
+        block_of(text)

@@ -1,0 +1,97 @@
+"""The limits over many addresses that a mail counts for, and what is told of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from otp.trying import POLICY, send
+from otpmail.callers import ANONYMOUS, Caller
+from otpmail.errors import LimitExceeded
+from otpmail.model import Reached
+from otpmail.otp.policy import Policy
+from otpmail.otp.quotas import Quotas
+from otpmail.settings import OtpSettings
+from otpmail.settings.otp import LIMITS, limits_in_shadow
+
+SHOP, BANK = Caller("shop"), Caller("bank")
+
+
+def test_blocks_of_callers_are_apart() -> None:
+    """The mails of one caller count for no block of another: nobody learns what others do."""
+    quotas = Quotas(OtpSettings())
+    [shop], [bank], [other] = quotas.of(SHOP, "192.0.2.1"), quotas.of(BANK, "192.0.2.1"), quotas.of(SHOP, "192.0.2.2")
+    assert len({shop.key, bank.key, other.key}) == 3
+    assert (shop.limit, shop.most, shop.is_shadow) == ("block", 30, False)
+    assert quotas.of(SHOP, "") == ()
+    assert not quotas.are_usual
+
+
+def test_all_callers_share_the_cap_of_the_service() -> None:
+    """Each caller has a cap of its own, and all share one; both warn before they are reached."""
+    quotas = Quotas(OtpSettings(sends_per_caller_hour=5, sends_per_service_hour=9))
+    shop, bank = quotas.of(SHOP, ""), quotas.of(BANK, "")
+    assert [(one.limit, one.most, one.warns) for one in shop] == [("caller", 5, True), ("service", 9, True)]
+    assert shop[0].key != bank[0].key
+    assert shop[1] == bank[1]
+    assert quotas.are_usual
+
+
+def test_a_limit_in_shadow() -> None:
+    """LIMITS_MODE puts each limit into shadow by its name."""
+    settings = OtpSettings.from_layers(
+        {"LIMITS_MODE": "caller=shadow", "OTP_SENDS_PER_CALLER_HOUR": "5", "OTP_SENDS_PER_SERVICE_HOUR": "9"}
+    )
+    found = {one.limit: one.is_shadow for one in Quotas(settings).of(ANONYMOUS, "192.0.2.1")}
+    assert found == {"block": False, "caller": True, "service": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "shadows"),
+    [
+        ("enforce", set()),
+        ("shadow", set(LIMITS)),
+        (" Shadow ", set(LIMITS)),
+        ("block=shadow", {"block"}),
+        ("block=shadow, resend = SHADOW,", {"block", "resend"}),
+        ("shadow,address=enforce", set(LIMITS) - {"address"}),
+        ("block=shadow,enforce", set()),
+    ],
+)
+def test_modes(text: str, shadows: set[str]) -> None:
+    """A mode without a limit is for all of them, and later words count."""
+    assert limits_in_shadow(text) == shadows
+    assert OtpSettings.from_layers({"LIMITS_MODE": text}).limits_in_shadow == shadows
+
+
+@pytest.mark.parametrize("text", ["off", "block", "blocks=shadow", "block=off", "block=", "=shadow", "failures=shadow"])
+def test_what_is_no_mode_is_refused(text: str) -> None:
+    """Another word is refused, with the names of the limits; wrong codes have no mode, since they are no mere limit."""
+    with pytest.raises(ValueError, match="resend, address, block, caller, service"):
+        OtpSettings.from_layers({"LIMITS_MODE": text})
+
+
+def _flood(policy: Policy, count: int, *, compat: bool = False) -> list[tuple[Reached, ...]]:
+    record, said = None, []
+    for number in range(count):
+        record, sending = send(record, 1000.0 + number, f"{number:016d}", policy=policy, compat=compat)
+        said.append(sending.reached)
+    return said
+
+
+def test_the_caps_of_an_address_in_shadow() -> None:
+    """An address in shadow has more mails than its caps, and each one beyond them is said."""
+    policy = replace(POLICY, resend=0.0, shadows=frozenset({"address"}))
+    assert _flood(policy, 12) == [()] * 10 + [(Reached("address", 100),)] * 2
+    with pytest.raises(LimitExceeded):
+        _flood(replace(policy, shadows=frozenset()), 11)
+
+
+def test_the_wait_in_shadow() -> None:
+    """A wait in shadow lets a mail go at once, and says so."""
+    policy = replace(POLICY, shadows=frozenset({"resend"}))
+    assert _flood(policy, 3) == [(), (Reached("resend", 100),), (Reached("resend", 100),)]
+
+
+def test_the_contract_of_the_original_has_caps_in_shadow() -> None:
+    """The original's clients may call ten times at once, and the caps of an address are in shadow for them."""
+    assert _flood(POLICY, 12, compat=True) == [()] * 10 + [(Reached("address", 100),)] * 2
