@@ -78,6 +78,7 @@ HARMLESS = frozenset(
         *(("Slot", "scope"), ("Slot", "device"), ("Lane", "device"), ("Answer", "request"), ("CodeRecord", "answers")),
         *(("CheckRequest", "fingerprint"), ("Place", "key"), ("Place", "scope"), ("Place", "earlier")),
         *(("Send", name) for name in ("scope", "device", "earlier")),
+        *(("Sending", "counted"), ("Quota", "key")),
         *(("Attempt", name) for name in ("scope", "device", "only", "request", "new_device", "earlier")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(

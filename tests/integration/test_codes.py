@@ -194,6 +194,34 @@ async def test_an_address_gets_so_many_mails(service: Service, relay: Relay) -> 
     assert len(relay.mails) == 2
 
 
+@pytest.mark.service(OTP_SENDS_PER_BLOCK_HOUR=2)
+async def test_an_end_users_block_gets_so_many_mails(service: Service, relay: Relay) -> None:
+    """The mails of one IPv4 address, or /64 of IPv6, are limited over all mailboxes, however it is written."""
+    for block in (
+        ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:C000:201"),
+        ("2001:db8::1", "2001:db8::2", "2001:DB8:0::3"),
+    ):
+        for number, client_ip in enumerate(block[:2]):
+            await _send(service, email=f"{number}-{block[0]}@example.org".replace(":", "-"), client_ip=client_ip)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _send(service, client_ip=block[2])
+        assert quota_subject(caught.value) == "block"
+        assert quota_setting(caught.value) == "OTP_SENDS_PER_BLOCK_HOUR"
+        assert 3000 < retry_seconds(caught.value) <= 3900
+    await _send(service, client_ip="192.0.2.2")
+    assert len(relay.mails) == 5
+
+
+@pytest.mark.service(OTP_SENDS_PER_CALLER_HOUR=2, LIMITS_MODE="shadow")
+async def test_limits_in_shadow_refuse_nothing(service: Service, relay: Relay) -> None:
+    """A limit in shadow lets each mail go, and the log says which one it would have refused."""
+    for number in range(3):
+        await _send(service, email=f"{number}@example.org")
+    assert len(relay.mails) == 3
+    await service.wait_for_log("limit-near", limit="caller", percent=50)
+    await service.wait_for_log("limit-in-shadow", limit="caller", caller="anonymous")
+
+
 @pytest.mark.parametrize("field", ["session", "device_token"])
 async def test_a_field_that_is_too_long(service: Service, field: str) -> None:
     """A session or token longer than any is refused by its name, for a code and for a check."""

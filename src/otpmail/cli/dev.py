@@ -50,6 +50,7 @@ _FIXED: Mapping[str, str | None] = MappingProxyType(
         "OTP_FAILURES_PER_DAY": "10000",
         "OTP_SENDS_PER_HOUR": "10000",
         "OTP_SENDS_PER_DAY": "10000",
+        "OTP_SENDS_PER_BLOCK_HOUR": "10000",
         "GRPC_REFLECTION": "true",
         "PROCESSES": "1",  # more need a store that they share
     }

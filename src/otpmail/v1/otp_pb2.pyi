@@ -88,7 +88,7 @@ class SendCodeRequest(_message.Message):
     wait_for: _mail_pb2.WaitFor.ValueType
     """When this call is answered."""
     client_ip: _builtins.str
-    """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
+    """The IP address of the person as the caller knows it. The codes of an IPv4 address, or of a /64 of IPv6, are limited."""
     session: _builtins.str
     """The caller's own session of the person, opaque. A code of one session is wrong for another."""
     device_token: _builtins.str
@@ -204,7 +204,7 @@ class ValidateCodeRequest(_message.Message):
     challenge_id: _builtins.str
     """If set, only the code of this SendCode is right."""
     client_ip: _builtins.str
-    """The IP address of the person as the caller knows it. The service checks it, and does not use it yet."""
+    """The IP address of the person as the caller knows it. The codes of an IPv4 address, or of a /64 of IPv6, are limited."""
     session: _builtins.str
     """The session of the SendCode."""
     device_token: _builtins.str
