@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import otpmail
 from lifelines import with_parent
 from otpmail.original import mail_pb2_grpc as original_mail_grpc
-from otpmail.v1 import mail_pb2_grpc, otp_pb2_grpc
+from otpmail.v1 import address_pb2_grpc, mail_pb2_grpc, otp_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,6 +317,11 @@ class Service:
     def otp(self) -> otp_pb2_grpc.OtpServiceAsyncStub:
         """otpmail.v1.OtpService."""
         return otp_pb2_grpc.OtpServiceStub(self.channel)
+
+    @property
+    def address_service(self) -> address_pb2_grpc.AddressServiceAsyncStub:
+        """otpmail.v1.AddressService."""
+        return address_pb2_grpc.AddressServiceStub(self.channel)
 
     @property
     def mail(self) -> mail_pb2_grpc.MailServiceAsyncStub:

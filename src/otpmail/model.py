@@ -296,6 +296,16 @@ class Lane:
 
 
 @frozen()
+class Budget:
+    """How much of a limit of an address is spent. `setting` is the limit's, `reset_time` when less of it is spent."""
+
+    setting: str
+    spent: int
+    limit: int
+    reset_time: float
+
+
+@frozen()
 class Answer:
     """What the check of a request id was answered, until when it is answered so again. `request` is a digest."""
 

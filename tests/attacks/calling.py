@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from otpmail.original import mail_pb2 as original_pb2
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ _SECONDS = 30.0
 
 def methods_of(contract: str) -> list[MethodDescriptor]:
     """Return all methods of a contract, `v1` or `original`."""
-    files = (otp_pb2, mail_pb2) if contract == "v1" else (original_pb2,)
+    files = (otp_pb2, mail_pb2, address_pb2) if contract == "v1" else (original_pb2,)
     services = (service for file in files for service in file.DESCRIPTOR.services_by_name.values())
     return [method for service in services for method in service.methods]
 

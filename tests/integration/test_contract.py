@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from otpmail.v1 import mail_pb2
+from otpmail.v1 import address_pb2, mail_pb2
 
 ROOT = Path(__file__).parents[2]
 KEPT: dict[type[Message], dict[int, str]] = {
     mail_pb2.RecipientResult: {5: "suppression"},
+    address_pb2.GetAddressResponse: {1: "suppression"},
+    address_pb2.ReleaseAddressRequest: {2: "suppression"},
 }
 """The numbers of fields that are planned, by message."""
 

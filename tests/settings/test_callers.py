@@ -130,7 +130,10 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
         ("[caller.shop]\n", "line 1: 'caller' is no key of this table; did you mean callers?"),
         (
             f'[anonymous]\ntokens = ["{A}"]',
-            "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, priorities",
+            (
+                "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, "
+                "priorities, codes_per_hour"
+            ),
         ),
         (
             "[callers.shop]\n",

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import caller, code, dev, health, keys, listing, lookup, mail, retry, serve
+from otpmail.cli import address, caller, code, dev, health, keys, listing, lookup, mail, retry, serve
 from otpmail.cli.check import command as check
 from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
@@ -42,6 +42,7 @@ app.command(cls=Command)(serve.serve)
 app.command(cls=Command)(dev.dev)
 app.command(cls=Command)(check.check)
 app.command(cls=Command)(health.health)
+app.add_typer(address.address, name="address")
 app.add_typer(caller.caller, name="caller")
 app.add_typer(code.code, name="code")
 app.add_typer(keys.keys, name="keys")

@@ -26,6 +26,16 @@ Purpose = Annotated[
         help=f"The purpose of the code. A code for one purpose is wrong for another. Default: {DEFAULT_PURPOSE}.",
     ),
 ]
+Session = Annotated[
+    str, typer.Option(metavar="ID", help="The person's session. A code of one session is wrong for another.")
+]
+DeviceToken = Annotated[
+    str,
+    typer.Option(metavar="TOKEN", help="The token of the person's device, as a valid check has printed it with --json."),
+]
+ClientIp = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="The person's IP address, for the limits of mails to many addresses.")
+]
 
 
 @code.command("send", cls=Command)
@@ -38,11 +48,22 @@ def send_code(
         str,
         typer.Option(metavar="ID", help="A name for this mail: the same command with it sends one mail and one code."),
     ] = "",
+    session: Session = "",
+    device_token: DeviceToken = "",
+    client_ip: ClientIp = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
     """Mail a one-time code."""
-    request = otp_pb2.SendCodeRequest(email=email, purpose=purpose, locale=locale, request_id=request_id)
+    request = otp_pb2.SendCodeRequest(
+        email=email,
+        purpose=purpose,
+        locale=locale,
+        request_id=request_id,
+        session=session,
+        device_token=device_token,
+        client_ip=client_ip,
+    )
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
     if as_json:
         print_json(answer)
@@ -60,17 +81,21 @@ def validate_code(
     typed: Annotated[str, typer.Argument(metavar="CODE", help="The code as the person typed it.")],
     *,
     purpose: Purpose = "",
+    session: Session = "",
+    device_token: DeviceToken = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
-    """Check a code. A valid code is valid once."""
+    """Check a code. A valid code is valid once. With --json the answer has the token of the person's device."""
     characters = normalize(typed)
     if not characters:
         raise wrong_usage("CODE: is empty; give the code as the person typed it")
     is_number = characters.isascii() and characters.isdecimal()
     if not (is_number or (len(characters) == LONG and characters.isalnum())):  # says more than "wrong code"
         raise wrong_usage(f"{typed!r} is not a code: a code has digits only, or {LONG} letters and digits")
-    request = otp_pb2.ValidateCodeRequest(email=email, code=typed, purpose=purpose)
+    request = otp_pb2.ValidateCodeRequest(
+        email=email, code=typed, purpose=purpose, session=session, device_token=device_token
+    )
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
     if as_json:
@@ -88,11 +113,12 @@ def revoke_code(
     challenge_id: Annotated[
         str, typer.Option(metavar="ID", help="End the code only if it is this one. Default: whichever is live.")
     ] = "",
+    session: Session = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
     """End a live code, so that it is not valid any more. Without a live code it does nothing."""
-    request = otp_pb2.RevokeCodeRequest(email=email, purpose=purpose, challenge_id=challenge_id)
+    request = otp_pb2.RevokeCodeRequest(email=email, purpose=purpose, challenge_id=challenge_id, session=session)
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).RevokeCode, request)
     if as_json:
         print_json(answer)

@@ -1,15 +1,13 @@
 """`otpmail mail get`, `watch` and `cancel`: ask the running service about a mail that it has accepted."""
 
-from datetime import UTC
 from typing import Annotated
 
 import typer
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from otpmail.cli.call import call, call_stream
 from otpmail.cli.help import Command
 from otpmail.cli.options import ALL, AllCallers, Json, OfCaller, Server, whose
-from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.cli.output import exit_unless, out, print_json, print_mail, utc, wrong_usage
 from otpmail.counts import counted
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -93,13 +91,9 @@ def print_state(answer: mail_pb2.Mail, *, as_json: bool) -> None:
         return
     print_mail(answer)
     words = [f"of {answer.caller}"] if answer.caller else []
-    words += [f"accepted {_time(answer.create_time)}", counted(answer.attempts, "attempt")]
+    words += [f"accepted {utc(answer.create_time)}", counted(answer.attempts, "attempt")]
     if answer.HasField("settle_time"):
-        words.append(f"settled {_time(answer.settle_time)}")
+        words.append(f"settled {utc(answer.settle_time)}")
     if answer.HasField("next_attempt_time"):
-        words.append(f"next attempt {_time(answer.next_attempt_time)}")
+        words.append(f"next attempt {utc(answer.next_attempt_time)}")
     out.print(f"  {', '.join(words)}")
-
-
-def _time(stamp: Timestamp) -> str:
-    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC
 from math import ceil
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from rich.console import Console
@@ -33,6 +35,11 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def utc(stamp: Timestamp) -> str:
+    """Return a time to the second, as commands show it."""
+    return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def service_of(server: str) -> endpoint.Service:

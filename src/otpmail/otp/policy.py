@@ -9,22 +9,13 @@ from dataclasses import replace
 from typing import Self
 
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.limits.rules import (
-    Windows,
-    counts_end,
-    counts_free_at,
-    level_reached,
-    recent_counts,
-    total_of,
-    with_one,
-    without_one,
-)
+from otpmail.limits.rules import Windows, counts_end, without_one
 from otpmail.model import (
     CALL,
     LONG,
     NO_CALL,
     STRANGERS,
-    Answer,
+    Budget,
     Challenge,
     Check,
     CheckResult,
@@ -37,40 +28,20 @@ from otpmail.model import (
     Sending,
     Slot,
 )
-from otpmail.otp.records import adopt, kept, lane_of, recent, with_lane, with_slot
+from otpmail.otp.quotas import admit, budgets_of
+from otpmail.otp.records import adopt, answered, kept, lane_of, recent, released, with_lane, with_slot
+from otpmail.otp.refusals import refusal
+from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, ended, slot_of, slot_with, unsent, with_room
 from otpmail.settings import OtpSettings
-from otpmail.settings.otp import LIMITS
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
-_ANSWER_SECONDS = 60.0  # for which the same check has the same answer
-_MOST_ANSWERS = 4
 _MOST_MAILS = 8  # that a record knows, of a challenge that replaced another: of more, one was sent for sure
-_MOST_LIVE = 3  # challenges, before the oldest short one of strangers ends
-_MOST_SLOTS = 64  # which only long codes and those of devices reach
 _RECORDS_FULL = "codes of other addresses take their half"
 
-# An attempt at an address without a record is tried on these, which is as much work as with one.
-_NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
-_NO_SLOT = Slot(NO_SCOPE, challenge=_NO_CHALLENGE)
+# An attempt at an address without a record is tried on this one, which is as much work as with one.
 _NOBODY = CodeRecord((Slot(NO_SCOPE, challenge=Challenge(bytes(16), "", 1e18)),), (Lane(sends=(2**31,)),))
-
-# By their names in scripts: what is said, and the setting.
-_REFUSALS = {
-    "failures_per_hour": ("too many wrong codes for this {whose} in an hour", "OTP_FAILURES_PER_HOUR"),
-    "failures_per_day": ("too many wrong codes for this {whose} in a day", "OTP_FAILURES_PER_DAY"),
-    "sends_per_hour": ("too many codes were mailed for this {whose} in an hour", "OTP_SENDS_PER_HOUR"),
-    "sends_per_day": ("too many codes were mailed for this {whose} in a day", "OTP_SENDS_PER_DAY"),
-    "resend": ("a code was mailed to this address just now", "OTP_RESEND_SECONDS"),
-    "block": ("too many codes were mailed for this address's client_ip in an hour", "OTP_SENDS_PER_BLOCK_HOUR"),
-    "caller": ("this caller has had too many codes mailed in an hour", "OTP_SENDS_PER_CALLER_HOUR"),
-    "service": ("this service has mailed too many codes in an hour", "OTP_SENDS_PER_SERVICE_HOUR"),
-    "slots": ("too many codes of this address are live", ""),
-}
-
-_OVER_MANY = frozenset({"block", "caller", "service"})  # limits over many addresses
-
 
 @frozen()
 class Policy:
@@ -132,8 +103,8 @@ class Policy:
         reached = self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
         sending, replaced = self._choose(slot, now, send.fresh, attacked=attacked)
         slots = record.slots
-        if slot.challenge is None and len(slots) >= _MOST_LIVE:
-            slots = _with_room(tuple([known for known in slots if known is not slot]), now)
+        if slot.challenge is None and len(slots) >= MOST_LIVE:
+            slots = with_room(tuple([known for known in slots if known is not slot]), now)
         after = Slot(send.scope, device, sending.challenge, sending.next_send, call, replaced)
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
         lanes = with_lane(record.lanes, Lane(device, lane.failures, sends))
@@ -160,13 +131,13 @@ class Policy:
         for answer in known.answers:
             if answer.request == attempt.request:
                 return record, answer.check
-        slot = _slot_of(known, attempt)
+        slot = slot_of(known, attempt)
         lane = lane_of(known, attempt.device)
-        challenge = slot.challenge or _NO_CHALLENGE
+        challenge = slot.challenge or NO_CHALLENGE
         matches = guess.matches(challenge)
         counted = self._counted(known, slot, challenge, lane, now)
         spent = self.failures.free_at(lane.failures)
-        is_live = has_slots and challenge is not _NO_CHALLENGE and attempt.only in (None, challenge.id)
+        is_live = has_slots and challenge is not NO_CHALLENGE and attempt.only in (None, challenge.id)
         left = self.attempts - challenge.attempts
         is_spent = spent > now and not (is_live and challenge.is_long)
         if is_spent or (is_live and left <= 0):
@@ -179,26 +150,26 @@ class Policy:
         if guess.length != challenge.length or challenge.is_long:
             return record, Check(CheckResult.WRONG_CODE, left)
         wrong = Check(CheckResult.WRONG_CODE, left - 1)
-        return _answered(counted, attempt, wrong, now), wrong
+        return answered(counted, attempt, wrong, now), wrong
 
     def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
-        counts = recent_counts(counts, now)
-        before, reached = total_of(counts), 0
-        if before >= quota.most:
-            if not quota.is_shadow:
-                raise self.refusal(quota.limit, device=False, retry_after=counts_free_at(counts, quota.most) - now)
-            reached = 100
-        elif quota.warns:
-            reached = level_reached(before, quota.most)
-        counts = with_one(counts, now)
-        needed = 0.0 if quota.is_shadow else counts_free_at(counts, quota.most)
-        return Admitted(counts, counts_end(counts), needed, Reached(quota.limit, reached) if reached else None)
+        return admit(counts, quota, now)
 
     def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
         """Return the counts without a mail that was not sent, and when they end."""
         counts = without_one(counts, sending.next_send - self.resend)
         return counts, counts_end(counts)
+
+    def budgets(self, record: CodeRecord | None, now: float) -> tuple[Budget, ...]:
+        """Return of which limits strangers have spent something, and how much."""
+        lane = lane_of(record or CodeRecord(), STRANGERS)
+        sends = tuple([at - self.resend for at in lane.sends])
+        return budgets_of("FAILURES", self.failures, lane.failures, now) + budgets_of("SENDS", self.sends, sends, now)
+
+    def release(self, record: CodeRecord | None) -> tuple[CodeRecord | None, None]:
+        """Take back all that was spent of the budgets, also by devices."""
+        return released(record), None
 
     def void(
         self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
@@ -221,10 +192,10 @@ class Policy:
         Once no mail with the challenge was sent, the one that it replaced is live again, since a person may have its
         code. The attempts stay. If another mail was sent since, the next one has to wait for that.
         """
-        slot = _slot_with(record, sending.challenge.id)
+        slot = slot_with(record, sending.challenge.id)
         if record is None or slot is None:
             return record, None
-        return _unsent(record, slot, sending.next_send, counts=False), None
+        return unsent(record, slot, sending.next_send, counts=False), None
 
     def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
         """Undo `send` by the mark of its call, where nobody has its answer: no mail was sent for it.
@@ -235,7 +206,7 @@ class Policy:
             return record, None
         for slot in record.slots:
             if slot.call == call:
-                return _unsent(record, slot, slot.next_send, counts=False), None
+                return unsent(record, slot, slot.next_send, counts=False), None
         return record, None
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
@@ -243,11 +214,11 @@ class Policy:
 
         The mail counts: the relay has seen it.
         """
-        slot = _slot_with(record, sending.challenge.id)
+        slot = slot_with(record, sending.challenge.id)
         if record is None or slot is None:
             return record, None
-        after = _unsent(record, slot, sending.next_send, counts=True)
-        return after and kept(replace(after, slots=tuple([_ended(one, slot) for one in after.slots]))), None
+        after = unsent(record, slot, sending.next_send, counts=True)
+        return after and kept(replace(after, slots=tuple([ended(one, slot) for one in after.slots]))), None
 
     def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
         """Return the record with what one of an earlier version says, whose purpose has that scope."""
@@ -255,7 +226,7 @@ class Policy:
 
     def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
         """Return the error for a limit by its name in scripts."""
-        return _refusal(name, retry_after, device=device)
+        return refusal(name, retry_after, device=device)
 
     def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
         """Raise LimitExceeded where no mail may be sent now. Returns the limits in shadow that would refuse it.
@@ -267,17 +238,17 @@ class Policy:
         if attacked and (self.locks or send.compat):
             is_daily = self.failures.is_daily(lane.failures)
             name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
-            raise _refusal(name, free - now, device=is_device)
+            raise refusal(name, free - now, device=is_device)
         if not spaced:
             return reached
         if sends and (free := self.sends.free_at(sends) - self.resend) > now:
             if not (send.compat or "address" in self.shadows):
                 name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
-                raise _refusal(name, free - now, device=is_device)
+                raise refusal(name, free - now, device=is_device)
             reached = (Reached("address", 100),)
         if slot.next_send > now and not send.compat:
             if "resend" not in self.shadows:
-                raise _refusal("resend", slot.next_send - now, device=is_device)
+                raise refusal("resend", slot.next_send - now, device=is_device)
             reached = (*reached, Reached("resend", 100))
         return reached
 
@@ -313,84 +284,7 @@ class Policy:
         lanes = tuple([lane for lane in record.lanes if lane.device != device or device == STRANGERS])
         check = Check(CheckResult.VALID, 0, None, attempt.new_device if device == STRANGERS else device, now)
         after = CodeRecord(tuple([known for known in record.slots if known is not slot]), lanes, record.answers)
-        return kept(_answered(after, attempt, check, now)), check
-
-
-def _answered(record: CodeRecord, attempt: Attempt, check: Check, now: float) -> CodeRecord:
-    """Return the record with the answer to a check, if that has a request id."""
-    if not attempt.request:
-        return record
-    answers = (*record.answers, Answer(attempt.request, check, now + _ANSWER_SECONDS))[-_MOST_ANSWERS:]
-    return CodeRecord(record.slots, record.lanes, answers)
-
-
-def _slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
-    """Return the slot that is tried: that of the device, else strangers'; of any device if its challenge is named."""
-    found = _NO_SLOT
-    for slot in record.slots:
-        if slot.scope != attempt.scope:
-            continue
-        if slot.challenge is not None and slot.challenge.id == attempt.only:
-            return slot
-        if slot.device == attempt.device or (slot.device == STRANGERS and found is _NO_SLOT):
-            found = slot
-    return found
-
-
-def _slot_with(record: CodeRecord | None, challenge_id: bytes) -> Slot | None:
-    """Return the slot with that live challenge."""
-    for slot in () if record is None else record.slots:
-        if slot.challenge is not None and slot.challenge.id == challenge_id:
-            return slot
-    return None
-
-
-def _unsent(record: CodeRecord, slot: Slot, mail: float, *, counts: bool) -> CodeRecord | None:
-    """Return the record as if a mail of a slot, by the next send that went with it, had not been sent."""
-    challenge, replaced, is_latest = slot.challenge, slot.replaced, slot.next_send in (mail, 0.0)
-    if replaced is not None and challenge is not None and mail in replaced.mails:
-        place = replaced.mails.index(mail)
-        mails = replaced.mails[:place] + replaced.mails[place + 1 :]
-        if mails:
-            replaced = Replaced(replaced.challenge, mails)
-        else:
-            challenge, replaced = replace(replaced.challenge, attempts=challenge.attempts), None
-            is_latest = True
-    after = Slot(slot.scope, slot.device, challenge, slot.next_send, slot.call, replaced)
-    if is_latest:  # 0 since the latest mail was not sent either
-        after = Slot(slot.scope, slot.device, challenge, replaced=replaced)
-    lanes, lane = record.lanes, lane_of(record, slot.device)
-    if not counts and mail in lane.sends:
-        place = lane.sends.index(mail)
-        lanes = with_lane(lanes, Lane(lane.device, lane.failures, lane.sends[:place] + lane.sends[place + 1 :]))
-    return kept(CodeRecord(with_slot(record.slots, slot, after), lanes, record.answers))
-
-
-def _ended(slot: Slot, other: Slot) -> Slot:
-    """Return the slot, without its challenge if it is of the same scope and device as `other`."""
-    is_it = slot.scope == other.scope and slot.device == other.device
-    return replace(slot, challenge=None, replaced=None) if is_it else slot
-
-
-def _with_room(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
-    """Return the slots without the oldest short one of strangers, if there are too many. Raises LimitExceeded."""
-    live = [slot for slot in slots if slot.challenge is not None]
-    if len(live) < _MOST_LIVE:
-        return slots
-    for slot in live:
-        if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
-            return tuple([known for known in slots if known is not slot])
-    if len(live) < _MOST_SLOTS:
-        return slots
-    ends = min([slot.challenge.expires for slot in live if slot.challenge is not None])
-    raise _refusal("slots", ends - now)
-
-
-def _refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
-    said, setting = _REFUSALS[name]
-    whose = name if name in _OVER_MANY else "device" if device else "address"
-    limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
-    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting, limit=limit)
+        return kept(answered(after, attempt, check, now)), check
 
 
 def _near_end(lifespan: float) -> float:

@@ -1,10 +1,24 @@
-"""The limits over many addresses that a mail with a code counts for: of a block of end users, of a caller, in all."""
+"""The limits over many addresses that a mail with a code counts for, and how much of an address's limits is spent."""
 
 import hashlib
+from collections.abc import Sequence
 
 from otpmail.callers import Caller
+from otpmail.limits.rules import (
+    Windows,
+    counts_end,
+    counts_free_at,
+    level_reached,
+    recent_counts,
+    total_of,
+    with_one,
+)
+from otpmail.model import DAY, HOUR, Budget, Counts, Reached
+from otpmail.otp.refusals import refusal
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import Quota
+from otpmail.store.challenges import Admitted, Quota
+
+_WHOLE = 100  # percent
 
 
 class Quotas:
@@ -36,6 +50,31 @@ class Quotas:
             most = settings.sends_per_service_hour
             found.append(Quota("service", _key("service"), most, "service" in self._shadows, warns=True))
         return tuple(found)
+
+
+def admit(counts: Counts, quota: Quota, now: float) -> Admitted:
+    """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
+    counts = recent_counts(counts, now)
+    before, reached = total_of(counts), 0
+    if before >= quota.most:
+        if not quota.is_shadow:
+            raise refusal(quota.limit, counts_free_at(counts, quota.most) - now)
+        reached = _WHOLE
+    elif quota.warns:
+        reached = level_reached(before, quota.most)
+    counts = with_one(counts, now)
+    needed = 0.0 if quota.is_shadow else counts_free_at(counts, quota.most)
+    return Admitted(counts, counts_end(counts), needed, Reached(quota.limit, reached) if reached else None)
+
+
+def budgets_of(kind: str, windows: Windows, times: Sequence[float], now: float) -> tuple[Budget, ...]:
+    """Return how much of the limits of a kind of setting is spent by what happened at some times."""
+    found = []
+    for span, seconds, most in (("HOUR", HOUR, windows.per_hour), ("DAY", DAY, windows.per_day)):
+        spent = [at for at in times if at + seconds > now]
+        if spent:
+            found.append(Budget(f"OTP_{kind}_PER_{span}", len(spent), most, spent[0] + seconds))
+    return tuple(found)
 
 
 def _key(text: str) -> bytes:

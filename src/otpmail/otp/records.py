@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
-from otpmail.model import DAY, STRANGERS, CodeRecord, EarlierRecord, Lane, Slot
+from otpmail.model import DAY, STRANGERS, Answer, Check, CodeRecord, EarlierRecord, Lane, Slot
+from otpmail.store.challenges import Attempt
 
+_ANSWER_SECONDS = 60.0  # for which the same check has the same answer
+_MOST_ANSWERS = 4
 _MOST_LANES = 16  # of devices: of more, the one that was used longest ago is forgotten
 
 
@@ -55,11 +58,24 @@ def adopt(record: CodeRecord, earlier: EarlierRecord, scope: bytes, *, length: i
     return CodeRecord(slots, with_lane(record.lanes, Lane(STRANGERS, failures, lane.sends)), record.answers)
 
 
+def answered(record: CodeRecord, attempt: Attempt, check: Check, now: float) -> CodeRecord:
+    """Return the record with the answer to a check, if that has a request id."""
+    if not attempt.request:
+        return record
+    answers = (*record.answers, Answer(attempt.request, check, now + _ANSWER_SECONDS))[-_MOST_ANSWERS:]
+    return CodeRecord(record.slots, record.lanes, answers)
+
+
 def kept(record: CodeRecord) -> CodeRecord | None:
     """Return the record without what says nothing, None if that is all of it."""
     slots = tuple([slot for slot in record.slots if slot.challenge is not None or slot.next_send])
     lanes = tuple([lane for lane in record.lanes if lane.failures or lane.sends])
     return CodeRecord(slots, lanes, record.answers) if slots or lanes or record.answers else None
+
+
+def released(record: CodeRecord | None) -> CodeRecord | None:
+    """Return the record with nothing of its budgets spent. Live challenges stay, with their attempts and waits."""
+    return None if record is None else kept(CodeRecord(record.slots, (), record.answers))
 
 
 def lane_of(record: CodeRecord, device: bytes) -> Lane:

@@ -16,6 +16,7 @@ from otpmail.events import CodeChecked, LimitReached, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import STRANGERS, Challenge, IssuedCode, Mail, MailState, Priority, Sending
+from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.issuing import Issuing
@@ -67,6 +68,7 @@ class OtpService:
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
+        self.addresses = AddressService(store)
         self._quotas = Quotas(settings)
         self._no_quotas: tuple[Quota, ...] = ()
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}

@@ -16,7 +16,14 @@ from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
 from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.calls import Context
 
-SERVICES = ("", "mail.OtpService", "mail.MailService", "otpmail.v1.OtpService", "otpmail.v1.MailService")
+SERVICES = (
+    "",
+    "mail.OtpService",
+    "mail.MailService",
+    "otpmail.v1.OtpService",
+    "otpmail.v1.AddressService",
+    "otpmail.v1.MailService",
+)
 LIVENESS = "liveness"
 PROBLEM = "otpmail-problem"
 """The metadata with the reason for which a service is NOT_SERVING, in words: its answer has no place for it."""

@@ -5,9 +5,9 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from otpmail.original import mail_pb2 as original_pb2
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 
-_OURS: tuple[Any, ...] = (otp_pb2, mail_pb2, original_pb2)
+_OURS: tuple[Any, ...] = (otp_pb2, mail_pb2, address_pb2, original_pb2)
 
 SERVICES = tuple(service for file in (*_OURS, health_pb2) for service in file.DESCRIPTOR.services_by_name.values())
 """The descriptors of all services but reflection."""

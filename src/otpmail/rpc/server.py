@@ -11,6 +11,7 @@ from otpmail.mail.service import MailService
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
 from otpmail.otp.service import OtpService
 from otpmail.rpc.access import Access
+from otpmail.rpc.address import AddressServicer
 from otpmail.rpc.auth import Admit, Authenticator
 from otpmail.rpc.batching import MOST_SECONDS, Batching
 from otpmail.rpc.bounds import bounds_of_mail, bounds_of_original_mail
@@ -27,7 +28,7 @@ from otpmail.rpc.reflection import add_reflection
 from otpmail.rpc.refusals import Refusals
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
-from otpmail.v1 import mail_pb2_grpc, otp_pb2_grpc
+from otpmail.v1 import address_pb2_grpc, mail_pb2_grpc, otp_pb2_grpc
 
 _MOMENT = 0.02
 _QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
@@ -168,6 +169,7 @@ class _Guards(NamedTuple):
 def _add_ours(guard: Any, codes: OtpService, mails: MailService, mail: MailServicer) -> None:
     """Add the services of both contracts."""
     otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
+    address_pb2_grpc.add_AddressServiceServicer_to_server(AddressServicer(codes.addresses), guard)
     mail_pb2_grpc.add_MailServiceServicer_to_server(mail, guard)
     original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
     original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import STRANGERS, Challenge, Check, CodeRecord, Counts, EarlierRecord, Reached, Sending
+from otpmail.model import STRANGERS, Budget, Challenge, Check, CodeRecord, Counts, EarlierRecord, Reached, Sending
 
 NO_SCOPE = bytes(8)
 """In place of a purpose and a session, in tests."""
@@ -140,6 +140,12 @@ class Rules(Protocol):
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Take a sending back, and end its challenge."""
 
+    def budgets(self, record: CodeRecord | None, now: float) -> tuple[Budget, ...]:
+        """Return of which limits strangers have spent something, and how much."""
+
+    def release(self, record: CodeRecord | None) -> tuple[CodeRecord | None, None]:
+        """Take back all that was spent of the budgets."""
+
     def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
         """Return the record with what one of an earlier version says, whose purpose has that scope."""
 
@@ -182,3 +188,12 @@ class ChallengeStore(Protocol):
 
     def refuse(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take back what `send` has changed, and end its challenge: the relay refused the address for good."""
+
+    def budgets(self, key: bytes) -> Awaitable[tuple[Budget, ...]]:
+        """Return of which limits strangers have spent something at an address, and how much."""
+
+    def release(self, key: bytes) -> Awaitable[None]:
+        """Take back all that was spent of the budgets of an address. Live codes stay."""
+
+    def forget(self, key: bytes) -> Awaitable[None]:
+        """Drop the record of an address."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from otpmail.model import Check, CodeRecord, Sending
+from otpmail.model import Budget, Check, CodeRecord, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 
@@ -21,6 +21,8 @@ Write = Callable[[bytes, bytes], None]
 
 class RuledRecords(ABC):
     """The decisions of `store.challenges.ChallengeStore`, by rules on records that `update` reads and writes."""
+
+    now: Callable[[], float]
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
@@ -72,6 +74,19 @@ class RuledRecords(ABC):
         """End the live challenges of a scope unused."""
         del earlier
         return self.update(key, partial(self._rules.void, scope=scope, challenge_id=challenge_id))
+
+    def budgets(self, key: bytes) -> Awaitable[tuple[Budget, ...]]:
+        """Return of which limits strangers have spent something at an address, and how much."""
+        now = self.now()
+        return self.update(key, lambda record: (record, self._rules.budgets(record, now)))
+
+    def release(self, key: bytes) -> Awaitable[None]:
+        """Take back all that was spent of the budgets of an address."""
+        return self.update(key, self._rules.release)
+
+    def forget(self, key: bytes) -> Awaitable[None]:
+        """Drop the record of an address."""
+        return self.update(key, lambda _: (None, None))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back."""

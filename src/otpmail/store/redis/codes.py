@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import msgpack
 
-from otpmail.model import CALL, LONG, STRANGERS, Challenge, Check, CheckResult, Reached, Sending
+from otpmail.model import (
+    CALL,
+    LONG,
+    STRANGERS,
+    Budget,
+    Challenge,
+    Check,
+    CheckResult,
+    CodeRecord,
+    Lane,
+    Reached,
+    Sending,
+)
 from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Rules, Send
 from otpmail.store.earlier_records import READ_SECONDS
 from otpmail.store.redis.client import Client
@@ -21,6 +33,8 @@ from otpmail.store.redis.withdrawals import Withdrawals
 _SEND = Script.load("codes", "counts", "code_choice", "code_send")
 _CHECK = Script.load("codes", "code_check")
 _VOID = Script.load("codes", "code_void")
+_LOOK = Script.load("codes", "code_look")
+_RELEASE = Script.load("codes", "code_release")
 _UNSEND = Script.load("codes", "counts", "code_unsend")
 
 _WITHDRAW_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
@@ -177,6 +191,23 @@ class RedisChallengeStore:
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
         await self._take_back(key, "refuse", sending.challenge.id, sending.next_send)
+
+    async def budgets(self, key: bytes) -> tuple[Budget, ...]:
+        """Return of which limits strangers have spent something at an address, and how much."""
+        names, head = self.record(key)
+        now, failures, sends = msgpack.unpackb(await self._client.run(_LOOK, names, head), raw=True)
+        lane = Lane(STRANGERS, tuple(map(float, failures)), tuple(map(float, sends)))
+        return self._rules.budgets(CodeRecord(lanes=(lane,)), float(now))
+
+    async def release(self, key: bytes) -> None:
+        """Take back all that was spent of the budgets of an address."""
+        names, head = self.record(key)
+        await self._client.run(_RELEASE, names, [*head, "release"], replicated=True)
+
+    async def forget(self, key: bytes) -> None:
+        """Drop the record of an address."""
+        names, head = self.record(key)
+        await self._client.run(_RELEASE, names, [*head, "forget"], replicated=True)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Receive which codes other replicas use."""

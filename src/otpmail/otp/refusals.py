@@ -1,0 +1,27 @@
+"""The errors for limits of codes: what each says, whose limit it is, and the setting."""
+
+from otpmail.errors import LimitExceeded
+from otpmail.settings.otp import LIMITS
+
+# By their names in scripts: what is said, and the setting.
+_REFUSALS = {
+    "failures_per_hour": ("too many wrong codes for this {whose} in an hour", "OTP_FAILURES_PER_HOUR"),
+    "failures_per_day": ("too many wrong codes for this {whose} in a day", "OTP_FAILURES_PER_DAY"),
+    "sends_per_hour": ("too many codes were mailed for this {whose} in an hour", "OTP_SENDS_PER_HOUR"),
+    "sends_per_day": ("too many codes were mailed for this {whose} in a day", "OTP_SENDS_PER_DAY"),
+    "resend": ("a code was mailed to this address just now", "OTP_RESEND_SECONDS"),
+    "block": ("too many codes were mailed for this address's client_ip in an hour", "OTP_SENDS_PER_BLOCK_HOUR"),
+    "caller": ("this caller has had too many codes mailed in an hour", "OTP_SENDS_PER_CALLER_HOUR"),
+    "service": ("this service has mailed too many codes in an hour", "OTP_SENDS_PER_SERVICE_HOUR"),
+    "slots": ("too many codes of this address are live", ""),
+}
+
+_OVER_MANY = frozenset({"block", "caller", "service"})  # limits over many addresses
+
+
+def refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
+    """Return the error for a limit by its name in scripts. `device`: it is that of a device, and not of an address."""
+    said, setting = _REFUSALS[name]
+    whose = name if name in _OVER_MANY else "device" if device else "address"
+    limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
+    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting, limit=limit)
