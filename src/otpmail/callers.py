@@ -36,6 +36,7 @@ class Permissions:
     `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
     of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case. With
     `operate` it may look up, cancel and retry the mails of all callers.
+    `codes_per_hour` counts in place of OTP_SENDS_PER_CALLER_HOUR.
     """
 
     methods: frozenset[str] | None = None
@@ -44,6 +45,7 @@ class Permissions:
     priorities: tuple[Priority, ...] = tuple(Priority)
     shares: Shares | None = None
     operate: bool = False
+    codes_per_hour: int | None = None
 
 
 @frozen()

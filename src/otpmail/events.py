@@ -233,9 +233,9 @@ class CodeChecked:
 
 @frozen()
 class LimitReached:
-    """A mail with a code has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
+    """A mail with a code, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
 
-    With 50 and 80 percent the mail was sent, with 100 too: the limit is in shadow. `percent` is 0 where it was refused.
+    With 50 and 80 percent nothing was refused, and with 100 neither: the limit is in shadow. 0 is a refusal.
     """
 
     limit: str

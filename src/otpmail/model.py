@@ -215,6 +215,7 @@ class Check:
     """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS.
 
     `device` and `time` go with VALID: whose lane the person's device has from now on, and when the code was right.
+    `reached` are limits over many addresses that are worth a line.
     """
 
     result: CheckResult
@@ -222,6 +223,7 @@ class Check:
     retry_time: float | None = None
     device: bytes = field(default=b"", repr=False)
     time: float = 0.0
+    reached: tuple["Reached", ...] = ()
 
 
 @frozen()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from otp.trying import POLICY, send
-from otpmail.callers import ANONYMOUS, Caller
+from otpmail.callers import ANONYMOUS, Caller, Permissions
 from otpmail.errors import LimitExceeded
 from otpmail.model import Reached
 from otpmail.otp.policy import Policy
@@ -34,6 +34,13 @@ def test_all_callers_share_the_cap_of_the_service() -> None:
     assert shop[0].key != bank[0].key
     assert shop[1] == bank[1]
     assert quotas.are_usual
+
+
+def test_a_caller_with_a_cap_of_its_own() -> None:
+    """The cap of a caller in the file of callers counts in place of that for all."""
+    shop = Caller("shop", Permissions(codes_per_hour=7))
+    for settings in (OtpSettings(), OtpSettings(sends_per_caller_hour=5)):
+        assert [one.most for one in Quotas(settings).of(shop, "")] == [7]
 
 
 def test_a_limit_in_shadow() -> None:
@@ -66,7 +73,7 @@ def test_modes(text: str, shadows: set[str]) -> None:
 @pytest.mark.parametrize("text", ["off", "block", "blocks=shadow", "block=off", "block=", "=shadow", "failures=shadow"])
 def test_what_is_no_mode_is_refused(text: str) -> None:
     """Another word is refused, with the names of the limits; wrong codes have no mode, since they are no mere limit."""
-    with pytest.raises(ValueError, match="resend, address, block, caller, service"):
+    with pytest.raises(ValueError, match="resend, address, block, caller, service, guesses"):
         OtpSettings.from_layers({"LIMITS_MODE": text})
 
 

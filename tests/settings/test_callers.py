@@ -94,6 +94,12 @@ def test_addresses_and_priorities(tmp_path: Path) -> None:
     assert own.return_paths == frozenset({"bounces@shop.example"})
 
 
+def test_codes_per_hour(tmp_path: Path) -> None:
+    """A caller, and an anonymous one too, may have a cap of its own on codes in an hour."""
+    assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\ncodes_per_hour = 500')).may.codes_per_hour == 500
+    assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]')).may.codes_per_hour is None
+
+
 def test_shares(tmp_path: Path) -> None:
     """A caller has no share of the queue or of the memory that is less than the whole, unless the file gives it one."""
     assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\nqueue_share = 1')).may.shares is None
@@ -184,6 +190,13 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
                 "line 3: [callers.shop] queue_share must be a number above 0 and at most 1, such as 0.25 for a quarter",
             )
             for wrong in ("0", "1.5", "-1", "nan", "inf", "true", '"a half"', "[0.5]")
+        ),
+        *(
+            (
+                f"{_SHOP}codes_per_hour = {wrong}",
+                "line 3: [callers.shop] codes_per_hour must be a whole number from 1 to 10000000",
+            )
+            for wrong in ("0", "-1", "1.5", "true", '"ten"', "10000001")
         ),
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),
         (f"{_SHOP}x = {'9' * 5000}", "holds too long a number, or lists too deep"),

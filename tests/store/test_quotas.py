@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import Challenge, Reached, Sending
-from otpmail.store.challenges import ChallengeStore, Quota, Send
-from rules import POLICY
+from otpmail.model import Challenge, Check, CheckResult, Reached, Sending
+from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
+from rules import BOOK, POLICY
 from store.clocks import Clock
 
 BLOCK = Quota("block", b"the counts of bl", 3)
@@ -112,6 +112,32 @@ async def test_limits_of_other_keys_are_apart(codes: ChallengeStore, clock: Cloc
     for number in range(3):
         await _send(codes, clock, number, BLOCK)
     await _send(codes, clock, 4, BLOCK._replace(key=b"another block's"))
+
+
+async def _check(codes: ChallengeStore, clock: Clock, sending: Sending, number: int, *quotas: Quota, by: int) -> Check:
+    typed = f"{(int(BOOK.code(sending.challenge)) + by) % 10**6:06d}"
+    attempt = Attempt(quotas=quotas)
+    return await codes.check(f"address {number:08d}".encode(), clock.time, BOOK.guess(typed), attempt)
+
+
+async def test_wrong_codes_at_many_addresses_are_limited(codes: ChallengeStore, clock: Clock) -> None:
+    """Wrong codes count over all addresses of a caller, which hears of it; right ones and none do not count."""
+    quota = Quota("guesses", b"the counts of gu", 4, warns=True)
+    sendings = [await _send(codes, clock, number) for number in range(6)]
+    said = [(await _check(codes, clock, sendings[number], number, quota, by=1)).reached for number in range(3)]
+    assert said == [(), (Reached("guesses", 50),), ()]
+    right = await _check(codes, clock, sendings[3], 3, quota, by=0)
+    none = await _check(codes, clock, sendings[3], 3, quota, by=0)
+    assert (right.result, none.result) == (CheckResult.VALID, CheckResult.NO_LIVE_CODE)
+    last = await _check(codes, clock, sendings[4], 4, quota, by=1)
+    assert last.reached == (Reached("guesses", 80),)
+    with pytest.raises(LimitExceeded) as refused:
+        await _check(codes, clock, sendings[5], 5, quota, by=0)
+    assert (refused.value.subject, refused.value.setting) == ("caller", "OTP_FAILURES_PER_CALLER_HOUR")
+    shadow = quota._replace(is_shadow=True)
+    beyond = await _check(codes, clock, sendings[5], 5, shadow, by=1)
+    assert (beyond.attempts_left, beyond.reached) == (POLICY.attempts - 1, (Reached("guesses", 100),))
+    assert (await _check(codes, clock, sendings[5], 5, by=0)).result is CheckResult.VALID
 
 
 def test_the_time_that_a_mail_was_counted_at() -> None:

@@ -95,8 +95,8 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (CallsRefused("/s/M", "A", "A", 1), "calls-refused", logging.INFO, "1 more call was refused: /s/M: A"),
     (CallRefused("/s/M", "p", "A", "B", "said"), "call-refused", logging.INFO, "call refused: /s/M from p: A B: said"),
     (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
-    (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses a code of the caller shop"),
-    (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse a code of the caller shop"),
+    (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
+    (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),
     (LimitReached("caller", "shop", 80), "limit-near", logging.WARNING, "80 % of it is used up in an hour"),
 ]
 

@@ -1,4 +1,4 @@
-"""`otpmail address`: shows what of an address's budgets is spent, lifts them, and erases what is kept of the address."""
+"""`otpmail address`: shows what an address has spent of its limits, lifts it, and erases what is kept."""
 
 from typing import Annotated
 

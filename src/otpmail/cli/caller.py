@@ -210,6 +210,8 @@ def _print_permissions(caller: "Caller") -> None:
         lines["shares"] = f"{may.shares.queue:g} of the queue, {may.shares.memory:g} of the memory"
     if may.operate:
         lines["operator"] = "of the mails of all callers"
+    if may.codes_per_hour is not None:
+        lines["codes"] = f"at most {may.codes_per_hour} in an hour"
     for key, words in lines.items():
         out.print(escape(f"  {key}: {words}"))
 

@@ -31,7 +31,7 @@ Session = Annotated[
 ]
 DeviceToken = Annotated[
     str,
-    typer.Option(metavar="TOKEN", help="The token of the person's device, as a valid check has printed it with --json."),
+    typer.Option(metavar="TOKEN", help="The token of the person's device, which a valid check prints with --json."),
 ]
 ClientIp = Annotated[
     str, typer.Option(metavar="ADDRESS", help="The person's IP address, for the limits of mails to many addresses.")

@@ -43,6 +43,7 @@ _RECORDS_FULL = "codes of other addresses take their half"
 # An attempt at an address without a record is tried on this one, which is as much work as with one.
 _NOBODY = CodeRecord((Slot(NO_SCOPE, challenge=Challenge(bytes(16), "", 1e18)),), (Lane(sends=(2**31,)),))
 
+
 @frozen()
 class Policy:
     """How often codes may be tried, how soon and how often they may be mailed.

@@ -22,16 +22,27 @@ _WHOLE = 100  # percent
 
 
 class Quotas:
-    """The limits as they are set. `are_usual`: each mail counts for some, also without a `client_ip`."""
+    """The limits as they are set.
+
+    `are_usual`: each mail counts for some, also without a `client_ip`. `are_for_guesses`: each wrong code does.
+    """
 
     def __init__(self, settings: OtpSettings) -> None:
         self._settings = settings
         self._shadows = settings.limits_in_shadow
         caps = settings.sends_per_caller_hour, settings.sends_per_service_hour
+        self.are_for_guesses = settings.failures_per_caller_hour is not None
         self.are_usual = any(cap is not None for cap in caps)
 
     def __repr__(self) -> str:
         return f"<Quotas {'' if self.are_usual else 'of blocks alone'}>"
+
+    def of_guesses(self, caller: Caller) -> tuple[Quota, ...]:
+        """Return the limits of a wrong code, over all addresses of a caller."""
+        most = self._settings.failures_per_caller_hour
+        if most is None:
+            return ()
+        return (Quota("guesses", _key(f"guesses\0{caller.name}"), most, "guesses" in self._shadows, warns=True),)
 
     def of(self, caller: Caller, block: str) -> tuple[Quota, ...]:
         """Return the limits of a mail for a caller, and for the block of an end user, if that is known.
@@ -43,9 +54,9 @@ class Quotas:
         if block:
             key = _key(f"block\0{caller.name}\0{block}")
             found.append(Quota("block", key, settings.sends_per_block_hour, "block" in self._shadows))
-        if settings.sends_per_caller_hour is not None:
-            key = _key(f"caller\0{caller.name}")
-            found.append(Quota("caller", key, settings.sends_per_caller_hour, "caller" in self._shadows, warns=True))
+        most = caller.may.codes_per_hour or settings.sends_per_caller_hour
+        if most is not None:
+            found.append(Quota("caller", _key(f"caller\0{caller.name}"), most, "caller" in self._shadows, warns=True))
         if settings.sends_per_service_hour is not None:
             most = settings.sends_per_service_hour
             found.append(Quota("service", _key("service"), most, "service" in self._shadows, warns=True))

@@ -13,15 +13,17 @@ _REFUSALS = {
     "block": ("too many codes were mailed for this address's client_ip in an hour", "OTP_SENDS_PER_BLOCK_HOUR"),
     "caller": ("this caller has had too many codes mailed in an hour", "OTP_SENDS_PER_CALLER_HOUR"),
     "service": ("this service has mailed too many codes in an hour", "OTP_SENDS_PER_SERVICE_HOUR"),
+    "guesses": ("this caller has had too many wrong codes in an hour", "OTP_FAILURES_PER_CALLER_HOUR"),
     "slots": ("too many codes of this address are live", ""),
 }
 
-_OVER_MANY = frozenset({"block", "caller", "service"})  # limits over many addresses
+_WHOSE = {"block": "block", "caller": "caller", "service": "service", "guesses": "caller"}
+"""Whose the limits over many addresses are."""
 
 
 def refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
     """Return the error for a limit by its name in scripts. `device`: it is that of a device, and not of an address."""
     said, setting = _REFUSALS[name]
-    whose = name if name in _OVER_MANY else "device" if device else "address"
+    whose = _WHOSE.get(name) or ("device" if device else "address")
     limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
     return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting, limit=limit)

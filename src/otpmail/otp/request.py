@@ -142,3 +142,10 @@ def read_challenge_id(text: str) -> bytes | None:
     if not _CHALLENGE_ID.fullmatch(text):
         raise InvalidArgument("challenge_id", "is not one that SendCode gave")
     return bytes.fromhex(text)
+
+
+def naming_variables(error: InvalidArgument) -> InvalidArgument:
+    """Return the error for a mail that its caller's variables have made wrong."""
+    if error.field not in {"subject", "text", "html"}:
+        return error
+    return InvalidArgument("variables", f"make the mail's {error.field} one that {error.description}")

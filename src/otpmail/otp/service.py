@@ -1,7 +1,7 @@
 """The use cases of codes: send one, check one, revoke one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
 from otpmail.events import CodeChecked, LimitReached, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import STRANGERS, Challenge, IssuedCode, Mail, MailState, Priority, Sending
+from otpmail.model import STRANGERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
@@ -30,6 +30,7 @@ from otpmail.otp.request import (
     Place,
     SentCode,
     find_place,
+    naming_variables,
     read_challenge_id,
 )
 from otpmail.settings import OtpSettings
@@ -70,7 +71,6 @@ class OtpService:
         self._issue_kept = issue
         self.addresses = AddressService(store)
         self._quotas = Quotas(settings)
-        self._no_quotas: tuple[Quota, ...] = ()
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
 
@@ -102,7 +102,7 @@ class OtpService:
         """Check a code. In one step of the store the attempt is counted, and a right code is used up.
 
         A text that can't be a code by its length and alphabet is a wrong code, and costs no attempt. Raises
-        InvalidArgument; nothing is counted then. When it raises Unavailable, the check may have been counted.
+        InvalidArgument and LimitExceeded; nothing is counted then. After Unavailable the check may have been counted.
         """
         place = find_place(
             call.caller, request.email, request.purpose, request.session, with_earlier=self._store.reads_earlier
@@ -110,22 +110,35 @@ class OtpService:
         if len(request.code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         now = self._store.now()
-        attempt = Attempt(
-            place.scope,
-            self._device(token, place.key, now) if (token := request.device_token) else STRANGERS,
-            read_challenge_id(request.challenge_id),
-            request.fingerprint[:8],
-            new_device(),
-            request.compat,
-            place.earlier,
-        )
-        check = await self._store.check(place.key, now, self._codes.guess(request.code), attempt)
+        check = await self._check(call, request, place, now)
         self._observer.notify(CodeChecked(check.result.name))
         refusal = None
         if request.compat and check.retry_time is not None:
             refusal = LimitExceeded("address", _NO_ATTEMPTS, retry_after=check.retry_time - now)
         token = self._devices.make(place.key, check.device, check.time) if check.device else ""
         return Checked(check, token, refusal)
+
+    async def _check(self, call: Call, request: CheckRequest, place: Place, now: float) -> Check:
+        """Ask the store, and tell of limits that are reached."""
+        device = self._device(token, place.key, now) if (token := request.device_token) else STRANGERS
+        attempt = Attempt(
+            place.scope,
+            device,
+            read_challenge_id(request.challenge_id),
+            request.fingerprint[:8],
+            new_device(),
+            request.compat,
+            place.earlier,
+            self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses and device == STRANGERS else (),
+        )
+        try:
+            check = await self._store.check(place.key, now, self._codes.guess(request.code), attempt)
+        except LimitExceeded as error:
+            self._observer.notify(LimitReached(error.limit, call.caller.name))
+            raise
+        if check.reached:
+            self._note_limits(call, check.reached)
+        return check
 
     async def revoke_code(
         self, call: Call, *, email: str, purpose: str = "", challenge_id: str = "", session: str = ""
@@ -170,8 +183,8 @@ class OtpService:
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
             spaced = mail_id not in self._mails.resumed
-            quotas = self._no_quotas
-            if spaced and (request.block or self._quotas.are_usual):
+            quotas: tuple[Quota, ...] = ()
+            if spaced and (request.block or self._quotas.are_usual or call.caller.may.codes_per_hour):
                 quotas = self._quotas.of(call.caller, request.block)
             submission = partial(self._submission, request, place, now)
             key = place.key
@@ -181,20 +194,20 @@ class OtpService:
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(send)
             if sending.reached:
-                self._note_limits(call, sending)
+                self._note_limits(call, sending.reached)
             issued = IssuedCode(sending.challenge, sending.next_send)
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
                 await self._unsend(key, sending)
                 if isinstance(error, InvalidArgument):
-                    raise _naming_variables(error) from None
+                    raise naming_variables(error) from None
                 raise
         self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
 
-    def _note_limits(self, call: Call, sending: Sending) -> None:
-        for limit, percent in sending.reached:
+    def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:
+        for limit, percent in reached:
             self._observer.notify(LimitReached(limit, call.caller.name, percent))
 
     async def _issue_at_once(
@@ -208,11 +221,11 @@ class OtpService:
             if issuing.sending is not None:
                 await self._unsend(send.key, issuing.sending)
             if isinstance(error, InvalidArgument):
-                raise _naming_variables(error) from None
+                raise naming_variables(error) from None
             raise
         sending = issuing.sending
         if sending is not None:
-            self._note_limits(call, sending)
+            self._note_limits(call, sending.reached)
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
@@ -221,12 +234,7 @@ class OtpService:
         challenge = issued.challenge
         left = challenge.expires - now
         code = self._codes.code(challenge)
-        values = {
-            **request.variables,
-            "code": code,
-            "reference": reference(challenge.id),
-            "email": place.address.spec,
-        }
+        values = {**request.variables, "code": code, "reference": reference(challenge.id), "email": place.address.spec}
         mail = self.templates.render(request.locale, values, valid_seconds=left)
         return Submission(
             draft=Draft(
@@ -287,10 +295,3 @@ class OtpService:
                         return await undo(key, sending)
                     except Unavailable as error:
                         await asyncio.sleep(error.retry_after)
-
-
-def _naming_variables(error: InvalidArgument) -> InvalidArgument:
-    """Return the error for a mail that its caller's variables have made wrong."""
-    if error.field not in {"subject", "text", "html"}:
-        return error
-    return InvalidArgument("variables", f"make the mail's {error.field} one that {error.description}")

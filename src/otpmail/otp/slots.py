@@ -1,4 +1,4 @@
-"""The slots of a record: which one is tried, what becomes of one whose mail was not sent, and room for another. Pure."""
+"""The slots of a record: which is tried, what becomes of one whose mail was not sent, and room for others. Pure."""
 
 from dataclasses import replace
 

@@ -76,6 +76,9 @@ class CompatOtpServicer(mail_pb2_grpc.OtpServiceServicer):
             )
         except InvalidArgument:
             return mail_pb2.ValidateCodeResponse(status=mail_pb2.FAILED)
+        except LimitExceeded as error:
+            context.set_trailing_metadata(trailers_of(error))
+            return mail_pb2.ValidateCodeResponse(status=mail_pb2.FAILED)
         result = checked.check.result
         if checked.refusal is not None:
             context.set_trailing_metadata(trailers_of(checked.refusal))

@@ -25,9 +25,10 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 """Those of a caller without `priorities`: urgent mails would make the codes of others wait."""
 
 _MOST_OCTETS = 4 << 20
+_MOST_COUNT = 10_000_000
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
-_MAY = ("methods", "from", "return_paths", "priorities")
+_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
 ValueT = TypeVar("ValueT")
@@ -167,6 +168,7 @@ class _Reader:
             priorities=priorities if "priorities" in table else USUAL_PRIORITIES,
             shares=self._shares(path, table),
             operate=self._operator(path, table),
+            codes_per_hour=self._count(path, "codes_per_hour", table),
         )
 
     def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
@@ -174,6 +176,14 @@ class _Reader:
         if not isinstance(found, bool):
             self._add(*path, "operator", what="must be true or false, without quotes")
         return found is True
+
+    def _count(self, path: tuple[str, ...], key: str, table: Mapping[str, Any]) -> int | None:
+        """Return a count above 0, None where it is not given."""
+        count = table.get(key)
+        if count is None or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _MOST_COUNT):
+            return count
+        self._add(*path, key, what=f"must be a whole number from 1 to {_MOST_COUNT}")
+        return None
 
     def _shares(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Shares | None:
         """Return the shares of a caller, None where it has no bounds of its own."""

@@ -14,8 +14,8 @@ from otpmail.settings.section import Section, broken_rule
 
 HourlyCap = Annotated[int, Field(ge=1, le=10_000_000)]
 
-LIMITS = "resend", "address", "block", "caller", "service"
-"""The limits of mails with codes, by their names in LIMITS_MODE."""
+LIMITS = "resend", "address", "block", "caller", "service", "guesses"
+"""The limits of mails with codes, and of wrong codes at many addresses, by their names in LIMITS_MODE."""
 
 _MODES = "enforce", "shadow"
 _LIFESPAN = 600.0
@@ -33,6 +33,7 @@ class OtpSettings(Section):
     attempts: Annotated[int, Field(ge=1, le=100)] = 5
     failures_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
     failures_per_day: Annotated[int, Field(ge=1, le=10_000)] = 30
+    failures_per_caller_hour: HourlyCap | None = None
     under_attack: Literal["lock", "longer"] = "longer"
     sends_per_hour: Annotated[int, Field(ge=1, le=10_000)] = 10
     sends_per_day: Annotated[int, Field(ge=1, le=10_000)] = 30

@@ -11,10 +11,10 @@ NO_SCOPE = bytes(8)
 
 
 class Quota(NamedTuple):
-    """A limit of mails that counts over many addresses: at most `most` in any hour, by the `key` of its counts.
+    """A limit of mails, or of wrong codes, that counts over many addresses: at most `most` in any hour.
 
-    One in shadow refuses nothing: it says what it would have refused. `warns`: half and four fifths of it are worth a
-    line.
+    `key` is that of its counts. One in shadow refuses nothing: it says what it would have refused. `warns`: half and
+    four fifths of it are worth a line.
     """
 
     limit: str
@@ -72,6 +72,8 @@ class Attempt(NamedTuple):
     new_device: bytes = STRANGERS
     compat: bool = False
     earlier: bytes = b""
+    quotas: tuple[Quota, ...] = ()
+    """The limits over many addresses that a wrong code counts for."""
 
 
 ANY = Attempt()
@@ -177,7 +179,8 @@ class ChallengeStore(Protocol):
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right.
 
-        A right code is valid for one call alone. Whether a check that raised Unavailable was counted is not known.
+        A right code is valid for one call alone. Raises LimitExceeded for a limit over many addresses; nothing is
+        compared then. Whether a check that raised Unavailable was counted is not known.
         """
 
     def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> Awaitable[None]:

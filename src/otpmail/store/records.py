@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from otpmail.model import Budget, Check, CodeRecord, Sending
+from otpmail.model import Budget, Check, CheckResult, CodeRecord, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 
@@ -55,6 +56,26 @@ class RuledRecords(ABC):
             reached = (*reached, *[one.reached for one in admitted if one.reached is not None])
         return after, Sending(sending.challenge, sending.next_send, counted, reached)
 
+    def _guessed(
+        self, read: Read, write: Write, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt
+    ) -> tuple[CodeRecord | None, Check]:
+        """Apply the rule of a check, and count a wrong code for limits over many addresses.
+
+        Counts are written in every case, so that the time does not tell whether a code is live.
+        """
+        if record is not None and _is_again(record, now, attempt):
+            return self._rules.check(record, now, guess, attempt)
+        known = {quota: read(quota.key) for quota in attempt.quotas}
+        admitted = [self._rules.admit(decode_counts(octets), quota, now) for quota, octets in known.items()]
+        after, check = self._rules.check(record, now, guess, attempt)
+        is_counted = check.result is CheckResult.WRONG_CODE and after is not record
+        for (quota, octets), one in zip(known.items(), admitted, strict=True):
+            counted = encode_counts(one.counts, one.ends, one.needed)
+            write(quota.key, counted if is_counted else octets)
+        if is_counted:
+            check = replace(check, reached=tuple([one.reached for one in admitted if one.reached is not None]))
+        return after, check
+
     def _uncounted(
         self, read: Read, write: Write, record: CodeRecord | None, sending: Sending
     ) -> tuple[CodeRecord | None, None]:
@@ -100,3 +121,8 @@ class RuledRecords(ABC):
 def _mails_of(record: CodeRecord | None, sending: Sending) -> int:
     """Return how many mails of a moment count against the limits of an address."""
     return sum([lane.sends.count(sending.next_send) for lane in record.lanes]) if record is not None else 0
+
+
+def _is_again(record: CodeRecord, now: float, attempt: Attempt) -> bool:
+    """Whether a check has its answer already."""
+    return any(answer.request == attempt.request and answer.until > now for answer in record.answers)

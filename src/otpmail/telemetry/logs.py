@@ -273,9 +273,9 @@ def _log_limit(event: LimitReached) -> None:
     """Log how near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
     limit, caller, percent = event.limit, event.caller, event.percent
     if not percent:
-        level, name, text = logging.DEBUG, "limit-reached", "refuses a code of"
+        level, name, text = logging.DEBUG, "limit-reached", "refuses"
     elif percent == _WHOLE:
-        level, name, text = logging.INFO, "limit-in-shadow", "is in shadow, and would refuse a code of"
+        level, name, text = logging.INFO, "limit-in-shadow", "is in shadow, and would refuse"
     else:
         level, name, text = logging.WARNING, "limit-near", f"{percent} % of it is used up in an hour, the last by"
     line = f"limit {limit}: {text} the caller {caller}"

@@ -93,7 +93,9 @@ class Metrics:
         settled = counter("mails_settled", "Mails that reached their final state.", ["state"])
         checked = counter("codes_checked", "Codes checked.", ["result"])
         reached = counter(
-            "limits_reached", "Mails with codes that a limit refused, would refuse, or came near to.", ["limit", "how"]
+            "limits_reached",
+            "Mails with codes, and checks, that a limit refused, would refuse, or nearly did.",
+            ["limit", "how"],
         )
         self._limits = {
             (limit, percent): reached.labels(limit, how) for limit in LIMITS for percent, how in _HOW.items()

@@ -112,7 +112,7 @@ class ReleaseAddressRequest(_message.Message):
     email: _builtins.str
     """One mailbox, without a display name."""
     budgets: _builtins.bool
-    """Lifts the budgets of strangers, of failures and of mails. Live codes and their attempts stay."""
+    """Lifts the budgets of failures and of mails, those of devices too. Live codes and their attempts stay."""
     def __init__(
         self,
         *,

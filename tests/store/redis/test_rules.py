@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded
-from otpmail.limits.rules import Windows
+from otpmail.limits.rules import Windows, recent_counts
 from otpmail.model import (
     CALL,
     DAY,
@@ -72,7 +72,15 @@ _WRONG = st.tuples(st.just("check"), st.just("wrong"), *_MORE)
 _WAIT = st.tuples(st.just("wait"), _WAITS)
 _BLOCK, _CALLER = Quota("block", uuid4().bytes, 3), Quota("caller", uuid4().bytes, 5, warns=True)
 _SHADOW = _BLOCK._replace(is_shadow=True)
-_QUOTAS = [(), (_BLOCK,), (_BLOCK, _CALLER), (_SHADOW, _CALLER)]
+_GUESSES = Quota("guesses", uuid4().bytes, 4, warns=True)
+_QUOTAS = [
+    (),
+    (_GUESSES,),
+    (_GUESSES._replace(is_shadow=True), _BLOCK),
+    (_BLOCK,),
+    (_BLOCK, _CALLER),
+    (_SHADOW, _CALLER),
+]
 _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
     st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_MORE),
@@ -162,8 +170,12 @@ class _Pair:
         for quota in self._quotas:
             octets = self.memory.counts.read(quota.key)
             if counts_end(octets) > self.now:  # a server drops others by itself
-                assert await self._kept_counts(quota) == decode_counts(octets)
+                kept = recent_counts(await self._kept_counts(quota), self.now)
+                assert kept == recent_counts(decode_counts(octets), self.now)
         assert _standing(await self._kept(), self.now) == _standing(await self._record(), self.now)
+
+    def _quotas_of(self, *, guesses: bool) -> tuple[Quota, ...]:
+        return tuple([quota for quota in self._quotas if (quota.limit == "guesses") is guesses])
 
     def _fresh(self, lifespan: float, key_id: str) -> Challenge:
         self._issued += 1
@@ -184,12 +196,13 @@ class _Pair:
             case "send", (scope, device, spaced, compat, lifespan, key_id):
                 fresh = self._fresh(lifespan, key_id)
                 asked = Send(self.key, self.now, fresh, spaced=spaced, scope=scope, device=device, compat=compat)
-                self._asked = asked._replace(quotas=self._quotas)
+                self._asked = asked._replace(quotas=self._quotas_of(guesses=False))
                 return lambda store: store.send(self._asked)
             case "check", (typed, scope, device, bound, request, compat):
                 guess = BOOKS["k1"].guess(await self._typed(typed, scope, device))
                 only = await self._bound(bound, scope, device)
                 attempt = Attempt(scope, device, only, request, b"a new 1.", compat)
+                attempt = attempt._replace(quotas=self._quotas_of(guesses=True))
                 return lambda store: store.check(self.key, self.now, guess, attempt)
             case "void", (scope, bound):
                 only = await self._bound(bound, scope, STRANGERS)

@@ -6,9 +6,9 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from otpmail.model import Challenge, CodeRecord, Lane, Sending, Slot
+from otpmail.model import Challenge, Check, CodeRecord, Lane, Sending, Slot
 from otpmail.store import record_codec
-from otpmail.store.challenges import Rules, Send
+from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.memory.counts import MemoryCounts
 from otpmail.store.records import Rule, RuledRecords
 
@@ -53,6 +53,14 @@ class MemoryChallengeStore(RuledRecords):
         if send.quotas:
             return self.update(send.key, self._with_counts(send))
         return self.update(send.key, partial(self._rules.send, send=send))
+
+    def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
+        """Count an attempt, compare, and use the code up if it is right."""
+        if attempt.quotas:
+            counts = self.counts
+            rule = partial(self._guessed, counts.read, counts.write, now=now, guess=guess, attempt=attempt)
+            return self.update(key, self._sized(rule))
+        return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and what it has counted for."""

@@ -3,6 +3,7 @@
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 
@@ -19,7 +20,7 @@ from otpmail.model import (
     Reached,
     Sending,
 )
-from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Rules, Send
+from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Quota, Rules, Send
 from otpmail.store.earlier_records import READ_SECONDS
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
@@ -31,7 +32,7 @@ from otpmail.store.redis.used import UsedChallenges
 from otpmail.store.redis.withdrawals import Withdrawals
 
 _SEND = Script.load("codes", "counts", "code_choice", "code_send")
-_CHECK = Script.load("codes", "code_check")
+_CHECK = Script.load("codes", "counts", "code_check")
 _VOID = Script.load("codes", "code_void")
 _LOOK = Script.load("codes", "code_look")
 _RELEASE = Script.load("codes", "code_release")
@@ -126,8 +127,7 @@ class RedisChallengeStore:
             *(int(send.spaced), send.scope, send.device, int(send.compat)),
             *(fresh.id, fresh.key_id, fresh.expires - send.now, fresh.length),
             *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG))),
-            len(send.quotas),
-            *[word for one in send.quotas for word in (one.limit, one.most, int(one.is_shadow), int(one.warns))],
+            *_words_of(send.quotas),
         ]
 
     def sending_of(self, packed: bytes, send: Send) -> Sending:
@@ -138,8 +138,8 @@ class RedisChallengeStore:
             raise self._rules.refusal(name.decode(), device=is_device, retry_after=float(answer[0]))
         challenge_id, key_id, expires, attempts, length, next_send, reached = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length)
-        lines = tuple([Reached(limit.decode(), percent) for limit, percent in reached])
-        return Sending(challenge, float(next_send), tuple([quota.key for quota in send.quotas]), lines)
+        counted = tuple([quota.key for quota in send.quotas])
+        return Sending(challenge, float(next_send), counted, _reached(reached))
 
     async def withdraw(self, key: bytes, fresh: Challenge, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Take back what a call with that `fresh` challenge may have changed, unless its mail is sent all the same.
@@ -166,13 +166,26 @@ class RedisChallengeStore:
             *(attempt.scope, attempt.device, attempt.only or b"", attempt.request, attempt.new_device),
             *(int(attempt.compat), guess.length),
             *(self._keys.used, self.used.origin),
+            *_words_of(attempt.quotas),
             *proofs,
         ]
-        packed = await self._client.run(_CHECK, [*names, self._keys.nobody], words, replicated=True)
-        name, left, retry, device, time, *challenge = msgpack.unpackb(packed, raw=True)
-        if challenge and not self.used.add(challenge[0], float(challenge[1])):
-            return Check(CheckResult.NO_LIVE_CODE)
-        return Check(_RESULTS[name], left, float(retry) if retry is not False else None, device, float(time))
+        counts = self.counts([quota.key for quota in attempt.quotas])
+        packed = await self._client.run(_CHECK, [*names, self._keys.nobody, *counts], words, replicated=True)
+        return self._check_of(msgpack.unpackb(packed, raw=True))
+
+    def _check_of(self, answer: Sequence[Any]) -> Check:
+        """Return the check in a script's answer (`code_check.lua`). Raises LimitExceeded."""
+        if answer[0] not in _RESULTS:
+            raise self._rules.refusal(answer[0].decode(), device=False, retry_after=float(answer[1]))
+        name, left, retry, device, time, *more = answer
+        result = _RESULTS[name]
+        reached: tuple[Reached, ...] = ()
+        if more and result is CheckResult.VALID:
+            if not self.used.add(more[0], float(more[1])):
+                return Check(CheckResult.NO_LIVE_CODE)
+        elif more:
+            reached = _reached(more[0])
+        return Check(result, left, float(retry) if retry is not False else None, device, float(time), reached)
 
     async def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> None:
         """End the live challenges of a scope unused."""
@@ -231,3 +244,14 @@ class RedisChallengeStore:
     async def _take_back(self, key: bytes, *what: Value, counted: Sequence[bytes] = ()) -> bool:
         names, head = self.record(key)
         return bool(await self._client.run(_UNSEND, [*names, *self.counts(counted)], [*head, *what]))
+
+
+def _words_of(quotas: Sequence[Quota]) -> list[Value]:
+    """Return limits over many addresses as scripts read them (`counts.lua`)."""
+    words = [word for one in quotas for word in (one.limit, one.most, int(one.is_shadow), int(one.warns))]
+    return [len(quotas), *words]
+
+
+def _reached(packed: Sequence[tuple[bytes, int]]) -> tuple[Reached, ...]:
+    """Return the limits that are worth a line, as scripts name them."""
+    return tuple([Reached(limit.decode(), percent) for limit, percent in packed])

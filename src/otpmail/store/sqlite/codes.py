@@ -60,6 +60,8 @@ class SqliteChallengeStore(RuledRecords):
 
     async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
         """Count an attempt, compare, and use the code up if it is right."""
+        if attempt.quotas:
+            return await self._writer.ask(partial(self._check, key, now, guess, attempt))
         rule = partial(self._rules.check, now=now, guess=guess, attempt=attempt)
         return await self._writer.ask(partial(self._update, key, rule, earlier=(attempt.earlier, attempt.scope)))
 
@@ -119,20 +121,31 @@ class SqliteChallengeStore(RuledRecords):
         self._write_counts(connection, counts)
         return sending
 
+    def _check(self, key: bytes, now: float, guess: Guess, attempt: Attempt, connection: Connection) -> Check:
+        counts: dict[bytes, bytes] = {}
+        read = partial(self._read_counts, connection, with_room=False)  # a code is checked on a full disk too
+        rule = partial(self._guessed, read, counts.__setitem__, now=now, guess=guess, attempt=attempt)
+        check = self._update(key, rule, connection, earlier=(attempt.earlier, attempt.scope))
+        self._write_counts(connection, counts)
+        return check
+
     def _unsend(self, key: bytes, sending: Sending, connection: Connection) -> None:
         counts: dict[bytes, bytes] = {}
-        read = partial(self._read_counts, connection)
+        read = partial(self._read_counts, connection, with_room=False)
         self._update(key, partial(self._uncounted, read, counts.__setitem__, sending=sending), connection)
         self._write_counts(connection, counts)
 
-    def _read_counts(self, connection: Connection, key: bytes) -> bytes:
-        """Return the octets of a limit's counts. Raises Unavailable where there are none, and no room for any."""
+    def _read_counts(self, connection: Connection, key: bytes, *, with_room: bool = True) -> bytes:
+        """Return the octets of a limit's counts.
+
+        `with_room`: raises Unavailable where it has none, and the file has no room for new ones.
+        """
         for name in self._digests.record_names(key):
             kept: tuple[bytes] | None = connection.execute(_READ, (_COUNTS + name,)).fetchone()
             if kept is not None:
                 return kept[0]
         committer = self._writer.committer
-        if committer.is_full:
+        if with_room and committer.is_full:
             raise committer.unavailable()
         return NO_COUNTS
 

@@ -1,26 +1,34 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
--- KEYS: the names of the record and the clock (as `open` has them), and a record that belongs to nobody. ARGV: time, how
--- many names, how many earlier ones, the rules; scope, device, the id that the attempt is bound to or '', the digest of a
--- request id or '', a device for a right code, whether the original's contract asks ('1'), how long a code the text can
--- be; the channel of used codes and our name there, then id and proof for each of our keys, also for the earlier record.
--- Returns {result, attempts left, retry time or false, device, time}, for a right code with id and expiry of the
--- challenge behind that, unless it is an earlier answer.
+-- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, and the names of
+-- counts (counts.lua). ARGV: time, how many names, how many earlier ones, the rules; scope, device, the id that the
+-- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's contract
+-- asks ('1'), how long a code the text can be; the channel of used codes and our name there; limits over many addresses
+-- (counts.lua); then id and proof for each of our keys, also for the earlier record.
+-- Returns {result, attempts left, retry time or false, device, time}. Unless it is an earlier answer, id and expiry of
+-- the challenge stand behind a right code, and what is worth a line behind a wrong one that counts. Returns {limit,
+-- seconds} where a limit over many addresses is reached.
 
 local ANSWER = 60 -- seconds for which the same check has the same answer
 local MOST_ANSWERS = 4
 
-local names, nobody = tonumber(ARGV[2]), KEYS[#KEYS]
+local names = tonumber(ARGV[2])
 local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
 local rules, at = rules_of(4)
 local asked = {
   scope = ARGV[at], device = ARGV[at + 1], only = ARGV[at + 2], request = ARGV[at + 3], new_device = ARGV[at + 4],
-  locks = rules.locks or ARGV[at + 5] == '1', length = tonumber(ARGV[at + 6])
+  locks = rules.locks or ARGV[at + 5] == '1', length = tonumber(ARGV[at + 6]), now = now, reached = {}
 }
+local proofs
+asked.quotas, proofs = quotas_of(at + 9)
+local nobody = KEYS[#KEYS - #asked.quotas * names]
 if old then found = adopt(found, old, asked.scope, rules) end
 local record = recent(found, now, rules.resend)
 for _, answer in ipairs(record.answers) do
   if answer[1] == asked.request then return cmsgpack.pack(answer[3]) end
 end
+
+local refused, counts = admit(asked, names)
+if refused then return refused end
 
 -- That of the device, else strangers'; of any device if its challenge is named.
 local function slot_of()
@@ -39,7 +47,7 @@ local slot = slot_of() or { scope = asked.scope, device = STRANGERS, next_send =
 local challenge = slot.challenge or
   { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -1, proof = string.rep('\0', 32) }
 local matches = false
-for place = at + 9, #ARGV, 2 do
+for place = proofs, #ARGV, 2 do
   local is_key, is_code = ARGV[place] == challenge.key_id, ARGV[place + 1] == challenge.proof
   matches = (is_key and is_code) or matches
 end
@@ -74,8 +82,12 @@ else
   lane.failures = noted(lane.failures, now, rules.failures)
   put_lane(record, lane)
 end
+if not is_counted then
+  for _, one in ipairs(counts) do without_one(one, now) end
+end
 if not (is_used or is_counted) then
   write(nobody, record, now)
+  write_counts(counts, now)
   return cmsgpack.pack(answer)
 end
 if asked.request ~= '' then
@@ -86,7 +98,11 @@ end
 if is_used and #places > 0 then redis.call('DEL', unpack(places)) end
 keep_record(1, is_used and {} or places, record, now)
 drop_earlier(old)
-if not is_used then return cmsgpack.pack(answer) end
+write_counts(counts, now)
+if not is_used then
+  answer[6] = asked.reached
+  return cmsgpack.pack(answer)
+end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
 redis.pcall('PUBLISH', ARGV[at + 7], struct.pack('<c8c16d', ARGV[at + 8], challenge.id, challenge.expires))
 answer[6], answer[7] = challenge.id, challenge.expires

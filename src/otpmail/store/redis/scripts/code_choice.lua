@@ -12,19 +12,12 @@ end
 
 -- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
 -- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, and its proof if it is a long one. Its life
--- begins now. Then how many limits over many addresses the mail counts for, and of each its name, the most, whether it is
--- in shadow ('1') and whether it warns ('1'). The last of KEYS are the names of their counts.
+-- begins now. Then the limits over many addresses (counts.lua).
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
-  local quotas = {}
-  for place = 1, tonumber(ARGV[at + 10]) do
-    local of = at + 7 + 4 * place
-    quotas[place] =
-      { limit = ARGV[of], most = tonumber(ARGV[of + 1]), is_shadow = ARGV[of + 2] == '1', warns = ARGV[of + 3] == '1' }
-  end
   return {
-    quotas = quotas, reached = {}, compat = ARGV[at + 3] == '1',
+    quotas = quotas_of(at + 10), reached = {}, compat = ARGV[at + 3] == '1',
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {

@@ -3,6 +3,18 @@
 
 local STRETCH, STRETCHES = 300, 13
 
+-- The limits over many addresses that ARGV has from `first` on, and the place behind them: how many, and of each its
+-- name, the most, whether it is in shadow ('1') and whether it warns ('1'). The last of KEYS are the names of their counts.
+local function quotas_of(first)
+  local quotas, count = {}, tonumber(ARGV[first])
+  for place = 1, count do
+    local at = first + 4 * place - 3
+    quotas[place] =
+      { limit = ARGV[at], most = tonumber(ARGV[at + 1]), is_shadow = ARGV[at + 2] == '1', warns = ARGV[at + 3] == '1' }
+  end
+  return quotas, first + 1 + 4 * count
+end
+
 -- The counts in the last of KEYS, where `names` names are those of one limit, for `quotas` limits.
 local function read_counts(quotas, names)
   local found = {}
