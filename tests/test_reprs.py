@@ -78,7 +78,8 @@ HARMLESS = frozenset(
         *(("Slot", "scope"), ("Slot", "device"), ("Lane", "device"), ("Answer", "request"), ("CodeRecord", "answers")),
         *(("CheckRequest", "fingerprint"), ("Place", "key"), ("Place", "scope"), ("Place", "earlier")),
         *(("Send", name) for name in ("scope", "device", "earlier")),
-        *(("Sending", "counted"), ("Quota", "key")),
+        *(("Others", name) for name in ("counts", "keep_counts", "record", "keep_record")),  # functions
+        *(("Sending", "counted"), ("Quota", "key"), ("Send", "mailbox"), ("Place", "mailbox")),
         *(("Attempt", name) for name in ("scope", "device", "only", "request", "new_device", "earlier")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(

@@ -193,12 +193,14 @@ class Sending:
     """A mail with a code that may go now: with which challenge's code, and when the next may go.
 
     `counted` are the keys of the limits over many addresses that it counts for, `reached` those that are worth a line.
+    `mailbox` is the key of the record where a mail to an address with a tag counts too.
     """
 
     challenge: Challenge
     next_send: float
     counted: tuple[bytes, ...] = ()
     reached: tuple[Reached, ...] = ()
+    mailbox: bytes = field(default=b"", repr=False)
 
 
 class CheckResult(Enum):

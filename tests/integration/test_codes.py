@@ -212,6 +212,21 @@ async def test_an_end_users_block_gets_so_many_mails(service: Service, relay: Re
     assert len(relay.mails) == 5
 
 
+@pytest.mark.service(OTP_SENDS_PER_HOUR=2, OTP_GMAIL_DOTS="true")
+async def test_tags_share_the_limits_of_a_mailbox(service: Service, relay: Relay) -> None:
+    """An address with a tag, or other dots at Gmail, gets no mail beyond the limit of its mailbox."""
+    for first, second, third in (
+        ("bob+1@example.org", "bob@example.org", "bob+2@example.org"),
+        ("eve@gmail.com", "e.ve@gmail.com", "ev.e+1@googlemail.com"),
+    ):
+        await _send(service, email=first)
+        await _send(service, email=second)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _send(service, email=third)
+        assert quota_setting(caught.value) == "OTP_SENDS_PER_HOUR"
+    assert len(relay.mails) == 4
+
+
 @pytest.mark.service(OTP_SENDS_PER_CALLER_HOUR=2, LIMITS_MODE="shadow")
 async def test_limits_in_shadow_refuse_nothing(service: Service, relay: Relay) -> None:
     """A limit in shadow lets each mail go, and the log says which one it would have refused."""

@@ -43,6 +43,18 @@ async def test_an_address_is_released(service: Service) -> None:
     await _send(service)
 
 
+async def test_an_address_with_a_tag_is_released(service: Service) -> None:
+    """The mails of a mailbox are shown for its addresses with tags, and are lifted through each of them."""
+    tags = ("ada+1@example.org", "ada+2@example.org")
+    for email in tags:
+        await _send(service, email)
+    shown = {"OTP_SENDS_PER_HOUR": (2, 2), "OTP_SENDS_PER_DAY": (2, 30)}
+    assert [await _budgets(service, email) for email in (ADA, *tags)] == [shown] * 3
+    await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=tags[0], budgets=True))
+    assert await _budgets(service) == {}
+    await _send(service, tags[0])
+
+
 async def test_an_address_is_forgotten(service: Service) -> None:
     """A forgotten address has no live code, and has spent nothing."""
     code = await _send(service)

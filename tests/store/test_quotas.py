@@ -13,6 +13,7 @@ from store.clocks import Clock
 
 BLOCK = Quota("block", b"the counts of bl", 3)
 CALLER = Quota("caller", b"the counts of ca", 5, warns=True)
+_MAILBOX = b"mailbox no tag  "
 LIFE = 600.0
 HOUR_AND_STRETCH = 3900.0
 
@@ -97,6 +98,36 @@ async def test_a_call_that_asks_again_counts_once(codes: ChallengeStore, clock: 
         assert again.counted == (BLOCK.key,)
     await _send(codes, clock, 2, BLOCK)
     await _send(codes, clock, 3, BLOCK)
+
+
+async def _send_to_tag(codes: ChallengeStore, clock: Clock, number: int) -> Sending:
+    fresh = Challenge(number.to_bytes(16), "k1", clock.time + LIFE, length=6)
+    return await codes.send(Send(f"tag {number:012d}".encode(), clock.time, fresh, mailbox=_MAILBOX))
+
+
+async def test_tags_share_the_limits_of_mails(codes: ChallengeStore, clock: Clock) -> None:
+    """Mails to addresses with tags, and to the one without, share its limits; one that was not sent is taken back."""
+    for number in range(POLICY.sends.per_hour - 1):
+        sending = await _send_to_tag(codes, clock, number)
+    fresh = Challenge((500).to_bytes(16), "k1", clock.time + LIFE, length=6)
+    await codes.send(Send(_MAILBOX, clock.time, fresh))
+    with pytest.raises(LimitExceeded) as refused:
+        await _send_to_tag(codes, clock, 90)
+    assert (refused.value.subject, refused.value.setting) == ("address", "OTP_SENDS_PER_HOUR")
+    await codes.unsend(f"tag {number:012d}".encode(), sending)
+    await _send_to_tag(codes, clock, 91)
+    clock.time += POLICY.resend
+    with pytest.raises(LimitExceeded):
+        await codes.send(Send(_MAILBOX, clock.time, Challenge((501).to_bytes(16), "k1", clock.time + LIFE, length=6)))
+
+
+async def test_tags_share_nothing_else(codes: ChallengeStore, clock: Clock) -> None:
+    """The live code of an address with a tag is none of the one without it, and wrong codes count by themselves."""
+    sending = await _send_to_tag(codes, clock, 1)
+    code = BOOK.code(sending.challenge)
+    assert (await codes.check(_MAILBOX, clock.time, BOOK.guess(code))).result is CheckResult.NO_LIVE_CODE
+    assert [budget.setting for budget in await codes.budgets(_MAILBOX)] == ["OTP_SENDS_PER_HOUR", "OTP_SENDS_PER_DAY"]
+    assert (await codes.check(b"tag 000000000001", clock.time, BOOK.guess(code))).result is CheckResult.VALID
 
 
 async def test_two_hundred_at_once(replicas: Sequence[ChallengeStore], clock: Clock) -> None:

@@ -2,29 +2,48 @@
 
 from otpmail.callers import Call
 from otpmail.model import Budget
-from otpmail.otp.request import find_place
+from otpmail.otp.request import Place, find_place
 from otpmail.store.challenges import ChallengeStore
+
+_SHARED = "OTP_SENDS"
 
 
 class AddressService:
     """What the store keeps of the addresses of a caller. Each method raises InvalidArgument for a text that is none."""
 
-    def __init__(self, store: ChallengeStore) -> None:
+    def __init__(self, store: ChallengeStore, *, gmail_dots: bool) -> None:
         self._store = store
+        self._gmail_dots = gmail_dots
 
     def __repr__(self) -> str:
         return f"<AddressService {self._store!r}>"
 
     async def budgets(self, call: Call, email: str) -> tuple[Budget, ...]:
-        """Return of which limits strangers have spent something at an address, and how much."""
-        return await self._store.budgets(find_place(call.caller, email, "").key)
+        """Return of which limits strangers have spent something at an address, and how much.
+
+        An address with a tag shares the limits of mails of its mailbox.
+        """
+        place = self._place(call, email)
+        found = await self._store.budgets(place.key)
+        if not place.mailbox:
+            return found
+        shared = await self._store.budgets(place.mailbox)
+        own = [budget for budget in found if not budget.setting.startswith(_SHARED)]
+        return (*own, *[budget for budget in shared if budget.setting.startswith(_SHARED)])
 
     async def release(self, call: Call, email: str, *, budgets: bool) -> None:
-        """Lift the budgets of an address, if that is asked for. Live codes stay, with their attempts and waits."""
-        key = find_place(call.caller, email, "").key
-        if budgets:
-            await self._store.release(key)
+        """Lift the budgets of an address, if that is asked for. Live codes stay, with their attempts and waits.
+
+        Those of the mailbox of an address with a tag are lifted too.
+        """
+        place = self._place(call, email)
+        for key in filter(None, (place.key, place.mailbox)):
+            if budgets:
+                await self._store.release(key)
 
     async def forget(self, call: Call, email: str) -> None:
         """Erase the live codes and the budgets of an address."""
-        await self._store.forget(find_place(call.caller, email, "").key)
+        await self._store.forget(self._place(call, email).key)
+
+    def _place(self, call: Call, email: str) -> Place:
+        return find_place(call.caller, email, "", gmail_dots=self._gmail_dots)

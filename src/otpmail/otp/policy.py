@@ -29,7 +29,18 @@ from otpmail.model import (
     Slot,
 )
 from otpmail.otp.quotas import admit, budgets_of
-from otpmail.otp.records import adopt, answered, kept, lane_of, recent, released, with_lane, with_slot
+from otpmail.otp.records import (
+    adopt,
+    answered,
+    kept,
+    lane_of,
+    recent,
+    released,
+    with_lane,
+    with_mail,
+    with_slot,
+    without_mail,
+)
 from otpmail.otp.refusals import refusal
 from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, ended, slot_of, slot_with, unsent, with_room
 from otpmail.settings import OtpSettings
@@ -156,6 +167,17 @@ class Policy:
     def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
         return admit(counts, quota, now)
+
+    def note(self, record: CodeRecord | None, send: Send, sending: Sending) -> tuple[CodeRecord, tuple[Reached, ...]]:
+        """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded."""
+        record = recent(record or CodeRecord(), send.now, self.resend)
+        lane = lane_of(record, STRANGERS)
+        reached = self._refuse(Slot(send.scope), lane, send, attacked=False, spaced=send.spaced)
+        return with_mail(record, lane, sending.next_send, self.sends.most), reached
+
+    def unnote(self, record: CodeRecord | None, sending: Sending) -> CodeRecord | None:
+        """Return the record of a mailbox without a mail that was not sent."""
+        return record and kept(without_mail(record, sending.next_send))
 
     def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
         """Return the counts without a mail that was not sent, and when they end."""

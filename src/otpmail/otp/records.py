@@ -106,3 +106,19 @@ def with_slot(slots: tuple[Slot, ...], slot: Slot, after: Slot, *, last: bool = 
     if len(slots) == 1 and slots[0] is slot:
         return (after,)
     return tuple([after if known is slot else known for known in slots])
+
+
+def with_mail(record: CodeRecord, lane: Lane, mail: float, most: int) -> CodeRecord:
+    """Return the record with one mail more in a lane, of which it keeps the latest."""
+    sends = (*lane.sends, mail)[-most:]
+    return CodeRecord(record.slots, with_lane(record.lanes, Lane(lane.device, lane.failures, sends)), record.answers)
+
+
+def without_mail(record: CodeRecord, mail: float) -> CodeRecord:
+    """Return the record without a mail of strangers."""
+    lane = lane_of(record, STRANGERS)
+    if mail not in lane.sends:
+        return record
+    place = lane.sends.index(mail)
+    sends = lane.sends[:place] + lane.sends[place + 1 :]
+    return CodeRecord(record.slots, with_lane(record.lanes, Lane(STRANGERS, lane.failures, sends)), record.answers)

@@ -8,6 +8,7 @@ from dataclasses import field
 from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.callers import Caller
 from otpmail.errors import InvalidArgument, LimitExceeded
+from otpmail.limits.mailboxes import mailbox_of
 from otpmail.model import Check, IssuedCode, Labels, Mail, WaitFor
 from otpmail.values import frozen
 
@@ -117,8 +118,19 @@ class Place:
     earlier: bytes = b""
     """The key of the record that an earlier version kept for the purpose, if that is asked for and may be there."""
 
+    mailbox: bytes = b""
+    """The key of the record of the mailbox whose limits of mails the address shares, if that is another one."""
 
-def find_place(caller: Caller, email: str, purpose: str, session: str = "", *, with_earlier: bool = False) -> Place:
+
+def find_place(
+    caller: Caller,
+    email: str,
+    purpose: str,
+    session: str = "",
+    *,
+    with_earlier: bool = False,
+    gmail_dots: bool = False,
+) -> Place:
     """Return where the codes of a mailbox are for a purpose and a session. Raises InvalidArgument."""
     address = parse_address(email, "email")
     purpose = purpose or DEFAULT_PURPOSE
@@ -126,12 +138,20 @@ def find_place(caller: Caller, email: str, purpose: str, session: str = "", *, w
         raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
     if len(session) > MAX_SESSION:
         raise InvalidArgument("session", f"is longer than {MAX_SESSION} characters")
-    key = hashlib.blake2b(f"{caller.name}\0{address.key}".encode(), digest_size=16).digest()
+    of_address = address.key
+    key = hashlib.blake2b(f"{caller.name}\0{of_address}".encode(), digest_size=16).digest()
+    mailbox = b""
+    if ("+" in of_address or gmail_dots) and (shared := mailbox_of(of_address, gmail_dots=gmail_dots)) != of_address:
+        mailbox = hashlib.blake2b(f"{caller.name}\0{shared}".encode(), digest_size=16).digest()
     earlier = b""
     if with_earlier and not session:
         earlier = hashlib.blake2b(f"{caller.name}\0{purpose}\0{address.key}".encode(), digest_size=16).digest()
     return Place(
-        address, key, hashlib.blake2b(f"{purpose}\0{session}".encode(), digest_size=8, key=key).digest(), earlier
+        address,
+        key,
+        hashlib.blake2b(f"{purpose}\0{session}".encode(), digest_size=8, key=key).digest(),
+        earlier,
+        mailbox,
     )
 
 

@@ -69,7 +69,7 @@ class OtpService:
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
-        self.addresses = AddressService(store)
+        self.addresses = AddressService(store, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
         self._undoing: set[asyncio.Task[None]] = set()
@@ -85,7 +85,12 @@ class OtpService:
         """
         request.check_words()
         place = find_place(
-            call.caller, request.email, request.purpose, request.session, with_earlier=self._store.reads_earlier
+            call.caller,
+            request.email,
+            request.purpose,
+            request.session,
+            with_earlier=self._store.reads_earlier,
+            gmail_dots=self._settings.gmail_dots,
         )
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
         issue = partial(self._issue, call, request, place)
@@ -190,6 +195,8 @@ class OtpService:
             key = place.key
             device = self._device(token, key, now) if (token := request.device_token) else STRANGERS
             send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
+            if place.mailbox and device == STRANGERS:
+                send = send._replace(mailbox=place.mailbox)
             if request.wait_for.guarantees and self._issue_kept is not None:
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(send)

@@ -45,6 +45,7 @@ class OtpSettings(Section):
     )
     resend_seconds: DayOrLessOrZero = 30
     keys: Annotated[SecretStr, Field(validate_default=False)] = SecretStr("")
+    gmail_dots: bool = False
     return_code: bool = False
     locale: str = "en"
     templates_dir: Path | None = None

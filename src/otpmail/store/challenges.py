@@ -57,6 +57,9 @@ class Send(NamedTuple):
     quotas: tuple[Quota, ...] = ()
     """The limits over many addresses that the mail counts for."""
 
+    mailbox: bytes = b""
+    """The key of the record of the mailbox whose limits of mails the address shares, if it has a tag."""
+
 
 class Attempt(NamedTuple):
     """For which slot somebody tries a code, and in which lane it counts.
@@ -119,6 +122,12 @@ class Rules(Protocol):
 
     def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
+
+    def note(self, record: CodeRecord | None, send: Send, sending: Sending) -> tuple[CodeRecord, tuple[Reached, ...]]:
+        """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded."""
+
+    def unnote(self, record: CodeRecord | None, sending: Sending) -> CodeRecord | None:
+        """Return the record of a mailbox without a mail that was not sent."""
 
     def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
         """Return the counts without a mail that was not sent, and when they end."""

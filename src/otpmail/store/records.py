@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from otpmail.model import Budget, Check, CheckResult, CodeRecord, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
@@ -13,11 +13,17 @@ from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 T = TypeVar("T")
 Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
 
-Read = Callable[[bytes], bytes]
-"""Returns the octets of the counts of a key, `NO_COUNTS` where it has none."""
 
-Write = Callable[[bytes, bytes], None]
-"""Keeps the octets of counts under a key."""
+class Others(NamedTuple):
+    """What lies in the store beside the record of a decision: other records, and the octets of counts, by their keys.
+
+    A key without counts has `NO_COUNTS`.
+    """
+
+    counts: Callable[[bytes], bytes]
+    keep_counts: Callable[[bytes, bytes], None]
+    record: Callable[[bytes], CodeRecord | None]
+    keep_record: Callable[[bytes, CodeRecord | None], None]
 
 
 class RuledRecords(ABC):
@@ -39,25 +45,28 @@ class RuledRecords(ABC):
         """Decide which challenge to mail now."""
         return self.update(send.key, partial(self._rules.send, send=send))
 
-    def _counted(
-        self, read: Read, write: Write, record: CodeRecord | None, send: Send
-    ) -> tuple[CodeRecord | None, Sending]:
+    def _counted(self, others: Others, record: CodeRecord | None, send: Send) -> tuple[CodeRecord | None, Sending]:
         """Apply the rule of sending, and count the mail for limits over many addresses: all of it or nothing.
 
         A call that asks again, since its answer was lost, is counted once.
         """
-        quotas = send.quotas
+        quotas, mailbox = send.quotas, send.mailbox
         after, sending = self._rules.send(record, send)
-        counted, reached = tuple([quota.key for quota in quotas]), sending.reached
+        reached = list(sending.reached)
         if after is not record:
-            admitted = [self._rules.admit(decode_counts(read(quota.key)), quota, send.now) for quota in quotas]
+            admitted = [self._rules.admit(decode_counts(others.counts(one.key)), one, send.now) for one in quotas]
+            reached += [one.reached for one in admitted if one.reached is not None]
+            if mailbox:
+                noted, more = self._rules.note(others.record(mailbox), send, sending)
+                reached += [one for one in more if one not in reached]
+                others.keep_record(mailbox, noted)
             for quota, one in zip(quotas, admitted, strict=True):
-                write(quota.key, encode_counts(one.counts, one.ends, one.needed))
-            reached = (*reached, *[one.reached for one in admitted if one.reached is not None])
-        return after, Sending(sending.challenge, sending.next_send, counted, reached)
+                others.keep_counts(quota.key, encode_counts(one.counts, one.ends, one.needed))
+        counted = tuple([quota.key for quota in quotas])
+        return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox)
 
     def _guessed(
-        self, read: Read, write: Write, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt
+        self, others: Others, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt
     ) -> tuple[CodeRecord | None, Check]:
         """Apply the rule of a check, and count a wrong code for limits over many addresses.
 
@@ -65,26 +74,26 @@ class RuledRecords(ABC):
         """
         if record is not None and _is_again(record, now, attempt):
             return self._rules.check(record, now, guess, attempt)
-        known = {quota: read(quota.key) for quota in attempt.quotas}
+        known = {quota: others.counts(quota.key) for quota in attempt.quotas}
         admitted = [self._rules.admit(decode_counts(octets), quota, now) for quota, octets in known.items()]
         after, check = self._rules.check(record, now, guess, attempt)
         is_counted = check.result is CheckResult.WRONG_CODE and after is not record
         for (quota, octets), one in zip(known.items(), admitted, strict=True):
             counted = encode_counts(one.counts, one.ends, one.needed)
-            write(quota.key, counted if is_counted else octets)
+            others.keep_counts(quota.key, counted if is_counted else octets)
         if is_counted:
             check = replace(check, reached=tuple([one.reached for one in admitted if one.reached is not None]))
         return after, check
 
-    def _uncounted(
-        self, read: Read, write: Write, record: CodeRecord | None, sending: Sending
-    ) -> tuple[CodeRecord | None, None]:
+    def _uncounted(self, others: Others, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Apply the rule of a mail that was not sent, which counts for no limit then, however often this is asked."""
         after, _ = self._rules.unsend(record, sending)
         if _mails_of(after, sending) < _mails_of(record, sending):
             for key in sending.counted:
-                counts, ends = self._rules.uncount(decode_counts(read(key)), sending)
-                write(key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
+                counts, ends = self._rules.uncount(decode_counts(others.counts(key)), sending)
+                others.keep_counts(key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
+            if mailbox := sending.mailbox:
+                others.keep_record(mailbox, self._rules.unnote(others.record(mailbox), sending))
         return after, None
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:

@@ -85,6 +85,7 @@ _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
     st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_MORE),
     st.tuples(st.just("quotas"), st.sampled_from(_QUOTAS)),
+    st.tuples(st.just("mailbox"), st.booleans()),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
     st.tuples(st.sampled_from(["again", "withdraw"])),
     st.tuples(st.just("unsend"), _WHICH),
@@ -149,12 +150,17 @@ class _Pair:
         self.sendings: list[Sending] = []
         self._issued = 0
         self._quotas: tuple[Quota, ...] = ()
+        self.mailbox = uuid4().bytes
+        self._mailbox = b""
         self._asked = Send(self.key, self.now, self._fresh(600.0, "k1"))
 
     async def step(self, name: str, *details: Any) -> None:
         """Take one decision in both stores; answer, refusal and record must be equal."""
         if name == "wait":
             self.now = await self._later(details[0])
+            return
+        if name == "mailbox":
+            self._mailbox = self.mailbox if details[0] else b""
             return
         if name == "quotas":  # those of the mails that follow, each pair of stores with keys of its own
             self._quotas = tuple([one._replace(key=bytes(map(xor, one.key, self.key))) for one in details[0]])
@@ -172,7 +178,8 @@ class _Pair:
             if counts_end(octets) > self.now:  # a server drops others by itself
                 kept = recent_counts(await self._kept_counts(quota), self.now)
                 assert kept == recent_counts(decode_counts(octets), self.now)
-        assert _standing(await self._kept(), self.now) == _standing(await self._record(), self.now)
+        for key in (self.key, self.mailbox):
+            assert _standing(await self._kept(key), self.now) == _standing(await self._record(key), self.now)
 
     def _quotas_of(self, *, guesses: bool) -> tuple[Quota, ...]:
         return tuple([quota for quota in self._quotas if (quota.limit == "guesses") is guesses])
@@ -196,7 +203,7 @@ class _Pair:
             case "send", (scope, device, spaced, compat, lifespan, key_id):
                 fresh = self._fresh(lifespan, key_id)
                 asked = Send(self.key, self.now, fresh, spaced=spaced, scope=scope, device=device, compat=compat)
-                self._asked = asked._replace(quotas=self._quotas_of(guesses=False))
+                self._asked = asked._replace(quotas=self._quotas_of(guesses=False), mailbox=self._mailbox)
                 return lambda store: store.send(self._asked)
             case "check", (typed, scope, device, bound, request, compat):
                 guess = BOOKS["k1"].guess(await self._typed(typed, scope, device))
@@ -238,16 +245,16 @@ class _Pair:
     def _clock(self) -> float:
         return self.now
 
-    async def _record(self) -> CodeRecord | None:
-        return await self.memory.update(self.key, lambda record: (record, record))
+    async def _record(self, key: bytes = b"") -> CodeRecord | None:
+        return await self.memory.update(key or self.key, lambda record: (record, record))
 
     async def _live(self, scope: bytes, device: bytes) -> Challenge | None:
         record = await self._record() or CodeRecord()
         slots = {slot.device: slot.challenge for slot in record.slots if slot.scope == scope}
         return slots.get(device) or slots.get(STRANGERS)
 
-    async def _kept(self) -> CodeRecord | None:
-        [name, *_] = self._keys.codes(self.key)
+    async def _kept(self, key: bytes) -> CodeRecord | None:
+        [name, *_] = self._keys.codes(key)
         value = await self._client.command("GET", name)
         if value is None:
             return None

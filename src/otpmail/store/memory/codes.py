@@ -10,7 +10,7 @@ from otpmail.model import Challenge, Check, CodeRecord, Lane, Sending, Slot
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.memory.counts import MemoryCounts
-from otpmail.store.records import Rule, RuledRecords
+from otpmail.store.records import Others, Rule, RuledRecords
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class MemoryChallengeStore(RuledRecords):
         super().__init__(rules)
         self.now = clock
         self.counts = MemoryCounts()
+        self._others = Others(self.counts.read, self.counts.write, self._record, self._keep)
         self.octets = 0
         self._lock = asyncio.Lock()
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
@@ -50,23 +51,21 @@ class MemoryChallengeStore(RuledRecords):
         """Decide which challenge to mail now. Without room, records that say little give way to a new one."""
         if not send.room and self._make_room(send.key, send.now):
             send = send._replace(room=True)
-        if send.quotas:
+        if send.quotas or send.mailbox:
             return self.update(send.key, self._with_counts(send))
         return self.update(send.key, partial(self._rules.send, send=send))
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
         if attempt.quotas:
-            counts = self.counts
-            rule = partial(self._guessed, counts.read, counts.write, now=now, guess=guess, attempt=attempt)
+            rule = partial(self._guessed, self._others, now=now, guess=guess, attempt=attempt)
             return self.update(key, self._sized(rule))
         return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and what it has counted for."""
-        if sending.counted:
-            counts = self.counts
-            return self.update(key, self._sized(partial(self._uncounted, counts.read, counts.write, sending=sending)))
+        if sending.counted or sending.mailbox:
+            return self.update(key, self._sized(partial(self._uncounted, self._others, sending=sending)))
         return self.update(key, partial(self._rules.unsend, sending=sending))
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
@@ -98,7 +97,7 @@ class MemoryChallengeStore(RuledRecords):
             if not send.room:
                 for quota in send.quotas:
                     counts.make_room(quota.key, send.now)
-            return self._counted(counts.read, counts.write, record, send)
+            return self._counted(self._others, record, send)
 
         return self._sized(rule)
 
@@ -113,6 +112,19 @@ class MemoryChallengeStore(RuledRecords):
                 self.octets += self.counts.octets - before
 
         return sized
+
+    def _record(self, key: bytes) -> CodeRecord | None:
+        kept = self._shards[hash(key) % _SHARDS].get(key)
+        return None if kept is None else record_codec.decode_record(kept)
+
+    def _keep(self, key: bytes, record: CodeRecord | None) -> None:
+        shard = self._shards[hash(key) % _SHARDS]
+        kept = shard.pop(key, None)
+        if kept is not None:
+            self.octets -= len(kept) + _ENTRY_OCTETS
+        if record is not None:
+            shard[key] = octets = record_codec.encode_record(record)
+            self.octets += len(octets) + _ENTRY_OCTETS
 
     def _make_room(self, key: bytes, now: float) -> bool:
         """Forget the oldest records that a key's shard can do without, as many as a new one takes."""

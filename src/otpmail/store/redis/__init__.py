@@ -121,7 +121,7 @@ class RedisStore:
         assert issued is not None
         challenge = issued.challenge
         record, head = self.challenges.record(send.key, send.earlier)
-        record += self.challenges.counts([quota.key for quota in send.quotas])
+        record += self.challenges.others(send)
         words = (*head, challenge.id, challenge.key_id, challenge.expires, challenge.length, issued.next_send_time)
         question = self.challenges.question(send)
         await self.challenges.settled(send.key)

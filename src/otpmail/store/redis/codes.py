@@ -83,7 +83,7 @@ class RedisChallengeStore:
         key = send.key
         await self.settled(key)
         names, head = self.record(key, send.earlier)
-        names += self.counts([quota.key for quota in send.quotas])
+        names += self.others(send)
         arguments = [*head, *self.question(send)]
         try:
             try:
@@ -103,6 +103,11 @@ class RedisChallengeStore:
         names = self._keys.codes(key)
         earlier_names = self._keys.earlier_codes(earlier) if earlier else ()
         return [*names, self._keys.clock, *earlier_names], [self._at, len(names), len(earlier_names)]
+
+    def others(self, send: Send) -> list[bytes]:
+        """Return the last of the keys of a script that decides which challenge to mail: where the mail counts too."""
+        mailbox = self._keys.codes(send.mailbox) if send.mailbox else []
+        return mailbox + self.counts([quota.key for quota in send.quotas])
 
     def counts(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the names of the counts of limits, the last of a script's keys (`counts.lua`)."""
@@ -128,6 +133,7 @@ class RedisChallengeStore:
             *(fresh.id, fresh.key_id, fresh.expires - send.now, fresh.length),
             *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG))),
             *_words_of(send.quotas),
+            int(bool(send.mailbox)),
         ]
 
     def sending_of(self, packed: bytes, send: Send) -> Sending:
@@ -139,7 +145,7 @@ class RedisChallengeStore:
         challenge_id, key_id, expires, attempts, length, next_send, reached = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length)
         counted = tuple([quota.key for quota in send.quotas])
-        return Sending(challenge, float(next_send), counted, _reached(reached))
+        return Sending(challenge, float(next_send), counted, _reached(reached), send.mailbox)
 
     async def withdraw(self, key: bytes, fresh: Challenge, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Take back what a call with that `fresh` challenge may have changed, unless its mail is sent all the same.
@@ -198,8 +204,9 @@ class RedisChallengeStore:
         """Take a sending back."""
         counted = sending.counted
         when = sending.next_send - self._rules.resend
-        words = ("unsend", sending.challenge.id, sending.next_send, len(counted), when)
-        await self._take_back(key, *words, counted=counted)
+        words = ("unsend", sending.challenge.id, sending.next_send, len(counted), when, int(bool(sending.mailbox)))
+        mailbox = self._keys.codes(sending.mailbox) if sending.mailbox else []
+        await self._take_back(key, *words, others=mailbox + self.counts(counted))
 
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
@@ -241,9 +248,9 @@ class RedisChallengeStore:
     async def _withdraw(self, key: bytes, call: bytes) -> bool:
         return await self._take_back(key, "withdraw", call)
 
-    async def _take_back(self, key: bytes, *what: Value, counted: Sequence[bytes] = ()) -> bool:
+    async def _take_back(self, key: bytes, *what: Value, others: Sequence[bytes] = ()) -> bool:
         names, head = self.record(key)
-        return bool(await self._client.run(_UNSEND, [*names, *self.counts(counted)], [*head, *what]))
+        return bool(await self._client.run(_UNSEND, [*names, *others], [*head, *what]))
 
 
 def _words_of(quotas: Sequence[Quota]) -> list[Value]:

@@ -12,7 +12,7 @@ from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, counts_end
 from otpmail.store.digests import Digests
 from otpmail.store.earlier_records import READ_SECONDS, decode_earlier
-from otpmail.store.records import Rule, RuledRecords
+from otpmail.store.records import Others, Rule, RuledRecords
 from otpmail.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -88,19 +88,12 @@ class SqliteChallengeStore(RuledRecords):
 
     def decide(self, send: Send, challenge_id: bytes, connection: Connection) -> Sending:
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
-        counts: dict[bytes, bytes] = {}
 
-        def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
-            after, sending = self._rules.send(record, send)
-            if sending.challenge.id != challenge_id:
-                return record, sending
-            if not send.quotas:
-                return after, sending
-            return self._counted(partial(self._read_counts, connection), counts.__setitem__, record, send)
+        def rule(others: Others, record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            _, sending = self._rules.send(record, send)
+            return self._counted(others, record, send) if sending.challenge.id == challenge_id else (record, sending)
 
-        sending = self._update(send.key, rule, connection, earlier=(send.earlier, send.scope))
-        self._write_counts(connection, counts)
-        return sending
+        return self._with_others(send.key, rule, connection, earlier=(send.earlier, send.scope))
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a slice at a time, and return how many those were."""
@@ -113,27 +106,48 @@ class SqliteChallengeStore(RuledRecords):
 
     def _send(self, send: Send, connection: Connection) -> Sending:
         earlier = (send.earlier, send.scope)
-        if not send.quotas:
+        if not (send.quotas or send.mailbox):
             return self._update(send.key, partial(self._rules.send, send=send), connection, earlier=earlier)
-        counts: dict[bytes, bytes] = {}
-        rule = partial(self._counted, partial(self._read_counts, connection), counts.__setitem__, send=send)
-        sending = self._update(send.key, rule, connection, earlier=earlier)
-        self._write_counts(connection, counts)
-        return sending
+        return self._with_others(send.key, partial(self._counted, send=send), connection, earlier=earlier)
 
     def _check(self, key: bytes, now: float, guess: Guess, attempt: Attempt, connection: Connection) -> Check:
-        counts: dict[bytes, bytes] = {}
-        read = partial(self._read_counts, connection, with_room=False)  # a code is checked on a full disk too
-        rule = partial(self._guessed, read, counts.__setitem__, now=now, guess=guess, attempt=attempt)
-        check = self._update(key, rule, connection, earlier=(attempt.earlier, attempt.scope))
-        self._write_counts(connection, counts)
-        return check
+        rule = partial(self._guessed, now=now, guess=guess, attempt=attempt)
+        earlier = (attempt.earlier, attempt.scope)
+        # A code is checked on a full disk too.
+        return self._with_others(key, rule, connection, earlier=earlier, with_room=False)
 
     def _unsend(self, key: bytes, sending: Sending, connection: Connection) -> None:
+        self._with_others(key, partial(self._uncounted, sending=sending), connection, with_room=False)
+
+    def _with_others(
+        self,
+        key: bytes,
+        rule: Callable[[Others, CodeRecord | None], tuple[CodeRecord | None, T]],
+        connection: Connection,
+        *,
+        earlier: tuple[bytes, bytes] = (b"", b""),
+        with_room: bool = True,
+    ) -> T:
+        """Apply a rule that counts elsewhere too. Nothing is written before the rule has refused nothing."""
         counts: dict[bytes, bytes] = {}
-        read = partial(self._read_counts, connection, with_room=False)
-        self._update(key, partial(self._uncounted, read, counts.__setitem__, sending=sending), connection)
+        records: dict[bytes, CodeRecord | None] = {}
+        read = partial(self._read_counts, connection, with_room=with_room)
+        others = Others(read, counts.__setitem__, partial(self._record, connection), records.__setitem__)
+        result = self._update(key, partial(rule, others), connection, earlier=earlier)
         self._write_counts(connection, counts)
+        for other, record in records.items():
+            self._update(other, partial(_replace, after=record), connection)
+        return result
+
+    def _record(self, connection: Connection, key: bytes) -> CodeRecord | None:
+        """Return another record. Raises Unavailable where there is none, and no room for a new one."""
+        for name in self._digests.record_names(key):
+            kept: tuple[bytes] | None = connection.execute(_READ, (name,)).fetchone()
+            if kept is not None:
+                return record_codec.decode_record(kept[0])
+        if self._writer.committer.is_full:
+            raise self._writer.committer.unavailable()
+        return None
 
     def _read_counts(self, connection: Connection, key: bytes, *, with_room: bool = True) -> bytes:
         """Return the octets of a limit's counts.
@@ -183,6 +197,10 @@ class SqliteChallengeStore(RuledRecords):
         else:
             connection.execute(_WRITE, (_NO_KEY, record_codec.record_ends(octets), octets))
         return result
+
+
+def _replace(_: CodeRecord | None, *, after: CodeRecord | None) -> tuple[CodeRecord | None, None]:
+    return after, None
 
 
 def _take(connection: Connection, names: Sequence[bytes]) -> tuple[bytes] | None:

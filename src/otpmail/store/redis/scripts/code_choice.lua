@@ -12,12 +12,13 @@ end
 
 -- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
 -- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, and its proof if it is a long one. Its life
--- begins now. Then the limits over many addresses (counts.lua).
+-- begins now. Then the limits over many addresses (counts.lua), and whether the mail counts for a mailbox too ('1').
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
+  local quotas, behind = quotas_of(at + 10)
   return {
-    quotas = quotas_of(at + 10), reached = {}, compat = ARGV[at + 3] == '1',
+    quotas = quotas, has_mailbox = ARGV[behind] == '1', reached = {}, compat = ARGV[at + 3] == '1',
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
@@ -121,4 +122,26 @@ local function answer_of(mailed, next_send, reached)
   return cmsgpack.pack({
     '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, reached or {}
   })
+end
+
+-- Counts the mail for the mailbox of an address with a tag, without a write yet (otp.policy.Policy.note). The names of
+-- its record are KEYS before those of counts. Returns why it is refused, packed for the answer, or false, and what
+-- `keep_mailbox` writes.
+local function note(asked, names, next_send)
+  if not asked.has_mailbox then return false end
+  local box, now, resend = mailbox_of(#asked.quotas, names), asked.now, asked.rules.resend
+  box.record = recent(box.record, now, resend)
+  local lane = lane_of(box.record, STRANGERS)
+  local free, is_daily = free_at(asked.rules.sends, lane.sends)
+  if asked.spaced and free - resend > now then
+    if not (asked.compat or asked.rules.shadows.address) then
+      return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+    end
+    local is_known = false
+    for _, one in ipairs(asked.reached) do is_known = is_known or one[1] == 'address' end
+    if not is_known then asked.reached[#asked.reached + 1] = { 'address', 100 } end
+  end
+  lane.sends = noted(lane.sends, next_send, asked.rules.sends)
+  put_lane(box.record, lane)
+  return false, box
 end

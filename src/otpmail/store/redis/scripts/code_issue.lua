@@ -47,6 +47,9 @@ if refused then return {'OK', 0, '', refused} end
 local counts
 refused, counts = admit(asked, tonumber(ARGV[10]))
 if refused then return {'OK', 0, '', refused} end
+local box
+refused, box = note(asked, tonumber(ARGV[10]), next_send)
+if refused then return {'OK', 0, '', refused} end
 answer = answer_of(mailed, next_send, asked.reached)
 
 -- The first write of all: with full memory it is refused, and with it the whole step.
@@ -56,4 +59,5 @@ mail_it(record, asked, mailed, replaced, next_send)
 keep_record(6, places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
+keep_mailbox(box, now)
 return {'OK', count, 'A', answer}

@@ -16,8 +16,12 @@ if refused then return refused end
 local counts
 refused, counts = admit(asked, tonumber(ARGV[2]))
 if refused then return refused end
+local box
+refused, box = note(asked, tonumber(ARGV[2]), now + asked.rules.resend)
+if refused then return refused end
 mail_it(record, asked, mailed, replaced, now + asked.rules.resend)
 keep_record(1, places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
+keep_mailbox(box, now)
 return answer_of(mailed, asked.slot.next_send, asked.reached)

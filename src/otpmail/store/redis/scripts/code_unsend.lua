@@ -29,7 +29,7 @@ local function without(list, one)
   return false
 end
 
-local replaced, counts = slot.replaced, {}
+local replaced, counts, box = slot.replaced, {}, nil
 local is_latest = slot.next_send == mail or slot.next_send == 0 -- 0: the latest mail was not sent either
 if replaced and without(replaced.mails, mail) and #replaced.mails == 0 then
   replaced.challenge.attempts = slot.challenge.attempts
@@ -44,9 +44,15 @@ else
   if without(lane.sends, mail) then
     put_lane(record, lane)
     if kind == 'unsend' then counts = read_counts(tonumber(ARGV[7]), tonumber(ARGV[2])) end
+    if kind == 'unsend' and ARGV[9] == '1' then box = mailbox_of(tonumber(ARGV[7]), tonumber(ARGV[2])) end
   end
 end
 for _, one in ipairs(counts) do without_one(one, tonumber(ARGV[8])) end
+if box and box.record then
+  local strangers = lane_of(box.record, STRANGERS)
+  if without(strangers.sends, mail) then put_lane(box.record, strangers) end
+end
 keep_record(1, places, record, now)
+if box and box.record then keep_mailbox(box, now) end
 write_counts(counts, now)
 return 1

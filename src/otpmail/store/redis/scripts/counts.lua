@@ -123,3 +123,21 @@ local function write_counts(counts, now)
     for at = one.first + 1, one.first + one.names - 1 do redis.call('DEL', KEYS[at]) end
   end
 end
+
+-- The record of the mailbox of an address with a tag: its names are KEYS before those of the counts of `quotas` limits.
+local function mailbox_of(quotas, names)
+  local first = #KEYS - (quotas + 1) * names + 1
+  local values = redis.call('MGET', unpack(KEYS, first, first + names - 1))
+  local box = { first = first, found = {} }
+  for place = 1, names do
+    if values[place] then
+      box.record = box.record or decode(values[place])
+      box.found[#box.found + 1] = KEYS[first + place - 1]
+    end
+  end
+  return box
+end
+
+local function keep_mailbox(box, now)
+  if box then keep_record(box.first, box.found, box.record, now) end
+end
