@@ -1,6 +1,7 @@
 """Code records as tests of stores need them: one slot, and one lane."""
 
-from otpmail.model import Challenge, CodeRecord, Lane, Slot
+from otpmail.code_record import CodeRecord, Lane, Slot
+from otpmail.model import Challenge
 from otpmail.store.challenges import NO_SCOPE
 
 

@@ -1,4 +1,4 @@
-"""Events about callers: refused calls, full addresses, and files that say who may call. See `events`."""
+"""Events about callers: refused calls, limits, full addresses, and files that say who may call. See `events`."""
 
 from otpmail.values import frozen
 
@@ -74,6 +74,25 @@ class CertificateDoubtful:
     not_after: float
 
 
+@frozen()
+class LimitReached:
+    """A mail with a code, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
+
+    With 50 and 80 percent nothing was refused, and with 100 neither: the limit is in shadow. 0 is a refusal.
+    """
+
+    limit: str
+    caller: str
+    percent: int = 0
+
+
 CallEvent = (
-    CallRefused | CallsRefused | ConnectionsFull | ConnectionsFree | AccessRenewed | AccessKept | CertificateDoubtful
+    CallRefused
+    | CallsRefused
+    | LimitReached
+    | ConnectionsFull
+    | ConnectionsFree
+    | AccessRenewed
+    | AccessKept
+    | CertificateDoubtful
 )

@@ -231,18 +231,6 @@ class CodeChecked:
     result: str
 
 
-@frozen()
-class LimitReached:
-    """A mail with a code, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
-
-    With 50 and 80 percent nothing was refused, and with 100 neither: the limit is in shadow. 0 is a refusal.
-    """
-
-    limit: str
-    caller: str
-    percent: int = 0
-
-
 Event = (
     RelayUp
     | RelayDown
@@ -268,7 +256,6 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
-    | LimitReached
     | CallEvent
 )
 ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))

@@ -1,13 +1,12 @@
 """Device tokens: by them a device is known at one address of one caller, for 180 days and as long as their key is."""
 
 import base64
-import secrets
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from otpmail.model import STRANGERS
+from otpmail.code_record import STRANGERS
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.devices import LIFE_SECONDS, DeviceTokens, new_device
 
@@ -42,7 +41,18 @@ def test_tokens_go_with_their_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", "x", "!" * 39, "A" * 39, "\u0416" * 39, "A" * 38 + "=", " " * 39, "A" * 40, secrets.token_urlsafe(29)]
+    "token",
+    [
+        "",
+        "x",
+        "!" * 39,
+        "A" * 39,
+        "\u0416" * 39,
+        "A" * 38 + "=",
+        " " * 39,
+        "A" * 40,
+        "ZaCM3uogh2xUuWuFcjVc3KzJ2zPYjI3EG58n0Oc",
+    ],
 )
 def test_another_text_is_a_strangers(token: str) -> None:
     """A text that is no token of ours is no error: revoked tokens can't be told from it."""

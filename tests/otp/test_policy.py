@@ -7,21 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otp.trying import DEVICE, LIFESPAN, POLICY, Typed, check, fail, fresh, send, sent
+from otpmail.code_record import STRANGERS, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.model import (
-    DAY,
-    HOUR,
-    LONG,
-    STRANGERS,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Lane,
-    Replaced,
-    Sending,
-    Slot,
-)
+from otpmail.model import DAY, HOUR, LONG, Challenge, Check, CheckResult, Sending
 from otpmail.store.challenges import NO_SCOPE, Attempt, Send
 from otpmail.store.record_codec import ends_of
 

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpmail.model import DAY, STRANGERS, Answer, Challenge, Check, CheckResult, CodeRecord, Lane, Slot
+from otpmail.code_record import STRANGERS, Answer, CodeRecord, Lane, Slot
+from otpmail.model import DAY, Challenge, Check, CheckResult
 from otpmail.otp.records import lane_of, recent, recent_lanes, with_lane
 
 _NOW = 1_000_000.0

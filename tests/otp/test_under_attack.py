@@ -8,9 +8,10 @@ from random import Random
 import pytest
 
 from otp.trying import Typed
+from otpmail.code_record import STRANGERS, CodeRecord
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows
-from otpmail.model import DAY, HOUR, STRANGERS, Challenge, Check, CheckResult, CodeRecord
+from otpmail.model import DAY, HOUR, Challenge, Check, CheckResult
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, Send
 

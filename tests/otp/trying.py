@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from otpmail.code_record import STRANGERS, CodeRecord
 from otpmail.limits.rules import Windows
-from otpmail.model import STRANGERS, Challenge, Check, CodeRecord, Sending
+from otpmail.model import Challenge, Check, Sending
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import NO_SCOPE, Attempt, Send
 

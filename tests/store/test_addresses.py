@@ -2,8 +2,9 @@
 
 import pytest
 
+from otpmail.code_record import Budget
 from otpmail.errors import LimitExceeded
-from otpmail.model import DAY, HOUR, Budget, Challenge, CheckResult, Sending
+from otpmail.model import DAY, HOUR, Challenge, CheckResult, Sending
 from otpmail.store.challenges import Attempt, ChallengeStore, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock

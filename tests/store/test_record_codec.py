@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from code_records import a_record
+from otpmail.code_record import Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import StoreError
-from otpmail.model import (
-    DAY,
-    Answer,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Lane,
-    Replaced,
-    Slot,
-)
+from otpmail.model import DAY, Challenge, Check, CheckResult
 from otpmail.store import record_codec
 
 _TIMES = st.floats(0.0, 1e12)

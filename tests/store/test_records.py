@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from code_records import a_record, failed, spaced
+from otpmail.code_record import CodeRecord
 from otpmail.errors import InvalidArgument
-from otpmail.model import CodeRecord
 from store.clocks import Clock
 from store.conftest import Challenges
 

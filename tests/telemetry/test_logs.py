@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from otpmail.call_events import CallRefused, CallsRefused
+from otpmail.call_events import CallRefused, CallsRefused, LimitReached
 from otpmail.events import (
     ChunkingDisabled,
     CodeChecked,
@@ -21,7 +21,6 @@ from otpmail.events import (
     HeloRefused,
     IdleTimeDropped,
     IdleTimeLearned,
-    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,

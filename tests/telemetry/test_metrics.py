@@ -5,13 +5,13 @@ from typing import cast
 
 from prometheus_client import generate_latest
 
+from otpmail.call_events import LimitReached
 from otpmail.events import (
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
     DialFailed,
     Event,
-    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,

@@ -1,7 +1,7 @@
 """The use cases of an address: show what of its budgets is spent, lift them, and forget the address."""
 
 from otpmail.callers import Call
-from otpmail.model import Budget
+from otpmail.code_record import Budget
 from otpmail.otp.request import Place, find_place
 from otpmail.store.challenges import ChallengeStore
 

@@ -13,7 +13,7 @@ import secrets
 import struct
 from collections.abc import Sequence
 
-from otpmail.model import STRANGERS
+from otpmail.code_record import STRANGERS
 
 LIFE_SECONDS = 180 * 86_400
 

@@ -8,26 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
+from otpmail.code_record import CALL, NO_CALL, STRANGERS, Budget, CodeRecord, EarlierRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.limits.rules import Windows, counts_end, without_one
-from otpmail.model import (
-    CALL,
-    LONG,
-    NO_CALL,
-    STRANGERS,
-    Budget,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Counts,
-    EarlierRecord,
-    Lane,
-    Reached,
-    Replaced,
-    Sending,
-    Slot,
-)
+from otpmail.model import LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
 from otpmail.otp.quotas import admit, budgets_of
 from otpmail.otp.records import (
     adopt,
@@ -42,7 +26,8 @@ from otpmail.otp.records import (
     without_mail,
 )
 from otpmail.otp.refusals import refusal
-from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, ended, slot_of, slot_with, unsent, with_room
+from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, slot_of, with_room
+from otpmail.otp.taken_back import refused, unsent, voided, withdrawn
 from otpmail.settings import OtpSettings
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
@@ -198,16 +183,7 @@ class Policy:
         self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
     ) -> tuple[CodeRecord | None, None]:
         """End the live challenges of a scope (all, or only that one) unused. Failures and waits stay."""
-        if record is None:
-            return None, None
-        slots = []
-        for slot in record.slots:
-            challenge = slot.challenge
-            if slot.scope == scope and challenge is not None and challenge_id in (None, challenge.id):
-                slots.append(replace(slot, challenge=None, replaced=None))
-            else:
-                slots.append(slot)
-        return kept(replace(record, slots=tuple(slots))), None
+        return record and voided(record, scope, challenge_id), None
 
     def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Undo `send`, whose mail was not sent: it counts no more, and the next may be sent at once.
@@ -215,33 +191,21 @@ class Policy:
         Once no mail with the challenge was sent, the one that it replaced is live again, since a person may have its
         code. The attempts stay. If another mail was sent since, the next one has to wait for that.
         """
-        slot = slot_with(record, sending.challenge.id)
-        if record is None or slot is None:
-            return record, None
-        return unsent(record, slot, sending.next_send, counts=False), None
+        return record and unsent(record, sending), None
 
     def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
         """Undo `send` by the mark of its call, where nobody has its answer: no mail was sent for it.
 
         Nothing changes where another call has asked since.
         """
-        if record is None or call == NO_CALL:
-            return record, None
-        for slot in record.slots:
-            if slot.call == call:
-                return unsent(record, slot, slot.next_send, counts=False), None
-        return record, None
+        return record and withdrawn(record, call), None
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: the challenge is live no more, and the next mail need not wait.
 
         The mail counts: the relay has seen it.
         """
-        slot = slot_with(record, sending.challenge.id)
-        if record is None or slot is None:
-            return record, None
-        after = unsent(record, slot, sending.next_send, counts=True)
-        return after and kept(replace(after, slots=tuple([ended(one, slot) for one in after.slots]))), None
+        return record and refused(record, sending), None
 
     def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
         """Return the record with what one of an earlier version says, whose purpose has that scope."""

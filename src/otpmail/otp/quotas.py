@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from otpmail.callers import Caller
+from otpmail.code_record import Budget
 from otpmail.limits.rules import (
     Windows,
     counts_end,
@@ -13,7 +14,7 @@ from otpmail.limits.rules import (
     total_of,
     with_one,
 )
-from otpmail.model import DAY, HOUR, Budget, Counts, Reached
+from otpmail.model import DAY, HOUR, Counts, Reached
 from otpmail.otp.refusals import refusal
 from otpmail.settings import OtpSettings
 from otpmail.store.challenges import Admitted, Quota

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from otpmail.model import DAY, STRANGERS, Answer, Check, CodeRecord, EarlierRecord, Lane, Slot
+from otpmail.code_record import STRANGERS, Answer, CodeRecord, EarlierRecord, Lane, Slot
+from otpmail.model import DAY, Check
 from otpmail.store.challenges import Attempt
 
 _ANSWER_SECONDS = 60.0  # for which the same check has the same answer

@@ -1,21 +1,21 @@
 """The use cases of codes: send one, check one, revoke one."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from otpmail.call_events import LimitReached
 from otpmail.callers import Call
+from otpmail.code_record import STRANGERS
 from otpmail.compose.draft import Draft
 from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
-from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
-from otpmail.events import CodeChecked, LimitReached, Observer
+from otpmail.errors import InvalidArgument, LimitExceeded
+from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import STRANGERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
+from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
@@ -33,15 +33,13 @@ from otpmail.otp.request import (
     naming_variables,
     read_challenge_id,
 )
+from otpmail.otp.undoing import CLOSE_SECONDS, Undoing
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
-_CLOSE_SECONDS = 2.0
 _NO_ATTEMPTS = "this code or this address has no attempts left"
-_UNDO_SECONDS = 1.0  # for which a refused call waits until its sending is undone
-_LONGEST_UNDO_SECONDS = 60.0  # for which a store may be down until a sending is undone
 
 
 class OtpService:
@@ -72,7 +70,7 @@ class OtpService:
         self.addresses = AddressService(store, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
         self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._undoing = Undoing()
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
@@ -166,12 +164,9 @@ class OtpService:
             sending = Sending(issued.challenge, issued.next_send_time)
             self._mails.call_when_done(job, partial(self._on_mail_end, issued.record, sending))
 
-    async def close(self, *, seconds: float = _CLOSE_SECONDS) -> None:
+    async def close(self, *, seconds: float = CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
-        if self._undoing:
-            _, late = await asyncio.wait(self._undoing, timeout=seconds)
-            for task in late:
-                task.cancel()
+        await self._undoing.close(seconds)
 
     def _device(self, token: str, key: bytes, now: float) -> bytes:
         """Return the device of a token. Raises InvalidArgument for a text that is too long to be one."""
@@ -206,7 +201,7 @@ class OtpService:
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
-                await self._unsend(key, sending)
+                await self._undoing.run(self._store.unsend, key, sending)
                 if isinstance(error, InvalidArgument):
                     raise naming_variables(error) from None
                 raise
@@ -226,7 +221,7 @@ class OtpService:
             job = await issuing.run(self._mails, call, mail_id, submission)
         except BaseException as error:
             if issuing.sending is not None:
-                await self._unsend(send.key, issuing.sending)
+                await self._undoing.run(self._store.unsend, send.key, issuing.sending)
             if isinstance(error, InvalidArgument):
                 raise naming_variables(error) from None
             raise
@@ -279,26 +274,4 @@ class OtpService:
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
         if job.state in _NOT_SENT:
-            self._undo(self._store.refuse if job.is_refused else self._store.unsend, key, sending)
-
-    async def _unsend(self, key: bytes, sending: Sending) -> None:
-        await asyncio.wait((self._undo(self._store.unsend, key, sending),), timeout=_UNDO_SECONDS)
-
-    def _undo(
-        self, undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending
-    ) -> "asyncio.Task[None]":
-        """Undo a sending whatever becomes of the call that it belongs to; `close` waits for it."""
-        task = asyncio.create_task(self._apply(undo, key, sending))
-        self._undoing.add(task)
-        task.add_done_callback(self._undoing.discard)
-        return task
-
-    async def _apply(self, undo: Callable[[bytes, Sending], Awaitable[None]], key: bytes, sending: Sending) -> None:
-        """Undo a sending, again and again while the store takes no changes, for a minute at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_UNDO_SECONDS):
-                while True:
-                    try:
-                        return await undo(key, sending)
-                    except Unavailable as error:
-                        await asyncio.sleep(error.retry_after)
+            self._undoing.begin(self._store.refuse if job.is_refused else self._store.unsend, key, sending)

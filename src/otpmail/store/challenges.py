@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from otpmail.code_record import STRANGERS, Budget, CodeRecord, EarlierRecord
 from otpmail.errors import LimitExceeded
-from otpmail.model import STRANGERS, Budget, Challenge, Check, CodeRecord, Counts, EarlierRecord, Reached, Sending
+from otpmail.model import Challenge, Check, Counts, Reached, Sending
 
 NO_SCOPE = bytes(8)
 """In place of a purpose and a session, in tests."""

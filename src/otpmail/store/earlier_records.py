@@ -6,8 +6,9 @@ moves to a slot and to strangers' lane (`otp.records.adopt`).
 
 import struct
 
+from otpmail.code_record import EarlierRecord
 from otpmail.errors import StoreError
-from otpmail.model import Challenge, EarlierRecord
+from otpmail.model import Challenge
 
 READ_SECONDS = 86_400.0
 """For how long after a start: no code lives longer."""

@@ -5,18 +5,9 @@ Each begins with its format version. Versions 1 and 2 had a record for each purp
 
 import struct
 
+from otpmail.code_record import Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import StoreError
-from otpmail.model import (
-    DAY,
-    Answer,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Lane,
-    Replaced,
-    Slot,
-)
+from otpmail.model import DAY, Challenge, Check, CheckResult
 
 _VERSION = 3
 _FEW_SENDS = 3

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from otpmail.model import Budget, Check, CheckResult, CodeRecord, Sending
+from otpmail.code_record import Budget, CodeRecord
+from otpmail.model import Check, CheckResult, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 

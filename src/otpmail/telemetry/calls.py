@@ -1,4 +1,4 @@
-"""The lines of the log about callers: refused calls, full addresses, and files that say who may call."""
+"""The lines of the log about callers: refused calls, limits, full addresses, and files that say who may call."""
 
 import logging
 from dataclasses import asdict
@@ -13,30 +13,37 @@ from otpmail.call_events import (
     CertificateDoubtful,
     ConnectionsFree,
     ConnectionsFull,
+    LimitReached,
 )
 from otpmail.counts import counted
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
+
+_WHOLE = 100  # percent
 
 
 def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]:
     """Return the stable name of such an event, and its line."""
     match event:
         case CallRefused():
-            return "call-refused", _refused(event, addresses)
+            name, line = "call-refused", _refused(event, addresses)
         case CallsRefused(method, status, reason, count):
             again = "call was" if count == 1 else "calls were"
             text = f"{count} more {again} refused: {method}: {_kind(status, reason)}"
-            return "calls-refused", Line(logging.INFO, text, asdict(event))
+            name, line = "calls-refused", Line(logging.INFO, text, asdict(event))
+        case LimitReached():
+            name, line = _limit(event)
         case ConnectionsFull(address, most):
             connections = counted(most, "connection")
             text = f"{address} has {connections} of callers, as many as it may; new ones there are closed at once"
-            return "connections-full", Line(logging.WARNING, f"{text} (MAX_CONNECTIONS, ulimit -n)", asdict(event))
+            text = f"{text} (MAX_CONNECTIONS, ulimit -n)"
+            name, line = "connections-full", Line(logging.WARNING, text, asdict(event))
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"
-            return "connections-free", Line(logging.INFO, text, asdict(event))
+            name, line = "connections-free", Line(logging.INFO, text, asdict(event))
         case AccessRenewed() | AccessKept() | CertificateDoubtful():
-            return _about_files(event)
+            name, line = _about_files(event)
+    return name, line
 
 
 def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tuple[str, Line]:
@@ -54,6 +61,18 @@ def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tup
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _limit(event: LimitReached) -> tuple[str, Line]:
+    """How near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
+    limit, caller, percent = event.limit, event.caller, event.percent
+    if not percent:
+        name, level, text = "limit-reached", logging.DEBUG, "refuses"
+    elif percent == _WHOLE:
+        name, level, text = "limit-in-shadow", logging.INFO, "is in shadow, and would refuse"
+    else:
+        name, level, text = "limit-near", logging.WARNING, f"{percent} % of it is used up in an hour, the last by"
+    return name, Line(level, f"limit {limit}: {text} the caller {caller}", asdict(event))
 
 
 def _kind(status: str, reason: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
-from otpmail.call_events import CallEvent, CallRefused
+from otpmail.call_events import CallEvent, CallRefused, LimitReached
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.counts import mails
 from otpmail.events import (
@@ -22,7 +22,6 @@ from otpmail.events import (
     DialFailed,
     Event,
     HeloRefused,
-    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -47,7 +46,6 @@ LEVELS = ("debug", "info", "warning", "error")
 _FLUSH_SECONDS = 1.0
 _RELAYED = MailState.RELAYED  # naming a member takes its time
 _LAST_EVENTS = frozenset({"stopped", "stopped-at-once"})
-_WHOLE = 100  # percent
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
 
 
@@ -191,8 +189,6 @@ class LogObserver:
                 log_event(logging.DEBUG, "mail-accepted", f"mail {mail.id}: accepted", trace=trace, mail=mail.id)
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
-            case LimitReached():
-                _log_limit(event)
             case HeloRefused() | SignInWanted():
                 _log_wrong_setting(event)
             case RelayDown(relay):
@@ -201,7 +197,8 @@ class LogObserver:
             case _ if isinstance(event, CallEvent):
                 name, (level, text, fields) = line_about_calls(event, self._addresses)
                 # The trace of the call in whose task it is, but for a line about many calls.
-                log_event(level, name, text, trace=None if isinstance(event, CallRefused) else NO_TRACE, **fields)
+                is_of_call = isinstance(event, CallRefused | LimitReached)
+                log_event(level, name, text, trace=None if is_of_call else NO_TRACE, **fields)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _log_relay(event)
@@ -267,16 +264,3 @@ def _log_wrong_setting(event: HeloRefused | SignInWanted) -> None:
         name = "sign-in-wanted"
         text = "a relay takes no mail without a sign-in or TLS; look at EMAIL, APP_PASSWORD and EMAIL_SECURITY"
     log_event(logging.ERROR, name, f"{text}: {event.reply}", trace=NO_TRACE, reply=event.reply)
-
-
-def _log_limit(event: LimitReached) -> None:
-    """Log how near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
-    limit, caller, percent = event.limit, event.caller, event.percent
-    if not percent:
-        level, name, text = logging.DEBUG, "limit-reached", "refuses"
-    elif percent == _WHOLE:
-        level, name, text = logging.INFO, "limit-in-shadow", "is in shadow, and would refuse"
-    else:
-        level, name, text = logging.WARNING, "limit-near", f"{percent} % of it is used up in an hour, the last by"
-    line = f"limit {limit}: {text} the caller {caller}"
-    log_event(level, name, line, limit=limit, caller=caller, percent=percent)

@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from otpmail.call_events import CallEvent
+from otpmail.call_events import CallEvent, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -34,7 +34,6 @@ from otpmail.events import (
     HeloRefused,
     IdleTimeDropped,
     IdleTimeLearned,
-    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -70,7 +69,8 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
-        *(*get_args(CallEvent), IdleTimeLearned, IdleTimeDropped),
+        *({*get_args(CallEvent)} - {LimitReached}),
+        *(IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
 

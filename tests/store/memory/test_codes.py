@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from code_records import a_record
+from otpmail.code_record import CodeRecord
 from otpmail.errors import InvalidArgument
-from otpmail.model import CodeRecord
 from otpmail.store.memory.codes import MemoryChallengeStore
 from rules import POLICY
 from store.clocks import Clock

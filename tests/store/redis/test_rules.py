@@ -13,24 +13,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from otpmail.code_record import CALL, STRANGERS, Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows, recent_counts
-from otpmail.model import (
-    CALL,
-    DAY,
-    HOUR,
-    STRANGERS,
-    Answer,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Counts,
-    Lane,
-    Replaced,
-    Sending,
-    Slot,
-)
+from otpmail.model import DAY, HOUR, Challenge, Check, CheckResult, Counts, Sending
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from code_records import a_record
+from otpmail.code_record import CodeRecord
 from otpmail.errors import FailedPrecondition, InvalidArgument, StoreEnded, StoreError, Unavailable
-from otpmail.model import CodeRecord, Mail
+from otpmail.model import Mail
 from otpmail.store.base import Accepted, Earlier, Progress, Request, Running, StoreState
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock

@@ -7,19 +7,8 @@ from typing import Any
 
 import msgpack
 
-from otpmail.model import (
-    CALL,
-    LONG,
-    STRANGERS,
-    Budget,
-    Challenge,
-    Check,
-    CheckResult,
-    CodeRecord,
-    Lane,
-    Reached,
-    Sending,
-)
+from otpmail.code_record import CALL, STRANGERS, Budget, CodeRecord, Lane
+from otpmail.model import LONG, Challenge, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Quota, Rules, Send
 from otpmail.store.earlier_records import READ_SECONDS
 from otpmail.store.redis.client import Client

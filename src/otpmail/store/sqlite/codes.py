@@ -6,7 +6,8 @@ from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
 
-from otpmail.model import CALL, Challenge, Check, CodeRecord, Lane, Sending, Slot
+from otpmail.code_record import CALL, CodeRecord, Lane, Slot
+from otpmail.model import Challenge, Check, Sending
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, counts_end

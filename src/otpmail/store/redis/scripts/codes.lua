@@ -1,5 +1,5 @@
 -- The record of an address's codes and the clock, for the scripts that decide about codes. They say what otp/policy.py
--- says, with the words of model.py. A value is an octet with the version, and MessagePack of the record. Beside each
+-- says, with the words of code_record.py. A value is an octet with the version, and MessagePack of the record. Beside each
 -- challenge stands the proof of its code, which is compared in place of that.
 
 local HOUR, DAY = 3600, 86400

@@ -1,0 +1,93 @@
+"""What a store keeps of the codes of an address, as values. The rules that change it are in `otp.policy`."""
+
+from otpmail.model import Challenge, Check
+from otpmail.values import frozen
+
+
+@frozen()
+class Replaced:
+    """The challenge that the live one has replaced, and the mails with the live one that may have been sent.
+
+    A mail is named by the next send that goes with it (`Sending`). Once none is left, the challenge is live again.
+    """
+
+    challenge: Challenge
+    mails: tuple[float, ...]
+
+
+NO_CALL = bytes(4)
+"""In place of the mark of a call, where no mail is waited for."""
+
+CALL = slice(-len(NO_CALL), None)
+"""The part of the id of a fresh challenge that marks the call which brings it; a record has room for no more."""
+
+
+STRANGERS = bytes(8)
+"""In place of a device: all who show no token of one share a lane."""
+
+
+@frozen()
+class Slot:
+    """The live challenge of one purpose and session (`scope`) and of one device, and when its next mail may be sent.
+
+    `call` is the mark of the call that asked for the latest mail.
+    """
+
+    scope: bytes
+    device: bytes = STRANGERS
+    challenge: Challenge | None = None
+    next_send: float = 0.0
+    call: bytes = NO_CALL
+    replaced: Replaced | None = None
+
+
+@frozen()
+class Lane:
+    """What one device, or all strangers, have done at an address in a day, the oldest first.
+
+    A failure is noted by its time, a mail by the next send that goes with it.
+    """
+
+    device: bytes = STRANGERS
+    failures: tuple[float, ...] = ()
+    sends: tuple[float, ...] = ()
+
+
+@frozen()
+class Budget:
+    """How much of a limit of an address is spent. `setting` is the limit's, `reset_time` when less of it is spent."""
+
+    setting: str
+    spent: int
+    limit: int
+    reset_time: float
+
+
+@frozen()
+class Answer:
+    """What the check of a request id was answered, until when it is answered so again. `request` is a digest."""
+
+    request: bytes
+    check: Check
+    until: float
+
+
+@frozen()
+class EarlierRecord:
+    """What a record of an earlier version says, which was one of a purpose."""
+
+    challenge: Challenge | None
+    failures: tuple[float, ...]
+    next_send: float
+
+
+@frozen()
+class CodeRecord:
+    """The record of one (caller, address): its slots in the order of their challenges, its lanes, its latest answers.
+
+    Times are in seconds since the epoch.
+    """
+
+    slots: tuple[Slot, ...] = ()
+    lanes: tuple[Lane, ...] = ()
+    answers: tuple[Answer, ...] = ()
