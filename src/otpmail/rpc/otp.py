@@ -23,7 +23,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
 
     async def SendCode(self, request: otp_pb2.SendCodeRequest, context: Context) -> otp_pb2.SendCodeResponse:
         """Issue a code and mail it."""
-        block = _block_of(request.client_ip)
+        block = _block_of(ip) if (ip := request.client_ip) else ""
         sent = await self._codes.send_code(
             call_from(context),
             CodeRequest(
@@ -57,7 +57,8 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
         self, request: otp_pb2.ValidateCodeRequest, context: Context
     ) -> otp_pb2.ValidateCodeResponse:
         """Check a code."""
-        _block_of(request.client_ip)
+        if ip := request.client_ip:
+            _block_of(ip)
         if not request.code:
             raise InvalidArgument("code", "is empty")
         checked = await self._codes.validate_code(
@@ -95,8 +96,8 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
 
 
 def _block_of(client_ip: str) -> str:
-    """Return the block of an end user, empty where it is not known."""
+    """Return the block of an end user. Raises InvalidArgument."""
     try:
-        return block_of(client_ip) if client_ip else ""
+        return block_of(client_ip)
     except ValueError:
         raise InvalidArgument("client_ip", "is not an IP address") from None
