@@ -11,7 +11,8 @@ from pathlib import Path
 
 from otpmail.callers import table_of
 from otpmail.errors import SettingsError
-from otpmail.settings.callers import CallersFile, Entry, parse_callers, problem_of_name, read_callers_text
+from otpmail.settings.caller_names import problem_of_name
+from otpmail.settings.callers import CallersFile, Entry, parse_callers, read_callers_text
 from otpmail.settings.problems import quoted
 
 _NEW_MODE = 0o600

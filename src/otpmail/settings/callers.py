@@ -1,7 +1,5 @@
 """Reads CALLERS_FILE: a table for each caller, with its tokens, its certificates, and what it may do."""
 
-import ipaddress
-import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,13 +10,11 @@ from typing import Any, TypeVar
 from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Shares, table_of
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.model import Priority
+from otpmail.settings.caller_names import digest, problem_of_name, san, subject
 from otpmail.settings.mail import sender_key
 from otpmail.settings.problems import quoted
 from otpmail.settings.secret_file import read_text
 from otpmail.settings.toml_lines import TomlLines, split_error
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""The name of a caller. Stores write it beside other words, so it holds no character that separates those."""
 
 PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
 USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
@@ -26,8 +22,6 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 
 _MOST_OCTETS = 4 << 20
 _MOST_COUNT = 10_000_000
-_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
-_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
@@ -132,13 +126,13 @@ class _Reader:
         caller = Caller(name, self._permissions(path, table, _KEYS))
         if not isinstance(table, dict):
             return Entry(caller, 0, ())
-        tokens = list(self._list(path, "tokens", table, _digest))
+        tokens = list(self._list(path, "tokens", table, digest))
         certificates = [
-            *self._list(path, "subjects", table, _subject),
+            *self._list(path, "subjects", table, subject),
             *self._list(path, "sans", table, san),
         ]
-        for digest in tokens:
-            self._take(self._by_token, digest, caller, (*path, "tokens"), "token")
+        for token in tokens:
+            self._take(self._by_token, token, caller, (*path, "tokens"), "token")
         for certificate in certificates:
             key = "subjects" if certificate.startswith("subject:") else "sans"
             self._take(self._by_certificate, certificate, caller, (*path, key), quoted(certificate))
@@ -243,45 +237,6 @@ class _Reader:
         if table == ["callers"]:
             where = table_of(key)
         return f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}"
-
-
-def problem_of_name(name: str) -> str:
-    """Return what is wrong with the name of a caller, empty for nothing."""
-    if NAME.fullmatch(name) and name != ANONYMOUS.name:
-        return ""
-    rule = "is the name of callers without a token" if name == ANONYMOUS.name else "is no name of a caller"
-    return f"{rule}; use 1 to 64 letters, digits, dots, dashes and underscores"
-
-
-def san(text: str) -> str:
-    """Return a name in a certificate with its kind, by its form: a URI, an address, an IP address, or one in the DNS.
-
-    Raises ValueError.
-    """
-    if not text or not text.isprintable() or " " in text:
-        raise ValueError(f"{quoted(text)} is no name in a certificate")
-    if "://" in text:
-        return f"uri:{text}"
-    if "@" in text:
-        return f"email:{text}"
-    try:
-        return f"ip:{ipaddress.ip_address(text)}"
-    except ValueError:
-        if not _HOST.fullmatch(text):
-            raise ValueError(f"{quoted(text)} is no URI, address or host name in letters of ASCII") from None
-        return f"dns:{text.lower()}"
-
-
-def _subject(text: str) -> str:
-    if not text.isprintable() or "=" not in text:
-        raise ValueError(f"{quoted(text)} is no subject of a certificate, such as CN=shop,O=Example")
-    return f"subject:{text}"
-
-
-def _digest(text: str) -> bytes:
-    if not _DIGEST.fullmatch(text):  # it may be the token itself
-        raise ValueError("is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` writes it; it is not shown")
-    return bytes.fromhex(text)
 
 
 def _sender(text: str) -> str:

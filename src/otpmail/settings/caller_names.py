@@ -1,0 +1,54 @@
+"""What names a caller in CALLERS_FILE: its own name, the digests of its tokens, and the names in its certificates."""
+
+import ipaddress
+import re
+
+from otpmail.callers import ANONYMOUS
+from otpmail.settings.problems import quoted
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""The name of a caller. Stores write it beside other words, so it holds no character that separates those."""
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+def problem_of_name(name: str) -> str:
+    """Return what is wrong with the name of a caller, empty for nothing."""
+    if NAME.fullmatch(name) and name != ANONYMOUS.name:
+        return ""
+    rule = "is the name of callers without a token" if name == ANONYMOUS.name else "is no name of a caller"
+    return f"{rule}; use 1 to 64 letters, digits, dots, dashes and underscores"
+
+
+def san(text: str) -> str:
+    """Return a name in a certificate with its kind, by its form: a URI, an address, an IP address, or one in the DNS.
+
+    Raises ValueError.
+    """
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError(f"{quoted(text)} is no name in a certificate")
+    if "://" in text:
+        return f"uri:{text}"
+    if "@" in text:
+        return f"email:{text}"
+    try:
+        return f"ip:{ipaddress.ip_address(text)}"
+    except ValueError:
+        if not _HOST.fullmatch(text):
+            raise ValueError(f"{quoted(text)} is no URI, address or host name in letters of ASCII") from None
+        return f"dns:{text.lower()}"
+
+
+def subject(text: str) -> str:
+    """Return a subject of a certificate with its kind. Raises ValueError."""
+    if not text.isprintable() or "=" not in text:
+        raise ValueError(f"{quoted(text)} is no subject of a certificate, such as CN=shop,O=Example")
+    return f"subject:{text}"
+
+
+def digest(text: str) -> bytes:
+    """Return the SHA-256 of a token. Raises ValueError."""
+    if not _DIGEST.fullmatch(text):  # it may be the token itself
+        raise ValueError("is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` writes it; it is not shown")
+    return bytes.fromhex(text)
