@@ -16,7 +16,7 @@ from attacks.calling import methods_of, status_of_number, statuses
 from attacks.probe import LONGEST_TURN, ProbedService
 from attacks.shapes import Shape, shapes_of
 from otpmail.original import mail_pb2 as original_pb2
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from relay import Certificates, Faults, Relay
 from service import relay_settings
 
