@@ -16,8 +16,8 @@ from otpmail.relays.dialler import Access
 from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, Settings, read_sources
+from otpmail.settings.portions import WHOLE, Portion
 from otpmail.settings.reload import reload
-from otpmail.settings.shares import WHOLE, Share
 from otpmail.telemetry.logs import LEVELS, log_event, set_level
 from otpmail.threads import call_detached
 
@@ -50,13 +50,13 @@ class _Found:
 class Reloader:
     """Reloads the settings of `app` at each request, one after the other. Those in `fixed` stay (`Settings.load`).
 
-    `settings` are the part of this process, by its `share`.
+    `settings` are the part of this process, its `portion`.
     """
 
-    def __init__(self, app: App, settings: Settings, fixed: Mapping[str, str | None], share: Share = WHOLE) -> None:
+    def __init__(self, app: App, settings: Settings, fixed: Mapping[str, str | None], portion: Portion = WHOLE) -> None:
         self._app = app
         self._fixed = fixed
-        self._share = share
+        self._portion = portion
         self._settings = settings
         self._requested = asyncio.Event()
 
@@ -82,7 +82,7 @@ class Reloader:
 
     def _read(self) -> _Found:
         """Read everything again. Runs in a thread, and changes nothing that the loop uses."""
-        settings, problems, changed, need_restart = reload(self._settings, read_sources(), self._fixed, self._share)
+        settings, problems, changed, need_restart = reload(self._settings, read_sources(), self._fixed, self._portion)
         found = _Found(settings, self._app.templates, changed=dict.fromkeys(changed), need_restart=need_restart)
         found.add_problems(*problems)
         self._read_templates(found)

@@ -6,8 +6,8 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.settings import Settings
+from otpmail.settings.portions import Portion, portions
 from otpmail.settings.reload import reload
-from otpmail.settings.shares import Share, shares
 from otpmail.settings.sources import Sources
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -65,7 +65,7 @@ def test_the_parts_of_all_processes_are_the_whole() -> None:
         EMAIL_RATE="10",
         EMAIL_STANDBY="2",
     )
-    parts = [share.of_settings(whole) for share in shares(3)]
+    parts = [portion.of_settings(whole) for portion in portions(3)]
     assert [part.mail.workers for part in parts] == [2, 2, 1]
     assert [part.relay.standby for part in parts] == [1, 1, 1]  # else a process would let its next mail wait for a dial
     assert {part.mail.memory_max_mb for part in parts} == {133}
@@ -78,22 +78,22 @@ def test_the_parts_of_all_processes_are_the_whole() -> None:
 def test_one_process_has_the_settings_as_they_are() -> None:
     """With PROCESSES=1 nothing is divided, and a limit that is not set stays so."""
     whole = Settings.load(**{name: value for name, value in _GOOD.items() if name != "MEMORY_MAX_MB"})
-    assert Share().of_settings(whole) is whole
+    assert Portion().of_settings(whole) is whole
     assert whole.server.processes == 1
     assert whole.mail.memory_max_mb is None
 
 
 def test_without_a_rate_each_process_has_none() -> None:
     """A rate that is not set limits no process; without a standby connection no process keeps one."""
-    part = Share(2, 3).of_settings(_load(PROCESSES="3", EMAIL_STANDBY="0"))
+    part = Portion(2, 3).of_settings(_load(PROCESSES="3", EMAIL_STANDBY="0"))
     assert (part.relay.rate, part.relay.standby) == (None, 0)
 
 
 def test_a_reload_of_a_process_compares_its_part() -> None:
     """A reload divides what it reads, so that a part is no change that needs a restart; a changed limit is one."""
     whole = _load(PROCESSES="2", WORKERS="5")
-    share = Share(2, 2)
-    same = reload(share.of_settings(whole), Sources.read(()), {**_GOOD, "PROCESSES": "2", "WORKERS": "5"}, share)
+    portion = Portion(2, 2)
+    same = reload(portion.of_settings(whole), Sources.read(()), {**_GOOD, "PROCESSES": "2", "WORKERS": "5"}, portion)
     assert (same.changed, same.need_restart, same.problems) == ((), (), ())
-    other = reload(share.of_settings(whole), Sources.read(()), {**_GOOD, "PROCESSES": "2", "WORKERS": "9"}, share)
+    other = reload(portion.of_settings(whole), Sources.read(()), {**_GOOD, "PROCESSES": "2", "WORKERS": "9"}, portion)
     assert other.need_restart == ("WORKERS",)

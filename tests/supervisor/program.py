@@ -41,7 +41,7 @@ class _App:
 async def main(act: str, lines: int, length: int) -> int:
     """Do as told; returns the exit code."""
     member = await Member.join()
-    number = member.share.number
+    number = member.portion.number
     if act == "fails":
         _write("it has failed")
         return 5

@@ -111,16 +111,16 @@ async def run_service(
     what runs beside the service stops it, and is raised.
     """
     from otpmail.reload import Reloader
-    from otpmail.settings.shares import WHOLE
+    from otpmail.settings.portions import WHOLE
 
-    log = _prepare(settings, None if member is None else member.share.number)
+    log = _prepare(settings, None if member is None else member.portion.number)
     warn_of(misspelt)
     stop = asyncio.Event()
     try:
         app = _build(settings, member)
     except (SettingsError, StoreError) as error:
         raise typer.Exit(write_refusal(log, error)) from None
-    reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.share)
+    reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.portion)
     _attach(signals, app, stop, reloader, log)
     beside = [reloader.run()]
     if member is not None:

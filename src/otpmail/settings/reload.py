@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from otpmail.settings.loader import Settings
+from otpmail.settings.portions import WHOLE, Portion
 from otpmail.settings.reader import SectionT
 from otpmail.settings.relay import RelaySettings
 from otpmail.settings.section import Section
-from otpmail.settings.shares import WHOLE, Share
 from otpmail.settings.sources import Sources
 
 _SERVER = frozenset({"LOG_LEVEL"})
@@ -34,14 +34,14 @@ class Reloaded(NamedTuple):
     need_restart: tuple[str, ...] = ()
 
 
-def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None], share: Share = WHOLE) -> Reloaded:
+def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None], portion: Portion = WHOLE) -> Reloaded:
     """Take from `sources` what can change while the service runs. A wrong value leaves the current one.
 
     Those in `fixed` are not looked up, as in `Settings.load`. The environment of a process does not change; `.env`,
     SECRETS_DIR and the files that settings name may.
     """
     fresh, problems = Settings.read(sources, fixed)
-    fresh = share.of_settings(fresh)  # as `current` is
+    fresh = portion.of_settings(fresh)  # as `current` is
     lines = tuple(problem.line for problem in problems)
     if sources.unreadable:  # any setting may be in the part that can't be read
         return Reloaded(current, lines)

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from otpmail.settings import Settings
 from otpmail.settings.listen import ListenAddress
-from otpmail.settings.shares import Share
+from otpmail.settings.portions import Portion
 from otpmail.values import frozen
 
 Message = dict[str, Any]
@@ -23,9 +23,9 @@ _LENGTH = struct.Struct("!I")
 
 @frozen()
 class Assignment:
-    """The task of a process: its share, the settings of the whole service, and the addresses that are held."""
+    """The task of a process: its portion, the settings of the whole service, and the addresses that are held."""
 
-    share: Share
+    portion: Portion
     settings: Settings
     hosts: tuple[ListenAddress, ...]
     port: int

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from otpmail.settings import Settings
-from otpmail.settings.shares import Share
+from otpmail.settings.portions import Portion
 from otpmail.supervisor.channel import Assignment, Channel
 from otpmail.supervisor.merge import snapshot
 from otpmail.threads import start_daemon
@@ -32,15 +32,15 @@ class Member:
 
     def __init__(self, channel: Channel, assignment: Assignment) -> None:
         self._channel = channel
-        self.share: Share = assignment.share
-        self.settings: Settings = assignment.share.of_settings(assignment.settings)
+        self.portion: Portion = assignment.portion
+        self.settings: Settings = assignment.portion.of_settings(assignment.settings)
         """The part of this process, with HOST and PORT as they are set."""
         held = {"hosts": assignment.hosts, "port": assignment.port}
         self.settings_on_held_port = replace(self.settings, server=self.settings.server.model_copy(update=held))
         """The same with the addresses that the supervisor holds, so that none is looked up or chosen again."""
 
     def __repr__(self) -> str:
-        return f"<Member {self.share.number} of {self.share.count}>"
+        return f"<Member {self.portion.number} of {self.portion.count}>"
 
     @classmethod
     async def join(cls) -> Self:

@@ -17,7 +17,7 @@ from time import monotonic
 import otpmail
 from otpmail.held_port import HeldPort
 from otpmail.settings import Settings
-from otpmail.settings.shares import Share
+from otpmail.settings.portions import Portion
 from otpmail.supervisor import MARK
 from otpmail.supervisor.channel import Assignment, Channel, Message
 from otpmail.supervisor.merge import Family
@@ -41,14 +41,14 @@ class Process:
 
     def __init__(
         self,
-        share: Share,
+        portion: Portion,
         command: Sequence[str],
         *,
         changed: Callable[[], None],
         log: Callable[[Iterable[bytes]], None],
     ) -> None:
-        self.number = share.number
-        self._share = share
+        self.number = portion.number
+        self._portion = portion
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = self._loop.create_future()
@@ -97,7 +97,7 @@ class Process:
     async def run(self, settings: Settings, held: HeldPort) -> int:
         """Say what it is to be, take its reports until it ends, and return its exit code."""
         self._channel = channel = await Channel.over(self._end)
-        channel.assign(Assignment(self._share, settings, held.hosts, held.port))
+        channel.assign(Assignment(self._portion, settings, held.hosts, held.port))
         if self._stopping:
             self.stop()
         try:

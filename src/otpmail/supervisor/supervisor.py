@@ -12,7 +12,7 @@ from typing import Any
 from otpmail.backoff import exponential, jittered
 from otpmail.held_port import HeldPort, hold_port
 from otpmail.settings import Settings
-from otpmail.settings.shares import Share, shares
+from otpmail.settings.portions import Portion, portions
 from otpmail.supervisor.group import ANSWER_SECONDS, ProcessGroup
 from otpmail.supervisor.process import SERVE, Process
 from otpmail.telemetry.exposition import MetricsServer
@@ -119,14 +119,14 @@ class Supervisor:
         log_event(logging.INFO, "supervising", text, processes=count, addresses=addresses)
 
     async def _run_all(self, port: HeldPort, stop: asyncio.Event) -> None:
-        first, *others = shares(self.settings.server.processes)
+        first, *others = portions(self.settings.server.processes)
         async with asyncio.TaskGroup() as tasks:
             looking = tasks.create_task(self._own(self._look_forever()))
             keeping = [tasks.create_task(self._own(self._keep(first, port)))]
             try:
                 await _either(self._served, self._failed, stop)  # so that what ends every process is logged once
                 if self._served.is_set():
-                    keeping += [tasks.create_task(self._own(self._keep(share, port))) for share in others]
+                    keeping += [tasks.create_task(self._own(self._keep(portion, port))) for portion in others]
                 await _either(self._failed, stop)
             finally:
                 await self._stop(keeping)
@@ -190,12 +190,12 @@ class Supervisor:
 
     # One process.
 
-    async def _keep(self, share: Share, port: HeldPort) -> None:
+    async def _keep(self, portion: Portion, port: HeldPort) -> None:
         """Run a process, and start it again whenever it ends, until the stop."""
         failures = 0
         while not self._stopping.is_set():
             began = monotonic()
-            code = await self._run_process(share, port)
+            code = await self._run_process(portion, port)
             if self._stopping.is_set():
                 self._codes.append(code if code >= 0 else _FAILED)
                 return
@@ -205,26 +205,26 @@ class Supervisor:
                 return
             failures = 1 if monotonic() - began > _STEADY_SECONDS else failures + 1
             wait = exponential(failures, first=self._first_wait, cap=_LONGEST_WAIT)
-            await self._pause(share.number, code, jittered(wait, _JITTER, random))
+            await self._pause(portion.number, code, jittered(wait, _JITTER, random))
 
-    async def _run_process(self, share: Share, port: HeldPort) -> int:
+    async def _run_process(self, portion: Portion, port: HeldPort) -> int:
         """Run a process until it ends; returns its exit code, negative for a signal."""
         port.admit()
         try:
-            process = Process(share, self._command, changed=lambda: self._note(process, port), log=self._log)
+            process = Process(portion, self._command, changed=lambda: self._note(process, port), log=self._log)
         except (OSError, RuntimeError) as error:  # no memory, or a limit on processes
-            text = f"process {share.number} can't be started: {error}"
-            log_event(logging.ERROR, "process-not-started", text, process=share.number)
+            text = f"process {portion.number} can't be started: {error}"
+            log_event(logging.ERROR, "process-not-started", text, process=portion.number)
             self._bar(port)
             return _FAILED
-        self._starting.add(share.number)
+        self._starting.add(portion.number)
         self._group.add(process)
-        text = f"process {share.number} started, pid {process.pid}"
-        log_event(logging.INFO, "process-started", text, process=share.number, pid=process.pid)
+        text = f"process {portion.number} started, pid {process.pid}"
+        log_event(logging.INFO, "process-started", text, process=portion.number, pid=process.pid)
         try:
             return await process.run(self.settings, port)
         except Exception:
-            log.exception("process %d (pid %d) can't be followed, and is killed", share.number, process.pid)
+            log.exception("process %d (pid %d) can't be followed, and is killed", portion.number, process.pid)
             process.send_signal(signal.SIGKILL)
             return await process.ended
         finally:

@@ -17,7 +17,7 @@ from otpmail.store.base import (
     Wanted,
     ever,
 )
-from otpmail.store.memory.shares import Share, Shares
+from otpmail.store.memory.histories import Histories, History
 from otpmail.store.sole import SoleOwner
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
@@ -29,9 +29,9 @@ Accept = Callable[[Sequence[Entry]], Awaitable[object]]
 class MemoryMailStore(SoleOwner):
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
-    Every decision returns without suspending, so that a hot path that awaits it costs nothing. Each caller has a share
-    of its own. `octets` is the memory that all take, at most about `remember_octets`; the caller with most of it
-    forgets first.
+    Every decision returns without suspending, so that a hot path that awaits it costs nothing. Each caller has a
+    history of its own. `octets` is the memory that all take, at most about `remember_octets`; the caller with most of
+    it forgets first.
     """
 
     durable = False
@@ -47,14 +47,16 @@ class MemoryMailStore(SoleOwner):
         self.now = clock
         self._remember_seconds = remember_seconds
         self._remember_octets = remember_octets
-        self._shares = Shares(clock, seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2)
-        self._nothing = Share(seconds=remember_seconds, most=remember_count)  # what other callers have
+        self._histories = Histories(
+            clock, seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2
+        )
+        self._nothing = History(seconds=remember_seconds, most=remember_count)  # what other callers have
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
     def __repr__(self) -> str:
-        shares = self._shares.values()
-        settled, requests = sum(len(one.settled) for one in shares), sum(len(one.requests) for one in shares)
+        histories = self._histories.values()
+        settled, requests = sum(len(one.settled) for one in histories), sum(len(one.requests) for one in histories)
         return f"<MemoryMailStore {settled} settled, {len(self._open) + requests} request ids>"
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
@@ -93,12 +95,12 @@ class MemoryMailStore(SoleOwner):
             request_ends=mail.create_time + REQUEST_SECONDS if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
-        share = self._shares.get(mail.caller)
-        if share is None:
-            share = self._shares[mail.caller]
-            self.octets = self._shares.octets  # without those of shares that were dropped for it
-        # fast path: each mail comes here, 0.2 us; held to `Shares.octets` by tests/store/memory/test_shares.py
-        settled, contents, requests = share.settled, share.contents, share.requests
+        history = self._histories.get(mail.caller)
+        if history is None:
+            history = self._histories[mail.caller]
+            self.octets = self._histories.octets  # without those of histories that were dropped for it
+        # fast path: each mail comes here, 0.2 us; held to `Histories.octets` by tests/store/memory/test_histories.py
+        settled, contents, requests = history.settled, history.contents, history.requests
         before = settled.octets + contents.octets + requests.octets
         settled.add(mail.id, kept, now)
         if request is not None:  # one that is not kept answers no repeated request, and is still found by `find`
@@ -110,14 +112,14 @@ class MemoryMailStore(SoleOwner):
             pass
 
     def forget_oldest(self) -> bool:
-        """Forget something of the caller with most to remember (`Share.forget_oldest`); False without any."""
-        forgotten = self._shares.forget_oldest()
-        self.octets = self._shares.octets
+        """Forget something of the caller with most to remember (`History.forget_oldest`); False without any."""
+        forgotten = self._histories.forget_oldest()
+        self.octets = self._histories.octets
         return forgotten
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Return that caller's mail, if it has settled and is still remembered."""
-        kept = self._share(caller).settled.get(mail_id)
+        kept = self._history(caller).settled.get(mail_id)
         if kept is None:
             return None
         mail, forgotten, _, _ = codec.decode_settled(kept)
@@ -125,7 +127,7 @@ class MemoryMailStore(SoleOwner):
 
     async def caller_of(self, mail_id: str) -> str | None:
         """Return whose mail it is, if it has settled and is still remembered."""
-        for caller in tuple(self._shares):
+        for caller in tuple(self._histories):
             if await self.get(caller, mail_id) is not None:
                 return caller
         return None
@@ -135,15 +137,15 @@ class MemoryMailStore(SoleOwner):
         key = _key(caller, request_id)
         if key in self._open:
             return Running(self._open[key][1])
-        share = self._share(caller)
-        kept = [codec.decode_settled(one) for one in (share.requests.get(key), share.settled.get(key)) if one]
+        history = self._history(caller)
+        kept = [codec.decode_settled(one) for one in (history.requests.get(key), history.settled.get(key)) if one]
         now = self.now()
         mails = [mail for mail, forgotten, request_ends, _ in kept if max(forgotten, request_ends) > now]
         return Earlier(max(mails, key=lambda mail: mail.create_time)) if mails else None
 
     async def retryable(self, caller: str, mail_id: str) -> Entry | None:
         """Return that caller's settled mail with its content, as it settled; None where its content is not kept."""
-        mail, octets = await self.get(caller, mail_id), self._share(caller).contents.get(mail_id)
+        mail, octets = await self.get(caller, mail_id), self._history(caller).contents.get(mail_id)
         if mail is None or octets is None:
             return None
         entry = codec.decode_entry(octets)
@@ -151,22 +153,22 @@ class MemoryMailStore(SoleOwner):
 
     async def reopen(self, entry: Entry, settle_time: float) -> bool:
         """Forget that a mail has settled, unless it did not at that time or its request id has another mail."""
-        mail, share = entry.mail, self._share(entry.mail.caller)
+        mail, history = entry.mail, self._history(entry.mail.caller)
         settled = await self.get(mail.caller, mail.id)
-        if settled is None or settled.settle_time != settle_time or share.contents.get(mail.id) is None:
+        if settled is None or settled.settle_time != settle_time or history.contents.get(mail.id) is None:
             return False
         if mail.request_id:
             found = await self.find(mail.caller, mail.request_id)
             if isinstance(found, Running) or (found is not None and found.mail.id != mail.id):
                 return False
             key = _key(mail.caller, mail.request_id)
-            if kept := share.requests.get(key) or share.settled.get(key):
+            if kept := history.requests.get(key) or history.settled.get(key):
                 self._open[key] = codec.decode_settled(kept)[3], mail.id
-            share.requests.discard(key)
-            share.settled.discard(key)
-        share.settled.discard(mail.id)
-        share.contents.discard(mail.id)
-        self.octets = self._shares.octets
+            history.requests.discard(key)
+            history.settled.discard(key)
+        history.settled.discard(mail.id)
+        history.contents.discard(mail.id)
+        self.octets = self._histories.octets
         return True
 
     async def reopen_in(self, accept: Accept, entry: Entry, settle_time: float) -> bool:
@@ -188,14 +190,14 @@ class MemoryMailStore(SoleOwner):
         """Yield the settled mails of all callers that are remembered, in slices."""
         del wanted  # they are in no order
         now = self.now()
-        for share in list(self._shares.values()):
-            for some in share.settled.batches(_BATCH_OCTETS):
+        for history in list(self._histories.values()):
+            for some in history.settled.batches(_BATCH_OCTETS):
                 found = [codec.decode_settled(kept) for key, kept in some if "\0" not in key]  # else a request id's
                 yield [mail for mail, forgotten, _, _ in found if forgotten > now]
 
-    def _share(self, caller: str) -> Share:
-        """Return a caller's share to look into it; to ask after a mail makes none."""
-        return self._shares.get(caller, self._nothing)
+    def _history(self, caller: str) -> History:
+        """Return a caller's history to look into it; to ask after a mail makes none."""
+        return self._histories.get(caller, self._nothing)
 
     def _end_claim(self, key: str, mail_id: str) -> "_Claim | None":
         """Return the claim of a request id, and hold it no more; None where that mail does not have it."""
@@ -215,7 +217,7 @@ class MemoryMailStore(SoleOwner):
             if known != request.fingerprint:
                 return Conflict()
             return None if owner == mail_id else Running(owner)
-        kept = self._share(request.caller).requests.get(key)
+        kept = self._history(request.caller).requests.get(key)
         if kept is None:
             return None
         mail, _, ends, known = codec.decode_settled(kept)

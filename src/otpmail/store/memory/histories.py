@@ -9,7 +9,7 @@ from otpmail.store.memory.remembered import Remembered
 _FEW = 64
 
 
-class Share:
+class History:
     """The settled mails of one caller, their contents where they may be retried, and its request ids."""
 
     __slots__ = ("contents", "requests", "settled")
@@ -22,7 +22,7 @@ class Share:
         self.requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=most_octets, parts=parts)
 
     def __repr__(self) -> str:
-        return f"<Share {len(self.settled)} settled, {len(self.requests)} request ids>"
+        return f"<History {len(self.settled)} settled, {len(self.requests)} request ids>"
 
     @property
     def octets(self) -> int:
@@ -41,11 +41,11 @@ class Share:
         return self.contents.forget_oldest() or self.settled.forget_oldest() or self.requests.forget_oldest()
 
 
-class Shares(dict[str, Share]):
-    """The share of each caller by its name, made when it is first asked for.
+class Histories(dict[str, History]):
+    """The history of each caller by its name, made when it is first asked for.
 
     Each remembers `most` settled mails and MOST_REQUESTS request ids, and each kind takes `most_octets` at most. A
-    share in which nothing is remembered is dropped in time: certificates may name ever new callers.
+    history in which nothing is remembered is dropped in time: certificates may name ever new callers.
     """
 
     def __init__(self, clock: Callable[[], float], *, seconds: float, most: int, most_octets: int = maxsize) -> None:
@@ -56,27 +56,27 @@ class Shares(dict[str, Share]):
         self._most = most
         self._most_octets = most_octets
 
-    def __missing__(self, caller: str) -> Share:
-        """Make the share of a caller that had none."""
+    def __missing__(self, caller: str) -> History:
+        """Make the history of a caller that had none."""
         if len(self) >= self._drop_at:
             self._drop_ended()
-        self[caller] = share = Share(
+        self[caller] = history = History(
             seconds=self._seconds, most=self._most, most_octets=self._most_octets, parts=self.__len__
         )
-        return share
+        return history
 
     @property
     def octets(self) -> int:
         """The memory that all of them take."""
-        return sum(share.octets for share in self.values())
+        return sum(history.octets for history in self.values())
 
     def forget_oldest(self) -> bool:
         """Forget something of the caller with most to remember; False where nothing is left."""
-        largest = max(self.values(), key=lambda share: share.octets, default=None)
+        largest = max(self.values(), key=lambda history: history.octets, default=None)
         return largest is not None and largest.forget_oldest()
 
     def _drop_ended(self) -> None:
         now = self._now()
-        for caller in [caller for caller, share in self.items() if share.has_ended(now)]:
+        for caller in [caller for caller, history in self.items() if history.has_ended(now)]:
             del self[caller]
-        self._drop_at = max(_FEW, 2 * len(self))  # so that ever more shares are not looked at ever more often
+        self._drop_at = max(_FEW, 2 * len(self))  # so that ever more histories are not looked at ever more often

@@ -3,8 +3,8 @@
 import pytest
 
 from otpmail.store.base import Earlier, Request
+from otpmail.store.memory.histories import Histories
 from otpmail.store.memory.mails import MemoryMailStore
-from otpmail.store.memory.shares import Shares
 from store.clocks import Clock
 from store.entries import REMEMBER_SECONDS, mail_of, settled
 
@@ -18,7 +18,7 @@ async def _send(store: MemoryMailStore, caller: str, name: str) -> None:
 async def test_a_flood_of_another_caller(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repeated request has its first answer, however many requests another caller has sent since."""
     most = 2000  # in place of MOST_REQUESTS, which take seconds
-    monkeypatch.setattr("otpmail.store.memory.shares.MOST_REQUESTS", most)
+    monkeypatch.setattr("otpmail.store.memory.histories.MOST_REQUESTS", most)
     store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100)
     await _send(store, "shop", "r")
     for number in range(most + 100):
@@ -69,26 +69,26 @@ async def test_a_mail_of_another_caller_does_not_exist(clock: Clock) -> None:
 
 
 def test_the_octets_are_those_of_all(clock: Clock) -> None:
-    """The octets of all shares are the sum of what each has."""
-    shares = Shares(clock, seconds=10.0, most=10)
-    shares["a"].settled.add("m", b"x" * 100, 0.0)
-    shares["b"].requests.add("r", b"x" * 200, 0.0)
-    assert shares.octets == shares["a"].octets + shares["b"].octets > 300
-    assert shares.forget_oldest()
-    assert shares["b"].octets == 0
-    assert repr(shares["a"]) == "<Share 1 settled, 0 request ids>"
+    """The octets of all histories are the sum of what each has."""
+    histories = Histories(clock, seconds=10.0, most=10)
+    histories["a"].settled.add("m", b"x" * 100, 0.0)
+    histories["b"].requests.add("r", b"x" * 200, 0.0)
+    assert histories.octets == histories["a"].octets + histories["b"].octets > 300
+    assert histories.forget_oldest()
+    assert histories["b"].octets == 0
+    assert repr(histories["a"]) == "<History 1 settled, 0 request ids>"
 
 
 async def test_ever_new_callers(clock: Clock) -> None:
-    """Shares in which nothing is remembered any more are dropped, and asking after a mail makes none."""
+    """Histories in which nothing is remembered any more are dropped, and asking after a mail makes none."""
     store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
-    shares = Shares(clock, seconds=10.0, most=10)
+    histories = Histories(clock, seconds=10.0, most=10)
     for number in range(1000):
         assert await store.get(f"c{number}", "m") is None
-        shares[f"c{number}"].settled.add("m", b"x", clock())
+        histories[f"c{number}"].settled.add("m", b"x", clock())
         await _send(store, f"c{number}", "m")
         clock.time += 3600
-    assert len(shares) <= 128
+    assert len(histories) <= 128
     assert repr(store) in {f"<MemoryMailStore {count} settled, {count} request ids>" for count in range(129)}
     while store.forget_oldest():
         pass

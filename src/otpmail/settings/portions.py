@@ -9,7 +9,7 @@ from otpmail.values import frozen
 
 
 @frozen()
-class Share:
+class Portion:
     """Which of the `count` processes of a service this is; the first has the number 1."""
 
     number: int = 1
@@ -43,11 +43,11 @@ class Share:
         return relay.model_copy(update={"rate": rate, "standby": standby})
 
 
-WHOLE = Share()
-"""The share of a process that is the whole service."""
+WHOLE = Portion()
+"""The portion of a process that is the whole service."""
 
 
-def shares(count: int) -> Iterator[Share]:
-    """Yield the share of each of so many processes."""
+def portions(count: int) -> Iterator[Portion]:
+    """Yield the portion of each of so many processes."""
     for number in range(1, count + 1):
-        yield Share(number, count)
+        yield Portion(number, count)
