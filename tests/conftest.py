@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PROCESS_TESTS = {"attacks", "deployment", "faults", "integration"}  # folders whose tests start the service
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
+    "one_contract: an attack whose outcome does not depend on the contract that ours is called by",
     "one_store: an attack whose outcome does not depend on the store of the service",
     "ours: an attack that reads the log or the store of a process, which a foreign target does not show",
     "one_loop: runs on uvloop alone, since it waits for the end of a lease or the like",

@@ -27,7 +27,7 @@ _KEYS = f"k1:{'11' * 32}"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Attack each store and each contract of ours, or the one target that is named.
 
-    `@pytest.mark.one_store` is for what does not depend on the store, `@pytest.mark.v1` for what needs that contract.
+    Marks say what does not depend on the store or on the contract (`one_store`, `one_contract`), or needs `v1`.
     """
     foreign = metafunc.config.getoption("--target")
     if "system" in metafunc.fixturenames:
@@ -40,7 +40,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _contracts(metafunc: pytest.Metafunc) -> list[str]:
-    return ["v1"] if metafunc.definition.get_closest_marker("v1") else list(CONTRACTS)
+    marks = (metafunc.definition.get_closest_marker(name) for name in ("v1", "one_contract"))
+    return ["v1"] if any(marks) else list(CONTRACTS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +64,12 @@ async def system(
     """Start ours on the store of the parameter, or the relay of the target, for all tests with that parameter."""
     option = request.config.getoption
     shared: dict[str, Any] = {
-        "limits": Limits(attempts=option("--attempts"), failures=option("--failures"), sends=option("--sends")),
+        "limits": Limits(
+            attempts=option("--attempts"),
+            failures=option("--failures"),
+            sends=option("--sends"),
+            block_sends=option("--block-sends"),
+        ),
         "code_pattern": re.compile(option("--code-pattern")),
     }
     async with AsyncExitStack() as stack:

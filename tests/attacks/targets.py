@@ -17,6 +17,7 @@ import grpc.aio
 import pytest
 
 from calls import parsed
+from otpmail.address import parse_address
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.original import mail_pb2_grpc as original_grpc
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
@@ -50,6 +51,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--attempts", type=int, default=5, help="wrong guesses that one code stands")
     group.addoption("--failures", type=int, default=10, help="wrong guesses that an address stands in an hour")
     group.addoption("--sends", type=int, default=10, help="mails with codes to an address in an hour")
+    group.addoption("--block-sends", type=int, default=30, help="mails for one client_ip, or /64 of IPv6, in an hour")
 
 
 class Answer(Enum):
@@ -67,6 +69,7 @@ class Limits:
     attempts: int
     failures: int
     sends: int
+    block_sends: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,20 @@ class Target:
         if answered is None:
             return None
         if self.system.relay is not None:
-            await self.relay.wait_for_mails(before + 1, timeout=_MAIL_SECONDS)
-            return next(iter(self.system.codes_in(self.mails[-1])), None)
+            return next(iter(self.system.codes_in(await self._mail_for(email, before))), None)
         if not answered:
             pytest.skip("the target answers no code, and --relay-listen is not given")
         return answered
+
+    async def _mail_for(self, email: str, before: int) -> CaughtMail:
+        """Wait for the first mail to this mailbox that comes after so many others."""
+        async with asyncio.timeout(_MAIL_SECONDS):
+            while True:
+                mails = await self.relay.wait_for_mails(before + 1, timeout=_MAIL_SECONDS)
+                for mail in mails[before:]:
+                    if _mailbox(email) in map(_mailbox, mail.recipients):
+                        return mail
+                before = len(mails)
 
     async def wait_until_it_mails(self) -> None:
         """Return once it mails a code: it may have looked for its relay before that was there, and look again later."""
@@ -156,6 +168,10 @@ class Target:
 
     async def check(self, email: str, code: str, **fields: Any) -> Answer:
         """Check a code."""
+        raise NotImplementedError
+
+    async def device_token(self, email: str, code: str) -> str:
+        """Check a right code, and return the token of the answer."""
         raise NotImplementedError
 
     async def guess(self, email: str, code: str, count: int, **fields: Any) -> Counter[Answer]:
@@ -192,6 +208,13 @@ class TargetOfV1(Target):
             otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE: Answer.WRONG,
         }
         return compared.get(result, Answer.REFUSED)
+
+    async def device_token(self, email: str, code: str) -> str:
+        """Check a right code, and return what the contract gives a person's device for it."""
+        call = otp_pb2_grpc.OtpServiceStub(self.channel).ValidateCode
+        answer = await call(otp_pb2.ValidateCodeRequest(email=email, code=code), metadata=self.metadata)
+        assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+        return str(answer.device_token)
 
 
 class TargetOfOriginal(Target):
@@ -242,6 +265,11 @@ def wrong_codes(code: str, count: int) -> list[str]:
 def mail_stub(target: Target) -> mail_pb2_grpc.MailServiceAsyncStub:
     """Return otpmail.v1.MailService of the replica whose turn it is."""
     return mail_pb2_grpc.MailServiceStub(target.channel)
+
+
+def _mailbox(address: str) -> str:
+    """Return what all spellings of a mailbox have in common."""
+    return parse_address(address, "email").key
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:

@@ -76,6 +76,7 @@ async def test_another_spelling_gives_no_more_guesses(target: Target) -> None:
         assert await target.check(plain, code) is Answer.REFUSED, game
 
 
+@pytest.mark.one_store
 async def test_another_spelling_has_the_same_code_or_none(target: Target) -> None:
     """The code of a mailbox is right under another spelling of it once, or that spelling is refused."""
     for game, spellings in ONE.items():
@@ -101,6 +102,7 @@ async def test_addresses_that_look_alike_are_others(target: Target) -> None:
                 assert await target.check(victim, wanted) is Answer.RIGHT, game
 
 
+@pytest.mark.one_store
 async def test_a_mail_goes_to_the_address_that_was_asked_for(target: Target) -> None:
     """No mail with a code goes to a mailbox whose letters the address only resembles or folds to."""
     for game, spellings in OTHERS.items():

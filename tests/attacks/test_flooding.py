@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import secrets
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,3 +46,29 @@ async def test_parallel_calls_mail_one_code(target: Target) -> None:
     mailed = target.mails[before:]
     assert len(mailed) == sum(answer is not None for answer in answers) >= 1
     assert len({code for mail in mailed for code in target.system.codes_in(mail)}) == 1
+
+
+@pytest.mark.v1
+@pytest.mark.parametrize("way", ["session", "purpose", "tag"])
+async def test_the_cap_of_an_address(target: Target, way: str) -> None:
+    """Parallel calls for one mailbox mail no more codes than its cap, whatever sessions, purposes or tags they name."""
+    name, _, domain = somebody().partition("@")
+    requests: list[tuple[str, dict[str, Any]]] = [
+        (f"{name}+{number}@{domain}", {}) if way == "tag" else (f"{name}@{domain}", {way: f"made-up-{number}"})
+        for number in range(AT_ONCE)
+    ]
+    before = len(target.mails)
+    answers = await asyncio.gather(*(target.send_code(email, **fields) for email, fields in requests))
+    assert sum(answer is not None for answer in answers) == target.limits.sends
+    assert len(target.mails) == before + target.limits.sends
+
+
+@pytest.mark.v1
+@pytest.mark.parametrize("block", ["198.51.{0}.{1}", "::ffff:198.51.{0}.{1}", "2001:db8:{0:x}:{1:x}::{host:x}"])
+async def test_the_cap_of_a_block(target: Target, block: str) -> None:
+    """Parallel calls for many addresses mail no more codes than the cap of the end user's block of addresses."""
+    first, second = secrets.randbelow(256), secrets.randbelow(256)
+    hosts = range(1, target.limits.block_sends + 11)
+    ips = [block.format(first, second, host=host) for host in hosts]
+    answers = await asyncio.gather(*(target.send_code(somebody(), client_ip=ip) for ip in ips))
+    assert sum(answer is not None for answer in answers) == target.limits.block_sends

@@ -29,7 +29,7 @@ _QUIET = {"call-refused", "calls-refused", "relay-up"}
 """The events that the log may have at info; all others are at debug."""
 
 EXAMPLES, MORE_EXAMPLES = 60, 1500
-_SECONDS = 60.0
+_SECONDS, _QUIET_SECONDS = 60.0, 0.3
 _SAME_NAME = "fuzz"  # of mails and requests, so that some are found again
 
 
@@ -47,6 +47,8 @@ async def test_only_documented_statuses(target: Target, *, full: bool) -> None:
     """No made-up request has a status that the API does not name for its method, or a line in the log above debug."""
     for method in methods_of(target.contract):
         await asyncio.to_thread(_fuzz, asyncio.get_running_loop(), target, method, MORE_EXAMPLES if full else EXAMPLES)
+    if target.system.relay is not None:
+        await target.relay.wait_for_quiet(_QUIET_SECONDS)  # mails that nobody waited for
     for service in target.system.services:
         assert not [line for line in service.output if "Traceback" in line]
         loud = [line for line in service.log if line["level"] != "debug" and line["event"] not in _QUIET]

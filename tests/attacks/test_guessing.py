@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import secrets
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -97,6 +99,63 @@ async def test_new_codes_give_no_more_guesses(target: Target) -> None:
         compared += (await target.guess(email, code, target.limits.attempts + 1))[Answer.WRONG]
     assert 0 < compared <= target.limits.failures
     assert await target.check(email, "000000") is Answer.REFUSED
+
+
+@pytest.mark.v1
+@pytest.mark.parametrize("field", ["purpose", "session"])
+async def test_codes_of_each_kind_share_the_guesses(target: Target, field: str) -> None:
+    """Made-up purposes and sessions, each with a code of its own, give no more guesses at short codes than one does."""
+    email = somebody()
+    compared, codes = 0, {}
+    for number in range(target.limits.failures):
+        of: dict[str, Any] = {field: f"made-up-{number}"}
+        code = await target.code_for(email, **of)
+        if code is None:
+            break
+        codes[number] = code
+        compared += (await target.guess(email, code, target.limits.attempts, **of))[Answer.WRONG]
+    assert 0 < compared <= target.limits.failures
+    for number, code in codes.items():
+        of = {field: f"made-up-{number}"}
+        assert await target.check(email, code, **of) is not Answer.RIGHT
+
+
+@pytest.mark.v1
+async def test_other_challenges_give_no_guesses(target: Target) -> None:
+    """A guess that is bound to another challenge is compared with nothing, and costs the owner nothing."""
+    email = somebody()
+    code = await _code(target, email)
+    for _ in range(2 * target.limits.attempts):
+        assert await target.check(email, code, challenge_id=secrets.token_hex(16)) is Answer.REFUSED
+    assert (await target.guess(email, code, target.limits.attempts - 1))[Answer.WRONG] == target.limits.attempts - 1
+    assert await target.check(email, code) is Answer.RIGHT
+
+
+@pytest.mark.v1
+async def test_repeated_checks_give_no_more_guesses(target: Target) -> None:
+    """Guesses under one request id, or each under its own, are as many as without, also if some are repeated."""
+    for ids in (itertools.repeat("same"), map(str, itertools.count())):
+        email = somebody()
+        code = await _code(target, email)
+        learned = set()
+        for guess, request_id in zip(wrong_codes(code, 3 * target.limits.attempts), ids, strict=False):
+            answers = {await target.check(email, guess, request_id=request_id) for _ in range(2)}
+            learned |= {guess} if Answer.WRONG in answers else set()
+        assert len(learned) <= target.limits.attempts
+        assert await target.check(email, code, request_id=secrets.token_hex(8)) is Answer.REFUSED
+
+
+@pytest.mark.v1
+async def test_tokens_of_others_give_no_more_guesses(target: Target) -> None:
+    """A made-up device token, or that of another address, leaves its bearer among the strangers."""
+    other, email = somebody("eve"), somebody()
+    token = await target.device_token(other, await _code(target, other))
+    code = await _code(target, email)
+    compared: Counter[Answer] = Counter()
+    for shown in (token, token[:-1], secrets.token_urlsafe(40), ""):
+        compared += await target.guess(email, code, target.limits.attempts, device_token=shown)
+    assert compared[Answer.WRONG] == target.limits.attempts
+    assert await target.check(email, code, device_token=token) is Answer.REFUSED
 
 
 async def _code(target: Target, email: str) -> str:
