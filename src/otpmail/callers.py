@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import field
+from pathlib import Path
 from typing import Self
 
+from otpmail.address import Address
 from otpmail.model import Priority
 from otpmail.values import frozen
 
@@ -29,6 +31,38 @@ class Shares:
     memory: float = 1.0
 
 
+@frozen()
+class FixedCode:
+    """The code of a test address, which is good until a time in seconds since the epoch."""
+
+    code: str = field(repr=False)
+    until: float
+
+
+@frozen(kw_only=True)
+class Profile:
+    """The terms of a caller's codes for a purpose. None leaves a term to the settings.
+
+    `length` is that of `model.Challenge`. Seconds are as in the settings. `test_addresses` are keys of addresses.
+    """
+
+    length: int | None = None
+    lifespan: float | None = None
+    attempts: int | None = None
+    resend: float | None = None
+    sender: Address | None = None
+    templates: Path | None = None
+    failures_per_hour: int | None = None
+    failures_per_day: int | None = None
+    sends_per_hour: int | None = None
+    sends_per_day: int | None = None
+    test_addresses: Mapping[str, FixedCode] = field(default_factory=dict, hash=False)
+
+
+ANY_PURPOSE = "*"
+"""In place of a purpose: the profile of those that have none of their own."""
+
+
 @frozen(kw_only=True)
 class Permissions:
     """The permissions of a caller. None sets no limit: all methods, and the addresses of EMAIL_FROM_ALLOWED.
@@ -36,7 +70,8 @@ class Permissions:
     `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
     of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case. With
     `operate` it may look up, cancel and retry the mails of all callers.
-    `codes_per_hour` counts in place of OTP_SENDS_PER_CALLER_HOUR.
+    `codes_per_hour` counts in place of OTP_SENDS_PER_CALLER_HOUR. `profiles` are by purpose, `ANY_PURPOSE` for others:
+    there are no codes for a purpose without one.
     """
 
     methods: frozenset[str] | None = None
@@ -46,6 +81,7 @@ class Permissions:
     shares: Shares | None = None
     operate: bool = False
     codes_per_hour: int | None = None
+    profiles: Mapping[str, Profile] | None = field(default=None, hash=False)
 
 
 @frozen()
@@ -67,7 +103,13 @@ class Caller:
 
 def table_of(name: str) -> str:
     """Return the head of the table of a caller, as CALLERS_FILE has it."""
-    return f"[callers.{name}]" if _BARE_KEY.fullmatch(name) else f'[callers."{name}"]'
+    return head_of("callers", name)
+
+
+def head_of(*path: str) -> str:
+    """Return the head of a table of CALLERS_FILE, by the keys that lead to it."""
+    keys = [key if _BARE_KEY.fullmatch(key) else f'"{key}"' for key in path]
+    return f"[{'.'.join(keys)}]"
 
 
 @frozen()

@@ -135,15 +135,22 @@ class Envelope:
 
 
 LONG = 12
-"""How many letters a long code has. A code of fewer characters is a number."""
+"""How many letters a long code has."""
+
+ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+"""The letters of codes, five bits each; without 0, 1, I and O, which look like others."""
+
+LETTERS = 32
+"""What the length of a shorter code of letters has beyond their number. Other codes are numbers."""
 
 
 @frozen()
 class Challenge:
     """One issued code. The code itself is not kept: it is derived from the id with the key named by `key_id`.
 
-    `expires` is in seconds since the epoch. `length` is in characters, 0 where the mail of an earlier version does not
-    say: that one is as long as codes are set to be.
+    `expires` is in seconds since the epoch. `length` is the number of digits, LONG, or LETTERS and a number of letters.
+    It is 0 where the mail of an earlier version does not say: that one is as long as codes are set to be. `most` is how
+    many attempts it has, 0 for as many as are set.
     """
 
     id: bytes
@@ -151,6 +158,12 @@ class Challenge:
     expires: float
     attempts: int = 0
     length: int = 0
+    most: int = 0
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all of them are digits."""
+        return self.length < LONG
 
     @property
     def is_long(self) -> bool:

@@ -20,6 +20,10 @@ class Typed:
     right: bytes | None = None
     length: int = 6
 
+    def __post_init__(self) -> None:
+        """Set which code it can be."""
+        self.lengths = self.length, -1
+
     def matches(self, challenge: Challenge | None) -> bool:
         """Whether it is the challenge's code."""
         return challenge is not None and challenge.id == self.right

@@ -16,9 +16,10 @@ import trustme
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError, Unauthenticated
 from otpmail.events import ALL_EVENTS, Event
+from otpmail.otp.terms import Profiles
 from otpmail.rpc.access import Access, WatchedFiles, read_access
 from otpmail.rpc.auth import AUTHORIZATION
-from otpmail.settings import ServerSettings
+from otpmail.settings import OtpSettings, ServerSettings
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
 
@@ -75,7 +76,7 @@ async def test_a_change_is_in_force(tmp_path: Path) -> None:
     """A file that has changed is read again by itself, and the next call is asked for what it has now."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
     assert _who(access, "one") == "shop"
     with _running(access):
         _write(file, _table("shop", "two") + _table("news", "three"))
@@ -89,7 +90,7 @@ async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
     """A file with a mistake, or none at all, leaves the callers before; its line comes once, and at each request."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
     with _running(access):
         _write(file, "[callers.shop]\n")
         line = f"CALLERS_FILE: {file}: line 1: [callers.shop] has neither tokens nor subjects nor sans, so nobody can "
@@ -108,7 +109,7 @@ async def test_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A file system that does not answer costs one thread, and no more until the file is asked for again."""
     file, noted, asked, answer = tmp_path / "callers.toml", Noted(), SimpleQueue[None](), threading.Event()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01, read_seconds=0.05)
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01, read_seconds=0.05)
 
     def hang(*_: object) -> None:
         asked.put(None)
@@ -168,7 +169,7 @@ async def test_a_certificate_that_expires(tmp_path: Path) -> None:
 
 async def test_without_files() -> None:
     """Without files nobody is asked, and nothing is looked at."""
-    access = Access(_settings(), Noted())
+    access = Access(_settings(), Noted(), Profiles(OtpSettings()))
     assert access.authenticator is None
     async with asyncio.timeout(30):
         await access.run()
@@ -227,7 +228,7 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
     file, noted = tmp_path / "callers.toml", Noted()
     for text in (_table("shop", "one"), f"{_table('shop', 'one')}[anonymous]\n"):
         _write(file, text)
-        access = Access(_settings(CALLERS_FILE=file), noted, look_seconds=0.01)
+        access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
         with _running(access):
             _write(file, f"{text}{line}\n")
             assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
@@ -255,9 +256,9 @@ def test_a_file_that_does_not_go_with_the_settings(
     file = tmp_path / "callers.toml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
-        read_access(_settings(CALLERS_FILE=file, **settings))
+        read_access(_settings(CALLERS_FILE=file, **settings), OtpSettings())
     assert caught.value.problems[0].endswith(line)
-    read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"))
+    read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"), OtpSettings())
 
 
 @pytest.mark.parametrize(
@@ -273,4 +274,4 @@ def test_tokens_in_plain_text(tmp_path: Path, text: str, settings: dict[str, str
     """The warning names the first host where tokens of other machines would come without TLS."""
     file = tmp_path / "callers.toml"
     file.write_text(text)
-    assert Access(_settings(CALLERS_FILE=file, **settings), Noted()).shows_tokens_on == host
+    assert Access(_settings(CALLERS_FILE=file, **settings), Noted(), Profiles(OtpSettings())).shows_tokens_on == host

@@ -60,7 +60,7 @@ def append_table(path: Path, name: str, values: Values, methods: Collection[str]
         before = text or _HEAD
         end = "" if before.endswith("\n") else "\n"
         changed = f"{before}{end}\n{new_table(name, values)}"
-        parse_callers(changed, path, methods, _at_its_option)
+        parse_callers(changed, path, methods, describe=_at_its_option)
         return changed
 
     _change(path, add, methods, make=True)

@@ -112,6 +112,14 @@ class Templates:
         """Load OTP_TEMPLATES_DIR, else the shipped templates. Raises SettingsError naming the one that is wrong."""
         return cls(settings.templates_dir or SHIPPED, default_locale=settings.locale)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Templates):
+            return NotImplemented
+        return self.by_locale == other.by_locale and self._default == other._default
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.by_locale))
+
     def __repr__(self) -> str:
         return f"<Templates {', '.join(sorted(self.by_locale))}>"
 

@@ -21,17 +21,18 @@ class Windows:
     """At most `per_hour` in any hour and `per_day` in any day, by a log of the times.
 
     A log is exact where a leaky bucket (GCRA) lets twice as many through in its first window: no 31st guess passes in
-    a day. The oldest time comes first.
+    a day. The oldest time comes first. A log that others with higher limits share keeps `kept` times at least.
     """
 
     per_hour: int
     per_day: int
+    kept: int = field(default=0, repr=False, compare=False)
     most: int = field(init=False, repr=False, compare=False)
     """How many times a log needs."""
 
     def __post_init__(self) -> None:
         """Set what a log needs once, rather than for each mail."""
-        object.__setattr__(self, "most", max(self.per_hour, self.per_day))
+        object.__setattr__(self, "most", max(self.per_hour, self.per_day, self.kept))
 
     def free_at(self, times: Sequence[float]) -> float:
         """Return when one more may happen, in the past or 0.0 where it may now."""

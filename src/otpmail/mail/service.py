@@ -163,7 +163,10 @@ class MailService:
         draft = submission.draft
         # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
         usual = draft.from_ is None and draft.sender is None and not draft.return_path
-        author = self._senders.default if usual else self._senders.author_of(draft, call.caller)
+        if usual or submission.issued is not None:  # the mail of a code is from whom the caller's profile says
+            author = draft.from_ or self._senders.default
+        else:
+            author = self._senders.author_of(draft, call.caller)
         deadline = self._lifetime(submission.ttl, most_seconds) + (now := self._now())
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"

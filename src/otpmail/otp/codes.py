@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Self
 
 from otpmail.blanks import is_blank
-from otpmail.model import LONG, Challenge
+from otpmail.model import ALPHABET, LETTERS, LONG, Challenge
 from otpmail.settings import OtpSettings
 
 _CONTEXT = b"otpmail.code.v1|"
 _LONG_CONTEXT = b"otpmail.code.long.v1|"
-_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # five bits each; without 0, 1, I and O, which look like others
-_LETTER = frozenset(_LETTERS)
+_LETTERS_CONTEXT = b"otpmail.code.letters.v1|"
+_LETTER = frozenset(ALPHABET)
 _NO_LENGTH = -1  # of a text that can't be a code
 # Keyboards and typography write these for a hyphen, though Unicode does not have them in category Pd. They are the
 # modifier, bullet, superscript, subscript, mathematical and heavy dashes, and the sound mark of Japanese keyboards.
@@ -34,12 +34,13 @@ def new_challenge_id() -> bytes:
 def derive(key: bytes, challenge_id: bytes, length: int) -> str:
     """The challenge's code: HMAC-SHA256 (RFC 2104) over the id, as a number modulo 10^length, zero-padded.
 
-    256 bits modulo 10^10 leave a bias below 2^-222, so every code is as likely as any other. A long code has 60 of the
-    bits, five for each letter.
+    256 bits modulo 10^10 leave a bias below 2^-222, so every code is as likely as any other. A code of letters has five
+    of the bits for each, so a long one 60.
     """
-    if length == LONG:
-        bits = int.from_bytes(hmac.digest(key, _LONG_CONTEXT + challenge_id, hashlib.sha256)[:8])
-        return "".join([_LETTERS[bits >> 5 * place & 31] for place in range(LONG)])
+    if length >= LONG:
+        count, context = length & ~LETTERS, _LONG_CONTEXT if length == LONG else _LETTERS_CONTEXT + bytes([length])
+        bits = int.from_bytes(hmac.digest(key, context + challenge_id, hashlib.sha256)[:8])
+        return "".join([ALPHABET[bits >> 5 * place & 31] for place in range(count)])
     mac = hmac.digest(key, _CONTEXT + challenge_id, hashlib.sha256)
     return f"{int.from_bytes(mac) % 10**length:0{length}d}"
 
@@ -127,21 +128,22 @@ class CodeBook:
 class Guess:
     """A text that was typed as a code, ready to be compared (see `store.challenges.Guess`)."""
 
-    __slots__ = ("_book", "_typed", "length")
+    __slots__ = ("_book", "_typed", "lengths")
 
     def __init__(self, book: CodeBook, typed: str) -> None:
         self._book = book
-        self.length = _NO_LENGTH
-        if len(typed) == LONG:
+        count, number, letters = len(typed), _NO_LENGTH, _NO_LENGTH
+        if count <= LONG:
+            if count < LONG and typed.isascii() and typed.isdecimal():
+                number = count
             typed = typed.upper()
-            if _LETTER.issuperset(typed):
-                self.length = LONG
-        elif len(typed) < LONG and typed.isascii() and typed.isdecimal():
-            self.length = len(typed)
+            if typed and _LETTER.issuperset(typed):
+                letters = LONG if count == LONG else LETTERS + count
+        self.lengths = number, letters
         self._typed = typed
 
     def __repr__(self) -> str:
-        return f"<Guess length={self.length}>"
+        return f"<Guess lengths={self.lengths}>"
 
     def matches(self, challenge: Challenge | None) -> bool:
         """Whether it is the challenge's code; the same work is done without one."""

@@ -45,7 +45,8 @@ class Policy:
     """How often codes may be tried, how soon and how often they may be mailed.
 
     `locks`: a lane without failures left gets no code; otherwise it gets a long one. `digits` is how long others are.
-    `shadows` names the limits of mails that refuse nothing: `address` and `resend`.
+    `shadows` names the limits of mails that refuse nothing: `address` and `resend`. `wait` is by how many seconds two
+    mails of a slot are further apart than `resend`, or closer: a profile may say so, while records count by `resend`.
     """
 
     attempts: int
@@ -55,6 +56,7 @@ class Policy:
     locks: bool = False
     digits: int = 6
     shadows: frozenset[str] = frozenset()
+    wait: float = 0.0
 
     @classmethod
     def of(cls, settings: OtpSettings) -> Self:
@@ -75,7 +77,8 @@ class Policy:
         failures, sends = self.failures, self.sends
         limits = (failures.per_hour, failures.per_day, sends.per_hour, sends.per_day)
         shadows = [int(name in self.shadows) for name in ("address", "resend")]
-        return (self.attempts, *limits, self.resend, int(self.locks), *shadows, self.digits)
+        kept = failures.most, sends.most
+        return (self.attempts, *limits, *kept, self.resend, self.wait, int(self.locks), *shadows, self.digits)
 
     def send(self, record: CodeRecord | None, send: Send) -> tuple[CodeRecord, Sending]:
         """Decide which challenge to mail now: the live one, or the fresh one.
@@ -135,16 +138,17 @@ class Policy:
         counted = self._counted(known, slot, challenge, lane, now)
         spent = self.failures.free_at(lane.failures)
         is_live = has_slots and challenge is not NO_CHALLENGE and attempt.only in (None, challenge.id)
-        left = self.attempts - challenge.attempts
+        left = (challenge.most or self.attempts) - challenge.attempts
         is_spent = spent > now and not (is_live and challenge.is_long)
         if is_spent or (is_live and left <= 0):
             is_locked = is_spent and (self.locks or attempt.compat)
-            return record, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, slot.next_send))
+            next_send = slot.next_send + self.wait
+            return record, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, next_send))
         if not is_live:
             return record, Check(CheckResult.NO_LIVE_CODE)
         if matches:
             return self._used(known, slot, now, attempt)
-        if guess.length != challenge.length or challenge.is_long:
+        if challenge.length not in guess.lengths or challenge.is_long:
             return record, Check(CheckResult.WRONG_CODE, left)
         wrong = Check(CheckResult.WRONG_CODE, left - 1)
         return answered(counted, attempt, wrong, now), wrong
@@ -233,9 +237,9 @@ class Policy:
                 name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
                 raise refusal(name, free - now, device=is_device)
             reached = (Reached("address", 100),)
-        if slot.next_send > now and not send.compat:
+        if slot.next_send + self.wait > now and not send.compat:
             if "resend" not in self.shadows:
-                raise refusal("resend", slot.next_send - now, device=is_device)
+                raise refusal("resend", slot.next_send + self.wait - now, device=is_device)
             reached = (*reached, Reached("resend", 100))
         return reached
 
@@ -245,10 +249,11 @@ class Policy:
         next_send = now + self.resend
         if attacked:
             fresh = replace(fresh, length=LONG)
-        if live is None or live.attempts >= self.attempts or (attacked and not live.is_long):
+        if live is None or live.attempts >= (live.most or self.attempts) or (attacked and not live.is_long):
             return Sending(fresh, next_send), None
         if live.expires - now < _near_end(fresh.expires - now):
-            live, replaced = replace(fresh, attempts=live.attempts), Replaced(replace(live, attempts=0), ())
+            older = Replaced(replace(live, attempts=0), ())
+            live, replaced = replace(fresh, attempts=live.attempts, most=live.most), older
         if replaced is not None:
             mails = (*replaced.mails, next_send)
             replaced = None if len(mails) > _MOST_MAILS else Replaced(replaced.challenge, mails)
@@ -256,7 +261,8 @@ class Policy:
 
     def _counted(self, record: CodeRecord, slot: Slot, challenge: Challenge, lane: Lane, now: float) -> CodeRecord:
         """Return the record with one more failure, of a challenge and of a lane."""
-        failed = Challenge(challenge.id, challenge.key_id, challenge.expires, challenge.attempts + 1, challenge.length)
+        tried = challenge.attempts + 1
+        failed = Challenge(challenge.id, challenge.key_id, challenge.expires, tried, challenge.length, challenge.most)
         after = Slot(slot.scope, slot.device, failed, slot.next_send, slot.call, slot.replaced)
         failures = (*lane.failures, now)[-self.failures.most :]
         lanes = with_lane(record.lanes, Lane(lane.device, failures, lane.sends))

@@ -15,13 +15,14 @@ from otpmail.errors import InvalidArgument, LimitExceeded
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
+from otpmail.model import LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.issuing import Issuing
 from otpmail.otp.quotas import Quotas
 from otpmail.otp.request import (
+    DEFAULT_PURPOSE,
     MAX_CODE,
     MAX_TOKEN,
     Checked,
@@ -33,6 +34,7 @@ from otpmail.otp.request import (
     naming_variables,
     read_challenge_id,
 )
+from otpmail.otp.terms import Profiles, Terms
 from otpmail.otp.undoing import CLOSE_SECONDS, Undoing
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
@@ -69,7 +71,8 @@ class OtpService:
         self._issue_kept = issue
         self.addresses = AddressService(store, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
-        self._lifespans = {compat: settings.lifespan(compat=compat) for compat in (False, True)}
+        self.profiles = Profiles(settings)
+        self._usual = self.profiles.usual
         self._undoing = Undoing()
 
     def __repr__(self) -> str:
@@ -91,7 +94,9 @@ class OtpService:
             gmail_dots=self._settings.gmail_dots,
         )
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
-        issue = partial(self._issue, call, request, place)
+        has_profiles = call.caller.may.profiles is not None
+        terms = self._terms_of(call, request.purpose) if has_profiles else self._usual
+        issue = partial(self._issue, call, request, place, terms)
         try:
             job = await self._mails.once(call, request, issue, with_content=is_kept)
         except LimitExceeded as error:
@@ -99,7 +104,7 @@ class OtpService:
                 self._observer.notify(LimitReached(error.limit, call.caller.name))
             raise
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
-        return self._sent(mail)
+        return self._sent(mail, terms)
 
     async def validate_code(self, call: Call, request: CheckRequest) -> Checked:
         """Check a code. In one step of the store the attempt is counted, and a right code is used up.
@@ -124,6 +129,7 @@ class OtpService:
     async def _check(self, call: Call, request: CheckRequest, place: Place, now: float) -> Check:
         """Ask the store, and tell of limits that are reached."""
         device = self._device(token, place.key, now) if (token := request.device_token) else STRANGERS
+        terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
         attempt = Attempt(
             place.scope,
             device,
@@ -133,6 +139,7 @@ class OtpService:
             request.compat,
             place.earlier,
             self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses and device == STRANGERS else (),
+            terms.rules,
         )
         try:
             check = await self._store.check(place.key, now, self._codes.guess(request.code), attempt)
@@ -168,30 +175,36 @@ class OtpService:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
         await self._undoing.close(seconds)
 
+    def _terms_of(self, call: Call, purpose: str) -> Terms:
+        return self.profiles.of(call.caller, purpose or DEFAULT_PURPOSE)
+
     def _device(self, token: str, key: bytes, now: float) -> bytes:
         """Return the device of a token. Raises InvalidArgument for a text that is too long to be one."""
         if len(token) > MAX_TOKEN:
             raise InvalidArgument("device_token", f"is longer than {MAX_TOKEN} characters")
         return self._devices.read(token, key, now)
 
-    async def _issue(self, call: Call, request: CodeRequest, place: Place, mail_id: str) -> Job:
+    async def _issue(self, call: Call, request: CodeRequest, place: Place, terms: Terms, mail_id: str) -> Job:
         memory = self._mails.admission.memory
         with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
             now = self._store.now()
-            expires = now + self._lifespans[request.compat]
-            fresh = Challenge(new_challenge_id(), self._codes.issuing_key, expires, length=self._codes.digits)
+            expires = now + (terms.compat_lifespan if request.compat else terms.lifespan)
+            key_id = self._codes.issuing_key
+            fresh = Challenge(new_challenge_id(), key_id, expires, length=terms.length, most=terms.attempts)
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
             spaced = mail_id not in self._mails.resumed
             quotas: tuple[Quota, ...] = ()
             if spaced and (request.block or self._quotas.are_usual or call.caller.may.codes_per_hour):
                 quotas = self._quotas.of(call.caller, request.block)
-            submission = partial(self._submission, request, place, now)
+            submission = partial(self._submission, request, place, terms, now)
             key = place.key
             device = self._device(token, key, now) if (token := request.device_token) else STRANGERS
             send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
             if place.mailbox and device == STRANGERS:
                 send = send._replace(mailbox=place.mailbox)
+            if terms.rules is not None:
+                send = send._replace(rules=terms.rules)
             if request.wait_for.guarantees and self._issue_kept is not None:
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(send)
@@ -231,17 +244,21 @@ class OtpService:
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
-    def _submission(self, request: CodeRequest, place: Place, now: float, issued: IssuedCode) -> Submission:
+    def _submission(
+        self, request: CodeRequest, place: Place, terms: Terms, now: float, issued: IssuedCode
+    ) -> Submission:
         """The mail of a code: urgent, and not sent once the code has expired."""
         challenge = issued.challenge
         left = challenge.expires - now
         code = self._codes.code(challenge)
         values = {**request.variables, "code": code, "reference": reference(challenge.id), "email": place.address.spec}
-        mail = self.templates.render(request.locale, values, valid_seconds=left)
+        templates = terms.templates or self.templates
+        mail = templates.render(request.locale, values, valid_seconds=left)
         return Submission(
             draft=Draft(
                 limits=self._mails.limits,
                 to=(place.address,),
+                from_=terms.sender,
                 subject=mail.subject,
                 text=mail.text,
                 html=mail.html,
@@ -257,16 +274,17 @@ class OtpService:
             labels=request.labels,
         )
 
-    def _sent(self, mail: Mail) -> SentCode:
+    def _sent(self, mail: Mail, terms: Terms) -> SentCode:
         issued = mail.issued
         if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
             raise InvalidArgument("request_id", "was used before for another request")
         code = self._codes.code(issued.challenge) if self._settings.return_code else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
-        return SentCode(
-            issued, reference(issued.challenge.id), mail, issued.challenge.length or self._codes.digits, code
-        )
+        elif terms.wait:  # the record counts by the service's own
+            issued = replace(issued, next_send_time=issued.next_send_time + terms.wait)
+        length = issued.challenge.length & ~LETTERS or self._codes.digits
+        return SentCode(issued, reference(issued.challenge.id), mail, length, code)
 
     def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.

@@ -10,17 +10,18 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import grpc
 
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError
 from otpmail.events import Observer
+from otpmail.otp.terms import Profiles, TermsOfCallers
 from otpmail.rpc.auth import Authenticator
 from otpmail.rpc.methods import METHODS
 from otpmail.rpc.tls import ServerTls
-from otpmail.settings import ServerSettings
+from otpmail.settings import OtpSettings, ServerSettings
 from otpmail.settings.callers import CallersFile, read_callers
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.settings.listen import UNIX
@@ -35,6 +36,13 @@ _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its cloc
 
 Look = tuple[object, ...]
 ValueT = TypeVar("ValueT")
+
+
+class _Callers(NamedTuple):
+    """The content of CALLERS_FILE, and the terms of codes that its profiles set."""
+
+    file: CallersFile
+    terms: TermsOfCallers
 
 
 class WatchedFiles(Generic[ValueT]):
@@ -112,6 +120,7 @@ class Access:
         self,
         settings: ServerSettings,
         observer: Observer,
+        profiles: Profiles,
         *,
         look_seconds: float = LOOK_SECONDS,
         read_seconds: float = _READ_SECONDS,
@@ -121,11 +130,13 @@ class Access:
         self._look_seconds, self._read_seconds = look_seconds, read_seconds
         self._settings = settings
         self._observer = observer
+        self._profiles = profiles
         self._requested = asyncio.Event()
-        self._callers: WatchedFiles[CallersFile] | None = None
+        self._callers: WatchedFiles[_Callers] | None = None
         self._certificates: WatchedFiles[CertificateFiles] | None = None
         if (path := settings.callers_file) is not None:
-            self._callers = WatchedFiles("CALLERS_FILE", (path,), partial(_read_callers, settings, path))
+            self._callers = WatchedFiles("CALLERS_FILE", (path,), partial(_read_callers, settings, profiles, path))
+            profiles.renew(self._callers.value.terms)
         if (path := settings.tls_cert_file) is not None:
             files = [file for file in (path, settings.tls_key_file, settings.tls_client_ca_file) if file is not None]
             self._certificates = WatchedFiles("TLS_CERT_FILE", files, partial(_read_certificates, settings, path))
@@ -141,7 +152,7 @@ class Access:
         address = self._settings.open_to_strangers
         if address is None or self._certificates is not None or self._callers is None:
             return ""
-        return address.host if self._callers.value.callers.by_token else ""
+        return address.host if self._callers.value.file.callers.by_token else ""
 
     @property
     def certificate_not_after(self) -> float | None:
@@ -195,7 +206,7 @@ class Access:
     def _build_authenticator(self) -> Authenticator | None:
         if not self._settings.asks_callers:
             return None
-        callers = None if self._callers is None else self._callers.value.callers
+        callers = None if self._callers is None else self._callers.value.file.callers
         return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
 
     async def _renew(self, files: WatchedFiles[ValueT], take: Callable[[ValueT], str], *, always: bool) -> bool:
@@ -223,10 +234,11 @@ class Access:
                 self._observer.notify(AccessKept(files.setting, problem))
         return False
 
-    def _take_callers(self, file: CallersFile) -> str:
+    def _take_callers(self, found: _Callers) -> str:
         assert self.authenticator is not None
-        self.authenticator.renew(file.callers)
-        count = len(file.entries)
+        self._profiles.renew(found.terms)
+        self.authenticator.renew(found.file.callers)
+        count = len(found.file.entries)
         return f"{count} {'caller' if count == 1 else 'callers'}"
 
     def _take_certificates(self, files: CertificateFiles) -> str:
@@ -235,13 +247,17 @@ class Access:
         return "for new connections"
 
 
-def read_access(settings: ServerSettings) -> None:
+def read_access(settings: ServerSettings, otp: OtpSettings) -> None:
     """Read the files once, as a start does. Raises SettingsError with a line for each that can't be used."""
     problems: list[str] = []
-    for path, read in ((settings.callers_file, _read_callers), (settings.tls_cert_file, _read_certificates)):
+    read_with_profiles, read_pair = (
+        partial(_read_callers, settings, Profiles(otp)),
+        partial(_read_certificates, settings),
+    )
+    for path, read in ((settings.callers_file, read_with_profiles), (settings.tls_cert_file, read_pair)):
         try:
             if path is not None:
-                read(settings, path)
+                read(path)
         except SettingsError as error:
             problems += error.problems
     if problems:
@@ -258,9 +274,9 @@ def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles
     return CertificateFiles.read(path, settings.tls_key_file, settings.tls_client_ca_file)
 
 
-def _read_callers(settings: ServerSettings, path: Path) -> CallersFile:
+def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _Callers:
     """Read the file, and check what it says against the settings beside it."""
-    file = read_callers(path, METHODS)
+    file = read_callers(path, METHODS, profiles.rules)
     if not file.entries and settings.open_to_strangers is not None and not settings.allow_anonymous:
         raise SettingsError(
             f"CALLERS_FILE: {path} has [anonymous] alone, and HOST can be reached by strangers; add callers, or set "
@@ -272,4 +288,7 @@ def _read_callers(settings: ServerSettings, path: Path) -> CallersFile:
                 raise SettingsError(
                     f"CALLERS_FILE: {path}: {entry.caller.name} has subjects or sans, and TLS_CLIENT_CA_FILE is not set"
                 )
-    return file
+    callers = [entry.caller for entry in file.entries]
+    if (anonymous := file.callers.anonymous) is not None:
+        callers.append(anonymous)
+    return _Callers(file, profiles.read(callers))

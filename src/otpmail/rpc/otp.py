@@ -46,7 +46,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
             reference=sent.reference,
             otp_code=sent.code,
             code_length=sent.code_length,
-            code_is_numeric=not sent.issued.challenge.is_long,
+            code_is_numeric=sent.issued.challenge.is_numeric,
         )
         encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
         encode.fill_timestamp(response.next_send_time, sent.issued.next_send_time)

@@ -61,7 +61,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._shares_port = shares_port
-        self.access = Access(settings, observer)
+        self.access = Access(settings, observer, codes.profiles)
         memory = mails.admission.memory
         options = server_options(
             most_octets=most_octets,

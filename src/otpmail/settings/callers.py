@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Shares, table_of
+from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Shares, head_of, table_of
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.model import Priority
 from otpmail.settings.caller_names import digest, problem_of_name, san, subject
 from otpmail.settings.mail import sender_key
 from otpmail.settings.problems import quoted
+from otpmail.settings.profiles import ProfileReader, ProfileRules
 from otpmail.settings.secret_file import read_text
 from otpmail.settings.toml_lines import TomlLines, split_error
 
@@ -22,7 +23,7 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 
 _MOST_OCTETS = 4 << 20
 _MOST_COUNT = 10_000_000
-_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour")
+_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour", "profiles")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
 ValueT = TypeVar("ValueT")
@@ -45,12 +46,12 @@ class CallersFile:
     entries: tuple[Entry, ...]
 
 
-def read_callers(path: Path, methods: Collection[str]) -> CallersFile:
+def read_callers(path: Path, methods: Collection[str], rules: ProfileRules | None = None) -> CallersFile:
     """Read and check the file; `methods` are the paths of all methods there are.
 
     Raises SettingsError with a line for each mistake, which names the line of the file and the key.
     """
-    return parse_callers(read_callers_text(path), path, methods)
+    return parse_callers(read_callers_text(path), path, methods, rules)
 
 
 def read_callers_text(path: Path) -> str:
@@ -62,13 +63,17 @@ def read_callers_text(path: Path) -> str:
 
 
 def parse_callers(
-    text: str, path: Path, methods: Collection[str], describe: Callable[[tuple[str, ...], str], str] | None = None
+    text: str,
+    path: Path,
+    methods: Collection[str],
+    rules: ProfileRules | None = None,
+    describe: Callable[[tuple[str, ...], str], str] | None = None,
 ) -> CallersFile:
     """Check the text of a file; raises as `read_callers`.
 
     `describe` words a mistake by the keys that lead to it and by what is wrong there, in place of the line of the file.
     """
-    reader = _Reader(path, text, methods)
+    reader = _Reader(path, text, methods, rules or ProfileRules())
     if describe is not None:
         reader.describe = describe
     found = reader.read()
@@ -80,11 +85,12 @@ def parse_callers(
 class _Reader:
     """One reading: each problem is kept, and the value before it is left out."""
 
-    def __init__(self, path: Path, text: str, methods: Collection[str]) -> None:
+    def __init__(self, path: Path, text: str, methods: Collection[str], rules: ProfileRules) -> None:
         self._path = path
         self._text = text
         self._lines = TomlLines(text)
         self._methods = methods
+        self._profiles = ProfileReader(rules, path.parent, lambda at, what: self._add(*at, what=what), self._unknown)
         self._by_token: dict[bytes, Caller] = {}
         self._by_certificate: dict[str, Caller] = {}
         self.problems: list[str] = []
@@ -163,6 +169,7 @@ class _Reader:
             shares=self._shares(path, table),
             operate=self._operator(path, table),
             codes_per_hour=self._count(path, "codes_per_hour", table),
+            profiles=self._profiles.read((*path, "profiles"), table["profiles"]) if "profiles" in table else None,
         )
 
     def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
@@ -232,10 +239,7 @@ class _Reader:
         plain = key.partition("[")[0]
         line = self._lines.find(*table, plain)
         at = f"line {line}: " if line else ""
-        *_, name = ("", *table)
-        where = "" if not table else f"[anonymous] {key}" if table == ["anonymous"] else f"{table_of(name)} {key}"
-        if table == ["callers"]:
-            where = table_of(key)
+        where = table_of(key) if table == ["callers"] else f"{head_of(*table)} {key}" if table else ""
         return f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}"
 
 

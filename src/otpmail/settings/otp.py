@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,15 @@ HourlyCap = Annotated[int, Field(ge=1, le=10_000_000)]
 
 LIMITS = "resend", "address", "block", "caller", "service", "guesses"
 """The limits of mails with codes, and of wrong codes at many addresses, by their names in LIMITS_MODE."""
+
+DIGITS, BITS = 6, 20
+"""The fewest digits of a code, or bits of one of letters, that a profile may have."""
+
+LOGIN_SECONDS, OTHER_SECONDS = 600, 86_400
+"""The longest life of a code for a login, and for another purpose, that a profile may have."""
+
+MOST_ATTEMPTS = 10
+"""The most attempts at a code that a profile may allow."""
 
 _MODES = "enforce", "shadow"
 _LIFESPAN = 600.0
@@ -74,6 +84,19 @@ class OtpSettings(Section):
     def lifespan(self, *, compat: bool) -> float:
         """How many seconds a code lives; `compat` for one of the original's contract, whose default stays."""
         return self.lifespan_seconds or (_COMPAT_LIFESPAN if compat else _LIFESPAN)
+
+    @property
+    def beyond_ceilings(self) -> Iterator[str]:
+        """Yield what is set beyond the ceilings of profiles, in words that open with the setting."""
+        if self.digits < DIGITS:
+            yield f"OTP_DIGITS={self.digits}: one of {10**self.digits:,} codes is guessed soon; {DIGITS} are usual"
+        if (self.lifespan_seconds or 0) > LOGIN_SECONDS:
+            yield (
+                f"OTP_LIFESPAN_SECONDS={self.lifespan_seconds:g}: a code that lives so long is seen by others "
+                f"than its owner; {LOGIN_SECONDS} are enough for a login"
+            )
+        if self.attempts > MOST_ATTEMPTS:
+            yield f"OTP_ATTEMPTS={self.attempts}: more than {MOST_ATTEMPTS} attempts at a code help a guesser alone"
 
     @property
     def derivation_keys(self) -> dict[str, bytes]:

@@ -61,6 +61,9 @@ class Send(NamedTuple):
     mailbox: bytes = b""
     """The key of the record of the mailbox whose limits of mails the address shares, if it has a tag."""
 
+    rules: "Rules | None" = None
+    """The rules of the caller's profile, None for those of the store."""
+
 
 class Attempt(NamedTuple):
     """For which slot somebody tries a code, and in which lane it counts.
@@ -79,6 +82,9 @@ class Attempt(NamedTuple):
     quotas: tuple[Quota, ...] = ()
     """The limits over many addresses that a wrong code counts for."""
 
+    rules: "Rules | None" = None
+    """As in `Send`."""
+
 
 ANY = Attempt()
 """An attempt of a stranger, bound to nothing."""
@@ -87,8 +93,11 @@ ANY = Attempt()
 class Guess(Protocol):
     """A text that was typed as a code, ready to be compared."""
 
-    length: int
-    """How long a code it can be (`Challenge.length`): trying it on one of another length costs no attempt."""
+    lengths: tuple[int, int]
+    """Which code it can be, as a number and as letters (`Challenge.length`), -1 for none.
+
+    Trying it on a code of another length costs no attempt.
+    """
 
     def matches(self, challenge: Challenge | None) -> bool:
         """Whether it is the challenge's code. Without a challenge the answer is no, after the same work."""

@@ -22,6 +22,7 @@ _REPLACED = struct.Struct("=16sdBB")
 _LANE = struct.Struct("=8sHH")
 _ANSWER = struct.Struct("=8sdBhdd8s")
 _NO_CHALLENGE = -1  # attempts of a slot without one
+_MOST = 8  # by so many bits the attempts that a challenge has are above those that were made
 _NOTHING = Challenge(b"", "", 0.0, _NO_CHALLENGE)
 _NONE_REPLACED = Replaced(_NOTHING, ())
 _NO_TIME = -1.0
@@ -118,7 +119,7 @@ def _encode_slot(slot: Slot) -> bytes:
             slot.call,
             challenge.id,
             challenge.expires,
-            challenge.attempts,
+            challenge.attempts | challenge.most << _MOST,
             challenge.length,
             len(key),
             len(mails),
@@ -137,7 +138,8 @@ def _decode_slot(octets: bytes, at: int) -> tuple[Slot, int]:
     """Return the slot that begins there, and where it ends."""
     scope, device, next_send, call, challenge_id, expires, attempts, length, key, mails = _SLOT.unpack_from(octets, at)
     at += _SLOT.size
-    challenge = Challenge(challenge_id, octets[at : at + key].decode(), expires, attempts, length)
+    key_id, most = octets[at : at + key].decode(), max(attempts, 0) >> _MOST
+    challenge = Challenge(challenge_id, key_id, expires, attempts & (1 << _MOST) - 1, length, most)
     at += key
     replaced = None
     if mails:
@@ -145,7 +147,8 @@ def _decode_slot(octets: bytes, at: int) -> tuple[Slot, int]:
         at += 8 * mails
         older_id, expires, length, key = _REPLACED.unpack_from(octets, at)
         at += _REPLACED.size
-        replaced = Replaced(Challenge(older_id, octets[at : at + key].decode(), expires, 0, length), times)
+        # A challenge that replaces another has as many attempts (otp.policy).
+        replaced = Replaced(Challenge(older_id, octets[at : at + key].decode(), expires, 0, length, most), times)
         at += key
     return Slot(scope, device, None if attempts == _NO_CHALLENGE else challenge, next_send, call, replaced), at
 

@@ -44,7 +44,7 @@ class RuledRecords(ABC):
 
     def send(self, send: Send) -> Awaitable[Sending]:
         """Decide which challenge to mail now."""
-        return self.update(send.key, partial(self._rules.send, send=send))
+        return self.update(send.key, partial((send.rules or self._rules).send, send=send))
 
     def _counted(self, others: Others, record: CodeRecord | None, send: Send) -> tuple[CodeRecord | None, Sending]:
         """Apply the rule of sending, and count the mail for limits over many addresses: all of it or nothing.
@@ -52,13 +52,14 @@ class RuledRecords(ABC):
         A call that asks again, since its answer was lost, is counted once.
         """
         quotas, mailbox = send.quotas, send.mailbox
-        after, sending = self._rules.send(record, send)
+        rules = send.rules or self._rules
+        after, sending = rules.send(record, send)
         reached = list(sending.reached)
         if after is not record:
             admitted = [self._rules.admit(decode_counts(others.counts(one.key)), one, send.now) for one in quotas]
             reached += [one.reached for one in admitted if one.reached is not None]
             if mailbox:
-                noted, more = self._rules.note(others.record(mailbox), send, sending)
+                noted, more = rules.note(others.record(mailbox), send, sending)
                 reached += [one for one in more if one not in reached]
                 others.keep_record(mailbox, noted)
             for quota, one in zip(quotas, admitted, strict=True):
@@ -73,11 +74,12 @@ class RuledRecords(ABC):
 
         Counts are written in every case, so that the time does not tell whether a code is live.
         """
+        rules = attempt.rules or self._rules
         if record is not None and _is_again(record, now, attempt):
-            return self._rules.check(record, now, guess, attempt)
+            return rules.check(record, now, guess, attempt)
         known = {quota: others.counts(quota.key) for quota in attempt.quotas}
         admitted = [self._rules.admit(decode_counts(octets), quota, now) for quota, octets in known.items()]
-        after, check = self._rules.check(record, now, guess, attempt)
+        after, check = rules.check(record, now, guess, attempt)
         is_counted = check.result is CheckResult.WRONG_CODE and after is not record
         for (quota, octets), one in zip(known.items(), admitted, strict=True):
             counted = encode_counts(one.counts, one.ends, one.needed)
@@ -99,7 +101,7 @@ class RuledRecords(ABC):
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
-        return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
+        return self.update(key, partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt))
 
     def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> Awaitable[None]:
         """End the live challenges of a scope unused."""

@@ -51,7 +51,10 @@ def _check_files(settings: "Settings") -> None:
     from otpmail.relays.secure import tls_context
     from otpmail.rpc.access import doubt_about_certificate, read_access
 
-    reads: list[Callable[[], object]] = [partial(Templates.load, settings.otp), partial(read_access, settings.server)]
+    reads: list[Callable[[], object]] = [
+        partial(Templates.load, settings.otp),
+        partial(read_access, settings.server, settings.otp),
+    ]
     reads += [partial(tls_context, relay) for relay in settings.relays]
     problems: list[str] = []
     for read in reads:

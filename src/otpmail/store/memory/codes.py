@@ -54,14 +54,14 @@ class MemoryChallengeStore(RuledRecords):
             send = send._replace(room=True)
         if send.quotas or send.mailbox:
             return self.update(send.key, self._with_counts(send))
-        return self.update(send.key, partial(self._rules.send, send=send))
+        return self.update(send.key, partial((send.rules or self._rules).send, send=send))
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
         if attempt.quotas:
             rule = partial(self._guessed, self._others, now=now, guess=guess, attempt=attempt)
             return self.update(key, self._sized(rule))
-        return self.update(key, partial(self._rules.check, now=now, guess=guess, attempt=attempt))
+        return self.update(key, partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and what it has counted for."""

@@ -117,10 +117,10 @@ class RedisChallengeStore:
         """
         key, fresh = send.key, send.fresh
         return [
-            *self._rules.numbers,
+            *(send.rules or self._rules).numbers,
             *(int(send.spaced), send.scope, send.device, int(send.compat)),
             *(fresh.id, fresh.key_id, fresh.expires - send.now, fresh.length),
-            *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG))),
+            *(self._proofs.proof(key, fresh), self._proofs.proof(key, replace(fresh, length=LONG)), fresh.most),
             *_words_of(send.quotas),
             int(bool(send.mailbox)),
         ]
@@ -131,8 +131,8 @@ class RedisChallengeStore:
         if name:
             is_device = send.device != STRANGERS
             raise self._rules.refusal(name.decode(), device=is_device, retry_after=float(answer[0]))
-        challenge_id, key_id, expires, attempts, length, next_send, reached = answer
-        challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length)
+        challenge_id, key_id, expires, attempts, length, next_send, reached, most = answer
+        challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
         counted = tuple([quota.key for quota in send.quotas])
         return Sending(challenge, float(next_send), counted, _reached(reached), send.mailbox)
 
@@ -157,9 +157,9 @@ class RedisChallengeStore:
             proofs += [part for proof in guess.proofs(attempt.earlier) for part in proof]
         words = [
             *head,
-            *self._rules.numbers,
+            *(attempt.rules or self._rules).numbers,
             *(attempt.scope, attempt.device, attempt.only or b"", attempt.request, attempt.new_device),
-            *(int(attempt.compat), guess.length),
+            *(int(attempt.compat), *guess.lengths),
             *(self._keys.used, self.used.origin),
             *_words_of(attempt.quotas),
             *proofs,

@@ -63,7 +63,7 @@ class SqliteChallengeStore(RuledRecords):
         """Count an attempt, compare, and use the code up if it is right."""
         if attempt.quotas:
             return await self._writer.ask(partial(self._check, key, now, guess, attempt))
-        rule = partial(self._rules.check, now=now, guess=guess, attempt=attempt)
+        rule = partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt)
         return await self._writer.ask(partial(self._update, key, rule, earlier=(attempt.earlier, attempt.scope)))
 
     async def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> None:
@@ -91,7 +91,7 @@ class SqliteChallengeStore(RuledRecords):
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
 
         def rule(others: Others, record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
-            _, sending = self._rules.send(record, send)
+            _, sending = (send.rules or self._rules).send(record, send)
             return self._counted(others, record, send) if sending.challenge.id == challenge_id else (record, sending)
 
         return self._with_others(send.key, rule, connection, earlier=(send.earlier, send.scope))
@@ -108,7 +108,8 @@ class SqliteChallengeStore(RuledRecords):
     def _send(self, send: Send, connection: Connection) -> Sending:
         earlier = (send.earlier, send.scope)
         if not (send.quotas or send.mailbox):
-            return self._update(send.key, partial(self._rules.send, send=send), connection, earlier=earlier)
+            rule = partial((send.rules or self._rules).send, send=send)
+            return self._update(send.key, rule, connection, earlier=earlier)
         return self._with_others(send.key, partial(self._counted, send=send), connection, earlier=earlier)
 
     def _check(self, key: bytes, now: float, guess: Guess, attempt: Attempt, connection: Connection) -> Check:

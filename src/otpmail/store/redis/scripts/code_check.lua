@@ -2,7 +2,7 @@
 -- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, and the names of
 -- counts (counts.lua). ARGV: time, how many names, how many earlier ones, the rules; scope, device, the id that the
 -- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's contract
--- asks ('1'), how long a code the text can be; the channel of used codes and our name there; limits over many addresses
+-- asks ('1'), which code the text can be, as a number and as letters; the channel of used codes and our name there; limits over many addresses
 -- (counts.lua); then id and proof for each of our keys, also for the earlier record.
 -- Returns {result, attempts left, retry time or false, device, time}. Unless it is an earlier answer, id and expiry of
 -- the challenge stand behind a right code, and what is worth a line behind a wrong one that counts. Returns {limit,
@@ -16,10 +16,10 @@ local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
 local rules, at = rules_of(4)
 local asked = {
   scope = ARGV[at], device = ARGV[at + 1], only = ARGV[at + 2], request = ARGV[at + 3], new_device = ARGV[at + 4],
-  locks = rules.locks or ARGV[at + 5] == '1', length = tonumber(ARGV[at + 6]), now = now, reached = {}
+  locks = rules.locks or ARGV[at + 5] == '1', lengths = { [tonumber(ARGV[at + 6])] = true, [tonumber(ARGV[at + 7])] = true }, now = now, reached = {}
 }
 local proofs
-asked.quotas, proofs = quotas_of(at + 9)
+asked.quotas, proofs = quotas_of(at + 10)
 local nobody = KEYS[#KEYS - #asked.quotas * names]
 if old then found = adopt(found, old, asked.scope, rules) end
 local record = recent(found, now, rules.resend)
@@ -45,7 +45,7 @@ end
 -- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
 local slot = slot_of() or { scope = asked.scope, device = STRANGERS, next_send = 0, call = NO_CALL }
 local challenge = slot.challenge or
-  { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -1, proof = string.rep('\0', 32) }
+  { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -2, most = 0, proof = string.rep('\0', 32) }
 local matches = false
 for place = proofs, #ARGV, 2 do
   local is_key, is_code = ARGV[place] == challenge.key_id, ARGV[place + 1] == challenge.proof
@@ -55,17 +55,18 @@ end
 local lane = lane_of(record, asked.device)
 local spent = free_at(rules.failures, lane.failures)
 local is_live = slot.challenge and (asked.only == '' or asked.only == challenge.id)
-local left = rules.attempts - challenge.attempts
+local left = most_of(challenge, rules) - challenge.attempts
+local next_send = math.max(now, slot.next_send + rules.wait)
 local answer = { 'no_live_code', 0, false, '', 0 }
 local is_used, is_counted = false, false
 if spent > now and not (is_live and challenge.length == LONG) then
-  answer = { 'too_many_attempts', 0, asked.locks and spent or math.max(now, slot.next_send), '', 0 }
+  answer = { 'too_many_attempts', 0, asked.locks and spent or next_send, '', 0 }
 elseif is_live and left <= 0 then
-  answer = { 'too_many_attempts', 0, math.max(now, slot.next_send), '', 0 }
+  answer = { 'too_many_attempts', 0, next_send, '', 0 }
 elseif is_live and matches then
   is_used = true
   answer = { 'valid', 0, false, asked.device == STRANGERS and asked.new_device or asked.device, now }
-elseif is_live and (asked.length ~= challenge.length or challenge.length == LONG) then
+elseif is_live and (not asked.lengths[challenge.length] or challenge.length == LONG) then
   answer = { 'wrong_code', left, false, '', 0 }
 elseif is_live then
   is_counted = true
@@ -104,6 +105,6 @@ if not is_used then
   return cmsgpack.pack(answer)
 end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
-redis.pcall('PUBLISH', ARGV[at + 7], struct.pack('<c8c16d', ARGV[at + 8], challenge.id, challenge.expires))
+redis.pcall('PUBLISH', ARGV[at + 8], struct.pack('<c8c16d', ARGV[at + 9], challenge.id, challenge.expires))
 answer[6], answer[7] = challenge.id, challenge.expires
 return cmsgpack.pack(answer)

@@ -11,19 +11,19 @@ local function near_end(lifespan)
 end
 
 -- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
--- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, and its proof if it is a long one. Its life
--- begins now. Then the limits over many addresses (counts.lua), and whether the mail counts for a mailbox too ('1').
+-- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, its proof if it is a long one, and how many
+-- attempts it has, 0 for as many as are set. Its life begins now. Then the limits over many addresses (counts.lua), and whether the mail counts for a mailbox too ('1').
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
-  local quotas, behind = quotas_of(at + 10)
+  local quotas, behind = quotas_of(at + 11)
   return {
     quotas = quotas, has_mailbox = ARGV[behind] == '1', reached = {}, compat = ARGV[at + 3] == '1',
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
       id = id, key_id = ARGV[at + 5], expires = now + tonumber(ARGV[at + 6]), attempts = 0,
-      length = tonumber(ARGV[at + 7]), proof = ARGV[at + 8]
+      length = tonumber(ARGV[at + 7]), proof = ARGV[at + 8], most = tonumber(ARGV[at + 10])
     },
   }
 end
@@ -62,8 +62,9 @@ local function hindrance(asked)
     end
     asked.reached[1] = { 'address', 100 }
   end
-  if spaced and asked.slot.next_send > now and not asked.compat then
-    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', asked.slot.next_send - now }) end
+  local next_send = asked.slot.next_send + asked.rules.wait
+  if spaced and next_send > now and not asked.compat then
+    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now }) end
     asked.reached[#asked.reached + 1] = { 'resend', 100 }
   end
   return false
@@ -73,9 +74,10 @@ end
 local function choose(asked)
   local live, fresh, now = asked.slot.challenge, asked.fresh, asked.now
   if asked.attacked then fresh.length, fresh.proof = LONG, asked.long_proof end
-  if not live or live.attempts >= asked.rules.attempts or (asked.attacked and live.length ~= LONG) then return fresh end
+  local is_spent = live and live.attempts >= most_of(live, asked.rules)
+  if not live or is_spent or (asked.attacked and live.length ~= LONG) then return fresh end
   if live.expires - now < near_end(fresh.expires - now) then
-    fresh.attempts, live.attempts = live.attempts, 0
+    fresh.attempts, live.attempts, fresh.most = live.attempts, 0, live.most
     return fresh, { challenge = live, mails = {} }
   end
   return live, asked.slot.replaced
@@ -120,7 +122,7 @@ end
 
 local function answer_of(mailed, next_send, reached)
   return cmsgpack.pack({
-    '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, reached or {}
+    '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, reached or {}, mailed.most
   })
 end
 

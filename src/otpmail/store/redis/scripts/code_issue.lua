@@ -15,7 +15,7 @@ if why then
 end
 local own, mail, request = KEYS[3], KEYS[4], KEYS[5]
 local written =
-  { id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0, length = tonumber(ARGV[15]) }
+  { id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0, length = tonumber(ARGV[15]), most = 0 }
 local named = tonumber(ARGV[16])
 
 local came = came_before(mail, request, ARGV[7], ARGV[4], tonumber(ARGV[3]))

@@ -24,20 +24,26 @@ end
 local function rules_of(first)
   local function number(place) return tonumber(ARGV[first + place]) end
   return {
-    attempts = number(0), failures = { hour = number(1), day = number(2) }, sends = { hour = number(3), day = number(4) },
-    resend = number(5), locks = number(6) == 1, shadows = { address = number(7) == 1, resend = number(8) == 1 },
-    digits = number(9),
-  }, first + 10
+    attempts = number(0), failures = { hour = number(1), day = number(2), most = number(5) },
+    sends = { hour = number(3), day = number(4), most = number(6) }, resend = number(7), wait = number(8),
+    locks = number(9) == 1, shadows = { address = number(10) == 1, resend = number(11) == 1 }, digits = number(12),
+  }, first + 13
+end
+
+-- How many attempts a challenge has.
+local function most_of(challenge, rules)
+  return challenge.most > 0 and challenge.most or rules.attempts
 end
 
 local function challenge_of(packed)
   return packed and {
-    id = packed[1], key_id = packed[2], expires = packed[3], attempts = packed[4], length = packed[5], proof = packed[6]
+    id = packed[1], key_id = packed[2], expires = packed[3], attempts = packed[4], length = packed[5], proof = packed[6],
+    most = packed[7] or 0
   } or nil
 end
 
 local function packed_challenge(one)
-  return one and { one.id, one.key_id, one.expires, one.attempts, one.length, one.proof } or false
+  return one and { one.id, one.key_id, one.expires, one.attempts, one.length, one.proof, one.most } or false
 end
 
 local function decode(value)
@@ -155,8 +161,8 @@ end
 
 -- The list with one more at its end, and the latest of it that a limit looks at.
 local function noted(times, at, limit)
-  local most, list = math.max(limit.hour, limit.day), {}
-  for place = math.max(#times - most + 2, 1), #times do list[#list + 1] = times[place] end
+  local list = {}
+  for place = math.max(#times - limit.most + 2, 1), #times do list[#list + 1] = times[place] end
   list[#list + 1] = at
   return list
 end
@@ -202,7 +208,7 @@ local function adopt(record, old, scope, rules)
     record.slots[#record.slots + 1] = {
       scope = scope, device = STRANGERS, next_send = next_send, call = NO_CALL,
       challenge = {
-        id = id, key_id = key_id, expires = expires, attempts = attempts, length = rules.digits,
+        id = id, key_id = key_id, expires = expires, attempts = attempts, length = rules.digits, most = 0,
         proof = string.sub(old.value, 1, PROOF)
       },
     }
@@ -216,7 +222,7 @@ local function adopt(record, old, scope, rules)
   end
   for failure in pairs(known) do failures[#failures + 1] = failure end
   table.sort(failures)
-  local most = math.max(rules.failures.hour, rules.failures.day)
+  local most = rules.failures.most
   lane.failures = {}
   for place = math.max(#failures - most + 1, 1), #failures do lane.failures[#lane.failures + 1] = failures[place] end
   put_lane(record, lane)

@@ -1,0 +1,131 @@
+"""The terms of codes by caller and purpose: what a profile of CALLERS_FILE says, else the settings.
+
+They are made once, when the file is read. A call finds its own by the names of its caller and its purpose.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from otpmail.address import Address
+from otpmail.callers import ANY_PURPOSE, Caller, FixedCode, Profile
+from otpmail.compose.templates import Templates
+from otpmail.errors import PermissionDenied, SettingsError
+from otpmail.limits.rules import Windows
+from otpmail.otp.policy import Policy
+from otpmail.settings import OtpSettings
+from otpmail.settings.profiles import ProfileRules
+from otpmail.values import frozen
+
+TermsOfCallers = Mapping[str, Mapping[str, "Terms"]]
+"""By caller, then by purpose."""
+
+
+@frozen(kw_only=True)
+class Terms:
+    """The terms of a code. None, and 0 attempts, leave a term to the store's rules, and to the service's templates.
+
+    `lifespan` and `compat_lifespan`, for the original's contract, are in seconds. `wait` is as in `Policy`.
+    """
+
+    length: int
+    lifespan: float
+    compat_lifespan: float
+    attempts: int = 0
+    rules: Policy | None = None
+    wait: float = 0.0
+    sender: Address | None = None
+    templates: Templates | None = None
+    test_addresses: Mapping[str, FixedCode] | None = None
+
+
+class Profiles:
+    """The terms of all callers. `usual` are those of a caller without profiles."""
+
+    def __init__(self, settings: OtpSettings) -> None:
+        self._settings = settings
+        self._by_caller: TermsOfCallers = {}
+        self.usual = self._terms(Profile(), Policy.of(settings), None)
+        self.rules = ProfileRules(settings, self._read_templates)
+        """What CALLERS_FILE is checked by."""
+
+    def __repr__(self) -> str:
+        return f"<Profiles of {len(self._by_caller)} callers>"
+
+    def of(self, caller: Caller, purpose: str) -> Terms:
+        """Return the terms of a caller with profiles for a purpose. Raises PermissionDenied where it has none."""
+        by_purpose = self._by_caller.get(caller.name) or {}
+        terms = by_purpose.get(purpose) or by_purpose.get(ANY_PURPOSE)
+        if terms is None:
+            raise PermissionDenied(
+                f"purpose: {caller.name} has no profile for {purpose!r}; add one to `profiles` in {caller.place}, or "
+                f'"{ANY_PURPOSE}" for any purpose'
+            )
+        return terms
+
+    def read(self, callers: Iterable[Caller]) -> TermsOfCallers:
+        """Return the terms of these callers, to be in force after `renew`. Reads templates, so it runs in a thread.
+
+        Raises SettingsError.
+        """
+        policy = Policy.of(self._settings)
+        return {
+            caller.name: {
+                purpose: self._terms(profile, policy, self._templates_of(profile))
+                for purpose, profile in caller.may.profiles.items()
+            }
+            for caller in callers
+            if caller.may.profiles is not None
+        }
+
+    def renew(self, terms: TermsOfCallers) -> None:
+        """Use these terms from the next call on."""
+        self._by_caller = terms
+
+    def _terms(self, profile: Profile, policy: Policy, templates: Templates | None) -> Terms:
+        settings = self._settings
+        rules = _rules_of(profile, policy)
+        return Terms(
+            length=profile.length or settings.digits,
+            lifespan=profile.lifespan or settings.lifespan(compat=False),
+            compat_lifespan=profile.lifespan or settings.lifespan(compat=True),
+            attempts=profile.attempts or 0,
+            rules=None if rules == policy else rules,
+            wait=rules.wait,
+            sender=profile.sender,
+            templates=templates,
+            test_addresses=profile.test_addresses or None,
+        )
+
+    def _templates_of(self, profile: Profile) -> Templates | None:
+        if profile.templates is None:
+            return None
+        try:
+            return self._read_templates(profile.templates)
+        except ValueError as error:
+            raise SettingsError(f"CALLERS_FILE: {profile.templates}: {error}") from None
+
+    def _read_templates(self, folder: Path) -> Templates:
+        """Read the templates of a profile. Raises ValueError."""
+        try:
+            return Templates(folder, default_locale=self._settings.locale)
+        except SettingsError as error:
+            raise ValueError(error.problems[0].partition(": ")[2]) from None
+
+
+def _rules_of(profile: Profile, policy: Policy) -> Policy:
+    """Return the rules of a profile. Its limits are stricter ones on logs that all purposes share."""
+    failures, sends = policy.failures, policy.sends
+    return Policy(
+        policy.attempts,
+        Windows(
+            profile.failures_per_hour or failures.per_hour,
+            profile.failures_per_day or failures.per_day,
+            failures.most,
+        ),
+        Windows(profile.sends_per_hour or sends.per_hour, profile.sends_per_day or sends.per_day, sends.most),
+        policy.resend,
+        policy.locks,
+        policy.digits,
+        policy.shadows,
+        0.0 if profile.resend is None else profile.resend - policy.resend,
+    )
