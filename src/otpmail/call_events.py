@@ -86,10 +86,24 @@ class LimitReached:
     percent: int = 0
 
 
+@frozen()
+class FixedCodeUsed:
+    """A test address was sent its fixed code, though no mail, or somebody has tried one there: `result` says which.
+
+    It is SENT, or the name of the answer. The event does not hold the code.
+    """
+
+    caller: str
+    purpose: str
+    address: str
+    result: str
+
+
 CallEvent = (
     CallRefused
     | CallsRefused
     | LimitReached
+    | FixedCodeUsed
     | ConnectionsFull
     | ConnectionsFree
     | AccessRenewed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
 
 from calls import parsed, retry_seconds, text_of
-from integration.callers import DENIED, as_caller, status_of, table, write
+from integration.callers import DENIED, RELAYED, as_caller, status_of, table, write
 from otpmail.v1 import otp_pb2
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _SECONDS = 60.0  # generous: the machine may be busy
 _ADA = "ada@example.org"
 _VALID = otp_pb2.ValidateCodeResponse.RESULT_VALID
+_NONE = otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
 _WRONG = otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE
 
 
@@ -65,3 +67,67 @@ async def test_a_profile_sets_the_form_of_a_code(
     assert (await _validate(service, letters.otp_code.lower(), purpose="device")).result == _VALID
     plain = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=_ADA), metadata=as_caller("other"))
     assert plain.code_length == 6
+
+
+async def test_a_profile_that_changes(serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay) -> None:
+    """A change is in force within a second; codes that are live keep their form; a faulty file changes nothing."""
+    write(file, table("shop") + _profile("login", "digits = 8", "resend = 0"))
+    service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True)
+    before = await _send(service)
+    write(file, table("shop") + _profile("login", "letters = 8", 'resend = "1m"'))
+    await service.wait_for_log("reloaded", changed=["CALLERS_FILE"], timeout=_SECONDS)
+    again = await _send(service, session="other")
+    assert (again.code_length, again.code_is_numeric) == (8, False)
+    write(file, table("shop") + _profile("login", "digits = 5"))
+    line = await service.wait_for_log("reload-failed", setting="CALLERS_FILE", timeout=_SECONDS)
+    where = "line 4: [callers.shop.profiles.login] digits must be a whole number from 6 to 10"
+    assert f"{file}: {where}" in str(line["message"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _send(service, session="other")
+    assert 30 < retry_seconds(caught.value) <= 60
+    assert (await _validate(service, before.otp_code)).result == _VALID
+    assert (await _validate(service, again.otp_code, session="other")).result == _VALID
+    assert len(relay.mails) == 2
+
+
+async def test_purposes_without_a_profile(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """A caller with profiles has the purposes that they name, and any other one only by the profile "*"."""
+    write(file, table("shop") + _profile("device", "digits = 7"))
+    service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True)
+    assert await status_of(_send(service)) is DENIED
+    assert await status_of(_validate(service, "123456")) is DENIED
+    assert (await _send(service, purpose="device")).code_length == 7
+    write(file, table("shop") + _profile("*", "digits = 9"))
+    await service.wait_for_log("reloaded", changed=["CALLERS_FILE"], timeout=_SECONDS)
+    assert (await _send(service)).code_length == 9
+
+
+async def test_a_test_address(serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay) -> None:
+    """A test address has its fixed code and no mail; each use has a line in the log, and no line has the code."""
+    day = (datetime.now(UTC) + timedelta(days=30)).date()
+    write(
+        file,
+        table("shop")
+        + _profile("login", f'test_addresses."Review@Example.org" = {{ code = "424242", until = {day} }}')
+        + table("other"),
+    )
+    service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True, LOG_LEVEL="debug")
+    sent = await _send(service, email="review@example.org", request_id="r-1")
+    assert sent.mail.state == RELAYED
+    assert sent.mail.recipients[0].reply == "a test address of this caller: no mail is sent"
+    assert await _send(service, email="review@example.org", request_id="r-1") == sent
+    assert (await _validate(service, "424243", email="review@example.org")).result == _WRONG
+    right = await _validate(service, "424 242", email="review@example.org")
+    assert right.result == _VALID
+    assert right.device_token
+    assert (await _validate(service, "424242", email="review@example.org")).result == _NONE
+    other = otp_pb2.SendCodeRequest(email="review@example.org")
+    await service.otp.SendCode(other, metadata=as_caller("other"), timeout=_SECONDS)
+    assert len(relay.mails) == 1
+    await _send(service)
+    assert (await _validate(service, "424242")).result in {_WRONG, _NONE}
+    assert len(relay.mails) == 2
+    for result in ("SENT", "WRONG_CODE", "VALID", "NO_LIVE_CODE"):
+        line = await service.wait_for_log("test-address-used", result=result, timeout=_SECONDS)
+        assert (line["caller"], line["purpose"], line["to"]) == ("shop", "login", "r***@example.org")
+    assert not [line for line in service.output if "424242" in line or "424 242" in line]

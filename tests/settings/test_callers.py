@@ -138,7 +138,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             f'[anonymous]\ntokens = ["{A}"]',
             (
                 "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, "
-                "priorities, codes_per_hour"
+                "priorities, codes_per_hour, profiles"
             ),
         ),
         (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from code_records import a_record
 from otpmail.code_record import Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import StoreError
-from otpmail.model import DAY, Challenge, Check, CheckResult
+from otpmail.model import DAY, LETTERS, Challenge, Check, CheckResult
 from otpmail.store import record_codec
 
 _TIMES = st.floats(0.0, 1e12)
@@ -22,16 +22,27 @@ _CHALLENGES = st.builds(
     st.text(max_size=40),
     _TIMES,
     st.integers(0, 100),
-    st.integers(0, 12),
+    st.integers(0, 12) | st.integers(LETTERS + 4, LETTERS + 11),
+    st.integers(0, 100),
 )
 _REPLACED = st.builds(
     Replaced,
     _CHALLENGES.map(lambda challenge: replace(challenge, attempts=0)),
     st.lists(_TIMES, min_size=1, max_size=8).map(tuple),
 )
+
+
+def _as_many_attempts(slot: Slot) -> Slot:
+    """Return the slot with as many attempts at a replaced challenge as at the live one."""
+    if slot.replaced is None:
+        return slot
+    most = slot.challenge.most if slot.challenge is not None else 0
+    return replace(slot, replaced=replace(slot.replaced, challenge=replace(slot.replaced.challenge, most=most)))
+
+
 _SLOTS = st.builds(
     Slot, _NAMES, _NAMES, st.none() | _CHALLENGES, _TIMES, st.binary(min_size=4, max_size=4), st.none() | _REPLACED
-)
+).map(_as_many_attempts)
 _CHECKS = st.builds(Check, st.sampled_from(CheckResult), st.integers(0, 100), st.none() | _TIMES) | st.builds(
     lambda device, time: Check(CheckResult.VALID, device=device, time=time), _NAMES, st.floats(1.0, 1e12)
 )

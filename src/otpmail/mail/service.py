@@ -199,6 +199,11 @@ class MailService:
         self._lifecycle.submit(job)
         return job
 
+    def remember(self, mail: Mail) -> Job:
+        """Keep a mail in its final state that is not to be sent, with its request id. Observers do not see it."""
+        self._store.settle(mail)
+        return Job.finished(mail)
+
     # For streams, which have no task for each mail.
 
     async def prepare(

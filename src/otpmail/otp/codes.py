@@ -22,6 +22,10 @@ _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
 _IGNORED = frozenset({"Pd", "Mn", "Me"})
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _PROOF = b"otpmail.check.v1|"
+
+FIXED_KEY = ":fixed"
+"""The id of the key of challenges whose code is a fixed one, which no key has."""
+
 _NOBODY = bytes(16)
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6
 
@@ -106,11 +110,25 @@ class CodeBook:
 
     def proof(self, record_key: bytes, challenge: Challenge) -> bytes:
         """Return what a server compares in place of the challenge's code. Raises KeyError when its key is gone."""
+        if challenge.key_id == FIXED_KEY:
+            return self._fixed_proof(record_key)
         return prove(self._keys[challenge.key_id], record_key, self.code(challenge))
 
     def proofs(self, record_key: bytes, typed: str) -> list[tuple[str, bytes]]:
         """Return for each of our keys, by its id, what `proof` gives where `typed` is the code."""
         return [(key_id, prove(key, record_key, typed)) for key_id, key in self._keys.items()]
+
+    def guess_fixed(self, typed: str, fixed: str) -> "FixedGuess":
+        """Return what was typed where a fixed code is asked for."""
+        return FixedGuess(self, normalize(typed), fixed)
+
+    def fixed_proofs(self, record_key: bytes, *, is_right: bool) -> list[tuple[str, bytes]]:
+        """Return what `proofs` gives for a fixed code, which stays the same whatever code is fixed."""
+        proof = self._fixed_proof(record_key)
+        return [(FIXED_KEY, proof if is_right else bytes(len(proof)))]
+
+    def _fixed_proof(self, record_key: bytes) -> bytes:
+        return prove(self._keys[self.issuing_key], record_key, FIXED_KEY)
 
     def matches(self, challenge: Challenge | None, typed: str) -> bool:
         """Whether `typed` (already normalized) is the challenge's code.
@@ -152,3 +170,22 @@ class Guess:
     def proofs(self, key: bytes) -> list[tuple[str, bytes]]:
         """Return for each of our keys, by its id, what a server is to compare for the record `key`."""
         return self._book.proofs(key, self._typed)
+
+
+class FixedGuess(Guess):
+    """A text that was typed at a test address: it is compared with the fixed code where the challenge has one."""
+
+    __slots__ = ("_is_right",)
+
+    def __init__(self, book: CodeBook, typed: str, fixed: str) -> None:
+        super().__init__(book, typed)
+        self._is_right = hmac.compare_digest(self._typed.encode(), fixed.encode())
+
+    def matches(self, challenge: Challenge | None) -> bool:
+        """Whether it is the challenge's code; the same work is done for each."""
+        matches = super().matches(challenge)
+        return self._is_right if challenge is not None and challenge.key_id == FIXED_KEY else matches
+
+    def proofs(self, key: bytes) -> list[tuple[str, bytes]]:
+        """Return for each of our keys, and for the fixed code, what a server is to compare for the record `key`."""
+        return super().proofs(key) + self._book.fixed_proofs(key, is_right=self._is_right)

@@ -17,8 +17,9 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
-from otpmail.otp.codes import CodeBook, new_challenge_id, reference
+from otpmail.otp.codes import FIXED_KEY, CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
+from otpmail.otp.fixed import FixedCodes, Use
 from otpmail.otp.issuing import Issuing
 from otpmail.otp.quotas import Quotas
 from otpmail.otp.request import (
@@ -74,6 +75,7 @@ class OtpService:
         self.profiles = Profiles(settings)
         self._usual = self.profiles.usual
         self._undoing = Undoing()
+        self._fixed = FixedCodes(store, mails, codes, observer)
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
@@ -94,9 +96,10 @@ class OtpService:
             gmail_dots=self._settings.gmail_dots,
         )
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
-        has_profiles = call.caller.may.profiles is not None
-        terms = self._terms_of(call, request.purpose) if has_profiles else self._usual
+        terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
         issue = partial(self._issue, call, request, place, terms)
+        if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
+            issue, is_kept = partial(self._issue_fixed, use, request), False
         try:
             job = await self._mails.once(call, request, issue, with_content=is_kept)
         except LimitExceeded as error:
@@ -141,6 +144,8 @@ class OtpService:
             self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses and device == STRANGERS else (),
             terms.rules,
         )
+        if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
+            return await self._fixed.check(use, request, attempt)
         try:
             check = await self._store.check(place.key, now, self._codes.guess(request.code), attempt)
         except LimitExceeded as error:
@@ -221,6 +226,10 @@ class OtpService:
         self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
 
+    async def _issue_fixed(self, use: Use, request: CodeRequest, mail_id: str) -> Job:
+        device = self._device(request.device_token, use.place.key, self._store.now())
+        return await self._fixed.issue(use, request, device, mail_id)
+
     def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:
         for limit, percent in reached:
             self._observer.notify(LimitReached(limit, call.caller.name, percent))
@@ -278,7 +287,8 @@ class OtpService:
         issued = mail.issued
         if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
             raise InvalidArgument("request_id", "was used before for another request")
-        code = self._codes.code(issued.challenge) if self._settings.return_code else ""
+        is_returned = self._settings.return_code and issued.challenge.key_id != FIXED_KEY
+        code = self._codes.code(issued.challenge) if is_returned else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
         elif terms.wait:  # the record counts by the service's own

@@ -4,6 +4,7 @@ They are made once, when the file is read. A call finds its own by the names of 
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
 from pathlib import Path
 
 from otpmail.address import Address
@@ -35,7 +36,9 @@ class Terms:
     wait: float = 0.0
     sender: Address | None = None
     templates: Templates | None = None
-    test_addresses: Mapping[str, FixedCode] | None = None
+    test_addresses: Mapping[str, FixedCode] | None = field(default=None, repr=False)
+    fixed_rules: Policy | None = None
+    """The rules of test addresses: no mail could bring them a longer code when they are under attack."""
 
 
 class Profiles:
@@ -94,6 +97,7 @@ class Profiles:
             sender=profile.sender,
             templates=templates,
             test_addresses=profile.test_addresses or None,
+            fixed_rules=replace(rules, locks=True) if profile.test_addresses else None,
         )
 
     def _templates_of(self, profile: Profile) -> Templates | None:

@@ -175,6 +175,8 @@ class ProfileReader:
         if not isinstance(addresses, dict):
             self._add(path, 'is no table; write "ada@example.org" = { code = "...", until = 2027-01-31 }')
             return {}
+        if addresses and path[-2] == ANY_PURPOSE:
+            self._add(path, "must be in the profile of a purpose by its name, so that they are good for no other")
         found: dict[str, FixedCode] = {}
         for text, entry in addresses.items():
             try:

@@ -13,6 +13,7 @@ from otpmail.call_events import (
     CertificateDoubtful,
     ConnectionsFree,
     ConnectionsFull,
+    FixedCodeUsed,
     LimitReached,
 )
 from otpmail.counts import counted
@@ -33,6 +34,11 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             name, line = "calls-refused", Line(logging.INFO, text, asdict(event))
         case LimitReached():
             name, line = _limit(event)
+        case FixedCodeUsed(caller, purpose, address, result):
+            to = addresses.show(address)
+            text = f"test address {to} of the caller {caller}, purpose {purpose}: {result.lower()}"
+            fields = {"caller": caller, "purpose": purpose, "to": to, "result": result}
+            name, line = "test-address-used", Line(logging.INFO, text, fields)
         case ConnectionsFull(address, most):
             connections = counted(most, "connection")
             text = f"{address} has {connections} of callers, as many as it may; new ones there are closed at once"

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
-from otpmail.call_events import CallEvent, CallRefused, LimitReached
+from otpmail.call_events import CallEvent, CallRefused, FixedCodeUsed, LimitReached
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.counts import mails
 from otpmail.events import (
@@ -197,7 +197,7 @@ class LogObserver:
             case _ if isinstance(event, CallEvent):
                 name, (level, text, fields) = line_about_calls(event, self._addresses)
                 # The trace of the call in whose task it is, but for a line about many calls.
-                is_of_call = isinstance(event, CallRefused | LimitReached)
+                is_of_call = isinstance(event, CallRefused | FixedCodeUsed | LimitReached)
                 log_event(level, name, text, trace=None if is_of_call else NO_TRACE, **fields)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)

@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from otpmail.call_events import CallEvent, LimitReached
+from otpmail.call_events import CallEvent, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -69,7 +69,7 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
-        *({*get_args(CallEvent)} - {LimitReached}),
+        *({*get_args(CallEvent)} - {FixedCodeUsed, LimitReached}),
         *(IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
@@ -92,6 +92,10 @@ class Metrics:
         counter = partial(Counter, namespace="otpmail", registry=self.registry)
         settled = counter("mails_settled", "Mails that reached their final state.", ["state"])
         checked = counter("codes_checked", "Codes checked.", ["result"])
+        fixed = counter(
+            "test_address_uses", "Codes that test addresses were sent without a mail, and checks.", ["result"]
+        )
+        self._fixed = {result: fixed.labels(result.lower()) for result in ("SENT", *CheckResult.__members__)}
         reached = counter(
             "limits_reached",
             "Mails with codes, and checks, that a limit refused, would refuse, or nearly did.",
@@ -133,6 +137,12 @@ class Metrics:
         name, text = "tls_certificate_not_after_timestamp_seconds", "When the certificate in TLS_CERT_FILE expires."
         Gauge(name, text, namespace="otpmail", registry=self.registry).set_function(not_after)
 
+    def _count_code(self, event: FixedCodeUsed | LimitReached) -> None:
+        if isinstance(event, FixedCodeUsed):
+            self._fixed[event.result].inc()
+        else:
+            self._limits[event.limit, event.percent].inc()
+
     def notify(self, event: Event) -> None:
         """Count the event."""
         match event:
@@ -142,8 +152,8 @@ class Metrics:
                 self._accepted.inc()
             case CodeChecked():
                 self._checked[event.result].inc()
-            case LimitReached(limit, _, percent):
-                self._limits[limit, percent].inc()
+            case FixedCodeUsed() | LimitReached():
+                self._count_code(event)
             case MailDeferred():
                 self._deferred.inc()
             case ConnectionOpened(relay, mode):

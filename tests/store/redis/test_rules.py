@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otpmail.code_record import CALL, STRANGERS, Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows, recent_counts
-from otpmail.model import DAY, HOUR, Challenge, Check, CheckResult, Counts, Sending
+from otpmail.model import DAY, HOUR, LETTERS, LONG, Challenge, Check, CheckResult, Counts, Sending
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
@@ -67,11 +67,20 @@ _QUOTAS = [
     (_BLOCK, _CALLER),
     (_SHADOW, _CALLER),
 ]
+_PROFILES: list[tuple[int, int, Policy | None]] = [
+    (6, 0, None),
+    (8, 2, None),
+    (LETTERS + 6, 4, replace(POLICY, failures=Windows(2, 3, 12), sends=Windows(3, 4, 9), wait=45.0)),
+    (LONG, 1, replace(POLICY, locks=True, wait=-30.0)),
+]
+"""Lengths, attempts and rules of profiles."""
+
 _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
     st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_MORE),
     st.tuples(st.just("quotas"), st.sampled_from(_QUOTAS)),
     st.tuples(st.just("mailbox"), st.booleans()),
+    st.tuples(st.just("profile"), st.sampled_from(_PROFILES)),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
     st.tuples(st.sampled_from(["again", "withdraw"])),
     st.tuples(st.just("unsend"), _WHICH),
@@ -122,6 +131,14 @@ _LIMITED_AND_TAKEN_BACK = [
 ]
 
 
+_A_PROFILE_CHANGES = [
+    ("profile", _PROFILES[2]),
+    *(_A_SEND, _A_WRONG_CODE, ("profile", _PROFILES[1]), ("wait", 75.0), _A_SEND),
+    *[("check", "right", *_HERE, "live", b"", False)] * 2,
+    *(_A_SEND, ("wait", 301.0), ("profile", _PROFILES[3]), _A_SEND, *[_A_WRONG_CODE] * 3, _A_SEND, ("unsend", 0)),
+]
+
+
 class _Pair:
     """The same decisions in memory and on a server, and a look at both records after each."""
 
@@ -137,6 +154,7 @@ class _Pair:
         self._issued = 0
         self._quotas: tuple[Quota, ...] = ()
         self.mailbox = uuid4().bytes
+        self._profile = _PROFILES[0]
         self._mailbox = b""
         self._asked = Send(self.key, self.now, self._fresh(600.0, "k1"))
 
@@ -144,6 +162,9 @@ class _Pair:
         """Take one decision in both stores; answer, refusal and record must be equal."""
         if name == "wait":
             self.now = await self._later(details[0])
+            return
+        if name == "profile":
+            (self._profile,) = details
             return
         if name == "mailbox":
             self._mailbox = self.mailbox if details[0] else b""
@@ -187,15 +208,16 @@ class _Pair:
                 self._asked = asked._replace(now=self.now, fresh=fresh)
                 return lambda store: store.send(self._asked)
             case "send", (scope, device, spaced, compat, lifespan, key_id):
-                fresh = self._fresh(lifespan, key_id)
+                length, most, rules = self._profile
+                fresh = replace(self._fresh(lifespan, key_id), length=length, most=most)
                 asked = Send(self.key, self.now, fresh, spaced=spaced, scope=scope, device=device, compat=compat)
-                self._asked = asked._replace(quotas=self._quotas_of(guesses=False), mailbox=self._mailbox)
+                self._asked = asked._replace(quotas=self._quotas_of(guesses=False), mailbox=self._mailbox, rules=rules)
                 return lambda store: store.send(self._asked)
             case "check", (typed, scope, device, bound, request, compat):
                 guess = BOOKS["k1"].guess(await self._typed(typed, scope, device))
                 only = await self._bound(bound, scope, device)
                 attempt = Attempt(scope, device, only, request, b"a new 1.", compat)
-                attempt = attempt._replace(quotas=self._quotas_of(guesses=True))
+                attempt = attempt._replace(quotas=self._quotas_of(guesses=True), rules=self._profile[2])
                 return lambda store: store.check(self.key, self.now, guess, attempt)
             case "void", (scope, bound):
                 only = await self._bound(bound, scope, STRANGERS)
@@ -268,8 +290,8 @@ class _Pair:
         return Slot(scope, device, self._challenge(*challenge) if challenge else None, next_send, call, replaced)
 
     def _challenge(self, challenge_id: bytes, key_id: bytes, *more: Any) -> Challenge:
-        expires, attempts, length, proof = more
-        challenge = Challenge(challenge_id, key_id.decode(), expires, attempts, length)
+        expires, attempts, length, proof, most = more
+        challenge = Challenge(challenge_id, key_id.decode(), expires, attempts, length, most)
         assert proof == _Issuer().proof(self.key, challenge)
         return replace(challenge, attempts=attempts)
 
@@ -347,6 +369,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_WITHDRAWN_AFTER_IT_REPLACED)
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
         @example(_LIMITED_AND_TAKEN_BACK)
+        @example(_A_PROFILE_CHANGES)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

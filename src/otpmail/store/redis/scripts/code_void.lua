@@ -5,7 +5,7 @@
 local record, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
 local scope, id = ARGV[5], ARGV[6]
 if old then
-  local limits = { digits = tonumber(ARGV[4]), failures = { hour = math.huge, day = math.huge } }
+  local limits = { digits = tonumber(ARGV[4]), failures = { most = math.huge } }
   record = adopt(record, old, scope, limits)
 end
 if not record then return 0 end
