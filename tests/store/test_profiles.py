@@ -1,0 +1,76 @@
+"""What a profile says of a code, in every store: the record holds it, so that a change breaks no live code."""
+
+from dataclasses import replace
+
+import pytest
+
+from otpmail.errors import LimitExceeded
+from otpmail.limits.rules import Windows
+from otpmail.model import LETTERS, Challenge, CheckResult
+from otpmail.otp.codes import FIXED_KEY
+from otpmail.store.challenges import Attempt, ChallengeStore, Send
+from rules import BOOK, POLICY
+from store.clocks import Clock
+
+KEY = b"the record of ad"
+FIXED = "424242"
+
+
+def _send(clock: Clock, *, key_id: str = "k1", length: int = LETTERS + 5, most: int = 2, call: int = 1) -> Send:
+    fresh = Challenge(call.to_bytes(16), key_id, clock.time + 90.0, length=length, most=most)
+    return Send(KEY, clock.time, fresh)
+
+
+async def test_a_record_holds_the_terms_of_its_code(codes: ChallengeStore, clock: Clock) -> None:
+    """The form, the life and the attempts of a code are those that it was issued with."""
+    sending = await codes.send(_send(clock))
+    assert (sending.challenge.length, sending.challenge.most) == (LETTERS + 5, 2)
+    code = BOOK.code(sending.challenge)
+    assert len(code) == 5
+    no_code = await codes.check(KEY, clock.time, BOOK.guess("123456"))
+    assert (no_code.result, no_code.attempts_left) == (CheckResult.WRONG_CODE, 2)
+    wrong = await codes.check(KEY, clock.time, BOOK.guess("22222" if code != "22222" else "33333"))
+    assert (wrong.result, wrong.attempts_left) == (CheckResult.WRONG_CODE, 1)
+    clock.time += 60
+    again = await codes.send(_send(clock, length=6, most=9, call=2))
+    assert (again.challenge.length, again.challenge.most) == (6, 2)  # a new code near the end: with the attempts before
+    clock.time += 29
+    assert (await codes.check(KEY, clock.time, BOOK.guess(BOOK.code(again.challenge)))).result is CheckResult.VALID
+
+
+async def test_the_rules_of_a_profile(codes: ChallengeStore, clock: Clock) -> None:
+    """Rules that come with a call count in place of the store's, on the same record."""
+    strict = replace(POLICY, failures=Windows(1, 1, 30), sends=Windows(2, 2, 30), wait=60.0, locks=True)
+    await codes.send(_send(clock)._replace(rules=strict))
+    clock.time += 89
+    with pytest.raises(LimitExceeded, match="just now"):
+        await codes.send(_send(clock, call=2)._replace(rules=strict))
+    await codes.send(_send(clock, call=3))
+    clock.time += 90
+    with pytest.raises(LimitExceeded, match="mailed for this address"):
+        await codes.send(_send(clock, call=4)._replace(rules=strict))
+    await codes.send(_send(clock, length=6, most=5, call=5))
+    wrong = BOOK.guess("000000")
+    assert (await codes.check(KEY, clock.time, wrong)).result is CheckResult.WRONG_CODE
+    assert (await codes.check(KEY, clock.time, wrong, Attempt(rules=strict))).result is CheckResult.TOO_MANY_ATTEMPTS
+    assert (await codes.check(KEY, clock.time, wrong)).result is CheckResult.WRONG_CODE
+
+
+async def test_a_fixed_code(codes: ChallengeStore, clock: Clock) -> None:
+    """A fixed code is compared for those alone who ask for one, and is valid once."""
+    await codes.send(_send(clock, key_id=FIXED_KEY, length=6))
+    assert (await codes.check(KEY, clock.time, BOOK.guess(FIXED))).result is CheckResult.WRONG_CODE
+    assert (await codes.check(KEY, clock.time, BOOK.guess_fixed("424243", FIXED))).result is CheckResult.WRONG_CODE
+    clock.time += 90
+    await codes.send(_send(clock, key_id=FIXED_KEY, length=6, call=2))
+    right = BOOK.guess_fixed("424-242", FIXED)
+    assert (await codes.check(KEY, clock.time, right)).result is CheckResult.VALID
+    assert (await codes.check(KEY, clock.time, right)).result is CheckResult.NO_LIVE_CODE
+
+
+async def test_a_code_of_a_mail_where_a_fixed_one_is_asked_for(codes: ChallengeStore, clock: Clock) -> None:
+    """A code that was mailed before the address became a test address stays valid, and the fixed one is wrong."""
+    sending = await codes.send(_send(clock, length=6))
+    code = BOOK.code(sending.challenge)
+    assert (await codes.check(KEY, clock.time, BOOK.guess_fixed(FIXED, FIXED))).result is CheckResult.WRONG_CODE
+    assert (await codes.check(KEY, clock.time, BOOK.guess_fixed(code, FIXED))).result is CheckResult.VALID
