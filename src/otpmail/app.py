@@ -98,6 +98,8 @@ class App:
         if exposed := self._server.access.shows_tokens_on:
             text = f"tokens of callers come in plain text on {exposed}: set TLS_CERT_FILE, unless a mesh encrypts them"
             log_event(logging.WARNING, "plain-text-tokens", text, host=exposed)
+        for words in self._settings.otp.beyond_ceilings:
+            log_event(logging.WARNING, "beyond-ceiling", words, setting=words.partition("=")[0])
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [

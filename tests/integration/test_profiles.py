@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 
 from calls import parsed, retry_seconds, text_of
+from commands import otpmail
 from integration.callers import DENIED, RELAYED, as_caller, status_of, table, write
 from otpmail.v1 import otp_pb2
 
@@ -131,3 +132,38 @@ async def test_a_test_address(serve: Callable[..., Awaitable[Service]], file: Pa
         line = await service.wait_for_log("test-address-used", result=result, timeout=_SECONDS)
         assert (line["caller"], line["purpose"], line["to"]) == ("shop", "login", "r***@example.org")
     assert not [line for line in service.output if "424242" in line or "424 242" in line]
+
+
+async def test_settings_beyond_the_ceilings_of_profiles(serve: Callable[..., Awaitable[Service]]) -> None:
+    """Settings that no profile may have work as they did, and the start warns of each."""
+    service = await serve(OTP_DIGITS=4, OTP_LIFESPAN_SECONDS=3600, OTP_ATTEMPTS=20)
+    sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=_ADA), timeout=_SECONDS)
+    assert sent.code_length == 4
+    for setting in ("OTP_DIGITS", "OTP_LIFESPAN_SECONDS", "OTP_ATTEMPTS"):
+        line = await service.wait_for_log("beyond-ceiling", setting=setting, timeout=_SECONDS)
+        assert line["level"] == "warning"
+
+
+async def test_the_commands_know_profiles(file: Path) -> None:
+    """`caller check` prints each test address with its end, warns near it, and shows no code; `list` has the terms."""
+    soon, later = ((datetime.now(UTC) + timedelta(days=days)).date() for days in (3, 60))
+    entries = (
+        f'test_addresses."a@example.org" = {{ code = "424242", until = {soon} }}',
+        f'test_addresses."b@example.org" = {{ code = "424242", until = {later} }}',
+    )
+    write(file, table("shop") + _profile("login", 'lifespan = "5m"', *entries))
+    checked = await otpmail("caller", "check", "--file", str(file), here=file.parent)
+    assert checked.code == 0
+    start = "of shop, purpose login: good until"
+    assert f"test address a@example.org {start} {soon} (UTC); it ends in" in checked.err
+    assert f"test address b@example.org {start} {later} (UTC)\n" in checked.out
+    assert "good: 1 caller" in checked.out
+    listed = await otpmail("caller", "list", "--file", str(file), here=file.parent)
+    assert "  profile login: life 300 s, 2 test addresses" in listed.out
+    assert "424242" not in checked.out + checked.err + listed.out + listed.err
+    write(file, table("shop") + _profile("login", "sends_per_hour = 20"))
+    refused = await otpmail("caller", "check", "--file", str(file), here=file.parent)
+    assert refused.code == 2
+    assert "line 4: [callers.shop.profiles.login] sends_per_hour must be a whole number from 1 to 10" in refused.err
+    raised = await otpmail("caller", "check", "--file", str(file), here=file.parent, OTP_SENDS_PER_HOUR="20")
+    assert raised.code == 0

@@ -180,3 +180,16 @@ def test_the_first_and_the_last_day_that_may_be(tmp_path: Path) -> None:
     entry = '{ code = "424242", until = 2027-07-03 }'
     login = _profiles(tmp_path, f'{_HERE}.login.test_addresses]\n"x@example.org" = {entry}')["login"]
     assert login.test_addresses["x@example.org"].until == _NOW + (MOST_TEST_DAYS + 1) * DAY
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    """The example in docs/callers.md is a good file, with the profiles that the page speaks of."""
+    page = (Path(__file__).parents[2] / "docs" / "callers.md").read_text()
+    example = page.partition("## Profiles")[2].partition("```toml\n")[2].partition("```")[0]
+    file = tmp_path / "callers.toml"
+    file.write_text(example)
+    (entry,) = read_callers(file, (), ProfileRules(now=lambda: _NOW)).entries
+    profiles = entry.caller.may.profiles
+    assert profiles is not None
+    assert [*profiles] == ["login", "device", "*"]
+    assert profiles["login"].test_addresses["review@shop.example"].code == "42424242"

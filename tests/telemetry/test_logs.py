@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from otpmail.call_events import CallRefused, CallsRefused, LimitReached
+from otpmail.call_events import CallRefused, CallsRefused, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ChunkingDisabled,
     CodeChecked,
@@ -96,6 +96,12 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
     (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
     (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),
+    (
+        FixedCodeUsed("shop", "login", "ada@example.org", "WRONG_CODE"),
+        "test-address-used",
+        logging.INFO,
+        "test address a***@example.org of the caller shop, purpose login: wrong_code",
+    ),
     (LimitReached("caller", "shop", 80), "limit-near", logging.WARNING, "80 % of it is used up in an hour"),
 ]
 

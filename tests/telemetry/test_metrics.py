@@ -5,7 +5,7 @@ from typing import cast
 
 from prometheus_client import generate_latest
 
-from otpmail.call_events import LimitReached
+from otpmail.call_events import FixedCodeUsed, LimitReached
 from otpmail.events import (
     CodeChecked,
     ConnectionClosed,
@@ -64,6 +64,7 @@ EVENTS: list[Event] = [
     ConnectionClosed(RELAY, "cut", 2, recycled=False),
     DialFailed(RELAY, "refused", 1.0),
     CodeChecked("WRONG_CODE"),
+    FixedCodeUsed("shop", "login", "ada@example.org", "SENT"),
     LimitReached("block", "shop"),
     LimitReached("caller", "shop", 50),
 ]
@@ -86,6 +87,7 @@ def test_each_event_is_counted() -> None:
     assert shown[f'otpmail_dials_failed_total{{relay="{RELAY}"}}'] == 1
     assert shown['otpmail_codes_checked_total{result="wrong_code"}'] == 1
     assert shown['otpmail_limits_reached_total{how="refused",limit="block"}'] == 1
+    assert shown['otpmail_test_address_uses_total{result="sent"}'] == 1
     assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
 
 
@@ -146,6 +148,7 @@ def test_no_name_changes() -> None:
         "connections_opened_total",
         "dials_failed_total",
         "limits_reached_total",
+        "test_address_uses_total",
         "mails_accepted_total",
         "mails_deferred_total",
         "mails_in_flight",

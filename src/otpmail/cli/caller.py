@@ -128,16 +128,22 @@ def list_callers(*, file: File = None) -> None:
 
 @caller.command("check", cls=Command)
 def check_callers(*, file: File = None) -> None:
-    """Check the file as the service does, and print what is wrong with it."""
+    """Check the file as the service does, and print what is wrong with it, and the test addresses with their ends."""
+    from otpmail.cli.callers_file import profile_rules
+    from otpmail.cli.profiles import ends_of_test_addresses
+
     found = _read(file)
+    for line, is_near in ends_of_test_addresses(found, profile_rules().now()):
+        (err if is_near else out).print(escape(line), style="yellow" if is_near else None)
     out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")
 
 
 def _read(file: Path | None) -> "CallersFile":
+    from otpmail.cli.callers_file import profile_rules
     from otpmail.settings.callers import read_callers
 
     try:
-        return read_callers(_file(file), _methods())
+        return read_callers(_file(file), _methods(), profile_rules())
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
 
@@ -199,6 +205,8 @@ def _show(token: str) -> None:
 
 
 def _print_permissions(caller: "Caller") -> None:
+    from otpmail.cli.profiles import profiles
+
     may = caller.may
     lines = {
         "methods": "all" if may.methods is None else _listed(path[1:] for path in may.methods),
@@ -214,6 +222,8 @@ def _print_permissions(caller: "Caller") -> None:
         lines["codes"] = f"at most {may.codes_per_hour} in an hour"
     for key, words in lines.items():
         out.print(escape(f"  {key}: {words}"))
+    for line in profiles(may.profiles or {}):
+        out.print(escape(f"  {line}"))
 
 
 def _listed(words: Iterable[str]) -> str:

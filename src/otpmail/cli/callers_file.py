@@ -14,6 +14,7 @@ from otpmail.errors import SettingsError
 from otpmail.settings.caller_names import problem_of_name
 from otpmail.settings.callers import CallersFile, Entry, parse_callers, read_callers_text
 from otpmail.settings.problems import quoted
+from otpmail.settings.profiles import ProfileRules
 
 _NEW_MODE = 0o600
 _HEAD = "# The callers of otpmail: docs/callers.md says what each key means. A change is in force within a second.\n"
@@ -31,6 +32,14 @@ _TABLE = re.compile(r"^\s*\[", re.MULTILINE)
 
 Values = Mapping[str, Collection[str] | bool]
 """The keys of a table: a list of texts each, or true."""
+
+
+def profile_rules() -> ProfileRules:
+    """Return what the profiles of the file are checked by. Raises SettingsError for wrong settings of codes."""
+    from otpmail.otp.terms import Profiles
+    from otpmail.settings import OtpSettings, load_section
+
+    return Profiles(load_section(OtpSettings)).rules
 
 
 def new_table(name: str, values: Values) -> str:
@@ -60,7 +69,7 @@ def append_table(path: Path, name: str, values: Values, methods: Collection[str]
         before = text or _HEAD
         end = "" if before.endswith("\n") else "\n"
         changed = f"{before}{end}\n{new_table(name, values)}"
-        parse_callers(changed, path, methods, describe=_at_its_option)
+        parse_callers(changed, path, methods, profile_rules(), _at_its_option)
         return changed
 
     _change(path, add, methods, make=True)
@@ -114,7 +123,7 @@ def _by_hand(path: Path, name: str, digest: str) -> SettingsError:
 
 
 def _entries(text: str, path: Path, methods: Collection[str]) -> Sequence[Entry]:
-    return parse_callers(text, path, methods).entries if text else ()
+    return parse_callers(text, path, methods, profile_rules()).entries if text else ()
 
 
 def _change(path: Path, change: Callable[[str], str], methods: Collection[str], *, make: bool) -> CallersFile:
@@ -124,7 +133,7 @@ def _change(path: Path, change: Callable[[str], str], methods: Collection[str], 
         with _locked(path.parent):
             is_new = make and not path.exists()
             text = change("" if is_new else read_callers_text(path))
-            changed = parse_callers(text, path, methods)
+            changed = parse_callers(text, path, methods, profile_rules())
             _replace(path, text, is_new=is_new)
             return changed
     except OSError as error:
