@@ -10,11 +10,13 @@ import pytest
 
 from calls import parsed, retry_seconds, text_of
 from commands import otpmail
+from guaranteed import redis_settings, sqlite_settings
 from integration.callers import DENIED, RELAYED, as_caller, status_of, table, write
-from otpmail.v1 import otp_pb2
+from otpmail.v1 import mail_pb2, otp_pb2
+from redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from relay import Relay
@@ -31,6 +33,13 @@ _WRONG = otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE
 def file(tmp_path: Path) -> Path:
     """Return where the callers are, of whom there are none yet."""
     return tmp_path / "callers.toml"
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """Start a server."""
+    with RedisServer() as server:
+        yield server
 
 
 def _profile(purpose: str, *lines: str) -> str:
@@ -103,7 +112,10 @@ async def test_purposes_without_a_profile(serve: Callable[..., Awaitable[Service
     assert (await _send(service)).code_length == 9
 
 
-async def test_a_test_address(serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay) -> None:
+@pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
+async def test_a_test_address(
+    serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay, request: pytest.FixtureRequest, store: str
+) -> None:
     """A test address has its fixed code and no mail; each use has a line in the log, and no line has the code."""
     day = (datetime.now(UTC) + timedelta(days=30)).date()
     write(
@@ -112,11 +124,18 @@ async def test_a_test_address(serve: Callable[..., Awaitable[Service]], file: Pa
         + _profile("login", f'test_addresses."Review@Example.org" = {{ code = "424242", until = {day} }}')
         + table("other"),
     )
-    service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True, LOG_LEVEL="debug")
+    settings = {
+        "memory": dict,
+        "sqlite": lambda: sqlite_settings(file.with_name("store.db")),
+        "redis": lambda: redis_settings(request.getfixturevalue("redis_server")),
+    }[store]()
+    service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True, LOG_LEVEL="debug", **settings)
     sent = await _send(service, email="review@example.org", request_id="r-1")
     assert sent.mail.state == RELAYED
     assert sent.mail.recipients[0].reply == "a test address of this caller: no mail is sent"
     assert await _send(service, email="review@example.org", request_id="r-1") == sent
+    found = await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.mail.id), metadata=as_caller("shop"))
+    assert found == sent.mail
     assert (await _validate(service, "424243", email="review@example.org")).result == _WRONG
     right = await _validate(service, "424 242", email="review@example.org")
     assert right.result == _VALID

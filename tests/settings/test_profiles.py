@@ -175,6 +175,13 @@ def test_test_addresses_of_any_purpose(tmp_path: Path) -> None:
     assert login.test_addresses["x@example.org"].until < _NOW
 
 
+def test_no_fixed_code_where_tries_have_no_limit(tmp_path: Path) -> None:
+    """A test address is refused where codes are long ones, at which a person may try for ever."""
+    entry = '"x@example.org" = { code = "ABCDEFGHJKLM", until = 2027-02-01 }'
+    with pytest.raises(SettingsError, match="must have shorter codes"):
+        _profiles(tmp_path, f"{_HERE}.login]\nletters = 12\ntest_addresses.{entry}")
+
+
 def test_the_first_and_the_last_day_that_may_be(tmp_path: Path) -> None:
     """A test address ends with its last day, by UTC."""
     entry = '{ code = "424242", until = 2027-07-03 }'

@@ -11,7 +11,7 @@ from otpmail.cli.help import Command, Group
 from otpmail.cli.options import Json, Server
 from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
 from otpmail.counts import counted
-from otpmail.model import LONG
+from otpmail.model import ALPHABET, LONG
 from otpmail.otp.codes import normalize
 from otpmail.otp.request import DEFAULT_PURPOSE
 from otpmail.v1 import mail_pb2, otp_pb2, otp_pb2_grpc
@@ -91,8 +91,9 @@ def validate_code(
     if not characters:
         raise wrong_usage("CODE: is empty; give the code as the person typed it")
     is_number = characters.isascii() and characters.isdecimal()
-    if not (is_number or (len(characters) == LONG and characters.isalnum())):  # says more than "wrong code"
-        raise wrong_usage(f"{typed!r} is not a code: a code has digits only, or {LONG} letters and digits")
+    if not (is_number or (len(characters) <= LONG and set(characters.upper()) <= set(ALPHABET))):
+        # It says more than "wrong code".
+        raise wrong_usage(f"{typed!r} is not a code: a code has digits only, or at most {LONG} letters of {ALPHABET}")
     request = otp_pb2.ValidateCodeRequest(
         email=email, code=typed, purpose=purpose, session=session, device_token=device_token
     )

@@ -14,8 +14,10 @@ import struct
 from collections.abc import Sequence
 
 from otpmail.code_record import STRANGERS
+from otpmail.errors import InvalidArgument
 
 LIFE_SECONDS = 180 * 86_400
+MAX_TOKEN = 256
 
 _VERSION = 1
 _BODY = struct.Struct(">B8sI")
@@ -44,7 +46,12 @@ class DeviceTokens:
         return base64.urlsafe_b64encode(body + _mac(self._keys[0], record, body)).decode().rstrip("=")
 
     def read(self, token: str, record: bytes, now: float) -> bytes:
-        """Return the device of a token; that of strangers for one that is not ours, or is no longer good."""
+        """Return the device of a token; that of strangers for one that is not ours, or is no longer good.
+
+        Raises InvalidArgument for a text that is too long to be one.
+        """
+        if len(token) > MAX_TOKEN:
+            raise InvalidArgument("device_token", f"is longer than {MAX_TOKEN} characters")
         if len(token) != _CHARACTERS:
             return STRANGERS
         try:

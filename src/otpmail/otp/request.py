@@ -15,7 +15,6 @@ from otpmail.values import frozen
 DEFAULT_PURPOSE = "login"
 MAX_CODE = 1000  # as it was typed or pasted, blanks included
 MAX_SESSION = 256
-MAX_TOKEN = 256
 MAX_VARIABLES = 32
 MAX_VARIABLE = 1000
 

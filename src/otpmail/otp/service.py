@@ -25,7 +25,6 @@ from otpmail.otp.quotas import Quotas
 from otpmail.otp.request import (
     DEFAULT_PURPOSE,
     MAX_CODE,
-    MAX_TOKEN,
     Checked,
     CheckRequest,
     CodeRequest,
@@ -131,7 +130,7 @@ class OtpService:
 
     async def _check(self, call: Call, request: CheckRequest, place: Place, now: float) -> Check:
         """Ask the store, and tell of limits that are reached."""
-        device = self._device(token, place.key, now) if (token := request.device_token) else STRANGERS
+        device = self._devices.read(token, place.key, now) if (token := request.device_token) else STRANGERS
         terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
         attempt = Attempt(
             place.scope,
@@ -183,12 +182,6 @@ class OtpService:
     def _terms_of(self, call: Call, purpose: str) -> Terms:
         return self.profiles.of(call.caller, purpose or DEFAULT_PURPOSE)
 
-    def _device(self, token: str, key: bytes, now: float) -> bytes:
-        """Return the device of a token. Raises InvalidArgument for a text that is too long to be one."""
-        if len(token) > MAX_TOKEN:
-            raise InvalidArgument("device_token", f"is longer than {MAX_TOKEN} characters")
-        return self._devices.read(token, key, now)
-
     async def _issue(self, call: Call, request: CodeRequest, place: Place, terms: Terms, mail_id: str) -> Job:
         memory = self._mails.admission.memory
         with self._mails.admission.reserve(call, request.wait_for, Priority.URGENT, code=True):
@@ -204,7 +197,7 @@ class OtpService:
                 quotas = self._quotas.of(call.caller, request.block)
             submission = partial(self._submission, request, place, terms, now)
             key = place.key
-            device = self._device(token, key, now) if (token := request.device_token) else STRANGERS
+            device = self._devices.read(token, key, now) if (token := request.device_token) else STRANGERS
             send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
             if place.mailbox and device == STRANGERS:
                 send = send._replace(mailbox=place.mailbox)
@@ -227,7 +220,7 @@ class OtpService:
         return job
 
     async def _issue_fixed(self, use: Use, request: CodeRequest, mail_id: str) -> Job:
-        device = self._device(request.device_token, use.place.key, self._store.now())
+        device = self._devices.read(request.device_token, use.place.key, self._store.now())
         return await self._fixed.issue(use, request, device, mail_id)
 
     def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:

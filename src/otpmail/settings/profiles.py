@@ -177,6 +177,8 @@ class ProfileReader:
             return {}
         if addresses and path[-2] == ANY_PURPOSE:
             self._add(path, "must be in the profile of a purpose by its name, so that they are good for no other")
+        if addresses and length == LONG:  # at which tries need no limit
+            self._add(path, f"must have shorter codes: those of {LONG} letters may be tried without a limit")
         found: dict[str, FixedCode] = {}
         for text, entry in addresses.items():
             try:

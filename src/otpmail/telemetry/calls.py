@@ -37,7 +37,7 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
         case FixedCodeUsed(caller, purpose, address, result):
             to = addresses.show(address)
             text = f"test address {to} of the caller {caller}, purpose {purpose}: {result.lower()}"
-            fields = {"caller": caller, "purpose": purpose, "to": to, "result": result}
+            fields: dict[str, object] = {"caller": caller, "purpose": purpose, "to": to, "result": result}
             name, line = "test-address-used", Line(logging.INFO, text, fields)
         case ConnectionsFull(address, most):
             connections = counted(most, "connection")
