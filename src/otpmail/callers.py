@@ -52,6 +52,7 @@ class Profile:
     resend: float | None = None
     sender: Address | None = None
     templates: Path | None = None
+    relay: str = ""
     failures_per_hour: int | None = None
     failures_per_day: int | None = None
     sends_per_hour: int | None = None

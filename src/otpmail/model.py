@@ -1,7 +1,7 @@
 """The values that all parts share: mails, their recipients and states, challenges. Nothing here acts."""
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -98,7 +98,7 @@ class Envelope:
     Addresses are in wire form: the domain in A-labels. `smtputf8` is set where a local part or a header is not ASCII.
     `ascii_head` is there where the mail may go without SMTPUTF8 to some of its recipients. `code` is the one that the
     content holds, if it is the mail of a code: no reply about it may be repeated with that. `id` is the mail's: the
-    relay's reports of failures name it (RFC 3461).
+    relay's reports of failures name it (RFC 3461). `relay` is the only one that it may go to, empty for any.
     """
 
     sender: str
@@ -108,13 +108,14 @@ class Envelope:
     code: str = field(default="", repr=False)
     ascii_head: AsciiHead | None = None
     id: str = ""
+    relay: str = ""
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
         """The same mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:
             return self
         return Envelope(
-            self.sender, tuple(recipients), self.content, self.smtputf8, self.code, self.ascii_head, self.id
+            self.sender, tuple(recipients), self.content, self.smtputf8, self.code, self.ascii_head, self.id, self.relay
         )
 
     def without_smtputf8(self) -> "Envelope":
@@ -123,15 +124,15 @@ class Envelope:
         if head is None:
             return self
         content = head.octets + self.content[head.replaced :]
-        return Envelope(self.sender, self.recipients, content, code=self.code, id=self.id)
+        return Envelope(self.sender, self.recipients, content, code=self.code, id=self.id, relay=self.relay)
 
     def without_content(self) -> "Envelope":
         """The same mail for whom only its terms matter."""
-        return Envelope(self.sender, self.recipients, b"", self.smtputf8, id=self.id)
+        return Envelope(self.sender, self.recipients, b"", self.smtputf8, id=self.id, relay=self.relay)
 
     def with_code(self, code: str) -> "Envelope":
         """The same mail, as one whose content holds this code."""
-        return Envelope(self.sender, self.recipients, self.content, self.smtputf8, code, self.ascii_head, self.id)
+        return replace(self, code=code)
 
 
 LONG = 12

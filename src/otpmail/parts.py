@@ -139,7 +139,16 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
     )
     mails = MailService(settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog)
     templates = Templates.load(settings.otp)
-    codes = OtpService(settings.otp, store.challenges, mails, templates, observer, codes=base.book, issue=store.issue)
+    codes = OtpService(
+        settings.otp,
+        store.challenges,
+        mails,
+        templates,
+        observer,
+        codes=base.book,
+        issue=store.issue,
+        relays=[relay.endpoint for relay in settings.relays],
+    )
     intake = Intake(store.mails, lifecycle, code_of=codes.code_of, follow_code=codes.follow)
     return UseCases(admission, mails, codes, intake)
 

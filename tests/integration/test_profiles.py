@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,13 @@ from guaranteed import redis_settings, sqlite_settings
 from integration.callers import DENIED, RELAYED, as_caller, status_of, table, write
 from otpmail.v1 import mail_pb2, otp_pb2
 from redis_server import RedisServer
+from relay import Faults, Relay
+from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from relay import Relay
-    from service import Service
 
 _SECONDS = 60.0  # generous: the machine may be busy
 _ADA = "ada@example.org"
@@ -121,14 +122,16 @@ async def test_a_test_address(
     write(
         file,
         table("shop")
-        + _profile("login", f'test_addresses."Review@Example.org" = {{ code = "424242", until = {day} }}')
+        + _profile(
+            "login", "digits = 10", f'test_addresses."Review@Example.org" = {{ code = "9753186420", until = {day} }}'
+        )
         + table("other"),
     )
-    settings = {
-        "memory": dict,
-        "sqlite": lambda: sqlite_settings(file.with_name("store.db")),
-        "redis": lambda: redis_settings(request.getfixturevalue("redis_server")),
-    }[store]()
+    settings: dict[str, object] = {}
+    if store == "sqlite":
+        settings |= sqlite_settings(file.with_name("store.db"))
+    if store == "redis":
+        settings |= redis_settings(request.getfixturevalue("redis_server"))
     service = await serve(CALLERS_FILE=file, OTP_RETURN_CODE=True, LOG_LEVEL="debug", **settings)
     sent = await _send(service, email="review@example.org", request_id="r-1")
     assert sent.mail.state == RELAYED
@@ -136,21 +139,22 @@ async def test_a_test_address(
     assert await _send(service, email="review@example.org", request_id="r-1") == sent
     found = await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.mail.id), metadata=as_caller("shop"))
     assert found == sent.mail
-    assert (await _validate(service, "424243", email="review@example.org")).result == _WRONG
-    right = await _validate(service, "424 242", email="review@example.org")
+    assert (await _validate(service, "9753186421", email="review@example.org")).result == _WRONG
+    right = await _validate(service, "97531 86420", email="review@example.org")
     assert right.result == _VALID
     assert right.device_token
-    assert (await _validate(service, "424242", email="review@example.org")).result == _NONE
+    assert (await _validate(service, "9753186420", email="review@example.org")).result == _NONE
     other = otp_pb2.SendCodeRequest(email="review@example.org")
     await service.otp.SendCode(other, metadata=as_caller("other"), timeout=_SECONDS)
     assert len(relay.mails) == 1
     await _send(service)
-    assert (await _validate(service, "424242")).result in {_WRONG, _NONE}
+    assert (await _validate(service, "9753186420")).result in {_WRONG, _NONE}
     assert len(relay.mails) == 2
     for result in ("SENT", "WRONG_CODE", "VALID", "NO_LIVE_CODE"):
         line = await service.wait_for_log("test-address-used", result=result, timeout=_SECONDS)
         assert (line["caller"], line["purpose"], line["to"]) == ("shop", "login", "r***@example.org")
-    assert not [line for line in service.output if "424242" in line or "424 242" in line]
+    shown = [line for line in service.output if "9753186420" in line or "97531 86420" in line]
+    assert not shown, shown
 
 
 async def test_settings_beyond_the_ceilings_of_profiles(serve: Callable[..., Awaitable[Service]]) -> None:
@@ -186,3 +190,23 @@ async def test_the_commands_know_profiles(file: Path) -> None:
     assert "line 4: [callers.shop.profiles.login] sends_per_hour must be a whole number from 1 to 10" in refused.err
     raised = await otpmail("caller", "check", "--file", str(file), here=file.parent, OTP_SENDS_PER_HOUR="20")
     assert raised.code == 0
+
+
+async def test_the_relay_of_a_profile(file: Path) -> None:
+    """Codes go over the relay of their profile alone, also while another one comes first; other mails go as ever."""
+    async with Relay(Faults(auth=())) as first, Relay(Faults(auth=())) as second:
+        write(file, table("shop") + _profile("login", f'relay = "127.0.0.1:{second.port}"') + _profile("device"))
+        urls = " ".join(f"smtp+plain://127.0.0.1:{relay.port}" for relay in (first, second))
+        async with Service(CALLERS_FILE=file, EMAIL_RELAYS=urls, WORKERS=2, OTP_RESEND_SECONDS=0) as service:
+            await service.wait_until_serving()
+            for session in ("a", "b"):
+                assert (await _send(service, session=session)).mail.state == RELAYED
+            assert (await _send(service, purpose="device")).mail.state == RELAYED
+            assert (len(first.mails), len(second.mails)) == (1, 2)
+            await second.close()
+            waiting = asyncio.create_task(_send(service, session="c"))
+            deferred = await service.wait_for_log("mail-deferred", timeout=_SECONDS)
+            assert f"this mail is for the relay 127.0.0.1:{second.port} alone" in str(deferred["message"])
+            await second.start()
+            assert (await waiting).mail.state == RELAYED
+            assert (len(first.mails), len(second.mails)) == (1, 3)

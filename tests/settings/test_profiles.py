@@ -26,7 +26,7 @@ def _profiles(path: Path, text: str, **settings: object) -> dict[str, Profile]:
     """Return the profiles of a file whose third line is the first one of the text."""
     file = path / "callers.toml"
     file.write_text(_HEAD + text)
-    rules = ProfileRules(OtpSettings(**settings), _check, lambda: _NOW)  # type: ignore[arg-type]
+    rules = ProfileRules(OtpSettings(**settings), _check, ("a:465", "c:587"), lambda: _NOW)  # type: ignore[arg-type]
     (entry,) = read_callers(file, (), rules).entries
     return dict(entry.caller.may.profiles or {})
 
@@ -42,6 +42,7 @@ def test_every_key(tmp_path: Path) -> None:
         resend = 45
         from = "Shop <codes@Shop.example>"
         templates = "good"
+        relay = "a:465"
         failures_per_hour = 5
         failures_per_day = 20
         sends_per_hour = 3
@@ -53,6 +54,7 @@ def test_every_key(tmp_path: Path) -> None:
     assert (login.length, login.lifespan, login.attempts, login.resend) == (8, 300.0, 3, 45.0)
     assert login.sender is not None
     assert (login.sender.name, login.sender.spec.lower()) == ("Shop", "codes@shop.example")
+    assert login.relay == "a:465"
     assert login.templates == tmp_path / "good"
     limits = login.failures_per_hour, login.failures_per_day, login.sends_per_hour, login.sends_per_day
     assert limits == (5, 20, 3, 9)
@@ -96,7 +98,7 @@ def test_letters(tmp_path: Path, letters: int, length: int) -> None:
         ("from = 5", "from is no text in quotes"),
         ('templates = "bad"', "templates en: subject.txt is missing"),
         ("digit = 6", "digit is no key of this table; did you mean digits?"),
-        ('relay = "b"', "relay is no key of this table"),
+        ('relay = "b:25"', "relay is no relay of this service; there are a:465, c:587"),
     ],
 )
 def test_a_mistake_in_a_profile(tmp_path: Path, text: str, problem: str) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from time import time_ns
 from typing import Protocol
@@ -179,6 +180,8 @@ class MailService:
                 envelope = await self.cooperator.run(steps)
         else:
             envelope = compose(draft, author, message_id, now, self.limits, mail_id=mail_id, extra_header=dedup)
+        if submission.relay:
+            envelope = replace(envelope, relay=submission.relay)
         job = Job(
             mail_id,
             call.caller.name,

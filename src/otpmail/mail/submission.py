@@ -25,6 +25,8 @@ class Submission:
     fingerprint: bytes = b""
     issued: IssuedCode | None = None
     labels: Labels = field(default=(), repr=False)
+    relay: str = ""
+    """The only relay that the mail may go to, empty for any."""
 
 
 def priority_denied(caller: Caller, priority: Priority) -> PermissionDenied:

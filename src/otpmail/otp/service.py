@@ -1,6 +1,6 @@
 """The use cases of codes: send one, check one, revoke one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -60,6 +60,7 @@ class OtpService:
         *,
         codes: CodeBook,
         issue: Issue | None = None,
+        relays: Collection[str] | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -71,7 +72,7 @@ class OtpService:
         self._issue_kept = issue
         self.addresses = AddressService(store, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
-        self.profiles = Profiles(settings)
+        self.profiles = Profiles(settings, relays)
         self._usual = self.profiles.usual
         self._undoing = Undoing()
         self._fixed = FixedCodes(store, mails, codes, observer)
@@ -274,6 +275,7 @@ class OtpService:
             fingerprint=request.fingerprint,
             issued=issued,
             labels=request.labels,
+            relay=terms.relay,
         )
 
     def _sent(self, mail: Mail, terms: Terms) -> SentCode:

@@ -3,7 +3,7 @@
 They are made once, when the file is read. A call finds its own by the names of its caller and its purpose.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -36,19 +36,20 @@ class Terms:
     wait: float = 0.0
     sender: Address | None = None
     templates: Templates | None = None
+    relay: str = ""
     test_addresses: Mapping[str, FixedCode] | None = field(default=None, repr=False)
     fixed_rules: Policy | None = None
     """The rules of test addresses: no mail could bring them a longer code when they are under attack."""
 
 
 class Profiles:
-    """The terms of all callers. `usual` are those of a caller without profiles."""
+    """The terms of all callers. `usual` are those of a caller without profiles, `relays` the names of all relays."""
 
-    def __init__(self, settings: OtpSettings) -> None:
+    def __init__(self, settings: OtpSettings, relays: Collection[str] | None = None) -> None:
         self._settings = settings
         self._by_caller: TermsOfCallers = {}
         self.usual = self._terms(Profile(), Policy.of(settings), None)
-        self.rules = ProfileRules(settings, self._read_templates)
+        self.rules = ProfileRules(settings, self._read_templates, relays)
         """What CALLERS_FILE is checked by."""
 
     def __repr__(self) -> str:
@@ -96,6 +97,7 @@ class Profiles:
             wait=rules.wait,
             sender=profile.sender,
             templates=templates,
+            relay=profile.relay,
             test_addresses=profile.test_addresses or None,
             fixed_rules=replace(rules, locks=True) if profile.test_addresses else None,
         )

@@ -1,6 +1,7 @@
 """Opens, secures and signs in a connection to a relay, at the first of its addresses that is ready."""
 
 import ssl
+from dataclasses import replace
 from functools import partial
 
 import aiosmtplib
@@ -63,7 +64,9 @@ async def dial(
             raise
         raise _at(failure(error, settings, redactor), addresses, opened.address) from None
     addresses.answered(opened.address)
-    return SignedIn(opened.client, redactor, opened.capabilities, opened.address.text, opened.helo)
+    return SignedIn(
+        opened.client, redactor, replace(opened.capabilities, relay=settings.endpoint), opened.address.text, opened.helo
+    )
 
 
 async def _read_secret(settings: RelaySettings, token: Token | None) -> str:

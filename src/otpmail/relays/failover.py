@@ -124,4 +124,6 @@ class Failover:
 
 def _may_take(relay: Relay, envelope: Envelope) -> bool:
     capabilities = relay.capabilities
+    if envelope.relay and envelope.relay != relay.name:
+        return False
     return capabilities is None or not capabilities.rejects(capabilities.adapted(envelope))

@@ -247,11 +247,11 @@ class Access:
         return "for new connections"
 
 
-def read_access(settings: ServerSettings, otp: OtpSettings) -> None:
+def read_access(settings: ServerSettings, otp: OtpSettings, relays: Collection[str] | None = None) -> None:
     """Read the files once, as a start does. Raises SettingsError with a line for each that can't be used."""
     problems: list[str] = []
     read_with_profiles, read_pair = (
-        partial(_read_callers, settings, Profiles(otp)),
+        partial(_read_callers, settings, Profiles(otp, relays)),
         partial(_read_certificates, settings),
     )
     for path, read in ((settings.callers_file, read_with_profiles), (settings.tls_cert_file, read_pair)):

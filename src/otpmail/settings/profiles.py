@@ -32,7 +32,8 @@ _LEAST_LETTERS = BITS // 5
 _LEAST_SECONDS = 30
 _LETTERS = frozenset(ALPHABET)
 _LIMITS = ("failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day")
-_KEYS = ("digits", "letters", "lifespan", "attempts", "resend", "from", "templates", *_LIMITS, "test_addresses")
+_FORM = ("digits", "letters", "lifespan", "attempts", "resend")
+_KEYS = (*_FORM, "from", "templates", "relay", *_LIMITS, "test_addresses")
 
 Path_ = tuple[str, ...]
 ValueT = TypeVar("ValueT")
@@ -46,11 +47,13 @@ def _check_nothing(_: Path) -> None:
 class ProfileRules:
     """What profiles are checked by: the settings that they may not pass, the time, and a check of templates.
 
-    `check_templates` raises ValueError for a folder that can't be used.
+    `check_templates` raises ValueError for a folder that can't be used. `relays` are the names that there are, None
+    where they are not known.
     """
 
     otp: OtpSettings = field(default_factory=OtpSettings)
     check_templates: Callable[[Path], object] = _check_nothing
+    relays: Collection[str] | None = None
     now: Callable[[], float] = time.time
 
 
@@ -64,6 +67,7 @@ class ProfileReader:
         self._folder = folder
         self._now = rules.now()
         self._check_templates = rules.check_templates
+        self._relays = rules.relays
         self._add = add
         self._unknown = unknown
 
@@ -102,6 +106,7 @@ class ProfileReader:
             resend=resend,
             sender=self._try(path, table, "from", lambda text: parse_mailbox(text, "from")),
             templates=self._try(path, table, "templates", self._read_templates),
+            relay=self._try(path, table, "relay", self._read_relay) or "",
             failures_per_hour=self._limit(path, table, "failures_per_hour"),
             failures_per_day=self._limit(path, table, "failures_per_day"),
             sends_per_hour=self._limit(path, table, "sends_per_hour"),
@@ -168,6 +173,11 @@ class ProfileReader:
         folder = self._folder / text
         self._check_templates(folder)
         return folder
+
+    def _read_relay(self, text: str) -> str:
+        if self._relays is not None and text not in self._relays:
+            raise ValueError(f"is no relay of this service; there are {', '.join(self._relays)}")
+        return text
 
     def _test_addresses(self, path: Path_, table: Mapping[str, Any], length: int) -> Mapping[str, FixedCode]:
         addresses = table.get("test_addresses", {})

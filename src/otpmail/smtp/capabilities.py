@@ -21,6 +21,7 @@ _FORBIDDEN = Reply(553, b"5.1.3 an address holds a character that is not allowed
 _NO_SMTPUTF8 = b"5.6.7 %sthe relay does not take internationalised addresses (it announces no SMTPUTF8)"
 _HEADER = re.compile(rb"^(From|Sender|Reply-To): ([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n", re.MULTILINE)
 _FIELDS = {b"From": b"from", b"Sender": b"sender", b"Reply-To": b"reply_to"}
+_ONLY = b"5.4.4 this mail is for the relay %s alone"
 _NO_8BITMIME = Reply(
     554, b"5.6.3 the content is not ASCII, since a mail attached to it is not, and the relay announces no 8BITMIME"
 )
@@ -33,10 +34,11 @@ class Capabilities:
     `size` is the largest mail in octets (RFC 1870), 0 when there is no fixed bound, None when not announced.
     `mail_max`, `rcpt_max` and `domain_max` are the mails on one connection, the recipients of one mail and their
     domains. They are MAILMAX, RCPTMAX and RCPTDOMAINMAX of RFC 9422, None when not announced. `dsn` is whether MAIL may
-    ask for what a report of a failure holds (RFC 3461).
+    ask for what a report of a failure holds (RFC 3461). `relay` is the relay's name, for mails that are for one alone.
     """
 
     extensions: dict[str, str]
+    relay: str = ""
     size: int | None = field(init=False)
     mail_max: int | None = field(init=False)
     rcpt_max: int | None = field(init=False)
@@ -71,6 +73,8 @@ class Capabilities:
 
         Where it may take the mail for some recipients, these are the replies for the others.
         """
+        if envelope.relay and envelope.relay != self.relay:
+            return _replies(envelope.recipients, Reply(550, _ONLY % envelope.relay.encode()))
         addresses = "".join((envelope.sender, *envelope.recipients))
         if _UNSAFE.search(addresses) and (unsafe := _unsafe(envelope)):
             return _replies(unsafe, _FORBIDDEN)

@@ -53,7 +53,7 @@ def _check_files(settings: "Settings") -> None:
 
     reads: list[Callable[[], object]] = [
         partial(Templates.load, settings.otp),
-        partial(read_access, settings.server, settings.otp),
+        partial(read_access, settings.server, settings.otp, [relay.endpoint for relay in settings.relays]),
     ]
     reads += [partial(tls_context, relay) for relay in settings.relays]
     problems: list[str] = []
