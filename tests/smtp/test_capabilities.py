@@ -61,6 +61,16 @@ def test_rejected_mails(extensions: dict[str, str], octets: int, smtputf8: bool,
     assert all(result.enhanced_code.startswith("5.") and result.reply for result in results)
 
 
+@pytest.mark.parametrize(("name", "code"), [("", None), ("b:587", None), ("a:25", 550)])
+def test_a_mail_for_one_relay_alone(name: str, code: int | None) -> None:
+    """A mail that names a relay is rejected by any other, with that name."""
+    envelope = Envelope("service@example.org", ("ada@example.org",), b"x", relay=name)
+    results = Capabilities({}, "b:587").rejects(envelope)
+    assert [result.code for result in results] == ([code] if code else [])
+    assert all("for the relay a:25 alone" in result.reply for result in results)
+    assert envelope.only(()).relay == envelope.with_code("1").relay == envelope.without_content().relay == name
+
+
 PEOPLE = ("ada@example.org", "j\u00fcrgen@example.org", '"bob b"@example.org')
 NO_HEAD = Envelope("service@example.org", PEOPLE, b"To: x\r\n\r\n", smtputf8=True)
 WITH_HEAD = replace(NO_HEAD, content="To: j\u00fcrgen\r\n\r\nHello".encode(), ascii_head=AsciiHead(b"To: x", 11))

@@ -65,7 +65,9 @@ _PROGRESS = st.builds(
 _ENTRIES = st.builds(
     Entry,
     mail=_MAILS,
-    envelope=st.builds(Envelope, st.text(), _ADDRESSES, st.binary(), st.booleans(), ascii_head=_ASCII_HEADS),
+    envelope=st.builds(
+        Envelope, st.text(), _ADDRESSES, st.binary(), st.booleans(), ascii_head=_ASCII_HEADS, relay=st.text()
+    ),
     priority=st.sampled_from(Priority),
     deadline=_TIMES,
     progress=_PROGRESS,

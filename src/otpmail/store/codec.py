@@ -85,15 +85,15 @@ def decode_progress(octets: bytes) -> Progress:
 def _envelope_fields(envelope: Envelope) -> tuple[object, ...]:
     head = envelope.ascii_head
     fields = (envelope.sender, envelope.recipients, envelope.content, envelope.smtputf8)
-    if envelope.relay:  # an earlier reader takes no head for one that changes nothing
-        octets, replaced = (b"", 0) if head is None else (head.octets, head.replaced)
+    if envelope.relay:
+        octets, replaced = (None, 0) if head is None else (head.octets, head.replaced)
         return (*fields, octets, replaced, envelope.relay)
     return fields if head is None else (*fields, head.octets, head.replaced)
 
 
 def _envelope(fields: Sequence[Any], mail_id: str) -> Envelope:
     sender, recipients, content, smtputf8, *more = fields
-    ascii_head = AsciiHead(more[0], more[1]) if more and more[1] else None
+    ascii_head = AsciiHead(more[0], more[1]) if more and more[0] is not None else None
     relay = more[2] if len(more) > 2 else ""
     return Envelope(sender, tuple(recipients), content, smtputf8, ascii_head=ascii_head, id=mail_id, relay=relay)
 
