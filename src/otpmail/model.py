@@ -145,6 +145,10 @@ LETTERS = 32
 """What the length of a shorter code of letters has beyond their number. Other codes are numbers."""
 
 
+FIXED_KEY = ":fixed"
+"""In place of a key that derives a code, in the challenge of a test address: no key has this id."""
+
+
 @frozen()
 class Challenge:
     """One issued code. The code itself is not kept: it is derived from the id with the key named by `key_id`.

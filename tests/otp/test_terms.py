@@ -180,6 +180,29 @@ async def test_a_fixed_code_ends_with_its_day() -> None:
     assert len(shop.rig.seen(MailAccepted)) == 1
 
 
+async def test_an_address_that_becomes_a_test_address_or_is_one_no_longer() -> None:
+    """A code that is live for the other kind of address is not sent again: SendCode begins a new one."""
+    shop = _Shop({"login": Profile()})
+    mailed = await shop.send(_REVIEW)
+    shop.change(_with_test_address(shop.rig.now))
+    assert await shop.check(_FIXED, _REVIEW) is CheckResult.WRONG_CODE
+    shop.rig.now += 30
+    fixed = await shop.send(_REVIEW)
+    assert fixed.issued.challenge.id != mailed.issued.challenge.id
+    shop.rig.now += 30
+    shop.change({"login": Profile()})
+    again = await shop.send(_REVIEW)
+    assert len(shop.rig.seen(MailAccepted)) == 2
+    assert await shop.check(again.code, _REVIEW) is CheckResult.VALID
+
+
+async def test_a_call_that_began_before_the_file_changed() -> None:
+    """A call of a caller whose profiles went meanwhile has the terms of the settings."""
+    shop = _Shop({"device": Profile(length=8)})
+    shop.rig.codes.profiles.renew({})
+    assert (await shop.send()).code_length == 6
+
+
 async def test_a_fixed_code_that_is_no_longer_listed() -> None:
     """A file without the address ends its live code; one with another code has that in force at once."""
     shop = await _reviewed()

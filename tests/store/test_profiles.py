@@ -6,8 +6,7 @@ import pytest
 
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows
-from otpmail.model import LETTERS, Challenge, CheckResult
-from otpmail.otp.codes import FIXED_KEY
+from otpmail.model import FIXED_KEY, LETTERS, Challenge, CheckResult
 from otpmail.store.challenges import Attempt, ChallengeStore, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock

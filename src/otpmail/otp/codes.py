@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from otpmail.blanks import is_blank
-from otpmail.model import ALPHABET, LETTERS, LONG, Challenge
+from otpmail.model import ALPHABET, FIXED_KEY, LETTERS, LONG, Challenge
 from otpmail.settings import OtpSettings
 
 _CONTEXT = b"otpmail.code.v1|"
@@ -22,9 +22,6 @@ _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
 _IGNORED = frozenset({"Pd", "Mn", "Me"})
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
 _PROOF = b"otpmail.check.v1|"
-
-FIXED_KEY = ":fixed"
-"""The id of the key of challenges whose code is a fixed one, which no key has."""
 
 _NOBODY = bytes(16)
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6

@@ -10,8 +10,8 @@ from otpmail.callers import Call, FixedCode
 from otpmail.delivery.job import Job
 from otpmail.events import Observer
 from otpmail.mail.service import MailService
-from otpmail.model import Challenge, Check, IssuedCode, Mail, MailState, RecipientResult
-from otpmail.otp.codes import FIXED_KEY, CodeBook, new_challenge_id
+from otpmail.model import FIXED_KEY, Challenge, Check, IssuedCode, Mail, MailState, RecipientResult
+from otpmail.otp.codes import CodeBook, new_challenge_id
 from otpmail.otp.request import DEFAULT_PURPOSE, CheckRequest, CodeRequest, Place
 from otpmail.otp.terms import Terms
 from otpmail.store.challenges import Attempt, ChallengeStore, Send

@@ -11,7 +11,7 @@ from typing import Self
 from otpmail.code_record import CALL, NO_CALL, STRANGERS, Budget, CodeRecord, EarlierRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.limits.rules import Windows, counts_end, without_one
-from otpmail.model import LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
+from otpmail.model import FIXED_KEY, LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
 from otpmail.otp.quotas import admit, budgets_of
 from otpmail.otp.records import (
     adopt,
@@ -249,7 +249,12 @@ class Policy:
         next_send = now + self.resend
         if attacked:
             fresh = replace(fresh, length=LONG)
-        if live is None or live.attempts >= (live.most or self.attempts) or (attacked and not live.is_long):
+        if (
+            live is None
+            or live.attempts >= (live.most or self.attempts)
+            or (attacked and not live.is_long)
+            or (live.key_id == FIXED_KEY) is not (fresh.key_id == FIXED_KEY)  # a test address since, or no longer
+        ):
             return Sending(fresh, next_send), None
         if live.expires - now < _near_end(fresh.expires - now):
             older = Replaced(replace(live, attempts=0), ())

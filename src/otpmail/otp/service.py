@@ -15,9 +15,9 @@ from otpmail.errors import InvalidArgument, LimitExceeded
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
-from otpmail.model import LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
+from otpmail.model import FIXED_KEY, LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
-from otpmail.otp.codes import FIXED_KEY, CodeBook, new_challenge_id, reference
+from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.fixed import FixedCodes, Use
 from otpmail.otp.issuing import Issuing

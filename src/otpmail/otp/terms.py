@@ -57,7 +57,9 @@ class Profiles:
 
     def of(self, caller: Caller, purpose: str) -> Terms:
         """Return the terms of a caller with profiles for a purpose. Raises PermissionDenied where it has none."""
-        by_purpose = self._by_caller.get(caller.name) or {}
+        by_purpose = self._by_caller.get(caller.name)
+        if by_purpose is None:  # the file has changed since the call began
+            return self.usual
         terms = by_purpose.get(purpose) or by_purpose.get(ANY_PURPOSE)
         if terms is None:
             raise PermissionDenied(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otpmail.code_record import CALL, STRANGERS, Answer, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows, recent_counts
-from otpmail.model import DAY, HOUR, LETTERS, LONG, Challenge, Check, CheckResult, Counts, Sending
+from otpmail.model import DAY, FIXED_KEY, HOUR, LETTERS, LONG, Challenge, Check, CheckResult, Counts, Sending
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
@@ -50,7 +50,7 @@ _SCOPES = st.sampled_from([bytes(8), bytes(8), b"scope  1", b"scope  2", b"scope
 _DEVICES = st.sampled_from([STRANGERS, STRANGERS, STRANGERS, b"device 1", b"device 2"])
 _REQUESTS = st.sampled_from([b"", b"", b"request1", b"request2"])
 _COMPAT = st.sampled_from([False, False, False, True])
-_KEYS = st.sampled_from(["k1", "k1", "k2", "k3"])
+_KEYS = st.sampled_from(["k1", "k1", "k2", "k3", FIXED_KEY])
 _PLACES = _SCOPES, _DEVICES
 _SEND = st.tuples(st.just("send"), *_PLACES, st.booleans(), _COMPAT, _LIVES, _KEYS)
 _MORE = *_PLACES, _BOUND, _REQUESTS, _COMPAT
@@ -131,6 +131,10 @@ _LIMITED_AND_TAKEN_BACK = [
 ]
 
 
+_A_TEST_ADDRESS_AND_NOT = [
+    *(_A_SEND, ("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), _A_WRONG_CODE),
+    *(("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), ("wait", 30.0), _A_SEND, ("unsend", 0)),
+]
 _A_PROFILE_CHANGES = [
     ("profile", _PROFILES[2]),
     *(_A_SEND, _A_WRONG_CODE, ("profile", _PROFILES[1]), ("wait", 75.0), _A_SEND),
@@ -325,7 +329,9 @@ class _Issuer:
         return self._book(challenge).proof(key, challenge)
 
     def code(self, challenge: Challenge) -> str:
-        """Return the code of a challenge."""
+        """Return the code of a challenge; for a fixed one, what is wrong."""
+        if challenge.key_id == FIXED_KEY:
+            return "424242"
         return self._book(challenge).code(challenge)
 
     def _book(self, challenge: Challenge) -> CodeBook:
@@ -370,6 +376,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
         @example(_LIMITED_AND_TAKEN_BACK)
         @example(_A_PROFILE_CHANGES)
+        @example(_A_TEST_ADDRESS_AND_NOT)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

@@ -75,6 +75,8 @@ local function choose(asked)
   local live, fresh, now = asked.slot.challenge, asked.fresh, asked.now
   if asked.attacked then fresh.length, fresh.proof = LONG, asked.long_proof end
   local is_spent = live and live.attempts >= most_of(live, asked.rules)
+  -- A test address has become one since, or is one no longer.
+  is_spent = is_spent or (live and (live.key_id == FIXED) ~= (fresh.key_id == FIXED))
   if not live or is_spent or (asked.attacked and live.length ~= LONG) then return fresh end
   if live.expires - now < near_end(fresh.expires - now) then
     fresh.attempts, live.attempts, fresh.most = live.attempts, 0, live.most

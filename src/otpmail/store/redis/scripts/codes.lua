@@ -6,6 +6,7 @@ local HOUR, DAY = 3600, 86400
 local KEPT = 60 -- seconds that a record is kept after its end, so that no two clocks disagree about it
 local VERSION = 3 -- earlier ones had a record for each purpose, under names of their own
 local LONG = 12 -- letters of a code that nobody guesses
+local FIXED = ':fixed' -- in place of a key, for the code of a test address
 local NO_CALL = string.rep('\0', 4)
 local STRANGERS = string.rep('\0', 8)
 local MOST_LANES = 16 -- of devices
