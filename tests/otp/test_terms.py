@@ -1,11 +1,14 @@
 """The terms that profiles give to codes, and test addresses, on a fake clock."""
 
 import asyncio
+from email import message_from_bytes, policy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from otp.test_service import Rig
+from otpmail.address import parse_mailbox
 from otpmail.call_events import FixedCodeUsed
 from otpmail.callers import ANONYMOUS, Call, Caller, FixedCode, Permissions, Profile
 from otpmail.errors import LimitExceeded, PermissionDenied
@@ -112,6 +115,22 @@ async def test_fifty_made_up_purposes_are_no_250_guesses(profiles: dict[str, Pro
             wrong = f"{(int(sent.code) + step) % 10**6:06d}"
             counted += await shop.check(wrong, purpose=purpose) is CheckResult.WRONG_CODE
     assert counted == 10
+
+
+async def test_the_mail_of_a_profile(tmp_path: Path) -> None:
+    """The mail has the From and the templates of the profile, also where the caller may not send so itself."""
+    folder = tmp_path / "en"
+    folder.mkdir()
+    (folder / "subject.txt").write_text("Open the door: $code")
+    (folder / "body.txt").write_text("$code")
+    sender = parse_mailbox("Door <door@shop.example>", "from")
+    shop = _Shop({"door": Profile(templates=tmp_path, sender=sender, relay="b:587"), "login": Profile()})
+    for purpose in ("door", "login"):
+        await shop.send(purpose=purpose)
+    door, login = (message_from_bytes(content, policy=policy.default) for content in shop.rig.contents)
+    assert (door["From"], str(door["Subject"]).partition(":")[0]) == ("Door <door@shop.example>", "Open the door")
+    assert login["From"] == "Shop <shop@example.org>"
+    assert [job.envelope.relay for job in shop.rig.jobs] == ["b:587", ""]
 
 
 async def test_a_purpose_without_a_profile() -> None:

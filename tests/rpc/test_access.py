@@ -86,6 +86,25 @@ async def test_a_change_is_in_force(tmp_path: Path) -> None:
         _who(access, "one")
 
 
+async def test_the_templates_of_a_profile(tmp_path: Path) -> None:
+    """Templates are read again when that is requested; a wrong one leaves those before, by its line."""
+    file, noted, folder = tmp_path / "callers.toml", Noted(), tmp_path / "mails" / "en"
+    folder.mkdir(parents=True)
+    for name in ("subject.txt", "body.txt"):
+        (folder / name).write_text("$code")
+    _write(file, _table("shop", "one") + '[callers.shop.profiles.login]\ntemplates = "mails"\n')
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        (folder / "body.txt").write_text("Your code: $code")
+        access.request()
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+        (folder / "body.txt").unlink()
+        access.request()
+        kept = await noted.next()
+        assert isinstance(kept, AccessKept)
+        assert "[callers.shop.profiles.login] templates en: body.txt and body.html are missing" in kept.problem
+
+
 async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
     """A file with a mistake, or none at all, leaves the callers before; its line comes once, and at each request."""
     file, noted = tmp_path / "callers.toml", Noted()
@@ -144,7 +163,7 @@ async def test_a_certificate_that_expires(tmp_path: Path) -> None:
     last = first + timedelta(days=90)
     settings = _issue(tmp_path, first, last)
     now = [(last - timedelta(days=1)).timestamp()]
-    access = Access(_settings(**settings), noted, look_seconds=0.01, now=lambda: now[0])
+    access = Access(_settings(**settings), noted, Profiles(OtpSettings()), look_seconds=0.01, now=lambda: now[0])
     times = first.timestamp(), last.timestamp()
     assert access.certificate_not_after == times[1]
     with _running(access):
